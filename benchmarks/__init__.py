@@ -1,0 +1,1 @@
+"""Latency and accuracy over execution providers and precisions."""
