@@ -1,0 +1,66 @@
+"""Every failure that a user can cause, as one line with its exit code.
+
+The command line prints `str(error)` behind `error:` and exits with `exit_code`; nothing else decides exit codes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class TwincarError(Exception):
+    """Base of all errors that this project raises on purpose.
+
+    The message is one line: what was expected, what was found, what to do.
+    """
+
+    exit_code = 2
+
+
+class InputError(TwincarError):
+    """Something that came from outside is unusable: a path, an option, an image, a label, a URL."""
+
+
+class ModelError(TwincarError):
+    """A model file or checkpoint is corrupt, not ours, or does not fit its use."""
+
+
+class GateError(TwincarError):
+    """The work was done and the result misses a limit (parity, accuracy, latency)."""
+
+    exit_code = 1
+
+
+class MissingExtraError(TwincarError):
+    """A command needs a package that belongs to an extra which is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        """Name the module that is missing and the extra that brings it."""
+        super().__init__(f"{module} is not installed: pip install 'twincar-edge[{extra}]'")
+        self.module = module
+        self.extra = extra
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say in one line which extra brings it.
+
+    Raises:
+        MissingExtraError: the module is absent. A module that is there but broken raises its own ImportError.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+            raise MissingExtraError(error.name, extra) from error
+        raise
+
+
+def nearest(wanted: str, known: list[str] | tuple[str, ...]) -> str:
+    """Return a clause that lists the known names nearest to `wanted`, or all of them: `did you mean 'cuda'?`."""
+    import difflib
+
+    close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(name) for name in close) + "?"
+    return "known: " + ", ".join(known)

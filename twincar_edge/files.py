@@ -1,0 +1,76 @@
+"""Files that are written whole or not at all, and what identifies a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from twincar_edge.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, with its suffix; it replaces `path` when the block ends without an error.
+
+    For writers that want a path of their own (video, ONNX, torch). Folders are made as needed; after an error nothing
+    is left.
+
+    Raises:
+        InputError: the folder cannot be made, or the file cannot be written (no space, no permission).
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the service that runs it
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all. Folders are made as needed.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all. Folders are made as needed.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits: the digest by which reports and events name a model.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,74 @@
+"""Reading and writing single images. Image files come from outside: every one is checked before it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import write_bytes
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_IMAGE_PIXELS = 100_000_000
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode an encoded image to `image_bgr`, uint8 [H, W, 3]; greyscale and alpha become BGR.
+
+    Args:
+        data: the bytes of a JPEG, PNG, BMP, WebP or TIFF file.
+        name: what to call the image in an error.
+
+    Raises:
+        InputError: the bytes are empty, too many, cut off, or no image, or the picture is larger than 100 megapixels.
+    """
+    if not data:
+        raise InputError(f"{name} is empty")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InputError(f"{name} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+    # A JPEG that was cut off decodes to a picture with a grey rest, without an error: its end marker is the proof.
+    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]:
+        raise InputError(f"{name} is cut off: the JPEG has no end")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise InputError(f"{name} cannot be decoded: {error.err if hasattr(error, 'err') else error}") from error
+    if image is None:
+        raise InputError(f"{name} is not an image that can be decoded")
+    if image.shape[0] * image.shape[1] > MAX_IMAGE_PIXELS:
+        raise InputError(f"{name} has more than {MAX_IMAGE_PIXELS // 10**6} megapixels")
+    return np.asarray(image, np.uint8)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file to `image_bgr`, uint8 [H, W, 3].
+
+    Raises:
+        InputError: the file is missing, may not be read, or fails `decode_image`'s checks.
+    """
+    try:
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    return decode_image(data, str(path))
+
+
+def write_image(path: Path, image_bgr: NDArray[np.uint8]) -> None:
+    """Write `image_bgr` in the format of the path's suffix, whole or not at all.
+
+    Raises:
+        InputError: the suffix names no image format, or the file cannot be written.
+    """
+    try:
+        done, data = cv2.imencode(path.suffix, image_bgr)
+    except cv2.error:
+        done = False
+    if not done:
+        raise InputError(f"cannot write {path}: {path.suffix or 'no suffix'!r} is no image format, use .jpg or .png")
+    write_bytes(path, data.tobytes())

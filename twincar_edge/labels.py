@@ -1,0 +1,173 @@
+"""Class names: where they are read from, and what a name says of a vehicle."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twincar_edge.errors import InputError, require
+
+# Makes of more than one word; every other make is the first word of the name.
+MULTI_WORD_MAKES = (
+    "AM General", "Alfa Romeo", "Aston Martin", "De Tomaso", "Great Wall", "Land Rover", "Lynk & Co", "Mercedes Benz",
+    "Rolls Royce",
+)  # fmt: skip
+
+# Longest first, so that "Crew Cab" wins over a bare "Cab" and "Cargo Van" over "Van".
+BODY_TYPES = (
+    "Extended Cab", "Regular Cab", "Crew Cab", "Quad Cab", "Club Cab", "Double Cab", "Cargo Van", "Passenger Van",
+    "Convertible", "Hatchback", "Crossover", "SuperCab", "Roadster", "Minivan", "Pickup", "Sedan", "Coupe", "Wagon",
+    "SUV", "Van",
+)  # fmt: skip
+
+_YEAR = re.compile(r"(?:18|19|20|21)\d\d")
+MAX_CLASSES = 100_000
+MAX_NAME_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class VehicleName:
+    """A class name in parts. `str()` gives the name back, letter for letter.
+
+    `model` holds all that is neither make, body type nor year, trim included, and may be empty; `body_type` and `year`
+    are None where the name does not end in one.
+    """
+
+    make: str
+    model: str
+    body_type: str | None
+    year: int | None
+
+    def __str__(self) -> str:
+        """Return the class name."""
+        parts = (self.make, self.model, self.body_type, None if self.year is None else str(self.year))
+        return " ".join(part for part in parts if part)
+
+
+def parse_name(name: str) -> VehicleName:
+    """Split `name`, written as Stanford Cars writes it: make, model, body type, year.
+
+    A body type counts only where it ends the name (before the year): in "Infiniti G Coupe IPL 2012" it is part of the
+    model.
+    """
+    rest = name
+    year = None
+    head, _, last = rest.rpartition(" ")
+    if head and _YEAR.fullmatch(last):
+        rest, year = head, int(last)
+    make = next((known for known in MULTI_WORD_MAKES if rest == known or rest.startswith(known + " ")), None)
+    if make is None:
+        make = rest.split(" ", 1)[0]
+    rest = rest[len(make) + 1 :]
+    body = next((known for known in BODY_TYPES if rest == known or rest.endswith(" " + known)), None)
+    if body is not None:
+        rest = rest[: -len(body)].removesuffix(" ")
+    return VehicleName(make, rest, body, year)
+
+
+@dataclass(frozen=True)
+class ClassMapping:
+    """Class names in the order of the model's outputs: `names[i]` is logit `i`.
+
+    Raises:
+        InputError: no names, one that is empty, too long, unprintable or not stripped, or one that stands twice.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check the names: they come from files, and go into events and pages."""
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            raise InputError(f"a class mapping needs 1 to {MAX_CLASSES} names, found {len(self.names)}")
+        for name in self.names:
+            if not isinstance(name, str) or not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
+                raise InputError(f"class name {str(name)[:60]!r} is empty, too long or not printable")
+            if name != " ".join(name.split()):
+                raise InputError(f"class name {name!r} has spaces at its ends or two in a row")
+        if len(set(self.names)) != len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise InputError(f"class name {twice!r} stands twice in the mapping")
+
+    def __len__(self) -> int:
+        """Return the number of classes."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names in output order."""
+        return iter(self.names)
+
+    def __getitem__(self, label: int) -> str:
+        """Return the name of output `label`."""
+        return self.names[label]
+
+    def vehicle(self, label: int) -> VehicleName:
+        """Return the name of output `label`, in parts."""
+        return parse_name(self.names[label])
+
+    def to_json(self) -> str:
+        """Return the mapping as TwinCar's `class_mapping.json` has it: `{"0": "AM General Hummer SUV 2000", …}`."""
+        return json.dumps({str(i): name for i, name in enumerate(self.names)}, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, path: Path) -> ClassMapping:
+        """Read `class_mapping.json`: an object from output index to name, or a list of names.
+
+        Raises:
+            InputError: the file is missing, is not such JSON, or its indices are not 0 to N-1.
+        """
+        try:
+            data = json.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read the class mapping {path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not JSON: {error}") from error
+        if isinstance(data, dict):
+            indices = sorted(int(key) for key in data if key.isascii() and key.isdigit())
+            if indices != list(range(len(data))):
+                raise InputError(f'{path} must map "0" to "{len(data) - 1}" to names, one for each output of the model')
+            by_index = {int(key): value for key, value in data.items()}
+            data = [by_index[i] for i in indices]
+        if not isinstance(data, list):
+            raise InputError(f"{path} must hold an object from index to name, or a list of names")
+        return cls(tuple(data))
+
+    @classmethod
+    def from_cars_meta(cls, path: Path) -> ClassMapping:
+        """Read the names from Stanford's `cars_meta.mat` (variable `class_names`, 1-based there, 0-based here).
+
+        Raises:
+            InputError: the file is missing or is not Stanford's.
+            MissingExtraError: scipy, which reads it, is not installed.
+        """
+        names = read_mat(path).get("class_names")
+        if names is None:
+            raise InputError(f"{path} has no variable class_names: it is not Stanford's cars_meta.mat")
+        return cls(tuple(str(name) for name in names.ravel().tolist()))
+
+    @classmethod
+    def from_folder_names(cls, names: Iterable[str]) -> ClassMapping:
+        """Take class folders' names, sorted, as the classes; underscores read as spaces where no name has a space."""
+        ordered = sorted(names)
+        if not any(" " in name for name in ordered):
+            ordered = [" ".join(name.replace("_", " ").split()) for name in ordered]
+        return cls(tuple(ordered))
+
+
+def read_mat(path: Path) -> dict[str, Any]:
+    """Read a MATLAB 5 file as Stanford Cars ships them, structs simplified.
+
+    Raises:
+        InputError: the file is missing or not MATLAB's.
+        MissingExtraError: scipy is not installed.
+    """
+    scipy_io = require("scipy.io", "bench")
+    try:
+        return dict(scipy_io.loadmat(path, squeeze_me=True))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, NotImplementedError, KeyError, scipy_io.matlab.MatReadError) as error:
+        raise InputError(f"{path} is not a MATLAB 5 file: {error}") from error

@@ -1,0 +1,45 @@
+"""Accuracy figures on plain arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twincar_edge.errors import InputError
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return probabilities, float32 [..., classes], from `logits` [..., classes] divided by `temperature`."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    scaled = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True), np.float32)
+
+
+def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the `k` best class indices of each row, best first, int64 [N, min(k, classes)]; ties by lower index."""
+    return np.argsort(-scores, axis=-1, kind="stable")[..., :k].astype(np.int64)
+
+
+def topk_accuracy(logits: NDArray[np.float32], labels: ArrayLike, k: int = 1) -> float:
+    """Return the share of rows whose label is among the `k` best classes, between 0 and 1.
+
+    Args:
+        logits: [N, classes], any monotonic score.
+        labels: int [N].
+        k: how many guesses count; `k` beyond the class count counts all.
+
+    Raises:
+        InputError: no rows, shapes that do not match, a label outside the classes, or scores that are not finite.
+    """
+    truth = np.asarray(labels)
+    if logits.ndim != 2 or truth.shape != (len(logits),):
+        raise InputError(
+            f"logits {list(logits.shape)} and labels {list(truth.shape)} do not match [N, classes] and [N]"
+        )
+    if len(truth) == 0:
+        raise InputError("accuracy of no images is not defined: the data set is empty")
+    if truth.min() < 0 or truth.max() >= logits.shape[1]:
+        raise InputError(f"label {int(truth.max())} lies outside the model's {logits.shape[1]} classes")
+    if not np.isfinite(logits).all():
+        raise InputError("the model returned scores that are not finite")
+    return float((top_k(logits, k) == truth[:, None]).any(axis=1).mean())

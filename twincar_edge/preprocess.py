@@ -1,0 +1,123 @@
+"""The only code that turns an image into model input.
+
+Training's evaluation, calibration, parity, benchmarks and the camera loop all call `prepare`. A second resize anywhere
+else is a defect: a different resize alone changes answers. Mean and standard deviation are folded into the ONNX graph,
+so that the model's input is the uint8 image that the camera gives, resized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from twincar_edge.errors import InputError
+
+ResizeRule = Literal["squash", "letterbox", "center_crop"]
+Interpolation = Literal["area", "linear", "cubic"]
+ColourOrder = Literal["rgb", "bgr"]
+Side = Annotated[int, Field(ge=8, le=4096)]
+Channel = Annotated[float, Field(allow_inf_nan=False)]
+PositiveChannel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LETTERBOX_GREY = 114  # the padding value that YOLO models made customary
+
+_SHRINK = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
+# INTER_AREA interpolates nothing when it enlarges; linear is its customary partner there.
+_ENLARGE = {"area": cv2.INTER_LINEAR, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
+
+
+class Preprocess(BaseModel):
+    """How an image becomes model input; travels inside the checkpoint and the ONNX manifest.
+
+    `size_wh` is in pixels. `mean` and `std` are in the unit of [0, 1] pixels, in the order of `colour`, and are applied
+    inside the graph. The default squashes the whole crop to a square, as TwinCar's `Resize((224, 224))` does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size_wh: tuple[Side, Side] = (224, 224)
+    resize: ResizeRule = "squash"
+    interpolation: Interpolation = "area"
+    colour: ColourOrder = "rgb"
+    mean: tuple[Channel, Channel, Channel] = IMAGENET_MEAN
+    std: tuple[PositiveChannel, PositiveChannel, PositiveChannel] = IMAGENET_STD
+
+
+def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Return the model's input for one image: uint8 [height, width, 3] in the model's colour order, contiguous.
+
+    Args:
+        image_bgr: uint8 [H, W, 3], as OpenCV decodes it.
+        preprocess: size, resize rule, interpolation and colour order of the model.
+
+    Raises:
+        InputError: the array is not a non-empty uint8 [H, W, 3] image.
+    """
+    if image_bgr.dtype != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or image_bgr.size == 0:
+        raise InputError(f"expected a uint8 image [H, W, 3], found {image_bgr.dtype} {list(image_bgr.shape)}")
+    resized = _RULES[preprocess.resize](image_bgr, preprocess.size_wh, preprocess.interpolation)
+    if preprocess.colour == "rgb":
+        resized = resized[:, :, ::-1]
+    return np.ascontiguousarray(resized)
+
+
+def prepare_batch(images_bgr: Sequence[NDArray[np.uint8]], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Return `batch_nhwc`, uint8 [N, height, width, 3]: every image through `prepare`."""
+    width, height = preprocess.size_wh
+    batch_nhwc = np.empty((len(images_bgr), height, width, 3), np.uint8)
+    for row, image_bgr in zip(batch_nhwc, images_bgr, strict=True):
+        row[:] = prepare(image_bgr, preprocess)
+    return batch_nhwc
+
+
+def resize(
+    image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation = "area"
+) -> NDArray[np.uint8]:
+    """Resize without aliasing, each axis by what it needs: uint8 [H, W, 3] to [size_wh[1], size_wh[0], 3].
+
+    OpenCV's INTER_AREA averages only when both axes shrink; where one shrinks and the other grows it quietly turns into
+    plain interpolation and aliases. So the axis that shrinks goes first, alone.
+    """
+    width, height = size_wh
+    rows, columns = image_bgr.shape[:2]
+    shrunk = (min(width, columns), min(height, rows))
+    if shrunk != (columns, rows):
+        image_bgr = cv2.resize(image_bgr, shrunk, interpolation=_SHRINK[interpolation])  # type: ignore[assignment]
+    if shrunk != size_wh:
+        image_bgr = cv2.resize(image_bgr, size_wh, interpolation=_ENLARGE[interpolation])  # type: ignore[assignment]
+    return image_bgr
+
+
+def _letterbox(
+    image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation
+) -> NDArray[np.uint8]:
+    width, height = size_wh
+    rows, columns = image_bgr.shape[:2]
+    scale = min(width / columns, height / rows)
+    inner = (min(width, max(1, round(columns * scale))), min(height, max(1, round(rows * scale))))
+    canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    canvas[top : top + inner[1], left : left + inner[0]] = resize(image_bgr, inner, interpolation)
+    return canvas
+
+
+def _center_crop(
+    image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation
+) -> NDArray[np.uint8]:
+    width, height = size_wh
+    rows, columns = image_bgr.shape[:2]
+    scale = max(width / columns, height / rows)
+    crop_w, crop_h = min(columns, max(1, round(width / scale))), min(rows, max(1, round(height / scale)))
+    left, top = (columns - crop_w) // 2, (rows - crop_h) // 2
+    return resize(image_bgr[top : top + crop_h, left : left + crop_w], size_wh, interpolation)
+
+
+_Rule = Callable[[NDArray[np.uint8], tuple[int, int], Interpolation], NDArray[np.uint8]]
+_RULES: dict[ResizeRule, _Rule] = {"squash": resize, "letterbox": _letterbox, "center_crop": _center_crop}
