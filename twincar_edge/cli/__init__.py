@@ -1,0 +1,86 @@
+"""The command line: one module a command, each turning options into one call of a plain function.
+
+`twincar-edge --help` must answer at once, so a command's module is imported only when that command runs, and the one
+line that help shows of it stands in the table here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from twincar_edge._version import __version__
+from twincar_edge.errors import TwincarError, nearest
+
+# In the order of the work: name -> the line that help shows. The function `command` of `twincar_edge.cli.<name>`.
+COMMANDS = {
+    "demo": "Run the bundled clip through the bundled model, beside the truth.",
+    "train": "Fit a classifier on labelled car images.",
+    "evaluate": "Measure a checkpoint or ONNX file on labelled images.",
+    "export": "Write FP32 and INT8 ONNX files and check that they answer alike.",
+    "inspect": "Print what an exported model says of itself.",
+    "classify": "Name the car in each image.",
+    "watch": "Turn a camera, video or folder into one event per vehicle.",
+    "bench": "Measure latency and top-5 over providers and precisions.",
+    "explain": "Show where the model looked, as a Grad-CAM++ overlay.",
+    "synthesize": "Draw labelled twin cars: images, or a gate clip with its truth.",
+}
+
+EXIT_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"twincar_edge.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of `args`, or name the nearest one."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], tuple(COMMANDS))}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the command list from the table, importing nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="twincar-edge")
+def group() -> None:
+    """Which car just passed: make, model, year.
+
+    Train on labelled car images, export to ONNX with a parity check, and run the result on a camera box.
+    Exit codes: 0 done, 1 a limit was not met, 2 bad input, 130 interrupted.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit: every failure that a user can cause is one line on standard error."""
+    try:
+        code = group.main(args, prog_name="twincar-edge", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        code = EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except TwincarError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,55 @@
+"""`twincar-edge inspect`: what an exported model says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from twincar_edge.files import sha256
+from twincar_edge.manifest import Manifest, read_manifest
+
+
+@click.command("inspect")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON, for machines.")
+def command(model: Path, as_json: bool) -> None:
+    """Print the manifest that MODEL (an .onnx file) carries."""
+    manifest = read_manifest(model)
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=2))
+    else:
+        _print_table(model, manifest)
+
+
+def _print_table(model: Path, manifest: Manifest) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    training, parity, preprocess = manifest.training, manifest.parity, manifest.preprocess
+    first = ", ".join(manifest.classes[:3]) + (", …" if len(manifest.classes) > 3 else "")
+    rows = {
+        "model": f"{manifest.name} ({manifest.architecture}, {manifest.precision})",
+        "file": f"{model.stat().st_size / 1e6:.1f} MB, sha256 {sha256(model)[:16]}…",
+        "classes": f"{len(manifest.classes)}: {first}",
+        "input": f"uint8 [N, {preprocess.size_wh[1]}, {preprocess.size_wh[0]}, 3] {preprocess.colour}, "
+        f"{preprocess.resize}, {preprocess.interpolation}; mean and std are in the graph",
+        "rejection": f"unknown below {manifest.reject_below:.2f}" if manifest.reject_below else "none",
+        "temperature": f"{manifest.temperature:g}",
+        "checkpoint": f"sha256 {training.checkpoint_sha256[:16]}…",
+        "data": "not recorded" if training.data is None else f"{training.data.name}, {training.data.images} images",
+        "quantization": "none" if manifest.quantization is None else manifest.quantization.model_dump_json(),
+        "parity": "not checked"
+        if parity is None
+        else f"against {parity.against} on {parity.images} images: "
+        f"top-1 {parity.top1_reference:.2%} -> {parity.top1:.2%}, "
+        f"top-5 {parity.top5_reference:.2%} -> {parity.top5:.2%}, agreement {parity.agreement:.2%}, "
+        f"largest logit difference {parity.max_abs_logit_difference:.3g}",
+        "notes": manifest.notes,
+        "created": f"{manifest.created:%Y-%m-%d %H:%M} by twincar-edge {manifest.twincar_edge_version}",
+    }
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows.items():
+        if value:
+            table.add_row(f"[bold]{name}[/bold]", value)
+    Console().print(table)

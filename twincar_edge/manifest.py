@@ -1,0 +1,148 @@
+"""What travels inside the ONNX file: one validated JSON document in its metadata.
+
+The `.onnx` file is the contract between training and the camera box. It carries all that the box must know, and nothing
+downstream asks the user for any of it again. Reading needs neither onnx nor ONNX Runtime: the metadata is taken from
+the file's own bytes (`onnx_metadata`), before anything heavier opens a file that came from outside.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.labels import ClassMapping
+from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.preprocess import Preprocess
+
+METADATA_KEY = "twincar_edge.manifest"
+SCHEMA_VERSION: Literal[1] = 1
+Precision = Literal["fp32", "int8"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataRecord(_Part):
+    """Which labelled images a model comes from: the name, how many, and a digest over their names and labels."""
+
+    name: str
+    images: int = Field(ge=0)
+    digest: str
+
+
+class TrainingRecord(_Part):
+    """Where the weights come from: the checkpoint's SHA-256, the recipe, the data, and what it reached there."""
+
+    checkpoint_sha256: str
+    recipe: dict[str, Any]
+    data: DataRecord | None = None
+    epoch: int | None = None
+    validation_top1: Share | None = None
+    validation_top5: Share | None = None
+
+
+class QuantizationRecord(_Part):
+    """How an INT8 file was made."""
+
+    format: Literal["QDQ"] = "QDQ"
+    activations: Literal["uint8", "int8"]
+    weights: Literal["uint8", "int8"]
+    per_channel: bool
+    reduce_range: bool
+    calibration: str
+    calibration_images: int = Field(ge=1)
+
+
+class ParityRecord(_Part):
+    """What parity was shown: this file against the one that it was made from, on the same images.
+
+    Shares are between 0 and 1. `images` is the number of validation images.
+    """
+
+    against: str
+    images: int = Field(ge=1)
+    top1: Share
+    top5: Share
+    top1_reference: Share
+    top5_reference: Share
+    agreement: Share
+    max_abs_logit_difference: float = Field(ge=0)
+
+
+class Manifest(_Part):
+    """Everything that the camera box must know of a model.
+
+    `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is
+    "unknown"; 0 means that nothing is rejected. `notes` is for people: data terms, what the model is for.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(min_length=1, max_length=200)
+    architecture: str
+    precision: Precision
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    reject_below: Share = 0.0
+    training: TrainingRecord
+    quantization: QuantizationRecord | None = None
+    parity: ParityRecord | None = None
+    notes: str = ""
+    created: datetime
+    twincar_edge_version: str
+
+    @field_validator("classes")
+    @classmethod
+    def _are_a_mapping(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return ClassMapping(names).names
+        except InputError as error:
+            raise ValueError(str(error)) from error
+
+    @property
+    def class_mapping(self) -> ClassMapping:
+        """Return the class names as a `ClassMapping`."""
+        return ClassMapping(self.classes)
+
+    def to_json(self) -> str:
+        """Return the document as it stands in the file's metadata."""
+        return self.model_dump_json()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a model file without loading the model.
+
+    Raises:
+        ModelError: the file is missing, is not ONNX, carries no manifest of ours, or one that does not validate.
+    """
+    text = read_metadata(path).get(METADATA_KEY)
+    if text is None:
+        raise ModelError(
+            f"{path} was not exported by twincar-edge (no {METADATA_KEY} in it): use `twincar-edge export`"
+        )
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: str, where: str) -> Manifest:
+    """Validate a manifest document; `where` names its file in an error.
+
+    Raises:
+        ModelError: the text is not a manifest of a schema version that this release reads.
+    """
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "document"
+        if first["loc"] == ("schema_version",):
+            raise ModelError(
+                f"{where} has a manifest of schema version {first['input']!r}, this release reads {SCHEMA_VERSION}: "
+                "upgrade twincar-edge, or export the model again"
+            ) from error
+        raise ModelError(f"{where} has a manifest that is not valid, at {place}: {first['msg']}") from error

@@ -1,0 +1,88 @@
+"""Reads `metadata_props` from an ONNX file's bytes, without the onnx package.
+
+An ONNX file is one protobuf message (`ModelProto`), a sequence of fields: a key (field number and wire type), then a
+value. `metadata_props` is field 14 and repeats; each entry is a message of two strings, key (1) and value (2). All
+other top-level fields, the graph with its weights among them, are skipped by their length.
+Source: https://protobuf.dev/programming-guides/encoding/ and onnx.proto.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from twincar_edge.errors import ModelError
+
+_METADATA_PROPS = 14
+_GRAPH = 7
+_KEY, _VALUE = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+Buffer = mmap.mmap | bytes
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of an ONNX file as a dictionary.
+
+    Raises:
+        ModelError: the file is missing, may not be read, or is not an ONNX model.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _metadata(data)
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
+    except ValueError as error:  # malformed, and mmap's own for an empty file
+        raise ModelError(f"{path} is not an ONNX model, or is corrupt: {error}") from error
+
+
+def _metadata(data: Buffer) -> dict[str, str]:
+    found: dict[str, str] = {}
+    has_graph = False
+    for number, value in _fields(data):
+        has_graph |= number == _GRAPH
+        if number == _METADATA_PROPS and value is not None:
+            # A dict keeps the last of a repeated field, as protobuf does for one that is not repeated.
+            entry = {key: text for key, text in _fields(data[value]) if text is not None}
+            if _KEY in entry and _VALUE in entry:
+                content = data[value]
+                found[content[entry[_KEY]].decode("utf-8")] = content[entry[_VALUE]].decode("utf-8")
+    if not has_graph:
+        raise ValueError("it holds no graph")
+    return found
+
+
+def _fields(data: Buffer) -> Iterator[tuple[int, slice | None]]:
+    """Yield each field's number, and where its bytes lie for a field that has a length."""
+    position = 0
+    while position < len(data):
+        key, position = _varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        span = None
+        if wire_type == _VARINT:
+            _, position = _varint(data, position)
+        elif wire_type in (_FIXED64, _FIXED32):
+            position += 8 if wire_type == _FIXED64 else 4
+        elif wire_type == _BYTES:
+            length, position = _varint(data, position)
+            span = slice(position, position + length)
+            position += length
+        else:
+            raise ValueError(f"field of unknown wire type {wire_type}")
+        if number == 0 or position > len(data):
+            raise ValueError("a field runs past the end")
+        yield number, span
+
+
+def _varint(data: Buffer, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(data):
+            raise ValueError("a number runs past the end")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number is too long")
