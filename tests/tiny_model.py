@@ -1,0 +1,75 @@
+"""A real ONNX model of a few hundred bytes that names a picture by its dominant colour channel.
+
+It has what an exported model has: uint8 NHWC input with a dynamic batch, normalization inside the graph, float32
+logits, and a manifest in its metadata. Whatever runs it runs the real chain; only the classifier itself is small.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from twincar_edge import __version__
+from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord
+from twincar_edge.preprocess import Preprocess
+
+RED, GREEN, BLUE = CLASSES = ("Castor Red Sedan 2020", "Castor Green Coupe 2020", "Pollux Blue SUV 2021")
+SHARPNESS = 20.0  # logits of a pure colour: 20 and two zeros
+
+
+def tiny_model(
+    path: Path,
+    classes: tuple[str, ...] = CLASSES,
+    reject_below: float = 0.0,
+    temperature: float = 1.0,
+    size_wh: tuple[int, int] = (32, 32),
+    metadata: bool = True,
+) -> Path:
+    """Write the model and return its path.
+
+    The first three classes stand for red, green and blue; further ones are the least likely of any picture that is not
+    black. A grey picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it unknown.
+    `metadata=False` leaves the manifest out: an ONNX file that is not ours.
+    """
+    weights = np.full((3, len(classes)), -SHARPNESS, np.float32)
+    weights[:, :3] = np.eye(3, dtype=np.float32)[:, : len(classes)] * SHARPNESS
+    width, height = size_wh
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["batch_nhwc"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("Div", ["pixels", "scale"], ["unit"]),
+            helper.make_node("ReduceMean", ["unit", "axes"], ["colour"], keepdims=0),
+            helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
+        ],
+        "dominant_colour",
+        [helper.make_tensor_value_info("batch_nhwc", TensorProto.UINT8, ["N", height, width, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(classes)])],
+        [
+            numpy_helper.from_array(np.float32(255), "scale"),
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+            numpy_helper.from_array(weights, "weights"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    if metadata:
+        manifest = Manifest(
+            name="tiny",
+            architecture="dominant-colour",
+            precision="fp32",
+            classes=classes,
+            preprocess=Preprocess(size_wh=size_wh, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+            temperature=temperature,
+            reject_below=reject_below,
+            training=TrainingRecord(checkpoint_sha256="0" * 64, recipe={"kind": "written by hand"}),
+            created=datetime(2025, 1, 1, tzinfo=UTC),
+            twincar_edge_version=__version__,
+        )
+        helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return path
