@@ -1,0 +1,45 @@
+"""How many cores this process may really use.
+
+`os.cpu_count()` counts the board. A container or a systemd unit may allow fewer, by affinity or by a CPU quota of its
+control group; ONNX Runtime does not look at the quota, starts a thread per core of the board, and stalls.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+
+def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
+    """Return the number of cores that affinity and the cgroup quota (version 2 or 1) leave, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _quota(cgroup_root)
+    return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def _quota(root: Path) -> float | None:
+    """Return the quota in cores, or None where there is none."""
+    limit, period = _words(root / "cpu.max") or _words_v1(root / "cpu")
+    if not limit.isdigit() or not period.isdigit() or int(period) == 0:
+        return None  # version 2 writes "max" for no quota, version 1 writes -1
+    return int(limit) / int(period)
+
+
+def _words(path: Path) -> tuple[str, str] | None:
+    try:
+        limit, period = path.read_text("ascii").split()
+    except (OSError, ValueError):
+        return None
+    return limit, period
+
+
+def _words_v1(folder: Path) -> tuple[str, str]:
+    try:
+        return (
+            (folder / "cpu.cfs_quota_us").read_text("ascii").strip(),
+            (folder / "cpu.cfs_period_us").read_text("ascii").strip(),
+        )
+    except (OSError, ValueError):
+        return "max", ""

@@ -1,0 +1,136 @@
+"""Opens an exported model on an execution provider, and proves that it is the model and the provider asked for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.files import sha256
+from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.runtime.cores import usable_cores
+from twincar_edge.runtime.providers import AUTO, choose_provider, load_onnxruntime
+
+logger = logging.getLogger(__name__)
+
+
+def default_model() -> Path:
+    """Return the path of the bundled model, which names the twin cars of the demo.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    path = Path(str(resources.files("twincar_edge"))) / "assets" / "twins.onnx"
+    if not path.is_file():
+        raise ModelError("this installation carries no bundled model: name one with --model")
+    return path
+
+
+@dataclass(frozen=True)
+class ModelSession:
+    """An exported model, open on one provider.
+
+    Attributes:
+        model: the file.
+        manifest: what the file says of itself.
+        sha256: its digest, by which events and reports name it.
+        ep: the provider that is really used, by its short name.
+        threads: threads within one inference.
+    """
+
+    model: Path
+    manifest: Manifest
+    sha256: str
+    ep: str
+    threads: int
+    _session: Any = field(repr=False)
+    _errors: tuple[type[Exception], ...] = field(repr=False)
+
+    def run(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits, float32 [N, classes], for uint8 [N, H, W, 3] that `prepare_batch` made.
+
+        Raises:
+            ModelError: the provider failed, or gave numbers that are not finite.
+        """
+        if len(batch_nhwc) == 0:
+            return np.empty((0, len(self.manifest.classes)), np.float32)
+        try:
+            logits: NDArray[np.float32] = self._session.run(None, {self._session.get_inputs()[0].name: batch_nhwc})[0]
+        except self._errors as error:
+            raise ModelError(f"{self.model} failed on {self.ep}: {_first_line(error)}") from error
+        if not np.isfinite(logits).all():
+            raise ModelError(
+                f"{self.model} gave logits that are not finite on {self.ep}: run `twincar-edge evaluate` on it"
+            )
+        return logits
+
+
+def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spinning: bool = False) -> ModelSession:
+    """Open an exported model.
+
+    Args:
+        model: an .onnx file that `twincar-edge export` wrote.
+        ep: a provider's short name, or `auto` for the best usable one.
+        threads: threads within one inference; None for all cores that this process may use.
+        spinning: let idle threads spin. Faster in a tight loop; at a camera's pace it burns a core for nothing.
+
+    Raises:
+        InputError: no such provider, or ONNX Runtime gave another one than was asked for.
+        MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
+        ModelError: the file is not ours, is corrupt, or its graph does not fit its manifest.
+    """
+    manifest = read_manifest(model)
+    ort = load_onnxruntime()
+    name, provider = choose_provider(ep)
+    threads = threads or usable_cores()
+    errors = ort_errors(ort)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    provider.attach(ort, options, threads)
+    try:
+        # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file
+        # says must be what runs.
+        session = ort.InferenceSession(model.read_bytes(), options, disabled_optimizers=["WeightBiasQuantization"])
+    except errors as error:
+        raise ModelError(f"{model} cannot be opened on {name}: {_first_line(error)}") from error
+    actual = session.get_providers()[0]
+    if actual != provider.ort_name:
+        raise InputError(
+            f"asked for {name}, ONNX Runtime silently took {actual}: run with --ep cpu, or mend the {name} install"
+        )
+    _check_contract(model, manifest, session)
+    if ep == AUTO:
+        logger.info("provider %s: the first usable one", name)
+    return ModelSession(model, manifest, sha256(model), name, threads, session, errors)
+
+
+def ort_errors(ort: ModuleType) -> tuple[type[Exception], ...]:
+    """Return ONNX Runtime's exception types; they share no base of their own."""
+    members = vars(ort.capi.onnxruntime_pybind11_state).values()
+    return tuple(member for member in members if isinstance(member, type) and issubclass(member, Exception))
+
+
+def _check_contract(model: Path, manifest: Manifest, session: Any) -> None:
+    """Hold the graph's input and output against the manifest: they come from one file, and may still not agree."""
+    width, height = manifest.preprocess.size_wh
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(uint8)" or inputs[0].shape[1:] != [height, width, 3]:
+        found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
+        raise ModelError(f"{model} takes {found}, its manifest says uint8 [N, {height}, {width}, 3]: export it again")
+    if len(outputs) != 1 or outputs[0].type != "tensor(float)" or outputs[0].shape[1:] != [len(manifest.classes)]:
+        found = ", ".join(f"{o.type} {o.shape}" for o in outputs)
+        raise ModelError(f"{model} gives {found}, its manifest names {len(manifest.classes)} classes: export it again")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]
