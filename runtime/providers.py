@@ -41,8 +41,15 @@ def load_onnxruntime() -> ModuleType:
 
 
 def _installed_wheels() -> list[str]:
-    found = {distribution.name.lower().replace("_", "-") for distribution in metadata.distributions()}
-    return [name for name in ORT_WHEELS if name in found]
+    return [name for name in ORT_WHEELS if _is_installed(name)]
+
+
+def _is_installed(wheel: str) -> bool:
+    try:
+        metadata.distribution(wheel)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
