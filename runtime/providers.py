@@ -10,7 +10,7 @@ from importlib import metadata, util
 from types import ModuleType
 from typing import Any
 
-from twincar_edge.errors import InputError, MissingExtraError, nearest, require
+from twincar_edge.errors import InputError, MissingExtraError, TwincarError, nearest, require
 
 # The wheels that all install the one package `onnxruntime`, each over the files of the others.
 ORT_WHEELS = (
@@ -60,44 +60,41 @@ class Provider:
         ort_name: what `session.get_providers()` calls it when it is really used.
         extra: the extra of this package that brings it.
         attach: puts it into session options; takes ONNX Runtime, the options, and the thread count.
-        package: the plugin package that must be importable, or None for a provider built into the wheel.
+        obstacle: takes ONNX Runtime and the provider's name; returns the error that says why this installation or
+            machine cannot use it and what to do, or None. Only an open session proves that it works.
     """
 
     ort_name: str
     extra: str
     attach: Callable[[ModuleType, Any, int], None]
-    package: str | None = None
-
-    def is_usable(self, ort: ModuleType) -> bool:
-        """Say whether this installation offers it. Only an open session proves that it works."""
-        if self.package is not None:
-            return util.find_spec(self.package) is not None
-        return self.ort_name in ort.get_available_providers()
+    obstacle: Callable[[ModuleType, str], TwincarError | None]
 
 
-def _built_in(ort_name: str, **provider_options: str) -> Callable[[ModuleType, Any, int], None]:
+def _built_in(name: str, ort_name: str, extra: str) -> dict[str, Provider]:
+    """Return the table's entry of a provider that is compiled into one of the wheels."""
+
     def attach(ort: ModuleType, options: Any, threads: int) -> None:
-        options.add_provider(ort_name, provider_options)
+        if ort_name != CPU:  # the CPU provider is always there, and is not added by hand
+            options.add_provider(ort_name, {})
 
-    return attach
+    def obstacle(ort: ModuleType, name: str) -> TwincarError | None:
+        if ort_name in ort.get_available_providers():
+            return None
+        # Only another wheel has it, and wheels must not pile up: the old one goes first.
+        return InputError(
+            f"the installed ONNX Runtime has no {name} provider: "
+            f"pip uninstall {' '.join(_installed_wheels())}, then pip install 'twincar-edge[{extra}]'"
+        )
 
-
-def _nothing(ort: ModuleType, options: Any, threads: int) -> None:
-    """The CPU provider is always there, and is not added by hand."""
+    return {name: Provider(ort_name, extra, attach, obstacle)}
 
 
 def _attach_openvino(ort: ModuleType, options: Any, threads: int) -> None:
-    """Register the plugin with plain onnxruntime, and ask for its CPU device.
+    """Attach the plugin's CPU device.
 
     Only `load_config` has an effect; flat keys are ignored without a word. Without the f32 hint it computes in bf16 on
     CPUs that have it, and its answers are no longer those that parity was shown for.
     """
-    plugin = importlib.import_module("onnxruntime_ep_openvino")
-    name = plugin.get_ep_name()
-    devices = _openvino_devices(ort, name)
-    if not devices:
-        ort.register_execution_provider_library("twincar_edge_openvino", plugin.get_library_path())
-        devices = _openvino_devices(ort, name)
     config = {
         "CPU": {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -106,49 +103,63 @@ def _attach_openvino(ort: ModuleType, options: Any, threads: int) -> None:
             "NUM_STREAMS": "1",
         }
     }
-    options.add_provider_for_devices(devices[:1], {"load_config": json.dumps(config)})
+    options.add_provider_for_devices(_openvino_devices(ort)[:1], {"load_config": json.dumps(config)})
 
 
-def _openvino_devices(ort: ModuleType, name: str) -> list[Any]:
+def _openvino_obstacle(ort: ModuleType, name: str) -> TwincarError | None:
+    if util.find_spec(_OPENVINO_PACKAGE) is None:
+        return MissingExtraError(_OPENVINO_PACKAGE, "openvino")
+    if not _openvino_devices(ort):
+        return InputError(
+            f"the {name} provider offers no CPU device on this machine (it wants an Intel one): use --ep cpu"
+        )
+    return None
+
+
+def _openvino_devices(ort: ModuleType) -> list[Any]:
+    """Return the plugin's CPU devices, registering the plugin with plain onnxruntime once a process."""
+    plugin = importlib.import_module(_OPENVINO_PACKAGE)
+    if not _openvino_registered:
+        ort.register_execution_provider_library("twincar_edge_openvino", plugin.get_library_path())
+        _openvino_registered.append(True)  # to register again raises
+    name = plugin.get_ep_name()
     return [d for d in ort.get_ep_devices() if d.ep_name == name and d.ep_metadata.get("ov_device") == "CPU"]
 
 
+CPU = "CPUExecutionProvider"
+_OPENVINO_PACKAGE = "onnxruntime_ep_openvino"
+_openvino_registered: list[bool] = []
+
 # In the order in which `auto` prefers them. TensorRT is asked for by name only: it builds an engine for minutes.
 PROVIDERS: dict[str, Provider] = {
-    "cuda": Provider("CUDAExecutionProvider", "gpu", _built_in("CUDAExecutionProvider")),
-    "openvino": Provider("OpenVINOExecutionProvider", "openvino", _attach_openvino, "onnxruntime_ep_openvino"),
-    "cpu": Provider("CPUExecutionProvider", "cpu", _nothing),
-    "tensorrt": Provider("TensorrtExecutionProvider", "gpu", _built_in("TensorrtExecutionProvider")),
+    **_built_in("cuda", "CUDAExecutionProvider", "gpu"),
+    "openvino": Provider("OpenVINOExecutionProvider", "openvino", _attach_openvino, _openvino_obstacle),
+    **_built_in("cpu", CPU, "cpu"),
+    **_built_in("tensorrt", "TensorrtExecutionProvider", "gpu"),
 }
 AUTO = "auto"
 EP_CHOICES = (AUTO, *PROVIDERS)
 
 
 def usable_providers() -> tuple[str, ...]:
-    """Return the names of the providers that this installation offers, in order of preference."""
+    """Return the names of the providers that this installation and machine offer, in order of preference."""
     ort = load_onnxruntime()
-    return tuple(name for name, provider in PROVIDERS.items() if provider.is_usable(ort))
+    return tuple(name for name, provider in PROVIDERS.items() if provider.obstacle(ort, name) is None)
 
 
 def choose_provider(ep: str) -> tuple[str, Provider]:
     """Return the provider that `ep` names; `auto` is the first usable one.
 
     Raises:
-        InputError: there is no provider of that name.
-        MissingExtraError: it exists, and this installation lacks it.
+        InputError: there is no provider of that name, or this installation or machine cannot use it.
+        MissingExtraError: it is a plugin that is not installed.
     """
     if ep == AUTO:
         name = usable_providers()[0]
         return name, PROVIDERS[name]
     if ep not in PROVIDERS:
         raise InputError(f"no execution provider {ep!r}: {nearest(ep, EP_CHOICES)}")
-    provider = PROVIDERS[ep]
-    if not provider.is_usable(load_onnxruntime()):
-        if provider.package is not None:
-            raise MissingExtraError(provider.package, provider.extra)
-        # Only another wheel has it, and wheels must not pile up: the old one goes first.
-        raise InputError(
-            f"the installed ONNX Runtime has no {ep} provider: "
-            f"pip uninstall {' '.join(_installed_wheels())}, then pip install 'twincar-edge[{provider.extra}]'"
-        )
-    return ep, provider
+    obstacle = PROVIDERS[ep].obstacle(load_onnxruntime(), ep)
+    if obstacle is not None:
+        raise obstacle
+    return ep, PROVIDERS[ep]
