@@ -1,0 +1,153 @@
+"""Opening a model: what is ours opens on the provider asked for, and everything else is one clear line."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from tests.tiny_model import CLASSES, tiny_model
+from twincar_edge.errors import InputError, MissingExtraError, ModelError, TwincarError
+from twincar_edge.files import sha256
+from twincar_edge.manifest import METADATA_KEY, read_manifest
+from twincar_edge.runtime import providers
+from twincar_edge.runtime.cores import usable_cores
+from twincar_edge.runtime.session import open_session
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "tiny.onnx")
+
+
+def change_manifest(path: Path, **changes: object) -> Path:
+    """Rewrite the manifest of a model without touching its graph."""
+    graph = onnx.load(str(path))
+    manifest = read_manifest(path).model_copy(update=changes)
+    helper.set_model_props(graph, {METADATA_KEY: manifest.to_json()})
+    onnx.save(graph, str(path))
+    return path
+
+
+def test_a_session_runs_any_batch_and_names_its_file(model: Path) -> None:
+    session = open_session(model, ep="cpu", threads=1)
+    batch = np.zeros((3, 32, 32, 3), np.uint8)
+    batch[1, :, :, 0] = 255
+    logits = session.run(batch)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, [[0, 0, 0], [20, 0, 0], [0, 0, 0]])
+    assert session.run(batch[:0]).shape == (0, 3)
+    assert (session.ep, session.threads, session.sha256) == ("cpu", 1, sha256(model))
+    assert session.manifest.classes == CLASSES
+
+
+def test_threads_default_to_the_cores_that_the_process_may_use(model: Path) -> None:
+    assert open_session(model, ep="cpu").threads == usable_cores()
+
+
+def test_auto_takes_a_usable_provider(model: Path) -> None:
+    assert open_session(model).ep in providers.usable_providers()
+
+
+@pytest.mark.parametrize(
+    ("ep", "says"),
+    [
+        ("cdua", "did you mean 'cuda'"),
+        ("hexagon", "known: auto, cuda, openvino, cpu, tensorrt"),
+    ],
+)
+def test_an_unknown_provider_is_answered_with_the_nearest_names(model: Path, ep: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        open_session(model, ep=ep)
+
+
+@pytest.mark.parametrize("ep", [ep for ep in providers.PROVIDERS if ep not in providers.usable_providers()])
+def test_a_provider_that_is_not_here_says_what_to_do(model: Path, ep: str) -> None:
+    with pytest.raises(TwincarError, match=r"twincar-edge\[|--ep cpu"):
+        open_session(model, ep=ep)
+
+
+def test_a_provider_that_onnxruntime_silently_replaces_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classic: CUDA asked for, CPU given. Here a provider that attaches nothing stands for it."""
+    fallen = providers.Provider("CUDAExecutionProvider", "gpu", lambda *_: None, lambda *_: None)
+    monkeypatch.setitem(providers.PROVIDERS, "cuda", fallen)
+    with pytest.raises(InputError, match="asked for cuda, ONNX Runtime silently took CPUExecutionProvider"):
+        open_session(model, ep="cuda")
+
+
+def spoil(path: Path, change: str) -> None:
+    data = path.read_bytes()
+    path.write_bytes(
+        {
+            "empty": b"",
+            "text": b"this is a text, not a model" * 20,
+            "cut off": data[: len(data) // 2],
+            "an operator that does not exist": data.replace(b"MatMul", b"MatNil"),
+        }[change]
+    )
+
+
+@pytest.mark.parametrize("change", ["empty", "text", "cut off", "an operator that does not exist"])
+def test_a_corrupt_model_is_one_line(model: Path, change: str) -> None:
+    spoil(model, change)
+    with pytest.raises(ModelError) as failure:
+        open_session(model, ep="cpu")
+    assert str(model) in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def test_a_model_that_is_not_ours_or_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not exported by twincar-edge"):
+        open_session(tiny_model(tmp_path / "foreign.onnx", metadata=False))
+    with pytest.raises(ModelError, match="cannot read the model"):
+        open_session(tmp_path / "absent.onnx")
+
+
+def test_a_manifest_that_does_not_fit_the_graph_is_refused(model: Path) -> None:
+    wider = read_manifest(model).preprocess.model_copy(update={"size_wh": (64, 32)})
+    with pytest.raises(ModelError, match=r"its manifest says uint8 \[N, 32, 64, 3\]"):
+        open_session(change_manifest(model, preprocess=wider))
+
+
+def test_a_manifest_with_another_class_count_is_refused(model: Path) -> None:
+    with pytest.raises(ModelError, match="its manifest names 2 classes"):
+        open_session(change_manifest(model, classes=CLASSES[:2]))
+
+
+def test_logits_that_are_not_finite_never_become_an_answer(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "tiny.onnx")
+    graph = onnx.load(str(model))
+    weights = next(tensor for tensor in graph.graph.initializer if tensor.name == "weights")
+    weights.raw_data = np.full((3, 3), np.nan, np.float32).tobytes()
+    onnx.save(graph, str(model))
+    session = open_session(model, ep="cpu")
+    with pytest.raises(ModelError, match="not finite"):
+        session.run(np.ones((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("installed", "error", "says"),
+    [
+        ((), MissingExtraError, r"pip install 'twincar-edge\[cpu\]'"),
+        (("onnxruntime", "onnxruntime-gpu"), InputError, "pip uninstall onnxruntime onnxruntime-gpu"),
+    ],
+)
+def test_no_onnxruntime_and_two_of_them_each_say_so(
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], error: type[TwincarError], says: str
+) -> None:
+    def distribution(name: str) -> object:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return object()
+
+    def absent(name: str) -> object:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(providers.metadata, "distribution", distribution)
+    monkeypatch.setattr("importlib.import_module", absent)
+    with pytest.raises(error, match=says):
+        providers.load_onnxruntime()
