@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,6 +16,17 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 100_000_000
 
+ImageProblem = Literal["missing", "unreadable", "empty", "truncated", "not an image", "too large", "degenerate box"]
+
+
+class ImageError(InputError):
+    """One image is unusable; `problem` is the kind, for counting, and the message is the line for people."""
+
+    def __init__(self, problem: ImageProblem, message: str) -> None:
+        """Say what kind of problem it is, and describe it in one line."""
+        super().__init__(message)
+        self.problem = problem
+
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode an encoded image to `image_bgr`, uint8 [H, W, 3]; greyscale and alpha become BGR.
@@ -24,39 +36,49 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         name: what to call the image in an error.
 
     Raises:
-        InputError: the bytes are empty, too many, cut off, or no image, or the picture is larger than 100 megapixels.
+        ImageError: the bytes are empty, too many, cut off, or no image, or the picture is larger than 100 megapixels.
     """
     if not data:
-        raise InputError(f"{name} is empty")
+        raise ImageError("empty", f"{name} is empty")
     if len(data) > MAX_IMAGE_BYTES:
-        raise InputError(f"{name} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+        raise ImageError("too large", f"{name} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
     # A JPEG that was cut off decodes to a picture with a grey rest, without an error: its end marker is the proof.
     if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]:
-        raise InputError(f"{name} is cut off: the JPEG has no end")
+        raise ImageError("truncated", f"{name} is cut off: the JPEG has no end")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise InputError(f"{name} cannot be decoded: {error.err if hasattr(error, 'err') else error}") from error
+        raise ImageError("not an image", f"{name} cannot be decoded: {getattr(error, 'err', error)}") from error
     if image is None:
-        raise InputError(f"{name} is not an image that can be decoded")
+        raise ImageError("not an image", f"{name} is not an image that can be decoded")
     if image.shape[0] * image.shape[1] > MAX_IMAGE_PIXELS:
-        raise InputError(f"{name} has more than {MAX_IMAGE_PIXELS // 10**6} megapixels")
+        raise ImageError("too large", f"{name} has more than {MAX_IMAGE_PIXELS // 10**6} megapixels")
     return np.asarray(image, np.uint8)
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """Read an image file's bytes, not decoded.
+
+    Raises:
+        ImageError: the file is missing, may not be read, or is larger than 64 MiB.
+    """
+    try:
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise ImageError("too large", f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError("missing", f"cannot read {path}: {error.strerror}") from error
+    except OSError as error:
+        raise ImageError("unreadable", f"cannot read {path}: {error.strerror}") from error
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image file to `image_bgr`, uint8 [H, W, 3].
 
     Raises:
-        InputError: the file is missing, may not be read, or fails `decode_image`'s checks.
+        ImageError: the file is missing, may not be read, or fails `decode_image`'s checks.
     """
-    try:
-        if path.stat().st_size > MAX_IMAGE_BYTES:
-            raise InputError(f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    return decode_image(data, str(path))
+    return decode_image(read_image_bytes(path), str(path))
 
 
 def write_image(path: Path, image_bgr: NDArray[np.uint8]) -> None:
