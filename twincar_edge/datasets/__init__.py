@@ -1,0 +1,24 @@
+"""Labelled images without torch: opening the layouts they come in, checking them, splitting them."""
+
+from twincar_edge.datasets.dataset import Dataset, ImageFile, ImageSource, Sample
+from twincar_edge.datasets.integrity import Finding, IntegrityReport, check_integrity, report_table
+from twincar_edge.datasets.layouts import LAYOUTS, Layout, open_dataset
+from twincar_edge.datasets.split import Split, read_split, stratified_split, write_split
+
+__all__ = [
+    "LAYOUTS",
+    "Dataset",
+    "Finding",
+    "ImageFile",
+    "ImageSource",
+    "IntegrityReport",
+    "Layout",
+    "Sample",
+    "Split",
+    "check_integrity",
+    "open_dataset",
+    "read_split",
+    "report_table",
+    "stratified_split",
+    "write_split",
+]

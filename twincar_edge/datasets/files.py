@@ -1,0 +1,95 @@
+"""The two layouts that are plain image files: a CSV beside a folder of images, and one folder for each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twincar_edge.datasets.dataset import Dataset, ImageFile, Sample
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets.table import checked_name, label_index, read_table
+from twincar_edge.errors import InputError
+from twincar_edge.images import IMAGE_SUFFIXES
+from twincar_edge.labels import ClassMapping
+
+LABELS_CSV = "labels.csv"
+CLASS_MAPPING = "class_mapping.json"
+
+
+def is_csv(path: Path) -> bool:
+    """Say whether `path` is a CSV file, or a folder that holds labels.csv."""
+    return (path.suffix.lower() == ".csv" and path.is_file()) or (path / LABELS_CSV).is_file()
+
+
+def read_csv(options: OpenOptions) -> Dataset:
+    """Open a CSV of `filename,label` with its images.
+
+    The images lie in `options.images`, else in `images/` beside the CSV, else beside the CSV. The class names come from
+    `options.class_mapping`, else from class_mapping.json beside the CSV. Images are not looked for here: the integrity
+    pass finds those that are missing.
+
+    Raises:
+        InputError: the CSV or the mapping is unusable, or a label is outside the mapping.
+    """
+    table = options.path / LABELS_CSV if options.path.is_dir() else options.path
+    folder = table.parent
+    mapping = options.class_mapping or folder / CLASS_MAPPING
+    if options.class_mapping is None and not mapping.is_file():
+        raise InputError(f"{table} needs its class names: put {CLASS_MAPPING} beside it, or name a class mapping")
+    classes = ClassMapping.from_json(mapping)
+    images = options.images
+    if images is None:
+        images = folder / "images" if (folder / "images").is_dir() else folder
+    elif not images.is_dir():
+        raise InputError(f"the folder of images {images} does not exist")
+    by_label: dict[str, int] = {}
+    samples = []
+    for row in read_table(table):
+        if row.label not in by_label:
+            by_label[row.label] = label_index(row.label, classes, f"{table} line {row.line}")
+        samples.append(Sample(row.name, by_label[row.label], ImageFile(images / row.name)))
+    name = table.parent.resolve().name if table.name == LABELS_CSV else table.stem
+    return Dataset(name, classes, tuple(samples))
+
+
+def is_folders(path: Path) -> bool:
+    """Say whether `path` is a folder whose immediate subfolders hold images."""
+    if not path.is_dir():
+        return False
+    files = (file for folder in _visible(path) if folder.is_dir() for file in _visible(folder))
+    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+
+
+def read_folders(options: OpenOptions) -> Dataset:
+    """Open a folder in which each subfolder is a class and its name the class name.
+
+    Every visible file is taken as an image, so that one with a wrong suffix is reported by the integrity pass and not
+    passed over. Underscores read as spaces where no folder's name has a space.
+
+    Raises:
+        InputError: a class folder holds no files, a file has an unusable name, or the given mapping lacks a class.
+    """
+    folders = [folder for folder in _visible(options.path) if folder.is_dir()]
+    classes = ClassMapping.from_folder_names(folder.name for folder in folders)
+    labels = list(range(len(folders)))
+    if options.class_mapping is not None:
+        found, classes = classes, ClassMapping.from_json(options.class_mapping)
+        unknown = [name for name in found if name not in classes.names]
+        if unknown:
+            raise InputError(f"{options.class_mapping} lacks {len(unknown)} class folders, the first {unknown[0]!r}")
+        labels = [classes.names.index(name) for name in found]
+    samples: list[Sample] = []
+    for label, folder in zip(labels, sorted(folders, key=lambda folder: folder.name), strict=True):
+        files = [file for file in _visible(folder) if not file.is_dir()]
+        if not files:
+            raise InputError(f"the class folder {folder} holds no files: fill or remove it, or open a folder inside it")
+        for file in files:
+            name = checked_name(f"{folder.name}/{file.name}", str(folder))
+            samples.append(Sample(name, label, ImageFile(file)))
+    return Dataset(options.path.resolve().name, classes, tuple(samples))
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error

@@ -1,0 +1,138 @@
+"""Look at every image once before anything is trained or measured on it, and leave out what is unusable."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from twincar_edge.datasets.dataset import Dataset, Sample
+from twincar_edge.files import write_text
+from twincar_edge.images import ImageError, ImageProblem
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+IntegrityProblem = ImageProblem | Literal["duplicate", "conflicting labels"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One image that is left out: its name, the kind of problem, and a line of detail."""
+
+    name: str
+    problem: IntegrityProblem
+    detail: str
+
+
+@dataclass(frozen=True)
+class IntegrityReport:
+    """What the integrity pass found: `checked` images, and one finding for each that it dropped."""
+
+    dataset: str
+    checked: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def kept(self) -> int:
+        """Return the number of images that are usable."""
+        return self.checked - len(self.findings)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many images each problem dropped, the most frequent first."""
+        return dict(Counter(finding.problem for finding in self.findings).most_common())
+
+    def to_csv(self) -> str:
+        """Return the findings as CSV text with the columns name, problem, detail."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("name", "problem", "detail"))
+        writer.writerows((finding.name, finding.problem, finding.detail) for finding in self.findings)
+        return text.getvalue()
+
+    def write_csv(self, path: Path) -> None:
+        """Write `to_csv` to a file.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        write_text(path, self.to_csv())
+
+
+def check_integrity(
+    dataset: Dataset, progress: Callable[[int, int], None] | None = None
+) -> tuple[Dataset, IntegrityReport]:
+    """Read and decode every image once; return the data set without those that are unusable, and what was found.
+
+    Left out are images that are missing, cannot be read, are empty, cut off, too large or no image, and those whose box
+    holds nothing. Of images with the same bytes (and box) the first by name stays; where their labels differ nobody
+    knows which is right, and all are left out.
+
+    Args:
+        dataset: what to check.
+        progress: called with (images done, images in all) after each image, on the caller's thread.
+    """
+    digests: dict[str, list[Sample]] = {}
+    findings: dict[str, Finding] = {}
+    # OpenCV releases the interpreter while it decodes, so threads are enough.
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "integrity")
+    try:
+        looks = pool.map(_look_at, dataset.samples)
+        for done, (sample, look) in enumerate(zip(dataset.samples, looks, strict=True), start=1):
+            if isinstance(look, Finding):
+                findings[sample.name] = look
+            else:
+                digests.setdefault(look, []).append(sample)
+            if progress is not None:
+                progress(done, len(dataset))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted check must not first look at all the rest
+    for same in digests.values():
+        for finding in _judge_duplicates(dataset, same):
+            findings[finding.name] = finding
+    kept = dataset.select(sample.name for sample in dataset.samples if sample.name not in findings)
+    ordered = tuple(findings[sample.name] for sample in dataset.samples if sample.name in findings)
+    return kept, IntegrityReport(dataset.name, len(dataset), ordered)
+
+
+def report_table(report: IntegrityReport, rows: int = 10) -> Table:
+    """Return the report as a rich table: a line for each problem with its count and the first names."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{escape(report.dataset)}: {report.kept} of {report.checked} images are usable", box=None)
+    for heading in ("problem", "images", "which"):
+        table.add_column(heading, justify="right" if heading == "images" else "left", overflow="fold")
+    for problem, count in report.counts.items():
+        names = [finding.name for finding in report.findings if finding.problem == problem]
+        more = f", and {count - rows} more" if count > rows else ""
+        table.add_row(problem, str(count), escape(", ".join(names[:rows]) + more))
+    return table
+
+
+def _look_at(sample: Sample) -> str | Finding:
+    """Return a digest of the bytes and the box, or what is wrong."""
+    try:
+        data = sample.source.read_bytes()
+        sample.decode(data)
+    except ImageError as error:
+        return Finding(sample.name, error.problem, str(error))
+    return hashlib.sha256(data).hexdigest() + str(sample.box_xyxy)
+
+
+def _judge_duplicates(dataset: Dataset, same: list[Sample]) -> list[Finding]:
+    if len(same) == 1:
+        return []
+    ordered = sorted(same, key=lambda sample: sample.name)
+    if len({sample.label for sample in same}) == 1:
+        return [Finding(sample.name, "duplicate", f"the same bytes as {ordered[0].name}") for sample in ordered[1:]]
+    seen = ", ".join(f"{sample.name} is {dataset.classes[sample.label]}" for sample in ordered[:4])
+    return [Finding(sample.name, "conflicting labels", f"the same bytes: {seen}") for sample in ordered]

@@ -1,0 +1,70 @@
+"""The layouts of labelled images that can be opened, and which of them a path is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from twincar_edge.datasets.dataset import Dataset
+from twincar_edge.datasets.files import is_csv, is_folders, read_csv, read_folders
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets.parquet import is_parquet, read_parquet
+from twincar_edge.datasets.stanford import is_stanford, read_stanford
+from twincar_edge.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which labelled images lie on a disk: how it is recognised, who reads it, what it looks like."""
+
+    recognise: Callable[[Path], bool]
+    read: Callable[[OpenOptions], Dataset]
+    looks_like: str
+
+
+# In the order in which a path is tried: the most particular first.
+LAYOUTS = {
+    "stanford": Layout(is_stanford, read_stanford, "a folder with cars_train/ and devkit/cars_train_annos.mat"),
+    "csv": Layout(is_csv, read_csv, "a CSV of filename,label, or a folder with labels.csv"),
+    "parquet": Layout(is_parquet, read_parquet, "a .parquet file, or a folder with data/train-*.parquet"),
+    "folders": Layout(is_folders, read_folders, "a folder with one subfolder of images for each class"),
+}
+
+
+def open_dataset(
+    path: Path,
+    *,
+    images: Path | None = None,
+    class_mapping: Path | None = None,
+    crop: bool = True,
+    layout: str | None = None,
+) -> Dataset:
+    """Open labelled images, whichever way they lie on the disk. No image is read yet.
+
+    Args:
+        path: a CSV, a Parquet file, or a folder of one of the layouts.
+        images: the folder of the images that a CSV names; by default `images/` beside it, or the CSV's own folder.
+        class_mapping: a class_mapping.json; by default each layout takes the class names that it carries itself.
+        crop: crop to the annotated box where the layout has one (Stanford Cars).
+        layout: a name from `LAYOUTS`; None recognises it by what is there.
+
+    Raises:
+        InputError: nothing is there, no layout fits, or what it holds is unusable or empty.
+        MissingExtraError: the layout needs scipy (`stanford`) or pyarrow (`parquet`), and it is not installed.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise InputError(f"no layout {layout!r}: {nearest(layout, tuple(LAYOUTS))}")
+    if not path.exists():
+        raise InputError(f"{path} does not exist: expected labelled images")
+    if layout is None:
+        layout = next((name for name, known in LAYOUTS.items() if known.recognise(path)), None)
+    if layout is None:
+        known = "; ".join(f"{name}: {known.looks_like}" for name, known in LAYOUTS.items())
+        raise InputError(f"{path} is none of the layouts of labelled images ({known})")
+    if images is not None and layout != "csv":
+        raise InputError(f"a folder of images goes with a CSV; {path} has the layout {layout}")
+    dataset = LAYOUTS[layout].read(OpenOptions(path, images, class_mapping, crop))
+    if len(dataset) == 0:
+        raise InputError(f"{path} holds no labelled images")
+    return dataset

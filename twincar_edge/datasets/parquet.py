@@ -1,0 +1,159 @@
+"""Parquet as the Hugging Face hub stores image data sets: a column `image` of {bytes, path} and a column `label`.
+
+Images stay in the file until they are read, one row group at a time; what was read last is kept, within a fixed budget,
+because neighbours are mostly asked for next.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twincar_edge.datasets.dataset import Dataset, Sample
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.errors import InputError, require
+from twincar_edge.images import ImageError
+from twincar_edge.labels import ClassMapping
+
+KEPT_BYTES = 128 * 2**20
+
+
+def is_parquet(path: Path) -> bool:
+    """Say whether `path` is a Parquet file, or a folder with Parquet files in it or in its `data/`."""
+    return bool(_shards(path))
+
+
+def read_parquet(options: OpenOptions) -> Dataset:
+    """Open one Parquet file, or the training shards (`train-*.parquet`) of a folder or of its `data/`.
+
+    Class names come from the schema's Hugging Face metadata, or from `options.class_mapping`, which wins.
+
+    Raises:
+        InputError: a file is not Parquet, lacks a column, has a label outside the classes, or no class names are known.
+        MissingExtraError: pyarrow is not installed.
+    """
+    shards = _shards(options.path)
+    if not options.path.is_file():
+        splits = sorted({shard.name.split("-")[0] for shard in shards})
+        if "train" in splits:
+            shards = [shard for shard in shards if shard.name.startswith("train-")]
+        elif len(splits) > 1:
+            raise InputError(f"{options.path} holds Parquet files of {', '.join(splits)} and no train: open one")
+    classes = None if options.class_mapping is None else ClassMapping.from_json(options.class_mapping)
+    samples: list[Sample] = []
+    for shard in shards:
+        names, found = _read_shard(shard)
+        classes = classes or names
+        if classes is None:
+            raise InputError(f"{shard} does not name its classes: give a class mapping")
+        if options.class_mapping is None and names != classes:
+            raise InputError(f"{shard} has other classes than {shards[0].name}")
+        samples += found
+    assert classes is not None
+    name = options.path.resolve()
+    return Dataset(name.stem if options.path.is_file() else name.name, classes, tuple(samples))
+
+
+@dataclass(frozen=True)
+class ParquetImage:
+    """An image in a Parquet file: row `row` of row group `row_group`, both counted from 0."""
+
+    path: Path
+    row_group: int
+    row: int
+
+    def read_bytes(self) -> bytes:
+        """Return the encoded image.
+
+        Raises:
+            ImageError: the file cannot be read, or the row holds no image.
+        """
+        data = _KEPT.images(self.path, self.row_group)[self.row]
+        if data is None:
+            raise ImageError("missing", f"{self.path} holds no bytes in row {self.row} of row group {self.row_group}")
+        return data
+
+
+class _RowGroups:
+    """The encoded images of the row groups that were read last, at most about `KEPT_BYTES`, for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[Path, int], list[bytes | None]] = OrderedDict()
+
+    def images(self, path: Path, row_group: int) -> list[bytes | None]:
+        with self._lock:
+            images = self._kept.pop((path, row_group), None)
+            if images is None:
+                images = _read_row_group(path, row_group)
+            self._kept[path, row_group] = images
+            while len(self._kept) > 1 and self._size() > KEPT_BYTES:
+                self._kept.popitem(last=False)
+            return images
+
+    def _size(self) -> int:
+        return sum(len(image) for images in self._kept.values() for image in images if image is not None)
+
+
+_KEPT = _RowGroups()
+
+
+def _read_row_group(path: Path, row_group: int) -> list[bytes | None]:
+    pyarrow = require("pyarrow", "bench")
+    try:
+        with _open(path) as file:
+            column = file.read_row_group(row_group, columns=["image"], use_threads=False).column("image")
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ImageError("unreadable", f"cannot read {path}: {_first_line(error)}") from error
+    return [None if image is None else image["bytes"] for image in column.to_pylist()]
+
+
+def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
+    pyarrow = require("pyarrow", "bench")
+    try:
+        with _open(path) as file:
+            schema = file.schema_arrow
+            image = schema.field("image").type if "image" in schema.names else None
+            if image is None or "label" not in schema.names or not hasattr(image, "fields"):
+                raise InputError(
+                    f"{path} needs the columns image (bytes, path) and label, found {', '.join(schema.names)[:80]}"
+                )
+            if "bytes" not in {field.name for field in image.fields}:
+                raise InputError(f"{path} has a column image without bytes")
+            samples, row = [], 0
+            for group in range(file.num_row_groups):
+                labels = file.read_row_group(group, columns=["label"], use_threads=False).column("label").to_pylist()
+                for place, label in enumerate(labels):
+                    if not isinstance(label, int) or label < 0:
+                        raise InputError(f"{path} row {row} has no label")
+                    samples.append(Sample(f"{path.name}#{row}", label, ParquetImage(path, group, place)))
+                    row += 1
+            return _class_names(schema.metadata or {}), samples
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
+
+
+def _open(path: Path) -> Any:
+    return require("pyarrow.parquet", "bench").ParquetFile(path, memory_map=True)
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> ClassMapping | None:
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return ClassMapping(tuple(names)) if isinstance(names, list) else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _shards(path: Path) -> list[Path]:
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return [path]
+    return sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))

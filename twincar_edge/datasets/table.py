@@ -1,0 +1,98 @@
+"""The CSV of labelled images: columns `filename` and `label`, one row an image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from twincar_edge.errors import InputError
+from twincar_edge.labels import ClassMapping
+
+COLUMNS = ("filename", "label")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its line in the file (for errors), the image's name, and the label as written."""
+
+    line: int
+    name: str
+    label: str
+
+
+def read_table(path: Path) -> list[Row]:
+    """Read a labels CSV; further columns are ignored.
+
+    Raises:
+        InputError: the file is missing, not UTF-8, not CSV, lacks a column, or a row is short, stands twice, or names
+            a file outside the images' folder.
+    """
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    rows: dict[str, Row] = {}
+    try:
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            found = ", ".join(reader.fieldnames or ()) or "nothing"
+            raise InputError(f"{path} needs the columns filename,label in its first line, found {found[:80]}")
+        for fields in reader:
+            line = reader.line_num
+            if not fields["filename"] or not fields["label"]:
+                raise InputError(f"{path} line {line} needs a filename and a label")
+            name = checked_name(fields["filename"], f"{path} line {line}")
+            if name in rows:
+                raise InputError(f"{path} line {line} repeats {name!r} of line {rows[name].line}: keep one of them")
+            rows[name] = Row(line, name, fields["label"].strip())
+    except csv.Error as error:
+        raise InputError(f"{path} line {reader.line_num} is not CSV: {error}") from error
+    return list(rows.values())
+
+
+def write_rows(rows: Iterable[tuple[str, int]]) -> str:
+    """Return the CSV text of (name, label index) rows."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def checked_name(filename: str, where: str) -> str:
+    """Return a relative file name in its plain form (`./a//b.jpg` becomes `a/b.jpg`).
+
+    Raises:
+        InputError: it is absolute, climbs out of its folder, or holds characters that no file name should.
+    """
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in filename):
+        raise InputError(f"{where} has the file name {filename[:80]!r} with control characters: rename the file")
+    path = PurePosixPath(filename)
+    if path.is_absolute() or PureWindowsPath(filename).is_absolute() or ".." in path.parts or path == PurePosixPath():
+        raise InputError(f"{where} names {filename[:80]!r}: file names must be relative and stay in the images' folder")
+    return path.as_posix()
+
+
+def label_index(label: str, classes: ClassMapping, where: str) -> int:
+    """Return the output index of a label that is written as an index or as a class name.
+
+    Raises:
+        InputError: it is neither, or it is the index of one class and the name of another.
+    """
+    named = classes.names.index(label) if label in classes.names else None
+    index = int(label) if label.isascii() and label.isdigit() and len(label) < 10 else None
+    if index is not None and index >= len(classes):
+        index = None
+    if named is not None and index is not None and named != index:
+        raise InputError(f"{where}: label {label!r} is the index of one class and the name of another")
+    found = index if named is None else named
+    if found is None:
+        raise InputError(f"{where}: label {label[:60]!r} is no index from 0 to {len(classes) - 1} and no class name")
+    return found
