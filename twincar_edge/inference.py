@@ -1,0 +1,82 @@
+"""One loop that runs any model over a data set: PyTorch's, ONNX Runtime's, or a function in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.datasets import Dataset
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.labels import ClassMapping
+from twincar_edge.preprocess import Preprocess, prepare_batch
+
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""A model: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes]."""
+
+
+def dataset_logits(
+    predict: Predict,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Run a model over every image of a data set: `logits`, float32 [N, classes], in the order of the samples.
+
+    The next batch is read and decoded in a thread while the model works on this one; memory holds two batches.
+
+    Args:
+        predict: the model.
+        dataset: images that are usable (`check_integrity` drops those that are not).
+        preprocess: the model's own.
+        batch_size: images in a batch; the last may be smaller.
+        progress: called with (images done, images in all) after each batch.
+
+    Raises:
+        InputError: the data set is empty, the batch size is below 1, or an image is unusable.
+        ModelError: the model returns another shape than [N, classes].
+    """
+    if len(dataset) == 0:
+        raise InputError(f"the data set {dataset.name} is empty")
+    if batch_size < 1:
+        raise InputError(f"the batch size must be 1 or more, found {batch_size}")
+
+    def load(start: int) -> NDArray[np.uint8]:
+        return prepare_batch([sample.read() for sample in dataset.samples[start : start + batch_size]], preprocess)
+
+    parts: list[NDArray[np.float32]] = []
+    starts = range(0, len(dataset), batch_size)
+    with ThreadPoolExecutor(1, "decode") as pool:
+        coming = pool.submit(load, 0)
+        for start in starts:
+            batch_nhwc = coming.result()
+            if start + batch_size < len(dataset):
+                coming = pool.submit(load, start + batch_size)
+            logits = np.asarray(predict(batch_nhwc), np.float32)
+            if logits.ndim != 2 or len(logits) != len(batch_nhwc) or (parts and logits.shape[1] != parts[0].shape[1]):
+                raise ModelError(f"the model gave {list(logits.shape)} for {len(batch_nhwc)} images, not [N, classes]")
+            parts.append(logits)
+            if progress is not None:
+                progress(start + len(logits), len(dataset))
+    return np.concatenate(parts)
+
+
+def labels_for(dataset: Dataset, classes: ClassMapping) -> NDArray[np.int64]:
+    """Return the data set's labels as a model's output indices, int64 [N], matched by class name.
+
+    Only the classes that the data set has images of need to be known to the model.
+
+    Raises:
+        InputError: the model does not know some of these classes.
+    """
+    index = {name: label for label, name in enumerate(classes)}
+    used = sorted({sample.label for sample in dataset.samples})
+    unknown = [dataset.classes[label] for label in used if dataset.classes[label] not in index]
+    if unknown:
+        first = ", ".join(repr(name) for name in unknown[:3]) + (", …" if len(unknown) > 3 else "")
+        raise InputError(f"the model does not know {len(unknown)} classes of the data set {dataset.name}: {first}")
+    outputs = {label: index[dataset.classes[label]] for label in used}
+    return np.array([outputs[sample.label] for sample in dataset.samples], np.int64)
