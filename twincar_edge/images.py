@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +12,19 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_bytes
+from twincar_edge.image_headers import FORMATS, HeaderError, read_header
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 100_000_000
 
-ImageProblem = Literal["missing", "unreadable", "empty", "truncated", "not an image", "too large", "degenerate box"]
+# A damaged file is one line of ours, not a page of OpenCV's; OPENCV_LOG_LEVEL brings that page back for debugging.
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+ImageProblem = Literal[
+    "missing", "unreadable", "empty", "truncated", "damaged", "not an image", "too large", "degenerate box"
+]
 
 
 class ImageError(InputError):
@@ -42,17 +50,23 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         raise ImageError("empty", f"{name} is empty")
     if len(data) > MAX_IMAGE_BYTES:
         raise ImageError("too large", f"{name} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
-    # A JPEG that was cut off decodes to a picture with a grey rest, without an error: its end marker is the proof.
-    if data[:2] == b"\xff\xd8" and b"\xff\xd9" not in data[-4096:]:
-        raise ImageError("truncated", f"{name} is cut off: the JPEG has no end")
+    try:
+        header = read_header(data)
+    except HeaderError as error:
+        raise ImageError("truncated", f"{name} is cut off or damaged: {error}") from error
+    if header is None:
+        raise ImageError("not an image", f"{name} is not a {FORMATS} image")
+    width, height = header.size_wh
+    if width * height > MAX_IMAGE_PIXELS:
+        raise ImageError("too large", f"{name} is {width}x{height}, more than {MAX_IMAGE_PIXELS // 10**6} megapixels")
+    if not header.complete:
+        raise ImageError("truncated", f"{name} is cut off: the {header.format} image has no end")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise ImageError("not an image", f"{name} cannot be decoded: {getattr(error, 'err', error)}") from error
+        raise ImageError("damaged", f"{name} cannot be decoded: {getattr(error, 'err', error)}") from error
     if image is None:
-        raise ImageError("not an image", f"{name} is not an image that can be decoded")
-    if image.shape[0] * image.shape[1] > MAX_IMAGE_PIXELS:
-        raise ImageError("too large", f"{name} has more than {MAX_IMAGE_PIXELS // 10**6} megapixels")
+        raise ImageError("damaged", f"{name} is a {header.format} image that cannot be decoded")
     return np.asarray(image, np.uint8)
 
 

@@ -1,0 +1,120 @@
+"""What an encoded image says of itself, read before a decoder is let loose on it.
+
+A picture of a few kilobytes can claim gigabytes of pixels, and a decoder allocates what is claimed; a JPEG that was cut
+off decodes without an error to a picture with a grey rest. Both show in the bytes. Only the formats in `FORMATS` are
+read at all, so that the rarer decoders of OpenCV never see a file that came from outside.
+Sources: ITU T.81 annex B (JPEG), the PNG specification section 5, Microsoft's BITMAPINFOHEADER, RFC 9649 (WebP),
+TIFF 6.0 section 2.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+FORMATS = "JPEG, PNG, BMP, WebP or TIFF"
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Format, claimed width and height in pixels, and whether the bytes reach to the image's end (as far as told)."""
+
+    format: str
+    size_wh: tuple[int, int]
+    complete: bool
+
+
+class HeaderError(ValueError):
+    """The bytes begin like a known format and then break off, or make no sense."""
+
+
+def read_header(data: bytes) -> ImageHeader | None:
+    """Return what the bytes claim to be, or None where they are none of `FORMATS`.
+
+    Raises:
+        HeaderError: they begin as one of the formats, but the size is cut off or missing.
+    """
+    for magic, reader in _READERS.items():
+        if data.startswith(magic) and (magic != b"RIFF" or data[8:12] == b"WEBP"):
+            try:
+                return reader(data)
+            except (struct.error, IndexError) as error:
+                raise HeaderError("it breaks off before its size is told") from error
+    return None
+
+
+def _jpeg(data: bytes) -> ImageHeader:
+    position = 2
+    size_wh = None
+    while True:
+        position = data.find(b"\xff", position)
+        if position < 0:
+            raise HeaderError("it breaks off before its size is told")
+        while data[position] == 0xFF:  # any number of fill bytes may stand before a marker
+            position += 1
+        marker = data[position]
+        position += 1
+        if marker == 0 or marker == 1 or 0xD0 <= marker <= 0xD8:  # markers that stand alone
+            continue
+        if marker in (0xD9, 0xDA):  # the image's end, or where its pixels begin
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and size_wh is None:
+            height, width = struct.unpack_from(">HH", data, position + 3)
+            size_wh = (width, height)
+        position += struct.unpack_from(">H", data, position)[0]
+    if size_wh is None:
+        raise HeaderError("it has no frame")
+    # Among the pixels every 0xFF is followed by a zero or by a real marker; a thumbnail's end lies before them.
+    return ImageHeader("JPEG", size_wh, data.find(b"\xff\xd9", position) >= 0)
+
+
+def _png(data: bytes) -> ImageHeader:
+    return ImageHeader("PNG", struct.unpack_from(">II", data, 16), data.rfind(b"IEND") >= 0)
+
+
+def _bmp(data: bytes) -> ImageHeader | None:
+    (header_size,) = struct.unpack_from("<I", data, 14)
+    if header_size not in _BITMAP_HEADERS:
+        return None  # text may well begin with BM, too
+    width, height = struct.unpack_from("<HH" if header_size == 12 else "<ii", data, 18)
+    return ImageHeader("BMP", (abs(width), abs(height)), True)
+
+
+def _webp(data: bytes) -> ImageHeader | None:
+    complete = struct.unpack_from("<I", data, 4)[0] + 8 <= len(data)
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    else:
+        return None
+    return ImageHeader("WebP", (width, height), complete)
+
+
+def _tiff(data: bytes) -> ImageHeader:
+    order = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    sides = {256: 0, 257: 0}  # the tags of width and height
+    for entry in range(count):
+        tag, kind = struct.unpack_from(order + "HH", data, directory + 2 + 12 * entry)
+        if tag in sides and kind in (3, 4):
+            (side,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, directory + 10 + 12 * entry)
+            sides[tag] = max(sides[tag], side)
+    return ImageHeader("TIFF", (sides[256], sides[257]), True)
+
+
+_BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # the sizes that tell the versions of the format apart
+_READERS: dict[bytes, Callable[[bytes], ImageHeader | None]] = {
+    b"\xff\xd8\xff": _jpeg,
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"BM": _bmp,
+    b"RIFF": _webp,
+    b"II*\0": _tiff,
+    b"MM\0*": _tiff,
+}
