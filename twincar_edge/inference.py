@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.datasets import Dataset
+from twincar_edge.datasets import Dataset, Sample
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
-from twincar_edge.preprocess import Preprocess, prepare_batch
+from twincar_edge.preprocess import Preprocess, prepare
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """A model: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes]."""
@@ -26,7 +27,7 @@ def dataset_logits(
 ) -> NDArray[np.float32]:
     """Run a model over every image of a data set: `logits`, float32 [N, classes], in the order of the samples.
 
-    The next batch is read and decoded in a thread while the model works on this one; memory holds two batches.
+    The next batch is read and decoded in threads while the model works on this one; memory holds two batches.
 
     Args:
         predict: the model.
@@ -36,7 +37,7 @@ def dataset_logits(
         progress: called with (images done, images in all) after each batch.
 
     Raises:
-        InputError: the data set is empty, the batch size is below 1, or an image is unusable.
+        InputError: the data set is empty, the batch size is below 1, or an image is unusable (`ImageError`).
         ModelError: the model returns another shape than [N, classes].
     """
     if len(dataset) == 0:
@@ -44,23 +45,25 @@ def dataset_logits(
     if batch_size < 1:
         raise InputError(f"the batch size must be 1 or more, found {batch_size}")
 
-    def load(start: int) -> NDArray[np.uint8]:
-        return prepare_batch([sample.read() for sample in dataset.samples[start : start + batch_size]], preprocess)
+    def load(sample: Sample) -> NDArray[np.uint8]:
+        return prepare(sample.read(), preprocess)
 
     parts: list[NDArray[np.float32]] = []
-    starts = range(0, len(dataset), batch_size)
-    with ThreadPoolExecutor(1, "decode") as pool:
-        coming = pool.submit(load, 0)
-        for start in starts:
-            batch_nhwc = coming.result()
-            if start + batch_size < len(dataset):
-                coming = pool.submit(load, start + batch_size)
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode")
+    try:
+        coming = [pool.submit(load, sample) for sample in dataset.samples[:batch_size]]
+        for start in range(0, len(dataset), batch_size):
+            batch_nhwc = np.stack([image.result() for image in coming])
+            following = dataset.samples[start + batch_size : start + 2 * batch_size]
+            coming = [pool.submit(load, sample) for sample in following]
             logits = np.asarray(predict(batch_nhwc), np.float32)
             if logits.ndim != 2 or len(logits) != len(batch_nhwc) or (parts and logits.shape[1] != parts[0].shape[1]):
                 raise ModelError(f"the model gave {list(logits.shape)} for {len(batch_nhwc)} images, not [N, classes]")
             parts.append(logits)
             if progress is not None:
                 progress(start + len(logits), len(dataset))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error the next batch is of no use
     return np.concatenate(parts)
 
 

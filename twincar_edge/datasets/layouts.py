@@ -55,16 +55,24 @@ def open_dataset(
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"no layout {layout!r}: {nearest(layout, tuple(LAYOUTS))}")
+    try:
+        dataset = _open(OpenOptions(path, images, class_mapping, crop), layout)
+    except OSError as error:  # what may not even be looked at
+        raise InputError(f"cannot open {path}: {error.strerror}") from error
+    if len(dataset) == 0:
+        raise InputError(f"{path} holds no labelled images")
+    return dataset
+
+
+def _open(options: OpenOptions, layout: str | None) -> Dataset:
+    path = options.path
     if not path.exists():
         raise InputError(f"{path} does not exist: expected labelled images")
     if layout is None:
         layout = next((name for name, known in LAYOUTS.items() if known.recognise(path)), None)
     if layout is None:
-        known = "; ".join(f"{name}: {known.looks_like}" for name, known in LAYOUTS.items())
-        raise InputError(f"{path} is none of the layouts of labelled images ({known})")
-    if images is not None and layout != "csv":
+        listed = "; ".join(f"{name}: {known.looks_like}" for name, known in LAYOUTS.items())
+        raise InputError(f"{path} is none of the layouts of labelled images ({listed})")
+    if options.images is not None and layout != "csv":
         raise InputError(f"a folder of images goes with a CSV; {path} has the layout {layout}")
-    dataset = LAYOUTS[layout].read(OpenOptions(path, images, class_mapping, crop))
-    if len(dataset) == 0:
-        raise InputError(f"{path} holds no labelled images")
-    return dataset
+    return LAYOUTS[layout].read(options)

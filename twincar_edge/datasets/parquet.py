@@ -118,12 +118,10 @@ def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
         with _open(path) as file:
             schema = file.schema_arrow
             image = schema.field("image").type if "image" in schema.names else None
-            if image is None or "label" not in schema.names or not hasattr(image, "fields"):
-                raise InputError(
-                    f"{path} needs the columns image (bytes, path) and label, found {', '.join(schema.names)[:80]}"
-                )
-            if "bytes" not in {field.name for field in image.fields}:
-                raise InputError(f"{path} has a column image without bytes")
+            has_bytes = image is not None and pyarrow.types.is_struct(image) and image.get_field_index("bytes") >= 0
+            if not has_bytes or "label" not in schema.names:
+                found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+                raise InputError(f"{path} needs the columns image (bytes, path) and label, found {found[:120]}")
             samples, row = [], 0
             for group in range(file.num_row_groups):
                 labels = file.read_row_group(group, columns=["label"], use_threads=False).column("label").to_pylist()
