@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from twincar_edge.errors import InputError, require
 
 # Makes of more than one word; every other make is the first word of the name.
@@ -24,7 +26,7 @@ BODY_TYPES = (
     "SUV", "Van",
 )  # fmt: skip
 
-_YEAR = re.compile(r"(?:18|19|20|21)\d\d")
+_YEAR = re.compile(r"(?:18|19|20|21)[0-9]{2}")  # not \d: digits of other scripts would not come back from an int
 MAX_CLASSES = 100_000
 MAX_NAME_LENGTH = 200
 
@@ -120,13 +122,13 @@ class ClassMapping:
             InputError: the file is missing, is not such JSON, or its indices are not 0 to N-1.
         """
         try:
-            data = json.loads(path.read_text("utf-8"))
+            data = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_without_repeats)
         except OSError as error:
             raise InputError(f"cannot read the class mapping {path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not JSON: {error}") from error
+            raise InputError(f"{path} is not the JSON of a class mapping: {error}") from error
         if isinstance(data, dict):
-            indices = sorted(int(key) for key in data if key.isascii() and key.isdigit())
+            indices = sorted(int(key) for key in data if key.isascii() and key.isdigit() and len(key) < 10)
             if indices != list(range(len(data))):
                 raise InputError(f'{path} must map "0" to "{len(data) - 1}" to names, one for each output of the model')
             by_index = {int(key): value for key, value in data.items()}
@@ -146,7 +148,7 @@ class ClassMapping:
         names = read_mat(path).get("class_names")
         if names is None:
             raise InputError(f"{path} has no variable class_names: it is not Stanford's cars_meta.mat")
-        return cls(tuple(str(name) for name in names.ravel().tolist()))
+        return cls(tuple(str(name) for name in np.atleast_1d(names).ravel().tolist()))
 
     @classmethod
     def from_folder_names(cls, names: Iterable[str]) -> ClassMapping:
@@ -155,6 +157,14 @@ class ClassMapping:
         if not any(" " in name for name in ordered):
             ordered = [" ".join(name.replace("_", " ").split()) for name in ordered]
         return cls(tuple(ordered))
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the object of JSON's pairs; JSON itself would keep the last of two equal keys and drop a class unseen."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an index stands twice")
+    return found
 
 
 def read_mat(path: Path) -> dict[str, Any]:
