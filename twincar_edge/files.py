@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +15,21 @@ from twincar_edge.errors import InputError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, with its suffix; it replaces `path` when the block ends without an error.
 
-    For writers that want a path of their own (video, ONNX, torch). Folders are made as needed; after an error nothing
-    is left.
+    For writers that want a path of their own (video, ONNX, torch). Folders are made as needed; after an error no file
+    is left, and one that was there before is as it was.
 
     Raises:
-        InputError: the folder cannot be made, or the file cannot be written (no space, no permission).
+        InputError: the folder cannot be made, the file cannot be written (no space, no permission), or `path` is a
+            folder or a device.
     """
     temporary = None
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"cannot write {path}: it is a folder or a device, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+        temporary.touch(exist_ok=False)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the service that runs it
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
@@ -68,9 +68,3 @@ def sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
