@@ -17,6 +17,9 @@ from twincar_edge.errors import ModelError
 _METADATA_PROPS = 14
 _GRAPH = 7
 _KEY, _VALUE = 1, 2
+# Far above any real model, and low enough that a crafted file costs neither minutes nor gigabytes.
+MAX_FIELDS = 100_000
+MAX_ENTRY_BYTES = 64 * 2**20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 Buffer = mmap.mmap | bytes
@@ -29,6 +32,8 @@ def read_metadata(path: Path) -> dict[str, str]:
         ModelError: the file is missing, may not be read, or is not an ONNX model.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is a folder or a device, not an ONNX file")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _metadata(data)
     except OSError as error:
@@ -41,12 +46,16 @@ def _metadata(data: Buffer) -> dict[str, str]:
     found: dict[str, str] = {}
     has_graph = False
     for number, value in _fields(data):
+        if value is None:
+            continue
         has_graph |= number == _GRAPH
-        if number == _METADATA_PROPS and value is not None:
+        if number == _METADATA_PROPS:
+            if value.stop - value.start > MAX_ENTRY_BYTES:
+                raise ValueError(f"an entry of its metadata is larger than {MAX_ENTRY_BYTES >> 20} MiB")
+            content = data[value]
             # A dict keeps the last of a repeated field, as protobuf does for one that is not repeated.
-            entry = {key: text for key, text in _fields(data[value]) if text is not None}
+            entry = {key: text for key, text in _fields(content) if text is not None}
             if _KEY in entry and _VALUE in entry:
-                content = data[value]
                 found[content[entry[_KEY]].decode("utf-8")] = content[entry[_VALUE]].decode("utf-8")
     if not has_graph:
         raise ValueError("it holds no graph")
@@ -56,7 +65,9 @@ def _metadata(data: Buffer) -> dict[str, str]:
 def _fields(data: Buffer) -> Iterator[tuple[int, slice | None]]:
     """Yield each field's number, and where its bytes lie for a field that has a length."""
     position = 0
-    while position < len(data):
+    for _ in range(MAX_FIELDS):
+        if position >= len(data):
+            return
         key, position = _varint(data, position)
         number, wire_type = key >> 3, key & 7
         span = None
@@ -73,6 +84,7 @@ def _fields(data: Buffer) -> Iterator[tuple[int, slice | None]]:
         if number == 0 or position > len(data):
             raise ValueError("a field runs past the end")
         yield number, span
+    raise ValueError(f"it has more than {MAX_FIELDS} fields")
 
 
 def _varint(data: Buffer, position: int) -> tuple[int, int]:
