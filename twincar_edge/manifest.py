@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
@@ -24,22 +24,31 @@ Precision = Literal["fp32", "int8"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _printable(text: str) -> str:
+    if not text.replace("\n", " ").isprintable():
+        raise ValueError("control characters are not allowed")  # the text is shown on terminals and pages
+    return text
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataRecord(_Part):
     """Which labelled images a model comes from: the name, how many, and a digest over their names and labels."""
 
-    name: str
+    name: Text
     images: int = Field(ge=0)
-    digest: str
+    digest: Text
 
 
 class TrainingRecord(_Part):
     """Where the weights come from: the checkpoint's SHA-256, the recipe, the data, and what it reached there."""
 
-    checkpoint_sha256: str
+    checkpoint_sha256: Text
     recipe: dict[str, Any]
     data: DataRecord | None = None
     epoch: int | None = None
@@ -55,7 +64,7 @@ class QuantizationRecord(_Part):
     weights: Literal["uint8", "int8"]
     per_channel: bool
     reduce_range: bool
-    calibration: str
+    calibration: Text
     calibration_images: int = Field(ge=1)
 
 
@@ -65,7 +74,7 @@ class ParityRecord(_Part):
     Shares are between 0 and 1. `images` is the number of validation images.
     """
 
-    against: str
+    against: Text
     images: int = Field(ge=1)
     top1: Share
     top5: Share
@@ -83,8 +92,8 @@ class Manifest(_Part):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    name: str = Field(min_length=1, max_length=200)
-    architecture: str
+    name: Text = Field(min_length=1, max_length=200)
+    architecture: Text
     precision: Precision
     classes: tuple[str, ...]
     preprocess: Preprocess
@@ -93,9 +102,9 @@ class Manifest(_Part):
     training: TrainingRecord
     quantization: QuantizationRecord | None = None
     parity: ParityRecord | None = None
-    notes: str = ""
+    notes: Text = ""
     created: datetime
-    twincar_edge_version: str
+    twincar_edge_version: Text
 
     @field_validator("classes")
     @classmethod
@@ -139,10 +148,10 @@ def parse_manifest(text: str, where: str) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "document"
+        place = repr(".".join(str(part) for part in first["loc"])[:80]) if first["loc"] else "the document"
         if first["loc"] == ("schema_version",):
             raise ModelError(
-                f"{where} has a manifest of schema version {first['input']!r}, this release reads {SCHEMA_VERSION}: "
-                "upgrade twincar-edge, or export the model again"
+                f"{where} has a manifest of schema version {repr(first['input'])[:40]}, this release reads "
+                f"{SCHEMA_VERSION}: upgrade twincar-edge, or export the model again"
             ) from error
-        raise ModelError(f"{where} has a manifest that is not valid, at {place}: {first['msg']}") from error
+        raise ModelError(f"{where} has a manifest that is not valid, at {place}: {first['msg'][:300]}") from error
