@@ -24,6 +24,7 @@ def command(model: Path, as_json: bool) -> None:
 
 def _print_table(model: Path, manifest: Manifest) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     training, parity, preprocess = manifest.training, manifest.parity, manifest.preprocess
@@ -51,5 +52,5 @@ def _print_table(model: Path, manifest: Manifest) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows.items():
         if value:
-            table.add_row(f"[bold]{name}[/bold]", value)
+            table.add_row(f"[bold]{name}[/bold]", escape(value))
     Console().print(table)
