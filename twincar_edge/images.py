@@ -101,10 +101,12 @@ def write_image(path: Path, image_bgr: NDArray[np.uint8]) -> None:
     Raises:
         InputError: the suffix names no image format, or the file cannot be written.
     """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f"cannot write {path}: {path.suffix or 'no suffix'} is no image format, use .jpg or .png")
     try:
         done, data = cv2.imencode(path.suffix, image_bgr)
-    except cv2.error:
-        done = False
+    except cv2.error as error:
+        raise InputError(f"cannot write {path}: {getattr(error, 'err', error)}") from error
     if not done:
-        raise InputError(f"cannot write {path}: {path.suffix or 'no suffix'!r} is no image format, use .jpg or .png")
+        raise InputError(f"cannot write {path}: an image {list(image_bgr.shape)} does not fit the format")
     write_bytes(path, data.tobytes())
