@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,12 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+# What scipy raises on files that are damaged, found by damaging some.
+_MAT_ERRORS = (
+    AttributeError, LookupError, NameError, NotImplementedError, OverflowError, TypeError, ValueError, zlib.error,
+)  # fmt: skip
+
+
 def read_mat(path: Path) -> dict[str, Any]:
     """Read a MATLAB 5 file as Stanford Cars ships them, structs simplified.
 
@@ -179,5 +186,5 @@ def read_mat(path: Path) -> dict[str, Any]:
         return dict(scipy_io.loadmat(path, squeeze_me=True))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, NotImplementedError, KeyError, scipy_io.matlab.MatReadError) as error:
+    except (*_MAT_ERRORS, scipy_io.matlab.MatReadError) as error:
         raise InputError(f"{path} is not a MATLAB 5 file: {error}") from error
