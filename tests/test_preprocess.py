@@ -1,0 +1,203 @@
+"""One preprocessing: exact against independent references, without aliasing, whatever the shape of the crop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from twincar_edge.errors import InputError
+from twincar_edge.preprocess import LETTERBOX_GREY, Preprocess, prepare, prepare_batch, resize
+
+
+def area_weights(source: int, target: int) -> NDArray[np.float64]:
+    """Area averaging along one axis, [target, source]: each output covers source/target inputs, the ends in part."""
+    weights = np.zeros((target, source))
+    scale = source / target
+    for place in range(target):
+        low, high = place * scale, (place + 1) * scale
+        for at in range(int(low), min(int(np.ceil(high)), source)):
+            weights[place, at] = max(0.0, min(high, at + 1) - max(low, at))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def area_average(image: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.float64]:
+    rows, columns = image.shape[:2]
+    return np.einsum(
+        "yr,rcd,xc->yxd", area_weights(rows, size_wh[1]), image.astype(np.float64), area_weights(columns, size_wh[0])
+    )
+
+
+def noise(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8]:
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 7])
+def test_an_integer_factor_is_the_plain_mean_of_each_box(rng: np.random.Generator, factor: int) -> None:
+    image = noise(rng, 16 * factor, 8 * factor)
+    boxes = image.reshape(8, factor, 16, factor, 3).astype(np.float64).mean(axis=(1, 3))
+    assert np.abs(resize(image, (16, 8)) - boxes).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize("source_wh", [(301, 199), (64, 33), (33, 64), (1000, 32), (32, 1000), (47, 1)])
+def test_any_shrinking_is_the_area_average(rng: np.random.Generator, source_wh: tuple[int, int]) -> None:
+    image = noise(rng, *source_wh)
+    size_wh = (min(32, source_wh[0]), min(32, source_wh[1]))
+    # OpenCV sums in float32: half a grey value of rounding, and a little for that.
+    assert np.abs(resize(image, size_wh) - area_average(image, size_wh)).max() <= 0.51
+
+
+@pytest.mark.parametrize("source_wh", [(256, 256), (256, 20), (20, 256), (256, 32), (513, 8)])
+def test_a_fine_checkerboard_shrinks_to_grey_also_where_one_axis_grows(source_wh: tuple[int, int]) -> None:
+    width, height = source_wh
+    board = ((np.indices((height, width)).sum(axis=0) % 2) * 255).astype(np.uint8)
+    shrunk = prepare(np.repeat(board[:, :, None], 3, axis=2), Preprocess(size_wh=(32, 32)))
+    assert np.abs(shrunk.astype(int) - 127.5).max() <= 128 / 8  # at most one of 8 or more averaged pixels is unpaired
+
+
+def test_stripes_along_the_axis_that_shrinks_vanish_and_those_along_the_other_stay(rng: np.random.Generator) -> None:
+    stripes = np.zeros((16, 320, 3), np.uint8)
+    stripes[:, ::2] = 254  # fine columns: gone when the width shrinks tenfold
+    stripes[8:] //= 2  # two broad bands: still there when the height doubles
+    resized = resize(stripes, (32, 32)).astype(int)
+    assert np.abs(resized[:14] - 127).max() <= 1
+    assert np.abs(resized[18:] - 63.5).max() <= 1
+
+
+def test_the_same_size_changes_no_pixel(rng: np.random.Generator) -> None:
+    image = noise(rng, 40, 24)
+    assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), colour="bgr")), image)
+    assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), colour="rgb")), image[:, :, ::-1])
+
+
+def test_colour_order_is_the_models() -> None:
+    blue = np.zeros((50, 60, 3), np.uint8)
+    blue[:, :, 0] = 200  # OpenCV's order: blue first
+    assert prepare(blue, Preprocess(size_wh=(16, 16), colour="rgb"))[3, 4].tolist() == [0, 0, 200]
+    assert prepare(blue, Preprocess(size_wh=(16, 16), colour="bgr"))[3, 4].tolist() == [200, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("source_wh", "size_wh", "inner"),
+    [
+        ((200, 100), (64, 64), (0, 16, 64, 48)),
+        ((100, 200), (64, 64), (16, 0, 48, 64)),
+        ((20, 10), (64, 64), (0, 16, 64, 48)),
+        ((64, 64), (64, 64), (0, 0, 64, 64)),
+        ((100, 100), (96, 32), (32, 0, 64, 32)),
+        ((4000, 1), (64, 64), (0, 31, 64, 32)),
+    ],
+)
+def test_letterbox_keeps_the_aspect_and_pads_evenly(
+    source_wh: tuple[int, int], size_wh: tuple[int, int], inner: tuple[int, int, int, int]
+) -> None:
+    white = np.full((source_wh[1], source_wh[0], 3), 255, np.uint8)
+    boxed = prepare(white, Preprocess(size_wh=size_wh, resize="letterbox"))
+    left, top, right, bottom = inner
+    expected = np.full_like(boxed, LETTERBOX_GREY)
+    expected[top:bottom, left:right] = 255
+    assert np.array_equal(boxed, expected)
+
+
+@pytest.mark.parametrize(
+    ("source_wh", "size_wh", "kept"),
+    [
+        ((200, 100), (50, 50), (50, 0, 150, 100)),
+        ((100, 200), (50, 50), (0, 50, 100, 150)),
+        ((300, 100), (100, 50), (50, 0, 250, 100)),
+        ((50, 50), (50, 50), (0, 0, 50, 50)),
+    ],
+)
+def test_center_crop_takes_the_middle_and_resizes_it(
+    rng: np.random.Generator,
+    source_wh: tuple[int, int],
+    size_wh: tuple[int, int],
+    kept: tuple[int, int, int, int],
+) -> None:
+    image = noise(rng, *source_wh)
+    left, top, right, bottom = kept
+    got = prepare(image, Preprocess(size_wh=size_wh, resize="center_crop", colour="bgr"))
+    assert np.abs(got - area_average(image[top:bottom, left:right], size_wh)).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 0, 3), np.uint8),
+        np.zeros((1, 8, 8, 3), np.uint8),
+    ],
+)
+def test_what_is_no_uint8_bgr_image_is_refused_with_what_was_found(bad: NDArray[np.uint8]) -> None:
+    with pytest.raises(InputError, match=r"expected a uint8 image \[H, W, 3\], found .*\["):
+        prepare(bad, Preprocess())
+
+
+def test_views_with_odd_strides_are_read_as_they_look(rng: np.random.Generator) -> None:
+    image = noise(rng, 90, 60)
+    preprocess = Preprocess(size_wh=(16, 16))
+    for view in (image[5:40, 10:70], image[:, ::-1], image[::2, ::3], image.transpose(1, 0, 2)):
+        assert np.array_equal(prepare(view, preprocess), prepare(view.copy(), preprocess))
+
+
+def test_a_batch_is_each_image_prepared(rng: np.random.Generator) -> None:
+    images = [noise(rng, 30, 20), noise(rng, 9, 200), noise(rng, 16, 16)]
+    preprocess = Preprocess(size_wh=(16, 24), resize="letterbox")
+    batch = prepare_batch(images, preprocess)
+    assert batch.shape == (3, 24, 16, 3)
+    assert batch.flags.c_contiguous
+    for row, image in zip(batch, images, strict=True):
+        assert np.array_equal(row, prepare(image, preprocess))
+    assert prepare_batch([], preprocess).shape == (0, 24, 16, 3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 300),
+    height=st.integers(1, 300),
+    size_wh=st.tuples(st.integers(8, 80), st.integers(8, 80)),
+    rule=st.sampled_from(["squash", "letterbox", "center_crop"]),
+    interpolation=st.sampled_from(["area", "linear", "cubic"]),
+    colour=st.sampled_from(["rgb", "bgr"]),
+    grey=st.integers(0, 255),
+)
+def test_every_rule_gives_a_contiguous_uint8_input_and_keeps_a_flat_image_flat(
+    width: int, height: int, size_wh: tuple[int, int], rule: str, interpolation: str, colour: str, grey: int
+) -> None:
+    preprocess = Preprocess.model_validate(
+        {"size_wh": size_wh, "resize": rule, "interpolation": interpolation, "colour": colour}
+    )
+    got = prepare(np.full((height, width, 3), grey, np.uint8), preprocess)
+    assert got.shape == (size_wh[1], size_wh[0], 3)
+    assert got.dtype == np.uint8
+    assert got.flags.c_contiguous
+    assert set(np.unique(got)) <= {grey, LETTERBOX_GREY if rule == "letterbox" else grey}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"size_wh": (7, 224)},
+        {"size_wh": (224, 5000)},
+        {"std": (0.2, 0.0, 0.2)},
+        {"mean": (float("nan"), 0, 0)},
+        {"resize": "stretch"},
+        {"normalise": True},
+    ],
+)
+def test_a_preprocess_that_makes_no_sense_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Preprocess.model_validate(fields)
+
+
+def test_a_preprocess_survives_json_and_cannot_be_changed() -> None:
+    preprocess = Preprocess(size_wh=(192, 160), resize="letterbox", colour="bgr", mean=(0.1, 0.2, 1 / 3))
+    assert Preprocess.model_validate_json(preprocess.model_dump_json()) == preprocess
+    with pytest.raises(ValidationError):
+        preprocess.size_wh = (8, 8)  # type: ignore[misc]
