@@ -1,0 +1,295 @@
+"""Files are written whole or not at all, and images that come from outside are checked before they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import replacing, sha256, write_bytes, write_text
+from twincar_edge.image_headers import HeaderError, read_header
+from twincar_edge.images import ImageError, decode_image, read_image, read_image_bytes, write_image
+
+FORMATS = [".jpg", ".png", ".bmp", ".webp", ".tif"]
+
+
+def picture(width: int = 64, height: int = 48) -> np.ndarray:
+    """A smooth picture, which every format keeps nearly as it is."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([x, y, 255 - x], axis=2).astype(np.uint8)
+
+
+def encoded(suffix: str, image: np.ndarray | None = None, *options: int) -> bytes:
+    done, data = cv2.imencode(suffix, picture() if image is None else image, options)
+    assert done
+    return data.tobytes()
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    )
+
+
+# Files
+
+
+def test_a_file_is_written_with_its_folders_and_its_digest_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "notes.txt"
+    write_text(path, "Škoda Octavia\n")
+    assert path.read_bytes() == "Škoda Octavia\n".encode()
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [entry.name for entry in path.parent.iterdir()] == ["notes.txt"]
+
+
+def test_after_an_error_nothing_is_left_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    write_bytes(path, b"old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "video.mp4") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_temporary_path_stands_beside_the_file_and_has_its_suffix(tmp_path: Path) -> None:
+    with replacing(tmp_path / "clip.mp4") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".mp4"
+        temporary.unlink()  # writers may make the file themselves
+        temporary.write_bytes(b"video")
+    assert (tmp_path / "clip.mp4").read_bytes() == b"video"
+
+
+def test_the_users_umask_decides_who_may_read_the_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_bytes(tmp_path / "a.bin", b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "{tmp}", "{tmp}/file.txt/below.txt"])
+def test_a_device_a_folder_and_a_path_below_a_file_are_never_replaced(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file.txt").write_text("here")
+    target = Path(path.format(tmp=tmp_path))
+    with pytest.raises(InputError, match="cannot write") as caught:
+        write_text(target, "x")
+    assert "\n" not in str(caught.value)
+    assert Path("/dev/null").is_char_device()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_full_name_still_has_room_for_the_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".txt")
+    write_text(path, "long")
+    assert path.read_text() == "long"
+
+
+def test_the_digest_of_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        sha256(tmp_path / "none")
+
+
+# Images
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_an_image_comes_back_from_each_format(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"car{suffix}"
+    write_image(path, picture())
+    image = read_image(path)
+    assert image.shape == (48, 64, 3)
+    assert image.dtype == np.uint8
+    assert np.abs(image.astype(int) - picture()).mean() < 6
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("share", [0.003, 0.05, 0.5, 0.9, 0.999])
+def test_an_image_that_was_cut_off_is_refused_not_filled_with_grey(suffix: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    data = encoded(suffix, noise)
+    with pytest.raises(ImageError) as caught:
+        decode_image(data[: max(4, int(len(data) * share))], "car")
+    assert caught.value.problem in ("truncated", "damaged")
+
+
+def with_thumbnail(photo: bytes) -> bytes:
+    """Put a small JPEG into an APP1 segment, where cameras put their thumbnail."""
+    body = b"Exif\0\0" + encoded(".jpg", picture(16, 12))
+    return photo[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + photo[2:]
+
+
+def test_the_end_of_a_thumbnail_is_not_taken_for_the_end_of_the_photo() -> None:
+    photo = with_thumbnail(encoded(".jpg"))
+    assert decode_image(photo, "photo").shape == (48, 64, 3)
+    with pytest.raises(ImageError) as caught:
+        decode_image(photo[:-200], "photo")
+    assert caught.value.problem == "truncated"
+
+
+def test_what_a_telephone_hangs_behind_a_photo_does_no_harm() -> None:
+    assert decode_image(encoded(".jpg") + b"motion photo" * 1000, "photo").shape == (48, 64, 3)
+
+
+def test_progressive_jpeg_is_read() -> None:
+    data = encoded(".jpg", None, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    assert decode_image(data, "photo").shape == (48, 64, 3)
+
+
+def test_greyscale_alpha_and_sixteen_bits_become_bgr() -> None:
+    grey = picture()[:, :, 0]
+    assert np.array_equal(decode_image(encoded(".png", grey), "grey"), np.repeat(grey[:, :, None], 3, axis=2))
+    alpha = np.dstack([picture(), np.full((48, 64), 30, np.uint8)])
+    assert np.array_equal(decode_image(encoded(".png", alpha), "alpha"), picture())
+    deep = decode_image(encoded(".png", picture().astype(np.uint16) * 257), "deep")
+    assert deep.dtype == np.uint8
+    assert np.abs(deep.astype(int) - picture()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "empty"),
+        (b"\n", "not an image"),
+        (b"<!DOCTYPE html><html>404</html>", "not an image"),
+        (b"BMW X5, BMW X6, BMW M3: a list that begins like a bitmap", "not an image"),
+        (b"RIFF\x24\0\0\0WAVEfmt " + bytes(40), "not an image"),
+        (b"RIFF\x24\0\0\0WEBPABCD" + bytes(40), "not an image"),
+        (b"GIF89a" + bytes(40), "not an image"),
+        (b"\xff\xd8\xff\xd9", "truncated"),
+        (b"\xff\xd8\xff" + b"\xff" * 5000, "truncated"),
+        (b"\xff\xd8\xff\xe0\0\0" * 10, "truncated"),
+        (b"\x89PNG\r\n\x1a\n", "truncated"),
+        (b"II*\0\xff\xff\xff\xff", "truncated"),
+        (b"MM\0*\0\0\0\x08\xff\xff", "truncated"),
+        (png_that_claims(30_000, 30_000), "too large"),
+        (png_that_claims(2**31 - 1, 1), "too large"),
+        (png_that_claims(0, 4), "damaged"),
+        (png_that_claims(900, 900), "damaged"),
+    ],
+)
+def test_what_is_no_usable_image_is_one_line_of_a_known_kind(
+    data: bytes, problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, "folder/car.jpg")
+    assert caught.value.problem == problem
+    assert str(caught.value).startswith("folder/car.jpg ")
+    assert "\n" not in str(caught.value)
+    assert "OpenCV" not in capfd.readouterr().err
+
+
+def test_a_few_bytes_that_claim_gigabytes_are_refused_before_anything_is_allocated() -> None:
+    program = (
+        "import resource, sys\n"
+        "from twincar_edge.images import ImageError, decode_image\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    decode_image(sys.stdin.buffer.read(), 'bomb')\n"
+        "except ImageError as error:\n    print(error.problem)\n"
+        "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=png_that_claims(30_000, 30_000), capture_output=True, check=True
+    )
+    assert done.stdout == b"too large\n"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_damage_does_more_than_an_image_error(data: st.DataObject) -> None:
+    suffix = data.draw(st.sampled_from(FORMATS))
+    content = bytearray(encoded(suffix, picture(24, 16)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, min(len(content) - 1, 200)))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))]
+    try:
+        image = decode_image(bytes(content), "car")
+    except ImageError:
+        return
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF....WEBP", b"II*\0", b"MM\0*"]), st.binary()
+)
+def test_a_header_of_any_bytes_is_read_or_refused(magic: bytes, rest: bytes) -> None:
+    try:
+        header = read_header(magic + rest)
+    except HeaderError:
+        return
+    assert header is None or min(header.size_wh) >= 0
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("size_wh", [(1, 1), (17, 5), (301, 200)])
+def test_the_header_tells_the_size_that_the_decoder_gives(suffix: str, size_wh: tuple[int, int]) -> None:
+    header = read_header(encoded(suffix, picture(*size_wh)))
+    assert header is not None
+    assert header.size_wh == size_wh
+    assert header.complete
+
+
+def test_lossless_and_animated_webp_tell_their_size() -> None:
+    lossless = encoded(".webp", picture(33, 21), cv2.IMWRITE_WEBP_QUALITY, 101)
+    alpha = encoded(".webp", np.dstack([picture(33, 21), picture(33, 21)[:, :, 0]]), cv2.IMWRITE_WEBP_QUALITY, 50)
+    for data in (lossless, alpha):
+        header = read_header(data)
+        assert header is not None
+        assert header.size_wh == (33, 21)
+        assert decode_image(data, "car").shape == (21, 33, 3)
+
+
+def test_missing_unreadable_and_too_large_files_are_told_apart(tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
+    with large.open("wb") as file:
+        file.truncate(65 * 2**20)  # sparse: no disk is used
+    for path, problem in ((tmp_path / "none.jpg", "missing"), (tmp_path, "unreadable"), (large, "too large")):
+        with pytest.raises(ImageError) as caught:
+            read_image_bytes(path)
+        assert caught.value.problem == problem
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "complaint"),
+    [
+        ("car.xyz", picture(), "is no image format"),
+        ("car", picture(), "no suffix is no image format"),
+        ("car.jpg", np.zeros((0, 5, 3), np.uint8), "cannot write"),
+        ("car.jpg", np.zeros((4, 4, 7), np.uint8), "cannot write"),
+        ("car.jpg", np.zeros((1, 70_000, 3), np.uint8), "does not fit"),
+    ],
+)
+def test_an_image_that_cannot_be_written_says_why_and_leaves_nothing(
+    tmp_path: Path, name: str, image: np.ndarray, complaint: str
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        write_image(tmp_path / name, image)
+    assert list(tmp_path.iterdir()) == []
