@@ -29,8 +29,11 @@ def topk_accuracy(logits: NDArray[np.float32], labels: ArrayLike, k: int = 1) ->
         k: how many guesses count; `k` beyond the class count counts all.
 
     Raises:
-        InputError: no rows, shapes that do not match, a label outside the classes, or scores that are not finite.
+        InputError: `k` below 1, no rows, shapes that do not match, a label outside the classes, or scores that
+            are not finite.
     """
+    if k < 1:
+        raise InputError(f"k must be 1 or more, found {k}")
     truth = np.asarray(labels)
     if logits.ndim != 2 or truth.shape != (len(logits),):
         raise InputError(
@@ -38,8 +41,9 @@ def topk_accuracy(logits: NDArray[np.float32], labels: ArrayLike, k: int = 1) ->
         )
     if len(truth) == 0:
         raise InputError("accuracy of no images is not defined: the data set is empty")
-    if truth.min() < 0 or truth.max() >= logits.shape[1]:
-        raise InputError(f"label {int(truth.max())} lies outside the model's {logits.shape[1]} classes")
+    outside = truth[(truth < 0) | (truth >= logits.shape[1])]
+    if len(outside):
+        raise InputError(f"label {int(outside[0])} lies outside the model's {logits.shape[1]} classes")
     if not np.isfinite(logits).all():
         raise InputError("the model returned scores that are not finite")
     return float((top_k(logits, k) == truth[:, None]).any(axis=1).mean())
