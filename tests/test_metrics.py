@@ -1,0 +1,61 @@
+"""Accuracy figures against a plain reference, and what has no figure is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twincar_edge.errors import InputError
+from twincar_edge.metrics import softmax, top_k, topk_accuracy
+
+
+@given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 14), st.integers(0, 2**32 - 1))
+def test_top_k_accuracy_counts_rows_whose_label_has_fewer_than_k_better_classes(
+    rows: int, classes: int, k: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.permuted(np.tile(np.arange(classes, dtype=np.float32), (rows, 1)), axis=1)  # no ties
+    labels = rng.integers(0, classes, rows)
+    better = [sum(score > row[label] for score in row) for row, label in zip(logits, labels, strict=True)]
+    assert topk_accuracy(logits, labels, k) == pytest.approx(np.mean([count < k for count in better]))
+
+
+def test_ties_go_to_the_lower_index() -> None:
+    assert top_k(np.array([[1, 3, 3, 3, 0]], np.float32), 2).tolist() == [[1, 2]]
+    assert top_k(np.zeros((2, 4), np.float32), 9).tolist() == [[0, 1, 2, 3]] * 2
+    assert top_k(np.zeros((2, 4), np.float32), 3).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "complaint"),
+    [
+        (np.zeros((0, 3), np.float32), [], "no images"),
+        (np.zeros((2, 3), np.float32), [0], "do not match"),
+        (np.zeros(3, np.float32), [0, 1, 2], "do not match"),
+        (np.zeros((2, 3), np.float32), [0, 3], "label 3 lies outside the model's 3 classes"),
+        (np.zeros((2, 3), np.float32), [-1, 0], "label -1 lies outside"),
+        (np.array([[0, np.nan]], np.float32), [0], "not finite"),
+        (np.array([[0, np.inf]], np.float32), [0], "not finite"),
+    ],
+)
+def test_what_has_no_accuracy_is_refused(logits: np.ndarray, labels: list[int], complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        topk_accuracy(logits, labels)
+
+
+def test_an_accuracy_of_less_than_one_guess_is_refused() -> None:
+    with pytest.raises(InputError, match="k must be 1 or more"):
+        topk_accuracy(np.zeros((1, 3), np.float32), [0], 0)
+
+
+def test_softmax_sums_to_one_also_for_huge_logits_and_temperature_flattens_it() -> None:
+    logits = np.array([[1e30, 0, -1e30], [3, 2, 1], [0, 0, 0]], np.float32)
+    probabilities = softmax(logits)
+    assert probabilities.dtype == np.float32
+    assert np.allclose(probabilities.sum(axis=1), 1)
+    assert probabilities[0].tolist() == [1, 0, 0]
+    assert np.allclose(probabilities[1], np.exp([3, 2, 1]) / np.exp([3, 2, 1]).sum())
+    assert softmax(logits, 4.0)[1].max() < probabilities[1].max()
+    assert np.allclose(softmax(logits, 4.0)[1], softmax(logits / 4)[1])
