@@ -1,0 +1,183 @@
+"""Blueprints: flat drawings of a car's side, front, rear and top, in metres, that are later laid on its body.
+
+A blueprint is not a picture but a stack of material planes. ``paint`` says where the body colour shows, ``gloss`` how
+much of the surroundings a place mirrors, ``solid`` where there is anything at all (wheel arches are holes), ``glow``
+what shines by itself, and ``relief`` the height of creases and gaps, from which normals are bent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Point = tuple[float, float]
+
+_SHIFT = 4
+_ONE = 1 << _SHIFT
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a patch is made of: display-space colour (BGR, 0..255), share of body paint, gloss, glow, all 0..1."""
+
+    bgr: tuple[int, int, int] = (128, 128, 128)
+    paint: float = 0.0
+    gloss: float = 0.5
+    glow: float = 0.0
+
+
+PAINT = Material(paint=1.0, gloss=1.0)
+SHADED_PAINT = Material((20, 20, 20), paint=0.55, gloss=0.7)
+GLASS = Material((30, 27, 24), gloss=1.0)
+DARK_GLASS = Material((16, 15, 14), gloss=1.0)
+BLACK = Material((26, 25, 24), gloss=0.22)
+GLOSS_BLACK = Material((17, 16, 16), gloss=0.9)
+RUBBER = Material((20, 20, 20), gloss=0.05)
+PLASTIC = Material((54, 52, 50), gloss=0.12)
+VOID = Material((7, 7, 7), gloss=0.05)
+CHROME = Material((205, 202, 198), gloss=1.0)
+ALUMINIUM = Material((190, 188, 186), gloss=0.55)
+LAMP = Material((208, 204, 196), gloss=0.9)
+LAMP_DIM = Material((96, 92, 86), gloss=0.95)
+LED = Material((255, 252, 246), gloss=0.3, glow=0.75)
+AMBER = Material((24, 118, 235), gloss=0.6)
+RED = Material((24, 18, 168), gloss=0.8, glow=0.10)
+RED_DARK = Material((14, 10, 84), gloss=0.9)
+RED_LED = Material((50, 40, 250), gloss=0.4, glow=0.55)
+PLATE = Material((214, 218, 218), gloss=0.15)
+
+
+class Blueprint:
+    """A drawing board of ``u0..u1`` by ``v0..v1`` metres; v points up.
+
+    Planes: ``colour`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 3] (gloss, solid, glow) and ``relief``
+    float32 [H, W] in metres.
+    """
+
+    def __init__(self, u0: float, u1: float, v0: float, v1: float, px_per_m: float = 220.0) -> None:
+        """Start a blank board, all body paint."""
+        self.u0, self.v1, self.scale = u0, v1, px_per_m
+        height, width = round((v1 - v0) * px_per_m), round((u1 - u0) * px_per_m)
+        self.colour = np.empty((height, width, 4), np.uint8)
+        self.colour[:] = (*PAINT.bgr, 255)
+        self.finish = np.empty((height, width, 3), np.uint8)
+        self.finish[:] = (255, 255, 0)
+        self.relief = np.zeros((height, width), np.float32)
+
+    def pixels(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Board pixels [..., 2] of points [..., 2] in metres."""
+        flipped = np.stack([points[..., 0] - self.u0, self.v1 - points[..., 1]], axis=-1)
+        return np.asarray(flipped * self.scale - 0.5, np.float32)
+
+    def fill(self, points: Sequence[Point], material: Material, bevel: float = 0.0, lift: float = 0.0) -> None:
+        """Fill a polygon; ``lift`` raises it by so many metres with an edge ``bevel`` metres wide."""
+        mask = np.zeros(self.relief.shape, np.uint8)
+        cv2.fillPoly(mask, [self._fixed(points)], 255, cv2.LINE_AA, _SHIFT)
+        self._blend(mask, material)
+        self._raise(mask, lift, bevel)
+
+    def stroke(
+        self,
+        points: Sequence[Point],
+        width: float,
+        material: Material | None,
+        closed: bool = False,
+        bevel: float = 0.0,
+        lift: float = 0.0,
+    ) -> None:
+        """Draw a line ``width`` metres wide; without a material it only marks the relief."""
+        mask = np.zeros(self.relief.shape, np.uint8)
+        # A line thinner than a board pixel would come out too dark: keep the pixel and weaken it instead.
+        thick = max(1.0, width * self.scale)
+        cv2.polylines(mask, [self._fixed(points)], closed, 255, round(thick), cv2.LINE_AA, _SHIFT)
+        if width * self.scale < 1.0:
+            mask = cv2.convertScaleAbs(mask, alpha=width * self.scale)
+        if material is not None:
+            self._blend(mask, material)
+        self._raise(mask, lift, bevel)
+
+    def disc(self, centre: Point, radius: float, material: Material, lift: float = 0.0) -> None:
+        """Fill a circle."""
+        self.fill(oval(centre, radius, radius), material, radius * 0.5, lift)
+
+    def gap(self, points: Sequence[Point], closed: bool = False, width: float = 0.011) -> None:
+        """Draw a panel gap: a dark line with rounded shoulders that catch the light."""
+        self.stroke(points, width * 2.2, None, closed, 0.012, -0.003)
+        self.stroke(points, width, VOID, closed)
+
+    def crease(self, points: Sequence[Point], height: float, soft: float) -> None:
+        """Fold the sheet along a line running in u: the fold is sharp above and fades over ``soft`` metres below."""
+        us, vs = np.array(sorted(points), np.float32).T
+        rows, cols = self.relief.shape
+        u = self.u0 + (np.arange(cols, dtype=np.float32) + 0.5) / self.scale
+        v = self.v1 - (np.arange(rows, dtype=np.float32) + 0.5) / self.scale
+        below = np.interp(u, us, vs).astype(np.float32)[None, :] - v[:, None]
+        rise = np.where(below >= 0, np.exp(-np.maximum(below, 0) / soft), np.exp(np.minimum(below, 0) / (soft * 0.3)))
+        fade = np.clip(np.minimum(u - us[0], us[-1] - u) / 0.3, 0, 1)[None, :]
+        self.relief += (height * rise * fade).astype(np.float32)
+
+    def cut(self, points: Sequence[Point]) -> None:
+        """Cut a hole, for instance a wheel arch."""
+        mask = np.zeros(self.relief.shape, np.uint8)
+        cv2.fillPoly(mask, [self._fixed(points)], 255, cv2.LINE_AA, _SHIFT)
+        self.finish[..., 1] = np.minimum(self.finish[..., 1], 255 - mask)
+
+    def shade(self, points: Sequence[Point], strength: float, soft: float) -> None:
+        """Darken the paint softly, as the hollow under a ledge does."""
+        mask = np.zeros(self.relief.shape, np.uint8)
+        cv2.fillPoly(mask, [self._fixed(points)], 255, cv2.LINE_AA, _SHIFT)
+        mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, soft * self.scale))
+        self._blend(cv2.convertScaleAbs(mask, alpha=strength), Material((12, 12, 12), 0.0, 0.35))
+
+    def mirror_u(self) -> None:
+        """Copy the half with u > 0 onto the half with u < 0 (the board must be symmetric about u = 0)."""
+        half = self.relief.shape[1] // 2
+        for plane in (self.colour, self.finish, self.relief):
+            plane[:, :half] = plane[:, -half:][:, ::-1]
+
+    def _fixed(self, points: Iterable[Point]) -> NDArray[np.int32]:
+        pixels = self.pixels(np.array(list(points), np.float32))
+        return np.round(pixels * _ONE).astype(np.int32)
+
+    def _blend(self, mask: NDArray[np.uint8] | cv2.typing.MatLike, material: Material) -> None:
+        x, y, w, h = cv2.boundingRect(np.asarray(mask, np.uint8))
+        if w == 0:
+            return
+        part = (slice(y, y + h), slice(x, x + w))
+        alpha = np.asarray(mask[part], np.float32)[..., None] / 255
+        colour = np.array([*material.bgr, 255 * material.paint], np.float32)
+        self.colour[part] = np.round(self.colour[part] * (1 - alpha) + colour * alpha)
+        for plane, value in ((0, material.gloss), (2, material.glow)):
+            old = self.finish[part][..., plane]
+            self.finish[part][..., plane] = np.round(old * (1 - alpha[..., 0]) + 255 * value * alpha[..., 0])
+
+    def _raise(self, mask: NDArray[np.uint8] | cv2.typing.MatLike, lift: float, bevel: float) -> None:
+        if lift == 0.0:
+            return
+        soft = cv2.GaussianBlur(np.asarray(mask, np.float32), (0, 0), max(0.6, bevel * self.scale / 2))
+        self.relief += np.asarray(soft, np.float32) * np.float32(lift / 255)
+
+
+def oval(centre: Point, radius_u: float, radius_v: float, start: float = 0.0, stop: float = 360.0) -> list[Point]:
+    """Points of an ellipse or of an arc of it; angles in degrees from +u towards +v."""
+    angles = np.radians(np.linspace(start, stop, 49))
+    return [
+        (centre[0] + radius_u * float(np.cos(angle)), centre[1] + radius_v * float(np.sin(angle))) for angle in angles
+    ]
+
+
+def rectangle(u0: float, u1: float, v0: float, v1: float, radius: float = 0.0) -> list[Point]:
+    """An axis-aligned rectangle, its corners rounded by ``radius`` metres."""
+    if radius <= 0:
+        return [(u0, v0), (u1, v0), (u1, v1), (u0, v1)]
+    radius = min(radius, abs(u1 - u0) / 2, abs(v1 - v0) / 2)
+    corners = [(u1 - radius, v1 - radius, 0), (u0 + radius, v1 - radius, 90)]
+    corners += [(u0 + radius, v0 + radius, 180), (u1 - radius, v0 + radius, 270)]
+    points: list[Point] = []
+    for u, v, turn in corners:
+        points += oval((u, v), radius, radius, turn, turn + 90)[::6]
+    return points

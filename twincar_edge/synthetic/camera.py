@@ -1,0 +1,75 @@
+"""A pinhole camera and the few ways in which the generator moves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where a camera stands and looks.
+
+    ``position`` [3] metres; ``axes`` [3, 3], rows are the camera's right, down and forward; ``focal_px``; ``centre_xy``
+    is the pixel on the optical axis.
+    """
+
+    position: Floats
+    axes: Floats
+    focal_px: float
+    centre_xy: tuple[float, float]
+
+    def project(self, points: Floats) -> tuple[Floats, Floats]:
+        """Pixels [N, 2] and depths [N] (metres along the optical axis) of points [N, 3]."""
+        seen = (points - self.position) @ self.axes.T
+        depth = seen[:, 2]
+        pixels = seen[:, :2] * (self.focal_px / np.maximum(depth, 0.05))[:, None] + np.float32(self.centre_xy)
+        return pixels.astype(np.float32), depth.astype(np.float32)
+
+    def window(self, x: float, y: float, scale: float) -> Camera:
+        """The same view seen through a window whose corner is at (x, y), enlarged ``scale`` times."""
+        centre = ((self.centre_xy[0] - x + 0.5) * scale - 0.5, (self.centre_xy[1] - y + 0.5) * scale - 0.5)
+        return replace(self, focal_px=self.focal_px * scale, centre_xy=centre)
+
+    def from_car(self, x: float, y: float, yaw: float) -> Camera:
+        """The same camera in the axes of a car that stands at (x, y) in the world and is turned by ``yaw`` radians."""
+        turn = rotation_z(yaw)
+        position = (self.position - np.float32([x, y, 0])) @ turn
+        return replace(self, position=position.astype(np.float32), axes=(self.axes @ turn).astype(np.float32))
+
+    def ground_homography(self) -> NDArray[np.float64]:
+        """Matrix [3, 3] that takes ground points (x, y, 1) in metres to pixels."""
+        intrinsics = np.array(
+            [[self.focal_px, 0, self.centre_xy[0]], [0, self.focal_px, self.centre_xy[1]], [0, 0, 1]], np.float64
+        )
+        axes = self.axes.astype(np.float64)
+        shift = -axes @ self.position.astype(np.float64)
+        return np.asarray(intrinsics @ np.column_stack([axes[:, 0], axes[:, 1], shift]), np.float64)
+
+    def horizon_y(self) -> float:
+        """Row of the horizon at the image centre (it is level unless the camera rolls)."""
+        forward, down = self.axes[2], self.axes[1]
+        level = np.float32([forward[0], forward[1], 0])
+        level /= np.linalg.norm(level)
+        return float(self.centre_xy[1] + self.focal_px * float(down @ level) / float(forward @ level))
+
+
+def rotation_z(angle: float) -> Floats:
+    """Rotation by ``angle`` radians about the vertical, for column vectors."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.float32([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def look_at(position: Floats, target: Floats, focal_px: float, centre_xy: tuple[float, float], roll: float = 0.0) -> Camera:
+    """A camera at ``position`` that looks at ``target``; ``roll`` in radians."""
+    forward = (target - position) / np.linalg.norm(target - position)
+    right = np.cross(forward, np.float32([0, 0, 1]))
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    c, s = np.cos(roll), np.sin(roll)
+    axes = np.stack([c * right + s * down, c * down - s * right, forward])
+    return Camera(np.asarray(position, np.float32), axes.astype(np.float32), focal_px, centre_xy)

@@ -1,0 +1,230 @@
+"""Gate clips: a fixed camera beside a road, and twin cars that drive past it one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.files import replacing
+from twincar_edge.synthetic.camera import Camera, look_at
+from twincar_edge.synthetic.catalog import TWIN_PARTS, VIEWS, check_label
+from twincar_edge.synthetic.ground import cast_shadow
+from twincar_edge.synthetic.light import Light, make_light
+from twincar_edge.synthetic.paint import random_paint
+from twincar_edge.synthetic.render import Paint, draw_car, outline_points
+from twincar_edge.synthetic.scene import Scene, draw_scene
+from twincar_edge.synthetic.skin import car_model
+from twincar_edge.synthetic.truth import Box, GatePass, GateTruth
+from twincar_edge.synthetic.weather import add_noise
+
+EMPTY_START_S = 1.0
+"""Seconds of empty road at the start, from which a background model can learn."""
+
+_FIELD_DEG = 58.0
+_AIM_DEG = 41.0
+"""Between the camera's axis and the shortest way to the road: cars come by in three-quarter view."""
+
+
+@dataclass(frozen=True)
+class _Drive:
+    """One car's way: world x from ``start`` to ``stop`` metres, heading along x by ``heading`` (+1 or -1)."""
+
+    label: int
+    paint: Paint
+    start: float
+    stop: float
+    heading: int
+    first_frame: int
+    frames: int
+
+    def x_at(self, frame: int) -> float:
+        share = (frame - self.first_frame) / max(1, self.frames - 1)
+        return self.start + (self.stop - self.start) * share
+
+    @property
+    def yaw(self) -> float:
+        return 0.0 if self.heading > 0 else float(np.pi)
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """The fixed things of a clip."""
+
+    camera: Camera
+    light: Light
+    scene: Scene
+    size_wh: tuple[int, int]
+    far_side: int
+    """Which way along x the camera looks."""
+
+
+def gate_clip(
+    labels: Sequence[int],
+    seed: int,
+    size_wh: tuple[int, int] = (960, 540),
+    fps: float = 25.0,
+    seconds_per_pass: float = 2.4,
+    gap_seconds: float = 0.8,
+) -> tuple[GateTruth, Iterator[NDArray[np.uint8]]]:
+    """Plan a clip in which the cars of ``labels`` pass one after the other, and draw its frames on demand.
+
+    The truth is known before the first frame is drawn. Frames are uint8 BGR [H, W, 3]. Cars that are told by their front
+    come towards the camera, those told by their tail drive away from it. Raises ValueError for an empty list of labels,
+    an unknown label, a frame under 160 x 96 pixels, or times that are not positive.
+    """
+    if not labels:
+        raise ValueError("labels is empty; a gate clip needs at least one car")
+    for label in labels:
+        check_label(label)
+    if size_wh[0] < 160 or size_wh[1] < 96:
+        raise ValueError(f"size_wh is {size_wh}; a gate clip needs at least 160 x 96 pixels")
+    for name, value in (("fps", fps), ("seconds_per_pass", seconds_per_pass)):
+        if not value > 0:
+            raise ValueError(f"{name} is {value}; expected a positive number")
+    if gap_seconds < 0:
+        raise ValueError(f"gap_seconds is {gap_seconds}; expected 0 or more")
+    rng = np.random.default_rng(seed)
+    gate = _make_gate(rng, size_wh)
+    drives, passes = [], []
+    frame, per_pass = round(EMPTY_START_S * fps), max(2, round(seconds_per_pass * fps))
+    for label in labels:
+        drive = _plan_drive(label, gate, rng, frame, per_pass)
+        drives.append(drive)
+        passes.append(_true_pass(drive, gate))
+        frame += per_pass + round(gap_seconds * fps)
+    truth = GateTruth(float(fps), size_wh, frame, tuple(passes))
+    return truth, _frames(gate, drives, frame, seed)
+
+
+def write_gate_clip(
+    path: Path,
+    labels: Sequence[int],
+    seed: int,
+    size_wh: tuple[int, int] = (960, 540),
+    fps: float = 25.0,
+    seconds_per_pass: float = 2.4,
+    gap_seconds: float = 0.8,
+) -> GateTruth:
+    """Write a gate clip as MP4 (MPEG-4 part 2) and its truth beside it, as ``.json`` of the same name.
+
+    Both appear whole or not at all. Raises ValueError as :func:`gate_clip` does, for an odd frame size and for a name
+    that does not end in ``.mp4``; InputError where no video can be written.
+    """
+    if path.suffix != ".mp4":
+        raise ValueError(f"{path.name} should end in .mp4: the clip is written as MP4")
+    if size_wh[0] % 2 or size_wh[1] % 2:
+        raise ValueError(f"size_wh is {size_wh}; MP4 needs an even width and height")
+    truth, frames = gate_clip(labels, seed, size_wh, fps, seconds_per_pass, gap_seconds)
+    # The truth is moved into place after the video: where there is a truth, there is a whole video.
+    with replacing(path.with_suffix(".json")) as truth_temporary, replacing(path) as temporary:
+        _write_video(temporary, frames, truth)
+        truth_temporary.write_text(truth.to_json(), encoding="utf-8")
+    return truth
+
+
+def _write_video(path: Path, frames: Iterator[NDArray[np.uint8]], truth: GateTruth) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), truth.fps, truth.size_wh)
+    try:
+        if not writer.isOpened():
+            raise OSError(f"OpenCV cannot write an mp4v video to {path.parent}; is there room, and may we write there?")
+        for frame in frames:
+            writer.write(frame)
+    finally:
+        writer.release()
+    if not path.is_file() or path.stat().st_size == 0:
+        raise OSError(f"OpenCV wrote no video into {path.parent}")
+
+
+def _make_gate(rng: np.random.Generator, size_wh: tuple[int, int]) -> _Gate:
+    far_side = 1 if rng.random() < 0.5 else -1
+    focal = size_wh[0] / 2 / float(np.tan(np.radians(_FIELD_DEG / 2)))
+    aim = np.radians(_AIM_DEG + rng.uniform(-2, 2))
+    position = np.float32([0.0, -rng.uniform(7.6, 8.6), rng.uniform(2.6, 3.4)])
+    forward = np.float32([far_side * np.sin(aim), np.cos(aim), -rng.uniform(0.15, 0.19)])
+    camera = look_at(position, position + forward, focal, (size_wh[0] / 2 - 0.5, size_wh[1] / 2 - 0.5))
+    light = make_light("sun" if rng.random() < 0.6 else "overcast", rng)
+    wall = ("hedge", "houses", "trees", "wall")[int(rng.integers(4))]
+    setting = ("road", "street")[int(rng.integers(2))]
+    scene = Scene(setting, wall, float(rng.uniform(5.5, 9.0)), wet=False, snow=False, seed=int(rng.integers(1 << 31)))
+    return _Gate(camera, light, scene, size_wh, far_side)
+
+
+def _plan_drive(label: int, gate: _Gate, rng: np.random.Generator, first_frame: int, frames: int) -> _Drive:
+    drives = VIEWS[TWIN_PARTS[label // 2]].drives
+    coin = rng.random() < 0.5
+    towards = coin if drives == "either" else drives == "towards"
+    heading = -gate.far_side if towards else gate.far_side
+    paint = random_paint(rng)
+    trial = _Drive(label, paint, 0.0, 0.0, heading, 0, 1)
+    # Search the stretch of road on which any of the car is in the frame; start and end a car's length beyond it.
+    places = np.arange(-12.0, 90.0, 0.5) * gate.far_side
+    seen = [float(x) for x in places if _box_at(trial, gate, float(x)) is not None]
+    if not seen:
+        raise RuntimeError("the gate camera sees no stretch of road")
+    # The search went outwards from the camera, so the first place is the nearest and the last the farthest.
+    near, far = seen[0] - 1.5 * gate.far_side, seen[-1] + 1.5 * gate.far_side
+    start, stop = (far, near) if towards else (near, far)
+    return _Drive(label, paint, start, stop, heading, first_frame, frames)
+
+
+def _box_at(drive: _Drive, gate: _Gate, x: float) -> Box | None:
+    """The car's box when it stands at ``x``, clipped to the frame; None where it is out of sight."""
+    camera = gate.camera.from_car(x, 0.0, drive.yaw)
+    pixels, depth = camera.project(outline_points(car_model(drive.label)))
+    if float(depth.min()) < 0.5:
+        return None
+    width, height = gate.size_wh
+    # The hull is cut at the frame before it is boxed: what is out of the frame must not stretch the box.
+    hull = cv2.convexHull(pixels)
+    edges = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    _, cut = cv2.intersectConvexConvex(hull, edges)
+    if cut is None or len(cut) < 3:
+        return None
+    x0, y0 = np.maximum(np.round(cut.reshape(-1, 2).min(axis=0)).astype(int), 0)
+    x1, y1 = np.minimum(np.round(cut.reshape(-1, 2).max(axis=0)).astype(int) + 1, (width, height))
+    return (int(x0), int(y0), int(x1), int(y1)) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
+
+
+def _true_pass(drive: _Drive, gate: _Gate) -> GatePass:
+    boxes = {}
+    for frame in range(drive.first_frame, drive.first_frame + drive.frames):
+        box = _box_at(drive, gate, drive.x_at(frame))
+        if box is not None:
+            boxes[frame] = box
+    if not boxes:
+        raise ValueError("a car passes between two frames; give seconds_per_pass or fps a larger value")
+    first, last = min(boxes), max(boxes)
+    # The camera looks across the road from y < 0, so x grows to the right of the image.
+    return GatePass(drive.label, first, last, drive.heading, tuple(boxes[k] for k in range(first, last + 1)))
+
+
+def _frames(gate: _Gate, drives: Sequence[_Drive], count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    empty = draw_scene(gate.scene, gate.camera, gate.light, gate.size_wh)
+    for index in range(count):
+        # A frame's noise depends on its number alone, so a clip cut short equals the start of the whole one.
+        rng = np.random.default_rng([seed, 17, index])
+        frame = empty.copy()
+        for drive in drives:
+            if drive.first_frame <= index < drive.first_frame + drive.frames:
+                _draw_at(frame, drive, gate, drive.x_at(index))
+        flicker = 1.0 + 0.006 * float(np.sin(index * 1.7)) + float(rng.normal(0, 0.003))
+        frame = np.asarray(cv2.convertScaleAbs(frame, alpha=flicker), np.uint8)
+        yield add_noise(frame, 2.0, rng)
+
+
+def _draw_at(frame: NDArray[np.uint8], drive: _Drive, gate: _Gate, x: float) -> None:
+    model = car_model(drive.label)
+    camera, light = gate.camera.from_car(x, 0.0, drive.yaw), gate.light.for_car(drive.yaw)
+    cast_shadow(frame, model, camera, light)
+    turn = x * drive.heading / model.shape.wheel_radius
+    layer = draw_car(model, camera, light, drive.paint, gate.size_wh, wheel_turn=turn)
+    if layer is None:
+        return
+    h, w = layer.alpha.shape
+    place = frame[layer.y : layer.y + h, layer.x : layer.x + w]
+    place[:] = np.clip(place * (1 - layer.alpha[..., None]) + layer.colour, 0, 255)

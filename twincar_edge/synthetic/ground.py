@@ -1,0 +1,86 @@
+"""What a car leaves on the road: its shadow and, in the wet, its mirror image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.synthetic.camera import Camera
+from twincar_edge.synthetic.light import Light
+from twincar_edge.synthetic.render import CarLayer
+from twincar_edge.synthetic.skin import CarModel
+
+
+def cast_shadow(frame_bgr: NDArray[np.uint8], model: CarModel, camera: Camera, light: Light) -> None:
+    """Darken the road in place: a soft contact shadow under the car and the sun's shadow beside it.
+
+    ``camera`` and ``light`` are in the car's axes. Only the shape that both twins share casts a shadow, so that the
+    telling part shows nowhere but in itself.
+    """
+    shape = model.shape
+    half_length, half_width = shape.length / 2, shape.width / 2
+    corners = np.float32([[0.99, 0.72], [0.90, 0.95], [-0.92, 0.95], [-0.99, 0.72]])
+    outline = np.concatenate([corners, corners[::-1] * np.float32([1, -1])])
+    foot = np.column_stack([outline * np.float32([half_length, half_width]), np.zeros(len(outline))])
+    _darken(frame_bgr, camera, foot.astype(np.float32), 0.22, 0.60)
+    _darken(frame_bgr, camera, (foot * np.float32([0.97, 0.93, 1])).astype(np.float32), 0.07, 0.55)
+    if light.shadow > 0:
+        body = model.vertices[model.triangles[model.block < 4][::5, 0]]
+        reach = light.to_sun[:2] / max(float(light.to_sun[2]), 0.22)
+        fallen = np.column_stack([body[:, :2] - body[:, 2:] * reach, np.zeros(len(body))]).astype(np.float32)
+        hull = cv2.convexHull(fallen[:, :2].copy())[:, 0]
+        ground = np.column_stack([hull, np.zeros(len(hull))]).astype(np.float32)
+        _darken(frame_bgr, camera, ground, 0.04, light.shadow)
+
+
+def _darken(frame: NDArray[np.uint8], camera: Camera, outline: NDArray[np.float32], soft_m: float, strength: float) -> None:
+    pixels, depth = camera.project(outline)
+    if float(depth.min()) < 0.4:
+        return
+    sigma = max(0.6, soft_m * camera.focal_px / float(depth.mean()))
+    margin = int(3 * sigma) + 2
+    height, width = frame.shape[:2]
+    x0, y0 = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - margin, 0)
+    x1 = min(width, int(pixels[:, 0].max()) + margin)
+    y1 = min(height, int(pixels[:, 1].max()) + margin)
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return
+    # The window is padded so that a shadow cut off by the frame's edge is blurred as if it went on.
+    mask = np.zeros((y1 - y0 + 2 * margin, x1 - x0 + 2 * margin), np.uint8)
+    local = np.round((pixels - np.float32([x0 - margin, y0 - margin])) * 16).astype(np.int32)
+    cv2.fillPoly(mask, [local], 255, cv2.LINE_AA, 4)
+    blurred = cv2.GaussianBlur(mask, (0, 0), sigma)[margin:-margin, margin:-margin]
+    keep = cv2.convertScaleAbs(blurred, alpha=-strength, beta=255)
+    keep = 255 - cv2.convertScaleAbs(blurred, alpha=strength)
+    place = frame[y0:y1, x0:x1]
+    place[:] = cv2.multiply(place, cv2.merge([keep, keep, keep]), scale=1 / 255)
+
+
+def mirror_in_wet_road(frame_bgr: NDArray[np.uint8], layer: CarLayer, model: CarModel, camera: Camera, strength: float) -> None:
+    """Add the car's blurred mirror image to a wet road, in place.
+
+    The image is flipped about the line through the two near tyres' feet. The telling part is left out: its reflection
+    would be a second, unmarked cue.
+    """
+    shape = model.shape
+    side = 1.0 if float(camera.position[1]) >= 0 else -1.0
+    feet = np.float32([[x, side * shape.width / 2, 0] for x in (shape.front_axle, shape.rear_axle)])
+    (ax, ay), (bx, by) = camera.project(feet)[0]
+    slope = float(by - ay) / float(bx - ax) if abs(float(bx - ax)) > 4 else 0.0
+    slope = float(np.clip(slope, -0.5, 0.5))
+    height, width = frame_bgr.shape[:2]
+    weight = np.zeros((height, width), np.float32)
+    colour = np.zeros((height, width, 3), np.float32)
+    h, w = layer.alpha.shape
+    place = (slice(layer.y, layer.y + h), slice(layer.x, layer.x + w))
+    weight[place] = layer.alpha * (layer.part < 0.02)
+    colour[place] = layer.colour * (layer.part < 0.02)[..., None]
+    offset = float(max(ay - slope * ax, by - slope * bx))
+    flip = np.array([[1, 0, 0], [2 * slope, -1, 2 * offset]], np.float64)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    blur = (0, 0)
+    weight = np.asarray(cv2.GaussianBlur(cv2.warpAffine(weight, flip, (width, height), flags=flags), blur, 1.2, None, 3.5))
+    colour = np.asarray(cv2.GaussianBlur(cv2.warpAffine(colour, flip, (width, height), flags=flags), blur, 1.2, None, 3.5))
+    mixed = frame_bgr * (1 - strength * weight[..., None]) + strength * colour
+    frame_bgr[:] = np.clip(mixed, 0, 255)

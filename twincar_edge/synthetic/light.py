@@ -1,0 +1,109 @@
+"""Daylight: a sun, a sky and the road, as seen by paint that mirrors them.
+
+Colours are linear light, BGR; 1.0 is what a white card shows as white.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.synthetic.camera import rotation_z
+
+Floats = NDArray[np.float32]
+
+MAP_SIZE = 96
+"""Pixels along a side of a surroundings map."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """One moment's daylight.
+
+    ``to_sun`` unit [3]; ``sun``, ``sky``, ``horizon``, ``ground`` BGR [3]; ``surroundings`` float32
+    [MAP_SIZE, MAP_SIZE, 3] maps every direction to what is seen there (Lambert's equal-area disc, straight up in its
+    middle); ``heading`` turns the surroundings, in radians; ``shadow`` 0..1 is how firm a cast shadow is.
+    """
+
+    to_sun: Floats
+    sun: Floats
+    sky: Floats
+    horizon: Floats
+    ground: Floats
+    surroundings: Floats
+    shadow: float
+    heading: float = 0.0
+
+    def for_car(self, yaw: float) -> Light:
+        """The same light in the axes of a car turned by ``yaw`` radians."""
+        return replace(self, to_sun=(self.to_sun @ rotation_z(yaw)).astype(np.float32), heading=self.heading + yaw)
+
+    def on_plane(self, normal: tuple[float, float, float]) -> Floats:
+        """Linear light BGR [3] that falls on a plane."""
+        up = normal[2] * 0.5 + 0.5
+        facing = max(0.0, float(np.dot(self.to_sun, np.float32(normal))))
+        ambient = self.horizon * 0.5 + self.sky * 0.5
+        return np.asarray(ambient * up + self.ground * (1 - up) + self.sun * facing, np.float32)
+
+
+@dataclass(frozen=True)
+class _Mood:
+    sun: tuple[float, float, float]
+    sky: tuple[float, float, float]
+    horizon: tuple[float, float, float]
+    ground: tuple[float, float, float]
+    height_deg: tuple[float, float]
+    shadow: float
+    weight: float
+
+
+MOODS: dict[str, _Mood] = {
+    "sun": _Mood((0.50, 0.58, 0.63), (0.46, 0.31, 0.20), (0.66, 0.61, 0.55), (0.15, 0.15, 0.15), (28, 65), 0.62, 0.42),
+    "overcast": _Mood((0.08, 0.08, 0.08), (0.66, 0.645, 0.62), (0.72, 0.70, 0.69), (0.15, 0.15, 0.15), (40, 70), 0.15, 0.33),
+    "dusk": _Mood((0.26, 0.48, 0.86), (0.42, 0.26, 0.19), (0.42, 0.56, 0.80), (0.11, 0.11, 0.12), (8, 20), 0.40, 0.25),
+}  # fmt: skip
+"""Kinds of daylight with how often they occur; colours are linear BGR."""
+
+
+@lru_cache(maxsize=1)
+def _directions() -> tuple[Floats, Floats]:
+    """Unit vectors [S, S, 3] of the surroundings map and their azimuth [S, S] in turns."""
+    axis = ((np.arange(MAP_SIZE) + 0.5) / MAP_SIZE * 2 - 1).astype(np.float32)
+    u, v = np.meshgrid(axis, axis)
+    share = np.minimum(u * u + v * v, 1.0)
+    z = 1 - 2 * share
+    spread = np.sqrt(2 * (1 + z))
+    directions = np.stack([u * spread, v * spread, z], axis=-1).astype(np.float32)
+    return directions, (np.arctan2(v, u) / (2 * np.pi) + 0.5).astype(np.float32)
+
+
+def make_light(mood_name: str, rng: np.random.Generator) -> Light:
+    """Daylight of one kind, with its own sun place, clouds, strength and colour cast."""
+    mood = MOODS[mood_name]
+    azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(*mood.height_deg))
+    to_sun = np.float32([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
+    strength = np.float32(rng.uniform(0.80, 1.12))
+    warmth = rng.uniform(-0.05, 0.05)
+    cast = np.float32([1 - warmth, 1, 1 + warmth]) * strength
+    sun, sky, horizon = (np.float32(value) * cast for value in (mood.sun, mood.sky, mood.horizon))
+    ground = np.float32(mood.ground) * strength
+    directions, turn = _directions()
+    z = directions[..., 2]
+    knots = rng.uniform(0.02, 0.30, 24).astype(np.float32)
+    places = np.floor(turn * 24).astype(np.int64) % 24
+    skyline = knots[places] * 0.8
+    clouds = cv2.resize(rng.uniform(0, 1, (9, 9)).astype(np.float32), (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_CUBIC)
+    up = np.clip(z, 0, 1)[..., None]
+    above = horizon * (1 - up) ** 2 + sky * (1 - (1 - up) ** 2)
+    above = above * (1 + 0.5 * np.clip(clouds - 0.45, 0, 1)[..., None])
+    glow = np.maximum(directions @ to_sun, 0.0)[..., None]
+    above = above + sun * (glow**24 * 0.8)
+    houses = horizon * np.float32(0.22) + ground * 0.4
+    below = ground * (1 + 0.5 * (1 + z[..., None]))
+    seen = np.where(z[..., None] > skyline[..., None], above, np.where(z[..., None] > 0, houses, below))
+    seen = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 0.9)
+    return Light(to_sun, sun, sky, horizon, ground, np.asarray(seen, np.float32), mood.shadow)

@@ -1,0 +1,355 @@
+"""Places for a car to stand: road or parking lot, kerb, hedge, wall or houses, trees, skyline and sky.
+
+Everything stands in the camera's true perspective: the ground is a textured plane, hedges and walls are upright planes.
+The road runs along the world's x axis and the car's lane is centred on y = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.synthetic.camera import Camera
+from twincar_edge.synthetic.light import Light
+from twincar_edge.synthetic.render import display
+
+Floats = NDArray[np.float32]
+Image = NDArray[np.uint8]
+
+_TILE_PX_PER_M = 40.0
+_REACH_M = 160.0
+_NEAR_M = 0.4
+
+SETTINGS = ("road", "parking", "street")
+"""Kinds of place."""
+
+WALLS = ("hedge", "houses", "wall", "trees", "open")
+"""What may stand along the far side."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A choice of place; ``seed`` settles the small things (cracks, windows, tree tops)."""
+
+    setting: str
+    wall: str
+    wall_y: float
+    wet: bool
+    snow: bool
+    seed: int
+    lane_half: float = 1.85
+
+
+def random_scene(rng: np.random.Generator, wet: bool, snow: bool) -> Scene:
+    """Draw a place at random."""
+    return Scene(
+        setting=SETTINGS[int(rng.integers(len(SETTINGS)))],
+        wall=WALLS[int(rng.integers(len(WALLS)))],
+        wall_y=float(rng.uniform(4.5, 11.0)),
+        wet=wet,
+        snow=snow,
+        seed=int(rng.integers(1 << 31)),
+    )
+
+
+def draw_scene(scene: Scene, camera: Camera, light: Light, size_wh: tuple[int, int]) -> Image:
+    """The empty place, uint8 BGR [H, W, 3]."""
+    width, height = size_wh
+    rng = np.random.default_rng(scene.seed)
+    frame = _draw_sky(camera, light, size_wh, rng)
+    _draw_skyline(frame, camera, light, rng)
+    _draw_ground(frame, scene, camera, light, rng)
+    side = -1.0 if float(camera.position[1]) >= 0 else 1.0
+    # The wall on the camera's own side stands behind the camera and is only seen when looking along the road.
+    _draw_wall(frame, scene.wall, side * scene.wall_y, camera, light, rng)
+    near = abs(float(camera.position[1])) + 4.0
+    _draw_wall(frame, "trees" if scene.wall == "open" else scene.wall, -side * max(scene.wall_y, near), camera, light, rng)
+    return _soften_distance(frame, camera)
+
+
+def _tone(light: Light, albedo: tuple[float, float, float], normal: tuple[float, float, float] = (0, 0, 1)) -> Floats:
+    return display(np.float32(albedo) * light.on_plane(normal))
+
+
+def _colour(values: Floats) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _draw_sky(camera: Camera, light: Light, size_wh: tuple[int, int], rng: np.random.Generator) -> Image:
+    width, height = size_wh
+    rise = (camera.horizon_y() - np.arange(height, dtype=np.float32)) / np.float32(camera.focal_px)
+    up = np.clip(rise / np.sqrt(1 + rise * rise), 0, 1)[:, None]
+    column = light.horizon * (1 - up) ** 3 + light.sky * (1 - (1 - up) ** 3)
+    clouds = rng.uniform(0, 1, (5, 9)).astype(np.float32)
+    field = cv2.resize(clouds, size_wh, interpolation=cv2.INTER_CUBIC)
+    field = np.clip(field - 0.5, 0, 1) * np.float32(0.35)
+    sky = column[:, None, :] * (1 + field[..., None])
+    return display(sky.astype(np.float32)).astype(np.uint8)
+
+
+def _draw_skyline(frame: Image, camera: Camera, light: Light, rng: np.random.Generator) -> None:
+    """Two rows of far silhouettes, the farther one paler."""
+    height, width = frame.shape[:2]
+    horizon = camera.horizon_y()
+    for haze, tallest in ((0.72, 0.10), (0.48, 0.06)):
+        far = display(light.horizon * haze + light.on_plane((0, 0, 1)) * np.float32((0.05, 0.07, 0.06)) * (1 - haze))
+        edge = 0.0
+        city = rng.random() < 0.5
+        step = 0.05 * camera.focal_px
+        places = np.arange(0, width + 2 * step, step * (1.0 if city else 0.35))
+        tops = horizon - camera.focal_px * tallest * rng.uniform(0.15, 1.0, len(places))
+        if city:
+            places, tops = np.repeat(places, 2)[1:], np.repeat(tops, 2)[:-1]
+        else:
+            tops = np.convolve(np.pad(tops, 2, mode="edge"), np.ones(5) / 5, mode="valid")
+        outline = [(0.0, horizon + 3), *zip(places.tolist(), tops.tolist(), strict=True), (width + 99.0, horizon + 3)]
+        outline[0] = (edge, horizon + 3)
+        cv2.fillPoly(frame, [np.round(np.array(outline) * 16).astype(np.int32)], _colour(far), cv2.LINE_AA, 4)
+
+
+def _ground_polygon(frame: Image, camera: Camera, corners: Floats, bgr: Floats) -> None:
+    clipped = _clip(corners, camera, (frame.shape[1], frame.shape[0]))
+    if len(clipped) >= 3:
+        pixels, _ = camera.project(clipped)
+        fixed = np.round(pixels * 16).astype(np.int32)
+        cv2.fillPoly(frame, [fixed], _colour(bgr), cv2.LINE_AA, 4)
+
+
+def _clip(corners: Floats, camera: Camera, size_wh: tuple[int, int]) -> Floats:
+    """Cut a polygon [N, 3] down to what lies in front of the camera and not far outside the frame.
+
+    OpenCV's fixed-point fills overflow, and perspective breaks down, for corners at or behind the camera.
+    """
+    seen = (corners - camera.position) @ camera.axes.T
+    wide = (size_wh[0] * 1.5 + abs(camera.centre_xy[0])) / camera.focal_px
+    tall = (size_wh[1] * 1.5 + abs(camera.centre_xy[1])) / camera.focal_px
+    planes = np.float32([[0, 0, 1], [1, 0, wide], [-1, 0, wide], [0, 1, tall], [0, -1, tall]])
+    offsets = np.float32([_NEAR_M, 0, 0, 0, 0])
+    inside = seen @ planes.T - offsets >= 0
+    if inside.all():
+        return corners
+    if not inside.any(axis=0).all():
+        return np.zeros((0, 3), np.float32)
+    points, kept_seen = list(corners.astype(np.float64)), list(seen.astype(np.float64))
+    for plane, offset in zip(planes, offsets, strict=True):
+        reach = [float(plane @ p) - float(offset) for p in kept_seen]
+        new_points, new_seen = [], []
+        for k in range(len(points)):
+            da, db = reach[k - 1], reach[k]
+            if (da < 0) != (db < 0):
+                share = da / (da - db)
+                new_points.append(points[k - 1] + (points[k] - points[k - 1]) * share)
+                new_seen.append(kept_seen[k - 1] + (kept_seen[k] - kept_seen[k - 1]) * share)
+            if db >= 0:
+                new_points.append(points[k])
+                new_seen.append(kept_seen[k])
+        points, kept_seen = new_points, new_seen
+        if not points:
+            break
+    return np.array(points, np.float32).reshape(-1, 3)
+
+
+def _strip(x0: float, x1: float, y0: float, y1: float, z: float = 0.0) -> Floats:
+    return np.float32([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]])
+
+
+def _draw_ground(frame: Image, scene: Scene, camera: Camera, light: Light, rng: np.random.Generator) -> None:
+    height, width = frame.shape[:2]
+    side = -1.0 if float(camera.position[1]) >= 0 else 1.0
+    asphalt = (0.07, 0.07, 0.07) if scene.wet else (0.155, 0.150, 0.145)
+    grass = (0.045, 0.13, 0.075)
+    paving = (0.30, 0.31, 0.32)
+    if scene.snow:
+        asphalt, grass, paving = (0.30, 0.29, 0.28), (0.82, 0.80, 0.78), (0.70, 0.68, 0.66)
+    horizon = round(camera.horizon_y())
+    if horizon < height:
+        frame[max(0, horizon) :] = _tone(light, asphalt)
+    reach = _REACH_M
+    white = _tone(light, (0.62, 0.63, 0.64))
+    kerb = scene.lane_half + 0.35
+    verge = grass if rng.random() < 0.5 or scene.setting == "road" else paving
+    wide = 400.0
+    if scene.setting == "parking":
+        for k in range(-9, 10):
+            y = k * 2.7 + 1.35
+            _ground_polygon(frame, camera, _strip(-3.0, 3.2, y - 0.05, y + 0.05), white)
+        _ground_polygon(frame, camera, _strip(-3.15, -3.0, -24, 24), white)
+        _ground_polygon(frame, camera, _strip(-reach, -5.2, -wide, wide), _tone(light, verge))
+    else:
+        for sign in (side, -side):
+            inner = kerb if sign == side else scene.lane_half + 3.9
+            _ground_polygon(frame, camera, _strip(-reach, reach, sign * inner, sign * wide), _tone(light, verge))
+            _ground_polygon(
+                frame, camera, _strip(-reach, reach, sign * inner, sign * (inner + 0.22)), _tone(light, (0.42, 0.42, 0.42))
+            )
+            if scene.setting == "street":
+                walk = _strip(-reach, reach, sign * (inner + 0.22), sign * (inner + 2.2))
+                _ground_polygon(frame, camera, walk, _tone(light, paving))
+        for k in range(-12, 12):
+            y = -side * (scene.lane_half + 0.1)
+            _ground_polygon(frame, camera, _strip(k * 6.0, k * 6.0 + 3.0, y - 0.07, y + 0.07), white)
+        if scene.setting == "road":
+            y = side * (scene.lane_half - 0.12)
+            _ground_polygon(frame, camera, _strip(-reach, reach, y - 0.06, y + 0.06), white)
+    _texture_ground(frame, camera, scene, horizon)
+
+
+def _texture_ground(frame: Image, camera: Camera, scene: Scene, horizon: int) -> None:
+    height, width = frame.shape[:2]
+    top = max(0, horizon + 1)
+    if top >= height - 1:
+        return
+    scale = 1.0 / _TILE_PX_PER_M
+    shift = (scene.seed % 977) * 0.013
+    to_metres = np.array([[scale, 0, shift], [0, scale, shift * 0.7], [0, 0, 1]], np.float64)
+    down = np.array([[1, 0, 0], [0, 1, -top], [0, 0, 1]], np.float64)
+    matrix = down @ camera.ground_homography() @ to_metres
+    grain = cv2.warpPerspective(
+        _grain(), matrix, (width, height - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+    )
+    # Far away many grains share a pixel: let the texture die out instead of shimmering.
+    rows = np.arange(height - top, dtype=np.float32)
+    keep = np.clip(rows / np.float32(0.10 * camera.focal_px), 0, 1)[:, None]
+    factor = 1 + (np.asarray(grain, np.float32) - 128) * (keep / np.float32(128))
+    frame[top:] = np.clip(frame[top:] * factor[..., None], 0, 255)
+
+
+@lru_cache(maxsize=1)
+def _grain() -> Image:
+    """A seamless tile of stones, stains and patches, mean 128."""
+    rng = np.random.default_rng(20_240_131)
+    size = 512
+    total = np.zeros((size, size), np.float32)
+    for sigma, weight in ((0.7, 15.0), (3.0, 7.0), (18.0, 9.0), (60.0, 10.0)):
+        noise = rng.standard_normal((size, size)).astype(np.float32)
+        tiled = cv2.GaussianBlur(np.tile(noise, (3, 3)), (0, 0), sigma)[size : 2 * size, size : 2 * size]
+        total += weight * (tiled / tiled.std())
+    return np.clip(128 + total * 0.8, 40, 215).astype(np.uint8)
+
+
+def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, rng: np.random.Generator) -> None:
+    """An upright plane along the road at ``y``, textured in perspective."""
+    tall = {"hedge": 1.3, "houses": 8.0, "wall": 2.3, "trees": 6.5, "open": 0.0}[kind] * float(rng.uniform(0.85, 1.2))
+    pick, offset = int(rng.integers(4)), float(rng.uniform(0, 12))
+    if tall == 0.0:
+        return
+    tile = _wall_tile(kind, pick)
+    facing = -1.0 if y > 0 else 1.0
+    lit = np.sqrt(np.clip(light.on_plane((0.0, facing, 0.0)) + 0.06, 0, 1.3))
+    height, width = frame.shape[:2]
+    metres = 12.8 / tile.shape[1]
+    rise = tall / tile.shape[0]
+    # Columns of this matrix: where one texel right, one texel down and the tile's corner lie in the world.
+    world = np.array([[metres, 0, offset], [0, 0, y], [0, -rise, tall]], np.float64)
+    world[:, 2] -= camera.position.astype(np.float64)
+    focal, (cx, cy) = camera.focal_px, camera.centre_xy
+    intrinsics = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]], np.float64)
+    matrix = intrinsics @ camera.axes.astype(np.float64) @ world
+    corners = np.float32([[-_REACH_M, y, 0], [_REACH_M, y, 0], [_REACH_M, y, tall], [-_REACH_M, y, tall]])
+    clipped = _clip(corners, camera, (width, height))
+    if len(clipped) < 3:
+        return
+    pixels, _ = camera.project(clipped)
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.round(pixels * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    x0, y0, w, h = cv2.boundingRect(mask)
+    if w == 0 or h == 0:
+        return
+    shift = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1]], np.float64)
+    drawn = cv2.warpPerspective(tile, shift @ matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    place = frame[y0 : y0 + h, x0 : x0 + w]
+    cover = mask[y0 : y0 + h, x0 : x0 + w].astype(np.float32)[..., None] / 255 * (drawn[..., 3:].astype(np.float32) / 255)
+    place[:] = np.clip(place * (1 - cover) + drawn[..., :3] * (lit * cover), 0, 255)
+
+
+@lru_cache(maxsize=32)
+def _wall_tile(kind: str, pick: int) -> Image:
+    """A seamless picture, uint8 [H, W, 4] (BGR and cover), of 12.8 m of wall."""
+    return _TILES[kind](np.random.default_rng(1000 + pick))
+
+
+def _leaves(rng: np.random.Generator, rows: int, columns: int, sigma: float) -> Floats:
+    noise = np.tile(rng.standard_normal((rows, columns)).astype(np.float32), (1, 3))
+    soft = cv2.GaussianBlur(noise, (0, 0), sigma)[:, columns : 2 * columns]
+    return np.asarray(soft / soft.std(), np.float32)
+
+
+def _hedge_tile(rng: np.random.Generator) -> Image:
+    tile = np.empty((96, 512, 4), np.uint8)
+    shade = 1 + 0.22 * _leaves(rng, 96, 512, 1.2) + 0.15 * _leaves(rng, 96, 512, 6)
+    shade *= np.linspace(1.15, 0.55, 96, dtype=np.float32)[:, None]
+    base = np.float32([46, 96, 72]) * rng.uniform(0.75, 1.15)
+    tile[..., :3] = np.clip(shade[..., None] * base, 0, 255)
+    edge = 5 + 2.0 * _leaves(rng, 1, 512, 3)[0]
+    tile[..., 3] = np.clip((np.arange(96)[:, None] - edge[None, :]) * 128 + 128, 0, 255)
+    return tile
+
+
+def _trees_tile(rng: np.random.Generator) -> Image:
+    tile = np.zeros((256, 512, 4), np.uint8)
+    for x in rng.uniform(0, 512, 3):
+        cv2.rectangle(tile, (int(x) - 4, 120), (int(x) + 4, 256), (40, 52, 62, 255), -1)
+    cover = np.zeros((256, 512), np.float32)
+    for _ in range(26):
+        x, y, r = rng.uniform(0, 512), rng.uniform(50, 165), rng.uniform(24, 52)
+        for wrap in (-512, 0, 512):
+            cv2.circle(cover, (int(x + wrap), int(y)), int(r), 1.0, -1)
+    ragged = cv2.GaussianBlur(cover, (0, 0), 5) + 0.10 * _leaves(rng, 256, 512, 1.5) + 0.12 * _leaves(rng, 256, 512, 5)
+    crown = np.clip((ragged - 0.5) * 6 + 0.5, 0, 1)[..., None]
+    shade = 1 + 0.25 * _leaves(rng, 256, 512, 1.6) + 0.22 * _leaves(rng, 256, 512, 8)
+    shade *= np.linspace(1.2, 0.7, 256, dtype=np.float32)[:, None]
+    green = np.clip(shade[..., None] * (np.float32([40, 84, 66]) * rng.uniform(0.8, 1.15)), 0, 255)
+    solid = np.concatenate([green, np.full((256, 512, 1), 255, np.float32)], axis=2)
+    tile[:] = np.clip(tile * (1 - crown) + solid * crown, 0, 255)
+    return tile
+
+
+def _wall_plain_tile(rng: np.random.Generator) -> Image:
+    tile = np.full((96, 512, 4), 255, np.uint8)
+    base = np.float32([[150, 160, 172], [96, 110, 150], [170, 172, 174], [120, 138, 150]][int(rng.integers(4))])
+    shade = 1 + 0.03 * _leaves(rng, 96, 512, 0.8) + 0.05 * _leaves(rng, 96, 512, 12)
+    tile[..., :3] = np.clip(shade[..., None] * base, 0, 255)
+    for row in range(0, 96, 8):
+        tile[row, :, :3] = (tile[row, :, :3] * 0.86).astype(np.uint8)
+        for x in range((row // 8 % 2) * 12, 512, 24):
+            tile[row : row + 8, x, :3] = (tile[row : row + 8, x, :3] * 0.88).astype(np.uint8)
+    tile[:5, :, :3] = np.clip(tile[:5, :, :3] * 1.15, 0, 255).astype(np.uint8)
+    return tile
+
+
+def _houses_tile(rng: np.random.Generator) -> Image:
+    tile = np.full((256, 512, 4), 255, np.uint8)
+    palette = [(176, 190, 200), (130, 152, 190), (168, 168, 166), (186, 204, 214), (110, 122, 150)]
+    edges = np.sort(rng.choice(np.arange(1, 8), 2, replace=False)) * 64
+    for x0, x1 in zip([0, *edges.tolist()], [*edges.tolist(), 512], strict=True):
+        base = np.float32(palette[int(rng.integers(len(palette)))]) * rng.uniform(0.8, 1.05)
+        roof = int(rng.integers(0, 46))
+        tile[:roof, x0:x1, 3] = 0
+        tile[roof:, x0:x1, :3] = base
+        tile[roof : roof + 6, x0:x1, :3] = base * 0.7
+        for y in range(roof + 22, 196, 52):
+            for x in range(x0 + 10, x1 - 24, 32):
+                glass = rng.uniform(0.35, 0.8)
+                cv2.rectangle(tile, (x - 2, y - 2), (x + 19, y + 30), [*(base * 1.12).clip(0, 255).tolist(), 255], -1)
+                cv2.rectangle(tile, (x, y), (x + 17, y + 28), (120 * glass, 108 * glass, 92 * glass, 255), -1)
+                cv2.line(tile, (x + 8, y), (x + 8, y + 28), [*(base * 1.05).clip(0, 255).tolist(), 255], 1)
+        tile[226:, x0:x1, :3] = base * 0.62
+    shade = 1 + 0.03 * _leaves(rng, 256, 512, 1.0) + 0.04 * _leaves(rng, 256, 512, 20)
+    tile[..., :3] = np.clip(tile[..., :3] * shade[..., None], 0, 255)
+    return tile
+
+
+_TILES = {"hedge": _hedge_tile, "trees": _trees_tile, "wall": _wall_plain_tile, "houses": _houses_tile}
+
+
+def _soften_distance(frame: Image, camera: Camera) -> Image:
+    """What lies far behind the car is a little out of focus."""
+    height = frame.shape[0]
+    blurred = cv2.GaussianBlur(frame, (0, 0), max(0.6, height / 220))
+    below = (np.arange(height, dtype=np.float32) - np.float32(camera.horizon_y())) / np.float32(0.10 * camera.focal_px)
+    sharp = np.clip(below - 0.3, 0, 1)[:, None, None]
+    return np.asarray(frame * sharp + blurred * (1 - sharp), np.uint8)

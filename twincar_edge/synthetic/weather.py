@@ -1,0 +1,125 @@
+"""Between the car and the file: fog, rain, snow, lens, sensor and JPEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.synthetic.light import Light
+from twincar_edge.synthetic.render import display
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """Strengths, each 0 where absent: share of fog at the car, rain streaks and snow flakes per megapixel."""
+
+    fog: float = 0.0
+    rain: float = 0.0
+    snow: float = 0.0
+
+    @property
+    def wet(self) -> bool:
+        """Whether the road mirrors."""
+        return self.rain > 0
+
+
+def random_weather(rng: np.random.Generator) -> Weather:
+    """Mostly dry; rain, fog and snow each now and then."""
+    kind, strength = rng.random(), rng.uniform(0.3, 1.0)
+    if kind < 0.62:
+        return Weather()
+    if kind < 0.80:
+        return Weather(fog=0.06 * strength, rain=2600 * strength)
+    if kind < 0.92:
+        return Weather(fog=0.16 + 0.26 * strength)
+    return Weather(fog=0.05, snow=2600 * strength)
+
+
+def add_fog(frame: Image, light: Light, share: float) -> Image:
+    """Mix in the horizon's light."""
+    if share <= 0:
+        return frame
+    haze = display(light.horizon * np.float32(0.80))
+    return np.clip(frame * np.float32(1 - share) + haze * np.float32(share), 0, 255).astype(np.uint8)
+
+
+def add_falling(frame: Image, weather: Weather, rng: np.random.Generator) -> Image:
+    """Draw rain streaks or snow flakes."""
+    height, width = frame.shape[:2]
+    lean = rng.uniform(-0.3, 0.3)
+    seed = int(rng.integers(1 << 31))
+    if weather.rain <= 0 and weather.snow <= 0:
+        return frame
+    local = np.random.default_rng(seed)
+    count = int((weather.rain + weather.snow) * width * height / 1e6)
+    veil = np.zeros((height, width), np.uint8)
+    xs, ys = local.uniform(-20, width + 20, count), local.uniform(-20, height, count)
+    near = local.uniform(0.3, 1.0, count)
+    for x, y, size in zip(xs.tolist(), ys.tolist(), near.tolist(), strict=True):
+        if weather.rain > 0:
+            long = size * height * 0.09
+            cv2.line(veil, (int(x * 16), int(y * 16)), (int((x + lean * long) * 16), int((y + long) * 16)),
+                     int(50 + 60 * size), 1, cv2.LINE_AA, 4)  # fmt: skip
+        else:
+            cv2.circle(veil, (int(x * 16), int(y * 16)), int(size * height * 0.11), 235, -1, cv2.LINE_AA, 4)
+    veil = cv2.GaussianBlur(veil, (0, 0), 0.7)
+    return np.asarray(cv2.add(frame, cv2.merge([cv2.convertScaleAbs(veil, alpha=0.8)] * 3)), np.uint8)
+
+
+def blur(frame: Image, rng: np.random.Generator) -> Image:
+    """Defocus or motion, neither of them strong enough to hide a headlight."""
+    kind, strength, angle = rng.random(), rng.uniform(0.35, 1.0), rng.uniform(-0.35, 0.35)
+    scale = frame.shape[0] / 240
+    if kind < 0.35:
+        return frame
+    if kind < 0.75:
+        return np.asarray(cv2.GaussianBlur(frame, (0, 0), 0.95 * strength * scale), np.uint8)
+    length = max(1.0, 4.5 * strength * scale)
+    size = 2 * int(np.ceil(length / 2)) + 3
+    kernel = np.zeros((size, size), np.uint8)
+    middle = size / 2 - 0.5
+    dx, dy = np.cos(angle) * length / 2, np.sin(angle) * length / 2
+    ends = [(round((middle + s * dx) * 16), round((middle + s * dy) * 16)) for s in (-1, 1)]
+    cv2.line(kernel, ends[0], ends[1], 255, 1, cv2.LINE_AA, 4)
+    return np.asarray(cv2.filter2D(frame, -1, kernel.astype(np.float32) / float(kernel.sum())), np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _noise_bank() -> NDArray[np.int8]:
+    """Sensor noise to cut pieces from: drawing fresh noise for every pixel would cost more than the car itself."""
+    rng = np.random.default_rng(7)
+    fine = rng.standard_normal((1200, 2100, 3), np.float32)
+    grey = rng.standard_normal((1200, 2100, 1), np.float32)
+    return np.clip((0.75 * fine + 0.9 * grey) * 24, -127, 127).astype(np.int8)
+
+
+def add_noise(frame: Image, sigma: float, rng: np.random.Generator) -> Image:
+    """Sensor noise of about ``sigma`` grey levels."""
+    bank = _noise_bank()
+    height, width = frame.shape[:2]
+    y, x = int(rng.integers(1 << 30)), int(rng.integers(1 << 30))
+    if height >= bank.shape[0] or width >= bank.shape[1]:
+        times = (height // bank.shape[0] + 2, width // bank.shape[1] + 2, 1)
+        bank = np.tile(bank, times)
+    y, x = y % (bank.shape[0] - height), x % (bank.shape[1] - width)
+    piece = bank[y : y + height, x : x + width]
+    return np.asarray(cv2.addWeighted(frame, 1.0, piece, sigma / 28, 0, dtype=cv2.CV_8U), np.uint8)
+
+
+def sensor(frame: Image, rng: np.random.Generator) -> Image:
+    """Exposure, contrast, colour balance, noise and JPEG, all mild and random."""
+    gain, lift = rng.uniform(0.88, 1.10), rng.uniform(-8, 8)
+    balance = rng.uniform(0.97, 1.03, 3)
+    sigma, quality = rng.uniform(1.0, 6.0), int(rng.integers(62, 96))
+    ramp = np.arange(256, dtype=np.float32)[:, None] * (gain * balance)[None, :] + lift
+    table = np.clip(ramp, 0, 255).astype(np.uint8)[None]
+    frame = np.asarray(cv2.LUT(frame, table), np.uint8)
+    frame = add_noise(frame, float(sigma), rng)
+    _, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
