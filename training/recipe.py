@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from twincar_edge.errors import InputError
 from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 DEFAULT_ARCHITECTURE = "tf_efficientnet_lite0"
@@ -40,9 +38,10 @@ class Recipe(BaseModel):
     `preprocess` is how images reach the finished model, and how they are validated; left out, it takes the default size
     and the normalization that the architecture's public weights expect. Training crops may be smaller: `train_size`
     pixels square, 0 for the size of `preprocess`. Learning rates are the peaks of the one-cycle schedule, for the
-    backbone and for the new head. `freeze_stages` counts the stages that stay as they are, the stem with them; 0
-    trains everything. `weights` says where the backbone starts: "auto" from the pretrained weights that come with the
-    `train` extra, "file" from a state dict given to `fit`, "none" from random weights.
+    backbone and for the new head. `freeze_stages` counts the stages that stay as they are, the stem with them; 0 trains
+    everything, and is the default where `weights` is "none". `weights` says where the backbone starts: "auto" from the
+    pretrained weights that come with the `train` extra, "file" from a state dict given to `fit`, "none" from random
+    weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,10 +65,21 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_default_preprocess(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "preprocess" not in data:
-            return {**data, "preprocess": default_preprocess(data.get("architecture", DEFAULT_ARCHITECTURE))}
-        return data
+    def _with_dependent_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        defaults: dict[str, Any] = {}
+        if "preprocess" not in data:
+            defaults["preprocess"] = default_preprocess(data.get("architecture", DEFAULT_ARCHITECTURE))
+        if data.get("weights") == "none":
+            defaults["freeze_stages"] = 0
+        return {**defaults, **data}
+
+    @model_validator(mode="after")
+    def _freezes_only_what_has_learned(self) -> Self:
+        if self.weights == "none" and self.freeze_stages:
+            raise ValueError("random weights cannot stay frozen: freeze_stages must be 0 where weights are none")
+        return self
 
     @property
     def train_size_wh(self) -> tuple[int, int]:
@@ -90,24 +100,6 @@ def default_preprocess(architecture: str, size_wh: tuple[int, int] = (224, 224))
     if known is None:
         return Preprocess(size_wh=size_wh, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     return Preprocess(size_wh=size_wh, mean=known.mean, std=known.std)
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read the recipe out of a run folder's `recipe.json`.
-
-    Raises:
-        InputError: the file is missing or holds no recipe that validates.
-    """
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text") from error
-    try:
-        return Recipe.model_validate_json(text)
-    except ValidationError as error:
-        raise InputError(f"{path} is not a recipe: {describe(error)}") from error
 
 
 def describe(error: ValidationError) -> str:

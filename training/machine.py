@@ -1,0 +1,77 @@
+"""What of the machine a training uses: device, threads, arithmetic, random state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from twincar_edge.errors import InputError
+from twincar_edge.training.data import DEFAULT_CACHE_MB
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What of the machine a training may use; none of it changes what a recipe means.
+
+    `device` is "auto" (CUDA where there is a GPU), "cpu" or "cuda". `threads` bounds the CPU threads, 0 leaves
+    PyTorch's choice; on a machine that does other work too, 1 can be faster than all cores. `cache_mb` bounds the
+    memory for decoded images.
+    """
+
+    device: str = "auto"
+    threads: int = 0
+    cache_mb: int = DEFAULT_CACHE_MB
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of `Machine.device`.
+
+    Raises:
+        InputError: the name is none of these, or CUDA was asked for and PyTorch finds no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"no device {name!r}: use auto, cpu or cuda")
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise InputError("cuda was asked for and PyTorch finds no GPU: use --device cpu, or look at nvidia-smi")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def gains_from_bf16(device: torch.device) -> bool:
+    """Return whether bfloat16 arithmetic is in the hardware; emulated, it only costs."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of one epoch: other epochs and other seeds share nothing with it. Epoch 0 is the start."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch for the block, and give the caller its own random state back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(epoch_seed(seed, 0))
+        yield
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """Bound the CPU threads of torch and OpenCV for the block; 0 leaves them."""
+    before, before_cv2 = torch.get_num_threads(), cv2.getNumThreads()
+    if count > 0:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        cv2.setNumThreads(before_cv2)

@@ -1,0 +1,131 @@
+"""What a training leaves behind in its folder, and how the rooms after it find their way in there."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from twincar_edge.datasets import Split, open_dataset, read_split
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
+from twincar_edge.errors import InputError
+from twincar_edge.files import write_text
+from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
+from twincar_edge.training.recipe import Recipe, describe
+
+
+class RunRecord(BaseModel):
+    """The contents of `recipe.json`: how the model was trained, and where the images lay on that machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Recipe
+    data: OpenOptions | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one training. All are written whole or not at all, each epoch's before the next begins."""
+
+    path: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Return the checkpoint of the best epoch so far."""
+        return self.path / "best.pt"
+
+    @property
+    def class_mapping(self) -> Path:
+        """Return the class names, as TwinCar writes them."""
+        return self.path / CLASS_MAPPING_NAME
+
+    @property
+    def metrics(self) -> Path:
+        """Return the CSV with a row for each epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def integrity(self) -> Path:
+        """Return the CSV of the images that were left out, and why."""
+        return self.path / "integrity.csv"
+
+    @property
+    def recipe(self) -> Path:
+        """Return the record of recipe and data (`RunRecord`)."""
+        return self.path / "recipe.json"
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the paths of all that a training writes."""
+        split = (self.path / TRAIN_CSV, self.path / VALIDATION_CSV)
+        return (self.checkpoint, self.class_mapping, self.metrics, self.integrity, self.recipe, *split)
+
+    def prepare(self, overwrite: bool = False) -> None:
+        """Make sure that the folder can take a new training.
+
+        Args:
+            overwrite: remove what an earlier training left; nothing else in the folder is touched.
+
+        Raises:
+            InputError: the folder is not empty and `overwrite` is False, or it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                for file in self.files():
+                    file.unlink(missing_ok=True)
+            elif any(self.path.iterdir()):
+                raise InputError(f"{self.path} is not empty: choose another folder, or --overwrite what is there")
+        except OSError as error:
+            raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
+
+    def write_record(self, recipe: Recipe, data: OpenOptions | None) -> None:
+        """Write `recipe.json`; the paths of the data become absolute.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if data is not None:
+            data = dataclasses.replace(
+                data,
+                path=data.path.absolute(),
+                images=_absolute(data.images),
+                class_mapping=_absolute(data.class_mapping),
+            )
+        write_text(self.recipe, RunRecord(recipe=recipe, data=data).model_dump_json(indent=2) + "\n")
+
+    def read_record(self) -> RunRecord:
+        """Read `recipe.json`.
+
+        Raises:
+            InputError: it is missing, or does not validate.
+        """
+        try:
+            return RunRecord.model_validate_json(self.recipe.read_text("utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{self.path} is not the folder of a training: cannot read {self.recipe.name} ({error.strerror})"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.recipe} is not UTF-8 text") from error
+        except ValidationError as error:
+            raise InputError(f"{self.recipe} is not the record of a training, at {describe(error)}") from error
+
+    def open_split(self) -> Split:
+        """Open the images that this training learned from and those that it held out, where they lay then.
+
+        Raises:
+            InputError: the record names no data, or the images or the split are not there any more.
+        """
+        data = self.read_record().data
+        if data is None:
+            raise InputError(f"{self.recipe} does not say where the images are: name them with --data")
+        # Field by field: a caller's subclass of OpenOptions may know more than open_dataset does.
+        dataset = open_dataset(data.path, images=data.images, class_mapping=data.class_mapping, crop=data.crop)
+        return read_split(dataset, self.path)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()

@@ -1,0 +1,129 @@
+"""`twincar-edge evaluate`: how well a checkpoint or an ONNX file answers on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from twincar_edge.cli.options import DataOptions, data_options, progress_bar
+from twincar_edge.errors import InputError, ModelError, require
+from twincar_edge.files import write_text
+
+if TYPE_CHECKING:
+    from twincar_edge.datasets import Dataset
+    from twincar_edge.inference import Predict
+    from twincar_edge.labels import ClassMapping
+    from twincar_edge.preprocess import Preprocess
+
+
+@click.command("evaluate")
+@click.argument("model", type=click.Path(path_type=Path))
+@data_options(required=False)
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    help="Only the held-out images of a run (its folder), or the images that a CSV names. A run's folder also knows "
+    "where its images are.",
+)
+@click.option(
+    "--class-mapping",
+    type=click.Path(path_type=Path),
+    help="Class names of MODEL, where it is a bare state dict.  [default: class_mapping.json beside it]",
+)
+@click.option("--ep", default="auto", show_default=True, help="Execution provider, for an ONNX file.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
+def command(
+    model: Path,
+    data: DataOptions | None,
+    split: Path | None,
+    class_mapping: Path | None,
+    ep: str,
+    threads: int | None,
+    batch_size: int,
+    json_path: Path | None,
+) -> None:
+    """Measure MODEL (a .pt or .pth checkpoint, or an .onnx file) on labelled images."""
+    require("sklearn", "train")
+    from twincar_edge.training.evaluation import evaluate
+
+    opened = _open_model(model, class_mapping, ep, threads)
+    dataset = _open_images(data, split)
+    with progress_bar() as bar:
+        task = bar.add_task("evaluating", total=len(dataset))
+        evaluation = evaluate(
+            opened.predict,
+            dataset,
+            opened.classes,
+            opened.preprocess,
+            batch_size,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json_path is not None:
+        write_text(json_path, evaluation.to_json())
+    click.echo(evaluation.to_markdown(), nl=False)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    predict: Predict
+    classes: ClassMapping
+    preprocess: Preprocess
+
+
+def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
+    require("torch", "train")
+    import torch
+
+    from twincar_edge.training.checkpoint import read_checkpoint
+    from twincar_edge.training.model import load_model, torch_predict
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    checkpoint = read_checkpoint(model, class_mapping)
+    return _Opened(torch_predict(load_model(checkpoint)), checkpoint.classes, checkpoint.preprocess)
+
+
+def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
+    from twincar_edge.runtime.session import open_session
+
+    if class_mapping is not None:
+        raise InputError(f"{model} carries its own class names: --class-mapping goes with a bare state dict")
+    session = open_session(model, ep=ep, threads=threads)
+    return _Opened(session.run, session.manifest.class_mapping, session.manifest.preprocess)
+
+
+_OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], _Opened]] = {
+    ".pt": _open_checkpoint,
+    ".pth": _open_checkpoint,
+    ".onnx": _open_onnx,
+}
+
+
+def _open_model(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
+    opener = _OPENERS.get(model.suffix.lower())
+    if opener is None:
+        raise ModelError(f"{model} is no model that can be evaluated: expected one of {', '.join(_OPENERS)}")
+    return opener(model, class_mapping, ep, threads)
+
+
+def _open_images(data: DataOptions | None, split: Path | None) -> Dataset:
+    if split is None:
+        if data is None:
+            raise InputError("no images to evaluate on: name them with --data, or a run with --split")
+        return data.open()
+    if split.is_dir():
+        from twincar_edge.datasets import read_split
+        from twincar_edge.training.run_folder import RunFolder
+
+        return RunFolder(split).open_split().validation if data is None else read_split(data.open(), split).validation
+    if data is None:
+        raise InputError(f"{split} names images and does not say where they are: add --data")
+    from twincar_edge.datasets.table import read_table
+
+    return data.open().select(row.name for row in read_table(split))

@@ -1,0 +1,115 @@
+"""Options that several commands share, each written once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from twincar_edge.datasets.options import OpenOptions
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from twincar_edge.datasets import Dataset
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class DataOptions(OpenOptions):
+    """Labelled images as a command's options name them."""
+
+    def open(self) -> Dataset:
+        """Open the data set; no image is read yet.
+
+        Raises:
+            InputError: nothing is there, no layout fits, or what it holds is unusable.
+        """
+        from twincar_edge.datasets import open_dataset
+
+        return open_dataset(self.path, images=self.images, class_mapping=self.class_mapping, crop=self.crop)
+
+
+def data_options(*, argument: bool = False, required: bool = True) -> Callable[[Command], Command]:
+    """Give a command the options that name labelled images; it takes them as `data: DataOptions`.
+
+    As an argument (DATA), `--class-mapping` belongs to the data. As an option (`--data DATA`), the command has a model
+    too, whose class names that option would be, and the data's is `--data-class-mapping`.
+
+    Args:
+        argument: DATA as an argument instead of `--data DATA`.
+        required: False gives `data` None where the option is absent.
+    """
+    mapping = "--class-mapping" if argument else "--data-class-mapping"
+    help_data = "Labelled images: a CSV, a Parquet file, Stanford Cars, or a folder with one subfolder a class."
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_data(
+            *args: Any,
+            data_path: Path | None,
+            data_images: Path | None,
+            data_mapping: Path | None,
+            data_crop: bool,
+            **others: Any,
+        ) -> Any:
+            data = None if data_path is None else DataOptions(data_path, data_images, data_mapping, data_crop)
+            return command(*args, data=data, **others)
+
+        path_type = click.Path(path_type=Path)
+        decorators = [
+            click.argument("data_path", metavar="DATA", type=path_type)
+            if argument
+            else click.option("--data", "data_path", metavar="DATA", type=path_type, required=required, help=help_data),
+            click.option(
+                "--images",
+                "data_images",
+                type=path_type,
+                help="Folder of the images that a CSV names.  [default: images/ beside it, or its own folder]",
+            ),
+            click.option(
+                mapping,
+                "data_mapping",
+                type=path_type,
+                help="class_mapping.json of the labels.  [default: the names that the data carries]",
+            ),
+            click.option(
+                "--crop/--no-crop",
+                "data_crop",
+                default=True,
+                show_default=True,
+                help="Crop to the annotated box, where the data has one.",
+            ),
+        ]
+        wrapped: Command = with_data
+        for decorator in reversed(decorators):
+            wrapped = decorator(wrapped)
+        return wrapped
+
+    return decorate
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Give a progress bar on standard error with images/s and time left; nothing moves where nobody watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Task as BarTask
+    from rich.text import Text
+
+    class ImagesPerSecond(ProgressColumn):
+        def render(self, task: BarTask) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.0f} images/s")
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), ImagesPerSecond(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar
