@@ -183,7 +183,8 @@ def read_mat(path: Path) -> dict[str, Any]:
     """
     scipy_io = require("scipy.io", "bench")
     try:
-        return dict(scipy_io.loadmat(path, squeeze_me=True))
+        with path.open("rb") as file:
+            return dict(scipy_io.loadmat(file, squeeze_me=True))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (*_MAT_ERRORS, scipy_io.matlab.MatReadError) as error:
