@@ -32,6 +32,7 @@ def read_csv(options: OpenOptions) -> Dataset:
     """
     table = options.path / LABELS_CSV if options.path.is_dir() else options.path
     folder = table.parent
+    rows = read_table(table)
     mapping = options.class_mapping or folder / CLASS_MAPPING
     if options.class_mapping is None and not mapping.is_file():
         raise InputError(f"{table} needs its class names: put {CLASS_MAPPING} beside it, or name a class mapping")
@@ -43,7 +44,7 @@ def read_csv(options: OpenOptions) -> Dataset:
         raise InputError(f"the folder of images {images} does not exist")
     by_label: dict[str, int] = {}
     samples = []
-    for row in read_table(table):
+    for row in rows:
         if row.label not in by_label:
             by_label[row.label] = label_index(row.label, classes, f"{table} line {row.line}")
         samples.append(Sample(row.name, by_label[row.label], ImageFile(images / row.name)))

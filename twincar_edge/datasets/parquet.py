@@ -36,26 +36,19 @@ def read_parquet(options: OpenOptions) -> Dataset:
         InputError: a file is not Parquet, lacks a column, has a label outside the classes, or no class names are known.
         MissingExtraError: pyarrow is not installed.
     """
-    shards = _shards(options.path)
-    if not options.path.is_file():
-        splits = sorted({shard.name.split("-")[0] for shard in shards})
-        if "train" in splits:
-            shards = [shard for shard in shards if shard.name.startswith("train-")]
-        elif len(splits) > 1:
-            raise InputError(f"{options.path} holds Parquet files of {', '.join(splits)} and no train: open one")
+    shards = _training_shards(options.path)
     classes = None if options.class_mapping is None else ClassMapping.from_json(options.class_mapping)
     samples: list[Sample] = []
     for shard in shards:
         names, found = _read_shard(shard)
-        classes = classes or names
-        if classes is None:
-            raise InputError(f"{shard} does not name its classes: give a class mapping")
-        if options.class_mapping is None and names != classes:
+        if options.class_mapping is None and shard != shards[0] and names != classes:
             raise InputError(f"{shard} has other classes than {shards[0].name}")
+        classes = classes or names
         samples += found
-    assert classes is not None
-    name = options.path.resolve()
-    return Dataset(name.stem if options.path.is_file() else name.name, classes, tuple(samples))
+    if classes is None:
+        raise InputError(f"{shards[0]} does not name its classes: give a class mapping")
+    path = options.path.resolve()
+    return Dataset(path.stem if path.is_file() else path.name, classes, tuple(samples))
 
 
 @dataclass(frozen=True)
@@ -149,6 +142,22 @@ def _class_names(metadata: dict[bytes, bytes]) -> ClassMapping | None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _training_shards(path: Path) -> list[Path]:
+    shards = _shards(path)
+    if not shards:
+        raise InputError(f"{path} is no .parquet file, and no folder of such files")
+    if path.is_file():
+        return shards
+    by_split: dict[str, list[Path]] = {}
+    for shard in shards:
+        by_split.setdefault(shard.name.split("-")[0], []).append(shard)
+    if "train" in by_split:
+        return by_split["train"]
+    if len(by_split) > 1:
+        raise InputError(f"{path} holds Parquet files of {', '.join(by_split)} and no train: open one of them")
+    return shards
 
 
 def _shards(path: Path) -> list[Path]:
