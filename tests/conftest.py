@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from twincar_edge.labels import ClassMapping
 
@@ -28,26 +30,34 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(2012)
 
 
-def draw_blob(label: int, rng: np.random.Generator, size_wh: tuple[int, int] = (48, 32)) -> np.ndarray:
-    """A tiny image whose hue tells its label, with noise, so that no two are the same bytes."""
-    width, height = size_wh
-    image = np.full((height, width, 3), 60, np.uint8)
-    image[height // 4 : -height // 4, width // 4 : -width // 4] = np.roll([220, 40, 40], label % 3) // (1 + label // 3)
-    noise = rng.integers(0, 24, image.shape, dtype=np.uint8)
-    return image + noise
+def _blob(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A tiny image, 48x32, whose colour tells its label, with noise, so that no two are the same bytes."""
+    image = np.full((32, 48, 3), 60, np.uint8)
+    image[8:24, 12:36] = np.roll([220, 40, 40], label % 3) // (1 + label // 3)
+    return image + rng.integers(0, 24, image.shape, dtype=np.uint8)
 
 
 @pytest.fixture
-def labelled_folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+def jpeg(rng: np.random.Generator) -> Callable[[int], bytes]:
+    """Encode another tiny image of a class: label -> the bytes of a 48x32 JPEG."""
+
+    def encode(label: int) -> bytes:
+        done, data = cv2.imencode(".jpg", _blob(label, rng))
+        assert done
+        return data.tobytes()
+
+    return encode
+
+
+@pytest.fixture
+def labelled_folder(tmp_path: Path, jpeg: Callable[[int], bytes]) -> Path:
     """A data set in the CSV layout: 3 classes, 6 JPEGs each, images/, labels.csv and class_mapping.json."""
     folder = tmp_path / "blobs"
     (folder / "images").mkdir(parents=True)
     rows = ["filename,label"]
     for number in range(18):
-        label = number % 3
-        name = f"{number:03d}.jpg"
-        assert cv2.imwrite(str(folder / "images" / name), draw_blob(label, rng))
-        rows.append(f"{name},{label}")
+        (folder / "images" / f"{number:03d}.jpg").write_bytes(jpeg(number % 3))
+        rows.append(f"{number:03d}.jpg,{number % 3}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     classes = ClassMapping(("Alpha One Sedan 2010", "Alpha Two Sedan 2010", "Beta SUV 2011"))
     (folder / "class_mapping.json").write_text(classes.to_json())
