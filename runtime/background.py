@@ -1,0 +1,163 @@
+"""What has changed in the view of a fixed camera: a background model of one Gaussian a pixel, on a small picture.
+
+Not OpenCV's MOG2, for two reasons that decide on a gate camera. A camera's automatic exposure darkens the whole road
+when a white car fills the view; here the model is brought to each frame's exposure first, which needs a model that can
+be multiplied. And a car that stops must not seep into the background; here nothing is learned where a vehicle stands,
+and MOG2 (before OpenCV 4.11) has one learning rate for all pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.preprocess import resize
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+WORKING_WIDTH = 320  # pixels of the longer side; a car worth classifying covers tens of them
+
+
+@dataclass(frozen=True)
+class BackgroundRules:
+    """The figures of the background model. Grey levels are of 0 to 255, times in seconds.
+
+    `least_difference` and `deviations`: a pixel has changed when it differs from the background by more than both.
+    `learning_s`: time constant of learning. `absorb_s`: a change that stands still that long becomes background, so
+    that a light that was switched on is not a ghost for ever, and a car at a barrier lasts. `scene_share` and
+    `scene_s`: a change of so much of the picture is the scene's own (a lamp, a moved camera), and is taken over that
+    soon. `shadow_floor`: how dark a shadow can be, as a share of the background; a pixel between it and 1 whose colour
+    did not change is shadow.
+    """
+
+    least_difference: float = 16.0
+    deviations: float = 5.0
+    learning_s: float = 8.0
+    absorb_s: float = 30.0
+    scene_share: float = 0.9
+    scene_s: float = 2.0
+    shadow_floor: float = 0.6
+
+
+class Background:
+    """Tells, frame by frame, which pixels of a small copy of the picture have changed.
+
+    Call `changed`, decide which changes are vehicles, then call `learn` with the pixels where they stand. The first
+    frame is taken as background.
+    """
+
+    def __init__(self, rules: BackgroundRules | None = None) -> None:
+        """Start without a background."""
+        self.rules = rules or BackgroundRules()
+        self._time_s = 0.0
+        self._frames = 0
+        self._shape: tuple[int, ...] = ()
+        self._mean: Floats
+        self._deviation: Floats
+        self._still_s: Floats
+        self._current: Floats
+        self._previous: Floats
+
+    def changed(self, image_bgr: NDArray[np.uint8], time_s: float) -> Mask:
+        """Return which pixels differ from the background and are no shadow: bool [h, w], of the small copy.
+
+        Args:
+            image_bgr: uint8 [H, W, 3]; a picture of another size than before starts the model anew.
+            time_s: the frame's time; learning goes by time, not by frames.
+        """
+        small = _planes(resize(image_bgr, small_size(image_bgr)))
+        if image_bgr.shape != self._shape:
+            self._restart(image_bgr.shape, small)
+        self._elapsed_s = min(max(time_s - self._time_s, 0.0), 1.0) if self._frames else 0.0
+        self._time_s = time_s
+        self._previous, self._current = self._current, small
+        self._mean *= _exposure(small, self._mean)
+        expected = np.minimum(self._mean, 255.0)
+        difference = np.abs(small - expected)
+        self._largest = difference.max(axis=0)
+        changed = self._largest > np.maximum(self.rules.least_difference, self.rules.deviations * self._deviation)
+        changed[changed] = ~self._shadow(small[:, changed], expected[:, changed])
+        return np.asarray(changed, np.bool_)
+
+    def learn(self, vehicles: Mask) -> None:
+        """Learn the frame last given to `changed`, except where vehicles stand: bool [h, w], of the small copy."""
+        rules = self.rules
+        self._frames += 1
+        rate = min(1.0, max(self._elapsed_s / rules.learning_s, 1.0 / (self._frames + 1)))
+        rates = np.where(vehicles, np.float32(0.0), np.float32(rate))
+        self._mean += rates * (self._current - self._mean)
+        self._deviation += rates * (self._largest - self._deviation)
+
+        if not vehicles.any():
+            self._still_s[:] = 0.0
+            return
+        moved = np.abs(self._current - self._previous).max(axis=0) > rules.least_difference
+        self._still_s += np.float32(self._elapsed_s)
+        self._still_s[moved | ~vehicles] = 0.0
+        limit_s = rules.scene_s if vehicles.mean() > rules.scene_share else rules.absorb_s
+        absorbed = self._still_s > limit_s
+        self._mean[:, absorbed] = self._current[:, absorbed]
+        self._still_s[absorbed] = 0.0
+
+    def _restart(self, shape: tuple[int, ...], small: Floats) -> None:
+        self._shape = shape
+        self._frames = 0
+        self._mean = small.copy()
+        self._deviation = np.zeros(small.shape[1:], np.float32)
+        self._still_s = np.zeros(small.shape[1:], np.float32)
+        self._current = small
+
+    def _shadow(self, small: Floats, expected: Floats) -> Mask:
+        """Return which pixels, float32 [3, N], are the background's colour, only darker: bool [N]."""
+        ratio = (small + 1.0) / (expected + 1.0)
+        lowest, highest = ratio.min(axis=0), ratio.max(axis=0)
+        return np.asarray((lowest > self.rules.shadow_floor) & (highest < 1.0) & (highest - lowest < 0.08), np.bool_)
+
+
+def small_size(image_bgr: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the width and height at which the background model sees a picture: its longer side at most 320 pixels.
+
+    A whole number of pixels becomes one, where the sides allow: averaging is several times faster then.
+    """
+    rows, columns = image_bgr.shape[:2]
+    factor = max(1, -(-max(rows, columns) // WORKING_WIDTH))
+    return max(1, round(columns / factor)), max(1, round(rows / factor))
+
+
+def _planes(image_bgr: NDArray[np.uint8]) -> Floats:
+    """Return float32 [3, h, w]: numpy takes the maximum over channels ten times faster when they lie apart."""
+    return np.asarray(np.stack(cv2.split(image_bgr)), np.float32)
+
+
+_BINS_PER_DOUBLING = 50  # one bin of the exposure ratio's logarithm is 1.4%
+_DOUBLINGS = 2
+_LEAST_SUPPORT = 0.15
+
+
+def _exposure(small: Floats, mean: Floats) -> Floats:
+    """Return by what to multiply each channel of the background to match the frame's exposure: float32 [3, 1, 1].
+
+    The most frequent ratio between frame and background, not the mean or median one: the pixels of the road agree on
+    one ratio even where a car covers most of the picture, and those of the car do not agree on any. Every other pixel
+    of every other row is enough.
+    """
+    gains = np.ones((3, 1, 1), np.float32)
+    for channel in range(3):
+        seen, known = small[channel, ::2, ::2], mean[channel, ::2, ::2]
+        usable = (seen > 12) & (seen < 245) & (known > 12) & (known < 245)
+        ratios = np.log2(seen[usable] / known[usable])
+        ratios = ratios[np.abs(ratios) < _DOUBLINGS]
+        if ratios.size < 100:
+            continue
+        bins = ((ratios + _DOUBLINGS) * _BINS_PER_DOUBLING).astype(np.intp)
+        counts = np.convolve(np.bincount(bins, minlength=2 * _DOUBLINGS * _BINS_PER_DOUBLING), np.ones(5), "same")
+        peak = int(counts.argmax())
+        if counts[peak] < _LEAST_SUPPORT * usable.sum():
+            continue  # nothing agrees: the scene itself changed, and that is no exposure
+        centre = (peak + 0.5) / _BINS_PER_DOUBLING - _DOUBLINGS
+        gains[channel] = 2.0 ** float(ratios[np.abs(ratios - centre) < 0.06].mean())
+    return gains

@@ -1,0 +1,286 @@
+"""Where in the frame the vehicles are: a table of locators, each from a frame to boxes.
+
+`whole` and `zone` look at a fixed part of the picture and tell whether a vehicle is in it; `motion` finds the
+vehicles. All three ask `Background` what has changed. Of a source of single images there is no background: there every
+image holds one vehicle, and `motion` has nothing to go by.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.errors import InputError, nearest
+from twincar_edge.runtime.background import Background, Mask, small_size
+from twincar_edge.runtime.boxes import Box, Detection, gap, intersection, union
+from twincar_edge.runtime.boxes import area as box_area
+from twincar_edge.runtime.sources import Frame
+
+Zone = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class LocateOptions:
+    """What locators can be told.
+
+    `zones`: polygons, in pixels or, where all numbers lie between 0 and 1, as shares of the frame. `min_area`: the
+    least share of the frame that a moving vehicle's box covers; what is smaller is a person, an animal or noise, or
+    too far
+    away to be named. `presence`: the share of a zone (or frame) that has to change for a vehicle to be there. `stills`:
+    the source gives single images.
+    """
+
+    zones: tuple[Zone, ...] = ()
+    min_area: float = 0.01
+    presence: float = 0.06
+    stills: bool = False
+
+
+class Locator(ABC):
+    """Finds the vehicles in frames that come in order.
+
+    `moves`: whether a vehicle's box travels with it. Where it does, a box that never moves is no vehicle that passes.
+    """
+
+    moves: bool = False
+
+    @abstractmethod
+    def locate(self, frame: Frame) -> list[Detection]:
+        """Return the vehicles in this frame, boxes in its pixels."""
+
+
+class Still(Locator):
+    """For single images: each holds one vehicle, which fills the frame or each of the zones."""
+
+    def __init__(self, options: LocateOptions) -> None:
+        """Take the zones; without any, the whole image."""
+        self.options = options
+
+    def locate(self, frame: Frame) -> list[Detection]:
+        """Return the whole image, or each zone's bounding box."""
+        return [Detection(box) for box in _regions(frame.image_bgr, self.options.zones)]
+
+
+class Presence(Locator):
+    """For a fixed part of a stream's picture: a vehicle is there while enough of it differs from the background."""
+
+    def __init__(self, options: LocateOptions) -> None:
+        """Take the zones; without any, the whole frame."""
+        self.options = options
+        self._background = Background()
+
+    def locate(self, frame: Frame) -> list[Detection]:
+        """Return the bounding box of each zone in which a vehicle is now; the score is the share that changed."""
+        changed = _without_specks(self._background.changed(frame.image_bgr, frame.time_s))
+        keep_out = np.zeros_like(changed)
+        found = []
+        for box, inside in zip(
+            _regions(frame.image_bgr, self.options.zones), _masks(frame.image_bgr, self.options.zones), strict=True
+        ):
+            share = float(changed[inside].mean()) if inside.any() else 0.0
+            if share >= self.options.presence:
+                found.append(Detection(box, share))
+                keep_out |= changed & inside
+        self._background.learn(_widened(keep_out))
+        return found
+
+
+class Motion(Locator):
+    """For a fixed camera: every large thing that differs from the background, in any number."""
+
+    moves = True
+
+    def __init__(self, options: LocateOptions) -> None:
+        """Take the least area, and the zones; with zones, only what lies inside them counts."""
+        self.options = options
+        self._background = Background()
+
+    def locate(self, frame: Frame) -> list[Detection]:
+        """Return a box for each vehicle, with a little margin; the score is the share of the box that changed."""
+        changed = self._background.changed(frame.image_bgr, frame.time_s)
+        if self.options.zones:
+            changed &= np.logical_or.reduce(_masks(frame.image_bgr, self.options.zones))
+        closed = np.asarray(cv2.morphologyEx(_as_image(_without_specks(changed)), cv2.MORPH_CLOSE, _SQUARE_7), np.uint8)
+        blobs = _merge_fragments(_blobs(closed), reach=_REACH * max(closed.shape))
+        vehicles = [blob for blob in blobs if box_area(blob.box) >= self.options.min_area * closed.size]
+        keep_out = np.zeros(closed.shape, np.uint8)
+        for blob in vehicles:
+            # The hull, so that a roof of the road's own grey, which the mask has lost, is not learned either.
+            cv2.fillConvexPoly(keep_out, cv2.convexHull(np.concatenate(blob.outlines)), 1)
+        self._background.learn(_widened(keep_out > 0))
+        return [_detection(blob, closed.shape, frame.image_bgr.shape) for blob in vehicles]
+
+
+def _whole(options: LocateOptions) -> Locator:
+    if options.zones:
+        raise InputError("--locate whole looks at the whole frame and takes no --zone: use --locate zone")
+    return Still(options) if options.stills else Presence(options)
+
+
+def _zone(options: LocateOptions) -> Locator:
+    if not options.zones:
+        raise InputError('--locate zone needs a polygon: --zone "0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"')
+    return Still(options) if options.stills else Presence(options)
+
+
+def _motion(options: LocateOptions) -> Locator:
+    if options.stills:
+        raise InputError("--locate motion needs a video or a camera, single images do not move: use --locate whole")
+    return Motion(options)
+
+
+LOCATORS: dict[str, Callable[[LocateOptions], Locator]] = {"whole": _whole, "zone": _zone, "motion": _motion}
+
+
+def make_locator(name: str, options: LocateOptions) -> Locator:
+    """Return the locator of that name.
+
+    Raises:
+        InputError: there is none of that name, or the options do not fit it or the source.
+    """
+    if name not in LOCATORS:
+        raise InputError(f"no locator {name!r}: {nearest(name, tuple(LOCATORS))}")
+    return LOCATORS[name](options)
+
+
+def parse_zone(text: str) -> Zone:
+    """Read a polygon from `x,y x,y x,y …`, in pixels or, where every number is at most 1, as shares of the frame.
+
+    Two points are the corners of a rectangle.
+
+    Raises:
+        InputError: the text is anything else.
+    """
+    problem = f'a zone is "x,y x,y x,y" in pixels, or in shares of the frame from 0 to 1, found {text!r}'
+    try:
+        points = tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in text.split()))
+    except ValueError as error:
+        raise InputError(problem) from error
+    if len(points) < 2 or not all(0 <= number < 1e6 for point in points for number in point):
+        raise InputError(problem)
+    if len(points) == 2:
+        (left, top), (right, bottom) = points
+        points = ((left, top), (right, top), (right, bottom), (left, bottom))
+    if min(_extent(points, 0), _extent(points, 1)) <= 0:
+        raise InputError(f"the zone {text!r} has no area")
+    return points
+
+
+# --- zones ---
+
+
+def _extent(points: Zone, axis: int) -> float:
+    along = [point[axis] for point in points]
+    return max(along) - min(along)
+
+
+def _in_pixels(zone: Zone, columns: int, rows: int) -> NDArray[np.float64]:
+    points = np.array(zone, np.float64)
+    return points * (columns, rows) if points.max() <= 1.0 else points
+
+
+def _regions(image_bgr: NDArray[np.uint8], zones: tuple[Zone, ...]) -> list[Box]:
+    rows, columns = image_bgr.shape[:2]
+    if not zones:
+        return [(0, 0, columns, rows)]
+    return [_bounding_box(zone, columns, rows) for zone in zones]
+
+
+def _bounding_box(zone: Zone, columns: int, rows: int) -> Box:
+    points = _in_pixels(zone, columns, rows)
+    left, top = np.floor(points.min(axis=0)).astype(int)
+    right, bottom = np.ceil(points.max(axis=0)).astype(int)
+    box = (int(left), int(top), min(int(right), columns), min(int(bottom), rows))
+    if box_area(box) < 1:
+        raise InputError(f"the zone {zone} lies outside the frame, which is {columns} by {rows} pixels")
+    return box
+
+
+def _masks(image_bgr: NDArray[np.uint8], zones: tuple[Zone, ...]) -> list[Mask]:
+    """Return each zone (or the whole frame) as bool [h, w] of the background model's small picture."""
+    rows, columns = image_bgr.shape[:2]
+    width, height = small_size(image_bgr)
+    if not zones:
+        return [np.ones((height, width), np.bool_)]
+    masks = []
+    for zone in zones:
+        mask = np.zeros((height, width), np.uint8)
+        points = _in_pixels(zone, columns, rows) * (width / columns, height / rows)
+        cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
+        masks.append(mask > 0)
+    return masks
+
+
+# --- blobs ---
+
+_SQUARE_3 = np.ones((3, 3), np.uint8)
+_SQUARE_5 = np.ones((5, 5), np.uint8)
+_SQUARE_7 = np.ones((7, 7), np.uint8)
+_REACH = 0.04  # of the picture's longer side: fragments of one vehicle lie that near
+_FRAGMENT = 1 / 3  # of the larger one's area: two boxes of like size are two vehicles, however near
+_MARGIN = 0.02  # of the box's side; a classifier was trained on crops that cut nothing off
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """A connected change: its box in the small picture, its pixels, its outlines."""
+
+    box: Box
+    pixels: float
+    outlines: tuple[NDArray[np.int32], ...]
+
+
+def _blobs(mask: NDArray[np.uint8]) -> list[_Blob]:
+    found = []
+    for outline in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
+        left, top, width, height = cv2.boundingRect(outline)
+        points = np.asarray(outline, np.int32)
+        found.append(_Blob((left, top, left + width, top + height), cv2.contourArea(outline), (points,)))
+    return sorted(found, key=lambda blob: box_area(blob.box), reverse=True)
+
+
+def _merge_fragments(blobs: list[_Blob], reach: float) -> list[_Blob]:
+    """Join each small blob to a larger one that lies within `reach` pixels, largest first."""
+    merged: list[_Blob] = []
+    for blob in blobs:
+        for place, larger in enumerate(merged):
+            small = box_area(blob.box) < _FRAGMENT * box_area(larger.box) and gap(blob.box, larger.box) <= reach
+            if small or intersection(blob.box, larger.box) > 0.5 * box_area(blob.box):
+                merged[place] = _Blob(
+                    union(larger.box, blob.box), larger.pixels + blob.pixels, larger.outlines + blob.outlines
+                )
+                break
+        else:
+            merged.append(blob)
+    return merged
+
+
+def _detection(blob: _Blob, small_shape: tuple[int, ...], shape: tuple[int, ...]) -> Detection:
+    down, across = shape[0] / small_shape[0], shape[1] / small_shape[1]
+    left, top, right, bottom = blob.box[0] * across, blob.box[1] * down, blob.box[2] * across, blob.box[3] * down
+    more_x, more_y = _MARGIN * (right - left), _MARGIN * (bottom - top)
+    box = (
+        max(0, int(left - more_x)),
+        max(0, int(top - more_y)),
+        min(shape[1], int(np.ceil(right + more_x))),
+        min(shape[0], int(np.ceil(bottom + more_y))),
+    )
+    return Detection(box, min(1.0, blob.pixels / box_area(blob.box)))
+
+
+def _as_image(mask: Mask) -> NDArray[np.uint8]:
+    return mask.astype(np.uint8)
+
+
+def _without_specks(mask: Mask) -> Mask:
+    return np.asarray(cv2.morphologyEx(_as_image(mask), cv2.MORPH_OPEN, _SQUARE_3) > 0, np.bool_)
+
+
+def _widened(mask: Mask) -> Mask:
+    """Return the mask with a rim of two pixels, for the soft edge that the threshold cut off."""
+    return np.asarray(cv2.dilate(_as_image(mask), _SQUARE_5) > 0, np.bool_)
