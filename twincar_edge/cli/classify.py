@@ -1,0 +1,96 @@
+"""`twincar-edge classify`: name the car in each image."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from twincar_edge.cli.pipes import discard_output
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.classify import ImageAnswer
+
+
+@click.command("classify")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), help="An exported .onnx file.  [default: the bundled model]")
+@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@click.option("--batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Images at once.")
+@click.option("--top", type=click.IntRange(1, 5), default=1, show_default=True, help="How many guesses to show.")
+@click.option("--json", "as_json", is_flag=True, help="JSON lines; the default where the output is not a terminal.")
+def command(
+    paths: tuple[Path, ...],
+    model: Path | None,
+    ep: str,
+    threads: int | None,
+    batch: int,
+    top: int,
+    as_json: bool,
+) -> None:
+    """Name the car in each image: PATH is an image file, a folder of images, or a quoted pattern.
+
+    An image that cannot be read is reported and left out; only if none can be read the exit code is 2.
+    """
+    from twincar_edge.runtime.classifier import Classifier
+    from twincar_edge.runtime.classify import classify_each
+    from twincar_edge.runtime.session import default_model, open_session
+
+    session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
+    answers = _report_problems(classify_each(paths, Classifier(session), batch=batch))
+    if as_json or not sys.stdout.isatty():
+        try:
+            for answer in answers:
+                click.echo(json.dumps(_record(answer, top), ensure_ascii=False))
+        except BrokenPipeError:
+            discard_output()
+    else:
+        _print_table(answers, top)
+
+
+def _report_problems(answers: Iterable[ImageAnswer]) -> Iterable[ImageAnswer]:
+    for answer in answers:
+        if answer.problem is None:
+            yield answer
+        else:
+            click.echo(f"skipped: {answer.problem}", err=True)
+
+
+def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
+    from twincar_edge.labels import parse_name
+
+    assert answer.prediction is not None
+    prediction = answer.prediction
+    vehicle = None if prediction.label is None else parse_name(prediction.name)
+    return {
+        "image": str(answer.image),
+        "name": prediction.name,
+        "probability": round(prediction.probability, 6),
+        "make": vehicle and vehicle.make,
+        "model": vehicle and vehicle.model,
+        "body_type": vehicle and vehicle.body_type,
+        "year": vehicle and vehicle.year,
+        "top": [{"name": guess.name, "probability": round(guess.probability, 6)} for guess in prediction.top5[:top]],
+    }
+
+
+def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("image", "vehicle", box=None, pad_edge=False)
+    table.add_column("probability", justify="right")
+    for place in range(2, top + 1):
+        table.add_column(f"guess {place}")
+    for answer in answers:
+        assert answer.prediction is not None
+        prediction = answer.prediction
+        others = [f"{escape(guess.name)} {guess.probability:.1%}" for guess in prediction.top5[1:top]]
+        table.add_row(escape(str(answer.image)), escape(prediction.name), f"{prediction.probability:.1%}", *others)
+    Console().print(table)
