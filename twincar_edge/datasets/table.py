@@ -37,12 +37,13 @@ def read_table(path: Path) -> list[Row]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     rows: dict[str, Row] = {}
     try:
-        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            found = ", ".join(reader.fieldnames or ()) or "nothing"
+        columns = [column.strip() for column in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        if not set(COLUMNS) <= set(columns):
+            found = ", ".join(columns) or "nothing"
             raise InputError(f"{path} needs the columns filename,label in its first line, found {found[:80]}")
         for fields in reader:
             line = reader.line_num
