@@ -61,7 +61,7 @@ def test_images_may_lie_beside_the_csv_or_in_a_folder_that_is_named(labelled_fol
 
 
 def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labelled_folder: Path) -> None:
-    rows = 'filename,label,comment\r\n"000.jpg",Beta SUV 2011,x\r\n\r\n./sub//a.jpg, 1,\r\n"with,comma.jpg",0,\r\n'
+    rows = 'filename, label,comment\r\n"000.jpg",Beta SUV 2011,x\r\n\r\n./sub//a.jpg, 1,\r\n"with,comma.jpg",0,\r\n'
     (labelled_folder / "labels.csv").write_text(rows, "utf-8-sig", newline="")
     dataset = open_dataset(labelled_folder)
     assert [(sample.name, sample.label) for sample in dataset.samples] == [
@@ -77,6 +77,7 @@ def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labelled_fo
         ("", "needs the columns filename,label in its first line, found nothing"),
         ("000.jpg,1\n", "found 000.jpg, 1"),
         ("file;label\n", "found file;label"),
+        ("filename\n000.jpg\n", "found filename"),
         ("filename,label\n", "holds no labelled images"),
         ("filename,label\n000.jpg,0\n001.jpg,1\n000.jpg,0\n", "line 4 repeats '000.jpg' of line 2"),
         ("filename,label\nsub/a.jpg,0\nsub//./a.jpg,1\n", "line 3 repeats 'sub/a.jpg' of line 2"),
