@@ -1,0 +1,131 @@
+"""How many vehicles a run got right, where the truth of its clip is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from twincar_edge.errors import InputError
+from twincar_edge.labels import ClassMapping
+from twincar_edge.runtime.visits import Visit
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One vehicle that truly drove through: its class name, and the first and last frame in which it is seen."""
+
+    name: str
+    first_frame: int
+    last_frame: int
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """A pass, and the visits that were made of it: one, where all went well."""
+
+    truth: Pass
+    visits: tuple[Visit, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Return "right", "wrong name", "missed" or "doubled"."""
+        if len(self.visits) != 1:
+            return "doubled" if self.visits else "missed"
+        return "right" if self.visits[0].name == self.truth.name else "wrong name"
+
+
+@dataclass(frozen=True)
+class Score:
+    """All passes of a clip with their visits; `extra` are visits during which no vehicle passed."""
+
+    passes: tuple[PassResult, ...]
+    extra: tuple[Visit, ...]
+
+    def count(self, verdict: str) -> int:
+        """Return how many passes have this verdict."""
+        return sum(result.verdict == verdict for result in self.passes)
+
+    @property
+    def right(self) -> float:
+        """Return the share of passes that became exactly one visit, of the right name; extra visits count as wrong."""
+        return self.count("right") / (len(self.passes) + len(self.extra)) if self.passes or self.extra else 0.0
+
+    def summary(self) -> str:
+        """Return the counts in one line."""
+        found = self.count("right") + self.count("wrong name")
+        return (
+            f"{self.count('right')} of {len(self.passes)} passes right, {found} found exactly once, "
+            f"{self.count('missed')} missed, {self.count('doubled')} doubled, {len(self.extra)} extra"
+        )
+
+
+def score_visits(passes: Sequence[Pass], visits: Sequence[Visit]) -> Score:
+    """Give each visit to the pass that it shares most of its time with, and judge every pass.
+
+    Time is measured in frames, as intersection over union: where two vehicles are in view at once, each visit goes to
+    the pass whose whole length it fits best. A visit that shares no frame with any pass is extra.
+    """
+    taken: list[list[Visit]] = [[] for _ in passes]
+    extra = []
+    for visit in visits:
+        shares = [_overlap(visit, one) for one in passes]
+        best = max(range(len(passes)), key=shares.__getitem__, default=None)
+        if best is None or shares[best] == 0:
+            extra.append(visit)
+        else:
+            taken[best].append(visit)
+    results = (PassResult(one, tuple(found)) for one, found in zip(passes, taken, strict=True))
+    return Score(tuple(results), tuple(extra))
+
+
+def _overlap(visit: Visit, one: Pass) -> float:
+    shared = min(visit.last_frame, one.last_frame) - max(visit.first_frame, one.first_frame) + 1
+    span = max(visit.last_frame, one.last_frame) - min(visit.first_frame, one.first_frame) + 1
+    return max(0, shared) / span
+
+
+class _PassRecord(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    label: Annotated[int, Field(ge=0)]
+    name: str | None = None
+    first_frame: Annotated[int, Field(ge=0)]
+    last_frame: Annotated[int, Field(ge=0)]
+
+
+class _TruthFile(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    passes: list[_PassRecord]
+
+
+def read_truth(path: Path, classes: ClassMapping) -> list[Pass]:
+    """Read the passes of a clip from JSON: `{"passes": [{"label", "first_frame", "last_frame", "name"?}, …]}`.
+
+    Args:
+        path: the file that `synthesize clip` writes beside its clip, or one of the same shape.
+        classes: gives the names of passes that have a label only.
+
+    Raises:
+        InputError: the file is missing, is not of that shape, or names a label outside the classes.
+    """
+    try:
+        records = _TruthFile.model_validate(json.loads(path.read_text("utf-8"))).passes
+    except OSError as error:
+        raise InputError(f"cannot read the truth {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    outside = next((record.label for record in records if record.name is None and record.label >= len(classes)), None)
+    if outside is not None:
+        raise InputError(
+            f"{path} has label {outside}, the model has {len(classes)} classes: is it another model's truth?"
+        )
+    return [Pass(r.name or classes[r.label], r.first_frame, r.last_frame) for r in records]

@@ -1,0 +1,91 @@
+"""Visits against truth: every way in which a run can be right or wrong has its own word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from twincar_edge.errors import InputError
+from twincar_edge.labels import ClassMapping
+from twincar_edge.runtime.truth import Pass, read_truth, score_visits
+from twincar_edge.runtime.visits import Visit
+
+CLASSES = ClassMapping(("Castor Vela Sedan 2019", "Pollux Vela Sedan 2019"))
+FIRST, SECOND = CLASSES.names
+
+
+def visit(name: str, first_frame: int, last_frame: int) -> Visit:
+    now = "2025-01-01T00:00:00Z"
+    return Visit.model_validate_json(
+        json.dumps(
+            {
+                "id": f"{name}-{first_frame}", "source": "clip", "name": name, "probability": 0.9, "make": None,
+                "model": None, "body_type": None, "year": None, "top5": [], "crops": 3, "direction": "none",
+                "first_time_s": 0, "last_time_s": 1, "first_frame": first_frame, "last_frame": last_frame,
+                "best_frame": first_frame, "box_xyxy": [0, 0, 1, 1], "started_at": now, "ended_at": now,
+                "classifier": {"name": "m", "sha256": "0", "precision": "fp32", "ep": "cpu"},
+            }
+        )
+    )  # fmt: skip
+
+
+def test_each_pass_gets_its_verdict() -> None:
+    passes = [Pass(FIRST, 0, 50), Pass(FIRST, 100, 150), Pass(SECOND, 200, 250), Pass(SECOND, 300, 350)]
+    visits = [visit(FIRST, 3, 48), visit(SECOND, 101, 149), visit(SECOND, 300, 320), visit(SECOND, 325, 350)]
+    score = score_visits(passes, [*visits, visit(FIRST, 400, 420)])
+    assert [result.verdict for result in score.passes] == ["right", "wrong name", "missed", "doubled"]
+    assert len(score.extra) == 1
+    assert score.right == pytest.approx(1 / 5)
+    assert score.summary() == ("1 of 4 passes right, 2 found exactly once, 1 missed, 1 doubled, 1 extra")
+
+
+def test_of_two_vehicles_in_view_at_once_each_visit_goes_to_its_own() -> None:
+    passes = [Pass(FIRST, 0, 60), Pass(SECOND, 30, 90)]
+    score = score_visits(passes, [visit(SECOND, 32, 90), visit(FIRST, 1, 60)])
+    assert [result.verdict for result in score.passes] == ["right", "right"]
+
+
+def test_nothing_seen_where_nothing_drove_is_no_success() -> None:
+    assert score_visits([], []).right == 0.0
+    assert score_visits([Pass(FIRST, 0, 9)], []).right == 0.0
+
+
+def test_names_come_from_the_file_or_from_the_label(tmp_path: Path) -> None:
+    path = tmp_path / "clip.json"
+    path.write_text(
+        json.dumps(
+            {
+                "fps": 25,
+                "passes": [
+                    {"label": 1, "first_frame": 5, "last_frame": 9, "lane": 0},
+                    {"label": 0, "name": "Other Car 2000", "first_frame": 15, "last_frame": 19},
+                ],
+            }
+        )
+    )
+    assert read_truth(path, CLASSES) == [Pass(SECOND, 5, 9), Pass("Other Car 2000", 15, 19)]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("{}", "passes: Field required"),
+        ('{"passes": [{"label": -1, "first_frame": 0, "last_frame": 1}]}', "passes.0.label"),
+        ('{"passes": [{"label": 7, "first_frame": 0, "last_frame": 1}]}', "label 7, the model has 2 classes"),
+    ],
+)
+def test_a_file_that_is_no_truth_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "clip.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says) as failure:
+        read_truth(path, CLASSES)
+    assert "\n" not in str(failure.value)
+
+
+def test_a_truth_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the truth"):
+        read_truth(tmp_path / "absent.json", CLASSES)
