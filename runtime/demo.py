@@ -1,0 +1,166 @@
+"""The demo: the bundled model watches the bundled clip, beside the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.draw import GREEN, GREY, PALETTE, RED, Cell, contact_sheet, draw_box
+from twincar_edge.errors import GateError, InputError, ModelError
+from twincar_edge.files import replacing
+from twincar_edge.images import write_image
+from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.session import default_model, open_session
+from twincar_edge.runtime.sinks import JsonLines
+from twincar_edge.runtime.sources import Frame, open_source
+from twincar_edge.runtime.truth import Score, read_truth, score_visits
+from twincar_edge.runtime.visits import Visit
+from twincar_edge.runtime.watch import LiveTrack, WatchConfig, WatchSummary, watch
+
+LEAST_RIGHT = 0.9
+_VERDICT_COLOURS = {"right": GREEN, "wrong name": RED, "missed": RED, "doubled": RED}
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo showed: every pass with its visits, the run's summary, and the files that it wrote."""
+
+    score: Score
+    summary: WatchSummary
+    video: Path
+    sheet: Path
+    events: Path
+
+    def require(self, least_right: float = LEAST_RIGHT) -> None:
+        """Raise a GateError where fewer than `least_right` of the passes are right."""
+        if self.score.right < least_right:
+            raise GateError(f"{self.score.right:.0%} of the visits are right, {least_right:.0%} were wanted")
+
+
+def bundled_clip() -> Path:
+    """Return the bundled gate clip; its truth is the .json beside it.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    clip = Path(str(resources.files("twincar_edge"))) / "assets" / "gate.mp4"
+    if not clip.is_file():
+        raise ModelError("this installation carries no bundled clip: draw one with `twincar-edge synthesize clip`")
+    return clip
+
+
+def run_demo(
+    output: Path,
+    *,
+    clip: Path | None = None,
+    model: Path | None = None,
+    ep: str = "auto",
+    on_frame: Callable[[Frame, Sequence[LiveTrack]], None] | None = None,
+) -> DemoReport:
+    """Watch a clip whose truth is known, and write `annotated.mp4`, `contact_sheet.png` and `visits.jsonl`.
+
+    Args:
+        output: the folder for the three files.
+        clip: a video with a .json of the same name beside it; None for the bundled one.
+        model: an exported model; None for the bundled one.
+        ep: execution provider.
+        on_frame: called after each frame, for a progress bar.
+
+    Raises:
+        InputError: the clip or its truth cannot be read, or the folder cannot be written.
+        ModelError: the model cannot be used.
+    """
+    clip = clip or bundled_clip()
+    classifier = Classifier(open_session(model or default_model(), ep=ep, spinning=True))
+    passes = read_truth(clip.with_suffix(".json"), classifier.manifest.class_mapping)
+    events, video, sheet = output / "visits.jsonl", output / "annotated.mp4", output / "contact_sheet.png"
+    crops = _BestCrops()
+    with ExitStack() as stack:
+        temporary_events = stack.enter_context(replacing(events))
+        source = stack.enter_context(open_source(str(clip)))
+        annotated = stack.enter_context(_AnnotatedVideo(stack.enter_context(replacing(video)), source.fps or 25.0))
+
+        def show(frame: Frame, tracks: Sequence[LiveTrack]) -> None:
+            annotated.write(frame, tracks)
+            if on_frame is not None:
+                on_frame(frame, tracks)
+
+        config = WatchConfig(source=str(clip), locate="motion", ep=ep, keep=True)
+        summary = watch(
+            config, [JsonLines(temporary_events), crops], source=source, classifier=classifier, on_frame=show
+        )
+    score = score_visits(passes, summary.results)
+    write_image(sheet, _contact_sheet(score, crops.by_visit))
+    return DemoReport(score, summary, video, sheet, events)
+
+
+def _contact_sheet(score: Score, crops: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    cells = []
+    for result in score.passes:
+        crop = crops[result.visits[0].id] if result.visits else None
+        said = " / ".join(f"{visit.name}  {visit.probability:.0%}" for visit in result.visits) or "missed"
+        colour = _VERDICT_COLOURS[result.verdict]
+        same = result.verdict == "right"
+        subtitle = f"right, {result.visits[0].probability:.0%}" if same else f"{result.verdict}: {said}"
+        cells.append(Cell(crop, result.truth.name, subtitle, colour))
+    cells += [Cell(crops[visit.id], "no vehicle", f"extra: {visit.name}", RED) for visit in score.extra]
+    return contact_sheet(cells, f"twincar-edge demo: {score.summary()}")
+
+
+class _BestCrops:
+    """A sink that keeps each visit's best crop, for the contact sheet."""
+
+    def __init__(self) -> None:
+        self.by_visit: dict[str, NDArray[np.uint8]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+    def write(self, visit: Visit, crop_bgr: NDArray[np.uint8]) -> None:
+        """Keep the crop."""
+        self.by_visit[visit.id] = crop_bgr
+
+
+class _AnnotatedVideo:
+    """Writes frames with a box and an answer on every vehicle; opens the file with the first frame's size."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+    def write(self, frame: Frame, tracks: Sequence[LiveTrack]) -> None:
+        """Draw the vehicles and append the frame."""
+        image_bgr = frame.image_bgr.copy()
+        for track in tracks:
+            tag = "" if track.name is None else f"{track.name}  {track.probability:.0%}"
+            draw_box(image_bgr, track.box_xyxy, tag, GREY if track.name is None else PALETTE[track.id % len(PALETTE)])
+        if self._writer is None:
+            size_wh = (image_bgr.shape[1], image_bgr.shape[0])
+            self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size_wh)
+            if not self._writer.isOpened():
+                raise InputError(f"cannot write {self._path}: OpenCV has no MPEG-4 encoder here")
+        self._writer.write(image_bgr)
