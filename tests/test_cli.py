@@ -1,0 +1,246 @@
+"""The command line answers at once, imports what it runs and no more, and ends with the right word and exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import subprocess
+import sys
+import types
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from twincar_edge import __version__, cli
+from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError, nearest, require
+from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord
+from twincar_edge.preprocess import Preprocess
+
+HEAVY = ("torch", "torchvision", "timm", "onnxruntime", "onnx", "cv2", "numpy", "pydantic", "scipy", "pyarrow")
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Run the command line here: exit code, standard output, standard error."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert isinstance(caught.value.code, int)
+    captured = capsys.readouterr()
+    return caught.value.code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["wach"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom twincar_edge.cli import main\n"
+        f"try:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
+        f"print('loaded:', [name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("loaded: []\n")
+
+
+def test_help_costs_less_than_a_third_of_a_second() -> None:
+    costs = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "twincar_edge", "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(costs) < 0.3  # processor seconds: what else the machine does has no part in it
+
+
+def test_help_lists_every_command_in_the_order_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["--help"], capsys)
+    assert code == 0
+    places = [out.index(f"\n  {name} ") for name in cli.COMMANDS]
+    assert places == sorted(places)
+    assert "Exit codes" in out
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"], capsys)[:2] == (0, f"twincar-edge, version {__version__}\n")
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_a_module_and_says_first_what_it_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = importlib.import_module(f"twincar_edge.cli.{name}").command
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    first = (command.help or "").strip().splitlines()[0]
+    assert first.endswith(".")
+    code, out, _ = run([name, "--help"], capsys)
+    assert code == 0
+    assert first.split()[0] in out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_path_of_a_command_is_a_path_and_every_default_is_shown(name: str) -> None:
+    command = importlib.import_module(f"twincar_edge.cli.{name}").command
+    for parameter in command.params:
+        if isinstance(parameter.type, click.Path):
+            assert parameter.type.type is Path, parameter.name
+        if isinstance(parameter, click.Option) and isinstance(parameter.default, int | float | str):
+            told = parameter.show_default or parameter.is_flag or "[default: " in (parameter.help or "")
+            assert told, f"{parameter.name} does not show its default"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("wach", "watch"), ("inspekt", "inspect"), ("trian", "train")])
+def test_an_unknown_command_names_the_nearest(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run([typed], capsys)
+    assert code == 2
+    assert f"no command {typed!r}: did you mean {meant!r}?" in err
+
+
+def test_a_command_that_is_like_none_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(["qqq"], capsys)
+    assert code == 2
+    assert all(name in err for name in cli.COMMANDS)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A command `fake` of the group; the test gives it what to do."""
+    module = types.ModuleType("twincar_edge.cli.fake")
+    monkeypatch.setitem(cli.COMMANDS, "fake", "Do what a test asks.")
+    monkeypatch.setitem(sys.modules, "twincar_edge.cli.fake", module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (None, 0, ""),
+        (GateError("agreement 91.0% is below 98.0%"), 1, "error: agreement 91.0% is below 98.0%\n"),
+        (InputError("no such device /dev/video7"), 2, "error: no such device /dev/video7\n"),
+        (ModelError("x.onnx is corrupt"), 2, "error: x.onnx is corrupt\n"),
+        (InputError("cannot read a\nb.jpg"), 2, "error: cannot read a b.jpg\n"),
+        (MissingExtraError("torch", "train"), 2, "error: torch is not installed: pip install 'twincar-edge[train]'\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_each_end_has_its_exit_code_and_one_line(
+    fake: types.ModuleType,
+    raised: BaseException | None,
+    code: int,
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @click.command("fake")
+    def command() -> None:
+        if raised is not None:
+            raise raised
+
+    fake.command = command  # type: ignore[attr-defined]
+    got, out, err = run(["fake"], capsys)
+    assert (got, out, err.lstrip("\n")) == (code, "", line)
+
+
+def test_a_defect_of_ours_is_not_dressed_up_as_bad_input(fake: types.ModuleType) -> None:
+    @click.command("fake")
+    def command() -> None:
+        raise ZeroDivisionError
+
+    fake.command = command  # type: ignore[attr-defined]
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["fake"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspect"], ["inspect", "a.onnx", "b.onnx"], ["inspect", "--jsn", "a"], ["--no"]]
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(arguments, capsys)
+    assert code == 2
+    assert "Error: " in err
+
+
+def test_a_reader_that_goes_away_causes_no_traceback(model: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m twincar_edge inspect --json {model} | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_say_their_exit_code() -> None:
+    kinds = {kind.__name__: kind.exit_code for kind in (TwincarError, InputError, ModelError, GateError)}
+    assert kinds == {"TwincarError": 2, "InputError": 2, "ModelError": 2, "GateError": 1}
+
+
+def test_a_missing_extra_is_named_and_a_broken_package_is_not_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert require("json", "train") is json
+    with pytest.raises(MissingExtraError, match=r"no_such_pkg is not installed: pip install 'twincar-edge\[bench\]'"):
+        require("no_such_pkg.part", "bench")
+    (tmp_path / "broken_pkg.py").write_text("import no_such_pkg\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_pkg"):
+        require("broken_pkg", "bench")
+
+
+def test_the_nearest_names_or_all_of_them() -> None:
+    assert nearest("cudda", ["cuda", "openvino"]) == "did you mean 'cuda'?"
+    assert nearest("zzz", ("cpu", "cuda")) == "known: cpu, cuda"
+
+
+# inspect
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A tiny ONNX file with a manifest."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    manifest = Manifest(
+        name="twins [/red]",
+        architecture="resnet50",
+        precision="fp32",
+        classes=("Alpha [2010]", "Beta"),
+        preprocess=Preprocess(),
+        training=TrainingRecord(checkpoint_sha256="ab" * 32, recipe={}),
+        notes="[bold]drawn cars",
+        created=datetime(2026, 1, 2, tzinfo=UTC),
+        twincar_edge_version=__version__,
+    )
+    proto = helper.make_model(graph)
+    helper.set_model_props(proto, {METADATA_KEY: manifest.to_json()})
+    onnx.save(proto, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_inspect_prints_the_manifest_for_machines(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(["inspect", str(model), "--json"], capsys)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["classes"] == ["Alpha [2010]", "Beta"]
+
+
+def test_inspect_prints_it_for_people_with_brackets_as_they_are(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(["inspect", str(model)], capsys)
+    assert code == 0
+    assert "twins [/red] (resnet50, fp32)" in out
+    assert "2: Alpha [2010], Beta" in out
+    assert "[bold]drawn cars" in out
+
+
+def test_inspect_says_in_one_line_what_is_no_model_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    for path in (tmp_path / "none.onnx", tmp_path / "junk.onnx", tmp_path):
+        code, out, err = run(["inspect", str(path)], capsys)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
