@@ -48,13 +48,14 @@ class Car:
         return x, self.y, x + self.size_wh[0], self.y + self.size_wh[1]
 
     def draw(self, picture: Image, frame: int) -> None:
-        """Draw the body, and a darker window in it."""
+        """Draw the body and, of what is as wide as a car, a darker window in it."""
         box = self.box(frame)
         if box is not None:
             left, top, right, bottom = box
             cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), self.colour_bgr, -1)
             window = tuple(int(value * 0.6) for value in self.colour_bgr)
-            cv2.rectangle(picture, (left + 25, top + 8), (right - 25, top + 20), window, -1)
+            if right - left > 50:
+                cv2.rectangle(picture, (left + 25, top + 8), (right - 25, top + 20), window, -1)
 
 
 def drive_by(colour_bgr: tuple[int, int, int], first: int, frames: int = 30, *, to_the_right: bool = True) -> Car:
