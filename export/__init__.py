@@ -1,1 +1,58 @@
-"""From a checkpoint to ONNX files that were checked against it: graph, quantization, parity."""
+"""From a checkpoint to ONNX files that are shown to answer as the checkpoint does: FP32, INT8, and parity.
+
+Importing this package imports neither torch nor onnx nor ONNX Runtime; `export` does.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from twincar_edge.errors import require
+from twincar_edge.export.config import ExportConfig, ExportResult, Int8Config
+from twincar_edge.export.parity import check_parity
+from twincar_edge.export.report import Comparison, Flip, ParityError, ParityLimits, ParityReport
+
+if TYPE_CHECKING:
+    from twincar_edge.export.pipeline import Progress
+
+__all__ = [
+    "Comparison",
+    "ExportConfig",
+    "ExportResult",
+    "Flip",
+    "Int8Config",
+    "ParityError",
+    "ParityLimits",
+    "ParityReport",
+    "check_parity",
+    "export",
+]
+
+
+def export(config: ExportConfig, progress: Progress | None = None, created: datetime | None = None) -> ExportResult:
+    """Export a checkpoint, check that what comes out answers as it does, and write the files that do.
+
+    Writes `<name>.fp32.onnx`, with `config.int8` also `<name>.int8.onnx`, and what parity showed as `parity.json` and
+    `parity.md`. Each ONNX file is self-contained: weights, normalization, and a manifest with its own parity.
+
+    Args:
+        config: what to export, to where, and what it must hold.
+        progress: called with a stage ("graph", "calibration", "parity"), what is done of it, and of how much.
+        created: the time that the manifest gives; None takes now.
+
+    Raises:
+        ParityError: a limit was missed. The report is written, and no file that missed a limit is left under the name
+            by which a deployment would pick it up.
+        InputError: the images, the folder or an option is unusable.
+        ModelError: the checkpoint is unusable, or its architecture cannot be exported or quantized.
+        MissingExtraError: torch, onnx, onnxscript or ONNX Runtime is not installed.
+    """
+    from twincar_edge.runtime.providers import load_onnxruntime
+
+    for module in ("torch", "onnx", "onnxscript"):
+        require(module, "export")
+    load_onnxruntime()
+    from twincar_edge.export.pipeline import run
+
+    return run(config, progress, created)

@@ -1,0 +1,172 @@
+"""INT8: that it is INT8, where it stays float, and that no processor can clip it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from twincar_edge.errors import ModelError
+from twincar_edge.export import Int8Config
+from twincar_edge.export.graph import to_onnx
+from twincar_edge.export.quantize import quantize
+from twincar_edge.preprocess import Preprocess
+from twincar_edge.training.model import CarClassifier
+
+SIZE = 32
+
+
+class Small(torch.nn.Module):
+    """One dense convolution, one depthwise, one grouped, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.depthwise = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.grouped = torch.nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.classifier = torch.nn.Linear(8, 4)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        for convolution in (self.stem, self.depthwise, self.grouped):
+            pixels = torch.relu(convolution(pixels))
+        return self.classifier(pixels.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def graph() -> onnx.ModelProto:
+    torch.manual_seed(0)
+    model = CarClassifier("test_resnet", 4, Preprocess(size_wh=(SIZE, SIZE)))
+    model.backbone = Small()
+    return to_onnx(model)
+
+
+def batches(count: int = 4, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield rng.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def int8(graph: onnx.ModelProto) -> onnx.ModelProto:
+    return quantize(graph, batches(), Int8Config())
+
+
+def weights(model: onnx.ModelProto) -> dict[str, NDArray[np.int8]]:
+    """The INT8 weights by the layer that they belong to."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    layers = ("stem", "depthwise", "grouped", "classifier")
+    return {
+        layer: array
+        for layer in layers
+        for name, array in arrays.items()
+        if f"{layer}.weight" in name and array.ndim > 1
+    }
+
+
+def run(model: onnx.ModelProto, batch_nhwc: NDArray[np.uint8], **entries: str) -> NDArray[np.float32]:
+    options = onnxruntime.SessionOptions()
+    for key, value in entries.items():
+        options.add_session_config_entry(key.replace("_", "."), value)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"batch_nhwc": batch_nhwc})[0]
+
+
+def test_every_weight_is_int8_with_a_scale_for_each_output_channel(int8: onnx.ModelProto) -> None:
+    found = weights(int8)
+    assert set(found) == {"stem", "depthwise", "grouped", "classifier"}
+    assert {array.dtype for array in found.values()} == {np.dtype(np.int8)}
+    scales = {t.name: t.dims for t in int8.graph.initializer if t.name.endswith(".weight_scale")}
+    assert sorted(tuple(dims) for dims in scales.values()) == [(4,), (8,), (8,), (8,)]
+
+
+def test_activations_are_quantized_to_uint8(int8: onnx.ModelProto) -> None:
+    zeros = {t.name: t.data_type for t in int8.graph.initializer}
+    kinds = {zeros[node.input[2]] for node in int8.graph.node if node.op_type == "QuantizeLinear"}
+    assert kinds == {onnx.TensorProto.UINT8}
+
+
+def test_normalization_stays_in_float(int8: onnx.ModelProto) -> None:
+    kinds = [node.op_type for node in int8.graph.node if node.op_type != "DequantizeLinear"]
+    assert kinds[: kinds.index("QuantizeLinear")] == ["Transpose", "Cast", "Mul", "Add"]
+
+
+def test_dense_weights_have_7_bits_and_depthwise_ones_8(int8: onnx.ModelProto) -> None:
+    found = {layer: int(np.abs(array.astype(np.int16)).max()) for layer, array in weights(int8).items()}
+    assert found == {"stem": 64, "depthwise": 127, "grouped": 64, "classifier": 64}
+
+
+def test_without_reduced_range_all_weights_have_8_bits(graph: onnx.ModelProto) -> None:
+    full = weights(quantize(graph, batches(), Int8Config(reduce_range=False)))
+    assert {int(np.abs(array.astype(np.int16)).max()) for array in full.values()} == {127}
+
+
+def test_reduced_range_answers_alike_in_clipping_and_in_exact_arithmetic(int8: onnx.ModelProto) -> None:
+    # On a CPU without VNNI, session.x64quantprecision chooses exact kernels over fast ones that may clip; elsewhere
+    # the two are the same and this test is weaker.
+    bright = np.full((2, SIZE, SIZE, 3), 255, np.uint8)
+    for batch_nhwc in (bright, *batches(3, seed=7)):
+        exact = run(int8, batch_nhwc, session_x64quantprecision="1")
+        np.testing.assert_array_equal(run(int8, batch_nhwc), exact)
+
+
+def test_int8_is_near_fp32_on_images_of_the_calibrated_kind(graph: onnx.ModelProto, int8: onnx.ModelProto) -> None:
+    batch_nhwc = next(batches(1, seed=3))
+    expected = run(graph, batch_nhwc)
+    np.testing.assert_allclose(run(int8, batch_nhwc), expected, atol=0.1 * np.abs(expected).max())
+
+
+def test_calibration_reads_batches_one_by_one_and_each_once(graph: onnx.ModelProto) -> None:
+    taken = []
+
+    def counted() -> Iterator[NDArray[np.uint8]]:
+        for number, batch_nhwc in enumerate(batches(6)):
+            taken.append(number)
+            yield batch_nhwc
+
+    quantize(graph, counted(), Int8Config())
+    assert taken == [0, 1, 2, 3, 4, 5]
+
+
+def test_every_calibration_image_widens_the_ranges(graph: onnx.ModelProto) -> None:
+    dark = [np.full((1, SIZE, SIZE, 3), 10, np.uint8)]
+    bright = [np.full((1, SIZE, SIZE, 3), 250, np.uint8)]
+
+    def input_scale(images: list[NDArray[np.uint8]]) -> float:
+        model = quantize(graph, iter(images), Int8Config())
+        first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
+        [scale] = [t for t in model.graph.initializer if t.name == first.input[1]]
+        return float(numpy_helper.to_array(scale))
+
+    both = input_scale(dark + bright)
+    assert both > input_scale(dark)
+    assert both > input_scale(bright)
+    assert both == pytest.approx(input_scale(bright + dark))
+
+
+def test_only_standard_onnx_is_asked_for(int8: onnx.ModelProto) -> None:
+    assert [opset.domain for opset in int8.opset_import] == [""]
+    assert not int8.metadata_props
+
+
+def test_the_same_input_gives_the_same_file(graph: onnx.ModelProto, int8: onnx.ModelProto) -> None:
+    again = quantize(graph, batches(), Int8Config())
+    assert again.SerializeToString(deterministic=True) == int8.SerializeToString(deterministic=True)
+
+
+def test_the_fp32_graph_is_left_as_it_was(graph: onnx.ModelProto) -> None:
+    before = graph.SerializeToString(deterministic=True)
+    quantize(graph, batches(1), Int8Config())
+    assert graph.SerializeToString(deterministic=True) == before
+
+
+def test_a_graph_without_weights_is_refused() -> None:
+    model = CarClassifier("test_resnet", 3, Preprocess(size_wh=(SIZE, SIZE)))
+    model.backbone = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    with pytest.raises(ModelError, match="nothing in this architecture can be quantized"):
+        quantize(to_onnx(model), batches(1), Int8Config())
