@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.synthetic.arrays import Floats, Image, f32
+
 Point = tuple[float, float]
 
 _SHIFT = 4
@@ -32,13 +34,15 @@ class Material:
 
 PAINT = Material(paint=1.0, gloss=1.0)
 SHADED_PAINT = Material((20, 20, 20), paint=0.55, gloss=0.7)
-GLASS = Material((30, 27, 24), gloss=1.0)
-DARK_GLASS = Material((16, 15, 14), gloss=1.0)
+GLASS = Material((22, 21, 20), gloss=1.0)
+DARK_GLASS = Material((11, 11, 11), gloss=1.0)
+SEE_THROUGH = Material((104, 99, 92), gloss=1.0)
 BLACK = Material((26, 25, 24), gloss=0.22)
 GLOSS_BLACK = Material((17, 16, 16), gloss=0.9)
 RUBBER = Material((20, 20, 20), gloss=0.05)
 PLASTIC = Material((54, 52, 50), gloss=0.12)
 VOID = Material((7, 7, 7), gloss=0.05)
+SEAM = Material((9, 9, 9), paint=0.22, gloss=0.1)
 CHROME = Material((205, 202, 198), gloss=1.0)
 ALUMINIUM = Material((190, 188, 186), gloss=0.55)
 LAMP = Material((208, 204, 196), gloss=0.9)
@@ -68,17 +72,18 @@ class Blueprint:
         self.finish[:] = (255, 255, 0)
         self.relief = np.zeros((height, width), np.float32)
 
-    def pixels(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    def pixels(self, points: Floats) -> Floats:
         """Board pixels [..., 2] of points [..., 2] in metres."""
         flipped = np.stack([points[..., 0] - self.u0, self.v1 - points[..., 1]], axis=-1)
         return np.asarray(flipped * self.scale - 0.5, np.float32)
 
     def fill(self, points: Sequence[Point], material: Material, bevel: float = 0.0, lift: float = 0.0) -> None:
         """Fill a polygon; ``lift`` raises it by so many metres with an edge ``bevel`` metres wide."""
-        mask = np.zeros(self.relief.shape, np.uint8)
-        cv2.fillPoly(mask, [self._fixed(points)], 255, cv2.LINE_AA, _SHIFT)
-        self._blend(mask, material)
-        self._raise(mask, lift, bevel)
+        fixed = self._fixed(points)
+        place, mask, corner = self._window(fixed, 3 * bevel * self.scale)
+        cv2.fillPoly(mask, [fixed - corner], 255, cv2.LINE_AA, _SHIFT)
+        self._blend(place, mask, material)
+        self._raise(place, mask, lift, bevel)
 
     def stroke(
         self,
@@ -90,24 +95,25 @@ class Blueprint:
         lift: float = 0.0,
     ) -> None:
         """Draw a line ``width`` metres wide; without a material it only marks the relief."""
-        mask = np.zeros(self.relief.shape, np.uint8)
+        fixed = self._fixed(points)
         # A line thinner than a board pixel would come out too dark: keep the pixel and weaken it instead.
         thick = max(1.0, width * self.scale)
-        cv2.polylines(mask, [self._fixed(points)], closed, 255, round(thick), cv2.LINE_AA, _SHIFT)
+        place, mask, corner = self._window(fixed, 3 * bevel * self.scale + thick)
+        cv2.polylines(mask, [fixed - corner], closed, 255, round(thick), cv2.LINE_AA, _SHIFT)
         if width * self.scale < 1.0:
-            mask = cv2.convertScaleAbs(mask, alpha=width * self.scale)
+            mask = np.asarray(cv2.convertScaleAbs(mask, alpha=width * self.scale), np.uint8)
         if material is not None:
-            self._blend(mask, material)
-        self._raise(mask, lift, bevel)
+            self._blend(place, mask, material)
+        self._raise(place, mask, lift, bevel)
 
     def disc(self, centre: Point, radius: float, material: Material, lift: float = 0.0) -> None:
         """Fill a circle."""
         self.fill(oval(centre, radius, radius), material, radius * 0.5, lift)
 
-    def gap(self, points: Sequence[Point], closed: bool = False, width: float = 0.011) -> None:
+    def gap(self, points: Sequence[Point], closed: bool = False, width: float = 0.009) -> None:
         """Draw a panel gap: a dark line with rounded shoulders that catch the light."""
         self.stroke(points, width * 2.2, None, closed, 0.012, -0.003)
-        self.stroke(points, width, VOID, closed)
+        self.stroke(points, width, SEAM, closed)
 
     def crease(self, points: Sequence[Point], height: float, soft: float) -> None:
         """Fold the sheet along a line running in u: the fold is sharp above and fades over ``soft`` metres below."""
@@ -122,16 +128,18 @@ class Blueprint:
 
     def cut(self, points: Sequence[Point]) -> None:
         """Cut a hole, for instance a wheel arch."""
-        mask = np.zeros(self.relief.shape, np.uint8)
-        cv2.fillPoly(mask, [self._fixed(points)], 255, cv2.LINE_AA, _SHIFT)
-        self.finish[..., 1] = np.minimum(self.finish[..., 1], 255 - mask)
+        fixed = self._fixed(points)
+        place, mask, corner = self._window(fixed, 0)
+        cv2.fillPoly(mask, [fixed - corner], 255, cv2.LINE_AA, _SHIFT)
+        self.finish[place][..., 1] = np.minimum(self.finish[place][..., 1], 255 - mask)
 
-    def shade(self, points: Sequence[Point], strength: float, soft: float) -> None:
-        """Darken the paint softly, as the hollow under a ledge does."""
-        mask = np.zeros(self.relief.shape, np.uint8)
-        cv2.fillPoly(mask, [self._fixed(points)], 255, cv2.LINE_AA, _SHIFT)
-        mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, soft * self.scale))
-        self._blend(cv2.convertScaleAbs(mask, alpha=strength), Material((12, 12, 12), 0.0, 0.35))
+    def shade(self, points: Sequence[Point], strength: float, soft: float, material: Material) -> None:
+        """Lay a material over a polygon thinly and with a soft edge, as the hollow under a ledge is shaded."""
+        fixed = self._fixed(points)
+        place, mask, corner = self._window(fixed, 3 * soft * self.scale)
+        cv2.fillPoly(mask, [fixed - corner], 255, cv2.LINE_AA, _SHIFT)
+        blurred = cv2.GaussianBlur(mask, (0, 0), max(0.5, soft * self.scale))
+        self._blend(place, np.asarray(cv2.convertScaleAbs(blurred, alpha=strength), np.uint8), material)
 
     def mirror_u(self) -> None:
         """Copy the half with u > 0 onto the half with u < 0 (the board must be symmetric about u = 0)."""
@@ -140,26 +148,33 @@ class Blueprint:
             plane[:, :half] = plane[:, -half:][:, ::-1]
 
     def _fixed(self, points: Iterable[Point]) -> NDArray[np.int32]:
-        pixels = self.pixels(np.array(list(points), np.float32))
+        pixels = self.pixels(f32(list(points)))
         return np.round(pixels * _ONE).astype(np.int32)
 
-    def _blend(self, mask: NDArray[np.uint8] | cv2.typing.MatLike, material: Material) -> None:
-        x, y, w, h = cv2.boundingRect(np.asarray(mask, np.uint8))
-        if w == 0:
-            return
-        part = (slice(y, y + h), slice(x, x + w))
-        alpha = np.asarray(mask[part], np.float32)[..., None] / 255
-        colour = np.array([*material.bgr, 255 * material.paint], np.float32)
-        self.colour[part] = np.round(self.colour[part] * (1 - alpha) + colour * alpha)
-        for plane, value in ((0, material.gloss), (2, material.glow)):
-            old = self.finish[part][..., plane]
-            self.finish[part][..., plane] = np.round(old * (1 - alpha[..., 0]) + 255 * value * alpha[..., 0])
+    def _window(self, fixed: NDArray[np.int32], margin: float) -> tuple[tuple[slice, slice], Image, NDArray[np.int32]]:
+        """The part of the board round some points, an empty mask for it, and its corner in fixed point."""
+        rows, columns = self.relief.shape
+        spare = int(margin) + 2
+        x0, y0 = np.clip(fixed.min(axis=0) // _ONE - spare, 0, (columns - 1, rows - 1)).tolist()
+        x1, y1 = np.clip(fixed.max(axis=0) // _ONE + spare + 1, (x0 + 1, y0 + 1), (columns, rows)).tolist()
+        corner = np.array([x0 * _ONE, y0 * _ONE], np.int32)
+        return (slice(y0, y1), slice(x0, x1)), np.zeros((y1 - y0, x1 - x0), np.uint8), corner
 
-    def _raise(self, mask: NDArray[np.uint8] | cv2.typing.MatLike, lift: float, bevel: float) -> None:
+    def _blend(self, place: tuple[slice, slice], mask: Image, material: Material) -> None:
+        alpha = mask.astype(np.float32)[..., None] * np.float32(1 / 255)
+        colour = f32([*material.bgr, 255 * material.paint])
+        self.colour[place] = np.round(self.colour[place] * (1 - alpha) + colour * alpha)
+        for plane, value in ((0, material.gloss), (2, material.glow)):
+            old = self.finish[place][..., plane]
+            self.finish[place][..., plane] = np.round(
+                old * (1 - alpha[..., 0]) + np.float32(255 * value) * alpha[..., 0]
+            )
+
+    def _raise(self, place: tuple[slice, slice], mask: Image, lift: float, bevel: float) -> None:
         if lift == 0.0:
             return
-        soft = cv2.GaussianBlur(np.asarray(mask, np.float32), (0, 0), max(0.6, bevel * self.scale / 2))
-        self.relief += np.asarray(soft, np.float32) * np.float32(lift / 255)
+        soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), max(0.6, bevel * self.scale / 2))
+        self.relief[place] += np.asarray(soft, np.float32) * np.float32(lift / 255)
 
 
 def oval(centre: Point, radius_u: float, radius_v: float, start: float = 0.0, stop: float = 360.0) -> list[Point]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from twincar_edge.synthetic.arrays import Floats
+
 Deform = Callable[[Floats, Floats, Floats], tuple[Floats, Floats, Floats]]
 
 FACES = ("front", "rear", "left", "top")
@@ -136,7 +137,7 @@ class Block:
         """Where the box is cut along one axis, in [-1, 1]: more finely within the rounded edges."""
         inner = 1.0 - self.radius_xyz[axis] / self.half_xyz[axis]
         middle = np.linspace(-inner, inner, self.grid_xyz[axis] + 1)
-        edge = inner + (1.0 - inner) * np.array([0.45, 1.0])
+        edge = inner + (1.0 - inner) * (np.array([0.45, 1.0]) if self.grid_xyz[axis] > 1 else np.array([1.0]))
         return np.concatenate([-edge[::-1], middle, edge]).astype(np.float32)
 
 
@@ -163,8 +164,10 @@ def lower_block(shape: BodyShape) -> Block:
         ahead, behind = np.maximum(a, 0.0), np.maximum(-a, 0.0)
         x = a * half_length
         x = x - ahead**3 * shape.nose_bow * b * b + behind**3 * shape.tail_bow * b * b
-        x = x - ahead**6 * _soft_interp(height, levels, shape.nose) + behind**6 * _soft_interp(
-            height, levels, shape.tail
+        x = (
+            x
+            - ahead**6 * _soft_interp(height, levels, shape.nose)
+            + behind**6 * _soft_interp(height, levels, shape.tail)
         )
         low, high = shape.sill_z(x), shape.shoulder_z(x)
         z = low + height * (high - low) + 0.035 * (1 - b * b) * height**4
@@ -176,7 +179,7 @@ def lower_block(shape: BodyShape) -> Block:
         "lower",
         (half_length, half_width, 0.36),
         (shape.corner, min(shape.corner, 0.34), shape.edge),
-        (20, 6, 5),
+        (16, 4, 3),
         deform,
     )
 
@@ -202,7 +205,7 @@ def cabin_block(shape: BodyShape) -> Block:
         return x.astype(np.float32), (b * half * taper).astype(np.float32), z.astype(np.float32)
 
     half_length = (cabin.base_front - cabin.base_rear) / 2
-    return Block("cabin", (half_length, cabin.base_half, 0.28), (0.13, 0.10, 0.07), (12, 6, 4), deform)
+    return Block("cabin", (half_length, cabin.base_half, 0.28), (0.13, 0.10, 0.07), (9, 5, 3), deform)
 
 
 def box_block(
@@ -212,7 +215,7 @@ def box_block(
     radius: float,
     bend: Callable[[Floats, Floats, Floats], tuple[Floats, Floats, Floats]] | None = None,
     mirrored: bool = True,
-    grid_xyz: tuple[int, int, int] = (2, 2, 2),
+    grid_xyz: tuple[int, int, int] = (1, 1, 1),
 ) -> Block:
     """A small rounded box somewhere on the car; ``bend`` may shift its points (metres in, metres out)."""
 

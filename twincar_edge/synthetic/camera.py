@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from twincar_edge.synthetic.arrays import Floats, f32
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Camera:
         """Pixels [N, 2] and depths [N] (metres along the optical axis) of points [N, 3]."""
         seen = (points - self.position) @ self.axes.T
         depth = seen[:, 2]
-        pixels = seen[:, :2] * (self.focal_px / np.maximum(depth, 0.05))[:, None] + np.float32(self.centre_xy)
+        pixels = seen[:, :2] * (self.focal_px / np.maximum(depth, 0.05))[:, None] + f32(self.centre_xy)
         return pixels.astype(np.float32), depth.astype(np.float32)
 
     def window(self, x: float, y: float, scale: float) -> Camera:
@@ -38,7 +38,7 @@ class Camera:
     def from_car(self, x: float, y: float, yaw: float) -> Camera:
         """The same camera in the axes of a car that stands at (x, y) in the world and is turned by ``yaw`` radians."""
         turn = rotation_z(yaw)
-        position = (self.position - np.float32([x, y, 0])) @ turn
+        position = (self.position - f32([x, y, 0])) @ turn
         return replace(self, position=position.astype(np.float32), axes=(self.axes @ turn).astype(np.float32))
 
     def ground_homography(self) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ class Camera:
     def horizon_y(self) -> float:
         """Row of the horizon at the image centre (it is level unless the camera rolls)."""
         forward, down = self.axes[2], self.axes[1]
-        level = np.float32([forward[0], forward[1], 0])
+        level = f32([forward[0], forward[1], 0])
         level /= np.linalg.norm(level)
         return float(self.centre_xy[1] + self.focal_px * float(down @ level) / float(forward @ level))
 
@@ -61,13 +61,15 @@ class Camera:
 def rotation_z(angle: float) -> Floats:
     """Rotation by ``angle`` radians about the vertical, for column vectors."""
     c, s = np.cos(angle), np.sin(angle)
-    return np.float32([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    return f32([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
-def look_at(position: Floats, target: Floats, focal_px: float, centre_xy: tuple[float, float], roll: float = 0.0) -> Camera:
+def look_at(
+    position: Floats, target: Floats, focal_px: float, centre_xy: tuple[float, float], roll: float = 0.0
+) -> Camera:
     """A camera at ``position`` that looks at ``target``; ``roll`` in radians."""
     forward = (target - position) / np.linalg.norm(target - position)
-    right = np.cross(forward, np.float32([0, 0, 1]))
+    right = np.cross(forward, f32([0, 0, 1]))
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)
     c, s = np.cos(roll), np.sin(roll)

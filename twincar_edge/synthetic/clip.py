@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from twincar_edge.files import replacing
+from twincar_edge.synthetic.arrays import Image, f32, over
 from twincar_edge.synthetic.camera import Camera, look_at
 from twincar_edge.synthetic.catalog import TWIN_PARTS, VIEWS, check_label
 from twincar_edge.synthetic.ground import cast_shadow
@@ -70,7 +70,7 @@ def gate_clip(
     fps: float = 25.0,
     seconds_per_pass: float = 2.4,
     gap_seconds: float = 0.8,
-) -> tuple[GateTruth, Iterator[NDArray[np.uint8]]]:
+) -> tuple[GateTruth, Iterator[Image]]:
     """Plan a clip in which the cars of ``labels`` pass one after the other, and draw its frames on demand.
 
     The truth is known before the first frame is drawn. Frames are uint8 BGR [H, W, 3]. Cars that are told by their front
@@ -127,7 +127,7 @@ def write_gate_clip(
     return truth
 
 
-def _write_video(path: Path, frames: Iterator[NDArray[np.uint8]], truth: GateTruth) -> None:
+def _write_video(path: Path, frames: Iterator[Image], truth: GateTruth) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), truth.fps, truth.size_wh)
     try:
         if not writer.isOpened():
@@ -144,8 +144,8 @@ def _make_gate(rng: np.random.Generator, size_wh: tuple[int, int]) -> _Gate:
     far_side = 1 if rng.random() < 0.5 else -1
     focal = size_wh[0] / 2 / float(np.tan(np.radians(_FIELD_DEG / 2)))
     aim = np.radians(_AIM_DEG + rng.uniform(-2, 2))
-    position = np.float32([0.0, -rng.uniform(7.6, 8.6), rng.uniform(2.6, 3.4)])
-    forward = np.float32([far_side * np.sin(aim), np.cos(aim), -rng.uniform(0.15, 0.19)])
+    position = f32([0.0, -rng.uniform(7.6, 8.6), rng.uniform(2.6, 3.4)])
+    forward = f32([far_side * np.sin(aim), np.cos(aim), -rng.uniform(0.15, 0.19)])
     camera = look_at(position, position + forward, focal, (size_wh[0] / 2 - 0.5, size_wh[1] / 2 - 0.5))
     light = make_light("sun" if rng.random() < 0.6 else "overcast", rng)
     wall = ("hedge", "houses", "trees", "wall")[int(rng.integers(4))]
@@ -181,7 +181,7 @@ def _box_at(drive: _Drive, gate: _Gate, x: float) -> Box | None:
     width, height = gate.size_wh
     # The hull is cut at the frame before it is boxed: what is out of the frame must not stretch the box.
     hull = cv2.convexHull(pixels)
-    edges = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    edges = f32([[0, 0], [width, 0], [width, height], [0, height]])
     _, cut = cv2.intersectConvexConvex(hull, edges)
     if cut is None or len(cut) < 3:
         return None
@@ -203,7 +203,7 @@ def _true_pass(drive: _Drive, gate: _Gate) -> GatePass:
     return GatePass(drive.label, first, last, drive.heading, tuple(boxes[k] for k in range(first, last + 1)))
 
 
-def _frames(gate: _Gate, drives: Sequence[_Drive], count: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+def _frames(gate: _Gate, drives: Sequence[_Drive], count: int, seed: int) -> Iterator[Image]:
     empty = draw_scene(gate.scene, gate.camera, gate.light, gate.size_wh)
     for index in range(count):
         # A frame's noise depends on its number alone, so a clip cut short equals the start of the whole one.
@@ -217,7 +217,7 @@ def _frames(gate: _Gate, drives: Sequence[_Drive], count: int, seed: int) -> Ite
         yield add_noise(frame, 2.0, rng)
 
 
-def _draw_at(frame: NDArray[np.uint8], drive: _Drive, gate: _Gate, x: float) -> None:
+def _draw_at(frame: Image, drive: _Drive, gate: _Gate, x: float) -> None:
     model = car_model(drive.label)
     camera, light = gate.camera.from_car(x, 0.0, drive.yaw), gate.light.for_car(drive.yaw)
     cast_shadow(frame, model, camera, light)
@@ -226,5 +226,4 @@ def _draw_at(frame: NDArray[np.uint8], drive: _Drive, gate: _Gate, x: float) -> 
     if layer is None:
         return
     h, w = layer.alpha.shape
-    place = frame[layer.y : layer.y + h, layer.x : layer.x + w]
-    place[:] = np.clip(place * (1 - layer.alpha[..., None]) + layer.colour, 0, 255)
+    over(frame[layer.y : layer.y + h, layer.x : layer.x + w], layer.colour, layer.alpha)

@@ -49,7 +49,7 @@ def _none(end: End) -> None:
 def _lamp(end: End, front: Sequence[Point], wrap: Sequence[Point], inner: bp.Material = bp.LAMP_DIM) -> None:
     for board, outline in ((end.board, end.poly(front)), (end.side, end.around(wrap))):
         board.fill(outline, inner, 0.02, 0.006)
-        board.gap(outline, closed=True, width=0.012)
+        board.gap(outline, closed=True, width=0.009)
 
 
 def _headlights_swept(end: End) -> None:
@@ -130,7 +130,7 @@ def _grille_chrome_bars(end: End) -> None:
     """Bright horizontal bars in a chrome frame."""
     _frame(end, [(0.38, 0.50), (0.50, 0.72), (0.44, 0.92)])
     for k in range(4):
-        _across(end, 0.575 + 0.09 * k, 0.44, 0.030, bp.CHROME)
+        _across(end, 0.575 + 0.09 * k, 0.44, 0.017, bp.CHROME)
     _badge(end, 0.71)
 
 

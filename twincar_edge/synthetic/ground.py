@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from twincar_edge.synthetic.arrays import Floats, Image, f32, over
 from twincar_edge.synthetic.camera import Camera
 from twincar_edge.synthetic.light import Light
 from twincar_edge.synthetic.render import CarLayer
 from twincar_edge.synthetic.skin import CarModel
 
 
-def cast_shadow(frame_bgr: NDArray[np.uint8], model: CarModel, camera: Camera, light: Light) -> None:
+def cast_shadow(frame_bgr: Image, model: CarModel, camera: Camera, light: Light) -> None:
     """Darken the road in place: a soft contact shadow under the car and the sun's shadow beside it.
 
     ``camera`` and ``light`` are in the car's axes. Only the shape that both twins share casts a shadow, so that the
@@ -20,11 +20,11 @@ def cast_shadow(frame_bgr: NDArray[np.uint8], model: CarModel, camera: Camera, l
     """
     shape = model.shape
     half_length, half_width = shape.length / 2, shape.width / 2
-    corners = np.float32([[0.99, 0.72], [0.90, 0.95], [-0.92, 0.95], [-0.99, 0.72]])
-    outline = np.concatenate([corners, corners[::-1] * np.float32([1, -1])])
-    foot = np.column_stack([outline * np.float32([half_length, half_width]), np.zeros(len(outline))])
+    corners = f32([[0.99, 0.72], [0.90, 0.95], [-0.92, 0.95], [-0.99, 0.72]])
+    outline = np.concatenate([corners, corners[::-1] * f32([1, -1])])
+    foot = np.column_stack([outline * f32([half_length, half_width]), np.zeros(len(outline))])
     _darken(frame_bgr, camera, foot.astype(np.float32), 0.22, 0.60)
-    _darken(frame_bgr, camera, (foot * np.float32([0.97, 0.93, 1])).astype(np.float32), 0.07, 0.55)
+    _darken(frame_bgr, camera, (foot * f32([0.97, 0.93, 1])).astype(np.float32), 0.07, 0.55)
     if light.shadow > 0:
         body = model.vertices[model.triangles[model.block < 4][::5, 0]]
         reach = light.to_sun[:2] / max(float(light.to_sun[2]), 0.22)
@@ -34,7 +34,7 @@ def cast_shadow(frame_bgr: NDArray[np.uint8], model: CarModel, camera: Camera, l
         _darken(frame_bgr, camera, ground, 0.04, light.shadow)
 
 
-def _darken(frame: NDArray[np.uint8], camera: Camera, outline: NDArray[np.float32], soft_m: float, strength: float) -> None:
+def _darken(frame: Image, camera: Camera, outline: Floats, soft_m: float, strength: float) -> None:
     pixels, depth = camera.project(outline)
     if float(depth.min()) < 0.4:
         return
@@ -46,18 +46,21 @@ def _darken(frame: NDArray[np.uint8], camera: Camera, outline: NDArray[np.float3
     y1 = min(height, int(pixels[:, 1].max()) + margin)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return
-    # The window is padded so that a shadow cut off by the frame's edge is blurred as if it went on.
-    mask = np.zeros((y1 - y0 + 2 * margin, x1 - x0 + 2 * margin), np.uint8)
-    local = np.round((pixels - np.float32([x0 - margin, y0 - margin])) * 16).astype(np.int32)
+    # Drawn small where it is soft anyway, and padded, so that a shadow cut off by the frame is blurred as if it went on.
+    shrink = max(1.0, sigma / 2.5)
+    size = (int((x1 - x0 + 2 * margin) / shrink) + 1, int((y1 - y0 + 2 * margin) / shrink) + 1)
+    mask = np.zeros((size[1], size[0]), np.uint8)
+    local = np.round(((pixels - f32([x0 - margin, y0 - margin])) / shrink - 0.5 + 0.5 / shrink) * 16).astype(np.int32)
     cv2.fillPoly(mask, [local], 255, cv2.LINE_AA, 4)
-    blurred = cv2.GaussianBlur(mask, (0, 0), sigma)[margin:-margin, margin:-margin]
-    keep = cv2.convertScaleAbs(blurred, alpha=-strength, beta=255)
-    keep = 255 - cv2.convertScaleAbs(blurred, alpha=strength)
+    blurred = cv2.GaussianBlur(mask, (0, 0), sigma / shrink)
+    back = np.array([[1 / shrink, 0, margin / shrink], [0, 1 / shrink, margin / shrink]])
+    full = cv2.warpAffine(blurred, back, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    keep = 255 - np.asarray(cv2.convertScaleAbs(full, alpha=strength), np.uint8)
     place = frame[y0:y1, x0:x1]
     place[:] = cv2.multiply(place, cv2.merge([keep, keep, keep]), scale=1 / 255)
 
 
-def mirror_in_wet_road(frame_bgr: NDArray[np.uint8], layer: CarLayer, model: CarModel, camera: Camera, strength: float) -> None:
+def mirror_in_wet_road(frame_bgr: Image, layer: CarLayer, model: CarModel, camera: Camera, strength: float) -> None:
     """Add the car's blurred mirror image to a wet road, in place.
 
     The image is flipped about the line through the two near tyres' feet. The telling part is left out: its reflection
@@ -65,22 +68,23 @@ def mirror_in_wet_road(frame_bgr: NDArray[np.uint8], layer: CarLayer, model: Car
     """
     shape = model.shape
     side = 1.0 if float(camera.position[1]) >= 0 else -1.0
-    feet = np.float32([[x, side * shape.width / 2, 0] for x in (shape.front_axle, shape.rear_axle)])
+    feet = f32([[x, side * shape.width / 2, 0] for x in (shape.front_axle, shape.rear_axle)])
     (ax, ay), (bx, by) = camera.project(feet)[0]
     slope = float(by - ay) / float(bx - ax) if abs(float(bx - ax)) > 4 else 0.0
     slope = float(np.clip(slope, -0.5, 0.5))
     height, width = frame_bgr.shape[:2]
-    weight = np.zeros((height, width), np.float32)
-    colour = np.zeros((height, width, 3), np.float32)
     h, w = layer.alpha.shape
     place = (slice(layer.y, layer.y + h), slice(layer.x, layer.x + w))
-    weight[place] = layer.alpha * (layer.part < 0.02)
-    colour[place] = layer.colour * (layer.part < 0.02)[..., None]
+    weight, colour = np.zeros((height, width), np.uint8), np.zeros((height, width, 3), np.uint8)
+    open_to = cv2.compare(layer.part, 5, cv2.CMP_LT)
+    weight[place] = cv2.bitwise_and(layer.alpha, open_to)
+    colour[place] = cv2.bitwise_and(layer.colour, layer.colour, mask=open_to)
     offset = float(max(ay - slope * ax, by - slope * bx))
     flip = np.array([[1, 0, 0], [2 * slope, -1, 2 * offset]], np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    blur = (0, 0)
-    weight = np.asarray(cv2.GaussianBlur(cv2.warpAffine(weight, flip, (width, height), flags=flags), blur, 1.2, None, 3.5))
-    colour = np.asarray(cv2.GaussianBlur(cv2.warpAffine(colour, flip, (width, height), flags=flags), blur, 1.2, None, 3.5))
-    mixed = frame_bgr * (1 - strength * weight[..., None]) + strength * colour
-    frame_bgr[:] = np.clip(mixed, 0, 255)
+    images = []
+    for picture in (colour, weight):
+        flipped = cv2.warpAffine(picture, flip, (width, height), flags=flags)
+        blurred = cv2.GaussianBlur(flipped, (0, 0), 1.2, None, 3.5)
+        images.append(np.asarray(cv2.convertScaleAbs(blurred, alpha=strength), np.uint8))
+    over(frame_bgr, images[0], images[1])

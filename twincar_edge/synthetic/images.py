@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.files import write_bytes, write_text
+from twincar_edge.synthetic.arrays import Image, f32, over
 from twincar_edge.synthetic.camera import Camera, look_at
 from twincar_edge.synthetic.catalog import CLASS_NAMES, TWIN_PARTS, VIEWS, check_label
 from twincar_edge.synthetic.ground import cast_shadow, mirror_in_wet_road
@@ -22,7 +23,7 @@ from twincar_edge.synthetic.paint import random_paint
 from twincar_edge.synthetic.render import CarLayer, draw_car
 from twincar_edge.synthetic.scene import draw_scene, random_scene
 from twincar_edge.synthetic.skin import CarModel, car_model
-from twincar_edge.synthetic.weather import add_falling, add_fog, blur, random_weather, sensor
+from twincar_edge.synthetic.weather import add_falling, add_fog, blur, fog_colour, random_weather, sensor
 
 _SMALLEST = 48
 
@@ -36,7 +37,7 @@ class TwinCarImage:
     one twin lacks the part: the place where it would be); ``part`` names it.
     """
 
-    image_bgr: NDArray[np.uint8]
+    image_bgr: Image
     label: int
     box_xyxy: tuple[int, int, int, int]
     part_mask: NDArray[np.bool_]
@@ -88,15 +89,16 @@ def twin_car_images(count: int, seed: int, size_wh: tuple[int, int] = (320, 240)
         yield draw_twin_car(index % len(CLASS_NAMES), rng, size_wh)
 
 
-def _compose(
-    frame: NDArray[np.uint8], part_mask: NDArray[np.bool_], layer: CarLayer, light: Light, fog: float
-) -> None:
+def _compose(frame: Image, part_mask: NDArray[np.bool_], layer: CarLayer, light: Light, fog: float) -> None:
     h, w = layer.alpha.shape
     place = (slice(layer.y, layer.y + h), slice(layer.x, layer.x + w))
-    alpha = layer.alpha[..., None]
-    colour = add_fog(layer.colour, light, fog) * alpha if fog > 0 else layer.colour
-    frame[place] = np.clip(frame[place] * (1 - alpha) + colour, 0, 255)
-    part_mask[place] = layer.part > 0.3
+    colour = layer.colour
+    if fog > 0:
+        # The haze is weighted by the car's coverage, as the car's colour already is.
+        haze = [cv2.convertScaleAbs(layer.alpha, alpha=float(value) / 255) for value in fog_colour(light)]
+        colour = np.asarray(cv2.addWeighted(colour, 1 - fog, cv2.merge(haze), fog, 0), np.uint8)
+    over(frame[place], colour, layer.alpha)
+    part_mask[place] = layer.part > 76
 
 
 def _random_camera(model: CarModel, part: str, rng: np.random.Generator, size_wh: tuple[int, int]) -> Camera:
@@ -105,17 +107,17 @@ def _random_camera(model: CarModel, part: str, rng: np.random.Generator, size_wh
     azimuth = np.radians(rng.uniform(view.nearest_deg, view.farthest_deg)) * (1 if rng.random() < 0.5 else -1)
     distance = rng.uniform(6.5, 15.0)
     height = model.shape.cabin.roof_z * 0.55 + (rng.uniform(0, 1) ** 1.5) * min(3.6, 0.34 * distance)
-    position = np.float32([distance * np.cos(azimuth), distance * np.sin(azimuth), height])
-    position += np.float32([*rng.uniform(-0.5, 0.5, 2), 0])
-    target = np.float32([0, 0, 0.62])
+    position = f32([distance * np.cos(azimuth), distance * np.sin(azimuth), height])
+    position += f32([*rng.uniform(-0.5, 0.5, 2), 0])
+    target = f32([0, 0, 0.62])
     aim = look_at(position, target, 1.0, (0.0, 0.0), float(np.radians(rng.uniform(-2.0, 2.0))))
     shape = model.shape
-    feet = np.float32([[x, y * shape.width / 2, 0] for x in (shape.front_axle, shape.rear_axle) for y in (-1, 1)])
+    feet = f32([[x, y * shape.width / 2, 0] for x in (shape.front_axle, shape.rear_axle) for y in (-1, 1)])
     pixels, _ = aim.project(np.concatenate([model.vertices, feet]))
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     share = rng.uniform(0.66, 0.90)
     place = rng.uniform(0.2, 0.8, 2)
-    frame = np.float32(size_wh) - 8
+    frame = f32(size_wh) - 8
     focal = float(share * np.min(frame / (high - low)))
     spare = frame - focal * (high - low)
     corner = 4 + spare * place
@@ -151,9 +153,7 @@ def write_image_folder(folder: Path, per_class: int, seed: int, size_wh: tuple[i
     return folder
 
 
-def crop_box(
-    image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], margins: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def crop_box(image_bgr: Image, box_xyxy: tuple[int, int, int, int], margins: NDArray[np.float64]) -> Image:
     """Cut a box out of an image with margins (left, top, right, bottom) as shares of the box's size."""
     x0, y0, x1, y1 = box_xyxy
     height, width = image_bgr.shape[:2]

@@ -10,13 +10,11 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from twincar_edge.synthetic.arrays import Floats, f32
 from twincar_edge.synthetic.camera import rotation_z
 
-Floats = NDArray[np.float32]
-
-MAP_SIZE = 96
+MAP_SIZE = 72
 """Pixels along a side of a surroundings map."""
 
 
@@ -45,7 +43,7 @@ class Light:
     def on_plane(self, normal: tuple[float, float, float]) -> Floats:
         """Linear light BGR [3] that falls on a plane."""
         up = normal[2] * 0.5 + 0.5
-        facing = max(0.0, float(np.dot(self.to_sun, np.float32(normal))))
+        facing = max(0.0, float(np.dot(self.to_sun, f32(normal))))
         ambient = self.horizon * 0.5 + self.sky * 0.5
         return np.asarray(ambient * up + self.ground * (1 - up) + self.sun * facing, np.float32)
 
@@ -62,9 +60,9 @@ class _Mood:
 
 
 MOODS: dict[str, _Mood] = {
-    "sun": _Mood((0.50, 0.58, 0.63), (0.46, 0.31, 0.20), (0.66, 0.61, 0.55), (0.15, 0.15, 0.15), (28, 65), 0.62, 0.42),
-    "overcast": _Mood((0.08, 0.08, 0.08), (0.66, 0.645, 0.62), (0.72, 0.70, 0.69), (0.15, 0.15, 0.15), (40, 70), 0.15, 0.33),
-    "dusk": _Mood((0.26, 0.48, 0.86), (0.42, 0.26, 0.19), (0.42, 0.56, 0.80), (0.11, 0.11, 0.12), (8, 20), 0.40, 0.25),
+    "sun": _Mood((0.78, 0.89, 0.96), (0.40, 0.27, 0.18), (0.56, 0.52, 0.47), (0.14, 0.14, 0.14), (28, 65), 0.66, 0.45),
+    "overcast": _Mood((0.1, 0.1, 0.1), (0.74, 0.72, 0.69), (0.70, 0.68, 0.67), (0.13, 0.13, 0.13), (40, 70), 0.15, 0.30),
+    "dusk": _Mood((0.30, 0.52, 0.90), (0.42, 0.30, 0.25), (0.50, 0.62, 0.82), (0.12, 0.12, 0.13), (10, 24), 0.40, 0.25),
 }  # fmt: skip
 """Kinds of daylight with how often they occur; colours are linear BGR."""
 
@@ -85,25 +83,30 @@ def make_light(mood_name: str, rng: np.random.Generator) -> Light:
     """Daylight of one kind, with its own sun place, clouds, strength and colour cast."""
     mood = MOODS[mood_name]
     azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(*mood.height_deg))
-    to_sun = np.float32([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
-    strength = np.float32(rng.uniform(0.80, 1.12))
+    to_sun = f32([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
+    strength = f32(rng.uniform(0.80, 1.12))
     warmth = rng.uniform(-0.05, 0.05)
-    cast = np.float32([1 - warmth, 1, 1 + warmth]) * strength
-    sun, sky, horizon = (np.float32(value) * cast for value in (mood.sun, mood.sky, mood.horizon))
-    ground = np.float32(mood.ground) * strength
+    cast = f32([1 - warmth, 1, 1 + warmth]) * strength
+    sun, sky, horizon = (f32(value) * cast for value in (mood.sun, mood.sky, mood.horizon))
+    ground = f32(mood.ground) * strength
     directions, turn = _directions()
     z = directions[..., 2]
     knots = rng.uniform(0.02, 0.30, 24).astype(np.float32)
     places = np.floor(turn * 24).astype(np.int64) % 24
     skyline = knots[places] * 0.8
-    clouds = cv2.resize(rng.uniform(0, 1, (9, 9)).astype(np.float32), (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_CUBIC)
-    up = np.clip(z, 0, 1)[..., None]
-    above = horizon * (1 - up) ** 2 + sky * (1 - (1 - up) ** 2)
-    above = above * (1 + 0.5 * np.clip(clouds - 0.45, 0, 1)[..., None])
-    glow = np.maximum(directions @ to_sun, 0.0)[..., None]
-    above = above + sun * (glow**24 * 0.8)
-    houses = horizon * np.float32(0.22) + ground * 0.4
-    below = ground * (1 + 0.5 * (1 + z[..., None]))
-    seen = np.where(z[..., None] > skyline[..., None], above, np.where(z[..., None] > 0, houses, below))
-    seen = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 0.9)
+    clouds = cv2.resize(
+        rng.uniform(0, 1, (9, 9)).astype(np.float32), (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_CUBIC
+    )
+    up = np.clip(z, 0, 1)
+    low = (1 - up) ** 2
+    glow = np.maximum(directions @ to_sun, 0.0) ** 24 * np.float32(0.8)
+    cloudy = 1 + np.float32(0.5) * np.clip(f32(clouds) - 0.45, 0, 1)
+    open_sky, above_ground = z > skyline, z > 0
+    planes = []
+    for k in range(3):
+        above = (sky[k] + (horizon[k] - sky[k]) * low) * cloudy + sun[k] * glow
+        houses = horizon[k] * np.float32(0.18) + ground[k] * np.float32(0.35)
+        below = ground[k] * (1 + np.float32(0.5) * (1 + z))
+        planes.append(np.where(open_sky, above, np.where(above_ground, houses, below)).astype(np.float32))
+    seen = cv2.GaussianBlur(cv2.merge(planes), (0, 0), 0.7)
     return Light(to_sun, sun, sky, horizon, ground, np.asarray(seen, np.float32), mood.shadow)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 import twincar_edge.synthetic.blueprint as bp
+from twincar_edge.synthetic.arrays import f32
 from twincar_edge.synthetic.blueprint import Blueprint, Point, oval, rectangle
 from twincar_edge.synthetic.body import Block, BodyShape, cabin_block
 from twincar_edge.synthetic.catalog import Trim
@@ -51,7 +54,7 @@ def draw_boards(shape: BodyShape, trim: Trim) -> Boards:
 def _draw_side(board: Blueprint, shape: BodyShape, trim: Trim) -> None:
     sill, cabin, half_length = shape.clearance, shape.cabin, shape.length / 2
     front_gap, rear_gap = shape.front_axle - shape.arch_radius, shape.rear_axle + shape.arch_radius
-    shoulder = float(shape.shoulder_z(np.float32([0.0]))[0])
+    shoulder = float(shape.shoulder_z(f32([0.0]))[0])
     xs = np.linspace(-half_length + 0.15, half_length - 0.3, 24, dtype=np.float32)
     crease = [(float(x), float(z) - 0.13) for x, z in zip(xs, shape.shoulder_z(xs), strict=True)]
     board.crease(crease, 0.014, 0.10)
@@ -79,18 +82,20 @@ def _draw_side(board: Blueprint, shape: BodyShape, trim: Trim) -> None:
         edges.append(max(rear_gap + 0.02, cabin.base_rear + 0.25))
     else:
         edges.append(rear_gap + 0.04)
-    top = peak_of(board)
-    for ahead, behind in zip(edges, edges[1:], strict=False):
+    top = board.v1
+    for ahead, behind in pairwise(edges):
         outline = [(ahead, top), (ahead, door_low + 0.05), (ahead - 0.05, door_low)]
         cut_low = door_low + (0.22 if behind <= rear_gap + 0.1 else 0.0)
         outline += [(behind + 0.14, door_low), (behind, cut_low + 0.05), (behind, top)]
         board.gap(outline)
-        handle_z = float(shape.shoulder_z(np.float32([behind]))[0]) - 0.165
+        handle_z = float(shape.shoulder_z(f32([behind]))[0]) - 0.165
         board.fill(oval((behind + 0.16, handle_z - 0.005), 0.09, 0.034), bp.SHADED_PAINT, 0.02, -0.008)
         board.fill(rectangle(behind + 0.07, behind + 0.25, handle_z - 0.014, handle_z + 0.016, 0.014), bp.PAINT, 0.012,
                    0.012)  # fmt: skip
-    fuel = (shape.rear_axle - 0.28, float(shape.shoulder_z(np.float32([shape.rear_axle]))[0]) - 0.22)
-    board.gap(rectangle(fuel[0] - 0.085, fuel[0] + 0.085, fuel[1] - 0.075, fuel[1] + 0.075, 0.03), closed=True, width=0.007)
+    fuel = (shape.rear_axle - 0.28, float(shape.shoulder_z(f32([shape.rear_axle]))[0]) - 0.22)
+    board.gap(
+        rectangle(fuel[0] - 0.085, fuel[0] + 0.085, fuel[1] - 0.075, fuel[1] + 0.075, 0.03), closed=True, width=0.007
+    )
     if shape.cabin.base_rear < -half_length + 0.4 and len(cabin.pillars) == 1 and cabin.pillars[0] > 0.2:
         rail = cabin.pillars[0] - 1.35
         board.gap([(rail, top), (rail, door_low + 0.05), (rail + 0.05, door_low), (cabin.pillars[0], door_low)])
@@ -116,11 +121,6 @@ def _broad_moulding(board: Blueprint, shape: BodyShape) -> None:
 MOULDINGS = {"none": _no_moulding, "broad": _broad_moulding}
 
 
-def peak_of(board: Blueprint) -> float:
-    """The v of a board's upper edge."""
-    return board.v1
-
-
 def _cut_arches(board: Blueprint, shape: BodyShape) -> None:
     for axle in (shape.front_axle, shape.rear_axle):
         radius, z = shape.arch_radius, shape.wheel_radius
@@ -131,7 +131,7 @@ def _cut_arches(board: Blueprint, shape: BodyShape) -> None:
 
 def _end(board: Blueprint, side: Blueprint, shape: BodyShape, front: bool) -> End:
     tip = shape.length / 2 if front else -shape.length / 2
-    at = np.float32([tip])
+    at = f32([tip])
     low, high = float(shape.sill_z(at)[0]), float(shape.shoulder_z(at)[0])
     return End(board, side, shape.width / 2 * 0.93, low, high, tip)
 
@@ -193,7 +193,9 @@ def _draw_top(board: Blueprint, shape: BodyShape) -> None:
         board.gap(lid, closed=True)
 
 
-def _edge_points(block: Block, face: str, s: float, levels: np.ndarray[tuple[int], np.dtype[np.float32]]) -> list[Point]:
+def _edge_points(
+    block: Block, face: str, s: float, levels: np.ndarray[tuple[int], np.dtype[np.float32]]
+) -> list[Point]:
     """Where the cabin's face ends at column ``s``, as seen flat: (x, z) for sides, (y, z) for ends."""
     points = block.surface(face, np.full_like(levels, s), levels)
     across = 0 if face == "left" else 1
@@ -212,19 +214,24 @@ def _draw_side_glass(board: Blueprint, block: Block, shape: BodyShape) -> None:
     xs = np.linspace(rear[0][0], front[0][0] + 0.05, 12, dtype=np.float32)
     belt = [(float(x), float(z) + 0.015) for x, z in zip(xs, shape.shoulder_z(xs), strict=True)]
     outline = [*belt, *front[1:], *reversed(rear[1:])]
-    board.stroke(outline, 0.05, bp.BLACK, closed=True, bevel=0.02, lift=-0.006)
+    board.stroke(outline, 0.04, bp.BLACK, closed=True, bevel=0.02, lift=-0.006)
     board.fill(outline, bp.GLASS, 0.02, -0.006)
-    top = front[-1][1]
+    top, low = front[-1][1], belt[4][1]
+    # Through the far windows the daylight shows, and the seats stand dark against it.
+    inner = [*[(x, z + 0.07) for x, z in belt[1:-1]], *[(x - 0.05, z) for x, z in front[2:-1]], *reversed(rear[2:-1])]
+    board.shade(inner, 0.85, 0.035, bp.SEE_THROUGH)
+    for seat in (front[0][0] - 0.98, front[0][0] - 1.86):
+        if seat > rear[0][0] + 0.25:
+            board.shade(oval((seat, low + 0.13), 0.065, 0.075), 1.0, 0.006, bp.DARK_GLASS)
+            board.shade(rectangle(seat - 0.12, seat + 0.09, low - 0.1, low + 0.06, 0.04), 1.0, 0.008, bp.DARK_GLASS)
+    wheel = front[0][0] - 0.52
+    board.stroke([(wheel, low - 0.02), (wheel - 0.07, low + 0.085)], 0.018, bp.DARK_GLASS)
     for index, pillar in enumerate(cabin.pillars):
-        wide = 0.10 if index == 0 else 0.085
-        lean = 0.04 if index == 0 else 0.10
-        board.fill([(pillar - wide / 2, belt[0][1] - 0.12), (pillar + wide / 2, belt[0][1] - 0.12),
-                    (pillar + wide / 2 + lean, top + 0.02), (pillar - wide / 2 + lean, top + 0.02)], bp.GLOSS_BLACK)  # fmt: skip
-    for seat in (front[0][0] - 0.95, front[0][0] - 1.75):
-        if seat > rear[0][0] + 0.25 and not cabin.glass_end or seat > (cabin.glass_end or -9) + 0.2:
-            z = belt[4][1]
-            board.fill(oval((seat, z + 0.10), 0.075, 0.085), bp.DARK_GLASS)
-            board.fill(rectangle(seat - 0.11, seat + 0.09, z - 0.1, z + 0.04, 0.03), bp.DARK_GLASS)
+        wide, lean = (0.10, 0.04) if index == 0 else (0.085, 0.10)
+        foot = belt[0][1] - 0.12
+        strip = [(pillar - wide / 2, foot), (pillar + wide / 2, foot)]
+        strip += [(pillar + wide / 2 + lean, top + 0.02), (pillar - wide / 2 + lean, top + 0.02)]
+        board.fill(strip, bp.GLOSS_BLACK)
 
 
 def _draw_end_glass(board: Blueprint, block: Block, face: str, margin: float) -> None:
@@ -235,7 +242,15 @@ def _draw_end_glass(board: Blueprint, block: Block, face: str, margin: float) ->
     board.fill(outline, bp.GLOSS_BLACK, 0.02, -0.008)
     inner = [(y - 0.028, z) for y, z in half[1:-1]]
     board.fill([*inner, *[(-y, z) for y, z in reversed(inner)]], bp.GLASS)
-    low = half[0][1]
+    low, high, wide = half[0][1], half[-1][1], half[0][0]
+    rise = high - low
+    seen = [(-0.80 * wide, low + 0.34 * rise), (0.80 * wide, low + 0.34 * rise)]
+    seen += [(0.72 * wide, high - 0.10 * rise), (-0.72 * wide, high - 0.10 * rise)]
+    board.shade(seen, 0.62, 0.05, bp.SEE_THROUGH)
+    for sign in (-1.0, 1.0):
+        seat = sign * 0.46 * wide
+        board.shade(oval((seat, low + 0.50 * rise), 0.10, 0.085), 0.95, 0.01, bp.DARK_GLASS)
+        board.shade(rectangle(seat - 0.20, seat + 0.20, low, low + 0.40 * rise, 0.08), 0.95, 0.012, bp.DARK_GLASS)
     if face == "front":
         for start in (0.05, -0.52):
             board.stroke([(start, low + 0.01), (start + 0.50, low + 0.075)], 0.014, bp.RUBBER)

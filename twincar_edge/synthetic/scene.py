@@ -7,18 +7,15 @@ The road runs along the world's x axis and the car's lane is centred on y = 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from twincar_edge.synthetic.arrays import Floats, Image, f32, over
 from twincar_edge.synthetic.camera import Camera
 from twincar_edge.synthetic.light import Light
 from twincar_edge.synthetic.render import display
-
-Floats = NDArray[np.float32]
-Image = NDArray[np.uint8]
+from twincar_edge.synthetic.tiles import asphalt_grain, wall_tile
 
 _TILE_PX_PER_M = 40.0
 _REACH_M = 160.0
@@ -67,12 +64,14 @@ def draw_scene(scene: Scene, camera: Camera, light: Light, size_wh: tuple[int, i
     # The wall on the camera's own side stands behind the camera and is only seen when looking along the road.
     _draw_wall(frame, scene.wall, side * scene.wall_y, camera, light, rng)
     near = abs(float(camera.position[1])) + 4.0
-    _draw_wall(frame, "trees" if scene.wall == "open" else scene.wall, -side * max(scene.wall_y, near), camera, light, rng)
+    _draw_wall(
+        frame, "trees" if scene.wall == "open" else scene.wall, -side * max(scene.wall_y, near), camera, light, rng
+    )
     return _soften_distance(frame, camera)
 
 
 def _tone(light: Light, albedo: tuple[float, float, float], normal: tuple[float, float, float] = (0, 0, 1)) -> Floats:
-    return display(np.float32(albedo) * light.on_plane(normal))
+    return display(f32(albedo) * light.on_plane(normal))
 
 
 def _colour(values: Floats) -> tuple[float, float, float]:
@@ -81,14 +80,14 @@ def _colour(values: Floats) -> tuple[float, float, float]:
 
 def _draw_sky(camera: Camera, light: Light, size_wh: tuple[int, int], rng: np.random.Generator) -> Image:
     width, height = size_wh
-    rise = (camera.horizon_y() - np.arange(height, dtype=np.float32)) / np.float32(camera.focal_px)
+    rise = (camera.horizon_y() - np.arange(height, dtype=np.float32)) / f32(camera.focal_px)
     up = np.clip(rise / np.sqrt(1 + rise * rise), 0, 1)[:, None]
-    column = light.horizon * (1 - up) ** 3 + light.sky * (1 - (1 - up) ** 3)
-    clouds = rng.uniform(0, 1, (5, 9)).astype(np.float32)
-    field = cv2.resize(clouds, size_wh, interpolation=cv2.INTER_CUBIC)
-    field = np.clip(field - 0.5, 0, 1) * np.float32(0.35)
-    sky = column[:, None, :] * (1 + field[..., None])
-    return display(sky.astype(np.float32)).astype(np.uint8)
+    column = display(light.horizon * (1 - up) ** 3 + light.sky * (1 - (1 - up) ** 3))
+    sky = np.repeat(np.round(column).astype(np.uint8)[:, None], width, axis=1)
+    clouds = np.clip(rng.uniform(0, 1, (5, 9)) - 0.5, 0, 1) * 70
+    field = cv2.resize(clouds.astype(np.float32), size_wh, interpolation=cv2.INTER_CUBIC)
+    veil = cv2.convertScaleAbs(np.maximum(f32(field), 0))
+    return np.asarray(cv2.add(sky, cv2.merge([veil, veil, veil])), np.uint8)
 
 
 def _draw_skyline(frame: Image, camera: Camera, light: Light, rng: np.random.Generator) -> None:
@@ -96,7 +95,7 @@ def _draw_skyline(frame: Image, camera: Camera, light: Light, rng: np.random.Gen
     height, width = frame.shape[:2]
     horizon = camera.horizon_y()
     for haze, tallest in ((0.72, 0.10), (0.48, 0.06)):
-        far = display(light.horizon * haze + light.on_plane((0, 0, 1)) * np.float32((0.05, 0.07, 0.06)) * (1 - haze))
+        far = display(light.horizon * haze + light.on_plane((0, 0, 1)) * f32((0.05, 0.07, 0.06)) * (1 - haze))
         edge = 0.0
         city = rng.random() < 0.5
         step = 0.05 * camera.focal_px
@@ -127,8 +126,8 @@ def _clip(corners: Floats, camera: Camera, size_wh: tuple[int, int]) -> Floats:
     seen = (corners - camera.position) @ camera.axes.T
     wide = (size_wh[0] * 1.5 + abs(camera.centre_xy[0])) / camera.focal_px
     tall = (size_wh[1] * 1.5 + abs(camera.centre_xy[1])) / camera.focal_px
-    planes = np.float32([[0, 0, 1], [1, 0, wide], [-1, 0, wide], [0, 1, tall], [0, -1, tall]])
-    offsets = np.float32([_NEAR_M, 0, 0, 0, 0])
+    planes = f32([[0, 0, 1], [1, 0, wide], [-1, 0, wide], [0, 1, tall], [0, -1, tall]])
+    offsets = f32([_NEAR_M, 0, 0, 0, 0])
     inside = seen @ planes.T - offsets >= 0
     if inside.all():
         return corners
@@ -154,7 +153,7 @@ def _clip(corners: Floats, camera: Camera, size_wh: tuple[int, int]) -> Floats:
 
 
 def _strip(x0: float, x1: float, y0: float, y1: float, z: float = 0.0) -> Floats:
-    return np.float32([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]])
+    return f32([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]])
 
 
 def _draw_ground(frame: Image, scene: Scene, camera: Camera, light: Light, rng: np.random.Generator) -> None:
@@ -184,7 +183,10 @@ def _draw_ground(frame: Image, scene: Scene, camera: Camera, light: Light, rng: 
             inner = kerb if sign == side else scene.lane_half + 3.9
             _ground_polygon(frame, camera, _strip(-reach, reach, sign * inner, sign * wide), _tone(light, verge))
             _ground_polygon(
-                frame, camera, _strip(-reach, reach, sign * inner, sign * (inner + 0.22)), _tone(light, (0.42, 0.42, 0.42))
+                frame,
+                camera,
+                _strip(-reach, reach, sign * inner, sign * (inner + 0.22)),
+                _tone(light, (0.42, 0.42, 0.42)),
             )
             if scene.setting == "street":
                 walk = _strip(-reach, reach, sign * (inner + 0.22), sign * (inner + 2.2))
@@ -209,26 +211,13 @@ def _texture_ground(frame: Image, camera: Camera, scene: Scene, horizon: int) ->
     down = np.array([[1, 0, 0], [0, 1, -top], [0, 0, 1]], np.float64)
     matrix = down @ camera.ground_homography() @ to_metres
     grain = cv2.warpPerspective(
-        _grain(), matrix, (width, height - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        asphalt_grain(), matrix, (width, height - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
     )
     # Far away many grains share a pixel: let the texture die out instead of shimmering.
     rows = np.arange(height - top, dtype=np.float32)
     keep = np.clip(rows / np.float32(0.10 * camera.focal_px), 0, 1)[:, None]
-    factor = 1 + (np.asarray(grain, np.float32) - 128) * (keep / np.float32(128))
-    frame[top:] = np.clip(frame[top:] * factor[..., None], 0, 255)
-
-
-@lru_cache(maxsize=1)
-def _grain() -> Image:
-    """A seamless tile of stones, stains and patches, mean 128."""
-    rng = np.random.default_rng(20_240_131)
-    size = 512
-    total = np.zeros((size, size), np.float32)
-    for sigma, weight in ((0.7, 15.0), (3.0, 7.0), (18.0, 9.0), (60.0, 10.0)):
-        noise = rng.standard_normal((size, size)).astype(np.float32)
-        tiled = cv2.GaussianBlur(np.tile(noise, (3, 3)), (0, 0), sigma)[size : 2 * size, size : 2 * size]
-        total += weight * (tiled / tiled.std())
-    return np.clip(128 + total * 0.8, 40, 215).astype(np.uint8)
+    factor = np.asarray((np.asarray(grain, np.float32) - 128) * keep + 128, np.uint8)
+    frame[top:] = cv2.multiply(frame[top:], cv2.merge([factor, factor, factor]), scale=1 / 128)
 
 
 def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, rng: np.random.Generator) -> None:
@@ -237,7 +226,7 @@ def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, 
     pick, offset = int(rng.integers(4)), float(rng.uniform(0, 12))
     if tall == 0.0:
         return
-    tile = _wall_tile(kind, pick)
+    tile = wall_tile(kind, pick)
     facing = -1.0 if y > 0 else 1.0
     lit = np.sqrt(np.clip(light.on_plane((0.0, facing, 0.0)) + 0.06, 0, 1.3))
     height, width = frame.shape[:2]
@@ -249,7 +238,7 @@ def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, 
     focal, (cx, cy) = camera.focal_px, camera.centre_xy
     intrinsics = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]], np.float64)
     matrix = intrinsics @ camera.axes.astype(np.float64) @ world
-    corners = np.float32([[-_REACH_M, y, 0], [_REACH_M, y, 0], [_REACH_M, y, tall], [-_REACH_M, y, tall]])
+    corners = f32([[-_REACH_M, y, 0], [_REACH_M, y, 0], [_REACH_M, y, tall], [-_REACH_M, y, tall]])
     clipped = _clip(corners, camera, (width, height))
     if len(clipped) < 3:
         return
@@ -262,94 +251,16 @@ def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, 
     shift = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1]], np.float64)
     drawn = cv2.warpPerspective(tile, shift @ matrix, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
     place = frame[y0 : y0 + h, x0 : x0 + w]
-    cover = mask[y0 : y0 + h, x0 : x0 + w].astype(np.float32)[..., None] / 255 * (drawn[..., 3:].astype(np.float32) / 255)
-    place[:] = np.clip(place * (1 - cover) + drawn[..., :3] * (lit * cover), 0, 255)
-
-
-@lru_cache(maxsize=32)
-def _wall_tile(kind: str, pick: int) -> Image:
-    """A seamless picture, uint8 [H, W, 4] (BGR and cover), of 12.8 m of wall."""
-    return _TILES[kind](np.random.default_rng(1000 + pick))
-
-
-def _leaves(rng: np.random.Generator, rows: int, columns: int, sigma: float) -> Floats:
-    noise = np.tile(rng.standard_normal((rows, columns)).astype(np.float32), (1, 3))
-    soft = cv2.GaussianBlur(noise, (0, 0), sigma)[:, columns : 2 * columns]
-    return np.asarray(soft / soft.std(), np.float32)
-
-
-def _hedge_tile(rng: np.random.Generator) -> Image:
-    tile = np.empty((96, 512, 4), np.uint8)
-    shade = 1 + 0.22 * _leaves(rng, 96, 512, 1.2) + 0.15 * _leaves(rng, 96, 512, 6)
-    shade *= np.linspace(1.15, 0.55, 96, dtype=np.float32)[:, None]
-    base = np.float32([46, 96, 72]) * rng.uniform(0.75, 1.15)
-    tile[..., :3] = np.clip(shade[..., None] * base, 0, 255)
-    edge = 5 + 2.0 * _leaves(rng, 1, 512, 3)[0]
-    tile[..., 3] = np.clip((np.arange(96)[:, None] - edge[None, :]) * 128 + 128, 0, 255)
-    return tile
-
-
-def _trees_tile(rng: np.random.Generator) -> Image:
-    tile = np.zeros((256, 512, 4), np.uint8)
-    for x in rng.uniform(0, 512, 3):
-        cv2.rectangle(tile, (int(x) - 4, 120), (int(x) + 4, 256), (40, 52, 62, 255), -1)
-    cover = np.zeros((256, 512), np.float32)
-    for _ in range(26):
-        x, y, r = rng.uniform(0, 512), rng.uniform(50, 165), rng.uniform(24, 52)
-        for wrap in (-512, 0, 512):
-            cv2.circle(cover, (int(x + wrap), int(y)), int(r), 1.0, -1)
-    ragged = cv2.GaussianBlur(cover, (0, 0), 5) + 0.10 * _leaves(rng, 256, 512, 1.5) + 0.12 * _leaves(rng, 256, 512, 5)
-    crown = np.clip((ragged - 0.5) * 6 + 0.5, 0, 1)[..., None]
-    shade = 1 + 0.25 * _leaves(rng, 256, 512, 1.6) + 0.22 * _leaves(rng, 256, 512, 8)
-    shade *= np.linspace(1.2, 0.7, 256, dtype=np.float32)[:, None]
-    green = np.clip(shade[..., None] * (np.float32([40, 84, 66]) * rng.uniform(0.8, 1.15)), 0, 255)
-    solid = np.concatenate([green, np.full((256, 512, 1), 255, np.float32)], axis=2)
-    tile[:] = np.clip(tile * (1 - crown) + solid * crown, 0, 255)
-    return tile
-
-
-def _wall_plain_tile(rng: np.random.Generator) -> Image:
-    tile = np.full((96, 512, 4), 255, np.uint8)
-    base = np.float32([[150, 160, 172], [96, 110, 150], [170, 172, 174], [120, 138, 150]][int(rng.integers(4))])
-    shade = 1 + 0.03 * _leaves(rng, 96, 512, 0.8) + 0.05 * _leaves(rng, 96, 512, 12)
-    tile[..., :3] = np.clip(shade[..., None] * base, 0, 255)
-    for row in range(0, 96, 8):
-        tile[row, :, :3] = (tile[row, :, :3] * 0.86).astype(np.uint8)
-        for x in range((row // 8 % 2) * 12, 512, 24):
-            tile[row : row + 8, x, :3] = (tile[row : row + 8, x, :3] * 0.88).astype(np.uint8)
-    tile[:5, :, :3] = np.clip(tile[:5, :, :3] * 1.15, 0, 255).astype(np.uint8)
-    return tile
-
-
-def _houses_tile(rng: np.random.Generator) -> Image:
-    tile = np.full((256, 512, 4), 255, np.uint8)
-    palette = [(176, 190, 200), (130, 152, 190), (168, 168, 166), (186, 204, 214), (110, 122, 150)]
-    edges = np.sort(rng.choice(np.arange(1, 8), 2, replace=False)) * 64
-    for x0, x1 in zip([0, *edges.tolist()], [*edges.tolist(), 512], strict=True):
-        base = np.float32(palette[int(rng.integers(len(palette)))]) * rng.uniform(0.8, 1.05)
-        roof = int(rng.integers(0, 46))
-        tile[:roof, x0:x1, 3] = 0
-        tile[roof:, x0:x1, :3] = base
-        tile[roof : roof + 6, x0:x1, :3] = base * 0.7
-        for y in range(roof + 22, 196, 52):
-            for x in range(x0 + 10, x1 - 24, 32):
-                glass = rng.uniform(0.35, 0.8)
-                cv2.rectangle(tile, (x - 2, y - 2), (x + 19, y + 30), [*(base * 1.12).clip(0, 255).tolist(), 255], -1)
-                cv2.rectangle(tile, (x, y), (x + 17, y + 28), (120 * glass, 108 * glass, 92 * glass, 255), -1)
-                cv2.line(tile, (x + 8, y), (x + 8, y + 28), [*(base * 1.05).clip(0, 255).tolist(), 255], 1)
-        tile[226:, x0:x1, :3] = base * 0.62
-    shade = 1 + 0.03 * _leaves(rng, 256, 512, 1.0) + 0.04 * _leaves(rng, 256, 512, 20)
-    tile[..., :3] = np.clip(tile[..., :3] * shade[..., None], 0, 255)
-    return tile
-
-
-_TILES = {"hedge": _hedge_tile, "trees": _trees_tile, "wall": _wall_plain_tile, "houses": _houses_tile}
+    *planes, cover = cv2.split(drawn)
+    weight = np.asarray(cv2.multiply(cover, mask[y0 : y0 + h, x0 : x0 + w], scale=1 / 255), np.uint8)
+    tinted = [cv2.multiply(plane, weight, scale=float(gain) / 255) for plane, gain in zip(planes, lit, strict=True)]
+    over(place, np.asarray(cv2.merge(tinted), np.uint8), weight)
 
 
 def _soften_distance(frame: Image, camera: Camera) -> Image:
     """What lies far behind the car is a little out of focus."""
     height = frame.shape[0]
     blurred = cv2.GaussianBlur(frame, (0, 0), max(0.6, height / 220))
-    below = (np.arange(height, dtype=np.float32) - np.float32(camera.horizon_y())) / np.float32(0.10 * camera.focal_px)
-    sharp = np.clip(below - 0.3, 0, 1)[:, None, None]
-    return np.asarray(frame * sharp + blurred * (1 - sharp), np.uint8)
+    below = (np.arange(height, dtype=np.float32) - np.float32(camera.horizon_y())) * np.float32(10 / camera.focal_px)
+    sharp = np.repeat(np.clip(below - 0.3, 0, 1)[:, None], frame.shape[1], axis=1)
+    return np.asarray(cv2.blendLinear(frame, blurred, sharp, 1 - sharp), np.uint8)

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.synthetic.blueprint import ALUMINIUM, BLACK, GLOSS_BLACK, PAINT, Blueprint, Material
+from twincar_edge.synthetic.arrays import Floats, Image, f32
+from twincar_edge.synthetic.blueprint import ALUMINIUM, BLACK, GLOSS_BLACK, PAINT, Material
 from twincar_edge.synthetic.body import (
     FACES,
     Block,
     BodyShape,
-    Floats,
     box_block,
     cabin_block,
     lower_block,
@@ -47,8 +47,8 @@ class CarModel:
     block_names: tuple[str, ...]
     part_blocks: tuple[str, ...]
     ghost_blocks: tuple[str, ...]
-    colour: NDArray[np.uint8]
-    finish: NDArray[np.uint8]
+    colour: Image
+    finish: Image
     normal: Floats
     wheel: WheelFace
     wheel_is_part: bool
@@ -68,7 +68,9 @@ def pair_models(pair_index: int) -> tuple[CarModel, CarModel]:
     pair = PAIRS[pair_index]
     first_trim, second_trim = pair.trims()
     extras = {piece.block.name: piece for trim in pair.trims() for piece in _extras(pair.shape, trim)}
-    first, second = (_build(pair.shape, trim, extras) for trim in pair.trims())
+    pieces = [_Piece(lower_block(pair.shape)), _Piece(cabin_block(pair.shape)), _mirror(pair.shape), *extras.values()]
+    sheets = {(piece.block.name, face): _sheet(piece.block, face) for piece in pieces for face in _faces(piece)}
+    first, second = (_build(pair.shape, trim, pieces, sheets) for trim in pair.trims())
     names = {piece.block.name for piece in _extras(pair.shape, first_trim)}
     others = {piece.block.name for piece in _extras(pair.shape, second_trim)}
     part_blocks = tuple(sorted(names ^ others))
@@ -93,7 +95,7 @@ def car_model(label: int) -> CarModel:
 def _mirror(shape: BodyShape) -> _Piece:
     cabin = shape.cabin
     x = cabin.base_front - 0.42 * (cabin.base_front - cabin.roof_front) - 0.05
-    z = float(shape.shoulder_z(np.float32([x]))[0]) + 0.10
+    z = float(shape.shoulder_z(f32([x]))[0]) + 0.10
     y = cabin.base_half + 0.09
 
     def bend(px: Floats, py: Floats, pz: Floats) -> tuple[Floats, Floats, Floats]:
@@ -134,7 +136,7 @@ def _raised_rails(shape: BodyShape) -> list[_Piece]:
 def _wing(shape: BodyShape) -> list[_Piece]:
     """A wing on two posts at the tail's edge."""
     x = -shape.length / 2 + 0.20
-    z = float(shape.shoulder_z(np.float32([x]))[0])
+    z = float(shape.shoulder_z(f32([x]))[0])
     half = shape.width / 2 * 0.80
 
     def bend(px: Floats, py: Floats, pz: Floats) -> tuple[Floats, Floats, Floats]:
@@ -150,31 +152,33 @@ RAILS = {"none": _nothing, "raised": _raised_rails}
 SPOILERS = {"none": _nothing, "wing": _wing}
 
 
+def _faces(piece: _Piece) -> tuple[str, ...]:
+    return (*FACES, "right") if piece.block.mirrored else FACES
+
+
 @dataclass(frozen=True)
 class _Patch:
     vertices: Floats
     uv: Floats
     triangles: NDArray[np.int32]
-    colour: NDArray[np.uint8]
-    finish: NDArray[np.uint8]
+    colour: Image
+    finish: Image
     normal: Floats
 
 
-def _build(shape: BodyShape, trim: Trim, extras: dict[str, _Piece]) -> CarModel:
+def _build(shape: BodyShape, trim: Trim, pieces: list[_Piece], sheets: dict[tuple[str, str], _Sheet]) -> CarModel:
     boards = draw_boards(shape, trim)
-    pieces = [_Piece(lower_block(shape)), _Piece(cabin_block(shape)), _mirror(shape), *extras.values()]
     vertices, uvs, triangles, blocks, sides = [], [], [], [], []
     shelf = _Shelf()
     start = 0
     for index, piece in enumerate(pieces):
-        faces = (*FACES, "right") if piece.block.mirrored else FACES
-        for face in faces:
-            patch = _bake(piece, face, boards)
+        for face in _faces(piece):
+            patch = _bake(sheets[piece.block.name, face], piece, face, boards)
             offset = shelf.put(patch)
             for sign in (1.0, -1.0):
                 if sign < 0 and not (piece.block.mirrored or face == "left"):
                     continue
-                vertices.append(patch.vertices * np.float32([1, sign, 1]))
+                vertices.append(patch.vertices * f32([1, sign, 1]))
                 uvs.append(patch.uv + offset)
                 corners = patch.triangles if sign > 0 else patch.triangles[:, ::-1]
                 triangles.append(corners + start)
@@ -204,16 +208,39 @@ def _build(shape: BodyShape, trim: Trim, extras: dict[str, _Piece]) -> CarModel:
     )
 
 
-def _bake(piece: _Piece, face: str, boards: Boards) -> _Patch:
-    block = piece.block
+@dataclass(frozen=True)
+class _Sheet:
+    """The bare metal of one face: dense ``points`` and ``normals`` [h, w, 3], and its coarse mesh."""
+
+    points: Floats
+    normals: Floats
+    vertices: Floats
+    uv: Floats
+    triangles: NDArray[np.int32]
+
+
+def _sheet(block: Block, face: str) -> _Sheet:
     along, up = _AXES.get(face, (0, 2))
-    size = [
-        max(6, round(2 * block.half_xyz[axis] * TEXELS_PER_M)) for axis in (along, up)
-    ]
+    size = [max(6, round(2 * block.half_xyz[axis] * TEXELS_PER_M)) for axis in (along, up)]
     s, t = (((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1).astype(np.float32) for n in size)
     grid_s, grid_t = np.meshgrid(s, t)
-    points, normals = block.surface(face, grid_s, grid_t), block.normals(face, grid_s, grid_t)
     height, width = grid_s.shape
+    cuts_s, cuts_t = block.cuts(along), block.cuts(up)
+    mesh_s, mesh_t = np.meshgrid(cuts_s, cuts_t)
+    uv = np.stack([(mesh_s + 1) / 2 * width - 0.5, (mesh_t + 1) / 2 * height - 0.5], axis=-1)
+    return _Sheet(
+        points=block.surface(face, grid_s, grid_t),
+        normals=block.normals(face, grid_s, grid_t),
+        vertices=block.surface(face, mesh_s, mesh_t).reshape(-1, 3),
+        uv=uv.reshape(-1, 2).astype(np.float32),
+        triangles=_triangles(len(cuts_t), len(cuts_s), flip=face in ("rear", "left")),
+    )
+
+
+def _bake(sheet: _Sheet, piece: _Piece, face: str, boards: Boards) -> _Patch:
+    along, up = _AXES.get(face, (0, 2))
+    points, normals = sheet.points, sheet.normals.copy()
+    height, width = points.shape[:2]
     finish = np.zeros((height, width, 4), np.uint8)
     if piece.material is not None:
         material = piece.material
@@ -221,32 +248,23 @@ def _bake(piece: _Piece, face: str, boards: Boards) -> _Patch:
         colour[:] = (*material.bgr, round(255 * material.paint))
         finish[:] = (round(255 * material.gloss), 255, round(255 * material.glow), 0)
     else:
-        board = boards[(block.name, face)]
+        board = boards[(piece.block.name, face)]
         place = board.pixels(points[..., [along, up]])
-        colour = _sample(board.colour, place)
+        colour = np.asarray(_sample(board.colour, place), np.uint8)
         finish[..., :3] = _sample(board.finish, place)
-        slope_u = cv2.Sobel(board.relief, cv2.CV_32F, 1, 0, ksize=3) * (board.scale / 8)
-        slope_v = -cv2.Sobel(board.relief, cv2.CV_32F, 0, 1, ksize=3) * (board.scale / 8)
+        slope_u = f32(cv2.Sobel(board.relief, cv2.CV_32F, 1, 0, ksize=3)) * np.float32(board.scale / 8)
+        slope_v = f32(cv2.Sobel(board.relief, cv2.CV_32F, 0, 1, ksize=3)) * np.float32(-board.scale / 8)
         normals[..., along] -= np.clip(_sample(slope_u, place), -0.9, 0.9)
         normals[..., up] -= np.clip(_sample(slope_v, place), -0.9, 0.9)
         normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     # The road takes light away from below, and so does the ground's own shade under the sills.
-    ambient = 0.50 + 0.50 * np.clip((points[..., 2] - 0.12) / 0.55, 0, 1)
-    cuts_s, cuts_t = block.cuts(along), block.cuts(up)
-    mesh_s, mesh_t = np.meshgrid(cuts_s, cuts_t)
-    uv = np.stack([(mesh_s + 1) / 2 * width - 0.5, (mesh_t + 1) / 2 * height - 0.5], axis=-1)
-    return _Patch(
-        vertices=block.surface(face, mesh_s, mesh_t).reshape(-1, 3),
-        uv=uv.reshape(-1, 2).astype(np.float32),
-        triangles=_triangles(len(cuts_t), len(cuts_s), flip=face in ("rear", "left")),
-        colour=colour,
-        finish=finish,
-        normal=np.concatenate([normals, ambient[..., None]], axis=-1).astype(np.float32),
-    )
+    ambient = 0.36 + 0.64 * np.clip((points[..., 2] - 0.10) / 0.62, 0, 1)
+    normal = f32(np.concatenate([normals, ambient[..., None]], axis=-1))
+    return _Patch(sheet.vertices, sheet.uv, sheet.triangles, colour, finish, normal)
 
 
-def _sample(plane: NDArray[np.uint8] | NDArray[np.float32] | cv2.typing.MatLike, place: Floats) -> NDArray[np.uint8]:
-    return cv2.remap(plane, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[return-value, call-overload, no-any-return]
+def _sample(plane: Image | Floats, place: Floats) -> cv2.typing.MatLike:
+    return cv2.remap(plane, place[..., 0], place[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _triangles(rows: int, columns: int, flip: bool) -> NDArray[np.int32]:
@@ -273,7 +291,7 @@ class _Shelf:
         self._row = max(self._row, height)
         return np.array(place, np.float32)
 
-    def atlas(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Floats]:
+    def atlas(self) -> tuple[Image, Image, Floats]:
         height = self._y + self._row
         colour = np.zeros((height, _ATLAS_WIDTH, 4), np.uint8)
         finish = np.zeros((height, _ATLAS_WIDTH, 4), np.uint8)

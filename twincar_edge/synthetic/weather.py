@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.synthetic.arrays import Floats, Image
 from twincar_edge.synthetic.light import Light
 from twincar_edge.synthetic.render import display
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -32,21 +31,26 @@ class Weather:
 def random_weather(rng: np.random.Generator) -> Weather:
     """Mostly dry; rain, fog and snow each now and then."""
     kind, strength = rng.random(), rng.uniform(0.3, 1.0)
-    if kind < 0.62:
+    if kind < 0.66:
         return Weather()
-    if kind < 0.80:
-        return Weather(fog=0.06 * strength, rain=2600 * strength)
-    if kind < 0.92:
-        return Weather(fog=0.16 + 0.26 * strength)
+    if kind < 0.82:
+        return Weather(fog=0.06 * strength, rain=2000 * strength)
+    if kind < 0.93:
+        return Weather(fog=0.12 + 0.22 * strength)
     return Weather(fog=0.05, snow=2600 * strength)
+
+
+def fog_colour(light: Light) -> Floats:
+    """What fog looks like: display BGR [3], 0..255."""
+    return display(light.horizon * np.float32(0.80))
 
 
 def add_fog(frame: Image, light: Light, share: float) -> Image:
     """Mix in the horizon's light."""
     if share <= 0:
         return frame
-    haze = display(light.horizon * np.float32(0.80))
-    return np.clip(frame * np.float32(1 - share) + haze * np.float32(share), 0, 255).astype(np.uint8)
+    haze = np.broadcast_to(np.round(fog_colour(light)).astype(np.uint8), frame.shape)
+    return np.asarray(cv2.addWeighted(frame, 1 - share, np.ascontiguousarray(haze), share, 0), np.uint8)
 
 
 def add_falling(frame: Image, weather: Weather, rng: np.random.Generator) -> Image:
@@ -69,7 +73,7 @@ def add_falling(frame: Image, weather: Weather, rng: np.random.Generator) -> Ima
         else:
             cv2.circle(veil, (int(x * 16), int(y * 16)), int(size * height * 0.11), 235, -1, cv2.LINE_AA, 4)
     veil = cv2.GaussianBlur(veil, (0, 0), 0.7)
-    return np.asarray(cv2.add(frame, cv2.merge([cv2.convertScaleAbs(veil, alpha=0.8)] * 3)), np.uint8)
+    return np.asarray(cv2.add(frame, cv2.merge([cv2.convertScaleAbs(veil, alpha=0.62)] * 3)), np.uint8)
 
 
 def blur(frame: Image, rng: np.random.Generator) -> Image:
@@ -116,7 +120,7 @@ def sensor(frame: Image, rng: np.random.Generator) -> Image:
     """Exposure, contrast, colour balance, noise and JPEG, all mild and random."""
     gain, lift = rng.uniform(0.88, 1.10), rng.uniform(-8, 8)
     balance = rng.uniform(0.97, 1.03, 3)
-    sigma, quality = rng.uniform(1.0, 6.0), int(rng.integers(62, 96))
+    sigma, quality = rng.uniform(0.8, 4.5), int(rng.integers(66, 96))
     ramp = np.arange(256, dtype=np.float32)[:, None] * (gain * balance)[None, :] + lift
     table = np.clip(ramp, 0, 255).astype(np.uint8)[None]
     frame = np.asarray(cv2.LUT(frame, table), np.uint8)

@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from twincar_edge.synthetic.arrays import Image
 
 SIZE = 192
 """Pixels along one side of a wheel picture; the tyre touches all four edges."""
@@ -27,8 +28,8 @@ _SHIFT = 4
 class WheelFace:
     """Two layers, uint8 [SIZE, SIZE, 4] (BGR and coverage): ``back`` lies deep in the rim, ``face`` lies outside."""
 
-    back: NDArray[np.uint8]
-    face: NDArray[np.uint8]
+    back: Image
+    face: Image
 
 
 class _Brush:
@@ -74,7 +75,9 @@ def _hub(brush: _Brush, radius: float, bolts: int) -> None:
     brush.disc(radius * 0.42, (70, 69, 68))
 
 
-def _spokes(brush: _Brush, count: int, inner: tuple[float, float], outer: tuple[float, float], skew_deg: float = 0) -> None:
+def _spokes(
+    brush: _Brush, count: int, inner: tuple[float, float], outer: tuple[float, float], skew_deg: float = 0
+) -> None:
     for k in range(count):
         turn = 360 * k / count - 90
         brush.blade(turn, (inner[0], inner[1] + 0.018), (outer[0], outer[1] + 0.018), _METAL_SHADE, skew_deg)
