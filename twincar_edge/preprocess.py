@@ -8,6 +8,7 @@ so that the model's input is the uint8 image that the camera gives, resized.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import cv2
@@ -62,7 +63,15 @@ def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.
     """
     if image_bgr.dtype != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or image_bgr.size == 0:
         raise InputError(f"expected a uint8 image [H, W, 3], found {image_bgr.dtype} {list(image_bgr.shape)}")
-    resized = _RULES[preprocess.resize](image_bgr, preprocess.size_wh, preprocess.interpolation)
+    rows, columns = image_bgr.shape[:2]
+    place = placement((columns, rows), preprocess)
+    (left, top, right, bottom), (x0, y0, x1, y1) = place.image_xyxy, place.input_xyxy
+    resized = resize(image_bgr[top:bottom, left:right], (x1 - x0, y1 - y0), preprocess.interpolation)
+    width, height = preprocess.size_wh
+    if (x1 - x0, y1 - y0) != (width, height):
+        canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+        canvas[y0:y1, x0:x1] = resized
+        resized = canvas
     if preprocess.colour == "rgb":
         resized = resized[:, :, ::-1]
     return np.ascontiguousarray(resized)
@@ -95,29 +104,42 @@ def resize(
     return image_bgr
 
 
-def _letterbox(
-    image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    width, height = size_wh
-    rows, columns = image_bgr.shape[:2]
+@dataclass(frozen=True)
+class Placement:
+    """Which part of an image the model sees, and where that part lies in the model's input.
+
+    Both boxes are left, top, right, bottom in pixels, the last two exclusive. Outside `input_xyxy` the input is
+    padding; outside `image_xyxy` the image is not seen.
+    """
+
+    image_xyxy: tuple[int, int, int, int]
+    input_xyxy: tuple[int, int, int, int]
+
+
+def placement(image_size_wh: tuple[int, int], preprocess: Preprocess) -> Placement:
+    """Return how `prepare` lays an image of this size into the input: for going back from the input to the image."""
+    return _RULES[preprocess.resize](image_size_wh, preprocess.size_wh)
+
+
+def _squash(image_wh: tuple[int, int], size_wh: tuple[int, int]) -> Placement:
+    return Placement((0, 0, *image_wh), (0, 0, *size_wh))
+
+
+def _letterbox(image_wh: tuple[int, int], size_wh: tuple[int, int]) -> Placement:
+    (columns, rows), (width, height) = image_wh, size_wh
     scale = min(width / columns, height / rows)
-    inner = (min(width, max(1, round(columns * scale))), min(height, max(1, round(rows * scale))))
-    canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
-    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    canvas[top : top + inner[1], left : left + inner[0]] = resize(image_bgr, inner, interpolation)
-    return canvas
+    inner_w, inner_h = min(width, max(1, round(columns * scale))), min(height, max(1, round(rows * scale)))
+    left, top = (width - inner_w) // 2, (height - inner_h) // 2
+    return Placement((0, 0, columns, rows), (left, top, left + inner_w, top + inner_h))
 
 
-def _center_crop(
-    image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    width, height = size_wh
-    rows, columns = image_bgr.shape[:2]
+def _center_crop(image_wh: tuple[int, int], size_wh: tuple[int, int]) -> Placement:
+    (columns, rows), (width, height) = image_wh, size_wh
     scale = max(width / columns, height / rows)
     crop_w, crop_h = min(columns, max(1, round(width / scale))), min(rows, max(1, round(height / scale)))
     left, top = (columns - crop_w) // 2, (rows - crop_h) // 2
-    return resize(image_bgr[top : top + crop_h, left : left + crop_w], size_wh, interpolation)
+    return Placement((left, top, left + crop_w, top + crop_h), (0, 0, width, height))
 
 
-_Rule = Callable[[NDArray[np.uint8], tuple[int, int], Interpolation], NDArray[np.uint8]]
-_RULES: dict[ResizeRule, _Rule] = {"squash": resize, "letterbox": _letterbox, "center_crop": _center_crop}
+_Rule = Callable[[tuple[int, int], tuple[int, int]], Placement]
+_RULES: dict[ResizeRule, _Rule] = {"squash": _squash, "letterbox": _letterbox, "center_crop": _center_crop}
