@@ -347,7 +347,7 @@ def test_parquet_is_read_one_row_group_at_a_time_and_memory_stays_flat(
     assert reads == []
     for sample, encoded in zip(dataset.samples, data, strict=True):
         assert sample.source.read_bytes() == encoded
-        assert kept._size() <= 7 * len(data[0])
+        assert kept.kept_bytes <= 7 * len(data[0])
     assert reads == [0, 1, 2, 3]
     dataset.samples[-1].read()
     assert reads == [0, 1, 2, 3]

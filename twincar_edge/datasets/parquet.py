@@ -15,6 +15,7 @@ from typing import Any
 
 from twincar_edge.datasets.dataset import Dataset, Sample
 from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets.table import checked_name
 from twincar_edge.errors import InputError, require
 from twincar_edge.images import ImageError
 from twincar_edge.labels import ClassMapping
@@ -75,21 +76,25 @@ class _RowGroups:
     """The encoded images of the row groups that were read last, at most about `KEPT_BYTES`, for all threads."""
 
     def __init__(self) -> None:
+        self.kept_bytes = 0
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[Path, int], list[bytes | None]] = OrderedDict()
 
     def images(self, path: Path, row_group: int) -> list[bytes | None]:
         with self._lock:
-            images = self._kept.pop((path, row_group), None)
+            images = self._kept.get((path, row_group))
             if images is None:
                 images = _read_row_group(path, row_group)
-            self._kept[path, row_group] = images
-            while len(self._kept) > 1 and self._size() > KEPT_BYTES:
-                self._kept.popitem(last=False)
+                self._kept[path, row_group] = images
+                self.kept_bytes += _size(images)
+                while len(self._kept) > 1 and self.kept_bytes > KEPT_BYTES:
+                    self.kept_bytes -= _size(self._kept.popitem(last=False)[1])
+            self._kept.move_to_end((path, row_group))
             return images
 
-    def _size(self) -> int:
-        return sum(len(image) for images in self._kept.values() for image in images if image is not None)
+
+def _size(images: list[bytes | None]) -> int:
+    return sum(len(image) for image in images if image is not None)
 
 
 _KEPT = _RowGroups()
@@ -115,13 +120,14 @@ def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
             if not has_bytes or "label" not in schema.names:
                 found = ", ".join(f"{field.name} ({field.type})" for field in schema)
                 raise InputError(f"{path} needs the columns image (bytes, path) and label, found {found[:120]}")
+            name = checked_name(path.name, str(path.parent))
             samples, row = [], 0
             for group in range(file.num_row_groups):
                 labels = file.read_row_group(group, columns=["label"], use_threads=False).column("label").to_pylist()
                 for place, label in enumerate(labels):
                     if not isinstance(label, int) or label < 0:
                         raise InputError(f"{path} row {row} has no label")
-                    samples.append(Sample(f"{path.name}#{row}", label, ParquetImage(path, group, place)))
+                    samples.append(Sample(f"{name}#{row}", label, ParquetImage(path, group, place)))
                     row += 1
             return _class_names(schema.metadata or {}), samples
     except (OSError, pyarrow.ArrowException) as error:
