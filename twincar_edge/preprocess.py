@@ -54,6 +54,8 @@ class Preprocess(BaseModel):
 def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
     """Return the model's input for one image: uint8 [height, width, 3] in the model's colour order, contiguous.
 
+    An image that has the model's size and colour order already may come back itself, not copied.
+
     Args:
         image_bgr: uint8 [H, W, 3], as OpenCV decodes it.
         preprocess: size, resize rule, interpolation and colour order of the model.
@@ -89,7 +91,7 @@ def prepare_batch(images_bgr: Sequence[NDArray[np.uint8]], preprocess: Preproces
 def resize(
     image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation = "area"
 ) -> NDArray[np.uint8]:
-    """Resize without aliasing, each axis by what it needs: uint8 [H, W, 3] to [size_wh[1], size_wh[0], 3].
+    """Resize each axis by what it needs: uint8 [H, W, 3] to [size_wh[1], size_wh[0], 3]; "area" does not alias.
 
     OpenCV's INTER_AREA averages only when both axes shrink; where one shrinks and the other grows it quietly turns into
     plain interpolation and aliases. So the axis that shrinks goes first, alone.
