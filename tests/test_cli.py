@@ -84,7 +84,11 @@ def test_every_path_of_a_command_is_a_path_and_every_default_is_shown(name: str)
     for parameter in command.params:
         if isinstance(parameter.type, click.Path):
             assert parameter.type.type is Path, parameter.name
-        if isinstance(parameter, click.Option) and isinstance(parameter.default, int | float | str):
+        if (
+            isinstance(parameter, click.Option)
+            and isinstance(parameter.default, int | float | str)
+            and parameter.default != ""
+        ):
             told = parameter.show_default or parameter.is_flag or "[default: " in (parameter.help or "")
             assert told, f"{parameter.name} does not show its default"
 
