@@ -13,7 +13,7 @@ import timm
 import torch
 import torchvision
 from numpy.typing import NDArray
-from timm.models import group_parameters
+from timm.models import EfficientNet, group_parameters
 from torch import Tensor, nn
 
 from twincar_edge.errors import InputError, ModelError, nearest
@@ -96,13 +96,15 @@ class CarClassifier(nn.Module):
 
 
 def cam_layer(model: CarClassifier) -> nn.Module:
-    """Return the last convolutional stage, whose output keeps the image's layout: the target of Grad-CAM.
+    """Return the last layer whose output keeps the image's layout, just before pooling: the target of Grad-CAM.
 
     Raises:
         InputError: the architecture has no such stage, a transformer for example.
     """
     if model.architecture == TWINCAR_RESNET50:
         return cast("nn.Module", model.backbone.layer4)
+    if isinstance(model.backbone, EfficientNet):  # a convolution more stands between its last stage and the pooling
+        return cast("nn.Module", model.backbone.bn2)
     info = getattr(model.backbone, "feature_info", None)
     names = [entry.get("module", "") for entry in (info if isinstance(info, list) else getattr(info, "info", []))]
     modules = dict(model.backbone.named_modules())

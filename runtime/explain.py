@@ -1,0 +1,136 @@
+"""Where the model looked: Grad-CAM++ on the PyTorch side of a model, laid over the picture.
+
+The one module of this room that imports torch and the training room, inside its function: a camera box without them
+never comes here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.errors import InputError, ModelError, nearest, require
+from twincar_edge.images import read_image
+from twincar_edge.labels import ClassMapping
+from twincar_edge.metrics import softmax
+from twincar_edge.preprocess import Preprocess, placement, prepare_batch
+from twincar_edge.runtime.classifier import Guess, answer
+from twincar_edge.runtime.overlay import draw_overlay
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """An answer and what it rests on.
+
+    Attributes:
+        name: the class that the model names.
+        probability: of that class, between 0 and 1.
+        top5: the best classes, best first.
+        target: the class whose evidence the heat map shows; the answer, unless another was asked for.
+        heatmap: float32 [H, W] of the original image, between 0 and 1: how much each place speaks for `target`.
+        overlay_bgr: uint8 [H', W', 3], the picture under its heat map, with a caption; enlarged where it was small.
+    """
+
+    name: str
+    probability: float
+    top5: tuple[Guess, ...]
+    target: str
+    heatmap: NDArray[np.float32]
+    overlay_bgr: NDArray[np.uint8]
+
+
+def explain(
+    checkpoint: Path,
+    image: Path | NDArray[np.uint8],
+    *,
+    class_mapping: Path | None = None,
+    target: int | str | None = None,
+) -> Explanation:
+    """Explain one answer with Grad-CAM++ (Chattopadhyay et al., 2018, arXiv:1710.11063).
+
+    Args:
+        checkpoint: the PyTorch checkpoint that a model was exported from.
+        image: a file, or `image_bgr` uint8 [H, W, 3].
+        class_mapping: class names, for a bare state dict that has none beside it.
+        target: the class to look for, by output index or by name; None takes the model's answer.
+
+    Raises:
+        InputError: the image is unusable, the target is no class, or the architecture is not convolutional.
+        ModelError: the checkpoint is unusable.
+        MissingExtraError: torch or grad-cam is not installed.
+    """
+    if checkpoint.suffix.lower() == ".onnx":
+        raise ModelError(f"{checkpoint} is the exported model: explain needs the .pt checkpoint that it came from")
+    torch = require("torch", "explain")
+    library = require("pytorch_grad_cam", "explain")
+    targets = require("pytorch_grad_cam.utils.model_targets", "explain")
+    from twincar_edge.training.checkpoint import read_checkpoint
+    from twincar_edge.training.model import cam_layer, load_model
+
+    image_bgr = read_image(image) if isinstance(image, Path) else image
+    read = read_checkpoint(checkpoint, class_mapping)
+    label = None if target is None else _target_label(target, read.classes)
+    model = load_model(read)
+    batch_nhwc = prepare_batch([image_bgr], read.preprocess)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(batch_nhwc)).numpy()
+    if not np.isfinite(logits).all():
+        raise ModelError(f"{checkpoint} answers with numbers that are not finite")
+    found = answer(softmax(logits)[0], read.classes.names, reject_below=0)
+    label = int(logits[0].argmax()) if label is None else label
+
+    class ChannelsFirst(torch.nn.Module):  # type: ignore[misc, name-defined]
+        """The library takes the map's size from the last two axes of its input."""
+
+        def forward(self, batch_nchw):  # type: ignore[no-untyped-def]
+            return model(batch_nchw.permute(0, 2, 3, 1))
+
+    wrapped = ChannelsFirst()
+    wrapped.model = model
+    cam = library.GradCAMPlusPlus(wrapped, [cam_layer(model)])
+    try:
+        seen = cam(torch.from_numpy(batch_nhwc).permute(0, 3, 1, 2), [targets.ClassifierOutputTarget(label)])[0]
+    finally:
+        cam.activations_and_grads.release()
+    heatmap = to_image_geometry(np.asarray(seen, np.float32), image_bgr.shape[:2], read.preprocess)
+    name = read.classes[label]
+    return Explanation(
+        name=found.name,
+        probability=found.probability,
+        top5=found.top5,
+        target=name,
+        heatmap=heatmap,
+        overlay_bgr=draw_overlay(image_bgr, heatmap, found.top5, None if name == found.name else name),
+    )
+
+
+def to_image_geometry(
+    heatmap: NDArray[np.float32], shape: tuple[int, int], preprocess: Preprocess
+) -> NDArray[np.float32]:
+    """Lay a heat map of the model's input, float32 [height, width], back over the image: float32 [H, W] of `shape`.
+
+    What the model did not see (outside a centre crop) gets 0; what lies on padding (of a letterbox) falls away.
+    """
+    rows, columns = shape
+    place = placement((columns, rows), preprocess)
+    (left, top, right, bottom), (x0, y0, x1, y1) = place.image_xyxy, place.input_xyxy
+    whole = np.zeros((rows, columns), np.float32)
+    part = cv2.resize(heatmap[y0:y1, x0:x1], (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    whole[top:bottom, left:right] = np.clip(part, 0, 1)
+    return whole
+
+
+def _target_label(target: int | str, classes: ClassMapping) -> int:
+    if isinstance(target, str) and target in classes.names:
+        return classes.names.index(target)
+    if isinstance(target, int) and 0 <= target < len(classes):
+        return target
+    if isinstance(target, int):
+        raise InputError(
+            f"the target {target} lies outside the model's {len(classes)} classes, 0 to {len(classes) - 1}"
+        )
+    raise InputError(f"the model knows no class {target!r}: {nearest(target, classes.names)}")

@@ -1,0 +1,86 @@
+"""The picture of an explanation: a heat map over the image, and the answer below it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.preprocess import resize
+from twincar_edge.runtime.classifier import Guess
+
+MIN_LONG_SIDE, MAX_LONG_SIDE = 720, 1280  # pixels of the picture in the overlay
+STRONGEST = 0.62  # how much of the picture the hottest place hides
+LISTED = 3
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_BACKGROUND, _INK, _FAINT, _BAR, _TRACK = (32, 28, 26), (245, 245, 245), (165, 160, 155), (80, 175, 255), (62, 56, 52)
+
+
+def draw_overlay(
+    image_bgr: NDArray[np.uint8],
+    heatmap: NDArray[np.float32],
+    guesses: Sequence[Guess],
+    target: str | None = None,
+) -> NDArray[np.uint8]:
+    """Return the picture under its heat map, with the best guesses in a strip below it: uint8 [H', W', 3], BGR.
+
+    The picture shows through: where the heat map is cold it stays as it is. Its longer side becomes 720 to 1280 pixels,
+    so that the caption can be read.
+
+    Args:
+        image_bgr: uint8 [H, W, 3].
+        heatmap: float32 [H, W] between 0 and 1.
+        guesses: the best classes, best first.
+        target: the class that the heat map is for, where that is not the first guess.
+    """
+    rows, columns = image_bgr.shape[:2]
+    scale = min(max(max(rows, columns), MIN_LONG_SIDE), MAX_LONG_SIDE) / max(rows, columns)
+    size_wh = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    picture = resize(image_bgr, size_wh, "cubic" if scale > 1 else "area").astype(np.float32)
+    heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO).astype(np.float32)
+    # Smoothstep: the cold half hardly tints the picture, and there is no visible edge where the tint begins.
+    opacity = (STRONGEST * heat * heat * (3 - 2 * heat))[:, :, None]
+    blended = (picture * (1 - opacity) + colours * opacity).round().astype(np.uint8)
+    return np.vstack([blended, _caption(size_wh[0], guesses[:LISTED], target)])
+
+
+def _caption(width: int, guesses: Sequence[Guess], target: str | None) -> NDArray[np.uint8]:
+    line, margin = 34, 14
+    extra = line if target else 0
+    strip = np.full((2 * margin + line * len(guesses) + extra, width, 3), _BACKGROUND, np.uint8)
+    bar_width = width // 6
+    right = width - margin
+    for row, guess in enumerate(guesses):
+        baseline = margin + row * line + 24
+        percent = f"{guess.probability:.0%}"
+        bar_left = right - 62 - bar_width
+        cv2.rectangle(strip, (bar_left, baseline - 14), (bar_left + bar_width, baseline - 2), _TRACK, cv2.FILLED)
+        filled = round(bar_width * guess.probability)
+        if filled:
+            cv2.rectangle(strip, (bar_left, baseline - 14), (bar_left + filled, baseline - 2), _BAR, cv2.FILLED)
+        ink = _INK if row == 0 else _FAINT
+        size = cv2.getTextSize(percent, _FONT, 0.6, 1)[0][0]
+        _write(strip, percent, (right - size, baseline), 0.6, ink, size + 4)
+        _write(strip, guess.name, (margin, baseline), 0.72 if row == 0 else 0.6, ink, bar_left - 2 * margin)
+    if target:
+        baseline = margin + len(guesses) * line + 24
+        _write(strip, f"evidence for: {target}", (margin, baseline), 0.6, _BAR, width - 2 * margin)
+    return strip
+
+
+def _write(
+    strip: NDArray[np.uint8], text: str, origin: tuple[int, int], scale: float, ink: tuple[int, int, int], room: int
+) -> None:
+    """Write text so that it fits into `room` pixels: smaller, and at last cut off."""
+    # OpenCV's own font has ASCII only: accents go, what has no plain letter becomes a question mark.
+    text = unicodedata.normalize("NFKD", text)
+    text = "".join(c for c in text if not unicodedata.combining(c)).encode("ascii", "replace").decode("ascii")
+    while cv2.getTextSize(text, _FONT, scale, 1)[0][0] > room and scale > 0.45:
+        scale -= 0.03
+    while cv2.getTextSize(text, _FONT, scale, 1)[0][0] > room and len(text) > 4:
+        text = text[:-4] + "..."
+    cv2.putText(strip, text, origin, _FONT, scale, ink, 1, cv2.LINE_AA)

@@ -1,0 +1,34 @@
+"""`twincar-edge explain`: where the model looked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from twincar_edge.images import write_image
+
+
+@click.command("explain")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default="overlay.png", show_default=True, help="The picture."
+)
+@click.option("--target", help="Look for this class, by name or output index.  [default: the model's answer]")
+@click.option(
+    "--class-mapping",
+    type=click.Path(path_type=Path),
+    help="Class names of CHECKPOINT, where it is a bare state dict.  [default: class_mapping.json beside it]",
+)
+def command(checkpoint: Path, image: Path, output: Path, target: str | None, class_mapping: Path | None) -> None:
+    """Lay a Grad-CAM++ heat map over IMAGE: what CHECKPOINT (a .pt or .pth file) based its answer on."""
+    from twincar_edge.runtime.explain import explain
+
+    wanted = int(target) if target is not None and target.isdecimal() else target
+    explanation = explain(checkpoint, image, class_mapping=class_mapping, target=wanted)
+    write_image(output, explanation.overlay_bgr)
+    for guess in explanation.top5:
+        click.echo(f"{guess.probability:7.2%}  {guess.name}")
+    looked_for = "" if explanation.target == explanation.name else f", evidence for {explanation.target}"
+    click.echo(f"-> {output}{looked_for}")
