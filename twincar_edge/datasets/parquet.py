@@ -66,7 +66,8 @@ class ParquetImage:
         Raises:
             ImageError: the file cannot be read, or the row holds no image.
         """
-        data = _KEPT.images(self.path, self.row_group)[self.row]
+        images = _KEPT.images(self.path, self.row_group)
+        data = images[self.row] if self.row < len(images) else None
         if data is None:
             raise ImageError("missing", f"{self.path} holds no bytes in row {self.row} of row group {self.row_group}")
         return data
@@ -105,7 +106,7 @@ def _read_row_group(path: Path, row_group: int) -> list[bytes | None]:
     try:
         with _open(path) as file:
             column = file.read_row_group(row_group, columns=["image"], use_threads=False).column("image")
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: text that is not UTF-8
         raise ImageError("unreadable", f"cannot read {path}: {_first_line(error)}") from error
     return [None if image is None else image["bytes"] for image in column.to_pylist()]
 
@@ -130,7 +131,7 @@ def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
                     samples.append(Sample(f"{name}#{row}", label, ParquetImage(path, group, place)))
                     row += 1
             return _class_names(schema.metadata or {}), samples
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
 
 
@@ -141,7 +142,7 @@ def _open(path: Path) -> Any:
 def _class_names(metadata: dict[bytes, bytes]) -> ClassMapping | None:
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return ClassMapping(tuple(names)) if isinstance(names, list) else None
 
