@@ -30,7 +30,9 @@ class BackgroundRules:
     `learning_s`: time constant of learning. `absorb_s`: a change that stands still that long becomes background, so
     that a light that was switched on is not a ghost for ever, and a car at a barrier lasts. `scene_share` and
     `scene_s`: a change of so much of the picture is the scene's own (a lamp, a moved camera), and is taken over that
-    soon. `shadow_floor`: how dark a shadow can be, as a share of the background; a pixel between it and 1 whose colour
+    soon. `uncovered_s`: how long a change must stand still before it is asked whether it is a place that a vehicle
+    left, and `uncovered_edges` how many times stronger its outline must be in the background than in the frame for
+    that. `shadow_floor`: how dark a shadow can be, as a share of the background; a pixel between it and 1 whose colour
     did not change is shadow.
     """
 
@@ -40,6 +42,8 @@ class BackgroundRules:
     absorb_s: float = 30.0
     scene_share: float = 0.9
     scene_s: float = 2.0
+    uncovered_s: float = 0.4
+    uncovered_edges: float = 2.0
     shadow_floor: float = 0.6
 
 
@@ -99,9 +103,28 @@ class Background:
         self._still_s += np.float32(self._elapsed_s)
         self._still_s[moved | ~vehicles] = 0.0
         limit_s = rules.scene_s if vehicles.mean() > rules.scene_share else rules.absorb_s
-        absorbed = self._still_s > limit_s
-        self._mean[:, absorbed] = self._current[:, absorbed]
-        self._still_s[absorbed] = 0.0
+        self.absorb(self._still_s > limit_s)
+
+    def uncovered(self, mask: Mask) -> bool:
+        """Return whether a change, bool [h, w], is a place that a vehicle has left, not one where a vehicle stands.
+
+        A vehicle that was there from the start, or stood long enough to be learned, leaves such a ghost. It stands
+        still, and its outline is an edge of the background but not of the frame.
+        """
+        rules = self.rules
+        if not mask.any() or (self._still_s[mask] > rules.uncovered_s).mean() < 0.9:
+            return False
+        image = mask.astype(np.uint8)
+        outline = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+        if not outline.any():  # it fills the frame
+            return False
+        known, seen = (float(_edges(planes)[outline].mean()) for planes in (self._mean, self._current))
+        return known > rules.uncovered_edges * seen
+
+    def absorb(self, mask: Mask) -> None:
+        """Take what the frame shows there, bool [h, w], for background at once."""
+        self._mean[:, mask] = self._current[:, mask]
+        self._still_s[mask] = 0.0
 
     def _restart(self, shape: tuple[int, ...], small: Floats) -> None:
         self._shape = shape
@@ -131,6 +154,12 @@ def small_size(image_bgr: NDArray[np.uint8]) -> tuple[int, int]:
 def _planes(image_bgr: NDArray[np.uint8]) -> Floats:
     """Return float32 [3, h, w]: numpy takes the maximum over channels ten times faster when they lie apart."""
     return np.asarray(np.stack(cv2.split(image_bgr)), np.float32)
+
+
+def _edges(planes: Floats) -> Floats:
+    """Return how strong a picture's edges are, float32 [3, h, w] to [h, w]: in colour, for a red car on a grey road."""
+    strengths = [cv2.magnitude(cv2.Sobel(one, cv2.CV_32F, 1, 0), cv2.Sobel(one, cv2.CV_32F, 0, 1)) for one in planes]
+    return np.asarray(np.max(strengths, axis=0), np.float32)
 
 
 _BINS_PER_DOUBLING = 50  # one bin of the exposure ratio's logarithm is 1.4%

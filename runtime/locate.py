@@ -44,10 +44,17 @@ class LocateOptions:
 class Locator(ABC):
     """Finds the vehicles in frames that come in order.
 
-    `moves`: whether a vehicle's box travels with it. Where it does, a box that never moves is no vehicle that passes.
+    Attributes:
+        moves: whether a vehicle's box travels with it. Where it does, a box that never moves is no vehicle that passes.
+        uncovered: boxes, in the last frame, of places that turned out to be ground which a vehicle has left. What was
+            followed there was no vehicle.
     """
 
     moves: bool = False
+
+    def __init__(self) -> None:
+        """Start with nothing uncovered."""
+        self.uncovered: list[Box] = []
 
     @abstractmethod
     def locate(self, frame: Frame) -> list[Detection]:
@@ -59,6 +66,7 @@ class Still(Locator):
 
     def __init__(self, options: LocateOptions) -> None:
         """Take the zones; without any, the whole image."""
+        super().__init__()
         self.options = options
 
     def locate(self, frame: Frame) -> list[Detection]:
@@ -71,6 +79,7 @@ class Presence(Locator):
 
     def __init__(self, options: LocateOptions) -> None:
         """Take the zones; without any, the whole frame."""
+        super().__init__()
         self.options = options
         self._background = Background()
 
@@ -82,10 +91,15 @@ class Presence(Locator):
         for box, inside in zip(
             _regions(frame.image_bgr, self.options.zones), _masks(frame.image_bgr, self.options.zones), strict=True
         ):
-            share = float(changed[inside].mean()) if inside.any() else 0.0
-            if share >= self.options.presence:
+            there = changed & inside
+            share = float(there.sum() / max(1, inside.sum()))
+            if share < self.options.presence:
+                continue
+            if self._background.uncovered(there):
+                self._background.absorb(_widened(there))
+            else:
                 found.append(Detection(box, share))
-                keep_out |= changed & inside
+                keep_out |= there
         self._background.learn(_widened(keep_out))
         return found
 
@@ -97,6 +111,7 @@ class Motion(Locator):
 
     def __init__(self, options: LocateOptions) -> None:
         """Take the least area, and the zones; with zones, only what lies inside them counts."""
+        super().__init__()
         self.options = options
         self._background = Background()
 
@@ -107,13 +122,28 @@ class Motion(Locator):
             changed &= np.logical_or.reduce(_masks(frame.image_bgr, self.options.zones))
         closed = np.asarray(cv2.morphologyEx(_as_image(_without_specks(changed)), cv2.MORPH_CLOSE, _SQUARE_7), np.uint8)
         blobs = _merge_fragments(_blobs(closed), reach=_REACH * max(closed.shape))
-        vehicles = [blob for blob in blobs if box_area(blob.box) >= self.options.min_area * closed.size]
+        large = [blob for blob in blobs if box_area(blob.box) >= self.options.min_area * closed.size]
+        vehicles = [blob for blob in large if not self._is_uncovered(blob, closed.shape)]
+        self.uncovered = [_box(blob, closed.shape, frame.image_bgr.shape) for blob in large if blob not in vehicles]
         keep_out = np.zeros(closed.shape, np.uint8)
         for blob in vehicles:
             # The hull, so that a roof of the road's own grey, which the mask has lost, is not learned either.
             cv2.fillConvexPoly(keep_out, cv2.convexHull(np.concatenate(blob.outlines)), 1)
         self._background.learn(_widened(keep_out > 0))
-        return [_detection(blob, closed.shape, frame.image_bgr.shape) for blob in vehicles]
+        return [
+            Detection(_box(blob, closed.shape, frame.image_bgr.shape), min(1.0, blob.pixels / box_area(blob.box)))
+            for blob in vehicles
+        ]
+
+    def _is_uncovered(self, blob: _Blob, shape: tuple[int, ...]) -> bool:
+        """Return whether the blob is ground that a vehicle has left, and if so let the background have it."""
+        filled = np.zeros(shape, np.uint8)
+        cv2.drawContours(filled, blob.outlines, -1, 1, cv2.FILLED)
+        mask = np.asarray(filled > 0, np.bool_)
+        if not self._background.uncovered(mask):
+            return False
+        self._background.absorb(_widened(mask))
+        return True
 
 
 def _whole(options: LocateOptions) -> Locator:
@@ -226,7 +256,7 @@ _FRAGMENT = 1 / 3  # of the larger one's area: two boxes of like size are two ve
 _MARGIN = 0.02  # of the box's side; a classifier was trained on crops that cut nothing off
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Blob:
     """A connected change: its box in the small picture, its pixels, its outlines."""
 
@@ -260,17 +290,17 @@ def _merge_fragments(blobs: list[_Blob], reach: float) -> list[_Blob]:
     return merged
 
 
-def _detection(blob: _Blob, small_shape: tuple[int, ...], shape: tuple[int, ...]) -> Detection:
+def _box(blob: _Blob, small_shape: tuple[int, ...], shape: tuple[int, ...]) -> Box:
+    """Return the blob's box in pixels of the frame, with its margin."""
     down, across = shape[0] / small_shape[0], shape[1] / small_shape[1]
     left, top, right, bottom = blob.box[0] * across, blob.box[1] * down, blob.box[2] * across, blob.box[3] * down
     more_x, more_y = _MARGIN * (right - left), _MARGIN * (bottom - top)
-    box = (
+    return (
         max(0, int(left - more_x)),
         max(0, int(top - more_y)),
         min(shape[1], int(np.ceil(right + more_x))),
         min(shape[0], int(np.ceil(bottom + more_y))),
     )
-    return Detection(box, min(1.0, blob.pixels / box_area(blob.box)))
 
 
 def _as_image(mask: Mask) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ class TrackingRules:
     velocity_memory: float = 0.6
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """One vehicle across frames.
 
@@ -119,6 +119,12 @@ class Tracker:
         self._tracks = [track for track in self._tracks if time_s - track.last_time_s <= self.rules.lost_after_s]
         return found
 
+    def discard(self, places: Sequence[Box]) -> list[Track]:
+        """End the tracks that stand at these places, without calling them lost, and return them."""
+        gone = [track for track in self._tracks if any(iou(track.box_xyxy, place) > 0.5 for place in places)]
+        self._tracks = [track for track in self._tracks if track not in gone]
+        return gone
+
     def flush(self) -> list[Track]:
         """End all tracks, at the end of the source, and return them."""
         ended, self._tracks = self._tracks, []
@@ -138,7 +144,10 @@ class Tracker:
             for row, box in enumerate(boxes):
                 (x, y), (u, v) = centre(expected), centre(box)
                 size = max(diagonal(box), diagonal(self._tracks[place].box_xyxy))
-                nearness = 1.0 - ((x - u) ** 2 + (y - v) ** 2) ** 0.5 / (self.rules.reach * size)
+                # The velocity of a track that was found once is not known yet: it may be anywhere within its own
+                # length.
+                reach = self.rules.reach if self._tracks[place].hits > 1 else max(1.0, self.rules.reach)
+                nearness = 1.0 - ((x - u) ** 2 + (y - v) ** 2) ** 0.5 / (reach * size)
                 overlap = iou(expected, box)
                 if overlap > 0.1 or nearness > 0:
                     scored.append((overlap + max(0.0, nearness), place, row))

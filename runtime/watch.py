@@ -239,6 +239,8 @@ class _Loop:
 
     def _moving(self, frame: Frame, detections: Sequence[Detection]) -> list[LiveTrack]:
         """Follow the vehicles of a stream, and end the visits of those that have gone."""
+        for track in self._tracker.discard(self._locator.uncovered):
+            del self._evidence[track.id]
         found = self._tracker.update(detections, frame.time_s)
         asked = []
         for track in found:

@@ -124,6 +124,24 @@ def test_a_change_that_stays_is_a_ghost_for_half_a_minute_not_for_ever() -> None
     assert 29 < (gone - 10) / 10 < 32
 
 
+def test_where_a_parked_car_has_left_no_ghost_stays() -> None:
+    parked, leaves = Car(RED_BGR, 0, 20, 100, 100), Car(RED_BGR, 21, 45, 100, 330)  # there from the first frame on
+    locator = motion()
+    frames = as_frames(film([parked, leaves], 60))
+    found = [locator.locate(frame) for frame in frames[:-1]]
+    assert found[:21] == [[]] * 21
+    assert any(len(one) == 1 and one[0].box_xyxy[0] > 190 for one in found[21:46])  # the car itself
+    assert found[-1] == []
+
+
+def test_a_zone_is_free_again_when_a_parked_car_has_left_it() -> None:
+    parked, leaves = Car(RED_BGR, 0, 20, 100, 100), Car(RED_BGR, 21, 45, 100, 330)
+    locator = make_locator("zone", LocateOptions(zones=(parse_zone("60,40 240,130"),)))
+    found = located(locator, film([parked, leaves], 80))
+    assert any(found[21:46])
+    assert found[-1] == []
+
+
 def test_when_the_whole_scene_changes_it_is_the_new_background_within_seconds() -> None:
     rng = np.random.default_rng(5)
     other = rng.integers(0, 255, (12, 20, 3), np.uint8)  # a camera that was turned: nothing is where it was
