@@ -62,7 +62,7 @@ class Blueprint:
     float32 [H, W] in metres.
     """
 
-    def __init__(self, u0: float, u1: float, v0: float, v1: float, px_per_m: float = 220.0) -> None:
+    def __init__(self, u0: float, u1: float, v0: float, v1: float, px_per_m: float = 200.0) -> None:
         """Start a blank board, all body paint."""
         self.u0, self.v1, self.scale = u0, v1, px_per_m
         height, width = round((v1 - v0) * px_per_m), round((u1 - u0) * px_per_m)

@@ -5,7 +5,7 @@ body follows a bonnet/shoulder/deck line, the cabin leans its pillars inwards, a
 face of a block is a smooth function of two numbers in [-1, 1], so one function gives both the coarse mesh that is
 projected and the dense grid from which normals are baked.
 
-Axes, in metres: x forwards, y to the car's left, z up; the ground is z = 0, and x = 0 is the middle of the car's length.
+Axes, in metres: x forwards, y to the car's left, z up; the ground is z = 0, and x = 0 halfway along the car.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.synthetic.arrays import Floats
+from twincar_edge.synthetic.arrays import Floats, f32
 
 Deform = Callable[[Floats, Floats, Floats], tuple[Floats, Floats, Floats]]
 
@@ -47,8 +47,8 @@ class Cabin:
 class BodyShape:
     """Dimensions of one body, in metres.
 
-    ``top_line`` runs from nose to tail and holds (x, z) of bonnet, shoulder and deck; ``nose`` and ``tail`` hold how far
-    the ends fall back at five heights from the bottom edge to the top edge.
+    ``top_line`` runs from nose to tail and holds (x, z) of bonnet, shoulder and deck; ``nose`` and ``tail`` hold how
+    far the ends fall back at five heights from the bottom edge to the top edge.
     """
 
     length: float
@@ -86,8 +86,8 @@ class BodyShape:
 class Block:
     """One rounded, bent box.
 
-    ``half_xyz`` and ``radius_xyz`` (metres) shape the box before it is bent; ``grid_xyz`` says into how many strips each
-    direction is cut; ``mirrored`` blocks have a twin on the car's right-hand side.
+    ``half_xyz`` and ``radius_xyz`` (metres) shape the box before it is bent; ``grid_xyz`` says into how many strips
+    each direction is cut; ``mirrored`` blocks have a twin on the car's right-hand side.
     """
 
     name: str
@@ -160,7 +160,7 @@ def lower_block(shape: BodyShape) -> Block:
     levels = np.linspace(0.0, 1.0, 5)
 
     def deform(a: Floats, b: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
-        height = (c + 1) / 2
+        height = f32((c + 1) / 2)
         ahead, behind = np.maximum(a, 0.0), np.maximum(-a, 0.0)
         x = a * half_length
         x = x - ahead**3 * shape.nose_bow * b * b + behind**3 * shape.tail_bow * b * b
@@ -169,7 +169,7 @@ def lower_block(shape: BodyShape) -> Block:
             - ahead**6 * _soft_interp(height, levels, shape.nose)
             + behind**6 * _soft_interp(height, levels, shape.tail)
         )
-        low, high = shape.sill_z(x), shape.shoulder_z(x)
+        low, high = shape.sill_z(f32(x)), shape.shoulder_z(f32(x))
         z = low + height * (high - low) + 0.035 * (1 - b * b) * height**4
         barrel = 1.0 - 0.055 * np.abs(2 * height - 1.05) ** 2.6
         plan = 1.0 - 0.07 * np.abs(a) ** 5
@@ -196,7 +196,7 @@ def cabin_block(shape: BodyShape) -> Block:
         bow = 0.16 * b * b
         x = rear + (front - rear) * along - bow * along**4 + 0.6 * bow * (1 - along) ** 4
         base_x = cabin.base_rear + (cabin.base_front - cabin.base_rear) * along
-        base = shape.shoulder_z(base_x) - 0.05
+        base = shape.shoulder_z(f32(base_x)) - 0.05
         drop = cabin.roof_drop_front * np.maximum(a, 0) ** 2.5 + cabin.roof_drop_rear * np.maximum(-a, 0) ** 2.5
         roof = cabin.roof_z - drop - 0.035 * b * b
         z = base + (roof - base) * up

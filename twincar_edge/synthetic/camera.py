@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from twincar_edge.synthetic.arrays import Floats, f32
 
+_NEAR_M = 0.4
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -29,6 +31,32 @@ class Camera:
         depth = seen[:, 2]
         pixels = seen[:, :2] * (self.focal_px / np.maximum(depth, 0.05))[:, None] + f32(self.centre_xy)
         return pixels.astype(np.float32), depth.astype(np.float32)
+
+    def clip(self, corners: Floats, size_wh: tuple[int, int]) -> Floats:
+        """Cut a polygon [N, 3] down to what lies in front of the camera and not far outside a frame of ``size_wh``.
+
+        Perspective breaks down at the camera, and OpenCV's fixed-point fills overflow far outside the frame.
+        """
+        seen = f32((corners - self.position) @ self.axes.T)
+        wide = (size_wh[0] * 1.5 + abs(self.centre_xy[0])) / self.focal_px
+        tall = (size_wh[1] * 1.5 + abs(self.centre_xy[1])) / self.focal_px
+        planes = f32([(0.0, 0.0, 1.0), (1.0, 0.0, wide), (-1.0, 0.0, wide), (0.0, 1.0, tall), (0.0, -1.0, tall)])
+        nearest = f32([_NEAR_M, 0, 0, 0, 0])
+        inside = seen @ planes.T >= nearest
+        if inside.all():
+            return corners
+        if not inside.any(axis=0).all():
+            return np.zeros((0, 3), np.float32)
+        for plane, least in zip(planes, nearest, strict=True):
+            reach = seen @ plane - least
+            kept = []
+            for k in range(len(seen)):
+                if (reach[k - 1] < 0) != (reach[k] < 0):
+                    kept.append(seen[k - 1] + (seen[k] - seen[k - 1]) * (reach[k - 1] / (reach[k - 1] - reach[k])))
+                if reach[k] >= 0:
+                    kept.append(seen[k])
+            seen = f32(np.array(kept)).reshape(-1, 3)
+        return f32(seen @ self.axes + self.position)
 
     def window(self, x: float, y: float, scale: float) -> Camera:
         """The same view seen through a window whose corner is at (x, y), enlarged ``scale`` times."""

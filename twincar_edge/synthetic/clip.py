@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from twincar_edge.files import replacing
-from twincar_edge.synthetic.arrays import Image, f32, over
+from twincar_edge.synthetic.arrays import Floats, Image, f32, over
 from twincar_edge.synthetic.camera import Camera, look_at
 from twincar_edge.synthetic.catalog import TWIN_PARTS, VIEWS, check_label
 from twincar_edge.synthetic.ground import cast_shadow
 from twincar_edge.synthetic.light import Light, make_light
 from twincar_edge.synthetic.paint import random_paint
-from twincar_edge.synthetic.render import Paint, draw_car, outline_points
+from twincar_edge.synthetic.render import draw_car, outline_points
 from twincar_edge.synthetic.scene import Scene, draw_scene
+from twincar_edge.synthetic.shading import Paint
 from twincar_edge.synthetic.skin import car_model
 from twincar_edge.synthetic.truth import Box, GatePass, GateTruth
 from twincar_edge.synthetic.weather import add_noise
@@ -73,9 +75,9 @@ def gate_clip(
 ) -> tuple[GateTruth, Iterator[Image]]:
     """Plan a clip in which the cars of ``labels`` pass one after the other, and draw its frames on demand.
 
-    The truth is known before the first frame is drawn. Frames are uint8 BGR [H, W, 3]. Cars that are told by their front
-    come towards the camera, those told by their tail drive away from it. Raises ValueError for an empty list of labels,
-    an unknown label, a frame under 160 x 96 pixels, or times that are not positive.
+    The truth is known before the first frame is drawn. Frames are uint8 BGR [H, W, 3]. Cars that are told by their
+    front come towards the camera, those told by their tail drive away from it. Raises ValueError for an empty list
+    of labels, an unknown label, a frame under 160 x 96 pixels, or times that are not positive.
     """
     if not labels:
         raise ValueError("labels is empty; a gate clip needs at least one car")
@@ -172,10 +174,15 @@ def _plan_drive(label: int, gate: _Gate, rng: np.random.Generator, first_frame: 
     return _Drive(label, paint, start, stop, heading, first_frame, frames)
 
 
+@cache
+def _outline(label: int) -> Floats:
+    return outline_points(car_model(label))
+
+
 def _box_at(drive: _Drive, gate: _Gate, x: float) -> Box | None:
     """The car's box when it stands at ``x``, clipped to the frame; None where it is out of sight."""
     camera = gate.camera.from_car(x, 0.0, drive.yaw)
-    pixels, depth = camera.project(outline_points(car_model(drive.label)))
+    pixels, depth = camera.project(_outline(drive.label))
     if float(depth.min()) < 0.5:
         return None
     width, height = gate.size_wh

@@ -138,8 +138,8 @@ def _grille_slots(end: End) -> None:
     """Seven upright slots in body colour."""
     _frame(end, [(0.38, 0.50), (0.50, 0.72), (0.44, 0.92)], bp.PAINT)
     for k in range(-4, 4):
-        y, z = end.at((k + 0.5) * 0.105, 0.71)
-        end.board.stroke([(y, end.at(0, 0.50)[1]), (y, end.at(0, 0.92)[1])], 0.042, bp.PAINT, bevel=0.015, lift=0.01)
+        share = (k + 0.5) * 0.105
+        end.board.stroke(end.poly([(share, 0.50), (share, 0.92)]), 0.042, bp.PAINT, bevel=0.015, lift=0.01)
 
 
 def _grille_slim(end: End) -> None:

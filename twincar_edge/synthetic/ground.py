@@ -46,7 +46,7 @@ def _darken(frame: Image, camera: Camera, outline: Floats, soft_m: float, streng
     y1 = min(height, int(pixels[:, 1].max()) + margin)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return
-    # Drawn small where it is soft anyway, and padded, so that a shadow cut off by the frame is blurred as if it went on.
+    # Drawn small where it is soft anyway, and padded, so that a shadow is blurred as if it went on beyond the frame.
     shrink = max(1.0, sigma / 2.5)
     size = (int((x1 - x0 + 2 * margin) / shrink) + 1, int((y1 - y0 + 2 * margin) / shrink) + 1)
     mask = np.zeros((size[1], size[0]), np.uint8)
@@ -76,7 +76,7 @@ def mirror_in_wet_road(frame_bgr: Image, layer: CarLayer, model: CarModel, camer
     h, w = layer.alpha.shape
     place = (slice(layer.y, layer.y + h), slice(layer.x, layer.x + w))
     weight, colour = np.zeros((height, width), np.uint8), np.zeros((height, width, 3), np.uint8)
-    open_to = cv2.compare(layer.part, 5, cv2.CMP_LT)
+    open_to = np.where(layer.part < 5, 255, 0).astype(np.uint8)
     weight[place] = cv2.bitwise_and(layer.alpha, open_to)
     colour[place] = cv2.bitwise_and(layer.colour, layer.colour, mask=open_to)
     offset = float(max(ay - slope * ax, by - slope * bx))

@@ -32,9 +32,9 @@ _SMALLEST = 48
 class TwinCarImage:
     """One picture and its truth.
 
-    ``image_bgr`` uint8 [H, W, 3]; ``label`` indexes ``CLASS_NAMES``; ``box_xyxy`` holds the car in pixels, end-exclusive
-    and inside the image; ``part_mask`` bool [H, W] marks the visible pixels of the part that tells the twins apart (where
-    one twin lacks the part: the place where it would be); ``part`` names it.
+    ``image_bgr`` uint8 [H, W, 3]; ``label`` indexes ``CLASS_NAMES``; ``box_xyxy`` holds the car in pixels,
+    end-exclusive and inside the image; ``part_mask`` bool [H, W] marks the visible pixels of the part that tells the
+    twins apart (where one twin lacks the part: the place where it would be); ``part`` names it.
     """
 
     image_bgr: Image

@@ -17,6 +17,9 @@ from twincar_edge.synthetic.camera import rotation_z
 MAP_SIZE = 72
 """Pixels along a side of a surroundings map."""
 
+EXPOSURE = 1.15
+"""The camera's gain: linear light is multiplied by this before it is shown."""
+
 
 @dataclass(frozen=True)
 class Light:
@@ -61,7 +64,7 @@ class _Mood:
 
 MOODS: dict[str, _Mood] = {
     "sun": _Mood((0.78, 0.89, 0.96), (0.40, 0.27, 0.18), (0.56, 0.52, 0.47), (0.14, 0.14, 0.14), (28, 65), 0.66, 0.45),
-    "overcast": _Mood((0.1, 0.1, 0.1), (0.74, 0.72, 0.69), (0.70, 0.68, 0.67), (0.13, 0.13, 0.13), (40, 70), 0.15, 0.30),
+    "overcast": _Mood((0.1, 0.1, 0.1), (0.74, 0.72, 0.69), (0.70, 0.68, 0.67), (0.13,) * 3, (40, 70), 0.15, 0.30),
     "dusk": _Mood((0.30, 0.52, 0.90), (0.42, 0.30, 0.25), (0.50, 0.62, 0.82), (0.12, 0.12, 0.13), (10, 24), 0.40, 0.25),
 }  # fmt: skip
 """Kinds of daylight with how often they occur; colours are linear BGR."""
@@ -110,3 +113,9 @@ def make_light(mood_name: str, rng: np.random.Generator) -> Light:
         planes.append(np.where(open_sky, above, np.where(above_ground, houses, below)).astype(np.float32))
     seen = cv2.GaussianBlur(cv2.merge(planes), (0, 0), 0.7)
     return Light(to_sun, sun, sky, horizon, ground, np.asarray(seen, np.float32), mood.shadow)
+
+
+def display(linear: Floats) -> Floats:
+    """Linear light to display values 0..255: a soft shoulder, then gamma 2."""
+    soft = linear * np.float32(EXPOSURE)
+    return f32(np.minimum(np.sqrt(soft * np.float32(1.30) / (1.0 + np.float32(0.30) * soft)) * np.float32(255), 255))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from twincar_edge.synthetic.render import Paint
+from twincar_edge.synthetic.shading import Paint
 
 _PALETTE: tuple[tuple[float, tuple[float, float, float], float], ...] = (
     (0.22, (0.70, 0.71, 0.71), 0.05),

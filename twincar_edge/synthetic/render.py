@@ -15,22 +15,13 @@ from numpy.typing import NDArray
 
 from twincar_edge.synthetic.arrays import Floats, Image, f32, over
 from twincar_edge.synthetic.camera import Camera
-from twincar_edge.synthetic.light import MAP_SIZE, Light
+from twincar_edge.synthetic.light import Light, display
+from twincar_edge.synthetic.shading import ROW, Paint, Surface, shade, view_rays
 from twincar_edge.synthetic.skin import CarModel
 from twincar_edge.synthetic.wheels import RIM, SIZE
 
-EXPOSURE = 1.15
 _SHIFT = 4
-_ROW = 256
-_PIECE = 32 * _ROW
-
-
-@dataclass(frozen=True)
-class Paint:
-    """Body colour: linear BGR, and how metallic it is (0..1)."""
-
-    bgr: tuple[float, float, float]
-    metallic: float
+_PIECE = 32 * ROW
 
 
 @dataclass(frozen=True)
@@ -86,12 +77,6 @@ def draw_car(
     small = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
     seen = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
     return CarLayer(x0, y0, np.ascontiguousarray(small[..., :3]), np.ascontiguousarray(small[..., 3]), seen)
-
-
-def display(linear: Floats) -> Floats:
-    """Linear light to display values 0..255: a soft shoulder, then gamma 2."""
-    soft = linear * np.float32(EXPOSURE)
-    return f32(np.minimum(np.sqrt(soft * np.float32(1.30) / (1.0 + np.float32(0.30) * soft)) * np.float32(255), 255))
 
 
 def _tyre_feet(model: CarModel) -> Floats:
@@ -257,8 +242,8 @@ def _draw_shell(
     index = np.zeros((height, width), np.int32)
     fill = cv2.fillConvexPoly
     drawn = np.flatnonzero(~is_ghost[blocks])
-    for number, triangle in zip((drawn + 1).tolist(), fixed[drawn], strict=True):
-        fill(index, triangle, number, 8, _SHIFT)
+    for tag, triangle in zip((drawn + 1).tolist(), fixed[drawn], strict=True):
+        fill(index, triangle, tag, 8, _SHIFT)
     covered = np.flatnonzero(index != 0)
     if covered.size == 0:
         return
@@ -271,26 +256,22 @@ def _draw_shell(
     for start in range(0, covered.size, _PIECE):
         piece = covered[start : start + _PIECE]
         count = piece.size
-        own = np.append(piece, np.full(-count % _ROW, piece[-1])) if count % _ROW else piece
+        own = np.append(piece, np.full(-count % ROW, piece[-1])) if count % ROW else piece
         number = np.take(flat_index, own) - 1
         row_number = own // width
         rows, columns = row_number.astype(np.float32), (own - row_number * width).astype(np.float32)
         uv = np.take(planes, number, axis=0)
-        u = (uv[:, 0] * columns + uv[:, 1] * rows + uv[:, 2]).reshape(-1, _ROW)
-        v = (uv[:, 3] * columns + uv[:, 4] * rows + uv[:, 5]).reshape(-1, _ROW)
+        u = (uv[:, 0] * columns + uv[:, 1] * rows + uv[:, 2]).reshape(-1, ROW)
+        v = (uv[:, 3] * columns + uv[:, 4] * rows + uv[:, 5]).reshape(-1, ROW)
         colour = cv2.split(cv2.remap(model.colour, u, v, cv2.INTER_LINEAR))
         finish = cv2.split(cv2.remap(model.finish, u, v, cv2.INTER_LINEAR))
         normal = cv2.split(cv2.remap(model.normal, u, v, cv2.INTER_LINEAR))
-        place = _Place(
-            *(np.asarray(plane, np.float32).ravel() * np.float32(1 / 255) for plane in colour),
-            gloss=np.asarray(finish[0], np.float32).ravel() * np.float32(1 / 255),
-            glow=np.asarray(finish[2], np.float32).ravel() * np.float32(1 / 255),
-            nx=f32(normal[0]).ravel(),
-            ny=f32(normal[1]).ravel() * mirror[number],
-            nz=f32(normal[2]).ravel(),
-            ambient=f32(normal[3]).ravel(),
+        blue, green, red, paint_share, gloss, glow = (
+            np.asarray(plane, np.float32).ravel() * np.float32(1 / 255) for plane in (*colour, finish[0], finish[2])
         )
-        shaded = _shade(place, _rays(camera, columns, rows), light, paint)
+        nx, ny, nz, ambient = (f32(plane).ravel() for plane in normal)
+        place = Surface(blue, green, red, paint_share, gloss, glow, nx, ny * mirror[number], nz, ambient)
+        shaded = shade(place, view_rays(camera, columns, rows), light, paint)
         solid = np.asarray(finish[1], np.uint8).ravel()[:count]
         share = solid.astype(np.float32) * np.float32(1 / 255)
         if int(solid.min()) < 255:
@@ -338,84 +319,3 @@ def _plane_coefficients(corners: Floats, values: Floats) -> Floats:
         gy = (wb * a[:, 0] - wa * b[:, 0]) / det
         planes += [gx, gy, w0 - gx * p0[:, 0] - gy * p0[:, 1]]
     return np.stack(planes, axis=1).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """What the atlas says about N pixels; every field float32 [N]. Colours and shares are 0..1."""
-
-    blue: Floats
-    green: Floats
-    red: Floats
-    paint: Floats
-    gloss: Floats
-    glow: Floats
-    nx: Floats
-    ny: Floats
-    nz: Floats
-    ambient: Floats
-
-
-def _rays(camera: Camera, columns: Floats, rows: Floats) -> tuple[Floats, Floats, Floats]:
-    """Unit view rays in the car's axes: x, y and z, float32 [N] each."""
-    x = (columns - np.float32(camera.centre_xy[0])) * np.float32(1 / camera.focal_px)
-    y = (rows - np.float32(camera.centre_xy[1])) * np.float32(1 / camera.focal_px)
-    z = 1.0 / np.sqrt(x * x + y * y + 1.0)
-    x *= z
-    y *= z
-    (a, b, c), (d, e, f), (g, h, i) = camera.axes
-    return x * a + y * d + z * g, x * b + y * e + z * h, x * c + y * f + z * i
-
-
-def _shade(at: _Place, rays: tuple[Floats, Floats, Floats], light: Light, paint: Paint) -> list[Floats]:
-    """Display values of pixels seen along ``rays``: blue, green and red, float32 [N] each.
-
-    Paint is a diffuse base that grows darker towards grazing angles as metal flakes do, under a clear coat that mirrors
-    the surroundings by Schlick's approximation of Fresnel's law (Schlick 1994), with a broad and a sharp highlight.
-    """
-    rx, ry, rz = rays
-    facing = at.nx * rx + at.ny * ry + at.nz * rz
-    twice = facing + facing
-    mx, my, mz = rx - twice * at.nx, ry - twice * at.ny, rz - twice * at.nz
-    sx, sy, sz = light.to_sun
-    sunny = np.maximum(at.nx * sx + at.ny * sy + at.nz * sz, 0.0)
-    glint = np.maximum(mx * sx + my * sy + mz * sz, 0.0)
-    up = at.nz * np.float32(0.5) + np.float32(0.5)
-    look = np.clip(-facing, 0.0, 1.0)
-    graze = 1.0 - look
-    graze5 = (graze * graze) * (graze * graze) * graze
-    metallic = np.float32(paint.metallic)
-    flop = at.paint * (1.0 + metallic * (np.float32(0.55) * look * look - np.float32(0.30)))
-    rest = 1.0 - at.paint
-    fresnel = (np.float32(0.065) + np.float32(0.80) * graze5 + np.float32(0.02) * rest * at.gloss) * at.gloss
-    kept = 1.0 - np.float32(0.5) * fresnel
-    mirror = fresnel * (np.float32(0.35) + np.float32(0.65) * at.ambient)
-    lobe = _power8(glint)
-    broad = lobe * (np.float32(0.25) * metallic) * flop
-    sharp = _power8(lobe) * np.float32(2.2) * at.gloss
-    around = cv2.split(_surroundings(light, mx, my, mz))
-    shine = at.glow * np.float32(1.6)
-    result = []
-    for k, own in enumerate((at.blue, at.green, at.red)):
-        albedo = flop * np.float32(paint.bgr[k]) + rest * own * own
-        sky, ground, sun = np.float32(0.5) * (light.sky[k] + light.horizon[k]), light.ground[k], light.sun[k]
-        lit = (up * (sky - ground) + ground) * at.ambient + sunny * sun
-        value = albedo * (lit * kept + shine + broad * sun) + f32(around[k]).ravel() * mirror + sharp * sun
-        result.append(display(value))
-    return result
-
-
-def _power8(value: Floats) -> Floats:
-    square = value * value
-    fourth = square * square
-    return fourth * fourth
-
-
-def _surroundings(light: Light, x: Floats, y: Floats, z: Floats) -> Floats:
-    """What is seen in directions [N]: linear BGR, [N / 256, 256, 3]."""
-    half = np.float32(MAP_SIZE / 2)
-    spread = half / np.sqrt(np.maximum(2 + 2 * z, 1e-4))
-    c, s = np.float32(np.cos(light.heading)), np.float32(np.sin(light.heading))
-    u = (c * x - s * y) * spread + (half - np.float32(0.5))
-    v = (s * x + c * y) * spread + (half - np.float32(0.5))
-    return f32(cv2.remap(light.surroundings, u.reshape(-1, _ROW), v.reshape(-1, _ROW), cv2.INTER_LINEAR))

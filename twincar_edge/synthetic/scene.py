@@ -13,13 +13,11 @@ import numpy as np
 
 from twincar_edge.synthetic.arrays import Floats, Image, f32, over
 from twincar_edge.synthetic.camera import Camera
-from twincar_edge.synthetic.light import Light
-from twincar_edge.synthetic.render import display
+from twincar_edge.synthetic.light import Light, display
 from twincar_edge.synthetic.tiles import asphalt_grain, wall_tile
 
 _TILE_PX_PER_M = 40.0
 _REACH_M = 160.0
-_NEAR_M = 0.4
 
 SETTINGS = ("road", "parking", "street")
 """Kinds of place."""
@@ -55,7 +53,6 @@ def random_scene(rng: np.random.Generator, wet: bool, snow: bool) -> Scene:
 
 def draw_scene(scene: Scene, camera: Camera, light: Light, size_wh: tuple[int, int]) -> Image:
     """The empty place, uint8 BGR [H, W, 3]."""
-    width, height = size_wh
     rng = np.random.default_rng(scene.seed)
     frame = _draw_sky(camera, light, size_wh, rng)
     _draw_skyline(frame, camera, light, rng)
@@ -92,11 +89,10 @@ def _draw_sky(camera: Camera, light: Light, size_wh: tuple[int, int], rng: np.ra
 
 def _draw_skyline(frame: Image, camera: Camera, light: Light, rng: np.random.Generator) -> None:
     """Two rows of far silhouettes, the farther one paler."""
-    height, width = frame.shape[:2]
+    width = frame.shape[1]
     horizon = camera.horizon_y()
     for haze, tallest in ((0.72, 0.10), (0.48, 0.06)):
         far = display(light.horizon * haze + light.on_plane((0, 0, 1)) * f32((0.05, 0.07, 0.06)) * (1 - haze))
-        edge = 0.0
         city = rng.random() < 0.5
         step = 0.05 * camera.focal_px
         places = np.arange(0, width + 2 * step, step * (1.0 if city else 0.35))
@@ -106,50 +102,15 @@ def _draw_skyline(frame: Image, camera: Camera, light: Light, rng: np.random.Gen
         else:
             tops = np.convolve(np.pad(tops, 2, mode="edge"), np.ones(5) / 5, mode="valid")
         outline = [(0.0, horizon + 3), *zip(places.tolist(), tops.tolist(), strict=True), (width + 99.0, horizon + 3)]
-        outline[0] = (edge, horizon + 3)
         cv2.fillPoly(frame, [np.round(np.array(outline) * 16).astype(np.int32)], _colour(far), cv2.LINE_AA, 4)
 
 
 def _ground_polygon(frame: Image, camera: Camera, corners: Floats, bgr: Floats) -> None:
-    clipped = _clip(corners, camera, (frame.shape[1], frame.shape[0]))
+    clipped = camera.clip(corners, (frame.shape[1], frame.shape[0]))
     if len(clipped) >= 3:
         pixels, _ = camera.project(clipped)
         fixed = np.round(pixels * 16).astype(np.int32)
         cv2.fillPoly(frame, [fixed], _colour(bgr), cv2.LINE_AA, 4)
-
-
-def _clip(corners: Floats, camera: Camera, size_wh: tuple[int, int]) -> Floats:
-    """Cut a polygon [N, 3] down to what lies in front of the camera and not far outside the frame.
-
-    OpenCV's fixed-point fills overflow, and perspective breaks down, for corners at or behind the camera.
-    """
-    seen = (corners - camera.position) @ camera.axes.T
-    wide = (size_wh[0] * 1.5 + abs(camera.centre_xy[0])) / camera.focal_px
-    tall = (size_wh[1] * 1.5 + abs(camera.centre_xy[1])) / camera.focal_px
-    planes = f32([[0, 0, 1], [1, 0, wide], [-1, 0, wide], [0, 1, tall], [0, -1, tall]])
-    offsets = f32([_NEAR_M, 0, 0, 0, 0])
-    inside = seen @ planes.T - offsets >= 0
-    if inside.all():
-        return corners
-    if not inside.any(axis=0).all():
-        return np.zeros((0, 3), np.float32)
-    points, kept_seen = list(corners.astype(np.float64)), list(seen.astype(np.float64))
-    for plane, offset in zip(planes, offsets, strict=True):
-        reach = [float(plane @ p) - float(offset) for p in kept_seen]
-        new_points, new_seen = [], []
-        for k in range(len(points)):
-            da, db = reach[k - 1], reach[k]
-            if (da < 0) != (db < 0):
-                share = da / (da - db)
-                new_points.append(points[k - 1] + (points[k] - points[k - 1]) * share)
-                new_seen.append(kept_seen[k - 1] + (kept_seen[k] - kept_seen[k - 1]) * share)
-            if db >= 0:
-                new_points.append(points[k])
-                new_seen.append(kept_seen[k])
-        points, kept_seen = new_points, new_seen
-        if not points:
-            break
-    return np.array(points, np.float32).reshape(-1, 3)
 
 
 def _strip(x0: float, x1: float, y0: float, y1: float, z: float = 0.0) -> Floats:
@@ -157,7 +118,7 @@ def _strip(x0: float, x1: float, y0: float, y1: float, z: float = 0.0) -> Floats
 
 
 def _draw_ground(frame: Image, scene: Scene, camera: Camera, light: Light, rng: np.random.Generator) -> None:
-    height, width = frame.shape[:2]
+    height = frame.shape[0]
     side = -1.0 if float(camera.position[1]) >= 0 else 1.0
     asphalt = (0.07, 0.07, 0.07) if scene.wet else (0.155, 0.150, 0.145)
     grass = (0.045, 0.13, 0.075)
@@ -239,7 +200,7 @@ def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, 
     intrinsics = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]], np.float64)
     matrix = intrinsics @ camera.axes.astype(np.float64) @ world
     corners = f32([[-_REACH_M, y, 0], [_REACH_M, y, 0], [_REACH_M, y, tall], [-_REACH_M, y, tall]])
-    clipped = _clip(corners, camera, (width, height))
+    clipped = camera.clip(corners, (width, height))
     if len(clipped) < 3:
         return
     pixels, _ = camera.project(clipped)

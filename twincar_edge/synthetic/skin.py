@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.synthetic.addons import Piece, door_mirror, extra_pieces
 from twincar_edge.synthetic.arrays import Floats, Image, f32
-from twincar_edge.synthetic.blueprint import ALUMINIUM, BLACK, GLOSS_BLACK, PAINT, Material
 from twincar_edge.synthetic.body import (
     FACES,
     Block,
     BodyShape,
-    box_block,
     cabin_block,
     lower_block,
 )
@@ -32,10 +31,10 @@ _ATLAS_WIDTH = 1024
 class CarModel:
     """One class, ready to be drawn. All arrays are shared between images: read only.
 
-    ``vertices`` float32 [V, 3] metres; ``uv`` float32 [V, 2] atlas pixels; ``triangles`` int32 [T, 3], counter-clockwise
-    from outside; ``block`` int32 [T] index into ``block_names``; ``side`` float32 [T], -1 where the baked normals must be
-    mirrored; ``colour`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 4] (gloss, solid, glow, part) and
-    ``normal`` float32 [H, W, 4] (x, y, z, ambient light) are the atlas.
+    ``vertices`` float32 [V, 3] metres; ``uv`` float32 [V, 2] atlas pixels; ``triangles`` int32 [T, 3],
+    counter-clockwise from outside; ``block`` int32 [T] index into ``block_names``; ``side`` float32 [T], -1 where the
+    baked normals must be mirrored; ``colour`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 4] (gloss,
+    solid, glow, part) and ``normal`` float32 [H, W, 4] (x, y, z, ambient light) are the atlas.
     """
 
     shape: BodyShape
@@ -54,25 +53,17 @@ class CarModel:
     wheel_is_part: bool
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """One block with what it is made of: blueprints per face, or one material all over."""
-
-    block: Block
-    material: Material | None = None
-
-
 @lru_cache(maxsize=len(PAIRS))
 def pair_models(pair_index: int) -> tuple[CarModel, CarModel]:
     """Both twins of a pair; made together, because the telling part is found by comparing them."""
     pair = PAIRS[pair_index]
     first_trim, second_trim = pair.trims()
-    extras = {piece.block.name: piece for trim in pair.trims() for piece in _extras(pair.shape, trim)}
-    pieces = [_Piece(lower_block(pair.shape)), _Piece(cabin_block(pair.shape)), _mirror(pair.shape), *extras.values()]
+    extras = {piece.block.name: piece for trim in pair.trims() for piece in extra_pieces(pair.shape, trim)}
+    pieces = [Piece(lower_block(pair.shape)), Piece(cabin_block(pair.shape)), door_mirror(pair.shape), *extras.values()]
     sheets = {(piece.block.name, face): _sheet(piece.block, face) for piece in pieces for face in _faces(piece)}
     first, second = (_build(pair.shape, trim, pieces, sheets) for trim in pair.trims())
-    names = {piece.block.name for piece in _extras(pair.shape, first_trim)}
-    others = {piece.block.name for piece in _extras(pair.shape, second_trim)}
+    names = {piece.block.name for piece in extra_pieces(pair.shape, first_trim)}
+    others = {piece.block.name for piece in extra_pieces(pair.shape, second_trim)}
     part_blocks = tuple(sorted(names ^ others))
     differs = np.zeros(first.colour.shape[:2], np.uint8)
     for one, two in ((first.colour, second.colour), (first.finish, second.finish)):
@@ -92,67 +83,7 @@ def car_model(label: int) -> CarModel:
     return pair_models(label // 2)[label % 2]
 
 
-def _mirror(shape: BodyShape) -> _Piece:
-    cabin = shape.cabin
-    x = cabin.base_front - 0.42 * (cabin.base_front - cabin.roof_front) - 0.05
-    z = float(shape.shoulder_z(f32([x]))[0]) + 0.10
-    y = cabin.base_half + 0.09
-
-    def bend(px: Floats, py: Floats, pz: Floats) -> tuple[Floats, Floats, Floats]:
-        out = (py - y) / 0.12
-        return px - 0.05 * np.maximum(out, 0), py, pz + 0.012 * out
-
-    return _Piece(box_block("mirror", (x, y, z), (0.065, 0.125, 0.08), 0.06, bend), PAINT)
-
-
-def _extras(shape: BodyShape, trim: Trim) -> list[_Piece]:
-    return [*RAILS[trim.roof_rails](shape), *SPOILERS[trim.spoiler](shape)]
-
-
-def _nothing(shape: BodyShape) -> list[_Piece]:
-    """No such part."""
-    return []
-
-
-def _raised_rails(shape: BodyShape) -> list[_Piece]:
-    """Aluminium bars on three feet."""
-    cabin = shape.cabin
-    front, rear = cabin.roof_front - 0.10, cabin.roof_rear + 0.12
-    y, z = cabin.roof_half * 0.88, cabin.roof_z - 0.035
-    middle, half = (front + rear) / 2, (front - rear) / 2
-
-    def bend(px: Floats, py: Floats, pz: Floats) -> tuple[Floats, Floats, Floats]:
-        end = np.abs((px - middle) / half)
-        return px, py - 0.03 * end**4, pz - 0.03 * end**2 - 0.045 * end**12
-
-    rail = box_block("rail", (middle, y, z + 0.028), (half, 0.022, 0.020), 0.018, bend, grid_xyz=(12, 1, 1))
-    feet = [
-        box_block(f"rail_foot_{k}", (x, y, z - 0.005), (0.06, 0.018, 0.035), 0.012)
-        for k, x in enumerate((front - 0.06, middle, rear + 0.06))
-    ]
-    return [*[_Piece(foot, BLACK) for foot in feet], _Piece(rail, ALUMINIUM)]
-
-
-def _wing(shape: BodyShape) -> list[_Piece]:
-    """A wing on two posts at the tail's edge."""
-    x = -shape.length / 2 + 0.20
-    z = float(shape.shoulder_z(f32([x]))[0])
-    half = shape.width / 2 * 0.80
-
-    def bend(px: Floats, py: Floats, pz: Floats) -> tuple[Floats, Floats, Floats]:
-        out = np.abs(py / half)
-        return px + 0.05 * out**2, py, pz - 0.06 * out**6 - 0.12 * (px - x)
-
-    blade = box_block("wing", (x, 0.0, z + 0.20), (0.15, half, 0.022), 0.02, bend, mirrored=False, grid_xyz=(2, 8, 1))
-    post = box_block("wing_post", (x, half * 0.62, z + 0.09), (0.07, 0.022, 0.11), 0.02)
-    return [_Piece(post, GLOSS_BLACK), _Piece(blade, GLOSS_BLACK)]
-
-
-RAILS = {"none": _nothing, "raised": _raised_rails}
-SPOILERS = {"none": _nothing, "wing": _wing}
-
-
-def _faces(piece: _Piece) -> tuple[str, ...]:
+def _faces(piece: Piece) -> tuple[str, ...]:
     return (*FACES, "right") if piece.block.mirrored else FACES
 
 
@@ -166,7 +97,7 @@ class _Patch:
     normal: Floats
 
 
-def _build(shape: BodyShape, trim: Trim, pieces: list[_Piece], sheets: dict[tuple[str, str], _Sheet]) -> CarModel:
+def _build(shape: BodyShape, trim: Trim, pieces: list[Piece], sheets: dict[tuple[str, str], _Sheet]) -> CarModel:
     boards = draw_boards(shape, trim)
     vertices, uvs, triangles, blocks, sides = [], [], [], [], []
     shelf = _Shelf()
@@ -221,23 +152,25 @@ class _Sheet:
 
 def _sheet(block: Block, face: str) -> _Sheet:
     along, up = _AXES.get(face, (0, 2))
-    size = [max(6, round(2 * block.half_xyz[axis] * TEXELS_PER_M)) for axis in (along, up)]
-    s, t = (((np.arange(n, dtype=np.float32) + 0.5) / n * 2 - 1).astype(np.float32) for n in size)
-    grid_s, grid_t = np.meshgrid(s, t)
-    height, width = grid_s.shape
+    width, height = (max(6, round(2 * block.half_xyz[axis] * TEXELS_PER_M)) for axis in (along, up))
+    # Bare metal is smooth: a third of the texels in either direction say all about it.
+    s, t = ((f32(np.arange(n)) + 0.5) / n * 2 - 1 for n in (max(3, width // 3), max(3, height // 3)))
+    grid_s, grid_t = np.meshgrid(f32(s), f32(t))
+    points = cv2.resize(block.surface(face, grid_s, grid_t), (width, height), interpolation=cv2.INTER_CUBIC)
+    normals = f32(cv2.resize(block.normals(face, grid_s, grid_t), (width, height), interpolation=cv2.INTER_CUBIC))
     cuts_s, cuts_t = block.cuts(along), block.cuts(up)
     mesh_s, mesh_t = np.meshgrid(cuts_s, cuts_t)
     uv = np.stack([(mesh_s + 1) / 2 * width - 0.5, (mesh_t + 1) / 2 * height - 0.5], axis=-1)
     return _Sheet(
-        points=block.surface(face, grid_s, grid_t),
-        normals=block.normals(face, grid_s, grid_t),
+        points=f32(points),
+        normals=f32(normals / np.linalg.norm(normals, axis=-1, keepdims=True)),
         vertices=block.surface(face, mesh_s, mesh_t).reshape(-1, 3),
-        uv=uv.reshape(-1, 2).astype(np.float32),
+        uv=f32(uv.reshape(-1, 2)),
         triangles=_triangles(len(cuts_t), len(cuts_s), flip=face in ("rear", "left")),
     )
 
 
-def _bake(sheet: _Sheet, piece: _Piece, face: str, boards: Boards) -> _Patch:
+def _bake(sheet: _Sheet, piece: Piece, face: str, boards: Boards) -> _Patch:
     along, up = _AXES.get(face, (0, 2))
     points, normals = sheet.points, sheet.normals.copy()
     height, width = points.shape[:2]

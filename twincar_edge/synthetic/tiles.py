@@ -20,7 +20,7 @@ def asphalt_grain() -> Image:
         noise = rng.standard_normal((size, size)).astype(np.float32)
         tiled = cv2.GaussianBlur(np.tile(noise, (3, 3)), (0, 0), sigma)[size : 2 * size, size : 2 * size]
         total += weight * (tiled / tiled.std())
-    return np.clip(128 + total * 0.8, 40, 215).astype(np.uint8)
+    return np.asarray(np.clip(128 + total * 0.8, 40, 215), np.uint8)
 
 
 @lru_cache(maxsize=32)

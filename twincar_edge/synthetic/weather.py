@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.synthetic.arrays import Floats, Image
-from twincar_edge.synthetic.light import Light
-from twincar_edge.synthetic.render import display
+from twincar_edge.synthetic.light import Light, display
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ def add_falling(frame: Image, weather: Weather, rng: np.random.Generator) -> Ima
                      int(50 + 60 * size), 1, cv2.LINE_AA, 4)  # fmt: skip
         else:
             cv2.circle(veil, (int(x * 16), int(y * 16)), int(size * height * 0.11), 235, -1, cv2.LINE_AA, 4)
-    veil = cv2.GaussianBlur(veil, (0, 0), 0.7)
-    return np.asarray(cv2.add(frame, cv2.merge([cv2.convertScaleAbs(veil, alpha=0.62)] * 3)), np.uint8)
+    soft = cv2.GaussianBlur(veil, (0, 0), 0.7 if weather.rain > 0 else height / 220)
+    return np.asarray(cv2.add(frame, cv2.merge([cv2.convertScaleAbs(soft, alpha=0.62)] * 3)), np.uint8)
 
 
 def blur(frame: Image, rng: np.random.Generator) -> Image:
@@ -98,9 +97,9 @@ def blur(frame: Image, rng: np.random.Generator) -> Image:
 def _noise_bank() -> NDArray[np.int8]:
     """Sensor noise to cut pieces from: drawing fresh noise for every pixel would cost more than the car itself."""
     rng = np.random.default_rng(7)
-    fine = rng.standard_normal((1200, 2100, 3), np.float32)
-    grey = rng.standard_normal((1200, 2100, 1), np.float32)
-    return np.clip((0.75 * fine + 0.9 * grey) * 24, -127, 127).astype(np.int8)
+    fine = rng.standard_normal((640, 1100, 3), np.float32)
+    grey = rng.standard_normal((640, 1100, 1), np.float32)
+    return np.asarray(np.clip((0.75 * fine + 0.9 * grey) * 24, -127, 127), np.int8)
 
 
 def add_noise(frame: Image, sigma: float, rng: np.random.Generator) -> Image:
