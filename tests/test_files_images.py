@@ -220,7 +220,7 @@ def test_a_few_bytes_that_claim_gigabytes_are_refused_before_anything_is_allocat
     assert done.stdout == b"too large\n"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_damage_does_more_than_an_image_error(data: st.DataObject) -> None:
     suffix = data.draw(st.sampled_from(FORMATS))
@@ -236,7 +236,7 @@ def test_no_damage_does_more_than_an_image_error(data: st.DataObject) -> None:
     assert image.ndim == 3
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF....WEBP", b"II*\0", b"MM\0*"]), st.binary()
 )
