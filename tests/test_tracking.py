@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+
+from twincar_edge.runtime.boxes import Box, Detection, area, centre, gap, intersection, iou, touches_border, union
+from twincar_edge.runtime.tracking import Tracker, TrackingRules
+
+FPS = 25.0
+
+
+def follow(
+    frames: list[list[Box]], rules: TrackingRules | None = None, fps: float = FPS
+) -> tuple[Tracker, list[list[int]]]:
+    """Run a tracker over boxes; return it, and the ids found in each frame."""
+    tracker = Tracker(rules)
+    ids = [
+        [track.id for track in tracker.update([Detection(box) for box in boxes], index / fps)]
+        for index, boxes in enumerate(frames)
+    ]
+    return tracker, ids
+
+
+def passing(frames: int, start: int, step: int, y: int = 100, size: tuple[int, int] = (120, 60)) -> list[Box]:
+    return [(start + step * i, y, start + step * i + size[0], y + size[1]) for i in range(frames)]
+
+
+def test_a_vehicle_keeps_its_id_while_it_passes() -> None:
+    tracker, ids = follow([[box] for box in passing(30, 0, 20)])
+    assert ids == [[1]] * 30
+    (track,) = tracker.flush()
+    assert (track.hits, track.confirmed, track.first_time_s, track.last_time_s) == (30, True, 0.0, 29 / FPS)
+    assert track.travel == pytest.approx(29 * 20 / (120**2 + 60**2) ** 0.5)
+    assert tracker.flush() == []
+
+
+def test_two_cars_that_pass_each_other_in_two_lanes_keep_their_ids() -> None:
+    right, left = passing(40, 0, 20, y=100), passing(40, 780, -20, y=150)  # ten pixels of overlap in height
+    _, ids = follow(
+        [[one, other] if i % 2 else [other, one] for i, (one, other) in enumerate(zip(right, left, strict=True))]
+    )
+    first = ids[0]
+    assert all(sorted(frame) == [1, 2] for frame in ids)
+    tracker, _ = follow([[one, other] for one, other in zip(right, left, strict=True)])
+    ends = {track.first_box_xyxy[0]: track.box_xyxy[0] for track in tracker.flush()}
+    assert ends == {0: 780, 780: 0}, first
+
+
+def test_a_track_is_confirmed_after_enough_hits_and_a_blip_is_not() -> None:
+    tracker = Tracker(TrackingRules(confirm_hits=3))
+    boxes = passing(3, 0, 10)
+    confirmed = [tracker.update([Detection(box)], i / FPS)[0].confirmed for i, box in enumerate(boxes)]
+    assert confirmed == [False, False, True]
+    assert Tracker(TrackingRules(confirm_hits=1)).update([Detection(boxes[0])], 0.0)[0].confirmed
+
+
+@pytest.mark.parametrize("fps", [5.0, 30.0])
+def test_a_track_ends_after_a_gap_in_seconds_at_any_frame_rate(fps: float) -> None:
+    rules = TrackingRules(lost_after_s=0.6)
+    standing = (100, 100, 220, 160)
+    hidden = [[standing]] * 5 + [[]] * int(0.5 * fps) + [[standing]] * 5
+    assert follow(hidden, rules, fps)[1][-1] == [1]
+    gone = [[standing]] * 5 + [[]] * (int(0.7 * fps) + 1) + [[standing]] * 5
+    assert follow(gone, rules, fps)[1][-1] == [2]
+
+
+def test_lost_holds_the_tracks_that_ended_in_this_update_only() -> None:
+    tracker = Tracker(TrackingRules(lost_after_s=0.2))
+    tracker.update([Detection((0, 0, 50, 50))], 0.0)
+    tracker.update([], 0.1)
+    assert tracker.lost == []
+    tracker.update([], 0.5)
+    assert [track.id for track in tracker.lost] == [1]
+    tracker.update([], 0.6)
+    assert tracker.lost == []
+
+
+def test_a_vehicle_hidden_for_a_moment_is_found_again_where_its_velocity_says() -> None:
+    boxes: list[list[Box]] = [[box] for box in passing(40, 0, 20)]
+    boxes[15:27] = [[]] * 12  # it moves on by two of its lengths
+    assert follow(boxes)[1][-1] == [1]
+
+
+def test_a_fast_vehicle_is_followed_before_its_velocity_is_known() -> None:
+    assert follow([[box] for box in passing(8, 0, 110)])[1] == [[1]] * 8
+
+
+def test_a_vehicle_that_falls_into_pieces_in_some_frames_stays_one() -> None:
+    frames: list[list[Box]] = [[box] for box in passing(30, 0, 10)]
+    for i in range(12, 18):
+        left, top, right, bottom = frames[i][0]
+        frames[i] = [(left, top, left + 70, bottom), (left + 80, top + 20, right, bottom)]
+    tracker, ids = follow(frames)
+    assert ids == [[1]] * 30
+    (track,) = tracker.flush()
+    assert track.box_xyxy == frames[-1][0]
+
+
+def test_travel_tells_driving_and_nearing_from_trembling() -> None:
+    trembling, _ = follow([[(100 + i % 3, 100, 220 + i % 2, 160)] for i in range(50)])
+    assert trembling.flush()[0].travel < 0.05
+    nearing, _ = follow([[(100 - 3 * i, 100 - i, 140 + 3 * i, 120 + 2 * i)] for i in range(30)])
+    assert nearing.flush()[0].travel > 0.3
+
+
+def test_what_turns_out_to_be_no_vehicle_is_discarded_without_being_lost() -> None:
+    tracker, _ = follow([[(0, 0, 50, 50), (200, 0, 260, 50)]] * 3)
+    assert [track.id for track in tracker.discard([(198, 0, 262, 52)])] == [2]
+    assert [track.id for track in tracker.update([], 9.0)] == []
+    assert [track.id for track in tracker.lost] == [1]
+
+
+def test_boxes() -> None:
+    one, other = (0, 0, 10, 10), (5, 5, 15, 25)
+    assert (area(one), area((5, 5, 5, 9)), area((5, 5, 1, 1))) == (100, 0, 0)
+    assert (intersection(one, other), intersection(one, (10, 0, 20, 10))) == (25, 0)
+    assert iou(one, other) == pytest.approx(25 / 275)
+    assert iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0
+    assert union(one, other) == (0, 0, 15, 25)
+    assert (gap(one, (14, 3, 20, 5)), gap(one, other)) == (4, 0)
+    assert centre(other) == (10, 15)
+    assert touches_border((0, 20, 50, 60), (100, 100))
+    assert touches_border((20, 20, 99, 60), (100, 100))
+    assert not touches_border((20, 20, 80, 80), (100, 100))
