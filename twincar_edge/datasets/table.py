@@ -43,7 +43,7 @@ def read_table(path: Path) -> list[Row]:
         columns = [column.strip() for column in reader.fieldnames or ()]
         reader.fieldnames = columns
         if not set(COLUMNS) <= set(columns):
-            found = ", ".join(columns) or "nothing"
+            found = ", ".join(" ".join(column.split()) for column in columns) or "nothing"
             raise InputError(f"{path} needs the columns filename,label in its first line, found {found[:80]}")
         for fields in reader:
             line = reader.line_num
