@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError, nearest
-from twincar_edge.runtime.background import Background, Mask, small_size
+from twincar_edge.runtime.background import Background, Mask
 from twincar_edge.runtime.boxes import Box, Detection, gap, intersection, union
 from twincar_edge.runtime.boxes import area as box_area
 from twincar_edge.runtime.sources import Frame
-
-Zone = tuple[tuple[float, float], ...]
+from twincar_edge.runtime.zones import Zone, masks, regions
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Still(Locator):
 
     def locate(self, frame: Frame) -> list[Detection]:
         """Return the whole image, or each zone's bounding box."""
-        return [Detection(box) for box in _regions(frame.image_bgr, self.options.zones)]
+        return [Detection(box) for box in regions(frame.image_bgr, self.options.zones)]
 
 
 class Presence(Locator):
@@ -89,7 +88,7 @@ class Presence(Locator):
         keep_out = np.zeros_like(changed)
         found = []
         for box, inside in zip(
-            _regions(frame.image_bgr, self.options.zones), _masks(frame.image_bgr, self.options.zones), strict=True
+            regions(frame.image_bgr, self.options.zones), masks(frame.image_bgr, self.options.zones), strict=True
         ):
             there = changed & inside
             share = float(there.sum() / max(1, inside.sum()))
@@ -119,7 +118,7 @@ class Motion(Locator):
         """Return a box for each vehicle, with a little margin; the score is the share of the box that changed."""
         changed = self._background.changed(frame.image_bgr, frame.time_s)
         if self.options.zones:
-            changed &= np.logical_or.reduce(_masks(frame.image_bgr, self.options.zones))
+            changed &= np.logical_or.reduce(masks(frame.image_bgr, self.options.zones))
         closed = np.asarray(cv2.morphologyEx(_as_image(_without_specks(changed)), cv2.MORPH_CLOSE, _SQUARE_7), np.uint8)
         blobs = _merge_fragments(_blobs(closed), reach=_REACH * max(closed.shape))
         large = [blob for blob in blobs if box_area(blob.box) >= self.options.min_area * closed.size]
@@ -176,74 +175,6 @@ def make_locator(name: str, options: LocateOptions) -> Locator:
     if name not in LOCATORS:
         raise InputError(f"no locator {name!r}: {nearest(name, tuple(LOCATORS))}")
     return LOCATORS[name](options)
-
-
-def parse_zone(text: str) -> Zone:
-    """Read a polygon from `x,y x,y x,y …`, in pixels or, where every number is at most 1, as shares of the frame.
-
-    Two points are the corners of a rectangle.
-
-    Raises:
-        InputError: the text is anything else.
-    """
-    problem = f'a zone is "x,y x,y x,y" in pixels, or in shares of the frame from 0 to 1, found {text!r}'
-    try:
-        points = tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in text.split()))
-    except ValueError as error:
-        raise InputError(problem) from error
-    if len(points) < 2 or not all(0 <= number < 1e6 for point in points for number in point):
-        raise InputError(problem)
-    if len(points) == 2:
-        (left, top), (right, bottom) = points
-        points = ((left, top), (right, top), (right, bottom), (left, bottom))
-    if min(_extent(points, 0), _extent(points, 1)) <= 0:
-        raise InputError(f"the zone {text!r} has no area")
-    return points
-
-
-# --- zones ---
-
-
-def _extent(points: Zone, axis: int) -> float:
-    along = [point[axis] for point in points]
-    return max(along) - min(along)
-
-
-def _in_pixels(zone: Zone, columns: int, rows: int) -> NDArray[np.float64]:
-    points = np.array(zone, np.float64)
-    return points * (columns, rows) if points.max() <= 1.0 else points
-
-
-def _regions(image_bgr: NDArray[np.uint8], zones: tuple[Zone, ...]) -> list[Box]:
-    rows, columns = image_bgr.shape[:2]
-    if not zones:
-        return [(0, 0, columns, rows)]
-    return [_bounding_box(zone, columns, rows) for zone in zones]
-
-
-def _bounding_box(zone: Zone, columns: int, rows: int) -> Box:
-    points = _in_pixels(zone, columns, rows)
-    left, top = np.floor(points.min(axis=0)).astype(int)
-    right, bottom = np.ceil(points.max(axis=0)).astype(int)
-    box = (int(left), int(top), min(int(right), columns), min(int(bottom), rows))
-    if box_area(box) < 1:
-        raise InputError(f"the zone {zone} lies outside the frame, which is {columns} by {rows} pixels")
-    return box
-
-
-def _masks(image_bgr: NDArray[np.uint8], zones: tuple[Zone, ...]) -> list[Mask]:
-    """Return each zone (or the whole frame) as bool [h, w] of the background model's small picture."""
-    rows, columns = image_bgr.shape[:2]
-    width, height = small_size(image_bgr)
-    if not zones:
-        return [np.ones((height, width), np.bool_)]
-    masks = []
-    for zone in zones:
-        mask = np.zeros((height, width), np.uint8)
-        points = _in_pixels(zone, columns, rows) * (width / columns, height / rows)
-        cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
-        masks.append(mask > 0)
-    return masks
 
 
 # --- blobs ---

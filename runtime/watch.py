@@ -23,13 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from twincar_edge.runtime.boxes import Box, Detection
 from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.locate import LocateOptions, Locator, Zone, make_locator
+from twincar_edge.runtime.locate import LocateOptions, Locator, make_locator
 from twincar_edge.runtime.session import default_model, open_session
 from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Frame, Source, open_source
 from twincar_edge.runtime.stages import StageLatency, Stages
 from twincar_edge.runtime.tracking import Track, Tracker, TrackingRules
 from twincar_edge.runtime.visits import Evidence, Visit, VisitMaker, crop
+from twincar_edge.runtime.zones import Zone
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,9 @@ import pytest
 from tests.clips import BLUE_BGR, GREEN_BGR, RED_BGR, SIZE_WH, Car, Image, as_frames, drive_by, film, road
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.boxes import Detection, iou
-from twincar_edge.runtime.locate import LOCATORS, LocateOptions, Locator, make_locator, parse_zone
+from twincar_edge.runtime.locate import LOCATORS, LocateOptions, Locator, make_locator
 from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.zones import parse_zone
 
 WHITE_BGR = (245, 245, 245)
 
@@ -210,7 +211,19 @@ def test_single_images_hold_one_vehicle_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,2", "1,2 3", "a,b c,d e,f", "0,0 0,0.5", "-1,0 2,2", "nan,0 1,1", "0,0 inf,1", "1 2,3 4,5 6"]
+    "text",
+    [
+        "",
+        "1,2",
+        "1,2 3",
+        "0,0 1,1 2,2",
+        "a,b c,d e,f",
+        "0,0 0,0.5",
+        "-1,0 2,2",
+        "nan,0 1,1",
+        "0,0 inf,1",
+        "1 2,3 4,5 6",
+    ],
 )
 def test_a_zone_that_is_none_is_one_clear_error(text: str) -> None:
     with pytest.raises(InputError, match="zone") as caught:

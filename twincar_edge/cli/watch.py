@@ -90,8 +90,8 @@ def command(
     table on a terminal; docs/events.md describes them. Ctrl-C ends the run with a summary, and so does SIGTERM (exit
     code 0).
     """
-    from twincar_edge.runtime.locate import parse_zone
     from twincar_edge.runtime.watch import WatchConfig, watch
+    from twincar_edge.runtime.zones import parse_zone
 
     config = WatchConfig(
         source=source,
