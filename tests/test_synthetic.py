@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,7 +78,7 @@ def test_the_same_state_draws_the_same_picture(label: int) -> None:
 
 @pytest.mark.parametrize("pair", range(len(TWIN_PARTS)), ids=TWIN_PARTS)
 def test_twins_from_one_state_differ_in_the_marked_part_and_nowhere_else(pair: int) -> None:
-    for seed in range(3):
+    for seed in range(2):
         one, two = (draw_twin_car(label, seeded(40, pair, seed)) for label in (2 * pair, 2 * pair + 1))
         assert np.array_equal(one.part_mask, two.part_mask)
         differs = np.abs(one.image_bgr.astype(np.int16) - two.image_bgr).max(axis=2)
@@ -88,22 +89,22 @@ def test_twins_from_one_state_differ_in_the_marked_part_and_nowhere_else(pair: i
         assert differs[one.part_mask].mean() > 8
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_box_and_mask_lie_in_the_image_and_the_mask_is_a_small_part_of_the_car(label: int) -> None:
-    for seed in range(6):
-        picture = draw_twin_car(label, seeded(50, label // 2, seed), SMALL)
-        x0, y0, x1, y1 = picture.box_xyxy
-        assert picture.image_bgr.shape == (SMALL[1], SMALL[0], 3) and picture.image_bgr.dtype == np.uint8
-        assert picture.label == label and picture.part == TWIN_PARTS[label // 2]
-        assert 0 < x0 < x1 < SMALL[0] and 0 < y0 < y1 < SMALL[1]
-        assert (x1 - x0) * (y1 - y0) > 0.15 * SMALL[0] * SMALL[1]
-        ys, xs = np.nonzero(picture.part_mask)
-        share = xs.size / ((x1 - x0) * (y1 - y0))
-        assert 0.003 < share < 0.12
-        # The place of a part that this twin lacks may stick out of its box, as a roof rail does.
-        twin = draw_twin_car(twin_of(label), seeded(50, label // 2, seed), SMALL).box_xyxy
-        assert min(x0, twin[0]) - 2 <= xs.min() and xs.max() < max(x1, twin[2]) + 2
-        assert min(y0, twin[1]) - 2 <= ys.min() and ys.max() < max(y1, twin[3]) + 2
+@pytest.mark.parametrize("pair", range(len(TWIN_PARTS)), ids=TWIN_PARTS)
+def test_box_and_mask_lie_in_the_image_and_the_mask_is_a_small_part_of_the_car(pair: int) -> None:
+    for seed in range(4):
+        twins = [draw_twin_car(label, seeded(50, pair, seed), SMALL) for label in (2 * pair, 2 * pair + 1)]
+        for label, picture in enumerate(twins, start=2 * pair):
+            x0, y0, x1, y1 = picture.box_xyxy
+            assert picture.image_bgr.shape == (SMALL[1], SMALL[0], 3) and picture.image_bgr.dtype == np.uint8
+            assert picture.label == label and picture.part == TWIN_PARTS[pair]
+            assert 0 < x0 < x1 < SMALL[0] and 0 < y0 < y1 < SMALL[1]
+            assert (x1 - x0) * (y1 - y0) > 0.15 * SMALL[0] * SMALL[1]
+            assert 0.003 < picture.part_mask.sum() / ((x1 - x0) * (y1 - y0)) < 0.12
+        # The place of a part that one twin lacks may stick out of that twin's box, as a roof rail does.
+        boxes = np.array([picture.box_xyxy for picture in twins])
+        ys, xs = np.nonzero(twins[0].part_mask)
+        assert boxes[:, 0].min() - 2 <= xs.min() and xs.max() < boxes[:, 2].max() + 2
+        assert boxes[:, 1].min() - 2 <= ys.min() and ys.max() < boxes[:, 3].max() + 2
 
 
 def test_a_stream_is_balanced_and_its_pictures_do_not_depend_on_its_length() -> None:
@@ -137,7 +138,7 @@ def test_clip_boxes_hold_what_differs_from_the_empty_road() -> None:
 
 def test_cars_told_by_their_front_grow_and_those_told_by_their_tail_shrink() -> None:
     headlights, tail_lights = (2 * TWIN_PARTS.index(part) for part in ("headlights", "tail lights"))
-    for seed in range(4):
+    for seed in range(2):
         truth, _ = gate_clip([headlights, tail_lights], seed, size_wh=(320, 180), fps=10)
         for one, sign in zip(truth.passes, (1, -1), strict=True):
             inner = [box for box in one.boxes_xyxy if box[0] > 0 and box[2] < 320 and box[3] < 180]
@@ -145,15 +146,16 @@ def test_cars_told_by_their_front_grow_and_those_told_by_their_tail_shrink() -> 
 
 
 def test_clip_settings_that_cannot_be_met_are_refused() -> None:
-    for change, text in (
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"labels": []}, "at least one car"),
         ({"fps": 0}, "fps"),
         ({"seconds_per_pass": -1}, "seconds_per_pass"),
         ({"gap_seconds": -0.1}, "gap_seconds"),
         ({"size_wh": (64, 36)}, "160 x 96"),
-    ):
+    )
+    for change, text in changes:
         with pytest.raises(ValueError, match=text):
-            gate_clip(**{"labels": [0], "seed": 1, **change})
+            gate_clip(**({"labels": [0], "seed": 1} | change))
 
 
 def sample_truth() -> GateTruth:
