@@ -1,0 +1,70 @@
+"""What a measurement was made on: figures without it say nothing."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from twincar_edge import __version__
+from twincar_edge.runtime.cores import usable_cores
+from twincar_edge.runtime.providers import ORT_WHEELS
+
+CPUINFO = Path("/proc/cpuinfo")
+
+# The instructions that decide how fast, and on x86 without VNNI how exactly, INT8 is computed.
+TELLING_FLAGS = (
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16",  # x86
+    "asimd", "asimddp", "i8mm", "sve", "sve2",  # Arm
+)  # fmt: skip
+_PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")
+
+
+class Machine(BaseModel):
+    """The machine: processor, the telling ones of its flags, cores that this process may use, system, Python."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpu: str
+    flags: tuple[str, ...]
+    usable_cores: int
+    system: str
+    python: str
+
+
+def this_machine(cpuinfo: Path = CPUINFO) -> Machine:
+    """Return what can be said of the machine that this runs on; `cpuinfo` is Linux's list of processors."""
+    cpu, flags = _processor(cpuinfo)
+    return Machine(
+        cpu=cpu or platform.processor() or platform.machine(),
+        flags=tuple(flag for flag in TELLING_FLAGS if flag in flags),
+        usable_cores=usable_cores(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide speed and answers, those that are installed."""
+    found = {"twincar-edge": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor(cpuinfo: Path) -> tuple[str, frozenset[str]]:
+    """Return the first processor's name and flags; x86 writes `model name` and `flags`, Arm `Features`."""
+    try:
+        lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return "", frozenset()
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip().lower(), value.strip())
+    return fields.get("model name", ""), frozenset((fields.get("flags") or fields.get("features") or "").split())
