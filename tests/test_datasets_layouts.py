@@ -60,6 +60,16 @@ def test_images_may_lie_beside_the_csv_or_in_a_folder_that_is_named(labelled_fol
     assert "does not exist" in refused(moved, images=tmp_path / "none")
 
 
+def test_file_names_may_start_at_the_csv_or_inside_its_images_folder(labelled_folder: Path) -> None:
+    inside = open_dataset(labelled_folder)
+    table = labelled_folder / "labels.csv"
+    heading, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([heading, "images/gone.jpg,0", *(f"images/{row}" for row in rows)]))
+    kept, report = check_integrity(open_dataset(labelled_folder))
+    assert [sample.name for sample in kept.samples] == [f"images/{sample.name}" for sample in inside.samples]
+    assert [finding.name for finding in report.findings] == ["images/gone.jpg"]
+
+
 def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labelled_folder: Path) -> None:
     rows = 'filename, label,comment\r\n"000.jpg",Beta SUV 2011,x\r\n\r\n./sub//a.jpg, 1,\r\n"with,comma.jpg",0,\r\n'
     (labelled_folder / "labels.csv").write_text(rows, "utf-8-sig", newline="")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from twincar_edge.datasets.dataset import Dataset, ImageFile, Sample
 from twincar_edge.datasets.options import OpenOptions
-from twincar_edge.datasets.table import checked_name, label_index, read_table
+from twincar_edge.datasets.table import Row, checked_name, label_index, read_table
 from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES
 from twincar_edge.labels import ClassMapping
 
 LABELS_CSV = "labels.csv"
 CLASS_MAPPING = "class_mapping.json"
+_ROWS_THAT_DECIDE = 20  # a few, so that one missing image does not mislead
 
 
 def is_csv(path: Path) -> bool:
@@ -23,8 +25,8 @@ def is_csv(path: Path) -> bool:
 def read_csv(options: OpenOptions) -> Dataset:
     """Open a CSV of `filename,label` with its images.
 
-    The images lie in `options.images`, else in `images/` beside the CSV, else beside the CSV. The class names come from
-    `options.class_mapping`, else from class_mapping.json beside the CSV. Images are not looked for here: the integrity
+    The images lie in `options.images`, else in `images/` beside the CSV, else beside the CSV: some tools write
+    `images/00001.jpg`, others `00001.jpg`. The class names come from `options.class_mapping`, else from class_mapping.json beside the CSV. Images are not looked for here: the integrity
     pass finds those that are missing.
 
     Raises:
@@ -37,10 +39,8 @@ def read_csv(options: OpenOptions) -> Dataset:
     if options.class_mapping is None and not mapping.is_file():
         raise InputError(f"{table} needs its class names: put {CLASS_MAPPING} beside it, or name a class mapping")
     classes = ClassMapping.from_json(mapping)
-    images = options.images
-    if images is None:
-        images = folder / "images" if (folder / "images").is_dir() else folder
-    elif not images.is_dir():
+    images = options.images or _images_of(folder, rows)
+    if not images.is_dir():
         raise InputError(f"the folder of images {images} does not exist")
     by_label: dict[str, int] = {}
     samples = []
@@ -50,6 +50,14 @@ def read_csv(options: OpenOptions) -> Dataset:
         samples.append(Sample(row.name, by_label[row.label], ImageFile(images / row.name)))
     name = table.parent.resolve().name if table.name == LABELS_CSV else table.stem
     return Dataset(name, classes, tuple(samples))
+
+
+def _images_of(folder: Path, rows: Sequence[Row]) -> Path:
+    """Return the folder that a CSV's file names are relative to: the one where its first files are."""
+    beside = folder / "images"
+    if not beside.is_dir() or any((folder / row.name).is_file() for row in rows[:_ROWS_THAT_DECIDE]):
+        return folder
+    return beside
 
 
 def is_folders(path: Path) -> bool:
