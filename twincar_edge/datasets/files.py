@@ -26,8 +26,8 @@ def read_csv(options: OpenOptions) -> Dataset:
     """Open a CSV of `filename,label` with its images.
 
     The images lie in `options.images`, else in `images/` beside the CSV, else beside the CSV: some tools write
-    `images/00001.jpg`, others `00001.jpg`. The class names come from `options.class_mapping`, else from class_mapping.json beside the CSV. Images are not looked for here: the integrity
-    pass finds those that are missing.
+    `images/00001.jpg`, others `00001.jpg`. The class names come from `options.class_mapping`, else from
+    class_mapping.json beside the CSV. Images are not looked for here: the integrity pass finds those that are missing.
 
     Raises:
         InputError: the CSV or the mapping is unusable, or a label is outside the mapping.
