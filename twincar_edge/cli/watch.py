@@ -18,6 +18,7 @@ from twincar_edge.cli.pipes import discard_output
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.sinks import Sink
+    from twincar_edge.runtime.truth import Pass
     from twincar_edge.runtime.watch import WatchSummary
 
 
@@ -66,6 +67,11 @@ if TYPE_CHECKING:
     help="Append the events to this file, instead of writing them to standard output.",
 )
 @click.option("--save-crops", type=click.Path(path_type=Path), help="Save each vehicle's best picture in this folder.")
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="What truly drives through a clip, as `synthesize clip` writes it: says in the end how many passes are right.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write events to a terminal as JSON lines too, not as a table.")
 def command(
     source: str,
@@ -81,6 +87,7 @@ def command(
     classify_every: int,
     output: Path | None,
     save_crops: Path | None,
+    truth: Path | None,
     as_json: bool,
 ) -> None:
     """Watch SOURCE and give one event per vehicle that passes.
@@ -105,7 +112,9 @@ def command(
         once=once,
         duration_s=duration,
         classify_every=classify_every,
+        keep=truth is not None,
     )
+    passes = None if truth is None else _read_truth(truth, model)
     stop = threading.Event()
     with _signals(stop) as received:
         try:
@@ -114,6 +123,10 @@ def command(
             discard_output()
             return
     _print_summary(summary)
+    if passes is not None:
+        from twincar_edge.runtime.truth import score_visits
+
+        click.echo(f"  truth: {score_visits(passes, summary.results).summary()}", err=True)
     if signal.SIGINT in received:
         click.get_current_context().exit(EXIT_INTERRUPTED)
 
@@ -151,6 +164,15 @@ def _sinks(source: str, output: Path | None, save_crops: Path | None, as_json: b
     if save_crops is not None:
         sinks.append(CropSaver(save_crops))
     return sinks
+
+
+def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
+    """Read the truth before the run: a mistake in it must not show an hour later."""
+    from twincar_edge.manifest import read_manifest
+    from twincar_edge.runtime.session import default_model
+    from twincar_edge.runtime.truth import read_truth
+
+    return read_truth(truth, read_manifest(model or default_model()).class_mapping)
 
 
 def _print_summary(summary: WatchSummary) -> None:
