@@ -146,6 +146,7 @@ def test_cars_told_by_their_front_grow_and_those_told_by_their_tail_shrink() -> 
 
 
 def test_clip_settings_that_cannot_be_met_are_refused() -> None:
+    usual: dict[str, Any] = {"labels": [0], "seed": 1}
     changes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"labels": []}, "at least one car"),
         ({"fps": 0}, "fps"),
@@ -155,7 +156,7 @@ def test_clip_settings_that_cannot_be_met_are_refused() -> None:
     )
     for change, text in changes:
         with pytest.raises(ValueError, match=text):
-            gate_clip(**({"labels": [0], "seed": 1} | change))
+            gate_clip(**(usual | change))
 
 
 def sample_truth() -> GateTruth:

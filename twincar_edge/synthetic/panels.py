@@ -113,9 +113,11 @@ def _broad_moulding(board: Blueprint, shape: BodyShape) -> None:
     rear = shape.rear_axle + shape.arch_radius + 0.08
     ahead = shape.front_axle - shape.arch_radius - 0.06
     board.fill(rectangle(rear, ahead, z - 0.085, z + 0.085, 0.04), bp.BLACK, 0.03, 0.02)
-    board.stroke([(rear + 0.05, z + 0.01), (ahead - 0.05, z + 0.01)], 0.022, bp.ALUMINIUM)
+    # The bright insert shows the strip on black cars too.
+    board.stroke([(rear + 0.04, z + 0.01), (ahead - 0.04, z + 0.01)], 0.038, bp.ALUMINIUM)
     tail = shape.rear_axle - shape.arch_radius - 0.06
     board.fill(rectangle(-shape.length / 2 + 0.12, tail, z - 0.085, z + 0.085, 0.04), bp.BLACK, 0.03, 0.02)
+    board.stroke([(-shape.length / 2 + 0.16, z + 0.01), (tail - 0.04, z + 0.01)], 0.038, bp.ALUMINIUM)
 
 
 MOULDINGS = {"none": _no_moulding, "broad": _broad_moulding}
