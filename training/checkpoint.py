@@ -190,10 +190,10 @@ def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
 
 def _check_tensors(state_dict: dict[Any, Any], path: Path) -> dict[str, Tensor]:
     for name, tensor in state_dict.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ModelError(
-                f"{path} holds no state dict: {str(name)[:60]!r} is a {type(tensor).__name__}, not a tensor"
-            )
+        if not isinstance(name, str):
+            raise ModelError(f"{path} holds no state dict: its keys are not names")
+        if not isinstance(tensor, Tensor):
+            raise ModelError(f"{path} holds no state dict: {name[:60]!r} is a {type(tensor).__name__}, not a tensor")
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise ModelError(f"{path}: {name} is not a plain dense tensor")
         # A few stored bytes can be declared as terabytes through strides of 0.

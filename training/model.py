@@ -108,8 +108,10 @@ def cam_layer(model: CarClassifier) -> nn.Module:
     info = getattr(model.backbone, "feature_info", None)
     names = [entry.get("module", "") for entry in (info if isinstance(info, list) else getattr(info, "info", []))]
     modules = dict(model.backbone.named_modules())
-    found = [modules[name] for name in names if name in modules and name]
-    if not found or not any(isinstance(part, nn.Conv2d) for part in found[-1].modules()):
+    found = [modules[name] for name in names if name and name in modules]
+    # Where an architecture leaves its last convolution out, timm still names its empty place.
+    found = [module for module in found if any(isinstance(part, nn.Conv2d) for part in module.modules())]
+    if not found:
         raise InputError(
             f"{model.architecture} has no convolutional stage to look at: Grad-CAM needs a convolutional net"
         )

@@ -77,9 +77,7 @@ class _Opened:
 
 
 def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
-    require("torch", "train")
-    import torch
-
+    torch = require("torch", "train")
     from twincar_edge.training.checkpoint import read_checkpoint
     from twincar_edge.training.model import load_model, torch_predict
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,7 @@ class _Report:
         self._bar = bar
         self._task = bar.add_task("")
         self._stage = ""
+        self._seconds = 0.0
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar."""
@@ -131,9 +133,12 @@ class _Report:
     def on_epoch(self, row: EpochMetrics) -> None:
         """Print the epoch."""
         self.epochs_done = row.epoch
+        self._seconds += row.seconds
+        left = self._seconds / row.epoch * (self.epochs - row.epoch)
         click.echo(
             f"epoch {row.epoch}/{self.epochs}: train loss {row.train_loss:.3f}, validation loss {row.val_loss:.3f}, "
-            f"top-1 {row.top1:.2%}, top-5 {row.top5:.2%}, {row.images_per_s:.0f} images/s, {row.seconds:.0f} s"
+            f"top-1 {row.top1:.2%}, top-5 {row.top5:.2%}, {row.images_per_s:.0f} images/s, "
+            f"{timedelta(seconds=round(row.seconds))}" + (f", {timedelta(seconds=round(left))} left" if left else "")
         )
 
 

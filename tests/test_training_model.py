@@ -1,0 +1,204 @@
+"""The model takes prepared pixels, is the original's where it should be, and knows its own parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet50
+from torchvision.transforms import v2
+
+from tests.training_toys import TINY
+from twincar_edge.datasets import open_dataset
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.labels import ClassMapping
+from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, prepare_batch
+from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint
+from twincar_edge.training.model import CarClassifier, cam_layer, load_backbone, load_model, torch_predict
+from twincar_edge.training.recipe import Recipe, default_preprocess
+from twincar_edge.training.weights import imagenet_lite0, load_weights
+
+SMALL = Preprocess(size_wh=(32, 32))
+# ImageNet's classes that are cars, or the part of one that fills a close crop.
+IMAGENET_CARS = {436, 468, 479, 511, 581, 609, 627, 654, 656, 661, 675, 717, 734, 751, 817, 864}
+
+
+def pixels(count: int, side: int = 32) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_normalization_is_the_textbook_one_applied_once() -> None:
+    preprocess = Preprocess(size_wh=(32, 32), mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
+    model = CarClassifier(TINY, 4, preprocess).eval()
+    batch = pixels(2)
+    normalize = v2.Normalize(preprocess.mean, preprocess.std)
+    expected = model.backbone(normalize(torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255))
+    np.testing.assert_allclose(torch_predict(model)(batch), expected.detach().numpy(), atol=1e-5)
+
+
+def test_normalization_is_no_part_of_the_state_dict() -> None:
+    model = CarClassifier(TINY, 4, SMALL)
+    assert set(model.state_dict()) == {f"backbone.{name}" for name in model.backbone.state_dict()}
+
+
+def test_prediction_sets_evaluation_mode_and_gives_float32() -> None:
+    model = CarClassifier(TINY, 4, SMALL, dropout=0.9).train()
+    predict = torch_predict(model)
+    first, second = predict(pixels(3)), predict(pixels(3))
+    assert first.dtype == np.float32 and first.shape == (3, 4)
+    np.testing.assert_array_equal(first, second)
+
+
+def quickstart_model(classes: int) -> nn.Module:
+    """The original TwinCar's model, as its quickstart builds it."""
+    model = resnet50(weights=None)
+    model.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, classes))
+    return model.eval()
+
+
+def test_the_originals_state_dict_gives_the_originals_answers(tmp_path: Path) -> None:
+    original = quickstart_model(5)
+    torch.save(original.state_dict(), tmp_path / "twin_car_best_model_v2.pth")
+    names = tuple(f"Make Model {number} Sedan 2012" for number in range(5))
+    (tmp_path / "class_mapping.json").write_text(ClassMapping(names).to_json())
+
+    checkpoint = read_checkpoint(tmp_path / "twin_car_best_model_v2.pth")
+    model = load_model(checkpoint)
+
+    assert (checkpoint.architecture, checkpoint.classes.names) == ("resnet50", names)
+    assert set(model.backbone.state_dict()) == set(original.state_dict())
+    image_rgb = pixels(1, 224)[0]  # of the size that the original resizes to, so that only the rest can differ
+    normalize = v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+    expected = original(normalize(torch.from_numpy(image_rgb).permute(2, 0, 1)[None].float() / 255))
+    batch = prepare_batch([image_rgb[:, :, ::-1]], checkpoint.preprocess)
+    np.testing.assert_allclose(torch_predict(model)(batch), expected.detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stages", "stem", "last"),
+    [
+        ("resnet50", 5, "conv1.weight", "layer4."),
+        ("tf_efficientnet_lite0", 8, "conv_stem.weight", "blocks.6."),
+        ("test_resnet", 5, "conv1.0.weight", "layer4."),
+    ],
+)
+def test_stages_run_from_the_stem_to_the_last_and_leave_out_the_head(
+    architecture: str, stages: int, stem: str, last: str
+) -> None:
+    model = CarClassifier(architecture, 7, SMALL)
+    found = model.stages()
+    assert len(found) == stages
+    assert found[0][0] == stem and found[-1][0].startswith(last)
+    head = {
+        f"{name}" for name, p in model.backbone.named_parameters() if any(p is h for h in model.head().parameters())
+    }
+    assert head and sorted(head | {name for stage in found for name in stage}) == sorted(
+        name for name, _ in model.backbone.named_parameters()
+    )
+
+
+@pytest.mark.parametrize("architecture", ["resnet50", "tf_efficientnet_lite0", "test_resnet", "test_byobnet"])
+def test_the_layer_to_look_at_is_a_map_before_pooling(architecture: str) -> None:
+    model = CarClassifier(architecture, 3, Preprocess(size_wh=(64, 64))).eval()
+    shapes = []
+    cam_layer(model).register_forward_hook(lambda _module, _input, output: shapes.append(tuple(output.shape)))
+    torch_predict(model)(pixels(1, 64))
+    before_pooling = (1, 2048, 2, 2)
+    if architecture != "resnet50":
+        before_pooling = tuple(model.backbone.forward_features(torch.zeros(1, 3, 64, 64)).shape)
+    assert shapes[0] == before_pooling
+
+
+def test_a_transformer_has_no_layer_to_look_at() -> None:
+    with pytest.raises(InputError, match="test_vit has no convolutional stage"):
+        cam_layer(CarClassifier("test_vit", 3, SMALL))
+
+
+def test_an_input_size_reaches_architectures_that_are_built_for_one() -> None:
+    assert torch_predict(CarClassifier("test_vit", 3, Preprocess(size_wh=(48, 64))))(
+        np.zeros((1, 64, 48, 3), np.uint8)
+    ).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tf_efficientnet_lit0", "did you mean .*'tf_efficientnet_lite0'"),
+        ("hf-hub:somebody/something", "no architecture"),
+        ("local-dir:/etc", "no architecture"),
+        ("", "no architecture"),
+    ],
+)
+def test_an_unknown_architecture_is_named_with_its_nearest(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CarClassifier(name, 3, SMALL)
+
+
+def test_weights_that_do_not_fit_are_named_and_none_is_loaded() -> None:
+    model = CarClassifier(TINY, 3, SMALL)
+    before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    wrong = {name: tensor + 1 for name, tensor in before.items()}
+    wrong["layer1.0.conv1.weight"] = torch.zeros(1)
+    wrong["what.is.this"] = torch.zeros(1)
+    del wrong["bn1.weight"]
+    with pytest.raises(ModelError, match=r"w\.pth does not fit test_resnet: 3 tensors differ .bn1.weight is missing"):
+        load_backbone(model, wrong, "w.pth")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.backbone.state_dict().items())
+
+
+def test_a_class_count_other_than_the_names_is_an_error(tmp_path: Path) -> None:
+    model = CarClassifier(TINY, 3, SMALL)
+    write_checkpoint(
+        tmp_path / "m.pt",
+        architecture=TINY,
+        state_dict=model.backbone.state_dict(),
+        classes=ClassMapping(("a", "b")),
+        preprocess=SMALL,
+        recipe={},
+    )
+    with pytest.raises(ModelError, match=r"m\.pt does not have one output for each of its 2 class names"):
+        load_model(read_checkpoint(tmp_path / "m.pt"))
+
+
+def test_pretrained_weights_fill_the_backbone_and_leave_the_head(tmp_path: Path) -> None:
+    source, model = CarClassifier(TINY, 9, SMALL), CarClassifier(TINY, 3, SMALL)
+    torch.save({"state_dict": source.backbone.state_dict()}, tmp_path / "w.pth")
+    head = model.backbone.fc.weight.clone()
+    load_weights(model, "file", tmp_path / "w.pth")
+    assert torch.equal(model.backbone.conv1[0].weight, source.backbone.conv1[0].weight)
+    assert torch.equal(model.backbone.fc.weight, head)
+
+
+def test_weights_that_cannot_be_had_say_how_to_get_them() -> None:
+    with pytest.raises(
+        InputError, match=r"resnet50\(weights='IMAGENET1K_V2'\).*--weights resnet50\.pth.*--weights none"
+    ):
+        load_weights(CarClassifier("resnet50", 3, SMALL), "auto")
+    with pytest.raises(InputError, match="--weights FILE"):
+        load_weights(CarClassifier(TINY, 3, SMALL), "file")
+
+
+def test_lite0_takes_its_packaged_weights_tensor_for_tensor() -> None:
+    model = CarClassifier("tf_efficientnet_lite0", 3, default_preprocess("tf_efficientnet_lite0"))
+    weights = imagenet_lite0(model)
+    own = model.backbone.state_dict()
+    assert len(weights) == 296 == len(own)
+    assert all(weights[name].shape == own[name].shape for name in own if not name.startswith("classifier"))
+    load_weights(model, "auto")
+    assert torch.equal(model.backbone.conv_stem.weight, weights["conv_stem.weight"])
+    assert torch.equal(model.backbone.bn2.running_var, weights["bn2.running_var"])
+
+
+@pytest.mark.shared
+def test_lite0s_packaged_weights_see_cars_in_car_crops(shared: Path) -> None:
+    recipe = Recipe()
+    assert recipe.preprocess.mean == (0.5, 0.5, 0.5) == recipe.preprocess.std
+    model = CarClassifier("tf_efficientnet_lite0", 1000, recipe.preprocess)
+    load_backbone(model, imagenet_lite0(model), "package")
+    samples = open_dataset(shared / "cars196").samples[::700]
+    logits = torch_predict(model)(prepare_batch([sample.read() for sample in samples], recipe.preprocess))
+    cars = [int(guess) in IMAGENET_CARS for guess in logits.argmax(axis=1)]
+    assert sum(cars) >= 0.8 * len(cars)
