@@ -109,9 +109,9 @@ def cam_layer(model: CarClassifier) -> nn.Module:
     names = [entry.get("module", "") for entry in (info if isinstance(info, list) else getattr(info, "info", []))]
     modules = dict(model.backbone.named_modules())
     found = [modules[name] for name in names if name and name in modules]
-    # Where an architecture leaves its last convolution out, timm still names its empty place.
-    found = [module for module in found if any(isinstance(part, nn.Conv2d) for part in module.modules())]
-    if not found:
+    # Of all of them one with a convolution is enough: timm also names the empty place (an Identity) of a last
+    # convolution that an architecture leaves out, and that gives the same map.
+    if not any(isinstance(part, nn.Conv2d) for module in found for part in module.modules()):
         raise InputError(
             f"{model.architecture} has no convolutional stage to look at: Grad-CAM needs a convolutional net"
         )
