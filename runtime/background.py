@@ -79,7 +79,7 @@ class Background:
         self._elapsed_s = min(max(time_s - self._time_s, 0.0), 1.0) if self._frames else 0.0
         self._time_s = time_s
         self._previous, self._current = self._current, small
-        self._mean *= _exposure(small, self._mean)
+        self._expose(small)
         expected = np.minimum(self._mean, 255.0)
         difference = np.abs(small - expected)
         self._largest = difference.max(axis=0)
@@ -134,6 +134,14 @@ class Background:
         self._still_s = np.zeros(small.shape[1:], np.float32)
         self._current = small
 
+    def _expose(self, small: Floats) -> None:
+        """Bring the background to the frame's exposure."""
+        overexposed = self._mean >= _OVEREXPOSED
+        self._mean *= _exposure(small, self._mean)
+        # How bright an overexposed sky really is, nobody knows: it may darken less than the rest, or not at all.
+        brighter = overexposed & (small > self._mean)
+        self._mean[brighter] = small[brighter]
+
     def _shadow(self, small: Floats, expected: Floats) -> Mask:
         """Return which pixels, float32 [3, N], are the background's colour, only darker: bool [N]."""
         ratio = (small + 1.0) / (expected + 1.0)
@@ -162,6 +170,7 @@ def _edges(planes: Floats) -> Floats:
     return np.asarray(np.max(strengths, axis=0), np.float32)
 
 
+_UNDEREXPOSED, _OVEREXPOSED = 12.0, 245.0  # beyond these a pixel says nothing of the exposure
 _BINS_PER_DOUBLING = 50  # one bin of the exposure ratio's logarithm is 1.4%
 _DOUBLINGS = 2
 _LEAST_SUPPORT = 0.15
@@ -177,7 +186,7 @@ def _exposure(small: Floats, mean: Floats) -> Floats:
     gains = np.ones((3, 1, 1), np.float32)
     for channel in range(3):
         seen, known = small[channel, ::2, ::2], mean[channel, ::2, ::2]
-        usable = (seen > 12) & (seen < 245) & (known > 12) & (known < 245)
+        usable = (np.minimum(seen, known) > _UNDEREXPOSED) & (np.maximum(seen, known) < _OVEREXPOSED)
         ratios = np.log2(seen[usable] / known[usable])
         ratios = ratios[np.abs(ratios) < _DOUBLINGS]
         if ratios.size < 100:

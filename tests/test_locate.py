@@ -69,6 +69,16 @@ def test_motion_sees_only_the_car_when_the_camera_darkens_the_picture_for_it() -
             assert [iou(one.box_xyxy, box) > 0.8 for one in found] == [True]
 
 
+def test_motion_sees_nothing_in_an_overexposed_sky_when_the_exposure_changes() -> None:
+    empty = film([], 90)
+    for index, picture in enumerate(empty):
+        gain = 1 - 0.4 * min(1.0, max(0.0, (index - 20) / 15)) + 0.4 * min(1.0, max(0.0, (index - 60) / 15))
+        radiance = picture.astype(np.float32)
+        radiance[:60] *= 3.4  # about 320: white in the picture, until the exposure is down to four fifths
+        picture[:] = np.clip(radiance * gain, 0, 255).astype(np.uint8)
+    assert all(found == [] for found in located(motion(), empty))
+
+
 def test_motion_takes_no_shadow_for_a_car() -> None:
     pictures = film([], 60)
     for index in range(20, 60):
