@@ -29,17 +29,17 @@ class Stages:
 
     def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
         """Start with nothing measured."""
-        self._timer = timer
+        self.timer = timer
         self._counts: dict[str, list[int]] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure what runs inside the block, errors included."""
-        started = self._timer()
+        started = self.timer()
         try:
             yield
         finally:
-            self.add(name, self._timer() - started)
+            self.add(name, self.timer() - started)
 
     def add(self, name: str, seconds: float) -> None:
         """Count one run of a stage."""

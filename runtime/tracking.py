@@ -23,13 +23,15 @@ class TrackingRules:
     `confirm_hits`: frames in which a vehicle must be found before it counts. `lost_after_s`: seconds without a match
     after which it is gone; seconds, because frame rates differ and drop. `reach`: how far from its predicted place a
     vehicle may be, as a share of its box's diagonal. `velocity_memory`: how much of the velocity is carried over from
-    frame to frame, the rest is measured anew.
+    frame to frame, the rest is measured anew. `fixed`: boxes are places that are occupied or free, such as zones; a
+    track stays in its place, and neighbours have nothing to do with it.
     """
 
     confirm_hits: int = 3
     lost_after_s: float = 0.6
     reach: float = 0.5
     velocity_memory: float = 0.6
+    fixed: bool = False
 
 
 @dataclass(eq=False)
@@ -107,7 +109,7 @@ class Tracker:
             # A vehicle that falls into pieces in this frame: the piece that matched speaks for it, the others belong
             # to it.
             whole = next((place for place in places if _is_part(boxes[row], predicted[place])), None)
-            if whole is not None:
+            if whole is not None and not self.rules.fixed:
                 places[whole] = Detection(union(places[whole].box_xyxy, boxes[row]), places[whole].score)
                 left_over.remove(row)
         found = [self._tracks[place] for place in sorted(places)]
@@ -142,13 +144,17 @@ class Tracker:
         scored = []
         for place, expected in enumerate(predicted):
             for row, box in enumerate(boxes):
+                overlap = iou(expected, box)
+                if self.rules.fixed:
+                    if overlap > 0.9:
+                        scored.append((overlap, place, row))
+                    continue
                 (x, y), (u, v) = centre(expected), centre(box)
                 size = max(diagonal(box), diagonal(self._tracks[place].box_xyxy))
                 # The velocity of a track that was found once is not known yet: it may be anywhere within its own
                 # length.
                 reach = self.rules.reach if self._tracks[place].hits > 1 else max(1.0, self.rules.reach)
                 nearness = 1.0 - ((x - u) ** 2 + (y - v) ** 2) ** 0.5 / (reach * size)
-                overlap = iou(expected, box)
                 if overlap > 0.1 or nearness > 0:
                     scored.append((overlap + max(0.0, nearness), place, row))
         scored.sort(key=lambda item: (-item[0], item[1], item[2]))

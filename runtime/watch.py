@@ -43,10 +43,10 @@ class WatchConfig(BaseModel):
     `source`, `once` and `stride` are `open_source`'s, `ep` and `threads` are `open_session`'s. `locate` is a name in
     `LOCATORS`, or `auto`: `motion` for video and cameras; for single images `zone` where zones are given, else
     `whole`. `batch` is how many crops go through the model at once; `classify_every` takes a track's every Nth frame.
-    `lost_after_s` is `TrackingRules`'. A track becomes a visit with at least `min_crops` classified crops and, where
-    boxes move, a travel of at least `min_travel` of its diagonal: that tells a vehicle that passes from a shadow, a
-    lamp or a branch. `duration_s` ends the run. `keep` puts the visits into the summary, which a run of months should
-    not.
+    `lost_after_s` is `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
+    frames and, where boxes move, travelled by at least `min_travel` of its diagonal: that tells a vehicle that passes
+    from a shadow, a lamp or a branch. `duration_s` ends the run. `keep` puts the visits into the summary, which a run
+    of months should not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,7 +64,7 @@ class WatchConfig(BaseModel):
     batch: int = Field(default=8, ge=1)
     classify_every: int = Field(default=1, ge=1)
     lost_after_s: float = Field(default=0.6, gt=0)
-    min_crops: int = Field(default=2, ge=1)
+    min_hits: int = Field(default=3, ge=1)
     min_travel: float = Field(default=0.3, ge=0)
     duration_s: float | None = Field(default=None, gt=0)
     keep: bool = False
@@ -150,6 +150,7 @@ def watch(
             alarm = threading.Timer(config.duration_s, stop.set)
             alarm.daemon = True
             alarm.start()
+            stack.callback(alarm.join)
             stack.callback(alarm.cancel)
         loop = _Loop(config, locator, classifier, maker, sinks, Stages(timer))
         started_s = timer()
@@ -206,15 +207,18 @@ class _Loop:
         self._classifier = classifier
         self._maker = maker
         self._sinks = sinks
-        self._tracker = Tracker(TrackingRules(lost_after_s=config.lost_after_s))
+        self._tracker = Tracker(
+            TrackingRules(confirm_hits=config.min_hits, lost_after_s=config.lost_after_s, fixed=not locator.moves)
+        )
         self._evidence: dict[int, Evidence] = {}
 
     def step(self, frames: Iterator[Frame], stills: bool, on_frame: OnFrame | None) -> bool:
         """Take the next frame through all stages; return whether there was one."""
-        with self.stages.stage("read"):
-            frame = next(frames, None)
+        started_s = self.stages.timer()
+        frame = next(frames, None)
         if frame is None:
             return False
+        self.stages.add("read", self.stages.timer() - started_s)
         self.frames += 1
         with self.stages.stage("locate"):
             detections = self._locator.locate(frame)
@@ -249,8 +253,8 @@ class _Loop:
             if evidence is None:
                 evidence = self._evidence[track.id] = self._maker.begin(frame, track.box_xyxy)
             evidence.see(frame, track.box_xyxy)
-            # A box that never gets confirmed is not worth an inference.
-            if track.confirmed and track.hits % self._config.classify_every == 0:
+            # A box that never gets confirmed is not worth an inference; one that does gets one at once.
+            if track.confirmed and (track.hits - self._config.min_hits) % self._config.classify_every == 0:
                 asked.append(track)
         probabilities = self._classify(frame, [track.box_xyxy for track in asked])
         for track, row in zip(asked, probabilities, strict=True):
@@ -276,11 +280,10 @@ class _Loop:
     def _end(self, tracks: Sequence[Track]) -> None:
         for track in tracks:
             evidence = self._evidence.pop(track.id)
-            travelled = track.travel >= self._config.min_travel or not self._locator.moves
-            if evidence.crops >= self._config.min_crops and travelled:
+            if track.confirmed and (track.travel >= self._config.min_travel or not self._locator.moves):
                 self._publish(evidence)
             else:
-                logger.debug("track %d is no visit: %d crops, travel %.2f", track.id, evidence.crops, track.travel)
+                logger.debug("track %d is no visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
 
     def _publish(self, evidence: Evidence) -> None:
         visit = self._maker.finish(evidence)

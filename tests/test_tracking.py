@@ -95,6 +95,13 @@ def test_a_vehicle_that_falls_into_pieces_in_some_frames_stays_one() -> None:
     assert track.box_xyxy == frames[-1][0]
 
 
+def test_places_that_do_not_move_have_tracks_of_their_own_however_near() -> None:
+    rules = TrackingRules(fixed=True, lost_after_s=0.6)
+    one, other, within = (0, 0, 100, 100), (50, 0, 150, 100), (10, 10, 60, 60)
+    _, ids = follow([[one, within]] * 3 + [[other]] * 3 + [[one]] * 3, rules)
+    assert ids == [[1, 2]] * 3 + [[3]] * 3 + [[1]] * 3
+
+
 def test_travel_tells_driving_and_nearing_from_trembling() -> None:
     trembling, _ = follow([[(100 + i % 3, 100, 220 + i % 2, 160)] for i in range(50)])
     assert trembling.flush()[0].travel < 0.05
