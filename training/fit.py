@@ -81,7 +81,7 @@ def fit(
 
     Unusable images are left out first (`integrity.csv`), the rest is split by class (`train.csv`, `val.csv`). Stopped
     at any moment, even killed, the folder holds whole files, and `best.pt` is the best of the epochs that ended.
-    The same recipe, images, machine and library versions give the same weights.
+    On a CPU the same recipe, images, threads and library versions give the same weights.
 
     Args:
         recipe: every choice that decides what comes out.

@@ -58,7 +58,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch for the block, and give the caller its own random state back."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # named, else several GPUs are a warning
         torch.manual_seed(epoch_seed(seed, 0))
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,3 +114,11 @@ def progress_bar() -> Iterator[Progress]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar
+
+
+def echo_above(bar: Progress, text: str) -> None:
+    """Write a line to standard output; where the bar shares that terminal, above it."""
+    if bar.console.is_terminal and sys.stdout.isatty():
+        bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+    else:
+        click.echo(text)

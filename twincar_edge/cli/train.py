@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
-from twincar_edge.cli.options import DataOptions, data_options, progress_bar
+from twincar_edge.cli.options import DataOptions, data_options, echo_above, progress_bar
 from twincar_edge.errors import InputError, require
 from twincar_edge.training.recipe import Augmentation, Recipe, default_preprocess, describe
 
@@ -87,9 +87,10 @@ def command(data: DataOptions, output: Path, weights: str, **options: Any) -> No
     overwrite = options.pop("overwrite")
     weights_file = None if weights in ("auto", "none") else Path(weights)
     recipe = _recipe("file" if weights_file else weights, options)
-    with progress_bar() as bar, _log_to(bar.console):
-        report = _Report(bar, recipe.epochs)
-        try:
+    epochs: list[EpochMetrics] = []
+    try:
+        with progress_bar() as bar, _log_to(bar.console):
+            report = _Report(bar, recipe.epochs, epochs)
             result = fit(
                 recipe,
                 data.open(),
@@ -101,10 +102,10 @@ def command(data: DataOptions, output: Path, weights: str, **options: Any) -> No
                 on_epoch=report.on_epoch,
                 progress=report.progress,
             )
-        except KeyboardInterrupt:
-            if report.epochs_done:
-                click.echo(f"stopped after epoch {report.epochs_done}: the best so far is in {output}", err=True)
-            raise
+    except KeyboardInterrupt:
+        if epochs:
+            click.echo(f"stopped after epoch {len(epochs)}: the best so far is in {output}", err=True)
+        raise
     best = result.best
     click.echo(f"best epoch {best.epoch}: top-1 {best.top1:.2%}, top-5 {best.top5:.2%} -> {result.checkpoint}")
 
@@ -112,13 +113,12 @@ def command(data: DataOptions, output: Path, weights: str, **options: Any) -> No
 class _Report:
     """What a person sees of a training: a line for each epoch, and a bar for what runs at the moment."""
 
-    def __init__(self, bar: Progress, epochs: int) -> None:
-        self.epochs = epochs
-        self.epochs_done = 0
+    def __init__(self, bar: Progress, epochs: int, done: list[EpochMetrics]) -> None:
         self._bar = bar
+        self._epochs = epochs
+        self._done = done
         self._task = bar.add_task("")
         self._stage = ""
-        self._seconds = 0.0
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Move the bar."""
@@ -126,19 +126,19 @@ class _Report:
             self._stage = stage
             words = _STAGES.get(stage, stage)
             if stage in ("train", "validate"):
-                words += f" {self.epochs_done + 1}/{self.epochs}"
+                words += f" {len(self._done) + 1}/{self._epochs}"
             self._bar.reset(self._task, description=words, total=total)
         self._bar.update(self._task, completed=done, total=total)
 
     def on_epoch(self, row: EpochMetrics) -> None:
         """Print the epoch."""
-        self.epochs_done = row.epoch
-        self._seconds += row.seconds
-        left = self._seconds / row.epoch * (self.epochs - row.epoch)
-        click.echo(
-            f"epoch {row.epoch}/{self.epochs}: train loss {row.train_loss:.3f}, validation loss {row.val_loss:.3f}, "
+        self._done.append(row)
+        left = sum(entry.seconds for entry in self._done) / row.epoch * (self._epochs - row.epoch)
+        echo_above(
+            self._bar,
+            f"epoch {row.epoch}/{self._epochs}: train loss {row.train_loss:.3f}, validation loss {row.val_loss:.3f}, "
             f"top-1 {row.top1:.2%}, top-5 {row.top5:.2%}, {row.images_per_s:.0f} images/s, "
-            f"{timedelta(seconds=round(row.seconds))}" + (f", {timedelta(seconds=round(left))} left" if left else "")
+            f"{timedelta(seconds=round(row.seconds))}" + (f", {timedelta(seconds=round(left))} left" if left else ""),
         )
 
 
