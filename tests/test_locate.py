@@ -118,21 +118,21 @@ def _with_y(car: Car, y: int) -> tuple[object, ...]:
 def test_a_car_that_stops_does_not_dissolve() -> None:
     parked = (115, 60, 205, 110)
     arrives = Car(RED_BGR, 5, 20, -90, 115)
-    stands = Car(RED_BGR, 21, 200, 115, 115)
-    leaves = Car(RED_BGR, 201, 215, 115, 330)
-    frames = located(motion(), film([arrives, stands, leaves], 225), fps=10.0)
-    for found in frames[21:200]:  # 18 seconds
+    stands = Car(RED_BGR, 21, 110, 115, 115)
+    leaves = Car(RED_BGR, 111, 125, 115, 330)
+    frames = located(motion(), film([arrives, stands, leaves], 135), fps=5.0)
+    for found in frames[21:110]:  # 18 seconds
         assert [iou(one.box_xyxy, parked) > 0.85 for one in found] == [True]
     assert frames[-1] == []
 
 
 def test_a_change_that_stays_is_a_ghost_for_half_a_minute_not_for_ever() -> None:
-    lamp = Car(WHITE_BGR, 10, 400, 115, 115)
-    frames = located(motion(), film([lamp], 400), fps=10.0)
+    lamp = Car(WHITE_BGR, 10, 100, 115, 115)
+    frames = located(motion(), film([lamp], 100), fps=2.0)
     assert len(frames[15]) == 1
     assert frames[-1] == []
-    gone = next(index for index in range(15, 400) if not frames[index])
-    assert 29 < (gone - 10) / 10 < 32
+    gone = next(index for index in range(15, 100) if not frames[index])
+    assert 29 < (gone - 10) / 2 < 32
 
 
 def test_where_a_parked_car_has_left_no_ghost_stays() -> None:
