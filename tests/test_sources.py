@@ -302,6 +302,9 @@ def test_a_camera_that_is_not_there_names_those_that_are(tmp_path: Path, monkeyp
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"found \S*video2, \S*video10$"):
         open_source("7")
+    (tmp_path / "front-gate").symlink_to(tmp_path / "video5")  # as /dev/v4l/by-id has them
+    with pytest.raises(InputError, match=r"no device \S*video5"):
+        open_source(str(tmp_path / "front-gate"))
 
 
 def test_a_camera_without_permission_names_the_group_and_the_remedy(

@@ -16,7 +16,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES
 from twincar_edge.runtime.sources.base import Frame, FrameSource, Source, redact_url
 from twincar_edge.runtime.sources.images import has_magic, open_folder, open_glob, open_image
-from twincar_edge.runtime.sources.video import open_device, open_stream, open_video_file
+from twincar_edge.runtime.sources.video import device_number, open_device, open_stream, open_video_file
 
 __all__ = ["KINDS", "Frame", "FrameSource", "Source", "open_source", "redact_url"]
 
@@ -41,7 +41,7 @@ class Kind:
 # The first row that matches wins.
 KINDS: dict[str, Kind] = {
     "device": Kind(
-        lambda spec: re.fullmatch(r"\d{1,4}|/dev/video\d{1,4}", spec) is not None,
+        lambda spec: device_number(spec) is not None,
         lambda spec, options: open_device(spec, options.stride),
     ),
     "stream": Kind(

@@ -175,13 +175,22 @@ def open_stream(spec: str, stride: int) -> Source:
     return LiveVideo(capture, spec, kind="stream", stride=stride)
 
 
+def device_number(spec: str) -> int | None:
+    """Return N of a camera's index or of what leads to `/dev/videoN`, None where `spec` is something else."""
+    if re.fullmatch(r"\d{1,4}", spec):
+        return int(spec)
+    found = re.fullmatch(rf"{re.escape(str(DEVICES))}/video(\d{{1,4}})", str(Path(spec).resolve()))
+    return int(found[1]) if found else None
+
+
 def open_device(spec: str, stride: int) -> Source:
-    """Open a camera of this machine, by its index or as `/dev/videoN`.
+    """Open a camera of this machine, by its index, as `/dev/videoN`, or by a link to that (`/dev/v4l/by-id/…`).
 
     Raises:
         InputError: there is no such device, this user may not use it, or it gives no pictures.
     """
-    number = int(spec.rpartition("/")[2].removeprefix("video"))
+    number = device_number(spec)
+    assert number is not None  # the table asked
     path = DEVICES / f"video{number}"
     _check_device(path)
     capture = cv2.VideoCapture(number, cv2.CAP_V4L2)
