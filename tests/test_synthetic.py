@@ -245,10 +245,10 @@ def test_a_written_folder_can_be_read_back(tmp_path: Path) -> None:
     assert mapping == {str(label): name for label, name in enumerate(CLASS_NAMES)}
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["filename"] for row in rows] == [f"images/{k:06d}.jpg" for k in range(1, len(CLASS_NAMES) + 1)]
+    assert [row["filename"] for row in rows] == [f"{k:06d}.jpg" for k in range(1, len(CLASS_NAMES) + 1)]
     assert sorted(int(row["label"]) for row in rows) == list(LABELS)
     for row in rows:
-        image = cv2.imread(str(folder / row["filename"]))
+        image = cv2.imread(str(folder / "images" / row["filename"]))
         assert image is not None and min(image.shape[:2]) > 30
     assert len(list((folder / "images").iterdir())) == len(rows)
 

@@ -133,19 +133,19 @@ def look_at_centre(camera: Camera, focal_px: float, centre_xy: tuple[float, floa
 def write_image_folder(folder: Path, per_class: int, seed: int, size_wh: tuple[int, int] = (256, 192)) -> Path:
     """Write a labelled data set of car crops and return its folder.
 
-    ``images/000001.jpg`` onwards (JPEG, quality 92), ``labels.csv`` with the header ``filename,label`` (0-based) and
-    ``class_mapping.json`` with ``{"0": name}``. The two index files are written last, each in one stroke, so a folder
+    ``images/000001.jpg`` onwards (JPEG, quality 92), ``labels.csv`` with the header ``filename,label`` (names inside
+    ``images``, labels from 0) and ``class_mapping.json`` with ``{"0": name}``. The two index files are written last, each in one stroke, so a folder
     that has them is complete. Raises ValueError for a count below 1, InputError where nothing can be written.
     """
     if per_class < 1:
         raise ValueError(f"per_class is {per_class}; expected at least 1")
     rows: list[tuple[str, int]] = []
     for index, picture in enumerate(twin_car_images(per_class * len(CLASS_NAMES), seed, size_wh), start=1):
-        name = f"images/{index:06d}.jpg"
+        name = f"{index:06d}.jpg"
         margins = np.random.default_rng([seed, index, 1]).uniform(0.01, 0.09, 4)
         crop = crop_box(picture.image_bgr, picture.box_xyxy, margins)
         _, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, 92])
-        write_bytes(folder / name, data.tobytes())
+        write_bytes(folder / "images" / name, data.tobytes())
         rows.append((name, picture.label))
     mapping = {str(label): name for label, name in enumerate(CLASS_NAMES)}
     write_text(folder / "class_mapping.json", json.dumps(mapping, indent=2) + "\n")
