@@ -134,8 +134,9 @@ def write_image_folder(folder: Path, per_class: int, seed: int, size_wh: tuple[i
     """Write a labelled data set of car crops and return its folder.
 
     ``images/000001.jpg`` onwards (JPEG, quality 92), ``labels.csv`` with the header ``filename,label`` (names inside
-    ``images``, labels from 0) and ``class_mapping.json`` with ``{"0": name}``. The two index files are written last, each in one stroke, so a folder
-    that has them is complete. Raises ValueError for a count below 1, InputError where nothing can be written.
+    ``images``, labels from 0) and ``class_mapping.json`` with ``{"0": name}``. The two index files are written last,
+    each in one stroke, so a folder that has them is complete. Raises ValueError for a count below 1, InputError where
+    nothing can be written.
     """
     if per_class < 1:
         raise ValueError(f"per_class is {per_class}; expected at least 1")
