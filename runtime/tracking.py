@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.boxes import Box, Detection, area, centre, diagonal, intersection, iou, union
+from twincar_edge.runtime.boxes import Box, Detection, area, centre, diagonal, intersection, iou, touches_border, union
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Track:
         moved = np.array(self.box_xyxy) + self._velocity * max(0.0, time_s - self.last_time_s)
         return tuple(float(edge) for edge in moved)
 
+    def _has_left(self, time_s: float, size_wh: tuple[int, int]) -> bool:
+        """Return whether the box, which the frame's border cut, should have shrunk to nothing by now."""
+        expected = self.predicted(time_s)
+        return touches_border(self.box_xyxy, size_wh) and (expected[0] >= expected[2] or expected[1] >= expected[3])
+
     def _found(self, box: Box, score: float, time_s: float, rules: TrackingRules) -> None:
         elapsed_s = time_s - self.last_time_s
         if elapsed_s > 0:
@@ -95,9 +100,20 @@ class Tracker:
         self._tracks: list[Track] = []
         self._next_id = 1
 
-    def update(self, detections: Sequence[Detection], time_s: float) -> list[Track]:
-        """Take a frame's detections and return the tracks found in it, new ones included; `lost` is set anew."""
+    def update(
+        self, detections: Sequence[Detection], time_s: float, size_wh: tuple[int, int] | None = None
+    ) -> list[Track]:
+        """Take a frame's detections and return the tracks found in it, new ones included; `lost` is set anew.
+
+        Args:
+            detections: the frame's vehicles.
+            time_s: the frame's time.
+            size_wh: the frame's size in pixels. With it, a vehicle that drove out of the frame is lost at once, and one
+                that comes in there is another.
+        """
         boxes = [detection.box_xyxy for detection in detections]
+        left = [track for track in self._tracks if size_wh is not None and track._has_left(time_s, size_wh)]
+        self._tracks = [track for track in self._tracks if track not in left]
         predicted = [track.predicted(time_s) for track in self._tracks]
         places: dict[int, Detection] = {}
         left_over = set(range(len(boxes)))
@@ -117,8 +133,9 @@ class Tracker:
             self._tracks[place]._found(detection.box_xyxy, detection.score, time_s, self.rules)
         for row in sorted(left_over):
             found.append(self._begin(detections[row], time_s))
-        self.lost = [track for track in self._tracks if time_s - track.last_time_s > self.rules.lost_after_s]
-        self._tracks = [track for track in self._tracks if time_s - track.last_time_s <= self.rules.lost_after_s]
+        late = [track for track in self._tracks if time_s - track.last_time_s > self.rules.lost_after_s]
+        self._tracks = [track for track in self._tracks if track not in late]
+        self.lost = left + late
         return found
 
     def discard(self, places: Sequence[Box]) -> list[Track]:

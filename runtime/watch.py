@@ -246,7 +246,8 @@ class _Loop:
         """Follow the vehicles of a stream, and end the visits of those that have gone."""
         for track in self._tracker.discard(self._locator.uncovered):
             del self._evidence[track.id]
-        found = self._tracker.update(detections, frame.time_s)
+        rows, columns = frame.image_bgr.shape[:2]
+        found = self._tracker.update(detections, frame.time_s, (columns, rows))
         asked = []
         for track in found:
             evidence = self._evidence.get(track.id)

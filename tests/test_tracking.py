@@ -95,6 +95,19 @@ def test_a_vehicle_that_falls_into_pieces_in_some_frames_stays_one() -> None:
     assert track.box_xyxy == frames[-1][0]
 
 
+def test_a_car_that_drives_out_and_one_that_comes_in_there_are_two() -> None:
+    tracker = Tracker()
+    leaving = [(x, 100, min(x + 120, 640), 160) for x in range(400, 640, 20)]
+    coming = [(x, 100, min(x + 120, 640), 160) for x in range(620, 400, -20)]
+    ids, lost = [], []
+    for index, box in enumerate([*leaving, None, None, None, *coming]):
+        found = tracker.update([Detection(box)] if box else [], index / FPS, (640, 480))
+        ids.append([track.id for track in found])
+        lost.append([track.id for track in tracker.lost])
+    assert ids == [[1]] * 12 + [[]] * 3 + [[2]] * 11
+    assert [1] in lost[12:15]  # at once, not after the gap of a car that is hidden
+
+
 def test_places_that_do_not_move_have_tracks_of_their_own_however_near() -> None:
     rules = TrackingRules(fixed=True, lost_after_s=0.6)
     one, other, within = (0, 0, 100, 100), (50, 0, 150, 100), (10, 10, 60, 60)
