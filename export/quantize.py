@@ -1,9 +1,9 @@
 """Static INT8 quantization: unsigned 8-bit activations, signed weights per channel, as QuantizeLinear pairs (QDQ).
 
-Weights have 7 bits where 8 would make the answer depend on the processor. x86 CPUs without VNNI multiply U8 by S8 in
-pairs and add each pair into 16 bits, which overflow and are clipped: the same file answers differently there
-(onnxruntime#5849, #14642). With weights within ±64 no pair can overflow, 255 * 64 * 2 < 2**15. Depthwise convolutions
-run in kernels of their own that do not clip, and suffer most from coarse weights: they keep 8 bits.
+x86 CPUs without VNNI multiply U8 by S8 and add the products of two neighbours into 16 bits, which overflow and are
+clipped: the same file answers differently there (onnxruntime#5849, #14642). The usual remedy is 7-bit weights, which
+costs accuracy on every CPU. `weight_ranges` gives each output channel as much of the 8 bits as no two neighbours can
+overflow with; that is 6.7 bits and a sign on average, where 7-bit weights have 6.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -23,8 +24,9 @@ from twincar_edge.errors import ModelError
 from twincar_edge.export.config import Int8Config
 from twincar_edge.export.graph import INPUT, check, strip
 
-# What has weights and gains from INT8. Whatever stands before the first of them is the normalization.
+# What has weights and gains from INT8, and what may follow the first of them in float.
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
+_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Mul"})
 _METHODS = {"minmax": CalibrationMethod.MinMax}
 
 
@@ -52,13 +54,12 @@ def quantize(graph: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]], confi
             quantized,
             _Reader(batches),
             quant_format=QuantFormat.QDQ,
-            per_channel=config.per_channel,
-            reduce_range=config.reduce_range,
+            per_channel=True,  # one scale for all channels costs ten points of top-1
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=_METHODS[config.calibration],
-            nodes_to_exclude=_normalization(nodes),
-            extra_options={"TensorQuantOverrides": _depthwise_overrides(nodes) if config.per_channel else {}},
+            nodes_to_exclude=_stem(nodes),
+            extra_options={"TensorQuantOverrides": _overrides(nodes) if config.reduce_range else {}},
         )
         result: onnx.ModelProto = onnx.load(quantized)
     strip(result)
@@ -79,35 +80,82 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         return None if batch_nhwc is None else {INPUT: batch_nhwc}
 
 
-def _normalization(graph: onnx.GraphProto) -> list[str]:
-    """Return the nodes before the first one with weights: mean and std, whose rounding nothing later could mend.
+def _stem(graph: onnx.GraphProto) -> list[str]:
+    """Return the nodes that stay in float: mean and std, the first layer with weights, and its activation.
 
-    They stay in float. As a whole prefix of the graph they also run so: ONNX Runtime quantizes single nodes that were
-    left out again when it loads a file, and a prefix it leaves alone.
+    Nothing later can mend what is rounded there, and INT8 gains no time on three input channels. As a whole prefix of
+    the graph they also run in float: other nodes that are left out, ONNX Runtime may quantize again as it loads a file.
     """
-    prefix = []
+    stem: list[str] = []
+    outputs: set[str] = set()
+    weighted = False
     for node in graph.node:
-        if node.op_type in _WEIGHTED:
+        if weighted and not (node.op_type in _ACTIVATIONS and node.input[0] in outputs):
             break
-        prefix.append(node.name)
-    return prefix
+        stem.append(node.name)
+        outputs.update(node.output)
+        weighted |= node.op_type in _WEIGHTED
+    return stem
 
 
-def _depthwise_overrides(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
-    """Return, by weight name, that depthwise convolutions keep the full range of 8 bits."""
-    shapes = {initializer.name: initializer.dims for initializer in graph.initializer}
-    full = {"quant_type": QuantType.QInt8, "axis": 0, "symmetric": True, "reduce_range": False}
-    return {
-        node.input[1]: [dict(full)]
-        for node in graph.node
-        if node.op_type == "Conv" and _groups(node) > 1 and _is_depthwise(shapes.get(node.input[1]), _groups(node))
-    }
+def _overrides(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
+    """Return, by weight name, the range that each output channel's weights are quantized over."""
+    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    stem = set(_stem(graph))
+    overrides = {}
+    for node in graph.node:
+        if node.op_type in _WEIGHTED and node.name not in stem and node.input[1] in arrays:
+            weights = numpy_helper.to_array(arrays[node.input[1]])
+            axis = _output_axis(node)
+            ranges = weight_ranges(np.moveaxis(weights, axis, 0), depthwise=_is_depthwise(node, weights.shape))
+            overrides[node.input[1]] = [
+                {"quant_type": QuantType.QInt8, "axis": axis, "symmetric": True, "rmin": -value, "rmax": value}
+                for value in ranges
+            ]
+    return overrides
 
 
-def _is_depthwise(shape: Any, groups: int) -> bool:
-    """Say whether each group is one channel in and one out, [groups, 1, kH, kW]: others run as matrix products."""
-    return shape is not None and len(shape) == 4 and shape[0] == groups and shape[1] == 1
+def weight_ranges(weights: NDArray[np.float32], depthwise: bool = False) -> NDArray[np.float32]:
+    """Return for each output channel the value that becomes 127, float32 [channels]: the smallest that is safe.
+
+    Safe is what keeps two neighbours of one sign at 127 together: rounding may make it 128, and 255 * 128 still fits
+    into 16 bits. Products of opposite signs cannot overflow. Neighbours are what the kernels of ONNX Runtime and oneDNN
+    multiply together: consecutive inputs of a matrix product, which for a convolution are neighbouring input channels
+    or, where it runs channels first, neighbouring pixels.
+
+    Args:
+        weights: float32 [channels, inputs] or [channels, inputs, kH, kW].
+        depthwise: the layer is a depthwise convolution, whose kernels add into 32 bits and clip nothing.
+    """
+    rows = weights.reshape(len(weights), -1)
+    if depthwise:
+        ranges = np.abs(rows).max(axis=1)
+    else:
+        ranges = _largest_pair(rows)
+        if weights.ndim == 4:
+            ranges = np.maximum(ranges, _largest_pair(weights.transpose(0, 2, 3, 1).reshape(rows.shape)))
+    tiny = np.finfo(np.float32).tiny  # a channel of zeros needs a range too
+    return np.asarray(np.maximum(ranges, tiny), np.float32)
 
 
-def _groups(node: onnx.NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
+def _largest_pair(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return for each row the largest absolute sum of two neighbours (0 and 1, 2 and 3, …) of one sign."""
+    even = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
+    sums = [np.maximum(sign * even, 0).reshape(len(rows), -1, 2).sum(axis=2).max(axis=1) for sign in (1, -1)]
+    return np.asarray(np.maximum(*sums), np.float32)
+
+
+def _output_axis(node: onnx.NodeProto) -> int:
+    """Return which axis of a node's weights counts its output channels."""
+    if node.op_type == "Conv":
+        return 0
+    return 0 if node.op_type == "Gemm" and _attribute(node, "transB", 0) else 1
+
+
+def _is_depthwise(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
+    """Say whether each group is one channel in and one out; other groups run as matrix products."""
+    return node.op_type == "Conv" and shape[1] == 1 and shape[0] == _attribute(node, "group", 1) > 1
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), default)

@@ -290,6 +290,7 @@ def command(*args: object) -> int:
     return caught.value.code
 
 
+@pytest.mark.usefixtures("graph_at_hand")
 def test_the_command_prints_the_table_and_the_files(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from twincar_edge.errors import ModelError
 from twincar_edge.export import Int8Config
 from twincar_edge.export.graph import to_onnx
-from twincar_edge.export.quantize import quantize
+from twincar_edge.export.quantize import quantize, weight_ranges
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.model import CarClassifier
 
@@ -58,7 +58,7 @@ def int8(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def weights(model: onnx.ModelProto) -> dict[str, NDArray[np.int8]]:
-    """The INT8 weights by the layer that they belong to."""
+    """The weights by the layer that they belong to."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     layers = ("stem", "depthwise", "grouped", "classifier")
     return {
@@ -73,16 +73,22 @@ def run(model: onnx.ModelProto, batch_nhwc: NDArray[np.uint8], **entries: str) -
     options = onnxruntime.SessionOptions()
     for key, value in entries.items():
         options.add_session_config_entry(key.replace("_", "."), value)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, disabled_optimizers=["WeightBiasQuantization"]
+    )
     return session.run(None, {"batch_nhwc": batch_nhwc})[0]
 
 
-def test_every_weight_is_int8_with_a_scale_for_each_output_channel(int8: onnx.ModelProto) -> None:
+def test_every_layer_behind_the_stem_has_int8_weights_with_a_scale_for_each_channel(int8: onnx.ModelProto) -> None:
     found = weights(int8)
-    assert set(found) == {"stem", "depthwise", "grouped", "classifier"}
-    assert {array.dtype for array in found.values()} == {np.dtype(np.int8)}
+    assert {layer: array.dtype.name for layer, array in found.items()} == {
+        "stem": "float32",
+        "depthwise": "int8",
+        "grouped": "int8",
+        "classifier": "int8",
+    }
     scales = {t.name: t.dims for t in int8.graph.initializer if t.name.endswith(".weight_scale")}
-    assert sorted(tuple(dims) for dims in scales.values()) == [(4,), (8,), (8,), (8,)]
+    assert sorted(tuple(dims) for dims in scales.values()) == [(4,), (8,), (8,)]
 
 
 def test_activations_are_quantized_to_uint8(int8: onnx.ModelProto) -> None:
@@ -91,19 +97,61 @@ def test_activations_are_quantized_to_uint8(int8: onnx.ModelProto) -> None:
     assert kinds == {onnx.TensorProto.UINT8}
 
 
-def test_normalization_stays_in_float(int8: onnx.ModelProto) -> None:
+def test_the_stem_stays_in_float(int8: onnx.ModelProto) -> None:
     kinds = [node.op_type for node in int8.graph.node if node.op_type != "DequantizeLinear"]
-    assert kinds[: kinds.index("QuantizeLinear")] == ["Transpose", "Cast", "Mul", "Add"]
+    assert kinds[: kinds.index("QuantizeLinear")] == ["Transpose", "Cast", "Mul", "Add", "Conv", "Relu"]
 
 
-def test_dense_weights_have_7_bits_and_depthwise_ones_8(int8: onnx.ModelProto) -> None:
-    found = {layer: int(np.abs(array.astype(np.int16)).max()) for layer, array in weights(int8).items()}
-    assert found == {"stem": 64, "depthwise": 127, "grouped": 64, "classifier": 64}
+def test_what_the_file_leaves_in_float_runs_in_float(int8: onnx.ModelProto) -> None:
+    # WeightBiasQuantization is ONNX Runtime's optimizer that quantizes again at load; sessions switch it off.
+    batch_nhwc = next(batches(1, seed=5))
+    options = onnxruntime.SessionOptions()
+    left_on = onnxruntime.InferenceSession(int8.SerializeToString(), options)
+    np.testing.assert_array_equal(left_on.run(None, {"batch_nhwc": batch_nhwc})[0], run(int8, batch_nhwc))
 
 
-def test_without_reduced_range_all_weights_have_8_bits(graph: onnx.ModelProto) -> None:
+def pair_sums(array: NDArray[np.int8]) -> int:
+    """The largest sum of neighbouring weights of one sign, in the orders in which kernels multiply them."""
+    orders = [array.reshape(len(array), -1)]
+    if array.ndim == 4:
+        orders.append(array.transpose(0, 2, 3, 1).reshape(len(array), -1))
+    largest = 0
+    for rows in orders:
+        even = np.pad(rows.astype(int), ((0, 0), (0, rows.shape[1] % 2))).reshape(len(array), -1, 2)
+        largest = max(largest, np.maximum(even, 0).sum(-1).max(), np.maximum(-even, 0).sum(-1).max())
+    return int(largest)
+
+
+def test_no_two_neighbouring_weights_can_overflow_16_bits(int8: onnx.ModelProto) -> None:
+    for layer in ("grouped", "classifier"):
+        assert pair_sums(weights(int8)[layer]) * 255 < 2**15, layer
+
+
+def test_depthwise_weights_keep_8_bits(int8: onnx.ModelProto) -> None:
+    assert np.abs(weights(int8)["depthwise"].astype(int)).max(axis=(1, 2, 3)).tolist() == [127] * 8
+
+
+def test_without_reduced_range_every_channel_uses_8_bits(graph: onnx.ModelProto) -> None:
     full = weights(quantize(graph, batches(), Int8Config(reduce_range=False)))
-    assert {int(np.abs(array.astype(np.int16)).max()) for array in full.values()} == {127}
+    for layer in ("depthwise", "grouped", "classifier"):
+        assert np.abs(full[layer].astype(int)).reshape(len(full[layer]), -1).max(axis=1).min() == 127
+    assert pair_sums(full["grouped"]) * 255 >= 2**15
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (7, 5), (6, 4, 1, 1), (6, 3, 3, 3), (8, 5, 5, 5), (16, 64, 1, 1)])
+def test_a_range_is_as_small_as_is_safe(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    real = rng.normal(0, 0.2, shape).astype(np.float32)
+    ranges = weight_ranges(real)
+    scale = (ranges / 127).reshape(-1, *[1] * (len(shape) - 1))
+    rounded = np.round(real / scale)
+    assert np.abs(rounded).max() <= 127
+    assert pair_sums(rounded) <= 128
+    assert pair_sums(np.round(real / (0.97 * scale))) > 127  # 3% smaller would not be
+    np.testing.assert_allclose(weight_ranges(real, depthwise=True), np.abs(real).reshape(shape[0], -1).max(axis=1))
+
+
+def test_a_channel_of_zeros_has_a_range() -> None:
+    assert (weight_ranges(np.zeros((2, 4), np.float32)) > 0).all()
 
 
 def test_reduced_range_answers_alike_in_clipping_and_in_exact_arithmetic(int8: onnx.ModelProto) -> None:
@@ -145,8 +193,7 @@ def test_every_calibration_image_widens_the_ranges(graph: onnx.ModelProto) -> No
 
     both = input_scale(dark + bright)
     assert both > input_scale(dark)
-    assert both > input_scale(bright)
-    assert both == pytest.approx(input_scale(bright + dark))
+    assert both == input_scale(bright) == input_scale(bright + dark)  # behind a ReLU the brightest decides
 
 
 def test_only_standard_onnx_is_asked_for(int8: onnx.ModelProto) -> None:

@@ -67,7 +67,7 @@ def _limits(options: dict[str, Any]) -> ParityLimits:
     "--reduce-range/--no-reduce-range",
     default=True,
     show_default=True,
-    help="7-bit dense weights in INT8: the same answers on CPUs with and without VNNI.",
+    help="INT8 weights that give the same answers on CPUs with and without VNNI.",
 )
 @click.option(
     "--class-mapping", type=click.Path(path_type=Path), help="class_mapping.json of a checkpoint that holds no names."
@@ -124,8 +124,9 @@ def _print_parity(report: ParityReport) -> None:
     from rich.table import Table
 
     table = Table(title=escape(f"{report.name} on {report.data.images} images of {report.data.name}"))
+    table.caption = "each compared with the one above it"
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("Model", "Agreement", "Where sure") else "right")
+        table.add_column(column, justify="left" if column == "Model" else "right")
     for row in report.rows():
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)
