@@ -66,7 +66,7 @@ def run_demo(
     ep: str = "auto",
     on_frame: Callable[[Frame, Sequence[LiveTrack]], None] | None = None,
 ) -> DemoReport:
-    """Watch a clip whose truth is known, and write `annotated.mp4`, `contact_sheet.png` and `visits.jsonl`.
+    """Watch a clip whose truth is known, and write `annotated.mp4`, `contact_sheet.jpg` and `visits.jsonl`.
 
     Args:
         output: the folder for the three files.
@@ -82,7 +82,7 @@ def run_demo(
     clip = clip or bundled_clip()
     classifier = Classifier(open_session(model or default_model(), ep=ep, spinning=True))
     passes = read_truth(clip.with_suffix(".json"), classifier.manifest.class_mapping)
-    events, video, sheet = output / "visits.jsonl", output / "annotated.mp4", output / "contact_sheet.png"
+    events, video, sheet = output / "visits.jsonl", output / "annotated.mp4", output / "contact_sheet.jpg"
     crops = _BestCrops()
     with ExitStack() as stack:
         temporary_events = stack.enter_context(replacing(events))

@@ -46,21 +46,19 @@ def _print_visits(score: Score) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="What drove through, and what the camera box said")
-    for heading in ("frames", "truth", "visit", "probability", ""):
-        table.add_column(heading, justify="right" if heading in ("frames", "probability") else "left")
+    # Two names of up to 30 letters side by side, and no more than 80 columns: no box, and a mark for the verdict.
+    table = Table(title="What drove through, and what the camera box said", box=None, title_justify="left")
+    for heading, justify in (("frame", "right"), ("truth", "left"), ("visit", "left"), ("", "right"), ("", "left")):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for result in score.passes:
-        truth, right = result.truth, result.verdict == "right"
-        table.add_row(
-            f"{truth.first_frame}-{truth.last_frame}",
-            escape(truth.name),
-            escape(" + ".join(visit.name for visit in result.visits)) or "-",
-            " + ".join(f"{visit.probability:.1%}" for visit in result.visits),
-            f"[green]{result.verdict}[/green]" if right else f"[bold red]{result.verdict}[/bold red]",
-        )
+        names = " + ".join(visit.name for visit in result.visits) or result.verdict
+        probabilities = " + ".join(f"{visit.probability:.0%}" for visit in result.visits)
+        right = result.verdict == "right"
+        row = (str(result.truth.first_frame), escape(result.truth.name), escape(names), probabilities)
+        table.add_row(*row, "[green]✓[/green]" if right else "[bold red]✗[/bold red]", style="" if right else "red")
     for visit in score.extra:
-        row = (f"{visit.first_frame}-{visit.last_frame}", "-", escape(visit.name), f"{visit.probability:.1%}")
-        table.add_row(*row, "[bold red]extra[/bold red]")
+        row = (str(visit.first_frame), "nothing", escape(visit.name), f"{visit.probability:.0%}")
+        table.add_row(*row, "[bold red]✗[/bold red]", style="red")
     Console().print(table)
 
 

@@ -1,0 +1,89 @@
+"""The demo is the first thing a visitor runs: it must be right, leave what it promises, and fail when it is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from twincar_edge.cli import main
+from twincar_edge.errors import GateError, InputError
+from twincar_edge.manifest import read_manifest
+from twincar_edge.runtime.demo import DemoReport, bundled_clip, run_demo
+from twincar_edge.runtime.session import default_model
+from twincar_edge.runtime.visits import Visit
+from twincar_edge.synthetic import CLASS_NAMES, GateTruth
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> DemoReport:
+    return run_demo(tmp_path_factory.mktemp("demo"), ep="cpu")
+
+
+def test_every_vehicle_of_the_bundled_clip_becomes_one_visit(report: DemoReport) -> None:
+    assert [len(result.visits) for result in report.score.passes] == [1] * len(report.score.passes)
+    assert report.score.extra == ()
+
+
+def test_the_bundled_model_names_at_least_nine_of_ten(report: DemoReport) -> None:
+    assert report.score.right >= 0.9
+    report.require()
+
+
+def test_the_demo_leaves_events_an_annotated_video_and_a_contact_sheet(report: DemoReport) -> None:
+    visits = [Visit.model_validate_json(line) for line in report.events.read_text().splitlines()]
+    assert tuple(visits) == report.summary.results
+    video = cv2.VideoCapture(str(report.video))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == report.summary.frames
+    video.release()
+    assert cv2.imread(str(report.sheet)) is not None
+    left = sorted(path.name for path in report.events.parent.iterdir())
+    assert left == ["annotated.mp4", "contact_sheet.jpg", "visits.jsonl"]
+
+
+def test_too_few_right_visits_are_a_failure(report: DemoReport) -> None:
+    with pytest.raises(GateError, match="were wanted"):
+        report.require(least_right=1.01)
+
+
+def test_the_bundled_files_belong_together_and_stay_small() -> None:
+    truth = GateTruth.from_json(bundled_clip().with_suffix(".json").read_text())
+    assert {one.label for one in truth.passes} == set(range(len(CLASS_NAMES)))
+    video = cv2.VideoCapture(str(bundled_clip()))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == truth.frames
+    video.release()
+    manifest = read_manifest(default_model())
+    assert manifest.classes == CLASS_NAMES
+    assert manifest.parity is not None
+    assert "make demo-assets" in manifest.notes
+    assert default_model().stat().st_size < 5_000_000
+    assert bundled_clip().stat().st_size < 5_000_000
+
+
+def test_a_truth_that_the_model_does_not_meet_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second of empty road, and a truth that says a car drove through it."""
+    clip = tmp_path / "empty.mp4"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 180))
+    for _ in range(25):
+        writer.write(np.full((180, 320, 3), 90, np.uint8))
+    writer.release()
+    clip.with_suffix(".json").write_text(
+        json.dumps({"passes": [{"label": 0, "name": CLASS_NAMES[0], "first_frame": 2, "last_frame": 20}]})
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--clip", str(clip), "-o", str(tmp_path / "out"), "--ep", "cpu"])
+    assert stopped.value.code == 1
+    shown = capsys.readouterr()
+    assert "1 missed" in shown.out
+    assert "error: 0% of the visits are right, 90% were wanted" in shown.err
+
+
+def test_a_clip_without_its_truth_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    clip = tmp_path / "alone.mp4"
+    clip.write_bytes(bundled_clip().read_bytes())
+    with pytest.raises(InputError, match="cannot read the truth"):
+        run_demo(tmp_path / "out", clip=clip, ep="cpu")
+    assert not (tmp_path / "out").exists()
