@@ -16,7 +16,7 @@ Magnitude = Annotated[float, Field(ge=0)]
 
 # What a report calls each side.
 TITLES = {"pytorch": "PyTorch", "fp32": "FP32", "int8": "INT8"}
-COLUMNS = ("Model", "Top-1", "Top-5", "Agreement", "Where sure", "Max Δ logit", "Mean Δ", "Limits")
+COLUMNS = ("Model", "Top-1", "Top-5", "Agrees", "Where sure", "Max Δ", "Mean Δ", "Limits")
 FLIP_COLUMNS = ("Image", "Is", "Was answered", "Now answered")
 SURE_MARGIN = 0.5  # between the reference's two best probabilities: above it, the model itself is not in doubt
 
@@ -114,7 +114,7 @@ class ParityReport(_Part):
         first = self.comparisons[0]
         rows = [(TITLES[first.against], f"{first.top1_reference:.2%}", f"{first.top5_reference:.2%}", *["–"] * 5)]
         for side in self.comparisons:
-            sure = "–" if side.sure_agreement is None else f"{side.sure_agreement:.2%} ({side.sure_images})"
+            sure = "–" if side.sure_agreement is None else f"{side.sure_agreement:.2%} of {side.sure_images}"
             rows.append(
                 (
                     TITLES[side.subject],
@@ -122,8 +122,8 @@ class ParityReport(_Part):
                     f"{side.top5:.2%}",
                     f"{side.agreement:.2%}",
                     sure,
-                    f"{side.max_abs_logit_difference:.3g}",
-                    f"{side.mean_abs_logit_difference:.3g}",
+                    f"{side.max_abs_logit_difference:.2g}",
+                    f"{side.mean_abs_logit_difference:.2g}",
                     "missed" if self.failed(side.subject) else "met",
                 )
             )
@@ -144,7 +144,7 @@ class ParityReport(_Part):
         lines += [*_table(COLUMNS, self.rows()), ""]
         limits = self.limits
         lines += [
-            "Each model is compared with the one above it. "
+            "Each model is compared with the one above it; Δ is the difference of a logit. "
             f"Sure: the reference's two best probabilities are more than {SURE_MARGIN} apart. "
             f"Limits: FP32 logits within {limits.fp32_logit_difference:g} of the largest; "
             f"INT8 top-1 falls by at most {limits.int8_top1_drop:.2%} and top-5 by {limits.int8_top5_drop:.2%}; "

@@ -119,12 +119,18 @@ def command(
 
 
 def _print_parity(report: ParityReport) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"{report.name} on {report.data.images} images of {report.data.name}"))
-    table.caption = "each compared with the one above it"
+    table = Table(
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
+        title=escape(f"{report.name} on {report.data.images} images of {report.data.name}"),
+    )
+    table.caption = "each compared with the one above it; Δ: difference of a logit"
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "Model" else "right")
     for row in report.rows():
