@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.draw import GREEN, GREY, PALETTE, RED, Cell, contact_sheet, draw_box
-from twincar_edge.errors import GateError, InputError, ModelError
+from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing
 from twincar_edge.images import write_image
 from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.session import default_model, open_session
+from twincar_edge.runtime.session import bundled, default_model, open_session
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
@@ -52,10 +51,7 @@ def bundled_clip() -> Path:
     Raises:
         ModelError: the package was installed without it.
     """
-    clip = Path(str(resources.files("twincar_edge"))) / "assets" / "gate.mp4"
-    if not clip.is_file():
-        raise ModelError("this installation carries no bundled clip: draw one with `twincar-edge synthesize clip`")
-    return clip
+    return bundled("gate.mp4")
 
 
 def run_demo(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.draw import BOLD, REGULAR, fit_text, put_text, text_size
 from twincar_edge.preprocess import resize
 from twincar_edge.runtime.classifier import Guess
 
 MIN_LONG_SIDE, MAX_LONG_SIDE = 720, 1280  # pixels of the picture in the overlay
 STRONGEST = 0.62  # how much of the picture the hottest place hides
 LISTED = 3
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BACKGROUND, _INK, _FAINT, _BAR, _TRACK = (32, 28, 26), (245, 245, 245), (165, 160, 155), (80, 175, 255), (62, 56, 52)
 
 
@@ -49,38 +48,23 @@ def draw_overlay(
 
 
 def _caption(width: int, guesses: Sequence[Guess], target: str | None) -> NDArray[np.uint8]:
-    line, margin = 34, 14
+    line, margin, size = 34, 14, 20
     extra = line if target else 0
     strip = np.full((2 * margin + line * len(guesses) + extra, width, 3), _BACKGROUND, np.uint8)
     bar_width = width // 6
     right = width - margin
+    bar_left = right - 62 - bar_width
     for row, guess in enumerate(guesses):
-        baseline = margin + row * line + 24
+        top = margin + row * line + 4
+        filled = bar_left + round(bar_width * guess.probability)
+        cv2.rectangle(strip, (bar_left, top + 6), (bar_left + bar_width, top + 18), _TRACK, cv2.FILLED)
+        if filled > bar_left:
+            cv2.rectangle(strip, (bar_left, top + 6), (filled, top + 18), _BAR, cv2.FILLED)
+        ink, weight = (_INK, BOLD) if row == 0 else (_FAINT, REGULAR)
         percent = f"{guess.probability:.0%}"
-        bar_left = right - 62 - bar_width
-        cv2.rectangle(strip, (bar_left, baseline - 14), (bar_left + bar_width, baseline - 2), _TRACK, cv2.FILLED)
-        filled = round(bar_width * guess.probability)
-        if filled:
-            cv2.rectangle(strip, (bar_left, baseline - 14), (bar_left + filled, baseline - 2), _BAR, cv2.FILLED)
-        ink = _INK if row == 0 else _FAINT
-        size = cv2.getTextSize(percent, _FONT, 0.6, 1)[0][0]
-        _write(strip, percent, (right - size, baseline), 0.6, ink, size + 4)
-        _write(strip, guess.name, (margin, baseline), 0.72 if row == 0 else 0.6, ink, bar_left - 2 * margin)
+        put_text(strip, percent, (right - text_size(percent, size, weight)[0], top), size, ink, weight)
+        put_text(strip, fit_text(guess.name, bar_left - 2 * margin, size, weight), (margin, top), size, ink, weight)
     if target:
-        baseline = margin + len(guesses) * line + 24
-        _write(strip, f"evidence for: {target}", (margin, baseline), 0.6, _BAR, width - 2 * margin)
+        evidence = fit_text(f"evidence for: {target}", width - 2 * margin, size)
+        put_text(strip, evidence, (margin, margin + len(guesses) * line + 4), size, _BAR)
     return strip
-
-
-def _write(
-    strip: NDArray[np.uint8], text: str, origin: tuple[int, int], scale: float, ink: tuple[int, int, int], room: int
-) -> None:
-    """Write text so that it fits into `room` pixels: smaller, and at last cut off."""
-    # OpenCV's own font has ASCII only: accents go, what has no plain letter becomes a question mark.
-    text = unicodedata.normalize("NFKD", text)
-    text = "".join(c for c in text if not unicodedata.combining(c)).encode("ascii", "replace").decode("ascii")
-    while cv2.getTextSize(text, _FONT, scale, 1)[0][0] > room and scale > 0.45:
-        scale -= 0.03
-    while cv2.getTextSize(text, _FONT, scale, 1)[0][0] > room and len(text) > 4:
-        text = text[:-4] + "..."
-    cv2.putText(strip, text, origin, _FONT, scale, ink, 1, cv2.LINE_AA)

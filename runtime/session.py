@@ -27,9 +27,18 @@ def default_model() -> Path:
     Raises:
         ModelError: the package was installed without it.
     """
-    path = Path(str(resources.files("twincar_edge"))) / "assets" / "twins.onnx"
+    return bundled("twins.onnx")
+
+
+def bundled(name: str) -> Path:
+    """Return the path of a file that comes with the package, in `twincar_edge/assets`.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    path = Path(str(resources.files("twincar_edge"))) / "assets" / name
     if not path.is_file():
-        raise ModelError("this installation carries no bundled model: name one with --model")
+        raise ModelError(f"this installation carries no {name}: install it again, or name a file of your own")
     return path
 
 
