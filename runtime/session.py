@@ -105,6 +105,9 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    if manifest.quantization is not None and not manifest.quantization.reduce_range:
+        # Full 8-bit weights overflow the fast kernels of x86 CPUs without VNNI; these are exact, and slower, there.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     provider.attach(ort, options, threads)
     try:
         # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file

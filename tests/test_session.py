@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.tiny_model import CLASSES, tiny_model
 from twincar_edge.errors import InputError, MissingExtraError, ModelError, TwincarError
 from twincar_edge.files import sha256
-from twincar_edge.manifest import METADATA_KEY, read_manifest
+from twincar_edge.manifest import METADATA_KEY, QuantizationRecord, read_manifest
 from twincar_edge.runtime import providers
 from twincar_edge.runtime.cores import usable_cores
 from twincar_edge.runtime.session import open_session
@@ -151,3 +151,44 @@ def test_no_onnxruntime_and_two_of_them_each_say_so(
     monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(error, match=says):
         providers.load_onnxruntime()
+
+
+def full_range_int8_model(path: Path) -> Path:
+    """Write an INT8 model whose weights, all 127, overflow 16 bits in pairs when the picture is white."""
+    pixels, classes = 8 * 8 * 3, 3
+    quantized = numpy_helper.from_array(np.full((pixels, classes), 127, np.int8), "quantized")
+    one, byte, zero = (
+        numpy_helper.from_array(value, name)
+        for value, name in ((np.float32(1), "one"), (np.uint8(0), "byte"), (np.int8(0), "zero"))
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["batch_nhwc"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Flatten", ["floats"], ["flat"]),
+            helper.make_node("QuantizeLinear", ["flat", "one", "byte"], ["levels"]),
+            helper.make_node("DequantizeLinear", ["levels", "one", "byte"], ["activations"]),
+            helper.make_node("DequantizeLinear", ["quantized", "one", "zero"], ["weights"]),
+            helper.make_node("MatMul", ["activations", "weights"], ["logits"]),
+        ],
+        "white",
+        [helper.make_tensor_value_info("batch_nhwc", TensorProto.UINT8, ["N", 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])],
+        [quantized, one, byte, zero],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    tiny = read_manifest(tiny_model(path.with_suffix(".tiny.onnx"), size_wh=(8, 8)))
+    record = QuantizationRecord(
+        activations="uint8", weights="int8", per_channel=True, reduce_range=False, calibration="none",
+        calibration_images=1,
+    )  # fmt: skip
+    manifest = tiny.model_copy(update={"precision": "int8", "quantization": record})
+    helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+    onnx.save(model, str(path))
+    return path
+
+
+def test_full_range_int8_is_computed_exactly_on_every_cpu(tmp_path: Path) -> None:
+    """On a CPU without VNNI the fast kernels give half of this; the manifest says that they must not be used."""
+    session = open_session(full_range_int8_model(tmp_path / "full.onnx"), ep="cpu", threads=1)
+    logits = session.run(np.full((1, 8, 8, 3), 255, np.uint8))
+    np.testing.assert_array_equal(logits, np.full((1, 3), 255 * 127 * 8 * 8 * 3, np.float32))
