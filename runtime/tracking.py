@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from twincar_edge.runtime.boxes import Box, Detection, area, centre, diagonal, intersection, iou, touches_border, union
 
+_YOUNG = 3  # times the hits that confirm a track; what was followed for longer is a vehicle that hides behind another
+
 
 @dataclass(frozen=True)
 class TrackingRules:
@@ -133,9 +135,10 @@ class Tracker:
             self._tracks[place]._found(detection.box_xyxy, detection.score, time_s, self.rules)
         for row in sorted(left_over):
             found.append(self._begin(detections[row], time_s))
+        taken_in = [] if self.rules.fixed else self._fragments_in(found)
         late = [track for track in self._tracks if time_s - track.last_time_s > self.rules.lost_after_s]
-        self._tracks = [track for track in self._tracks if track not in late]
-        self.lost = left + late
+        self.lost = left + taken_in + [track for track in late if track not in taken_in]
+        self._tracks = [track for track in self._tracks if track not in self.lost]
         return found
 
     def discard(self, places: Sequence[Box]) -> list[Track]:
@@ -148,6 +151,22 @@ class Tracker:
         """End all tracks, at the end of the source, and return them."""
         ended, self._tracks = self._tracks, []
         return ended
+
+    def _fragments_in(self, found: Sequence[Track]) -> list[Track]:
+        """Return young tracks that were not found in this frame and lie inside one that was, no longer confirmed.
+
+        A vehicle that comes into the picture may show as two pieces for some frames, before one box holds it all.
+        """
+        pieces = [
+            track
+            for track in self._tracks
+            if track not in found
+            and track.hits < _YOUNG * self.rules.confirm_hits
+            and any(_is_part(track.box_xyxy, whole.box_xyxy) for whole in found)
+        ]
+        for track in pieces:
+            track.confirmed = False
+        return pieces
 
     def _begin(self, detection: Detection, time_s: float) -> Track:
         confirmed = self.rules.confirm_hits <= 1

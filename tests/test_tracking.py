@@ -95,6 +95,22 @@ def test_a_vehicle_that_falls_into_pieces_in_some_frames_stays_one() -> None:
     assert track.box_xyxy == frames[-1][0]
 
 
+def test_a_vehicle_that_comes_in_as_two_pieces_is_one() -> None:
+    pieces: list[list[Box]] = [[(900 - 50 * i, 100, 960, 200), (900 - 50 * i, 230, 960, 300)] for i in range(4)]
+    whole: list[list[Box]] = [[(700 - 50 * i, 100, 960, 300)] for i in range(4)]
+    tracker, ids = follow(pieces + whole)
+    assert ids[4:] == [[ids[4][0]]] * 4
+    assert [track.id for track in tracker.flush()] == ids[4]
+
+
+def test_a_piece_that_its_vehicle_takes_in_is_lost_without_having_counted() -> None:
+    tracker, _ = follow([[(900 - 50 * i, 100, 960, 200), (900 - 50 * i, 230, 960, 300)] for i in range(4)])
+    (whole,) = tracker.update([Detection((700, 100, 960, 300))], 4 / FPS)
+    (piece,) = tracker.lost
+    assert piece.id != whole.id
+    assert (piece.confirmed, whole.confirmed) == (False, True)
+
+
 def test_a_car_that_drives_out_and_one_that_comes_in_there_are_two() -> None:
     tracker = Tracker()
     leaving = [(x, 100, min(x + 120, 640), 160) for x in range(400, 640, 20)]
