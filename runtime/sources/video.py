@@ -17,6 +17,7 @@ import numpy as np
 
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources.base import Frame, Source, redact_url
+from twincar_edge.runtime.sources.pace import Pace
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +53,16 @@ class VideoFile(Source):
         """
         rate = self.fps or ASSUMED_FPS
         stated = _stated_frames(self._capture)
-        read, index, first_ms = 0, -1, None
+        read, index, first_ms, last_s = 0, -1, None, -math.inf
         try:
             while self._advance(stated - read):
                 read += 1
                 position_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
                 first_ms = position_ms if first_ms is None else first_ms
                 time_s = (position_ms - first_ms) / 1000
-                if not (math.isfinite(time_s) and time_s * rate > index):
-                    time_s = (index + 1) / rate  # a container without times, or one that jumps back
+                if not (math.isfinite(time_s) and time_s > last_s):
+                    time_s = (index + 1) / rate  # a container without times, or one that repeats them or jumps back
+                last_s = time_s = max(time_s, math.nextafter(last_s, math.inf))
                 index = max(index + 1, round(time_s * rate))
                 if (read - 1) % self._stride:
                     continue
@@ -89,7 +91,7 @@ class VideoFile(Source):
 
 
 class LiveVideo(Source):
-    """A camera or network stream: frames come at its pace, time is counted from the start."""
+    """A camera or network stream: frames come at its pace, time is counted from the start, jitter smoothed."""
 
     live = True
 
@@ -114,10 +116,11 @@ class LiveVideo(Source):
     def __iter__(self) -> Iterator[Frame]:
         """Give every `stride`-th frame until the stream ends, fails, or sends nothing for the time-out."""
         index = -1
+        pace = Pace(self.fps)
         try:
             while self._capture.grab():
                 index += 1
-                time_s = self._monotonic() - self._started
+                time_s = pace(self._monotonic() - self._started)
                 if index % self._stride:
                     continue
                 done, image = self._capture.retrieve()
@@ -170,7 +173,8 @@ def open_stream(spec: str, stride: int) -> Source:
             f"cannot open {redact_url(spec)}: nothing answers within {NETWORK_TIMEOUT_MS // 1000} s, it refuses the "
             "user or password, or it sends no video"
         )
-    if _stated_frames(capture) > 0:
+    # A recording that is served by RTSP states its length too, and comes at its own pace like a camera.
+    if _stated_frames(capture) > 0 and spec.lower().startswith("http"):
         return VideoFile(capture, spec, kind="stream", stride=stride)
     return LiveVideo(capture, spec, kind="stream", stride=stride)
 
