@@ -169,13 +169,13 @@ class LiveTable:
             table.add_column(heading, justify=justify)
         for visit in self._visits:
             when = visit.image or f"{visit.first_time_s:.1f} to {visit.last_time_s:.1f} s"
-            second = visit.top5[1] if len(visit.top5) > 1 else None
+            others = [guess for guess in visit.top5 if guess.name != visit.name]  # all of them, where it is "unknown"
             table.add_row(
                 escape(when),
                 escape(visit.name),
                 f"{visit.probability:.1%}",
                 visit.direction.replace("_", " "),
                 str(visit.crops),
-                "" if second is None else f"{escape(second.name)} {second.probability:.1%}",
+                f"{escape(others[0].name)} {others[0].probability:.1%}" if others else "",
             )
         return table
