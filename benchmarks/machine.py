@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from twincar_edge import __version__
-from twincar_edge.runtime.cores import usable_cores
+from twincar_edge.cores import usable_cores
 from twincar_edge.runtime.providers import ORT_WHEELS
 
 CPUINFO = Path("/proc/cpuinfo")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twincar_edge.benchmarks.machine import Machine
 from twincar_edge.benchmarks.timing import Sample
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, first_fault
 from twincar_edge.files import write_text
 from twincar_edge.manifest import DataRecord, Precision
 
@@ -230,6 +230,4 @@ def read_report(path: Path) -> BenchmarkReport:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "document"
-        raise InputError(f"{path} is not a benchmark report, at {place}: {first['msg']}") from error
+        raise InputError(f"{path} is not a benchmark report, at {first_fault(error)}") from error

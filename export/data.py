@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from twincar_edge.datasets import Dataset, Split, check_integrity, open_dataset, read_split, stratified_split
+from twincar_edge.datasets import Dataset, Split, check_integrity, read_split, stratified_split
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, ModelError
@@ -48,8 +48,7 @@ def open_split(config: ExportConfig, checkpoint: Checkpoint) -> Split:
                 "give labelled images with --data"
             )
         return run.open_split()
-    data = config.data
-    dataset = open_dataset(data.path, images=data.images, class_mapping=data.class_mapping, crop=data.crop)
+    dataset = config.data.open()
     if _is_named_by(run, dataset):
         return read_split(dataset, run.path)
     try:

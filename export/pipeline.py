@@ -13,7 +13,7 @@ import onnx
 from pydantic import ValidationError
 
 from twincar_edge import __version__
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, first_fault
 from twincar_edge.export.config import ExportConfig, ExportResult, Int8Config
 from twincar_edge.export.data import calibration_batches, calibration_samples, open_split
 from twincar_edge.export.graph import to_bytes, to_onnx
@@ -122,9 +122,7 @@ def _manifest(config: ExportConfig, checkpoint: Checkpoint, created: datetime) -
             twincar_edge_version=__version__,
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"the manifest cannot hold this {place}: {first['msg']}") from error
+        raise InputError(f"the manifest cannot hold this {first_fault(error)}") from error
 
 
 def _int8_manifest(manifest: Manifest, config: Int8Config, images: int) -> Manifest:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.cores import usable_cores
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
 from twincar_edge.manifest import Manifest, read_manifest
-from twincar_edge.runtime.cores import usable_cores
 from twincar_edge.runtime.providers import AUTO, choose_provider, load_onnxruntime
 
 logger = logging.getLogger(__name__)

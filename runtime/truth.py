@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, first_fault
 from twincar_edge.labels import ClassMapping
 from twincar_edge.runtime.visits import Visit
 
@@ -119,8 +119,7 @@ def read_truth(path: Path, classes: ClassMapping) -> list[Pass]:
     except OSError as error:
         raise InputError(f"cannot read the truth {path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise InputError(f"{path}: {first_fault(error)}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
     outside = next((record.label for record in records if record.name is None and record.label >= len(classes)), None)

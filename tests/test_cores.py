@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from twincar_edge.runtime.cores import usable_cores
+from twincar_edge.cores import usable_cores
 
 
 @pytest.fixture(autouse=True)

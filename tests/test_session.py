@@ -11,11 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.tiny_model import CLASSES, tiny_model
+from twincar_edge.cores import usable_cores
 from twincar_edge.errors import InputError, MissingExtraError, ModelError, TwincarError
 from twincar_edge.files import sha256
 from twincar_edge.manifest import METADATA_KEY, QuantizationRecord, read_manifest
 from twincar_edge.runtime import providers
-from twincar_edge.runtime.cores import usable_cores
 from twincar_edge.runtime.session import open_session
 
 

@@ -18,12 +18,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from twincar_edge.errors import InputError, ModelError
+from twincar_edge.errors import InputError, ModelError, first_fault
 from twincar_edge.files import replacing
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.training.recipe import describe
 
 FORMAT = "twincar-edge checkpoint"
 SCHEMA_VERSION: Literal[1] = 1
@@ -215,7 +214,7 @@ def _read_document(loaded: dict[Any, Any], path: Path, class_mapping: Path | Non
         document = _Document.model_validate(loaded)
         classes = ClassMapping(document.classes)
     except ValidationError as error:
-        raise ModelError(f"{path} is not a valid checkpoint, at {describe(error)}") from error
+        raise ModelError(f"{path} is not a valid checkpoint, at {first_fault(error)}") from error
     except InputError as error:
         raise ModelError(f"{path}: {error}") from error
     if class_mapping is not None:

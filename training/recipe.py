@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
@@ -100,10 +100,3 @@ def default_preprocess(architecture: str, size_wh: tuple[int, int] = (224, 224))
     if known is None:
         return Preprocess(size_wh=size_wh, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     return Preprocess(size_wh=size_wh, mean=known.mean, std=known.std)
-
-
-def describe(error: ValidationError) -> str:
-    """Return the first fault of a validation error in one line, with the option's name."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "document"
-    return f"{place}: {first['msg']}"

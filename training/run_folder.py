@@ -8,13 +8,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from twincar_edge.datasets import Split, open_dataset, read_split
+from twincar_edge.datasets import Split, read_split
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, first_fault
 from twincar_edge.files import write_text
 from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
-from twincar_edge.training.recipe import Recipe, describe
+from twincar_edge.training.recipe import Recipe
 
 
 class RunRecord(BaseModel):
@@ -111,7 +111,7 @@ class RunFolder:
         except UnicodeDecodeError as error:
             raise InputError(f"{self.recipe} is not UTF-8 text") from error
         except ValidationError as error:
-            raise InputError(f"{self.recipe} is not the record of a training, at {describe(error)}") from error
+            raise InputError(f"{self.recipe} is not the record of a training, at {first_fault(error)}") from error
 
     def open_split(self) -> Split:
         """Open the images that this training learned from and those that it held out, where they lay then.
@@ -122,9 +122,7 @@ class RunFolder:
         data = self.read_record().data
         if data is None:
             raise InputError(f"{self.recipe} does not say where the images are: name them with --data")
-        # Field by field: a caller's subclass of OpenOptions may know more than open_dataset does.
-        dataset = open_dataset(data.path, images=data.images, class_mapping=data.class_mapping, crop=data.crop)
-        return read_split(dataset, self.path)
+        return read_split(data.open(), self.path)
 
 
 def _absolute(path: Path | None) -> Path | None:

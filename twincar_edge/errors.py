@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class TwincarError(Exception):
@@ -54,6 +58,13 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
             raise MissingExtraError(error.name, extra) from error
         raise
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first fault that pydantic found in one line, with its place in the document."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "document"
+    return f"{place}: {first['msg']}"
 
 
 def nearest(wanted: str, known: list[str] | tuple[str, ...]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.cores import usable_cores
 from twincar_edge.datasets import Dataset, Sample
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
@@ -49,7 +49,7 @@ def dataset_logits(
         return prepare(sample.read(), preprocess)
 
     parts: list[NDArray[np.float32]] = []
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "decode")
+    pool = ThreadPoolExecutor(min(4, usable_cores()), "decode")
     try:
         coming = [pool.submit(load, sample) for sample in dataset.samples[:batch_size]]
         for start in range(0, len(dataset), batch_size):

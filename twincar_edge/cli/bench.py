@@ -8,7 +8,8 @@ import click
 
 from twincar_edge.benchmarks import BenchmarkConfig, BenchmarkReport, Schedule, run, write_report
 from twincar_edge.benchmarks.report import COLUMNS, OK, WRITERS, check_suffix
-from twincar_edge.cli.options import DataOptions, data_options, progress_bar
+from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.datasets.options import OpenOptions
 
 _DEFAULTS = Schedule()
 _STAGES = {"timing": "timing, rounds", "accuracy": "counting right answers"}
@@ -54,7 +55,7 @@ def command(
     batch: int,
     threads: int | None,
     spinning: bool,
-    data: DataOptions | None,
+    data: OpenOptions | None,
     warmup: int,
     rounds: int,
     per_round: int,

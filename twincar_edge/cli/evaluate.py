@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twincar_edge.cli.options import DataOptions, data_options, progress_bar
+from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, ModelError, require
 from twincar_edge.files import write_text
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
 def command(
     model: Path,
-    data: DataOptions | None,
+    data: OpenOptions | None,
     split: Path | None,
     class_mapping: Path | None,
     ep: str,
@@ -110,7 +111,7 @@ def _open_model(model: Path, class_mapping: Path | None, ep: str, threads: int |
     return opener(model, class_mapping, ep, threads)
 
 
-def _open_images(data: DataOptions | None, split: Path | None) -> Dataset:
+def _open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
     if split is None:
         if data is None:
             raise InputError("no images to evaluate on: name them with --data, or a run with --split")

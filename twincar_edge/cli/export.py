@@ -9,7 +9,8 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from twincar_edge.cli.options import DataOptions, data_options, progress_bar
+from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError
 from twincar_edge.export import (
     ExportConfig,
@@ -91,7 +92,7 @@ def command(
     int8: bool,
     calibration_images: int,
     reduce_range: bool,
-    data: DataOptions | None,
+    data: OpenOptions | None,
     **options: Any,
 ) -> None:
     """Export CHECKPOINT to ONNX, and compare its answers image by image with PyTorch's.

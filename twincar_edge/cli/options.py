@@ -6,7 +6,6 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +16,11 @@ from twincar_edge.datasets.options import OpenOptions
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from twincar_edge.datasets import Dataset
-
 Command = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class DataOptions(OpenOptions):
-    """Labelled images as a command's options name them."""
-
-    def open(self) -> Dataset:
-        """Open the data set; no image is read yet.
-
-        Raises:
-            InputError: nothing is there, no layout fits, or what it holds is unusable.
-        """
-        from twincar_edge.datasets import open_dataset
-
-        return open_dataset(self.path, images=self.images, class_mapping=self.class_mapping, crop=self.crop)
-
-
 def data_options(*, argument: bool = False, required: bool = True) -> Callable[[Command], Command]:
-    """Give a command the options that name labelled images; it takes them as `data: DataOptions`.
+    """Give a command the options that name labelled images; it takes them as `data: OpenOptions`.
 
     As an argument (DATA), `--class-mapping` belongs to the data. As an option (`--data DATA`), the command has a model
     too, whose class names that option would be, and the data's is `--data-class-mapping`.
@@ -60,7 +42,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
             data_crop: bool,
             **others: Any,
         ) -> Any:
-            data = None if data_path is None else DataOptions(data_path, data_images, data_mapping, data_crop)
+            data = None if data_path is None else OpenOptions(data_path, data_images, data_mapping, data_crop)
             return command(*args, data=data, **others)
 
         path_type = click.Path(path_type=Path)

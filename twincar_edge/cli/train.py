@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
-from twincar_edge.cli.options import DataOptions, data_options, echo_above, progress_bar
-from twincar_edge.errors import InputError, require
-from twincar_edge.training.recipe import Augmentation, Recipe, default_preprocess, describe
+from twincar_edge.cli.options import data_options, echo_above, progress_bar
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.errors import InputError, first_fault, require
+from twincar_edge.training.recipe import Augmentation, Recipe, default_preprocess
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ _STAGES = {"check": "checking images", "read": "reading images", "train": "train
 @click.option("--threads", type=int, default=0, help="CPU threads; 1 where other work runs too.  [default: all]")
 @click.option("--cache-mb", type=int, default=4096, show_default=True, help="Most memory for decoded images.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the same folder.")
-def command(data: DataOptions, output: Path, weights: str, **options: Any) -> None:
+def command(data: OpenOptions, output: Path, weights: str, **options: Any) -> None:
     """Fit a classifier on DATA and keep the best epoch's checkpoint.
 
     \b
@@ -174,4 +175,4 @@ def _recipe(weights: str, options: dict[str, Any]) -> Recipe:
             **given,
         )
     except ValidationError as error:
-        raise InputError(f"this is no recipe that can be trained, at {describe(error)}") from error
+        raise InputError(f"this is no recipe that can be trained, at {first_fault(error)}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from twincar_edge.cores import usable_cores
 from twincar_edge.datasets.dataset import Dataset, Sample
 from twincar_edge.files import write_text
 from twincar_edge.images import ImageError, ImageProblem
@@ -83,7 +83,7 @@ def check_integrity(
     digests: dict[str, list[Sample]] = {}
     findings: dict[str, Finding] = {}
     # OpenCV releases the interpreter while it decodes, so threads are enough.
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "integrity")
+    pool = ThreadPoolExecutor(min(8, usable_cores()), "integrity")
     try:
         looks = pool.map(_look_at, dataset.samples)
         for done, (sample, look) in enumerate(zip(dataset.samples, looks, strict=True), start=1):

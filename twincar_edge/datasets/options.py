@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twincar_edge.datasets.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -14,3 +18,13 @@ class OpenOptions:
     images: Path | None = None
     class_mapping: Path | None = None
     crop: bool = True
+
+    def open(self) -> Dataset:
+        """Open the data set; no image is read yet.
+
+        Raises:
+            InputError: nothing is there, no layout fits, or what it holds is unusable.
+        """
+        from twincar_edge.datasets.layouts import open_dataset  # the layouts read these options
+
+        return open_dataset(self.path, images=self.images, class_mapping=self.class_mapping, crop=self.crop)
