@@ -1,9 +1,9 @@
 """Latency and accuracy over execution providers and precisions."""
 
 from twincar_edge.benchmarks.bench import BenchmarkConfig, run
-from twincar_edge.benchmarks.machine import Machine
 from twincar_edge.benchmarks.report import BenchmarkReport, Latency, Row, Timing, read_report, write_report
 from twincar_edge.benchmarks.timing import Schedule
+from twincar_edge.machine import Machine
 
 __all__ = [
     "BenchmarkConfig",

@@ -12,20 +12,21 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.benchmarks.machine import installed_versions, this_machine
 from twincar_edge.benchmarks.report import OK, BenchmarkReport, Row, Timing
 from twincar_edge.benchmarks.timing import Clock, Schedule, Subject, measure
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, TwincarError, nearest
 from twincar_edge.files import sha256
 from twincar_edge.inference import dataset_logits, labels_for
+from twincar_edge.machine import installed_versions, this_machine
 from twincar_edge.manifest import Manifest, Precision, read_manifest
 from twincar_edge.metrics import softmax, topk_accuracy
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.classifier import answer
-from twincar_edge.runtime.providers import EP_CHOICES, load_onnxruntime, usable_providers
+from twincar_edge.runtime.providers import EP_CHOICES, ORT_WHEELS, load_onnxruntime, usable_providers
 from twincar_edge.runtime.session import ModelSession, default_model, open_session
 
+PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")  # those that decide speed and answers
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 TIMED_IMAGES = 16  # run in turns; more would only cost memory
 SYNTHETIC_SIZE_WH = (520, 400)  # a car as a gate camera shows it
@@ -142,7 +143,7 @@ def run(config: BenchmarkConfig, progress: Progress | None = None, clock: Clock 
     return BenchmarkReport(
         created=datetime.now(UTC),
         machine=this_machine(),
-        versions=installed_versions(),
+        versions=installed_versions(PACKAGES),
         images=_describe(config.dataset),
         data=config.dataset and config.dataset.record(),
         warmup=config.schedule.warmup,

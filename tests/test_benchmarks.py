@@ -11,13 +11,14 @@ import pytest
 
 from tests.tiny_model import CLASSES, tiny_model
 from twincar_edge.benchmarks import BenchmarkConfig, BenchmarkReport, Schedule, bench, read_report, run, write_report
-from twincar_edge.benchmarks.machine import installed_versions, this_machine
+from twincar_edge.benchmarks.bench import PACKAGES
 from twincar_edge.benchmarks.report import COLUMNS
 from twincar_edge.cli import main
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
 from twincar_edge.labels import ClassMapping
+from twincar_edge.machine import installed_versions
 
 SHORT = Schedule(warmup=1, rounds=2, per_round=3)
 
@@ -187,25 +188,10 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
         read_report(tmp_path / "results.json")
 
 
-@pytest.mark.parametrize(
-    ("cpuinfo", "cpu", "flags"),
-    [
-        ("processor\t: 0\nmodel name\t: Xeon\nflags\t\t: fpu avx2 avx512_vnni\n\nmodel name\t: Other\n", "Xeon", 2),
-        ("processor\t: 0\nFeatures\t: fp asimd asimddp\n", None, 2),
-    ],
-)
-def test_the_processor_is_read_on_x86_and_on_arm(tmp_path: Path, cpuinfo: str, cpu: str | None, flags: int) -> None:
-    (tmp_path / "cpuinfo").write_text(cpuinfo)
-    machine = this_machine(tmp_path / "cpuinfo")
-    assert machine.cpu == cpu or (cpu is None and machine.cpu)
-    assert len(machine.flags) == flags
-    assert this_machine(tmp_path / "absent").flags == ()
-
-
 def test_versions_name_the_onnx_runtime_that_was_measured() -> None:
     import onnxruntime
 
-    assert onnxruntime.__version__ in installed_versions().values()
+    assert onnxruntime.__version__ in installed_versions(PACKAGES).values()
 
 
 def command(*args: object) -> int:

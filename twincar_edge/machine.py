@@ -1,8 +1,9 @@
-"""What a measurement was made on: figures without it say nothing."""
+"""What a measurement or a training was made on: figures without it say nothing."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from twincar_edge import __version__
 from twincar_edge.cores import usable_cores
-from twincar_edge.runtime.providers import ORT_WHEELS
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -19,7 +19,6 @@ TELLING_FLAGS = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16",  # x86
     "asimd", "asimddp", "i8mm", "sve", "sve2",  # Arm
 )  # fmt: skip
-_PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")
 
 
 class Machine(BaseModel):
@@ -46,10 +45,10 @@ def this_machine(cpuinfo: Path = CPUINFO) -> Machine:
     )
 
 
-def installed_versions() -> dict[str, str]:
-    """Return the versions of the packages that decide speed and answers, those that are installed."""
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return this project's version, and those of `packages` (names of distributions) that are installed."""
     found = {"twincar-edge": __version__}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
