@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import timm
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from tests.training_toys import TINY
-from twincar_edge.errors import ModelError, TwincarError
+from twincar_edge.errors import InputError, ModelError, TwincarError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.training.checkpoint import read_checkpoint, read_state_dict, write_checkpoint
+from twincar_edge.training.checkpoint import (
+    read_checkpoint,
+    read_state_dict,
+    write_checkpoint,
+    write_safetensors,
+    write_state_dict,
+)
+from twincar_edge.training.checkpoint_files import METADATA_KEY
 from twincar_edge.training.model import CarClassifier
 
 NAMES = ClassMapping(("Alpha Sedan 2010", "Beta Coupé 2011", "Gamma SUV 2012"))
@@ -38,7 +50,12 @@ def write(path: Path, **changes: Any) -> Path:
         "validation_top1": 0.75,
         "validation_top5": 1.0,
     }
-    write_checkpoint(path, **(content | changes))
+    (write_safetensors if path.suffix == ".safetensors" else write_checkpoint)(path, **(content | changes))
+    return path
+
+
+def with_header(path: Path, header: bytes, body: bytes = b"", length: int | None = None) -> Path:
+    path.write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + body)
     return path
 
 
@@ -48,20 +65,65 @@ def altered(path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(write(tmp_path / "best.pt"))
+@pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
+def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+    checkpoint = read_checkpoint(write(tmp_path / name))
     assert (checkpoint.architecture, checkpoint.classes, checkpoint.epoch) == (TINY, NAMES, 2)
     assert checkpoint.preprocess == Preprocess(size_wh=(48, 32), resize="letterbox", colour="bgr")
     assert checkpoint.recipe == {"epochs": 3, "augmentation": {"flip": 0.5}}
     assert checkpoint.data == DataRecord(name="blobs", images=18, digest="0" * 64)
     assert (checkpoint.validation_top1, checkpoint.validation_top5) == (0.75, 1.0)
     assert torch.equal(checkpoint.state_dict["a"], torch.arange(4.0))
-    assert len(checkpoint.sha256) == 64 and checkpoint.name == "best.pt"
+    assert checkpoint.state_dict["b"].dtype == torch.int64
+    assert len(checkpoint.sha256) == 64 and checkpoint.name == name
 
 
-def test_a_checkpoint_holds_no_path_and_no_more_than_its_tensors(tmp_path: Path) -> None:
+def test_a_checkpoint_goes_from_one_kind_of_file_to_the_other_and_loses_nothing(tmp_path: Path) -> None:
+    first = read_checkpoint(write(tmp_path / "best.pt"))
+    write_safetensors(tmp_path / "best.safetensors", **first.contents())
+    second = read_checkpoint(tmp_path / "best.safetensors")
+    for part, value in first.contents().items():
+        if part != "state_dict":
+            assert second.contents()[part] == value  # type: ignore[literal-required]
+    assert second.state_dict.keys() == first.state_dict.keys()
+    assert all(torch.equal(tensor, first.state_dict[name]) for name, tensor in second.state_dict.items())
+
+
+def test_the_same_contents_give_the_same_safetensors_bytes(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{number}.safetensors") for number in range(5)]
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in paths]
+
+
+def test_a_safetensors_file_that_would_not_be_known_again_is_not_written(tmp_path: Path) -> None:
+    contents = read_checkpoint(write(tmp_path / "best.pt")).contents()
+    with pytest.raises(InputError, match=r"give it the suffix \.safetensors"):
+        write_safetensors(tmp_path / "m.pth", **contents)
+    assert not (tmp_path / "m.pth").exists()
+
+
+def test_half_precision_halves_the_file_and_comes_back_as_float32(tmp_path: Path) -> None:
+    state_dict = {"a": torch.linspace(-3, 3, 10_000), "b": torch.ones(2, dtype=torch.int64)}
+    whole = write(tmp_path / "whole.safetensors", state_dict=state_dict)
+    half = write(tmp_path / "half.safetensors", state_dict=state_dict, half=True)
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    read = read_checkpoint(half).state_dict
+    assert read["a"].dtype == torch.float32 and read["b"].dtype == torch.int64
+    assert torch.equal(read["a"], state_dict["a"].half().float())
+
+
+@pytest.mark.parametrize("value", [65520.0, -1e9])
+def test_a_value_too_large_for_half_precision_is_named_and_nothing_written(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ModelError, match="running_var has values above 65504"):
+        write(tmp_path / "half.safetensors", state_dict={"running_var": torch.tensor([1.0, value])}, half=True)
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "half.safetensors", state_dict={"running_var": torch.tensor([1.0, 65504.0])}, half=True)
+
+
+@pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
+def test_a_checkpoint_holds_no_path_and_no_more_than_its_tensors(tmp_path: Path, name: str) -> None:
     large = torch.zeros(1_000_000)
-    path = write(tmp_path / "secret-folder" / "best.pt", state_dict={"a": large[:4]})
+    path = write(tmp_path / "secret-folder" / name, state_dict={"a": large[:4]})
     assert path.stat().st_size < 10_000
     assert b"secret-folder" not in path.read_bytes()
 
@@ -99,10 +161,15 @@ def test_a_whole_model_is_refused_with_the_way_to_save_its_weights(tmp_path: Pat
         read_checkpoint(tmp_path / "model.pt")
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_damaged_files_end_in_our_error_whatever_the_damage(tmp_path: Path, zipped: bool) -> None:
-    path = tmp_path / "best.pt"
-    torch.save(dict(ORIGINAL), path, _use_new_zipfile_serialization=zipped)
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors", "ours as safetensors"])
+def test_damaged_files_end_in_our_error_whatever_the_damage(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("best.safetensors" if "safetensors" in kind else "best.pt")
+    if kind == "ours as safetensors":
+        write(path)
+    elif kind == "safetensors":
+        safetensors.torch.save_file(ORIGINAL, path)
+    else:
+        torch.save(dict(ORIGINAL), path, _use_new_zipfile_serialization=kind == "zip")
     (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
     whole, dice, refused = path.read_bytes(), random.Random(5), 0
     for _ in range(120):
@@ -144,6 +211,69 @@ def test_a_checkpoint_that_does_not_validate_says_where(tmp_path: Path, changes:
     assert "best.pt" in str(caught.value) and "\n" not in str(caught.value)
 
 
+TENSOR = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("header", "length"),
+    [
+        (b"", None),
+        (b"{}", 2**40),
+        (b"{}", 2**63),
+        (b"{" * 1000, None),
+        (b"\xff\xfe", None),
+        (b"[1]", None),
+        (json.dumps(TENSOR | {"a": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4]}}).encode(), None),
+        (json.dumps(TENSOR | {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 40]}}).encode(), None),
+        (json.dumps(TENSOR | {"b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode(), None),
+        (json.dumps(TENSOR | {"a": {"dtype": "Q7", "shape": [1], "data_offsets": [0, 4]}}).encode(), None),
+        (json.dumps(TENSOR | {"__metadata__": {METADATA_KEY: {"epoch": 1}}}).encode(), None),
+    ],
+)
+def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, header: bytes, length: int | None) -> None:
+    path = with_header(tmp_path / "m.safetensors", header, bytes(4), length)
+    for read in (read_checkpoint, read_state_dict):
+        with pytest.raises(ModelError, match=r"m\.safetensors is not a checkpoint that can be read"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("no JSON", "its metadata is no JSON"),
+        ("[" * 100_000, "its metadata is no JSON"),
+        ("[1, 2]", "its metadata is no JSON object"),
+        ('{"format": "twincar-edge checkpoint", "schema_version": 9}', "schema version 9, this release reads 1"),
+        ('{"format": "twincar-edge checkpoint", "schema_version": 1}', "is not a valid checkpoint, at architecture"),
+        ("{}", "neither a checkpoint of `twincar-edge train` nor TwinCar's"),
+    ],
+)
+def test_safetensors_metadata_that_is_no_checkpoints_says_where(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "m.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {METADATA_KEY: text})
+    with pytest.raises(ModelError, match=message) as caught:
+        read_checkpoint(path)
+    assert "m.safetensors" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("state_dict", "message"),
+    [
+        ({"a": torch.tensor([1.0, float("nan")])}, "a has values that are not finite"),
+        ({"a": torch.tensor([float("inf")], dtype=torch.float16)}, "a has values that are not finite"),
+        ({"a": torch.zeros(2, dtype=torch.float8_e4m3fn)}, r"a has values of a kind .*float8"),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, r"a has values of a kind .*complex64"),
+        ({}, "it has 0 tensors"),
+    ],
+)
+def test_tensors_that_no_model_has_are_named(
+    tmp_path: Path, suffix: str, state_dict: dict[str, Tensor], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        read_checkpoint(write(tmp_path / f"m{suffix}", state_dict=state_dict))
+
+
 @pytest.mark.parametrize("missing", ["architecture", "preprocess", "state_dict", "recipe"])
 def test_a_checkpoint_without_one_of_its_parts_says_which(tmp_path: Path, missing: str) -> None:
     path = write(tmp_path / "best.pt")
@@ -163,6 +293,32 @@ def test_the_originals_state_dict_is_known_bare_or_wrapped(tmp_path: Path, wrap:
     assert (checkpoint.architecture, checkpoint.classes, checkpoint.preprocess) == ("resnet50", NAMES, Preprocess())
     assert checkpoint.state_dict.keys() == ORIGINAL.keys()
     assert (checkpoint.recipe, checkpoint.data, checkpoint.epoch, checkpoint.validation_top1) == ({}, None, None, None)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_the_originals_state_dict_is_known_as_safetensors(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    halved = {name: tensor.half() for name, tensor in ORIGINAL.items()}
+    safetensors.torch.save_file(halved, tmp_path / "model.safetensors", metadata)
+    (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
+    checkpoint = read_checkpoint(tmp_path / "model.safetensors")
+    assert (checkpoint.architecture, checkpoint.classes) == ("resnet50", NAMES)
+    assert {tensor.dtype for tensor in checkpoint.state_dict.values()} == {torch.float32}
+
+
+def test_a_bare_state_dict_is_read_again_as_the_originals(tmp_path: Path) -> None:
+    write_state_dict(tmp_path / "twin_car_best_model.pth", ORIGINAL)
+    loaded = torch.load(tmp_path / "twin_car_best_model.pth", weights_only=True)
+    assert loaded.keys() == ORIGINAL.keys()  # nothing around it: load_state_dict takes it as it is
+    (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
+    assert read_checkpoint(tmp_path / "twin_car_best_model.pth").classes == NAMES
+
+
+def test_a_bare_state_dict_loads_into_timms_own_model(tmp_path: Path) -> None:
+    model = CarClassifier(TINY, 3, Preprocess(size_wh=(32, 32)))
+    write_state_dict(tmp_path / "m.pth", model.backbone.state_dict())
+    theirs = timm.create_model(TINY, num_classes=3)
+    theirs.load_state_dict(torch.load(tmp_path / "m.pth", weights_only=True))
+    assert torch.equal(theirs.fc.weight, model.backbone.fc.weight)
 
 
 def test_a_state_dict_without_class_names_says_where_they_belong(tmp_path: Path) -> None:
@@ -199,14 +355,15 @@ def test_files_of_weights_that_are_not_ours_say_what_they_lack(tmp_path: Path, c
         read_checkpoint(tmp_path / "other.pth")
 
 
+@pytest.mark.parametrize("name", ["best.pt", "best.SafeTensors"])
 @pytest.mark.parametrize("kind", ["absent", "folder", "empty", "text", "jpeg"])
-def test_what_is_no_checkpoint_at_all_is_one_line(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "best.pt"
+def test_what_is_no_checkpoint_at_all_is_one_line(tmp_path: Path, kind: str, name: str) -> None:
+    path = tmp_path / name
     if kind == "folder":
         path.mkdir()
     elif kind != "absent":
         path.write_bytes({"empty": b"", "text": b"hello\n", "jpeg": b"\xff\xd8\xff\xe0" + bytes(100)}[kind])
-    with pytest.raises(ModelError, match=r"best\.pt"):
+    with pytest.raises(ModelError, match=rf"{name}"):
         read_checkpoint(path)
 
 
@@ -226,9 +383,28 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_else(
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+def test_safetensors_that_cannot_be_written_leave_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "best.safetensors")
+    before = path.read_bytes()
+
+    def half(_tensors: Any, target: Path, _metadata: Any) -> None:
+        Path(target).write_bytes(before[: len(before) // 2])
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", half)
+    with pytest.raises(TwincarError, match=r"cannot write .*best\.safetensors: .*No space left on device"):
+        write(path, epoch=3)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
 def test_weights_that_start_a_training_come_out_of_any_checkpoint(tmp_path: Path) -> None:
     model = CarClassifier(TINY, 3, Preprocess(size_wh=(32, 32)))
     state_dict = model.backbone.state_dict()
     assert read_state_dict(write(tmp_path / "ours.pt", state_dict=state_dict)).keys() == state_dict.keys()
     torch.save(state_dict, tmp_path / "bare.pth")
-    assert read_state_dict(tmp_path / "bare.pth").keys() == state_dict.keys()
+    safetensors.torch.save_file(dict(state_dict), tmp_path / "bare.safetensors")
+    ours = write(tmp_path / "ours.safetensors", state_dict=state_dict, half=True)
+    for path in (tmp_path / "bare.pth", tmp_path / "bare.safetensors", ours):
+        assert read_state_dict(path).keys() == state_dict.keys()

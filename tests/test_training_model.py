@@ -12,18 +12,13 @@ from torchvision.models import resnet50
 from torchvision.transforms import v2
 
 from tests.training_toys import TINY
-from twincar_edge.datasets import open_dataset
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, prepare_batch
 from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint
 from twincar_edge.training.model import CarClassifier, cam_layer, load_backbone, load_model, torch_predict
-from twincar_edge.training.recipe import Recipe, default_preprocess
-from twincar_edge.training.weights import imagenet_lite0, load_weights
 
 SMALL = Preprocess(size_wh=(32, 32))
-# ImageNet's classes that are cars, or the part of one that fills a close crop.
-IMAGENET_CARS = {436, 468, 479, 511, 581, 609, 627, 654, 656, 661, 675, 717, 734, 751, 817, 864}
 
 
 def pixels(count: int, side: int = 32) -> np.ndarray:
@@ -161,44 +156,3 @@ def test_a_class_count_other_than_the_names_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"m\.pt does not have one output for each of its 2 class names"):
         load_model(read_checkpoint(tmp_path / "m.pt"))
-
-
-def test_pretrained_weights_fill_the_backbone_and_leave_the_head(tmp_path: Path) -> None:
-    source, model = CarClassifier(TINY, 9, SMALL), CarClassifier(TINY, 3, SMALL)
-    torch.save({"state_dict": source.backbone.state_dict()}, tmp_path / "w.pth")
-    head = model.backbone.fc.weight.clone()
-    load_weights(model, "file", tmp_path / "w.pth")
-    assert torch.equal(model.backbone.conv1[0].weight, source.backbone.conv1[0].weight)
-    assert torch.equal(model.backbone.fc.weight, head)
-
-
-def test_weights_that_cannot_be_had_say_how_to_get_them() -> None:
-    with pytest.raises(
-        InputError, match=r"resnet50\(weights='IMAGENET1K_V2'\).*--weights resnet50\.pth.*--weights none"
-    ):
-        load_weights(CarClassifier("resnet50", 3, SMALL), "auto")
-    with pytest.raises(InputError, match="--weights FILE"):
-        load_weights(CarClassifier(TINY, 3, SMALL), "file")
-
-
-def test_lite0_takes_its_packaged_weights_tensor_for_tensor() -> None:
-    model = CarClassifier("tf_efficientnet_lite0", 3, default_preprocess("tf_efficientnet_lite0"))
-    weights = imagenet_lite0(model)
-    own = model.backbone.state_dict()
-    assert len(weights) == 296 == len(own)
-    assert all(weights[name].shape == own[name].shape for name in own if not name.startswith("classifier"))
-    load_weights(model, "auto")
-    assert torch.equal(model.backbone.conv_stem.weight, weights["conv_stem.weight"])
-    assert torch.equal(model.backbone.bn2.running_var, weights["bn2.running_var"])
-
-
-@pytest.mark.shared
-def test_lite0s_packaged_weights_see_cars_in_car_crops(shared: Path) -> None:
-    recipe = Recipe()
-    assert recipe.preprocess.mean == (0.5, 0.5, 0.5) == recipe.preprocess.std
-    model = CarClassifier("tf_efficientnet_lite0", 1000, recipe.preprocess)
-    load_backbone(model, imagenet_lite0(model), "package")
-    samples = open_dataset(shared / "cars196").samples[::700]
-    logits = torch_predict(model)(prepare_batch([sample.read() for sample in samples], recipe.preprocess))
-    cars = [int(guess) in IMAGENET_CARS for guess in logits.argmax(axis=1)]
-    assert sum(cars) >= 0.8 * len(cars)

@@ -1,48 +1,55 @@
 """The one place that reads a checkpoint: weights and plain values, never code.
 
-A pickle can run anything. Every checkpoint goes through `torch.load(weights_only=True)`, whose unpickler builds tensors
-and primitives and refuses all else.
+`checkpoint_files` opens the two kinds of file; here stands what a checkpoint is.
 """
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, Unpack
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from twincar_edge.errors import InputError, ModelError, first_fault
-from twincar_edge.files import replacing
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.training.checkpoint_files import (
+    SAFETENSORS_SUFFIX,
+    check_tensors,
+    in_half,
+    load_plain,
+    plain_tensors,
+    save_plain,
+    save_safetensors,
+    unwrap_state_dict,
+)
 
 FORMAT = "twincar-edge checkpoint"
 SCHEMA_VERSION: Literal[1] = 1
 CLASS_MAPPING_NAME = "class_mapping.json"
-MAX_TENSORS = 100_000
 
-# The names under which training scripts wrap a state dict.
-_WRAPPERS = ("state_dict", "model_state_dict")
 # The keys by which TwinCar's ResNet50 with its two-layer head is known, and the bias that has one value a class.
 _RESNET50_KEYS = frozenset({"conv1.weight", "layer4.2.conv3.weight", "fc.0.weight", "fc.3.weight", "fc.3.bias"})
 _RESNET50_OUTPUT = "fc.3.bias"
-# What torch.load was seen to raise on files that are cut off, altered, or no checkpoint at all.
-_UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError,
-    AssertionError, OverflowError, MemoryError, struct.error,
-)  # fmt: skip
-# In the words of torch's unpickler: a class or function that is not on its list, or a call to one.
-_CODE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "unrecognized function")
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Contents(TypedDict):
+    """What a checkpoint is written from; `Checkpoint` says what each is, and what is left out is not known."""
+
+    architecture: str
+    state_dict: dict[str, Tensor]
+    classes: ClassMapping
+    preprocess: Preprocess
+    recipe: dict[str, Any]
+    data: NotRequired[DataRecord | None]
+    epoch: NotRequired[int | None]
+    validation_top1: NotRequired[float | None]
+    validation_top5: NotRequired[float | None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,20 @@ class Checkpoint:
     sha256: str
     name: str
 
+    def contents(self) -> Contents:
+        """Return what a copy of it is written from: `write_safetensors(path, **checkpoint.contents())`."""
+        return Contents(
+            architecture=self.architecture,
+            state_dict=self.state_dict,
+            classes=self.classes,
+            preprocess=self.preprocess,
+            recipe=self.recipe,
+            data=self.data,
+            epoch=self.epoch,
+            validation_top1=self.validation_top1,
+            validation_top5=self.validation_top5,
+        )
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -86,10 +107,11 @@ def read_checkpoint(path: Path, class_mapping: Path | None = None) -> Checkpoint
     """Read a checkpoint: one that `fit` wrote, or the original TwinCar's `twin_car_best_model_v2.pth`.
 
     The original's is a ResNet50 state dict, bare or under "state_dict" or "model_state_dict". It holds no class names:
-    they come from `class_mapping`, or from the `class_mapping.json` beside the file.
+    they come from `class_mapping`, or from the `class_mapping.json` beside the file. Tensors in half precision come
+    back as float32.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint; safetensors where it ends in .safetensors, PyTorch's own format otherwise.
         class_mapping: class names that replace the file's own, or that it lacks.
 
     Raises:
@@ -97,10 +119,10 @@ def read_checkpoint(path: Path, class_mapping: Path | None = None) -> Checkpoint
             validate.
         InputError: the class mapping cannot be read.
     """
-    loaded, digest = _load(path)
+    loaded, digest = load_plain(path)
     if isinstance(loaded, dict) and loaded.get("format") == FORMAT:
         return _read_document(loaded, path, class_mapping, digest)
-    return _read_original(_unwrap(loaded, path), path, class_mapping, digest)
+    return _read_original(unwrap_state_dict(loaded, path), path, class_mapping, digest)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -109,98 +131,64 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: as `read_checkpoint`.
     """
-    return _unwrap(_load(path)[0], path)
+    return unwrap_state_dict(load_plain(path)[0], path)
 
 
-def write_checkpoint(
-    path: Path,
-    *,
-    architecture: str,
-    state_dict: dict[str, Tensor],
-    classes: ClassMapping,
-    preprocess: Preprocess,
-    recipe: dict[str, Any],
-    data: DataRecord | None = None,
-    epoch: int | None = None,
-    validation_top1: float | None = None,
-    validation_top5: float | None = None,
-) -> None:
+def write_checkpoint(path: Path, **contents: Unpack[Contents]) -> None:
     """Write a checkpoint of this project's format, whole or not at all: primitives and tensors only.
 
     Raises:
         InputError: the file cannot be written.
     """
-    document = {
+    save_plain(path, {**_document(contents), "state_dict": plain_tensors(contents["state_dict"])})
+
+
+def write_safetensors(path: Path, *, half: bool = False, **contents: Unpack[Contents]) -> None:
+    """Write the same checkpoint as a safetensors file, whole or not at all; the same contents give the same bytes.
+
+    Args:
+        path: where to; `read_checkpoint` knows the file by the suffix .safetensors.
+        half: store floating-point tensors in float16.
+        contents: as of `write_checkpoint`.
+
+    Raises:
+        InputError: the file cannot be written, or its name has another suffix.
+        ModelError: a value is too large for float16.
+    """
+    if path.suffix.lower() != SAFETENSORS_SUFFIX:
+        raise InputError(f"{path} would not be known as a safetensors file: give it the suffix {SAFETENSORS_SUFFIX}")
+    tensors = plain_tensors(contents["state_dict"])
+    save_safetensors(path, in_half(tensors) if half else tensors, _document(contents))
+
+
+def write_state_dict(path: Path, state_dict: dict[str, Tensor]) -> None:
+    """Write bare tensors by name, whole or not at all, as the original TwinCar's quickstart loads them.
+
+    `model.load_state_dict(torch.load(path))` takes the file: for "resnet50" in the original's model, for every other
+    architecture in `timm.create_model(architecture, num_classes=...)`. `read_checkpoint` reads a ResNet50's again, with
+    its `class_mapping.json` beside it.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    save_plain(path, plain_tensors(state_dict))
+
+
+def _document(contents: Contents) -> dict[str, Any]:
+    """Return all of a checkpoint but its tensors, as JSON has it."""
+    data = contents.get("data")
+    return {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "architecture": architecture,
-        # clone(): a view would drag its whole storage into the file.
-        "state_dict": {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()},
-        "classes": list(classes),
-        "preprocess": preprocess.model_dump(mode="json"),
-        "recipe": recipe,
+        "architecture": contents["architecture"],
+        "classes": list(contents["classes"]),
+        "preprocess": contents["preprocess"].model_dump(mode="json"),
+        "recipe": contents["recipe"],
         "data": None if data is None else data.model_dump(mode="json"),
-        "epoch": epoch,
-        "validation_top1": validation_top1,
-        "validation_top5": validation_top5,
+        "epoch": contents.get("epoch"),
+        "validation_top1": contents.get("validation_top1"),
+        "validation_top5": contents.get("validation_top5"),
     }
-    with replacing(path) as temporary:
-        try:
-            torch.save(document, temporary)
-        except RuntimeError as error:  # torch's file writer reports a full disk so
-            raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
-
-
-def _load(path: Path) -> tuple[Any, str]:
-    """Return what the file holds, and its SHA-256: of the same open file, so that both are of the same bytes."""
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
-            return _load_weights(file, path), digest
-    except OSError as error:
-        raise ModelError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
-
-
-def _load_weights(file: BinaryIO, path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():  # torch warns of oddities in files that it then refuses, or reads all the same
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        if isinstance(error, pickle.UnpicklingError) and any(sign in str(error) for sign in _CODE_SIGNS):
-            raise ModelError(
-                f"{path} holds more than weights (Python objects, which can run code), and was not loaded: "
-                "save model.state_dict() instead of the whole model"
-            ) from error
-        raise ModelError(
-            f"{path} is not a checkpoint that can be read: it is cut off, altered, or something else"
-        ) from error
-
-
-def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """Return the state dict in what was loaded, checked."""
-    if isinstance(loaded, dict):
-        loaded = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
-    if not isinstance(loaded, dict) or not loaded or len(loaded) > MAX_TENSORS:
-        raise ModelError(f"{path} holds no state dict (a mapping from names to tensors)")
-    return _check_tensors(loaded, path)
-
-
-def _check_tensors(state_dict: dict[Any, Any], path: Path) -> dict[str, Tensor]:
-    for name, tensor in state_dict.items():
-        if not isinstance(name, str):
-            raise ModelError(f"{path} holds no state dict: its keys are not names")
-        if not isinstance(tensor, Tensor):
-            raise ModelError(f"{path} holds no state dict: {name[:60]!r} is a {type(tensor).__name__}, not a tensor")
-        if tensor.layout is not torch.strided or tensor.is_quantized:
-            raise ModelError(f"{path}: {name} is not a plain dense tensor")
-        # A few stored bytes can be declared as terabytes through strides of 0.
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ModelError(f"{path}: {name} claims more values than the file holds")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: {name} has values that are not finite, the training went wrong")
-    return {str(name): tensor for name, tensor in state_dict.items()}
 
 
 def _read_document(loaded: dict[Any, Any], path: Path, class_mapping: Path | None, digest: str) -> Checkpoint:
@@ -226,7 +214,7 @@ def _read_document(loaded: dict[Any, Any], path: Path, class_mapping: Path | Non
         classes = given
     return Checkpoint(
         architecture=document.architecture,
-        state_dict=_check_tensors(document.state_dict, path),
+        state_dict=check_tensors(document.state_dict, path),
         classes=classes,
         preprocess=document.preprocess,
         recipe=document.recipe,

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import http.client
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import timm
+import torch
+import torchvision
 from torch import Tensor
 
 from twincar_edge.errors import InputError, ModelError, require
 from twincar_edge.training.checkpoint import read_state_dict
-from twincar_edge.training.model import CarClassifier, load_backbone
+from twincar_edge.training.hub import HubFile, fetch
+from twincar_edge.training.model import TWINCAR_RESNET50, CarClassifier, load_backbone
+
+HUB_FILE_NAME = "model.safetensors"  # what timm's repositories call their weights
+TIMEOUT_S = 10.0  # for each answer of the server that is waited for
+
+_HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # torchvision's and timm's file names end in the start of their SHA-256
 
 
 def load_weights(model: CarClassifier, weights: str, weights_file: Path | None = None) -> None:
@@ -21,7 +36,7 @@ def load_weights(model: CarClassifier, weights: str, weights_file: Path | None =
         weights_file: the state dict or checkpoint for "file".
 
     Raises:
-        InputError: "auto" knows no weights for this architecture, or "file" comes without a file.
+        InputError: "auto" finds no weights for this architecture, or cannot fetch them, or "file" comes without a file.
         ModelError: the weights cannot be read or do not fit.
         MissingExtraError: the package with the weights is not installed.
     """
@@ -32,15 +47,8 @@ def load_weights(model: CarClassifier, weights: str, weights_file: Path | None =
             raise InputError('weights = "file" needs a file with a state dict: --weights FILE')
         load_backbone(model, read_state_dict(weights_file), weights_file.name, with_head=False)
         return
-    name = model.architecture.partition(".")[0]  # timm writes which weights behind a point: tf_efficientnet_lite0.in1k
-    if name not in _PACKAGED:
-        raise InputError(
-            f"no pretrained weights of {model.architecture} come with twincar-edge: on a machine with network run "
-            f"{_how_to_get(model.architecture)} and give --weights {name}.pth, or train from random weights with "
-            "--weights none"
-        )
-    state_dict = _PACKAGED[name](model)
-    load_backbone(model, state_dict, f"the packaged weights of {name}", with_head=False)
+    state_dict = _SOURCES.get(model.architecture, timm_weights)(model)
+    load_backbone(model, state_dict, f"the pretrained weights of {model.architecture}", with_head=False)
 
 
 def imagenet_lite0(model: CarClassifier) -> dict[str, Tensor]:
@@ -60,13 +68,109 @@ def imagenet_lite0(model: CarClassifier) -> dict[str, Tensor]:
     return dict(zip(names, theirs.values(), strict=True))
 
 
-# Architecture -> its weights out of a Python package: real pretrained weights where no model hub can be reached.
-_PACKAGED: dict[str, Callable[[CarClassifier], dict[str, Tensor]]] = {"tf_efficientnet_lite0": imagenet_lite0}
+def torchvision_resnet50(model: CarClassifier) -> dict[str, Tensor]:
+    """Return torchvision's second ImageNet weights of ResNet50, fetched into torch's cache. The head is ImageNet's.
+
+    Raises:
+        InputError: they cannot be fetched.
+        ModelError: they cannot be read.
+    """
+    with _or_how_to_get(model.architecture):
+        path = fetch_url(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.url)
+    return read_state_dict(path)
+
+
+def timm_weights(model: CarClassifier) -> dict[str, Tensor]:
+    """Return the weights that timm has of an architecture, fitted to the model's input size. The head is random.
+
+    Raises:
+        InputError: timm has none, or they cannot be fetched.
+        ModelError: they cannot be read, or do not fit.
+    """
+    architecture = model.architecture
+    config = timm.get_pretrained_cfg(architecture)
+    url = config.url if config is not None and isinstance(config.url, str) else ""
+    if config is None or not (config.hf_hub_id or url):
+        raise InputError(
+            f"no pretrained weights of {architecture} are known to timm: give a file with --weights, or train from "
+            "random weights with --weights none"
+        )
+    with _or_how_to_get(architecture):
+        if config.hf_hub_id:
+            path = fetch(HubFile(config.hf_hub_id, config.hf_hub_filename or HUB_FILE_NAME))
+        else:
+            path = fetch_url(url)
+    options: dict[str, Any] = {"pretrained_cfg_overlay": {"state_dict": read_state_dict(path)}}
+    if config.fixed_input_size:
+        options["img_size"] = model.preprocess.size_wh[::-1]
+    try:
+        fitted = timm.create_model(architecture, pretrained=True, num_classes=model.classes, **options)
+    except (RuntimeError, LookupError, TypeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"the pretrained weights of {architecture} do not fit it: {reason}") from error
+    state_dict: dict[str, Tensor] = fitted.state_dict()
+    return state_dict
+
+
+def fetch_url(url: str) -> Path:
+    """Return a file of torchvision's or timm's server in torch's cache, fetched and checked if it is not there yet.
+
+    Raises:
+        InputError: it cannot be fetched.
+    """
+    name = url.rpartition("/")[2]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    found = _HASH.search(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _answers_within(TIMEOUT_S):
+            torch.hub.download_url_to_file(url, str(path), found and found[1], progress=sys.stderr.isatty())
+    except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
+        reason = str(getattr(error, "reason", error)) or type(error).__name__  # urllib wraps the socket's own error
+        raise InputError(f"cannot fetch {url}: {reason.splitlines()[0]}") from error
+    return path
+
+
+# Architecture -> its weights, where timm is not asked: real ones out of a Python package, and the original's model.
+_SOURCES: dict[str, Callable[[CarClassifier], dict[str, Tensor]]] = {
+    "tf_efficientnet_lite0": imagenet_lite0,
+    "tf_efficientnet_lite0.in1k": imagenet_lite0,
+    TWINCAR_RESNET50: torchvision_resnet50,
+}
+
+
+@contextmanager
+def _or_how_to_get(architecture: str) -> Iterator[None]:
+    """Add to the error of a fetch how the weights come here without one."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"no pretrained weights of {architecture} here, and {error}. On a machine with network run "
+            f"{_how_to_get(architecture)} and give --weights {_file_name(architecture)}, or train from "
+            "random weights with --weights none"
+        ) from error
 
 
 def _how_to_get(architecture: str) -> str:
     library, model = "timm", f"timm.create_model({architecture!r}, pretrained=True)"
-    if architecture == "resnet50":
+    if architecture == TWINCAR_RESNET50:
         library, model = "torchvision", "torchvision.models.resnet50(weights='IMAGENET1K_V2')"
-    name = architecture.partition(".")[0]
-    return f"`python -c \"import torch, {library}; torch.save({model}.state_dict(), '{name}.pth')\"`"
+    return f"`python -c \"import torch, {library}; torch.save({model}.state_dict(), '{_file_name(architecture)}')\"`"
+
+
+def _file_name(architecture: str) -> str:
+    return architecture.partition(".")[0] + ".pth"  # timm writes behind a point which of several weights
+
+
+@contextmanager
+def _answers_within(seconds: float) -> Iterator[None]:
+    """Bound the time that new connections wait for a server: torch's download sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError
 from twincar_edge.export import (
@@ -60,7 +60,7 @@ def _limits(options: dict[str, Any]) -> ParityLimits:
 
 
 @click.command("export")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@checkpoint_argument()
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the files.")
 @click.option("--int8", is_flag=True, help="An INT8 file beside the FP32 one, calibrated on training images.")
 @click.option("--calibration-images", type=click.IntRange(1, 100_000), default=256, show_default=True)
@@ -87,7 +87,7 @@ def _limits(options: dict[str, Any]) -> ParityLimits:
 @_limit_options
 @click.option("--keep-failed", is_flag=True, help="Keep a file that missed a limit, as NAME.int8.failed.onnx.")
 def command(
-    checkpoint: Path,
+    checkpoint: str,
     output: Path,
     int8: bool,
     calibration_images: int,
@@ -97,12 +97,15 @@ def command(
 ) -> None:
     """Export CHECKPOINT to ONNX, and compare its answers image by image with PyTorch's.
 
+    CHECKPOINT is a .pt, .pth or .safetensors file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
     The images are those that the training held out, found beside the checkpoint, or --data. A file that misses a limit
     is not left where it could be deployed, and the exit code is 1.
     """
+    from twincar_edge.training.hub import resolve_checkpoint
+
     limits = _limits(options)
     recipe = Int8Config(reduce_range=reduce_range, calibration_images=calibration_images) if int8 else None
-    config = ExportConfig(checkpoint, output, recipe, limits, data, **options)
+    config = ExportConfig(resolve_checkpoint(checkpoint), output, recipe, limits, data, **options)
     with progress_bar() as bar:
         task = bar.add_task("", total=None)
 

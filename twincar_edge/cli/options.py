@@ -47,7 +47,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
 
         path_type = click.Path(path_type=Path)
         decorators = [
-            click.argument("data_path", metavar="DATA", type=path_type)
+            click.argument("data_path", metavar="DATA", type=path_type, required=required)
             if argument
             else click.option("--data", "data_path", metavar="DATA", type=path_type, required=required, help=help_data),
             click.option(
@@ -74,6 +74,43 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
         for decorator in reversed(decorators):
             wrapped = decorator(wrapped)
         return wrapped
+
+    return decorate
+
+
+def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> Callable[[Command], Command]:
+    """Give a command the argument that names a model, also spelt `--checkpoint REF`; it takes it as a str.
+
+    The command's body passes it to `twincar_edge.training.hub.resolve_checkpoint`, which makes a path of it: a file of
+    the Hub is fetched after all options were found good, and only then is anything heavy imported.
+
+    Args:
+        name: of the command's parameter; in capitals, of the argument.
+        required: False gives None where none is named, and the command takes the bundled one.
+    """
+    shown = name.upper()
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_checkpoint(
+            *args: Any, checkpoint_positional: tuple[str, ...], checkpoint_option: str | None, **others: Any
+        ) -> Any:
+            given = (*checkpoint_positional, *(() if checkpoint_option is None else (checkpoint_option,)))
+            if len(given) > 1 or (required and not given):
+                raise click.UsageError(f"give one {shown}" + (f", not {len(given)}" if given else ""))
+            return command(*args, **{name: given[0] if given else None}, **others)
+
+        # nargs=-1 leaves arguments behind it theirs, so that the option can stand in for this one.
+        metavar = shown if required else f"[{shown}]"
+        argument = click.argument("checkpoint_positional", metavar=metavar, nargs=-1)
+        option = click.option(
+            "--checkpoint",
+            "checkpoint_option",
+            metavar="REF",
+            help=f"{shown}, as an option: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]."
+            + ("" if required else "  [default: the bundled one]"),
+        )
+        return argument(option(with_checkpoint))
 
     return decorate
 
