@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ from twincar_edge.errors import InputError, ModelError, nearest, require
 from twincar_edge.images import read_image
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import softmax
-from twincar_edge.preprocess import Preprocess, placement, prepare_batch
+from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.classifier import Guess, answer
 from twincar_edge.runtime.overlay import draw_overlay
 
@@ -65,38 +64,24 @@ def explain(
     """
     if checkpoint.suffix.lower() == ".onnx":
         raise ModelError(f"{checkpoint} is the exported model: explain needs the .pt checkpoint that it came from")
-    torch = require("torch", "explain")
-    library = require("pytorch_grad_cam", "explain")
-    targets = require("pytorch_grad_cam.utils.model_targets", "explain")
+    require("torch", "explain")
+    from twincar_edge.training.cam import grad_cam_plus_plus, to_image_geometry
     from twincar_edge.training.checkpoint import read_checkpoint
-    from twincar_edge.training.model import cam_layer, load_model
+    from twincar_edge.training.model import load_model, torch_predict
 
     image_bgr = read_image(image) if isinstance(image, Path) else image
     read = read_checkpoint(checkpoint, class_mapping)
     label = None if target is None else _target_label(target, read.classes)
     model = load_model(read)
     batch_nhwc = prepare_batch([image_bgr], read.preprocess)
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(batch_nhwc)).numpy()
+    logits = torch_predict(model)(batch_nhwc)
     if not np.isfinite(logits).all():
         raise ModelError(f"{checkpoint} answers with numbers that are not finite")
     found = answer(softmax(logits)[0], read.classes.names, reject_below=0)
     label = int(logits[0].argmax()) if label is None else label
 
-    class ChannelsFirst(torch.nn.Module):  # type: ignore[misc, name-defined]
-        """The library takes the map's size from the last two axes of its input."""
-
-        def forward(self, batch_nchw):  # type: ignore[no-untyped-def]
-            return model(batch_nchw.permute(0, 2, 3, 1))
-
-    wrapped = ChannelsFirst()
-    wrapped.model = model
-    cam = library.GradCAMPlusPlus(wrapped, [cam_layer(model)])
-    try:
-        seen = cam(torch.from_numpy(batch_nhwc).permute(0, 3, 1, 2), [targets.ClassifierOutputTarget(label)])[0]
-    finally:
-        cam.activations_and_grads.release()
-    heatmap = to_image_geometry(np.asarray(seen, np.float32), image_bgr.shape[:2], read.preprocess)
+    (seen,) = grad_cam_plus_plus(model, batch_nhwc, [label])
+    heatmap = to_image_geometry(seen, image_bgr.shape[:2], read.preprocess)
     name = read.classes[label]
     return Explanation(
         name=found.name,
@@ -106,22 +91,6 @@ def explain(
         heatmap=heatmap,
         overlay_bgr=draw_overlay(image_bgr, heatmap, found.top5, None if name == found.name else name),
     )
-
-
-def to_image_geometry(
-    heatmap: NDArray[np.float32], shape: tuple[int, int], preprocess: Preprocess
-) -> NDArray[np.float32]:
-    """Lay a heat map of the model's input, float32 [height, width], back over the image: float32 [H, W] of `shape`.
-
-    What the model did not see (outside a centre crop) gets 0; what lies on padding (of a letterbox) falls away.
-    """
-    rows, columns = shape
-    place = placement((columns, rows), preprocess)
-    (left, top, right, bottom), (x0, y0, x1, y1) = place.image_xyxy, place.input_xyxy
-    whole = np.zeros((rows, columns), np.float32)
-    part = cv2.resize(heatmap[y0:y1, x0:x1], (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    whole[top:bottom, left:right] = np.clip(part, 0, 1)
-    return whole
 
 
 def _target_label(target: int | str, classes: ClassMapping) -> int:

@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.draw import BOLD, REGULAR, fit_text, put_text, text_size
+from twincar_edge.draw import BOLD, REGULAR, fit_text, lay_heat, put_text, text_size
 from twincar_edge.preprocess import resize
 from twincar_edge.runtime.classifier import Guess
 
 MIN_LONG_SIDE, MAX_LONG_SIDE = 720, 1280  # pixels of the picture in the overlay
-STRONGEST = 0.62  # how much of the picture the hottest place hides
 LISTED = 3
 _BACKGROUND, _INK, _FAINT, _BAR, _TRACK = (32, 28, 26), (245, 245, 245), (165, 160, 155), (80, 175, 255), (62, 56, 52)
 
@@ -38,13 +37,8 @@ def draw_overlay(
     rows, columns = image_bgr.shape[:2]
     scale = min(max(max(rows, columns), MIN_LONG_SIDE), MAX_LONG_SIDE) / max(rows, columns)
     size_wh = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    picture = resize(image_bgr, size_wh, "cubic" if scale > 1 else "area").astype(np.float32)
-    heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO).astype(np.float32)
-    # Smoothstep: the cold half hardly tints the picture, and there is no visible edge where the tint begins.
-    opacity = (STRONGEST * heat * heat * (3 - 2 * heat))[:, :, None]
-    blended = (picture * (1 - opacity) + colours * opacity).round().astype(np.uint8)
-    return np.vstack([blended, _caption(size_wh[0], guesses[:LISTED], target)])
+    picture = resize(image_bgr, size_wh, "cubic" if scale > 1 else "area")
+    return np.vstack([lay_heat(picture, heatmap), _caption(size_wh[0], guesses[:LISTED], target)])
 
 
 def _caption(width: int, guesses: Sequence[Guess], target: str | None) -> NDArray[np.uint8]:

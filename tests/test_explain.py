@@ -13,8 +13,9 @@ from twincar_edge import cli
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.preprocess import Preprocess, prepare
 from twincar_edge.runtime.classifier import Guess
-from twincar_edge.runtime.explain import explain, to_image_geometry
+from twincar_edge.runtime.explain import explain
 from twincar_edge.runtime.overlay import MIN_LONG_SIDE, draw_overlay
+from twincar_edge.training.cam import to_image_geometry
 from twincar_edge.training.checkpoint import write_checkpoint
 from twincar_edge.training.fit import fit
 from twincar_edge.training.machine import Machine
@@ -30,7 +31,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = toy_dataset(folder / "data", per_class=24, size=SIDE)
     recipe = toy_recipe(preprocess=Preprocess(size_wh=(SIDE, SIDE)), augmentation=PLAIN, epochs=4, batch_size=8)
     result = fit(recipe, dataset, folder / "run", machine=Machine(device="cpu", threads=1))
-    assert result.best.top1 == 1
+    assert result.best.validation.top1 == 1
     return result.checkpoint
 
 

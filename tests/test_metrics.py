@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twincar_edge.errors import InputError
-from twincar_edge.metrics import softmax, top_k, topk_accuracy
+from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 14), st.integers(0, 2**32 - 1))
@@ -59,3 +59,25 @@ def test_softmax_sums_to_one_also_for_huge_logits_and_temperature_flattens_it() 
     assert np.allclose(probabilities[1], np.exp([3, 2, 1]) / np.exp([3, 2, 1]).sum())
     assert softmax(logits, 4.0)[1].max() < probabilities[1].max()
     assert np.allclose(softmax(logits, 4.0)[1], softmax(logits / 4)[1])
+
+
+def sure(confidences: list[float]) -> np.ndarray:
+    """Probabilities of two classes whose first answer, class 0, is as sure as given."""
+    return np.array([[share, 1 - share] for share in confidences], np.float32)
+
+
+def test_calibration_error_is_the_distance_between_being_sure_and_being_right() -> None:
+    assert expected_calibration_error(sure([1.0, 1.0]), [0, 0]) == 0
+    assert expected_calibration_error(sure([1.0, 1.0]), [1, 1]) == 1
+    assert expected_calibration_error(sure([0.75] * 4), [0, 0, 0, 1]) == pytest.approx(0, abs=1e-6)
+    assert expected_calibration_error(sure([0.9, 0.9]), [0, 1]) == pytest.approx(0.4)
+
+
+def test_calibration_errors_cancel_within_a_bin_and_add_up_across_bins() -> None:
+    probabilities, labels = sure([0.6, 0.8]), [0, 1]  # 40 % too modest, 80 % too sure
+    assert expected_calibration_error(probabilities, labels, bins=1) == pytest.approx((0.8 - 0.4) / 2)
+    assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx((0.8 + 0.4) / 2)
+
+
+def test_a_bin_counts_by_its_answers() -> None:
+    assert expected_calibration_error(sure([1.0, 1.0, 1.0, 0.6]), [0, 0, 0, 1]) == pytest.approx(0.6 / 4)

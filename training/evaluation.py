@@ -2,74 +2,155 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from sklearn.metrics import f1_score, recall_score
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from twincar_edge.datasets import Dataset
+from twincar_edge.errors import ModelError
 from twincar_edge.inference import Predict, dataset_logits, labels_for
 from twincar_edge.labels import ClassMapping
-from twincar_edge.metrics import topk_accuracy
+from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.training.metrics import ClassificationMetrics, classification_metrics
 
 LISTED_CLASSES = 10
+LISTED_PAIRS = 20
 
 
 @dataclass(frozen=True)
-class ClassRecall:
-    """Of the images of one class, the share (0 to 1) that was named right."""
+class ClassReport:
+    """How well one class is named. Shares lie between 0 and 1.
+
+    `precision` is the share of right answers among those that name the class, `recall` among the class's own images,
+    `images` in number; `f1` is their harmonic mean.
+    """
 
     name: str
     images: int
+    precision: float
     recall: float
+    f1: float
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a model reached on a data set. All figures are shares between 0 and 1.
+class ConfusedPair:
+    """How often images of the class `truth` were answered with the class `answer`.
 
-    `top1` and `top5` count images. `macro_recall` (balanced accuracy) and `macro_f1` average over the classes that the
-    data set has images of, each class the same. `per_class` holds those classes in output order.
+    `count` is in images, `share` (0 to 1) of all images of `truth`.
+    """
+
+    truth: str
+    answer: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model reached on a data set.
+
+    Attributes:
+        dataset: its name.
+        classes: the names of the model's outputs.
+        metrics: the figures over all images.
+        per_class: those of each class that the data set has images of, in output order.
+        labels: int64 [N], the right output of each image, in the order of the data set's samples.
+        answers: int64 [N], the output that the model gave.
+        confidences: float32 [N], the probability that it gave it.
     """
 
     dataset: str
-    images: int
-    classes: int
-    top1: float
-    top5: float
-    macro_recall: float
-    macro_f1: float
-    per_class: tuple[ClassRecall, ...]
+    classes: ClassMapping
+    metrics: ClassificationMetrics
+    per_class: tuple[ClassReport, ...]
+    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
+    confidences: NDArray[np.float32]
+
+    @property
+    def images(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    def confusion(self) -> NDArray[np.int64]:
+        """Return how many images of each class (row) got each answer (column), int64 [classes, classes]."""
+        counts = confusion_matrix(self.labels, self.answers, labels=np.arange(len(self.classes)))
+        return np.asarray(counts, np.int64)
+
+    def hardest(self, count: int = LISTED_CLASSES) -> tuple[ClassReport, ...]:
+        """Return the classes of lowest recall, the lowest first, those that are always right left out."""
+        ordered = sorted(self.per_class, key=lambda entry: (entry.recall, -entry.images, entry.name))
+        return tuple(entry for entry in ordered if entry.recall < 1)[:count]
+
+    def most_confused(self, count: int = LISTED_PAIRS) -> tuple[ConfusedPair, ...]:
+        """Return the wrong answers that were given most often, the most frequent first, of equals the larger share."""
+        wrong = self.labels != self.answers
+        pairs, counts = np.unique(np.stack([self.labels[wrong], self.answers[wrong]]), axis=1, return_counts=True)
+        images = np.bincount(self.labels, minlength=len(self.classes))
+        found = [
+            ConfusedPair(self.classes[truth], self.classes[answer], times, times / int(images[truth]))
+            for (truth, answer), times in zip(pairs.T.tolist(), counts.tolist(), strict=True)
+        ]
+        return tuple(sorted(found, key=lambda pair: (-pair.count, -pair.share, pair.truth, pair.answer))[:count])
 
     def to_json(self) -> str:
         """Return the figures as a JSON document."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        document = {
+            "dataset": self.dataset,
+            "images": self.images,
+            "classes": len(self.classes),
+            **asdict(self.metrics),
+            "per_class": [asdict(entry) for entry in self.per_class],
+            "most_confused": [asdict(pair) for pair in self.most_confused()],
+        }
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+    def to_csv(self) -> str:
+        """Return a row for each class and the two averages, in the columns of scikit-learn's classification report."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["class", "precision", "recall", "f1-score", "support"])
+        metrics = self.metrics
+        rows = [(entry.name, entry.precision, entry.recall, entry.f1, entry.images) for entry in self.per_class]
+        macro = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
+        weighted = (metrics.weighted_precision, metrics.weighted_recall, metrics.weighted_f1)
+        rows += [("macro avg", *macro, self.images), ("weighted avg", *weighted, self.images)]
+        writer.writerows([name, *(f"{share:.6f}" for share in shares), images] for name, *shares, images in rows)
+        return text.getvalue()
 
     def to_markdown(self) -> str:
-        """Return the figures as a Markdown table, and below it the classes that were hardest."""
+        """Return the figures as Markdown tables: overall, the hardest classes, and the pairs most often confused."""
         lines = [
             f"Evaluation on {self.dataset}: {self.images} images of {len(self.per_class)} classes",
             "",
             "| figure | value |",
             "| --- | ---: |",
-            f"| top-1 | {self.top1:.2%} |",
-            f"| top-5 | {self.top5:.2%} |",
-            f"| macro recall | {self.macro_recall:.2%} |",
-            f"| macro F1 | {self.macro_f1:.2%} |",
+            *(f"| {name} | {value} |" for name, value in _figures(self.metrics)),
         ]
-        hardest = self.hardest()
+        hardest, confused = self.hardest(), self.most_confused(LISTED_CLASSES)
         if hardest:
-            lines += ["", "| hardest classes | images | recall |", "| --- | ---: | ---: |"]
-            lines += [f"| {_cell(entry.name)} | {entry.images} | {entry.recall:.1%} |" for entry in hardest]
+            lines += [
+                "",
+                "| hardest classes | images | precision | recall | F1 |",
+                "| --- | ---: | ---: | ---: | ---: |",
+            ]
+            lines += [
+                f"| {_cell(hard.name)} | {hard.images} | {hard.precision:.1%} | {hard.recall:.1%} | {hard.f1:.1%} |"
+                for hard in hardest
+            ]
+        if confused:
+            lines += ["", "| most confused | answered | times | of its images |", "| --- | --- | ---: | ---: |"]
+            lines += [
+                f"| {_cell(pair.truth)} | {_cell(pair.answer)} | {pair.count} | {pair.share:.1%} |" for pair in confused
+            ]
         return "\n".join(lines) + "\n"
-
-    def hardest(self, count: int = LISTED_CLASSES) -> tuple[ClassRecall, ...]:
-        """Return the classes of lowest recall, the lowest first, those that are always right left out."""
-        ordered = sorted(self.per_class, key=lambda entry: (entry.recall, -entry.images, entry.name))
-        return tuple(entry for entry in ordered if entry.recall < 1)[:count]
 
 
 def evaluate(
@@ -94,25 +175,63 @@ def evaluate(
         InputError: the data set is empty, an image is unusable, or the model does not know one of its classes.
         ModelError: the model does not return a logit for each class.
     """
+    labels_for(dataset, classes)  # a class that the model does not know is refused before the long run
+    return evaluate_logits(dataset_logits(predict, dataset, preprocess, batch_size, progress), dataset, classes)
+
+
+def evaluate_logits(logits: NDArray[np.float32], dataset: Dataset, classes: ClassMapping) -> Evaluation:
+    """Measure answers that a model has given already.
+
+    Args:
+        logits: float32 [N, classes], in the order of the data set's samples.
+        dataset: whose images were answered.
+        classes: names of the model's outputs; the data set's classes are matched by name.
+
+    Raises:
+        InputError: the data set is empty, the model does not know one of its classes, or logits are not finite.
+        ModelError: there is not a logit for each image and class.
+    """
     labels = labels_for(dataset, classes)
-    logits = dataset_logits(predict, dataset, preprocess, batch_size, progress)
-    top1, top5 = topk_accuracy(logits, labels, 1), topk_accuracy(logits, labels, 5)
-    guesses = logits.argmax(axis=1)
+    if logits.shape != (len(dataset), len(classes)):
+        raise ModelError(
+            f"the model gave {list(logits.shape)} logits for {len(dataset)} images and {len(classes)} class names"
+        )
+    metrics = classification_metrics(logits, labels)
+    answers = logits.argmax(axis=1).astype(np.int64)
     present = np.unique(labels)
-    recalls = recall_score(labels, guesses, labels=present, average=None, zero_division=0)
+    columns = precision_recall_fscore_support(labels, answers, labels=present, average=None, zero_division=0)
     return Evaluation(
         dataset=dataset.name,
-        images=len(dataset),
-        classes=len(classes),
-        top1=top1,
-        top5=top5,
-        macro_recall=float(np.mean(recalls)),
-        macro_f1=float(f1_score(labels, guesses, labels=present, average="macro", zero_division=0)),
+        classes=classes,
+        metrics=metrics,
         per_class=tuple(
-            ClassRecall(classes[int(label)], int((labels == label).sum()), float(recall))
-            for label, recall in zip(present, recalls, strict=True)
+            ClassReport(classes[label], images, precision, recall, f1)
+            for label, precision, recall, f1, images in zip(
+                present.tolist(), *(column.tolist() for column in columns), strict=True
+            )
         ),
+        labels=labels,
+        answers=answers,
+        confidences=softmax(logits).max(axis=1),
     )
+
+
+def _figures(metrics: ClassificationMetrics) -> list[tuple[str, str]]:
+    return [
+        ("top-1", f"{metrics.top1:.2%}"),
+        ("top-3", f"{metrics.top3:.2%}"),
+        ("top-5", f"{metrics.top5:.2%}"),
+        ("macro precision", f"{metrics.macro_precision:.2%}"),
+        ("macro recall (balanced accuracy)", f"{metrics.macro_recall:.2%}"),
+        ("macro F1", f"{metrics.macro_f1:.2%}"),
+        ("weighted precision", f"{metrics.weighted_precision:.2%}"),
+        ("weighted recall", f"{metrics.weighted_recall:.2%}"),
+        ("weighted F1", f"{metrics.weighted_f1:.2%}"),
+        ("Cohen's kappa", f"{metrics.kappa:.4f}"),
+        ("Matthews correlation (MCC)", f"{metrics.mcc:.4f}"),
+        ("calibration error (ECE)", f"{metrics.ece:.2%}"),
+        ("loss (cross-entropy, nats)", f"{metrics.loss:.4f}"),
+    ]
 
 
 def _cell(text: str) -> str:

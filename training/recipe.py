@@ -9,17 +9,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 DEFAULT_ARCHITECTURE = "tf_efficientnet_lite0"
+DEFAULT_SIZE = 224
+GROWING_SHARE = 0.75  # of the epochs; the rest trains at the last size
+SIZE_STEP = 16
 Share = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[float, Field(ge=0, le=100)]
+Side = Annotated[int, Field(ge=0, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 class Augmentation(BaseModel):
-    """How training images are varied, each time anew, on uint8 pixels.
+    """How training images are varied, each time anew.
 
     `min_scale` is the smallest share of the image's area that a random crop keeps (1 keeps it whole). `stretch` bounds
     the crop's change of aspect ratio: 4/3 allows 3:4 to 4:3. `flip` is the chance of a left-right flip: 0 where classes
     differ in which side something is on. `rotation_degrees` bounds a rotation either way. `jitter` scales brightness,
-    contrast and saturation changes. `blur` is the chance of a Gaussian blur.
+    contrast and saturation changes, `hue` bounds a turn of the colours either way, as a share of the whole circle.
+    `blur` is the chance of a Gaussian blur. `mixup` and `cutmix` are the alpha of their Beta distributions, 0 for none;
+    `mixed_share` of the batches are mixed, by one of the two where both are on, until `mixed_until` (a share of the
+    training) has passed: the last epochs see whole cars.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,19 +37,33 @@ class Augmentation(BaseModel):
     flip: Share = 0.5
     rotation_degrees: Annotated[float, Field(ge=0, le=90)] = 6.0
     jitter: Share = 0.3
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     blur: Share = 0.1
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
+    mixed_share: Share = 0.5
+    mixed_until: Share = 1.0
 
 
 class Recipe(BaseModel):
     """What `fit` does. Travels inside the checkpoint and, from there, inside the ONNX manifest; holds no local path.
 
-    `preprocess` is how images reach the finished model, and how they are validated; left out, it takes the default size
-    and the normalization that the architecture's public weights expect. Training crops may be smaller: `train_size`
-    pixels square, 0 for the size of `preprocess`. Learning rates are the peaks of the one-cycle schedule, for the
-    backbone and for the new head. `freeze_stages` counts the stages that stay as they are, the stem with them; 0 trains
-    everything, and is the default where `weights` is "none". `weights` says where the backbone starts: "auto" from the
-    pretrained weights that come with the `train` extra, "file" from a state dict given to `fit`, "none" from random
-    weights.
+    `preprocess` is how images reach the finished model, and how they are validated. It may be given as `size`, the side
+    of the model's input in pixels, with the normalization that the architecture's public weights expect. Training crops
+    may be smaller: `train_size` pixels square, 0 for the size of `preprocess`; they start at `first_train_size`, 0 for
+    the same, and grow from epoch to epoch (progressive learning: Tan and Le, "EfficientNetV2", 2021).
+
+    `weights` says where the backbone starts: "auto" from pretrained weights of the `train` extra, or a download; "file"
+    from a state dict given to `fit`; "none" from random weights. `freeze_stages` counts the stages that stay as they
+    are, the stem with them; 0 trains everything, and is the default where `weights` is "none".
+
+    Learning rates are the peaks, for the backbone's last stage and for the new head; each stage before the last learns
+    `layer_decay` times as fast as the one after it. `schedule` "cosine" warms up over `warmup_share` of the steps and
+    decays to nothing; "plateau" starts at the peak and halves the rates after three epochs without a better macro F1.
+    `patience` ends a training after so many epochs without a better macro F1; 0 never does.
+
+    `class_balance` "weighted" shows each class as often as any other, "none" each image once an epoch. With an
+    `ema_decay` above 0, what is validated and kept is the exponential moving average of the weights over the steps.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,14 +73,21 @@ class Recipe(BaseModel):
     weights: Literal["auto", "none", "file"] = "auto"
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 14
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
-    train_size: Annotated[int, Field(ge=0, le=4096)] = 0
+    train_size: Side = 0
+    first_train_size: Side = 0
+    optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Rate = 1.2e-3
     head_learning_rate: Rate = 4e-3
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    schedule: Literal["cosine", "plateau"] = "cosine"
     warmup_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.02
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     freeze_stages: Annotated[int, Field(ge=0, le=100)] = 2
+    class_balance: Literal["none", "weighted"] = "none"
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    patience: Annotated[int, Field(ge=0, le=10_000)] = 0
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     augmentation: Augmentation = Augmentation()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -68,9 +97,17 @@ class Recipe(BaseModel):
     def _with_dependent_defaults(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        data = dict(data)
         defaults: dict[str, Any] = {}
+        size = data.pop("size", None)
+        if size is not None and "preprocess" in data:
+            raise ValueError("size and preprocess both say how large the model's input is: give one of them")
         if "preprocess" not in data:
-            defaults["preprocess"] = default_preprocess(data.get("architecture", DEFAULT_ARCHITECTURE))
+            side = DEFAULT_SIZE if size is None else size
+            architecture = data.get("architecture", DEFAULT_ARCHITECTURE)
+            if not isinstance(side, int) or not isinstance(architecture, str):
+                raise ValueError("size must be a number of pixels, and architecture a name")
+            defaults["preprocess"] = default_preprocess(architecture, (side, side))
         if data.get("weights") == "none":
             defaults["freeze_stages"] = 0
         return {**defaults, **data}
@@ -81,13 +118,36 @@ class Recipe(BaseModel):
             raise ValueError("random weights cannot stay frozen: freeze_stages must be 0 where weights are none")
         return self
 
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.first_train_size > min(self.train_size_wh):
+            raise ValueError(f"training crops grow: first_train_size must be {min(self.train_size_wh)} or less")
+        return self
+
     @property
     def train_size_wh(self) -> tuple[int, int]:
-        """Return the size of the crops that the model trains on, in pixels."""
+        """Return the size of the crops that the model trains on at the end, in pixels."""
         return (self.train_size, self.train_size) if self.train_size else self.preprocess.size_wh
 
+    def train_size_wh_in(self, epoch: int) -> tuple[int, int]:
+        """Return the size of the training crops in an epoch (from 1), in pixels.
 
-def default_preprocess(architecture: str, size_wh: tuple[int, int] = (224, 224)) -> Preprocess:
+        It grows in steps of `SIZE_STEP` over the first part of the training, `GROWING_SHARE`, and stays there.
+        """
+        last = self.train_size_wh
+        growing = max(1, round(self.epochs * GROWING_SHARE))
+        if not self.first_train_size or epoch >= growing:
+            return last
+        first = self.first_train_size
+
+        def side(end: int) -> int:
+            steps = (end - first) * (epoch - 1) / growing / SIZE_STEP
+            return min(end, first + round(steps) * SIZE_STEP)
+
+        return side(last[0]), side(last[1])
+
+
+def default_preprocess(architecture: str, size_wh: tuple[int, int] = (DEFAULT_SIZE, DEFAULT_SIZE)) -> Preprocess:
     """Return the preprocessing of an architecture: a squash to `size_wh`, and the mean and std of its public weights.
 
     timm records mean and std for each of its architectures; names that it does not know get ImageNet's.

@@ -1,4 +1,4 @@
-"""What is drawn for people: boxes with a tag, and contact sheets. Nothing here touches what a model sees."""
+"""What is drawn for people: boxes with a tag, heat maps, and contact sheets. Nothing here touches what a model sees."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ BLUE: Colour = (196, 124, 52)
 PALETTE: tuple[Colour, ...] = (BLUE, (43, 156, 240), (150, 90, 190), (158, 160, 22), (90, 110, 235), (110, 150, 60))
 
 BOLD, REGULAR = 700, 400  # font weights, as CSS counts them
+STRONGEST = 0.62  # how much of the picture the hottest place of a heat map hides
 
 
 @cache
@@ -73,6 +74,21 @@ def draw_box(
     y = top - high if top >= high else top
     cv2.rectangle(image_bgr, (x, y), (x + width + 2 * pad, y + high - 1), colour, cv2.FILLED)
     put_text(image_bgr, tag, (x + pad, y + pad - height_px // 8), height_px, WHITE, BOLD)
+
+
+def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the picture under a heat map, uint8 [H, W, 3]: where the map is cold the picture stays as it is.
+
+    Args:
+        image_bgr: uint8 [H, W, 3].
+        heatmap: float32 [H', W'] of the same picture in any resolution, between 0 and 1.
+    """
+    size_wh = (image_bgr.shape[1], image_bgr.shape[0])
+    heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO).astype(np.float32)
+    # Smoothstep: the cold half hardly tints the picture, and there is no visible edge where the tint begins.
+    opacity = (STRONGEST * heat * heat * (3 - 2 * heat))[:, :, None]
+    return np.asarray((image_bgr * (1 - opacity) + colours * opacity).round(), np.uint8)
 
 
 @dataclass(frozen=True)

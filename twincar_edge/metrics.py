@@ -47,3 +47,21 @@ def topk_accuracy(logits: NDArray[np.float32], labels: ArrayLike, k: int = 1) ->
     if not np.isfinite(logits).all():
         raise InputError("the model returned scores that are not finite")
     return float((top_k(logits, k) == truth[:, None]).any(axis=1).mean())
+
+
+def expected_calibration_error(probabilities: NDArray[np.float32], labels: ArrayLike, bins: int = 15) -> float:
+    """Return by how much, on average, the first answer's probability and its share of right answers differ (0 to 1).
+
+    Answers are sorted into bins of equal width by their probability; each bin counts by its answers. Source: Guo et
+    al., "On Calibration of Modern Neural Networks", 2017.
+
+    Args:
+        probabilities: [N, classes], N at least 1.
+        labels: int [N].
+        bins: how many.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == np.asarray(labels)
+    bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(bin_of, weights=confidence.astype(np.float64) - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))

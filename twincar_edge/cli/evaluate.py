@@ -15,10 +15,15 @@ from twincar_edge.errors import InputError, ModelError, require
 from twincar_edge.files import write_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from twincar_edge.datasets import Dataset
     from twincar_edge.inference import Predict
     from twincar_edge.labels import ClassMapping
     from twincar_edge.preprocess import Preprocess
+    from twincar_edge.training.evaluation import Evaluation
+    from twincar_edge.training.model import CarClassifier
 
 
 @click.command("evaluate")
@@ -38,6 +43,14 @@ if TYPE_CHECKING:
 @click.option("--ep", default="auto", show_default=True, help="Execution provider, for an ONNX file.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write figures, a table of the classes, the confusion matrix, the most confused classes and, for a "
+    "checkpoint, Grad-CAM++ heat maps into this folder.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
 def command(
     model: Path,
@@ -47,14 +60,19 @@ def command(
     ep: str,
     threads: int | None,
     batch_size: int,
+    output: Path | None,
     json_path: Path | None,
 ) -> None:
     """Measure MODEL (a .pt or .pth checkpoint, or an .onnx file) on labelled images."""
     require("sklearn", "train")
     from twincar_edge.training.evaluation import evaluate
 
+    if output is not None:
+        require("matplotlib", "train")
     opened = _open_model(model, class_mapping, ep, threads)
     dataset = _open_images(data, split)
+    if output is not None:
+        _make_folder(output)
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(dataset))
         evaluation = evaluate(
@@ -68,6 +86,9 @@ def command(
     if json_path is not None:
         write_text(json_path, evaluation.to_json())
     click.echo(evaluation.to_markdown(), nl=False)
+    if output is not None:
+        for path in _write_report(output, evaluation, dataset, opened.model):
+            click.echo(f"-> {path}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,7 @@ class _Opened:
     predict: Predict
     classes: ClassMapping
     preprocess: Preprocess
+    model: CarClassifier | None = None
 
 
 def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
@@ -85,7 +107,8 @@ def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: 
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = read_checkpoint(model, class_mapping)
-    return _Opened(torch_predict(load_model(checkpoint)), checkpoint.classes, checkpoint.preprocess)
+    loaded = load_model(checkpoint)
+    return _Opened(torch_predict(loaded), checkpoint.classes, checkpoint.preprocess, loaded)
 
 
 def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
@@ -94,7 +117,12 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     if class_mapping is not None:
         raise InputError(f"{model} carries its own class names: --class-mapping goes with a bare state dict")
     session = open_session(model, ep=ep, threads=threads)
-    return _Opened(session.run, session.manifest.class_mapping, session.manifest.preprocess)
+    manifest = session.manifest
+
+    def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return session.run(batch_nhwc) / manifest.temperature  # as sure as the box will be
+
+    return _Opened(predict, manifest.class_mapping, manifest.preprocess)
 
 
 _OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], _Opened]] = {
@@ -126,3 +154,29 @@ def _open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
     from twincar_edge.datasets.table import read_table
 
     return data.open().select(row.name for row in read_table(split))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder before the long run, which would otherwise be for nothing where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def _write_report(
+    folder: Path, evaluation: Evaluation, dataset: Dataset, model: CarClassifier | None
+) -> tuple[Path, ...]:
+    from twincar_edge.training.artifacts import GRADCAM_GRID
+    from twincar_edge.training.report import write_evaluation, write_gradcam_grid
+
+    written = write_evaluation(evaluation, folder)
+    grid = None if model is None else write_gradcam_grid(model, dataset, evaluation, folder)
+    if grid is not None:
+        return (*written, grid)
+    earlier = folder / GRADCAM_GRID
+    if earlier.is_file():
+        earlier.unlink()  # another model's: nobody should find it beside these figures
+    if model is not None:
+        click.echo(f"no {GRADCAM_GRID}: {model.architecture} has no convolutional stage to look at", err=True)
+    return written

@@ -1,0 +1,69 @@
+"""The files that a person opens to see how well a model answers, and how it came to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twincar_edge.datasets import Dataset
+from twincar_edge.files import write_text
+from twincar_edge.training import artifacts
+from twincar_edge.training.confusion_plots import plot_confusion_matrix, plot_most_confused
+from twincar_edge.training.evaluation import Evaluation
+from twincar_edge.training.history import History
+from twincar_edge.training.plots import plot_loss_and_accuracy, plot_precision_recall, plot_topk
+
+if TYPE_CHECKING:
+    from twincar_edge.training.model import CarClassifier
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
+    """Write the figures, the table of the classes and the two pictures of confusions: `artifacts.EVALUATION_FILES`.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    write_text(folder / artifacts.METRICS, evaluation.to_json())
+    write_text(folder / artifacts.CLASSIFICATION_REPORT, evaluation.to_csv())
+    plot_confusion_matrix(evaluation, folder / artifacts.CONFUSION_MATRIX)
+    plot_most_confused(evaluation, folder / artifacts.MOST_CONFUSED)
+    return tuple(folder / name for name in artifacts.EVALUATION_FILES)
+
+
+def write_training_plots(history: History, folder: Path) -> tuple[Path, ...]:
+    """Draw the curves of a training of one epoch or more: `artifacts.TRAINING_PLOTS`.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    plot_loss_and_accuracy(history, folder / artifacts.LOSS_AND_ACCURACY)
+    plot_precision_recall(history, folder / artifacts.PRECISION_RECALL)
+    plot_topk(history, folder / artifacts.TOPK)
+    return tuple(folder / name for name in artifacts.TRAINING_PLOTS)
+
+
+def write_gradcam_grid(model: CarClassifier, dataset: Dataset, evaluation: Evaluation, folder: Path) -> Path | None:
+    """Draw right and wrong answers under their Grad-CAM++ heat maps: `artifacts.GRADCAM_GRID`.
+
+    Args:
+        model: the one that was evaluated.
+        dataset: the images that it was evaluated on.
+        evaluation: its answers to these images.
+        folder: where the picture goes.
+
+    Returns:
+        The path of the file, or None where the architecture has no convolutional stage to look at, which is logged.
+
+    Raises:
+        InputError: an image is unusable, or the file cannot be written.
+        MissingExtraError: grad-cam is not installed.
+    """
+    from twincar_edge.training.cam_grid import write_cam_grid  # an ONNX file is evaluated without torch
+
+    return write_cam_grid(model, dataset, evaluation, folder / artifacts.GRADCAM_GRID)
