@@ -1,46 +1,40 @@
-"""Training images: decoded once into memory, and varied anew each time they are seen."""
+"""Training images: decoded once into memory, gathered into batches ahead of the model."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms import v2
 
 from twincar_edge.datasets import Dataset
-from twincar_edge.preprocess import LETTERBOX_GREY, Preprocess, prepare
-from twincar_edge.training.recipe import Augmentation
+from twincar_edge.preprocess import Preprocess, prepare, resize
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE_MB = 4096
 # Random crops are taken from images a little larger than what the model trains on, so that they hardly ever enlarge.
 CACHE_MARGIN = 1.25
-BLUR_KERNEL, BLUR_SIGMA = 5, (0.1, 1.5)
-ROTATED_SHARE = 0.5  # rotation costs more than all the rest; half of the images are variety enough
+BATCHES_AHEAD = 4
 
 
-class TrainingImages(TorchDataset[tuple[Tensor, int]]):
-    """Augmented training images with their labels: uint8 [H, W, 3] in the model's colour order, and an index.
+class TrainingImages:
+    """Decoded images in the model's own geometry, only larger, with their labels.
 
-    Images are prepared by the model's own preprocessing, only larger, and augmented from there: so they meet the model
-    in the same geometry as at evaluation. They are kept in memory as uint8 while `cache_mb` allows it; beyond that,
-    each epoch decodes them again.
+    Images are prepared by the model's own preprocessing, so they meet the model in training as they do at evaluation.
+    They are kept in memory as uint8 while `cache_mb` allows it; beyond that, each epoch decodes them again.
     """
 
     def __init__(
         self,
         dataset: Dataset,
         preprocess: Preprocess,
-        train_size_wh: tuple[int, int],
-        augmentation: Augmentation,
+        largest_wh: tuple[int, int],
         cache_mb: int = DEFAULT_CACHE_MB,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -49,19 +43,18 @@ class TrainingImages(TorchDataset[tuple[Tensor, int]]):
         Args:
             dataset: images that are usable.
             preprocess: the model's own.
-            train_size_wh: size of the augmented images, in pixels.
-            augmentation: how they are varied.
+            largest_wh: the largest size that augmented images will have, in pixels.
             cache_mb: the most memory for decoded images, in units of 10^6 bytes.
             progress: called with (images done, images in all) while they are read.
 
         Raises:
             InputError: an image is unusable.
         """
-        width, height = (min(4096, -(-round(side * CACHE_MARGIN) // 8) * 8) for side in train_size_wh)
+        self.labels = torch.from_numpy(dataset.labels.astype(np.int64))
         self._samples = dataset.samples
-        self._larger = preprocess.model_copy(update={"size_wh": (width, height)})
-        self._transform = build_augmentation(augmentation, train_size_wh)
+        self._larger = preprocess.model_copy(update={"size_wh": with_margin(largest_wh)})
         self._pixels: NDArray[np.uint8] | None = None
+        width, height = self._larger.size_wh
         size_mb = len(dataset) * width * height * 3 / 1e6
         if size_mb <= cache_mb:
             logger.info("%d training images at %dx%d take %.0f MB of memory", len(dataset), width, height, size_mb)
@@ -76,19 +69,24 @@ class TrainingImages(TorchDataset[tuple[Tensor, int]]):
         """Return the number of images."""
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Return one image, varied by torch's global random state, and its label."""
-        sample = self._samples[index]
-        pixels = prepare(sample.read(), self._larger) if self._pixels is None else self._pixels[index]
-        varied: Tensor = self._transform(torch.from_numpy(pixels).permute(2, 0, 1))
-        return varied.permute(1, 2, 0), sample.label
+    def gather(self, indices: Tensor, size_wh: tuple[int, int]) -> Tensor:
+        """Return some images: uint8 [N, size_wh[1], size_wh[0], 3] in the model's colour order."""
+        if self._pixels is not None and size_wh == self._larger.size_wh:
+            return torch.from_numpy(self._pixels[indices.numpy()])
+        batch = np.empty((len(indices), size_wh[1], size_wh[0], 3), np.uint8)
+        for row, index in zip(batch, indices.tolist(), strict=True):
+            row[:] = resize(self._read(index) if self._pixels is None else self._pixels[index], size_wh)
+        return torch.from_numpy(batch)
+
+    def _read(self, index: int) -> NDArray[np.uint8]:
+        return prepare(self._samples[index].read(), self._larger)
 
     def _read_all(self, progress: Callable[[int, int], None] | None) -> NDArray[np.uint8]:
         width, height = self._larger.size_wh
         pixels = np.empty((len(self._samples), height, width, 3), np.uint8)
 
         def read(index: int) -> None:
-            pixels[index] = prepare(self._samples[index].read(), self._larger)
+            pixels[index] = self._read(index)
 
         pool = ThreadPoolExecutor(max(1, torch.get_num_threads()), "decode")
         try:
@@ -100,36 +98,60 @@ class TrainingImages(TorchDataset[tuple[Tensor, int]]):
         return pixels
 
 
-def build_augmentation(augmentation: Augmentation, size_wh: tuple[int, int]) -> Callable[[Tensor], Tensor]:
-    """Return the random transform of one image, uint8 [3, H, W], to uint8 [3, size_wh[1], size_wh[0]].
+def with_margin(size_wh: tuple[int, int]) -> tuple[int, int]:
+    """Return the size, in pixels, that images have before a random crop of them becomes `size_wh`."""
+    width, height = (min(4096, -(-round(side * CACHE_MARGIN) // 8) * 8) for side in size_wh)
+    return width, height
 
-    What a strength of 0 switches off costs nothing. Randomness comes from torch's global state.
+
+def draw_order(labels: Tensor, balanced: bool, generator: torch.Generator) -> Tensor:
+    """Return which images an epoch shows, int64 [N], in random order.
+
+    Args:
+        labels: int64 [N], of all images.
+        balanced: draw with replacement, each class as often as any other, instead of each image once.
+        generator: source of randomness.
     """
-    width, height = size_wh
-    shape = (1 / augmentation.stretch, augmentation.stretch)
-    steps: list[torch.nn.Module] = [
-        v2.RandomResizedCrop((height, width), scale=(augmentation.min_scale, 1.0), ratio=shape, antialias=True)
-    ]
-    if augmentation.flip:
-        steps.append(v2.RandomHorizontalFlip(augmentation.flip))
-    if augmentation.rotation_degrees:
-        rotation = v2.RandomRotation(
-            augmentation.rotation_degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=LETTERBOX_GREY
-        )
-        steps.append(v2.RandomApply([rotation], ROTATED_SHARE))
-    if augmentation.jitter:
-        strength = augmentation.jitter
-        steps.append(v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
-    if augmentation.blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(BLUR_KERNEL, BLUR_SIGMA)], augmentation.blur))
-    transform: Callable[[Tensor], Tensor] = v2.Compose(steps)
-    return transform
+    if not balanced:
+        return torch.randperm(len(labels), generator=generator)
+    weights = 1.0 / torch.bincount(labels).clamp(min=1).double()
+    return torch.multinomial(weights[labels], len(labels), replacement=True, generator=generator)
 
 
-def training_batches(images: TrainingImages, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
-    """Return shuffled batches: (`batch_nhwc` uint8 [N, H, W, 3], labels int64 [N]), by torch's global random state.
+def batches_of(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Cut an epoch's order into batches.
 
     A last batch that is not full is left out, unless it is the only one: its gradient would count as much as the
     others'. Other images are left out in the next epoch.
     """
-    return DataLoader(images, batch_size, shuffle=True, drop_last=len(images) > batch_size)
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) < batch_size else parts
+
+
+def prefetch(
+    images: TrainingImages, batches: list[Tensor], size_wh: tuple[int, int], *, pinned: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give each batch's images and labels, gathered in threads ahead of their use.
+
+    Args:
+        images: where from.
+        batches: the indices of each batch.
+        size_wh: size of the images, in pixels.
+        pinned: in page-locked memory, from where a GPU takes them while it works on others.
+    """
+
+    def load(indices: Tensor) -> tuple[Tensor, Tensor]:
+        pixels, labels = images.gather(indices, size_wh), images.labels[indices]
+        return (pixels.pin_memory(), labels.pin_memory()) if pinned else (pixels, labels)
+
+    pool = ThreadPoolExecutor(max(1, min(BATCHES_AHEAD, torch.get_num_threads())), "gather")
+    try:
+        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        for indices in batches:
+            waiting.append(pool.submit(load, indices))
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -13,6 +13,9 @@ import torch
 from twincar_edge.errors import InputError
 from twincar_edge.training.data import DEFAULT_CACHE_MB
 
+PRECISIONS = ("auto", "fp32", "bf16")
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -20,12 +23,15 @@ class Machine:
 
     `device` is "auto" (CUDA where there is a GPU), "cpu" or "cuda". `threads` bounds the CPU threads, 0 leaves
     PyTorch's choice; on a machine that does other work too, 1 can be faster than all cores. `cache_mb` bounds the
-    memory for decoded images.
+    memory for decoded images. `precision` is "fp32", "bf16" (autocast), or "auto": bf16 on GPUs that have it, and on
+    CPUs with matrix units for it. `compile` lets torch.compile make the model faster, after a minute of compiling.
     """
 
     device: str = "auto"
     threads: int = 0
     cache_mb: int = DEFAULT_CACHE_MB
+    precision: str = "auto"
+    compile: bool = False
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,12 +48,42 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
-def gains_from_bf16(device: torch.device) -> bool:
-    """Return whether bfloat16 arithmetic is in the hardware; emulated, it only costs."""
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Return whether a training computes in bfloat16 on this device, for `Machine.precision`.
+
+    "auto" takes it where the hardware gains: emulated it only costs, and on x86 without matrix units (AMX) it was
+    measured to gain nothing for depthwise networks.
+
+    Raises:
+        InputError: the name is none of these.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"no precision {precision!r} to train in: use {', '.join(PRECISIONS)}")
+    if precision != "auto":
+        return precision == "bf16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return bool(capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def memory_advice(batch_size: int) -> Iterator[None]:
+    """Turn running out of memory inside the block into one line that says what to try.
+
+    Raises:
+        InputError: instead of the library's error.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # on a CPU, torch reports it as a plain RuntimeError
+        where = "GPU" if isinstance(error, torch.OutOfMemoryError) else "machine"
+        if where == "machine" and not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
+            raise
+        raise InputError(
+            f"the {where} has too little memory for batches of {batch_size}: "
+            f"try --set batch_size={max(2, batch_size // 2)}, or a smaller --set train_size"
+        ) from error
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

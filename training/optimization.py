@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from torch import nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from twincar_edge.errors import InputError
 from twincar_edge.training.model import CarClassifier
 from twincar_edge.training.recipe import Recipe
+
+# The original TwinCar's: halved when macro F1 has not risen for more than two epochs.
+PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 2
+OPTIMIZERS: dict[str, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
 
 def freeze_stages(model: CarClassifier, count: int) -> list[nn.Module]:
@@ -45,20 +51,73 @@ def train_mode(model: CarClassifier, frozen_norms: list[nn.Module]) -> None:
         module.eval()
 
 
-def build_optimizer(model: CarClassifier, recipe: Recipe, steps: int) -> tuple[Optimizer, OneCycleLR]:
-    """Return AdamW over the parameters that learn, and its one-cycle schedule of `steps` steps.
+class Schedule:
+    """How the learning rates change over a training, whichever rule the recipe names."""
 
-    Body and head have a peak rate of their own. Biases and normalization do not decay: decay would only shift what the
-    following layer undoes. One-cycle: Smith and Topin, "Super-Convergence", 2018; AdamW: Loshchilov and Hutter, 2019.
+    def __init__(self, optimizer: Optimizer, recipe: Recipe, steps: int, peaks: list[float]) -> None:
+        """Set the rates to where they start.
+
+        Args:
+            optimizer: its parameter groups have the rates.
+            recipe: names the rule.
+            steps: of the whole training.
+            peaks: the highest rate of each parameter group.
+        """
+        self._cosine: OneCycleLR | None = None
+        self._plateau: ReduceLROnPlateau | None = None
+        if recipe.schedule == "cosine":
+            # One-cycle: Smith and Topin, "Super-Convergence", 2018.
+            self._cosine = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=recipe.warmup_share)
+        else:
+            self._plateau = ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
+
+    def after_step(self) -> None:
+        """Follow a step of the optimizer."""
+        if self._cosine is not None:
+            self._cosine.step()
+
+    def after_epoch(self, macro_f1: float) -> None:
+        """Follow an epoch that reached this macro F1 on the held-out images."""
+        if self._plateau is not None:
+            self._plateau.step(macro_f1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here: plain values."""
+        return (self._cosine or cast("ReduceLROnPlateau", self._plateau)).state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        (self._cosine or cast("ReduceLROnPlateau", self._plateau)).load_state_dict(state)
+
+
+def build_optimizer(model: CarClassifier, recipe: Recipe, steps: int) -> tuple[Optimizer, Schedule]:
+    """Return the optimizer of the parameters that learn, and the schedule of its rates.
+
+    The head and each stage have a peak rate of their own. Biases and normalization do not decay: decay would only shift
+    what the following layer undoes. AdamW: Loshchilov and Hutter, 2019; Adam adds the decay to the gradient instead.
+
+    Args:
+        model: with its frozen parameters marked as such, on the device where it trains.
+        recipe: names the optimizer and its rates.
+        steps: of the whole training.
     """
     head = {id(parameter) for parameter in model.head().parameters()}
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    by_name = dict(model.backbone.named_parameters())
+    parts = [([p for p in by_name.values() if id(p) in head], recipe.head_learning_rate)]
+    if recipe.layer_decay == 1:
+        parts.insert(0, ([p for p in by_name.values() if id(p) not in head], recipe.learning_rate))
+    else:
+        rate = recipe.learning_rate
+        for stage in reversed(model.stages()):
+            parts.insert(0, ([by_name[name] for name in stage], rate))
+            rate *= recipe.layer_decay
     groups, peaks = [], []
-    for in_head, rate in ((False, recipe.learning_rate), (True, recipe.head_learning_rate)):
+    for members, rate in parts:
         for decays in (True, False):
-            members = [p for p in learning if (id(p) in head) == in_head and (p.ndim > 1) == decays]
-            if members:
-                groups.append({"params": members, "weight_decay": recipe.weight_decay if decays else 0.0})
+            learning = [p for p in members if p.requires_grad and (p.ndim > 1) == decays]
+            if learning:
+                decay = recipe.weight_decay if decays else 0.0
+                groups.append({"params": learning, "lr": rate, "weight_decay": decay})
                 peaks.append(rate)
-    optimizer = AdamW(groups, lr=recipe.learning_rate)
-    return optimizer, OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=recipe.warmup_share)
+    optimizer = OPTIMIZERS[recipe.optimizer](groups, lr=recipe.learning_rate, fused=True)
+    return optimizer, Schedule(optimizer, recipe, steps, peaks)

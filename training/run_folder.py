@@ -12,7 +12,8 @@ from twincar_edge.datasets import Split, read_split
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.errors import InputError, first_fault
-from twincar_edge.files import write_text
+from twincar_edge.files import remains, write_text
+from twincar_edge.training import artifacts
 from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
 from twincar_edge.training.recipe import Recipe
 
@@ -48,6 +49,26 @@ class RunFolder:
         return self.path / "metrics.csv"
 
     @property
+    def state(self) -> Path:
+        """Return what a training goes on from after the last epoch that ended."""
+        return self.path / "last.pt"
+
+    @property
+    def weights(self) -> Path:
+        """Return the best epoch's bare state dict: for `resnet50`, in the original TwinCar's key layout."""
+        return self.path / "twin_car_best_model.pth"
+
+    @property
+    def safetensors(self) -> Path:
+        """Return the best epoch's checkpoint as safetensors."""
+        return self.path / "twin_car_best_model.safetensors"
+
+    @property
+    def environment(self) -> Path:
+        """Return the record of machine and versions."""
+        return self.path / "environment.json"
+
+    @property
     def integrity(self) -> Path:
         """Return the CSV of the images that were left out, and why."""
         return self.path / "integrity.csv"
@@ -60,21 +81,27 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """Return the paths of all that a training writes."""
         split = (self.path / TRAIN_CSV, self.path / VALIDATION_CSV)
-        return (self.checkpoint, self.class_mapping, self.metrics, self.integrity, self.recipe, *split)
+        own = (
+            self.checkpoint, self.state, self.weights, self.safetensors, self.class_mapping, self.metrics,
+            self.integrity, self.recipe, self.environment,
+        )  # fmt: skip
+        pictures = (*artifacts.EVALUATION_FILES, *artifacts.TRAINING_PLOTS, artifacts.GRADCAM_GRID)
+        return (*own, *split, *(self.path / name for name in pictures))
 
-    def prepare(self, overwrite: bool = False) -> None:
-        """Make sure that the folder can take a new training.
+    def prepare(self, *, overwrite: bool = False, resume: bool = False) -> None:
+        """Make sure that the folder can take a training.
 
         Args:
             overwrite: remove what an earlier training left; nothing else in the folder is touched.
+            resume: the folder holds a training that goes on; what it was writing when it was killed is removed.
 
         Raises:
-            InputError: the folder is not empty and `overwrite` is False, or it cannot be made.
+            InputError: the folder is not empty and both are False, or it cannot be made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if overwrite:
-                for file in self.files():
+            if overwrite or resume:
+                for file in (*remains(self.path), *(self.files() if overwrite else ())):
                     file.unlink(missing_ok=True)
             elif any(self.path.iterdir()):
                 raise InputError(f"{self.path} is not empty: choose another folder, or --overwrite what is there")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from twincar_edge.errors import InputError
+
+_TEMPORARY_HEX = 16
+_TEMPORARY = re.compile(rf"\.[0-9a-f]{{{_TEMPORARY_HEX}}}(\..*)?")
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             raise InputError(f"cannot write {path}: it is a folder or a device, not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+        temporary = path.with_name(f".{secrets.token_hex(_TEMPORARY_HEX // 2)}{path.suffix}")
         temporary.touch(exist_ok=False)
         yield temporary
         temporary.replace(path)
@@ -36,6 +40,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remains(folder: Path) -> list[Path]:
+    """Return the temporary files that `replacing` left in a folder when its process was killed."""
+    return [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
 
 
 def write_bytes(path: Path, data: bytes) -> None:

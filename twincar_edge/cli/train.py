@@ -10,66 +10,66 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import ValidationError
 
 from twincar_edge.cli.options import data_options, echo_above, progress_bar
 from twincar_edge.datasets.options import OpenOptions
-from twincar_edge.errors import InputError, first_fault, require
-from twincar_edge.training.recipe import Augmentation, Recipe, default_preprocess
+from twincar_edge.errors import InputError, require
+from twincar_edge.training.distributed import is_main_process
+from twincar_edge.training.recipe import Recipe
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, read_recipe, shipped_recipes
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from twincar_edge.training.fit import EpochMetrics
+    from twincar_edge.training.fit import TrainingResult
+    from twincar_edge.training.history import EpochMetrics
+    from twincar_edge.training.machine import Machine
 
-_RECIPE = {name: field.default for name, field in Recipe.model_fields.items()}
-_AUGMENTATION = {name: field.default for name, field in Augmentation.model_fields.items()}
-_STAGES = {"check": "checking images", "read": "reading images", "train": "training", "validate": "validating"}
+_STAGES = {
+    "check": "checking images",
+    "read": "reading images",
+    "train": "training",
+    "validate": "validating",
+    "evaluate": "evaluating",
+}
 
 
 @click.command("train")
-@data_options(argument=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the results: the run.")
-@click.option("--architecture", default=_RECIPE["architecture"], show_default=True, help="resnet50, or a timm name.")
-@click.option("--weights", default="auto", show_default=True, help="Pretrained weights: auto, none, or a FILE.")
-@click.option("--size", type=int, default=224, show_default=True, help="Side of the model's input, in pixels.")
-@click.option("--train-size", type=int, default=0, help="Side of the training crops.  [default: --size]")
-@click.option("--epochs", type=int, default=_RECIPE["epochs"], show_default=True)
-@click.option("--batch-size", type=int, default=_RECIPE["batch_size"], show_default=True)
+@data_options(argument=True, required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the results: the run.")
 @click.option(
-    "--learning-rate", type=float, default=_RECIPE["learning_rate"], show_default=True, help="Peak, backbone."
+    "--recipe",
+    default=DEFAULT_RECIPE,
+    show_default=True,
+    help=f"How to train: {', '.join(shipped_recipes())}, or a TOML file.",
+)
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
+@click.option(
+    "--weights", help="Pretrained weights: auto, none, a FILE, or hf://OWNER/REPO/FILE.  [default: as the recipe says]"
 )
 @click.option(
-    "--head-learning-rate", type=float, default=_RECIPE["head_learning_rate"], show_default=True, help="Peak."
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with the training in this folder, on its own data and recipe.",
 )
-@click.option(
-    "--warmup-share", type=float, default=_RECIPE["warmup_share"], show_default=True, help="Part before the peak."
-)
-@click.option("--weight-decay", type=float, default=_RECIPE["weight_decay"], show_default=True)
-@click.option("--label-smoothing", type=float, default=_RECIPE["label_smoothing"], show_default=True)
-@click.option("--dropout", type=float, default=_RECIPE["dropout"], show_default=True)
-@click.option(
-    "--freeze-stages",
-    type=int,
-    help=f"Stages that do not learn, the stem with them.  [default: {_RECIPE['freeze_stages']}; 0 without weights]",
-)
-@click.option(
-    "--min-scale", type=float, default=_AUGMENTATION["min_scale"], show_default=True, help="Smallest crop, share."
-)
-@click.option("--flip", type=float, default=_AUGMENTATION["flip"], show_default=True, help="Chance of a mirror image.")
-@click.option("--rotation", type=float, default=_AUGMENTATION["rotation_degrees"], show_default=True, help="Degrees.")
-@click.option("--jitter", type=float, default=_AUGMENTATION["jitter"], show_default=True, help="Strength, of colours.")
-@click.option("--blur", type=float, default=_AUGMENTATION["blur"], show_default=True, help="Chance of a blur.")
-@click.option(
-    "--validation-share", type=float, default=_RECIPE["validation_share"], show_default=True, help="Held out."
-)
-@click.option("--seed", type=int, default=_RECIPE["seed"], show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--compile", is_flag=True, help="Let torch.compile make the model faster.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 1 where other work runs too.  [default: all]")
 @click.option("--cache-mb", type=int, default=4096, show_default=True, help="Most memory for decoded images.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in the same folder.")
-def command(data: OpenOptions, output: Path, weights: str, **options: Any) -> None:
+def command(
+    data: OpenOptions | None,
+    output: Path | None,
+    recipe: str,
+    changes: tuple[str, ...],
+    weights: str | None,
+    resume: Path | None,
+    overwrite: bool,
+    **machine: Any,
+) -> None:
     """Fit a classifier on DATA and keep the best epoch's checkpoint.
 
     \b
@@ -78,21 +78,65 @@ def command(data: OpenOptions, output: Path, weights: str, **options: Any) -> No
       Stanford Cars (cars_train/ and devkit/)
       a Parquet file, or a folder of them
       a folder with one subfolder of images for each class
+
+    \b
+    Several GPUs or processes train one model together when torchrun starts them:
+      torchrun --nproc-per-node=2 -m twincar_edge train DATA -o RUN
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
-    for module in ("torch", "torchvision", "timm", "sklearn"):
+    for module in ("torch", "torchvision", "timm", "sklearn", "matplotlib", "pytorch_grad_cam"):
         require(module, "train")
-    from twincar_edge.training.fit import fit
+    from twincar_edge.training.hub import resolve_checkpoint
     from twincar_edge.training.machine import Machine
 
-    machine = Machine(*(options.pop(name) for name in ("device", "threads", "cache_mb")))
-    overwrite = options.pop("overwrite")
-    weights_file = None if weights in ("auto", "none") else Path(weights)
-    recipe = _recipe("file" if weights_file else weights, options)
+    runs_on = Machine(**machine)
+    if resume is not None:
+        source = click.get_current_context().get_parameter_source
+        given = [name for name in ("output", "recipe", "changes", "weights", "overwrite") if _is_given(source(name))]
+        if data is not None or given:
+            raise InputError(f"{resume} has its own data and recipe: give --resume without {_spelled(data, given)}")
+        result = _resume(resume, runs_on)
+    else:
+        if data is None or output is None:
+            raise InputError("name the labelled images and the folder of the results: train DATA -o RUN")
+        weights_file = resolve_checkpoint(weights) if weights and weights not in ("auto", "none") else None
+        choice = "file" if weights_file else weights
+        if choice is not None:
+            changes = (*changes, f"weights={choice}", *(("freeze_stages=0",) if choice == "none" else ()))
+        result = _fit(read_recipe(recipe, changes), data, output, runs_on, weights_file, overwrite=overwrite)
+    if is_main_process():
+        best = result.best
+        click.echo(
+            f"best epoch {best.epoch}: top-1 {best.validation.top1:.2%}, top-5 {best.validation.top5:.2%}, "
+            f"macro F1 {best.validation.macro_f1:.2%} -> {result.checkpoint}"
+        )
+
+
+def _resume(run: Path, machine: Machine) -> TrainingResult:
+    from twincar_edge.training.run_folder import RunFolder
+
+    record = RunFolder(run).read_record()
+    if record.data is None:
+        raise InputError(f"{run} does not say where its images are: train anew")
+    return _fit(record.recipe, record.data, run, machine, resume=True)
+
+
+def _fit(
+    recipe: Recipe,
+    data: OpenOptions,
+    output: Path,
+    machine: Machine,
+    weights_file: Path | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> TrainingResult:
+    from twincar_edge.training.fit import fit
+
     epochs: list[EpochMetrics] = []
     try:
         with progress_bar() as bar, _log_to(bar.console):
             report = _Report(bar, recipe.epochs, epochs)
-            result = fit(
+            return fit(
                 recipe,
                 data.open(),
                 output,
@@ -100,15 +144,18 @@ def command(data: OpenOptions, output: Path, weights: str, **options: Any) -> No
                 weights_file=weights_file,
                 machine=machine,
                 overwrite=overwrite,
+                resume=resume,
                 on_epoch=report.on_epoch,
                 progress=report.progress,
             )
     except KeyboardInterrupt:
-        if epochs:
-            click.echo(f"stopped after epoch {len(epochs)}: the best so far is in {output}", err=True)
+        if epochs and is_main_process():
+            click.echo(
+                f"stopped after epoch {epochs[-1].epoch}: the best so far is in {output}; "
+                f"go on with: twincar-edge train --resume {output}",
+                err=True,
+            )
         raise
-    best = result.best
-    click.echo(f"best epoch {best.epoch}: top-1 {best.top1:.2%}, top-5 {best.top5:.2%} -> {result.checkpoint}")
 
 
 class _Report:
@@ -127,19 +174,21 @@ class _Report:
             self._stage = stage
             words = _STAGES.get(stage, stage)
             if stage in ("train", "validate"):
-                words += f" {len(self._done) + 1}/{self._epochs}"
+                words += f" {self._done[-1].epoch + 1 if self._done else 1}/{self._epochs}"
             self._bar.reset(self._task, description=words, total=total)
         self._bar.update(self._task, completed=done, total=total)
 
     def on_epoch(self, row: EpochMetrics) -> None:
         """Print the epoch."""
         self._done.append(row)
-        left = sum(entry.seconds for entry in self._done) / row.epoch * (self._epochs - row.epoch)
+        left = sum(entry.seconds for entry in self._done) / len(self._done) * (self._epochs - row.epoch)
+        held_out = row.validation
         echo_above(
             self._bar,
-            f"epoch {row.epoch}/{self._epochs}: train loss {row.train_loss:.3f}, validation loss {row.val_loss:.3f}, "
-            f"top-1 {row.top1:.2%}, top-5 {row.top5:.2%}, {row.images_per_s:.0f} images/s, "
-            f"{timedelta(seconds=round(row.seconds))}" + (f", {timedelta(seconds=round(left))} left" if left else ""),
+            f"epoch {row.epoch}/{self._epochs}: train loss {row.train_loss:.3f}, validation loss {held_out.loss:.3f}, "
+            f"top-1 {held_out.top1:.2%}, top-5 {held_out.top5:.2%}, macro F1 {held_out.macro_f1:.2%}, "
+            f"{row.images_per_s:.0f} images/s, {timedelta(seconds=round(row.seconds))}"
+            + (f", {timedelta(seconds=round(left))} left" if left else ""),
         )
 
 
@@ -149,6 +198,8 @@ def _log_to(console: Console) -> Iterator[None]:
     from rich.logging import RichHandler
 
     handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    if not is_main_process():
+        handler.setLevel(logging.CRITICAL)
     logger = logging.getLogger("twincar_edge.training")
     before = logger.level
     logger.addHandler(handler)
@@ -160,19 +211,10 @@ def _log_to(console: Console) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _recipe(weights: str, options: dict[str, Any]) -> Recipe:
-    """Return the recipe that the options describe; what is left at None takes the recipe's own default."""
-    size = options.pop("size")
-    architecture = options["architecture"]
-    augmentation = {name: options.pop(name) for name in ("min_scale", "flip", "jitter", "blur")}
-    augmentation["rotation_degrees"] = options.pop("rotation")
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        return Recipe(
-            weights=weights,
-            preprocess=default_preprocess(architecture, (size, size)),
-            augmentation=Augmentation(**augmentation),
-            **given,
-        )
-    except ValidationError as error:
-        raise InputError(f"this is no recipe that can be trained, at {first_fault(error)}") from error
+def _is_given(source: click.core.ParameterSource | None) -> bool:
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _spelled(data: OpenOptions | None, options: list[str]) -> str:
+    names = {"changes": "--set"}
+    return ", ".join((["DATA"] if data is not None else []) + [names.get(name, f"--{name}") for name in options])

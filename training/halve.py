@@ -1,0 +1,27 @@
+"""Copy a checkpoint into a safetensors file of half its size: `python -m twincar_edge.training.halve FROM TO`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from twincar_edge.errors import TwincarError
+from twincar_edge.training.checkpoint import read_checkpoint, write_safetensors
+
+
+def main(arguments: list[str]) -> int:
+    """Copy the first of two paths into the second; returns the exit code."""
+    if len(arguments) != 2:
+        sys.stderr.write("usage: python -m twincar_edge.training.halve FROM TO.safetensors\n")
+        return 2
+    source, target = map(Path, arguments)
+    try:
+        write_safetensors(target, half=True, **read_checkpoint(source).contents())
+    except TwincarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

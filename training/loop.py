@@ -1,0 +1,218 @@
+"""What an epoch does: batches through the model, steps of the optimizer, and a look at the held-out images."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from twincar_edge.datasets import Dataset
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.inference import dataset_logits
+from twincar_edge.training.augmentation import Mixing, augment, draw_choices
+from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
+from twincar_edge.training.distributed import Processes, own_part
+from twincar_edge.training.history import EpochMetrics
+from twincar_edge.training.machine import Machine, epoch_seed, uses_bf16
+from twincar_edge.training.metrics import classification_metrics
+from twincar_edge.training.model import CarClassifier, torch_predict
+from twincar_edge.training.optimization import build_optimizer, train_mode
+from twincar_edge.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, images done, images in all): "check", "read", "train", "validate", "evaluate"."""
+
+
+class TrainingLoop:
+    """One training: the model, its optimizer, and all else that changes from step to step.
+
+    Each epoch starts from a seed of its own, so it depends on the state before it and its number alone: a training that
+    goes on from `state_dict` ends as one that never stopped.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: CarClassifier,
+        frozen_norms: list[nn.Module],
+        images: TrainingImages,
+        device: torch.device,
+        machine: Machine,
+        processes: Processes,
+        progress: Progress | None = None,
+    ) -> None:
+        """Put the model on its device and build what trains it.
+
+        Args:
+            recipe: every choice.
+            model: with its starting weights, the frozen ones marked (`freeze_stages`).
+            frozen_norms: the normalization layers of the frozen part.
+            images: what to learn from.
+            device: where to train.
+            machine: arithmetic, and whether to compile.
+            processes: those that share the work.
+            progress: called after each batch.
+
+        Raises:
+            InputError: the batch cannot be shared evenly by the processes.
+        """
+        if recipe.batch_size % processes.count:
+            raise InputError(
+                f"{processes.count} processes cannot share batches of {recipe.batch_size} evenly: "
+                f"--set batch_size={-(-recipe.batch_size // processes.count) * processes.count}"
+            )
+        self.recipe = recipe
+        self.device = device
+        self.processes = processes
+        self.images = images
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+        self.bf16 = uses_bf16(machine.precision, device)
+        self._progress = progress
+        self._frozen_norms = frozen_norms
+        self._mixing = Mixing(recipe.augmentation, model.classes)
+        self._steps_an_epoch = len(batches_of(images.labels, recipe.batch_size))
+        self.optimizer, self.schedule = build_optimizer(model, recipe, recipe.epochs * self._steps_an_epoch)
+        wrapped = processes.wrap(self.model)
+        self._forward = torch.compile(wrapped) if machine.compile else wrapped
+
+    @property
+    def answering(self) -> CarClassifier:
+        """Return the model that is validated and kept: the average of the weights, where there is one."""
+        return self.model if self.ema is None else cast("CarClassifier", self.ema.module)
+
+    def run_epoch(self, epoch: int, validation: Dataset) -> EpochMetrics:
+        """Train one epoch and validate.
+
+        Raises:
+            ModelError: the loss has stopped being a finite number.
+        """
+        torch.manual_seed(epoch_seed(self.recipe.seed, epoch))
+        start = time.perf_counter()
+        loss, top1, images_per_s = self._train(epoch)
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"the training loss is {loss} in epoch {epoch}: --set learning_rate and head_learning_rate lower"
+            )
+        metrics = classification_metrics(self._validate(validation), validation.labels)
+        self.schedule.after_epoch(metrics.macro_f1)
+        return EpochMetrics(
+            epoch=epoch,
+            train_loss=loss,
+            train_top1=top1,
+            validation=metrics,
+            train_size=self.recipe.train_size_wh_in(epoch)[0],
+            learning_rate=float(self.optimizer.param_groups[-1]["lr"]),
+            images_per_s=images_per_s,
+            seconds=time.perf_counter() - start,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next epoch depends on: tensors and plain values."""
+        return {
+            "model": self.model.backbone.state_dict(),
+            "ema": None if self.ema is None else self.answering.backbone.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken.
+
+        Raises:
+            ValueError, KeyError, RuntimeError: it is that of another model or optimizer.
+        """
+        self.model.backbone.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.answering.backbone.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Give what an epoch trains on, a batch at a time, on the device.
+
+        Returns:
+            This process's images of the batch, float32 [N, H, W, 3] from 0 to 255; their targets, int64 [N] labels or
+            float32 [N, classes] shares of them; and how many images the batch has over all processes.
+        """
+        recipe = self.recipe
+        generator = torch.Generator().manual_seed(epoch_seed(recipe.seed, epoch))
+        order = draw_order(self.images.labels, recipe.class_balance == "weighted", generator)
+        batches = batches_of(order, recipe.batch_size)
+        parts = [own_part(self.processes, len(batch)) for batch in batches]
+        own = [batch[part] for batch, part in zip(batches, parts, strict=True)]
+        size_wh = recipe.train_size_wh_in(epoch)
+        mixes = epoch <= recipe.epochs * recipe.augmentation.mixed_until
+        loaded = prefetch(self.images, own, with_margin(size_wh), pinned=self.device.type == "cuda")
+        for batch, part, (pixels, labels) in zip(batches, parts, loaded, strict=True):
+            # Drawn for the whole batch, so that what happens to an image does not depend on who takes it.
+            choices = draw_choices(recipe.augmentation, len(batch), size_wh, generator).part(part)
+            batch_nhwc = augment(pixels.to(self.device, non_blocking=True), choices, size_wh)
+            targets = labels.to(self.device, non_blocking=True)
+            yield *(self._mixing(batch_nhwc, targets) if mixes else (batch_nhwc, targets)), len(batch)
+
+    def step(self, batch_nhwc: Tensor, targets: Tensor, number: int) -> Tensor:
+        """Take one step of the optimizer.
+
+        Args:
+            batch_nhwc: float32 [N, H, W, 3], 0 to 255, on the device.
+            targets: int64 [N] labels, or float32 [N, classes] shares of them.
+            number: of the step in the whole training, from 0.
+
+        Returns:
+            float32 [2] on the device: the sum of the losses over the images, and how many answers were right.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            logits = self._forward(batch_nhwc)
+        loss = cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.after_step()
+        if self.ema is not None:
+            self.ema.update(self.model, number)
+        heaviest = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        right = (logits.detach().argmax(dim=1) == heaviest).sum()
+        return torch.stack([loss.detach() * len(targets), right])
+
+    def _train(self, epoch: int) -> tuple[float, float, float]:
+        """Return the mean loss, the share of right answers, and the images a second."""
+        train_mode(self.model, self._frozen_norms)
+        sums = torch.zeros(2, device=self.device)  # of the losses, and of the right answers
+        done, images = 0, sum(map(len, batches_of(self.images.labels, self.recipe.batch_size)))
+        start = time.perf_counter()
+        for number, (batch_nhwc, targets, count) in enumerate(self.batches(epoch)):
+            sums += self.step(batch_nhwc, targets, (epoch - 1) * self._steps_an_epoch + number)
+            done += count
+            self._report("train", done, images)
+        loss, right = (self.processes.total(sums) / images).tolist()  # waits for the device: the time is all of it
+        return loss, right, images / (time.perf_counter() - start)
+
+    def _validate(self, validation: Dataset) -> NDArray[np.float32]:
+        """Return logits in float32, through the one preprocessing: what an export will be held to."""
+        samples = validation.samples[own_part(self.processes, len(validation))]
+        own = np.empty((0, self.model.classes), np.float32)
+        if samples:
+            own = dataset_logits(
+                torch_predict(self.answering),
+                Dataset(validation.name, validation.classes, samples),
+                self.recipe.preprocess,
+                self.recipe.batch_size,
+                lambda done, total: self._report("validate", done, total),
+            )
+        return self.processes.concatenate(own)
+
+    def _report(self, stage: str, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(stage, done, total)
