@@ -1,0 +1,267 @@
+"""How fast training is: real images against one fixed batch, and this project's step against timm's own.
+
+    python -m twincar_edge.benchmarks.training_throughput DATA -o results.json
+
+Three subjects take turns in rounds, so that drift of the machine hits all alike:
+
+- `real`: an epoch's batches as training takes them, gathered from the cache, augmented, and one step on each;
+- `fixed`: the same step on one batch that lies on the device already: the most that any input pipeline could reach;
+- `timm`: timm's classification task, optimizer and weight average on that batch, with the same model and freezing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.task import ClassificationTask
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor
+
+from twincar_edge.datasets import open_dataset
+from twincar_edge.errors import TwincarError
+from twincar_edge.files import write_text
+from twincar_edge.machine import Machine, installed_versions, this_machine
+from twincar_edge.training.data import TrainingImages
+from twincar_edge.training.distributed import Alone
+from twincar_edge.training.environment import PACKAGES
+from twincar_edge.training.loop import TrainingLoop
+from twincar_edge.training.machine import Machine as TrainingMachine
+from twincar_edge.training.machine import choose_device, limited_threads, seeded
+from twincar_edge.training.model import CarClassifier
+from twincar_edge.training.optimization import freeze_stages, train_mode
+from twincar_edge.training.recipe import Recipe
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, read_recipe
+from twincar_edge.training.weights import load_weights
+
+SCHEMA_VERSION: Literal[1] = 1
+ENDLESS = 10_000  # epochs: the schedule must not end before the measurement does
+
+
+class Ratio(BaseModel):
+    """A ratio of two subjects' images a second, round by round: median, smallest and largest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    median: float
+    smallest: float
+    largest: float
+
+
+class Throughput(BaseModel):
+    """What was measured, on what. `images_per_s` holds one figure a round for each subject."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created: datetime
+    machine: Machine
+    gpu: str | None
+    versions: dict[str, str]
+    device: str
+    precision: Literal["fp32", "bf16"]
+    threads: int
+    recipe: str
+    architecture: str
+    train_size: int
+    batch_size: int
+    steps_a_round: int
+    images_per_s: dict[str, tuple[float, ...]]
+    real_over_fixed: Ratio
+    step_over_timm: Ratio
+    not_run: tuple[str, ...]
+
+    def to_markdown(self) -> str:
+        """Return the figures as a table."""
+        rows = [
+            f"{self.architecture} at {self.train_size} px, batch {self.batch_size}, {self.precision}, "
+            f"{self.gpu or self.machine.cpu}, {len(self.images_per_s['real'])} rounds of {self.steps_a_round} steps",
+            "",
+            "| subject | images/s, median | smallest | largest |",
+            "| --- | ---: | ---: | ---: |",
+        ]
+        rows += [
+            f"| {name} | {median(found):.1f} | {min(found):.1f} | {max(found):.1f} |"
+            for name, found in self.images_per_s.items()
+        ]
+        rows.append("")
+        for words, ratio in (
+            ("real images / fixed batch", self.real_over_fixed),
+            ("this project's step / timm's", self.step_over_timm),
+        ):
+            rows.append(f"{words}: {ratio.median:.3f} ({ratio.smallest:.3f} to {ratio.largest:.3f})")
+        return "\n".join([*rows, *(f"not run: {line}" for line in self.not_run)]) + "\n"
+
+
+def measure(
+    recipe: Recipe,
+    data: Path,
+    machine: TrainingMachine,
+    *,
+    name: str = "",
+    rounds: int = 7,
+    steps: int = 12,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Throughput:
+    """Measure the three subjects on one device.
+
+    Args:
+        recipe: model, sizes and augmentation; its last training size is measured.
+        data: labelled images.
+        machine: device, threads and arithmetic.
+        name: of the recipe, for the report.
+        rounds: how often the subjects take turns.
+        steps: optimizer steps in a turn, after one that does not count.
+        clock: gives the time in seconds.
+
+    Raises:
+        InputError: as `training.fit`.
+    """
+    recipe = recipe.model_copy(update={"first_train_size": 0, "epochs": ENDLESS})
+    device = choose_device(machine.device)
+    with seeded(recipe.seed), limited_threads(machine.threads):
+        dataset = open_dataset(data)
+        images = TrainingImages(dataset, recipe.preprocess, recipe.train_size_wh, machine.cache_mb)
+        models = [CarClassifier(recipe.architecture, len(dataset.classes), recipe.preprocess) for _ in range(2)]
+        for model in models:
+            load_weights(model, recipe.weights)
+        frozen = [freeze_stages(model, recipe.freeze_stages) for model in models]
+        loop = TrainingLoop(recipe, models[0], frozen[0], images, device, machine, Alone())
+        batch_nhwc, targets, _ = next(iter(loop.batches(1)))
+        theirs = _TimmStep(models[1], recipe, batch_nhwc, targets, device, loop.bf16)
+        train_mode(models[0], frozen[0])
+        train_mode(models[1], frozen[1])
+        subjects: dict[str, Callable[[int], None]] = {
+            "real": lambda count: _take_real(loop, count),
+            "fixed": lambda count: _repeat(lambda: loop.step(batch_nhwc, targets, 0), count),
+            "timm": lambda count: _repeat(theirs, count),
+        }
+        found: dict[str, list[float]] = {subject: [] for subject in subjects}
+        for _ in range(rounds):
+            for subject, take in subjects.items():
+                take(1)
+                _finish(device)
+                start = clock()
+                take(steps)
+                _finish(device)
+                found[subject].append(steps * recipe.batch_size / (clock() - start))
+    return Throughput(
+        created=datetime.now(UTC),
+        machine=this_machine(),
+        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        versions=installed_versions(PACKAGES),
+        device=device.type,
+        precision="bf16" if loop.bf16 else "fp32",
+        threads=machine.threads or torch.get_num_threads(),
+        recipe=name,
+        architecture=recipe.architecture,
+        train_size=recipe.train_size_wh[0],
+        batch_size=recipe.batch_size,
+        steps_a_round=steps,
+        images_per_s={subject: tuple(rates) for subject, rates in found.items()},
+        real_over_fixed=_ratio(found["real"], found["fixed"]),
+        step_over_timm=_ratio(found["fixed"], found["timm"]),
+        not_run=() if torch.cuda.is_available() else ("cuda: PyTorch finds no GPU on this machine",),
+    )
+
+
+class _TimmStep:
+    """One step as timm's training script takes it, on a batch that is normalized already."""
+
+    def __init__(
+        self,
+        model: CarClassifier,
+        recipe: Recipe,
+        batch_nhwc: Tensor,
+        targets: Tensor,
+        device: torch.device,
+        bf16: bool,
+    ) -> None:
+        self._backbone = model.to(device, memory_format=torch.channels_last).backbone  # type: ignore[call-overload]
+        pixels = batch_nhwc.permute(0, 3, 1, 2) * model.scale + model.shift
+        self._input = pixels.contiguous(memory_format=torch.channels_last)
+        self._targets = targets
+        self._device, self._bf16 = device, bf16
+        # The criterion takes shares of labels where the batch is mixed, and labels where it is not.
+        criterion = torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self._task = ClassificationTask(self._backbone, criterion, device=device, verbose=False)
+        self._optimizer = create_optimizer_v2(
+            [parameter for parameter in self._backbone.parameters() if parameter.requires_grad],
+            opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True,
+        )  # fmt: skip
+        self._ema = ModelEmaV3(self._backbone, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
+
+    def __call__(self) -> None:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            loss = self._task(self._input, self._targets)["loss"]
+        loss.backward()
+        self._optimizer.step()
+        if self._ema is not None:
+            self._ema.update(self._backbone, 0)
+        self._optimizer.zero_grad()
+
+
+def _take_real(loop: TrainingLoop, count: int) -> None:
+    taken = 0
+    while taken < count:
+        for batch_nhwc, targets, _ in loop.batches(1):
+            loop.step(batch_nhwc, targets, 0)
+            taken += 1
+            if taken == count:
+                return
+
+
+def _repeat(step: Callable[[], object], count: int) -> None:
+    for _ in range(count):
+        step()
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _ratio(ours: list[float], reference: list[float]) -> Ratio:
+    ratios = [one / other for one, other in zip(ours, reference, strict=True)]
+    return Ratio(median=median(ratios), smallest=min(ratios), largest=max(ratios))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m twincar_edge.benchmarks.training_throughput", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("data", type=Path, help="labelled images, in any layout that `twincar-edge train` takes")
+    parser.add_argument("-o", "--output", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--recipe", default=DEFAULT_RECIPE, help="model, sizes and augmentation (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=12, help="optimizer steps in a turn")
+    options = parser.parse_args(arguments)
+    machine = TrainingMachine(device=options.device, threads=options.threads, precision=options.precision)
+    try:
+        recipe = read_recipe(options.recipe, options.set)
+        found = measure(recipe, options.data, machine, name=options.recipe, rounds=options.rounds, steps=options.steps)
+        if options.output is not None:
+            write_text(options.output, found.model_dump_json(indent=2) + "\n")
+    except TwincarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(found.to_markdown())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
