@@ -19,13 +19,15 @@ class Int8Config(BaseModel):
 
     `reduce_range` keeps weights as far below 8 bits as it takes for the file to answer alike on CPUs with and without
     VNNI; without it the file is a little more accurate where VNNI is sure to be there, and wrong where it is not.
-    `calibration` says how the range of each activation is found; `calibration_images` of the training images are looked
+    `float_layers` counts the layers with weights, from the input on, that stay in float: what is rounded early nothing
+    later can mend, and these layers are few in bytes. `calibration` says how the range of each activation is found; `calibration_images` of the training images are looked
     at for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reduce_range: bool = True
+    float_layers: Annotated[int, Field(ge=0, le=1000)] = 1
     calibration: Literal["minmax"] = "minmax"
     calibration_images: Annotated[int, Field(ge=1, le=100_000)] = 256
 
@@ -36,6 +38,7 @@ class Int8Config(BaseModel):
             weights="int8",
             per_channel=True,
             reduce_range=self.reduce_range,
+            float_layers=self.float_layers,
             calibration=self.calibration,
             calibration_images=images,
         )

@@ -24,9 +24,9 @@ from twincar_edge.errors import ModelError
 from twincar_edge.export.config import Int8Config
 from twincar_edge.export.graph import INPUT, check, strip
 
-# What has weights and gains from INT8, and what may follow the first of them in float.
+# What has weights and gains from INT8, and what may follow the last of those in float.
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
-_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Mul"})
+_FOLLOWING = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Mul", "Add"})
 _METHODS = {"minmax": CalibrationMethod.MinMax}
 
 
@@ -58,8 +58,10 @@ def quantize(graph: onnx.ModelProto, batches: Iterable[NDArray[np.uint8]], confi
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=_METHODS[config.calibration],
-            nodes_to_exclude=_stem(nodes),
-            extra_options={"TensorQuantOverrides": _overrides(nodes) if config.reduce_range else {}},
+            nodes_to_exclude=_float_prefix(nodes, config.float_layers),
+            extra_options={
+                "TensorQuantOverrides": _overrides(nodes, config.float_layers) if config.reduce_range else {}
+            },
         )
         result: onnx.ModelProto = onnx.load(quantized)
     strip(result)
@@ -80,31 +82,31 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
         return None if batch_nhwc is None else {INPUT: batch_nhwc}
 
 
-def _stem(graph: onnx.GraphProto) -> list[str]:
-    """Return the nodes that stay in float: mean and std, the first layer with weights, and its activation.
+def _float_prefix(graph: onnx.GraphProto, layers: int) -> list[str]:
+    """Return the nodes that stay in float: mean and std, the first layers with weights, and what follows each of them.
 
     Nothing later can mend what is rounded there, and INT8 gains no time on three input channels. As a whole prefix of
     the graph they also run in float: other nodes that are left out, ONNX Runtime may quantize again as it loads a file.
     """
-    stem: list[str] = []
+    prefix: list[str] = []
     outputs: set[str] = set()
-    weighted = False
+    weighted = 0
     for node in graph.node:
-        if weighted and not (node.op_type in _ACTIVATIONS and node.input[0] in outputs):
+        if weighted == layers and not (node.op_type in _FOLLOWING and node.input[0] in outputs):
             break
-        stem.append(node.name)
+        prefix.append(node.name)
         outputs.update(node.output)
-        weighted |= node.op_type in _WEIGHTED
-    return stem
+        weighted += node.op_type in _WEIGHTED
+    return prefix if layers else []
 
 
-def _overrides(graph: onnx.GraphProto) -> dict[str, list[dict[str, Any]]]:
+def _overrides(graph: onnx.GraphProto, float_layers: int) -> dict[str, list[dict[str, Any]]]:
     """Return, by weight name, the range that each output channel's weights are quantized over."""
     arrays = {tensor.name: tensor for tensor in graph.initializer}
-    stem = set(_stem(graph))
+    in_float = set(_float_prefix(graph, float_layers))
     overrides = {}
     for node in graph.node:
-        if node.op_type in _WEIGHTED and node.name not in stem and node.input[1] in arrays:
+        if node.op_type in _WEIGHTED and node.name not in in_float and node.input[1] in arrays:
             weights = numpy_helper.to_array(arrays[node.input[1]])
             axis = _output_axis(node)
             ranges = weight_ranges(np.moveaxis(weights, axis, 0), depthwise=_is_depthwise(node, weights.shape))

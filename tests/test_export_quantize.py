@@ -102,6 +102,20 @@ def test_the_stem_stays_in_float(int8: onnx.ModelProto) -> None:
     assert kinds[: kinds.index("QuantizeLinear")] == ["Transpose", "Cast", "Mul", "Add", "Conv", "Relu"]
 
 
+@pytest.mark.parametrize(("layers", "in_float"), [(0, set()), (2, {"stem", "depthwise"}), (9, None)])
+def test_as_many_layers_stay_in_float_as_are_asked_for(
+    graph: onnx.ModelProto, layers: int, in_float: set[str] | None
+) -> None:
+    config = Int8Config(float_layers=layers)
+    if in_float is None:
+        with pytest.raises(ModelError, match="nothing in this architecture can be quantized"):
+            quantize(graph, batches(), config)
+        return
+    found = weights(quantize(graph, batches(), config))
+    assert {layer for layer, array in found.items() if array.dtype == np.float32} == in_float
+    assert config.record(4).float_layers == layers
+
+
 def test_what_the_file_leaves_in_float_runs_in_float(int8: onnx.ModelProto) -> None:
     # WeightBiasQuantization is ONNX Runtime's optimizer that quantizes again at load; sessions switch it off.
     batch_nhwc = next(batches(1, seed=5))

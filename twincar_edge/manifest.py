@@ -57,13 +57,14 @@ class TrainingRecord(_Part):
 
 
 class QuantizationRecord(_Part):
-    """How an INT8 file was made."""
+    """How an INT8 file was made. `float_layers` of its layers with weights, from the input on, compute in float."""
 
     format: Literal["QDQ"] = "QDQ"
     activations: Literal["uint8", "int8"]
     weights: Literal["uint8", "int8"]
     per_channel: bool
     reduce_range: bool
+    float_layers: int = Field(default=1, ge=0)
     calibration: Text
     calibration_images: int = Field(ge=1)
 

@@ -71,6 +71,13 @@ def _limits(options: dict[str, Any]) -> ParityLimits:
     help="INT8 weights that give the same answers on CPUs with and without VNNI.",
 )
 @click.option(
+    "--float-layers",
+    type=click.IntRange(0, 1000),
+    default=1,
+    show_default=True,
+    help="Layers of the INT8 file, from the input on, that stay in float: more of them lose less, and take longer.",
+)
+@click.option(
     "--class-mapping", type=click.Path(path_type=Path), help="class_mapping.json of a checkpoint that holds no names."
 )
 @data_options(required=False)
@@ -92,6 +99,7 @@ def command(
     int8: bool,
     calibration_images: int,
     reduce_range: bool,
+    float_layers: int,
     data: OpenOptions | None,
     **options: Any,
 ) -> None:
@@ -104,7 +112,11 @@ def command(
     from twincar_edge.training.hub import resolve_checkpoint
 
     limits = _limits(options)
-    recipe = Int8Config(reduce_range=reduce_range, calibration_images=calibration_images) if int8 else None
+    recipe = (
+        Int8Config(reduce_range=reduce_range, float_layers=float_layers, calibration_images=calibration_images)
+        if int8
+        else None
+    )
     config = ExportConfig(resolve_checkpoint(checkpoint), output, recipe, limits, data, **options)
     with progress_bar() as bar:
         task = bar.add_task("", total=None)
