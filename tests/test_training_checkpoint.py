@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -14,7 +15,6 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tests.training_toys import TINY
@@ -389,11 +389,13 @@ def test_safetensors_that_cannot_be_written_leave_the_old_file_and_nothing_else(
     path = write(tmp_path / "best.safetensors")
     before = path.read_bytes()
 
-    def half(_tensors: Any, target: Path, _metadata: Any) -> None:
-        Path(target).write_bytes(before[: len(before) // 2])
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+    write_bytes = Path.write_bytes
 
-    monkeypatch.setattr(safetensors.torch, "save_file", half)
+    def half(target: Path, data: bytes) -> int:
+        write_bytes(target, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(TwincarError, match=r"cannot write .*best\.safetensors: .*No space left on device"):
         write(path, epoch=3)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

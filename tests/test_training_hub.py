@@ -310,11 +310,15 @@ def test_the_command_explains_the_originals_file_straight_from_the_hub(tmp_path:
 def test_a_command_takes_one_checkpoint_however_it_is_spelt(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command, rest in (("export", ["-o", str(tmp_path / "out")]), ("explain", ["car.png"])):
+    commands = {"export": ["-o", str(tmp_path / "out")], "explain": ["car.png"], "evaluate": []}
+    names = {"evaluate": "MODEL"}
+    if not arguments:
+        del commands["explain"]  # which then takes the bundled model
+    for command, rest in commands.items():
         with pytest.raises(SystemExit) as caught:
             cli.main([command, *arguments, *rest])
         assert caught.value.code == 2
-        assert capsys.readouterr().err.endswith(f"{message}\n")
+        assert capsys.readouterr().err.endswith(f"{message.replace('CHECKPOINT', names.get(command, 'CHECKPOINT'))}\n")
     assert list(tmp_path.iterdir()) == []
 
 

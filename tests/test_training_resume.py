@@ -143,3 +143,26 @@ def test_a_state_of_something_else_is_refused(unbroken: TrainingResult, dataset:
     folder.state.write_bytes(folder.checkpoint.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"last\.pt is not a checkpoint that can be read"):
         fit(toy_recipe(epochs=1), fewer, folder.path, machine=ONE_THREAD, resume=True)
+
+
+FULL = """
+import resource, sys
+from tests.test_training_resume import RECIPE, ONE_THREAD
+from twincar_edge.cli import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a disk without room does to larger files
+main(["train", sys.argv[1], "-o", sys.argv[2], "--recipe", sys.argv[3], "--device", "cpu", "--threads", "1"])
+"""
+
+
+def test_without_room_on_the_disk_one_line_says_so_and_nothing_is_half_written(toys: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "toy.toml"
+    keys = ('architecture = "test_resnet"', 'weights = "none"', "size = 32", "epochs = 1", "batch_size = 16")
+    recipe.write_text("\n".join(keys) + "\n")
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", FULL, str(toys), str(run), str(recipe)]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: cannot write ")]) == 1
+    assert "Traceback" not in done.stderr
+    assert not (run / "best.pt").exists() and not [path for path in run.iterdir() if path.name.startswith(".")]

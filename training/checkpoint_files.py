@@ -139,7 +139,8 @@ def save_safetensors(path: Path, tensors: dict[str, Tensor], document: dict[str,
     """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     with _writing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {METADATA_KEY: text})
+        # save_file would make a file of its own, which only its owner may read.
+        temporary.write_bytes(safetensors.torch.save(tensors, {METADATA_KEY: text}))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, ModelError, require
 from twincar_edge.files import write_text
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate")
-@click.argument("model", type=click.Path(path_type=Path))
+@checkpoint_argument("model")
 @data_options(required=False)
 @click.option(
     "--split",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
 def command(
-    model: Path,
+    model: str,
     data: OpenOptions | None,
     split: Path | None,
     class_mapping: Path | None,
@@ -63,13 +63,17 @@ def command(
     output: Path | None,
     json_path: Path | None,
 ) -> None:
-    """Measure MODEL (a .pt or .pth checkpoint, or an .onnx file) on labelled images."""
+    """Measure MODEL on labelled images.
+
+    MODEL is a checkpoint (.pt, .pth or .safetensors) or an .onnx file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
+    """
     require("sklearn", "train")
     from twincar_edge.training.evaluation import evaluate
+    from twincar_edge.training.hub import resolve_checkpoint
 
     if output is not None:
         require("matplotlib", "train")
-    opened = _open_model(model, class_mapping, ep, threads)
+    opened = _open_model(resolve_checkpoint(model), class_mapping, ep, threads)
     dataset = _open_images(data, split)
     if output is not None:
         _make_folder(output)
@@ -128,6 +132,7 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
 _OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], _Opened]] = {
     ".pt": _open_checkpoint,
     ".pth": _open_checkpoint,
+    ".safetensors": _open_checkpoint,
     ".onnx": _open_onnx,
 }
 
