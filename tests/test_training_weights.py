@@ -54,7 +54,7 @@ def timm_file(architecture: str) -> tuple[str, dict[str, torch.Tensor]]:
     return f"{place}/model.safetensors", dict(timm.create_model(architecture).state_dict())
 
 
-def test_weights_from_a_file_fill_the_backbone_and_leave_the_head(tmp_path: Path) -> None:
+def test_weights_from_a_file_fill_the_backbone_and_the_head_where_it_has_as_many_outputs(tmp_path: Path) -> None:
     source = CarClassifier(TINY, 9, SMALL)
     state_dict = source.backbone.state_dict()
     torch.save({"state_dict": state_dict}, tmp_path / "w.pth")
@@ -70,6 +70,9 @@ def test_weights_from_a_file_fill_the_backbone_and_leave_the_head(tmp_path: Path
         load_weights(model, "file", tmp_path / name)
         assert torch.equal(model.backbone.conv1[0].weight, source.backbone.conv1[0].weight)
         assert torch.equal(model.backbone.fc.weight, head)
+        continued = CarClassifier(TINY, 9, SMALL)
+        load_weights(continued, "file", tmp_path / name)
+        assert torch.equal(continued.backbone.fc.weight, source.backbone.fc.weight)
 
 
 def test_weights_from_a_file_need_one() -> None:

@@ -157,6 +157,11 @@ def load_backbone(model: CarClassifier, state_dict: dict[str, Tensor], name: str
     model.backbone.load_state_dict({key: state_dict[key] for key in ours}, strict=with_head)
 
 
+def fits(model: CarClassifier, state_dict: dict[str, Tensor]) -> bool:
+    """Return whether a state dict has every tensor of the backbone and its head, in their shapes, and no other."""
+    return not _misfits(model, state_dict)
+
+
 def torch_predict(model: CarClassifier) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """Return the model as a function from `batch_nhwc` (uint8) to logits (float32), both numpy, without gradients.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from twincar_edge.errors import InputError, ModelError, require
 from twincar_edge.training.checkpoint import read_state_dict
 from twincar_edge.training.hub import HubFile, fetch
-from twincar_edge.training.model import TWINCAR_RESNET50, CarClassifier, load_backbone
+from twincar_edge.training.model import TWINCAR_RESNET50, CarClassifier, fits, load_backbone
 
 HUB_FILE_NAME = "model.safetensors"  # what timm's repositories call their weights
 TIMEOUT_S = 10.0  # for each answer of the server that is waited for
@@ -28,7 +28,7 @@ _HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # torchvision's and timm's file name
 
 
 def load_weights(model: CarClassifier, weights: str, weights_file: Path | None = None) -> None:
-    """Load pretrained weights into the backbone; the head keeps its random ones.
+    """Load pretrained weights into the backbone; a head for other classes stays random.
 
     Args:
         model: where to.
@@ -45,7 +45,9 @@ def load_weights(model: CarClassifier, weights: str, weights_file: Path | None =
     if weights == "file":
         if weights_file is None:
             raise InputError('weights = "file" needs a file with a state dict: --weights FILE')
-        load_backbone(model, read_state_dict(weights_file), weights_file.name, with_head=False)
+        state_dict = read_state_dict(weights_file)
+        # A checkpoint that ends in as many outputs goes on as it is: a training is continued, at another size perhaps.
+        load_backbone(model, state_dict, weights_file.name, with_head=fits(model, state_dict))
         return
     state_dict = _SOURCES.get(model.architecture, timm_weights)(model)
     load_backbone(model, state_dict, f"the pretrained weights of {model.architecture}", with_head=False)
