@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.benchmarks.report import OK, BenchmarkReport, Row, Timing
 from twincar_edge.benchmarks.timing import Clock, Schedule, Subject, measure
+from twincar_edge.bundled import default_model
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, TwincarError, nearest
 from twincar_edge.files import sha256
@@ -24,7 +25,7 @@ from twincar_edge.metrics import softmax, topk_accuracy
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.classifier import answer
 from twincar_edge.runtime.providers import EP_CHOICES, ORT_WHEELS, load_onnxruntime, usable_providers
-from twincar_edge.runtime.session import ModelSession, default_model, open_session
+from twincar_edge.runtime.session import ModelSession, open_session
 
 PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")  # those that decide speed and answers
 PRECISIONS: tuple[str, ...] = get_args(Precision)

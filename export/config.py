@@ -20,8 +20,8 @@ class Int8Config(BaseModel):
     `reduce_range` keeps weights as far below 8 bits as it takes for the file to answer alike on CPUs with and without
     VNNI; without it the file is a little more accurate where VNNI is sure to be there, and wrong where it is not.
     `float_layers` counts the layers with weights, from the input on, that stay in float: what is rounded early nothing
-    later can mend, and these layers are few in bytes. `calibration` says how the range of each activation is found; `calibration_images` of the training images are looked
-    at for it.
+    later can mend, and these layers are few in bytes. `calibration` says how the range of each activation is found;
+    `calibration_images` of the training images are looked at for it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""The demo: the bundled model watches the bundled clip, beside the truth."""
+"""The demo: a model of drawn twin cars watches a clip of them, beside the truth."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.draw import GREEN, GREY, PALETTE, RED, Cell, contact_sheet, draw_box
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing
 from twincar_edge.images import write_image
 from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.session import bundled, default_model, open_session
+from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
@@ -45,15 +46,6 @@ class DemoReport:
             raise GateError(f"{self.score.right:.0%} of the visits are right, {least_right:.0%} were wanted")
 
 
-def bundled_clip() -> Path:
-    """Return the bundled gate clip; its truth is the .json beside it.
-
-    Raises:
-        ModelError: the package was installed without it.
-    """
-    return bundled("gate.mp4")
-
-
 def run_demo(
     output: Path,
     *,
@@ -75,8 +67,8 @@ def run_demo(
         InputError: the clip or its truth cannot be read, or the folder cannot be written.
         ModelError: the model cannot be used.
     """
-    clip = clip or bundled_clip()
-    classifier = Classifier(open_session(model or default_model(), ep=ep, spinning=True))
+    clip = clip or demo_clip()
+    classifier = Classifier(open_session(model or demo_model(), ep=ep, spinning=True))
     passes = read_truth(clip.with_suffix(".json"), classifier.manifest.class_mapping)
     events, video, sheet = output / "visits.jsonl", output / "annotated.mp4", output / "contact_sheet.jpg"
     crops = _BestCrops()

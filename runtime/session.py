@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,27 +18,6 @@ from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.runtime.providers import AUTO, choose_provider, load_onnxruntime
 
 logger = logging.getLogger(__name__)
-
-
-def default_model() -> Path:
-    """Return the path of the bundled model, which names the twin cars of the demo.
-
-    Raises:
-        ModelError: the package was installed without it.
-    """
-    return bundled("twins.onnx")
-
-
-def bundled(name: str) -> Path:
-    """Return the path of a file that comes with the package, in `twincar_edge/assets`.
-
-    Raises:
-        ModelError: the package was installed without it.
-    """
-    path = Path(str(resources.files("twincar_edge"))) / "assets" / name
-    if not path.is_file():
-        raise ModelError(f"this installation carries no {name}: install it again, or name a file of your own")
-    return path
 
 
 @dataclass(frozen=True)

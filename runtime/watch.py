@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from twincar_edge.bundled import default_model
 from twincar_edge.runtime.boxes import Box, Detection
 from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.locate import LocateOptions, Locator, make_locator
-from twincar_edge.runtime.session import default_model, open_session
+from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Frame, Source, open_source
 from twincar_edge.runtime.stages import StageLatency, Stages

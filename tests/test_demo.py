@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.cli import main
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.manifest import read_manifest
-from twincar_edge.runtime.demo import DemoReport, bundled_clip, run_demo
-from twincar_edge.runtime.session import default_model
+from twincar_edge.runtime.demo import DemoReport, run_demo
 from twincar_edge.runtime.visits import Visit
 from twincar_edge.synthetic import CLASS_NAMES, GateTruth
 
@@ -50,17 +50,17 @@ def test_too_few_right_visits_are_a_failure(report: DemoReport) -> None:
 
 
 def test_the_bundled_files_belong_together_and_stay_small() -> None:
-    truth = GateTruth.from_json(bundled_clip().with_suffix(".json").read_text())
+    truth = GateTruth.from_json(demo_clip().with_suffix(".json").read_text())
     assert {one.label for one in truth.passes} == set(range(len(CLASS_NAMES)))
-    video = cv2.VideoCapture(str(bundled_clip()))
+    video = cv2.VideoCapture(str(demo_clip()))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == truth.frames
     video.release()
-    manifest = read_manifest(default_model())
+    manifest = read_manifest(demo_model())
     assert manifest.classes == CLASS_NAMES
     assert manifest.parity is not None
     assert "make demo-assets" in manifest.notes
-    assert default_model().stat().st_size < 5_000_000
-    assert bundled_clip().stat().st_size < 5_000_000
+    assert demo_model().stat().st_size < 5_000_000
+    assert demo_clip().stat().st_size < 5_000_000
 
 
 def test_a_truth_that_the_model_does_not_meet_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +83,7 @@ def test_a_truth_that_the_model_does_not_meet_exits_with_1(tmp_path: Path, capsy
 
 def test_a_clip_without_its_truth_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     clip = tmp_path / "alone.mp4"
-    clip.write_bytes(bundled_clip().read_bytes())
+    clip.write_bytes(demo_clip().read_bytes())
     with pytest.raises(InputError, match="cannot read the truth"):
         run_demo(tmp_path / "out", clip=clip, ep="cpu")
     assert not (tmp_path / "out").exists()

@@ -16,7 +16,7 @@ from twincar_edge.errors import TwincarError, nearest
 
 # In the order of the work: name -> the line that help shows. The function `command` of `twincar_edge.cli.<name>`.
 COMMANDS = {
-    "demo": "Run the bundled clip through the bundled model, beside the truth.",
+    "demo": "Run a clip of drawn cars through a model of them, beside the truth.",
     "train": "Fit a classifier on labelled car images.",
     "evaluate": "Measure a checkpoint or ONNX file on labelled images.",
     "export": "Write FP32 and INT8 ONNX files and check that they answer alike.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.bundled import default_model
 from twincar_edge.cli.pipes import discard_output
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def command(
     """
     from twincar_edge.runtime.classifier import Classifier
     from twincar_edge.runtime.classify import classify_each
-    from twincar_edge.runtime.session import default_model, open_session
+    from twincar_edge.runtime.session import open_session
 
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
     answers = _report_problems(classify_each(paths, Classifier(session), batch=batch))

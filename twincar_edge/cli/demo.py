@@ -1,4 +1,4 @@
-"""`twincar-edge demo`: the bundled clip through the bundled model, beside the truth."""
+"""`twincar-edge demo`: a clip of drawn twin cars through a model of them, beside the truth."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("out/demo"), show_default=True,
     help="Folder for the annotated video, the contact sheet and the visits.",
 )  # fmt: skip
-@click.option(
-    "--clip", type=click.Path(path_type=Path), help="Another clip with its truth.  [default: the bundled one]"
-)
-@click.option("--model", type=click.Path(path_type=Path), help="Another exported model.  [default: the bundled one]")
+@click.option("--clip", type=click.Path(path_type=Path), help="Another clip with its truth.  [default: the demo's own]")
+@click.option("--model", type=click.Path(path_type=Path), help="Another exported model.  [default: the demo's own]")
 @click.option("--ep", default="auto", show_default=True, help="Execution provider.")
 def command(output: Path, clip: Path | None, model: Path | None, ep: str) -> None:
     """Watch a gate clip and show each visit beside what truly drove through.

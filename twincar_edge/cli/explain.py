@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from twincar_edge.bundled import default_checkpoint
+from twincar_edge.cli.options import checkpoint_argument
 from twincar_edge.images import write_image
 
 
 @click.command("explain")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@checkpoint_argument(required=False)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default="overlay.png", show_default=True, help="The picture."
@@ -21,12 +23,18 @@ from twincar_edge.images import write_image
     type=click.Path(path_type=Path),
     help="Class names of CHECKPOINT, where it is a bare state dict.  [default: class_mapping.json beside it]",
 )
-def command(checkpoint: Path, image: Path, output: Path, target: str | None, class_mapping: Path | None) -> None:
-    """Lay a Grad-CAM++ heat map over IMAGE: what CHECKPOINT (a .pt or .pth file) based its answer on."""
+def command(checkpoint: str | None, image: Path, output: Path, target: str | None, class_mapping: Path | None) -> None:
+    """Lay a Grad-CAM++ heat map over IMAGE: what CHECKPOINT based its answer on.
+
+    CHECKPOINT is a .pt, .pth or .safetensors file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]. Without one, the
+    bundled model explains itself.
+    """
     from twincar_edge.runtime.explain import explain
+    from twincar_edge.training.hub import resolve_checkpoint
 
     wanted = int(target) if target is not None and target.isdecimal() else target
-    explanation = explain(checkpoint, image, class_mapping=class_mapping, target=wanted)
+    path = default_checkpoint() if checkpoint is None else resolve_checkpoint(checkpoint)
+    explanation = explain(path, image, class_mapping=class_mapping, target=wanted)
     write_image(output, explanation.overlay_bgr)
     for guess in explanation.top5:
         click.echo(f"{guess.probability:7.2%}  {guess.name}")

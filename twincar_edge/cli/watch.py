@@ -168,8 +168,8 @@ def _sinks(source: str, output: Path | None, save_crops: Path | None, as_json: b
 
 def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
     """Read the truth before the run: a mistake in it must not show an hour later."""
+    from twincar_edge.bundled import default_model
     from twincar_edge.manifest import read_manifest
-    from twincar_edge.runtime.session import default_model
     from twincar_edge.runtime.truth import read_truth
 
     return read_truth(truth, read_manifest(model or default_model()).class_mapping)

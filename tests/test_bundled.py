@@ -1,0 +1,115 @@
+"""What comes with the package fits together, is small enough to ship, and answers as its card says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twincar_edge.bundled import bundled, default_checkpoint, default_model
+from twincar_edge.cli import main
+from twincar_edge.datasets import open_dataset, stratified_split
+from twincar_edge.errors import ModelError
+from twincar_edge.files import sha256
+from twincar_edge.inference import dataset_logits
+from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.metrics import topk_accuracy
+from twincar_edge.runtime.session import open_session
+from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
+from twincar_edge.training.model import load_model, torch_predict
+from twincar_edge.training.recipe import Recipe
+from twincar_edge.training.recipe_files import read_recipe
+
+TOLERANCE = 0.005  # of top-1 and top-5 between processors: some multiply INT8 otherwise than others
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    return read_manifest(default_model())
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return read_checkpoint(default_checkpoint())
+
+
+def test_the_exported_model_comes_from_the_very_checkpoint_beside_it(
+    manifest: Manifest, checkpoint: Checkpoint
+) -> None:
+    assert manifest.training.checkpoint_sha256 == sha256(default_checkpoint())
+    assert manifest.classes == checkpoint.classes.names and len(manifest.classes) == 196
+    assert manifest.preprocess == checkpoint.preprocess
+    assert manifest.precision == "int8" and manifest.parity is not None
+    assert 0 < manifest.reject_below < 1 and manifest.temperature != 1
+
+
+def test_both_together_stay_below_16_mb() -> None:
+    assert default_model().stat().st_size + default_checkpoint().stat().st_size < 16_000_000
+
+
+def test_it_was_trained_by_the_recipe_that_ships(checkpoint: Checkpoint) -> None:
+    assert Recipe.model_validate(checkpoint.recipe) == read_recipe("lite0-cars196")
+
+
+def test_the_card_names_terms_data_figures_and_how_it_is_made(manifest: Manifest, checkpoint: Checkpoint) -> None:
+    card = bundled("lite0-cars196.md").read_text("utf-8")
+    assert "non-commercial research" in card and "non-commercial research" in manifest.notes
+    assert "make bundled-model" in card and "make bundled-model" in manifest.notes
+    assert checkpoint.data is not None and checkpoint.data.digest[:12] in card
+    assert manifest.parity is not None and checkpoint.validation_top1 is not None
+    shares = (checkpoint.validation_top1, manifest.parity.top1, manifest.parity.top5, manifest.parity.agreement)
+    for share in shares:
+        assert f"{share:.2%}" in card, f"the card does not state {share:.2%}"
+    assert f"{manifest.reject_below:g}" in card and f"{manifest.temperature:g}" in card
+
+
+def test_no_path_of_the_machine_that_made_it_is_inside() -> None:
+    for path in (default_model(), default_checkpoint()):
+        assert not re.search(rb"/(home|root|tmp|work|Users)/", path.read_bytes())
+
+
+def test_the_two_halves_answer_alike() -> None:
+    rng = np.random.default_rng(0)
+    side = read_manifest(default_model()).preprocess.size_wh[0]
+    batch = rng.integers(0, 256, (4, side // 8, side // 8, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    exported = open_session(default_model(), ep="cpu", threads=1).run(batch)
+    trained = torch_predict(load_model(read_checkpoint(default_checkpoint())))(batch)
+    similarity = (exported * trained).sum(axis=1) / np.linalg.norm(exported, axis=1) / np.linalg.norm(trained, axis=1)
+    assert similarity.min() > 0.95
+
+
+@pytest.mark.shared
+def test_it_reaches_what_its_card_says_on_the_cars_that_it_never_saw(shared: Path, manifest: Manifest) -> None:
+    """From the images and the seed alone: the same split, nothing that the training left behind."""
+    from twincar_edge.datasets import check_integrity
+
+    kept, _ = check_integrity(open_dataset(shared / "cars196"))
+    recipe = read_recipe("lite0-cars196")
+    split = stratified_split(kept, recipe.validation_share, recipe.seed)
+    assert manifest.training.data is not None and split.train.digest() == manifest.training.data.digest
+    session = open_session(default_model(), ep="cpu", threads=2, spinning=True)
+    logits = dataset_logits(session.run, split.validation, manifest.preprocess)
+    labels = split.validation.labels
+    assert manifest.parity is not None
+    assert topk_accuracy(logits, labels, 1) == pytest.approx(manifest.parity.top1, abs=TOLERANCE)
+    assert topk_accuracy(logits, labels, 5) == pytest.approx(manifest.parity.top5, abs=TOLERANCE)
+
+
+def test_explain_and_classify_need_no_model_to_be_named(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next(iter(sorted((shared / "cars196" / "images").iterdir())))
+    for command in (["classify", str(image), "--json"], ["explain", str(image), "-o", str(tmp_path / "why.png")]):
+        with pytest.raises(SystemExit) as caught:
+            main(command)
+        assert caught.value.code == 0
+    assert (tmp_path / "why.png").stat().st_size > 10_000
+    answered, *guesses = capsys.readouterr().out.splitlines()
+    assert '"name"' in answered and len(guesses) >= 5
+
+
+def test_a_file_that_is_missing_says_so() -> None:
+    with pytest.raises(ModelError, match=r"this installation carries no absent\.onnx: install it again"):
+        bundled("absent.onnx")

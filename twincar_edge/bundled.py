@@ -1,0 +1,60 @@
+"""The models and the clip that come with the package, in `twincar_edge/assets`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from twincar_edge.errors import ModelError
+
+# What `make bundled-model` writes: the model of all commands that are given none, once for ONNX Runtime and once for
+# PyTorch; its card is the .md of the same name.
+DEFAULT_NAME = "lite0-cars196"
+
+
+def default_model() -> Path:
+    """Return the exported model that names the 196 cars of Stanford Cars: an INT8 .onnx file.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    return bundled(f"{DEFAULT_NAME}.onnx")
+
+
+def default_checkpoint() -> Path:
+    """Return the checkpoint that the default model was exported from: half-precision safetensors.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    return bundled(f"{DEFAULT_NAME}.safetensors")
+
+
+def demo_model() -> Path:
+    """Return the exported model that names the twin cars of the demo.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    return bundled("twins.onnx")
+
+
+def demo_clip() -> Path:
+    """Return the demo's gate clip; its truth is the .json beside it.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    return bundled("gate.mp4")
+
+
+def bundled(name: str) -> Path:
+    """Return the path of a file that comes with the package.
+
+    Raises:
+        ModelError: the package was installed without it.
+    """
+    path = Path(str(resources.files("twincar_edge"))) / "assets" / name
+    if not path.is_file():
+        raise ModelError(f"this installation carries no {name}: install it again, or name a file of your own")
+    return path
