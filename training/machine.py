@@ -51,8 +51,8 @@ def choose_device(name: str) -> torch.device:
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Return whether a training computes in bfloat16 on this device, for `Machine.precision`.
 
-    "auto" takes it where the hardware gains: emulated it only costs, and on x86 without matrix units (AMX) it was
-    measured to gain nothing for depthwise networks.
+    "auto" takes it where the hardware is sure to gain: emulated it only costs, and on x86 without matrix units (AMX) a
+    depthwise network was measured between 14% slower and 17% faster, by the size of the crops.
 
     Raises:
         InputError: the name is none of these.
