@@ -48,6 +48,7 @@ def explain(
     *,
     class_mapping: Path | None = None,
     target: int | str | None = None,
+    temperature: float = 1.0,
 ) -> Explanation:
     """Explain one answer with Grad-CAM++ (Chattopadhyay et al., 2018, arXiv:1710.11063).
 
@@ -56,6 +57,7 @@ def explain(
         image: a file, or `image_bgr` uint8 [H, W, 3].
         class_mapping: class names, for a bare state dict that has none beside it.
         target: the class to look for, by output index or by name; None takes the model's answer.
+        temperature: divides the logits, as that of the exported model's manifest does on the box.
 
     Raises:
         InputError: the image is unusable, the target is no class, or the architecture is not convolutional.
@@ -77,7 +79,7 @@ def explain(
     logits = torch_predict(model)(batch_nhwc)
     if not np.isfinite(logits).all():
         raise ModelError(f"{checkpoint} answers with numbers that are not finite")
-    found = answer(softmax(logits)[0], read.classes.names, reject_below=0)
+    found = answer(softmax(logits, temperature)[0], read.classes.names, reject_below=0)
     label = int(logits[0].argmax()) if label is None else label
 
     (seen,) = grad_cam_plus_plus(model, batch_nhwc, [label])

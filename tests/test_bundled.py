@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -107,7 +108,10 @@ def test_explain_and_classify_need_no_model_to_be_named(
         assert caught.value.code == 0
     assert (tmp_path / "why.png").stat().st_size > 10_000
     answered, *guesses = capsys.readouterr().out.splitlines()
-    assert '"name"' in answered and len(guesses) >= 5
+    answer = json.loads(answered)
+    assert len(guesses) >= 5 and guesses[0].endswith(answer["name"])
+    sure = float(guesses[0].partition("%")[0]) / 100
+    assert sure == pytest.approx(answer["probability"], abs=0.1)  # INT8 against PyTorch, at the same temperature
 
 
 def test_a_file_that_is_missing_says_so() -> None:

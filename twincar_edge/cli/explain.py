@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from twincar_edge.bundled import default_checkpoint
+from twincar_edge.bundled import default_checkpoint, default_model
 from twincar_edge.cli.options import checkpoint_argument
 from twincar_edge.images import write_image
+from twincar_edge.manifest import read_manifest
 
 
 @click.command("explain")
@@ -33,8 +34,11 @@ def command(checkpoint: str | None, image: Path, output: Path, target: str | Non
     from twincar_edge.training.hub import resolve_checkpoint
 
     wanted = int(target) if target is not None and target.isdecimal() else target
-    path = default_checkpoint() if checkpoint is None else resolve_checkpoint(checkpoint)
-    explanation = explain(path, image, class_mapping=class_mapping, target=wanted)
+    if checkpoint is None:  # as sure as the exported model beside it
+        path, temperature = default_checkpoint(), read_manifest(default_model()).temperature
+    else:
+        path, temperature = resolve_checkpoint(checkpoint), 1.0
+    explanation = explain(path, image, class_mapping=class_mapping, target=wanted, temperature=temperature)
     write_image(output, explanation.overlay_bgr)
     for guess in explanation.top5:
         click.echo(f"{guess.probability:7.2%}  {guess.name}")
