@@ -44,6 +44,15 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.endswith("loaded: []\n")
 
 
+@pytest.mark.parametrize("arguments", [["train", "cars", "-o", "run"], ["explain", "a.pt", "car.png"]])
+def test_without_torch_a_command_that_needs_it_names_the_extra(arguments: list[str]) -> None:
+    program = f"import sys\nsys.modules['torch'] = None\nfrom twincar_edge.cli import main\nmain({arguments})\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: torch is not installed: pip install 'twincar-edge[")
+    assert done.stderr.count("\n") == 1
+
+
 def test_help_costs_less_than_a_third_of_a_second() -> None:
     costs = []
     for _ in range(3):

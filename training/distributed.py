@@ -10,14 +10,14 @@ import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from twincar_edge.errors import require
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command asks which process speaks before it knows whether torch is there
+    import torch
     from accelerate import Accelerator
+    from torch import Tensor, nn
 
 
 class Processes(Protocol):
