@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +26,6 @@ from twincar_edge.training.metrics import classification_metrics
 from twincar_edge.training.model import CarClassifier, torch_predict
 from twincar_edge.training.optimization import build_optimizer, train_mode
 from twincar_edge.training.recipe import Recipe
-
-logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, images done, images in all): "check", "read", "train", "validate", "evaluate"."""

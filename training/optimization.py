@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
@@ -63,31 +63,30 @@ class Schedule:
             steps: of the whole training.
             peaks: the highest rate of each parameter group.
         """
-        self._cosine: OneCycleLR | None = None
-        self._plateau: ReduceLROnPlateau | None = None
+        self._rule: OneCycleLR | ReduceLROnPlateau
         if recipe.schedule == "cosine":
             # One-cycle: Smith and Topin, "Super-Convergence", 2018.
-            self._cosine = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=recipe.warmup_share)
+            self._rule = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=recipe.warmup_share)
         else:
-            self._plateau = ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
+            self._rule = ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
 
     def after_step(self) -> None:
         """Follow a step of the optimizer."""
-        if self._cosine is not None:
-            self._cosine.step()
+        if isinstance(self._rule, OneCycleLR):
+            self._rule.step()
 
     def after_epoch(self, macro_f1: float) -> None:
         """Follow an epoch that reached this macro F1 on the held-out images."""
-        if self._plateau is not None:
-            self._plateau.step(macro_f1)
+        if isinstance(self._rule, ReduceLROnPlateau):
+            self._rule.step(macro_f1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on from here: plain values."""
-        return (self._cosine or cast("ReduceLROnPlateau", self._plateau)).state_dict()
+        return self._rule.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
-        (self._cosine or cast("ReduceLROnPlateau", self._plateau)).load_state_dict(state)
+        self._rule.load_state_dict(state)
 
 
 def build_optimizer(model: CarClassifier, recipe: Recipe, steps: int) -> tuple[Optimizer, Schedule]:
