@@ -46,6 +46,10 @@ def test_training_crops_grow_to_their_last_size_and_stay_there() -> None:
     sizes = [recipe.train_size_wh_in(epoch)[0] for epoch in range(1, 41)]
     assert sizes[0] == 128 and sizes == sorted(sizes) and set(sizes) == {128, 144, 160, 176}
     assert sizes[29:] == [176] * 11
+    recipe = toy_recipe(
+        preprocess=Preprocess(size_wh=(224, 224)), train_size=192, first_train_size=128, size_step=32, epochs=40
+    )
+    assert [recipe.train_size_wh_in(epoch)[0] for epoch in (1, 8, 9, 23, 24, 40)] == [128, 128, 160, 160, 192, 192]
     assert {toy_recipe(epochs=5).train_size_wh_in(epoch) for epoch in range(1, 6)} == {(32, 32)}
 
 

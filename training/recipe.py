@@ -11,7 +11,6 @@ from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 DEFAULT_ARCHITECTURE = "tf_efficientnet_lite0"
 DEFAULT_SIZE = 224
 GROWING_SHARE = 0.75  # of the epochs; the rest trains at the last size
-SIZE_STEP = 16
 Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, le=100)]
 Side = Annotated[int, Field(ge=0, le=4096)]
@@ -51,7 +50,8 @@ class Recipe(BaseModel):
     `preprocess` is how images reach the finished model, and how they are validated. It may be given as `size`, the side
     of the model's input in pixels, with the normalization that the architecture's public weights expect. Training crops
     may be smaller: `train_size` pixels square, 0 for the size of `preprocess`; they start at `first_train_size`, 0 for
-    the same, and grow from epoch to epoch (progressive learning: Tan and Le, "EfficientNetV2", 2021).
+    the same, and grow by steps of `size_step` (progressive learning: Tan and Le, "EfficientNetV2", 2021). A backbone
+    that halves its input five times sees every size alike where the sizes are multiples of 32: elsewhere it pads more.
 
     `weights` says where the backbone starts: "auto" from pretrained weights of the `train` extra, or a download; "file"
     from a state dict given to `fit`; "none" from random weights. `freeze_stages` counts the stages that stay as they
@@ -75,6 +75,7 @@ class Recipe(BaseModel):
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
     train_size: Side = 0
     first_train_size: Side = 0
+    size_step: Annotated[int, Field(ge=1, le=4096)] = 16
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Rate = 1.2e-3
     head_learning_rate: Rate = 4e-3
@@ -132,7 +133,7 @@ class Recipe(BaseModel):
     def train_size_wh_in(self, epoch: int) -> tuple[int, int]:
         """Return the size of the training crops in an epoch (from 1), in pixels.
 
-        It grows in steps of `SIZE_STEP` over the first part of the training, `GROWING_SHARE`, and stays there.
+        It grows in steps of `size_step` over the first part of the training, `GROWING_SHARE`, and stays there.
         """
         last = self.train_size_wh
         growing = max(1, round(self.epochs * GROWING_SHARE))
@@ -141,8 +142,8 @@ class Recipe(BaseModel):
         first = self.first_train_size
 
         def side(end: int) -> int:
-            steps = (end - first) * (epoch - 1) / growing / SIZE_STEP
-            return min(end, first + round(steps) * SIZE_STEP)
+            steps = (end - first) * (epoch - 1) / growing / self.size_step
+            return min(end, first + round(steps) * self.size_step)
 
         return side(last[0]), side(last[1])
 
