@@ -2,8 +2,8 @@
 
 from twincar_edge.benchmarks.bench import BenchmarkConfig, run
 from twincar_edge.benchmarks.report import BenchmarkReport, Latency, Row, Timing, read_report, write_report
-from twincar_edge.benchmarks.timing import Schedule
 from twincar_edge.machine import Machine
+from twincar_edge.runtime.timing import Schedule
 
 __all__ = [
     "BenchmarkConfig",

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.benchmarks.report import OK, BenchmarkReport, Row, Timing
-from twincar_edge.benchmarks.timing import Clock, Schedule, Subject, measure
 from twincar_edge.bundled import default_model
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, TwincarError, nearest
@@ -26,6 +25,7 @@ from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.classifier import answer
 from twincar_edge.runtime.providers import EP_CHOICES, ORT_WHEELS, load_onnxruntime, usable_providers
 from twincar_edge.runtime.session import ModelSession, open_session
+from twincar_edge.runtime.timing import Clock, Schedule, Subject, measure
 
 PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")  # those that decide speed and answers
 PRECISIONS: tuple[str, ...] = get_args(Precision)

@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from twincar_edge.benchmarks.timing import Sample
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.files import write_text
 from twincar_edge.machine import Machine
 from twincar_edge.manifest import DataRecord, Precision
+from twincar_edge.runtime.timing import Sample
 
 BENCHMARK_SCHEMA_VERSION: Literal[1] = 1
 OK = "ok"

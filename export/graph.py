@@ -10,21 +10,23 @@ import onnx
 import torch
 
 from twincar_edge.errors import ModelError
+from twincar_edge.golden import GOLDEN_KEY, Golden
 from twincar_edge.manifest import METADATA_KEY, Manifest
 from twincar_edge.training.model import CarClassifier
 
 logger = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "batch_nhwc", "logits"
-OPSET = 20  # 23 gives INT8 files that ONNX Runtime computes wrongly (onnxruntime#25932)
+OPSET = 20
+OPSETS = range(18, 23)  # torch exports from 18 on; 23 gives INT8 files that compute wrongly (onnxruntime#25932)
 EXAMPLE_BATCH = 2  # torch.export takes a batch of 0 or 1 for a constant
 
 
-def to_onnx(model: CarClassifier) -> onnx.ModelProto:
+def to_onnx(model: CarClassifier, opset: int = OPSET) -> onnx.ModelProto:
     """Return the classifier as an ONNX graph: `batch_nhwc` uint8 [batch, H, W, 3] to `logits` float32 [batch, classes].
 
     The batch is dynamic, mean and std are inside, BatchNorm is folded into the convolutions, weights are inside the
-    file. What torch writes beside it (source lines with local paths, stack traces) is taken out.
+    file, and `opset` (one of `OPSETS`) is the ONNX operator set. What torch writes beside it (source lines with local paths, stack traces) is taken out.
 
     Raises:
         ModelError: torch cannot export this architecture, or the graph is not a valid one.
@@ -39,7 +41,7 @@ def to_onnx(model: CarClassifier) -> onnx.ModelProto:
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
             input_names=[INPUT],
             output_names=[OUTPUT],
-            opset_version=OPSET,
+            opset_version=opset,
             external_data=False,
             verbose=False,
         )
@@ -83,11 +85,14 @@ def check(graph: onnx.ModelProto, name: str) -> None:
         raise ModelError(f"the ONNX graph of {name} is not valid: {_reason(error)}") from error
 
 
-def to_bytes(graph: onnx.ModelProto, manifest: Manifest) -> bytes:
-    """Return the model file: the graph with `manifest` as its only metadata. The graph itself is not changed."""
+def to_bytes(graph: onnx.ModelProto, manifest: Manifest, golden: Golden | None = None) -> bytes:
+    """Return the model file: the graph with `manifest` and `golden` as its metadata. The graph itself is not changed."""
     stamped = onnx.ModelProto()
     stamped.CopyFrom(graph)
-    onnx.helper.set_model_props(stamped, {METADATA_KEY: manifest.to_json()})
+    metadata = {METADATA_KEY: manifest.to_json()}
+    if golden is not None:
+        metadata[GOLDEN_KEY] = golden.to_json()
+    onnx.helper.set_model_props(stamped, metadata)
     data: bytes = stamped.SerializeToString(deterministic=True)
     return data
 

@@ -138,7 +138,7 @@ def document(**changes: Any) -> str:
         (document(name=""), "'name'"),
         (document(name="\x1b[2Jgone"), "control characters"),
         (document(notes="bell\x07"), "control characters"),
-        (document(precision="fp16"), "'precision'"),
+        (document(precision="int4"), "'precision'"),
         (document(temperature=0), "'temperature'"),
         (document(temperature=float("inf")), "'temperature'"),
         (document(reject_below=1.01), "'reject_below'"),

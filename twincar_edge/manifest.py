@@ -20,7 +20,7 @@ from twincar_edge.preprocess import Preprocess
 
 METADATA_KEY = "twincar_edge.manifest"
 SCHEMA_VERSION: Literal[1] = 1
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -57,14 +57,23 @@ class TrainingRecord(_Part):
 
 
 class QuantizationRecord(_Part):
-    """How an INT8 file was made. `float_layers` of its layers with weights, from the input on, compute in float."""
+    """How an INT8 file was made.
+
+    `float_layers` of its layers with weights, from the input on, compute in float, and so do those that `float_nodes`
+    names by their weights. `target` names the preset that the choices come from, where one was chosen. With
+    `reduce_range`, weights are kept so small that no x86 CPU clips their sums; without it, sessions on CPUs without
+    VNNI must ask for exact kernels. `symmetric` activations have their zero in the middle of the 8 bits.
+    """
 
     format: Literal["QDQ"] = "QDQ"
+    target: Text | None = None
     activations: Literal["uint8", "int8"]
     weights: Literal["uint8", "int8"]
+    symmetric: bool = False
     per_channel: bool
     reduce_range: bool
     float_layers: int = Field(default=1, ge=0)
+    float_nodes: tuple[Text, ...] = ()
     calibration: Text
     calibration_images: int = Field(ge=1)
 
@@ -85,6 +94,24 @@ class ParityRecord(_Part):
     max_abs_logit_difference: float = Field(ge=0)
 
 
+class ConfidenceRecord(_Part):
+    """How temperature and rejection threshold were chosen, and what they give. Shares are between 0 and 1.
+
+    `images` held-out images gave the temperature; `ece_before` and `ece_after` are the expected calibration error there
+    without and with it. At the threshold, `coverage` of them get a name, `named_top1` of those the right one, and of
+    each set of pictures that show no known car, `unknown_named` says what share gets a name. `false_accept` is the
+    share that was allowed, or None where the threshold was given.
+    """
+
+    images: int = Field(ge=1)
+    ece_before: Share
+    ece_after: Share
+    coverage: Share
+    named_top1: Share | None
+    false_accept: Share | None = None
+    unknown_named: dict[Text, Share] = Field(default_factory=dict)
+
+
 class Manifest(_Part):
     """Everything that the camera box must know of a model.
 
@@ -103,6 +130,7 @@ class Manifest(_Part):
     training: TrainingRecord
     quantization: QuantizationRecord | None = None
     parity: ParityRecord | None = None
+    confidence: ConfidenceRecord | None = None
     notes: Text = ""
     created: datetime
     twincar_edge_version: Text

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from twincar_edge.benchmarks import Latency, Schedule, Timing
-from twincar_edge.benchmarks.timing import Sample, Subject, measure
 from twincar_edge.errors import InputError, ModelError
+from twincar_edge.runtime.timing import Sample, Subject, measure
 
 
 class FakeClock:
