@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +145,35 @@ def test_a_state_of_something_else_is_refused(unbroken: TrainingResult, dataset:
     folder.state.write_bytes(folder.checkpoint.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"last\.pt is not a checkpoint that can be read"):
         fit(toy_recipe(epochs=1), fewer, folder.path, machine=ONE_THREAD, resume=True)
+
+
+def _other_model(loop: dict[str, Any]) -> None:
+    name = next(iter(loop["model"]))
+    loop["model"][name] = torch.zeros(3)
+
+
+def _no_optimizer(loop: dict[str, Any]) -> None:
+    del loop["optimizer"]
+
+
+def _fewer_groups(loop: dict[str, Any]) -> None:
+    loop["optimizer"]["param_groups"].pop()
+
+
+@pytest.mark.parametrize("alter", [_other_model, _no_optimizer, _fewer_groups])
+def test_a_state_that_was_altered_is_one_line_and_stays_as_it_is(
+    alter: Callable[[dict[str, Any]], None], dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD)
+    state = torch.load(folder.state, weights_only=True)
+    alter(state["loop"])
+    state["epochs"] = []  # as if the epoch were still to come
+    torch.save(state, folder.state)
+    before = folder.state.read_bytes()
+    with pytest.raises(ModelError, match="does not fit its recipe's model: start again with --overwrite"):
+        fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD, resume=True)
+    assert folder.state.read_bytes() == before
 
 
 FULL = """

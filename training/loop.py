@@ -128,13 +128,18 @@ class TrainingLoop:
         """Go on from where `state_dict` was taken.
 
         Raises:
-            ValueError, KeyError, RuntimeError: it is that of another model or optimizer.
+            ModelError: it is that of another model or optimizer, or was altered.
         """
-        self.model.backbone.load_state_dict(state["model"])
-        if self.ema is not None:
-            self.answering.backbone.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        try:
+            self.model.backbone.load_state_dict(state["model"])
+            if self.ema is not None:
+                self.answering.backbone.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # all that torch raises here
+            raise ModelError(
+                "the state of the training does not fit its recipe's model: start again with --overwrite"
+            ) from error
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Give what an epoch trains on, a batch at a time, on the device.
