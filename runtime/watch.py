@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from twincar_edge.bundled import default_model
 from twincar_edge.runtime.boxes import Box, Detection
 from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.golden_check import require_golden
 from twincar_edge.runtime.locate import LocateOptions, Locator, make_locator
 from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import Sink
@@ -43,11 +44,11 @@ class WatchConfig(BaseModel):
 
     `source`, `once` and `stride` are `open_source`'s, `ep` and `threads` are `open_session`'s. `locate` is a name in
     `LOCATORS`, or `auto`: `motion` for video and cameras; for single images `zone` where zones are given, else
-    `whole`. `batch` is how many crops go through the model at once; `classify_every` takes a track's every Nth frame.
-    `lost_after_s` is `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
-    frames and, where boxes move, travelled by at least `min_travel` of its diagonal: that tells a vehicle that passes
-    from a shadow, a lamp or a branch. `duration_s` ends the run. `keep` puts the visits into the summary, which a run
-    of months should not.
+    `whole`. `allow_drift` goes on with a model that does not answer here as it did at export. `batch` is how many crops
+    go through the model at once; `classify_every` takes a track's every Nth frame. `lost_after_s` is `TrackingRules`'.
+    A track becomes a visit when the vehicle was found in at least `min_hits` frames and, where boxes move, travelled by
+    at least `min_travel` of its diagonal, as shadows, lamps and branches do not. `duration_s` ends the run. `keep` puts
+    the visits into the summary, which a run of months should not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +57,7 @@ class WatchConfig(BaseModel):
     model: Path | None = None
     ep: str = "auto"
     threads: int | None = Field(default=None, ge=1)
+    allow_drift: bool = False
     locate: str = AUTO
     zones: tuple[Zone, ...] = ()
     min_area: float = Field(default=0.01, gt=0, lt=1)
@@ -125,7 +127,7 @@ def watch(
         config: what to watch and how.
         sinks: opened here, after source and model, and closed however the run ends.
         source: an open source in place of `config.source`; it is released here. `FrameSource` wraps any iterable.
-        classifier: in place of `config.model`.
+        classifier: in place of `config.model`, whose golden inputs are then not run.
         stop: ends the run after the current frame; the vehicles then in view become visits.
         on_frame: called after each frame with the vehicles in it.
         clock: the time of day, with a time zone.
@@ -134,7 +136,7 @@ def watch(
 
     Raises:
         InputError: the source cannot be opened, the options do not fit it, or a sink cannot write.
-        ModelError: the model cannot be used.
+        ModelError: the model cannot be used, or does not answer here as it did at export.
     """
     stop = stop or threading.Event()
     with ExitStack() as stack:
@@ -184,7 +186,9 @@ def _locator_name(config: WatchConfig, source: Source) -> str:
 def _open_classifier(config: WatchConfig, source: Source) -> Classifier:
     # Spinning threads are faster where frames wait for the model, and burn a core where the model waits for frames.
     model = config.model or default_model()
-    return Classifier(open_session(model, ep=config.ep, threads=config.threads, spinning=not source.live))
+    session = open_session(model, ep=config.ep, threads=config.threads, spinning=not source.live)
+    require_golden(session, config.allow_drift)
+    return Classifier(session)
 
 
 class _Loop:

@@ -50,7 +50,7 @@ HEAVY = {
     "onnxruntime": {"runtime", "export", "benchmarks"},
     "onnxruntime_ep_openvino": {"runtime"},
     "matplotlib": {"training", "benchmarks", "export"},
-    "scipy": {"core", "training"},
+    "scipy": {"core", "training", "export"},
     "pyarrow": {"core"},
     "click": {"cli"},
 }
@@ -139,7 +139,9 @@ def test_a_module_imports_heavy_packages_only_where_they_belong(file: Path) -> N
 
 def test_no_command_but_those_for_checkpoints_needs_torch() -> None:
     """Import all that an edge box runs, in an interpreter in which torch and its kin cannot be imported."""
-    commands = {f"twincar_edge.cli.{name}" for name in ("classify", "watch", "bench", "inspect", "demo", "synthesize")}
+    commands = {
+        f"twincar_edge.cli.{name}" for name in ("classify", "watch", "doctor", "bench", "inspect", "demo", "synthesize")
+    }
     modules = [name for name in map(module_name, sources()) if room_of(name) in ("core", "runtime", "benchmarks")]
     modules += sorted(commands & set(map(module_name, sources())))
     absent = ["torch", "torchvision", "timm", "sklearn", "onnx", "onnxscript", "pytorch_grad_cam", "scipy", "pyarrow"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -17,9 +18,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.clips import BLUE_BGR, GREEN_BGR, RED_BGR, Car, Image, as_frames, drive_by, film, write_video
-from tests.tiny_model import BLUE, GREEN, RED, tiny_model
+from tests.tiny_model import BLUE, GREEN, RED, tiny_model, with_manifest
 from twincar_edge.cli.watch import command
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.boxes import iou
 from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.session import open_session
@@ -215,6 +217,52 @@ def test_stage_latencies_are_percentiles_in_constant_memory() -> None:
     assert stages.latencies()["write"].runs == 2
 
 
+# --- the golden inputs of the model, before the first frame ---
+
+
+@pytest.fixture(scope="module")
+def drifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that was exported for pictures whose red and blue are swapped now."""
+    path = tiny_model(tmp_path_factory.mktemp("drifted") / "tiny.onnx", golden=True)
+    swapped = read_manifest(path).preprocess.model_copy(update={"colour": "bgr"})
+    return with_manifest(path, path, preprocess=swapped)
+
+
+def test_a_model_that_has_drifted_is_not_watched_with_and_the_source_is_released(drifted: Path) -> None:
+    source = FrameSource(as_frames(film([], 5)))
+    released = []
+    source.release = lambda: released.append(True)  # type: ignore[method-assign]
+    seen: list[Frame] = []
+    with pytest.raises(ModelError, match="does not answer on cpu as it did when it was exported"):
+        watch(WatchConfig(model=drifted, ep="cpu"), source=source, on_frame=lambda frame, _: seen.append(frame))
+    assert (seen, released) == ([], [True])
+
+
+def test_a_model_that_has_drifted_is_watched_with_where_that_is_allowed(
+    drifted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = WatchConfig(model=drifted, ep="cpu", threads=1, allow_drift=True, keep=True)
+    summary = watch(config, source=FrameSource(as_frames(film([drive_by(RED_BGR, 10)], 50))))
+    assert passes(summary) == [(BLUE, "left_to_right")]  # which is why it is refused otherwise
+    assert "going on regardless" in caplog.text
+
+
+def test_a_model_that_answers_as_at_export_or_cannot_tell_is_watched_with(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path, word in ((model, "no golden inputs"), (tiny_model(tmp_path / "a.onnx", golden=True), "golden inputs: 3")):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            summary = watch(WatchConfig(model=path, ep="cpu"), source=FrameSource(as_frames(film([], 3))))
+        assert summary.frames == 3
+        assert word in caplog.text
+
+
+def test_a_classifier_that_is_passed_in_is_not_checked(drifted: Path) -> None:
+    classifier = Classifier(open_session(drifted, ep="cpu", threads=1))
+    assert watch(WatchConfig(), source=FrameSource(as_frames(film([], 3))), classifier=classifier).frames == 3
+
+
 # --- the command, in this process ---
 
 
@@ -237,6 +285,16 @@ def test_events_are_on_standard_output_and_the_summary_is_not(clip: Path, model:
     assert "skipped: none" in result.stderr
     for stage in ("read", "locate", "classify", "write"):
         assert re.search(rf"{stage} +p50 +[\d.]+ ms +p95 +[\d.]+ ms", result.stderr)
+    assert result.exit_code == 0
+
+
+def test_the_command_refuses_a_drifted_model_and_goes_on_when_told_to(clip: Path, drifted: Path) -> None:
+    arguments = (clip, "--model", drifted, "--ep", "cpu", "--threads", 1)
+    with pytest.raises(ModelError, match="--allow-drift goes on regardless") as caught:
+        invoke(*arguments)
+    assert caught.value.exit_code == 2
+    result = invoke(*arguments, "--allow-drift")
+    assert [json.loads(line)["name"] for line in result.stdout.splitlines()] == [BLUE, RED]
     assert result.exit_code == 0
 
 

@@ -14,8 +14,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from twincar_edge import __version__
-from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord
+from twincar_edge.export.golden import make_golden
+from twincar_edge.golden import GOLDEN_KEY
+from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord, read_manifest
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.runtime.session import open_session
 
 RED, GREEN, BLUE = CLASSES = ("Castor Red Sedan 2020", "Castor Green Coupe 2020", "Pollux Blue SUV 2021")
 SHARPNESS = 20.0  # logits of a pure colour: 20 and two zeros
@@ -28,12 +31,13 @@ def tiny_model(
     temperature: float = 1.0,
     size_wh: tuple[int, int] = (32, 32),
     metadata: bool = True,
+    golden: bool = False,
 ) -> Path:
     """Write the model and return its path.
 
     The first three classes stand for red, green and blue; further ones are the least likely of any picture that is not
     black. A grey picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it unknown.
-    `metadata=False` leaves the manifest out: an ONNX file that is not ours.
+    `metadata=False` leaves the manifest out: an ONNX file that is not ours. `golden` puts golden inputs in.
     """
     weights = np.full((3, len(classes)), -SHARPNESS, np.float32)
     weights[:, :3] = np.eye(3, dtype=np.float32)[:, : len(classes)] * SHARPNESS
@@ -71,5 +75,25 @@ def tiny_model(
         helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return with_golden(path, path) if golden else path
+
+
+def with_golden(source: Path, path: Path) -> Path:
+    """Write a model file of ours again, with the golden inputs that export would give it, and return its path."""
+    session = open_session(source, ep="cpu", threads=1)
+    golden = make_golden(session.run, session.manifest.preprocess)
+    return _rewrite(source, path, {GOLDEN_KEY: golden.to_json()})
+
+
+def with_manifest(source: Path, path: Path, **changes: object) -> Path:
+    """Write a model file of ours again, with another manifest and all else as it was, and return its path."""
+    manifest = read_manifest(source).model_copy(update=changes)
+    return _rewrite(source, path, {METADATA_KEY: manifest.to_json()})
+
+
+def _rewrite(source: Path, path: Path, changes: dict[str, str]) -> Path:
+    model = onnx.load(str(source))
+    helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | changes)
     onnx.save(model, str(path))
     return path

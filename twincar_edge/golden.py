@@ -1,7 +1,10 @@
-"""Golden inputs: a few drawn pictures inside the model file, and the logits that they must give on every machine.
+"""Golden inputs: a few drawn pictures inside the model file, and what they must become on every machine.
 
 They travel in the file's metadata beside the manifest, as one JSON document. The pictures are those that a camera would
-give, of other sizes than the model's input, so that checking them runs the whole way: resize, provider, graph.
+give, of other sizes than the model's input, so that checking them runs the whole way: resize, provider, graph. Two
+things are noted of each: some pixels of the model's input, which a wrong resize or colour order changes, and the
+logits, which a wrong graph or provider changes. One alone would not do: INT8 rounds so coarsely that another
+interpolation drowns in what may differ between two CPUs.
 """
 
 from __future__ import annotations
@@ -24,37 +27,46 @@ from twincar_edge.onnx_metadata import read_metadata
 GOLDEN_KEY = "twincar_edge.golden"
 SCHEMA_VERSION: Literal[1] = 1
 MAX_IMAGES = 64
+SAMPLED_PIXELS = 251  # a prime, so that the places are in all columns, whatever the width
 
 
 class _Document(BaseModel):
-    """The JSON form: pictures as PNG in base64, which loses nothing, and logits as numbers."""
+    """The JSON form: pictures as PNG and pixels as bytes, both in base64, and logits as numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     images_png: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_IMAGES)]
-    logits: Annotated[tuple[tuple[float, ...], ...], Field(min_length=1, max_length=MAX_IMAGES)]
+    pixels: str
+    logits: Annotated[tuple[Annotated[tuple[float, ...], Field(min_length=1)], ...], Field(max_length=MAX_IMAGES)]
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Pictures and what the model must say of them.
+    """Pictures, what the resize must make of them, and what the model must say of them.
 
     Attributes:
         images_bgr: uint8 [H, W, 3] each, of any size.
+        pixels: uint8 [N, SAMPLED_PIXELS, 3], what `sample_pixels` takes from the model's input of each.
         logits: float32 [N, classes].
     """
 
     images_bgr: tuple[NDArray[np.uint8], ...]
+    pixels: NDArray[np.uint8]
     logits: NDArray[np.float32]
 
     def to_json(self) -> str:
         """Return the document as it stands in the file's metadata."""
-        pictures = tuple(
-            base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode("ascii") for image in self.images_bgr
-        )
         rows = tuple(tuple(float(f"{value:.6g}") for value in row) for row in self.logits)
-        return _Document(images_png=pictures, logits=rows).model_dump_json()
+        pictures = tuple(_encode(image) for image in self.images_bgr)
+        pixels = base64.b64encode(self.pixels.tobytes()).decode("ascii")
+        return _Document(images_png=pictures, pixels=pixels, logits=rows).model_dump_json()
+
+
+def sample_pixels(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the pixels of each image by which its resize is told: uint8 [N, H, W, 3] to [N, SAMPLED_PIXELS, 3]."""
+    flat = batch_nhwc.reshape(len(batch_nhwc), -1, 3)
+    return flat[:, np.linspace(0, flat.shape[1] - 1, SAMPLED_PIXELS).astype(np.int64)]
 
 
 def read_golden(path: Path) -> Golden | None:
@@ -77,14 +89,25 @@ def parse_golden(text: str, where: str) -> Golden:
         document = _Document.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(f"{where} has golden inputs that are not valid, at {first_fault(error)[:300]}") from error
-    if len({len(row) for row in document.logits}) != 1 or len(document.logits) != len(document.images_png):
-        raise ModelError(f"{where} has golden inputs that do not fit their logits: export it again")
-    images = tuple(_decode(picture, where) for picture in document.images_png)
-    return Golden(images, np.array(document.logits, np.float32))
-
-
-def _decode(picture: str, where: str) -> NDArray[np.uint8]:
     try:
-        return decode_image(base64.b64decode(picture, validate=True), "a golden input")
-    except (binascii.Error, ValueError, ImageError) as error:
+        images = tuple(decode_image(_bytes(picture), "a golden input") for picture in document.images_png)
+        pixels = np.frombuffer(_bytes(document.pixels), np.uint8)
+    except (binascii.Error, ImageError) as error:
         raise ModelError(f"{where} has golden inputs that cannot be read: {error}") from error
+    shape = (len(images), SAMPLED_PIXELS, 3)
+    if len({len(row) for row in document.logits}) != 1 or len(document.logits) != len(images):
+        raise ModelError(f"{where} has golden inputs that do not fit their logits: export it again")
+    if pixels.size != np.prod(shape):
+        raise ModelError(f"{where} has golden inputs that do not fit their pixels: export it again")
+    return Golden(images, pixels.reshape(shape), np.array(document.logits, np.float32))
+
+
+def _encode(image_bgr: NDArray[np.uint8]) -> str:
+    # The highest compression makes the file a quarter smaller, and decoding is no slower for it.
+    done, data = cv2.imencode(".png", image_bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    assert done  # PNG takes any uint8 picture
+    return base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)

@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": "Print what an exported model says of itself.",
     "classify": "Name the car in each image.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",
+    "doctor": "Check that this machine answers right, and how fast.",
     "bench": "Measure latency and top-5 over providers and precisions.",
     "explain": "Show where the model looked, as a Grad-CAM++ overlay.",
     "synthesize": "Draw labelled twin cars: images, or a gate clip with its truth.",

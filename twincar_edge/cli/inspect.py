@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from twincar_edge.files import sha256
+from twincar_edge.golden import read_golden
 from twincar_edge.manifest import Manifest, read_manifest
 
 
@@ -46,6 +47,7 @@ def _print_table(model: Path, manifest: Manifest) -> None:
         f"top-1 {parity.top1_reference:.2%} -> {parity.top1:.2%}, "
         f"top-5 {parity.top5_reference:.2%} -> {parity.top5:.2%}, agreement {parity.agreement:.2%}, "
         f"largest logit difference {parity.max_abs_logit_difference:.3g}",
+        "golden inputs": _golden(model),
         "notes": manifest.notes,
         "created": f"{manifest.created:%Y-%m-%d %H:%M} by twincar-edge {manifest.twincar_edge_version}",
     }
@@ -54,3 +56,11 @@ def _print_table(model: Path, manifest: Manifest) -> None:
         if value:
             table.add_row(f"[bold]{name}[/bold]", escape(value))
     Console().print(table)
+
+
+def _golden(model: Path) -> str:
+    golden = read_golden(model)
+    if golden is None:
+        return "none: `watch` and `doctor` cannot tell whether it answers right on a machine"
+    sizes = ", ".join(f"{image.shape[1]}x{image.shape[0]}" for image in golden.images_bgr)
+    return f"{len(golden.images_bgr)} drawn pictures ({sizes}) with their logits"

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 @click.option("--ep", default="auto", show_default=True, help="Execution provider.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @click.option(
+    "--allow-drift",
+    is_flag=True,
+    help="Go on with a model whose answers to its golden inputs are not those of its export.",
+)
+@click.option(
     "--locate",
     type=click.Choice(["auto", "whole", "zone", "motion"]),
     default="auto",
@@ -78,6 +83,7 @@ def command(
     model: Path | None,
     ep: str,
     threads: int | None,
+    allow_drift: bool,
     locate: str,
     zones: tuple[str, ...],
     min_area: float,
@@ -105,6 +111,7 @@ def command(
         model=model,
         ep=ep,
         threads=threads,
+        allow_drift=allow_drift,
         locate=locate,
         zones=tuple(parse_zone(zone) for zone in zones),
         min_area=min_area,

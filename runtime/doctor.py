@@ -1,0 +1,264 @@
+"""The self-test on the box: one look at all that decides whether answers are right there, and how fast."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from twincar_edge.bundled import default_model
+from twincar_edge.cores import usable_cores
+from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.files import sha256
+from twincar_edge.golden import read_golden
+from twincar_edge.machine import Machine, installed_versions, this_machine
+from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.runtime.cameras import check_cameras
+from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.diagnosis import Check, Diagnosis, Measured, Status
+from twincar_edge.runtime.golden_check import check_golden
+from twincar_edge.runtime.instructions import check_instructions
+from twincar_edge.runtime.locate import LocateOptions, make_locator
+from twincar_edge.runtime.providers import AUTO, ORT_WHEELS, PROVIDERS, load_onnxruntime
+from twincar_edge.runtime.session import ModelSession, open_session, ort_errors
+from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.timing import Clock, Schedule, Subject, measure
+
+NEEDED = ("numpy", "opencv-python", "pydantic", "click", "rich")
+OPTIONAL = ("onnxruntime", "onnxruntime-ep-openvino", "torch", "onnx")
+OPENCV_WHEELS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+RUNS = Schedule(warmup=5, rounds=8, per_round=5)
+FRAME_SIZE_WH = (1280, 720)
+
+
+class DoctorConfig(BaseModel):
+    """What to examine: `model` None takes the bundled one; `ep` and `threads` are `open_session`'s."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Path | None = None
+    ep: str = AUTO
+    threads: int | None = Field(default=None, ge=1)
+
+
+def diagnose(
+    config: DoctorConfig,
+    *,
+    cameras: Callable[[], Sequence[Check]] = check_cameras,
+    machine: Machine | None = None,
+    schedule: Schedule = RUNS,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    timer: Clock = time.perf_counter,
+) -> Diagnosis:
+    """Examine this machine and a model on it. Whatever is wrong becomes a row; nothing is raised for it.
+
+    Args:
+        config: what to examine.
+        cameras: examines the cameras.
+        machine: in place of the machine that this runs on.
+        schedule: how often is measured.
+        clock: the time of day, with a time zone.
+        timer: seconds, for latencies.
+    """
+    machine = machine or this_machine()
+    checks = [_python(machine), _packages()]
+    ort, check = _onnxruntime()
+    checks.append(check)
+    if ort is not None:
+        checks += _providers(ort, config.ep)
+    model, manifest, check = _model(config)
+    checks.append(check)
+    session = None
+    if ort is not None and manifest is not None:
+        session, check = _session(model, config)
+        checks.append(check)
+    checks.append(_cores(config.threads))
+    if manifest is not None:
+        checks.append(check_instructions(machine, manifest, session.ep if session else "cpu"))
+    measured = Measured()
+    if session is not None:
+        measured, more = _measure(session, schedule, timer)
+        checks += more
+    checks += cameras()
+    return Diagnosis(
+        created=clock(),
+        machine=machine,
+        model=str(model),
+        ep_asked=config.ep,
+        ep=session and session.ep,
+        checks=tuple(checks),
+        measured=measured,
+    )
+
+
+def _python(machine: Machine) -> Check:
+    return Check(name="Python", status="ok", found=f"{machine.python}, {machine.system}, {machine.cpu}")
+
+
+def _packages() -> Check:
+    """Say which versions are here, and which of what could be is not."""
+    here = installed_versions(dict.fromkeys((*NEEDED, *OPENCV_WHEELS, *ORT_WHEELS, *OPTIONAL)))
+    found = ", ".join(f"{name} {version}" for name, version in here.items())
+    absent = [name for name in (*NEEDED, *OPTIONAL) if name not in here]
+    if absent:
+        found += f"; not installed: {', '.join(absent)}"
+    opencv = {name: here[name] for name in OPENCV_WHEELS if name in here}
+    status: Status = "ok"
+    advice = ""
+    if len(set(opencv.values())) > 1:
+        status = "warn"
+        found += f"; {' and '.join(opencv)} share their files and are of different versions: {cv2.__version__} answers"
+        advice = f"pip uninstall {' '.join(opencv)}, then pip install opencv-python"
+    return Check(name="packages", status=status, found=found, advice=advice)
+
+
+def _onnxruntime() -> tuple[ModuleType | None, Check]:
+    name = "ONNX Runtime"
+    try:
+        ort = load_onnxruntime()
+    except TwincarError as error:
+        return None, _failed(name, error)
+    except (ImportError, OSError) as error:  # there, and broken: a library of the system that is missing, often
+        found = f"cannot be imported: {_first_line(error)}"
+        return None, Check(name=name, status="fail", found=found, advice="pip install --force-reinstall onnxruntime")
+    return ort, Check(name=name, status="ok", found=f"{ort.__version__}, the only one")
+
+
+def _providers(ort: ModuleType, asked: str) -> list[Check]:
+    """Say of each provider whether it can be used here; that one is really used, only a session shows."""
+    checks = []
+    errors: tuple[type[Exception], ...] = (TwincarError, ImportError, OSError, *ort_errors(ort))
+    for name, provider in PROVIDERS.items():
+        row = f"provider {name}"
+        try:
+            obstacle = provider.obstacle(ort, name)
+        except errors as error:
+            obstacle = InputError(f"it is installed and does not load, {_first_line(error)}: reinstall it")
+        if obstacle is None:
+            checks.append(Check(name=row, status="ok", found="usable"))
+        else:  # what nobody asked for may be absent
+            checks.append(Check(name=row, status="fail" if name == asked else "ok", found=f"not here: {obstacle}"))
+    return checks
+
+
+def _model(config: DoctorConfig) -> tuple[Path | None, Manifest | None, Check]:
+    name = "model"
+    model = config.model
+    try:
+        model = model or default_model()
+        manifest = read_manifest(model)
+        digest = sha256(model)
+    except TwincarError as error:
+        return model, None, _failed(name, error)
+    found = f"{manifest.name}, {manifest.precision}, {len(manifest.classes)} classes, sha256 {digest[:16]}…"
+    parity = manifest.parity
+    if parity is None:
+        advice = "export it with labelled images, so that it says what it is worth"
+        return model, manifest, Check(name=name, status="warn", found=f"{found}; parity not shown", advice=advice)
+    found += f"; {parity.agreement:.1%} as {parity.against}, top-1 {parity.top1:.1%} on {parity.images} images"
+    return model, manifest, Check(name=name, status="ok", found=found)
+
+
+def _session(model: Path | None, config: DoctorConfig) -> tuple[ModelSession | None, Check]:
+    """Open the model as `watch` opens it for a camera; `open_session` holds the provider against what it really got."""
+    assert model is not None  # its manifest was read
+    try:
+        session = open_session(model, ep=config.ep, threads=config.threads)
+    except TwincarError as error:
+        return None, _failed("session", error)
+    threads = f"{session.threads} thread" + ("s" if session.threads > 1 else "")
+    return session, Check(name="session", status="ok", found=f"{config.ep} asked, {session.ep} runs it, with {threads}")
+
+
+def _cores(asked: int | None) -> Check:
+    usable, board = usable_cores(), os.cpu_count() or 1
+    found = f"{usable} of the board's {board} may be used"
+    if usable < board:
+        found += " (affinity or cgroup quota)"
+    if asked is not None and asked > usable:
+        advice = f"--threads {usable}, or allow this process more cores"
+        return Check(
+            name="cores", status="warn", found=f"{found}, {asked} threads are asked for: slower", advice=advice
+        )
+    return Check(name="cores", status="ok", found=found)
+
+
+def _measure(session: ModelSession, schedule: Schedule, timer: Clock) -> tuple[Measured, list[Check]]:
+    golden, differences = _golden(session, timer)
+    latency, times = _latency(session, schedule, timer)
+    return Measured(**differences, **times), [golden, latency]
+
+
+def _golden(session: ModelSession, timer: Clock) -> tuple[Check, dict[str, float]]:
+    name = "golden inputs"
+    try:
+        golden = read_golden(session.model)
+        if golden is None:
+            found, advice = "the file carries none: nothing says whether it answers right here", "export it again"
+            return Check(name=name, status="warn", found=found, advice=advice), {}
+        result = check_golden(session, golden, timer)
+    except TwincarError as error:
+        return _failed(name, error), {}
+    differences = {"pixel_difference": result.pixel_difference, "logit_difference": result.logit_difference}
+    if result.passed:
+        return Check(name=name, status="ok", found=result.summary()), differences
+    advice = "do not trust its answers here: copy or export the file again"
+    if session.ep != "cpu":
+        advice += ", or run it with --ep cpu"
+    return Check(name=name, status="fail", found="; ".join(result.faults), advice=advice), differences
+
+
+def _latency(session: ModelSession, schedule: Schedule, timer: Clock) -> tuple[Check, dict[str, float]]:
+    """Time what the camera's loop does with a frame: find the vehicle in it, and answer for its crop."""
+    name = "latency"
+    width, height = FRAME_SIZE_WH
+    road_bgr = np.random.default_rng(0).integers(60, 120, (height, width, 3), np.uint8)
+    classifier = Classifier(session)
+    locator = make_locator("motion", LocateOptions())
+
+    def frame(number: int) -> Frame:
+        image_bgr = road_bgr.copy()
+        left = 24 * number % (width - 400)
+        image_bgr[300:550, left : left + 400] = 200  # something the size of a car, which moves
+        return Frame(number, number / 25, image_bgr, "drawn")
+
+    subjects = {
+        "answer": Subject(lambda _: None, lambda _: classifier.predict([road_bgr]), _nothing),
+        "locate": Subject(frame, locator.locate, _nothing),
+    }
+    results = measure(subjects, schedule, timer)
+    times_ms = {}
+    for subject, result in results.items():
+        if isinstance(result, TwincarError):
+            return _failed(name, result), {}
+        times_ms[subject] = [sample.infer_ms for sample in result]
+    p50, p95 = (float(value) for value in np.percentile(times_ms["answer"], (50, 95)))
+    locate = float(np.percentile(times_ms["locate"], 95))
+    fps = 1e3 / max(p95 + locate, 1e-6)
+    found = (
+        f"a {width}x{height} crop is answered in {p50:.1f} ms (p95 {p95:.1f}), vehicles are found in {locate:.1f}: "
+        f"{fps:.0f} frames a second with one vehicle in each, decoding not counted"
+    )
+    figures = {"latency_p50_ms": p50, "latency_p95_ms": p95, "locate_p95_ms": locate, "sustained_fps": fps}
+    return Check(name=name, status="ok", found=found), {key: round(value, 3) for key, value in figures.items()}
+
+
+def _nothing(_: Any) -> None:
+    """Do nothing with a result."""
+
+
+def _failed(name: str, error: TwincarError) -> Check:
+    """Make a row of an error of ours, which says itself what to do."""
+    return Check(name=name, status="fail", found=str(error))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,67 @@
+"""Which INT8 instructions a CPU has, and what they mean for the model file at hand."""
+
+from __future__ import annotations
+
+from twincar_edge.machine import Machine
+from twincar_edge.manifest import Manifest, QuantizationRecord
+from twincar_edge.runtime.diagnosis import Check
+
+# They multiply 8-bit numbers and add into 32 bits, which cannot overflow.
+_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
+_ARM = ("asimddp", "i8mm")
+_NAMES = {
+    "avx2": "AVX2", "avx_vnni": "VNNI", "avx512_vnni": "AVX-512 VNNI", "amx_int8": "AMX INT8", "asimddp": "dotprod",
+    "i8mm": "i8mm",
+}  # fmt: skip
+_BENCH = "compare with the FP32 file: twincar-edge bench --precision fp32,int8 FILE"
+
+
+def check_instructions(machine: Machine, manifest: Manifest, ep: str) -> Check:
+    """Say what the CPU's INT8 instructions mean for a file on a provider. None of it makes answers wrong."""
+    name = "INT8 instructions"
+    found = ", ".join(_NAMES[flag] for flag in _NAMES if flag in machine.flags) or "none known"
+    if manifest.quantization is None:
+        return Check(name=name, status="ok", found=f"{found}; the file is {manifest.precision} and asks for none")
+    if ep not in ("cpu", "openvino"):
+        return Check(name=name, status="ok", found=f"{found}; {ep} brings its own")
+    architecture = machine.system.rpartition(" ")[2].lower()
+    if architecture in ("x86_64", "amd64", "i686"):
+        return _x86(name, found, machine.flags, manifest.quantization)
+    if architecture in ("aarch64", "arm64") or architecture.startswith("armv"):
+        return _arm(name, found, machine.flags)
+    return Check(name=name, status="warn", found=f"nothing is known of {architecture}", advice=_BENCH)
+
+
+def _x86(name: str, found: str, flags: tuple[str, ...], record: QuantizationRecord) -> Check:
+    if (record.activations, record.weights) != ("uint8", "int8"):
+        return Check(
+            name=name,
+            status="warn",
+            found=f"{found}; the file has {record.activations} activations and {record.weights} weights: right, but "
+            "x86 is fast with uint8 and int8 only",
+            advice="export it for x86",
+        )
+    if any(flag in flags for flag in _X86):
+        return Check(name=name, status="ok", found=f"{found}: exact and fast")
+    if not record.reduce_range:
+        return Check(
+            name=name,
+            status="warn",
+            found=f"{found}, no VNNI; the file's weights have the full range: right, because exact kernels are "
+            "chosen, but slow",
+            advice="export it with a reduced weight range, which the fast kernels compute exactly",
+        )
+    if "avx2" not in flags:
+        return Check(name=name, status="warn", found=f"{found}, neither VNNI nor AVX2: right, but slow", advice=_BENCH)
+    return Check(
+        name=name,
+        status="ok",
+        found=f"{found}, no VNNI; the file's weights are reduced so that no sum overflows: exact, and slower than with "
+        "VNNI",
+    )
+
+
+def _arm(name: str, found: str, flags: tuple[str, ...]) -> Check:
+    if any(flag in flags for flag in _ARM):
+        return Check(name=name, status="ok", found=f"{found}: exact and fast")
+    return Check(name=name, status="warn", found="no dotprod: right, but hardly faster than FP32", advice=_BENCH)

@@ -1,0 +1,54 @@
+"""`twincar-edge doctor`: does this machine answer right, and how fast?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.diagnosis import Diagnosis
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_PIPE_WIDTH = 160  # a line of the table where it goes into a file
+
+
+@click.command("doctor")
+@click.option("--model", type=click.Path(path_type=Path), help="An exported .onnx file.  [default: the bundled model]")
+@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all usable cores]")
+@click.option("--json", "as_json", is_flag=True, help="The diagnosis as JSON, for machines.")
+def command(model: Path | None, ep: str, threads: int | None, as_json: bool) -> None:
+    """Check that this machine answers right, and how fast.
+
+    Looks at versions, providers, the model file and its golden inputs, cores, instructions, latency and cameras. "fail"
+    would make answers wrong or lets nothing run (exit code 1); "warn" is slower, or something is missing.
+    """
+    from twincar_edge.runtime.diagnosis import DoctorError
+    from twincar_edge.runtime.doctor import DoctorConfig, diagnose
+
+    diagnosis = diagnose(DoctorConfig(model=model, ep=ep, threads=threads))
+    if as_json:
+        click.echo(diagnosis.to_json(), nl=False)
+    else:
+        _print(diagnosis)
+    if diagnosis.failures:
+        raise DoctorError(diagnosis.failures)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_lines=False)
+    table.add_column("Check", no_wrap=True)
+    table.add_column("Status")
+    table.add_column("Found", overflow="fold")
+    for name, status, found in diagnosis.rows():
+        table.add_row(escape(name), f"[{_COLOURS[status]}]{status}[/]", escape(found))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
+    console.print(table)
