@@ -9,23 +9,32 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from twincar_edge.errors import require
-from twincar_edge.export.config import ExportConfig, ExportResult, Int8Config
-from twincar_edge.export.parity import check_parity
-from twincar_edge.export.report import Comparison, Flip, ParityError, ParityLimits, ParityReport
+from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
+from twincar_edge.export.config import ExportConfig, ExportResult
+from twincar_edge.export.int8.config import PRESETS, Int8Config, Int8Search
+from twincar_edge.export.parity.compare import check_parity
+from twincar_edge.export.parity.files import ParityConfig, compare_files
+from twincar_edge.export.parity.report import Comparison, Flip, ParityError, ParityLimits, ParityReport
 
 if TYPE_CHECKING:
     from twincar_edge.export.pipeline import Progress
 
 __all__ = [
+    "PRESETS",
     "Comparison",
+    "ConfidenceOptions",
+    "ConfidenceReport",
     "ExportConfig",
     "ExportResult",
     "Flip",
     "Int8Config",
+    "Int8Search",
+    "ParityConfig",
     "ParityError",
     "ParityLimits",
     "ParityReport",
     "check_parity",
+    "compare_files",
     "export",
 ]
 
@@ -33,12 +42,13 @@ __all__ = [
 def export(config: ExportConfig, progress: Progress | None = None, created: datetime | None = None) -> ExportResult:
     """Export a checkpoint, check that what comes out answers as it does, and write the files that do.
 
-    Writes `<name>.fp32.onnx`, with `config.int8` also `<name>.int8.onnx`, and what parity showed as `parity.json` and
-    `parity.md`. Each ONNX file is self-contained: weights, normalization, and a manifest with its own parity.
+    Writes `<name>.fp32.onnx`, where they are asked for `<name>.int8.onnx` and `<name>.fp16.onnx`, and reports as JSON,
+    Markdown and PNG: `parity`, `confidence` and, of a search, `int8_search`. Each ONNX file is self-contained: weights,
+    normalization, a manifest with its own parity, and golden inputs by which a box tests itself.
 
     Args:
         config: what to export, to where, and what it must hold.
-        progress: called with a stage ("graph", "calibration", "parity"), what is done of it, and of how much.
+        progress: called with what is done at the moment, how much of it is done, and of how much.
         created: the time that the manifest gives; None takes now.
 
     Raises:

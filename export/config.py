@@ -4,44 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError
-from twincar_edge.export.report import ParityLimits, ParityReport
-from twincar_edge.manifest import QuantizationRecord
+from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
+from twincar_edge.export.int8.config import Int8Config, Int8Search
+from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.export.parity.report import ParityLimits, ParityReport
 
-
-class Int8Config(BaseModel):
-    """The choices of an INT8 export.
-
-    `reduce_range` keeps weights as far below 8 bits as it takes for the file to answer alike on CPUs with and without
-    VNNI; without it the file is a little more accurate where VNNI is sure to be there, and wrong where it is not.
-    `float_layers` counts the layers with weights, from the input on, that stay in float: what is rounded early nothing
-    later can mend, and these layers are few in bytes. `calibration` says how the range of each activation is found;
-    `calibration_images` of the training images are looked at for it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reduce_range: bool = True
-    float_layers: Annotated[int, Field(ge=0, le=1000)] = 1
-    calibration: Literal["minmax"] = "minmax"
-    calibration_images: Annotated[int, Field(ge=1, le=100_000)] = 256
-
-    def record(self, images: int) -> QuantizationRecord:
-        """Return what the manifest keeps, with the number of calibration images that there really were."""
-        return QuantizationRecord(
-            activations="uint8",
-            weights="int8",
-            per_channel=True,
-            reduce_range=self.reduce_range,
-            float_layers=self.float_layers,
-            calibration=self.calibration,
-            calibration_images=images,
-        )
+OPSET = 20
+OPSETS = range(18, 23)  # torch exports from 18 on; 23 gives INT8 files that compute wrongly (onnxruntime#25932)
 
 
 @dataclass(frozen=True)
@@ -51,44 +23,63 @@ class ExportConfig:
     Attributes:
         checkpoint: what `twincar-edge train` wrote, or the original TwinCar's .pth.
         output: the folder for the files; made where it is not there.
-        int8: the recipe of the INT8 file, or None for FP32 alone.
+        int8: the choices of an INT8 file, or a search for those that keep to the limits; None makes none.
+        fp16: make a half-precision file as well, for GPU providers.
+        opset: the ONNX operator set, one of `graph.OPSETS`.
         limits: what the files may lose.
         data: labelled images; None takes those of the training, from the folder that the checkpoint lies in.
         class_mapping: the class names, for a checkpoint that holds none.
         name: what the files are called; None makes a name of the architecture and the checkpoint's digest.
         notes: for people who find the file later: data terms, what the model is for.
-        temperature: divides logits before softmax, on the box.
-        reject_below: the probability under which the box answers "unknown".
+        confidence: how sure the box may be: temperature and rejection threshold, given or to be found.
         keep_failed: keep a file that missed a limit, as <name>.<precision>.failed.onnx.
 
     Raises:
-        InputError: the name cannot be a file name.
+        InputError: the name cannot be a file name, or ONNX Runtime cannot be trusted with the operator set.
     """
 
     checkpoint: Path
     output: Path
-    int8: Int8Config | None = None
+    int8: Int8Config | Int8Search | None = None
+    fp16: bool = False
+    opset: int = OPSET
     limits: ParityLimits = field(default_factory=ParityLimits)
     data: OpenOptions | None = None
     class_mapping: Path | None = None
     name: str | None = None
     notes: str = ""
-    temperature: float = 1.0
-    reject_below: float = 0.0
+    confidence: ConfidenceOptions = field(default_factory=ConfidenceOptions)
     keep_failed: bool = False
 
     def __post_init__(self) -> None:
-        """Check the name: files are written under it."""
+        """Check the name, since files are written under it, and the operator set."""
         if self.name is not None and (
             not self.name.strip() or Path(self.name).name != self.name or self.name[0] == "."
         ):
             raise InputError(f"a model's name becomes its file name: it cannot be {self.name!r}")
+        if self.opset not in OPSETS:
+            raise InputError(
+                f"the opset must be {OPSETS[0]} to {OPSETS[-1]}, found {self.opset}: torch exports from "
+                f"{OPSETS[0]} on, and ONNX Runtime computes INT8 files of opset {OPSETS[-1] + 1} wrongly"
+            )
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files of an export that met its limits, and what parity showed. `int8` is None where none was asked for."""
+    """The files of an export that met its limits, and what was found on the way.
+
+    Attributes:
+        fp32: the FP32 file.
+        int8: the INT8 file, or None where none was asked for; `fp16` likewise.
+        fp16: the half-precision file.
+        parity: what each file lost.
+        confidence: how temperature and threshold were found, and what they give.
+        search: the INT8 candidates, or None where nothing was searched.
+    """
 
     fp32: Path
     int8: Path | None
+    fp16: Path | None
     parity: ParityReport
+    confidence: ConfidenceReport
+    search: SearchReport | None

@@ -10,6 +10,7 @@ import onnx
 import torch
 
 from twincar_edge.errors import ModelError
+from twincar_edge.export.config import OPSET
 from twincar_edge.golden import GOLDEN_KEY, Golden
 from twincar_edge.manifest import METADATA_KEY, Manifest
 from twincar_edge.training.model import CarClassifier
@@ -17,8 +18,6 @@ from twincar_edge.training.model import CarClassifier
 logger = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "batch_nhwc", "logits"
-OPSET = 20
-OPSETS = range(18, 23)  # torch exports from 18 on; 23 gives INT8 files that compute wrongly (onnxruntime#25932)
 EXAMPLE_BATCH = 2  # torch.export takes a batch of 0 or 1 for a constant
 
 
@@ -26,7 +25,11 @@ def to_onnx(model: CarClassifier, opset: int = OPSET) -> onnx.ModelProto:
     """Return the classifier as an ONNX graph: `batch_nhwc` uint8 [batch, H, W, 3] to `logits` float32 [batch, classes].
 
     The batch is dynamic, mean and std are inside, BatchNorm is folded into the convolutions, weights are inside the
-    file, and `opset` (one of `OPSETS`) is the ONNX operator set. What torch writes beside it (source lines with local paths, stack traces) is taken out.
+    file. What torch writes beside it (source lines with local paths, stack traces) is taken out.
+
+    Args:
+        model: the classifier.
+        opset: the ONNX operator set, one of `config.OPSETS`.
 
     Raises:
         ModelError: torch cannot export this architecture, or the graph is not a valid one.
@@ -86,7 +89,7 @@ def check(graph: onnx.ModelProto, name: str) -> None:
 
 
 def to_bytes(graph: onnx.ModelProto, manifest: Manifest, golden: Golden | None = None) -> bytes:
-    """Return the model file: the graph with `manifest` and `golden` as its metadata. The graph itself is not changed."""
+    """Return the model file: the graph with `manifest` and `golden` as its only metadata. The graph stays as it is."""
     stamped = onnx.ModelProto()
     stamped.CopyFrom(graph)
     metadata = {METADATA_KEY: manifest.to_json()}

@@ -1,4 +1,4 @@
-"""One export from checkpoint to files: the graph, INT8, parity, and only then anything that could be deployed."""
+"""One export from checkpoint to files: the graphs, what they lost, and only then anything that could be deployed."""
 
 from __future__ import annotations
 
@@ -6,31 +6,64 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import onnx
 from pydantic import ValidationError
 
 from twincar_edge import __version__
+from twincar_edge.datasets import Split
 from twincar_edge.errors import InputError, first_fault
-from twincar_edge.export.config import ExportConfig, ExportResult, Int8Config
-from twincar_edge.export.data import calibration_batches, calibration_samples, open_split
+from twincar_edge.export.confidence.calibrate import calibrate_confidence
+from twincar_edge.export.confidence.choices import fit_temperature
+from twincar_edge.export.confidence.files import write_confidence
+from twincar_edge.export.confidence.report import ConfidenceReport
+from twincar_edge.export.confidence.unknowns import open_unknowns
+from twincar_edge.export.config import ExportConfig, ExportResult
+from twincar_edge.export.data import open_split
+from twincar_edge.export.golden import make_golden
 from twincar_edge.export.graph import to_bytes, to_onnx
-from twincar_edge.export.parity import check_parity
-from twincar_edge.export.quantize import quantize
-from twincar_edge.export.report import ParityError, ParityReport
+from twincar_edge.export.half import to_fp16
+from twincar_edge.export.int8.make import Reference, make_int8
+from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.export.parity.compare import Answers, report_parity
+from twincar_edge.export.parity.files import open_elsewhere, write_parity
+from twincar_edge.export.parity.names import PYTORCH, SideName
+from twincar_edge.export.parity.report import ParityError, ParityReport
+from twincar_edge.export.parity.sides import Side, run_sides
+from twincar_edge.export.workbench import Workbench
 from twincar_edge.files import write_bytes, write_text
+from twincar_edge.golden import Golden
 from twincar_edge.inference import labels_for
-from twincar_edge.manifest import Manifest, Precision, TrainingRecord
-from twincar_edge.runtime.session import open_session
+from twincar_edge.manifest import Manifest, Precision, QuantizationRecord, TrainingRecord
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 
 logger = logging.getLogger(__name__)
 
+SEARCH_NAME = "int8_search"
+
 Progress = Callable[[str, int, int], None]
-"""Called with a stage ("graph", "calibration", "parity"), what is done of it, and of how much."""
+"""Called with what is done at the moment, how much of it is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A graph that may become a file: how it was quantized, and what it answers to the golden inputs."""
+
+    graph: onnx.ModelProto
+    quantization: QuantizationRecord | None
+    golden: Golden
+
+
+@dataclass(frozen=True)
+class _Findings:
+    parity: ParityReport
+    confidence: ConfidenceReport
+    search: SearchReport | None
 
 
 def run(config: ExportConfig, progress: Progress | None, created: datetime | None) -> ExportResult:
@@ -39,95 +72,131 @@ def run(config: ExportConfig, progress: Progress | None, created: datetime | Non
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
     manifest = _manifest(config, checkpoint, created or datetime.now(UTC))
     split = open_split(config, checkpoint)
-    labels_for(
-        split.validation, checkpoint.classes
-    )  # says now, not after minutes, that the images are of other classes
+    # Both say now, not after minutes, that images are of other classes or not there.
+    labels_for(split.validation, checkpoint.classes)
+    open_unknowns(checkpoint.classes, config.confidence.unknown)
+    with _workspace(config.output) as folder:
+        models, findings = _make(config, checkpoint, split, Workbench(folder, manifest), manifest.name, tell)
+    return _finish(config, manifest, models, findings)
+
+
+def _make(
+    config: ExportConfig, checkpoint: Checkpoint, split: Split, bench: Workbench, name: str, tell: Progress
+) -> tuple[dict[Precision, _Model], _Findings]:
+    """Make every graph that was asked for, and find out what it lost and how sure it may be."""
+    images, classes, preprocess = split.validation, checkpoint.classes, checkpoint.preprocess
+    tell("writing the graph", 0, 1)
     model = load_model(checkpoint)
-    with _workspace(config.output) as workspace:
-        tell("graph", 0, 1)
-        graphs = {"fp32": to_onnx(model)}
-        manifests = {"fp32": manifest}
-        tell("graph", 1, 1)
-        if config.int8 is not None:
-            chosen = calibration_samples(split.train, config.int8.calibration_images)
-            batches = calibration_batches(chosen, checkpoint.preprocess, lambda *done: tell("calibration", *done))
-            graphs["int8"] = quantize(graphs["fp32"], batches, config.int8)
-            manifests["int8"] = _int8_manifest(manifest, config.int8, len(chosen))
-        predicts = {"pytorch": torch_predict(model)}
-        for precision, graph in graphs.items():
-            file = workspace / f"{precision}.onnx"
-            file.write_bytes(to_bytes(graph, manifests[precision]))
-            predicts[precision] = open_session(file, ep="cpu").run
-        report = check_parity(
-            predicts,
-            split.validation,
-            checkpoint.classes,
-            checkpoint.preprocess,
-            config.limits,
-            manifest.name,
-            lambda *done: tell("parity", *done),
-        )
-    return _finish(config, graphs, manifests, report)
+    fp32 = to_onnx(model, config.opset)
+    tell("writing the graph", 1, 1)
+    models: dict[Precision, _Model] = {}
+    sides = {PYTORCH: Side(torch_predict(model), preprocess)}
+
+    def keep(precision: Precision, graph: onnx.ModelProto, quantization: QuantizationRecord | None = None) -> None:
+        session = bench.open(graph, precision, quantization)
+        models[precision] = _Model(graph, quantization, make_golden(session.run, preprocess))
+        sides[precision] = Side(session.run, preprocess)
+        for ep, elsewhere in open_elsewhere(session.model, tell=logger.warning):
+            sides[str(SideName(precision, ep=ep))] = elsewhere
+
+    keep("fp32", fp32)
+    logits = run_sides(sides, images, lambda *done: tell("FP32 against PyTorch", *done))
+    temperature = config.confidence.temperature
+    if temperature is None:
+        temperature = fit_temperature(logits["fp32"], labels_for(images, classes))
+    seen = set(sides)
+    search = None
+    if config.fp16:
+        keep("fp16", to_fp16(fp32))
+    if config.int8 is not None:
+        reference = Reference(fp32, preprocess, classes, logits["fp32"], temperature)
+        made = make_int8(reference, config.int8, split, config.limits, bench, tell)
+        search = made.report
+        keep("int8", made.graph, made.config.record(made.images))
+    rest = {side: sides[side] for side in sides if side not in seen}
+    if rest:
+        logits |= run_sides(rest, images, lambda *done: tell("comparing answers", *done))
+    answers = [Answers(side, logits[side], temperature) for side in sides]
+    parity = report_parity(answers, images, classes, config.limits, name)
+    confidence = calibrate_confidence(
+        {precision: sides[precision] for precision in models},
+        {precision: logits[precision] for precision in models},
+        images,
+        classes,
+        config.confidence,
+        name,
+        lambda *done: tell("pictures of unknown things", *done),
+    )
+    return models, _Findings(parity, confidence, search)
 
 
 def _finish(
-    config: ExportConfig, graphs: dict[str, onnx.ModelProto], manifests: dict[str, Manifest], report: ParityReport
+    config: ExportConfig, manifest: Manifest, models: dict[Precision, _Model], found: _Findings
 ) -> ExportResult:
-    """Write the report in any case, the files that met their limits, and raise for those that did not."""
-    write_text(config.output / "parity.json", report.to_json())
-    write_text(config.output / "parity.md", report.to_markdown())
-    written: dict[str, Path] = {}
-    broken = False
-    for precision, graph in graphs.items():
-        broken |= report.failed(precision)  # what is made from a broken FP32 is broken too
+    """Write the reports in any case, the files that met their limits, and raise for those that did not."""
+    report = found.parity
+    write_parity(report, config.output)
+    write_confidence(found.confidence, config.output)
+    if found.search is not None:
+        write_text(config.output / f"{SEARCH_NAME}.json", found.search.to_json())
+        write_text(config.output / f"{SEARCH_NAME}.md", found.search.to_markdown())
+    written: dict[Precision, Path] = {}
+    for precision, model in models.items():
+        broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too
         name = f"{report.name}.{precision}"
         good, failed = config.output / f"{name}.onnx", config.output / f"{name}.failed.onnx"
         # An earlier export's file of the same name goes as well: nobody should find it beside this report.
         _remove(good if broken else failed)
         if not broken or config.keep_failed:
-            parity = report.comparison(precision).record(report.data.images)
+            stamped = manifest.model_copy(
+                update={
+                    "precision": precision,
+                    "quantization": model.quantization,
+                    "parity": report.comparison(precision).record(report.data.images),
+                    "temperature": found.confidence.temperature,
+                    "reject_below": found.confidence.threshold,
+                    "confidence": found.confidence.record(precision),
+                }
+            )
             written[precision] = failed if broken else good
-            write_bytes(written[precision], to_bytes(graph, manifests[precision].model_copy(update={"parity": parity})))
+            write_bytes(written[precision], to_bytes(model.graph, stamped, model.golden))
     if not report.passed:
         left = ", ".join(path.name for path in written.values()) or "nothing"
         raise ParityError(report, f"left in {config.output}: {left}, and parity.md")
-    return ExportResult(written["fp32"], written.get("int8"), report)
+    return ExportResult(
+        written["fp32"], written.get("int8"), written.get("fp16"), report, found.confidence, found.search
+    )
 
 
 def _manifest(config: ExportConfig, checkpoint: Checkpoint, created: datetime) -> Manifest:
-    """Return the FP32 file's manifest, as yet without parity.
+    """Return what all the files' manifests say alike.
 
     Raises:
         InputError: one of the configuration's values is not allowed in a manifest.
     """
+    given = config.confidence.model_dump(include={"temperature", "reject_below"}, exclude_none=True)
+    document: dict[str, Any] = dict(
+        name=config.name or f"{checkpoint.architecture}-{checkpoint.sha256[:8]}",
+        architecture=checkpoint.architecture,
+        precision="fp32",
+        classes=checkpoint.classes.names,
+        preprocess=checkpoint.preprocess,
+        training=TrainingRecord(
+            checkpoint_sha256=checkpoint.sha256,
+            recipe=checkpoint.recipe,
+            data=checkpoint.data,
+            epoch=checkpoint.epoch,
+            validation_top1=checkpoint.validation_top1,
+            validation_top5=checkpoint.validation_top5,
+        ),
+        notes=config.notes,
+        created=created,
+        twincar_edge_version=__version__,
+    )
     try:
-        return Manifest(
-            name=config.name or f"{checkpoint.architecture}-{checkpoint.sha256[:8]}",
-            architecture=checkpoint.architecture,
-            precision="fp32",
-            classes=checkpoint.classes.names,
-            preprocess=checkpoint.preprocess,
-            temperature=config.temperature,
-            reject_below=config.reject_below,
-            training=TrainingRecord(
-                checkpoint_sha256=checkpoint.sha256,
-                recipe=checkpoint.recipe,
-                data=checkpoint.data,
-                epoch=checkpoint.epoch,
-                validation_top1=checkpoint.validation_top1,
-                validation_top5=checkpoint.validation_top5,
-            ),
-            notes=config.notes,
-            created=created,
-            twincar_edge_version=__version__,
-        )
+        return Manifest(**document, **given)
     except ValidationError as error:
         raise InputError(f"the manifest cannot hold this {first_fault(error)}") from error
-
-
-def _int8_manifest(manifest: Manifest, config: Int8Config, images: int) -> Manifest:
-    precision: Precision = "int8"
-    return manifest.model_copy(update={"precision": precision, "quantization": config.record(images)})
 
 
 @contextmanager
@@ -152,5 +221,5 @@ def _remove(path: Path) -> None:
         raise InputError(f"cannot remove {path}, which this export did not confirm: {error.strerror}") from error
 
 
-def _nobody(stage: str, done: int, total: int) -> None:
+def _nobody(what: str, done: int, total: int) -> None:
     """Listen to no progress."""

@@ -18,9 +18,11 @@ from twincar_edge.datasets import open_dataset
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.export import (
+    ConfidenceOptions,
     ExportConfig,
     ExportResult,
     Int8Config,
+    Int8Search,
     ParityError,
     ParityLimits,
     ParityReport,
@@ -29,15 +31,20 @@ from twincar_edge.export import (
 )
 from twincar_edge.export.data import calibration_samples, open_split
 from twincar_edge.export.graph import strip
+from twincar_edge.export.int8 import make
+from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.files import sha256
+from twincar_edge.golden import read_golden
 from twincar_edge.inference import dataset_logits
 from twincar_edge.manifest import read_manifest
 from twincar_edge.metrics import topk_accuracy
+from twincar_edge.runtime.golden_check import check_golden
 from twincar_edge.runtime.session import open_session
 from twincar_edge.training.checkpoint import read_checkpoint
 
+REPORTS = [f"{name}.{kind}" for name in ("confidence", "parity") for kind in ("json", "md", "png")]
 CREATED = datetime(2025, 6, 1, 12, tzinfo=UTC)
-IMPOSSIBLE = ParityLimits(int8_agreement=1.0, int8_sure_agreement=1.0, int8_top1_drop=0.0)
+IMPOSSIBLE = ParityLimits(agreement=1.0, sure_agreement=1.0, top1_drop=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,7 @@ def exported(toy: Path) -> ExportResult:
 def graph_at_hand(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the graph from the export above: torch gives the same one, after seconds."""
 
-    def loaded(_model: object) -> onnx.ModelProto:
+    def loaded(_model: object, _opset: int) -> onnx.ModelProto:
         graph = onnx.load(exported.fp32)
         strip(graph)
         return graph
@@ -68,10 +75,10 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_an_export_leaves_two_models_and_the_report_and_nothing_else(toy: Path, exported: ExportResult) -> None:
+def test_an_export_leaves_two_models_and_the_reports_and_nothing_else(toy: Path, exported: ExportResult) -> None:
     name = f"test_efficientnet-{sha256(toy)[:8]}"
     assert exported.int8 is not None
-    assert files(exported.fp32.parent) == ["parity.json", "parity.md", f"{name}.fp32.onnx", f"{name}.int8.onnx"]
+    assert files(exported.fp32.parent) == [*REPORTS, f"{name}.fp32.onnx", f"{name}.int8.onnx"]
     assert (exported.fp32.name, exported.int8.name) == (f"{name}.fp32.onnx", f"{name}.int8.onnx")
     assert exported.int8.stat().st_size < 0.5 * exported.fp32.stat().st_size
 
@@ -119,6 +126,58 @@ def test_no_path_of_the_training_machine_is_in_any_file(toy: Path, exported: Exp
             assert leak not in data, path.name
 
 
+def test_each_file_says_how_sure_it_may_be_and_carries_what_it_must_answer(exported: ExportResult) -> None:
+    assert exported.int8 is not None
+    for path in (exported.fp32, exported.int8):
+        manifest = read_manifest(path)
+        assert manifest.temperature == exported.confidence.temperature != 1
+        assert manifest.reject_below == exported.confidence.threshold
+        assert manifest.confidence == exported.confidence.record(manifest.precision)
+        golden = read_golden(path)
+        assert golden is not None
+        assert check_golden(open_session(path, ep="cpu"), golden).passed
+
+
+def test_given_temperature_and_threshold_are_taken_as_they_are(graph_at_hand: None, toy: Path, tmp_path: Path) -> None:
+    result = export(ExportConfig(toy, tmp_path, confidence=ConfidenceOptions(temperature=1.7, reject_below=0.25)))
+    manifest = read_manifest(result.fp32)
+    assert (manifest.temperature, manifest.reject_below) == (1.7, 0.25)
+
+
+def test_a_half_precision_file_answers_alike_and_is_half_as_large(
+    graph_at_hand: None, toy: Path, tmp_path: Path
+) -> None:
+    result = export(ExportConfig(toy, tmp_path, fp16=True, name="toy"))
+    assert result.fp16 == tmp_path / "toy.fp16.onnx"
+    manifest = read_manifest(result.fp16)
+    assert (manifest.precision, manifest.parity and manifest.parity.against) == ("fp16", "fp32")
+    weights = sum(len(tensor.raw_data) for tensor in onnx.load(result.fp16).graph.initializer)
+    assert weights < 0.55 * sum(len(tensor.raw_data) for tensor in onnx.load(result.fp32).graph.initializer)
+    assert result.parity.comparison("fp16").agreement == 1.0
+
+
+def test_a_search_leaves_a_row_for_each_candidate_and_its_choice_in_the_manifest(
+    graph_at_hand: None, toy: Path, tmp_path: Path
+) -> None:
+    result = export(ExportConfig(toy, tmp_path, Int8Search(target="x86-avx2", calibration_images=8), name="toy"))
+    assert result.search is not None and result.int8 is not None
+    assert len(result.search.rows) >= 4
+    [chosen] = [row for row in result.search.rows if row.chosen]
+    quantization = read_manifest(result.int8).quantization
+    assert quantization is not None
+    assert (quantization.target, quantization.calibration_images) == ("x86-avx2", 8)
+    assert quantization.calibration.split()[0] == chosen.choices["calibration"]
+    assert chosen.speedup is not None and chosen.speedup > 0
+    assert SearchReport.model_validate_json((tmp_path / "int8_search.json").read_text()) == result.search
+    assert chosen.name in (tmp_path / "int8_search.md").read_text()
+
+
+def test_an_operator_set_may_be_chosen(toy: Path, tmp_path: Path) -> None:
+    result = export(ExportConfig(toy, tmp_path, opset=18))
+    [opset] = onnx.load(result.fp32).opset_import
+    assert (opset.domain, opset.version) == ("", 18)
+
+
 def test_calibration_sees_training_images_only_the_same_each_time(toy: Path) -> None:
     split = open_split(ExportConfig(toy, Path("out")), read_checkpoint(toy))
     chosen = calibration_samples(split.train, 20)
@@ -135,7 +194,7 @@ def test_calibration_sees_training_images_only_the_same_each_time(toy: Path) -> 
 @pytest.fixture
 def spoiled(graph_at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """An INT8 file whose classifier answers something else."""
-    real = pipeline.quantize
+    real = make.quantize
 
     def swapped(*arguments: object) -> onnx.ModelProto:
         graph = real(*arguments)  # type: ignore[arg-type]
@@ -146,7 +205,7 @@ def spoiled(graph_at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
         tensor.CopyFrom(onnx.numpy_helper.from_array(-array, tensor.name))
         return graph
 
-    monkeypatch.setattr(pipeline, "quantize", swapped)
+    monkeypatch.setattr(make, "quantize", swapped)
 
 
 @pytest.mark.usefixtures("spoiled")
@@ -157,7 +216,7 @@ def test_an_int8_file_that_answers_otherwise_is_not_left(toy: Path, tmp_path: Pa
     with pytest.raises(ParityError) as caught:
         export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name=name))
     assert caught.value.exit_code == 1
-    assert files(tmp_path) == [f"{name}.fp32.onnx", "parity.json", "parity.md"]
+    assert files(tmp_path) == sorted([f"{name}.fp32.onnx", *REPORTS])
     assert "INT8 agrees with FP32 on" in str(caught.value)
     assert "top-1 falls by" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -173,7 +232,7 @@ def test_a_failed_file_is_kept_on_request_under_a_name_that_no_deployment_takes(
     config = ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate", keep_failed=True)
     with pytest.raises(ParityError, match=r"gate\.int8\.failed\.onnx"):
         export(config)
-    assert files(tmp_path) == ["gate.fp32.onnx", "gate.int8.failed.onnx", "parity.json", "parity.md"]
+    assert files(tmp_path) == sorted(["gate.fp32.onnx", "gate.int8.failed.onnx", *REPORTS])
     parity = read_manifest(tmp_path / "gate.int8.failed.onnx").parity
     assert parity is not None
     assert parity.agreement < 0.5
@@ -194,7 +253,7 @@ def test_a_wrong_fp32_graph_leaves_no_model_at_all(toy: Path, tmp_path: Path, mo
     monkeypatch.setattr(pipeline, "to_onnx", wrong_mean)
     with pytest.raises(ParityError, match="FP32 logits differ from PyTorch's"):
         export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate"))
-    assert files(tmp_path) == ["parity.json", "parity.md"]
+    assert files(tmp_path) == REPORTS
 
 
 # --- The images -----------------------------------------------------------------------------------------------------
@@ -242,12 +301,17 @@ def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
         ExportConfig(Path("x.pt"), Path("out"), name=name)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("temperature", 0.0), ("temperature", float("nan")), ("reject_below", 1.5)]
-)
-def test_a_value_that_no_manifest_can_hold_is_named(toy: Path, tmp_path: Path, field: str, value: float) -> None:
-    with pytest.raises(InputError, match=field):
-        export(ExportConfig(toy, tmp_path / "out", **{field: value}))  # type: ignore[arg-type]
+@pytest.mark.parametrize("field", ["notes", "name"])
+def test_a_value_that_no_manifest_can_hold_is_named(toy: Path, tmp_path: Path, field: str) -> None:
+    with pytest.raises(InputError, match=f"the manifest cannot hold this {field}"):
+        export(ExportConfig(toy, tmp_path / "out", **{field: "\x1b[31mred"}))
+    assert files(tmp_path / "out") == []
+
+
+def test_pictures_of_unknown_things_that_are_not_there_are_said_before_the_work(toy: Path, tmp_path: Path) -> None:
+    options = ConfidenceOptions(unknown=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="nowhere"):
+        export(ExportConfig(toy, tmp_path / "out", confidence=options))
     assert files(tmp_path / "out") == []
 
 
@@ -296,23 +360,23 @@ def test_the_command_prints_the_table_and_the_files(
 ) -> None:
     assert command("export", toy, "-o", tmp_path, "--name", "toy") == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert err.startswith("warning: the temperature rests on 36 images")
     assert "PyTorch" in out and "FP32" in out and "INT8" not in out
     assert f"{tmp_path}/toy.fp32.onnx" in out.replace("\n", "")
-    assert files(tmp_path) == ["parity.json", "parity.md", "toy.fp32.onnx"]
+    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
 
 
 @pytest.mark.usefixtures("spoiled")
 def test_the_command_ends_with_1_and_one_line_when_a_limit_is_missed(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = ("--int8", "--calibration-images", "8", "--name", "toy", "--min-agreement", "99")
+    args = ("--int8", "--no-search", "--calibration-images", "8", "--name", "toy", "--min-agreement", "99")
     assert command("export", toy, "-o", tmp_path, *args) == 1
     out, err = capsys.readouterr()
     assert "missed" in out
     assert err.startswith("error: toy misses ") and err.count("\n") == 1
     assert "limit 99.00%" in err
-    assert json.loads((tmp_path / "parity.json").read_text())["limits"]["int8_agreement"] == 0.99
+    assert json.loads((tmp_path / "parity.json").read_text())["limits"]["agreement"] == 0.99
 
 
 @pytest.mark.parametrize(
@@ -321,6 +385,13 @@ def test_the_command_ends_with_1_and_one_line_when_a_limit_is_missed(
         ("missing.pt", "-o", "out"),
         ("x.pt", "-o", "out", "--min-agreement", "101"),
         ("x.pt", "-o", "out", "--name", "a/b"),
+        ("x.pt", "-o", "out", "--opset", "23"),
+        ("x.pt", "-o", "out", "--int8", "--target", "x86-vnn"),
+        ("x.pt", "-o", "out", "--int8", "--percentile", "20"),
+        ("x.pt", "-o", "out", "--calibration", "mse"),
+        ("x.pt", "-o", "out", "--no-search"),
+        ("x.pt", "-o", "out", "--false-accept", "2"),
+        ("x.pt", "-o", "out", "--temperature", "0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

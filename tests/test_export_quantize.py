@@ -11,50 +11,26 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from pydantic import ValidationError
 
-from twincar_edge.errors import ModelError
-from twincar_edge.export import Int8Config
+from tests.int8_toys import SIZE, batches, int8_of, small_graph
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.export import PRESETS, Int8Config
 from twincar_edge.export.graph import to_onnx
-from twincar_edge.export.quantize import quantize, weight_ranges
+from twincar_edge.export.int8.config import Int8Search
+from twincar_edge.export.int8.quantize import prepare, quantized_layers, weight_ranges
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.model import CarClassifier
-
-SIZE = 32
-
-
-class Small(torch.nn.Module):
-    """One dense convolution, one depthwise, one grouped, and a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
-        self.depthwise = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
-        self.grouped = torch.nn.Conv2d(8, 8, 3, padding=1, groups=2)
-        self.classifier = torch.nn.Linear(8, 4)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        for convolution in (self.stem, self.depthwise, self.grouped):
-            pixels = torch.relu(convolution(pixels))
-        return self.classifier(pixels.mean((2, 3)))
 
 
 @pytest.fixture(scope="module")
 def graph() -> onnx.ModelProto:
-    torch.manual_seed(0)
-    model = CarClassifier("test_resnet", 4, Preprocess(size_wh=(SIZE, SIZE)))
-    model.backbone = Small()
-    return to_onnx(model)
-
-
-def batches(count: int = 4, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
-        yield rng.integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    return small_graph()
 
 
 @pytest.fixture(scope="module")
 def int8(graph: onnx.ModelProto) -> onnx.ModelProto:
-    return quantize(graph, batches(), Int8Config())
+    return int8_of(graph, batches(), Int8Config())
 
 
 def weights(model: onnx.ModelProto) -> dict[str, NDArray[np.int8]]:
@@ -109,9 +85,9 @@ def test_as_many_layers_stay_in_float_as_are_asked_for(
     config = Int8Config(float_layers=layers)
     if in_float is None:
         with pytest.raises(ModelError, match="nothing in this architecture can be quantized"):
-            quantize(graph, batches(), config)
+            int8_of(graph, batches(), config)
         return
-    found = weights(quantize(graph, batches(), config))
+    found = weights(int8_of(graph, batches(), config))
     assert {layer for layer, array in found.items() if array.dtype == np.float32} == in_float
     assert config.record(4).float_layers == layers
 
@@ -146,7 +122,7 @@ def test_depthwise_weights_keep_8_bits(int8: onnx.ModelProto) -> None:
 
 
 def test_without_reduced_range_every_channel_uses_8_bits(graph: onnx.ModelProto) -> None:
-    full = weights(quantize(graph, batches(), Int8Config(reduce_range=False)))
+    full = weights(int8_of(graph, batches(), Int8Config(reduce_range=False)))
     for layer in ("depthwise", "grouped", "classifier"):
         assert np.abs(full[layer].astype(int)).reshape(len(full[layer]), -1).max(axis=1).min() == 127
     assert pair_sums(full["grouped"]) * 255 >= 2**15
@@ -191,7 +167,7 @@ def test_calibration_reads_batches_one_by_one_and_each_once(graph: onnx.ModelPro
             taken.append(number)
             yield batch_nhwc
 
-    quantize(graph, counted(), Int8Config())
+    int8_of(graph, counted(), Int8Config())
     assert taken == [0, 1, 2, 3, 4, 5]
 
 
@@ -200,7 +176,7 @@ def test_every_calibration_image_widens_the_ranges(graph: onnx.ModelProto) -> No
     bright = [np.full((1, SIZE, SIZE, 3), 250, np.uint8)]
 
     def input_scale(images: list[NDArray[np.uint8]]) -> float:
-        model = quantize(graph, iter(images), Int8Config())
+        model = int8_of(graph, iter(images), Int8Config())
         first = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
         [scale] = [t for t in model.graph.initializer if t.name == first.input[1]]
         return float(numpy_helper.to_array(scale))
@@ -216,13 +192,13 @@ def test_only_standard_onnx_is_asked_for(int8: onnx.ModelProto) -> None:
 
 
 def test_the_same_input_gives_the_same_file(graph: onnx.ModelProto, int8: onnx.ModelProto) -> None:
-    again = quantize(graph, batches(), Int8Config())
+    again = int8_of(graph, batches(), Int8Config())
     assert again.SerializeToString(deterministic=True) == int8.SerializeToString(deterministic=True)
 
 
 def test_the_fp32_graph_is_left_as_it_was(graph: onnx.ModelProto) -> None:
     before = graph.SerializeToString(deterministic=True)
-    quantize(graph, batches(1), Int8Config())
+    int8_of(graph, batches(1), Int8Config())
     assert graph.SerializeToString(deterministic=True) == before
 
 
@@ -230,4 +206,75 @@ def test_a_graph_without_weights_is_refused() -> None:
     model = CarClassifier("test_resnet", 3, Preprocess(size_wh=(SIZE, SIZE)))
     model.backbone = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     with pytest.raises(ModelError, match="nothing in this architecture can be quantized"):
-        quantize(to_onnx(model), batches(1), Int8Config())
+        int8_of(to_onnx(model), batches(1), Int8Config())
+
+
+# --- Choices --------------------------------------------------------------------------------------------------------
+
+
+def kinds(model: onnx.ModelProto) -> set[str]:
+    """The integer types of activations."""
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    found = {types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    return {onnx.TensorProto.DataType.Name(kind) for kind in found}
+
+
+@pytest.mark.parametrize(
+    ("target", "activations"),
+    [("x86-avx2", "UINT8"), ("x86-vnni", "UINT8"), ("arm64", "INT8"), ("tensorrt", "INT8"), ("openvino", "UINT8")],
+)
+def test_every_preset_makes_a_file_that_runs(graph: onnx.ModelProto, target: str, activations: str) -> None:
+    model = int8_of(graph, batches(), PRESETS[target])
+    assert kinds(model) == {activations}
+    batch_nhwc = next(batches(1, seed=3))
+    expected = run(graph, batch_nhwc)
+    np.testing.assert_allclose(run(model, batch_nhwc), expected, atol=0.1 * np.abs(expected).max())
+    assert PRESETS[target].record(4).target == target
+
+
+def test_tensorrt_gets_symmetric_activations_and_float_biases(graph: onnx.ModelProto) -> None:
+    model = int8_of(graph, batches(), PRESETS["tensorrt"])
+    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    zeros = [arrays[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert zeros and not any(zero.any() for zero in zeros)
+    assert not any(array.dtype == np.int32 for array in arrays.values())
+
+
+def test_per_tensor_weights_have_one_scale(graph: onnx.ModelProto) -> None:
+    model = int8_of(graph, batches(), Int8Config(per_channel=False))
+    scales = {t.name: t.dims for t in model.graph.initializer if t.name.endswith(".weight_scale")}
+    assert scales and all(list(dims) in ([], [1]) for dims in scales.values())
+
+
+def test_layers_named_by_their_weights_stay_in_float(graph: onnx.ModelProto) -> None:
+    layers = quantized_layers(prepare(graph), Int8Config())
+    grouped = next(name for name in layers if "grouped" in name)
+    model = int8_of(graph, batches(), Int8Config(float_nodes=(grouped,)))
+    assert {layer: array.dtype.name for layer, array in weights(model).items()} == {
+        "stem": "float32",
+        "depthwise": "int8",
+        "grouped": "float32",
+        "classifier": "int8",
+    }
+
+
+def test_a_layer_that_is_not_there_is_named_with_the_nearest(graph: onnx.ModelProto) -> None:
+    with pytest.raises(InputError, match=r"no layer has weights 'backbone.groupd.weight': did you mean '.*grouped"):
+        int8_of(graph, batches(1), Int8Config(float_nodes=("backbone.groupd.weight",)))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"activations": "int8", "weights": "uint8"},
+        {"calibration": "guess"},
+        {"percentile": 101},
+        {"float_layers": -1},
+        {"per_chanel": True},
+    ],
+)
+def test_choices_that_cannot_be_are_refused(choices: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Int8Config.model_validate(choices)
+    with pytest.raises(InputError, match="INT8 cannot be made like that"):
+        Int8Search(changes=choices).changed(Int8Config())

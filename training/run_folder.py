@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from twincar_edge.datasets import Split, read_split
+from twincar_edge.datasets import Dataset, Split, read_split
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
+from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.files import remains, write_text
 from twincar_edge.training import artifacts
@@ -154,3 +155,20 @@ class RunFolder:
 
 def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
+
+
+def named_images(split: Path, data: OpenOptions | None) -> Dataset:
+    """Return the images that `split` names: the held-out ones of a run (its folder), or those in a CSV.
+
+    Args:
+        split: the folder or the CSV.
+        data: where the images are; a run's folder may know itself.
+
+    Raises:
+        InputError: a CSV comes without `data`, or names images that are not there.
+    """
+    if split.is_dir():
+        return RunFolder(split).open_split().validation if data is None else read_split(data.open(), split).validation
+    if data is None:
+        raise InputError(f"{split} names images and does not say where they are: add --data")
+    return data.open().select(row.name for row in read_table(split))

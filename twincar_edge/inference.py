@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,8 +27,6 @@ def dataset_logits(
 ) -> NDArray[np.float32]:
     """Run a model over every image of a data set: `logits`, float32 [N, classes], in the order of the samples.
 
-    The next batch is read and decoded in threads while the model works on this one; memory holds two batches.
-
     Args:
         predict: the model.
         dataset: images that are usable (`check_integrity` drops those that are not).
@@ -40,31 +38,49 @@ def dataset_logits(
         InputError: the data set is empty, the batch size is below 1, or an image is unusable (`ImageError`).
         ModelError: the model returns another shape than [N, classes].
     """
+    parts: list[NDArray[np.float32]] = []
+    done = 0
+    for (batch_nhwc,) in prepared_batches(dataset, [preprocess], batch_size):
+        logits = np.asarray(predict(batch_nhwc), np.float32)
+        if logits.ndim != 2 or len(logits) != len(batch_nhwc) or (parts and logits.shape[1] != parts[0].shape[1]):
+            raise ModelError(f"the model gave {list(logits.shape)} for {len(batch_nhwc)} images, not [N, classes]")
+        parts.append(logits)
+        done += len(logits)
+        if progress is not None:
+            progress(done, len(dataset))
+    return np.concatenate(parts)
+
+
+def prepared_batches(
+    dataset: Dataset, ways: Sequence[Preprocess], batch_size: int
+) -> Iterator[tuple[NDArray[np.uint8], ...]]:
+    """Yield the images of a data set in batches, each prepared in every way: a uint8 [N, H, W, 3] for each of them.
+
+    Each image is decoded once. The next batch is read and prepared in threads while the caller works on this one, so
+    memory holds two batches for each way.
+
+    Raises:
+        InputError: the data set is empty, the batch size is below 1, or an image is unusable (`ImageError`).
+    """
     if len(dataset) == 0:
         raise InputError(f"the data set {dataset.name} is empty")
     if batch_size < 1:
         raise InputError(f"the batch size must be 1 or more, found {batch_size}")
 
-    def load(sample: Sample) -> NDArray[np.uint8]:
-        return prepare(sample.read(), preprocess)
+    def load(sample: Sample) -> list[NDArray[np.uint8]]:
+        image_bgr = sample.read()
+        return [prepare(image_bgr, way) for way in ways]
 
-    parts: list[NDArray[np.float32]] = []
     pool = ThreadPoolExecutor(min(4, usable_cores()), "decode")
     try:
         coming = [pool.submit(load, sample) for sample in dataset.samples[:batch_size]]
         for start in range(0, len(dataset), batch_size):
-            batch_nhwc = np.stack([image.result() for image in coming])
+            images = [image.result() for image in coming]
             following = dataset.samples[start + batch_size : start + 2 * batch_size]
             coming = [pool.submit(load, sample) for sample in following]
-            logits = np.asarray(predict(batch_nhwc), np.float32)
-            if logits.ndim != 2 or len(logits) != len(batch_nhwc) or (parts and logits.shape[1] != parts[0].shape[1]):
-                raise ModelError(f"the model gave {list(logits.shape)} for {len(batch_nhwc)} images, not [N, classes]")
-            parts.append(logits)
-            if progress is not None:
-                progress(start + len(logits), len(dataset))
+            yield tuple(np.stack(batch) for batch in zip(*images, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error the next batch is of no use
-    return np.concatenate(parts)
 
 
 def labels_for(dataset: Dataset, classes: ClassMapping) -> NDArray[np.int64]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twincar_edge.errors import InputError
+
+CALIBRATION_BINS = 15  # as Guo et al. have them
 
 
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
@@ -49,7 +53,53 @@ def topk_accuracy(logits: NDArray[np.float32], labels: ArrayLike, k: int = 1) ->
     return float((top_k(logits, k) == truth[:, None]).any(axis=1).mean())
 
 
-def expected_calibration_error(probabilities: NDArray[np.float32], labels: ArrayLike, bins: int = 15) -> float:
+def negative_log_likelihood(logits: NDArray[np.float32], labels: ArrayLike, temperature: float = 1.0) -> float:
+    """Return the mean of -log(probability of the true class), in nats, with `logits` divided by `temperature`.
+
+    Args:
+        logits: [N, classes], finite, N at least 1.
+        labels: int [N].
+        temperature: above 0.
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    of_truth = scaled[np.arange(len(scaled)), np.asarray(labels)]
+    return float((np.log(np.exp(scaled).sum(axis=1)) - of_truth).mean())
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How sure a model is and how often it is right, in bins of equal width by its first answer's probability.
+
+    Each array has one entry for each bin. `images` int64: the answers in it; `probability` and `right` float64: their
+    mean probability and the share of right ones, both 0 where a bin is empty.
+    """
+
+    images: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+
+def reliability(probabilities: NDArray[np.float32], labels: ArrayLike, bins: int = CALIBRATION_BINS) -> Reliability:
+    """Sort answers into `bins` by their probability: the reliability diagram of Guo et al., 2017.
+
+    Args:
+        probabilities: [N, classes], N at least 1.
+        labels: int [N].
+        bins: how many.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == np.asarray(labels)
+    bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    images = np.bincount(bin_of, minlength=bins)
+    some = np.maximum(images, 1)
+    mean_probability = np.bincount(bin_of, weights=confidence.astype(np.float64), minlength=bins) / some
+    return Reliability(images, mean_probability, np.bincount(bin_of, weights=right, minlength=bins) / some)
+
+
+def expected_calibration_error(
+    probabilities: NDArray[np.float32], labels: ArrayLike, bins: int = CALIBRATION_BINS
+) -> float:
     """Return by how much, on average, the first answer's probability and its share of right answers differ (0 to 1).
 
     Answers are sorted into bins of equal width by their probability; each bin counts by its answers. Source: Guo et
@@ -60,8 +110,5 @@ def expected_calibration_error(probabilities: NDArray[np.float32], labels: Array
         labels: int [N].
         bins: how many.
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == np.asarray(labels)
-    bin_of = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(bin_of, weights=confidence.astype(np.float64) - right, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    found = reliability(probabilities, labels, bins)
+    return float((found.images * np.abs(found.probability - found.right)).sum() / found.images.sum())

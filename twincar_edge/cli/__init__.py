@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "Fit a classifier on labelled car images.",
     "evaluate": "Measure a checkpoint or ONNX file on labelled images.",
     "export": "Write FP32 and INT8 ONNX files and check that they answer alike.",
+    "parity": "Compare ONNX files with the checkpoint that they come from, image by image.",
     "inspect": "Print what an exported model says of itself.",
     "classify": "Name the car in each image.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",

@@ -149,16 +149,9 @@ def _open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
         if data is None:
             raise InputError("no images to evaluate on: name them with --data, or a run with --split")
         return data.open()
-    if split.is_dir():
-        from twincar_edge.datasets import read_split
-        from twincar_edge.training.run_folder import RunFolder
+    from twincar_edge.training.run_folder import named_images
 
-        return RunFolder(split).open_split().validation if data is None else read_split(data.open(), split).validation
-    if data is None:
-        raise InputError(f"{split} names images and does not say where they are: add --data")
-    from twincar_edge.datasets.table import read_table
-
-    return data.open().select(row.name for row in read_table(split))
+    return named_images(split, data)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Confidence: the temperature of a model's probabilities, and when its answer is "unknown"."""

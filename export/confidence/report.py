@@ -1,0 +1,212 @@
+"""What choosing a temperature and a rejection threshold found, as data, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from twincar_edge.export.parity.markdown import table
+from twincar_edge.export.parity.names import title
+from twincar_edge.manifest import ConfidenceRecord, DataRecord
+
+CONFIDENCE_SCHEMA_VERSION: Literal[1] = 1
+Share = Annotated[float, Field(ge=0, le=1)]
+
+# The sets of unknown pictures.
+TWIN_CARS = "twin cars"
+NOISE = "noise"
+GIVEN = "given images"  # and not the folder's name, which is nobody's business in a manifest
+MASKED = "masked"
+
+_MEANING = {
+    TWIN_CARS: "drawn cars of invented makes that the model does not know.",
+    NOISE: (
+        "white noise, soft patches of colour, and flat colours. How many of these get a name says more about the kind "
+        "of noise than about cars: judge models by it, and less what a camera will see."
+    ),
+    GIVEN: "the folder that was given with the export.",
+    MASKED: (
+        "the held-out images with their own class taken out of the answer, which stands for a car that the model was "
+        "not taught. It is the hard set: the features did learn the class, and its nearest neighbours, often the same "
+        "car of another year or body, are all there to be mistaken for it."
+    ),
+}
+
+SHOWN_THRESHOLDS = (*(step / 10 for step in range(10)), 0.95)  # in the table for people; the report has every 0.01
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ConfidenceOptions(_Part):
+    """How temperature and rejection threshold are found.
+
+    Attributes:
+        temperature: divides the logits; None fits it on the held-out images.
+        reject_below: the probability under which the answer is "unknown"; None chooses it by `false_accept`.
+        false_accept: how much of each set of unknown pictures may get a name, between 0 and 1.
+        unknown: a folder of pictures of what the model does not know, beside the sets that are always there.
+        hold_noise: hold noise to `false_accept` too, and not only twin cars and the folder.
+        hold_masked: the same for "masked", the held-out images without their own class.
+    """
+
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    reject_below: Share | None = None
+    false_accept: Share = 0.05
+    unknown: Path | None = None
+    hold_noise: bool = False
+    hold_masked: bool = False
+
+
+class ReliabilityBin(_Part):
+    """Answers of about the same probability: how many, their mean probability, and the share of right ones."""
+
+    images: int = Field(ge=1)
+    probability: Share
+    right: Share
+
+
+class OperatingPoint(_Part):
+    """What a threshold gives.
+
+    `coverage` is the share of the held-out images that get a name, `named_top1` the share of those with the right one
+    (None where none has a name), and `unknown_named` of each set of unknown pictures the share that gets a name.
+    """
+
+    threshold: Share
+    coverage: Share
+    named_top1: Share | None
+    unknown_named: dict[str, Share]
+
+
+class PrecisionFigures(_Part):
+    """One precision's figures: calibration error and likelihood (nats) without and with the temperature, and the point.
+
+    `at_threshold` is what the chosen threshold gives with this precision's own probabilities.
+    """
+
+    top1: Share
+    ece_before: Share
+    ece_after: Share
+    nll_before: Annotated[float, Field(ge=0)]
+    nll_after: Annotated[float, Field(ge=0)]
+    at_threshold: OperatingPoint
+
+
+class ConfidenceReport(_Part):
+    """How sure a model may be, and how that was found. Shares are between 0 and 1.
+
+    `data` are the held-out images; `unknown` is how many pictures each set of unknown ones has, and `held` names the
+    sets that the threshold was chosen by, none where it was given. `precisions` has the figures of each file; the first
+    of them is the one that the temperature was fitted on, and that `points` (every 0.01, and the chosen threshold)
+    and the reliability bins (without and with the temperature; empty ones are left out) are of.
+    """
+
+    schema_version: Literal[1] = CONFIDENCE_SCHEMA_VERSION
+    name: str
+    data: DataRecord
+    temperature: Annotated[float, Field(gt=0)]
+    temperature_fitted: bool
+    threshold: Share
+    false_accept: Share | None
+    held: tuple[str, ...]
+    unknown: dict[str, int]
+    precisions: dict[str, PrecisionFigures]
+    points: tuple[OperatingPoint, ...]
+    reliability_before: tuple[ReliabilityBin, ...]
+    reliability_after: tuple[ReliabilityBin, ...]
+    warnings: tuple[str, ...]
+
+    def record(self, precision: str) -> ConfidenceRecord:
+        """Return what the manifest of this precision's file keeps."""
+        figures = self.precisions[precision]
+        return ConfidenceRecord(
+            images=self.data.images,
+            ece_before=figures.ece_before,
+            ece_after=figures.ece_after,
+            coverage=figures.at_threshold.coverage,
+            named_top1=figures.at_threshold.named_top1,
+            false_accept=self.false_accept,
+            unknown_named=figures.at_threshold.unknown_named,
+        )
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the headings of `rows`."""
+        sets = (f"{name} named" for name in self.unknown)
+        return ("Model", "Top-1", "ECE before", "after", "NLL before", "after", "Named", "Right", *sets)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the cells of the table of precisions, one row for each."""
+        rows = []
+        for precision, found in self.precisions.items():
+            rows.append(
+                (
+                    title(precision),
+                    f"{found.top1:.2%}",
+                    f"{found.ece_before:.2%}",
+                    f"{found.ece_after:.2%}",
+                    f"{found.nll_before:.3f}",
+                    f"{found.nll_after:.3f}",
+                    *_cells(found.at_threshold),
+                )
+            )
+        return rows
+
+    def to_json(self) -> str:
+        """Return the report as JSON; `ConfidenceReport.model_validate_json` reads it again."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown: what was chosen, what to beware of, the figures, and what they mean."""
+        how = "fitted on" if self.temperature_fitted else "given, judged by"
+        lines = [
+            f"# Confidence of {self.name}",
+            "",
+            f"- Temperature **{self.temperature:g}**, {how} {self.data.images} held-out images of {self.data.name}.",
+            f'- Answers below **{self.threshold:g}** are "unknown": {self._why()}.',
+            "",
+        ]
+        if self.warnings:
+            lines += ["To beware of:", "", *(f"- {warning}" for warning in self.warnings), ""]
+        lines += [*table(self.columns(), self.rows()), ""]
+        lines += [
+            "Before and after: without and with the temperature. ECE is the expected calibration error, by how much "
+            "being sure and being right differ; NLL the negative log likelihood in nats. Named: held-out images that "
+            "get a name at the threshold; Right: how many of those the right one. The temperature is fitted on these "
+            "same images, and the threshold chosen on these same unknown pictures: expect new ones to be a little "
+            "harder.",
+            "",
+            "## Thresholds",
+            "",
+            *table(
+                ("Threshold", "Named", "Right", *(f"{name} named" for name in self.unknown)),
+                [self._point_row(point) for point in self.points if self._is_shown(point)],
+            ),
+            "",
+            "## Pictures of what the model does not know",
+            "",
+            *(f"- {name} ({images}): {_MEANING[name]}" for name, images in self.unknown.items()),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _why(self) -> str:
+        if self.false_accept is None:
+            return "that was given"
+        if not self.held:
+            return "no set of unknown pictures was held"
+        return f"the lowest at which at most {self.false_accept:.1%} of {' and of '.join(self.held)} get a name"
+
+    def _is_shown(self, point: OperatingPoint) -> bool:
+        return point.threshold in (*SHOWN_THRESHOLDS, self.threshold)
+
+    def _point_row(self, point: OperatingPoint) -> tuple[str, ...]:
+        first = f"{point.threshold:g}"
+        return (f"**{first}**" if point.threshold == self.threshold else first, *_cells(point))
+
+
+def _cells(point: OperatingPoint) -> tuple[str, ...]:
+    right = "–" if point.named_top1 is None else f"{point.named_top1:.2%}"
+    return (f"{point.coverage:.2%}", right, *(f"{share:.1%}" for share in point.unknown_named.values()))

@@ -1,0 +1,120 @@
+"""From an FP32 graph to an INT8 one: by given choices, or by a search for those that keep to the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from twincar_edge.datasets import Dataset, Split
+from twincar_edge.export.data import calibration_batches, calibration_samples
+from twincar_edge.export.int8.activations import observe
+from twincar_edge.export.int8.config import Int8Config, Int8Search
+from twincar_edge.export.int8.quantize import prepare, quantize
+from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.export.int8.search import Clock, Logits, Score, search
+from twincar_edge.export.parity.compare import Answers, compare, find_breaches
+from twincar_edge.export.parity.report import Comparison, ParityLimits
+from twincar_edge.export.workbench import Workbench
+from twincar_edge.inference import dataset_logits, labels_for
+from twincar_edge.labels import ClassMapping
+from twincar_edge.preprocess import Preprocess
+
+HARM_IMAGES = 32  # training images on which the harm of a single layer is seen
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The FP32 model that INT8 is made from and judged against.
+
+    Attributes:
+        graph: its ONNX graph.
+        preprocess: how images reach it.
+        classes: the names of its outputs.
+        logits: what it answers to the validation images, float32 [N, classes].
+        temperature: divides them before softmax.
+    """
+
+    graph: onnx.ModelProto
+    preprocess: Preprocess
+    classes: ClassMapping
+    logits: NDArray[np.float32]
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Int8Graph:
+    """An INT8 graph with the choices that made it; `images` is how many it was calibrated on."""
+
+    graph: onnx.ModelProto
+    config: Int8Config
+    images: int
+    report: SearchReport | None
+
+
+def make_int8(
+    reference: Reference,
+    choices: Int8Config | Int8Search,
+    split: Split,
+    limits: ParityLimits,
+    workbench: Workbench,
+    progress: Callable[[str, int, int], None],
+) -> Int8Graph:
+    """Quantize a graph; it is calibrated on training images, and a search judges its candidates on the others.
+
+    Whether what comes out keeps to the limits is for parity to say: where no candidate does, the closest is returned.
+
+    Raises:
+        InputError: there are no training images, the target is unknown, or choices do not go together.
+        ModelError: nothing in the graph can be quantized, or a candidate cannot be opened.
+    """
+    prepared = prepare(reference.graph)
+    chosen = calibration_samples(split.train, choices.calibration_images)
+    ranges = observe(
+        prepared,
+        calibration_batches(chosen, reference.preprocess, lambda *done: progress("calibrating INT8", *done)),
+    )
+    if isinstance(choices, Int8Config):
+        graph = quantize(prepared, ranges.of(choices.calibration, choices.percentile), choices)
+        return Int8Graph(graph, choices, len(chosen), None)
+    score, clock, logits = _judges(reference, split.validation, chosen, workbench)
+    found = search(
+        prepared,
+        ranges,
+        choices.presets(),
+        choices.methods,
+        score,
+        lambda comparison: [breach.text for breach in find_breaches(comparison, limits)],
+        clock,
+        logits,
+        lambda what, done, total: progress(f"INT8: {what}", done, total),
+    )
+    return Int8Graph(found.graph, found.config, len(chosen), found.report)
+
+
+def _judges(
+    reference: Reference, validation: Dataset, training: Dataset, workbench: Workbench
+) -> tuple[Score, Clock, Logits]:
+    """Return what a search asks of a candidate: its score, how fast graphs are, and answers to training images."""
+    labels = labels_for(validation, reference.classes)
+    images = [sample.name for sample in validation.samples]
+    against = Answers("fp32", reference.logits, reference.temperature)
+    few = training.select(sample.name for sample in training.samples[:HARM_IMAGES])
+
+    def score(graph: onnx.ModelProto, config: Int8Config) -> Comparison:
+        session = workbench.open(graph, "int8", config.record(1))
+        found = dataset_logits(session.run, validation, reference.preprocess)
+        return compare(Answers("int8", found, reference.temperature), against, labels, reference.classes, images)
+
+    def clock(graphs: Mapping[str, tuple[onnx.ModelProto, Int8Config]]) -> dict[str, float]:
+        sessions = {name: workbench.open(graph, "int8", config.record(1)) for name, (graph, config) in graphs.items()}
+        return workbench.latencies_ms({"fp32": workbench.open(reference.graph, "fp32"), **sessions})
+
+    def logits(graph: onnx.ModelProto, config: Int8Config | None) -> NDArray[np.float32]:
+        session = workbench.open(graph, "fp32") if config is None else workbench.open(graph, "int8", config.record(1))
+        return dataset_logits(session.run, few, reference.preprocess)
+
+    return score, clock, logits

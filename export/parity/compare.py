@@ -1,0 +1,281 @@
+"""Parity: do the files that export wrote answer as the model that was trained does, image by image?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.datasets import Dataset
+from twincar_edge.errors import InputError
+from twincar_edge.export.parity.names import FP32, PYTORCH, SideName, default_pairs, title
+from twincar_edge.export.parity.report import (
+    SURE_MARGIN,
+    Breach,
+    ClassChange,
+    ClassPair,
+    Comparison,
+    Flip,
+    ParityLimits,
+    ParityReport,
+)
+from twincar_edge.export.parity.sides import Side, run_sides
+from twincar_edge.export.parity.statistics import cosine, kl_divergence, margins, mcnemar_p, paired_difference_interval
+from twincar_edge.inference import labels_for
+from twincar_edge.labels import ClassMapping
+from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy
+
+__all__ = ["Answers", "Side", "check_parity", "compare", "find_breaches", "report_parity"]
+
+_ROUNDING = 1e-9  # 3 images of 600 are half a point, which binary fractions do not hold exactly
+_DIGITS = 4  # of the figures that there is one of for each image: more would only make the JSON long
+
+
+def check_parity(
+    sides: Mapping[str, Side],
+    dataset: Dataset,
+    classes: ClassMapping,
+    limits: ParityLimits,
+    name: str,
+    progress: Callable[[int, int], None] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> ParityReport:
+    """Compare models image by image, in one pass, each through its own preprocessing.
+
+    Args:
+        sides: the models by name: "pytorch", "fp32", "fp16", "int8", and a file on another execution provider than the
+            CPU's as "int8@openvino". A side is judged by its precision.
+        dataset: labelled images that none of them was trained or calibrated on.
+        classes: the names of the outputs.
+        limits: what may be lost.
+        name: what the report calls the model.
+        progress: called with (images done, images in all).
+        pairs: (subject, against), in the order of the report; None takes each with the one that it was made from
+            (`default_pairs`), the first side being the reference.
+
+    Returns:
+        The report. Limits that were missed are in it; they raise nothing here.
+
+    Raises:
+        InputError: there are not two sides, the data set is empty, has classes that the models do not know, or logits
+            are not finite or not those of `classes`.
+        ModelError: a model fails.
+    """
+    if len(sides) < 2:
+        raise InputError(f"parity compares two models or more, found {len(sides)}")
+    labels_for(dataset, classes)  # says now, not after minutes, that the images are of other classes
+    logits = run_sides(sides, dataset, progress)
+    answers = [Answers(side, found, sides[side].temperature) for side, found in logits.items()]
+    return report_parity(answers, dataset, classes, limits, name, pairs)
+
+
+class Answers(NamedTuple):
+    """What a side said: its name, its logits, float32 [N, classes], and the temperature that divides them."""
+
+    name: str
+    logits: NDArray[np.float32]
+    temperature: float = 1.0
+
+
+def report_parity(
+    answers: Sequence[Answers],
+    dataset: Dataset,
+    classes: ClassMapping,
+    limits: ParityLimits,
+    name: str,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> ParityReport:
+    """Compare models by what they answered: the second half of `check_parity`, for logits that are there already.
+
+    Args:
+        answers: of each side to the images of `dataset`, in their order, the reference's first.
+        dataset: the labelled images.
+        classes: as of `check_parity`, and so are `limits`, `name` and `pairs`.
+        limits: see there.
+        name: see there.
+        pairs: see there.
+
+    Raises:
+        InputError: as `check_parity`.
+    """
+    by_name = {side.name: side for side in answers}
+    labels = labels_for(dataset, classes)
+    images = [sample.name for sample in dataset.samples]
+    comparisons = tuple(
+        compare(by_name[subject], by_name[against], labels, classes, images)
+        for subject, against in (default_pairs(list(by_name)) if pairs is None else pairs)
+    )
+    breaches = tuple(breach for comparison in comparisons for breach in find_breaches(comparison, limits))
+    return ParityReport(name=name, data=dataset.record(), comparisons=comparisons, limits=limits, breaches=breaches)
+
+
+def compare(
+    subject: Answers, against: Answers, labels: NDArray[np.int64], classes: ClassMapping, images: Sequence[str]
+) -> Comparison:
+    """Compare one model's answers with those of the model that it was made from.
+
+    Args:
+        subject: its answers to the N images.
+        against: the reference's.
+        labels: int [N], what the images are.
+        classes: the names of the outputs.
+        images: the names of the N images.
+
+    Raises:
+        InputError: there are no images, the shapes differ or are not those of `classes`, or logits are not finite.
+    """
+    logits, reference = subject.logits, against.logits
+    if logits.shape != reference.shape:
+        raise InputError(f"{subject.name} gives logits {list(logits.shape)}, {against.name} {list(reference.shape)}")
+    if logits.shape[1] != len(classes):
+        raise InputError(
+            f"{subject.name} gives {logits.shape[1]} logits an image, and there are {len(classes)} classes"
+        )
+    accuracies = {
+        "top1": topk_accuracy(logits, labels, 1),
+        "top5": topk_accuracy(logits, labels, 5),
+        "top1_reference": topk_accuracy(reference, labels, 1),
+        "top5_reference": topk_accuracy(reference, labels, 5),
+    }
+    right, right_reference = logits.argmax(axis=1) == labels, reference.argmax(axis=1) == labels
+    probabilities = softmax(logits, subject.temperature)
+    reference_probabilities = softmax(reference, against.temperature)
+    same = logits.argmax(axis=1) == reference.argmax(axis=1)
+    sureness = margins(reference_probabilities)
+    sure = sureness > SURE_MARGIN
+    difference = np.abs(logits.astype(np.float64) - reference)
+    cosines = cosine(logits, reference)
+    divergences = kl_divergence(reference, logits, against.temperature, subject.temperature)
+    flips = _flips(probabilities, reference_probabilities, difference, labels, classes, images)
+    pairs = Counter((flip.reference, flip.answer) for flip in flips)
+    ranks = {pair: rank for rank, pair in enumerate(sorted(pairs, key=lambda pair: (-pairs[pair], pair)))}
+    flips.sort(key=lambda flip: (ranks[flip.reference, flip.answer], -flip.reference_margin, flip.image))
+    return Comparison(
+        subject=subject.name,
+        against=against.name,
+        top1_difference_interval=paired_difference_interval(right, right_reference),
+        top5_difference_interval=paired_difference_interval(_in_top5(logits, labels), _in_top5(reference, labels)),
+        mcnemar_p=mcnemar_p(right, right_reference),
+        agreement=float(same.mean()),
+        sure_images=int(sure.sum()),
+        sure_agreement=float(same[sure].mean()) if sure.any() else None,
+        max_abs_logit_difference=float(difference.max()),
+        mean_abs_logit_difference=float(difference.mean()),
+        max_abs_logit_reference=float(np.abs(reference).max()),
+        mean_cosine=float(cosines.mean()),
+        min_cosine=float(cosines.min()),
+        mean_kl_nats=float(divergences.mean()),
+        max_kl_nats=float(divergences.max()),
+        ece=expected_calibration_error(probabilities, labels),
+        ece_reference=expected_calibration_error(reference_probabilities, labels),
+        class_pairs=tuple(ClassPair(reference=pair[0], answer=pair[1], images=pairs[pair]) for pair in ranks),
+        class_changes=_class_changes(right, right_reference, labels, classes),
+        flips=tuple(flips),
+        reference_margins=_short(sureness),
+        max_logit_differences=_short(difference.max(axis=1)),
+        **accuracies,
+    )
+
+
+def find_breaches(comparison: Comparison, limits: ParityLimits) -> list[Breach]:
+    """Return every limit that a comparison misses."""
+    allowed = allowed_logit_difference(comparison, limits)
+    texts = _judge_answers(comparison, limits) if allowed is None else _judge_logits(comparison, allowed)
+    return [Breach(subject=comparison.subject, text=text) for text in texts]
+
+
+def allowed_logit_difference(comparison: Comparison, limits: ParityLimits) -> float | None:
+    """Return by how much a logit may differ, or None where the subject is judged by its answers instead.
+
+    A file that computes as its reference does, FP32 both, may only round otherwise.
+    """
+    subject, against = SideName.parse(comparison.subject), SideName.parse(comparison.against)
+    if subject.precision != FP32 or against.precision not in (PYTORCH, FP32):
+        return None
+    limit = limits.fp32_logit_difference if subject.ep == against.ep else limits.provider_logit_difference
+    return limit * comparison.max_abs_logit_reference
+
+
+def _judge_logits(found: Comparison, allowed: float) -> list[str]:
+    if found.max_abs_logit_difference <= allowed:
+        return []
+    return [
+        f"{title(found.subject)} logits differ from {title(found.against)}'s by up to "
+        f"{found.max_abs_logit_difference:.3g} (limit {allowed:.3g})"
+    ]
+
+
+def _judge_answers(found: Comparison, limits: ParityLimits) -> list[str]:
+    """Judge a file that computes more coarsely than its reference."""
+    subject, against = title(found.subject), title(found.against)
+    texts = []
+    drops = (
+        ("top-1", found.top1_reference - found.top1, found.top1, limits.top1_drop),
+        ("top-5", found.top5_reference - found.top5, found.top5, limits.top5_drop),
+    )
+    for figure, drop, value, limit in drops:
+        if drop > limit + _ROUNDING:
+            texts.append(
+                f"{subject} {figure} falls by {100 * drop:.2f} points to {value:.2%} (limit {100 * limit:g} points)"
+            )
+    if found.agreement < limits.agreement - _ROUNDING:
+        texts.append(f"{subject} agrees with {against} on {found.agreement:.2%} (limit {limits.agreement:.2%})")
+    if found.sure_agreement is not None and found.sure_agreement < limits.sure_agreement - _ROUNDING:
+        texts.append(
+            f"{subject} agrees on {found.sure_agreement:.2%} of the {found.sure_images} images where {against} is sure "
+            f"(limit {limits.sure_agreement:.2%})"
+        )
+    return texts
+
+
+def _flips(
+    probabilities: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    difference: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    classes: ClassMapping,
+    images: Sequence[str],
+) -> list[Flip]:
+    """Return the images whose answer changed, in the order of the data; all arrays but `labels` are [N, classes]."""
+    answers, expected = probabilities.argmax(axis=1), reference.argmax(axis=1)
+    margin, reference_margin = margins(probabilities), margins(reference)
+    return [
+        Flip(
+            image=images[i],
+            label=classes[int(labels[i])],
+            reference=classes[int(expected[i])],
+            reference_probability=float(reference[i, expected[i]]),
+            reference_margin=float(reference_margin[i]),
+            answer=classes[int(answers[i])],
+            probability=float(probabilities[i, answers[i]]),
+            margin=float(margin[i]),
+            max_logit_difference=float(difference[i].max()),
+        )
+        for i in np.flatnonzero(answers != expected).tolist()
+    ]
+
+
+def _class_changes(
+    right: NDArray[np.bool_], right_reference: NDArray[np.bool_], labels: NDArray[np.int64], classes: ClassMapping
+) -> tuple[ClassChange, ...]:
+    images, now, before = (
+        np.bincount(labels, weights, len(classes)).astype(np.int64).tolist()
+        for weights in (None, right, right_reference)
+    )
+    changes = [
+        ClassChange(name=classes[label], images=images[label], right_reference=before[label], right=now[label])
+        for label in range(len(classes))
+        if now[label] != before[label]
+    ]
+    return tuple(sorted(changes, key=lambda change: (change.right - change.right_reference, change.name)))
+
+
+def _short(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{_DIGITS}g}") for value in values.tolist())
+
+
+def _in_top5(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return np.asarray((top_k(logits, 5) == labels[:, None]).any(axis=1), np.bool_)

@@ -1,0 +1,121 @@
+"""What parity found, in one picture: each comparison has a row of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from twincar_edge.export.parity.compare import allowed_logit_difference
+from twincar_edge.export.parity.markdown import points
+from twincar_edge.export.parity.names import title
+from twincar_edge.export.parity.report import SURE_MARGIN, Comparison, ParityReport
+from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, plain, save
+
+_ROW_INCHES = 3.5
+_FEW_FLIPS = 30  # more are drawn smaller, to be told apart
+_SMALLEST_SPAN = 1.0  # points, each way: a change of nothing is drawn as one
+
+
+def plot_parity(report: ParityReport, path: Path) -> None:
+    """Draw, for each comparison, every image by the reference's margin and its largest difference, and the accuracies.
+
+    Left: images to the left of the line are those of which the reference is itself in doubt, and there answers may
+    change. Right: what top-1 and top-5 lose or gain, with the 95% interval of the paired difference, and the limit.
+
+    Args:
+        report: of one comparison or more.
+        path: the PNG to write, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    rows = len(report.comparisons)
+    verdict = "every limit is met" if report.passed else f"{len(report.breaches)} limits missed"
+    if len(report.breaches) == 1:
+        verdict = "1 limit missed"
+    heading = f"Parity of {report.name} on {report.data.images} images of {report.data.name}: {verdict}"
+    figure = new_figure((12, 0.6 + _ROW_INCHES * rows), heading)
+    grid = figure.subplots(rows, 2, squeeze=False, width_ratios=(1.45, 1))
+    span = max(_SMALLEST_SPAN, *(1.12 * _reach(side) for side in report.comparisons))
+    for (left, right), side in zip(grid, report.comparisons, strict=True):
+        _draw_images(left, side)
+        left.set_title(_row_title(side, report), fontsize=11, loc="left", parse_math=False)
+        _draw_accuracies(right, side, report, span)
+    grid[-1, 0].set_xlabel("margin of the reference: its best probability less its second")
+    grid[-1, 1].set_xlabel("change in points; bars: 95% interval of the paired difference")
+    save(figure, path)
+
+
+def _row_title(side: Comparison, report: ParityReport) -> str:
+    allowed = allowed_logit_difference(side, report.limits)
+    missed = any(breach.subject == side.subject for breach in report.breaches)
+    return (
+        f"{title(side.subject)} against {title(side.against)}: {side.agreement:.2%} of {report.data.images} agree"
+        + ("" if allowed is None else f", logits may differ by {allowed:.2g}")
+        + (", limits are missed" if missed else "")
+    )
+
+
+def _draw_images(axes: Axes, side: Comparison) -> None:
+    margins, differences = np.array(side.reference_margins), np.array(side.max_logit_differences)
+    plain(axes)
+    axes.scatter(margins, differences, s=14, color=BLUE, alpha=0.35, linewidths=0, label="same answer")
+    axes.axvline(SURE_MARGIN, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
+    if side.flips:
+        axes.scatter(
+            [flip.reference_margin for flip in side.flips],
+            [flip.max_logit_difference for flip in side.flips],
+            s=44 if len(side.flips) <= _FEW_FLIPS else 16,
+            marker="s",
+            facecolor=ORANGE,
+            edgecolor="white",
+            linewidths=0.8,
+            zorder=3,
+            label=f"answer changed ({len(side.flips)})",
+        )
+    top = 1.35 * float(differences.max())  # the legend stands above the data
+    axes.set_ylim(0, top or 1.0)
+    axes.set_xlim(-0.015, 1.015)
+    axes.annotate(
+        "reference is sure →", (SURE_MARGIN, 1), (5, -3), xycoords=("data", "axes fraction"),
+        textcoords="offset points", va="top", fontsize=9, color=GREY,
+    )  # fmt: skip
+    axes.set_ylabel("largest difference of a logit")
+    axes.legend(loc="upper left", fontsize=9, framealpha=0.9, edgecolor="#dddddd")
+
+
+def _draw_accuracies(axes: Axes, side: Comparison, report: ParityReport, span: float) -> None:
+    """Draw both changes on one scale, the same in every row: rows are read against one another."""
+    rows = (
+        ("top-1", side.top1_reference, side.top1, side.top1_difference_interval, report.limits.top1_drop),
+        ("top-5", side.top5_reference, side.top5, side.top5_difference_interval, report.limits.top5_drop),
+    )
+    judged = allowed_logit_difference(side, report.limits) is None
+    plain(axes, "x")
+    axes.axvline(0, color=GREY, linewidth=1)
+    for place, (name, before, now, (low, high), limit) in enumerate(rows):
+        change = now - before
+        axes.plot([100 * low, 100 * high], [place, place], color=BLUE, linewidth=2.2, solid_capstyle="butt")
+        axes.plot([100 * change], [place], "o", color=BLUE, markersize=8, markeredgecolor="white")
+        axes.text(
+            -span, place - 0.22, f"{name}: {before:.2%} → {now:.2%} ({points(change)})", fontsize=9.5, va="bottom",
+            parse_math=False, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        )  # fmt: skip
+        if judged:
+            mark = [-100 * limit] * 2, [place - 0.16, place + 0.16]
+            axes.plot(*mark, color=ORANGE, linewidth=2.2, label="largest drop allowed" if place == 0 else None)
+    axes.set_xlim(-1.02 * span, 1.02 * span)
+    axes.set_ylim(1.6, -0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    if judged:
+        axes.legend(loc="lower right", fontsize=9, framealpha=0.9, edgecolor="#dddddd")
+
+
+def _reach(side: Comparison) -> float:
+    """Return how far from 0 a comparison's changes and intervals go, in points."""
+    ends = (*side.top1_difference_interval, *side.top5_difference_interval)
+    changes = (side.top1 - side.top1_reference, side.top5 - side.top5_reference)
+    return 100 * max(abs(value) for value in (*ends, *changes))

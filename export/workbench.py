@@ -1,0 +1,60 @@
+"""Graphs that are not files yet, opened as a camera box would open the file: what is measured is what will run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from twincar_edge.export.graph import to_bytes
+from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
+from twincar_edge.runtime.session import ModelSession, open_session
+from twincar_edge.runtime.timing import Schedule, Subject, measure
+
+SCHEDULE = Schedule(warmup=5, rounds=15, per_round=4)
+
+
+class Workbench:
+    """Opens graphs on ONNX Runtime's CPU provider, through a folder for files that nobody keeps."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Take the folder, and the manifest of the FP32 file."""
+        self._folder = folder
+        self._manifest = manifest
+
+    def open(
+        self, graph: onnx.ModelProto, precision: Precision, quantization: QuantizationRecord | None = None
+    ) -> ModelSession:
+        """Open a graph; by how an INT8 one was quantized, sessions pick kernels that clip nothing.
+
+        Raises:
+            ModelError: ONNX Runtime cannot open it.
+            OSError: the folder is full.
+        """
+        manifest = self._manifest.model_copy(update={"precision": precision, "quantization": quantization})
+        file = self._folder / f"{precision}.onnx"
+        file.write_bytes(to_bytes(graph, manifest))
+        return open_session(file, ep="cpu")
+
+    def latencies_ms(self, sessions: Mapping[str, ModelSession]) -> dict[str, float]:
+        """Return each session's median latency at batch 1, in ms, all measured in turns.
+
+        Raises:
+            ModelError: one of them fails.
+        """
+        width, height = self._manifest.preprocess.size_wh
+        image_nhwc: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+        subjects = {
+            name: Subject(pre=lambda _number: image_nhwc, infer=session.run, post=lambda _logits: None)
+            for name, session in sessions.items()
+        }
+        medians = {}
+        for name, samples in measure(subjects, SCHEDULE).items():
+            if isinstance(samples, Exception):
+                raise samples
+            medians[name] = statistics.median(sample.infer_ms for sample in samples)
+        return medians

@@ -1,0 +1,110 @@
+"""`twincar-edge parity`: do model files answer as the one that they come from does, image by image?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.cli.parity_limits import limit_options, take_limits
+from twincar_edge.cli.parity_table import print_parity
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.errors import InputError, require
+from twincar_edge.export.parity.files import ParityConfig, compare_files, write_parity
+from twincar_edge.export.parity.report import ParityError, ParityReport
+
+
+@click.command("parity")
+@click.argument("subjects", metavar="SUBJECT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--reference",
+    required=True,
+    metavar="REF",
+    help="What SUBJECT must answer as: the checkpoint that it comes from (.pt, .pth or .safetensors), or another .onnx "
+    "file. A path, or hf://OWNER/REPO/PATH/FILE[@REVISION].",
+)
+@click.option(
+    "--ep",
+    "eps",
+    multiple=True,
+    help="Execution provider on which each SUBJECT also runs, to be compared with itself on the CPU; may be repeated. "
+    "With cpu, there is no other.  [default: all that are usable, but tensorrt]",
+)
+@data_options(required=False)
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    help="Only the held-out images of a run (its folder), or the images that a CSV names. A run's folder also knows "
+    "where its images are.  [default: the held-out images of the run that REF lies in, or those of DATA]",
+)
+@click.option(
+    "--class-mapping",
+    type=click.Path(path_type=Path),
+    help="Class names of REF, where it is a bare state dict.  [default: class_mapping.json beside it]",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@limit_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write parity.json, parity.md and parity.png into this folder: every figure, and every answer that changed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, for machines.")
+def command(
+    subjects: tuple[Path, ...],
+    reference: str,
+    eps: tuple[str, ...],
+    data: OpenOptions | None,
+    output: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare the answers of SUBJECT, image by image, with those of the model that it comes from.
+
+    SUBJECT is an .onnx file that `twincar-edge export` wrote; of several, those of other precisions are compared with
+    the FP32 file, where there is one among them. Each runs through its own preprocessing, on the CPU and on the other
+    execution providers that this machine has. Where a limit is missed the exit code is 1.
+    """
+    from twincar_edge.training.hub import resolve_checkpoint
+
+    limits = take_limits(options)
+    if output is not None:
+        require("matplotlib", "train")
+        _make_folder(output)
+    config = ParityConfig(subjects, resolve_checkpoint(reference), eps or None, limits, data, **options)
+    with progress_bar() as bar:
+        task = bar.add_task("comparing answers", total=None)
+        report = compare_files(
+            config,
+            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda line: click.echo(f"note: {line}", err=True),
+        )
+    written = () if output is None else write_parity(report, output)
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        _print_report(report, written)
+    if not report.passed:
+        raise ParityError(report, "-o DIR writes what changed" if output is None else f"{written[1]} has what changed")
+
+
+def _print_report(report: ParityReport, written: tuple[Path, ...]) -> None:
+    from twincar_edge.export.parity.names import title
+
+    print_parity(report)
+    for side in report.comparisons:
+        click.echo(f"{title(side.subject)} against {title(side.against)}: {len(side.flips)} answers changed")
+    for path in written:
+        click.echo(f"-> {path}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder before the long run, which would otherwise be for nothing where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
