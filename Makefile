@@ -38,7 +38,8 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 demo-assets: $(VENV)/.dev
 	$(BIN)/twincar-edge synthesize images build/twins --per-class 700 --seed 0
 	$(BIN)/twincar-edge train build/twins -o build/twins-run --overwrite --recipe lite0-twins
-	$(BIN)/twincar-edge export build/twins-run/best.pt -o build/twins-onnx --name twins --int8 --reject-below 0.6 \
+	$(BIN)/twincar-edge export build/twins-run/best.pt -o build/twins-onnx --name twins --int8 --target x86-avx2 \
+		--temperature 1 --reject-below 0.6 \
 		--notes "$$(cat twincar_edge/assets/twins.notes.txt)"
 	$(BIN)/twincar-edge synthesize clip build/gate.mp4 --passes 16 --seed 2
 	cp build/twins-onnx/twins.int8.onnx twincar_edge/assets/twins.onnx
@@ -55,7 +56,8 @@ bundled-model: $(VENV)/.dev
 	$(BIN)/twincar-edge train $(CARS196) -o $(RUN) --overwrite --recipe lite0-cars196
 	$(BIN)/python -m twincar_edge.training.halve $(RUN)/best.pt $(RUN)/lite0-cars196.safetensors
 	$(BIN)/twincar-edge export $(RUN)/lite0-cars196.safetensors -o build --name lite0-cars196 --int8 \
-		--float-layers 3 --temperature 0.49 --reject-below 0.6 --notes "$$(cat twincar_edge/assets/lite0-cars196.notes.txt)"
+		--target x86-avx2 --max-top1-drop 0.2 --min-agreement 99 --min-sure-agreement 100 \
+		--notes "$$(cat twincar_edge/assets/lite0-cars196.notes.txt)"
 	cp build/lite0-cars196.int8.onnx twincar_edge/assets/lite0-cars196.onnx
 	cp $(RUN)/lite0-cars196.safetensors twincar_edge/assets/
 

@@ -55,6 +55,7 @@ class Trial:
     missed: dict[str, list[str]] = field(default_factory=dict)  # by target: what its candidates miss
     speed_ms: dict[str, float] = field(default_factory=dict)  # by target
     most_float: int | None = None  # how many layers in float it takes for the limits to hold
+    longest_prefix: int | None = None  # how many from the input on it takes
     timed: list[str] = field(default_factory=list)
     scored: list[Int8Config] = field(default_factory=list)
 
@@ -67,6 +68,8 @@ class Trial:
 
     def judge(self, _found: Comparison) -> Sequence[str]:
         config = self.scored[-1]
+        if self.longest_prefix is not None:
+            return [] if config.float_layers >= self.longest_prefix else ["INT8 agrees too seldom"]
         if self.most_float is not None:
             return [] if len(config.float_nodes) >= self.most_float else ["INT8 agrees too seldom"]
         return self.missed.get(config.target or "", [])
@@ -79,13 +82,16 @@ class Trial:
     def logits(self, graph: onnx.ModelProto, _config: Int8Config | None) -> NDArray[np.float32]:
         return run(graph, next(batches(1, seed=4)))
 
-    def search(self, *presets: Int8Config, methods: Sequence[str] = CALIBRATIONS) -> Found:
+    def search(
+        self, *presets: Int8Config, methods: Sequence[str] = CALIBRATIONS, prefixes: Sequence[int] = ()
+    ) -> Found:
         nobody = lambda what, done, total: None  # noqa: E731
         return search(
             self.prepared,
             self.ranges,
             presets,
             methods,  # type: ignore[arg-type]
+            prefixes,
             self.score,
             self.judge,
             self.clock,
@@ -102,7 +108,7 @@ def trial(prepared: onnx.ModelProto, ranges: ActivationRanges) -> Trial:
 def test_every_preset_is_tried_with_every_calibration_and_each_is_a_row(trial: Trial) -> None:
     report = trial.search(AVX2, VNNI).report
     assert [row.name for row in report.rows] == [
-        f"{target} {method}" for target in ("x86-avx2", "x86-vnni") for method in CALIBRATIONS
+        f"{target} {method}, 1 in float" for target in ("x86-avx2", "x86-vnni") for method in CALIBRATIONS
     ]
     assert sum(row.chosen for row in report.rows) == 1
     assert SearchReport.model_validate_json(report.to_json()) == report
@@ -137,6 +143,13 @@ def test_within_a_preset_the_calibration_that_changes_logits_least_is_taken(tria
     passing = [row for row in found.report.rows if row.agreement == 1.0]
     best = min(passing, key=lambda row: row.mean_abs_logit_difference)
     assert [row.name for row in found.report.rows if row.chosen] == [best.name]
+
+
+def test_where_no_preset_passes_more_layers_from_the_input_on_stay_in_float_the_fewest_that_do(trial: Trial) -> None:
+    trial.longest_prefix = 2
+    found = trial.search(AVX2, methods=["minmax", "mse"], prefixes=(2, 3))
+    assert [row.choices["float_layers"] for row in found.report.rows] == [1, 1, 2, 2]
+    assert found.config.float_layers == 2 and not found.config.float_nodes and not found.report.harm
 
 
 def test_where_none_passes_the_worst_layers_are_left_in_float_and_no_more_than_needed(

@@ -15,7 +15,7 @@ from twincar_edge.export.int8.activations import observe
 from twincar_edge.export.int8.config import Int8Config, Int8Search
 from twincar_edge.export.int8.quantize import prepare, quantize
 from twincar_edge.export.int8.report import SearchReport
-from twincar_edge.export.int8.search import Clock, Logits, Score, search
+from twincar_edge.export.int8.search import PREFIXES, Clock, Logits, Score, search
 from twincar_edge.export.parity.compare import Answers, compare, find_breaches
 from twincar_edge.export.parity.report import Comparison, ParityLimits
 from twincar_edge.export.workbench import Workbench
@@ -86,6 +86,7 @@ def make_int8(
         ranges,
         choices.presets(),
         choices.methods,
+        () if "float_layers" in choices.changes else PREFIXES,
         score,
         lambda comparison: [breach.text for breach in find_breaches(comparison, limits)],
         clock,

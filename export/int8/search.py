@@ -20,6 +20,7 @@ from twincar_edge.export.int8.report import SearchReport, SearchRow
 from twincar_edge.export.parity.report import Comparison
 
 SAME_SPEED = 1.1  # two files within a tenth of one another differ by noise as much as by themselves
+PREFIXES = (3, 6)  # layers in float from the input on, where the preset's own do not do: early ones are few in bytes
 LARGEST_FLOAT_SHARE = 0.5  # of the layers: beyond it, INT8 is no longer what the file is
 
 Score = Callable[[onnx.ModelProto, Int8Config], Comparison]
@@ -48,6 +49,7 @@ def search(
     ranges: ActivationRanges,
     presets: Sequence[Int8Config],
     methods: Sequence[Calibration],
+    prefixes: Sequence[int],
     score: Score,
     judge: Judge,
     clock: Clock,
@@ -57,15 +59,19 @@ def search(
     """Find the fastest INT8 form of a graph that keeps to the limits.
 
     Every preset is tried with every method of calibration. Of those that pass, the fastest decides what is fast enough,
-    and among the files within a tenth of it the first preset counts, then agreement. Where none passes, the layers of
-    the closest one are made INT8 one at a time to see what each does to the logits, and the worst are left in float one
-    after another until the limits hold: fewer INT8 layers are slower ones, so the first that passes is the fastest.
+    and among the files within a tenth of it the first preset counts, then agreement.
+
+    Where none passes, more layers stay in float, first from the input on, since what is rounded there nothing later can
+    mend. Where that does not do, the layers of the closest candidate are made INT8 one at a time to see what each does
+    to the logits, and the worst are left in float one after another until the limits hold. The fewer layers are INT8
+    the slower a file is, so the first that pass are the fastest.
 
     Args:
         prepared: the FP32 graph as `quantize.prepare` gives it.
         ranges: its activations on training images.
         presets: the choices to begin with, the preferred first.
         methods: the calibrations to try with each.
+        prefixes: how many layers from the input on may stay in float where none of these passes, the fewest first.
         score: see `Score`; `judge`, `clock`, `logits`, `progress` likewise.
         judge: which limits a score misses.
         clock: how fast graphs are.
@@ -78,10 +84,11 @@ def search(
     """
     tries = _Tries(prepared, ranges, score, judge)
     configs = [preset.model_copy(update={"calibration": method}) for preset in presets for method in methods]
-    for number, config in enumerate(configs):
-        progress(_name(config), number, len(configs))
-        tries.add(config)
-    progress("presets", len(configs), len(configs))
+    tries.add_all(configs, progress)
+    for layers in prefixes:
+        if not tries.passing():
+            longer = [config for config in configs if config.float_layers < layers]
+            tries.add_all([config.model_copy(update={"float_layers": layers}) for config in longer], progress)
     harm: dict[str, float] = {}
     if not tries.passing():
         start = max(tries.configs, key=tries.closeness)
@@ -118,6 +125,12 @@ class _Tries:
             missed=tuple(self._judge(found)),
         )
         return self.rows[name]
+
+    def add_all(self, configs: Sequence[Int8Config], progress: Progress) -> None:
+        for number, config in enumerate(configs):
+            progress(_name(config), number, len(configs))
+            self.add(config)
+            progress(_name(config), number + 1, len(configs))
 
     def passing(self) -> list[str]:
         return [name for name, row in self.rows.items() if row.passed]
@@ -187,5 +200,5 @@ def _structure(config: Int8Config) -> str:
 
 
 def _name(config: Int8Config) -> str:
-    left = f" + {len(config.float_nodes)} in float" if config.float_nodes else ""
-    return f"{config.target or 'as given'} {config.calibration}{left}"
+    left = f" + {len(config.float_nodes)}" if config.float_nodes else ""
+    return f"{config.target or 'as given'} {config.calibration}, {config.float_layers}{left} in float"
