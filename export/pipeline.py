@@ -137,15 +137,19 @@ def _finish(
     report = found.parity
     write_parity(report, config.output)
     write_confidence(found.confidence, config.output)
-    if found.search is not None:
-        write_text(config.output / f"{SEARCH_NAME}.json", found.search.to_json())
-        write_text(config.output / f"{SEARCH_NAME}.md", found.search.to_markdown())
+    search_json, search_md = (config.output / f"{SEARCH_NAME}{suffix}" for suffix in (".json", ".md"))
+    if found.search is None:
+        _remove(search_json)  # an earlier export's: nobody should find it beside these reports
+        _remove(search_md)
+    else:
+        write_text(search_json, found.search.to_json())
+        write_text(search_md, found.search.to_markdown())
     written: dict[Precision, Path] = {}
     for precision, model in models.items():
         broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too
         name = f"{report.name}.{precision}"
         good, failed = config.output / f"{name}.onnx", config.output / f"{name}.failed.onnx"
-        # An earlier export's file of the same name goes as well: nobody should find it beside this report.
+        # An earlier export's file of the same name goes as well.
         _remove(good if broken else failed)
         if not broken or config.keep_failed:
             stamped = manifest.model_copy(

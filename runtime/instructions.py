@@ -6,8 +6,6 @@ from twincar_edge.machine import Machine
 from twincar_edge.manifest import Manifest, QuantizationRecord
 from twincar_edge.runtime.diagnosis import Check
 
-# They multiply 8-bit numbers and add into 32 bits, which cannot overflow.
-_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
 _ARM = ("asimddp", "i8mm")
 _NAMES = {
     "avx2": "AVX2", "avx_vnni": "VNNI", "avx512_vnni": "AVX-512 VNNI", "amx_int8": "AMX INT8", "asimddp": "dotprod",
@@ -26,13 +24,13 @@ def check_instructions(machine: Machine, manifest: Manifest, ep: str) -> Check:
         return Check(name=name, status="ok", found=f"{found}; {ep} brings its own")
     architecture = machine.system.rpartition(" ")[2].lower()
     if architecture in ("x86_64", "amd64", "i686"):
-        return _x86(name, found, machine.flags, manifest.quantization)
+        return _x86(name, found, machine, manifest.quantization)
     if architecture in ("aarch64", "arm64") or architecture.startswith("armv"):
         return _arm(name, found, machine.flags)
     return Check(name=name, status="warn", found=f"nothing is known of {architecture}", advice=_BENCH)
 
 
-def _x86(name: str, found: str, flags: tuple[str, ...], record: QuantizationRecord) -> Check:
+def _x86(name: str, found: str, machine: Machine, record: QuantizationRecord) -> Check:
     if (record.activations, record.weights) != ("uint8", "int8"):
         return Check(
             name=name,
@@ -41,7 +39,7 @@ def _x86(name: str, found: str, flags: tuple[str, ...], record: QuantizationReco
             "x86 is fast with uint8 and int8 only",
             advice="export it for x86",
         )
-    if any(flag in flags for flag in _X86):
+    if machine.has_vnni:
         return Check(name=name, status="ok", found=f"{found}: exact and fast")
     if not record.reduce_range:
         return Check(
@@ -51,7 +49,7 @@ def _x86(name: str, found: str, flags: tuple[str, ...], record: QuantizationReco
             "chosen, but slow",
             advice="export it with a reduced weight range, which the fast kernels compute exactly",
         )
-    if "avx2" not in flags:
+    if "avx2" not in machine.flags:
         return Check(name=name, status="warn", found=f"{found}, neither VNNI nor AVX2: right, but slow", advice=_BENCH)
     return Check(
         name=name,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from twincar_edge.cores import usable_cores
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
+from twincar_edge.machine import this_machine
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.runtime.providers import AUTO, choose_provider, load_onnxruntime
 
@@ -83,8 +84,9 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    if manifest.quantization is not None and not manifest.quantization.reduce_range:
-        # Full 8-bit weights overflow the fast kernels of x86 CPUs without VNNI; these are exact, and slower, there.
+    if manifest.quantization is not None and not manifest.quantization.reduce_range and not this_machine().has_vnni:
+        # Full 8-bit weights overflow the fast kernels of x86 CPUs without VNNI; these are exact, and take twice as long
+        # (also on CPUs with VNNI, which need them not).
         options.add_session_config_entry("session.x64quantprecision", "1")
     provider.attach(ort, options, threads)
     try:

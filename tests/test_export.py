@@ -144,6 +144,15 @@ def test_given_temperature_and_threshold_are_taken_as_they_are(graph_at_hand: No
     assert (manifest.temperature, manifest.reject_below) == (1.7, 0.25)
 
 
+def test_the_search_report_of_an_earlier_export_does_not_stay_beside_the_new_reports(
+    graph_at_hand: None, toy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "int8_search.md").write_text("of an earlier export")
+    (tmp_path / "int8_search.json").write_text("{}")
+    export(ExportConfig(toy, tmp_path, name="toy"))
+    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
+
+
 def test_a_half_precision_file_answers_alike_and_is_half_as_large(
     graph_at_hand: None, toy: Path, tmp_path: Path
 ) -> None:

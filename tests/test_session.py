@@ -14,6 +14,7 @@ from tests.tiny_model import CLASSES, tiny_model
 from twincar_edge.cores import usable_cores
 from twincar_edge.errors import InputError, MissingExtraError, ModelError, TwincarError
 from twincar_edge.files import sha256
+from twincar_edge.machine import this_machine
 from twincar_edge.manifest import METADATA_KEY, QuantizationRecord, read_manifest
 from twincar_edge.runtime import providers
 from twincar_edge.runtime.session import open_session
@@ -192,3 +193,34 @@ def test_full_range_int8_is_computed_exactly_on_every_cpu(tmp_path: Path) -> Non
     session = open_session(full_range_int8_model(tmp_path / "full.onnx"), ep="cpu", threads=1)
     logits = session.run(np.full((1, 8, 8, 3), 255, np.uint8))
     np.testing.assert_array_equal(logits, np.full((1, 3), 255 * 127 * 8 * 8 * 3, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("reduce_range", "flags", "exact"),
+    [
+        (False, ("avx2",), True),
+        (False, (), True),  # of a CPU that nothing is known of, the worst is assumed
+        (False, ("avx2", "avx512_vnni"), False),
+        (True, ("avx2",), False),
+    ],
+)
+def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_clip(
+    model: Path, monkeypatch: pytest.MonkeyPatch, reduce_range: bool, flags: tuple[str, ...], exact: bool
+) -> None:
+    record = QuantizationRecord(
+        activations="uint8",
+        weights="int8",
+        per_channel=True,
+        reduce_range=reduce_range,
+        calibration="minmax",
+        calibration_images=1,
+    )
+    change_manifest(model, precision="int8", quantization=record)
+    box = this_machine().model_copy(update={"flags": flags})
+    monkeypatch.setattr("twincar_edge.runtime.session.this_machine", lambda: box)
+    options = open_session(model, ep="cpu", threads=1)._session.get_session_options()
+    try:
+        asked = options.get_session_config_entry("session.x64quantprecision") == "1"
+    except RuntimeError:  # ONNX Runtime's way to say that nothing was set
+        asked = False
+    assert asked is exact

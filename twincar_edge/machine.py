@@ -21,6 +21,10 @@ TELLING_FLAGS = (
 )  # fmt: skip
 
 
+# The x86 ones that multiply 8-bit numbers and add into 32 bits, which cannot overflow; all others add into 16.
+EXACT_ON_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
+
+
 class Machine(BaseModel):
     """The machine: processor, the telling ones of its flags, cores that this process may use, system, Python."""
 
@@ -31,6 +35,11 @@ class Machine(BaseModel):
     usable_cores: int
     system: str
     python: str
+
+    @property
+    def has_vnni(self) -> bool:
+        """Say whether it is an x86 CPU whose INT8 instructions cannot overflow."""
+        return any(flag in self.flags for flag in EXACT_ON_X86)
 
 
 def this_machine(cpuinfo: Path = CPUINFO) -> Machine:

@@ -144,6 +144,6 @@ def presets_for(target: str | None, machine: Machine) -> tuple[Int8Config, ...]:
             raise InputError(f"no INT8 target {target!r}: {nearest(target, tuple(PRESETS))}")
         return (PRESETS[target],)
     names = ["arm64"] if machine.system.split()[-1] in ("aarch64", "arm64") else ["x86-avx2"]
-    if {"avx512_vnni", "avx_vnni"} & set(machine.flags):
+    if machine.has_vnni:
         names.append("x86-vnni")
     return tuple(PRESETS[name] for name in names)

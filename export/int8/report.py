@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from twincar_edge.export.parity.markdown import points
+
 
 class SearchRow(BaseModel):
     """A candidate: its choices, what it lost against FP32, and how fast it is where that was measured.
@@ -62,9 +64,9 @@ class SearchReport(BaseModel):
                 f"**{row.name}**" if row.chosen else row.name,
                 f"{row.size_bytes / 1e6:.1f}",
                 f"{row.top1:.2%}",
-                f"{0.0 - row.top1_drop * 100:+.2f}",
+                points(-row.top1_drop),
                 f"{row.top5:.2%}",
-                f"{0.0 - row.top5_drop * 100:+.2f}",
+                points(-row.top5_drop),
                 f"{row.agreement:.2%}",
                 "–" if row.sure_agreement is None else f"{row.sure_agreement:.2%}",
                 "–" if row.latency_ms is None else f"{row.latency_ms:.2f}",
