@@ -42,6 +42,18 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it; one that is there stays as it is.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
 def remains(folder: Path) -> list[Path]:
     """Return the temporary files that `replacing` left in a folder when its process was killed."""
     return [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]

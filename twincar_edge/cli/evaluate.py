@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar
+from twincar_edge.cli.options import (
+    checkpoint_argument,
+    data_options,
+    model_class_mapping_option,
+    progress_bar,
+    split_option,
+)
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, ModelError, require
-from twincar_edge.files import write_text
+from twincar_edge.files import make_folder, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,17 +35,8 @@ if TYPE_CHECKING:
 @click.command("evaluate")
 @checkpoint_argument("model")
 @data_options(required=False)
-@click.option(
-    "--split",
-    type=click.Path(path_type=Path),
-    help="Only the held-out images of a run (its folder), or the images that a CSV names. A run's folder also knows "
-    "where its images are.",
-)
-@click.option(
-    "--class-mapping",
-    type=click.Path(path_type=Path),
-    help="Class names of MODEL, where it is a bare state dict.  [default: class_mapping.json beside it]",
-)
+@split_option()
+@model_class_mapping_option("MODEL")
 @click.option("--ep", default="auto", show_default=True, help="Execution provider, for an ONNX file.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
@@ -76,7 +73,7 @@ def command(
     opened = _open_model(resolve_checkpoint(model), class_mapping, ep, threads)
     dataset = _open_images(data, split)
     if output is not None:
-        _make_folder(output)
+        make_folder(output)  # before the long run, which would otherwise be for nothing
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=len(dataset))
         evaluation = evaluate(
@@ -152,14 +149,6 @@ def _open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
     from twincar_edge.training.run_folder import named_images
 
     return named_images(split, data)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder before the long run, which would otherwise be for nothing where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 def _write_report(

@@ -115,6 +115,25 @@ def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> C
     return decorate
 
 
+def split_option(default: str = "") -> Callable[[Command], Command]:
+    """Give a command the option `--split`, which names images for `named_images`; `default` says what else they are."""
+    return click.option(
+        "--split",
+        type=click.Path(path_type=Path),
+        help="Only the held-out images of a run (its folder), or the images that a CSV names. A run's folder also "
+        "knows where its images are." + (f"  [default: {default}]" if default else ""),
+    )
+
+
+def model_class_mapping_option(model: str) -> Callable[[Command], Command]:
+    """Give a command the option `--class-mapping` for its argument `model`, where that is a bare state dict."""
+    return click.option(
+        "--class-mapping",
+        type=click.Path(path_type=Path),
+        help=f"Class names of {model}, where it is a bare state dict.  [default: class_mapping.json beside it]",
+    )
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Give a progress bar on standard error with images/s and time left; nothing moves where nobody watches."""

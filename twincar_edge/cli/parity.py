@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.cli.options import data_options, model_class_mapping_option, progress_bar, split_option
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.datasets.options import OpenOptions
-from twincar_edge.errors import InputError, require
+from twincar_edge.errors import require
 from twincar_edge.export.parity.files import ParityConfig, compare_files, write_parity
 from twincar_edge.export.parity.report import ParityError, ParityReport
+from twincar_edge.files import make_folder
 
 
 @click.command("parity")
@@ -33,17 +34,8 @@ from twincar_edge.export.parity.report import ParityError, ParityReport
     "With cpu, there is no other.  [default: all that are usable, but tensorrt]",
 )
 @data_options(required=False)
-@click.option(
-    "--split",
-    type=click.Path(path_type=Path),
-    help="Only the held-out images of a run (its folder), or the images that a CSV names. A run's folder also knows "
-    "where its images are.  [default: the held-out images of the run that REF lies in, or those of DATA]",
-)
-@click.option(
-    "--class-mapping",
-    type=click.Path(path_type=Path),
-    help="Class names of REF, where it is a bare state dict.  [default: class_mapping.json beside it]",
-)
+@split_option("the held-out images of the run that REF lies in, or those of DATA")
+@model_class_mapping_option("REF")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @limit_options
 @click.option(
@@ -74,7 +66,7 @@ def command(
     limits = take_limits(options)
     if output is not None:
         require("matplotlib", "train")
-        _make_folder(output)
+        make_folder(output)  # before the long run, which would otherwise be for nothing
     config = ParityConfig(subjects, resolve_checkpoint(reference), eps or None, limits, data, **options)
     with progress_bar() as bar:
         task = bar.add_task("comparing answers", total=None)
@@ -100,11 +92,3 @@ def _print_report(report: ParityReport, written: tuple[Path, ...]) -> None:
         click.echo(f"{title(side.subject)} against {title(side.against)}: {len(side.flips)} answers changed")
     for path in written:
         click.echo(f"-> {path}")
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the folder before the long run, which would otherwise be for nothing where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}") from error
