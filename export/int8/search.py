@@ -103,14 +103,13 @@ class _Tries:
     def __init__(self, prepared: onnx.ModelProto, ranges: ActivationRanges, score: Score, judge: Judge) -> None:
         self._prepared, self._ranges, self._score, self._judge = prepared, ranges, score, judge
         self.configs: dict[str, Int8Config] = {}
-        self.graphs: dict[str, onnx.ModelProto] = {}
         self.rows: dict[str, SearchRow] = {}
 
     def add(self, config: Int8Config) -> SearchRow:
         name = _name(config)
-        graph = quantize(self._prepared, self._ranges.of(config.calibration, config.percentile), config)
+        self.configs[name] = config
+        graph = self.graph(name)
         found = self._score(graph, config)
-        self.configs[name], self.graphs[name] = config, graph
         self.rows[name] = SearchRow(
             name=name,
             choices=config.model_dump(mode="json", exclude={"calibration_images"}),
@@ -125,6 +124,11 @@ class _Tries:
             missed=tuple(self._judge(found)),
         )
         return self.rows[name]
+
+    def graph(self, name: str) -> onnx.ModelProto:
+        """Return a candidate's graph, made anew: dozens of a large model would fill the memory."""
+        config = self.configs[name]
+        return quantize(self._prepared, self._ranges.of(config.calibration, config.percentile), config)
 
     def add_all(self, configs: Sequence[Int8Config], progress: Progress) -> None:
         for number, config in enumerate(configs):
@@ -173,7 +177,7 @@ def _finish(tries: _Tries, presets: Sequence[Int8Config], clock: Clock, harm: di
     if passing:
         # How activations are calibrated changes numbers, not the work: one of each structure is timed.
         structures = {_structure(tries.configs[name]): name for name in reversed(passing)}
-        measured = clock({name: (tries.graphs[name], tries.configs[name]) for name in structures.values()})
+        measured = clock({name: (tries.graph(name), tries.configs[name]) for name in structures.values()})
         fp32_ms = measured["fp32"]
         for name in passing:
             latency = measured[structures[_structure(tries.configs[name])]]
@@ -184,7 +188,7 @@ def _finish(tries: _Tries, presets: Sequence[Int8Config], clock: Clock, harm: di
         best = max(tries.rows, key=tries.closeness)
     tries.rows[best] = tries.rows[best].model_copy(update={"chosen": True})
     report = SearchReport(rows=tuple(tries.rows.values()), fp32_latency_ms=fp32_ms, harm=harm)
-    return Found(tries.configs[best], tries.graphs[best], report)
+    return Found(tries.configs[best], tries.graph(best), report)
 
 
 def _fastest(tries: _Tries, presets: Sequence[Int8Config], passing: Sequence[str]) -> str:
