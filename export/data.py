@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from twincar_edge.datasets import Dataset, Split, check_integrity, read_split, stratified_split
+from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, ModelError
-from twincar_edge.export.config import ExportConfig
 from twincar_edge.preprocess import Preprocess, prepare_batch
-from twincar_edge.training.checkpoint import Checkpoint
 from twincar_edge.training.run_folder import RunFolder
 
 CALIBRATION_BATCH = 4  # ONNX Runtime calibrates without optimization and keeps much in memory; more gains little
@@ -29,32 +29,37 @@ class _SplitChoices(BaseModel):
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
-def open_split(config: ExportConfig, checkpoint: Checkpoint) -> Split:
+def open_split(model: Path, recipe: Mapping[str, Any], data: OpenOptions | None) -> Split:
     """Return the images to calibrate on and those to check on.
 
-    Without `config.data` they are those of the training, from the folder that the checkpoint lies in. Images that are
-    given are split as the training split them, where its lists name them; all others are split here, with the recipe's
-    share and seed, so that a second export sees the same.
+    Without `data` they are those of the training, from the folder that the model lies in. Images that are given are
+    split as the training split them, where its lists name them; all others are split here, with the recipe's share and
+    seed, so that a second export sees the same.
+
+    Args:
+        model: the checkpoint's file, or one that was made of it.
+        recipe: how it was trained.
+        data: labelled images.
 
     Raises:
         InputError: there are no images, or they are not what the training's lists say.
-        ModelError: the checkpoint's recipe cannot be used.
+        ModelError: the recipe cannot be used.
     """
-    run = RunFolder(config.checkpoint.parent)
-    if config.data is None:
+    run = RunFolder(model.parent)
+    if data is None:
         if not run.recipe.is_file():
             raise InputError(
-                f"parity is shown on images, and no training's {run.recipe.name} lies beside {config.checkpoint}: "
+                f"parity is shown on images, and no training's {run.recipe.name} lies beside {model}: "
                 "give labelled images with --data"
             )
         return run.open_split()
-    dataset = config.data.open()
+    dataset = data.open()
     if _is_named_by(run, dataset):
         return read_split(dataset, run.path)
     try:
-        choices = _SplitChoices.model_validate(checkpoint.recipe)
+        choices = _SplitChoices.model_validate(dict(recipe))
     except ValidationError as error:
-        raise ModelError(f"the recipe in {config.checkpoint} has no usable seed or validation_share") from error
+        raise ModelError(f"the recipe in {model} has no usable seed or validation_share") from error
     usable, _ = check_integrity(dataset)
     return stratified_split(usable, choices.validation_share, choices.seed)
 

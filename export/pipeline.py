@@ -21,7 +21,7 @@ from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.choices import fit_temperature
 from twincar_edge.export.confidence.files import write_confidence
 from twincar_edge.export.confidence.report import ConfidenceReport
-from twincar_edge.export.confidence.unknowns import open_unknowns
+from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.config import ExportConfig, ExportResult
 from twincar_edge.export.data import open_split
 from twincar_edge.export.golden import make_golden
@@ -34,8 +34,9 @@ from twincar_edge.export.parity.files import open_elsewhere, write_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName
 from twincar_edge.export.parity.report import ParityError, ParityReport
 from twincar_edge.export.parity.sides import Side, run_sides
+from twincar_edge.export.report_files import report_paths, write_report
 from twincar_edge.export.workbench import Workbench
-from twincar_edge.files import write_bytes, write_text
+from twincar_edge.files import write_bytes
 from twincar_edge.golden import Golden
 from twincar_edge.inference import labels_for
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord, TrainingRecord
@@ -71,17 +72,23 @@ def run(config: ExportConfig, progress: Progress | None, created: datetime | Non
     tell = progress or _nobody
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
     manifest = _manifest(config, checkpoint, created or datetime.now(UTC))
-    split = open_split(config, checkpoint)
+    split = open_split(config.checkpoint, checkpoint.recipe, config.data)
     # Both say now, not after minutes, that images are of other classes or not there.
     labels_for(split.validation, checkpoint.classes)
-    open_unknowns(checkpoint.classes, config.confidence.unknown)
+    unknowns = open_unknowns(checkpoint.classes, config.confidence.unknown)
     with _workspace(config.output) as folder:
-        models, findings = _make(config, checkpoint, split, Workbench(folder, manifest), manifest.name, tell)
+        models, findings = _make(config, checkpoint, split, unknowns, Workbench(folder, manifest), manifest.name, tell)
     return _finish(config, manifest, models, findings)
 
 
 def _make(
-    config: ExportConfig, checkpoint: Checkpoint, split: Split, bench: Workbench, name: str, tell: Progress
+    config: ExportConfig,
+    checkpoint: Checkpoint,
+    split: Split,
+    unknowns: Unknowns,
+    bench: Workbench,
+    name: str,
+    tell: Progress,
 ) -> tuple[dict[Precision, _Model], _Findings]:
     """Make every graph that was asked for, and find out what it lost and how sure it may be."""
     images, classes, preprocess = split.validation, checkpoint.classes, checkpoint.preprocess
@@ -126,6 +133,7 @@ def _make(
         config.confidence,
         name,
         lambda *done: tell("pictures of unknown things", *done),
+        unknowns,
     )
     return models, _Findings(parity, confidence, search)
 
@@ -137,13 +145,11 @@ def _finish(
     report = found.parity
     write_parity(report, config.output)
     write_confidence(found.confidence, config.output)
-    search_json, search_md = (config.output / f"{SEARCH_NAME}{suffix}" for suffix in (".json", ".md"))
     if found.search is None:
-        _remove(search_json)  # an earlier export's: nobody should find it beside these reports
-        _remove(search_md)
+        for path in report_paths(config.output, SEARCH_NAME):
+            _remove(path)  # an earlier export's: nobody should find it beside these reports
     else:
-        write_text(search_json, found.search.to_json())
-        write_text(search_md, found.search.to_markdown())
+        write_report(found.search, config.output, SEARCH_NAME)
     written: dict[Precision, Path] = {}
     for precision, model in models.items():
         broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too

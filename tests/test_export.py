@@ -103,7 +103,7 @@ def test_each_file_carries_its_whole_story(toy: Path, exported: ExportResult) ->
 
 
 def test_the_files_answer_as_the_report_says(toy: Path, exported: ExportResult) -> None:
-    split = open_split(ExportConfig(toy, Path("out")), read_checkpoint(toy))
+    split = open_split(toy, read_checkpoint(toy).recipe, None)
     assert exported.parity.data == split.validation.record()
     assert exported.int8 is not None
     for precision, path in (("fp32", exported.fp32), ("int8", exported.int8)):
@@ -188,7 +188,7 @@ def test_an_operator_set_may_be_chosen(toy: Path, tmp_path: Path) -> None:
 
 
 def test_calibration_sees_training_images_only_the_same_each_time(toy: Path) -> None:
-    split = open_split(ExportConfig(toy, Path("out")), read_checkpoint(toy))
+    split = open_split(toy, read_checkpoint(toy).recipe, None)
     chosen = calibration_samples(split.train, 20)
     names = [sample.name for sample in chosen.samples]
     assert len(set(names)) == 20
@@ -271,16 +271,16 @@ def test_a_wrong_fp32_graph_leaves_no_model_at_all(toy: Path, tmp_path: Path, mo
 def test_given_images_are_split_as_the_training_split_them(toy: Path, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(toy)
     moved = shutil.copytree(toy.parent.parent / "cars", tmp_path / "elsewhere")
-    given = open_split(ExportConfig(toy, tmp_path, data=OpenOptions(moved)), checkpoint)
-    trained = open_split(ExportConfig(toy, tmp_path), checkpoint)
+    given = open_split(toy, checkpoint.recipe, OpenOptions(moved))
+    trained = open_split(toy, checkpoint.recipe, None)
     assert [s.name for s in given.validation.samples] == [s.name for s in trained.validation.samples]
     assert [s.name for s in given.train.samples] == [s.name for s in trained.train.samples]
 
 
 def test_images_that_no_training_lists_name_are_split_here_the_same_each_time(toy: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
-    config = ExportConfig(alone, tmp_path, data=OpenOptions(toy.parent.parent / "cars"))
-    splits = [open_split(config, read_checkpoint(alone)) for _ in range(2)]
+    data = OpenOptions(toy.parent.parent / "cars")
+    splits = [open_split(alone, read_checkpoint(alone).recipe, data) for _ in range(2)]
     assert len(splits[0].validation) == 12  # a tenth of each class, the recipe's share
     assert splits[0] == splits[1]
 
@@ -289,7 +289,7 @@ def test_unusable_images_are_left_out_before_the_split(toy: Path, tmp_path: Path
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
     cars = write_cars(tmp_path / "cars", per_class=4)
     (cars / "images" / "003.png").write_bytes(b"no image")
-    split = open_split(ExportConfig(alone, tmp_path, data=OpenOptions(cars)), read_checkpoint(alone))
+    split = open_split(alone, read_checkpoint(alone).recipe, OpenOptions(cars))
     names = {sample.name for part in (split.train, split.validation) for sample in part.samples}
     assert names == {sample.name for sample in open_dataset(cars).samples} - {"003.png"}
 

@@ -32,7 +32,7 @@ from twincar_edge.export.confidence.report import (
     PrecisionFigures,
     ReliabilityBin,
 )
-from twincar_edge.export.confidence.unknowns import open_unknowns
+from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.parity.sides import Side, run_sides
 from twincar_edge.inference import labels_for
 from twincar_edge.labels import ClassMapping
@@ -56,6 +56,7 @@ def calibrate_confidence(
     options: ConfidenceOptions,
     name: str,
     progress: Callable[[int, int], None] | None = None,
+    unknowns: Unknowns | None = None,
 ) -> ConfidenceReport:
     """Find temperature and threshold, one pair for all precisions of a checkpoint, and say what they give.
 
@@ -70,6 +71,7 @@ def calibrate_confidence(
         options: what is given and what is to be found.
         name: what the report calls the model.
         progress: called with (unknown pictures done, unknown pictures in all).
+        unknowns: what `open_unknowns` gave for these classes and this folder; None opens them here.
 
     Raises:
         InputError: the data set is empty or has classes that the model does not know, logits do not fit it or are not
@@ -84,7 +86,7 @@ def calibrate_confidence(
     first = logits[next(iter(sides))]
     temperature = fit_temperature(first, labels) if options.temperature is None else options.temperature
 
-    unknowns = open_unknowns(classes, options.unknown)
+    unknowns = unknowns or open_unknowns(classes, options.unknown)
     answers = _answers(sides, unknowns.sets, progress)
     certainties = {
         precision: _certainty(

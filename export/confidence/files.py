@@ -6,9 +6,7 @@ from pathlib import Path
 
 from twincar_edge.errors import require
 from twincar_edge.export.confidence.report import ConfidenceReport
-from twincar_edge.files import write_text
-
-JSON_NAME, MARKDOWN_NAME, PLOT_NAME = "confidence.json", "confidence.md", "confidence.png"
+from twincar_edge.export.report_files import write_report
 
 
 def write_confidence(report: ConfidenceReport, folder: Path) -> tuple[Path, ...]:
@@ -21,8 +19,4 @@ def write_confidence(report: ConfidenceReport, folder: Path) -> tuple[Path, ...]
     require("matplotlib", "train")
     from twincar_edge.export.confidence.plot import plot_confidence
 
-    paths = tuple(folder / name for name in (JSON_NAME, MARKDOWN_NAME, PLOT_NAME))
-    write_text(paths[0], report.to_json())
-    write_text(paths[1], report.to_markdown())
-    plot_confidence(report, paths[2])
-    return paths
+    return write_report(report, folder, "confidence", lambda path: plot_confidence(report, path))

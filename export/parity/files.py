@@ -13,7 +13,7 @@ from twincar_edge.export.parity.compare import check_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName, distinct_names
 from twincar_edge.export.parity.report import ParityLimits, ParityReport
 from twincar_edge.export.parity.sides import Side
-from twincar_edge.files import write_text
+from twincar_edge.export.report_files import write_report
 from twincar_edge.inference import Predict
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import Manifest, read_manifest
@@ -21,7 +21,6 @@ from twincar_edge.manifest import Manifest, read_manifest
 if TYPE_CHECKING:
     from twincar_edge.training.checkpoint import Checkpoint
 
-JSON_NAME, MARKDOWN_NAME, PLOT_NAME = "parity.json", "parity.md", "parity.png"
 CPU = "cpu"
 _FOR_MINUTES = ("tensorrt",)  # builds an engine first: only for those who name it
 _CHECKPOINTS = (".pt", ".pth", ".safetensors")
@@ -166,11 +165,7 @@ def write_parity(report: ParityReport, folder: Path) -> tuple[Path, ...]:
     require("matplotlib", "train")
     from twincar_edge.export.parity.plot import plot_parity
 
-    paths = tuple(folder / name for name in (JSON_NAME, MARKDOWN_NAME, PLOT_NAME))
-    write_text(paths[0], report.to_json())
-    write_text(paths[1], report.to_markdown())
-    plot_parity(report, paths[2])
-    return paths
+    return write_report(report, folder, "parity", lambda path: plot_parity(report, path))
 
 
 def _read_subject(path: Path) -> Manifest:

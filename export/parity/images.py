@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from twincar_edge.datasets import Dataset, Split, check_integrity
+from twincar_edge.datasets import Dataset, check_integrity
 from twincar_edge.datasets.options import OpenOptions
-from twincar_edge.export.config import ExportConfig
 from twincar_edge.export.data import open_split
 from twincar_edge.training.checkpoint import Checkpoint
 from twincar_edge.training.run_folder import named_images
@@ -37,11 +36,11 @@ def open_images(
     if split is not None:
         return named_images(split, data)
     if data is None:
-        return _split(model, checkpoint, None).validation
+        return open_split(model, checkpoint.recipe, None).validation
     dataset = data.open()
     trained_on = checkpoint.data
     if trained_on is not None and len(dataset) >= trained_on.images:
-        halves = _split(model, checkpoint, data)
+        halves = open_split(model, checkpoint.recipe, data)
         samples = halves.train.samples + halves.validation.samples
         everything = Dataset(dataset.name, dataset.classes, samples)
         if trained_on.digest in (halves.train.digest(), everything.digest()):
@@ -49,7 +48,3 @@ def open_images(
     usable, _ = check_integrity(dataset)
     notice(f"{dataset.name} is not the data that the model was trained on: all {len(usable)} usable images are taken")
     return usable
-
-
-def _split(model: Path, checkpoint: Checkpoint, data: OpenOptions | None) -> Split:
-    return open_split(ExportConfig(model, model.parent, data=data), checkpoint)
