@@ -19,11 +19,11 @@ from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing
 from twincar_edge.images import write_image
 from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
-from twincar_edge.runtime.visits import Visit
 from twincar_edge.runtime.watch import LiveTrack, WatchConfig, WatchSummary, watch
 
 LEAST_RIGHT = 0.9
@@ -118,7 +118,7 @@ class _BestCrops:
     ) -> None:
         """Nothing is open."""
 
-    def write(self, visit: Visit, crop_bgr: NDArray[np.uint8]) -> None:
+    def write(self, visit: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Keep the crop."""
         self.by_visit[visit.id] = crop_bgr
 

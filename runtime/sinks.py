@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
 from twincar_edge.images import write_image
-from twincar_edge.runtime.visits import Visit
+from twincar_edge.runtime.events import Event
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ class Sink(Protocol):
     ) -> None:
         """Close it, however the run ends."""
 
-    def write(self, visit: Visit, crop_bgr: NDArray[np.uint8]) -> None:
+    def write(self, visit: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Take one visit and its best crop, uint8 [h, w, 3]."""
 
 
@@ -67,7 +67,7 @@ class JsonLines:
         if isinstance(self._target, Path):
             self._stream.close()
 
-    def write(self, visit: Visit, crop_bgr: NDArray[np.uint8]) -> None:
+    def write(self, visit: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Write a line.
 
         Raises:
@@ -107,7 +107,7 @@ class CropSaver:
     ) -> None:
         """Nothing is open."""
 
-    def write(self, visit: Visit, crop_bgr: NDArray[np.uint8]) -> None:
+    def write(self, visit: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Write the picture, whole or not at all.
 
         Raises:
@@ -116,7 +116,7 @@ class CropSaver:
         write_image(self._folder / crop_name(visit), crop_bgr)
 
 
-def crop_name(visit: Visit) -> str:
+def crop_name(visit: Event) -> str:
     """Return the file name of a visit's crop: `20250131T142315.250Z-<id>.jpg`."""
     started = visit.started_at.astimezone(UTC)
     return f"{started:%Y%m%dT%H%M%S}.{started.microsecond // 1000:03d}Z-{re.sub(r'[^A-Za-z0-9-]', '_', visit.id)}.jpg"
@@ -141,7 +141,7 @@ class LiveTable:
         from rich.live import Live
 
         self._title = title
-        self._visits: deque[Visit] = deque(maxlen=rows)
+        self._visits: deque[Event] = deque(maxlen=rows)
         self._live = Live(self._table(), console=Console(), auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -155,7 +155,7 @@ class LiveTable:
         """Leave the table as it is and give the terminal back."""
         self._live.stop()
 
-    def write(self, visit: Visit, crop_bgr: NDArray[np.uint8]) -> None:
+    def write(self, visit: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Add a row."""
         self._visits.append(visit)
         self._live.update(self._table(), refresh=True)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.labels import ClassMapping
-from twincar_edge.runtime.visits import Visit
+from twincar_edge.runtime.events import Event
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PassResult:
     """A pass, and the visits that were made of it: one, where all went well."""
 
     truth: Pass
-    visits: tuple[Visit, ...]
+    visits: tuple[Event, ...]
 
     @property
     def verdict(self) -> str:
@@ -44,7 +44,7 @@ class Score:
     """All passes of a clip with their visits; `extra` are visits during which no vehicle passed."""
 
     passes: tuple[PassResult, ...]
-    extra: tuple[Visit, ...]
+    extra: tuple[Event, ...]
 
     def count(self, verdict: str) -> int:
         """Return how many passes have this verdict."""
@@ -64,13 +64,13 @@ class Score:
         )
 
 
-def score_visits(passes: Sequence[Pass], visits: Sequence[Visit]) -> Score:
+def score_visits(passes: Sequence[Pass], visits: Sequence[Event]) -> Score:
     """Give each visit to the pass that it shares most of its time with, and judge every pass.
 
     Time is measured in frames, as intersection over union: where two vehicles are in view at once, each visit goes to
     the pass whose whole length it fits best. A visit that shares no frame with any pass is extra.
     """
-    taken: list[list[Visit]] = [[] for _ in passes]
+    taken: list[list[Event]] = [[] for _ in passes]
     extra = []
     for visit in visits:
         shares = [_overlap(visit, one) for one in passes]
@@ -83,7 +83,7 @@ def score_visits(passes: Sequence[Pass], visits: Sequence[Visit]) -> Score:
     return Score(tuple(results), tuple(extra))
 
 
-def _overlap(visit: Visit, one: Pass) -> float:
+def _overlap(visit: Event, one: Pass) -> float:
     shared = min(visit.last_frame, one.last_frame) - max(visit.first_frame, one.first_frame) + 1
     span = max(visit.last_frame, one.last_frame) - min(visit.first_frame, one.first_frame) + 1
     return max(0, shared) / span

@@ -11,76 +11,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from twincar_edge.labels import parse_name
 from twincar_edge.metrics import softmax
 from twincar_edge.runtime.boxes import AnyBox, Box, area, centre, diagonal, touches_border
 from twincar_edge.runtime.classifier import Classifier, Prediction, answer
+from twincar_edge.runtime.events import ClassifierRecord, Direction, Event, NamedProbability
 from twincar_edge.runtime.sources import Frame
-
-SCHEMA_VERSION: Literal[1] = 1
-Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 _LEAST_PROBABILITY = 1e-12  # a class that one crop rules out must not be ruled out for ever by rounding to zero
 _CUT_WEIGHT = 0.1
 _STANDS = 0.25  # of a box's diagonal: less than that is no travel
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NamedProbability(_Part):
-    """One class and its probability."""
-
-    name: str
-    probability: Probability
-
-
-class ClassifierRecord(_Part):
-    """Which model answered, and on what: the manifest's name and precision, the file's SHA-256, the provider."""
-
-    name: str
-    sha256: str
-    precision: Literal["fp32", "int8"]
-    ep: str
-
-
-class Visit(_Part):
-    """One vehicle's stay in view. docs/events.md says what each field means; the two are tested against each other."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    id: str
-    source: str
-    image: str | None = None
-    name: str
-    probability: Probability
-    make: str | None
-    model: str | None
-    body_type: str | None
-    year: int | None
-    top5: tuple[NamedProbability, ...]
-    crops: int = Field(ge=1)
-    direction: Direction
-    first_time_s: float | None
-    last_time_s: float | None
-    first_frame: int
-    last_frame: int
-    best_frame: int
-    box_xyxy: tuple[int, int, int, int]
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
-    classifier: ClassifierRecord
-
-    def to_json(self) -> str:
-        """Return the event as one line of JSON."""
-        return self.model_dump_json()
 
 
 class Evidence:
@@ -149,6 +93,7 @@ class VisitMaker:
         source: str,
         classifier: Classifier,
         *,
+        camera: str = "camera",
         stills: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] | None = None,
@@ -156,6 +101,7 @@ class VisitMaker:
         """Take what every visit of a run shares; `source` has no secrets in it any more."""
         session = classifier.session
         self._source = source
+        self._camera = camera
         self._stills = stills
         self._manifest = session.manifest
         self._record = ClassifierRecord(
@@ -172,15 +118,18 @@ class VisitMaker:
         """Return what the model says of a vehicle so far; the evidence holds one crop at least."""
         return answer(evidence.probabilities, self._manifest.classes, self._manifest.reject_below)
 
-    def finish(self, evidence: Evidence) -> Visit:
-        """Return the visit; the evidence holds one crop at least."""
+    def finish(self, evidence: Evidence) -> Event:
+        """Return the visit's `end` event; the evidence holds one crop at least."""
         result = self.answer(evidence)
         vehicle = None if result.label is None else parse_name(result.name)
-        return Visit(
+        return Event(
+            type="end",
             id=self._new_id(),
+            camera=self._camera,
             source=self._source,
             image=evidence.image if self._stills else None,
             name=result.name,
+            level="unknown" if result.label is None else "year",
             probability=_rounded(result.probability),
             make=vehicle and vehicle.make,
             model=vehicle and vehicle.model,

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from twincar_edge.bundled import default_model
 from twincar_edge.runtime.boxes import Box, Detection
 from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.golden_check import require_golden
 from twincar_edge.runtime.locate import LocateOptions, Locator, make_locator
 from twincar_edge.runtime.session import open_session
@@ -31,7 +32,7 @@ from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Frame, Source, open_source
 from twincar_edge.runtime.stages import StageLatency, Stages
 from twincar_edge.runtime.tracking import Track, Tracker, TrackingRules
-from twincar_edge.runtime.visits import Evidence, Visit, VisitMaker, crop
+from twincar_edge.runtime.visits import Evidence, VisitMaker, crop
 from twincar_edge.runtime.zones import Zone
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class WatchSummary(BaseModel):
     seconds: float
     fps: float
     stages: dict[str, StageLatency]
-    results: tuple[Visit, ...] = ()
+    results: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ class _Loop:
     ) -> None:
         self.frames = 0
         self.visits = 0
-        self.results: list[Visit] = []
+        self.results: list[Event] = []
         self.stages = stages
         self._config = config
         self._locator = locator

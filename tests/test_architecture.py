@@ -54,7 +54,7 @@ HEAVY = {
     "pyarrow": {"core"},
     "click": {"cli"},
 }
-BASE = {"numpy", "cv2", "pydantic", "rich"}
+BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client"}
 
 
 def sources(checkout: Path = REPOSITORY) -> list[Path]:

@@ -14,7 +14,7 @@ from twincar_edge.cli import main
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.demo import DemoReport, run_demo
-from twincar_edge.runtime.visits import Visit
+from twincar_edge.runtime.visits import Event
 from twincar_edge.synthetic import CLASS_NAMES, GateTruth
 
 
@@ -34,7 +34,7 @@ def test_the_bundled_model_names_at_least_nine_of_ten(report: DemoReport) -> Non
 
 
 def test_the_demo_leaves_events_an_annotated_video_and_a_contact_sheet(report: DemoReport) -> None:
-    visits = [Visit.model_validate_json(line) for line in report.events.read_text().splitlines()]
+    visits = [Event.model_validate_json(line) for line in report.events.read_text().splitlines()]
     assert tuple(visits) == report.summary.results
     video = cv2.VideoCapture(str(report.video))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == report.summary.frames

@@ -13,15 +13,18 @@ from rich.console import Console
 
 from twincar_edge.errors import InputError
 from twincar_edge.images import read_image
+from twincar_edge.runtime.events import ClassifierRecord, Event, NamedProbability
 from twincar_edge.runtime.sinks import CropSaver, JsonLines, LiveTable, crop_name
-from twincar_edge.runtime.visits import ClassifierRecord, NamedProbability, Visit
 
 CROP = np.full((40, 60, 3), (30, 30, 200), np.uint8)
 
 
-def visit(**changes: Any) -> Visit:
+def visit(**changes: Any) -> Event:
     moment = datetime(2025, 3, 1, 12, 0, 15, 40_000, tzinfo=UTC)
     fields: dict[str, Any] = {
+        "type": "end",
+        "camera": "gate",
+        "level": "year",
         "id": "6a75204e-69b9-476e-955d-c5f3d2ecaadf",
         "source": "gate.mp4",
         "name": "Castor Red Sedan 2020",
@@ -46,7 +49,7 @@ def visit(**changes: Any) -> Visit:
         "ended_at": moment + timedelta(seconds=2),
         "classifier": ClassifierRecord(name="tiny", sha256="0" * 64, precision="fp32", ep="cpu"),
     }
-    return Visit(**{**fields, **changes})
+    return Event(**{**fields, **changes})
 
 
 def test_json_lines_are_appended_and_there_at_once(tmp_path: Path) -> None:
@@ -62,7 +65,7 @@ def test_json_lines_go_to_a_stream_and_leave_it_open() -> None:
     stream = io.StringIO()
     with JsonLines(stream) as sink:
         sink.write(visit(), CROP)
-    assert Visit.model_validate_json(stream.getvalue()) == visit()
+    assert Event.model_validate_json(stream.getvalue()) == visit()
 
 
 def test_json_lines_go_to_standard_output_by_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,17 +10,18 @@ import pytest
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.runtime.truth import Pass, read_truth, score_visits
-from twincar_edge.runtime.visits import Visit
+from twincar_edge.runtime.visits import Event
 
 CLASSES = ClassMapping(("Castor Vela Sedan 2019", "Pollux Vela Sedan 2019"))
 FIRST, SECOND = CLASSES.names
 
 
-def visit(name: str, first_frame: int, last_frame: int) -> Visit:
+def visit(name: str, first_frame: int, last_frame: int) -> Event:
     now = "2025-01-01T00:00:00Z"
-    return Visit.model_validate_json(
+    return Event.model_validate_json(
         json.dumps(
             {
+                "type": "end", "camera": "gate", "level": "year",
                 "id": f"{name}-{first_frame}", "source": "clip", "name": name, "probability": 0.9, "make": None,
                 "model": None, "body_type": None, "year": None, "top5": [], "crops": 3, "direction": "none",
                 "first_time_s": 0, "last_time_s": 1, "first_frame": first_frame, "last_frame": last_frame,

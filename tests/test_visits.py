@@ -13,16 +13,10 @@ from tests.clips import road
 from tests.tiny_model import BLUE, GREEN, RED, tiny_model
 from twincar_edge.runtime.boxes import Box
 from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.events import ClassifierRecord, Event, NamedProbability
 from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.visits import (
-    ClassifierRecord,
-    Evidence,
-    NamedProbability,
-    Visit,
-    VisitMaker,
-    travel_direction,
-)
+from twincar_edge.runtime.visits import Evidence, VisitMaker, travel_direction
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "events.md"
 NOW = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
@@ -163,29 +157,29 @@ def test_an_event_is_one_line_of_json_that_reads_back_to_the_same_visit(tmp_path
     visit = visits.finish(gathered)
     line = visit.to_json()
     assert "\n" not in line
-    assert Visit.model_validate_json(line) == visit
+    assert Event.model_validate_json(line) == visit
     assert json.loads(line)["started_at"] == "2025-03-01T12:00:00Z"
 
 
 def test_events_cannot_be_changed_and_need_a_time_zone() -> None:
-    visit = Visit.model_validate(example())
+    visit = Event.model_validate(example())
     with pytest.raises(ValidationError):
         visit.name = RED  # type: ignore[misc]
     with pytest.raises(ValidationError, match="timezone"):
-        Visit.model_validate({**example(), "started_at": "2025-03-01T12:00:00"})
+        Event.model_validate({**example(), "started_at": "2025-03-01T12:00:00"})
     with pytest.raises(ValidationError, match="plate"):
-        Visit.model_validate({**example(), "plate": "B-TC 1"})
+        Event.model_validate({**example(), "plate": "B-TC 1"})
 
 
 def test_the_document_describes_every_field_and_its_example_and_schema_are_true() -> None:
     text = DOCUMENT.read_text("utf-8")
     described = re.findall(r"^\| `([a-z0-9_.]+)` \|", text, re.MULTILINE)
-    fields = list(Visit.model_fields)
+    fields = list(Event.model_fields)
     parts = {"top5": NamedProbability, "classifier": ClassifierRecord}
     nested = [f"{name}.{inner}" for name, model in parts.items() for inner in model.model_fields]
     assert sorted(described) == sorted(fields + nested)
     assert list(example()) == fields
-    assert json.loads(Visit.model_validate(example()).to_json()) == example()
+    assert json.loads(Event.model_validate(example()).to_json()) == example()
     schema = re.search(r"```json schema\n(.*?)\n```", text, re.DOTALL)
     assert schema is not None
-    assert json.loads(schema[1]) == Visit.model_json_schema(mode="serialization")
+    assert json.loads(schema[1]) == Event.model_json_schema(mode="serialization")

@@ -28,7 +28,7 @@ from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, FrameSource
 from twincar_edge.runtime.stages import Stages
-from twincar_edge.runtime.visits import Visit
+from twincar_edge.runtime.visits import Event
 from twincar_edge.runtime.watch import LiveTrack, WatchConfig, WatchSummary, watch
 
 
@@ -278,7 +278,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_events_are_on_standard_output_and_the_summary_is_not(clip: Path, model: Path) -> None:
     result = invoke(clip, "--model", model, "--threads", 1)
-    visits = [Visit.model_validate_json(line) for line in result.stdout.splitlines()]
+    visits = [Event.model_validate_json(line) for line in result.stdout.splitlines()]
     assert [visit.name for visit in visits] == [RED, BLUE]
     assert {visit.source for visit in visits} == {str(clip)}
     assert f"{clip}: 2 visits in 110 frames" in result.stderr
@@ -302,7 +302,7 @@ def test_events_go_to_a_file_and_crops_to_a_folder(clip: Path, model: Path, tmp_
     events, crops = tmp_path / "events.jsonl", tmp_path / "crops"
     result = invoke(clip, "--model", model, "-o", events, "--save-crops", crops, "--locate", "motion", "--stride", 2)
     assert result.stdout == ""
-    visits = [Visit.model_validate_json(line) for line in events.read_text("utf-8").splitlines()]
+    visits = [Event.model_validate_json(line) for line in events.read_text("utf-8").splitlines()]
     assert [visit.name for visit in visits] == [RED, BLUE]
     pictures = {path.name.partition("Z-")[2]: cv2.imread(str(path)) for path in crops.iterdir()}
     assert set(pictures) == {f"{visit.id}.jpg" for visit in visits}

@@ -1,0 +1,76 @@
+"""What the camera loop tells the world: the events of a vehicle's visit, as data.
+
+A visit is one vehicle's stay in view. It gives a `start` event when it is first named, an `update` whenever its answer
+changes, and an `end` when the vehicle has gone; all carry one id, and each carries all that is known by then. What a
+field means stands in docs/events.md, which is tested against this module.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from twincar_edge.manifest import Precision
+
+SCHEMA_VERSION: Literal[2] = 2
+EventType = Literal["start", "update", "end"]
+Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
+Level = Literal["year", "model", "make", "unknown"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NamedProbability(_Part):
+    """One class and its probability."""
+
+    name: str
+    probability: Probability
+
+
+class ClassifierRecord(_Part):
+    """Which model answered, and on what: the manifest's name and precision, the file's SHA-256, the provider."""
+
+    name: str
+    sha256: str
+    precision: Precision
+    ep: str
+
+
+class Event(_Part):
+    """What is known of one vehicle's visit when it starts, changes or ends."""
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    type: EventType
+    id: str
+    camera: str
+    source: str
+    zone: str | None = None
+    image: str | None = None
+    name: str
+    level: Level
+    probability: Probability
+    make: str | None
+    model: str | None
+    body_type: str | None
+    year: int | None
+    top5: tuple[NamedProbability, ...]
+    crops: int = Field(ge=1)
+    direction: Direction
+    first_time_s: float | None
+    last_time_s: float | None
+    first_frame: int
+    last_frame: int
+    best_frame: int
+    box_xyxy: tuple[int, int, int, int]
+    crop: str | None = None
+    started_at: AwareDatetime
+    ended_at: AwareDatetime | None
+    classifier: ClassifierRecord
+
+    def to_json(self) -> str:
+        """Return the event as one line of JSON."""
+        return self.model_dump_json()
