@@ -1,229 +1,296 @@
-"""Opens every model on every provider that was asked for, times them in turns, and counts right answers."""
+"""Opens every row in a process of its own, times them in turns, and counts right answers."""
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.benchmarks.report import OK, BenchmarkReport, Row, Timing
-from twincar_edge.bundled import default_model
+from twincar_edge.benchmarks.config import PEERS, BenchmarkConfig, RowSpec
+from twincar_edge.benchmarks.gpu import gpus
+from twincar_edge.benchmarks.matrix import manifest_of, rows_of
+from twincar_edge.benchmarks.remote import Desk, launch
+from twincar_edge.benchmarks.report import OK, BenchmarkReport, Paced, Ratio, Row, Start, Timing
+from twincar_edge.bundled import default_checkpoint
 from twincar_edge.datasets import Dataset
-from twincar_edge.errors import InputError, ModelError, TwincarError, nearest
+from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.files import sha256
 from twincar_edge.inference import dataset_logits, labels_for
 from twincar_edge.machine import installed_versions, this_machine
-from twincar_edge.manifest import Manifest, Precision, read_manifest
-from twincar_edge.metrics import softmax, topk_accuracy
-from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.classifier import answer
-from twincar_edge.runtime.providers import EP_CHOICES, ORT_WHEELS, load_onnxruntime, usable_providers
-from twincar_edge.runtime.session import ModelSession, open_session
-from twincar_edge.runtime.timing import Clock, Schedule, Subject, measure
+from twincar_edge.manifest import Manifest
+from twincar_edge.metrics import topk_accuracy
+from twincar_edge.runtime.providers import ORT_WHEELS, PROVIDERS, explain_auto, load_onnxruntime, usable_providers
+from twincar_edge.runtime.timing import Sample, Turns
 
-PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")  # those that decide speed and answers
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+# Those that decide speed and answers.
+PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")
+PEER_PACKAGES = ("torch", "torchvision", "pillow", "openvino")
 TIMED_IMAGES = 16  # run in turns; more would only cost memory
 SYNTHETIC_SIZE_WH = (520, 400)  # a car as a gate camera shows it
 SYNTHETIC_SEED = 0
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage ("timing", "accuracy"), what is done of it, and of how much."""
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """What to measure.
-
-    Attributes:
-        models: .onnx files; none takes the bundled model.
-        precisions: for each model, its files in these precisions, which lie side by side as `car.fp32.onnx` and
-            `car.int8.onnx`; none takes the files as they are given.
-        eps: execution providers by short name; none takes all that this machine offers.
-        batch: images in one inference.
-        threads: threads within one inference; None for all usable cores.
-        spinning: let idle threads spin; a camera's loop does not.
-        schedule: how often.
-        dataset: labelled images for accuracy and timing; None times drawn cars, and measures no accuracy.
-
-    Raises:
-        InputError: a provider or precision that does not exist, or a batch or thread count below 1.
-    """
-
-    models: tuple[Path, ...] = ()
-    precisions: tuple[str, ...] = ()
-    eps: tuple[str, ...] = ()
-    batch: int = 1
-    threads: int | None = None
-    spinning: bool = False
-    schedule: Schedule = field(default_factory=Schedule)
-    dataset: Dataset | None = None
-
-    def __post_init__(self) -> None:
-        """Check what can be checked before anything is opened."""
-        for ep in self.eps:
-            if ep not in EP_CHOICES:
-                raise InputError(f"no execution provider {ep!r}: {nearest(ep, EP_CHOICES)}")
-        for precision in self.precisions:
-            if precision not in PRECISIONS:
-                raise InputError(f"no precision {precision!r}: {nearest(precision, PRECISIONS)}")
-        if self.batch < 1 or (self.threads is not None and self.threads < 1):
-            raise InputError(f"batch and threads must be 1 or more, found {self.batch} and {self.threads}")
+"""Called with a stage ("opening", "timing", "pace", "accuracy"), what is done of it, and of how much."""
+Launch = Callable[[RowSpec, Sequence[NDArray[np.uint8]], float], Desk]
+"""Starts a row: what it is, the images that it is timed on, and how many seconds a call to it may take."""
 
 
 @dataclass
 class _Entry:
     """A row in the making."""
 
-    model: Path
-    manifest: Manifest
-    ep_asked: str
-    session: ModelSession | None = None
-    timing: Timing | None = None
-    top1: float | None = None
-    top5: float | None = None
+    spec: RowSpec
+    manifest: Manifest | None
+    desk: Desk | None = None
+    ep: str | None = None
+    threads: int | None = None
+    start: Start | None = None
+    rounds: list[tuple[Sample, ...]] = field(default_factory=list)
+    paced: Paced | None = None
+    nodes: dict[str, int] | None = None
+    accuracy: tuple[float, float] | None = None
+    peak_mb: float | None = None
+    gpu_mb: float | None = None
     status: str = OK
 
-    def row(self, batch: int) -> Row:
+    @property
+    def measured(self) -> bool:
+        """Say whether there are figures."""
+        return bool(self.rounds) or self.paced is not None
+
+    def ask(self, name: str, *arguments: object, timeout_s: float | None = None) -> object:
+        """Ask the row's process; a failure becomes the row's status, and None the answer."""
+        if self.status != OK or self.desk is None:
+            return None
+        try:
+            return self.desk.call(name, *arguments, timeout_s=timeout_s)
+        except TwincarError as error:
+            self.fail(error)
+            return None
+
+    def fail(self, error: TwincarError) -> None:
+        """Make the error the row's status; a report goes to others, and says nothing of this machine's folders."""
+        file = self.spec.model
+        self.status = str(error) if file is None else str(error).replace(str(file), file.name)
+
+    def row(self, first: _Entry) -> Row:
+        """Return the row; ratios are to `first`."""
+        spec, file = self.spec, self.spec.model
+        checkpoint = default_checkpoint() if spec.peer is not None and file is None and self.manifest else None
+        samples = [sample for samples in self.rounds for sample in samples]
         return Row(
-            model=self.manifest.name,
-            file=self.model.name,
-            sha256=sha256(self.model),
-            size_mb=self.model.stat().st_size / 1e6,
-            precision=self.manifest.precision,
-            ep_asked=self.ep_asked,
-            ep=self.session and self.session.ep,
-            threads=self.session and self.session.threads,
-            batch=batch,
-            top1=self.top1,
-            top5=self.top5,
-            timing=self.timing,
+            model=self.manifest.name if self.manifest else PEERS[spec.peer or ""].title,
+            file=file.name if file else "",
+            peer=spec.peer,
+            sha256=sha256(file) if file else None,
+            weights=sha256(checkpoint) if checkpoint else self.manifest and self.manifest.training.checkpoint_sha256,
+            size_mb=(path.stat().st_size / 1e6 if (path := file or checkpoint) else None),
+            precision=self.manifest.precision if self.manifest and file else "fp32",
+            ep_asked=spec.ep,
+            ep=self.ep,
+            nodes=self.nodes,
+            threads=self.threads or spec.threads,
+            batch=spec.batch,
+            spinning=spec.spinning,
+            top1=self.accuracy and self.accuracy[0],
+            top5=self.accuracy and self.accuracy[1],
+            timing=Timing.of(samples, spec.batch) if samples else None,
+            paced=self.paced,
+            times_first=_ratio(first, self, lambda sample: sample.total_ms),
+            times_first_infer=_ratio(first, self, lambda sample: sample.infer_ms),
+            start=self.start,
+            peak_mb=self.peak_mb,
+            gpu_mb=self.gpu_mb,
             status=self.status,
         )
 
 
-def run(config: BenchmarkConfig, progress: Progress | None = None, clock: Clock = time.perf_counter) -> BenchmarkReport:
-    """Measure every model on every provider.
+def run(config: BenchmarkConfig, progress: Progress | None = None, launch: Launch = launch) -> BenchmarkReport:
+    """Measure every model on every provider, at every batch size and thread count.
 
-    A provider that this machine lacks, or that fails, is a row that says why.
+    A row that cannot be measured says why, and the others go on. Ctrl-C ends the measuring: the report then holds the
+    rounds that were measured, and says so.
 
     Args:
         config: what to measure.
-        progress: called with a stage ("timing", "accuracy"), what is done of it, and of how much.
-        clock: gives the time in seconds.
+        progress: called with a stage, what is done of it, and of how much.
+        launch: starts a row, in a process of its own.
 
     Raises:
-        InputError: a file of a wanted precision is missing, the labels do not match a model, an image is unusable, or
-            no row at all could be measured.
+        InputError: a file of a wanted precision is missing, the labels do not match a model, an image is unusable, no
+            row at all could be measured, or under `strict_ep` one.
         ModelError: a file is not a model that this project exported.
         MissingExtraError: no ONNX Runtime is installed.
+        KeyboardInterrupt: Ctrl-C before anything was measured.
     """
     tell = progress or _nobody
     load_onnxruntime()  # without it nothing can be measured: an error, not a row
-    eps = tuple(dict.fromkeys(config.eps or usable_providers()))
-    entries = [_Entry(model, read_manifest(model), ep) for model in _model_files(config) for ep in eps]
+    entries = [_Entry(spec, manifest_of(spec)) for spec in rows_of(config)]
     labels = _labels(entries, config.dataset)
-    for entry in entries:
+    images_bgr = _images(config.dataset)
+    interrupted = False
+    with contextlib.ExitStack() as stack:
         try:
-            entry.session = open_session(
-                entry.model, ep=entry.ep_asked, threads=config.threads, spinning=config.spinning
-            )
-        except TwincarError as error:
-            entry.status = str(error)
-    _time(entries, config, clock, lambda *done: tell("timing", *done))
-    if all(entry.timing is None for entry in entries):
+            for done, entry in enumerate(entries):
+                tell("opening", done, len(entries))
+                entry.desk = launch(entry.spec, images_bgr, config.timeout_s)
+                stack.callback(entry.desk.close)
+                _open(entry, config)
+            _time(entries, config, tell)
+            _look(entries)
+            if config.dataset is not None:
+                _count(entries, config.dataset, labels, tell)
+        except KeyboardInterrupt:
+            interrupted = True
+            if not any(entry.measured for entry in entries):
+                raise
+    if not any(entry.measured for entry in entries):
         raise InputError(f"nothing could be measured: {entries[0].status}")
-    if config.dataset is not None:
-        _count(entries, config.dataset, labels, tell)
+    usable = usable_providers()
     return BenchmarkReport(
         created=datetime.now(UTC),
         machine=this_machine(),
-        versions=installed_versions(PACKAGES),
+        gpus=gpus(),
+        versions=installed_versions((*PACKAGES, *(PEER_PACKAGES if config.peers else ()))),
         images=_describe(config.dataset),
         data=config.dataset and config.dataset.record(),
         warmup=config.schedule.warmup,
         rounds=config.schedule.rounds,
         per_round=config.schedule.per_round,
-        spinning=config.spinning,
-        rows=tuple(entry.row(config.batch) for entry in entries),
+        auto=explain_auto(),
+        interrupted=interrupted,
+        not_run=tuple(_obstacle(name) for name in PROVIDERS if name not in usable),
+        rows=_against_fp32([entry.row(entries[0]) for entry in entries]),
     )
 
 
-def _model_files(config: BenchmarkConfig) -> tuple[Path, ...]:
-    """Return the files to measure: those given, or in each wanted precision the one that lies beside them."""
-    models = config.models or (default_model(),)
-    if not config.precisions:
-        return tuple(dict.fromkeys(models))
-    return tuple(dict.fromkeys(_in_precision(model, wanted) for model in models for wanted in config.precisions))
-
-
-def _in_precision(model: Path, wanted: str) -> Path:
-    own = read_manifest(model).precision
-    if own == wanted:
-        return model
-    sibling = model.with_name(model.name.removesuffix(f".{own}.onnx") + f".{wanted}.onnx")
-    if not model.name.endswith(f".{own}.onnx") or not sibling.is_file():
-        raise InputError(
-            f"{model} is {own}, and there is no {wanted} file of it: expected NAME.{wanted}.onnx beside NAME.{own}.onnx"
-        )
-    return sibling
-
-
-def _labels(entries: list[_Entry], dataset: Dataset | None) -> dict[Path, NDArray[np.int64]]:
-    """Match the labels with each model before any time is spent on one."""
+def _labels(entries: list[_Entry], dataset: Dataset | None) -> dict[tuple[str, ...], NDArray[np.int64]]:
+    """Match the labels with each model's classes before any time is spent on one."""
     if dataset is None:
         return {}
     if len(dataset) == 0:
         raise InputError(f"the data set {dataset.name} is empty")
-    return {entry.model: labels_for(dataset, entry.manifest.class_mapping) for entry in entries}
+    return {
+        entry.manifest.classes: labels_for(dataset, entry.manifest.class_mapping)
+        for entry in entries
+        if entry.manifest is not None
+    }
 
 
-def _time(entries: list[_Entry], config: BenchmarkConfig, clock: Clock, progress: Callable[[int, int], None]) -> None:
-    images = _images(config.dataset)
-    opened = {f"{number}": entry for number, entry in enumerate(entries) if entry.session is not None}
-    subjects = {name: _subject(entry.session, images, config.batch) for name, entry in opened.items() if entry.session}
-    for name, result in measure(subjects, config.schedule, clock, progress).items():
-        if isinstance(result, TwincarError):
-            opened[name].status = str(result)
-        else:
-            opened[name].timing = Timing.of(result, config.batch)
+def _open(entry: _Entry, config: BenchmarkConfig) -> None:
+    found = entry.ask("open")
+    if isinstance(found, tuple):
+        entry.ep, entry.threads, entry.start = found
+    elif config.strict_ep and entry.spec.peer is None:
+        raise InputError(f"{entry.spec.ep}: {entry.status}")
 
 
-def _count(entries: list[_Entry], dataset: Dataset, labels: dict[Path, NDArray[np.int64]], tell: Progress) -> None:
-    """Count right answers, on each provider anew: the same file may answer differently there."""
+def _time(entries: list[_Entry], config: BenchmarkConfig, tell: Progress) -> None:
+    """Time the rows in turns, never two at once; at a camera's pace one after the other, each for the whole time."""
+    opened = {str(number): entry for number, entry in enumerate(entries) if entry.status == OK}
+    if config.pace is not None:
+        for done, entry in enumerate(opened.values()):
+            tell("pace", done, len(opened))
+            found = entry.ask("pace", config.pace, timeout_s=config.pace.duration_s + config.timeout_s)
+            entry.paced = found if isinstance(found, Paced) else None
+        return
+
+    def turn(name: str, runs: int, keep: bool) -> tuple[Sample, ...]:
+        desk = opened[name].desk
+        assert desk is not None
+        samples: tuple[Sample, ...] = desk.call("turn", runs, keep)
+        return samples
+
+    turns = Turns(turn)
+    try:
+        turns.take(opened, config.schedule, lambda *done: tell("timing", *done))
+    finally:  # after Ctrl-C, what there is
+        for name, entry in opened.items():
+            if name in turns.failures:
+                entry.fail(turns.failures[name])
+            else:
+                entry.rounds = turns.rounds.get(name, [])
+
+
+def _look(entries: list[_Entry]) -> None:
+    """Ask for what would have disturbed the timing: memory first, since counting nodes takes some."""
     for entry in entries:
-        if entry.session is None or entry.timing is None:
+        found = entry.ask("memory")
+        if isinstance(found, tuple):
+            entry.peak_mb, entry.gpu_mb = found
+        if entry.spec.peer is None:
+            nodes = entry.ask("nodes")
+            entry.nodes = nodes if isinstance(nodes, dict) else None
+
+
+def _count(
+    entries: list[_Entry], dataset: Dataset, labels: dict[tuple[str, ...], NDArray[np.int64]], tell: Progress
+) -> None:
+    """Count right answers, on each provider anew, since the same file may answer differently there.
+
+    Batch and threads do not change answers: rows that differ in them alone share the count.
+    """
+    known: dict[tuple[object, ...], tuple[float, float]] = {}
+    for entry in entries:
+        if not entry.measured or entry.manifest is None or entry.desk is None:
             continue
-        try:
-            logits = dataset_logits(
-                entry.session.run, dataset, entry.manifest.preprocess, progress=lambda *done: tell("accuracy", *done)
-            )
-        except ModelError as error:
-            entry.status = str(error)
-            continue
-        truth = labels[entry.model]
-        entry.top1, entry.top5 = topk_accuracy(logits, truth, 1), topk_accuracy(logits, truth, 5)
+        subject = (entry.spec.model, entry.ep, entry.spec.peer)
+        if subject not in known:
+            desk = entry.desk
+            try:
+                logits = dataset_logits(
+                    lambda batch_nhwc, desk=desk: desk.call("logits", batch_nhwc),  # type: ignore[misc]
+                    dataset,
+                    entry.manifest.preprocess,
+                    progress=lambda *done: tell("accuracy", *done),
+                )
+            except InputError:
+                raise  # an image is unusable, for all rows
+            except TwincarError as error:
+                entry.fail(error)
+                continue
+            truth = labels[entry.manifest.classes]
+            known[subject] = topk_accuracy(logits, truth, 1), topk_accuracy(logits, truth, 5)
+        entry.accuracy = known[subject]
 
 
-def _subject(session: ModelSession, images: Sequence[NDArray[np.uint8]], batch: int) -> Subject:
-    """Return the three steps from images in memory to answers, as the camera's loop takes them."""
-    manifest = session.manifest
+def _ratio(first: _Entry, other: _Entry, of: Callable[[Sample], float]) -> Ratio | None:
+    """Return how many times as fast `other` is by image; each round is compared with the same one of `first`."""
+    if not first.measured or not other.measured:
+        return None
+    pairs = zip(first.rounds, other.rounds, strict=False)  # after Ctrl-C one may be a round ahead
+    per_image = [
+        (
+            float(np.median([of(sample) for sample in ours])) / first.spec.batch,
+            float(np.median([of(sample) for sample in theirs])) / other.spec.batch,
+        )
+        for ours, theirs in pairs
+    ]
+    ratios = [ours / theirs for ours, theirs in per_image if theirs > 0]
+    return Ratio.of(ratios) if ratios else None
 
-    def pre(number: int) -> NDArray[np.uint8]:
-        first = number * batch
-        return prepare_batch([images[(first + i) % len(images)] for i in range(batch)], manifest.preprocess)
 
-    def post(logits: NDArray[np.float32]) -> None:
-        for probabilities in softmax(logits, manifest.temperature):
-            answer(probabilities, manifest.classes, manifest.reject_below)
+def _against_fp32(rows: list[Row]) -> tuple[Row, ...]:
+    """Say by how much top-5 differs from the first FP32 row of the same weights."""
+    reference: dict[str, float] = {}
+    for row in rows:
+        if row.precision == "fp32" and row.weights is not None and row.top5 is not None:
+            reference.setdefault(row.weights, row.top5)
+    return tuple(
+        row
+        if row.top5 is None or row.weights not in reference
+        else row.model_copy(update={"top5_change": row.top5 - reference[row.weights]})
+        for row in rows
+    )
 
-    return Subject(pre, session.run, post)
+
+def _obstacle(name: str) -> str:
+    obstacle = PROVIDERS[name].obstacle(load_onnxruntime(), name)
+    return f"{name}: {obstacle}"
 
 
 def _images(dataset: Dataset | None) -> list[NDArray[np.uint8]]:

@@ -1,10 +1,8 @@
-"""What a benchmark found, as data, JSON, CSV and Markdown."""
+"""What a benchmark found, as data: read again from JSON by `read_report`."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,13 +11,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twincar_edge.errors import InputError, first_fault
-from twincar_edge.files import write_text
 from twincar_edge.machine import Machine
 from twincar_edge.manifest import DataRecord, Precision
 from twincar_edge.runtime.timing import Sample
 
-BENCHMARK_SCHEMA_VERSION: Literal[1] = 1
+BENCHMARK_SCHEMA_VERSION: Literal[2] = 2
 OK = "ok"
+STEPS = ("pre", "infer", "post")
+RESAMPLES = 2000
 Share = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[float, Field(ge=0)]
 
@@ -49,7 +48,8 @@ class Latency(_Part):
 class Timing(_Part):
     """The times of one row: each step's and the total's summary, images a second, and every raw sample in ms.
 
-    `total` runs from images in memory to answers; decoding is not in it. `fps` is images over the mean total.
+    `total` runs from images in memory to answers; decoding is not in it. `fps` is images over the mean total. Samples
+    stand in the order of the runs, `per_round` of the report to a round.
     """
 
     pre: Latency
@@ -64,7 +64,7 @@ class Timing(_Part):
     @classmethod
     def of(cls, samples: Sequence[Sample], batch: int) -> Timing:
         """Summarize the samples of batches of `batch` images."""
-        pre, infer, post = (tuple(getattr(sample, f"{step}_ms") for sample in samples) for step in _STEPS)
+        pre, infer, post = (tuple(getattr(sample, f"{step}_ms") for sample in samples) for step in STEPS)
         total = Latency.of([sample.total_ms for sample in samples])
         return cls(
             pre=Latency.of(pre),
@@ -78,145 +78,172 @@ class Timing(_Part):
         )
 
 
-_STEPS = ("pre", "infer", "post")
+class Ratio(_Part):
+    """How many times as fast a row is as the first row, by image: the median over rounds, and its 95% interval.
+
+    Each round compares medians that were measured within the same seconds; the interval is the bootstrap's, over
+    rounds (Efron, 1979).
+    """
+
+    median: float = Field(ge=0)
+    low: float = Field(ge=0)
+    high: float = Field(ge=0)
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Ratio:
+        """Summarize the ratios of the rounds, one or more."""
+        values = np.asarray(ratios)
+        drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+        low, high = np.percentile(np.median(values[drawn], axis=1), (2.5, 97.5))
+        return cls(median=float(np.median(values)), low=float(low), high=float(high))
+
+
+class Start(_Part):
+    """What a program waits for once: importing what runs the model, opening the model, and the first inference."""
+
+    import_ms: Milliseconds
+    open_ms: Milliseconds
+    first_ms: Milliseconds
+
+
+class Paced(_Part):
+    """How a row kept up with a camera of `fps` frames a second.
+
+    `frames` came in `duration_s`, `answered` of them were answered, and the share `in_time` of all before the next one
+    came; what came while one was being answered was let go, except the newest. `latency` runs from a frame's arrival to
+    its answer, its decoding included; the samples stand in the order of the frames. `slowdown` is the median time of
+    work of the last tenth by that of the first. `cores_busy` is processor time over time. `mhz_first`, `mhz_last` are
+    the cores' mean clock in these tenths, where the system tells it.
+    """
+
+    fps: float
+    duration_s: float
+    clip: str
+    frames: int
+    answered: int
+    in_time: Share
+    sustained_fps: float
+    latency: Latency
+    decode: Latency
+    pre: Latency
+    infer: Latency
+    post: Latency
+    slowdown: float
+    cores_busy: float
+    mhz_first: float | None
+    mhz_last: float | None
+    latency_samples_ms: tuple[Milliseconds, ...]
 
 
 class Row(_Part):
-    """One model on one provider. `ep` is the provider that was really used; what was not measured is None.
+    """One model on one provider, or a `peer`, by its name in `PEERS`.
 
-    `status` is "ok", or the reason why this row has no figures.
+    `ep` is what was really used; what was not measured is None. `weights` is the digest of the checkpoint that a model
+    was exported from, `nodes` how many each provider ran. `top5_change` is against the FP32 row of the same weights.
+    `times_first` compares total times with the first row's, `times_first_infer` those of inference alone. Memory is the
+    peak of the row's own process, `gpu_mb` what it held on the GPU. `status` is "ok", or the reason why this row has no
+    figures.
     """
 
     model: str
     file: str
-    sha256: str
-    size_mb: float
+    peer: str | None = None
+    sha256: str | None
+    weights: str | None
+    size_mb: float | None
     precision: Precision
     ep_asked: str
     ep: str | None = None
+    nodes: dict[str, int] | None = None
     threads: int | None = None
     batch: int
+    spinning: bool
     top1: Share | None = None
     top5: Share | None = None
+    top5_change: float | None = None
     timing: Timing | None = None
+    paced: Paced | None = None
+    times_first: Ratio | None = None
+    times_first_infer: Ratio | None = None
+    start: Start | None = None
+    peak_mb: float | None = None
+    gpu_mb: float | None = None
     status: str = OK
+
+    @property
+    def latency(self) -> Latency | None:
+        """Return the time to an answer: from images in memory, or at a camera's pace from the frame's arrival."""
+        if self.timing is not None:
+            return self.timing.total
+        return None if self.paced is None else self.paced.latency
+
+    def label(self) -> str:
+        """Return how a person tells this row from the others."""
+        threads = "" if self.threads is None else f", threads {self.threads}"
+        return f"{self.model} {self.precision} on {self.ep or self.ep_asked}, batch {self.batch}{threads}"
+
+
+class Gpu(_Part):
+    """A GPU: its name, its memory in MB, and its driver's version."""
+
+    name: str
+    memory_mb: float
+    driver: str
 
 
 class BenchmarkReport(_Part):
-    """A whole benchmark: on what, with what, how often, and its rows."""
+    """A whole benchmark: on what, with what, how often, and its rows.
 
-    schema_version: Literal[1] = BENCHMARK_SCHEMA_VERSION
+    `auto` says which provider `auto` takes here and why. `interrupted` says that not all rounds were measured.
+    `not_run` lists the providers of the table that this machine could not run, with the reason.
+    """
+
+    schema_version: Literal[2] = BENCHMARK_SCHEMA_VERSION
     created: datetime
     machine: Machine
+    gpus: tuple[Gpu, ...] = ()
     versions: dict[str, str]
     images: str
     data: DataRecord | None
     warmup: int
     rounds: int
     per_round: int
-    spinning: bool
+    auto: str
+    interrupted: bool = False
+    not_run: tuple[str, ...] = ()
     rows: tuple[Row, ...]
 
     def to_json(self) -> str:
         """Return everything, raw samples included; `read_report` reads it again."""
         return self.model_dump_json(indent=1) + "\n"
 
-    def to_csv(self) -> str:
-        """Return one line a row, for a spreadsheet; times in milliseconds, accuracies between 0 and 1."""
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows(_csv_row(row) for row in self.rows)
-        return text.getvalue()
-
-    def to_markdown(self) -> str:
-        """Return the table with the machine that it was measured on."""
-        lines = ["# Benchmark", "", *(f"- {line}" for line in self.conditions()), ""]
-        table = [COLUMNS, ("---",) * len(COLUMNS), *self.cells()]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
-        return "\n".join(lines) + "\n"
-
     def conditions(self) -> list[str]:
         """Return, in words, on what and how was measured."""
         machine = self.machine
         flags = " ".join(machine.flags) or "no telling flags"
+        gpus = "; ".join(f"{gpu.name}, {gpu.memory_mb:.0f} MB, driver {gpu.driver}" for gpu in self.gpus) or "no GPU"
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        spinning = "spinning" if self.spinning else "sleeping between runs"
+        spins = " and ".join(
+            {True: "spinning", False: "sleeping between runs"}[spins]
+            for spins in sorted({row.spinning for row in self.rows}, reverse=True)
+        )
+        how = f"{self.rounds} rounds of {self.per_round} runs after {self.warmup} of warm-up"
+        if any(row.paced for row in self.rows):
+            how = next(
+                f"{row.paced.fps:g} frames a second for {row.paced.duration_s:g} s each, decoded from {row.paced.clip}"
+                for row in self.rows
+                if row.paced
+            )
         return [
-            f"{machine.cpu} ({flags}), {machine.usable_cores} usable cores, {machine.system}, Python {machine.python}",
+            f"{machine.cpu} ({flags}), {machine.usable_cores} usable cores, {machine.system}, Python {machine.python}; "
+            f"{gpus}",
             versions,
-            f"{self.rounds} rounds of {self.per_round} runs after {self.warmup} of warm-up, threads {spinning}",
+            f"{how}, a process for each row, threads {spins}",
             f"images: {self.images}",
+            self.auto,
+            *(("interrupted: not all rounds were measured",) if self.interrupted else ()),
+            *(f"not run: {reason}" for reason in self.not_run),
         ]
-
-    def cells(self) -> list[tuple[str, ...]]:
-        """Return the table's text, `COLUMNS` for each row."""
-        return [_cells(row) for row in self.rows]
-
-
-COLUMNS = (
-    "Model", "Precision", "EP asked", "EP actual", "Threads", "Batch", "MB", "Top-1", "Top-5",
-    "Pre ms", "Infer ms", "Post ms", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "FPS", "Status",
-)  # fmt: skip
-_PLAIN = (
-    "model", "file", "sha256", "size_mb", "precision", "ep_asked", "ep", "threads", "batch", "top1", "top5", "status",
-)  # fmt: skip
-_CSV_COLUMNS = (*_PLAIN, "fps", *(f"{step}_{figure}" for step in (*_STEPS, "total") for figure in Latency.model_fields))
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    timing = row.timing
-    accuracies = ["–" if share is None else f"{share:.2%}" for share in (row.top1, row.top5)]
-    times = ["–"] * 8
-    if timing is not None:
-        total = timing.total
-        medians = [timing.pre.p50_ms, timing.infer.p50_ms, timing.post.p50_ms]
-        times = [f"{value:.2f}" for value in (*medians, total.p50_ms, total.p90_ms, total.p95_ms, total.p99_ms)]
-        times.append(f"{timing.fps:.1f}")
-    threads = "–" if row.threads is None else str(row.threads)
-    return (
-        row.model, row.precision, row.ep_asked, row.ep or "–", threads, str(row.batch), f"{row.size_mb:.1f}",
-        *accuracies, *times, row.status,
-    )  # fmt: skip
-
-
-def _csv_row(row: Row) -> dict[str, object]:
-    values = row.model_dump(include=set(_PLAIN))
-    found: dict[str, object] = {name: "" if value is None else value for name, value in values.items()}
-    if row.timing is not None:
-        found["fps"] = row.timing.fps
-        for step in (*_STEPS, "total"):
-            latency: Latency = getattr(row.timing, step)
-            found.update({f"{step}_{figure}": value for figure, value in latency.model_dump().items()})
-    return found
-
-
-# A report's file format, by the suffix of its name.
-WRITERS: dict[str, Callable[[BenchmarkReport], str]] = {
-    ".json": BenchmarkReport.to_json,
-    ".csv": BenchmarkReport.to_csv,
-    ".md": BenchmarkReport.to_markdown,
-}
-
-
-def check_suffix(path: Path) -> None:
-    """Make sure that a report can be written to `path`, before minutes are spent on it.
-
-    Raises:
-        InputError: its suffix names no format.
-    """
-    if path.suffix.lower() not in WRITERS:
-        raise InputError(f"cannot write {path}: a report ends in {', '.join(WRITERS)}")
-
-
-def write_report(report: BenchmarkReport, path: Path) -> None:
-    """Write the report in the format of the path's suffix, whole or not at all.
-
-    Raises:
-        InputError: the suffix names no format, or the file cannot be written.
-    """
-    check_suffix(path)
-    write_text(path, WRITERS[path.suffix.lower()](report))
 
 
 def read_report(path: Path) -> BenchmarkReport:
@@ -230,4 +257,4 @@ def read_report(path: Path) -> BenchmarkReport:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise InputError(f"{path} is not a benchmark report, at {first_fault(error)}") from error
+        raise InputError(f"{path} is not a benchmark report of this release, at {first_fault(error)}") from error

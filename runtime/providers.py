@@ -1,16 +1,25 @@
-"""The one table of ONNX Runtime execution providers: how to get each, how to open it, what its real name is."""
+"""The one table of ONNX Runtime execution providers: how to get each, how to open it, what proves that it runs.
+
+The proof is the same for built-in and plugin providers: an open session names the provider's `ort_name` first
+(`open_session` insists on it), and the profile of an inference says which nodes it ran (`runtime/nodes.py`).
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata, util
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from twincar_edge.errors import InputError, MissingExtraError, TwincarError, nearest, require
+
+logger = logging.getLogger(__name__)
 
 # The wheels that all install the one package `onnxruntime`, each over the files of the others.
 ORT_WHEELS = (
@@ -62,20 +71,24 @@ class Provider:
         attach: puts it into session options; takes ONNX Runtime, the options, and the thread count.
         obstacle: takes ONNX Runtime and the provider's name; returns the error that says why this installation or
             machine cannot use it and what to do, or None. Only an open session proves that it works.
+        device: where it wants inputs and outputs, as ONNX Runtime's IO binding calls it.
     """
 
     ort_name: str
     extra: str
     attach: Callable[[ModuleType, Any, int], None]
     obstacle: Callable[[ModuleType, str], TwincarError | None]
+    device: str = "cpu"
 
 
-def _built_in(name: str, ort_name: str, extra: str) -> dict[str, Provider]:
-    """Return the table's entry of a provider that is compiled into one of the wheels."""
+def _built_in(
+    name: str, ort_name: str, extra: str, settings: Callable[[], dict[str, str]], device: str = "cpu"
+) -> dict[str, Provider]:
+    """Return the table's entry of a provider that is compiled into one of the wheels; `settings` are its options."""
 
     def attach(ort: ModuleType, options: Any, threads: int) -> None:
         if ort_name != CPU:  # the CPU provider is always there, and is not added by hand
-            options.add_provider(ort_name, {})
+            options.add_provider(ort_name, settings())
 
     def obstacle(ort: ModuleType, name: str) -> TwincarError | None:
         if ort_name in ort.get_available_providers():
@@ -86,7 +99,25 @@ def _built_in(name: str, ort_name: str, extra: str) -> dict[str, Provider]:
             f"pip uninstall {' '.join(_installed_wheels())}, then pip install 'twincar-edge[{extra}]'"
         )
 
-    return {name: Provider(ort_name, extra, attach, obstacle)}
+    return {name: Provider(ort_name, extra, attach, obstacle, device)}
+
+
+def _cuda_settings() -> dict[str, str]:
+    """Compute FP32 as FP32: by default NVIDIA's tensor cores round inputs to 10 bits, which no parity was shown for."""
+    return {"use_tf32": "0"}
+
+
+def _tensorrt_settings() -> dict[str, str]:
+    """Keep what TensorRT builds: without a cache it builds its engine for minutes each time, and says nothing."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twincar-edge" / "tensorrt"
+    if not cache.is_dir() or not any(cache.iterdir()):
+        logger.warning("TensorRT builds an engine for this model and GPU, once; that takes minutes. Kept in %s", cache)
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(cache),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(cache),
+    }
 
 
 def _attach_openvino(ort: ModuleType, options: Any, threads: int) -> None:
@@ -132,10 +163,10 @@ _openvino_registered: list[bool] = []
 
 # In the order in which `auto` prefers them. TensorRT is asked for by name only: it builds an engine for minutes.
 PROVIDERS: dict[str, Provider] = {
-    **_built_in("cuda", "CUDAExecutionProvider", "gpu"),
+    **_built_in("cuda", "CUDAExecutionProvider", "gpu", _cuda_settings, "cuda"),
     "openvino": Provider("OpenVINOExecutionProvider", "openvino", _attach_openvino, _openvino_obstacle),
-    **_built_in("cpu", CPU, "cpu"),
-    **_built_in("tensorrt", "TensorrtExecutionProvider", "gpu"),
+    **_built_in("cpu", CPU, "cpu", dict),
+    **_built_in("tensorrt", "TensorrtExecutionProvider", "gpu", _tensorrt_settings, "cuda"),
 }
 AUTO = "auto"
 EP_CHOICES = (AUTO, *PROVIDERS)
@@ -145,6 +176,19 @@ def usable_providers() -> tuple[str, ...]:
     """Return the names of the providers that this installation and machine offer, in order of preference."""
     ort = load_onnxruntime()
     return tuple(name for name, provider in PROVIDERS.items() if provider.obstacle(ort, name) is None)
+
+
+def explain_auto() -> str:
+    """Say in one line which provider `auto` takes, and why it takes none of those that it would prefer."""
+    ort = load_onnxruntime()
+    passed_over: list[str] = []
+    for name, provider in PROVIDERS.items():
+        obstacle = provider.obstacle(ort, name)
+        if obstacle is None:
+            reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
+            return f"auto takes {name}, the first usable of {', '.join(PROVIDERS)}{reasons}"
+        passed_over.append(f"{name}: {str(obstacle).partition(': ')[0]}")
+    raise AssertionError("the CPU provider is always there")
 
 
 def choose_provider(ep: str) -> tuple[str, Provider]:

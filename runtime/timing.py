@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from twincar_edge.errors import InputError, TwincarError
@@ -62,13 +62,86 @@ class Schedule:
             )
 
 
+class Stopwatch:
+    """Times one subject, run after run; runs that count are numbered, so that images take turns."""
+
+    def __init__(self, subject: Subject, clock: Clock = time.perf_counter) -> None:
+        """Take the subject, and what gives the time in seconds."""
+        self._subject = subject
+        self._clock = clock
+        self._counted = 0
+
+    def turn(self, runs: int, keep: bool) -> tuple[Sample, ...]:
+        """Run `runs` times; returns the samples, or none where they do not count.
+
+        Raises:
+            TwincarError: the subject fails.
+        """
+        samples = []
+        for _ in range(runs):
+            sample = self._run_once()
+            if keep:
+                samples.append(sample)
+                self._counted += 1
+        return tuple(samples)
+
+    def _run_once(self) -> Sample:
+        subject, clock = self._subject, self._clock
+        start = clock()
+        batch = subject.pre(self._counted)
+        prepared = clock()
+        logits = subject.infer(batch)
+        inferred = clock()
+        subject.post(logits)
+        done = clock()
+        return Sample((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3)
+
+
+@dataclass
+class Turns:
+    """Subjects that take turns, wherever they run; what was measured so far stands here even if the rest never comes.
+
+    Attributes:
+        turn: lets a subject run: its name, how often, and whether it counts; gives the samples that count.
+        rounds: the samples of each subject, round by round.
+        failures: the errors with which subjects failed; these have no further turns, the others go on.
+    """
+
+    turn: Callable[[str, int, bool], tuple[Sample, ...]]
+    rounds: dict[str, list[tuple[Sample, ...]]] = field(default_factory=dict)
+    failures: dict[str, TwincarError] = field(default_factory=dict)
+
+    def take(
+        self, names: Iterable[str], schedule: Schedule, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Warm every subject up, then measure them all in rounds; `progress` gets (rounds done, rounds in all)."""
+        self.rounds.update((name, []) for name in names)
+        for name in self.rounds:
+            self._try(name, schedule.warmup, 0)
+        for number in range(schedule.rounds):
+            for name in self.rounds:
+                self._try(name, 1, schedule.per_round)
+            if progress is not None:
+                progress(number + 1, schedule.rounds)
+
+    def _try(self, name: str, uncounted: int, counted: int) -> None:
+        if name in self.failures:
+            return
+        try:
+            self.turn(name, uncounted, False)
+            if counted:
+                self.rounds[name].append(self.turn(name, counted, True))
+        except TwincarError as error:
+            self.failures[name] = error
+
+
 def measure(
     subjects: Mapping[str, Subject],
     schedule: Schedule,
     clock: Clock = time.perf_counter,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, tuple[Sample, ...] | TwincarError]:
-    """Time every subject, in rounds.
+    """Time every subject in this process, in rounds.
 
     Args:
         subjects: what to time, by name.
@@ -79,37 +152,10 @@ def measure(
     Returns:
         For each subject its samples, or the error with which it failed; the others go on.
     """
-    samples: dict[str, list[Sample]] = {name: [] for name in subjects}
-    failures: dict[str, TwincarError] = {}
-
-    def turn(name: str, runs: int, keep: bool) -> None:
-        if name in failures:
-            return
-        try:
-            for _ in range(runs):
-                sample = _run_once(subjects[name], len(samples[name]), clock)
-                if keep:
-                    samples[name].append(sample)
-        except TwincarError as error:
-            failures[name] = error
-
-    for name in subjects:
-        turn(name, schedule.warmup, keep=False)
-    for number in range(schedule.rounds):
-        for name in subjects:
-            turn(name, 1, keep=False)
-            turn(name, schedule.per_round, keep=True)
-        if progress is not None:
-            progress(number + 1, schedule.rounds)
-    return {name: failures.get(name) or tuple(samples[name]) for name in subjects}
-
-
-def _run_once(subject: Subject, number: int, clock: Clock) -> Sample:
-    start = clock()
-    batch = subject.pre(number)
-    prepared = clock()
-    logits = subject.infer(batch)
-    inferred = clock()
-    subject.post(logits)
-    done = clock()
-    return Sample((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3)
+    watches = {name: Stopwatch(subject, clock) for name, subject in subjects.items()}
+    turns = Turns(lambda name, runs, keep: watches[name].turn(runs, keep))
+    turns.take(subjects, schedule, progress)
+    return {
+        name: turns.failures.get(name) or tuple(sample for samples in turns.rounds[name] for sample in samples)
+        for name in subjects
+    }

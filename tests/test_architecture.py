@@ -18,9 +18,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "twincar_edge"
 ROOMS = ("runtime", "training", "export", "benchmarks")
 
-# Modules whose subject crosses rooms: `explain` is runtime's one way to torch, and how fast training is can only be
-# measured on training.
-CROSSING = ("runtime.explain", "benchmarks.training_throughput")
+# Modules whose subject crosses rooms: `explain` is runtime's one way to torch, how fast training is can only be
+# measured on training, and peers are what others do with a model.
+CROSSING = ("runtime.explain", "benchmarks.training_throughput", "benchmarks.peers")
 
 # Who may import whom, `cli` being the commands and `core` all that is shared.
 MAY_IMPORT = {
@@ -31,13 +31,16 @@ MAY_IMPORT = {
     "export": {"core", "training", "runtime", "export"},
     "benchmarks": {"core", "runtime", "benchmarks"},
     "benchmarks.training_throughput": {"core", "training", "benchmarks"},
+    "benchmarks.peers": {"core", "training", "runtime", "benchmarks"},
     "cli": {"core", "cli", "runtime", "runtime.explain", "training", "export", "benchmarks"},
 }
 
 # The packages beyond the base install, and who may import each.
 HEAVY = {
     "torch": {"training", "export", *CROSSING},
-    "torchvision": {"training"},
+    "torchvision": {"training", "benchmarks.peers"},
+    "PIL": {"benchmarks.peers"},
+    "openvino": {"benchmarks.peers"},
     "timm": {"training", "benchmarks.training_throughput"},
     "accelerate": {"training"},
     "safetensors": {"training"},
@@ -54,7 +57,7 @@ HEAVY = {
     "pyarrow": {"core"},
     "click": {"cli"},
 }
-BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client"}
+BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client", "trackers", "supervision"}
 
 
 def sources(checkout: Path = REPOSITORY) -> list[Path]:

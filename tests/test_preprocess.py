@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,17 @@ def test_any_shrinking_is_the_area_average(rng: np.random.Generator, source_wh: 
     size_wh = (min(32, source_wh[0]), min(32, source_wh[1]))
     # OpenCV sums in float32: half a grey value of rounding, and a little for that.
     assert np.abs(resize(image, size_wh) - area_average(image, size_wh)).max() <= 0.51
+
+
+@settings(deadline=None, max_examples=200)
+@given(source_wh=st.tuples(st.integers(8, 300), st.integers(8, 300)), parts=st.tuples(*2 * [st.floats(0.05, 1)]))
+def test_shrinking_gives_opencvs_own_area_average_to_the_last_bit(
+    source_wh: tuple[int, int], parts: tuple[float, float]
+) -> None:
+    width, height = (max(1, int(side * part)) for side, part in zip(source_wh, parts, strict=True))
+    image = noise(np.random.default_rng(0), *source_wh)
+    expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(resize(image, (width, height)), expected)
 
 
 @pytest.mark.parametrize("source_wh", [(256, 256), (256, 20), (20, 256), (256, 32), (513, 8)])

@@ -218,7 +218,7 @@ def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_cli
     change_manifest(model, precision="int8", quantization=record)
     box = this_machine().model_copy(update={"flags": flags})
     monkeypatch.setattr("twincar_edge.runtime.session.this_machine", lambda: box)
-    options = open_session(model, ep="cpu", threads=1)._session.get_session_options()
+    options = open_session(model, ep="cpu", threads=1)._engine.session.get_session_options()
     try:
         asked = options.get_session_config_entry("session.x64quantprecision") == "1"
     except RuntimeError:  # ONNX Runtime's way to say that nothing was set

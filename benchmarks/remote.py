@@ -1,0 +1,161 @@
+"""The other end of a worker: starts its process, asks it, and says in one line how it came to an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from multiprocessing import Pipe
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+import twincar_edge
+from twincar_edge.benchmarks.config import RowSpec
+from twincar_edge.benchmarks.station import Station
+from twincar_edge.errors import TwincarError
+
+WORKER = (sys.executable, "-P", "-m", "twincar_edge.benchmarks.worker")
+PATIENCE_S = 5.0  # for a worker that was told to end
+
+
+class RowError(TwincarError):
+    """A row has no figures, for the reason given; the others go on."""
+
+
+class Desk(Protocol):
+    """Where a row is asked: in a process of its own (`Worker`), or in this one (`Here`)."""
+
+    def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """Ask the row's `Station` for the method `name`.
+
+        Raises:
+            TwincarError: it fails.
+        """
+
+    def close(self) -> None:
+        """End it."""
+
+
+class Here:
+    """A row in this process, for tests that hold its clock."""
+
+    def __init__(self, station: Station) -> None:
+        """Take the row."""
+        self._station = station
+
+    def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """Ask it."""
+        return getattr(self._station, name)(*arguments)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Worker:
+    """A row in a fresh process, a context manager.
+
+    Between calls the process is stopped: threads of one row that still spin, waiting for its next inference, would slow
+    the next row down by three times.
+    """
+
+    def __init__(
+        self,
+        spec: RowSpec,
+        images_bgr: Sequence[NDArray[np.uint8]],
+        timeout_s: float,
+        command: Sequence[str] = WORKER,
+    ) -> None:
+        """Start the process; `timeout_s` is how long a call may take, `command` what is started."""
+        self._timeout_s = timeout_s
+        self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (close() closes it)
+        self._ours, theirs = Pipe()
+        # The same code as here, however this one came to be found; -P keeps what lies in the current folder out.
+        root = str(Path(twincar_edge.__file__).resolve().parent.parent)
+        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=self._words,
+                stderr=self._words,
+                env={**os.environ, "PYTHONPATH": paths},
+                start_new_session=True,  # Ctrl-C is for the report
+            )
+        self._begin: tuple[RowSpec, Sequence[NDArray[np.uint8]]] | None = (spec, images_bgr)
+        self._busy = False
+
+    def __enter__(self) -> Self:
+        """Return the worker, which is running."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End it."""
+        self.close()
+
+    def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+        """Ask the row's `Station`, and wait for its answer.
+
+        Raises:
+            RowError: it failed, its process ended, or it gave no answer in time and was ended.
+        """
+        patience_s = timeout_s or self._timeout_s
+        self._busy = True
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            if self._begin is not None:
+                self._ours.send(self._begin)
+                self._begin = None
+            self._ours.send((name, arguments))
+            if not self._ours.poll(patience_s):
+                self._process.kill()
+                raise RowError(f"gave no answer for {patience_s:g} s, and was ended")
+            done, result = self._ours.recv()
+            self._busy = False
+            self._process.send_signal(signal.SIGSTOP)
+        except (EOFError, OSError) as error:
+            raise RowError(self._end()) from error
+        if not done:
+            raise RowError(str(result))
+        return result
+
+    def close(self) -> None:
+        """End the process: at once where it is still at work, as after Ctrl-C."""
+        self._ours.close()
+        self._process.send_signal(signal.SIGKILL if self._busy else signal.SIGCONT)
+        try:
+            self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._words.close()
+
+    def _end(self) -> str:
+        """Say how the process ended."""
+        try:
+            code = self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._words.seek(0)
+        lines = self._words.read().decode("utf-8", errors="replace").strip().splitlines()
+        last = f": {lines[-1].strip()[:300]}" if lines else ""
+        if code == -signal.SIGKILL:
+            return "its process was killed, as the system does where memory runs out"
+        if code < 0:
+            return f"its process crashed ({signal.Signals(-code).name}){last}"
+        return f"its process ended with code {code}{last}"
+
+
+def launch(spec: RowSpec, images_bgr: Sequence[NDArray[np.uint8]], timeout_s: float) -> Desk:
+    """Start a row in a process of its own."""
+    return Worker(spec, images_bgr, timeout_s)

@@ -1,0 +1,188 @@
+"""One row of a benchmark at work: opened, timed, asked for logits. It runs in a process of its own (`worker.py`)."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.benchmarks.config import CameraPace, RowSpec
+from twincar_edge.benchmarks.gpu import process_memory_mb
+from twincar_edge.benchmarks.memory import available_bytes, peak_memory_mb
+from twincar_edge.benchmarks.paced import Clip, keep_pace
+from twincar_edge.benchmarks.report import Paced, Start
+from twincar_edge.errors import ModelError, TwincarError
+from twincar_edge.inference import Predict
+from twincar_edge.manifest import Manifest
+from twincar_edge.metrics import softmax
+from twincar_edge.preprocess import prepare_batch
+from twincar_edge.runtime.answers import Hierarchy
+from twincar_edge.runtime.binding import bound_predict
+from twincar_edge.runtime.nodes import nodes_by_provider
+from twincar_edge.runtime.providers import PROVIDERS, load_onnxruntime
+from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.timing import Clock, Sample, Stopwatch, Subject
+
+PEERS_MODULE = "twincar_edge.benchmarks.peers"  # by name: it imports what a box does not have
+_NO_MEMORY = re.compile(r"(?i)bad.?alloc|failed to allocate|out of memory|not enough memory|cannot allocate")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a row runs, ready.
+
+    Attributes:
+        ep: what really runs it.
+        threads: within one inference.
+        import_ms: how long importing what runs it took, and `open_ms` opening the model.
+        load: makes of an image, uint8 [H, W, 3] in BGR, what its users hold in memory; not timed, but for a camera's.
+        prepare: makes the model's input of loaded images.
+        predict: makes logits of that.
+        finish: makes answers of logits.
+    """
+
+    ep: str
+    threads: int
+    import_ms: float
+    open_ms: float
+    load: Callable[[NDArray[np.uint8]], Any]
+    prepare: Callable[[Sequence[Any]], Any]
+    predict: Callable[[Any], Any]
+    finish: Callable[[Any], object]
+
+
+def our_steps(manifest: Manifest) -> dict[str, Callable[[Any], Any]]:
+    """Return `load`, `prepare` and `finish` as the camera's loop takes them."""
+    hierarchy = Hierarchy(manifest.classes)
+
+    def finish(logits: NDArray[np.float32]) -> None:
+        for probabilities in softmax(logits, manifest.temperature):
+            hierarchy.answer(probabilities, manifest.reject_below)
+
+    return {
+        "load": lambda image_bgr: image_bgr,
+        "prepare": lambda images_bgr: prepare_batch(images_bgr, manifest.preprocess),
+        "finish": finish,
+    }
+
+
+def open_model(spec: RowSpec, clock: Clock) -> Opened:
+    """Open an ONNX file on a provider, as a camera box does.
+
+    Raises:
+        TwincarError: as `open_session`.
+    """
+    begun = clock()
+    load_onnxruntime()
+    imported = clock()
+    assert spec.model is not None
+    session = open_session(spec.model, ep=spec.ep, threads=spec.threads, spinning=spec.spinning)
+    device = PROVIDERS[session.ep].device
+    predict: Predict = session.run
+    if device != "cpu":
+        predict = bound_predict(session._engine, device, len(session.manifest.classes))
+    opened = clock()
+    return Opened(
+        ep=session.ep,
+        threads=session.threads,
+        import_ms=1e3 * (imported - begun),
+        open_ms=1e3 * (opened - imported),
+        predict=predict,
+        **our_steps(session.manifest),
+    )
+
+
+class Station:
+    """Does for one row what the benchmark asks, one thing after the other."""
+
+    def __init__(
+        self, spec: RowSpec, images_bgr: Sequence[NDArray[np.uint8]], clock: Clock = time.perf_counter
+    ) -> None:
+        """Take what to run, and the images to time it on, uint8 [H, W, 3] each."""
+        self._spec = spec
+        self._images_bgr = images_bgr
+        self._clock = clock
+        self._ready: Opened | None = None
+        self._watch: Stopwatch | None = None
+
+    def open(self) -> tuple[str, int, Start]:
+        """Open the model and run it once: returns what runs it, its threads, and how long the start took.
+
+        Raises:
+            TwincarError: it cannot be opened, or does not run, or its batch does not fit in memory.
+        """
+        spec, clock = self._spec, self._clock
+        opener = open_model
+        if spec.peer is not None:
+            opener = importlib.import_module(PEERS_MODULE).OPENERS[spec.peer]
+        try:
+            ready = opener(spec, clock)
+            loaded = [ready.load(image) for image in self._images_bgr]
+
+            def pre(number: int) -> Any:
+                first = number * spec.batch
+                return ready.prepare([loaded[(first + place) % len(loaded)] for place in range(spec.batch)])
+
+            self._check_size(ready.prepare(loaded[:1]))
+            batch = pre(0)
+            begun = clock()
+            ready.predict(batch)
+            first_ms = 1e3 * (clock() - begun)
+        except MemoryError as error:
+            raise ModelError(f"a batch of {spec.batch} does not fit in memory: measure smaller ones") from error
+        except TwincarError as error:
+            if _NO_MEMORY.search(str(error)):
+                raise ModelError(f"a batch of {spec.batch} does not fit in memory: {error}") from error
+            raise
+        self._ready = ready
+        self._watch = Stopwatch(Subject(pre, ready.predict, ready.finish), clock)
+        return ready.ep, ready.threads, Start(import_ms=ready.import_ms, open_ms=ready.open_ms, first_ms=first_ms)
+
+    def turn(self, runs: int, keep: bool) -> tuple[Sample, ...]:
+        """Run `runs` times; returns the samples where they count."""
+        assert self._watch is not None
+        return self._watch.turn(runs, keep)
+
+    def pace(self, pace: CameraPace) -> Paced:
+        """Answer a camera's frames at its pace."""
+        ready = self._opened
+
+        def subject(image_bgr: NDArray[np.uint8]) -> Subject:
+            return Subject(lambda _: ready.prepare([ready.load(image_bgr)]), ready.predict, ready.finish)
+
+        return keep_pace(Clip(pace.video), subject, pace, clock=self._clock)
+
+    def logits(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits, float32 [N, classes], for a prepared batch, uint8 [N, H, W, 3]."""
+        return np.asarray(self._opened.predict(batch_nhwc), np.float32)
+
+    def nodes(self) -> dict[str, int]:
+        """Return how many nodes each provider runs, counted in a session of its own."""
+        spec, ready = self._spec, self._opened
+        assert spec.model is not None
+        batch = ready.prepare([ready.load(image) for image in self._images_bgr[:1]])
+        return nodes_by_provider(spec.model, batch, ep=spec.ep, threads=spec.threads)
+
+    def memory(self) -> tuple[float | None, float | None]:
+        """Return the peak memory of this process and what it holds on a GPU, in MB; None where nothing tells."""
+        return peak_memory_mb(), process_memory_mb()
+
+    def _check_size(self, one: Any) -> None:
+        """Refuse a batch whose input alone does not fit, before minutes are spent on preparing it."""
+        needed, free = one.nbytes * self._spec.batch, available_bytes()
+        if free is not None and needed > free:
+            raise ModelError(
+                f"a batch of {self._spec.batch} does not fit in memory: its input takes {needed / 1e9:.1f} GB of "
+                f"{free / 1e9:.1f} GB that are free"
+            )
+
+    @property
+    def _opened(self) -> Opened:
+        assert self._ready is not None, "open() comes first"
+        return self._ready

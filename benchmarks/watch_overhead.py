@@ -1,0 +1,183 @@
+"""What the camera loop costs beyond its parts: the loop on a file, against decoding alone and inference alone.
+
+    python -m twincar_edge.benchmarks.watch_overhead CLIP [--model MODEL] -o results.json
+
+Three subjects take turns in rounds, so that drift of the machine hits all alike:
+
+- `decode`: the clip's frames are decoded and thrown away;
+- `infer`: the crops that the loop makes of the clip are cut, resized and answered, in batches as the loop forms them;
+- `watch`: the whole loop, from file to events.
+
+Where the loop's stages overlap perfectly it is as fast as the slower of the first two. That takes a core for each of
+them: where one inference uses all cores, the work of all stages adds up whatever the loop does, and `cpu` says how much
+of the machine each subject used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from twincar_edge.bundled import default_model
+from twincar_edge.cores import usable_cores
+from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.files import write_text
+from twincar_edge.machine import Machine, this_machine
+from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.sources import open_source
+from twincar_edge.runtime.watch import CameraConfig, WatchConfig, watch
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Crops = list[NDArray[np.uint8]]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Subject(_Part):
+    """Frames a second, and seconds of CPU by seconds of wall clock: of every round."""
+
+    fps: tuple[float, ...]
+    cpu: tuple[float, ...]
+
+
+class Share(_Part):
+    """The loop's frames a second by those of the slower part, round by round: median, smallest, largest."""
+
+    median: float
+    smallest: float
+    largest: float
+
+
+class WatchOverhead(_Part):
+    """A whole measurement."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created: datetime
+    machine: Machine
+    clip: str
+    frames: int
+    crops: int
+    batches: int
+    model: str
+    model_sha256: str
+    threads: int
+    decode: Subject
+    infer: Subject
+    watch: Subject
+    share: Share
+
+    def summary(self) -> str:
+        """Return what was found, in a few lines."""
+        lines = [f"{self.clip}: {self.frames} frames, {self.crops} crops in {self.batches} batches, {self.model}"]
+        for name in ("decode", "infer", "watch"):
+            subject: Subject = getattr(self, name)
+            lines.append(f"{name:<7} {median(subject.fps):8.1f} frames/s  {median(subject.cpu):5.2f} cores busy")
+        share = f"{self.share.median:.2f} ({self.share.smallest:.2f} to {self.share.largest:.2f})"
+        return "\n".join([*lines, f"watch by the slower part: {share}"])
+
+
+class _Recording(Classifier):
+    """Keeps copies of the crops that the loop asks about, batch by batch."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__(classifier.session)
+        self.batches: list[Crops] = []
+
+    def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        self.batches.append([image.copy() for image in images_bgr])
+        return super().probabilities(images_bgr)
+
+
+def measure_overhead(
+    clip: Path, model: Path | None = None, rounds: int = 5, threads: int | None = None
+) -> WatchOverhead:
+    """Measure a clip.
+
+    Args:
+        clip: a video file.
+        model: an exported model; None for the bundled one.
+        rounds: turns of each subject.
+        threads: threads within one inference; None for all usable cores.
+
+    Raises:
+        InputError: the clip cannot be read, or no vehicle is in it.
+        ModelError: the model cannot be used.
+    """
+    classifier = Classifier(open_session(model or default_model(), threads=threads, spinning=True))
+    config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip)),))
+    recording = _Recording(classifier)
+    summary = watch(config, classifier=recording)
+    if not recording.batches:
+        raise InputError(f"no vehicle drives through {clip}: there is nothing to infer")
+    subjects: dict[str, Callable[[], object]] = {
+        "decode": lambda: _decode(clip),
+        "infer": lambda: [classifier.probabilities(crops) for crops in recording.batches],
+        "watch": lambda: watch(config, classifier=classifier),
+    }
+    fps: dict[str, list[float]] = {name: [] for name in subjects}
+    cpu: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, run in subjects.items():
+            wall_s, busy_s = time.perf_counter(), time.process_time()
+            run()
+            seconds = time.perf_counter() - wall_s
+            fps[name].append(summary.frames / seconds)
+            cpu[name].append((time.process_time() - busy_s) / seconds)
+    shares = [loop / min(parts) for loop, *parts in zip(fps["watch"], fps["decode"], fps["infer"], strict=True)]
+    return WatchOverhead(
+        created=datetime.now(UTC),
+        machine=this_machine(),
+        clip=clip.name,
+        frames=summary.frames,
+        crops=sum(map(len, recording.batches)),
+        batches=len(recording.batches),
+        model=classifier.manifest.name,
+        model_sha256=classifier.session.sha256,
+        threads=classifier.session.threads,
+        **{name: Subject(fps=tuple(fps[name]), cpu=tuple(cpu[name])) for name in subjects},
+        share=Share(median=median(shares), smallest=min(shares), largest=max(shares)),
+    )
+
+
+def _decode(clip: Path) -> None:
+    with open_source(str(clip)) as source:
+        for _ in source:
+            pass
+
+
+def main() -> int:
+    """Run the command line of this module; return its exit code."""
+    parser = argparse.ArgumentParser(description="The camera loop on a file, against its parts.")
+    parser.add_argument("clip", type=Path)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("-o", "--output", type=Path)
+    asked = parser.parse_args()
+    try:
+        found = measure_overhead(asked.clip, asked.model, asked.rounds, asked.threads)
+        if asked.output is not None:
+            write_text(asked.output, found.model_dump_json(indent=1) + "\n")
+    except TwincarError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    print(found.summary())  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Limits for CI, two reports compared, and the picture of latency against accuracy."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from twincar_edge.benchmarks import (
+    BenchmarkReport,
+    Latency,
+    Limits,
+    Row,
+    Timing,
+    check_limits,
+    compare,
+    write_report,
+)
+from twincar_edge.benchmarks.gates import breaches
+from twincar_edge.benchmarks.plot import pareto_front
+from twincar_edge.cli import main
+from twincar_edge.errors import GateError, InputError
+from twincar_edge.machine import this_machine
+from twincar_edge.runtime.timing import Sample
+
+
+def row(ms: float = 4.0, **fields: Any) -> Row:
+    known: dict[str, Any] = dict(
+        model="car", file="car.int8.onnx", sha256="a" * 64, weights="b" * 64, size_mb=4.2, precision="int8",
+        ep_asked="cpu", ep="cpu", threads=2, batch=1, spinning=True, top1=0.92, top5=0.98,
+        timing=Timing.of([Sample(1.0, ms - 1.5, 0.5)] * 4, 1),
+    )  # fmt: skip
+    return Row(**(known | fields))
+
+
+def report(*rows: Row, **fields: Any) -> BenchmarkReport:
+    known: dict[str, Any] = dict(
+        created=datetime(2025, 1, 1, tzinfo=UTC), machine=this_machine(), versions={"onnxruntime": "1.31.0"},
+        images="cars", data=None, warmup=1, rounds=2, per_round=2, auto="auto takes cpu",
+    )  # fmt: skip
+    return BenchmarkReport(rows=rows, **(known | fields))
+
+
+PEER = row(60.0, model="ResNet50", peer="quickstart", ep="PyTorch eager", top1=None, top5=None)
+FAILED = row(timing=None, ep=None, top1=None, top5=None, status="its process crashed")
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        (Limits(), []),
+        (Limits(min_top5=98, max_p95_ms=4.01), []),
+        (Limits(max_p95_ms=3), ["car int8 on cpu, batch 1, threads 2: p95 4.00 ms, allowed 3"]),
+        (Limits(min_top5=98.5), ["car int8 on cpu, batch 1, threads 2: top-5 98.00%, wanted 98.5%"]),
+    ],
+)
+def test_rows_of_ours_are_held_to_the_limits_and_peers_are_not(limits: Limits, says: list[str]) -> None:
+    assert breaches(report(PEER, row()), limits) == says
+
+
+def test_a_row_without_figures_holds_no_limit() -> None:
+    (failed,) = breaches(report(FAILED), Limits(max_p95_ms=10))
+    assert "its process crashed" in failed
+    (unrated,) = breaches(report(row(top5=None)), Limits(min_top5=90))
+    assert "was not measured" in unrated
+    with pytest.raises(GateError) as missed:
+        check_limits(report(FAILED), Limits(max_p95_ms=10))
+    assert missed.value.exit_code == 1
+
+
+@pytest.mark.parametrize("figures", [{"min_top5": 101}, {"min_top5": -1}, {"max_p95_ms": 0}, {"max_p95_ms": -2}])
+def test_a_limit_that_cannot_be_meant_is_refused(figures: dict[str, float]) -> None:
+    with pytest.raises(InputError):
+        Limits(**figures)
+
+
+def test_the_same_row_of_two_reports_is_compared() -> None:
+    found = compare(report(PEER, row(4.0), row(8.0, batch=8)), report(row(2.0, top5=0.985), row(9.0, threads=1)))
+    (change,) = found.changes
+    assert (change.p50_before_ms, change.p50_after_ms, change.times_p50) == pytest.approx((4, 2, 2))
+    assert change.top5_change == pytest.approx(0.005)
+    assert len(found.only_before) == 2 and len(found.only_after) == 1
+    assert found.cautions == ()
+
+
+def test_what_makes_times_hard_to_compare_is_said() -> None:
+    other = this_machine().model_copy(update={"cpu": "Another"})
+    after = report(
+        row(sha256="c" * 64), machine=other, versions={"onnxruntime": "1.32.0"}, images="others", interrupted=True
+    )
+    cautions = "\n".join(compare(report(row()), after).cautions)
+    for word in ("Another", "onnxruntime 1.31.0 and 1.32.0", "others", "car is another file", "not all rounds"):
+        assert word in cautions
+
+
+def command(*args: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(arg) for arg in args])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_bench_compare_prints_the_ratios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = tmp_path / "a.json", tmp_path / "b.json"
+    write_report(report(row(4.0)), before)
+    write_report(report(row(2.0), FAILED), after)
+    assert command("bench", "compare", before, after) == 0
+    out, err = capsys.readouterr()
+    assert "2.00" in out and "car int8 on cpu" in out and err == ""
+
+
+def test_two_reports_with_nothing_in_common_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = tmp_path / "a.json", tmp_path / "b.json"
+    write_report(report(row(batch=8)), before)
+    write_report(report(row()), after)
+    assert command("bench", "compare", before, after) == 2
+    assert "no measured row in common" in capsys.readouterr().err
+
+
+def test_a_missed_limit_is_exit_code_1_after_the_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("twincar_edge.cli.bench.run", lambda *_, **__: report(row(4.0)))
+    output = tmp_path / "results.json"
+    assert command("bench", "--max-p95", 3, "-o", output) == 1
+    assert output.is_file()
+    assert "p95 4.00 ms, allowed 3" in capsys.readouterr().err
+    assert command("bench", "--max-p95", 5) == 0
+
+
+def test_nothing_beats_a_point_of_the_front_in_both() -> None:
+    points = [(4.0, 98.0), (2.0, 97.0), (3.0, 96.0), (5.0, 98.0), (9.0, 99.0), (2.0, 95.0)]
+    assert pareto_front(points) == [1, 0, 4]
+    assert pareto_front([]) == []
+
+
+def test_latency_against_accuracy_is_drawn(tmp_path: Path) -> None:
+    drawn = report(row(4.0), row(2.0, top5=0.95, precision="fp16"), row(9.0, top5=0.9), PEER, FAILED)
+    write_report(drawn, tmp_path / "front.png")
+    picture = cv2.imread(str(tmp_path / "front.png"))
+    assert picture is not None and picture.shape[0] > 400
+    blue = (picture.astype(int) - (0xA8, 0x5F, 0x1F)).__abs__().sum(axis=2) < 12
+    assert blue.sum() > 200  # points and line of the front
+    write_report(report(PEER), tmp_path / "unrated.png")
+    with pytest.raises(InputError, match="no row was measured"):
+        write_report(report(FAILED), tmp_path / "nothing.png")
+
+
+def test_latency_of_one_sample_is_that_sample() -> None:
+    latency = Latency.of([3.0])
+    assert set(latency.model_dump().values()) == {3.0}
