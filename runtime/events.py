@@ -7,16 +7,18 @@ field means stands in docs/events.md, which is tested against this module.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from twincar_edge.manifest import Precision
+from twincar_edge.runtime.answers import Level as Level
 
 SCHEMA_VERSION: Literal[2] = 2
 EventType = Literal["start", "update", "end"]
 Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
-Level = Literal["year", "model", "make", "unknown"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -74,3 +76,17 @@ class Event(_Part):
     def to_json(self) -> str:
         """Return the event as one line of JSON."""
         return self.model_dump_json()
+
+
+def schema_file() -> Path:
+    """Return the JSON schema of events that comes with the package, one file a schema version."""
+    return Path(__file__).parent / "schemas" / f"event-{SCHEMA_VERSION}.json"
+
+
+def schema_json() -> str:
+    """Return the JSON schema of the events that this code writes, as `schema_file` has it.
+
+    After a change of `Event`: `python -c "from twincar_edge.runtime.events import *;
+    schema_file().write_text(schema_json())"`.
+    """
+    return json.dumps(Event.model_json_schema(mode="serialization"), indent=1) + "\n"

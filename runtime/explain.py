@@ -17,7 +17,7 @@ from twincar_edge.images import read_image
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.classifier import Guess, answer
+from twincar_edge.runtime.answers import Guess, Hierarchy
 from twincar_edge.runtime.overlay import draw_overlay
 
 
@@ -79,7 +79,7 @@ def explain(
     logits = torch_predict(model)(batch_nhwc)
     if not np.isfinite(logits).all():
         raise ModelError(f"{checkpoint} answers with numbers that are not finite")
-    found = answer(softmax(logits, temperature)[0], read.classes.names, reject_below=0)
+    found = Hierarchy(read.classes.names).answer(softmax(logits, temperature)[0], reject_below=0)
     label = int(logits[0].argmax()) if label is None else label
 
     (seen,) = grad_cam_plus_plus(model, batch_nhwc, [label])

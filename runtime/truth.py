@@ -11,7 +11,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twincar_edge.errors import InputError, first_fault
-from twincar_edge.labels import ClassMapping
+from twincar_edge.labels import ClassMapping, VehicleName, parse_name
+from twincar_edge.runtime.answers import agrees
 from twincar_edge.runtime.events import Event
 
 
@@ -33,10 +34,19 @@ class PassResult:
 
     @property
     def verdict(self) -> str:
-        """Return "right", "wrong name", "missed" or "doubled"."""
+        """Return "right", "coarser", "wrong name", "unknown", "missed" or "doubled".
+
+        "coarser" is a name that is true as far as it goes: the make, or the make and the model.
+        """
         if len(self.visits) != 1:
             return "doubled" if self.visits else "missed"
-        return "right" if self.visits[0].name == self.truth.name else "wrong name"
+        (visit,) = self.visits
+        if visit.name == self.truth.name:
+            return "right"
+        if visit.make is None:
+            return "unknown"
+        said = VehicleName(visit.make, visit.model or "", visit.body_type, visit.year)
+        return "coarser" if agrees(said, parse_name(self.truth.name)) else "wrong name"
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,15 @@ class Score:
 
     def summary(self) -> str:
         """Return the counts in one line."""
-        found = self.count("right") + self.count("wrong name")
+        answers = [
+            f"{count} {words}"
+            for verdict, words in (("coarser", "right but coarser"), ("wrong name", "wrong"), ("unknown", "unknown"))
+            if (count := self.count(verdict))
+        ]
+        found = sum(len(result.visits) == 1 for result in self.passes)
         return (
-            f"{self.count('right')} of {len(self.passes)} passes right, {found} found exactly once, "
-            f"{self.count('missed')} missed, {self.count('doubled')} doubled, {len(self.extra)} extra"
+            ", ".join((f"{self.count('right')} of {len(self.passes)} passes right", *answers)) + f"; {found} found "
+            f"exactly once, {self.count('missed')} missed, {self.count('doubled')} doubled, {len(self.extra)} extra"
         )
 
 

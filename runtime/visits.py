@@ -1,9 +1,9 @@
-"""The one event that a vehicle becomes: evidence gathered crop by crop, answered once at the end.
+"""From evidence to events: when a vehicle's answer is told, when it changes, and what its visit was at the end.
 
-A visit's answer is the weighted mean of its crops' log-probabilities, renormalized: the geometric mean of what each
-crop said. A crop counts by its size, and for a tenth where the frame's border cuts it. The mean, not the sum: crops of
-one vehicle are alike, and a hundred of them are not a hundred independent witnesses, so a sum would be certain of
-anything. The model's temperature and threshold then apply as they do to one image. docs/events.md describes the event.
+The answer of a visit is told as soon as there is one, and may say more (make, model, year) as soon as it can. But what
+was said is taken back only after the evidence was against it for some crops and clearly so: an answer does not flap
+because a probability crosses the threshold to and fro. The `end` event owes nothing to what was said before: it has the
+answer of all the evidence. docs/events.md describes the events.
 """
 
 from __future__ import annotations
@@ -12,81 +12,24 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import numpy as np
-from numpy.typing import NDArray
-
-from twincar_edge.labels import parse_name
-from twincar_edge.metrics import softmax
-from twincar_edge.runtime.boxes import AnyBox, Box, area, centre, diagonal, touches_border
-from twincar_edge.runtime.classifier import Classifier, Prediction, answer
-from twincar_edge.runtime.events import ClassifierRecord, Direction, Event, NamedProbability
+from twincar_edge.runtime.answers import Prediction, agrees
+from twincar_edge.runtime.boxes import Box
+from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.events import ClassifierRecord, Event, EventType, NamedProbability
+from twincar_edge.runtime.evidence import Evidence, crop, travel_direction
 from twincar_edge.runtime.sources import Frame
 
-_LEAST_PROBABILITY = 1e-12  # a class that one crop rules out must not be ruled out for ever by rounding to zero
-_CUT_WEIGHT = 0.1
-_STANDS = 0.25  # of a box's diagonal: less than that is no travel
+__all__ = ["Evidence", "VisitMaker", "crop", "travel_direction"]
 
-
-class Evidence:
-    """What is known of one vehicle so far; memory does not grow with its crops.
-
-    Attributes:
-        started_at: time of day when it was first seen.
-        crops: how many were classified.
-        best_box: of the crop that counts most; `best_frame` is that frame's index, `best_crop` the picture.
-    """
-
-    def __init__(self, frame: Frame, box: Box, started_at: datetime) -> None:
-        """Begin with the frame in which the vehicle is first seen, and where."""
-        self.started_at = started_at
-        self.first_index = self.last_index = frame.index
-        self.first_time_s = self.last_time_s = frame.time_s
-        self.image = frame.name
-        self.crops = 0
-        self.best_box = box
-        self.best_frame = frame.index
-        self.best_crop: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
-        self._first_box = self._last_box = box
-        self._weight = 0.0
-        self._best_weight = 0.0
-        self._log_probabilities: NDArray[np.float64] | float = 0.0
-
-    def see(self, frame: Frame, box: Box) -> None:
-        """Note that the vehicle is in this frame too, and where."""
-        self.last_index, self.last_time_s, self._last_box = frame.index, frame.time_s, box
-
-    def add(self, frame: Frame, box: Box, score: float, probabilities: NDArray[np.float32]) -> None:
-        """Take one crop's answer.
-
-        Args:
-            frame: the frame that it was cut from.
-            box: where, in pixels.
-            score: how surely a vehicle is there, between 0 and 1; the locator's.
-            probabilities: float32 [classes].
-        """
-        height, width = frame.image_bgr.shape[:2]
-        weight = area(box) * max(score, 1e-3) * (_CUT_WEIGHT if touches_border(box, (width, height)) else 1.0)
-        logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
-        self._log_probabilities = self._log_probabilities + weight * logs
-        self._weight += weight
-        self.crops += 1
-        if weight > self._best_weight:
-            self._best_weight, self.best_box, self.best_frame = weight, box, frame.index
-            self.best_crop = crop(frame.image_bgr, box).copy()
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """Return the answer so far, float32 [classes]."""
-        return softmax(np.asarray(self._log_probabilities / self._weight, np.float32))
-
-    @property
-    def direction(self) -> Direction:
-        """Return where the vehicle went, by the middle of its first and last box."""
-        return travel_direction(self._first_box, self._last_box)
+PATIENCE = 3  # crops in a row must be against an answer before it is taken back,
+CLEARLY = 0.1  # and by so much of probability
 
 
 class VisitMaker:
-    """Turns evidence into visits: knows the source, the model, the clock and where ids come from."""
+    """Turns evidence into events: knows the camera, the model, the clock and where ids come from.
+
+    `begin` may be called from one thread while another one answers.
+    """
 
     def __init__(
         self,
@@ -98,41 +41,59 @@ class VisitMaker:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] | None = None,
     ) -> None:
-        """Take what every visit of a run shares; `source` has no secrets in it any more."""
-        session = classifier.session
+        """Take what every visit of a camera shares; `source` has no secrets in it any more."""
         self._source = source
+        self._classifier = classifier
         self._camera = camera
         self._stills = stills
-        self._manifest = session.manifest
-        self._record = ClassifierRecord(
-            name=session.manifest.name, sha256=session.sha256, precision=session.manifest.precision, ep=session.ep
-        )
         self._clock = clock
         self._new_id = new_id or _random_id
 
+    def use(self, classifier: Classifier) -> None:
+        """Answer with another model: crops that are added from now on were seen by it.
+
+        A visit whose next crop comes begins its evidence anew, and one that gets no more ends with what it has, in the
+        name of the model that said it.
+        """
+        self._classifier = classifier
+
     def begin(self, frame: Frame, box: Box) -> Evidence:
         """Return empty evidence for a vehicle that is first seen in this frame, now."""
-        return Evidence(frame, box, self._clock())
+        return Evidence(frame, box, self._clock(), self._new_id(), lambda: self._classifier)
 
     def answer(self, evidence: Evidence) -> Prediction:
         """Return what the model says of a vehicle so far; the evidence holds one crop at least."""
-        return answer(evidence.probabilities, self._manifest.classes, self._manifest.reject_below)
+        return _model_of(evidence).answer(evidence.probabilities)
+
+    def news(self, evidence: Evidence) -> Event | None:
+        """Return what is to be told after a crop was added: `start` the first time, `update` for another answer."""
+        new, told = self.answer(evidence), evidence.told
+        if told is not None and not _replaces(new, told, evidence):
+            return None
+        evidence.told, evidence.against = new, 0
+        return self._event("start" if told is None else "update", evidence, new)
 
     def finish(self, evidence: Evidence) -> Event:
         """Return the visit's `end` event; the evidence holds one crop at least."""
-        result = self.answer(evidence)
-        vehicle = None if result.label is None else parse_name(result.name)
+        return self._event("end", evidence, self.answer(evidence))
+
+    def _event(self, kind: EventType, evidence: Evidence, result: Prediction) -> Event:
+        vehicle = result.vehicle
+        session = _model_of(evidence).session
+        first_time_s, last_time_s = evidence.times_s
+        first_frame, last_frame = evidence.frames
         return Event(
-            type="end",
-            id=self._new_id(),
+            type=kind,
+            id=evidence.id,
             camera=self._camera,
             source=self._source,
+            zone=evidence.zone,
             image=evidence.image if self._stills else None,
             name=result.name,
-            level="unknown" if result.label is None else "year",
+            level=result.level,
             probability=_rounded(result.probability),
             make=vehicle and vehicle.make,
-            model=vehicle and vehicle.model,
+            model=None if vehicle is None or result.level == "make" else vehicle.model,
             body_type=vehicle and vehicle.body_type,
             year=vehicle and vehicle.year,
             top5=tuple(
@@ -140,32 +101,40 @@ class VisitMaker:
             ),
             crops=evidence.crops,
             direction=evidence.direction,
-            first_time_s=None if self._stills else round(evidence.first_time_s, 3),
-            last_time_s=None if self._stills else round(evidence.last_time_s, 3),
-            first_frame=evidence.first_index,
-            last_frame=evidence.last_index,
+            first_time_s=None if self._stills else round(first_time_s, 3),
+            last_time_s=None if self._stills else round(last_time_s, 3),
+            first_frame=first_frame,
+            last_frame=last_frame,
             best_frame=evidence.best_frame,
             box_xyxy=evidence.best_box,
             started_at=evidence.started_at,
-            ended_at=self._clock(),
-            classifier=self._record,
+            ended_at=self._clock() if kind == "end" else None,
+            classifier=ClassifierRecord(
+                name=session.manifest.name, sha256=session.sha256, precision=session.manifest.precision, ep=session.ep
+            ),
         )
 
 
-def travel_direction(first: AnyBox, last: AnyBox) -> Direction:
-    """Return the direction from one box to another, along the axis on which the middle moved farther."""
-    (x, y), (u, v) = centre(first), centre(last)
-    if max(abs(u - x), abs(v - y)) < _STANDS * max(diagonal(first), diagonal(last)):
-        return "none"
-    if abs(u - x) >= abs(v - y):
-        return "left_to_right" if u > x else "right_to_left"
-    return "down" if v > y else "up"
+def _replaces(new: Prediction, told: Prediction, evidence: Evidence) -> bool:
+    """Return whether an answer is to be told in place of the one that was, and count how long they have differed."""
+    if new.name == told.name:
+        evidence.against = 0
+        return False
+    if told.vehicle is None or (new.vehicle is not None and agrees(told.vehicle, new.vehicle)):
+        return True  # it only says more
+    evidence.against += 1
+    if evidence.against < PATIENCE:
+        return False
+    model = _model_of(evidence)
+    left = model.hierarchy.probability(told.vehicle, evidence.probabilities)
+    if new.vehicle is None or agrees(new.vehicle, told.vehicle):  # it only says less
+        return left < model.manifest.reject_below - CLEARLY
+    return left + CLEARLY <= new.probability
 
 
-def crop(image_bgr: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """Return the part of the image in the box, uint8 [h, w, 3]: a view, not a copy."""
-    left, top, right, bottom = box
-    return image_bgr[top:bottom, left:right]
+def _model_of(evidence: Evidence) -> Classifier:
+    assert evidence.classifier is not None, "the evidence holds no crop"
+    return evidence.classifier
 
 
 def _rounded(probability: float) -> float:

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.tiny_model import BLUE, GREEN, RED, tiny_model
-from twincar_edge.runtime.classifier import UNKNOWN, Classifier, answer
+from twincar_edge.runtime.answers import UNKNOWN, Hierarchy
+from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.session import open_session
 
 
@@ -31,10 +32,17 @@ def test_no_images_give_no_answers(tmp_path: Path) -> None:
 
 
 def test_below_the_models_threshold_the_answer_is_unknown_with_its_guesses(tmp_path: Path) -> None:
-    (grey,) = classifier(tmp_path, reject_below=0.5).predict([picture(128, 128, 128)])
+    (grey,) = classifier(tmp_path, reject_below=0.7).predict([picture(128, 128, 128)])
     assert (grey.label, grey.name) == (None, UNKNOWN)
     assert grey.probability == pytest.approx(1 / 3, abs=1e-4)
     assert {guess.name for guess in grey.top5} == {RED, GREEN, BLUE}
+
+
+def test_of_what_is_sure_together_the_answer_says_what_is_shared(tmp_path: Path) -> None:
+    (yellow,) = classifier(tmp_path, reject_below=0.9).predict([picture(0, 200, 200)])
+    assert (yellow.label, yellow.name, yellow.level) == (None, "Castor", "make")
+    assert yellow.probability == pytest.approx(1.0, abs=1e-4)
+    assert {guess.name for guess in yellow.top5[:2]} == {RED, GREEN}
 
 
 def test_the_models_temperature_softens_the_probability_and_keeps_the_answer(tmp_path: Path) -> None:
@@ -46,6 +54,6 @@ def test_the_models_temperature_softens_the_probability_and_keeps_the_answer(tmp
 
 def test_the_five_best_come_best_first() -> None:
     probabilities = np.array([0.05, 0.3, 0.1, 0.25, 0.2, 0.1], np.float32)
-    found = answer(probabilities, tuple("abcdef"), 0.0)
+    found = Hierarchy(tuple("abcdef")).answer(probabilities, 0.0)
     assert [guess.name for guess in found.top5] == ["b", "d", "e", "c", "f"]
     assert (found.label, found.name) == (1, "b")

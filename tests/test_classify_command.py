@@ -53,6 +53,7 @@ def test_each_image_is_one_line_of_json_and_a_corrupt_one_is_reported_and_left_o
     assert lines[0] == {
         "image": str(folder / "car_0.png"),
         "name": RED,
+        "level": "year",
         "probability": pytest.approx(1.0, abs=1e-3),
         "make": "Castor",
         "model": "Red",
@@ -133,6 +134,18 @@ def test_an_answer_below_the_threshold_is_unknown(folder: Path) -> None:
     cv2.imwrite(str(folder / "grey.png"), np.full((40, 60, 3), 128, np.uint8))
     (line,) = invoke(folder / "grey.png", "--model", doubtful).stdout.splitlines()
     answer = json.loads(line)
-    assert (answer["name"], answer["make"], answer["year"]) == ("unknown", None, None)
+    assert (answer["name"], answer["level"], answer["make"], answer["year"]) == ("unknown", "unknown", None, None)
     assert answer["probability"] == pytest.approx(1 / 3, abs=1e-3)
     assert len(answer["top"]) == 1
+
+
+def test_an_answer_that_is_sure_of_the_make_alone_says_the_make(folder: Path) -> None:
+    doubtful = tiny_model(folder / "strict.onnx", reject_below=0.9)
+    cv2.imwrite(str(folder / "yellow.png"), np.full((40, 60, 3), (0, 200, 200), np.uint8))
+    (line,) = invoke(folder / "yellow.png", "--model", doubtful, "--top", 2).stdout.splitlines()
+    answer = json.loads(line)
+    assert {key: answer[key] for key in ("name", "level", "make", "model", "body_type", "year")} == {
+        "name": "Castor", "level": "make", "make": "Castor", "model": None, "body_type": None, "year": None
+    }  # fmt: skip
+    assert answer["probability"] == pytest.approx(1.0, abs=1e-4)
+    assert {guess["name"] for guess in answer["top"]} == {RED, GREEN}

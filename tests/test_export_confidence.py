@@ -19,13 +19,12 @@ from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.choices import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
-    best_probability,
     choose_threshold,
     fit_temperature,
-    masked_probability,
     share_named,
 )
 from twincar_edge.export.confidence.files import write_confidence
+from twincar_edge.export.confidence.levels import certainty_by_level, masked_certainty, wrong_probability
 from twincar_edge.export.confidence.plot import plot_confidence
 from twincar_edge.export.confidence.report import (
     GIVEN,
@@ -39,7 +38,7 @@ from twincar_edge.export.parity.sides import Side
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import negative_log_likelihood, softmax
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.runtime.classifier import UNKNOWN, answer
+from twincar_edge.runtime.answers import UNKNOWN, Hierarchy
 from twincar_edge.synthetic import CLASS_NAMES
 
 TINY = Preprocess(size_wh=(16, 16))
@@ -136,7 +135,7 @@ def test_what_counts_as_named_is_what_the_box_names(probability: float) -> None:
     row = sure(probability, 1 - probability)
     row[1] = 0
     for threshold in (probability - 0.01, probability, probability + 0.01):
-        named = answer(row, ("a", "b"), threshold).name != UNKNOWN
+        named = Hierarchy(("a", "b")).answer(row, threshold).name != UNKNOWN
         assert share_named(row[:1], threshold) == named
 
 
@@ -158,11 +157,26 @@ def test_masking_takes_the_true_class_out_and_gives_the_others_its_share() -> No
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3]], np.float32))
     labels = np.array([0, 1, 1])
     before = logits.copy()
-    assert masked_probability(logits, labels, 1.0) == pytest.approx([2 / 3, 7 / 8, 3 / 5])
+    assert masked_at_year(logits, labels, 1.0) == pytest.approx([2 / 3, 7 / 8, 3 / 5])
     assert np.array_equal(logits, before)
     higher = logits.copy()
     higher[np.arange(3), labels] += 50
-    assert np.array_equal(masked_probability(higher, labels, 0.5), masked_probability(logits, labels, 0.5))
+    assert np.array_equal(masked_at_year(higher, labels, 0.5), masked_at_year(logits, labels, 0.5))
+
+
+def masked_at_year(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> NDArray[np.float64]:
+    return masked_certainty(logits, labels, temperature, Hierarchy(("Alfa A 2010", "Beta B 2010", "Gamma C 2010")))[
+        "year"
+    ].best
+
+
+def test_a_name_that_is_right_as_far_as_it_goes_is_not_a_wrong_one() -> None:
+    hierarchy = Hierarchy(("Alfa A 2010", "Alfa A 2012", "Beta B 2010"))
+    rows, labels = np.array([[0.3, 0.45, 0.25], [0.1, 0.2, 0.7]], np.float32), np.array([0, 0])
+    levels = certainty_by_level(rows, hierarchy, labels)
+    assert levels["year"].best == pytest.approx([0.45, 0.7]) and not levels["year"].right.any()
+    assert levels["model"].best == pytest.approx([0.75, 0.7]) and levels["model"].right.tolist() == [True, False]
+    assert wrong_probability(levels) == pytest.approx([0.45, 0.7])  # the first has no wrong name above 0.45
 
 
 # The whole
@@ -235,15 +249,15 @@ def test_the_figures_are_those_of_the_arrays() -> None:
     logits, labels = logits_of(dataset), dataset.labels
     assert report.temperature == fit_temperature(logits, labels)
     assert report.temperature == float(f"{report.temperature:.3g}")
-    best = best_probability(logits, report.temperature)
+    best = softmax(logits, report.temperature).max(axis=1)
     named = best >= report.threshold
     figures = report.precisions["fp32"]
     assert figures.at_threshold.coverage == named.mean()
     assert figures.at_threshold.named_top1 == (logits.argmax(axis=1) == labels)[named].mean()
     assert figures.top1 == 0.9 and figures.nll_after < figures.nll_before
     assert figures.ece_after < figures.ece_before
-    masked = masked_probability(logits, labels, report.temperature)
-    assert figures.at_threshold.unknown_named[MASKED] == share_named(masked, report.threshold)
+    masked = masked_certainty(logits, labels, report.temperature, Hierarchy(dataset.classes.names))
+    assert figures.at_threshold.unknown_named[MASKED] == share_named(wrong_probability(masked), report.threshold)
     for bins in (report.reliability_before, report.reliability_after):
         assert sum(part.images for part in bins) == 400
     assert report.points[0].coverage == 1 and report.points[0].named_top1 == 0.9

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from twincar_edge.errors import InputError
-from twincar_edge.labels import ClassMapping
+from twincar_edge.labels import ClassMapping, parse_name
+from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.truth import Pass, read_truth, score_visits
-from twincar_edge.runtime.visits import Event
 
 CLASSES = ClassMapping(("Castor Vela Sedan 2019", "Pollux Vela Sedan 2019"))
 FIRST, SECOND = CLASSES.names
@@ -18,12 +18,16 @@ FIRST, SECOND = CLASSES.names
 
 def visit(name: str, first_frame: int, last_frame: int) -> Event:
     now = "2025-01-01T00:00:00Z"
+    vehicle = None if name == "unknown" else parse_name(name)
+    level = "unknown" if vehicle is None else "year" if vehicle.year else "model" if vehicle.model else "make"
     return Event.model_validate_json(
         json.dumps(
             {
-                "type": "end", "camera": "gate", "level": "year",
-                "id": f"{name}-{first_frame}", "source": "clip", "name": name, "probability": 0.9, "make": None,
-                "model": None, "body_type": None, "year": None, "top5": [], "crops": 3, "direction": "none",
+                "type": "end", "camera": "gate", "level": level,
+                "id": f"{name}-{first_frame}", "source": "clip", "name": name, "probability": 0.9,
+                "make": vehicle and vehicle.make, "model": (vehicle and vehicle.model) or None,
+                "body_type": vehicle and vehicle.body_type, "year": vehicle and vehicle.year,
+                "top5": [], "crops": 3, "direction": "none",
                 "first_time_s": 0, "last_time_s": 1, "first_frame": first_frame, "last_frame": last_frame,
                 "best_frame": first_frame, "box_xyxy": [0, 0, 1, 1], "started_at": now, "ended_at": now,
                 "classifier": {"name": "m", "sha256": "0", "precision": "fp32", "ep": "cpu"},
@@ -39,7 +43,41 @@ def test_each_pass_gets_its_verdict() -> None:
     assert [result.verdict for result in score.passes] == ["right", "wrong name", "missed", "doubled"]
     assert len(score.extra) == 1
     assert score.right == pytest.approx(1 / 5)
-    assert score.summary() == ("1 of 4 passes right, 2 found exactly once, 1 missed, 1 doubled, 1 extra")
+    assert score.summary() == ("1 of 4 passes right, 1 wrong; 2 found exactly once, 1 missed, 1 doubled, 1 extra")
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        (FIRST, "right"),
+        ("Castor Vela Sedan", "coarser"),
+        ("Castor Vela", "coarser"),
+        ("Castor", "coarser"),
+        ("Pollux", "wrong name"),
+        ("Castor Vega", "wrong name"),
+        ("Castor Vela Sedan 2020", "wrong name"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_a_name_that_is_true_as_far_as_it_goes_is_coarser_and_not_wrong(name: str, verdict: str) -> None:
+    score = score_visits([Pass(FIRST, 0, 50)], [visit(name, 0, 50)])
+    assert score.passes[0].verdict == verdict
+    assert score.right == (verdict == "right")
+
+
+def test_the_summary_tells_what_is_coarser_wrong_and_unknown_and_what_is_not_there_it_leaves_out() -> None:
+    passes = [Pass(FIRST, start, start + 50) for start in (0, 100, 200, 300)]
+    names = (FIRST, "Castor", SECOND, "unknown")
+    score = score_visits(
+        passes, [visit(name, start, start + 50) for name, start in zip(names, (0, 100, 200, 300), strict=True)]
+    )
+    assert score.summary() == (
+        "1 of 4 passes right, 1 right but coarser, 1 wrong, 1 unknown; "
+        "4 found exactly once, 0 missed, 0 doubled, 0 extra"
+    )
+    assert score_visits(passes[:1], [visit(FIRST, 0, 50)]).summary() == (
+        "1 of 1 passes right; 1 found exactly once, 0 missed, 0 doubled, 0 extra"
+    )
 
 
 def test_of_two_vehicles_in_view_at_once_each_visit_goes_to_its_own() -> None:

@@ -98,9 +98,9 @@ class ConfidenceRecord(_Part):
     """How temperature and rejection threshold were chosen, and what they give. Shares are between 0 and 1.
 
     `images` held-out images gave the temperature; `ece_before` and `ece_after` are the expected calibration error there
-    without and with it. At the threshold, `coverage` of them get a name, `named_top1` of those the right one, and of
-    each set of pictures that show no known car, `unknown_named` says what share gets a name. `false_accept` is the
-    share that was allowed, or None where the threshold was given.
+    without and with it. At the threshold, `coverage` of them get a class name in full, `named_top1` of those the right
+    one, and of each set of pictures that show no known car, `unknown_named` says what share gets a wrong name, be it a
+    make alone. `false_accept` is the share that was allowed, or None where the threshold was given.
     """
 
     images: int = Field(ge=1)

@@ -18,12 +18,11 @@ from twincar_edge.export.confidence.choices import (
     ROUNDING,
     STEPS,
     Certainty,
-    best_probability,
     choose_threshold,
     fit_temperature,
-    masked_probability,
     operating_point,
 )
+from twincar_edge.export.confidence.levels import certainty_by_level, masked_certainty, wrong_probability
 from twincar_edge.export.confidence.report import (
     MASKED,
     NOISE,
@@ -43,6 +42,7 @@ from twincar_edge.metrics import (
     softmax,
     topk_accuracy,
 )
+from twincar_edge.runtime.answers import Hierarchy
 
 FEW_IMAGES = 100  # one temperature needs little, yet this little is luck
 _FEWEST_MASKED = 3  # of two classes without one, the class that is left would always be certain
@@ -88,9 +88,14 @@ def calibrate_confidence(
 
     unknowns = unknowns or open_unknowns(classes, options.unknown)
     answers = _answers(sides, unknowns.sets, progress)
+    hierarchy = Hierarchy(classes.names)
     certainties = {
         precision: _certainty(
-            logits[precision], labels, temperature, {set_name: found[precision] for set_name, found in answers.items()}
+            logits[precision],
+            labels,
+            temperature,
+            hierarchy,
+            {set_name: found[precision] for set_name, found in answers.items()},
         )
         for precision in sides
     }
@@ -170,13 +175,19 @@ def _certainty(
     known: NDArray[np.float32],
     labels: NDArray[np.int64],
     temperature: float,
+    hierarchy: Hierarchy,
     unknown: Mapping[str, NDArray[np.float32]],
 ) -> Certainty:
     """Turn a model's logits of known and unknown pictures into what a threshold is judged by."""
-    best = {name: best_probability(found, temperature) for name, found in unknown.items()}
+    wrong = {
+        name: wrong_probability(certainty_by_level(softmax(found, temperature), hierarchy))
+        for name, found in unknown.items()
+    }
+    masked = None
     if known.shape[1] >= _FEWEST_MASKED:
-        best[MASKED] = masked_probability(known, labels, temperature)
-    return Certainty(best_probability(known, temperature), known.argmax(axis=1) == labels, best)
+        masked = masked_certainty(known, labels, temperature, hierarchy)
+        wrong[MASKED] = wrong_probability(masked)
+    return Certainty(certainty_by_level(softmax(known, temperature), hierarchy, labels), masked, wrong)
 
 
 def _figures(
@@ -220,12 +231,13 @@ def _warnings(report: ConfidenceReport, options: ConfidenceOptions) -> list[str]
         for name in report.held:
             if point.unknown_named[name] > options.false_accept + ROUNDING:
                 lines.append(
-                    f"no threshold holds {name} to {options.false_accept:.1%}: {precision} is certain of "
+                    f"no threshold holds {name} to {options.false_accept:.1%}: {precision} is certain of a name for "
                     f"{point.unknown_named[name]:.1%} of them"
                 )
-        if point.coverage < 0.5:
+        named = point.levels["make"].coverage
+        if named < 0.5:
             lines.append(
-                f"at {report.threshold:g} {precision} names only {point.coverage:.1%} of the held-out images: a higher "
+                f"at {report.threshold:g} {precision} names only {named:.1%} of the held-out images: a higher "
                 "false accept rate names more"
             )
     return lines

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
-from twincar_edge.export.confidence.report import OperatingPoint
-from twincar_edge.metrics import softmax, topk_accuracy
+from twincar_edge.export.confidence.levels import LevelCertainty
+from twincar_edge.export.confidence.report import LevelPoint, OperatingPoint
+from twincar_edge.metrics import topk_accuracy
+from twincar_edge.runtime.answers import KNOWN_LEVELS, Level
 
 # A model that is right on every image has no best temperature, the lower the better: below 0.2, float32 probabilities
 # of unknown cars reach 1 as well, and no threshold tells them apart any more.
@@ -61,14 +63,14 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     return float(f"{math.exp((low + high) / 2):.3g}")
 
 
-def choose_threshold(unknown: Mapping[str, NDArray[np.float32]], false_accept: float, hold: Collection[str]) -> float:
+def choose_threshold(unknown: Mapping[str, NDArray[np.floating]], false_accept: float, hold: Collection[str]) -> float:
     """Return the lowest threshold at which each set to hold has at most `false_accept` of its pictures named.
 
     The threshold is a whole hundredth, rounded up. As on the box, a probability that equals it is named. Where too many
     pictures have probability 1, nothing holds them, and the threshold is 1: whoever asks must look at what it gives.
 
     Args:
-        unknown: the best probability of each picture, float32 [N], by set.
+        unknown: the highest threshold at which each picture still gets a wrong name, float [N], by set.
         false_accept: a share from 0 to 1.
         hold: the sets that count; none gives 0, which names everything.
 
@@ -84,31 +86,8 @@ def choose_threshold(unknown: Mapping[str, NDArray[np.float32]], false_accept: f
     return 1.0
 
 
-def best_probability(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Return the probability of each image's best class, float32 [N], as the box computes it."""
-    return np.asarray(softmax(logits, temperature).max(axis=1), np.float32)
-
-
-def masked_probability(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float
-) -> NDArray[np.float32]:
-    """Return the best probability, float32 [N], that a model gives without each image's own class.
-
-    The logit of the class is taken out and the others share what it had. No model has to be trained without the class
-    for it; but the features did learn the class, so it is an estimate, of the hardest kind of unknown car.
-
-    Args:
-        logits: float32 [N, classes], of 2 classes or more.
-        labels: int64 [N], each image's own class.
-        temperature: divides the logits.
-    """
-    others = logits.copy()
-    others[np.arange(len(labels)), labels] = -np.inf
-    return best_probability(others, temperature)
-
-
-def share_named(best: NDArray[np.float32], threshold: float) -> float:
-    """Return the share of images, from 0 to 1, whose best probability reaches a threshold.
+def share_named(best: NDArray[np.floating], threshold: float) -> float:
+    """Return the share of images, from 0 to 1, whose probability reaches a threshold.
 
     The box compares a Python float with the threshold, so float32 is widened here too: 0.9 in float32 lies below 0.9.
     """
@@ -120,22 +99,48 @@ class Certainty:
     """How sure one precision is of each of its answers.
 
     Attributes:
-        best: the best probability of each held-out image, float32 [N].
-        right: whether the best class is the true one, bool [N].
-        unknown: the best probability of each picture, by set of unknown ones.
+        known: of the held-out images, by level.
+        masked: of the same without their own classes; None where there are too few classes.
+        unknown: the highest threshold at which each picture still gets a wrong name, float64 [N], by set.
     """
 
-    best: NDArray[np.float32]
-    right: NDArray[np.bool_]
-    unknown: Mapping[str, NDArray[np.float32]]
+    known: Mapping[Level, LevelCertainty]
+    masked: Mapping[Level, LevelCertainty] | None
+    unknown: Mapping[str, NDArray[np.floating]]
 
 
 def operating_point(certainty: Certainty, threshold: float) -> OperatingPoint:
     """Return what a threshold gives."""
-    named = certainty.best.astype(np.float64) >= threshold
+    masked = certainty.masked
+    levels = {
+        level: LevelPoint(
+            coverage=share_named(known.best, threshold),
+            right=_share_right(known, threshold),
+            masked_coverage=None if masked is None else share_named(masked[level].best, threshold),
+            masked_right=None if masked is None else _share_right(masked[level], threshold),
+        )
+        for level, known in certainty.known.items()
+    }
     return OperatingPoint(
         threshold=threshold,
-        coverage=float(named.mean()),
-        named_top1=float(certainty.right[named].mean()) if named.any() else None,
-        unknown_named={name: share_named(best, threshold) for name, best in certainty.unknown.items()},
+        coverage=levels["year"].coverage,
+        named_top1=levels["year"].right,
+        levels=levels,
+        answered_right=_share_answered_right(certainty.known, threshold),
+        unknown_named={name: share_named(wrong, threshold) for name, wrong in certainty.unknown.items()},
     )
+
+
+def _share_right(level: LevelCertainty, threshold: float) -> float | None:
+    """Return the share of right names among those that reach the threshold; None where none does."""
+    named = level.best >= threshold
+    return float(level.right[named].mean()) if named.any() else None
+
+
+def _share_answered_right(levels: Mapping[Level, LevelCertainty], threshold: float) -> float | None:
+    """Return the share of right answers among those that have a name, each judged at the deepest level it reaches."""
+    reached = np.stack([levels[level].best >= threshold for level in KNOWN_LEVELS])
+    right = np.stack([levels[level].right for level in KNOWN_LEVELS])
+    named = reached.any(axis=0)
+    deepest = reached.argmax(axis=0)
+    return float(right[deepest, np.arange(len(deepest))][named].mean()) if named.any() else None

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from twincar_edge.export.confidence.report import (
     GIVEN,
+    LEVEL_TITLES,
     MASKED,
     NOISE,
     TWIN_CARS,
@@ -17,6 +18,7 @@ from twincar_edge.export.confidence.report import (
     OperatingPoint,
     ReliabilityBin,
 )
+from twincar_edge.runtime.answers import Level
 from twincar_edge.training.plots import BLUE, GREEN, GREY, ORANGE, new_figure, plain, save
 
 _PURPLE, _SKY = "#CC79A7", "#56B4E9"  # the rest of Okabe and Ito's colours that show on white
@@ -28,14 +30,15 @@ _STYLES: dict[str, tuple[str, tuple[int, tuple[int, ...]]]] = {
 }
 _Corner = Literal["lower right", "lower left", "upper center"]
 _BIN = 5  # hundredths of probability in a bar
+_LEVEL_COLOURS: dict[Level, str] = {"year": BLUE, "model": GREEN, "make": ORANGE}
 _LABELLED = (0.0, 0.3, 0.5, 0.7, 0.9)  # thresholds whose place on the curve is worth a word
 
 
 def plot_confidence(report: ConfidenceReport, path: Path) -> None:
     """Draw four panels: reliability before and after, coverage against accuracy, and twice how sure the model is.
 
-    The lower panels show known and unknown pictures: left, how their best probabilities are spread; right, the share
-    that a threshold lets through. A dashed line marks the chosen threshold.
+    The lower panels show known and unknown pictures: left, how the probabilities that a threshold is compared with are
+    spread; right, the share that it lets through. A dashed line marks the chosen threshold.
 
     Args:
         report: of at least one precision; the first is drawn.
@@ -76,37 +79,36 @@ def _draw_bins(axes: Axes, bins: tuple[ReliabilityBin, ...], colour: str, marker
 
 
 def _draw_coverage(axes: Axes, report: ConfidenceReport) -> None:
-    """Draw how many of the named images are right over how many are named."""
-    points = [(point, point.named_top1) for point in report.points if point.named_top1 is not None]
-    across, up = [point.coverage for point, _ in points], [right for _, right in points]
-    axes.plot(across, up, color=BLUE, linewidth=1.8)
-    for point, right in points:
-        chosen = point.threshold == report.threshold
-        if chosen or point.threshold in _LABELLED:
-            axes.plot(
-                point.coverage, right, marker="o", markersize=8 if chosen else 5, color=ORANGE if chosen else BLUE
-            )
-            axes.annotate(
-                f"{point.threshold:g}: {point.coverage:.1%} named, {right:.1%} right"
-                if chosen
-                else f"{point.threshold:g}",
-                (point.coverage, right),
-                (-8, -14 if chosen else -12),
-                textcoords="offset points",
-                ha="right",
-                fontsize=10 if chosen else 9,
-                color=ORANGE if chosen else BLUE,
-                fontweight="bold" if chosen else "normal",
-            )
+    """Draw how many of the named images are right over how many are named: for each level of a name."""
+    across: list[float] = []
+    up: list[float] = []
+    for level, colour in _LEVEL_COLOURS.items():
+        points = [(p.threshold, p.levels[level].coverage, p.levels[level].right) for p in report.points]
+        curve = [(threshold, coverage, right) for threshold, coverage, right in points if right is not None]
+        across += [coverage for _, coverage, _ in curve]
+        up += [right for _, _, right in curve]
+        chosen = next((point for point in curve if point[0] == report.threshold), None)
+        label = LEVEL_TITLES[level]
+        if chosen is not None:
+            label += f": {chosen[1]:.1%} named, {chosen[2]:.1%} right"
+            axes.plot(chosen[1], chosen[2], marker="o", markersize=8, color=colour)
+        axes.plot([p[1] for p in curve], [p[2] for p in curve], color=colour, linewidth=1.8, label=label)
+        for threshold, coverage, right in curve:
+            if threshold in _LABELLED:
+                axes.plot(coverage, right, marker="o", markersize=4, color=colour)
+                if level == "year":
+                    place = (coverage, right)
+                    axes.annotate(
+                        f"{threshold:g}", place, (-8, -12), textcoords="offset points", ha="right", fontsize=9
+                    )
     lowest = min(up, default=0.0)
     axes.set_ylim(max(0.0, lowest - 0.25 * (1 - lowest) - 0.01), 1.005)
     axes.set_xlim(max(0.0, min(across, default=0.0) - 0.05), 1.01)
-    axes.set_title("Coverage against accuracy; the figures are thresholds", fontsize=11)
-    axes.set_xlabel("share of known images that get a name")
+    axes.set_title(f"Coverage against accuracy by level; large points at {report.threshold:g}", fontsize=11)
+    axes.set_xlabel("share of known images whose name goes so far or farther")
     axes.set_ylabel("share of these names that are right")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    plain(axes)
+    _finish(axes, "lower left")
 
 
 def _draw_spread(axes: Axes, report: ConfidenceReport) -> None:
@@ -126,7 +128,7 @@ def _draw_spread(axes: Axes, report: ConfidenceReport) -> None:
             )
     _mark_threshold(axes, report)
     axes.set_title(f"How sure the model is; each step {_BIN / 100:g} wide", fontsize=11)
-    axes.set_xlabel("probability of the first answer")
+    axes.set_xlabel("probability of the make; of unknown pictures, of their surest wrong name")
     axes.set_ylabel("share of images")
     axes.set_xlim(0, 1)
     _finish(axes, "upper center")
@@ -146,7 +148,7 @@ def _draw_named(axes: Axes, report: ConfidenceReport) -> None:
         axes.axhline(report.false_accept, color=GREY, linewidth=0.8, label=label)
     axes.set_title(f"What a threshold lets through; in the legend, what {report.threshold:g} does", fontsize=11)
     axes.set_xlabel("threshold")
-    axes.set_ylabel("share of images that get a name")
+    axes.set_ylabel("share that gets a name; of unknown ones, a wrong one")
     _shares(axes, "lower left")
 
 
@@ -157,7 +159,7 @@ def _sets(report: ConfidenceReport) -> list[tuple[str | None, str, tuple[int, tu
 
 
 def _share(point: OperatingPoint, name: str | None) -> float:
-    return point.coverage if name is None else point.unknown_named[name]
+    return point.levels["make"].coverage if name is None else point.unknown_named[name]
 
 
 def _is_whole(point: OperatingPoint) -> bool:

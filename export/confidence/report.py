@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import ConfidenceRecord, DataRecord
+from twincar_edge.runtime.answers import Level
 
-CONFIDENCE_SCHEMA_VERSION: Literal[1] = 1
+CONFIDENCE_SCHEMA_VERSION: Literal[2] = 2
 Share = Annotated[float, Field(ge=0, le=1)]
 
 # The sets of unknown pictures.
@@ -30,10 +31,12 @@ _MEANING = {
     MASKED: (
         "the held-out images with their own class taken out of the answer, which stands for a car that the model was "
         "not taught. It is the hard set: the features did learn the class, and its nearest neighbours, often the same "
-        "car of another year or body, are all there to be mistaken for it."
+        "car of another year or body, are all there to be mistaken for it. A model or make that is right all the same "
+        "is no wrong name."
     ),
 }
 
+LEVEL_TITLES: dict[Level, str] = {"year": "class in full", "model": "make and model", "make": "make"}
 SHOWN_THRESHOLDS = (*(step / 10 for step in range(10)), 0.95)  # in the table for people; the report has every 0.01
 
 
@@ -47,7 +50,7 @@ class ConfidenceOptions(_Part):
     Attributes:
         temperature: divides the logits; None fits it on the held-out images.
         reject_below: the probability under which the answer is "unknown"; None chooses it by `false_accept`.
-        false_accept: how much of each set of unknown pictures may get a name, between 0 and 1.
+        false_accept: how much of each set of unknown pictures may get a wrong name, between 0 and 1.
         unknown: a folder of pictures of what the model does not know, beside the sets that are always there.
         hold_noise: hold noise to `false_accept` too, and not only twin cars and the folder.
         hold_masked: the same for "masked", the held-out images without their own class.
@@ -69,16 +72,34 @@ class ReliabilityBin(_Part):
     right: Share
 
 
+class LevelPoint(_Part):
+    """What a threshold gives at one level: `year` is the whole class name, `model` without year and body, or `make`.
+
+    `coverage` is the share of the held-out images whose answer goes so far or farther, `right` the share of those that
+    are right so far (None where there are none). `masked_coverage` and `masked_right` are the same of these images
+    without their own classes; None where these cannot be taken away.
+    """
+
+    coverage: Share
+    right: Share | None
+    masked_coverage: Share | None
+    masked_right: Share | None
+
+
 class OperatingPoint(_Part):
     """What a threshold gives.
 
-    `coverage` is the share of the held-out images that get a name, `named_top1` the share of those with the right one
-    (None where none has a name), and `unknown_named` of each set of unknown pictures the share that gets a name.
+    `coverage` is the share of the held-out images that get their class name in full, `named_top1` the share of those
+    with the right one (None where none has). `levels` has this for every level, and `answered_right` is the share of
+    right answers among all that have a name, each as far as it goes. `unknown_named` is the share of each set of
+    unknown pictures that gets a wrong name, be it a make alone.
     """
 
     threshold: Share
     coverage: Share
     named_top1: Share | None
+    levels: dict[Level, LevelPoint]
+    answered_right: Share | None
     unknown_named: dict[str, Share]
 
 
@@ -105,7 +126,7 @@ class ConfidenceReport(_Part):
     and the reliability bins (without and with the temperature; empty ones are left out) are of.
     """
 
-    schema_version: Literal[1] = CONFIDENCE_SCHEMA_VERSION
+    schema_version: Literal[2] = CONFIDENCE_SCHEMA_VERSION
     name: str
     data: DataRecord
     temperature: Annotated[float, Field(gt=0)]
@@ -135,8 +156,7 @@ class ConfidenceReport(_Part):
 
     def columns(self) -> tuple[str, ...]:
         """Return the headings of `rows`."""
-        sets = (f"{name} named" for name in self.unknown)
-        return ("Model", "Top-1", "ECE before", "after", "NLL before", "after", "Named", "Right", *sets)
+        return ("Model", "Top-1", "ECE before", "after", "NLL before", "after", *self._point_columns())
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the cells of the table of precisions, one row for each."""
@@ -174,15 +194,25 @@ class ConfidenceReport(_Part):
         lines += [*table(self.columns(), self.rows()), ""]
         lines += [
             "Before and after: without and with the temperature. ECE is the expected calibration error, by how much "
-            "being sure and being right differ; NLL the negative log likelihood in nats. Named: held-out images that "
-            "get a name at the threshold; Right: how many of those the right one. The temperature is fitted on these "
-            "same images, and the threshold chosen on these same unknown pictures: expect new ones to be a little "
-            "harder.",
+            "being sure and being right differ; NLL the negative log likelihood in nats. In full: held-out images that "
+            "get a class name at the threshold; Named: those that get a name at all, be it a make alone; Right: how "
+            "many of those are right, as far as they go. The temperature is fitted on these same images, and the "
+            "threshold chosen on these same unknown pictures: expect new ones to be a little harder.",
+            "",
+            "## How far an answer goes",
+            "",
+            f"Probabilities are summed up the names. At {self.threshold:g}, of the held-out images, and of the same "
+            "images without their own class, which stands for a car of a year or body that the model was not taught:",
+            "",
+            *table(
+                ("Level", "So far or farther", "Right so far", "Own class taken away", "Right so far"),
+                [self._level_row(level, point) for level, point in self._chosen.levels.items()],
+            ),
             "",
             "## Thresholds",
             "",
             *table(
-                ("Threshold", "Named", "Right", *(f"{name} named" for name in self.unknown)),
+                ("Threshold", *self._point_columns()),
                 [self._point_row(point) for point in self.points if self._is_shown(point)],
             ),
             "",
@@ -197,7 +227,18 @@ class ConfidenceReport(_Part):
             return "that was given"
         if not self.held:
             return "no set of unknown pictures was held"
-        return f"the lowest at which at most {self.false_accept:.1%} of {' and of '.join(self.held)} get a name"
+        return f"the lowest at which at most {self.false_accept:.1%} of {' and of '.join(self.held)} get a wrong name"
+
+    @property
+    def _chosen(self) -> OperatingPoint:
+        return next(point for point in self.points if point.threshold == self.threshold)
+
+    def _point_columns(self) -> tuple[str, ...]:
+        return ("In full", "Right", "Named", "Right", *(f"{name} named" for name in self.unknown))
+
+    def _level_row(self, level: Level, point: LevelPoint) -> tuple[str, ...]:
+        shares = (point.coverage, point.right, point.masked_coverage, point.masked_right)
+        return (LEVEL_TITLES[level], *(_percent(share) for share in shares))
 
     def _is_shown(self, point: OperatingPoint) -> bool:
         return point.threshold in (*SHOWN_THRESHOLDS, self.threshold)
@@ -208,5 +249,9 @@ class ConfidenceReport(_Part):
 
 
 def _cells(point: OperatingPoint) -> tuple[str, ...]:
-    right = "–" if point.named_top1 is None else f"{point.named_top1:.2%}"
-    return (f"{point.coverage:.2%}", right, *(f"{share:.1%}" for share in point.unknown_named.values()))
+    shares = (point.coverage, point.named_top1, point.levels["make"].coverage, point.answered_right)
+    return (*(_percent(share) for share in shares), *(f"{share:.1%}" for share in point.unknown_named.values()))
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"

@@ -63,17 +63,16 @@ def _report_problems(answers: Iterable[ImageAnswer]) -> Iterable[ImageAnswer]:
 
 
 def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
-    from twincar_edge.labels import parse_name
-
     assert answer.prediction is not None
     prediction = answer.prediction
-    vehicle = None if prediction.label is None else parse_name(prediction.name)
+    vehicle = prediction.vehicle
     return {
         "image": str(answer.image),
         "name": prediction.name,
+        "level": prediction.level,
         "probability": round(prediction.probability, 6),
         "make": vehicle and vehicle.make,
-        "model": vehicle and vehicle.model,
+        "model": None if vehicle is None or prediction.level == "make" else vehicle.model,
         "body_type": vehicle and vehicle.body_type,
         "year": vehicle and vehicle.year,
         "top": [{"name": guess.name, "probability": round(guess.probability, 6)} for guess in prediction.top5[:top]],

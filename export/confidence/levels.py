@@ -1,0 +1,76 @@
+"""How sure a model is at each level of a name: the class in full, model and make together, the make alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.metrics import softmax
+from twincar_edge.runtime.answers import KNOWN_LEVELS, Hierarchy, Level
+
+
+@dataclass(frozen=True)
+class LevelCertainty:
+    """What images are called at one level of the hierarchy.
+
+    Attributes:
+        best: the probability of each image's most probable name, float64 [N].
+        right: whether it is the true one, bool [N].
+    """
+
+    best: NDArray[np.float64]
+    right: NDArray[np.bool_]
+
+
+def certainty_by_level(
+    probabilities: NDArray[np.float32], hierarchy: Hierarchy, labels: NDArray[np.int64] | None = None
+) -> dict[Level, LevelCertainty]:
+    """Sum probabilities, float32 [N, classes], up the hierarchy, as the box does for each answer.
+
+    Args:
+        probabilities: of each image.
+        hierarchy: of the model's classes.
+        labels: int64 [N], each image's own class; None where no name is right.
+    """
+    found = {}
+    for level in KNOWN_LEVELS:
+        groups = hierarchy.groups(level)
+        sums = probabilities.astype(np.float64) if groups is None else groups.sums(probabilities)
+        right = np.zeros(len(sums), np.bool_)
+        if labels is not None:
+            right = sums.argmax(axis=1) == (labels if groups is None else groups.of_class[labels])
+        found[level] = LevelCertainty(sums.max(axis=1), right)
+    return found
+
+
+def masked_certainty(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float, hierarchy: Hierarchy
+) -> dict[Level, LevelCertainty]:
+    """Return how sure a model is of each image where its own class cannot be the answer.
+
+    The logit of the class is taken out and the others share what it had. No model has to be trained without the class
+    for it; but the features did learn the class, so it is an estimate, of the hardest kind of unknown car. Its model or
+    make may still be right, where other classes have them.
+
+    Args:
+        logits: float32 [N, classes], of 2 classes or more.
+        labels: int64 [N], each image's own class.
+        temperature: divides the logits.
+        hierarchy: of the classes.
+    """
+    others = logits.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return certainty_by_level(softmax(others, temperature), hierarchy, labels)
+
+
+def wrong_probability(levels: Mapping[Level, LevelCertainty]) -> NDArray[np.float64]:
+    """Return the highest threshold at which each image still gets a name that is wrong, float64 [N]; 0 for none.
+
+    Above a half names of different levels cannot contradict each other, so a name that is wrong at one level is not
+    hidden by one of another.
+    """
+    wrong = [np.where(level.right, 0.0, level.best) for level in levels.values()]
+    return np.asarray(np.max(wrong, axis=0), np.float64)

@@ -1,0 +1,145 @@
+"""From probabilities to an answer that goes only as far as it is sure: year, model, make, or "unknown".
+
+A class name says make, model, body type and year (`labels.parse_name`). Classes of one model, and of one make, belong
+together: what the model is unsure of between two years of a car, it may be sure of together. So probabilities are
+summed up this hierarchy, and the deepest level at which the most probable name reaches the threshold is the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.labels import VehicleName, parse_name
+from twincar_edge.metrics import top_k
+
+UNKNOWN = "unknown"
+Level = Literal["year", "model", "make", "unknown"]
+KNOWN_LEVELS: tuple[Level, ...] = ("year", "model", "make")  # the deepest first
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class and its probability."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer.
+
+    Attributes:
+        label: the model's output index, or None where the answer is not one class's whole name.
+        name: the class name, or as much of it as is sure: "BMW 3 Series", "BMW", or "unknown".
+        level: how far the name goes. A class name without a year is of level "model", or "make" if it is one word.
+        probability: that of the name; of the best class where the answer is "unknown".
+        vehicle: the name in parts; None for "unknown".
+        top5: the best classes, best first.
+    """
+
+    label: int | None
+    name: str
+    level: Level
+    probability: float
+    vehicle: VehicleName | None
+    top5: tuple[Guess, ...]
+
+
+class Groups:
+    """The names of one level, and which classes each of them stands for.
+
+    Attributes:
+        names: in the order of the sums.
+        of_class: int64 [classes], each class's place in `names`.
+    """
+
+    def __init__(self, of_classes: Sequence[VehicleName]) -> None:
+        """Put the classes together that have one name at this level."""
+        places = {name: place for place, name in enumerate(dict.fromkeys(of_classes))}
+        self.names = tuple(places)
+        self.of_class = np.array([places[name] for name in of_classes], np.int64)
+        self._order = np.argsort(self.of_class, kind="stable")
+        self._starts = np.searchsorted(self.of_class[self._order], np.arange(len(places)))
+
+    def sums(self, probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what the classes of each name have together: [..., classes] to float64 [..., names]."""
+        ordered = probabilities[..., self._order].astype(np.float64)
+        return np.asarray(np.add.reduceat(ordered, self._starts, axis=-1), np.float64)
+
+
+class Hierarchy:
+    """The classes of a model by model and make: made once, used for every answer.
+
+    Attributes:
+        classes: the class names.
+        vehicles: these in parts.
+        model: by make and model. The body type is part of a name where all that the model knows of this model have it.
+        make: by make.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        """Sort the classes, the names of a model's outputs in their order."""
+        self.classes = tuple(classes)
+        self.vehicles = tuple(parse_name(name) for name in self.classes)
+        self.model = Groups(_models(self.vehicles))
+        self.make = Groups([VehicleName(vehicle.make, "", None, None) for vehicle in self.vehicles])
+
+    def answer(self, probabilities: NDArray[np.float32], reject_below: float) -> Prediction:
+        """Turn one row of probabilities, float32 [classes], into a `Prediction`.
+
+        At each level the most probable name stands for it. A class's probability is part of its model's and that of its
+        make's, so that nothing above a half leads to two names that contradict each other.
+        """
+        top5 = tuple(
+            Guess(self.classes[label], float(probabilities[label])) for label in top_k(probabilities, 5).tolist()
+        )
+        best = int(probabilities.argmax())
+        if top5[0].probability >= reject_below:
+            vehicle = self.vehicles[best]
+            return Prediction(best, top5[0].name, level_of(vehicle), top5[0].probability, vehicle, top5)
+        for groups in (self.model, self.make):
+            sums = groups.sums(probabilities)
+            place = int(sums.argmax())
+            if sums[place] >= reject_below:
+                vehicle = groups.names[place]
+                return Prediction(None, str(vehicle), level_of(vehicle), min(1.0, float(sums[place])), vehicle, top5)
+        return Prediction(None, UNKNOWN, "unknown", top5[0].probability, None, top5)
+
+    def groups(self, level: Level) -> Groups | None:
+        """Return the names of a level; None for class names in full, which stand for themselves."""
+        return {"model": self.model, "make": self.make}.get(level)
+
+    def probability(self, vehicle: VehicleName, probabilities: NDArray[np.float32]) -> float:
+        """Return what the classes have together of which a name is true: 0 where there are none."""
+        fits = np.array([agrees(vehicle, known) for known in self.vehicles], np.bool_)
+        return min(1.0, float(probabilities[fits].sum(dtype=np.float64)))
+
+
+def level_of(vehicle: VehicleName) -> Level:
+    """Return how far a name goes."""
+    if vehicle.year is not None:
+        return "year"
+    return "model" if vehicle.model or vehicle.body_type else "make"
+
+
+def agrees(answer: VehicleName, truth: VehicleName) -> bool:
+    """Return whether an answer says nothing of a vehicle that is not true of it, however little it says."""
+    said = (answer.model or None, answer.body_type, answer.year)
+    known = (truth.model or None, truth.body_type, truth.year)
+    return answer.make == truth.make and all(one in (None, other) for one, other in zip(said, known, strict=True))
+
+
+def _models(vehicles: Sequence[VehicleName]) -> list[VehicleName]:
+    bodies: dict[tuple[str, str], set[str | None]] = {}
+    for vehicle in vehicles:
+        bodies.setdefault((vehicle.make, vehicle.model), set()).add(vehicle.body_type)
+    return [
+        VehicleName(one.make, one.model, one.body_type if len(bodies[one.make, one.model]) == 1 else None, None)
+        for one in vehicles
+    ]
