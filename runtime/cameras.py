@@ -13,7 +13,7 @@ from pathlib import Path
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.runtime.diagnosis import Check
 from twincar_edge.runtime.sources import Source, open_source
-from twincar_edge.runtime.sources.video import DEVICES
+from twincar_edge.runtime.sources.devices import DEVICES
 
 TIMEOUT_S = 10.0
 # From linux/videodev2.h: VIDIOC_QUERYCAP, an ioctl that fills a v4l2_capability of 104 bytes; the flags of the node
@@ -70,10 +70,13 @@ def _check_camera(path: Path, open_camera: Callable[[str], Source], timeout_s: f
     """Open a camera in a thread of its own: a driver may block for ever, and the diagnosis must not."""
     name = f"camera {path}"
     answers: list[str | TwincarError] = []
+    opened: list[Source] = []
 
     def look() -> None:
         try:
-            answers.append(_first_frame(str(path), open_camera))
+            with open_camera(str(path)) as source:
+                opened.append(source)
+                answers.append(_first_frame(str(path), source))
         except TwincarError as error:
             answers.append(error)
 
@@ -81,10 +84,14 @@ def _check_camera(path: Path, open_camera: Callable[[str], Source], timeout_s: f
     thread.start()
     thread.join(timeout_s)
     if not answers:
+        problem = ""
+        for source in opened:
+            problem = f": {reported}" if (reported := source.status().problem) else ""
+            source.release()
         return Check(
             name=name,
             status="warn",
-            found=f"no picture within {timeout_s:g} s",
+            found=f"no picture within {timeout_s:g} s{problem}",
             advice="unplug it and plug it in again; end other programs that may use it",
         )
     (answer,) = answers
@@ -93,10 +100,9 @@ def _check_camera(path: Path, open_camera: Callable[[str], Source], timeout_s: f
     return Check(name=name, status="warn", found=str(answer))  # it says itself what to do: a group to join, often
 
 
-def _first_frame(spec: str, open_camera: Callable[[str], Source]) -> str:
-    with open_camera(spec) as source:
-        frame = next(iter(source), None)
-        if frame is None:
-            raise InputError(f"{spec} opens but sends no picture: another program may be using it")
-        rows, columns = frame.image_bgr.shape[:2]
-        return f"{columns}x{rows}" + (f", {source.fps:g} frames a second" if source.fps else "")
+def _first_frame(spec: str, source: Source) -> str:
+    frame = next(iter(source), None)
+    if frame is None:
+        raise InputError(f"{spec} opens but sends no picture: another program may be using it")
+    rows, columns = frame.image_bgr.shape[:2]
+    return f"{columns}x{rows}" + (f", {source.fps:g} frames a second" if source.fps else "")

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import http.server
-import itertools
-import logging
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -18,7 +13,7 @@ import pytest
 
 from tests.clips import film, write_video
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.sources import Source, open_source, redact_url, video
+from twincar_edge.runtime.sources import Source, devices, is_camera, network, open_source, redact_url, video
 from twincar_edge.runtime.sources.images import expand, natural_order
 
 SMALL = (64, 48)
@@ -204,78 +199,6 @@ def test_what_cannot_be_a_source_is_one_clear_error(tmp_path: Path, spec: str, o
     assert "secret" not in str(caught.value)
 
 
-class Steps(threading.Event):
-    """A stop event whose every wait, in place of time, lets the next thing happen; after the last one it is set."""
-
-    def __init__(self, *steps: Callable[[], object]) -> None:
-        super().__init__()
-        self.left = list(steps)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        if self.left:
-            self.left.pop(0)()
-        else:
-            self.set()
-        return self.is_set()
-
-
-def test_images_that_arrive_while_a_folder_is_watched_are_read_once_and_complete(tmp_path: Path) -> None:
-    write_images(tmp_path, 2)
-    arriving = cv2.imencode(".png", numbered(3)[2])[1].tobytes()
-
-    def append(start: int, end: int) -> None:
-        with (tmp_path / "car_2.png").open("ab") as file:  # a slow writer: the file grows, and is no image yet
-            file.write(arriving[start:end])
-
-    stop = Steps(
-        lambda: append(0, 0),
-        lambda: append(0, 50),
-        lambda: append(50, 90),
-        lambda: append(90, len(arriving)),
-        lambda: None,
-        lambda: write_images(tmp_path, 4),  # all written again, and one more
-        lambda: (tmp_path / "notes.txt").touch(),
-        lambda: None,
-    )
-    source = open_source(str(tmp_path), stop=stop)
-    assert source.live and source.stills
-    with source:
-        assert [frame.name for frame in source] == ["car_0.png", "car_1.png", "car_2.png", "car_3.png"]
-    assert source.skipped == 0
-
-
-def test_an_unusable_image_in_a_watched_folder_is_tried_again_when_it_changes(tmp_path: Path) -> None:
-    write_images(tmp_path, 1)
-    good = (tmp_path / "car_0.png").read_bytes()
-    (tmp_path / "car_0.png").write_bytes(b"half an image")
-    stop = threading.Event()
-    mend = threading.Timer(0.6, lambda: (tmp_path / "car_0.png").write_bytes(good))
-    mend.start()
-    with open_source(str(tmp_path), stop=stop) as source:
-        for frame in source:
-            assert frame.name == "car_0.png"
-            stop.set()
-    mend.join()
-    assert source.skipped == 1
-
-
-def test_waiting_for_images_ends_when_it_is_told_to(tmp_path: Path) -> None:
-    stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
-    started = time.monotonic()
-    assert list(open_source(str(tmp_path), stop=stop)) == []
-    assert time.monotonic() - started < 20
-
-
-def test_a_watched_folder_that_vanishes_is_one_clear_error(tmp_path: Path) -> None:
-    folder = tmp_path / "inbox"
-    write_images(folder, 1)
-    with pytest.raises(InputError, match="cannot list the folder"):
-        for _ in open_source(str(folder)):
-            (folder / "car_0.png").unlink()
-            folder.rmdir()
-
-
 def test_paths_to_classify_expand_to_images_each_once(tmp_path: Path) -> None:
     write_images(tmp_path, 3)
     found = expand([tmp_path / "car_2.png", tmp_path, tmp_path / "car_*.png", tmp_path / "missing.png"])
@@ -295,7 +218,7 @@ def test_natural_order_counts_in_numbers() -> None:
 def test_a_camera_that_is_not_there_names_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"no device /dev/video99"):
         open_source("/dev/video99")
-    monkeypatch.setattr(video, "DEVICES", tmp_path)
+    monkeypatch.setattr(devices, "DEVICES", tmp_path)
     with pytest.raises(InputError, match="this machine has no"):
         open_source("0")
     for name in ("video10", "video2", "video-cam"):
@@ -317,7 +240,7 @@ def test_a_camera_without_permission_names_the_group_and_the_remedy(
     device.chmod(0)
     opened = [folder, *folder.parents[: folder.parents.index(Path("/tmp"))]] if os.geteuid() == 0 else []
     modes = {path: path.stat().st_mode for path in opened}
-    monkeypatch.setattr(video, "DEVICES", folder)
+    monkeypatch.setattr(devices, "DEVICES", folder)
     try:
         for path in opened:
             path.chmod(0o755)
@@ -336,71 +259,70 @@ def test_a_camera_without_permission_names_the_group_and_the_remedy(
 
 def test_a_device_that_is_no_camera_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "video63").touch()
-    monkeypatch.setattr(video, "DEVICES", tmp_path)
+    monkeypatch.setattr(devices, "DEVICES", tmp_path)
     with pytest.raises(InputError, match="gives no pictures"):
         open_source("63")
+
+
+def test_a_camera_that_was_unplugged_is_still_a_camera_and_not_a_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "DEVICES", tmp_path)
+    (tmp_path / "v4l").mkdir()
+    for link in ("front-gate", "v4l/by-id/usb-camera-index0"):  # as udev rules name cameras, and as udev itself does
+        with pytest.raises(InputError, match="not plugged in"):
+            open_source(str(tmp_path / link))
+
+
+class Webcam:
+    """Stands for cv2.VideoCapture on a camera that knows some sizes, in MJPG or not."""
+
+    def __init__(self, *, mjpg: bool, largest_wh: tuple[int, int]) -> None:
+        self.mjpg, self.largest_wh = mjpg, largest_wh
+        self.is_now = {cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*"YUYV"), cv2.CAP_PROP_FPS: 10}
+        self.is_now |= {cv2.CAP_PROP_FRAME_WIDTH: 640, cv2.CAP_PROP_FRAME_HEIGHT: 480}
+
+    def get(self, what: int) -> float:
+        return float(self.is_now.get(what, -1))
+
+    def set(self, what: int, value: float) -> bool:
+        if what == cv2.CAP_PROP_FOURCC and not self.mjpg:
+            return False
+        limit = dict(zip((cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT), self.largest_wh, strict=True))
+        self.is_now[what] = min(int(value), limit.get(what, int(value)))
+        return True
+
+
+@pytest.mark.parametrize(
+    ("webcam", "size_wh", "said"),
+    [
+        (
+            Webcam(mjpg=True, largest_wh=(1920, 1080)),
+            (1280, 720),
+            "cam gives 1280x720 MJPG at 10 frames",
+        ),
+        (Webcam(mjpg=False, largest_wh=(800, 600)), (1280, 720), "cam gives 800x600 YUYV at 10 frames"),
+        (Webcam(mjpg=True, largest_wh=(1920, 1080)), None, "cam gives 640x480 YUYV at 10 frames"),
+    ],
+    ids=["as asked", "falls back", "as it is"],
+)
+def test_a_camera_is_asked_for_mjpg_in_a_size_and_says_what_it_gives(
+    webcam: Webcam, size_wh: tuple[int, int] | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    devices.configure(webcam, "cam", size_wh)  # type: ignore[arg-type]
+    assert said in caplog.text
+    assert ("asked for 1280x720 MJPG" in caplog.text) == (size_wh is not None)
 
 
 # --- streams ---
 
 
-class Camera(http.server.BaseHTTPRequestHandler):
-    """An MJPEG camera: /video sends 20 pictures and hangs up, /stall sends 20 and falls silent."""
-
-    silent = threading.Event()
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        for picture in numbered(20):
-            data = cv2.imencode(".jpg", picture)[1].tobytes()
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-            try:
-                self.wfile.write(head.encode() + data + b"\r\n")
-            except (BrokenPipeError, ConnectionResetError):
-                return
-            time.sleep(0.02)
-        if self.path.startswith("/stall"):
-            self.silent.wait(60)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def camera_port() -> Iterator[int]:
-    Camera.silent.clear()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Camera)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_port
-    Camera.silent.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_an_http_stream_is_live_and_keeps_its_password_to_itself(
-    camera_port: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    with open_source(f"http://admin:secret@127.0.0.1:{camera_port}/video?pwd=secret") as source:
-        frames = list(source)
-    assert (source.kind, source.live, source.stills) == ("stream", True, False)
-    assert [round((float(frame.image_bgr.mean()) - 20) / 8) for frame in frames] == list(range(20))
-    assert all(one.time_s < other.time_s for one, other in itertools.pairwise(frames))
-    assert frames[-1].time_s - frames[0].time_s > 0.2  # the clock's time, not a made-up frame rate's
-    assert "secret" not in caplog.text + repr(source) + source.name + repr(frames[0].name)
-    assert source.name == f"http://***@127.0.0.1:{camera_port}/video?pwd=***"
-    assert "sends no more frames" in caplog.text
-
-
-def test_a_stream_that_falls_silent_ends_after_the_time_out(camera_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "NETWORK_TIMEOUT_MS", 1000)
-    started = time.monotonic()
-    assert len(numbers(open_source(f"http://127.0.0.1:{camera_port}/stall"))) == 20
-    assert time.monotonic() - started < 30
+def test_what_cannot_be_had_a_second_time_is_a_camera(tmp_path: Path) -> None:
+    write_images(tmp_path, 1)
+    assert all(map(is_camera, ("0", "/dev/video0", "rtsp://gate/live", "http://gate/mjpg", str(tmp_path))))
+    assert not any(map(is_camera, (str(tmp_path / "car_0.png"), "clip.mp4", str(tmp_path / "*.png"))))
+    assert not is_camera(str(tmp_path), once=True)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
@@ -414,7 +336,7 @@ def test_a_stream_that_cannot_be_reached_is_one_clear_error_without_the_password
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "NETWORK_TIMEOUT_MS", 1000)
+    monkeypatch.setattr(network, "NETWORK_TIMEOUT_MS", 1000)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(InputError, match="within 1 s"):

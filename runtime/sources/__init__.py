@@ -6,7 +6,6 @@ had to leave out, and releases what it holds however the loop over it ends.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +13,36 @@ from pathlib import Path
 
 from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES
-from twincar_edge.runtime.sources.base import Frame, FrameSource, Source, redact_url
-from twincar_edge.runtime.sources.images import has_magic, open_folder, open_glob, open_image
-from twincar_edge.runtime.sources.video import device_number, open_device, open_stream, open_video_file
+from twincar_edge.runtime.sources.base import Frame, FrameSource, Source, SourceState, SourceStatus, redact_url
+from twincar_edge.runtime.sources.devices import is_device, open_device
+from twincar_edge.runtime.sources.folder import open_folder
+from twincar_edge.runtime.sources.images import has_magic, open_glob, open_image
+from twincar_edge.runtime.sources.network import is_stream, open_stream
+from twincar_edge.runtime.sources.video import open_video_file
 
-__all__ = ["KINDS", "Frame", "FrameSource", "Source", "open_source", "redact_url"]
+__all__ = [
+    "KINDS",
+    "Frame",
+    "FrameSource",
+    "Source",
+    "SourceState",
+    "SourceStatus",
+    "is_camera",
+    "open_source",
+    "redact_url",
+]
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a source can be told: `stride` (every Nth frame), `once` (do not wait for more), `stop` (stop waiting)."""
+    """What a source can be told, see `open_source`."""
 
     stride: int
     once: bool
     stop: threading.Event
+    size_wh: tuple[int, int] | None
+    keep_trying: bool
+    seen: Path | None
 
 
 @dataclass(frozen=True)
@@ -41,16 +56,20 @@ class Kind:
 # The first row that matches wins.
 KINDS: dict[str, Kind] = {
     "device": Kind(
-        lambda spec: device_number(spec) is not None,
-        lambda spec, options: open_device(spec, options.stride),
+        is_device,
+        lambda spec, options: open_device(
+            spec, options.stride, stop=options.stop, size_wh=options.size_wh, keep_trying=options.keep_trying
+        ),
     ),
     "stream": Kind(
-        lambda spec: re.match(r"(?i)(rtsps?|https?)://.", spec) is not None,
-        lambda spec, options: open_stream(spec, options.stride),
+        is_stream,
+        lambda spec, options: open_stream(spec, options.stride, stop=options.stop, keep_trying=options.keep_trying),
     ),
     "folder": Kind(
         lambda spec: Path(spec).is_dir(),
-        lambda spec, options: open_folder(spec, options.stride, once=options.once, stop=options.stop),
+        lambda spec, options: open_folder(
+            spec, options.stride, once=options.once, stop=options.stop, seen=options.seen
+        ),
     ),
     "image": Kind(
         lambda spec: Path(spec).suffix.lower() in IMAGE_SUFFIXES and Path(spec).is_file(),
@@ -67,21 +86,43 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def open_source(spec: str, *, once: bool = False, stride: int = 1, stop: threading.Event | None = None) -> Source:
+def is_camera(spec: str, *, once: bool = False) -> bool:
+    """Return whether frames of what the user named come for as long as anybody waits for them, and not again.
+
+    So it is with a device, a stream, and a folder that is watched; a video file or an image can be had a second time.
+    """
+    return is_device(spec) or is_stream(spec) or (not once and Path(spec).is_dir())
+
+
+def open_source(
+    spec: str,
+    *,
+    once: bool = False,
+    stride: int = 1,
+    stop: threading.Event | None = None,
+    size_wh: tuple[int, int] | None = None,
+    keep_trying: bool = False,
+    seen: Path | None = None,
+) -> Source:
     """Open what the user named: a device, stream, folder, image, video file or pattern.
 
     Args:
         spec: `/dev/video0`, a camera's index, an `rtsp://` or `http://` URL, or a path or glob pattern.
         once: of a folder, only what is there; otherwise new images are waited for.
         stride: give only every Nth frame.
-        stop: ends the waiting for new images.
+        stop: ends the waiting for new frames or images.
+        size_wh: width and height to ask a camera of this machine for.
+        keep_trying: wait for a camera or stream that cannot be opened now, as for one that was lost; `status` says
+            what is wrong with it. Files and folders have to be there.
+        seen: a file that remembers which images of a watched folder were given, so that a new start goes on behind
+            them.
 
     Raises:
         InputError: it does not exist, cannot be opened, or is none of these.
     """
     if stride < 1:
         raise InputError(f"a stride is 1 or more, found {stride}")
-    options = SourceOptions(stride, once, stop or threading.Event())
+    options = SourceOptions(stride, once, stop or threading.Event(), size_wh, keep_trying, seen)
     for kind in KINDS.values():
         if kind.matches(spec):
             return kind.open(spec, options)

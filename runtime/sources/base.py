@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +51,43 @@ class Frame:
     name: str
 
 
+SourceState = Literal["opening", "live", "stalled", "waiting", "ended"]
+
+
+@dataclass(frozen=True)
+class SourceStatus:
+    """How a source is at this moment.
+
+    Attributes:
+        state: `opening` until the first frame; `live` while frames come (a file or folder is live while it is read,
+            however long a folder waits for its next image); `stalled` when a connection that is open sends nothing;
+            `waiting` while a camera that was lost, or could not be opened, is tried again; `ended` when there will be
+            no more frames.
+        frames: given so far.
+        dropped: frames of a live source that a newer one replaced before anybody took them.
+        skipped: frames or images that could not be decoded.
+        reconnects: how often a live source was opened again.
+        last_frame_age_s: since the newest frame; None where there was none yet.
+        problem: what is wrong now, in one line without secrets, or None.
+        size_wh: of the newest frame; None where there was none yet.
+        fps: nominal frames a second, where the source tells.
+    """
+
+    state: SourceState
+    frames: int
+    dropped: int
+    skipped: int
+    reconnects: int
+    last_frame_age_s: float | None
+    problem: str | None
+    size_wh: tuple[int, int] | None
+    fps: float | None
+
+
 class Source(ABC):
     """Frames in order, from anywhere. Use it as a context manager: leaving it releases the camera or file.
+
+    One thread iterates; `status`, the counters and `release` may be used from any.
 
     Attributes:
         name: what the user asked for, with secrets redacted.
@@ -58,7 +95,6 @@ class Source(ABC):
         live: frames come at the pace of the world, and waiting loses them.
         stills: every image stands alone; it has no neighbours in time.
         fps: nominal frames a second, None where there is no such thing.
-        skipped: frames that could not be decoded, and were left out. `skip_reasons` counts them by reason.
     """
 
     kind: str
@@ -66,15 +102,34 @@ class Source(ABC):
     stills: bool = False
     fps: float | None = None
 
-    def __init__(self, name: str) -> None:
-        """Name the source; the name is redacted here, once."""
+    def __init__(self, name: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Name the source; the name is redacted here, once. `monotonic` is the clock of its ages, in seconds."""
         self.name = redact_url(name)
-        self.skip_reasons: Counter[str] = Counter()
+        self._monotonic = monotonic
+        self._lock = threading.RLock()
+        self._skip_reasons: Counter[str] = Counter()
+        self._state: SourceState = "opening"
+        self._given = 0
+        self._size_wh: tuple[int, int] | None = None
+        self._newest_s: float | None = None
+        self._problem: str | None = None
 
     @property
     def skipped(self) -> int:
         """Return how many frames or images were unusable and left out."""
-        return self.skip_reasons.total()
+        with self._lock:
+            return self._skip_reasons.total()
+
+    @property
+    def skip_reasons(self) -> dict[str, int]:
+        """Return how many were left out for each reason."""
+        with self._lock:
+            return dict(self._skip_reasons)
+
+    def status(self) -> SourceStatus:
+        """Return how it is now."""
+        with self._lock:
+            return self._status(self._state)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -82,7 +137,10 @@ class Source(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Give back the camera, file or connection. May be called again."""
+        """Give back the camera, file or connection. May be called again, and from another thread.
+
+        An iteration that waits for a frame then ends.
+        """
 
     def __enter__(self) -> Self:
         """Return the source, which is open already."""
@@ -94,9 +152,44 @@ class Source(ABC):
         """Release."""
         self.release()
 
+    def _status(self, state: SourceState, *, dropped: int = 0, reconnects: int = 0) -> SourceStatus:
+        return SourceStatus(
+            state=state,
+            frames=self._given,
+            dropped=dropped,
+            skipped=self.skipped,
+            reconnects=reconnects,
+            last_frame_age_s=None if self._newest_s is None else max(0.0, self._monotonic() - self._newest_s),
+            problem=self._problem,
+            size_wh=self._size_wh,
+            fps=self.fps,
+        )
+
+    def _counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Give frames that wait for whoever takes them, and count them."""
+        with self._lock:
+            self._state = "live"
+        try:
+            for frame in frames:
+                with self._lock:
+                    self._given += 1
+                    self._newest_s = self._monotonic()
+                    self._size_wh = size_of(frame)
+                yield frame
+        finally:
+            with self._lock:
+                self._state = "ended"
+
     def _skip(self, reason: str, detail: str, count: int = 1) -> None:
-        self.skip_reasons[reason] += count
+        with self._lock:
+            self._skip_reasons[reason] += count
         logger.warning("skipped: %s", redact_url(detail))
+
+
+def size_of(frame: Frame) -> tuple[int, int]:
+    """Return a frame's width and height."""
+    height, width = frame.image_bgr.shape[:2]
+    return width, height
 
 
 class FrameSource(Source):
@@ -112,7 +205,7 @@ class FrameSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """Give the frames."""
-        yield from self._frames
+        yield from self._counted(self._frames)
 
     def release(self) -> None:
         """Nothing to give back."""

@@ -1,30 +1,27 @@
-"""Frames out of single image files: one, a folder that fills up, or all that match a pattern."""
+"""Frames out of single image files: one, all of a folder, or all that match a pattern."""
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES, ImageError, read_image
+from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source
 
-POLL_S = 0.25
+DEPTH = 2  # images decoded ahead; one of 100 megapixels takes 300 MB
+RELEASE_S = 3.0  # for the image that is being decoded
+_SUFFIXES = tuple(IMAGE_SUFFIXES)
 _MAGIC = re.compile(r"[*?\[]")
 
 
-class Signature(NamedTuple):
-    """What tells one content of a file from the next: bytes, and the time of change."""
-
-    size: int
-    changed_ns: int
-
-
 class ImageFiles(Source):
-    """Images that are there already, each standing alone; one that is unusable is counted and left out."""
+    """Images that are there already, each standing alone; one that is unusable is counted and left out.
+
+    They are decoded ahead in a thread of its own.
+    """
 
     stills = True
 
@@ -34,70 +31,28 @@ class ImageFiles(Source):
         self.kind = kind
         self._paths = paths
         self._stride = stride
+        self._ahead = ReadAhead(self._decode(), DEPTH, name=f"decode {self.name}")
 
     def __iter__(self) -> Iterator[Frame]:
         """Give every `stride`-th image that can be read."""
-        for index, path in enumerate(self._paths):
-            if index % self._stride == 0:
-                frame = self._frame(index, path)
-                if frame is not None:
-                    yield frame
+        try:
+            yield from self._counted(self._ahead)
+        finally:
+            self.release()
 
     def release(self) -> None:
-        """Nothing to give back: files are open only while they are read."""
+        """End the reading ahead; files are open only while they are read."""
+        self._ahead.close(RELEASE_S)
 
-    def _frame(self, index: int, path: Path) -> Frame | None:
-        try:
-            return Frame(index, 0.0, read_image(path), path.name)
-        except ImageError as error:
-            self._skip(error.problem, str(error))
-            return None
-
-
-class WatchedFolder(ImageFiles):
-    """A folder into which images arrive: first what is there, then each new image once its size has stopped changing.
-
-    Files whose name begins with a dot are somebody's temporary ones. A file that could not be read is tried again when
-    it changes; one that was read is not read again.
-    """
-
-    live = True
-
-    def __init__(self, folder: Path, name: str, *, stop: threading.Event, stride: int = 1) -> None:
-        """Watch `folder` until `stop` is set."""
-        super().__init__(images_in(folder), name, kind="folder", stride=stride)
-        self._folder = folder
-        self._stop = stop
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Give the images as they come, until the stop event is set."""
-        done: set[Path] = set()
-        unusable: dict[Path, Signature | None] = {}
-        sizes: dict[Path, int] = {}
-        ready, index = self._paths, 0
-        while not self._stop.is_set():
-            for path in ready:
-                signature = _signature(path)
-                wanted = index % self._stride == 0
-                frame = self._frame(index, path) if wanted else None
-                index += 1
-                if wanted and frame is None:
-                    unusable[path] = signature
+    def _decode(self) -> Iterator[Frame]:
+        for index, path in enumerate(self._paths):
+            if index % self._stride == 0:
+                try:
+                    image = read_image(path)
+                except ImageError as error:
+                    self._skip(error.problem, str(error))
                 else:
-                    done.add(path)
-                if frame is not None:
-                    yield frame
-                if self._stop.is_set():
-                    return
-            self._stop.wait(POLL_S)
-            before, sizes, ready = sizes, {}, []
-            for path in images_in(self._folder):
-                signature = _signature(path)
-                if path in done or signature is None or unusable.get(path) == signature:
-                    continue
-                sizes[path] = signature.size
-                if signature.size and before.get(path) == signature.size:
-                    ready.append(path)
+                    yield Frame(index, 0.0, image, path.name)
 
 
 def open_image(spec: str, stride: int) -> Source:
@@ -105,15 +60,12 @@ def open_image(spec: str, stride: int) -> Source:
     return ImageFiles([Path(spec)], spec, kind="image", stride=stride)
 
 
-def open_folder(spec: str, stride: int, *, once: bool, stop: threading.Event) -> Source:
-    """Open a folder of images; `once` ends after those that are there.
+def open_images_of(folder: Path, spec: str, stride: int) -> Source:
+    """Open the images that are in a folder now.
 
     Raises:
-        InputError: with `once`, the folder holds no image.
+        InputError: there is none.
     """
-    folder = Path(spec)
-    if not once:
-        return WatchedFolder(folder, spec, stop=stop, stride=stride)
     paths = images_in(folder)
     if not paths:
         raise InputError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -188,14 +140,10 @@ def natural_order(path: Path) -> list[tuple[int, int, str]]:
     return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces]
 
 
+def is_image_name(name: str) -> bool:
+    """Return whether a file's name is an image's; one that begins with a dot is somebody's temporary file."""
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+
+
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _signature(path: Path) -> Signature | None:
-    """Return what changes when the file does, or None where it has gone."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return Signature(status.st_size, status.st_mtime_ns)
+    return is_image_name(path.name) and path.is_file()

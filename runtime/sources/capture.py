@@ -1,0 +1,105 @@
+"""A capture of OpenCV as the sources use it, and how its parts are told to behave."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Protocol
+
+import cv2
+
+from twincar_edge.errors import InputError
+
+# Read by OpenCV when a capture opens; a user's own settings stand. FFmpeg writes a page on standard error for each
+# damaged frame, with the URL and its password where it likes: what matters is counted and reported here. RTSP comes
+# over TCP: over UDP a lost packet is a grey smear, and many firewalls let none through. A picture that broke off is
+# no picture.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt")
+
+
+class Capture(Protocol):
+    """What sources need of `cv2.VideoCapture`. `grab` and `retrieve` may raise `cv2.error`."""
+
+    def isOpened(self) -> bool:  # noqa: D102
+        ...
+
+    def get(self, propId: int, /) -> float:  # noqa: D102
+        ...
+
+    def grab(self) -> bool:  # noqa: D102
+        ...
+
+    def retrieve(self) -> tuple[bool, Any]:  # noqa: D102
+        ...
+
+    def release(self) -> None:  # noqa: D102
+        ...
+
+
+def open_ffmpeg(url: str, *, open_timeout_ms: int, read_timeout_ms: int) -> cv2.VideoCapture:
+    """Open a URL for reading at the pace of whoever sends, with time-outs; ask `isOpened` whether that worked.
+
+    It decodes in one thread: with N of them FFmpeg gives a frame only when N - 1 newer ones have come.
+    """
+    return cv2.VideoCapture(
+        url,
+        cv2.CAP_FFMPEG,
+        [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms,
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_timeout_ms,
+            cv2.CAP_PROP_N_THREADS, 1,
+        ],
+    )  # fmt: skip
+
+
+def open_within(limit_s: float, open_capture: Callable[[], Capture], hangs: str) -> Capture:
+    """Call `open_capture` in a thread of its own, since a driver may block for ever, and return what it returns.
+
+    A capture that comes after the limit is released.
+
+    Raises:
+        InputError: it takes longer than `limit_s`, with the message `hangs`; or what `open_capture` raised.
+    """
+    opened: Future[Capture] = Future()
+
+    def work() -> None:
+        try:
+            capture = open_capture()
+        except BaseException as error:  # noqa: BLE001
+            _settle(opened.set_exception, error)  # whoever waits has it raised
+            return
+        if not _settle(opened.set_result, capture):
+            capture.release()
+
+    threading.Thread(target=work, name="open a capture", daemon=True).start()
+    try:
+        return opened.result(limit_s)
+    except TimeoutError as error:
+        if opened.cancel():
+            raise InputError(hangs) from error
+        return opened.result()
+
+
+def _settle(give: Callable[[Any], None], what: object) -> bool:
+    """Give a result to a future, unless nobody waits for it any more."""
+    try:
+        give(what)
+    except InvalidStateError:
+        return False
+    return True
+
+
+def nominal_fps(capture: Capture) -> float | None:
+    """Return the frames a second that a capture states, or None."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if math.isfinite(fps) and 0 < fps < 1000 else None
+
+
+def stated_frames(capture: Capture) -> int:
+    """Return how many frames the container says it has, 0 where it does not know (OpenCV gives wild numbers then)."""
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(count) if math.isfinite(count) and 0 < count < 2**53 else 0

@@ -1,0 +1,197 @@
+"""Frames out of a folder into which images arrive."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from twincar_edge.errors import InputError
+from twincar_edge.images import ImageError, read_image
+from twincar_edge.runtime.sources.ahead import ReadAhead
+from twincar_edge.runtime.sources.base import Frame, Source
+from twincar_edge.runtime.sources.images import DEPTH, RELEASE_S, is_image_name, natural_order, open_images_of
+from twincar_edge.runtime.sources.seen import SeenImages, Signature
+
+logger = logging.getLogger(__name__)
+
+SETTLE_S = 0.25  # for so long a file must not change before it is taken for complete
+RELIST_S = 10.0  # the folder is listed so often even if nothing is heard of it: of a network drive, nothing ever is
+POLL_S = 1.0  # where the system cannot tell of changes at all
+
+
+class WatchedFolder(Source):
+    """A folder into which images arrive: first what is there, then each new image once it is complete.
+
+    A file is complete when its size and time of change stayed the same for a quarter of a second, whether it was
+    written there or moved in. Files whose name begins with a dot are somebody's temporary ones. An image is known by
+    its name, size and time of change: it is given once, one that is written again is another image, and one that could
+    not be read is tried again when it has changed.
+
+    Where `seen` names a file, that holds across restarts, in this way: an image is noted as seen when the next one is
+    taken, or when the source is released in good order. A run that is killed does its last image again rather than
+    never: each image is given at least once, and twice only where the process ended while it was the last one taken.
+    """
+
+    kind = "folder"
+    live = True
+    stills = True
+
+    def __init__(
+        self, folder: Path, name: str, *, stop: threading.Event, stride: int = 1, seen: Path | None = None
+    ) -> None:
+        """Watch `folder` until `stop` is set; `seen` is the file that remembers images across restarts.
+
+        Raises:
+            InputError: the folder cannot be listed, or `seen` is there and cannot be read.
+        """
+        super().__init__(name)
+        self._folder = folder
+        self._stop = stop
+        self._stride = stride
+        self._closing = threading.Event()
+        self._look()  # what is wrong with the folder is told now
+        self._seen = None if seen is None else SeenImages(seen, folder)
+        self._last: Signature | None = None
+        self._ahead = ReadAhead(self._arrivals(), DEPTH, name=f"watch {self.name}")
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Give the images as they come, until the stop event is set.
+
+        Raises:
+            InputError: the folder cannot be listed.
+        """
+        try:
+            yield from self._counted(self._taken())
+        finally:
+            self._end_watching()
+
+    def release(self) -> None:
+        """End the watching, and note the last image as seen."""
+        self._end_watching()
+        self._note_last()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Release; after an error, the last image is not noted as seen."""
+        if kind is not None:
+            with self._lock:
+                self._last = None
+        self.release()
+
+    def is_set(self) -> bool:
+        """Return whether the watching shall end; `watchfiles` asks it as it would ask an event."""
+        return self._stop.is_set() or self._closing.is_set()
+
+    def _taken(self) -> Iterator[Frame]:
+        for signature, frame in self._ahead:
+            self._note_last()
+            with self._lock:
+                self._last = signature
+            if frame is not None:
+                yield frame
+
+    def _note_last(self) -> None:
+        with self._lock:
+            last, self._last = self._last, None
+            if last is not None and self._seen is not None:
+                self._problem = self._seen.note(last)
+
+    def _end_watching(self) -> None:
+        self._closing.set()
+        self._ahead.close(RELEASE_S)
+
+    # --- in the thread that reads ahead ---
+
+    def _arrivals(self) -> Iterator[tuple[Signature, Frame | None]]:
+        """Give each image that is complete and can be read, None for its frame where the stride leaves it out."""
+        handled = set() if self._seen is None else set(self._seen.images)
+        settling: set[Signature] = set()
+        changes, index = self._changes(), 0
+        while not self.is_set():
+            there = self._look()
+            handled &= there  # what has gone need not be remembered
+            complete = sorted((there - handled) & settling, key=lambda image: natural_order(Path(image.name)))
+            for signature in complete:
+                if index % self._stride:
+                    yield signature, None
+                elif (frame := self._frame(index, signature.name)) is not None:
+                    yield signature, frame
+                index += 1
+                handled.add(signature)
+                if self.is_set():
+                    return
+            settling = there - handled
+            if settling:
+                self._closing.wait(SETTLE_S)
+            else:
+                next(changes, None)
+
+    def _look(self) -> set[Signature]:
+        """Return the images that are there now; a folder may hold a hundred thousand, and is looked at often."""
+        there = set()
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    if is_image_name(entry.name) and (found := _signature(entry)) is not None:
+                        there.add(found)
+        except OSError as error:
+            raise InputError(f"cannot list the folder {self._folder}: {error.strerror}") from error
+        return there
+
+    def _frame(self, index: int, name: str) -> Frame | None:
+        try:
+            return Frame(index, 0.0, read_image(self._folder / name), name)
+        except ImageError as error:
+            self._skip(error.problem, str(error))
+            return None
+
+    def _changes(self, polling: bool = False) -> Iterator[object]:
+        """Wait, at each step, until something may have changed in the folder or the watching shall end."""
+        import watchfiles  # half of what importing the sources would take
+
+        try:
+            yield from watchfiles.watch(
+                self._folder,
+                watch_filter=None,
+                recursive=False,
+                debounce=200,
+                step=100,
+                rust_timeout=round(1000 * RELIST_S),
+                yield_on_timeout=True,
+                stop_event=self,
+                force_polling=polling,
+                poll_delay_ms=round(1000 * POLL_S),
+            )
+        except (OSError, RuntimeError) as error:
+            if polling:
+                raise InputError(f"cannot watch the folder {self._folder}: {error}") from error
+            logger.warning("%s is listed every %g s: this system cannot tell of changes (%s)", self.name, POLL_S, error)
+            yield from self._changes(polling=True)
+
+
+def _signature(entry: os.DirEntry[str]) -> Signature | None:
+    """Return a file's signature, None where it is empty yet, has gone, or is no file."""
+    try:
+        found = entry.stat()
+    except OSError:
+        return None
+    if not (stat.S_ISREG(found.st_mode) and found.st_size):
+        return None
+    return Signature(entry.name, found.st_size, found.st_mtime_ns)
+
+
+def open_folder(spec: str, stride: int, *, once: bool, stop: threading.Event, seen: Path | None = None) -> Source:
+    """Open a folder of images; `once` ends after those that are there, otherwise `seen` remembers them.
+
+    Raises:
+        InputError: the folder cannot be listed; with `once`, it holds no image; or `seen` cannot be read.
+    """
+    if once:
+        return open_images_of(Path(spec), spec, stride)
+    return WatchedFolder(Path(spec), spec, stop=stop, stride=stride, seen=seen)

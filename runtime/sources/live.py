@@ -1,0 +1,330 @@
+"""Frames of a camera that does not wait: the newest one, and a connection that is made again when it is lost.
+
+reader thread:  open -> grab, decode -> mailbox ─┐        (one a source)
+consumer:                              iterate <─┘ waits for the next frame, and looks after the reader
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.runtime.backoff import Backoff
+from twincar_edge.runtime.sources.base import Frame, Source, SourceState, SourceStatus, redact_url, size_of
+from twincar_edge.runtime.sources.capture import Capture, nominal_fps
+from twincar_edge.runtime.sources.pace import Pace
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1  # how often a consumer that waits looks at its stop event and at the reader
+RELEASE_S = 1.0  # for the reader to come back from the frame it waits for
+
+
+@dataclass(frozen=True)
+class LiveRules:
+    """What is taken for trouble, and what follows.
+
+    Attributes:
+        silence_s: the read time-out of the capture; a grab that took so long found nothing, whatever it says (FFmpeg's
+            decoder gives up the frames it held back when a read fails).
+        stalled_s: without a frame for so long, the source says that it is stalled.
+        hung_s: a call into the capture that takes so long has ignored its time-out, as `VideoCapture.read` does now
+            and then (opencv#22677); its thread is left behind, and another one opens the camera again.
+        most_hung: threads that may be left behind at a time. Where so many hang, the camera waits for one of them.
+        steady_s: after a connection that lasted so long, the first try comes quickly again.
+        undecodable: pictures in a row that cannot be decoded before the connection is made again.
+        first_retry_s: the wait before the first try of a series; each wait is up to twice the last, less a random part.
+        longest_retry_s: the longest wait. It is one second for good, where others let it grow to minutes: a camera
+            that returns shall give frames within three seconds, and of these a try that has just failed takes up to
+            1.5 s (`network.KNOCK_S`) or opening an RTSP stream about 1 s. A try that finds nobody is one small packet.
+    """
+
+    silence_s: float = 5.0
+    stalled_s: float = 2.0
+    hung_s: float = 10.0
+    most_hung: int = 3
+    steady_s: float = 5.0
+    undecodable: int = 50
+    first_retry_s: float = 0.25
+    longest_retry_s: float = 1.0
+
+
+class _Reader:
+    """One reader thread; `busy_since_s` is when it called into the capture, None while it is not in there."""
+
+    thread: threading.Thread
+    busy_since_s: float | None = None
+
+
+class LiveSource(Source):
+    """A camera or network stream: the newest frame, at the pace of the world, for as long as anybody wants it.
+
+    One thread reads, decodes and keeps only the newest frame, so that what the consumer gets is never older than one
+    frame, however slow the consumer is; frames that nobody took in time are counted (`dropped`). A stream that ends,
+    breaks, falls silent or cannot be opened is opened again, and its time and its frames' numbers go on; it is never
+    over by itself. Time is counted from the start, jitter smoothed.
+
+    A connection whose pictures change their size is read on: FFmpeg then gives them in the size that it began with.
+    Cameras end the connection when their size is changed, and frames come in the new size from then on.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        open_capture: Callable[[], Capture],
+        *,
+        kind: str,
+        stride: int = 1,
+        stop: threading.Event | None = None,
+        opened: Capture | None = None,
+        rules: LiveRules | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            name: the source's; it is redacted here.
+            open_capture: opens it, within its own time-out, or raises InputError.
+            kind: the row of the table of kinds.
+            stride: give only every Nth frame of the source.
+            stop: ends the iteration.
+            opened: a capture that is open already, for the first connection.
+            rules: what is taken for trouble.
+            monotonic: the clock, in seconds.
+            rng: of the waits between tries.
+            wait: sleeps between tries, and returns early, with True, when the source is released.
+        """
+        super().__init__(name, monotonic=monotonic)
+        self.kind = kind
+        self._open_capture = open_capture
+        self._stride = stride
+        self._stop = stop or threading.Event()
+        self._rules = rules or LiveRules()
+        self._rng = rng or random.Random()
+        self._closing = threading.Event()
+        self._wait = wait or self._closing.wait
+        self._changed = threading.Condition(self._lock)
+        self._started_s = monotonic()
+        self._pace: Pace | None = None
+        self._index = -1
+        self._mailbox: Frame | None = None
+        self._dropped = 0
+        self._connections = 0
+        self._connected = False
+        self._reported: set[str] = set()
+        self._outage_reported = False
+        self._bug: BaseException | None = None
+        self._hung: list[_Reader] = []
+        self._reader = self._start(opened)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Give the newest frame each time, waiting for one that is newer than the last, until `stop` or `release`."""
+        try:
+            while (frame := self._take()) is not None:
+                yield frame
+        finally:
+            self.release()
+
+    def status(self) -> SourceStatus:
+        """Return how it is now."""
+        with self._lock:
+            return self._status(self._state_now(), dropped=self._dropped, reconnects=max(0, self._connections - 1))
+
+    def release(self) -> None:
+        """Give the camera or connection back, at the latest when the frame that is waited for has timed out."""
+        with self._changed:
+            self._closing.set()
+            self._mailbox = None
+            self._changed.notify_all()
+            thread = self._reader.thread
+        if thread is not threading.current_thread():
+            thread.join(RELEASE_S)
+
+    # --- the consumer's side ---
+
+    def _take(self) -> Frame | None:
+        with self._changed:
+            while not (self._stop.is_set() or self._closing.is_set()):
+                if self._bug is not None:
+                    raise self._bug
+                if self._mailbox is not None:
+                    frame, self._mailbox = self._mailbox, None
+                    self._given += 1
+                    return frame
+                self._look_after_reader()
+                self._changed.wait(TICK_S)
+        return None
+
+    def _look_after_reader(self) -> None:
+        """Leave a reader behind that does not come back, and start another. The one who waits for frames notices."""
+        busy_since_s = self._reader.busy_since_s
+        if busy_since_s is None or self._monotonic() - busy_since_s < self._rules.hung_s:
+            return
+        self._hung = [reader for reader in self._hung if reader.thread.is_alive()]
+        self._connected = False
+        if len(self._hung) == self._rules.most_hung:
+            self._report(f"{self.name} hangs in its driver, and so did the tries before: a new start may be needed")
+            return
+        self._report(f"{self.name} has hung for {self._rules.hung_s:g} s, and is opened again")
+        self._hung.append(self._reader)
+        self._reader = self._start(None)
+
+    def _state_now(self) -> SourceState:
+        if self._closing.is_set():
+            return "ended"
+        if self._newest_s is None:
+            return "opening" if self._problem is None else "waiting"
+        if not self._connected:
+            return "waiting"
+        return "live" if self._monotonic() - self._newest_s < self._rules.stalled_s else "stalled"
+
+    # --- the reader's side ---
+
+    def _start(self, opened: Capture | None) -> _Reader:
+        reader = _Reader()
+        reader.thread = threading.Thread(
+            target=self._read, args=(reader, opened), name=f"read {self.name}", daemon=True
+        )
+        self._reader = reader
+        reader.thread.start()
+        return reader
+
+    def _left_behind(self, reader: _Reader) -> bool:
+        """Return whether nobody wants this reader's frames any more."""
+        return reader is not self._reader or self._closing.is_set()
+
+    def _read(self, reader: _Reader, capture: Capture | None) -> None:
+        backoff = Backoff(self._rules.first_retry_s, self._rules.longest_retry_s, draw=self._rng.random)
+        try:
+            while True:
+                since_s = self._monotonic()
+                try:
+                    self._follow(reader, capture)
+                    return  # nobody wants more
+                except (TwincarError, cv2.error) as error:
+                    problem = redact_url(_one_line(error))
+                capture = None
+                steady = self._monotonic() - since_s >= self._rules.steady_s
+                if steady:
+                    backoff.reset()
+                with self._lock:
+                    if self._left_behind(reader):
+                        return
+                    if steady and self._connected:
+                        self._reported.clear()
+                    self._connected = False
+                    self._report(problem)
+                if self._wait(backoff.next_s()) or self._left_behind(reader):
+                    return
+        except BaseException as error:  # noqa: BLE001
+            with self._changed:
+                self._bug = error  # a mistake of ours: the consumer shall have it, and not wait for ever
+                self._changed.notify_all()
+
+    def _follow(self, reader: _Reader, capture: Capture | None) -> None:
+        """Read one connection until it is lost, which raises, or until nobody wants more.
+
+        Raises:
+            InputError: it cannot be opened, has ended, is silent, or sends nothing that can be decoded.
+            cv2.error: OpenCV says so.
+        """
+        reader.busy_since_s = self._monotonic()
+        try:
+            if capture is None:
+                capture = self._open_capture()
+            if not self._connection(reader, capture):
+                return
+            undecodable = 0
+            while True:
+                reader.busy_since_s = asked_s = self._monotonic()
+                grabbed = capture.grab()
+                arrived_s = self._monotonic()
+                if self._left_behind(reader):
+                    return
+                if arrived_s - asked_s >= self._rules.silence_s:
+                    raise InputError(f"{self.name} has sent nothing for {self._rules.silence_s:g} s")
+                if not grabbed:
+                    raise InputError(f"{self.name} sends no more frames")
+                frame = self._decode(reader, capture, arrived_s)
+                if frame is not None:
+                    self._deliver(reader, frame, arrived_s)
+                undecodable = 0 if frame is not None else undecodable + (self._index % self._stride == 0)
+                if undecodable >= self._rules.undecodable:
+                    raise InputError(f"{self.name} sends pictures that cannot be decoded")
+        finally:
+            if capture is not None:
+                capture.release()
+            reader.busy_since_s = None
+
+    def _connection(self, reader: _Reader, capture: Capture) -> bool:
+        """Note that a connection is open, and return whether it is wanted."""
+        with self._lock:
+            if self._left_behind(reader):
+                return False
+            self._connections += 1
+            self.fps = nominal_fps(capture)
+            if self._pace is None:
+                self._pace = Pace(self.fps)
+            return True
+
+    def _decode(self, reader: _Reader, capture: Capture, arrived_s: float) -> Frame | None:
+        """Number and time the frame that was grabbed; return it decoded, or None where it is left out."""
+        with self._lock:
+            if self._left_behind(reader):
+                return None
+            self._index += 1
+            index = self._index
+            assert self._pace is not None  # a connection is open
+            time_s = self._pace(arrived_s - self._started_s)
+            if index % self._stride:
+                self._note_frame(arrived_s)
+                return None
+        done, image = capture.retrieve()
+        if not done or image is None or not image.size:
+            self._skip("undecodable frame", f"frame {index} of {self.name} cannot be decoded")
+            return None
+        return Frame(index, time_s, np.asarray(image, np.uint8), self.name)
+
+    def _deliver(self, reader: _Reader, frame: Frame, arrived_s: float) -> None:
+        """Put a frame into the mailbox, in place of one that nobody took."""
+        with self._changed:
+            if self._left_behind(reader):
+                return
+            size_wh = size_of(frame)
+            if self._size_wh is not None and self._size_wh != size_wh:
+                logger.warning("%s sends %dx%d now, no more %dx%d", self.name, *size_wh, *self._size_wh)
+            self._size_wh = size_wh
+            self._note_frame(arrived_s)
+            self._dropped += self._mailbox is not None
+            self._mailbox = frame
+            self._changed.notify_all()
+
+    def _note_frame(self, arrived_s: float) -> None:
+        self._connected, self._problem, self._newest_s = True, None, arrived_s
+        if self._outage_reported:
+            self._outage_reported = False
+            logger.warning("%s is back", self.name)
+
+    def _report(self, problem: str) -> None:
+        """Note what is wrong, and say it once: a camera may be away for a week, or come and go all night."""
+        self._problem = problem
+        if problem not in self._reported:
+            self._reported.add(problem)
+            self._outage_reported = True
+            logger.warning("%s", problem)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

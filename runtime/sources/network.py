@@ -1,0 +1,103 @@
+"""Cameras and recordings behind a URL: RTSP and HTTP."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+import urllib.parse
+
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sources.base import Source, redact_url
+from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
+from twincar_edge.runtime.sources.live import LiveRules, LiveSource
+from twincar_edge.runtime.sources.video import VideoFile
+
+NETWORK_TIMEOUT_MS = 5000  # for opening and for each frame; without it a lost camera blocks the read for ever
+KNOCK_S = 1.5  # for a TCP connection: long enough for one lost packet to be sent again
+HANGS_AFTER_S = 5.0  # beyond the time-outs: then they have been ignored
+_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+_SCHEME = re.compile(r"(?i)(rtsps?|https?)://.")
+
+
+def is_stream(spec: str) -> bool:
+    """Return whether a specification is the URL of a stream."""
+    return _SCHEME.match(spec) is not None
+
+
+def open_stream(
+    spec: str, stride: int = 1, *, stop: threading.Event | None = None, keep_trying: bool = False
+) -> Source:
+    """Open an RTSP or HTTP stream; a plain video file behind HTTP is read as a file.
+
+    Args:
+        spec: the URL, with user and password in it where the camera wants them.
+        stride: give only every Nth frame.
+        stop: ends the iteration of a stream.
+        keep_trying: where it cannot be opened now, wait for it as for a stream that was lost.
+
+    Raises:
+        InputError: nothing answers in time, or what answers is no video; not with `keep_trying`.
+    """
+    timeout_s = NETWORK_TIMEOUT_MS / 1000
+
+    def connect() -> Capture:
+        _knock(spec)
+        capture = open_ffmpeg(spec, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
+        if capture.isOpened():
+            return capture
+        capture.release()
+        raise InputError(
+            f"cannot open {redact_url(spec)}: the host is there, but there is no video within {timeout_s:g} s: check "
+            "the path, the user and the password"
+        )
+
+    http = spec.lower().startswith("http")
+    opened = None
+    if http or not keep_trying:  # a recording behind HTTP has to be told from a camera before it is read
+        hangs = f"cannot open {redact_url(spec)}: it does not come back from its own time-out"
+        try:
+            opened = open_within(timeout_s + HANGS_AFTER_S, connect, hangs)
+        except InputError:
+            if not keep_trying:
+                raise
+    # A recording that is served by RTSP states its length too, and comes at its own pace like a camera.
+    if opened is not None and http and stated_frames(opened) > 0:
+        return VideoFile(opened, spec, kind="stream", stride=stride)
+    rules = LiveRules(silence_s=timeout_s, hung_s=timeout_s + HANGS_AFTER_S)
+    return LiveSource(spec, connect, kind="stream", stride=stride, stop=stop, opened=opened, rules=rules)
+
+
+def _knock(url: str) -> None:
+    """Find out whether anybody listens where a URL points, in a TCP connection that is closed at once.
+
+    FFmpeg says of every failure only that there is one, and after its time-out. This tells a camera without current
+    from one that refuses, and it is quick, so that a host that has just come back is not waited for in vain.
+
+    Raises:
+        InputError: nobody does.
+    """
+    scheme, _, rest = url.partition("://")
+    # As FFmpeg reads it: a password may hold an @, and what comes behind the address is not looked at here.
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    try:
+        parts = urllib.parse.urlsplit(f"//{place}")
+        host, port = parts.hostname, parts.port or _PORTS[scheme.lower()]
+        # FFmpeg goes through a proxy that this variable names, and then nobody has to listen at the host itself.
+        if host and not (scheme.lower().startswith("http") and os.environ.get("http_proxy")):
+            socket.create_connection((host, port), KNOCK_S).close()
+    except ValueError:
+        return  # no host and port: what that may be, FFmpeg shall say
+    except OSError as error:
+        raise InputError(f"cannot open {redact_url(url)}: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no host of this name is known here"
+    if isinstance(error, ConnectionRefusedError):
+        return "the host is there, but nobody listens on this port"
+    if isinstance(error, TimeoutError):
+        return f"nothing answers within {KNOCK_S:g} s"
+    return (error.strerror or type(error).__name__).lower()
