@@ -11,10 +11,14 @@ AnyBox = Sequence[float]
 
 @dataclass(frozen=True)
 class Detection:
-    """Where a vehicle is in one frame: `box_xyxy` in pixels of the frame, `score` between 0 and 1."""
+    """Where a vehicle is in one frame: `box_xyxy` in pixels of the frame, `score` between 0 and 1.
+
+    `begins`: sure enough to begin a track; what is not can only go on with one.
+    """
 
     box_xyxy: Box
     score: float = 1.0
+    begins: bool = True
 
 
 def area(box: AnyBox) -> float:

@@ -2,7 +2,8 @@
 
 `whole` and `zone` look at a fixed part of the picture and tell whether a vehicle is in it; `motion` finds the
 vehicles. All three ask `Background` what has changed. Of a source of single images there is no background: there every
-image holds one vehicle, and `motion` has nothing to go by.
+image holds one vehicle, and `motion` has nothing to go by. `detector` asks a neural network, which needs no background
+and costs more.
 """
 
 from __future__ import annotations
@@ -19,25 +20,29 @@ from twincar_edge.errors import InputError, nearest
 from twincar_edge.runtime.background import Background, Mask
 from twincar_edge.runtime.boxes import Box, Detection, gap, intersection, union
 from twincar_edge.runtime.boxes import area as box_area
+from twincar_edge.runtime.detector import RELEASES, VEHICLES, Detector
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.zones import Zone, masks, regions
+from twincar_edge.runtime.zones import Zone, counts, included, masks, regions
 
 
 @dataclass(frozen=True)
 class LocateOptions:
     """What locators can be told.
 
-    `zones`: polygons, in pixels or, where all numbers lie between 0 and 1, as shares of the frame. `min_area`: the
-    least share of the frame that a moving vehicle's box covers; what is smaller is a person, an animal or noise, or
-    too far
-    away to be named. `presence`: the share of a zone (or frame) that has to change for a vehicle to be there. `stills`:
-    the source gives single images.
+    `zones`: where vehicles count, and where not. `min_area`: the least share of the frame that a vehicle's box covers;
+    what is smaller is a person, an animal or noise, or too far away to be named. `presence`: the share of a zone (or
+    frame) that has to change for a vehicle to be there. `stills`: the source gives single images. `detector`: an open
+    one, for the locator of that name; `detect_classes` are what it looks for, by name or number, or `any`, and
+    `detect_score` is how sure it must be.
     """
 
     zones: tuple[Zone, ...] = ()
     min_area: float = 0.01
     presence: float = 0.06
     stills: bool = False
+    detector: Detector | None = None
+    detect_classes: tuple[str, ...] = VEHICLES
+    detect_score: float = 0.3
 
 
 class Locator(ABC):
@@ -109,7 +114,7 @@ class Motion(Locator):
     moves = True
 
     def __init__(self, options: LocateOptions) -> None:
-        """Take the least area, and the zones; with zones, only what lies inside them counts."""
+        """Take the least area, and the zones: only what lies inside them, and outside the excluded ones, counts."""
         super().__init__()
         self.options = options
         self._background = Background()
@@ -145,14 +150,41 @@ class Motion(Locator):
         return True
 
 
+class Detecting(Locator):
+    """For any camera, and for single images with any number of vehicles: what a detector finds."""
+
+    moves = True
+
+    def __init__(self, options: LocateOptions, detector: Detector) -> None:
+        """Take what to look for, the least area, and the zones: only a vehicle that stands inside them counts.
+
+        Raises:
+            InputError: the detector does not have one of the classes.
+        """
+        super().__init__()
+        self.options = options
+        self._detector = detector
+        self._class_ids = detector.class_ids(options.detect_classes)
+
+    def locate(self, frame: Frame) -> list[Detection]:
+        """Return a box for each vehicle; of a stream also those that are less sure, to go on with a vehicle."""
+        options, (rows, columns) = self.options, frame.image_bgr.shape[:2]
+        least = options.detect_score * (1.0 if options.stills else _GOES_ON)
+        return [
+            Detection(box, score, begins=score >= options.detect_score)
+            for box, score in self._detector.detect(frame.image_bgr, self._class_ids, least)
+            if box_area(box) >= options.min_area * rows * columns and counts(box, (columns, rows), options.zones)
+        ]
+
+
 def _whole(options: LocateOptions) -> Locator:
-    if options.zones:
+    if included(options.zones):
         raise InputError("--locate whole looks at the whole frame and takes no --zone: use --locate zone")
     return Still(options) if options.stills else Presence(options)
 
 
 def _zone(options: LocateOptions) -> Locator:
-    if not options.zones:
+    if not included(options.zones):
         raise InputError('--locate zone needs a polygon: --zone "0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"')
     return Still(options) if options.stills else Presence(options)
 
@@ -163,7 +195,18 @@ def _motion(options: LocateOptions) -> Locator:
     return Motion(options)
 
 
-LOCATORS: dict[str, Callable[[LocateOptions], Locator]] = {"whole": _whole, "zone": _zone, "motion": _motion}
+def _detector(options: LocateOptions) -> Locator:
+    if options.detector is None:
+        raise InputError(f"--locate detector needs a detector: --detector FILE, an ONNX file of YOLOX, from {RELEASES}")
+    return Detecting(options, options.detector)
+
+
+LOCATORS: dict[str, Callable[[LocateOptions], Locator]] = {
+    "whole": _whole,
+    "zone": _zone,
+    "motion": _motion,
+    "detector": _detector,
+}
 
 
 def make_locator(name: str, options: LocateOptions) -> Locator:
@@ -184,6 +227,7 @@ _SQUARE_5 = np.ones((5, 5), np.uint8)
 _SQUARE_7 = np.ones((7, 7), np.uint8)
 _REACH = 0.04  # of the picture's longer side: fragments of one vehicle lie that near
 _FRAGMENT = 1 / 3  # of the larger one's area: two boxes of like size are two vehicles, however near
+_GOES_ON = 1 / 3  # of the score that begins a track: a detector flickers, and a vehicle does not
 _MARGIN = 0.02  # of the box's side; a classifier was trained on crops that cut nothing off
 
 

@@ -1,21 +1,24 @@
-"""Which boxes of successive frames are one vehicle.
+"""Which vehicle is which, from frame to frame: `association` matches boxes, this module says what becomes of vehicles.
 
-Small on purpose: greedy matching of boxes against where each track is predicted to be, its four edges moving at
-constant velocity. That suffices for a gate, where vehicles do not pass behind one another. `Tracker` has the shape of
-a tracking library's, so that one can stand in its place.
+Before and after the library's matching stand small steps that it does not have: a vehicle that falls into pieces is
+one, one that was hidden or parked is still the same, one that drove out of the frame is not the next that drives in,
+and time is measured in seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+from twincar_edge.runtime.association import Handle, Matcher, Moving, Places
+from twincar_edge.runtime.boxes import Box, Detection, area, gap, intersection, iou, touches_border, union
+from twincar_edge.runtime.tracks import Track
 
-from twincar_edge.runtime.boxes import Box, Detection, area, centre, diagonal, intersection, iou, touches_border, union
+__all__ = ["Track", "Tracker", "TrackingRules"]
 
 _YOUNG = 3  # times the hits that confirm a track; what was followed for longer is a vehicle that hides behind another
+_PART = 0.6  # of a box lies in another: it is a part of it
+_DROVE = 0.3  # of its diagonal: what never travelled so far is a lamp or a shadow, and was not parked
 
 
 @dataclass(frozen=True)
@@ -23,73 +26,17 @@ class TrackingRules:
     """When a track begins, and when it has ended.
 
     `confirm_hits`: frames in which a vehicle must be found before it counts. `lost_after_s`: seconds without a match
-    after which it is gone; seconds, because frame rates differ and drop. `reach`: how far from its predicted place a
-    vehicle may be, as a share of its box's diagonal. `velocity_memory`: how much of the velocity is carried over from
-    frame to frame, the rest is measured anew. `fixed`: boxes are places that are occupied or free, such as zones; a
-    track stays in its place, and neighbours have nothing to do with it.
+    after which it is gone; seconds, because frame rates differ and drop. `parked_after_s`: a vehicle that drove up and
+    stood for so long before it was no longer found has not gone: it is parked, and known again when it shows or moves
+    off, for up to `parked_for_s`. `fixed`: boxes are places that are occupied or free, such as zones; a track stays in
+    its place, and neighbours have nothing to do with it.
     """
 
     confirm_hits: int = 3
-    lost_after_s: float = 0.6
-    reach: float = 0.5
-    velocity_memory: float = 0.6
+    lost_after_s: float = 1.0
+    parked_after_s: float = 3.0
+    parked_for_s: float = 86_400.0
     fixed: bool = False
-
-
-@dataclass(eq=False)
-class Track:
-    """One vehicle across frames.
-
-    Attributes:
-        id: counts from 1 within a run.
-        box_xyxy: where it was last found; `first_box_xyxy` where it was first.
-        score: the last detection's.
-        first_time_s, last_time_s: of its first and last match.
-        hits: frames in which it was found.
-        confirmed: it was found often enough to count.
-        travel: the farthest that any edge of its box got from its place at the first match, in diagonals of the largest
-            box. A vehicle that drives, or nears, travels; a shadow, a lamp or a waving branch does not.
-    """
-
-    id: int
-    box_xyxy: Box
-    first_time_s: float
-    last_time_s: float
-    score: float = 1.0
-    hits: int = 1
-    confirmed: bool = False
-    travel: float = 0.0
-    _farthest: float = field(default=0.0, repr=False)
-    _largest: float = field(default=0.0, repr=False)
-    _velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4), repr=False)
-
-    def __post_init__(self) -> None:
-        """Remember where it began."""
-        self.first_box_xyxy = self.box_xyxy
-        self._largest = diagonal(self.box_xyxy)
-
-    def predicted(self, time_s: float) -> tuple[float, ...]:
-        """Return where the box should be at `time_s`, its edges moving on at their velocity."""
-        moved = np.array(self.box_xyxy) + self._velocity * max(0.0, time_s - self.last_time_s)
-        return tuple(float(edge) for edge in moved)
-
-    def _has_left(self, time_s: float, size_wh: tuple[int, int]) -> bool:
-        """Return whether the box, which the frame's border cut, should have shrunk to nothing by now."""
-        expected = self.predicted(time_s)
-        return touches_border(self.box_xyxy, size_wh) and (expected[0] >= expected[2] or expected[1] >= expected[3])
-
-    def _found(self, box: Box, score: float, time_s: float, rules: TrackingRules) -> None:
-        elapsed_s = time_s - self.last_time_s
-        if elapsed_s > 0:
-            measured = (np.array(box) - np.array(self.box_xyxy)) / elapsed_s
-            memory = rules.velocity_memory if self.hits > 1 else 0.0
-            self._velocity = memory * self._velocity + (1 - memory) * measured
-        self.box_xyxy, self.score, self.last_time_s = box, score, time_s
-        self.hits += 1
-        self.confirmed |= self.hits >= rules.confirm_hits
-        self._farthest = max(self._farthest, float(np.abs(np.array(box) - np.array(self.first_box_xyxy)).max()))
-        self._largest = max(self._largest, diagonal(box))
-        self.travel = self._farthest / self._largest
 
 
 class Tracker:
@@ -99,7 +46,9 @@ class Tracker:
         """Start without tracks."""
         self.rules = rules or TrackingRules()
         self.lost: list[Track] = []
-        self._tracks: list[Track] = []
+        self._matcher: Matcher = Places() if self.rules.fixed else Moving()
+        self._gone: list[Track] = []
+        self._tracks: dict[Handle, Track] = {}
         self._next_id = 1
 
     def update(
@@ -113,89 +62,158 @@ class Tracker:
             size_wh: the frame's size in pixels. With it, a vehicle that drove out of the frame is lost at once, and one
                 that comes in there is another.
         """
-        boxes = [detection.box_xyxy for detection in detections]
-        left = [track for track in self._tracks if size_wh is not None and track._has_left(time_s, size_wh)]
-        self._tracks = [track for track in self._tracks if track not in left]
-        predicted = [track.predicted(time_s) for track in self._tracks]
-        places: dict[int, Detection] = {}
-        left_over = set(range(len(boxes)))
-        for place, row in self._pairs(predicted, boxes):
-            if place not in places and row in left_over:
-                places[place] = detections[row]
-                left_over.remove(row)
-        for row in sorted(left_over):
-            # A vehicle that falls into pieces in this frame: the piece that matched speaks for it, the others belong
-            # to it.
-            whole = next((place for place in places if _is_part(boxes[row], predicted[place])), None)
-            if whole is not None and not self.rules.fixed:
-                places[whole] = Detection(union(places[whole].box_xyxy, boxes[row]), places[whole].score)
-                left_over.remove(row)
-        found = [self._tracks[place] for place in sorted(places)]
-        for place, detection in places.items():
-            self._tracks[place]._found(detection.box_xyxy, detection.score, time_s, self.rules)
-        for row in sorted(left_over):
-            found.append(self._begin(detections[row], time_s))
-        taken_in = [] if self.rules.fixed else self._fragments_in(found)
-        late = [track for track in self._tracks if time_s - track.last_time_s > self.rules.lost_after_s]
-        self.lost = left + taken_in + [track for track in late if track not in taken_in]
-        self._tracks = [track for track in self._tracks if track not in self.lost]
-        return found
+        self.lost, self._gone = self._gone, []
+        if size_wh is not None:
+            self.lost += self._end(lambda track: track.has_left(time_s, size_wh))
+        expected = {track: track.whole(time_s) for track in self._tracks.values()}
+        found: dict[Track, Detection] = {}
+        new: list[tuple[Handle, Detection]] = []
+        for handle, detection in zip(self._matcher.match(detections, time_s), detections, strict=True):
+            if handle in self._tracks:
+                found[self._tracks[handle]] = detection
+            elif handle is not None:
+                new.append((handle, detection))
+        if not self.rules.fixed:
+            new = [one for one in new if not self._moves_off(*one, found)]
+            new = [one for one in new if not self._is_piece(*one, found, expected)]
+            new = [one for one in new if not self._shows_again(*one, found, time_s, size_wh)]
+        for track, detection in found.items():
+            track.found(detection.box_xyxy, detection.score, time_s, self.rules.confirm_hits)
+        seen = [track for track in self._tracks.values() if track in found]
+        seen += [self._begin(handle, detection, time_s) for handle, detection in new]
+        if not self.rules.fixed:
+            self.lost += self._fragments_in(seen)
+        self.lost += self._end(lambda track: track not in seen and self._is_gone(track, seen, time_s))
+        self._park(time_s)
+        return seen
 
     def discard(self, places: Sequence[Box]) -> list[Track]:
-        """End the tracks that stand at these places, without calling them lost, and return them."""
-        gone = [track for track in self._tracks if any(iou(track.box_xyxy, place) > 0.5 for place in places)]
-        self._tracks = [track for track in self._tracks if track not in gone]
-        return gone
+        """End the tracks that stand at these places, without calling them lost, and return them.
+
+        What was parked there was a vehicle, which has driven off: that one is lost with the next `update`.
+        """
+        ended = self._end(lambda track: any(iou(track.box_xyxy, place) > 0.5 for place in places))
+        self._gone += [track for track in ended if track.parked_xyxy is not None]
+        return [track for track in ended if track.parked_xyxy is None]
 
     def flush(self) -> list[Track]:
         """End all tracks, at the end of the source, and return them."""
-        ended, self._tracks = self._tracks, []
-        return ended
+        return self._gone + self._end(lambda track: True)
 
-    def _fragments_in(self, found: Sequence[Track]) -> list[Track]:
-        """Return young tracks that were not found in this frame and lie inside one that was, no longer confirmed.
+    def _begin(self, handle: Handle, detection: Detection, time_s: float) -> Track:
+        confirmed = self.rules.confirm_hits <= 1
+        track = Track(self._next_id, detection.box_xyxy, time_s, time_s, detection.score, confirmed=confirmed)
+        self._next_id += 1
+        self._tracks[handle] = track
+        return track
+
+    def _end(self, ended: Callable[[Track], bool]) -> list[Track]:
+        gone = {handle: track for handle, track in self._tracks.items() if ended(track)}
+        self._matcher.forget(gone)
+        for handle in gone:
+            del self._tracks[handle]
+        return list(gone.values())
+
+    def _is_piece(
+        self,
+        handle: Handle,
+        detection: Detection,
+        found: dict[Track, Detection],
+        expected: dict[Track, tuple[float, ...]],
+    ) -> bool:
+        """Return whether a vehicle fell into pieces in this frame, of which this is one, and if so join them.
+
+        The piece that was matched speaks for it.
+        """
+        whole = next((track for track in found if _is_part(detection.box_xyxy, expected[track])), None)
+        if whole is None:
+            return False
+        found[whole] = Detection(union(found[whole].box_xyxy, detection.box_xyxy), found[whole].score)
+        self._matcher.forget([handle])
+        return True
+
+    def _shows_again(
+        self,
+        handle: Handle,
+        detection: Detection,
+        found: dict[Track, Detection],
+        time_s: float,
+        size_wh: tuple[int, int] | None,
+    ) -> bool:
+        """Return whether this is a vehicle that was out of sight, and if so go on with it.
+
+        What comes in over the frame's border was outside, not hidden.
+        """
+        box = detection.box_xyxy
+        comes_in = size_wh is not None and touches_border(box, size_wh)
+        for known, track in self._tracks.items():
+            if track in found or not _is_part(box, self._whereabouts(track, time_s)):
+                continue
+            if comes_in and size_wh is not None and not touches_border(track.box_xyxy, size_wh):
+                continue
+            self._go_on(known, handle)
+            found[track] = detection
+            return True
+        return False
+
+    def _moves_off(self, handle: Handle, detection: Detection, found: dict[Track, Detection]) -> bool:
+        """Return whether this is a parked vehicle that moves off, and if so go on with it.
+
+        Where it stood, ground shows that was not seen before and looks like a vehicle too. That one stays.
+        """
+        for known, track in self._tracks.items():
+            place = track.parked_xyxy
+            if place is None or track not in found or iou(found[track].box_xyxy, place) < 0.5:
+                continue
+            if gap(detection.box_xyxy, place) == 0:
+                self._go_on(known, handle)
+                found[track] = detection
+                track.parked_xyxy = None
+                return True
+        return False
+
+    def _park(self, time_s: float) -> None:
+        """Leave the vehicles that are parked to their places: the library would look for them farther away."""
+        for handle, track in list(self._tracks.items()):
+            if track.parked_xyxy is None and time_s - track.last_time_s > self.rules.lost_after_s:
+                track.parked_xyxy = track.stands_xyxy
+                self._go_on(handle, object())
+
+    def _go_on(self, known: Handle, handle: Handle) -> None:
+        """Give a vehicle another handle."""
+        self._matcher.forget([known])
+        self._tracks[handle] = self._tracks.pop(known)
+
+    def _whereabouts(self, track: Track, time_s: float) -> Sequence[float]:
+        return track.stands_xyxy if self._is_parked(track) else track.whereabouts(time_s)
+
+    def _is_parked(self, track: Track) -> bool:
+        drove = track.confirmed and track.travel >= _DROVE
+        stood = track.standing_s >= self.rules.parked_after_s and _is_part(track.box_xyxy, track.stands_xyxy)
+        return drove and stood
+
+    def _is_gone(self, track: Track, seen: Sequence[Track], time_s: float) -> bool:
+        if self.rules.fixed or not self._is_parked(track):
+            return time_s - track.last_time_s > self.rules.lost_after_s
+        taken = any(self._is_parked(other) and iou(track.stands_xyxy, other.stands_xyxy) > 0.5 for other in seen)
+        return taken or time_s - track.last_time_s > self.rules.parked_for_s
+
+    def _fragments_in(self, seen: Sequence[Track]) -> list[Track]:
+        """End young tracks that were not found in this frame and lie inside one that was, no longer confirmed.
 
         A vehicle that comes into the picture may show as two pieces for some frames, before one box holds it all.
         """
-        pieces = [
-            track
-            for track in self._tracks
-            if track not in found
-            and track.hits < _YOUNG * self.rules.confirm_hits
-            and any(_is_part(track.box_xyxy, whole.box_xyxy) for whole in found)
-        ]
+        pieces = self._end(
+            lambda track: (
+                track not in seen
+                and track.hits < _YOUNG * self.rules.confirm_hits
+                and any(_is_part(track.box_xyxy, whole.box_xyxy) for whole in seen)
+            )
+        )
         for track in pieces:
             track.confirmed = False
         return pieces
 
-    def _begin(self, detection: Detection, time_s: float) -> Track:
-        confirmed = self.rules.confirm_hits <= 1
-        track = Track(self._next_id, detection.box_xyxy, time_s, time_s, detection.score, confirmed=confirmed)
-        self._next_id += 1
-        self._tracks.append(track)
-        return track
-
-    def _pairs(self, predicted: Sequence[Sequence[float]], boxes: Sequence[Box]) -> list[tuple[int, int]]:
-        """Return which track and box can belong together, the best first."""
-        scored = []
-        for place, expected in enumerate(predicted):
-            for row, box in enumerate(boxes):
-                overlap = iou(expected, box)
-                if self.rules.fixed:
-                    if overlap > 0.9:
-                        scored.append((overlap, place, row))
-                    continue
-                (x, y), (u, v) = centre(expected), centre(box)
-                size = max(diagonal(box), diagonal(self._tracks[place].box_xyxy))
-                # The velocity of a track that was found once is not known yet: it may be anywhere within its own
-                # length.
-                reach = self.rules.reach if self._tracks[place].hits > 1 else max(1.0, self.rules.reach)
-                nearness = 1.0 - ((x - u) ** 2 + (y - v) ** 2) ** 0.5 / (reach * size)
-                if overlap > 0.1 or nearness > 0:
-                    scored.append((overlap + max(0.0, nearness), place, row))
-        scored.sort(key=lambda item: (-item[0], item[1], item[2]))
-        return [(place, row) for _, place, row in scored]
-
 
 def _is_part(box: Box, whole: Sequence[float]) -> bool:
-    return intersection(box, whole) > 0.6 * area(box)
+    return intersection(box, whole) > _PART * area(box)

@@ -2,69 +2,142 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.background import Mask, small_size
-from twincar_edge.runtime.boxes import Box, area
+from twincar_edge.runtime.boxes import AnyBox, Box, area
 
-Zone = tuple[tuple[float, float], ...]
+EXCLUDE = "exclude"  # what stands before a polygon on the command line to leave it out, where a name may stand
+
+# Part of MQTT topics and labels of metrics: nothing that means something there.
+ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Coordinate = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
+
+_WHEELS = 0.05  # of a box's height: so far above its lower edge a vehicle touches the road, margin and shadow left out
+
+
+class Zone(BaseModel):
+    """A polygon: a place in the picture that counts, or with `exclude` one that does not.
+
+    `points` are x and y in pixels or, where every number is at most 1, in shares of the frame; two points are the
+    corners of a rectangle. `name` is what events call it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    points: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=2, max_length=100)]
+    name: ZoneName | None = None
+    exclude: bool = False
+
+    @field_validator("points")
+    @classmethod
+    def _has_area(cls, points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        if len(points) == 2:
+            (left, top), (right, bottom) = points
+            points = ((left, top), (right, top), (right, bottom), (left, bottom))
+        if cv2.contourArea(np.array(points, np.float32)) <= 0:
+            raise ValueError("the zone has no area")
+        return points
 
 
 def parse_zone(text: str) -> Zone:
-    """Read a polygon from `x,y x,y x,y …`, in pixels or, where every number is at most 1, as shares of the frame.
-
-    Two points are the corners of a rectangle.
+    """Read a zone as the command line takes it: `x,y x,y x,y …`, `NAME=x,y …` or `exclude=x,y …`.
 
     Raises:
         InputError: the text is anything else.
     """
-    problem = f'a zone is "x,y x,y x,y" in pixels, or in shares of the frame from 0 to 1, found {text!r}'
+    name, equals, polygon = text.rpartition("=")
+    name = name.strip()
+    problem = (
+        f'a zone is "x,y x,y x,y" in pixels, or in shares of the frame from 0 to 1, with NAME= or {EXCLUDE}= before it '
+        f"if you like, found {text!r}"
+    )
     try:
-        points = tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in text.split()))
+        points = tuple((float(x), float(y)) for x, y in (pair.split(",") for pair in polygon.split()))
     except ValueError as error:
         raise InputError(problem) from error
-    if len(points) < 2 or not all(0 <= number < 1e6 for point in points for number in point):
-        raise InputError(problem)
-    if len(points) == 2:
-        (left, top), (right, bottom) = points
-        points = ((left, top), (right, top), (right, bottom), (left, bottom))
-    if cv2.contourArea(np.array(points, np.float32)) <= 0:
-        raise InputError(f"the zone {text!r} has no area")
-    return points
+    exclude = name == EXCLUDE
+    try:
+        return Zone(points=points, name=name if equals and not exclude else None, exclude=exclude)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InputError(f"the zone {text!r} has no area" if fault["type"] == "value_error" else problem) from error
 
 
-def regions(image_bgr: NDArray[np.uint8], zones: tuple[Zone, ...]) -> list[Box]:
-    """Return each zone's bounding box in pixels of the image, or one box of the whole image where there are no zones.
+def included(zones: Sequence[Zone]) -> list[Zone]:
+    """Return the zones that count."""
+    return [zone for zone in zones if not zone.exclude]
+
+
+def zone_of(box_xyxy: AnyBox, size_wh: tuple[int, int], zones: Sequence[Zone]) -> str | None:
+    """Return the name of the first zone that a vehicle stands in, None where it stands in none or in one without name.
+
+    A vehicle stands where the middle of its box's lower edge is, a twentieth of the box's height above it. Excluded
+    zones are not asked.
+
+    Args:
+        box_xyxy: the vehicle's box in pixels of the frame.
+        size_wh: the frame's size in pixels.
+        zones: in the order in which they are asked.
+    """
+    return next((zone.name for zone in included(zones) if _stands_in(box_xyxy, size_wh, zone)), None)
+
+
+def counts(box_xyxy: AnyBox, size_wh: tuple[int, int], zones: Sequence[Zone]) -> bool:
+    """Return whether a vehicle stands in any zone that counts, or there is none, and in none that is excluded."""
+    wanted = included(zones)
+    return (not wanted or any(_stands_in(box_xyxy, size_wh, zone) for zone in wanted)) and not any(
+        _stands_in(box_xyxy, size_wh, zone) for zone in zones if zone.exclude
+    )
+
+
+def regions(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> list[Box]:
+    """Return the bounding box, in pixels of the image, of each zone that counts; of the whole image where none does.
 
     Raises:
         InputError: a zone lies outside the image.
     """
     rows, columns = image_bgr.shape[:2]
-    if not zones:
-        return [(0, 0, columns, rows)]
-    return [_bounding_box(zone, columns, rows) for zone in zones]
+    return [_bounding_box(zone, columns, rows) for zone in included(zones)] or [(0, 0, columns, rows)]
 
 
-def masks(image_bgr: NDArray[np.uint8], zones: tuple[Zone, ...]) -> list[Mask]:
-    """Return each zone (or the whole frame) as bool [h, w] of the background model's small picture."""
+def masks(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> list[Mask]:
+    """Return each zone that counts, or the whole frame, without what is excluded.
+
+    Each is a bool [h, w] of the background model's small picture.
+    """
     rows, columns = image_bgr.shape[:2]
     width, height = small_size(image_bgr)
-    if not zones:
-        return [np.ones((height, width), np.bool_)]
-    found = []
-    for zone in zones:
+
+    def filled(zone: Zone) -> Mask:
         mask = np.zeros((height, width), np.uint8)
         points = _in_pixels(zone, columns, rows) * (width / columns, height / rows)
         cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
-        found.append(mask > 0)
-    return found
+        return mask > 0
+
+    left_out = np.zeros((height, width), np.bool_)
+    for zone in zones:
+        if zone.exclude:
+            left_out |= filled(zone)
+    wanted = [filled(zone) for zone in included(zones)] or [np.ones((height, width), np.bool_)]
+    return [mask & ~left_out for mask in wanted]
+
+
+def _stands_in(box: AnyBox, size_wh: tuple[int, int], zone: Zone) -> bool:
+    outline = _in_pixels(zone, *size_wh).astype(np.float32)
+    point = ((box[0] + box[2]) / 2, box[3] - _WHEELS * (box[3] - box[1]))
+    return cv2.pointPolygonTest(outline, point, False) >= 0
 
 
 def _in_pixels(zone: Zone, columns: int, rows: int) -> NDArray[np.float64]:
-    points = np.array(zone, np.float64)
+    points = np.array(zone.points, np.float64)
     return points * (columns, rows) if points.max() <= 1.0 else points
 
 
@@ -74,5 +147,6 @@ def _bounding_box(zone: Zone, columns: int, rows: int) -> Box:
     right, bottom = np.ceil(points.max(axis=0)).astype(int)
     box = (int(left), int(top), min(int(right), columns), min(int(bottom), rows))
     if area(box) < 1:
-        raise InputError(f"the zone {zone} lies outside the frame, which is {columns} by {rows} pixels")
+        corners = " ".join(f"{x:g},{y:g}" for x, y in zone.points)
+        raise InputError(f"the zone {zone.name or corners} lies outside the frame, which is {columns} by {rows} pixels")
     return box

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from twincar_edge.runtime.association import preload
 from twincar_edge.runtime.boxes import Box, Detection, area, centre, gap, intersection, iou, touches_border, union
 from twincar_edge.runtime.tracking import Tracker, TrackingRules
 
@@ -157,3 +161,23 @@ def test_boxes() -> None:
     assert touches_border((0, 20, 50, 60), (100, 100))
     assert touches_border((20, 20, 99, 60), (100, 100))
     assert not touches_border((20, 20, 80, 80), (100, 100))
+
+
+def test_the_library_can_be_loaded_beside_other_work() -> None:
+    thread = preload()
+    thread.join()
+    assert "trackers" in sys.modules
+    assert follow([[box] for box in passing(5, 0, 20)])[1] == [[1]] * 5
+
+
+def test_nothing_heavy_is_loaded_before_the_first_vehicle() -> None:
+    program = (
+        "import sys\n"
+        "from twincar_edge.runtime.boxes import Detection\n"
+        "from twincar_edge.runtime.tracking import Tracker, TrackingRules\n"
+        "Tracker().update([], 0.0)\n"
+        "Tracker(TrackingRules(fixed=True)).update([Detection((0, 0, 9, 9))], 0.0)\n"
+        "assert not {'trackers', 'supervision', 'scipy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

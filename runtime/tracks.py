@@ -1,0 +1,121 @@
+"""One vehicle across frames: where it was found, how it moves, where it should be by now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.runtime.boxes import Box, diagonal, touches_border
+
+_MEMORY = 0.6  # how much of the velocity is carried over from frame to frame, the rest is measured anew
+_HASTE = 1.25  # times its speed: a vehicle that is out of sight may go so much faster, or its speed was misjudged
+_SIZE_HALVES_S = 2.0  # a vehicle that grows smaller for so long is farther away, and not hidden
+_DRIVES_OFF_S = 1.0  # a vehicle whose box has been another for so long no longer stands
+_STANDS = 0.1  # of its diagonal: a vehicle none of whose edges moved farther stands where it stood
+
+
+@dataclass(eq=False)
+class Track:
+    """One vehicle across frames.
+
+    Attributes:
+        id: counts from 1 within a run.
+        box_xyxy: where it was last found; `first_box_xyxy` where it was first.
+        score: the last detection's.
+        first_time_s, last_time_s: of its first and last match.
+        hits: frames in which it was found.
+        confirmed: it was found often enough to count.
+        travel: the farthest that any edge of its box got from its place at the first match, in diagonals of the largest
+            box. A vehicle that drives, or nears, travels; a shadow, a lamp or a waving branch does not.
+        standing_s: how long it had stood still when it last did, and `stands_xyxy` where.
+        parked_xyxy: where it was parked, if it was, until it has moved off from there.
+    """
+
+    id: int
+    box_xyxy: Box
+    first_time_s: float
+    last_time_s: float
+    score: float = 1.0
+    hits: int = 1
+    confirmed: bool = False
+    travel: float = 0.0
+    standing_s: float = 0.0
+    parked_xyxy: Box | None = None
+    _farthest: float = field(default=0.0, repr=False)
+    _velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4), repr=False)
+
+    def __post_init__(self) -> None:
+        """Remember where it began."""
+        self.first_box_xyxy = self.stands_xyxy = self.box_xyxy
+        self._largest = diagonal(self.box_xyxy)
+        self._size_wh: tuple[float, float] = (
+            self.box_xyxy[2] - self.box_xyxy[0],
+            self.box_xyxy[3] - self.box_xyxy[1],
+        )
+        self._stands_since_s = self._stood_s = self.first_time_s
+
+    def predicted(self, time_s: float) -> tuple[float, ...]:
+        """Return where the box should be at `time_s`, its edges moving on at their velocities."""
+        moved = np.array(self.box_xyxy) + self._velocity * max(0.0, time_s - self.last_time_s)
+        return tuple(float(edge) for edge in moved)
+
+    def has_left(self, time_s: float, size_wh: tuple[int, int]) -> bool:
+        """Return whether the box, which the frame's border cut, should have shrunk to nothing by now."""
+        expected = self.predicted(time_s)
+        return touches_border(self.box_xyxy, size_wh) and (expected[0] >= expected[2] or expected[1] >= expected[3])
+
+    def whole(self, time_s: float) -> tuple[float, ...]:
+        """Return where the whole vehicle should be at `time_s`, the parts included that something hides.
+
+        What hides a vehicle takes its leading edge first, and shows its trailing edge last: the edge that moves faster
+        is the vehicle's own and tells its speed, and the size that it had before tells where the other edge is.
+        """
+        elapsed_s = max(0.0, time_s - self.last_time_s)
+        box = [float(edge) for edge in self.box_xyxy]
+        for low, high in ((0, 2), (1, 3)):
+            size = max(self._size_wh[low], box[high] - box[low])
+            if abs(self._velocity[low]) > abs(self._velocity[high]):
+                box[low] += float(self._velocity[low]) * elapsed_s
+                box[high] = box[low] + size
+            else:
+                box[high] += float(self._velocity[high]) * elapsed_s
+                box[low] = box[high] - size
+        return tuple(box)
+
+    def whereabouts(self, time_s: float) -> tuple[float, ...]:
+        """Return the box within which a vehicle that went out of sight is at `time_s`, wherever it stopped.
+
+        It reaches from where the vehicle was last seen to where it would be if it had hurried.
+        """
+        elapsed_s = max(0.0, time_s - self.last_time_s)
+        last, now = self.whole(self.last_time_s), self.whole(self.last_time_s + _HASTE * elapsed_s)
+        return min(last[0], now[0]), min(last[1], now[1]), max(last[2], now[2]), max(last[3], now[3])
+
+    def found(self, box: Box, score: float, time_s: float, confirm_hits: int) -> None:
+        """Take the vehicle's box in another frame."""
+        elapsed_s = time_s - self.last_time_s
+        if elapsed_s > 0:
+            measured = (np.array(box) - np.array(self.box_xyxy)) / elapsed_s
+            memory = _MEMORY if self.hits > 1 else 0.0
+            self._velocity = memory * self._velocity + (1 - memory) * measured
+        self.box_xyxy, self.score, self.last_time_s = box, score, time_s
+        self.hits += 1
+        self.confirmed |= self.hits >= confirm_hits
+        fade = 0.5 ** (elapsed_s / _SIZE_HALVES_S)
+        self._size_wh = max(box[2] - box[0], fade * self._size_wh[0]), max(box[3] - box[1], fade * self._size_wh[1])
+        self._largest = size = max(self._largest, diagonal(box))
+        self._farthest = max(self._farthest, _shift(box, self.first_box_xyxy))
+        self.travel = self._farthest / size
+        # What becomes background does so in pieces: that is no driving off.
+        if _shift(box, self.stands_xyxy) <= _STANDS * size:
+            self._stood_s = time_s
+        elif time_s - self._stood_s > _DRIVES_OFF_S:
+            self.stands_xyxy, self._stands_since_s, self._stood_s = box, time_s, time_s
+        self.standing_s = self._stood_s - self._stands_since_s
+
+
+def _shift(box: Box, other: Box) -> float:
+    """Return by how many pixels the edge that moved farthest has moved."""
+    return float(np.abs(np.array(box) - np.array(other)).max())
