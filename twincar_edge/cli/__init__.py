@@ -24,6 +24,7 @@ COMMANDS = {
     "inspect": "Print what an exported model says of itself.",
     "classify": "Name the car in each image.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",
+    "events": "Show or export the visits that watch has stored.",
     "doctor": "Check that this machine answers right, and how fast.",
     "bench": "Measure latency and top-5 over providers and precisions.",
     "explain": "Show where the model looked, as a Grad-CAM++ overlay.",

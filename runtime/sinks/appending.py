@@ -1,0 +1,105 @@
+"""A file to whose end whole records are written: what JSON lines and CSV share."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import make_folder
+from twincar_edge.runtime.sinks.base import DeliveryError
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class AppendedFile:
+    """Appends records, each whole or not at all, and flushed to the disk.
+
+    What a power cut or a full disk left of a record never runs into the next one. A file that was moved away or
+    deleted, as logrotate does, is begun again.
+    """
+
+    def __init__(self, path: Path, header: bytes = b"") -> None:
+        """Append to `path`; a file that is empty gets `header` first, one that is not must begin with it."""
+        self._path = path
+        self._header = header
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            InputError: it cannot be written. A full disk is no such reason.
+        """
+        try:
+            make_folder(self._path.parent)
+            self._open()
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise InputError(f"cannot write {self._path}: {error.strerror}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def append(self, record: bytes) -> None:
+        """Write a record; it is on the disk when this returns.
+
+        Raises:
+            DeliveryError: the disk is full or failing, or the file cannot be begun again; nothing was written.
+        """
+        try:
+            descriptor = self._current()
+            self._write(descriptor, record)
+        except OSError as error:
+            raise DeliveryError(f"cannot write {self._path}: {error.strerror}") from error
+        except InputError as error:
+            raise DeliveryError(str(error)) from error
+
+    def _current(self) -> int:
+        if self._descriptor is not None:
+            mine = os.fstat(self._descriptor)
+            try:
+                there = self._path.stat()
+            except FileNotFoundError:
+                there = None
+            if there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+                return self._descriptor
+            self.__exit__(None, None, None)
+        return self._open()
+
+    def _open(self) -> int:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, len(self._header), 0) != self._header:
+                raise InputError(f"cannot append to {self._path}: its first line is another one, name a new file")
+            if not size:
+                self._write(descriptor, self._header)
+            elif os.pread(descriptor, 1, size - 1) != b"\n":
+                self._write(descriptor, b"\n")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return descriptor
+
+    @staticmethod
+    def _write(descriptor: int, data: bytes) -> None:
+        size = os.fstat(descriptor).st_size
+        try:
+            left = data
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fdatasync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise

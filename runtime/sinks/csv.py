@@ -1,0 +1,93 @@
+"""Events as rows for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from twincar_edge.runtime.events import ClassifierRecord, Event
+from twincar_edge.runtime.sinks.appending import AppendedFile
+from twincar_edge.runtime.sinks.base import Crop
+
+# What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection).
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_TOP = 5
+# The fields of an event that are more than one cell, and the cells that they become.
+_PARTS: dict[str, Sequence[str]] = {
+    "top5": [f"top{rank}_{part}" for rank in range(1, _TOP + 1) for part in ("name", "probability")],
+    "box_xyxy": ["box_left", "box_top", "box_right", "box_bottom"],
+    "classifier": [f"classifier_{part}" for part in ClassifierRecord.model_fields],
+}
+COLUMNS: tuple[str, ...] = tuple(cell for field in Event.model_fields for cell in _PARTS.get(field, [field]))
+
+
+def csv_header() -> str:
+    """Return the line of column names."""
+    return _line(COLUMNS)
+
+
+def csv_row(event: Event) -> str:
+    """Return an event as one line of CSV (RFC 4180), in the order of `COLUMNS`.
+
+    Names come from a model's labels, and whoever wrote those may have meant them for a spreadsheet: a text that would
+    be taken for a formula begins with an apostrophe instead.
+    """
+    cells: list[Any] = []
+    for field in Event.model_fields:
+        value = getattr(event, field)
+        if field == "top5":
+            guesses = [part for guess in value[:_TOP] for part in (guess.name, guess.probability)]
+            cells += guesses + [None] * (2 * _TOP - len(guesses))
+        elif field == "classifier":
+            cells += [getattr(value, part) for part in ClassifierRecord.model_fields]
+        elif field == "box_xyxy":
+            cells += value
+        else:
+            cells.append(value.isoformat() if hasattr(value, "isoformat") else value)
+    return _line([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def _harmless(text: str) -> str:
+    text = text.replace("\0", "")
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def _line(cells: Sequence[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
+
+
+class CsvFile:
+    """Appends each event to a CSV file as one row, under one header."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to `path`, which must have the same columns if it is there."""
+        self._file = AppendedFile(path, csv_header().encode("utf-8"))
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            InputError: it cannot be written, or has other columns.
+        """
+        self._file.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._file.__exit__(kind, error, traceback)
+
+    def write(self, event: Event, crop_bgr: Crop) -> None:
+        """Write a row.
+
+        Raises:
+            DeliveryError: it cannot be written now (no space).
+        """
+        self._file.append(csv_row(event).encode("utf-8"))

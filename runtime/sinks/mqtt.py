@@ -1,0 +1,234 @@
+"""Events to an MQTT broker, with what Home Assistant needs to show them.
+
+An event is delivered when the broker has acknowledged it (QoS 1). paho-mqtt keeps the connection and sends again, after
+a reconnect, what was not acknowledged; an event that it still has in hand is therefore never given to it twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import ssl
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from twincar_edge._version import __version__
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sinks.base import Crop, DeliveryError
+
+logger = logging.getLogger(__name__)
+
+ONLINE, OFFLINE = "online", "offline"
+_KEEP_ALIVE_S = 30  # a box that lost its power is known to be gone after one and a half times this
+_FAREWELL_S = 1.0
+
+
+def topic_part(name: str) -> str:
+    """Return a camera's name as one level of a topic: `/`, `+`, `#` and all else that is special become `_`.
+
+    Names that are changed get a digest of what they were, so that two cameras never share a topic.
+    """
+    part = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
+    return part if part == name and part else f"{part}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:6]}"
+
+
+def discovery(topic: str, camera: str) -> tuple[str, dict[str, Any]]:
+    """Return node id and configuration of a camera's sensor for Home Assistant's MQTT discovery.
+
+    Source: https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
+    """
+    node = f"{re.sub(r'[^A-Za-z0-9_-]', '_', topic)}_{topic_part(camera)}"
+    events = f"{topic}/{topic_part(camera)}/events"
+    return node, {
+        "name": "Last vehicle",
+        "unique_id": f"{node}_last_vehicle",
+        "object_id": f"{node}_last_vehicle",
+        "icon": "mdi:car",
+        "state_topic": events,
+        "value_template": "{{ value_json.name[:255] }}",
+        "json_attributes_topic": events,
+        "availability_topic": f"{topic}/availability",
+        "payload_available": ONLINE,
+        "payload_not_available": OFFLINE,
+        "device": {
+            "identifiers": [node],
+            "name": f"twincar-edge {camera}",
+            "manufacturer": "twincar-edge",
+            "model": "camera box",
+            "sw_version": __version__,
+        },
+        "origin": {"name": "twincar-edge", "sw_version": __version__},
+    }
+
+
+class _Client(paho.Client):
+    """Remembers why it could not connect; the loop thread of paho's client keeps that to itself."""
+
+    failure: str | None = None
+
+    def reconnect(self) -> MQTTErrorCode:
+        try:
+            return super().reconnect()
+        except ssl.SSLCertVerificationError as error:
+            self.failure = f"its certificate is not trusted: {error.verify_message}"
+            raise
+        except OSError as error:
+            self.failure = error.strerror or str(error) or type(error).__name__
+            raise
+
+
+class Mqtt:
+    """Publishes each event as JSON under `<topic>/<camera>/events`.
+
+    `<topic>/availability` is retained: `online` while connected, `offline` after closing, and by the last will when the
+    process or the box dies. With a `discovery_prefix` each camera has a sensor in Home Assistant.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        topic: str = "twincar-edge",
+        cameras: Sequence[str] = (),
+        discovery_prefix: str | None = "homeassistant",
+        user: str | None = None,
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        timeout_s: float = 10.0,
+        reconnect_s: tuple[int, int] = (1, 30),
+    ) -> None:
+        """Prepare; nothing is connected before the block is entered.
+
+        Args:
+            host: the broker's name or address.
+            port: its port.
+            topic: what all topics begin with.
+            cameras: those that are announced at once; others are with their first event.
+            discovery_prefix: where Home Assistant looks for sensors; None announces none.
+            user: for the broker.
+            password: for the broker.
+            tls: how to check the broker's certificate; None is without TLS.
+            timeout_s: how long to wait for a connection and for an acknowledgement.
+            reconnect_s: least and longest time between attempts to connect.
+        """
+        self.name = f"mqtt{'s' if tls else ''}://{host}:{port}"
+        self._address = host, port
+        self._topic = topic
+        self._availability = f"{topic}/availability"
+        self._discovery_prefix = discovery_prefix
+        self._timeout_s = timeout_s
+        self._changed = threading.Condition()
+        self._cameras = list(cameras)
+        self._connected = False
+        self._refusal: str | None = None
+        self._acknowledged: set[int] = set()
+        self._pending: tuple[str, str, int] | None = None
+        self._client = _Client(CallbackAPIVersion.VERSION2)
+        self._client.reconnect_delay_set(*reconnect_s)
+        self._client.will_set(self._availability, OFFLINE, qos=1, retain=True)
+        if user is not None:
+            self._client.username_pw_set(user, password)
+        if tls is not None:
+            self._client.tls_set_context(tls)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_publish = self._on_publish
+
+    def __enter__(self) -> Self:
+        """Begin to connect, and go on trying for as long as that needs."""
+        self._client.connect_async(*self._address, keepalive=_KEEP_ALIVE_S)
+        self._client.loop_start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Say goodbye, and disconnect."""
+        if self._connected:
+            farewell = self._client.publish(self._availability, OFFLINE, qos=1, retain=True)
+            if farewell.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._wait_for_acknowledgement(farewell.mid, _FAREWELL_S)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def write(self, event: Event, crop_bgr: Crop) -> None:
+        """Publish one event, and wait until the broker has it.
+
+        Raises:
+            DeliveryError: there is no connection, or no acknowledgement in time.
+        """
+        topic, payload = f"{self._topic}/{topic_part(event.camera)}/events", event.to_json()
+        if self._pending is None or self._pending[:2] != (topic, payload):
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._connected, self._timeout_s):
+                    raise DeliveryError(f"it cannot be reached: {self._why_not()}")
+            self._announce(event.camera)
+            message = self._client.publish(topic, payload, qos=1)
+            if message.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+                raise DeliveryError(f"it takes no event: {paho.error_string(message.rc)}")
+            self._pending = topic, payload, message.mid
+        if not self._wait_for_acknowledgement(self._pending[2], self._timeout_s):
+            raise DeliveryError(f"it does not acknowledge: {self._why_not()}")
+        self._pending = None
+
+    def _wait_for_acknowledgement(self, message_id: int, seconds: float) -> bool:
+        with self._changed:
+            done = self._changed.wait_for(lambda: message_id in self._acknowledged, seconds)
+            if done:
+                self._acknowledged.clear()
+            return done
+
+    def _announce(self, camera: str) -> None:
+        if camera not in self._cameras:
+            self._cameras.append(camera)
+            self._publish_discovery(camera)
+
+    def _publish_discovery(self, camera: str) -> None:
+        if self._discovery_prefix is not None:
+            node, config = discovery(self._topic, camera)
+            path = f"{self._discovery_prefix}/sensor/{node}/last_vehicle/config"
+            self._client.publish(path, json.dumps(config), qos=1, retain=True)
+
+    def _why_not(self) -> str:
+        if self._connected:
+            return "no answer in time"
+        return self._refusal or self._client.failure or "no answer in time"
+
+    # -- On paho's thread
+
+    def _on_connect(
+        self, client: paho.Client, _data: Any, _flags: paho.ConnectFlags, code: ReasonCode, _more: Properties | None
+    ) -> None:
+        if code.is_failure:
+            self._refusal = f"it says {str(code).lower()!r}: check $TWINCAR_MQTT_USER and $TWINCAR_MQTT_PASSWORD"
+            return
+        client.publish(self._availability, ONLINE, qos=1, retain=True)
+        for camera in list(self._cameras):
+            self._publish_discovery(camera)
+        with self._changed:
+            self._connected, self._refusal = True, None
+            self._changed.notify_all()
+
+    def _on_disconnect(
+        self, _client: paho.Client, _data: Any, _flags: paho.DisconnectFlags, code: ReasonCode, _more: Properties | None
+    ) -> None:
+        logger.debug("%s: disconnected: %s", self.name, code)
+        with self._changed:
+            self._connected = False
+
+    def _on_publish(
+        self, _client: paho.Client, _data: Any, message_id: int, _code: ReasonCode, _more: Properties | None
+    ) -> None:
+        with self._changed:
+            self._acknowledged.add(message_id)
+            self._changed.notify_all()

@@ -1,0 +1,190 @@
+"""From settings to deliveries: the one table of the kinds of sinks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sinks import settings as kinds
+from twincar_edge.runtime.sinks.base import Sink
+from twincar_edge.runtime.sinks.csv import CsvFile
+from twincar_edge.runtime.sinks.delivery import Delivery, Terms
+from twincar_edge.runtime.sinks.jsonl import JsonLines
+from twincar_edge.runtime.sinks.settings import SinkSettings
+from twincar_edge.runtime.sinks.snapshots import CropSaver
+from twincar_edge.runtime.sinks.spool import Spool
+from twincar_edge.runtime.sinks.table import LiveTable
+from twincar_edge.runtime.sinks.webhook import Webhook, parse_target, tls_context
+from twincar_edge.runtime.state import StateFolder
+from twincar_edge.runtime.store import EventStore
+
+_LONGEST_SECRET = 4096
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a sink may need besides its settings."""
+
+    state: StateFolder | None
+    cameras: Sequence[str]
+    environ: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of the table.
+
+    Attributes:
+        open: makes the sink; it is opened later, with its delivery.
+        where: what the sink writes to, in words without secrets: part of its name, and of its spool's.
+        terms: what it is given, and how.
+        spooled: what it cannot take waits on disk.
+    """
+
+    open: Callable[[Any, Surroundings], Sink]
+    where: Callable[[Any], str]
+    terms: Terms
+    spooled: bool = True
+
+
+def _store(options: kinds.StoreSettings, around: Surroundings) -> Sink:
+    if options.path is not None:
+        return EventStore(options.path)
+    if around.state is None:
+        raise InputError("the store of events has no place: name one with --store PATH, or a state folder")
+    return EventStore(around.state.store)
+
+
+def _crops(options: kinds.CropsSettings, _around: Surroundings) -> Sink:
+    return CropSaver(options.path, limit_bytes=options.limit, age=options.age, reserve_bytes=options.reserve)
+
+
+def _webhook(options: kinds.WebhookSettings, around: Surroundings) -> Sink:
+    secret = _secret(options.secret_file, "TWINCAR_WEBHOOK_SECRET", around.environ)
+    return Webhook(
+        options.url,
+        secret=None if secret is None else secret.encode("utf-8"),
+        ca_file=options.ca_file,
+        timeout_s=options.timeout_s,
+    )
+
+
+def _mqtt(options: kinds.MqttSettings, around: Surroundings) -> Sink:
+    from twincar_edge.runtime.sinks.mqtt import Mqtt  # paho takes its time to import
+
+    password = _secret(options.password_file, "TWINCAR_MQTT_PASSWORD", around.environ)
+    user = options.user or around.environ.get("TWINCAR_MQTT_USER") or None
+    if password is not None and user is None:
+        raise InputError("a password for the MQTT broker needs a user: set $TWINCAR_MQTT_USER")
+    return Mqtt(
+        options.host,
+        _mqtt_port(options),
+        topic=options.topic,
+        cameras=around.cameras,
+        discovery_prefix=options.discovery or None,
+        user=user,
+        password=password,
+        tls=tls_context(options.ca_file) if options.tls else None,
+        timeout_s=options.timeout_s,
+    )
+
+
+def _mqtt_port(options: kinds.MqttSettings) -> int:
+    return options.port or (8883 if options.tls else 1883)
+
+
+def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str | None:
+    if path is None:
+        return environ.get(variable) or None
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST_SECRET + 1).removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read a secret from {path}: {getattr(error, 'strerror', 'it is no text')}") from error
+    if not text or len(text) > _LONGEST_SECRET:
+        raise InputError(f"cannot read a secret from {path}: it is empty or longer than {_LONGEST_SECRET} characters")
+    return text
+
+
+_QUICK = Terms(limit=16, crops=True, retry=False)
+
+SINKS: dict[str, Kind] = {
+    "jsonl": Kind(lambda options, _: JsonLines(options.path), lambda options: str(options.path or "stdout"), Terms()),
+    "csv": Kind(lambda options, _: CsvFile(options.path), lambda options: str(options.path), Terms()),
+    "table": Kind(
+        lambda options, _: LiveTable(options.title, options.rows),
+        lambda _: "terminal",
+        Terms(limit=100, retry=False),
+        spooled=False,
+    ),
+    "store": Kind(_store, lambda options: str(options.path or "state"), Terms()),
+    "crops": Kind(_crops, lambda options: str(options.path), _QUICK, spooled=False),
+    "webhook": Kind(_webhook, lambda options: parse_target(options.url).name, Terms()),
+    "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", Terms()),
+}
+# Whoever reads a pipe sets its pace, and ends it; the events of an earlier run are nothing to him.
+_STREAM = Kind(SINKS["jsonl"].open, lambda _: "stdout", Terms(limit=10_000, retry=False, drain_s=None), spooled=False)
+
+
+def needs_state(settings: Sequence[SinkSettings]) -> bool:
+    """Return whether any of these sinks keeps something in the state folder."""
+    return any(_kind(options).spooled for options in settings)
+
+
+def open_sinks(
+    settings: Sequence[SinkSettings],
+    state: StateFolder | None,
+    *,
+    cameras: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    on_gone: Callable[[], None] | None = None,
+) -> list[Delivery]:
+    """Return a delivery for each sink, to be entered (`running` opens and closes several).
+
+    Args:
+        settings: what the sinks are told.
+        state: the state folder, entered, for spools and the store; may be None where `needs_state` says no.
+        cameras: the names of the cameras, for those that announce them.
+        environ: where passwords are; the process' own, if not given.
+        on_gone: called when the reader of standard output has gone.
+
+    Raises:
+        InputError: settings that cannot work, two sinks that write to the same place, or no state folder for a spool.
+    """
+    around = Surroundings(state, cameras, os.environ if environ is None else environ)
+    deliveries: dict[str, Delivery] = {}
+    for options in settings:
+        kind = _kind(options)
+        name = options.name or _name(options.kind, kind.where(options))
+        if name in deliveries:
+            raise InputError(f"two sinks are {name}: they would write over each other")
+        spool = None
+        if kind.spooled:
+            if state is None:
+                raise InputError(f"{name} needs a state folder for what it cannot deliver: name one with --state DIR")
+            spool = Spool(state.spool / f"{_file_name(options, kind)}.sqlite")
+        terms = replace(kind.terms, types=options.types)
+        deliveries[name] = Delivery(kind.open(options, around), name, terms, spool=spool, on_gone=on_gone)
+    return list(deliveries.values())
+
+
+def _kind(options: SinkSettings) -> Kind:
+    if isinstance(options, kinds.JsonLinesSettings) and options.path is None:
+        return _STREAM
+    return SINKS[options.kind]
+
+
+def _name(kind: str, where: str) -> str:
+    return f"{kind} {where}"
+
+
+def _file_name(options: SinkSettings, kind: Kind) -> str:
+    """Return what a spool is called: by the sink's own name, or by what it writes to; not by its place in a list."""
+    if options.name is not None:
+        return f"{options.kind}-{options.name}"
+    return f"{options.kind}-{hashlib.sha256(kind.where(options).encode('utf-8')).hexdigest()[:12]}"

@@ -1,0 +1,129 @@
+"""The best picture of each visit, in a folder that does not outgrow its limits."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import make_folder
+from twincar_edge.images import write_image
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sinks.base import Crop, DeliveryError
+
+RESERVE_BYTES = 200 * 10**6
+# Begins with the time, so that the order of names is the order of time.
+_OURS = re.compile(r"(\d{8}T\d{6}\.\d{3})Z-[A-Za-z0-9_-]+\.jpg", re.ASCII)
+
+
+def crop_name(event: Event) -> str:
+    """Return the file name of a visit's crop: `20250131T142315.250Z-<id>.jpg`."""
+    started = event.started_at.astimezone(UTC)
+    return f"{started:%Y%m%dT%H%M%S}.{started.microsecond // 1000:03d}Z-{re.sub(r'[^A-Za-z0-9-]', '_', event.id)}.jpg"
+
+
+def _taken_at(name: str) -> datetime | None:
+    """Return when the visit of a crop began, or None where the name is none that `crop_name` gives."""
+    found = _OURS.fullmatch(name)
+    try:
+        return None if found is None else datetime.strptime(found[1], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+class CropSaver:
+    """Saves each visit's best crop as a JPEG, named by time and id; a class name never becomes a file name.
+
+    The oldest go when all together exceed `limit_bytes`, and those older than `age` go too. Only files with names that
+    this class gives are ever removed. When the disk has less than `reserve_bytes` free, no picture is saved: what is
+    left belongs to the events.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        limit_bytes: int | None = None,
+        age: timedelta | None = None,
+        reserve_bytes: int = 0,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        """Save into `folder`, which is made when it is needed."""
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._age = age
+        self._reserve_bytes = reserve_bytes
+        self._clock = clock
+        self._free_bytes = free_bytes
+        self._limited = limit_bytes is not None or age is not None
+        self._files: OrderedDict[str, int] | None = None
+        self._bytes = 0
+
+    def __enter__(self) -> Self:
+        """Make the folder.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        make_folder(self._folder)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+    def write(self, event: Event, crop_bgr: Crop) -> None:
+        """Write the picture, whole or not at all, and remove those that the limits have no room for.
+
+        Raises:
+            DeliveryError: it cannot be written, or the disk's reserve is used up.
+        """
+        if not crop_bgr.size:
+            return
+        try:
+            files = self._known()
+            self._prune(files)
+            free = self._free_bytes(self._folder)
+            if free < self._reserve_bytes:
+                raise DeliveryError(
+                    f"no pictures are saved in {self._folder} while its disk has less than "
+                    f"{self._reserve_bytes / 1e6:.0f} MB free ({free / 1e6:.0f} MB now): the rest is for events"
+                )
+            name = crop_name(event)
+            write_image(self._folder / name, crop_bgr)
+            size = (self._folder / name).stat().st_size
+        except (OSError, InputError) as error:
+            raise DeliveryError(f"a picture is not saved: {error}") from error
+        if self._limited:
+            self._bytes += size - files.pop(name, 0)
+            files[name] = size
+            self._prune(files)
+
+    def _known(self) -> OrderedDict[str, int]:
+        """Return our files and their sizes, oldest first: from the folder once, then from memory."""
+        if self._files is None:
+            entries = list(self._folder.iterdir()) if self._limited else []
+            ours = [path for path in entries if _taken_at(path.name) and path.is_file() and not path.is_symlink()]
+            self._files = OrderedDict(sorted((path.name, path.stat().st_size) for path in ours))
+            self._bytes = sum(self._files.values())
+        return self._files
+
+    def _prune(self, files: OrderedDict[str, int]) -> None:
+        while files and self._has_to_go(next(iter(files))):
+            name, size = files.popitem(last=False)
+            self._bytes -= size
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _has_to_go(self, name: str) -> bool:
+        if self._limit_bytes is not None and self._bytes > self._limit_bytes:
+            return True
+        taken_at = _taken_at(name)
+        return self._age is not None and taken_at is not None and taken_at < self._clock() - self._age

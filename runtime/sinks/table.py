@@ -1,0 +1,71 @@
+"""The newest visits as a table on a terminal, for people."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sinks.base import Crop
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("when", "left"),
+    ("vehicle", "left"),
+    ("probability", "right"),
+    ("direction", "left"),
+    ("crops", "right"),
+    ("or", "left"),
+)
+
+
+class LiveTable:
+    """Shows the newest visits as a table that stays in place on a terminal."""
+
+    def __init__(self, title: str, rows: int = 20) -> None:
+        """Show at most `rows` visits under `title`."""
+        from rich.console import Console
+        from rich.live import Live
+
+        self._title = title
+        self._visits: deque[Event] = deque(maxlen=rows)
+        self._live = Live(self._table(), console=Console(), auto_refresh=False)
+
+    def __enter__(self) -> Self:
+        """Take over the terminal's last lines."""
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the table as it is and give the terminal back."""
+        self._live.stop()
+
+    def write(self, event: Event, crop_bgr: Crop) -> None:
+        """Add a row."""
+        self._visits.append(event)
+        self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=escape(self._title), title_justify="left")
+        for heading, justify in _COLUMNS:
+            table.add_column(heading, justify=justify)
+        for visit in self._visits:
+            when = visit.image or f"{visit.first_time_s:.1f} to {visit.last_time_s:.1f} s"
+            others = [guess for guess in visit.top5 if guess.name != visit.name]  # all of them, where it is "unknown"
+            table.add_row(
+                escape(when),
+                escape(visit.name),
+                f"{visit.probability:.1%}",
+                visit.direction.replace("_", " "),
+                str(visit.crops),
+                f"{escape(others[0].name)} {others[0].probability:.1%}" if others else "",
+            )
+        return table

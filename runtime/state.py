@@ -1,0 +1,105 @@
+"""The state folder: where a running `watch` keeps what must outlive it, and who is using it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import make_folder
+
+STORE_NAME = "events.sqlite"
+
+
+def default_state_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the state folder where none is named.
+
+    `$TWINCAR_STATE`, else systemd's `$STATE_DIRECTORY` (its first), else `$XDG_STATE_HOME/twincar-edge`, else
+    `~/.local/state/twincar-edge`.
+
+    Raises:
+        InputError: there is no home folder either.
+    """
+    environ = os.environ if environ is None else environ
+    if named := environ.get("TWINCAR_STATE"):
+        return Path(named).expanduser()
+    if systemd := environ.get("STATE_DIRECTORY", "").split(":")[0]:
+        return Path(systemd)
+    xdg = Path(environ.get("XDG_STATE_HOME", ""))
+    if xdg.is_absolute():  # its specification says to ignore one that is not
+        return xdg / "twincar-edge"
+    try:
+        home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
+    except RuntimeError as error:
+        raise InputError("no state folder: this user has no home folder, name one with --state DIR") from error
+    return home / ".local" / "state" / "twincar-edge"
+
+
+class StateFolder:
+    """The state folder, held by one process at a time: two that share a spool would deliver its events twice.
+
+    Use it as a context manager. The lock is the kernel's, so one that was killed leaves nothing behind.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Take `folder`, or the default one."""
+        self.folder = folder or default_state_folder()
+        self._lock: int | None = None
+
+    @property
+    def store(self) -> Path:
+        """Return where the store of events is, if nothing else is said."""
+        return self.folder / STORE_NAME
+
+    @property
+    def spool(self) -> Path:
+        """Return the folder of the spools."""
+        return self.folder / "spool"
+
+    def __enter__(self) -> Self:
+        """Make the folder and lock it.
+
+        Raises:
+            InputError: it cannot be made, or another process holds it; the line names that process.
+        """
+        make_folder(self.folder)
+        path = self.folder / "lock"
+        try:
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError(f"cannot use the state folder {self.folder}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._lock, 20, 0).decode("ascii", "replace").strip()
+            self._release()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise InputError(f"cannot lock the state folder {self.folder}: {error.strerror}") from error
+            who = f"process {holder}" if holder.isdigit() else "another process"
+            raise InputError(
+                f"the state folder {self.folder} is in use by {who}: stop it, or name another folder with --state DIR"
+            ) from error
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # it is locked all the same, without a name in it
+                self._release()
+                raise InputError(f"cannot use the state folder {self.folder}: {error.strerror}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let others have it."""
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
