@@ -1,0 +1,68 @@
+"""Whether a running loop does its work: one judgement, for `/healthz`, for Docker and for systemd's watchdog."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from twincar_edge.runtime.status import CameraStatus, LoopStatus
+
+
+class HealthLimits(BaseModel):
+    """How long a live camera may be without a frame, and the answering thread without a turn, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frame_age_s: float = Field(default=30.0, gt=0)
+    turn_age_s: float = Field(default=30.0, gt=0)
+
+
+class Health(BaseModel):
+    """What `/healthz` answers.
+
+    Attributes:
+        healthy: nothing is wrong.
+        alive: the process itself works, whatever its cameras do: the answering thread turns, and the model answers.
+            Where it is false, only a new start helps, which is what a watchdog is for; a camera without current is not
+            mended by one.
+        problems: what is wrong, a line each; no secrets.
+        cameras: each camera's state.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    healthy: bool
+    alive: bool
+    problems: tuple[str, ...]
+    cameras: dict[str, str]
+
+
+def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
+    """Judge a snapshot.
+
+    A sink that cannot deliver is no problem here: what it cannot deliver waits on disk, and its metrics say so.
+    """
+    inside = []
+    if status.turn_age_s > limits.turn_age_s:
+        inside.append(f"the answering thread has not turned for {status.turn_age_s:.0f} s")
+    if status.model.problem is not None:
+        inside.append(f"the model does not answer: {status.model.problem}")
+    outside = [problem for camera in status.cameras if (problem := _camera_problem(camera, limits)) is not None]
+    return Health(
+        healthy=not inside and not outside,
+        alive=not inside,
+        problems=(*inside, *outside),
+        cameras={camera.name: camera.state for camera in status.cameras},
+    )
+
+
+def _camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
+    because = f": {camera.problem}" if camera.problem else ""
+    if camera.state == "failed":
+        return f"camera {camera.name} has failed{because}"
+    if not camera.live:
+        return None
+    if camera.frame_age_s is None:
+        return f"camera {camera.name} has given no frame yet{because}"
+    if camera.frame_age_s > limits.frame_age_s:
+        return f"camera {camera.name} has given no frame for {camera.frame_age_s:.0f} s{because}"
+    return None

@@ -1,0 +1,160 @@
+"""A loop's status as Prometheus metrics, read when they are asked for: a scrape costs the loop one snapshot.
+
+Labels are names that the configuration gives (cameras, sinks) and words of fixed lists (levels, states, stages), so
+that the number of series is fixed when a run starts. Class names, visits and problems in words are no labels: the
+events and `/healthz` have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from twincar_edge import __version__
+from twincar_edge.runtime.events import Level
+from twincar_edge.runtime.status import CAMERA_STATES, CameraStatus, LoopStatus, SinkStatus
+
+Value = float | int | None
+
+_CAMERA_COUNTERS: tuple[tuple[str, str, Callable[[CameraStatus], int]], ...] = (
+    ("twincar_frames", "Frames taken from the source.", lambda camera: camera.frames),
+    (
+        "twincar_frames_dropped",
+        "Frames of a live camera that came while an older one was being looked at.",
+        lambda camera: camera.dropped,
+    ),
+    ("twincar_frames_skipped", "Frames or images that could not be decoded.", lambda camera: camera.skipped),
+    ("twincar_reconnects", "How often the source was opened again.", lambda camera: camera.reconnects),
+    (
+        "twincar_crops_dropped",
+        "Crops that a newer one of the same vehicle replaced before the model saw them.",
+        lambda camera: camera.crops_dropped,
+    ),
+)
+_CAMERA_GAUGES: tuple[tuple[str, str, Callable[[CameraStatus], Value]], ...] = (
+    ("twincar_frame_age_seconds", "Time since the newest frame.", lambda camera: camera.frame_age_s),
+    (
+        "twincar_answer_age_seconds",
+        "How old the frame of the newest answer was when it was answered.",
+        lambda camera: camera.answer_age_s,
+    ),
+    ("twincar_vehicles_in_view", "Vehicles in the newest frame.", lambda camera: camera.in_view),
+    ("twincar_crops_waiting", "Crops that wait for the model.", lambda camera: camera.crops_waiting),
+)
+_SINK_COUNTERS: tuple[tuple[str, str, Callable[[SinkStatus], int]], ...] = (
+    ("twincar_sink_delivered", "Events delivered.", lambda sink: sink.delivered),
+    ("twincar_sink_dropped", "Events or pictures given up.", lambda sink: sink.dropped),
+)
+_SINK_GAUGES: tuple[tuple[str, str, Callable[[SinkStatus], Value]], ...] = (
+    ("twincar_sink_queued", "Events that wait in memory.", lambda sink: sink.queued),
+    ("twincar_sink_spooled", "Events that wait on disk.", lambda sink: sink.spooled),
+    (
+        "twincar_sink_failing",
+        "1 while the sink cannot deliver; /healthz and the log say why.",
+        lambda sink: int(sink.problem is not None),
+    ),
+)
+
+
+def make_registry(status: Callable[[], LoopStatus]) -> CollectorRegistry:
+    """Return a registry of its own that reads `status` at every scrape, with the process's memory and start time."""
+    registry = CollectorRegistry()
+    registry.register(StatusCollector(status))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class StatusCollector(Collector):
+    """Turns each new snapshot of the loop into metric families."""
+
+    def __init__(self, status: Callable[[], LoopStatus]) -> None:
+        """Take what gives a snapshot; it is called from the thread of whoever scrapes."""
+        self._status = status
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, so that registering does not ask the loop, which may not run yet."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Read one snapshot and give its metrics."""
+        status = self._status()
+        yield _gauge("twincar_build_info", "The version that runs.", ["version"], [([__version__], 1)])
+        yield from _model(status)
+        yield from _cameras(status)
+        yield from _work(status)
+        yield from _sinks(status)
+        if status.collector is not None:
+            kept = status.collector
+            outcomes: list[tuple[list[str], Value]] = [(["kept"], kept.kept), (["dropped"], kept.dropped)]
+            yield _counter("twincar_hard_examples", "Hard examples by what became of them.", ["outcome"], outcomes)
+            yield _gauge("twincar_hard_examples_bytes", "Bytes that hard examples take.", [], [([], kept.bytes)])
+
+
+def _model(status: LoopStatus) -> Iterator[Metric]:
+    model = status.model
+    labels = ["name", "sha256", "precision", "ep"]
+    values = [model.name, model.sha256, model.precision, model.ep]
+    yield _gauge("twincar_model_info", "The model that answers now.", labels, [(values, 1)])
+    good = int(model.problem is None)
+    yield _gauge("twincar_model_good", "1 while the model answers.", [], [([], good)])
+    reloads = [([outcome], count) for outcome, count in model.reloads.items()]
+    yield _counter("twincar_model_reloads", "Requests for a new model file by outcome.", ["outcome"], reloads)
+
+
+def _cameras(status: LoopStatus) -> Iterator[Metric]:
+    states = [
+        ([camera.name, state], int(camera.state == state)) for camera in status.cameras for state in CAMERA_STATES
+    ]
+    yield _gauge("twincar_camera_state", "1 for the state that the camera is in.", ["camera", "state"], states)
+    for name, text, count in _CAMERA_COUNTERS:
+        yield _counter(name, text, ["camera"], [([camera.name], count(camera)) for camera in status.cameras])
+    for name, text, value in _CAMERA_GAUGES:
+        yield _gauge(name, text, ["camera"], [([camera.name], value(camera)) for camera in status.cameras])
+
+
+def _work(status: LoopStatus) -> Iterator[Metric]:
+    visits = [
+        ([camera.name, level], status.visits.get((camera.name, level), 0))
+        for camera in status.cameras
+        for level in get_args(Level)
+    ]
+    yield _counter("twincar_visits", "Visits that have ended, by the level of the answer.", ["camera", "level"], visits)
+    yield _counter("twincar_crops_classified", "Crops that the model has answered.", [], [([], status.crops)])
+    age_s = status.turn_age_s
+    yield _gauge("twincar_turn_age_seconds", "Time since the answering thread last turned.", [], [([], age_s)])
+    runs = [([name], stage.runs) for name, stage in status.stages.items()]
+    yield _counter("twincar_stage_runs", "How often a stage has run.", ["stage"], runs)
+    latencies = [
+        ([name, quantile], latency_ms / 1e3)
+        for name, stage in status.stages.items()
+        for quantile, latency_ms in (("0.5", stage.p50_ms), ("0.95", stage.p95_ms))
+    ]
+    text = "Latency of a stage over the whole run, right to 1%."
+    yield _gauge("twincar_stage_latency_seconds", text, ["stage", "quantile"], latencies)
+
+
+def _sinks(status: LoopStatus) -> Iterator[Metric]:
+    for name, text, count in _SINK_COUNTERS:
+        yield _counter(name, text, ["sink"], [([sink.name], count(sink)) for sink in status.sinks])
+    for name, text, value in _SINK_GAUGES:
+        yield _gauge(name, text, ["sink"], [([sink.name], value(sink)) for sink in status.sinks])
+
+
+def _counter(name: str, text: str, labels: list[str], values: Iterable[tuple[list[str], Any]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for label_values, value in values:
+        family.add_metric(label_values, value)
+    return family
+
+
+def _gauge(name: str, text: str, labels: list[str], values: Iterable[tuple[list[str], Value]]) -> Metric:
+    """Make a family; a value that is not known yet is left out, as Prometheus wants it."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for label_values, value in values:
+        if value is not None:
+            family.add_metric(label_values, value)
+    return family

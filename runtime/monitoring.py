@@ -1,0 +1,246 @@
+"""A small HTTP server for whoever looks after the box: `/metrics` for Prometheus, `/healthz` for anybody.
+
+It listens on the loopback unless told otherwise, answers nothing but GET, and no client can hold it: each connection
+has its own thread, there are few of them, and each is cut off after some seconds, whatever it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import socket
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+from prometheus_client.exposition import choose_encoder
+
+from twincar_edge._version import __version__
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.health import HealthLimits, check_health
+from twincar_edge.runtime.metrics import make_registry
+from twincar_edge.runtime.status import LoopStatus
+
+logger = logging.getLogger(__name__)
+
+MOST_CLIENTS = 16
+CLIENT_TIMEOUT_S = 5.0
+_POLL_S = 0.25
+_INDEX = (
+    "<!doctype html><title>twincar-edge</title><h1>twincar-edge</h1>"
+    '<p><a href="healthz">healthz</a>: is it well? <a href="metrics">metrics</a>: for Prometheus.'
+)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Read `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (on 127.0.0.1); port 0 takes a free one.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if (
+        not colon
+        or not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536)
+        or (":" in bare) != host.startswith("[")
+        or host.startswith("[") != host.endswith("]")
+    ):
+        raise InputError(f"metrics are served at HOST:PORT, as 127.0.0.1:9464, found {text!r}")
+    return bare or "127.0.0.1", int(port)
+
+
+class Monitoring:
+    """Serves a loop's status while the block runs.
+
+    Attributes:
+        url: where, ending in a slash.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        status: Callable[[], LoopStatus],
+        limits: HealthLimits | None = None,
+        *,
+        client_timeout_s: float = CLIENT_TIMEOUT_S,
+    ) -> None:
+        """Prepare; nothing listens yet.
+
+        Args:
+            address: `HOST:PORT`.
+            status: gives a snapshot; called from the server's threads.
+            limits: of health; the default ones where not given.
+            client_timeout_s: how long a connection may last.
+
+        Raises:
+            InputError: the address is none.
+        """
+        self.url = ""
+        self._address = parse_address(address)
+        self._status = status
+        self._limits = limits or HealthLimits()
+        self._client_timeout_s = client_timeout_s
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            InputError: the port is in use, may not be used, or the host is not this machine's.
+        """
+        registry = make_registry(self._status)
+
+        def metrics(accept: str) -> tuple[HTTPStatus, str, bytes]:
+            encode, content_type = choose_encoder(accept)
+            return HTTPStatus.OK, content_type, encode(registry)
+
+        def health(_accept: str) -> tuple[HTTPStatus, str, bytes]:
+            found = check_health(self._status(), self._limits)
+            code = HTTPStatus.OK if found.healthy else HTTPStatus.SERVICE_UNAVAILABLE
+            return code, "application/json", found.model_dump_json().encode() + b"\n"
+
+        def index(_accept: str) -> tuple[HTTPStatus, str, bytes]:
+            return HTTPStatus.OK, "text/html; charset=utf-8", _INDEX.encode()
+
+        pages = {"/": index, "/metrics": metrics, "/healthz": health}
+        host, port = self._address
+        try:
+            family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            self._server = _Server(where, family, pages, self._client_timeout_s)
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise InputError(f"cannot serve metrics at {host}:{port}: {why}; name another address") from error
+        bound = self._server.server_name
+        self.url = f"http://{f'[{bound}]' if ':' in bound else bound}:{self._server.server_port}/"
+        if not ipaddress.ip_address(bound.split("%")[0]).is_loopback:
+            logger.warning("metrics are served at %s: everybody who reaches this machine can read them", self.url)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="monitoring", daemon=True
+        )
+        self._thread.start()
+        logger.info("metrics at %smetrics, health at %shealthz", self.url, self.url)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop listening, cut off who is connected, and wait for the thread."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+Page = Callable[[str], tuple[HTTPStatus, str, bytes]]
+
+
+class _Server(ThreadingHTTPServer):
+    """Threads that nobody waits for, not too many of them, none for ever."""
+
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_port = False
+
+    def __init__(self, where: Any, family: int, pages: dict[str, Page], client_timeout_s: float) -> None:
+        self.address_family = family
+        self.pages = pages
+        self._client_timeout_s = client_timeout_s
+        self._clients: dict[socket.socket, float] = {}  # and when each has to be gone
+        self._lock = threading.Lock()
+        super().__init__(where, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind without `HTTPServer`'s question for the host's full name, which may take many seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a client its thread, or hang up where too many are connected."""
+        with self._lock:
+            full = len(self._clients) >= MOST_CLIENTS
+            if not full:
+                self._clients[request] = time.monotonic() + self._client_timeout_s
+        if full:
+            self.shutdown_request(request)
+        else:
+            request.settimeout(self._client_timeout_s)
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the client too."""
+        with self._lock:
+            self._clients.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut off who has been here too long: a byte now and then resets the socket's own time-out."""
+        now = time.monotonic()
+        with self._lock:
+            late = [client for client, until in self._clients.items() if until < now]
+        for client in late:
+            _cut(client)
+
+    def server_close(self) -> None:
+        """Close the port, and cut off who is still connected."""
+        super().server_close()
+        with self._lock:
+            left = list(self._clients)
+        for client in left:
+            _cut(client)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong in the log; that a client went away or was too slow is not worth a line."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            logger.error("a page of the monitoring failed", exc_info=error)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Looks the page up and sends it; the connection ends with it."""
+
+    server_version = f"twincar-edge/{__version__}"
+    sys_version = ""
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Send a page."""
+        page = self.server.pages.get(self.path.partition("?")[0])
+        if page is None:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there are /metrics and /healthz\n")
+        else:
+            self._send(*page(self.headers.get("Accept") or ""))
+
+    def _refuse(self) -> None:
+        self._send(HTTPStatus.METHOD_NOT_ALLOWED, "text/plain", b"GET only\n")
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _refuse
+
+    def _send(self, code: HTTPStatus, content_type: str, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        if code == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of every request: a scrape every few seconds for months fills a log."""
+
+
+def _cut(client: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        client.shutdown(socket.SHUT_RDWR)

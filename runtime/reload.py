@@ -1,0 +1,155 @@
+"""Takes a new model file while the loop runs: opened beside the old one, checked, and only then put in its place."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.files import sha256
+from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.golden_check import require_golden
+from twincar_edge.runtime.session import ModelSession, open_session
+from twincar_edge.runtime.systemd import Notifier
+
+logger = logging.getLogger(__name__)
+
+ReloadOutcome = Literal["taken", "unchanged", "refused"]
+OUTCOMES: tuple[ReloadOutcome, ...] = get_args(ReloadOutcome)
+SETTLE_S = 1.0
+ATTEMPTS = 30
+
+
+class ModelReloader:
+    """Waits in a thread of its own for the wish to read the model file again, and grants it if the file is good.
+
+    Good means what it means at the start: it opens on the same provider, and answers its golden inputs as it did at
+    export. It may know other classes. What is not good is refused with one line in the log, and the old model goes on.
+    """
+
+    def __init__(
+        self,
+        session: ModelSession,
+        use: Callable[[Classifier], None],
+        *,
+        spinning: bool = False,
+        allow_drift: bool = False,
+        notifier: Notifier | None = None,
+        settle_s: float = SETTLE_S,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            session: the model that answers now. The new one is read from the same path, and opened alike.
+            use: takes the new model; called from the thread.
+            spinning: `open_session`'s.
+            allow_drift: `require_golden`'s.
+            notifier: tells systemd of the reload.
+            settle_s: how long to wait before a file that changes while it is read is read again.
+            attempts: how often to read such a file.
+        """
+        self._session = session
+        self._use = use
+        self._spinning = spinning
+        self._allow_drift = allow_drift
+        self._notifier = notifier or Notifier()
+        self._settle_s = settle_s
+        self._attempts = attempts
+        self._counts: Counter[ReloadOutcome] = Counter()
+        # A SimpleQueue's put may be interrupted by itself, as a signal handler is; a threading.Event's set may not.
+        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the thread; a model that is just being opened is opened to its end and not taken."""
+        self._stop.set()
+        self._requests.put(False)
+        self._thread.join()
+
+    def request(self) -> None:
+        """Ask for the file to be read again. May be called from a signal handler, and returns at once."""
+        self._requests.put(True)
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many requests came out how."""
+        return {outcome: self._counts[outcome] for outcome in OUTCOMES}
+
+    def _run(self) -> None:
+        while self._requests.get():
+            while not self._requests.empty():  # several wishes are granted at once
+                if not self._requests.get():
+                    return
+            with self._notifier.reloading():
+                self._counts[self._reload()] += 1
+
+    def _reload(self) -> ReloadOutcome:
+        path = self._session.model
+        try:
+            session = self._open(path)
+        except (TwincarError, OSError, MemoryError) as error:
+            old = self._session
+            logger.error("the new model is refused, %s (%s) goes on: %s", old.manifest.name, old.sha256[:12], error)
+            return "refused"
+        if session is None:
+            logger.warning("the model file %s is unchanged (%s)", path, self._session.sha256[:12])
+            return "unchanged"
+        if self._stop.is_set():
+            return "refused"
+        self._use(Classifier(session))
+        # Whoever asked for it waits for an answer, also where the log shows warnings only.
+        logger.warning("new model %s%s", _described(session), _class_changes(self._session, session))
+        self._session = session
+        return "taken"
+
+    def _open(self, path: Path) -> ModelSession | None:
+        """Open and check the file, or return None where it is the one in use.
+
+        Several things are read from it, one after the other: only if it is the same before and after do they belong
+        together. One that changes meanwhile is being written, and is read again when it has had time to settle.
+        """
+        for _ in range(self._attempts):
+            before = sha256(path)
+            if before == self._session.sha256:
+                return None
+            fault: TwincarError | OSError | None = None
+            try:
+                session = open_session(
+                    path, ep=self._session.ep, threads=self._session.threads, spinning=self._spinning
+                )
+                require_golden(session, self._allow_drift)
+            except (TwincarError, OSError) as error:
+                fault = error
+            if sha256(path) == before:
+                if fault is not None:
+                    raise fault
+                return session
+            if self._stop.wait(self._settle_s):
+                break
+        raise InputError(f"{path} changes while it is read: ask again when it is written")
+
+
+def _described(session: ModelSession) -> str:
+    manifest = session.manifest
+    return f"{manifest.name} ({session.sha256[:12]}, {manifest.precision}, {len(manifest.classes)} classes)"
+
+
+def _class_changes(old: ModelSession, new: ModelSession) -> str:
+    before, after = set(old.manifest.classes), set(new.manifest.classes)
+    if before == after:
+        return ""
+    return f": it knows {len(after - before)} classes that the old one did not, and not {len(before - after)} of its"

@@ -1,0 +1,240 @@
+"""What stands in deploy/ fits the program: the commands, the files, the configuration, the broker."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.servers import free_port, require_server
+from tests.test_architecture import ROOMS
+from tests.test_monitoring import LOCAL, STATUS
+from twincar_edge.cli.watch import command
+from twincar_edge.runtime.config_file import read_config
+from twincar_edge.runtime.monitoring import Monitoring, parse_address
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEPLOY = REPOSITORY / "deploy"
+UNIT = DEPLOY / "twincar-edge.service"
+DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
+
+
+def instructions(name: str) -> list[tuple[str, str]]:
+    """Return a Dockerfile's instructions and their arguments, continued lines joined."""
+    text = re.sub(r"^#.*\n", "", (DEPLOY / name).read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    return [(line.split(" ", 1)[0], line.split(" ", 1)[1].strip()) for line in text.splitlines() if line.strip()]
+
+
+def arguments(name: str, instruction: str) -> list[str]:
+    return [rest for word, rest in instructions(name) if word == instruction]
+
+
+def unit(key: str) -> list[str]:
+    return re.findall(rf"^{key}=(.*)$", UNIT.read_text(), re.MULTILINE)
+
+
+def unit_environment() -> dict[str, str]:
+    return dict(pair.split("=", 1) for line in unit("Environment") for pair in shlex.split(line))
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    yaml = importlib.import_module("yaml")
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return found
+
+
+def secrets() -> dict[str, str]:
+    lines = (DEPLOY / "secrets.env.example").read_text().split()
+    return {line.partition("=")[0]: line.partition("=")[2] or "filled-in" for line in lines}
+
+
+# --- images ---
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_copies_what_there_is_and_all_that_the_package_needs(name: str) -> None:
+    copies = [rest.split() for rest in arguments(name, "COPY") if not rest.startswith("--from")]
+    sources = {source for copy in copies for source in copy[:-1]}
+    assert all((REPOSITORY / source).exists() for source in sources)
+    assert {"pyproject.toml", "README.md", "LICENSE", "twincar_edge", *ROOMS} <= sources
+    ignored = (DEPLOY / f"{name}.dockerignore").read_text().split()
+    assert ignored[0] == "*"
+    assert {f"!{source}" for source in sources} <= set(ignored)
+
+
+def test_what_an_image_copies_installs_as_the_package(tmp_path: Path) -> None:
+    for source in (source for rest in arguments("Dockerfile", "COPY") for source in rest.split()[:-1]):
+        if (REPOSITORY / source).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(REPOSITORY / source, tmp_path / source, symlinks=True, ignore=ignore)
+        elif not source.startswith(("-", "/")):
+            shutil.copy(REPOSITORY / source, tmp_path)
+    wheel = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "-w",
+        "out",
+        ".",
+    ]
+    done = subprocess.run(wheel, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("twincar_edge-*.whl"))) == 1
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_runs_without_root_and_installs_an_extra_that_exists(name: str) -> None:
+    assert arguments(name, "USER") == ["10001"]
+    (extra,) = re.findall(r"pip install --no-cache-dir '\.\[(\w+)\]'", (DEPLOY / name).read_text())
+    assert re.search(rf"^{extra} = \[", (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+def health_command(name: str, url: str) -> list[str]:
+    (check,) = arguments(name, "HEALTHCHECK")
+    words: list[str] = importlib.import_module("json").loads(check[check.index("[") :])
+    assert words[0] == "python"
+    return [sys.executable, *(word.replace("http://127.0.0.1:9464/", url) for word in words[1:])]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_the_health_check_passes_when_all_is_well_and_only_then(name: str) -> None:
+    well = replace(STATUS, cameras=STATUS.cameras[:1])
+    with Monitoring(LOCAL, lambda: well) as running:
+        assert subprocess.run(health_command(name, running.url), capture_output=True).returncode == 0
+        gone = running.url
+    with Monitoring(LOCAL, lambda: STATUS) as running:
+        assert subprocess.run(health_command(name, running.url), capture_output=True).returncode != 0
+    assert subprocess.run(health_command(name, gone), capture_output=True).returncode != 0
+
+
+# --- commands and configuration ---
+
+
+@pytest.mark.parametrize("words", [shlex.split(unit("ExecStart")[0])[1:], *(
+    importlib.import_module("json").loads(arguments(name, "CMD")[0]) for name in DOCKERFILES
+)])  # fmt: skip
+def test_the_command_that_is_run_is_one_of_watch(words: list[str]) -> None:
+    assert words[0] == "watch"
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= options
+    assert words[words.index("--config") + 1] == "/etc/twincar-edge/cameras.toml"
+
+
+def test_the_example_configuration_is_read_with_what_the_unit_and_compose_put_around_it(
+    compose: dict[str, Any],
+) -> None:
+    inside = compose["services"]["twincar-edge"]["environment"]
+    for environ in (unit_environment(), inside):
+        config = read_config(DEPLOY / "cameras.toml", {**secrets(), **environ})
+        assert config.keep_trying
+        assert config.monitor is not None
+        assert parse_address(config.monitor)[1] == 9464
+        with pytest.raises(Exception, match=r"GATE_PASSWORD is not set"):
+            read_config(DEPLOY / "cameras.toml", environ)
+    assert parse_address(unit_environment()["MONITOR_ADDRESS"])[0] == "127.0.0.1"
+    assert inside["MQTT_HOST"] in compose["services"]
+
+
+def test_compose_publishes_on_loopback_only_and_mounts_what_there_is_or_the_readme_makes(
+    compose: dict[str, Any],
+) -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    for service in compose["services"].values():
+        assert all(str(port).startswith("127.0.0.1:") for port in service["ports"])
+        assert service["cap_drop"] == ["ALL"]
+        for source in (volume.split(":")[0] for volume in service["volumes"]):
+            if source.startswith("./"):
+                assert (DEPLOY / source).exists() or f"mkdir {source[2:]}" in readme
+            else:
+                assert source in compose["volumes"]
+    build = compose["services"]["twincar-edge"]["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed here")
+    copy = tmp_path / UNIT.name
+    copy.write_text(re.sub(r"(?<=^ExecStart=)\S+", sys.executable, UNIT.read_text(), flags=re.MULTILINE))
+    done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_unit_has_a_watchdog_a_reload_and_never_gives_up() -> None:
+    assert unit("Type") == ["notify"]
+    assert float(unit("WatchdogSec")[0]) > 0
+    assert unit("ExecReload") == ["/bin/kill -HUP $MAINPID"]
+    assert unit("Restart") == ["always"]
+    assert unit("StartLimitIntervalSec") == ["0"]
+    assert unit("StateDirectory") == ["twincar-edge"]
+
+
+# --- the broker ---
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[int]:
+    """A real Mosquitto with the configuration of compose, its paths and port put where a test may write."""
+    program, hasher = shutil.which("mosquitto", path="/usr/sbin:/usr/bin"), shutil.which("mosquitto_passwd")
+    if program is None or hasher is None:
+        require_server("Mosquitto is not installed here")
+    port = free_port()
+    (tmp_path / "passwords").mkdir()
+    (tmp_path / "data").mkdir()
+    subprocess.run([hasher, "-c", "-b", tmp_path / "passwords" / "passwords", "twincar", "right"], check=True)
+    text = (DEPLOY / "mosquitto.conf").read_text().replace("/mosquitto/", f"{tmp_path}/")
+    text = text.replace("listener 1883", f"listener {port} 127.0.0.1")
+    (tmp_path / "mosquitto.conf").write_text(text + "user root\n")
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    process = subprocess.Popen([program, "-c", tmp_path / "mosquitto.conf"], stderr=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def answer(port: int, user: str | None, password: str | None) -> str:
+    """Return what the broker says to somebody who wants in."""
+    said: list[str] = []
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+    client.username_pw_set(user, password)
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: said.append(str(reason))
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            client.connect("127.0.0.1", port)
+            break
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    while not said:
+        assert time.monotonic() < deadline
+        client.loop(0.1)
+    client.disconnect()
+    return said[0]
+
+
+def test_the_broker_lets_nobody_in_without_the_password(broker: int) -> None:
+    assert answer(broker, "twincar", "right") == "Success"
+    assert answer(broker, "twincar", "wrong") == "Not authorized"
+    assert answer(broker, None, None) == "Not authorized"
