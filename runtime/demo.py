@@ -24,10 +24,10 @@ from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
-from twincar_edge.runtime.watch import LiveTrack, WatchConfig, WatchSummary, watch
+from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
 
 LEAST_RIGHT = 0.9
-_VERDICT_COLOURS = {"right": GREEN, "wrong name": RED, "missed": RED, "doubled": RED}
+_VERDICT_COLOURS = {"right": GREEN, "coarser": GREY, "unknown": GREY, "wrong name": RED, "missed": RED, "doubled": RED}
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,14 @@ def run_demo(
             if on_frame is not None:
                 on_frame(frame, tracks)
 
-        config = WatchConfig(source=str(clip), locate="motion", ep=ep, keep=True)
+        camera = CameraConfig(name="demo", source=str(clip), locate="motion")
+        config = WatchConfig(cameras=(camera,), ep=ep, keep=True)
         summary = watch(
-            config, [JsonLines(temporary_events), crops], source=source, classifier=classifier, on_frame=show
+            config,
+            [JsonLines(temporary_events), crops],
+            sources={camera.name: source},
+            classifier=classifier,
+            on_frame=show,
         )
     score = score_visits(passes, summary.results)
     write_image(sheet, _contact_sheet(score, crops.by_visit))

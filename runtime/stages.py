@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,12 +26,16 @@ class StageLatency(BaseModel):
 
 
 class Stages:
-    """Measures named stages. `timer` returns seconds, and is passed in so that a test can hold it still."""
+    """Measures named stages, from any number of threads.
+
+    `timer` returns seconds, and is passed in so that a test can hold it still.
+    """
 
     def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
         """Start with nothing measured."""
         self.timer = timer
         self._counts: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -43,17 +48,19 @@ class Stages:
 
     def add(self, name: str, seconds: float) -> None:
         """Count one run of a stage."""
-        counts = self._counts.setdefault(name, [0] * _BINS)
-        place = int(math.log(max(seconds, _SHORTEST_S) / _SHORTEST_S) / math.log(_STEP))
-        counts[min(place, _BINS - 1)] += 1
+        place = min(int(math.log(max(seconds, _SHORTEST_S) / _SHORTEST_S) / math.log(_STEP)), _BINS - 1)
+        with self._lock:
+            self._counts.setdefault(name, [0] * _BINS)[place] += 1
 
     def latencies(self) -> dict[str, StageLatency]:
         """Return what was measured, in the order in which the stages first ran."""
+        with self._lock:
+            copies = {name: list(counts) for name, counts in self._counts.items()}
         return {
             name: StageLatency(
                 runs=sum(counts), p50_ms=_percentile_ms(counts, 0.5), p95_ms=_percentile_ms(counts, 0.95)
             )
-            for name, counts in self._counts.items()
+            for name, counts in copies.items()
         }
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
 
-from twincar_edge.runtime.sources import video
+from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.pace import Pace
 
 BURSTS = [40, 40, 40, 0, 80, 40, 0, 40, 80, 0, 80, 40, 0, 80, 0, 80, 40, 40, 0, 80]  # ms, as an RTSP stream arrived
@@ -73,16 +76,25 @@ class Recording:
         """Nothing is open."""
 
 
-def test_a_files_times_that_repeat_become_times_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def place() -> Iterator[str]:
+    """A host and port where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_files_times_that_repeat_become_times_that_grow(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
-    with video.open_stream("http://127.0.0.1/clip.mp4", stride=1) as source:
+    with open_source(f"http://{place}/clip.mp4") as source:
         assert not source.live
         frames = list(source)
     assert [frame.index for frame in frames] == list(range(len(Recording.POSITIONS_MS)))
     assert (np.diff([frame.time_s for frame in frames]) > 0.02).all()
 
 
-def test_a_recording_behind_rtsp_comes_at_its_own_pace_like_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_behind_rtsp_comes_at_its_own_pace_like_a_camera(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
-    with video.open_stream("rtsp://127.0.0.1/clip", stride=1) as source:
+    with open_source(f"rtsp://{place}/clip") as source:
         assert source.live

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,12 +24,12 @@ from twincar_edge.errors import InputError, ModelError
 from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.boxes import iou
 from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import JsonLines
-from twincar_edge.runtime.sources import Frame, FrameSource
+from twincar_edge.runtime.sources import Frame, FrameSource, Source
 from twincar_edge.runtime.stages import Stages
-from twincar_edge.runtime.visits import Event
-from twincar_edge.runtime.watch import LiveTrack, WatchConfig, WatchSummary, watch
+from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,16 @@ def classifier(model: Path) -> Classifier:
     return Classifier(open_session(model, ep="cpu", threads=1))
 
 
-def run(classifier: Classifier, pictures: Sequence[Image], fps: float = 25.0, **config: object) -> WatchSummary:
-    source = FrameSource(as_frames(pictures, fps))
-    return watch(WatchConfig(keep=True, **config), source=source, classifier=classifier)  # type: ignore[arg-type]
+def run(
+    classifier: Classifier, pictures: Sequence[Image], fps: float = 25.0, batch: int = 8, **camera: object
+) -> WatchSummary:
+    config = WatchConfig(cameras=(CameraConfig(**camera),), batch=batch, keep=True)  # type: ignore[arg-type]
+    return watch(config, sources=frames(pictures, fps), classifier=classifier)
+
+
+def frames(pictures: Iterable[Image], fps: float = 25.0) -> dict[str, Source]:
+    """The one camera of `WatchConfig()`, and what it shows."""
+    return {"camera": FrameSource(as_frames(pictures, fps))}
 
 
 def passes(summary: WatchSummary) -> list[tuple[str, str]]:
@@ -58,7 +65,7 @@ def test_each_car_that_passes_is_one_visit(classifier: Classifier) -> None:
     cars = [drive_by(RED_BGR, 10), drive_by(BLUE_BGR, 60, to_the_right=False), drive_by(GREEN_BGR, 110)]
     summary = run(classifier, film(cars, 160))
     assert passes(summary) == [(RED, "left_to_right"), (BLUE, "right_to_left"), (GREEN, "left_to_right")]
-    assert (summary.frames, summary.visits, summary.skipped) == (160, 3, 0)
+    assert (summary.frames, summary.visits, summary.cameras[0].skipped) == (160, 3, 0)
     for visit, car in zip(summary.results, cars, strict=True):
         assert abs(visit.first_frame - car.first) <= 4
         assert abs(visit.last_frame - car.last) <= 4
@@ -105,7 +112,7 @@ def test_a_zone_gives_one_visit_per_car_in_it(classifier: Classifier) -> None:
 def test_every_single_image_is_a_visit(classifier: Classifier) -> None:
     pictures = [np.full((40, 60, 3), colour, np.uint8) for colour in (RED_BGR, BLUE_BGR, BLUE_BGR)]
     source = FrameSource([Frame(i, 0.0, picture, f"{i}.jpg") for i, picture in enumerate(pictures)], stills=True)
-    summary = watch(WatchConfig(keep=True), source=source, classifier=classifier)
+    summary = watch(WatchConfig(keep=True), sources={"camera": source}, classifier=classifier)
     assert [(visit.name, visit.image, visit.crops) for visit in summary.results] == [
         (RED, "0.jpg", 1),
         (BLUE, "1.jpg", 1),
@@ -115,7 +122,8 @@ def test_every_single_image_is_a_visit(classifier: Classifier) -> None:
 
 def test_single_images_cannot_be_searched_for_motion(classifier: Classifier) -> None:
     with pytest.raises(InputError, match="do not move"):
-        watch(WatchConfig(locate="motion"), source=FrameSource([], stills=True), classifier=classifier)
+        config = WatchConfig(cameras=(CameraConfig(locate="motion"),))
+        watch(config, sources={"camera": FrameSource([], stills=True)}, classifier=classifier)
 
 
 def test_crops_go_through_the_model_in_batches_and_only_as_often_as_asked(classifier: Classifier) -> None:
@@ -140,7 +148,7 @@ def test_clock_ids_and_timer_are_passed_in(classifier: Classifier) -> None:
     times = (datetime(2025, 3, 1, tzinfo=UTC) + timedelta(seconds=i) for i in range(100))
     summary = watch(
         WatchConfig(keep=True),
-        source=FrameSource(as_frames(film([drive_by(RED_BGR, 5)], 50))),
+        sources=frames(film([drive_by(RED_BGR, 5)], 50)),
         classifier=classifier,
         clock=lambda: next(times),
         timer=lambda: float(next(ticks)),
@@ -156,7 +164,7 @@ def test_on_frame_sees_each_frame_and_what_is_known_of_the_cars_in_it(classifier
     seen: list[tuple[int, list[LiveTrack]]] = []
     watch(
         WatchConfig(),
-        source=FrameSource(as_frames(film([drive_by(RED_BGR, 10)], 50))),
+        sources=frames(film([drive_by(RED_BGR, 10)], 50)),
         classifier=classifier,
         on_frame=lambda frame, tracks: seen.append((frame.index, list(tracks))),
     )
@@ -175,14 +183,17 @@ def test_the_stop_event_ends_the_run_and_vehicles_in_view_become_visits(classifi
                 stop.set()
             yield frame
 
-    summary = watch(WatchConfig(keep=True), source=FrameSource(endless()), classifier=classifier, stop=stop)
+    summary = watch(
+        WatchConfig(keep=True), sources={"camera": FrameSource(endless())}, classifier=classifier, stop=stop
+    )
     assert summary.frames == 41
     assert passes(summary) == [(RED, "left_to_right")]
 
 
 def test_the_run_ends_after_the_duration(classifier: Classifier, tmp_path: Path) -> None:
     threads = threading.active_count()
-    summary = watch(WatchConfig(source=str(tmp_path), duration_s=0.3), classifier=classifier)
+    config = WatchConfig(cameras=(CameraConfig(source=str(tmp_path)),), duration_s=0.3)
+    summary = watch(config, classifier=classifier)
     assert (summary.frames, summary.visits) == (0, 0)
     assert threading.active_count() == threads
 
@@ -197,13 +208,13 @@ def test_sinks_are_closed_and_the_source_released_when_the_loop_fails(classifier
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        watch(WatchConfig(), [events], source=source, classifier=classifier, on_frame=fail)
+        watch(WatchConfig(), [events], sources={"camera": source}, classifier=classifier, on_frame=fail)
     assert events._stream.closed
     assert released == [True]
 
 
 def test_secrets_of_a_source_are_in_no_repr_of_the_config() -> None:
-    assert "secret" not in repr(WatchConfig(source="rtsp://admin:secret@cam/live"))
+    assert "secret" not in repr(WatchConfig(cameras=(CameraConfig(source="rtsp://admin:secret@cam/live"),)))
 
 
 def test_stage_latencies_are_percentiles_in_constant_memory() -> None:
@@ -234,7 +245,8 @@ def test_a_model_that_has_drifted_is_not_watched_with_and_the_source_is_released
     source.release = lambda: released.append(True)  # type: ignore[method-assign]
     seen: list[Frame] = []
     with pytest.raises(ModelError, match="does not answer on cpu as it did when it was exported"):
-        watch(WatchConfig(model=drifted, ep="cpu"), source=source, on_frame=lambda frame, _: seen.append(frame))
+        config = WatchConfig(model=drifted, ep="cpu")
+        watch(config, sources={"camera": source}, on_frame=lambda frame, _: seen.append(frame))
     assert (seen, released) == ([], [True])
 
 
@@ -242,7 +254,7 @@ def test_a_model_that_has_drifted_is_watched_with_where_that_is_allowed(
     drifted: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = WatchConfig(model=drifted, ep="cpu", threads=1, allow_drift=True, keep=True)
-    summary = watch(config, source=FrameSource(as_frames(film([drive_by(RED_BGR, 10)], 50))))
+    summary = watch(config, sources=frames(film([drive_by(RED_BGR, 10)], 50)))
     assert passes(summary) == [(BLUE, "left_to_right")]  # which is why it is refused otherwise
     assert "going on regardless" in caplog.text
 
@@ -253,14 +265,14 @@ def test_a_model_that_answers_as_at_export_or_cannot_tell_is_watched_with(
     for path, word in ((model, "no golden inputs"), (tiny_model(tmp_path / "a.onnx", golden=True), "golden inputs: 3")):
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            summary = watch(WatchConfig(model=path, ep="cpu"), source=FrameSource(as_frames(film([], 3))))
+            summary = watch(WatchConfig(model=path, ep="cpu"), sources=frames(film([], 3)))
         assert summary.frames == 3
         assert word in caplog.text
 
 
 def test_a_classifier_that_is_passed_in_is_not_checked(drifted: Path) -> None:
     classifier = Classifier(open_session(drifted, ep="cpu", threads=1))
-    assert watch(WatchConfig(), source=FrameSource(as_frames(film([], 3))), classifier=classifier).frames == 3
+    assert watch(WatchConfig(), sources=frames(film([], 3)), classifier=classifier).frames == 3
 
 
 # --- the command, in this process ---
@@ -432,7 +444,8 @@ def test_the_parking_lot_gives_one_visit_for_each_car_that_drives_through(
     shared: Path, classifier: Classifier, stride: int
 ) -> None:
     clip = shared / "clips" / "parking_lot_overhead.mp4"
-    config = WatchConfig(source=str(clip), locate="motion", keep=True, stride=stride)
+    camera = CameraConfig(source=str(clip), locate="motion", stride=stride)
+    config = WatchConfig(cameras=(camera,), keep=True)
     summary = watch(config, classifier=classifier)
     found = sorted(summary.results, key=lambda visit: visit.first_frame)
     assert [visit.direction for visit in found] == [direction for *_, direction in PASSES]

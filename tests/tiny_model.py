@@ -36,7 +36,8 @@ def tiny_model(
     """Write the model and return its path.
 
     The first three classes stand for red, green and blue; further ones are the least likely of any picture that is not
-    black. A grey picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it unknown.
+    black. A grey picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it a Castor,
+    and above 2/3 unknown.
     `metadata=False` leaves the manifest out: an ONNX file that is not ours. `golden` puts golden inputs in.
     """
     weights = np.full((3, len(classes)), -SHARPNESS, np.float32)

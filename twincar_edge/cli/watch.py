@@ -1,4 +1,4 @@
-"""`twincar-edge watch`: turn a camera, video or folder into one event per vehicle."""
+"""`twincar-edge watch`: turn cameras, videos or folders into events of vehicles."""
 
 from __future__ import annotations
 
@@ -6,127 +6,63 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from twincar_edge.cli import EXIT_INTERRUPTED
 from twincar_edge.cli.pipes import discard_output
+from twincar_edge.cli.watch_options import camera_options, run_options, watch_config
 
 if TYPE_CHECKING:
-    from twincar_edge.runtime.sinks import Sink
     from twincar_edge.runtime.truth import Pass
     from twincar_edge.runtime.watch import WatchSummary
 
 
 @click.command("watch")
-@click.argument("source")
-@click.option("--model", type=click.Path(path_type=Path), help="An exported .onnx file.  [default: the bundled model]")
-@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@click.argument("source", required=False)
 @click.option(
-    "--allow-drift",
-    is_flag=True,
-    help="Go on with a model whose answers to its golden inputs are not those of its export.",
-)
-@click.option(
-    "--locate",
-    type=click.Choice(["auto", "whole", "zone", "motion"]),
-    default="auto",
-    show_default=True,
-    help="How vehicles are found: by motion before a fixed camera, in zones, or in the whole frame. "
-    "auto: motion for video and cameras, the whole frame for images.",
-)
-@click.option(
-    "--zone",
-    "zones",
-    multiple=True,
-    metavar='"X,Y X,Y X,Y"',
-    help="A polygon (or two corners of a rectangle) in pixels, or in shares of the frame from 0 to 1. "
-    "With motion, only what lies inside counts. May be given again.",
-)
-@click.option(
-    "--min-area",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="The least share of the frame that a moving vehicle covers.",
-)
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Take every Nth frame.")
-@click.option("--once", is_flag=True, help="Of a folder, only the images that are there; do not wait for more.")
-@click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
-@click.option(
-    "--classify-every",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Classify a vehicle in every Nth of its frames.",
-)
-@click.option(
-    "-o",
-    "--output",
+    "--config",
+    "config_file",
     type=click.Path(path_type=Path),
-    help="Append the events to this file, instead of writing them to standard output.",
+    help="Cameras, sinks and everything else from a file, in place of SOURCE and the options.",
 )
-@click.option("--save-crops", type=click.Path(path_type=Path), help="Save each vehicle's best picture in this folder.")
+@camera_options
+@run_options
 @click.option(
     "--truth",
     type=click.Path(path_type=Path),
     help="What truly drives through a clip, as `synthesize clip` writes it: says in the end how many passes are right.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write events to a terminal as JSON lines too, not as a table.")
-def command(
-    source: str,
-    model: Path | None,
-    ep: str,
-    threads: int | None,
-    allow_drift: bool,
-    locate: str,
-    zones: tuple[str, ...],
-    min_area: float,
-    stride: int,
-    once: bool,
-    duration: float | None,
-    classify_every: int,
-    output: Path | None,
-    save_crops: Path | None,
-    truth: Path | None,
-    as_json: bool,
-) -> None:
-    """Watch SOURCE and give one event per vehicle that passes.
+def command(source: str | None, config_file: Path | None, truth: Path | None, as_json: bool, **options: Any) -> None:
+    """Watch SOURCE and give the events of each vehicle that passes.
 
     SOURCE is /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, a folder of images (those that
-    are there, then new ones as they arrive), or a quoted pattern. Events are JSON lines on standard output, and a
-    table on a terminal; docs/events.md describes them. Ctrl-C ends the run with a summary, and so does SIGTERM (exit
-    code 0).
-    """
-    from twincar_edge.runtime.watch import WatchConfig, watch
-    from twincar_edge.runtime.zones import parse_zone
+    are there, then new ones as they arrive), or a quoted pattern. Events are JSON lines on standard output, one a
+    vehicle, and a table on a terminal; docs/events.md describes them, docs/sinks.md where else they can go. The events
+    of a camera are kept as well, for `twincar-edge events`.
 
-    config = WatchConfig(
-        source=source,
-        model=model,
-        ep=ep,
-        threads=threads,
-        allow_drift=allow_drift,
-        locate=locate,
-        zones=tuple(parse_zone(zone) for zone in zones),
-        min_area=min_area,
-        stride=stride,
-        once=once,
-        duration_s=duration,
-        classify_every=classify_every,
-        keep=truth is not None,
-    )
-    passes = None if truth is None else _read_truth(truth, model)
+    A live camera that is lost is opened again and again. Ctrl-C ends the run with a summary, and so does SIGTERM (exit
+    code 0); SIGHUP takes the model file anew, if it is good.
+    """
+    from twincar_edge.runtime.service import service
+
+    config = watch_config(source, config_file, options, terminal=sys.stdout.isatty() and not as_json)
+    if truth is not None:
+        config = config.model_copy(update={"keep": True})
+    passes = None if truth is None else _read_truth(truth, config.model)
     stop = threading.Event()
     with _signals(stop) as received:
-        try:
-            summary = watch(config, _sinks(source, output, save_crops, as_json), stop=stop)
-        except BrokenPipeError:  # whoever read the events has enough of them
+        with service(config, stop=stop) as running:
+            if running.url is not None:
+                click.echo(f"metrics and health: {running.url}", err=True)
+            with _on_hangup(running.reload):
+                summary = running.run()
+        if running.reader_gone.is_set():  # whoever read the events has enough of them
             discard_output()
             return
     _print_summary(summary)
@@ -157,20 +93,13 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _sinks(source: str, output: Path | None, save_crops: Path | None, as_json: bool) -> list[Sink]:
-    from twincar_edge.runtime.sinks import CropSaver, JsonLines, LiveTable
-    from twincar_edge.runtime.sources import redact_url
-
-    sinks: list[Sink] = []
-    if output is not None:
-        sinks.append(JsonLines(output))
-    if sys.stdout.isatty() and not as_json:
-        sinks.append(LiveTable(redact_url(source)))
-    elif output is None:
-        sinks.append(JsonLines())
-    if save_crops is not None:
-        sinks.append(CropSaver(save_crops))
-    return sinks
+@contextlib.contextmanager
+def _on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, lambda *_: reload())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
@@ -184,11 +113,15 @@ def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
 
 def _print_summary(summary: WatchSummary) -> None:
     """Say on standard error what the run did: standard output holds events only."""
-    skipped = ", ".join(f"{count} {reason}" for reason, count in summary.skip_reasons.items())
-    click.echo(
-        f"{summary.source}: {summary.visits} visits in {summary.frames} frames, {summary.seconds:.1f} s, "
-        f"{summary.fps:.1f} fps; skipped: {skipped or 'none'}",
-        err=True,
-    )
+    for camera in summary.cameras:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in camera.skip_reasons.items())
+        line = (
+            f"{camera.source}: {camera.visits} visits in {camera.frames} frames, {summary.seconds:.1f} s, "
+            f"{camera.frames / summary.seconds if summary.seconds else 0.0:.1f} fps; skipped: {skipped or 'none'}"
+        )
+        lost = {"passed over": camera.dropped, "crops passed over": camera.crops_dropped}
+        line += "".join(f"; {what}: {count}" for what, count in lost.items() if count)
+        line += f"; reconnected {camera.reconnects} times" if camera.reconnects else ""
+        click.echo(line + (f"; ended by: {camera.error}" if camera.error else ""), err=True)
     for name, stage in summary.stages.items():
         click.echo(f"  {name:<9} p50 {stage.p50_ms:8.2f} ms   p95 {stage.p95_ms:8.2f} ms   {stage.runs} runs", err=True)

@@ -1,0 +1,87 @@
+"""What to watch and how, as validated data: what `cameras.toml` holds, and what the command line's options become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from twincar_edge.runtime.locate import LocateOptions
+from twincar_edge.runtime.quantities import Size
+from twincar_edge.runtime.sinks.settings import SinkSettings
+from twincar_edge.runtime.tracking import TrackingRules
+from twincar_edge.runtime.zones import Zone
+
+AUTO = "auto"
+# Part of MQTT topics, file names and labels of metrics: nothing that means something there.
+CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CameraConfig(_Part):
+    """One camera (or file, or folder): where its frames come from, and how vehicles are found in them.
+
+    `source`, `once`, `stride` and `size` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`: `motion` for
+    video and cameras; for single images `zone` where zones are given, else `whole`. `zones` to `detect_score` are
+    `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s` is `TrackingRules`'. A track
+    becomes a visit when the vehicle was found in at least `min_hits` frames and, where boxes move, travelled by at
+    least `min_travel` of its diagonal, as shadows, lamps and branches do not.
+    """
+
+    name: CameraName = "camera"
+    source: str = Field(default="frames", min_length=1, repr=False)  # may hold a password
+    size: tuple[int, int] | None = None
+    once: bool = False
+    stride: int = Field(default=1, ge=1)
+    locate: str = AUTO
+    zones: tuple[Zone, ...] = ()
+    min_area: float = Field(default=LocateOptions.min_area, gt=0, lt=1)
+    presence: float = Field(default=LocateOptions.presence, gt=0, lt=1)
+    detect_classes: tuple[str, ...] = Field(default=LocateOptions.detect_classes, min_length=1)
+    detect_score: float = Field(default=LocateOptions.detect_score, gt=0, lt=1)
+    classify_every: int = Field(default=1, ge=1)
+    lost_after_s: float = Field(default=TrackingRules.lost_after_s, gt=0)
+    min_hits: int = Field(default=3, ge=1)
+    min_travel: float = Field(default=0.3, ge=0)
+
+
+class WatchConfig(_Part):
+    """All cameras of a run, and the one model that answers for them.
+
+    `ep` and `threads` are `open_session`'s. `allow_drift` goes on with a model that does not answer here as it did at
+    export. `detector` finds the vehicles of cameras that `locate` by it. `batch` is how many crops go through the model
+    at once, at most. `duration_s` ends the run. `keep_trying` waits for cameras that cannot be opened yet, instead of
+    failing. `keep` puts the events into the summary, which a run of months should not.
+
+    What surrounds the loop: `sinks` take the events, and `state` is the folder for what must outlive the run (the
+    default one where it is None and something is to be kept). `monitor` is where metrics and health are served,
+    `HOST:PORT`; None serves nothing. `collect` gathers hard examples in a folder, up to `collect_limit` bytes.
+    """
+
+    cameras: tuple[CameraConfig, ...] = Field(default=(CameraConfig(),), min_length=1)
+    model: Path | None = None
+    ep: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    allow_drift: bool = False
+    detector: Path | None = None
+    batch: int = Field(default=8, ge=1)
+    duration_s: float | None = Field(default=None, gt=0)
+    keep_trying: bool = False
+    keep: bool = False
+    sinks: tuple[SinkSettings, ...] = ()
+    state: Path | None = None
+    monitor: str | None = None
+    collect: Path | None = None
+    collect_limit: Size = Field(default=500_000_000, gt=0)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [camera.name for camera in self.cameras]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two cameras are called {twice[0]!r}: give each its own name")
+        return self

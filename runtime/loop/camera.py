@@ -1,0 +1,223 @@
+"""One camera's thread: frames in, vehicles found and followed, crops of them handed on to be answered."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+
+from twincar_edge.errors import TwincarError
+from twincar_edge.runtime.boxes import Box, Detection
+from twincar_edge.runtime.config import AUTO, CameraConfig
+from twincar_edge.runtime.detector import Detector
+from twincar_edge.runtime.locate import LocateOptions, make_locator
+from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.sources import Frame, Source
+from twincar_edge.runtime.sources.base import SourceState, size_of
+from twincar_edge.runtime.stages import Stages
+from twincar_edge.runtime.status import CameraState, CameraStatus
+from twincar_edge.runtime.tracking import Track, Tracker, TrackingRules
+from twincar_edge.runtime.visits import Evidence, VisitMaker
+from twincar_edge.runtime.zones import included, zone_of
+
+logger = logging.getLogger(__name__)
+
+Vehicles = tuple[tuple[int, Box, Evidence], ...]
+
+
+class CameraThread:
+    """Follows the vehicles of one source until it ends or `stop` is set, in a thread of its own.
+
+    Attributes:
+        name: the camera's.
+        source: where its frames come from; it is not released here.
+        maker: begins its visits here, and answers for them in the answering thread.
+        frames: taken from the source so far.
+        in_view: vehicles in the newest frame.
+        error: what ended it before its source did, or None.
+    """
+
+    def __init__(
+        self,
+        config: CameraConfig,
+        source: Source,
+        maker: VisitMaker,
+        inbox: Inbox,
+        stages: Stages,
+        stop: threading.Event,
+        *,
+        detector: Detector | None = None,
+        show: bool = False,
+    ) -> None:
+        """Prepare; nothing runs yet. `show` hands on every frame too, for whoever draws.
+
+        Raises:
+            InputError: the options do not fit the source.
+        """
+        options = LocateOptions(
+            config.zones,
+            config.min_area,
+            config.presence,
+            source.stills,
+            detector,
+            config.detect_classes,
+            config.detect_score,
+        )
+        self.name = config.name
+        self.source = source
+        self.maker = maker
+        self.frames = 0
+        self.in_view = 0
+        self.error: TwincarError | None = None
+        self._config = config
+        self._locator = make_locator(_locator_name(config, source), options)
+        self._tracker = Tracker(
+            TrackingRules(confirm_hits=config.min_hits, lost_after_s=config.lost_after_s, fixed=not self._locator.moves)
+        )
+        self._evidence: dict[int, Evidence] = {}
+        self._inbox = inbox
+        self._newest_only = source.live and not source.stills
+        self._stages = stages
+        self._stop = stop
+        self._show = show
+        self._unforeseen: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"camera {self.name}", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._inbox.join()
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait for the thread's end, and raise what it did not foresee."""
+        self._thread.join(timeout_s)
+        if self._unforeseen is not None:
+            raise self._unforeseen
+
+    def _run(self) -> None:
+        try:
+            self._follow()
+        except TwincarError as error:
+            self.error = error
+            logger.error("camera %s has ended: %s", self.name, error)
+        except BaseException as error:  # noqa: BLE001
+            # A bug must end the run, in the thread that owns it: `join` raises it there.
+            self._unforeseen = error
+            self._stop.set()
+        finally:
+            self.in_view = 0
+            self._inbox.leave()
+
+    def _follow(self) -> None:
+        frames = iter(self.source)
+        try:
+            while not self._stop.is_set():
+                asked_s = self._stages.timer()
+                frame = next(frames, None)
+                if frame is None:
+                    break
+                taken_s = self._stages.timer()
+                self._stages.add("read", taken_s - asked_s)
+                self.frames += 1
+                self._take(frame, taken_s)
+        finally:
+            # Also when the source fails: what is in view by then was seen.
+            self._inbox.put(self._ended(self._tracker.flush()))
+
+    def _take(self, frame: Frame, taken_s: float) -> None:
+        with self._stages.stage("locate"):
+            detections = self._locator.locate(frame)
+        follow = self._single_image if self.source.stills else self._moving
+        items, shown = follow(frame, detections, taken_s)
+        self.in_view = len(shown)
+        if self._show:
+            items.append(Shown(self.name, frame, shown))
+        self._inbox.put(items, newest_only=self._newest_only)
+
+    def _single_image(
+        self, frame: Frame, detections: Sequence[Detection], taken_s: float
+    ) -> tuple[list[Item], Vehicles]:
+        """Every box of a single image is a visit of its own."""
+        items: list[Item] = []
+        shown = []
+        for number, detection in enumerate(detections, 1):
+            evidence = self.maker.begin(frame, detection.box_xyxy)
+            evidence.zone = zone_of(detection.box_xyxy, size_of(frame), self._config.zones)
+            items.append(Crop(self.name, evidence, frame, detection.box_xyxy, detection.score, False, taken_s))
+            items.append(End(self.name, evidence, counts=True))
+            shown.append((number, detection.box_xyxy, evidence))
+        return items, tuple(shown)
+
+    def _moving(self, frame: Frame, detections: Sequence[Detection], taken_s: float) -> tuple[list[Item], Vehicles]:
+        """Follow the vehicles of a stream, and end the visits of those that have gone."""
+        size_wh = size_of(frame)
+        with self._stages.stage("track"):
+            discarded = self._tracker.discard(self._locator.uncovered)
+            found = self._tracker.update(detections, frame.time_s, size_wh)
+        items: list[Item] = [End(self.name, self._evidence.pop(track.id), counts=False) for track in discarded]
+        for track in found:
+            evidence = self._evidence.get(track.id)
+            if evidence is None:
+                evidence = self._evidence[track.id] = self.maker.begin(frame, track.box_xyxy)
+            evidence.see(frame, track.box_xyxy)
+            evidence.zone = zone_of(track.box_xyxy, size_wh, self._config.zones) or evidence.zone
+            # A box that never gets confirmed is not worth an inference; one that does gets one at once.
+            if track.confirmed and (track.hits - self._config.min_hits) % self._config.classify_every == 0:
+                counts = self._counts(track)
+                items.append(Crop(self.name, evidence, frame, track.box_xyxy, track.score, counts, taken_s))
+        items += self._ended(self._tracker.lost)
+        return items, tuple((track.id, track.box_xyxy, self._evidence[track.id]) for track in found)
+
+    def _counts(self, track: Track) -> bool:
+        return track.confirmed and (track.travel >= self._config.min_travel or not self._locator.moves)
+
+    def _ended(self, tracks: Sequence[Track]) -> list[End]:
+        for track in tracks:
+            if not self._counts(track):
+                logger.debug("track %d is no visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
+        return [End(self.name, self._evidence.pop(track.id), self._counts(track)) for track in tracks]
+
+
+def _locator_name(config: CameraConfig, source: Source) -> str:
+    if config.locate != AUTO:
+        return config.locate
+    if not source.stills:
+        return "motion"
+    return "zone" if included(config.zones) else "whole"
+
+
+# What a source says of itself, in the words of whoever looks after the box.
+_STATES: dict[SourceState, CameraState] = {
+    "opening": "opening",
+    "live": "running",
+    "stalled": "reconnecting",
+    "waiting": "reconnecting",
+    "ended": "ended",
+}
+
+
+def camera_status(
+    camera: CameraThread, answer_age_s: Mapping[str, float], waiting: Mapping[str, int], replaced: Mapping[str, int]
+) -> CameraStatus:
+    """Return how a camera is now, with what the answering thread and the inbox know of all cameras by name."""
+    source = camera.source.status()
+    return CameraStatus(
+        name=camera.name,
+        live=camera.source.live and not camera.source.stills,
+        state="failed" if camera.error is not None else _STATES[source.state],
+        frames=camera.frames,
+        dropped=source.dropped,
+        skipped=source.skipped,
+        reconnects=source.reconnects,
+        frame_age_s=source.last_frame_age_s,
+        answer_age_s=answer_age_s.get(camera.name),
+        in_view=camera.in_view,
+        crops_waiting=waiting.get(camera.name, 0),
+        crops_dropped=replaced.get(camera.name, 0),
+        problem=source.problem if camera.error is None else str(camera.error),
+    )

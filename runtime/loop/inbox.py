@@ -1,0 +1,155 @@
+"""What waits for an answer: the queue between the cameras' threads and the one that runs the model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from twincar_edge.runtime.boxes import Box
+from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.visits import Evidence
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A picture of a vehicle that the model shall see.
+
+    `counts`: the vehicle is a visit by now, so that its answer may be told. `taken_s` is when the frame was taken from
+    the source, by the loop's timer.
+    """
+
+    camera: str
+    evidence: Evidence
+    frame: Frame
+    box_xyxy: Box
+    score: float
+    counts: bool
+    taken_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class End:
+    """A vehicle has gone; `counts` says whether it was one."""
+
+    camera: str
+    evidence: Evidence
+    counts: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A frame is through, with these vehicles in it: number, box, evidence. For whoever draws."""
+
+    camera: str
+    frame: Frame
+    vehicles: tuple[tuple[int, Box, Evidence], ...]
+
+
+Item = Crop | End | Shown
+
+
+class Inbox:
+    """Items in order of arrival, from any number of threads to one.
+
+    A camera that loses nothing (a file) waits while `depth` of its pictures are waiting. Of a live camera only the
+    newest crop of each vehicle waits, in the place of the older one: so what the model sees is never older than the
+    inference that runs, a vehicle's end never overtakes its last crop, and memory is bounded however slow the model is.
+    """
+
+    def __init__(self, depth: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Start empty; `monotonic` is the clock of `take`'s deadline."""
+        self._depth = depth
+        self._monotonic = monotonic
+        self._items: OrderedDict[object, Item] = OrderedDict()
+        self._waiting: Counter[str] = Counter()
+        self._replaced: Counter[str] = Counter()
+        self._writers = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def join(self) -> None:
+        """Count one more thread that puts; `take` goes on until all have left."""
+        with self._changed:
+            self._writers += 1
+
+    def leave(self) -> None:
+        """Say that a thread puts no more."""
+        with self._changed:
+            self._writers -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any longer: what is put from now on is thrown away. For a run that has failed."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+
+    def put(self, items: Sequence[Item], *, newest_only: bool = False) -> None:
+        """Add what came of one frame, all at once, so that its crops can go through the model together.
+
+        Waits for room where the camera may lose nothing; with `newest_only`, a crop takes the place of an older one.
+        """
+        if not items:
+            return
+        camera = items[0].camera
+        with self._changed:
+            if not newest_only:
+                self._changed.wait_for(lambda: self._closed or self._waiting[camera] < self._depth)
+            if self._closed:
+                return
+            for item in items:
+                key = self._key(item) if newest_only else object()
+                if key in self._items:
+                    self._replaced[camera] += isinstance(item, Crop)
+                else:
+                    self._waiting[camera] += not isinstance(item, End)
+                self._items[key] = item
+            self._changed.notify_all()
+
+    def take(self, crops: int, timeout_s: float) -> list[Item] | None:
+        """Return what is waiting, oldest first, up to so many crops: at once if there is anything.
+
+        Returns:
+            An empty list where nothing came within `timeout_s`, None when all writers have left and nothing is left.
+        """
+        deadline_s = self._monotonic() + timeout_s
+        with self._changed:
+            while not self._items:
+                left_s = deadline_s - self._monotonic()
+                if self._writers == 0 or self._closed:
+                    return None
+                if left_s <= 0 or not self._changed.wait(left_s):
+                    return []
+            taken: list[Item] = []
+            room = crops
+            for key, item in list(self._items.items()):
+                if isinstance(item, Crop):
+                    if room == 0:
+                        break
+                    room -= 1
+                self._waiting[item.camera] -= not isinstance(item, End)
+                taken.append(item)
+                del self._items[key]
+            self._changed.notify_all()
+            return taken
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many pictures of each camera wait."""
+        with self._changed:
+            return dict(self._waiting)
+
+    def replaced(self) -> dict[str, int]:
+        """Return how many crops of each live camera were replaced by newer ones before the model saw them."""
+        with self._changed:
+            return dict(self._replaced)
+
+    @staticmethod
+    def _key(item: Item) -> object:
+        """Return what only one item at a time may be waiting for."""
+        if isinstance(item, Crop):
+            return id(item.evidence)
+        return item.camera if isinstance(item, Shown) else object()

@@ -1,0 +1,136 @@
+"""A run of the camera loop with all that surrounds it: sinks, state folder, monitoring, a model that can be renewed.
+
+`watch` is the loop alone, for whoever builds something of it; `service` is what `twincar-edge watch` runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.runtime.collect import Collector
+from twincar_edge.runtime.config import WatchConfig
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.health import HealthLimits, check_health
+from twincar_edge.runtime.monitoring import Monitoring
+from twincar_edge.runtime.reload import ModelReloader
+from twincar_edge.runtime.sinks import Delivery, Terms, crop_name, running
+from twincar_edge.runtime.sinks.opening import needs_state, open_sinks
+from twincar_edge.runtime.state import StateFolder
+from twincar_edge.runtime.status import LoopStatus
+from twincar_edge.runtime.systemd import Notifier
+from twincar_edge.runtime.watch import Watch, WatchSummary
+
+_COLLECT = Terms(types=frozenset({"end"}), limit=16, crops=True, retry=False)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A run that is ready to go.
+
+    Attributes:
+        run: runs it to its end, and returns the summary.
+        reload: asks for the model file to be read again; returns at once, and may be called from a signal handler.
+        status: how it is now; may be called from any thread.
+        url: where it is monitored, or None.
+        reader_gone: set when whoever read the events on standard output has gone, which ends the run.
+    """
+
+    run: Callable[[], WatchSummary]
+    reload: Callable[[], None]
+    status: Callable[[], LoopStatus]
+    url: str | None
+    reader_gone: threading.Event
+
+
+@contextmanager
+def service(config: WatchConfig, *, stop: threading.Event | None = None) -> Iterator[Service]:
+    """Open all that a run needs; leaving closes it, and lets the sinks take what waits for some seconds.
+
+    Args:
+        config: the cameras, the model, and what surrounds them.
+        stop: ends the run after the current frames.
+
+    Raises:
+        InputError: a camera, sink, folder or address cannot be used, or another process uses the state folder.
+        ModelError: the model cannot be used, or does not answer here as it did at export.
+    """
+    stop = stop or threading.Event()
+    reader_gone = threading.Event()
+
+    def leave() -> None:
+        reader_gone.set()
+        stop.set()
+
+    with ExitStack() as stack:
+        state = None
+        if config.state is not None or needs_state(config.sinks):
+            state = stack.enter_context(StateFolder(config.state))
+        names = [camera.name for camera in config.cameras]
+        deliveries = open_sinks(config.sinks, state, cameras=names, on_gone=leave)
+        collector = None if config.collect is None else Collector(config.collect, config.collect_limit)
+        if collector is not None:
+            deliveries.append(Delivery(collector, "hard examples", _COLLECT))
+        outlet = _Outlet(deliveries, names_crops=any(options.kind == "crops" for options in config.sinks))
+        run = stack.enter_context(Watch(config, [outlet], stop=stop, seen=None if state is None else state.folder))
+
+        def status() -> LoopStatus:
+            now = run.status()
+            return replace(
+                now,
+                model=replace(now.model, reloads=reloader.counts()),
+                sinks=tuple(delivery.status() for delivery in deliveries),
+                collector=None if collector is None else collector.status(),
+            )
+
+        limits = HealthLimits()
+        notifier = Notifier.from_environment(lambda: check_health(status(), limits).alive)
+        reloader = ModelReloader(
+            run.answering.classifier.session,
+            run.answering.use,
+            allow_drift=config.allow_drift,
+            notifier=notifier,
+        )
+        stack.enter_context(notifier)
+        stack.enter_context(reloader)
+        url = None
+        if config.monitor is not None:
+            url = stack.enter_context(Monitoring(config.monitor, status, limits)).url
+
+        def go() -> WatchSummary:
+            notifier.ready(f"watching {', '.join(names)}")
+            return run.run()
+
+        yield Service(go, reloader.request, status, url, reader_gone)
+
+
+class _Outlet:
+    """All deliveries as one sink: opened together, and closed together, their deadlines side by side."""
+
+    def __init__(self, deliveries: Sequence[Delivery], *, names_crops: bool) -> None:
+        self._deliveries = deliveries
+        self._names_crops = names_crops
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(running(self._deliveries))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
+        """Hand an event to every delivery; where pictures are saved, the event says under which name."""
+        if self._names_crops and event.type == "end":
+            event = event.model_copy(update={"crop": crop_name(event)})
+        for delivery in self._deliveries:
+            delivery.put(event, crop_bgr)

@@ -1,0 +1,244 @@
+"""The options of `watch`, and the configuration that they make: the same that `cameras.toml` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from twincar_edge.errors import InputError, first_fault
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.config import WatchConfig
+    from twincar_edge.runtime.sinks.settings import SinkSettings
+
+Command = Callable[..., Any]
+_PATH = click.Path(path_type=Path)
+NONE = "none"  # as the store
+
+
+def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+# Each is a key of [[camera]].
+camera_options = _all(
+    click.option("--name", default="camera", show_default=True, help="The camera's name, in events and metrics."),
+    click.option("--size", metavar="WxH", help="Ask a camera of this machine for pictures of this size."),
+    click.option(
+        "--locate",
+        type=click.Choice(["auto", "whole", "zone", "motion", "detector"]),
+        default="auto",
+        show_default=True,
+        help="How vehicles are found: by motion before a fixed camera, in zones, by a detector, or in the whole frame. "
+        "auto: motion for video and cameras, the whole frame for images; a detector where one is given.",
+    ),
+    click.option(
+        "--zone",
+        "zones",
+        multiple=True,
+        metavar='"X,Y X,Y X,Y"',
+        help="A polygon (or two corners of a rectangle) in pixels, or in shares of the frame from 0 to 1. Only what "
+        "lies inside counts; NAME= before it names it, exclude= leaves it out. May be given again.",
+    ),
+    click.option(
+        "--min-area",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        default=0.01,
+        show_default=True,
+        help="The least share of the frame that a moving vehicle covers.",
+    ),
+    click.option(
+        "--detect-classes",
+        metavar="NAME,…",
+        help="What the detector looks for, by name or number, or any.  [default: car,bus,truck]",
+    ),
+    click.option(
+        "--detect-score",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="How sure the detector must be.  [default: 0.3]",
+    ),
+    click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Take every Nth frame."),
+    click.option("--once", is_flag=True, help="Of a folder, only the images that are there; do not wait for more."),
+    click.option(
+        "--classify-every",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Classify a vehicle in every Nth of its frames.",
+    ),
+    click.option(
+        "--lost-after",
+        "lost_after_s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="Seconds out of sight after which a vehicle has gone.",
+    ),
+)
+
+# Each is a key at the top of the file, or of [[sink]].
+run_options = _all(
+    click.option("--model", type=_PATH, help="An exported .onnx file.  [default: the bundled model]"),
+    click.option("--ep", default="auto", show_default=True, help="Execution provider."),
+    click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]"),
+    click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops in one inference."),
+    click.option(
+        "--allow-drift",
+        is_flag=True,
+        help="Go on with a model whose answers to its golden inputs are not those of its export.",
+    ),
+    click.option("--detector", type=_PATH, help="An ONNX detector in the YOLOX layout, for --locate detector."),
+    click.option(
+        "--duration", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
+    ),
+    click.option("--keep-trying", is_flag=True, help="Wait for a camera that cannot be opened yet."),
+    click.option(
+        "-o",
+        "--output",
+        type=_PATH,
+        help="Append the events to this file (.jsonl or .csv), instead of writing them to standard output.",
+    ),
+    click.option(
+        "--store",
+        metavar="PATH|none",
+        help="Keep the events in this database.  [default: of a camera, in the state folder]",
+    ),
+    click.option(
+        "--state", type=_PATH, help="Folder for what outlives a run.  [default: $TWINCAR_STATE, or the system's]"
+    ),
+    click.option("--webhook", metavar="URL", help="Send the events to this address, signed."),
+    click.option("--mqtt", metavar="mqtt[s]://HOST[:PORT][/TOPIC]", help="Publish the events at this broker."),
+    click.option("--save-crops", type=_PATH, help="Save each vehicle's best picture in this folder."),
+    click.option("--crops-limit", metavar="SIZE", help="Remove the oldest pictures above this size, such as 500MB."),
+    click.option("--crops-age", metavar="TIME", help="Remove pictures that are older than this, such as 30d."),
+    click.option("--monitor", metavar="HOST:PORT", help="Serve /metrics and /healthz there, such as 127.0.0.1:9464."),
+    click.option("--collect", type=_PATH, help="Gather pictures that the model is unsure of in this folder."),
+    click.option(
+        "--collect-limit", metavar="SIZE", default="500MB", show_default=True, help="At most so many bytes of them."
+    ),
+)
+
+
+def watch_config(
+    source: str | None, config_file: Path | None, options: Mapping[str, Any], *, terminal: bool
+) -> WatchConfig:
+    """Return the configuration that the command line asks for.
+
+    Args:
+        source: SOURCE, or None.
+        config_file: a cameras.toml in place of it, or None.
+        options: the values of `camera_options` and `run_options`.
+        terminal: standard output is a terminal that shall show a table.
+
+    Raises:
+        InputError: something in it cannot be meant, or the file is wrong.
+    """
+    from pydantic import ValidationError
+
+    if (source is None) == (config_file is None):
+        raise click.UsageError("give a SOURCE, or --config FILE with cameras in it")
+    if config_file is not None:
+        return _from_file(config_file, terminal)
+    assert source is not None
+    from twincar_edge.runtime.config import CameraConfig, WatchConfig
+    from twincar_edge.runtime.zones import parse_zone
+
+    camera = {key: options[key] for key in _CAMERA_KEYS}
+    camera["zones"] = tuple(parse_zone(zone) for zone in options["zones"])
+    if options["size"] is not None:
+        camera["size"] = _size(options["size"])
+    if options["detect_classes"] is not None:
+        camera["detect_classes"] = tuple(name.strip() for name in options["detect_classes"].split(","))
+    if options["detect_score"] is not None:
+        camera["detect_score"] = options["detect_score"]
+    if camera["locate"] == "auto" and options["detector"] is not None:
+        camera["locate"] = "detector"
+    try:
+        return WatchConfig(
+            cameras=(CameraConfig(source=source, **camera),),
+            sinks=tuple(_sinks(source, options, terminal)),
+            **{key: options[key] for key in _RUN_KEYS},
+        )
+    except ValidationError as error:
+        raise InputError(first_fault(error)) from error
+
+
+_CAMERA_KEYS = ("name", "locate", "min_area", "stride", "once", "classify_every", "lost_after_s")
+_RUN_KEYS = (
+    "model", "ep", "threads", "batch", "allow_drift", "detector", "duration_s", "keep_trying", "state", "monitor",
+    "collect", "collect_limit",
+)  # fmt: skip
+
+
+def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
+    """Read the file; what stands in it is all there is, but a terminal or pipe always gets the events too."""
+    from twincar_edge.runtime.config_file import read_config
+    from twincar_edge.runtime.sinks.settings import StoreSettings
+
+    context = click.get_current_context()
+    given = [
+        parameter
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
+        and parameter.name not in ("config_file", "truth", "as_json")
+    ]
+    if given:
+        raise click.UsageError(f"{given[0].opts[-1]} stands beside --config: write it into {config_file}")
+    config = read_config(config_file)
+    sinks = list(config.sinks)
+    if not any(isinstance(sink, StoreSettings) for sink in sinks):
+        sinks.append(StoreSettings())
+    return config.model_copy(update={"sinks": (*sinks, _screen(str(config_file), terminal))})
+
+
+def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[SinkSettings]:
+    from twincar_edge.runtime.sinks.settings import (
+        CropsSettings,
+        StoreSettings,
+        WebhookSettings,
+        file_settings,
+        mqtt_settings,
+    )
+    from twincar_edge.runtime.sources import is_camera
+
+    sinks: list[SinkSettings] = []
+    if options["output"] is not None:
+        sinks.append(file_settings(options["output"]))
+    if terminal or options["output"] is None:
+        sinks.append(_screen(source, terminal))
+    if options["store"] not in (None, NONE):
+        sinks.append(StoreSettings(path=Path(options["store"])))
+    elif options["store"] is None and is_camera(source, once=options["once"]):
+        sinks.append(StoreSettings())
+    if options["webhook"] is not None:
+        sinks.append(WebhookSettings(url=options["webhook"]))
+    if options["mqtt"] is not None:
+        sinks.append(mqtt_settings(options["mqtt"]))
+    if options["save_crops"] is not None:
+        sinks.append(CropsSettings(path=options["save_crops"], limit=options["crops_limit"], age=options["crops_age"]))
+    elif options["crops_limit"] is not None or options["crops_age"] is not None:
+        raise click.UsageError("--crops-limit and --crops-age belong to --save-crops DIR")
+    return sinks
+
+
+def _screen(title: str, terminal: bool) -> SinkSettings:
+    from twincar_edge.runtime.sinks.settings import JsonLinesSettings, TableSettings
+    from twincar_edge.runtime.sources import redact_url
+
+    return TableSettings(title=redact_url(title)) if terminal else JsonLinesSettings()
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 0 < len(part) <= 5 for part in parts):
+        raise InputError(f"a size is WIDTHxHEIGHT, such as 1920x1080, found {text!r}")
+    return int(parts[0]), int(parts[1])
