@@ -21,12 +21,13 @@ from twincar_edge.images import write_image
 from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.session import open_session
-from twincar_edge.runtime.sinks import JsonLines
+from twincar_edge.runtime.sinks import Delivery, JsonLines, Terms
 from twincar_edge.runtime.sources import Frame, open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
 from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
 
 LEAST_RIGHT = 0.9
+_VISITS = Terms(types=frozenset({"end"}), drain_s=None)
 _VERDICT_COLOURS = {"right": GREEN, "coarser": GREY, "unknown": GREY, "wrong name": RED, "missed": RED, "doubled": RED}
 
 
@@ -86,7 +87,7 @@ def run_demo(
         config = WatchConfig(cameras=(camera,), ep=ep, keep=True)
         summary = watch(
             config,
-            [JsonLines(temporary_events), crops],
+            [Delivery(JsonLines(temporary_events), "visits", _VISITS), crops],
             sources={camera.name: source},
             classifier=classifier,
             on_frame=show,
