@@ -141,7 +141,7 @@ class Answering:
 
     def _end(self, item: End) -> None:
         evidence, maker = item.evidence, self._makers[item.camera]
-        if not evidence.crops or not (item.counts or evidence.started):
+        if not evidence.crops or not item.counts:
             return
         if item.camera not in self._stills and not evidence.started:
             self._tell(item.camera, maker.news(evidence), evidence)
