@@ -116,7 +116,8 @@ def test_every_event_arrives_in_order_and_once_although_the_broker_stops_and_sta
         eventually(lambda: len(subscriber.ids()) >= 300, "all arrived")
     assert subscriber.ids() == [event.id for event in events]
     assert delivery.status().dropped == 0
-    assert [line for line in said if "again" in line] == ["mqtt: delivers again"] * 2
+    # A line when trouble begins and one when it is over; an outage that follows at once is the same trouble.
+    assert ["again" in line for line in said] in ([False, True], [False, True] * 2)
 
 
 def test_a_broker_that_freezes_gets_the_event_in_its_hands_once(broker: Mosquitto, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ class Delivery:
         self._problem: str | None = None
         self._spool_problem: str | None = None
         self._told_dropped = 0
+        self._sent = threading.Event()  # the sender does not touch the spool any more
         self._sender = threading.Thread(target=self._send, name=f"{name} sender", daemon=True)
         self._keeper = threading.Thread(target=self._keep, name=f"{name} keeper", daemon=True)
 
@@ -151,7 +152,7 @@ class Delivery:
         self._backlog.sent_all()
         if self._spool is not None:
             self._keeper.join(_KEEP_GRACE_S)
-            if not self._keeper.is_alive() and not self._sender.is_alive():
+            if not self._keeper.is_alive() and self._sent.wait(_KEEP_GRACE_S):
                 self._spool.close()
         if lost := self._backlog.lose_rest():
             self._on_problem(f"{self.name}: {lost} events are lost at closing: {self._problem or 'it is too slow'}")
@@ -166,6 +167,7 @@ class Delivery:
                     self._deliver(item)
         finally:
             self._backlog.sent_all()
+            self._sent.set()
             try:
                 self._sink.__exit__(None, None, None)
             except (TwincarError, OSError) as error:
