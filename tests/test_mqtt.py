@@ -62,8 +62,17 @@ class Subscriber:
         self._ready = True
 
     def ids(self) -> list[str]:
-        """The ids of the events, in order, less what the broker marks as a repetition of its own."""
-        return [json.loads(message.payload)["id"] for message in list(self.messages) if not message.dup]
+        """The ids of the events, in order, less what the broker itself repeats.
+
+        It marks as a repetition what it cannot know to have arrived, so that only one which came before is a second
+        one. A second one without the mark is the publisher's, and stays.
+        """
+        ids: list[str] = []
+        for message in list(self.messages):
+            one = json.loads(message.payload)["id"]
+            if not (message.dup and one in ids):
+                ids.append(one)
+        return ids
 
     def last(self, topic: str) -> str | None:
         """The last that was said under a topic."""
@@ -107,7 +116,8 @@ def test_every_event_arrives_in_order_and_once_although_the_broker_stops_and_sta
             for number, event in enumerate(events):
                 delivery.put(event)
                 time.sleep(0.002)
-                if number in (60, 160):
+                if number in (60, 160):  # the first outage is over before the second begins
+                    eventually(lambda: delivery.status().problem is None, "it delivers", 40)
                     broker.stop()
                 if number in (120, 220):
                     eventually(lambda: delivery.status().problem, "it is noticed")
@@ -116,8 +126,7 @@ def test_every_event_arrives_in_order_and_once_although_the_broker_stops_and_sta
         eventually(lambda: len(subscriber.ids()) >= 300, "all arrived")
     assert subscriber.ids() == [event.id for event in events]
     assert delivery.status().dropped == 0
-    # A line when trouble begins and one when it is over; an outage that follows at once is the same trouble.
-    assert ["again" in line for line in said] in ([False, True], [False, True] * 2)
+    assert [line for line in said if "again" in line] == ["mqtt: delivers again"] * 2
 
 
 def test_a_broker_that_freezes_gets_the_event_in_its_hands_once(broker: Mosquitto, tmp_path: Path) -> None:
