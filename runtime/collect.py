@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,8 @@ from twincar_edge.files import make_folder, remains
 from twincar_edge.images import write_image
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError
-from twincar_edge.runtime.sinks.snapshots import RESERVE_BYTES, crop_name
+from twincar_edge.runtime.sinks.shelf import RESERVE_BYTES, FreeBytes, Shelf, free_bytes, shortage
+from twincar_edge.runtime.sinks.snapshots import crop_name
 from twincar_edge.runtime.status import CollectorStatus
 
 MARGIN = 0.2
@@ -68,7 +68,7 @@ class Collector:
         most_a_minute: int = MOST_A_MINUTE,
         reserve_bytes: int = RESERVE_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
-        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        free_bytes: FreeBytes = free_bytes,
     ) -> None:
         """Prepare; the folder is made when the block is entered.
 
@@ -83,14 +83,12 @@ class Collector:
             free_bytes: of the disk that a folder is on.
         """
         self._folder = folder
-        self._limit_bytes = limit_bytes
         self._margin = margin
         self._reserve_bytes = reserve_bytes
         self._monotonic = monotonic
         self._free_bytes = free_bytes
         self._written_s: deque[float] = deque(maxlen=most_a_minute)
-        self._files: OrderedDict[Path, int] = OrderedDict()  # and their sizes, oldest first
-        self._bytes = 0
+        self._shelf = Shelf(limit_bytes)
         self._kept = 0
         self._dropped = 0
 
@@ -107,9 +105,8 @@ class Collector:
                 if folder.is_dir() and not folder.is_symlink():
                     for remnant in remains(folder):
                         remnant.unlink(missing_ok=True)
-                    found += [(path.name, path, path.stat().st_size) for path in folder.iterdir() if _is_ours(path)]
-            self._files = OrderedDict((path, size) for _, path, size in sorted(found))
-            self._bytes = sum(self._files.values())
+                    found += [path for path in folder.iterdir() if _is_ours(path)]
+            self._shelf.fill(found)
             self._make_room()
         except OSError as error:
             raise InputError(f"cannot collect in {self._folder}: {error.strerror}") from error
@@ -122,7 +119,7 @@ class Collector:
 
     def status(self) -> CollectorStatus:
         """Return what was kept and dropped by this run, and what all pictures take."""
-        return CollectorStatus(self._kept, self._dropped, self._bytes)
+        return CollectorStatus(self._kept, self._dropped, self._shelf.bytes)
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Keep the picture of a visit that has ended, if it is hard and there is room: one a visit.
@@ -146,28 +143,19 @@ class Collector:
         return oldest_s is not None and self._monotonic() - oldest_s < 60
 
     def _keep(self, event: Event, crop_bgr: Crop) -> None:
-        free = self._free_bytes(self._folder)
-        if free < self._reserve_bytes:
-            raise InputError(
-                f"the disk of {self._folder} has less than {self._reserve_bytes / 1e6:.0f} MB free "
-                f"({free / 1e6:.0f} MB now), and the rest is for events"
-            )
+        problem = shortage(self._free_bytes(self._folder), self._reserve_bytes)
+        if problem is not None:
+            raise InputError(f"the disk of {self._folder} {problem}, and the rest is for events")
         folder = class_folder(event.top5[0].name)
         path = self._folder / folder / f"{Path(crop_name(event)).stem}-{_tag(folder)}.hard.jpg"
         write_image(path, crop_bgr)
-        size = path.stat().st_size
-        self._bytes += size - self._files.pop(path, 0)
-        self._files[path] = size
+        self._shelf.add(path)
         self._kept += 1
         self._written_s.append(self._monotonic())
         self._make_room()
 
     def _make_room(self) -> None:
-        while self._files and self._bytes > self._limit_bytes:
-            path, size = next(iter(self._files.items()))
-            path.unlink(missing_ok=True)
-            del self._files[path]
-            self._bytes -= size
+        for path in self._shelf.prune():
             with contextlib.suppress(OSError):  # there is more in it
                 path.parent.rmdir()  # a class without a picture is none that a data set may have
 

@@ -19,7 +19,6 @@ from twincar_edge.runtime.collect import Collector
 from twincar_edge.runtime.config import WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.health import HealthLimits, check_health
-from twincar_edge.runtime.monitoring import Monitoring
 from twincar_edge.runtime.reload import ModelReloader
 from twincar_edge.runtime.sinks import Delivery, Terms, crop_name, running
 from twincar_edge.runtime.sinks.opening import needs_state, open_sinks
@@ -102,6 +101,8 @@ def service(config: WatchConfig, *, stop: threading.Event | None = None) -> Iter
         stack.enter_context(reloader)
         url = None
         if config.monitor is not None:
+            from twincar_edge.runtime.monitoring import Monitoring  # a run that serves nothing starts without it
+
             url = stack.enter_context(Monitoring(config.monitor, status, limits)).url
 
         def go() -> WatchSummary:

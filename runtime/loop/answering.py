@@ -133,7 +133,7 @@ class Answering:
             if isinstance(item, Crop):
                 item.evidence.add(item.frame, item.box_xyxy, item.score, next(answers))
                 if item.counts:
-                    self._tell(item.camera, self._makers[item.camera].news(item.evidence), item.evidence)
+                    self._tell(self._makers[item.camera].news(item.evidence), item.evidence)
             elif isinstance(item, End):
                 self._end(item)
             else:
@@ -144,12 +144,12 @@ class Answering:
         if not evidence.crops or not item.counts:
             return
         if item.camera not in self._stills and not evidence.started:
-            self._tell(item.camera, maker.news(evidence), evidence)
+            self._tell(maker.news(evidence), evidence)
         event = maker.finish(evidence)
         self.visits[item.camera, event.level] += 1
-        self._tell(item.camera, event, evidence)
+        self._tell(event, evidence)
 
-    def _tell(self, camera: str, event: Event | None, evidence: Evidence) -> None:
+    def _tell(self, event: Event | None, evidence: Evidence) -> None:
         if event is not None:
             with self._stages.stage("write"):
                 self._publish(event, evidence.best_crop)

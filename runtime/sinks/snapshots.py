@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +14,8 @@ from twincar_edge.files import make_folder
 from twincar_edge.images import write_image
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError
+from twincar_edge.runtime.sinks.shelf import FreeBytes, Shelf, free_bytes, shortage
 
-RESERVE_BYTES = 200 * 10**6
 # Begins with the time, so that the order of names is the order of time.
 _OURS = re.compile(r"(\d{8}T\d{6}\.\d{3})Z-[A-Za-z0-9_-]+\.jpg", re.ASCII)
 
@@ -53,18 +51,17 @@ class CropSaver:
         age: timedelta | None = None,
         reserve_bytes: int = 0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        free_bytes: FreeBytes = free_bytes,
     ) -> None:
         """Save into `folder`, which is made when it is needed."""
         self._folder = folder
-        self._limit_bytes = limit_bytes
         self._age = age
         self._reserve_bytes = reserve_bytes
         self._clock = clock
         self._free_bytes = free_bytes
         self._limited = limit_bytes is not None or age is not None
-        self._files: OrderedDict[str, int] | None = None
-        self._bytes = 0
+        self._shelf = Shelf(limit_bytes)
+        self._filled = False
 
     def __enter__(self) -> Self:
         """Make the folder.
@@ -88,42 +85,33 @@ class CropSaver:
         """
         if not crop_bgr.size:
             return
+        path = self._folder / crop_name(event)
         try:
-            files = self._known()
-            self._prune(files)
-            free = self._free_bytes(self._folder)
-            if free < self._reserve_bytes:
+            if self._limited:
+                self._fill()
+                self._shelf.prune(self._is_too_old)
+            problem = shortage(self._free_bytes(self._folder), self._reserve_bytes)
+            if problem is not None:
                 raise DeliveryError(
-                    f"no pictures are saved in {self._folder} while its disk has less than "
-                    f"{self._reserve_bytes / 1e6:.0f} MB free ({free / 1e6:.0f} MB now): the rest is for events"
+                    f"no pictures are saved in {self._folder} while its disk {problem}: the rest is for events"
                 )
-            name = crop_name(event)
-            write_image(self._folder / name, crop_bgr)
-            size = (self._folder / name).stat().st_size
+            write_image(path, crop_bgr)
+            if self._limited:
+                self._shelf.add(path)
         except (OSError, InputError) as error:
             raise DeliveryError(f"a picture is not saved: {error}") from error
         if self._limited:
-            self._bytes += size - files.pop(name, 0)
-            files[name] = size
-            self._prune(files)
+            self._shelf.prune(self._is_too_old)
 
-    def _known(self) -> OrderedDict[str, int]:
-        """Return our files and their sizes, oldest first: from the folder once, then from memory."""
-        if self._files is None:
-            entries = list(self._folder.iterdir()) if self._limited else []
-            ours = [path for path in entries if _taken_at(path.name) and path.is_file() and not path.is_symlink()]
-            self._files = OrderedDict(sorted((path.name, path.stat().st_size) for path in ours))
-            self._bytes = sum(self._files.values())
-        return self._files
+    def _fill(self) -> None:
+        """Learn from the folder, once, what is ours in it."""
+        if not self._filled:
+            entries = self._folder.iterdir()
+            self._shelf.fill(
+                path for path in entries if _taken_at(path.name) and path.is_file() and not path.is_symlink()
+            )
+            self._filled = True
 
-    def _prune(self, files: OrderedDict[str, int]) -> None:
-        while files and self._has_to_go(next(iter(files))):
-            name, size = files.popitem(last=False)
-            self._bytes -= size
-            (self._folder / name).unlink(missing_ok=True)
-
-    def _has_to_go(self, name: str) -> bool:
-        if self._limit_bytes is not None and self._bytes > self._limit_bytes:
-            return True
-        taken_at = _taken_at(name)
+    def _is_too_old(self, path: Path) -> bool:
+        taken_at = _taken_at(path.name)
         return self._age is not None and taken_at is not None and taken_at < self._clock() - self._age
