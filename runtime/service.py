@@ -131,7 +131,7 @@ class _Outlet:
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Hand an event to every delivery; where pictures are saved, the event says under which name."""
-        if self._names_crops and event.type == "end":
+        if self._names_crops and event.type == "end" and not event.false_positive:
             event = event.model_copy(update={"crop": crop_name(event)})
         for delivery in self._deliveries:
             delivery.put(event, crop_bgr)

@@ -45,8 +45,15 @@ def _microseconds(moment: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 10**6 + delta.microseconds
 
 
+def _row(event: Event) -> tuple[Any, ...]:
+    started_us, text = _microseconds(event.started_at), event.to_json()
+    return (event.id, started_us, event.type, event.camera, event.level, event.name, event.make, event.model, text)
+
+
 class EventStore:
     """A sink with one row a visit: `start` makes it, `update` and `end` write what is known by then over it.
+
+    What turns out to have been no vehicle loses its row.
 
     An event is on the disk when `write` returns. A damaged file is set aside as `<name>.corrupt-<time>`, and a new one
     is begun: today's visits must not be lost for the sake of yesterday's, which `sqlite3 FILE .recover` brings back.
@@ -81,32 +88,25 @@ class EventStore:
         Raises:
             DeliveryError: the disk is full or failing, or another process holds the file.
         """
-        row = (
-            event.id,
-            _microseconds(event.started_at),
-            event.type,
-            event.camera,
-            event.level,
-            event.name,
-            event.make,
-            event.model,
-            event.to_json(),
-        )
+        row = None if event.false_positive else _row(event)
         try:
             try:
-                self._upsert(row)
+                self._put(event.id, row)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
                 self._set_aside(error)
-                self._upsert(row)
+                self._put(event.id, row)
         except (sqlite3.Error, OSError, InputError) as error:
             raise DeliveryError(f"cannot write the store {self._path}: {error}") from error
 
-    def _upsert(self, row: tuple[Any, ...]) -> None:
+    def _put(self, visit: str, row: tuple[Any, ...] | None) -> None:
         connection = self._connection or self._open()
         with transaction(connection):
-            connection.execute(_UPSERT, row)
+            if row is None:
+                connection.execute("DELETE FROM visits WHERE id = ?", (visit,))
+            else:
+                connection.execute(_UPSERT, row)
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -215,6 +215,8 @@ def read_events(
     )
     try:
         with closing(_open_to_read(path)) as connection:
+            if not _tables(connection):
+                return
             for visit, text in connection.execute(statement, [*values, limit]):
                 try:
                     event = Event.model_validate_json(text)
@@ -225,6 +227,11 @@ def read_events(
                 yield event
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
+
+
+def _tables(connection: sqlite3.Connection) -> int:
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return int(tables)
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
@@ -242,7 +249,8 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
             connection.close()
             connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
             (application,) = connection.execute("PRAGMA application_id").fetchone()
-        if application != APPLICATION_ID:
+        # A process that was killed as it began the store leaves one without anything.
+        if application != APPLICATION_ID and (application or _tables(connection)):
             raise InputError(f"cannot read {path}: it is no store of twincar-edge")
         connection.create_function(
             "folded", 1, lambda text: text if text is None else text.casefold(), deterministic=True

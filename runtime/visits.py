@@ -73,11 +73,11 @@ class VisitMaker:
         evidence.told, evidence.against = new, 0
         return self._event("start" if told is None else "update", evidence, new)
 
-    def finish(self, evidence: Evidence) -> Event:
-        """Return the visit's `end` event; the evidence holds one crop at least."""
-        return self._event("end", evidence, self.answer(evidence))
+    def finish(self, evidence: Evidence, *, false_positive: bool = False) -> Event:
+        """Return the visit's `end` event, or of what turned out to be none; the evidence holds one crop at least."""
+        return self._event("end", evidence, self.answer(evidence), false_positive=false_positive)
 
-    def _event(self, kind: EventType, evidence: Evidence, result: Prediction) -> Event:
+    def _event(self, kind: EventType, evidence: Evidence, result: Prediction, *, false_positive: bool = False) -> Event:
         vehicle = result.vehicle
         session = _model_of(evidence).session
         first_time_s, last_time_s = evidence.times_s
@@ -109,6 +109,7 @@ class VisitMaker:
             box_xyxy=evidence.best_box,
             started_at=evidence.started_at,
             ended_at=self._clock() if kind == "end" else None,
+            false_positive=false_positive,
             classifier=ClassifierRecord(
                 name=session.manifest.name, sha256=session.sha256, precision=session.manifest.precision, ep=session.ep
             ),

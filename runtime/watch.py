@@ -256,7 +256,7 @@ class Watch:
         return open_detector(config.detector, ep=config.ep, threads=config.threads)
 
     def _publish(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
-        if self._config.keep and event.type == "end":
+        if self._config.keep and event.type == "end" and not event.false_positive:
             self._results.append(event)
         for sink in self._sinks:
             sink.write(event, crop_bgr)

@@ -14,7 +14,7 @@ import pytest
 from tests.event_toys import CROP, eventually, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.backoff import Backoff
-from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.events import Event, EventType
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Spool, Terms, running
 from twincar_edge.runtime.sinks.base import Crop
 
@@ -356,3 +356,12 @@ def test_waits_grow_and_are_not_the_same_for_all() -> None:
     assert [longest.next_s() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     longest.reset()
     assert longest.next_s() == 1
+
+
+@pytest.mark.parametrize(("types", "told"), [({"end"}, ["car"]), ({"start", "end"}, ["car", "ground"])])
+def test_that_there_was_no_vehicle_is_told_to_whom_it_was_told_as_one(types: set[EventType], told: list[str]) -> None:
+    sink = Receiver()
+    with delivery(sink, types=frozenset(types)) as queue:
+        queue.put(visit(id="car"))
+        queue.put(visit(id="ground", false_positive=True))
+    assert sink.got == told

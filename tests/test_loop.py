@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,12 @@ from tests.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sources import Frame, FrameSource, Source
-from twincar_edge.runtime.visits import Evidence
+from twincar_edge.runtime.stages import Stages
+from twincar_edge.runtime.visits import Evidence, VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig, watch
 
 DEADLINE_S = 20.0
@@ -278,6 +281,30 @@ def test_a_visit_starts_once_and_ends_once_under_one_id(classifier: Classifier) 
     for types in by_visit.values():
         assert (types[0], types[-1]) == ("start", "end")
         assert set(types[1:-1]) <= {"update"}
+
+
+def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(classifier: Classifier) -> None:
+    inbox, stages = Inbox(depth=10), Stages(time.perf_counter)
+    maker = VisitMaker("clip", classifier, camera="gate")
+    told: list[Event] = []
+    loop = Answering(inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), stages, batch=8)
+    frame = Frame(0, 0.0, road(), "clip")
+    seen, unseen = maker.begin(frame, (0, 0, 90, 50)), maker.begin(frame, (0, 0, 90, 50))
+    inbox.join()
+    inbox.put(
+        [
+            Crop("gate", seen, frame, (0, 0, 90, 50), 1.0, True, 0.0),
+            Crop("gate", unseen, frame, (0, 0, 90, 50), 1.0, False, 0.0),
+        ]
+    )
+    inbox.put([End("gate", seen, counts=False), End("gate", unseen, counts=False)])
+    inbox.leave()
+    loop.run()
+    assert [(event.id, event.type, event.false_positive) for event in told] == [
+        (seen.id, "start", False),
+        (seen.id, "end", True),
+    ]
+    assert loop.visits == {}
 
 
 def test_single_images_have_an_end_only(classifier: Classifier) -> None:

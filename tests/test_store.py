@@ -42,6 +42,12 @@ def test_an_ended_visit_is_not_taken_back_by_what_is_sent_twice(tmp_path: Path) 
     assert query(path) == [visit()]
 
 
+def test_what_turned_out_to_be_no_vehicle_is_no_visit(tmp_path: Path) -> None:
+    no_vehicle = visit(id="ground", false_positive=True)
+    path = written(tmp_path / "s", visit(id="car"), visit(id="ground", type="start"), no_vehicle, no_vehicle)
+    assert query(path) == [visit(id="car")]
+
+
 def test_visits_are_found_by_what_is_known_of_them(tmp_path: Path) -> None:
     cars = [
         visit(id="a", camera="gate", make="BMW", model="3 Series", name="BMW 3 Series Sedan 2012"),
@@ -151,6 +157,17 @@ def test_a_store_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(InputError, match="newer twincar-edge"), EventStore(path):
         pass
+
+
+def test_a_store_that_a_killed_process_has_only_begun_holds_no_visit_and_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite"
+    path.touch()
+    assert query(path) == []
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    assert query(path) == []
+    assert query(written(path, visit())) == [visit()]
 
 
 def test_a_row_that_this_version_cannot_read_is_left_out_and_said(tmp_path: Path) -> None:

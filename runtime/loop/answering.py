@@ -141,7 +141,11 @@ class Answering:
 
     def _end(self, item: End) -> None:
         evidence, maker = item.evidence, self._makers[item.camera]
-        if not evidence.crops or not item.counts:
+        if not item.counts:
+            if evidence.started:  # whoever was told of it has to hear that it was none
+                self._tell(maker.finish(evidence, false_positive=True), evidence)
+            return
+        if not evidence.crops:
             return
         if item.camera not in self._stills and not evidence.started:
             self._tell(maker.news(evidence), evidence)

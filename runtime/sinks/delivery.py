@@ -52,6 +52,10 @@ class Terms:
     retry: bool = True
     drain_s: float | None = 5.0
 
+    def take(self, event: Event) -> bool:
+        """Return whether the sink is given this event: that there was no vehicle, only if it was told of one."""
+        return event.type in self.types and not (event.false_positive and self.types == {"end"})
+
 
 class Delivery:
     """Owns a sink, its queue, its threads and its spool. It is a sink itself, whose `write` never waits or raises."""
@@ -130,7 +134,7 @@ class Delivery:
 
     def put(self, event: Event, crop_bgr: Crop = NO_CROP) -> None:
         """Take an event, and return at once, whatever the sink does; in a full queue the oldest makes room."""
-        if event.type in self._terms.types:
+        if self._terms.take(event):
             self._backlog.put(event, crop_bgr if self._terms.crops else NO_CROP)
 
     def status(self) -> SinkStatus:
