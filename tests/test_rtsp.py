@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -180,3 +181,19 @@ def test_a_camera_that_starts_after_the_box_is_waited_for(server: RtspServer) ->
         started_s = time.monotonic()
         reading.until_live()
         assert time.monotonic() - started_s < BACK_S
+
+
+@pytest.mark.parametrize(
+    ("journal", "line"),
+    [
+        ({}, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO camera camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
+        ({"JOURNAL_STREAM": "8:1"}, r"^<6>camera camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
+    ],
+)
+def test_a_box_logs_what_its_camera_gives_and_no_password(journal: dict[str, str], line: str, tmp_path: Path) -> None:
+    with RtspServer(demo_clip(), user="admin", password="s3cret") as server:
+        url, store = server.url.replace("//", "//admin:s3cret@"), str(tmp_path / "store")
+        command = [sys.executable, "-m", "twincar_edge", "watch", url, "--duration", "3", "--store", store]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | journal)
+    assert re.search(line, done.stderr, re.MULTILINE)
+    assert "s3cret" not in done.stdout + done.stderr

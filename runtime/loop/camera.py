@@ -35,6 +35,7 @@ class CameraThread:
         frames: taken from the source so far.
         in_view: vehicles in the newest frame.
         error: what ended it before its source did, or None.
+        newest_only: it is live, and must not wait for anybody; other sources lose nothing, and can.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class CameraThread:
         )
         self._evidence: dict[int, Evidence] = {}
         self._inbox = inbox
-        self._newest_only = source.live and not source.stills
+        self.newest_only = source.live and not source.stills
         self._stages = stages
         self._stop = stop
         self._show = show
@@ -123,6 +124,8 @@ class CameraThread:
                     break
                 taken_s = self._stages.timer()
                 self._stages.add("read", taken_s - asked_s)
+                if not self.frames:
+                    logger.info("camera %s: %dx%d from %s", self.name, *size_of(frame), self.source.name)
                 self.frames += 1
                 self._take(frame, taken_s)
         finally:
@@ -137,7 +140,7 @@ class CameraThread:
         self.in_view = len(shown)
         if self._show:
             items.append(Shown(self.name, frame, shown))
-        self._inbox.put(items, newest_only=self._newest_only)
+        self._inbox.put(items, newest_only=self.newest_only)
 
     def _single_image(
         self, frame: Frame, detections: Sequence[Detection], taken_s: float

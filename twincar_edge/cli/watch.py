@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twincar_edge.cli import EXIT_INTERRUPTED
+from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.pipes import discard_output
 from twincar_edge.cli.watch_options import camera_options, run_options, watch_config
 
@@ -47,21 +48,20 @@ def command(source: str | None, config_file: Path | None, truth: Path | None, as
     of a camera are kept as well, for `twincar-edge events`.
 
     A live camera that is lost is opened again and again. Ctrl-C ends the run with a summary, and so does SIGTERM (exit
-    code 0); SIGHUP takes the model file anew, if it is good.
+    code 0); SIGHUP takes the model file anew, if it is good. Of a live camera, standard error has a log.
     """
     from twincar_edge.runtime.service import service
+    from twincar_edge.runtime.sources import is_camera
 
     config = watch_config(source, config_file, options, terminal=sys.stdout.isatty() and not as_json)
     if truth is not None:
         config = config.model_copy(update={"keep": True})
     passes = None if truth is None else _read_truth(truth, config.model)
     stop = threading.Event()
-    with _signals(stop) as received:
-        with service(config, stop=stop) as running:
-            if running.url is not None:
-                click.echo(f"metrics and health: {running.url}", err=True)
-            with _on_hangup(running.reload):
-                summary = running.run()
+    served = config.monitor is not None or any(is_camera(camera.source, once=camera.once) for camera in config.cameras)
+    with log_to_stderr() if served else contextlib.nullcontext(), _signals(stop) as received:
+        with service(config, stop=stop) as running, _on_hangup(running.reload):
+            summary = running.run()
         if running.reader_gone.is_set():  # whoever read the events has enough of them
             discard_output()
             return

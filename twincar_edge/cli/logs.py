@@ -1,0 +1,43 @@
+"""What a long run says on standard error, a line each, for whoever looks after the box."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+
+# sd-daemon(3): so a line on standard error tells the journal how grave it is. The journal has the time itself.
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+
+
+class _JournalFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
+
+
+def _formatter() -> logging.Formatter:
+    if "JOURNAL_STREAM" in os.environ:  # set by systemd for what it starts
+        return _JournalFormatter()
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    return formatter
+
+
+@contextlib.contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Write what twincar-edge logs, from INFO on, with time and level; without it, warnings come as bare lines."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter())
+    logger = logging.getLogger("twincar_edge")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
