@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -78,11 +78,25 @@ class Timing(_Part):
         )
 
 
+def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[float, float]:
+    """Return the 95% interval of a statistic of values, one or more, by the bootstrap's percentiles.
+
+    Source: Efron, "Bootstrap methods: another look at the jackknife", 1979.
+
+    Args:
+        values: measured independently of each other, or differences of pairs that were.
+        statistic: `np.mean`, `np.median` or another one that takes an `axis`.
+    """
+    array = np.asarray(values, np.float64)
+    drawn = np.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
+    low, high = np.percentile(statistic(array[drawn], axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
 class Ratio(_Part):
     """How many times as fast a row is as the first row, by image: the median over rounds, and its 95% interval.
 
-    Each round compares medians that were measured within the same seconds; the interval is the bootstrap's, over
-    rounds (Efron, 1979).
+    Each round compares medians that were measured within the same seconds; the interval is over rounds.
     """
 
     median: float = Field(ge=0)
@@ -92,10 +106,8 @@ class Ratio(_Part):
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Ratio:
         """Summarize the ratios of the rounds, one or more."""
-        values = np.asarray(ratios)
-        drawn = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-        low, high = np.percentile(np.median(values[drawn], axis=1), (2.5, 97.5))
-        return cls(median=float(np.median(values)), low=float(low), high=float(high))
+        low, high = bootstrap_interval(ratios, np.median)
+        return cls(median=float(np.median(ratios)), low=low, high=high)
 
 
 class Start(_Part):

@@ -18,11 +18,15 @@ from twincar_edge.runtime.events import Event
 
 @dataclass(frozen=True)
 class Pass:
-    """One vehicle that truly drove through: its class name, and the first and last frame in which it is seen."""
+    """One vehicle that truly drove through: its class name, and the first and last frame in which it is seen.
+
+    `image` is the file that a clip made of pictures shows in this pass; None where the truth names none.
+    """
 
     name: str
     first_frame: int
     last_frame: int
+    image: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class _PassRecord(BaseModel):
 
     label: Annotated[int, Field(ge=0)]
     name: str | None = None
+    filename: str | None = None
     first_frame: Annotated[int, Field(ge=0)]
     last_frame: Annotated[int, Field(ge=0)]
 
@@ -123,7 +128,8 @@ def read_truth(path: Path, classes: ClassMapping) -> list[Pass]:
     """Read the passes of a clip from JSON: `{"passes": [{"label", "first_frame", "last_frame", "name"?}, …]}`.
 
     Args:
-        path: the file that `synthesize clip` writes beside its clip, or one of the same shape.
+        path: the file that `synthesize clip` writes beside its clip, or one of the same shape. A pass may also say
+            which picture it shows, as `filename`.
         classes: gives the names of passes that have a label only.
 
     Raises:
@@ -142,4 +148,4 @@ def read_truth(path: Path, classes: ClassMapping) -> list[Pass]:
         raise InputError(
             f"{path} has label {outside}, the model has {len(classes)} classes: is it another model's truth?"
         )
-    return [Pass(r.name or classes[r.label], r.first_frame, r.last_frame) for r in records]
+    return [Pass(r.name or classes[r.label], r.first_frame, r.last_frame, r.filename) for r in records]

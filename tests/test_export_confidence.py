@@ -24,7 +24,7 @@ from twincar_edge.export.confidence.choices import (
     share_named,
 )
 from twincar_edge.export.confidence.files import write_confidence
-from twincar_edge.export.confidence.levels import certainty_by_level, masked_certainty, wrong_probability
+from twincar_edge.export.confidence.levels import masked_certainty, wrong_probability
 from twincar_edge.export.confidence.plot import plot_confidence
 from twincar_edge.export.confidence.report import (
     GIVEN,
@@ -39,6 +39,7 @@ from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import negative_log_likelihood, softmax
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.runtime.answers import UNKNOWN, Hierarchy
+from twincar_edge.runtime.levels import certainty_by_level
 from twincar_edge.synthetic import CLASS_NAMES
 
 TINY = Preprocess(size_wh=(16, 16))

@@ -22,7 +22,7 @@ from twincar_edge.export.confidence.choices import (
     fit_temperature,
     operating_point,
 )
-from twincar_edge.export.confidence.levels import certainty_by_level, masked_certainty, wrong_probability
+from twincar_edge.export.confidence.levels import masked_certainty, wrong_probability
 from twincar_edge.export.confidence.report import (
     MASKED,
     NOISE,
@@ -43,6 +43,7 @@ from twincar_edge.metrics import (
     topk_accuracy,
 )
 from twincar_edge.runtime.answers import Hierarchy
+from twincar_edge.runtime.levels import certainty_by_level
 
 FEW_IMAGES = 100  # one temperature needs little, yet this little is luck
 _FEWEST_MASKED = 3  # of two classes without one, the class that is left would always be certain

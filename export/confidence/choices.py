@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
-from twincar_edge.export.confidence.levels import LevelCertainty
 from twincar_edge.export.confidence.report import LevelPoint, OperatingPoint
 from twincar_edge.metrics import topk_accuracy
 from twincar_edge.runtime.answers import KNOWN_LEVELS, Level
+from twincar_edge.runtime.levels import LevelCertainty
 
 # A model that is right on every image has no best temperature, the lower the better: below 0.2, float32 probabilities
 # of unknown cars reach 1 as well, and no threshold tells them apart any more.
@@ -114,10 +114,10 @@ def operating_point(certainty: Certainty, threshold: float) -> OperatingPoint:
     masked = certainty.masked
     levels = {
         level: LevelPoint(
-            coverage=share_named(known.best, threshold),
-            right=_share_right(known, threshold),
-            masked_coverage=None if masked is None else share_named(masked[level].best, threshold),
-            masked_right=None if masked is None else _share_right(masked[level], threshold),
+            coverage=known.coverage(threshold),
+            right=known.accuracy(threshold),
+            masked_coverage=None if masked is None else masked[level].coverage(threshold),
+            masked_right=None if masked is None else masked[level].accuracy(threshold),
         )
         for level, known in certainty.known.items()
     }
@@ -129,12 +129,6 @@ def operating_point(certainty: Certainty, threshold: float) -> OperatingPoint:
         answered_right=_share_answered_right(certainty.known, threshold),
         unknown_named={name: share_named(wrong, threshold) for name, wrong in certainty.unknown.items()},
     )
-
-
-def _share_right(level: LevelCertainty, threshold: float) -> float | None:
-    """Return the share of right names among those that reach the threshold; None where none does."""
-    named = level.best >= threshold
-    return float(level.right[named].mean()) if named.any() else None
 
 
 def _share_answered_right(levels: Mapping[Level, LevelCertainty], threshold: float) -> float | None:

@@ -1,49 +1,15 @@
-"""How sure a model is at each level of a name: the class in full, model and make together, the make alone."""
+"""How sure a model is, at each level of a name, of pictures that it cannot know."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.answers import KNOWN_LEVELS, Hierarchy, Level
-
-
-@dataclass(frozen=True)
-class LevelCertainty:
-    """What images are called at one level of the hierarchy.
-
-    Attributes:
-        best: the probability of each image's most probable name, float64 [N].
-        right: whether it is the true one, bool [N].
-    """
-
-    best: NDArray[np.float64]
-    right: NDArray[np.bool_]
-
-
-def certainty_by_level(
-    probabilities: NDArray[np.float32], hierarchy: Hierarchy, labels: NDArray[np.int64] | None = None
-) -> dict[Level, LevelCertainty]:
-    """Sum probabilities, float32 [N, classes], up the hierarchy, as the box does for each answer.
-
-    Args:
-        probabilities: of each image.
-        hierarchy: of the model's classes.
-        labels: int64 [N], each image's own class; None where no name is right.
-    """
-    found = {}
-    for level in KNOWN_LEVELS:
-        groups = hierarchy.groups(level)
-        sums = probabilities.astype(np.float64) if groups is None else groups.sums(probabilities)
-        right = np.zeros(len(sums), np.bool_)
-        if labels is not None:
-            right = sums.argmax(axis=1) == (labels if groups is None else groups.of_class[labels])
-        found[level] = LevelCertainty(sums.max(axis=1), right)
-    return found
+from twincar_edge.runtime.answers import Hierarchy, Level
+from twincar_edge.runtime.levels import LevelCertainty, certainty_by_level
 
 
 def masked_certainty(

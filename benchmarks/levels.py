@@ -1,0 +1,171 @@
+"""Coverage against accuracy at each level of a name, on labelled pictures of cars.
+
+    python -m twincar_edge.benchmarks.levels DATA [--images DIR] [--model MODEL] -o levels.json
+
+A model's own threshold decides how far an answer goes. This says what that one gives, and others beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from twincar_edge.bundled import default_model
+from twincar_edge.cores import usable_cores
+from twincar_edge.datasets import Dataset, open_dataset
+from twincar_edge.errors import TwincarError
+from twincar_edge.files import write_text
+from twincar_edge.inference import dataset_logits, labels_for
+from twincar_edge.machine import Machine, this_machine
+from twincar_edge.manifest import DataRecord, Precision
+from twincar_edge.metrics import softmax
+from twincar_edge.runtime.answers import KNOWN_LEVELS, Hierarchy, Level
+from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.levels import certainty_by_level
+from twincar_edge.runtime.session import open_session
+
+SCHEMA_VERSION: Literal[1] = 1
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+TITLES: dict[Level, str] = {"year": "in full", "model": "model or more", "make": "make or more"}
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LevelFigures(_Part):
+    """The share of answers that go so far or farther, and the share of these that are right so far; None of none."""
+
+    coverage: Share
+    right: Share | None
+
+
+class ThresholdFigures(_Part):
+    """What a threshold gives at each level: "year" is the class in full."""
+
+    threshold: Share
+    levels: dict[Level, LevelFigures]
+
+
+class LevelsReport(_Part):
+    """A whole measurement: `threshold` is the model's own, and among the `points`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created: datetime
+    machine: Machine
+    data: DataRecord
+    model: str
+    model_sha256: str
+    precision: Precision
+    top1: Share
+    threshold: Share
+    points: tuple[ThresholdFigures, ...]
+
+    def to_markdown(self) -> str:
+        """Return what was found as Markdown."""
+        head = f"{self.model}, {self.precision}, on {self.data.images} pictures: top-1 {self.top1:.2%}"
+        return f"{head}\n\n{levels_table(self.points, self.threshold)}\n"
+
+
+def level_points(
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    hierarchy: Hierarchy,
+    thresholds: Iterable[float],
+) -> tuple[ThresholdFigures, ...]:
+    """Return what each threshold gives, the lowest first.
+
+    Args:
+        probabilities: calibrated, float32 [N, classes], N at least 1.
+        labels: int64 [N].
+        hierarchy: of the classes.
+        thresholds: between 0 and 1.
+    """
+    certainty = certainty_by_level(probabilities, hierarchy, labels)
+    return tuple(
+        ThresholdFigures(
+            threshold=threshold,
+            levels={
+                level: LevelFigures(coverage=known.coverage(threshold), right=known.accuracy(threshold))
+                for level, known in certainty.items()
+            },
+        )
+        for threshold in sorted(set(thresholds))
+    )
+
+
+def levels_table(points: Iterable[ThresholdFigures], own: float) -> str:
+    """Return the points as a Markdown table, the row of the model's own threshold in bold."""
+    heads = [head for level in KNOWN_LEVELS for head in (TITLES[level], "right" if level == "year" else "right so far")]
+    lines = ["| threshold | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for point in points:
+        cells = [f"{point.threshold:g}"]
+        for level in KNOWN_LEVELS:
+            found = point.levels[level]
+            cells += [f"{found.coverage:.1%}", "none" if found.right is None else f"{found.right:.1%}"]
+        lines.append("| " + " | ".join(f"**{cell}**" if point.threshold == own else cell for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def measure_levels(dataset: Dataset, model: Path | None = None, threads: int | None = None) -> LevelsReport:
+    """Answer every picture of a data set, and count at each level and threshold.
+
+    Args:
+        dataset: usable pictures that the model never learned from.
+        model: an exported model; None for the bundled one.
+        threads: threads within one inference; None for all usable cores.
+
+    Raises:
+        InputError: the data set is empty, a picture is unusable, or the model does not know one of its classes.
+        ModelError: the model cannot be used.
+    """
+    classifier = Classifier(open_session(model or default_model(), threads=threads, spinning=True))
+    manifest = classifier.manifest
+    labels = labels_for(dataset, manifest.class_mapping)
+    logits = dataset_logits(classifier.session.run, dataset, manifest.preprocess)
+    probabilities = softmax(logits, manifest.temperature)
+    return LevelsReport(
+        created=datetime.now(UTC),
+        machine=this_machine(),
+        data=dataset.record(),
+        model=manifest.name,
+        model_sha256=classifier.session.sha256,
+        precision=manifest.precision,
+        top1=float((probabilities.argmax(axis=1) == labels).mean()),
+        threshold=manifest.reject_below,
+        points=level_points(probabilities, labels, classifier.hierarchy, (*THRESHOLDS, manifest.reject_below)),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line of this module; return its exit code."""
+    parser = argparse.ArgumentParser(description="Coverage against accuracy at each level of a name.")
+    parser.add_argument("data", type=Path, help="labelled pictures, in any layout that `train` takes")
+    parser.add_argument("--images", type=Path, help="where a CSV's pictures are, if not beside it")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("-o", "--output", type=Path)
+    asked = parser.parse_args(arguments)
+    try:
+        found = measure_levels(open_dataset(asked.data, images=asked.images), asked.model, asked.threads)
+        if asked.output is not None:
+            write_text(asked.output, found.model_dump_json(indent=1) + "\n")
+    except TwincarError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    print(found.to_markdown(), end="")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
