@@ -182,6 +182,8 @@ class _Reader:
 
     def _text(self, kinds: list[Any], value: str, place: Place) -> Any:
         value = self._with_variables(value, place)
+        if "\0" in value:
+            self.fault(place, "it holds a zero character, which no name can")
         if Zone in kinds:
             try:
                 return parse_zone(value).model_dump(mode="json")

@@ -100,6 +100,8 @@ def _require_ours(path: Path) -> None:
     """Refuse a file that never was a database: renaming somebody's picture as damaged would be no help."""
     if not path.exists():
         return
+    if not path.is_file():  # a pipe would be waited for
+        raise InputError(f"cannot open {path}: it is no file")
     with path.open("rb") as file:
         start = file.read(len(_MAGIC))
     if start not in (b"", _MAGIC) and start.strip(b"\0"):  # a power cut leaves zeros, which is damage

@@ -15,6 +15,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from twincar_edge.errors import InputError
+from twincar_edge.files import is_file
 from twincar_edge.runtime.database import APPLICATION_ID, is_damage, open_database, set_aside, transaction
 from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError
@@ -235,7 +236,7 @@ def _tables(connection: sqlite3.Connection) -> int:
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"no store {path}: `twincar-edge watch` makes it; name another with --store PATH")
     uri = path.absolute().as_uri()
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=2.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.fuzzing import CommandLine
 from twincar_edge.labels import ClassMapping
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,3 +63,10 @@ def labelled_folder(tmp_path: Path, jpeg: Callable[[int], bytes]) -> Path:
     classes = ClassMapping(("Alpha One Sedan 2010", "Alpha Two Sedan 2010", "Beta SUV 2011"))
     (folder / "class_mapping.json").write_text(classes.to_json())
     return folder
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Iterator[CommandLine]:
+    """The real command line, ready to be run thousands of times."""
+    with CommandLine() as ready:
+        yield ready

@@ -121,6 +121,14 @@ def test_paths_without_images_are_one_clear_error(model: Path, tmp_path: Path, p
         invoke(tmp_path / path, "--model", model)
 
 
+def test_a_pipe_is_not_waited_for_and_a_name_that_is_no_utf_8_is_told(model: Path, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "car_0.png").rename(folder / "caf\udce9.png")
+    result = invoke(folder / "pipe.png", folder / "caf\udce9.png", "/dev/zero", "--model", model)
+    assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == [f"{folder}/caf\\udce9.png"]
+    assert result.stderr.count("not a file") == 2
+
+
 def test_a_file_that_is_no_model_of_ours_is_one_clear_error(folder: Path) -> None:
     foreign = tiny_model(folder / "foreign.onnx", metadata=False)
     for model, message in ((foreign, "not exported by twincar-edge"), (folder / "car_0.png", "not an ONNX model")):

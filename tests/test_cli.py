@@ -132,6 +132,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         (InputError("no such device /dev/video7"), 2, "error: no such device /dev/video7\n"),
         (ModelError("x.onnx is corrupt"), 2, "error: x.onnx is corrupt\n"),
         (InputError("cannot read a\nb.jpg"), 2, "error: cannot read a b.jpg\n"),
+        (InputError("cannot read \x1b[31mcaf\udce9.jpg"), 2, "error: cannot read \\x1b[31mcaf\\udce9.jpg\n"),
+        (InputError("cannot read Škoda\u202f日本.jpg"), 2, "error: cannot read Škoda\u202f日本.jpg\n"),
         (MissingExtraError("torch", "train"), 2, "error: torch is not installed: pip install 'twincar-edge[train]'\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],

@@ -126,6 +126,10 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            MINIMAL + "zones = ['a\\u0000b']".replace("'", '"') + "\n",
+            "line 4: cameras[0].zones[0]: it holds a zero character",
+        ),
         (MINIMAL + "strid = 2\n", "line 4: cameras[0].strid: there is no such key: did you mean 'stride'?"),
         ("thread = 2\n" + MINIMAL, "line 1: thread: there is no such key: did you mean 'threads'?"),
         ("keep = true\n" + MINIMAL, "line 1: keep: there is no such key: did you mean"),

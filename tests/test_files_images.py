@@ -271,7 +271,11 @@ def test_missing_unreadable_and_too_large_files_are_told_apart(tmp_path: Path) -
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
         file.truncate(65 * 2**20)  # sparse: no disk is used
-    for path, problem in ((tmp_path / "none.jpg", "missing"), (tmp_path, "unreadable"), (large, "too large")):
+    os.mkfifo(tmp_path / "pipe.jpg")  # nobody will ever write into it
+    for path, problem in (
+        (tmp_path / "none.jpg", "missing"), (tmp_path, "unreadable"), (tmp_path / "pipe.jpg", "unreadable"),
+        (Path("/dev/zero"), "unreadable"), (large, "too large"),
+    ):  # fmt: skip
         with pytest.raises(ImageError) as caught:
             read_image_bytes(path)
         assert caught.value.problem == problem

@@ -140,6 +140,7 @@ def document(**changes: Any) -> str:
         (document(notes="bell\x07"), "control characters"),
         (document(precision="int4"), "'precision'"),
         (document(temperature=0), "'temperature'"),
+        (document(temperature=1e-320), "'temperature'"),
         (document(temperature=float("inf")), "'temperature'"),
         (document(reject_below=1.01), "'reject_below'"),
         (document(preprocess={"size_wh": [10**9, 10**9]}), "'preprocess.size_wh.0'"),

@@ -190,13 +190,29 @@ def test_a_pattern_and_a_single_image_are_sources(tmp_path: Path) -> None:
         ("{tmp}/*.jpg", False, "no image matches"),
         ("rtmp://user:secret@host/live", False, r"rtmp://\*\*\*@host/live"),
         ("https://", False, "cannot read"),
+        ("rtmp://user:secret@host/live?x=[1]", False, r"cannot read rtmp://\*\*\*@host/live"),
+        ("rtsp:/user:secret@host/live", False, r"no source '\*\*\*@host/live'"),
+        (" rtsp:user:secret@host/*", False, r"no image matches '\*\*\*@host/\*'"),
+        ("live?user=admin&pwd=secret", False, "no image matches"),
+        ("{tmp}/loop", False, "no source"),
+        ("{tmp}/" + "x" * 300, False, "no source"),
     ],
 )
 def test_what_cannot_be_a_source_is_one_clear_error(tmp_path: Path, spec: str, once: bool, message: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(InputError, match=message) as caught:
         open_source(spec.format(tmp=tmp_path), once=once)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_name_that_is_no_utf_8_is_told_with_escapes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path, 1)
+    (tmp_path / "car_0.png").rename(tmp_path / "caf\udce9.png")
+    (tmp_path / "\x1b[31mred.png").touch()
+    source = open_source(str(tmp_path), once=True)
+    assert [frame.name for frame in source] == ["caf\\udce9.png"]
+    assert r"\x1b[31mred.png is empty" in caplog.text
 
 
 def test_paths_to_classify_expand_to_images_each_once(tmp_path: Path) -> None:
@@ -355,6 +371,8 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.
         ("http://cam/video?user=admin&password=secret&fps=5", "http://cam/video?user=***&password=***&fps=5"),
         ("http://cam/video?fps=5&Auth_Token=secret", "http://cam/video?fps=5&Auth_Token=***"),
         ("rtsp://cam/user=admin_password=secret_channel=1_stream=0.sdp", "rtsp://cam/user=***"),
+        ("rtsp://admin:sec ret@10.0.0.7/live", "rtsp://***@10.0.0.7/live"),
+        ("rtsp://admin:sec\nret@10.0.0.7/live", "rtsp://***@10.0.0.7/live"),
         ("clips/monday 1.mp4", "clips/monday 1.mp4"),
         ("cannot open http://a:secret@b/c: gone", "cannot open http://***@b/c: gone"),
     ],

@@ -146,8 +146,12 @@ def test_zeros_from_a_power_cut_are_damage_and_other_files_are_left_alone(tmp_pa
         query(tmp_path / "other.sqlite")
     with pytest.raises(InputError, match="cannot read"):
         query(tmp_path / "notes.txt")
-    with pytest.raises(InputError, match="no store"):
-        query(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no file"), EventStore(tmp_path / "pipe"):
+        pass
+    for name in ("nothing", "pipe", "x" * 300):
+        with pytest.raises(InputError, match="no store"):
+            query(tmp_path / name)
 
 
 def test_a_store_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:

@@ -21,6 +21,10 @@ class TwincarError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        """Return the message, as `one_line` makes it: it quotes names and texts that come from outside."""
+        return one_line(super().__str__())
+
 
 class InputError(TwincarError):
     """Something that came from outside is unusable: a path, an option, an image, a label, a URL."""
@@ -44,6 +48,15 @@ class MissingExtraError(TwincarError):
         super().__init__(f"{module} is not installed: pip install 'twincar-edge[{extra}]'")
         self.module = module
         self.extra = extra
+
+
+def one_line(text: str) -> str:
+    """Return text in a form that terminals and logs take: in one line, with escapes for what is not printable.
+
+    So a file's name can neither steer a terminal nor fail to be printed because it is no UTF-8.
+    """
+    line = " ".join(text.splitlines())
+    return "".join(c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in line)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -78,6 +78,27 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file's; not so where that cannot be told, as in a folder that may not be searched."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder's; not so where that cannot be told."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def as_text(name: str) -> str:
+    """Return a file's name as JSON and databases take it: where it is no UTF-8, with escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits: the digest by which reports and events name a model.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -74,10 +75,13 @@ def read_image_bytes(path: Path) -> bytes:
     """Read an image file's bytes, not decoded.
 
     Raises:
-        ImageError: the file is missing, may not be read, or is larger than 64 MiB.
+        ImageError: the file is missing, may not be read, is a pipe or a device, or is larger than 64 MiB.
     """
     try:
-        if path.stat().st_size > MAX_IMAGE_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # it might have no end, or nobody who writes into it
+            raise ImageError("unreadable", f"cannot read {path}: it is a folder, a pipe or a device, not a file")
+        if status.st_size > MAX_IMAGE_BYTES:
             raise ImageError("too large", f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
         return path.read_bytes()
     except FileNotFoundError as error:

@@ -22,6 +22,8 @@ METADATA_KEY = "twincar_edge.manifest"
 SCHEMA_VERSION: Literal[1] = 1
 Precision = Literal["fp32", "fp16", "int8"]
 Share = Annotated[float, Field(ge=0, le=1)]
+# Far beyond what fits any model; with less, logits that are divided by it would leave what numbers can hold.
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
 
 def _printable(text: str) -> str:
@@ -125,7 +127,7 @@ class Manifest(_Part):
     precision: Precision
     classes: tuple[str, ...]
     preprocess: Preprocess
-    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    temperature: Temperature = 1.0
     reject_below: Share = 0.0
     training: TrainingRecord
     quantization: QuantizationRecord | None = None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
-from twincar_edge.manifest import ConfidenceRecord, DataRecord
+from twincar_edge.manifest import ConfidenceRecord, DataRecord, Temperature
 from twincar_edge.runtime.answers import Level
 
 CONFIDENCE_SCHEMA_VERSION: Literal[2] = 2
@@ -56,7 +56,7 @@ class ConfidenceOptions(_Part):
         hold_masked: the same for "masked", the held-out images without their own class.
     """
 
-    temperature: Annotated[float, Field(gt=0)] | None = None
+    temperature: Temperature | None = None
     reject_below: Share | None = None
     false_accept: Share = 0.05
     unknown: Path | None = None
@@ -129,7 +129,7 @@ class ConfidenceReport(_Part):
     schema_version: Literal[2] = CONFIDENCE_SCHEMA_VERSION
     name: str
     data: DataRecord
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Temperature
     temperature_fitted: bool
     threshold: Share
     false_accept: Share | None

@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twincar_edge.errors import InputError
+from twincar_edge.files import is_file, is_folder
 from twincar_edge.images import IMAGE_SUFFIXES
-from twincar_edge.runtime.sources.base import Frame, FrameSource, Source, SourceState, SourceStatus, redact_url
+from twincar_edge.runtime.sources.base import (
+    Frame,
+    FrameSource,
+    Source,
+    SourceState,
+    SourceStatus,
+    quote_source,
+    redact_url,
+)
 from twincar_edge.runtime.sources.devices import is_device, open_device
 from twincar_edge.runtime.sources.folder import open_folder
 from twincar_edge.runtime.sources.images import has_magic, open_glob, open_image
@@ -66,21 +75,21 @@ KINDS: dict[str, Kind] = {
         lambda spec, options: open_stream(spec, options.stride, stop=options.stop, keep_trying=options.keep_trying),
     ),
     "folder": Kind(
-        lambda spec: Path(spec).is_dir(),
+        lambda spec: is_folder(Path(spec)),
         lambda spec, options: open_folder(
             spec, options.stride, once=options.once, stop=options.stop, seen=options.seen
         ),
     ),
     "image": Kind(
-        lambda spec: Path(spec).suffix.lower() in IMAGE_SUFFIXES and Path(spec).is_file(),
+        lambda spec: Path(spec).suffix.lower() in IMAGE_SUFFIXES and is_file(Path(spec)),
         lambda spec, options: open_image(spec, options.stride),
     ),
     "video": Kind(
-        lambda spec: Path(spec).is_file(),
+        lambda spec: is_file(Path(spec)),
         lambda spec, options: open_video_file(spec, options.stride),
     ),
     "glob": Kind(
-        has_magic,
+        lambda spec: has_magic(spec) and "://" not in spec,
         lambda spec, options: open_glob(spec, options.stride),
     ),
 }
@@ -91,7 +100,7 @@ def is_camera(spec: str, *, once: bool = False) -> bool:
 
     So it is with a device, a stream, and a folder that is watched; a video file or an image can be had a second time.
     """
-    return is_device(spec) or is_stream(spec) or (not once and Path(spec).is_dir())
+    return is_device(spec) or is_stream(spec) or (not once and is_folder(Path(spec)))
 
 
 def open_source(
@@ -129,6 +138,6 @@ def open_source(
     if "://" in spec:
         raise InputError(f"cannot read {redact_url(spec)}: streams are rtsp://, rtsps://, http:// or https://")
     raise InputError(
-        f"no source {spec!r}: there is no such file or folder; a camera is its index or /dev/video0, a stream is "
-        "rtsp:// or http://, and images can be named by a pattern"
+        f"no source {quote_source(spec)}: there is no such file or folder; a camera is its index or /dev/video0, a "
+        "stream is rtsp:// or http://, and images can be named by a pattern"
     )

@@ -16,10 +16,14 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.errors import one_line
+from twincar_edge.files import as_text
+
 logger = logging.getLogger(__name__)
 
-# Up to the last @, even one in the path: a password with a slash in it must not come through, a host name may go.
-_USER_INFO = re.compile(r"(?<=://)\S*@")
+# Up to the last @, even one in the path: a password with a slash or a space in it must not come through, a host name
+# may go.
+_USER_INFO = re.compile(r"(?<=://).*@", re.DOTALL)
 # Cameras take their password in the path or query as well: `?user=admin&pwd=1234`,
 # `/user=admin_password=1234_channel=1`.
 _SECRET_FIELD = re.compile(r"(?i)((?:user|usr|login|pass|pwd|psw|token|secret|key|auth|sig)[a-z]*)=[^&;#\s]*")
@@ -34,6 +38,11 @@ def redact_url(text: str) -> str:
     if "://" not in text:
         return text
     return _SECRET_FIELD.sub(r"\1=***", _USER_INFO.sub("***@", text))
+
+
+def quote_source(spec: str) -> str:
+    """Return what a user wrote for a source in quotes, for an error: it may be a URL with a slip, and a password."""
+    return repr(redact_url(f"://{spec}").removeprefix("://") if re.search("[:=]", spec) else spec)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +113,7 @@ class Source(ABC):
 
     def __init__(self, name: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Name the source; the name is redacted here, once. `monotonic` is the clock of its ages, in seconds."""
-        self.name = redact_url(name)
+        self.name = redact_url(as_text(name))
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._skip_reasons: Counter[str] = Counter()
@@ -183,7 +192,7 @@ class Source(ABC):
     def _skip(self, reason: str, detail: str, count: int = 1) -> None:
         with self._lock:
             self._skip_reasons[reason] += count
-        logger.warning("skipped: %s", redact_url(detail))
+        logger.warning("skipped: %s", one_line(redact_url(detail)))
 
 
 def size_of(frame: Frame) -> tuple[int, int]:

@@ -32,7 +32,11 @@ def device_number(spec: str) -> int | None:
     """Return N of a camera's index or of what leads to `/dev/videoN`, None where `spec` is something else."""
     if re.fullmatch(r"\d{1,4}", spec):
         return int(spec)
-    found = re.fullmatch(rf"{re.escape(str(DEVICES))}/video(\d{{1,4}})", str(Path(spec).resolve()))
+    try:
+        path = str(Path(spec).resolve())
+    except (OSError, RuntimeError, ValueError):  # links that lead in a circle, or what can be no file's name
+        return None
+    found = re.fullmatch(rf"{re.escape(str(DEVICES))}/video(\d{{1,4}})", path)
     return int(found[1]) if found else None
 
 

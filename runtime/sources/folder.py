@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from twincar_edge.errors import InputError
+from twincar_edge.files import as_text
 from twincar_edge.images import ImageError, read_image
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source
@@ -146,7 +147,7 @@ class WatchedFolder(Source):
 
     def _frame(self, index: int, name: str) -> Frame | None:
         try:
-            return Frame(index, 0.0, read_image(self._folder / name), name)
+            return Frame(index, 0.0, read_image(self._folder / name), as_text(name))
         except ImageError as error:
             self._skip(error.problem, str(error))
             return None

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twincar_edge.errors import InputError
+from twincar_edge.files import as_text, is_file, is_folder
 from twincar_edge.images import IMAGE_SUFFIXES, ImageError, read_image
 from twincar_edge.runtime.sources.ahead import ReadAhead
-from twincar_edge.runtime.sources.base import Frame, Source
+from twincar_edge.runtime.sources.base import Frame, Source, quote_source
 
 DEPTH = 2  # images decoded ahead; one of 100 megapixels takes 300 MB
 RELEASE_S = 3.0  # for the image that is being decoded
@@ -52,7 +53,7 @@ class ImageFiles(Source):
                 except ImageError as error:
                     self._skip(error.problem, str(error))
                 else:
-                    yield Frame(index, 0.0, image, path.name)
+                    yield Frame(index, 0.0, image, as_text(path.name))
 
 
 def open_image(spec: str, stride: int) -> Source:
@@ -103,7 +104,9 @@ def matching(pattern: str) -> list[Path]:
     first = next(place for place, part in enumerate(parts) if has_magic(part))
     found = [path for path in Path(*parts[:first]).glob("/".join(parts[first:])) if _is_image(path)]
     if not found:
-        raise InputError(f"no image matches {pattern!r} (images end in {', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise InputError(
+            f"no image matches {quote_source(pattern)} (images end in {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
     return sorted(found, key=natural_order)
 
 
@@ -117,11 +120,11 @@ def expand(paths: list[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             images = images_in(path)
             if not images:
                 raise InputError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        elif has_magic(str(path)) and not path.exists():
+        elif has_magic(str(path)) and not is_file(path):
             images = matching(str(path))
         else:
             images = [path]
@@ -146,4 +149,4 @@ def is_image_name(name: str) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    return is_image_name(path.name) and path.is_file()
+    return is_image_name(path.name) and is_file(path)

@@ -84,6 +84,6 @@ def main(args: list[str] | None = None) -> None:
         error.show()
         code = error.exit_code
     except TwincarError as error:
-        click.echo("error: " + " ".join(str(error).splitlines()), err=True)  # one line, whatever a file name holds
+        click.echo(f"error: {error}", err=True)
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)

@@ -12,6 +12,8 @@ import click
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.pipes import discard_output
+from twincar_edge.errors import one_line
+from twincar_edge.files import as_text
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.classify import ImageAnswer
@@ -67,7 +69,7 @@ def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
     prediction = answer.prediction
     vehicle = prediction.vehicle
     return {
-        "image": str(answer.image),
+        "image": as_text(str(answer.image)),
         "name": prediction.name,
         "level": prediction.level,
         "probability": round(prediction.probability, 6),
@@ -92,5 +94,7 @@ def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
         assert answer.prediction is not None
         prediction = answer.prediction
         others = [f"{escape(guess.name)} {guess.probability:.1%}" for guess in prediction.top5[1:top]]
-        table.add_row(escape(str(answer.image)), escape(prediction.name), f"{prediction.probability:.1%}", *others)
+        table.add_row(
+            escape(one_line(str(answer.image))), escape(prediction.name), f"{prediction.probability:.1%}", *others
+        )
     Console().print(table)
