@@ -52,7 +52,7 @@ class RowSpec:
         ep: the provider asked for, or the peer's engine.
         threads: threads within one inference; None for all usable cores.
         batch: images in one inference.
-        spinning: let idle threads spin.
+        spinning: let idle threads spin on.
         peer: a key of `PEERS`, or None.
     """
 
@@ -112,7 +112,7 @@ class BenchmarkConfig:
         eps: execution providers by short name; none takes all that this machine offers.
         batches: images in one inference.
         threads: threads within one inference; None for all usable cores.
-        spinning: let idle threads spin; None lets them in a loop without pauses, and not at a camera's pace.
+        spinning: let idle threads spin on; None lets them in a loop without pauses, and not at a camera's pace.
         schedule: how often; it does not apply at a camera's pace.
         dataset: labelled images for accuracy and timing; None times drawn cars, and measures no accuracy.
         peers: measure the `PEERS` as well; the ratios are then to the original's quickstart.

@@ -61,8 +61,8 @@ class Here:
 class Worker:
     """A row in a fresh process, a context manager.
 
-    Between calls the process is stopped: threads of one row that still spin, waiting for its next inference, would slow
-    the next row down by three times.
+    Between calls the process is stopped: threads that spin for a while when their work is done would take a core from
+    the next row.
     """
 
     def __init__(

@@ -29,6 +29,9 @@ from twincar_edge.runtime.providers import PROVIDERS, load_onnxruntime
 from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.timing import Clock, Sample, Stopwatch, Subject
 
+# Runs in the first moments after a process was stopped do not count: its threads may all wake on one core, and an
+# inference takes many times as long until the system has spread them.
+SETTLE_S = 0.1
 PEERS_MODULE = "twincar_edge.benchmarks.peers"  # by name: it imports what a box does not have
 _NO_MEMORY = re.compile(r"(?i)bad.?alloc|failed to allocate|out of memory|not enough memory|cannot allocate")
 
@@ -86,7 +89,7 @@ def open_model(spec: RowSpec, clock: Clock) -> Opened:
     device = PROVIDERS[session.ep].device
     predict: Predict = session.run
     if device != "cpu":
-        predict = bound_predict(session._engine, device, len(session.manifest.classes))
+        predict = bound_predict(session.engine, device, len(session.manifest.classes))
     opened = clock()
     return Opened(
         ep=session.ep,
@@ -145,8 +148,12 @@ class Station:
         return ready.ep, ready.threads, Start(import_ms=ready.import_ms, open_ms=ready.open_ms, first_ms=first_ms)
 
     def turn(self, runs: int, keep: bool) -> tuple[Sample, ...]:
-        """Run `runs` times; returns the samples where they count."""
+        """Run `runs` times; returns the samples where they count. Those follow `SETTLE_S` of runs that do not."""
         assert self._watch is not None
+        if keep:
+            settled = self._clock() + SETTLE_S
+            while self._clock() < settled:
+                self._watch.turn(1, False)
         return self._watch.turn(runs, keep)
 
     def pace(self, pace: CameraPace) -> Paced:

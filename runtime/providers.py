@@ -6,12 +6,15 @@ The proof is the same for built-in and plugin providers: an open session names t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 from types import ModuleType
@@ -87,6 +90,8 @@ def _built_in(
     """Return the table's entry of a provider that is compiled into one of the wheels; `settings` are its options."""
 
     def attach(ort: ModuleType, options: Any, threads: int) -> None:
+        if device == "cuda":
+            _load_cuda_libraries(ort)
         if ort_name != CPU:  # the CPU provider is always there, and is not added by hand
             options.add_provider(ort_name, settings())
 
@@ -100,6 +105,18 @@ def _built_in(
         )
 
     return {name: Provider(ort_name, extra, attach, obstacle, device)}
+
+
+@cache  # once a process: it swallows what is printed meanwhile
+def _load_cuda_libraries(ort: ModuleType) -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, where the extra `gpu` has put them and no loader looks for them.
+
+    What cannot be loaded is logged; the session says afterwards whether the provider runs without it.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # standard output is for answers
+        ort.preload_dlls()
+    for line in printed.getvalue().splitlines():
+        logger.warning("%s", line)
 
 
 def _cuda_settings() -> dict[str, str]:
@@ -121,7 +138,7 @@ def _tensorrt_settings() -> dict[str, str]:
 
 
 def _attach_openvino(ort: ModuleType, options: Any, threads: int) -> None:
-    """Attach the plugin's CPU device.
+    """Attach OpenVINO's CPU device: built into the wheel `onnxruntime-openvino`, or the plugin's.
 
     Only `load_config` has an effect; flat keys are ignored without a word. Without the f32 hint it computes in bf16 on
     CPUs that have it, and its answers are no longer those that parity was shown for.
@@ -134,15 +151,23 @@ def _attach_openvino(ort: ModuleType, options: Any, threads: int) -> None:
             "NUM_STREAMS": "1",
         }
     }
-    options.add_provider_for_devices(_openvino_devices(ort)[:1], {"load_config": json.dumps(config)})
+    settings = {"load_config": json.dumps(config)}
+    if OPENVINO in ort.get_available_providers():
+        options.add_provider(OPENVINO, {"device_type": "CPU", **settings})
+    else:
+        options.add_provider_for_devices(_openvino_devices(ort)[:1], settings)
 
 
 def _openvino_obstacle(ort: ModuleType, name: str) -> TwincarError | None:
+    if OPENVINO in ort.get_available_providers():
+        return None
     if util.find_spec(_OPENVINO_PACKAGE) is None:
         return MissingExtraError(_OPENVINO_PACKAGE, "openvino")
     if not _openvino_devices(ort):
         return InputError(
-            f"the {name} provider offers no CPU device on this machine (it wants an Intel one): use --ep cpu"
+            f"the {name} plugin offers no device on this machine (it looks for an Intel CPU): use --ep cpu, or take "
+            f"the wheel that has it built in: pip uninstall {' '.join(_installed_wheels())}, then "
+            "pip install onnxruntime-openvino"
         )
     return None
 
@@ -158,13 +183,14 @@ def _openvino_devices(ort: ModuleType) -> list[Any]:
 
 
 CPU = "CPUExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
 _OPENVINO_PACKAGE = "onnxruntime_ep_openvino"
 _openvino_registered: list[bool] = []
 
 # In the order in which `auto` prefers them. TensorRT is asked for by name only: it builds an engine for minutes.
 PROVIDERS: dict[str, Provider] = {
     **_built_in("cuda", "CUDAExecutionProvider", "gpu", _cuda_settings, "cuda"),
-    "openvino": Provider("OpenVINOExecutionProvider", "openvino", _attach_openvino, _openvino_obstacle),
+    "openvino": Provider(OPENVINO, "openvino", _attach_openvino, _openvino_obstacle),
     **_built_in("cpu", CPU, "cpu", dict),
     **_built_in("tensorrt", "TensorrtExecutionProvider", "gpu", _tensorrt_settings, "cuda"),
 }

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 
 from twincar_edge.cores import usable_cores
 from twincar_edge.errors import InputError, ModelError
-from twincar_edge.files import sha256
+from twincar_edge.files import is_file, sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.runtime.providers import AUTO, choose_provider, explain_auto, load_onnxruntime
 
 logger = logging.getLogger(__name__)
+
+SPIN_US = "100"  # bridges the gaps within an inference; ten times as long gains nothing more
+
+MOST_THREADS = 1024  # they are all started when a model is opened; ONNX Runtime knows no limit and may hang at it
 
 
 @dataclass(frozen=True)
@@ -70,24 +74,30 @@ def open_engine(
         model: the file; what is in it is for the caller to check.
         ep: a provider's short name, or `auto` for the best usable one.
         threads: threads within one inference; None for all cores that this process may use.
-        spinning: let idle threads spin. Faster in a tight loop; at a camera's pace it burns a core for nothing.
+        spinning: let idle threads spin on. Faster in a tight loop; at a camera's pace it burns a core for nothing.
         entries: further entries of ONNX Runtime's session configuration.
         profile: where ONNX Runtime writes what each node did, as `nodes_by_provider` reads it; it adds to the name.
 
     Raises:
-        InputError: no such file or provider, or ONNX Runtime gave another one than was asked for.
+        InputError: no such file or provider, too many threads, or ONNX Runtime gave another provider than was asked
+            for.
         MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
         ModelError: ONNX Runtime cannot open the file.
     """
     ort = load_onnxruntime()
     name, provider = choose_provider(ep)
     threads = threads or usable_cores()
+    if threads > MOST_THREADS:
+        raise InputError(f"{threads} threads are more than a machine can start: {MOST_THREADS} at most")
+    if not is_file(model):
+        raise InputError(f"cannot read {model}: there is no such file")
     errors = ort_errors(ort)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    for key, value in _idling(ort, spinning).items():
+        options.add_session_config_entry(key, value)
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     if profile is not None:
@@ -96,12 +106,15 @@ def open_engine(
     provider.attach(ort, options, threads)
     try:
         # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file
-        # says must be what runs.
-        session = ort.InferenceSession(model.read_bytes(), options, disabled_optimizers=["WeightBiasQuantization"])
+        # says must be what runs. The fallback would print to standard output, and open it without any of this.
+        session = ort.InferenceSession(
+            model.read_bytes(), options, disabled_optimizers=["WeightBiasQuantization"], enable_fallback=0
+        )
     except OSError as error:
         raise InputError(f"cannot read {model}: {error.strerror}") from error
     except errors as error:
         raise ModelError(f"{model} cannot be opened on {name}: {_first_line(error)}") from error
+    _check_names(model, session)
     actual = session.get_providers()[0]
     if actual != provider.ort_name:
         raise InputError(
@@ -122,6 +135,7 @@ class ModelSession:
         sha256: its digest, by which events and reports name it.
         ep: the provider that is really used, by its short name.
         threads: threads within one inference.
+        engine: what runs the graph, whatever the manifest says of it.
     """
 
     model: Path
@@ -129,7 +143,7 @@ class ModelSession:
     sha256: str
     ep: str
     threads: int
-    _engine: Engine = field(repr=False)
+    engine: Engine = field(repr=False)
 
     def run(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, classes], for uint8 [N, H, W, 3] that `prepare_batch` made.
@@ -139,7 +153,7 @@ class ModelSession:
         """
         if len(batch_nhwc) == 0:
             return np.empty((0, len(self.manifest.classes)), np.float32)
-        logits = self._engine.run(batch_nhwc)
+        logits = self.engine.run(batch_nhwc)
         if not np.isfinite(logits).all():
             raise ModelError(
                 f"{self.model} gave logits that are not finite on {self.ep}: run `twincar-edge evaluate` on it"
@@ -154,7 +168,7 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
         model: an .onnx file that `twincar-edge export` wrote.
         ep: a provider's short name, or `auto` for the best usable one.
         threads: threads within one inference; None for all cores that this process may use.
-        spinning: let idle threads spin. Faster in a tight loop; at a camera's pace it burns a core for nothing.
+        spinning: let idle threads spin on. Faster in a tight loop; at a camera's pace it burns a core for nothing.
 
     Raises:
         InputError: no such provider, or ONNX Runtime gave another one than was asked for.
@@ -172,10 +186,33 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
     return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine)
 
 
+def _idling(ort: ModuleType, spinning: bool) -> dict[str, str]:
+    """Return how threads wait for work: spinning on, or only for as long as they wait within an inference.
+
+    ONNX Runtime before 1.26 knows no such limit; there, threads that shall not spin on sleep at once.
+    """
+    spin, limit = "session.intra_op.allow_spinning", "session.intra_op.spin_duration_us"
+    if spinning:
+        return {spin: "1"}
+    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < (1, 26):
+        return {spin: "0"}
+    return {spin: "1", limit: SPIN_US}
+
+
 def ort_errors(ort: ModuleType) -> tuple[type[Exception], ...]:
-    """Return ONNX Runtime's exception types; they share no base of their own."""
+    """Return what ONNX Runtime raises: its own exception types, which share no base, and what C++'s own become."""
     members = vars(ort.capi.onnxruntime_pybind11_state).values()
-    return tuple(member for member in members if isinstance(member, type) and issubclass(member, Exception))
+    own = (member for member in members if isinstance(member, type) and issubclass(member, Exception))
+    return (*own, RuntimeError, ValueError, MemoryError)
+
+
+def _check_names(model: Path, session: Any) -> None:
+    """Ask for all names of inputs and outputs once: ONNX Runtime takes any bytes for them, and fails when asked."""
+    try:
+        for value in (*session.get_inputs(), *session.get_outputs()):
+            _ = value.name, value.shape
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{model} is corrupt: its inputs and outputs have names that are no text") from error
 
 
 def _check_contract(model: Path, manifest: Manifest, session: Any) -> None:
@@ -191,4 +228,6 @@ def _check_contract(model: Path, manifest: Manifest, session: Any) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
+    # A message that quotes a damaged file is no text, and becomes an error of its own on its way to Python.
+    text = error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else str(error)
+    return text.strip().split("\n", 1)[0][:300]

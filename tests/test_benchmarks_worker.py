@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from twincar_edge.benchmarks.gpu import gpus, process_memory_mb
 from twincar_edge.benchmarks.memory import available_bytes, peak_memory_mb
 from twincar_edge.benchmarks.remote import RowError, Worker
 from twincar_edge.benchmarks.report import Start
-from twincar_edge.benchmarks.station import Station
+from twincar_edge.benchmarks.station import SETTLE_S, Station
 from twincar_edge.errors import ModelError
 from twincar_edge.runtime.binding import bound_predict
 from twincar_edge.runtime.nodes import nodes_by_provider
@@ -55,6 +56,22 @@ def test_a_worker_opens_times_answers_and_tells_its_memory(model: Path) -> None:
         assert worker.call("nodes") == {"cpu": 4}
         peak_mb, gpu_mb = worker.call("memory")
         assert 20 < peak_mb < 2000 and gpu_mb is None
+
+
+def test_what_counts_follows_runs_that_do_not_until_the_threads_have_settled(model: Path) -> None:
+    ticks = itertools.count(0, 0.001)
+
+    def clock() -> float:
+        return next(ticks)
+
+    station = Station(spec(model), IMAGES, clock)
+    station.open()
+    begun = clock()
+    assert station.turn(3, False) == ()
+    assert clock() - begun < SETTLE_S
+    begun = clock()
+    assert len(station.turn(3, True)) == 3
+    assert clock() - begun > SETTLE_S
 
 
 def test_between_calls_a_worker_is_stopped_so_that_its_threads_spin_for_nobody(model: Path) -> None:
@@ -217,12 +234,12 @@ def test_nodes_are_counted_by_the_provider_that_ran_them(model: Path) -> None:
 def test_bound_inference_gives_the_same_logits_whatever_the_batch(model: Path) -> None:
     """On the CPU, where it can be run everywhere; a GPU takes the same way through its own memory."""
     session = open_session(model, ep="cpu", threads=1)
-    predict = bound_predict(session._engine, "cpu", len(CLASSES))
+    predict = bound_predict(session.engine, "cpu", len(CLASSES))
     for batch_nhwc in (BATCH, BATCH[:1], BATCH[::-1].copy(), BATCH):
         np.testing.assert_array_equal(predict(batch_nhwc), session.run(batch_nhwc))
 
 
 def test_a_device_that_is_not_here_is_one_line(model: Path) -> None:
-    predict = bound_predict(open_session(model, ep="cpu", threads=1)._engine, "cuda", len(CLASSES))
+    predict = bound_predict(open_session(model, ep="cpu", threads=1).engine, "cuda", len(CLASSES))
     with pytest.raises(ModelError, match="failed on cpu"):
         predict(BATCH)

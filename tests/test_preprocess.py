@@ -61,6 +61,26 @@ def test_shrinking_gives_opencvs_own_area_average_to_the_last_bit(
     np.testing.assert_array_equal(resize(image, (width, height)), expected)
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    source_wh=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    size_wh=st.tuples(st.integers(8, 256), st.integers(8, 256)),
+    kind=st.sampled_from(["noise", "bars", "smooth"]),
+)
+def test_an_input_is_what_plain_calls_of_opencv_give_to_the_last_bit(
+    source_wh: tuple[int, int], size_wh: tuple[int, int], kind: str
+) -> None:
+    """The contract with every model trained so far: each axis that shrinks is averaged, then the others grow."""
+    image = noise(np.random.default_rng(0), *source_wh)
+    if kind == "bars":  # sums that lie at halves, where rounding tells
+        image = np.where(image > 127, np.uint8(255), np.uint8(0))
+    elif kind == "smooth":
+        image = cv2.blur(image, (15, 15)).reshape(image.shape)
+    shrunk = cv2.resize(image, tuple(map(min, source_wh, size_wh)), interpolation=cv2.INTER_AREA)
+    grown = cv2.resize(shrunk, size_wh, interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(prepare(image, Preprocess(size_wh=size_wh)), grown[:, :, ::-1])
+
+
 @pytest.mark.parametrize("source_wh", [(256, 256), (256, 20), (20, 256), (256, 32), (513, 8)])
 def test_a_fine_checkerboard_shrinks_to_grey_also_where_one_axis_grows(source_wh: tuple[int, int]) -> None:
     width, height = source_wh

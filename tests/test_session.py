@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,7 +23,7 @@ from twincar_edge.files import sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import METADATA_KEY, QuantizationRecord, read_manifest
 from twincar_edge.runtime import providers
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.session import MOST_THREADS, open_engine, open_session
 
 
 @pytest.fixture
@@ -80,6 +86,89 @@ def test_a_provider_that_onnxruntime_silently_replaces_is_refused(model: Path, m
         open_session(model, ep="cuda")
 
 
+class Wheel:
+    """ONNX Runtime as another wheel of it: what a provider asks of it is kept."""
+
+    def __init__(self, *available: str) -> None:
+        self.available = available
+        self.preloaded = 0
+
+    def get_available_providers(self) -> list[str]:
+        return [*self.available, providers.CPU]
+
+    def preload_dlls(self) -> None:
+        self.preloaded += 1
+        sys.stdout.write("Failed to load libcudnn.so.9\n")
+
+
+def attached(ep: str, ort: Wheel, threads: int = 2) -> list[tuple[str, dict[str, str]]]:
+    """Return the providers, with their settings, that a provider of the table puts into session options."""
+    found: list[tuple[str, dict[str, str]]] = []
+    options = SimpleNamespace(add_provider=lambda name, settings: found.append((name, settings)))
+    providers.PROVIDERS[ep].attach(ort, options, threads)  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.parametrize(("ep", "preloaded"), [("cuda", 1), ("tensorrt", 1), ("cpu", 0), ("openvino", 0)])
+def test_only_providers_of_nvidia_gpus_load_what_its_wheels_brought_once_and_without_printing(
+    ep: str,
+    preloaded: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ort = Wheel(providers.PROVIDERS[ep].ort_name)
+    with caplog.at_level(logging.WARNING):
+        attached(ep, ort)
+        attached(ep, ort)
+    assert ort.preloaded == preloaded
+    assert capsys.readouterr().out == ""
+    assert caplog.text.count("Failed to load libcudnn.so.9") == preloaded
+
+
+def test_openvino_is_taken_from_the_wheel_that_has_it_built_in() -> None:
+    ort = Wheel(providers.OPENVINO)
+    assert providers.PROVIDERS["openvino"].obstacle(ort, "openvino") is None  # type: ignore[arg-type]
+    [(name, settings)] = attached("openvino", ort, threads=3)
+    assert (name, settings["device_type"]) == (providers.OPENVINO, "CPU")
+    config = json.loads(settings["load_config"])["CPU"]
+    assert (config["INFERENCE_NUM_THREADS"], config["INFERENCE_PRECISION_HINT"]) == ("3", "f32")
+
+
+def test_a_plugin_that_offers_no_device_names_the_wheel_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(providers.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(providers, "_openvino_devices", lambda ort: [])
+    obstacle = providers.PROVIDERS["openvino"].obstacle(Wheel(), "openvino")  # type: ignore[arg-type]
+    assert isinstance(obstacle, InputError)
+    assert "--ep cpu" in str(obstacle)
+    assert "pip uninstall onnxruntime, then pip install onnxruntime-openvino" in str(obstacle)
+
+
+@pytest.mark.parametrize(
+    ("version", "spinning", "allowed", "limited"),
+    [
+        ("1.32.0", False, "1", True),
+        ("1.26.0", False, "1", True),
+        ("1.25.1", False, "0", False),  # it would not know the limit, and spin on
+        ("1.32.0", True, "1", False),
+        ("1.25.1", True, "1", False),
+    ],
+)
+def test_threads_spin_on_only_where_they_are_told_to(
+    model: Path, monkeypatch: pytest.MonkeyPatch, version: str, spinning: bool, allowed: str, limited: bool
+) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    options = open_session(model, ep="cpu", threads=2, spinning=spinning).engine.session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == allowed
+    try:
+        limit_us: float = int(options.get_session_config_entry("session.intra_op.spin_duration_us"))
+    except RuntimeError:  # ONNX Runtime's way to say that nothing was set
+        limit_us = float("inf")
+    assert (limit_us <= 1000) is limited
+
+
 def spoil(path: Path, change: str) -> None:
     data = path.read_bytes()
     path.write_bytes(
@@ -99,6 +188,33 @@ def test_a_corrupt_model_is_one_line(model: Path, change: str) -> None:
         open_session(model, ep="cpu")
     assert str(model) in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+def test_what_onnxruntime_says_of_a_damaged_name_is_told_though_it_is_no_text(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.write_bytes(model.read_bytes().replace(b"\x04Cast", b"\x04Ca\xffs", 1))
+    with pytest.raises(ModelError, match=r"cannot be opened on cpu: .*Ca.s"):
+        open_session(model, ep="cpu")
+    assert capsys.readouterr().out == ""  # which is for answers
+
+
+def test_an_input_whose_name_is_no_text_is_one_line(model: Path) -> None:
+    model.write_bytes(model.read_bytes().replace(b"batch_nhwc", b"batch\xffnhwc"))
+    with pytest.raises(ModelError, match="names that are no text"):
+        open_session(model, ep="cpu")
+
+
+@pytest.mark.parametrize("threads", [MOST_THREADS + 1, 2**31, 10**30])
+def test_more_threads_than_any_machine_has_are_refused(model: Path, threads: int) -> None:
+    with pytest.raises(InputError, match="threads are more than"):
+        open_session(model, ep="cpu", threads=threads)
+
+
+def test_a_pipe_is_no_engine_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InputError, match="no such file"):
+        open_engine(tmp_path / "pipe.onnx", ep="cpu")
 
 
 def test_a_model_that_is_not_ours_or_not_there_is_refused(tmp_path: Path) -> None:
@@ -218,7 +334,7 @@ def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_cli
     change_manifest(model, precision="int8", quantization=record)
     box = this_machine().model_copy(update={"flags": flags})
     monkeypatch.setattr("twincar_edge.runtime.session.this_machine", lambda: box)
-    options = open_session(model, ep="cpu", threads=1)._engine.session.get_session_options()
+    options = open_session(model, ep="cpu", threads=1).engine.session.get_session_options()
     try:
         asked = options.get_session_config_entry("session.x64quantprecision") == "1"
     except RuntimeError:  # ONNX Runtime's way to say that nothing was set

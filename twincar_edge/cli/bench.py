@@ -91,7 +91,7 @@ class _Bench(click.Command):
 @click.option(
     "--spinning/--no-spinning",
     default=None,
-    help="Let idle threads spin.  [default: in a loop without pauses, not at a camera's pace]",
+    help="Let idle threads spin on.  [default: in a loop without pauses, not at a camera's pace]",
 )
 @data_options(required=False)
 @click.option("--peers", is_flag=True, help="PyTorch, torch.compile and native OpenVINO in the same run.")
