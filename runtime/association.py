@@ -108,7 +108,7 @@ def preload() -> threading.Thread:
 
     It takes longer to import than all else that a camera box loads, and is not needed before the first vehicle.
     """
-    thread = threading.Thread(target=_byte_track, name="preload", daemon=True)
+    thread = threading.Thread(target=_byte_track, name="preload")
     thread.start()
     return thread
 

@@ -27,9 +27,10 @@ class CameraConfig(_Part):
 
     `source`, `once`, `stride` and `size` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`: `motion` for
     video and cameras; for single images `zone` where zones are given, else `whole`. `zones` to `detect_score` are
-    `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s` is `TrackingRules`'. A track
-    becomes a visit when the vehicle was found in at least `min_hits` frames and, where boxes move, travelled by at
-    least `min_travel` of its diagonal, as shadows, lamps and branches do not.
+    `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s`, `parked_after_s` and
+    `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
+    frames and, where boxes move, travelled by at least `min_travel` of its diagonal, as shadows, lamps and branches do
+    not.
     """
 
     name: CameraName = "camera"
@@ -45,6 +46,8 @@ class CameraConfig(_Part):
     detect_score: float = Field(default=LocateOptions.detect_score, gt=0, lt=1)
     classify_every: int = Field(default=1, ge=1)
     lost_after_s: float = Field(default=TrackingRules.lost_after_s, gt=0)
+    parked_after_s: float = Field(default=TrackingRules.parked_after_s, gt=0)
+    parked_for_s: float = Field(default=TrackingRules.parked_for_s, gt=0)
     min_hits: int = Field(default=3, ge=1)
     min_travel: float = Field(default=0.3, ge=0)
 
@@ -77,6 +80,12 @@ class WatchConfig(_Part):
     monitor: str | None = None
     collect: Path | None = None
     collect_limit: Size = Field(default=500_000_000, gt=0)
+
+    @model_validator(mode="after")
+    def _clips_have_one_folder(self) -> Self:
+        if sum(sink.kind == "clips" for sink in self.sinks) > 1:
+            raise ValueError("two sinks save clips: name one folder for them")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

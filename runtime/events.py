@@ -70,6 +70,7 @@ class Event(_Part):
     best_frame: int
     box_xyxy: tuple[int, int, int, int]
     crop: str | None = None
+    clip: str | None = None
     started_at: AwareDatetime
     ended_at: AwareDatetime | None
     false_positive: bool = False

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -19,9 +19,12 @@ from twincar_edge.runtime.collect import Collector
 from twincar_edge.runtime.config import WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.health import HealthLimits, check_health
+from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.reload import ModelReloader
 from twincar_edge.runtime.sinks import Delivery, Terms, crop_name, running
-from twincar_edge.runtime.sinks.opening import needs_state, open_sinks
+from twincar_edge.runtime.sinks.clips import clip_name
+from twincar_edge.runtime.sinks.filming import Filming
+from twincar_edge.runtime.sinks.opening import needs_state, open_filming, open_sinks
 from twincar_edge.runtime.state import StateFolder
 from twincar_edge.runtime.status import LoopStatus
 from twincar_edge.runtime.systemd import Notifier
@@ -73,19 +76,26 @@ def service(config: WatchConfig, *, stop: threading.Event | None = None) -> Iter
         if config.state is not None or needs_state(config.sinks):
             state = stack.enter_context(StateFolder(config.state))
         names = [camera.name for camera in config.cameras]
-        deliveries = open_sinks(config.sinks, state, cameras=names, on_gone=leave)
+        deliveries = open_sinks(config.sinks, state, cameras=names, on_gone=leave, stop=stop)
         collector = None if config.collect is None else Collector(config.collect, config.collect_limit)
         if collector is not None:
-            deliveries.append(Delivery(collector, "hard examples", _COLLECT))
-        outlet = _Outlet(deliveries, names_crops=any(options.kind == "crops" for options in config.sinks))
-        run = stack.enter_context(Watch(config, [outlet], stop=stop, seen=None if state is None else state.folder))
+            deliveries.append(Delivery(collector, "hard examples", _COLLECT, stop=stop))
+        filming = open_filming(config.sinks, stop=stop)
+        queues: list[Delivery | Filming] = [*deliveries, *([filming] if filming is not None else [])]
+        footage = None if filming is None else lambda: Footage(filming.put, filming.rules)
+        outlet = _Outlet(deliveries, queues, {options.kind for options in config.sinks})
+        seen = None if state is None else state.folder
+        run = stack.enter_context(Watch(config, [outlet], stop=stop, seen=seen, footage=footage))
+        if not any(camera.newest_only for camera in run.cameras):
+            for queue in queues:
+                queue.wait_for_room()
 
         def status() -> LoopStatus:
             now = run.status()
             return replace(
                 now,
                 model=replace(now.model, reloads=reloader.counts()),
-                sinks=tuple(delivery.status() for delivery in deliveries),
+                sinks=tuple(queue.status() for queue in queues),
                 collector=None if collector is None else collector.status(),
             )
 
@@ -115,13 +125,14 @@ def service(config: WatchConfig, *, stop: threading.Event | None = None) -> Iter
 class _Outlet:
     """All deliveries as one sink: opened together, and closed together, their deadlines side by side."""
 
-    def __init__(self, deliveries: Sequence[Delivery], *, names_crops: bool) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], queues: Sequence[Delivery | Filming], kinds: Set[str]) -> None:
         self._deliveries = deliveries
-        self._names_crops = names_crops
+        self._queues = queues
+        self._kinds = kinds
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(running(self._deliveries))
+        self._stack.enter_context(running(self._queues))
         return self
 
     def __exit__(
@@ -130,8 +141,10 @@ class _Outlet:
         self._stack.close()
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
-        """Hand an event to every delivery; where pictures are saved, the event says under which name."""
-        if self._names_crops and event.type == "end" and not event.false_positive:
-            event = event.model_copy(update={"crop": crop_name(event)})
+        """Hand an event to every delivery; where pictures or clips are saved, the event says under which name."""
+        if event.type == "end" and not event.false_positive:
+            crop = crop_name(event) if "crops" in self._kinds else None
+            clip = clip_name(event) if "clips" in self._kinds and event.first_time_s is not None else None
+            event = event.model_copy(update={"crop": crop, "clip": clip})
         for delivery in self._deliveries:
             delivery.put(event, crop_bgr)

@@ -21,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.bundled import default_model
+from twincar_edge.runtime.association import preload
 from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.detector import Detector, open_detector
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.golden_check import require_golden
 from twincar_edge.runtime.loop.answering import Answering, LiveTrack, OnFrame
-from twincar_edge.runtime.loop.camera import CameraThread, camera_status
+from twincar_edge.runtime.loop.camera import CameraThread, camera_status, follows
+from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Inbox
 from twincar_edge.runtime.loop.summary import CameraSummary, WatchSummary
 from twincar_edge.runtime.session import open_session
@@ -106,6 +108,7 @@ class Watch:
         stop: threading.Event | None = None,
         on_frame: OnFrame | None = None,
         seen: Path | None = None,
+        footage: Callable[[], Footage] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         timer: Callable[[], float] = time.perf_counter,
         new_id: Callable[[], str] | None = None,
@@ -113,6 +116,7 @@ class Watch:
         """Take what a run needs; nothing is opened yet.
 
         `seen` is the folder in which watched folders remember what they have read, over restarts; None forgets.
+        `footage` makes what a camera films clips with; None films nothing.
         """
         self.stop = stop or threading.Event()
         self.stages = Stages(timer)
@@ -124,6 +128,7 @@ class Watch:
         self._classifier = classifier
         self._on_frame = on_frame
         self._seen = seen
+        self._footage = footage
         self._clock = clock
         self._new_id = new_id
         self._results: list[Event] = []
@@ -137,6 +142,8 @@ class Watch:
         """
         with ExitStack() as stack:
             opened = [stack.enter_context(self._open_source(camera)) for camera in self._config.cameras]
+            if any(follows(*one) for one in zip(self._config.cameras, opened, strict=True)):
+                stack.callback(preload().join)  # it goes on while the model is opened and the first frames come
             classifier = self._classifier or self._open_classifier()
             detector = self._open_detector()
             for camera, source in zip(self._config.cameras, opened, strict=True):
@@ -156,6 +163,7 @@ class Watch:
                     self.stages,
                     self.stop,
                     detector=detector,
+                    footage=None if self._footage is None else self._footage(),
                     show=self._on_frame is not None,
                 )
                 self.cameras.append(thread)
@@ -188,7 +196,7 @@ class Watch:
         started_s = self.stages.timer()
         with ExitStack() as stack:
             if self._config.duration_s is not None:
-                alarm = threading.Timer(self._config.duration_s, self.stop.set)
+                alarm = threading.Timer(min(self._config.duration_s, threading.TIMEOUT_MAX), self.stop.set)
                 alarm.daemon = True
                 alarm.start()
                 stack.callback(alarm.join)

@@ -57,7 +57,7 @@ HEAVY = {
     "pyarrow": {"core"},
     "click": {"cli"},
 }
-BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client", "trackers", "supervision"}
+BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client", "trackers", "supervision", "av"}
 
 
 def sources(checkout: Path = REPOSITORY) -> list[Path]:

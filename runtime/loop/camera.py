@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,7 @@ from twincar_edge.runtime.boxes import Box, Detection
 from twincar_edge.runtime.config import AUTO, CameraConfig
 from twincar_edge.runtime.detector import Detector
 from twincar_edge.runtime.locate import LocateOptions, make_locator
+from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.sources import Frame, Source
 from twincar_edge.runtime.sources.base import SourceState, size_of
@@ -48,9 +50,10 @@ class CameraThread:
         stop: threading.Event,
         *,
         detector: Detector | None = None,
+        footage: Footage | None = None,
         show: bool = False,
     ) -> None:
-        """Prepare; nothing runs yet. `show` hands on every frame too, for whoever draws.
+        """Prepare; nothing runs yet. `footage` makes clips; `show` hands on every frame too, for whoever draws.
 
         Raises:
             InputError: the options do not fit the source.
@@ -73,13 +76,20 @@ class CameraThread:
         self._config = config
         self._locator = make_locator(_locator_name(config, source), options)
         self._tracker = Tracker(
-            TrackingRules(confirm_hits=config.min_hits, lost_after_s=config.lost_after_s, fixed=not self._locator.moves)
+            TrackingRules(
+                confirm_hits=config.min_hits,
+                lost_after_s=config.lost_after_s,
+                parked_after_s=config.parked_after_s,
+                parked_for_s=config.parked_for_s,
+                fixed=not self._locator.moves,
+            )
         )
         self._evidence: dict[int, Evidence] = {}
         self._inbox = inbox
         self.newest_only = source.live and not source.stills
         self._stages = stages
         self._stop = stop
+        self._footage = None if source.stills else footage
         self._show = show
         self._unforeseen: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"camera {self.name}", daemon=True)
@@ -130,7 +140,11 @@ class CameraThread:
                 self._take(frame, taken_s)
         finally:
             # Also when the source fails: what is in view by then was seen.
-            self._inbox.put(self._ended(self._tracker.flush()))
+            ended = self._ended(self._tracker.flush())
+            self._inbox.put(ended)
+            if self._footage is not None:
+                self._footage.see(ended, -math.inf)
+                self._footage.close()
 
     def _take(self, frame: Frame, taken_s: float) -> None:
         with self._stages.stage("locate"):
@@ -138,6 +152,10 @@ class CameraThread:
         follow = self._single_image if self.source.stills else self._moving
         items, shown = follow(frame, detections, taken_s)
         self.in_view = len(shown)
+        if self._footage is not None:
+            with self._stages.stage("film"):
+                self._footage.add(frame)
+                self._footage.see(items, frame.time_s)
         if self._show:
             items.append(Shown(self.name, frame, shown))
         self._inbox.put(items, newest_only=self.newest_only)
@@ -192,6 +210,11 @@ def _locator_name(config: CameraConfig, source: Source) -> str:
     if not source.stills:
         return "motion"
     return "zone" if included(config.zones) else "whole"
+
+
+def follows(config: CameraConfig, source: Source) -> bool:
+    """Return whether vehicles of this camera are followed from frame to frame, rather than found in fixed places."""
+    return not source.stills and _locator_name(config, source) in ("motion", "detector")
 
 
 # What a source says of itself, in the words of whoever looks after the box.

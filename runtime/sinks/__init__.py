@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from twincar_edge.runtime.sinks.base import NO_CROP, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sinks.csv import CsvFile
-from twincar_edge.runtime.sinks.delivery import Delivery, Terms, running
+from twincar_edge.runtime.sinks.delivery import Delivery, Terms
 from twincar_edge.runtime.sinks.jsonl import JsonLines
+from twincar_edge.runtime.sinks.running import running
 from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_name
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.sinks.table import LiveTable

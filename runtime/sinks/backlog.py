@@ -7,26 +7,32 @@ so that nobody waits for a disk or a network to put an event in.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks.base import Crop
+from twincar_edge.runtime.sinks.base import NO_CROP, Crop
+
+E = TypeVar("E")  # an event, or what else a queue is for
+
+DRAIN_S = 5.0
+_LOOK_S = 0.1  # how often who waits looks whether the run is to stop: nobody is told when an event of threading is set
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class Item(Generic[E]):
     """An event with its number, and since when it waits."""
 
     number: int
-    event: Event
+    event: E
     crop_bgr: Crop
     since_s: float
 
 
-class Backlog:
+class Backlog(Generic[E]):
     """The queue between the loop, which puts, a sender, which takes, and a keeper, which writes to disk."""
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
@@ -34,8 +40,8 @@ class Backlog:
         self._limit = limit
         self._clock = clock
         self._changed = threading.Condition()
-        self._waiting: deque[Item] = deque()
-        self._in_flight: Item | None = None
+        self._waiting: deque[Item[E]] = deque()
+        self._in_flight: Item[E] | None = None
         self._next_number = 1
         self._done_through = 0
         self._kept_through = 0
@@ -58,9 +64,16 @@ class Backlog:
         with self._changed:
             return len(self._waiting) + (self._in_flight is not None), self._delivered, self._dropped
 
-    def put(self, event: Event, crop_bgr: Crop) -> None:
-        """Add an event; where there is no room, the oldest in memory goes, and counts as dropped."""
+    def put(self, event: E, crop_bgr: Crop = NO_CROP, *, wait_until: threading.Event | None = None) -> None:
+        """Add an event; where there is no room, the oldest in memory goes, and counts as dropped.
+
+        With `wait_until`, wait for room first: until there is some, the queue closes, or that event is set.
+        """
         with self._changed:
+            while wait_until is not None and len(self._waiting) >= self._limit:
+                if self._closing or wait_until.is_set():
+                    break
+                self._changed.wait(_LOOK_S)
             if self._closing:
                 self._dropped += 1
                 return
@@ -76,7 +89,7 @@ class Backlog:
 
     # -- For the sender
 
-    def take(self) -> Item | tuple[int, int] | None:
+    def take(self) -> Item[E] | tuple[int, int] | None:
         """Wait for the oldest event that is not dealt with: it, or where it is on disk, or None at the end.
 
         Where it is on disk: behind the first number and not behind the second.
@@ -89,6 +102,7 @@ class Backlog:
                     return self._done_through, self._kept_through
                 if self._waiting:
                     self._in_flight = self._waiting.popleft()
+                    self._changed.notify_all()  # there is room
                     return self._in_flight
                 if self._closing:
                     return None
@@ -104,7 +118,7 @@ class Backlog:
             self._done_through = max(self._done_through, number)
             return number <= self._kept_through
 
-    def give_back(self, item: Item) -> None:
+    def give_back(self, item: Item[E]) -> None:
         """Take back an event that could not be delivered, ahead of all others. At closing this ends the sending."""
         with self._changed:
             self._in_flight = None
@@ -135,7 +149,7 @@ class Backlog:
 
     # -- For the keeper
 
-    def overdue(self, keep_after_s: float) -> list[Item] | None:
+    def overdue(self, keep_after_s: float) -> list[Item[E]] | None:
         """Wait for events that are not on disk and ought to be, and return all that are not; None at the end.
 
         They ought to be after `keep_after_s`, when delivery fails, when memory fills up, and at closing.
@@ -154,7 +168,7 @@ class Backlog:
                     return None
                 self._changed.wait(wait_s)
 
-    def kept(self, batch: list[Item], displaced: int) -> int:
+    def kept(self, batch: list[Item[E]], displaced: int) -> int:
         """Note that a batch is on disk, where so many older events made room; return what is dealt with by now."""
         with self._changed:
             self._overtaken = self._keeping_through = 0
@@ -185,10 +199,16 @@ class Backlog:
                 self._deadline_s = None if drain_s is None else self._clock() + drain_s
                 self._changed.notify_all()
 
-    def left_s(self) -> float | None:
-        """Return how long the sender may still go on; None is for ever."""
+    def join(self, sender: threading.Thread, hurry: threading.Event) -> None:
+        """While closing, wait for the sender's thread, as long as it may go on; for `DRAIN_S` once `hurry` is set."""
+        while sender.is_alive() and (left_s := self._left_s(hurry)) > 0:
+            sender.join(min(left_s, _LOOK_S))
+
+    def _left_s(self, hurry: threading.Event) -> float:
         with self._changed:
-            return None if self._deadline_s is None else max(0.0, self._deadline_s - self._clock())
+            if self._deadline_s is None and hurry.is_set():
+                self._deadline_s = self._clock() + DRAIN_S
+            return math.inf if self._deadline_s is None else self._deadline_s - self._clock()
 
     def sent_all(self) -> None:
         """Note that the sender will take no more: the keeper writes the rest, and ends."""
@@ -208,6 +228,6 @@ class Backlog:
         self._in_flight = None
         return lost
 
-    def _unkept(self) -> list[Item]:
+    def _unkept(self) -> list[Item[E]]:
         flying = [self._in_flight] if self._in_flight and self._in_flight.number > self._kept_through else []
         return flying + list(self._waiting)

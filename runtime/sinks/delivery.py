@@ -1,9 +1,10 @@
 """Between the loop and a sink: a bounded queue with a thread of its own, and a spool on disk behind it.
 
-The loop calls `put`, which never waits. One thread hands the events to the sink, in order, and tries again when that
-fails. Where there is a spool, a second thread writes to disk whatever has not been delivered within a moment: a
-receiver that is quick costs the disk nothing, and one that is away, or hangs, costs no event. What was kept is sent
-after a restart too.
+The loop calls `put`, which does not wait: a camera does not, either. Only where every source of a run can, as files
+can, may what has no spool be told to let `put` wait for room. One thread hands the events to the sink, in order, and
+tries again when that fails. Where there is a spool, a second thread writes to disk whatever has not been delivered
+within a moment: a receiver that is quick costs the disk nothing, and one that is away, or hangs, costs no event. What
+was kept is sent after a restart too.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, get_args
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from twincar_edge.errors import TwincarError, first_fault
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
-from twincar_edge.runtime.sinks.backlog import Backlog, Item
+from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sinks.spool import Spool, SpoolError
 from twincar_edge.runtime.status import SinkStatus
@@ -43,14 +43,15 @@ class Terms:
         limit: how many events wait in memory.
         crops: it takes pictures. They are large, and never go to the spool.
         retry: try again what failed, instead of dropping it.
-        drain_s: how long closing waits for the sink to take what waits; None for as long as that needs.
+        drain_s: how long closing waits for the sink to take what waits; None for as long as that needs, or for
+            `DRAIN_S` once the run is to stop.
     """
 
     types: frozenset[EventType] = ALL_TYPES
     limit: int = 1000
     crops: bool = False
     retry: bool = True
-    drain_s: float | None = 5.0
+    drain_s: float | None = DRAIN_S
 
     def take(self, event: Event) -> bool:
         """Return whether the sink is given this event: that there was no vehicle, only if it was told of one."""
@@ -58,7 +59,10 @@ class Terms:
 
 
 class Delivery:
-    """Owns a sink, its queue, its threads and its spool. It is a sink itself, whose `write` never waits or raises."""
+    """Owns a sink, its queue, its threads and its spool. It is a sink itself, whose `write` never raises.
+
+    Nor does it wait, if it is not told to by `wait_for_room`.
+    """
 
     def __init__(
         self,
@@ -71,19 +75,23 @@ class Delivery:
         keep_after_s: float = KEEP_AFTER_S,
         on_problem: Callable[[str], None] = logger.warning,
         on_gone: Callable[[], None] | None = None,
+        label: str | None = None,
+        stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; nothing runs before the block is entered.
 
         Args:
             sink: entered with the block; used and closed by the thread.
-            name: of the sink, for status and messages; holds no secret.
+            name: of the sink, for its status.
             terms: what the sink is given, and how.
             spool: where what cannot be delivered waits; None for what may be lost.
             backoff: how long to wait between attempts.
             keep_after_s: how long an event may be in memory only.
             on_problem: gets one line when delivery begins to fail, and one when it is well again.
             on_gone: called once, by the thread, when the sink's reader has gone for good.
+            label: what to call the sink in messages, without secrets, where its name does not tell where it is.
+            stop: set when the run is to end: from then on nobody waits for a slow sink.
             clock: seconds that only rise.
         """
         self.name = name
@@ -94,8 +102,11 @@ class Delivery:
         self._keep_after_s = keep_after_s
         self._on_problem = on_problem
         self._on_gone = on_gone
+        self._label = label or name
+        self._stop = stop or threading.Event()
+        self._waits = False
         self._clock = clock
-        self._backlog = Backlog(self._terms.limit, clock)
+        self._backlog: Backlog[Event] = Backlog(self._terms.limit, clock)
         self._problem: str | None = None
         self._spool_problem: str | None = None
         self._told_dropped = 0
@@ -128,14 +139,19 @@ class Delivery:
         """Close."""
         self.close()
 
+    def wait_for_room(self) -> None:
+        """From now on `put` waits where it would have to drop: for runs whose sources can wait. A spool has room."""
+        self._waits = self._spool is None
+
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Take an event as `put` does."""
         self.put(event, crop_bgr)
 
     def put(self, event: Event, crop_bgr: Crop = NO_CROP) -> None:
-        """Take an event, and return at once, whatever the sink does; in a full queue the oldest makes room."""
+        """Take an event. In a full queue the oldest makes room, or, after `wait_for_room`, `put` waits for it."""
         if self._terms.take(event):
-            self._backlog.put(event, crop_bgr if self._terms.crops else NO_CROP)
+            until = self._stop if self._waits else None
+            self._backlog.put(event, crop_bgr if self._terms.crops else NO_CROP, wait_until=until)
 
     def status(self) -> SinkStatus:
         """Return how the delivery stands."""
@@ -144,22 +160,22 @@ class Delivery:
         return SinkStatus(self.name, queued, spooled, delivered, dropped, self._problem or self._spool_problem)
 
     def stop(self) -> None:
-        """Take no more events, and begin to close."""
-        self._backlog.stop(self._terms.drain_s)
+        """Take no more events, and begin to close: for `drain_s`, or for as long as it takes after `wait_for_room`."""
+        self._backlog.stop(None if self._waits else self._terms.drain_s)
 
     def close(self) -> None:
-        """Let the sink take what waits, for `drain_s` at most; the rest stays in the spool, or is counted as lost."""
+        """Let the sink take what waits, for as long as `stop` allows; the rest is in the spool, or counted as lost."""
         self.stop()
         if self._sender.ident is None:
             return
-        self._sender.join(self._backlog.left_s())
+        self._backlog.join(self._sender, self._stop)
         self._backlog.sent_all()
         if self._spool is not None:
             self._keeper.join(_KEEP_GRACE_S)
             if not self._keeper.is_alive() and self._sent.wait(_KEEP_GRACE_S):
                 self._spool.close()
         if lost := self._backlog.lose_rest():
-            self._on_problem(f"{self.name}: {lost} events are lost at closing: {self._problem or 'it is too slow'}")
+            self._on_problem(f"{self._label}: {lost} events are lost at closing: {self._problem or 'it is too slow'}")
 
     # -- The thread that sends
 
@@ -177,7 +193,7 @@ class Delivery:
             except (TwincarError, OSError) as error:
                 self._fails(str(error))
 
-    def _from_spool(self, after: int, through: int) -> Item | None:
+    def _from_spool(self, after: int, through: int) -> Item[Event] | None:
         assert self._spool is not None
         try:
             entry = self._spool.first(after)
@@ -196,7 +212,7 @@ class Delivery:
             self._refuse(number, text, f"what waits in the spool is no event: {first_fault(error)}")
             return None
 
-    def _deliver(self, item: Item) -> None:
+    def _deliver(self, item: Item[Event]) -> None:
         try:
             self._sink.write(item.event, item.crop_bgr)
         except BrokenPipeError:
@@ -217,7 +233,7 @@ class Delivery:
             else:
                 self._done(item.number, dropped=1)
         except Exception as error:  # a defect of a sink must stop neither the loop nor later events
-            logger.debug("%s: a defect", self.name, exc_info=True)
+            logger.debug("%s: a defect", self._label, exc_info=True)
             self._refuse(item.number, item.event.to_json(), f"{type(error).__name__}: {error}")
         else:
             self._backoff.reset()
@@ -225,7 +241,7 @@ class Delivery:
             self._is_well()
 
     def _refuse(self, number: int, event: str, reason: str) -> None:
-        self._on_problem(f"{self.name}: an event is given up: {reason}")
+        self._on_problem(f"{self._label}: an event is given up: {reason}")
         if self._spool is not None:
             try:
                 self._spool.refuse(event, reason)
@@ -271,37 +287,20 @@ class Delivery:
     def _fails(self, message: str) -> None:
         first, self._problem = self._problem is None, message
         if first:
-            self._on_problem(f"{self.name}: {message}")
+            self._on_problem(f"{self._label}: {message}")
 
     def _spool_fails(self, error: SpoolError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)
         if first:
-            self._on_problem(f"{self.name}: {error}; up to {self._terms.limit} events wait in memory")
+            self._on_problem(f"{self._label}: {error}; up to {self._terms.limit} events wait in memory")
 
     def _is_well(self) -> None:
         queued, _delivered, dropped = self._backlog.counts()
         lost = dropped - self._told_dropped
         before, self._problem = self._problem, None
         if before is not None:
-            self._on_problem(f"{self.name}: delivers again" + (f"; {lost} events were lost" if lost else ""))
+            self._on_problem(f"{self._label}: delivers again" + (f"; {lost} events were lost" if lost else ""))
         elif lost and not queued:
-            self._on_problem(f"{self.name}: it is too slow, {lost} events were lost")
+            self._on_problem(f"{self._label}: it is too slow, {lost} events were lost")
         if before is not None or not queued:
             self._told_dropped = dropped
-
-
-@contextmanager
-def running(deliveries: Sequence[Delivery]) -> Iterator[Sequence[Delivery]]:
-    """Open deliveries, and close all of them at once in the end: their deadlines run side by side.
-
-    Raises:
-        InputError: a sink can never work as it is set up; those before it are closed again.
-    """
-    with ExitStack() as stack:
-        for delivery in deliveries:
-            stack.enter_context(delivery)
-        try:
-            yield deliveries
-        finally:
-            for delivery in deliveries:
-                delivery.stop()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import select
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +23,7 @@ class JsonLines:
         """Take a path, an open text stream, or nothing for standard output."""
         self._file = AppendedFile(target) if isinstance(target, Path) else None
         self._stream = None if isinstance(target, Path) else target
+        self._torn = False  # the stream ends in the middle of a line
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -51,9 +55,27 @@ class JsonLines:
             return
         stream = self._stream or sys.stdout
         try:
-            stream.write(line)
-            stream.flush()
+            self._write(stream, line)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise DeliveryError(f"cannot write {getattr(stream, 'name', 'the stream')}: {error.strerror}") from error
+
+    def _write(self, stream: TextIO, line: str) -> None:
+        """Write past the stream's buffer: a thread that a slow reader holds up must not hold the buffer's lock.
+
+        Python waits for that lock when it ends, and aborts if it does not get it.
+        """
+        try:
+            descriptor = stream.fileno()
+        except io.UnsupportedOperation:  # a stream that is only in memory
+            stream.write(line)
+            stream.flush()
+            return
+        left = ("\n" * self._torn + line).encode("utf-8")
+        while left:
+            try:
+                left = left[os.write(descriptor, left) :]
+                self._torn = bool(left)
+            except BlockingIOError:  # whoever shares the descriptor wants it so
+                select.select([], [descriptor], [])

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from twincar_edge.errors import InputError
+from twincar_edge.files import is_file
 from twincar_edge.runtime.sinks import settings as kinds
 from twincar_edge.runtime.sinks.base import Sink
+from twincar_edge.runtime.sinks.clips import ClipRules, clip_folder
 from twincar_edge.runtime.sinks.csv import CsvFile
 from twincar_edge.runtime.sinks.delivery import Delivery, Terms
+from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.jsonl import JsonLines
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sinks.snapshots import CropSaver
@@ -41,7 +46,7 @@ class Kind:
 
     Attributes:
         open: makes the sink; it is opened later, with its delivery.
-        where: what the sink writes to, in words without secrets: part of its name, and of its spool's.
+        where: what the sink writes to, in words without secrets: for messages, and part of its spool's name.
         terms: what it is given, and how.
         spooled: what it cannot take waits on disk.
     """
@@ -101,6 +106,8 @@ def _mqtt_port(options: kinds.MqttSettings) -> int:
 def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str | None:
     if path is None:
         return environ.get(variable) or None
+    if not is_file(path):
+        raise InputError(f"cannot read a secret from {path}: there is no such file")
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_LONGEST_SECRET + 1).removesuffix("\n")
@@ -133,7 +140,7 @@ _STREAM = Kind(SINKS["jsonl"].open, lambda _: "stdout", Terms(limit=10_000, retr
 
 def needs_state(settings: Sequence[SinkSettings]) -> bool:
     """Return whether any of these sinks keeps something in the state folder."""
-    return any(_kind(options).spooled for options in settings)
+    return any(_kind(options).spooled for options in settings if not isinstance(options, kinds.ClipsSettings))
 
 
 def open_sinks(
@@ -143,8 +150,9 @@ def open_sinks(
     cameras: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     on_gone: Callable[[], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> list[Delivery]:
-    """Return a delivery for each sink, to be entered (`running` opens and closes several).
+    """Return a delivery for each sink of events, to be entered (`running` opens and closes several).
 
     Args:
         settings: what the sinks are told.
@@ -152,38 +160,63 @@ def open_sinks(
         cameras: the names of the cameras, for those that announce them.
         environ: where passwords are; the process' own, if not given.
         on_gone: called when the reader of standard output has gone.
+        stop: set when the run is to end: from then on nobody waits for a slow sink.
 
     Raises:
         InputError: settings that cannot work, two sinks that write to the same place, or no state folder for a spool.
     """
     around = Surroundings(state, cameras, os.environ if environ is None else environ)
     deliveries: dict[str, Delivery] = {}
-    for options in settings:
+    for name, options in zip(_names(settings), settings, strict=True):
+        if isinstance(options, kinds.ClipsSettings):
+            continue
         kind = _kind(options)
-        name = options.name or _name(options.kind, kind.where(options))
-        if name in deliveries:
-            raise InputError(f"two sinks are {name}: they would write over each other")
+        label = options.name or f"{options.kind} {kind.where(options)}"
+        if label in deliveries:
+            raise InputError(f"two sinks are {label}: they would write over each other")
         spool = None
         if kind.spooled:
             if state is None:
-                raise InputError(f"{name} needs a state folder for what it cannot deliver: name one with --state DIR")
+                raise InputError(f"{label} needs a state folder for what it cannot deliver: name one with --state DIR")
             spool = Spool(state.spool / f"{_file_name(options, kind)}.sqlite")
         terms = replace(kind.terms, types=options.types)
-        deliveries[name] = Delivery(kind.open(options, around), name, terms, spool=spool, on_gone=on_gone)
+        sink = kind.open(options, around)
+        deliveries[label] = Delivery(sink, name, terms, spool=spool, on_gone=on_gone, label=label, stop=stop)
     return list(deliveries.values())
 
 
-def _kind(options: SinkSettings) -> Kind:
-    if isinstance(options, kinds.JsonLinesSettings) and options.path is None:
-        return _STREAM
-    return SINKS[options.kind]
+def open_filming(settings: Sequence[SinkSettings], *, stop: threading.Event | None = None) -> Filming | None:
+    """Return what saves clips, to be entered, or None where none are to be saved."""
+    for name, options in zip(_names(settings), settings, strict=True):
+        if isinstance(options, kinds.ClipsSettings):
+            folder = clip_folder(
+                options.path, limit_bytes=options.limit, age=options.age, reserve_bytes=options.reserve
+            )
+            rules = ClipRules(options.before_s, options.after_s, options.longest_s)
+            return Filming(folder, name, rules, stop=stop)
+    return None
 
 
-def _name(kind: str, where: str) -> str:
-    return f"{kind} {where}"
+def _is_stream(options: SinkSettings) -> bool:
+    return isinstance(options, kinds.JsonLinesSettings) and options.path is None
 
 
-def _file_name(options: SinkSettings, kind: Kind) -> str:
+def _kind(options: kinds.EventSinkSettings) -> Kind:
+    return _STREAM if _is_stream(options) else SINKS[options.kind]
+
+
+def _names(settings: Sequence[SinkSettings]) -> list[str]:
+    """Return what each sink is called: as it is told, else by its kind, with a number where that is taken."""
+    names: list[str] = []
+    given = [options.name for options in settings if options.name is not None]
+    for options in settings:
+        kind = "stdout" if _is_stream(options) else options.kind
+        numbered = (kind if number == 1 else f"{kind}-{number}" for number in itertools.count(1))
+        names.append(options.name or next(name for name in numbered if name not in (*given, *names)))
+    return names
+
+
+def _file_name(options: kinds.EventSinkSettings, kind: Kind) -> str:
     """Return what a spool is called: by the sink's own name, or by what it writes to; not by its place in a list."""
     if options.name is not None:
         return f"{options.kind}-{options.name}"

@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -25,6 +24,7 @@ from pydantic import (
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.runtime.events import EventType
 from twincar_edge.runtime.quantities import Age, Size
+from twincar_edge.runtime.sinks.clips import ClipRules
 from twincar_edge.runtime.sinks.shelf import RESERVE_BYTES
 from twincar_edge.runtime.sources.base import redact_url
 
@@ -46,8 +46,9 @@ class _Settings(BaseModel):
 
     Attributes:
         name: for messages and metrics, and of the spool: give one where a receiver moves to another address and is to
-            get what waits. Made from kind and address if not given.
-        types: the kinds of event that it takes.
+            get what waits. Metrics have the kind if it is not given, with a number where there are several, and
+            messages kind and address.
+        types: the kinds of event that it takes. Clips are not made of events.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -76,7 +77,7 @@ class TableSettings(_Settings):
 
     kind: Literal["table"] = "table"
     title: str = "twincar-edge"
-    rows: PositiveInt = 20
+    rows: Annotated[int, Field(ge=1, le=1000)] = 20
     types: Types = _END
 
 
@@ -100,6 +101,23 @@ class CropsSettings(_Settings):
     age: Age | None = Field(default=None, gt=timedelta(0))
     reserve: Size = Field(default=RESERVE_BYTES, ge=0)
     types: Types = _END
+
+
+class ClipsSettings(_Settings):
+    """A short video of each visit, in the folder `path`; `limit`, `age` and `reserve` are as for pictures.
+
+    It shows `before_s` before the vehicle is first seen to `after_s` after it is last seen, and is `longest_s` long at
+    most.
+    """
+
+    kind: Literal["clips"] = "clips"
+    path: Path
+    limit: Size | None = Field(default=None, gt=0)
+    age: Age | None = Field(default=None, gt=timedelta(0))
+    reserve: Size = Field(default=RESERVE_BYTES, ge=0)
+    before_s: float = Field(default=ClipRules.before_s, ge=0, le=60)
+    after_s: float = Field(default=ClipRules.after_s, ge=0, le=60)
+    longest_s: float = Field(default=ClipRules.longest_s, gt=0, le=60)
 
 
 class WebhookSettings(_Settings):
@@ -139,10 +157,11 @@ class MqttSettings(_Settings):
         return self
 
 
-SinkSettings = Annotated[
-    JsonLinesSettings | CsvSettings | TableSettings | StoreSettings | CropsSettings | WebhookSettings | MqttSettings,
-    Field(discriminator="kind"),
-]
+# What takes events.
+EventSinkSettings = (
+    JsonLinesSettings | CsvSettings | TableSettings | StoreSettings | CropsSettings | WebhookSettings | MqttSettings
+)
+SinkSettings = Annotated[EventSinkSettings | ClipsSettings, Field(discriminator="kind")]
 
 # What `-o` takes, by the file's suffix.
 FILE_KINDS: dict[str, type[JsonLinesSettings] | type[CsvSettings]] = {

@@ -17,6 +17,7 @@ from twincar_edge.cli import EXIT_INTERRUPTED
 from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.pipes import discard_output
 from twincar_edge.cli.watch_options import camera_options, run_options, watch_config
+from twincar_edge.errors import one_line
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.truth import Pass
@@ -116,7 +117,7 @@ def _print_summary(summary: WatchSummary) -> None:
     for camera in summary.cameras:
         skipped = ", ".join(f"{count} {reason}" for reason, count in camera.skip_reasons.items())
         line = (
-            f"{camera.source}: {camera.visits} visits in {camera.frames} frames, {summary.seconds:.1f} s, "
+            f"{one_line(camera.source)}: {camera.visits} visits in {camera.frames} frames, {summary.seconds:.1f} s, "
             f"{camera.frames / summary.seconds if summary.seconds else 0.0:.1f} fps; skipped: {skipped or 'none'}"
         )
         lost = {"passed over": camera.dropped, "crops passed over": camera.crops_dropped}

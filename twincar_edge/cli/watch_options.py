@@ -1,4 +1,8 @@
-"""The options of `watch`, and the configuration that they make: the same that `cameras.toml` holds."""
+"""The options of `watch`, and the configuration that they make: the same that `cameras.toml` holds.
+
+No option has a default of its own: what is not given is not passed on, and the configuration's default stands. The
+help repeats it, since reading it from there would load half the runtime first.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from click.core import ParameterSource
 from twincar_edge.errors import InputError, first_fault
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from twincar_edge.runtime.config import WatchConfig
     from twincar_edge.runtime.sinks.settings import SinkSettings
 
@@ -31,15 +37,14 @@ def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 # Each is a key of [[camera]].
 camera_options = _all(
-    click.option("--name", default="camera", show_default=True, help="The camera's name, in events and metrics."),
+    click.option("--name", help="The camera's name, in events and metrics.  [default: camera]"),
     click.option("--size", metavar="WxH", help="Ask a camera of this machine for pictures of this size."),
     click.option(
         "--locate",
         type=click.Choice(["auto", "whole", "zone", "motion", "detector"]),
-        default="auto",
-        show_default=True,
         help="How vehicles are found: by motion before a fixed camera, in zones, by a detector, or in the whole frame. "
-        "auto: motion for video and cameras, the whole frame for images; a detector where one is given.",
+        "auto: motion for video and cameras, the whole frame for images; a detector where one is given.  "
+        "[default: auto]",
     ),
     click.option(
         "--zone",
@@ -52,9 +57,7 @@ camera_options = _all(
     click.option(
         "--min-area",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        default=0.01,
-        show_default=True,
-        help="The least share of the frame that a moving vehicle covers.",
+        help="The least share of the frame that a moving vehicle covers.  [default: 0.01]",
     ),
     click.option(
         "--detect-classes",
@@ -66,31 +69,40 @@ camera_options = _all(
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         help="How sure the detector must be.  [default: 0.3]",
     ),
-    click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Take every Nth frame."),
+    click.option("--stride", type=click.IntRange(min=1), help="Take every Nth frame.  [default: 1]"),
     click.option("--once", is_flag=True, help="Of a folder, only the images that are there; do not wait for more."),
     click.option(
         "--classify-every",
         type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Classify a vehicle in every Nth of its frames.",
+        help="Classify a vehicle in every Nth of its frames.  [default: 1]",
     ),
     click.option(
         "--lost-after",
         "lost_after_s",
         type=click.FloatRange(min=0, min_open=True),
-        default=1.0,
-        show_default=True,
-        help="Seconds out of sight after which a vehicle has gone.",
+        help="Seconds out of sight after which a vehicle has gone.  [default: 1]",
+    ),
+    click.option(
+        "--parked-after",
+        "parked_after_s",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds after which a vehicle that drove up and stands is parked: it has not gone when it is no longer "
+        "found.  [default: 3]",
+    ),
+    click.option(
+        "--parked-for",
+        "parked_for_s",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Seconds after which a parked vehicle that does not show again has gone.  [default: 86400]",
     ),
 )
 
 # Each is a key at the top of the file, or of [[sink]].
 run_options = _all(
     click.option("--model", type=_PATH, help="An exported .onnx file.  [default: the bundled model]"),
-    click.option("--ep", default="auto", show_default=True, help="Execution provider."),
+    click.option("--ep", help="Execution provider.  [default: auto]"),
     click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]"),
-    click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops in one inference."),
+    click.option("--batch", type=click.IntRange(min=1), help="Crops in one inference.  [default: 8]"),
     click.option(
         "--allow-drift",
         is_flag=True,
@@ -120,11 +132,12 @@ run_options = _all(
     click.option("--save-crops", type=_PATH, help="Save each vehicle's best picture in this folder."),
     click.option("--crops-limit", metavar="SIZE", help="Remove the oldest pictures above this size, such as 500MB."),
     click.option("--crops-age", metavar="TIME", help="Remove pictures that are older than this, such as 30d."),
+    click.option("--save-clips", type=_PATH, help="Save a short video of each vehicle in this folder."),
+    click.option("--clips-limit", metavar="SIZE", help="Remove the oldest videos above this size, such as 2GB."),
+    click.option("--clips-age", metavar="TIME", help="Remove videos that are older than this, such as 7d."),
     click.option("--monitor", metavar="HOST:PORT", help="Serve /metrics and /healthz there, such as 127.0.0.1:9464."),
     click.option("--collect", type=_PATH, help="Gather pictures that the model is unsure of in this folder."),
-    click.option(
-        "--collect-limit", metavar="SIZE", default="500MB", show_default=True, help="At most so many bytes of them."
-    ),
+    click.option("--collect-limit", metavar="SIZE", help="At most so many bytes of them.  [default: 500MB]"),
 )
 
 
@@ -149,34 +162,31 @@ def watch_config(
     if config_file is not None:
         return _from_file(config_file, terminal)
     assert source is not None
-    from twincar_edge.runtime.config import CameraConfig, WatchConfig
+    from twincar_edge.runtime.config import AUTO, CameraConfig, WatchConfig
     from twincar_edge.runtime.zones import parse_zone
 
-    camera = {key: options[key] for key in _CAMERA_KEYS}
+    camera = _given(options, CameraConfig)
     camera["zones"] = tuple(parse_zone(zone) for zone in options["zones"])
-    if options["size"] is not None:
-        camera["size"] = _size(options["size"])
-    if options["detect_classes"] is not None:
-        camera["detect_classes"] = tuple(name.strip() for name in options["detect_classes"].split(","))
-    if options["detect_score"] is not None:
-        camera["detect_score"] = options["detect_score"]
-    if camera["locate"] == "auto" and options["detector"] is not None:
+    if "size" in camera:
+        camera["size"] = _size(camera["size"])
+    if "detect_classes" in camera:
+        camera["detect_classes"] = tuple(name.strip() for name in camera["detect_classes"].split(","))
+    if camera.get("locate", AUTO) == AUTO and options["detector"] is not None:
         camera["locate"] = "detector"
     try:
         return WatchConfig(
             cameras=(CameraConfig(source=source, **camera),),
             sinks=tuple(_sinks(source, options, terminal)),
-            **{key: options[key] for key in _RUN_KEYS},
+            **_given(options, WatchConfig),
         )
     except ValidationError as error:
         raise InputError(first_fault(error)) from error
 
 
-_CAMERA_KEYS = ("name", "locate", "min_area", "stride", "once", "classify_every", "lost_after_s")
-_RUN_KEYS = (
-    "model", "ep", "threads", "batch", "allow_drift", "detector", "duration_s", "keep_trying", "state", "monitor",
-    "collect", "collect_limit",
-)  # fmt: skip
+def _given(options: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return the options that are keys of a model, without those that were not given."""
+    values = {name: options.get(name) for name in model.model_fields}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
@@ -202,6 +212,7 @@ def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
 
 def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[SinkSettings]:
     from twincar_edge.runtime.sinks.settings import (
+        ClipsSettings,
         CropsSettings,
         StoreSettings,
         WebhookSettings,
@@ -223,10 +234,12 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
         sinks.append(WebhookSettings(url=options["webhook"]))
     if options["mqtt"] is not None:
         sinks.append(mqtt_settings(options["mqtt"]))
-    if options["save_crops"] is not None:
-        sinks.append(CropsSettings(path=options["save_crops"], limit=options["crops_limit"], age=options["crops_age"]))
-    elif options["crops_limit"] is not None or options["crops_age"] is not None:
-        raise click.UsageError("--crops-limit and --crops-age belong to --save-crops DIR")
+    for what, settings in (("crops", CropsSettings), ("clips", ClipsSettings)):
+        path, limit, age = (options[name] for name in (f"save_{what}", f"{what}_limit", f"{what}_age"))
+        if path is not None:
+            sinks.append(settings(path=path, limit=limit, age=age))
+        elif limit is not None or age is not None:
+            raise click.UsageError(f"--{what}-limit and --{what}-age belong to --save-{what} DIR")
     return sinks
 
 

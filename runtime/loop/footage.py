@@ -1,0 +1,133 @@
+"""What a camera showed in the last seconds, for clips: small pictures in memory, and which of them become whose clip.
+
+Nothing of a picture that is gone can be had again, so that a clip's beginning must be kept before anybody knows that a
+vehicle comes. Kept are JPEGs, at most `FPS` a second and `WIDTH` wide, and no more than a limit of bytes: where a scene
+takes more, the oldest go, and a clip begins later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.runtime.background import shrink
+from twincar_edge.runtime.loop.inbox import Crop, End, Item
+from twincar_edge.runtime.sinks.clips import Clip, ClipRules, Picture
+from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.visits import Evidence
+
+FPS = 8.0
+WIDTH = 640
+QUALITY = 80
+LIMIT_BYTES = 16 * 2**20
+
+
+@dataclass
+class _Take:
+    """A clip that is being filmed: between which times, in the source's seconds.
+
+    `given`: somebody has it, `gone`: so has the vehicle.
+    """
+
+    started_at: datetime
+    from_s: float
+    until_s: float
+    given: bool = False
+    gone: bool = False
+
+
+class Footage:
+    """The footage of one camera; its thread alone uses it.
+
+    Attributes:
+        bytes: that the pictures in memory take.
+    """
+
+    def __init__(
+        self, give: Callable[[Clip], None], rules: ClipRules | None = None, *, limit_bytes: int = LIMIT_BYTES
+    ) -> None:
+        """Start without any.
+
+        Args:
+            give: takes a clip as soon as all of it has been seen.
+            rules: what a clip shows.
+            limit_bytes: of the pictures in memory.
+        """
+        self.bytes = 0
+        self._give = give
+        self._rules = rules or ClipRules()
+        self._limit_bytes = limit_bytes
+        self._pictures: deque[Picture] = deque()
+        self._takes: dict[str, _Take] = {}
+        self._next_s = -math.inf
+
+    def add(self, frame: Frame) -> None:
+        """Keep a frame, if one is due. To be called with every frame, before what it shows is passed to `see`."""
+        if frame.time_s < self._next_s:
+            return
+        self._next_s = max(self._next_s + 1 / FPS, frame.time_s)
+        picture = Picture(frame.time_s, _small_jpeg(frame.image_bgr))
+        self._pictures.append(picture)
+        self.bytes += len(picture.jpeg)
+        # No clip is longer; the rest is for the frame that shows that one is complete.
+        oldest_s = frame.time_s - self._rules.longest_s - 2 / FPS
+        while self._pictures and (self.bytes > self._limit_bytes or self._pictures[0].time_s < oldest_s):
+            self.bytes -= len(self._pictures.popleft().jpeg)
+
+    def see(self, items: Sequence[Item], time_s: float) -> None:
+        """Take what a frame showed of vehicles, and give the clips that are complete by its time."""
+        for item in items:
+            if isinstance(item, Crop) and item.counts:
+                self._take(item.evidence)
+            elif isinstance(item, End) and item.counts:
+                take = self._take(item.evidence)
+                take.until_s = min(take.until_s, item.evidence.times_s[1] + self._rules.after_s)
+                take.gone = True
+            elif isinstance(item, End):
+                self._takes.pop(item.evidence.id, None)
+        for id, take in list(self._takes.items()):
+            if time_s >= take.until_s and not take.given:
+                self._finish(id, take)
+            if take.given and take.gone:
+                del self._takes[id]
+
+    def close(self) -> None:
+        """Give the clips that are not complete, with what there is of them: no more frames will come."""
+        for id, take in self._takes.items():
+            if not take.given:
+                self._finish(id, take)
+        self._takes.clear()
+        self._pictures.clear()
+        self.bytes = 0
+
+    def _take(self, evidence: Evidence) -> _Take:
+        """Return the clip of a vehicle, which begins as soon as the vehicle counts."""
+        take = self._takes.get(evidence.id)
+        if take is None:
+            oldest_s = self._pictures[0].time_s if self._pictures else -math.inf
+            from_s = max(evidence.times_s[0] - self._rules.before_s, oldest_s)
+            take = self._takes[evidence.id] = _Take(evidence.started_at, from_s, from_s + self._rules.longest_s)
+        return take
+
+    def _finish(self, id: str, take: _Take) -> None:
+        take.given = True
+        pictures = tuple(picture for picture in self._pictures if take.from_s <= picture.time_s <= take.until_s)
+        if pictures:
+            self._give(Clip(id, take.started_at, pictures))
+
+
+def _small_jpeg(image_bgr: NDArray[np.uint8]) -> bytes:
+    """Return a frame as a JPEG, no wider than `WIDTH`, its sides even, as H.264 wants them."""
+    rows, columns = image_bgr.shape[:2]
+    width = min(WIDTH, columns)
+    size_wh = max(2, width & ~1), max(2, round(rows * width / columns) & ~1)
+    if size_wh != (columns, rows):
+        image_bgr = shrink(image_bgr, size_wh)
+    return cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

@@ -1,0 +1,129 @@
+"""What a clip of a visit is, and the folder in which clips are saved.
+
+H.264 in MP4 is what every browser, phone and player takes. OpenCV's wheel has no encoder for it; PyAV has, which the
+trackers bring anyway.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import replacing
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sinks.visit_folder import VisitFolder, visit_file_name
+
+CLIP_SUFFIX = ".mp4"
+_CODEC = "libx264"
+_OPTIONS = {"preset": "veryfast", "crf": "26"}
+_TICKS = 90_000  # a second, as usual in MP4
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A frame as a clip keeps it: when it was taken, in the source's seconds, and a JPEG."""
+
+    time_s: float
+    jpeg: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """The pictures of a visit's pass, oldest first, at least one; `id` and `started_at` are the visit's."""
+
+    id: str
+    started_at: datetime
+    pictures: tuple[Picture, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the file name: `20250131T142315.250Z-<id>.mp4`."""
+        return visit_file_name(self.started_at, self.id, CLIP_SUFFIX)
+
+
+@dataclass(frozen=True)
+class ClipRules:
+    """What a clip shows: from `before_s` before a vehicle is first seen to `after_s` after it is last seen.
+
+    It is `longest_s` long at most, from its beginning: of a vehicle that parks it shows how it came.
+    """
+
+    before_s: float = 2.0
+    after_s: float = 2.0
+    longest_s: float = 20.0
+
+
+def clip_name(event: Event) -> str:
+    """Return the file name of the clip of an event's visit, which may be written later than the event is told."""
+    return visit_file_name(event.started_at, event.id, CLIP_SUFFIX)
+
+
+def require_encoder() -> None:
+    """Make sure that clips can be encoded here.
+
+    Raises:
+        InputError: PyAV was built without H.264.
+    """
+    if _CODEC not in _av().codecs_available:
+        raise InputError(f"clips cannot be saved: PyAV has no {_CODEC} here, install av from PyPI")
+
+
+def clip_folder(
+    path: Path, *, limit_bytes: int | None = None, age: timedelta | None = None, reserve_bytes: int = 0
+) -> VisitFolder:
+    """Return the folder of clips at `path`."""
+    return VisitFolder(path, CLIP_SUFFIX, "clip", limit_bytes=limit_bytes, age=age, reserve_bytes=reserve_bytes)
+
+
+def write_clip(path: Path, pictures: Sequence[Picture]) -> None:
+    """Write pictures as a video, each shown for as long as it took until the next, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    av = _av()
+    with replacing(path) as temporary:
+        try:
+            _encode(av, temporary, pictures)
+        except av.FFmpegError as error:
+            raise OSError(error.errno or errno.EIO, error.strerror) from error
+
+
+def _encode(av: ModuleType, path: Path, pictures: Sequence[Picture]) -> None:
+    first = _decode(pictures[0])
+    height, width = first.shape[:2]
+    # The index at the front, so that a browser can begin before it has the whole file.
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream(_CODEC, options=_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _TICKS)
+        stream.codec_context.thread_count = 1  # the other cores are the loop's
+        for picture in pictures:
+            image = first if picture is pictures[0] else _decode(picture)
+            if image.shape != first.shape:  # the camera has changed its size
+                image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
+            frame.pts = round((picture.time_s - pictures[0].time_s) * _TICKS)
+            frame.time_base = Fraction(1, _TICKS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _decode(picture: Picture) -> NDArray[np.uint8]:
+    return np.asarray(cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def _av() -> ModuleType:
+    import av  # only where clips are saved: it brings an FFmpeg of its own
+
+    return av

@@ -1,0 +1,135 @@
+"""Between the cameras and the folder of clips: a bounded queue, and a thread that encodes and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from twincar_edge.errors import TwincarError
+from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
+from twincar_edge.runtime.sinks.clips import Clip, ClipRules, require_encoder, write_clip
+from twincar_edge.runtime.sinks.visit_folder import VisitFolder
+from twincar_edge.runtime.status import SinkStatus
+
+logger = logging.getLogger(__name__)
+
+MOST_WAITING = 8
+_NICENESS = 10  # encoding may take as long as it needs; the loop may not
+
+
+class Filming:
+    """Saves clips, in a thread of its own; what a `Delivery` is for events, this is for clips.
+
+    A camera gives a clip with `put`, which does not wait: where clips come faster than they can be encoded, the oldest
+    that waits is dropped, and counted.
+    """
+
+    def __init__(
+        self,
+        folder: VisitFolder,
+        name: str,
+        rules: ClipRules | None = None,
+        *,
+        stop: threading.Event | None = None,
+        limit: int = MOST_WAITING,
+        on_problem: Callable[[str], None] = logger.warning,
+    ) -> None:
+        """Prepare; nothing runs before the block is entered.
+
+        Args:
+            folder: where clips are saved.
+            name: for status and messages.
+            rules: what a clip shows, for those who film it.
+            stop: set when the run is to end: from then on nobody waits for the encoder.
+            limit: how many clips wait.
+            on_problem: gets one line when saving begins to fail, and one when it is well again.
+        """
+        self.name = name
+        self.rules = rules or ClipRules()
+        self._folder = folder
+        self._stop = stop or threading.Event()
+        self._on_problem = on_problem
+        self._backlog: Backlog[Clip] = Backlog(limit, time.monotonic)
+        self._waits = False
+        self._problem: str | None = None
+        self._told_dropped = 0
+        self._thread = threading.Thread(target=self._save_all, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Make the folder, and start.
+
+        Raises:
+            InputError: the folder cannot be made, or nothing can be encoded here.
+        """
+        require_encoder()
+        self._folder.make()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Save what waits, for some seconds at most, or where the run's sources can wait for as long as it takes."""
+        self.stop()
+        self._backlog.join(self._thread, self._stop)
+        if lost := self._backlog.lose_rest():
+            self._on_problem(f"{self.name}: {lost} clips are lost at closing: {self._problem or 'there was no time'}")
+
+    def wait_for_room(self) -> None:
+        """From now on `put` waits where it would have to drop: for runs whose sources can wait."""
+        self._waits = True
+
+    def put(self, clip: Clip) -> None:
+        """Take a clip. Where too many wait, the oldest makes room, or, after `wait_for_room`, `put` waits for it."""
+        self._backlog.put(clip, wait_until=self._stop if self._waits else None)
+
+    def stop(self) -> None:
+        """Take no more clips, and begin to close."""
+        self._backlog.stop(None if self._waits else DRAIN_S)
+
+    def status(self) -> SinkStatus:
+        """Return how saving stands."""
+        queued, delivered, dropped = self._backlog.counts()
+        return SinkStatus(self.name, queued, 0, delivered, dropped, self._problem)
+
+    def _save_all(self) -> None:
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        while isinstance(item := self._backlog.take(), Item):
+            problem = self._save(item.event)
+            self._backlog.done(item.number, delivered=problem is None, dropped=problem is not None)
+            self._note(problem)
+
+    def _save(self, clip: Clip) -> str | None:
+        """Save a clip; return why that failed, or None."""
+        try:
+            self._folder.save(clip.name, lambda path: write_clip(path, clip.pictures))
+        except (TwincarError, OSError) as error:
+            return str(error)
+        except Exception as error:  # a defect of a codec must stop neither the loop nor later clips
+            logger.debug("%s: a defect", self.name, exc_info=True)
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    def _note(self, problem: str | None) -> None:
+        """Say one line when trouble begins, and one when it is over."""
+        before, self._problem = self._problem, problem
+        queued, _saved, dropped = self._backlog.counts()
+        lost = dropped - self._told_dropped
+        if problem is not None:
+            if before is None:
+                self._on_problem(f"{self.name}: {problem}")
+            return
+        if before is not None:
+            self._on_problem(f"{self.name}: saves again; {lost} clips were lost")
+        elif lost and not queued:
+            self._on_problem(f"{self.name}: encoding is too slow, {lost} clips were lost")
+        else:
+            return
+        self._told_dropped = dropped

@@ -1,0 +1,59 @@
+"""From settings to deliveries: what each sink is called, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sinks.opening import open_sinks
+from twincar_edge.runtime.sinks.settings import (
+    CropsSettings,
+    CsvSettings,
+    JsonLinesSettings,
+    SinkSettings,
+    StoreSettings,
+    WebhookSettings,
+    mqtt_settings,
+)
+from twincar_edge.runtime.state import StateFolder
+
+
+def names(folder: Path, *settings: SinkSettings) -> list[str]:
+    with StateFolder(folder) as state:
+        return [delivery.name for delivery in open_sinks(settings, state, cameras=["gate"], environ={})]
+
+
+def test_a_sink_is_called_by_its_kind_and_never_by_where_it_writes(tmp_path: Path) -> None:
+    sinks = (
+        JsonLinesSettings(path=tmp_path / "private" / "events.jsonl"),
+        CsvSettings(path=tmp_path / "events.csv"),
+        JsonLinesSettings(),
+        StoreSettings(),
+        CropsSettings(path=tmp_path / "crops"),
+        WebhookSettings(url="https://user:secret@example.org/hook?token=t0ken"),
+        mqtt_settings("mqtt://broker/cars"),
+    )
+    assert names(tmp_path, *sinks) == ["jsonl", "csv", "stdout", "store", "crops", "webhook", "mqtt"]
+
+
+def test_several_of_a_kind_are_numbered_around_the_names_that_were_given(tmp_path: Path) -> None:
+    sinks = [WebhookSettings(url=f"https://example.org/{number}") for number in range(3)]
+    named = WebhookSettings(url="https://example.org/named", name="webhook-2")
+    assert names(tmp_path, *sinks) == ["webhook", "webhook-2", "webhook-3"]
+    assert names(tmp_path, *sinks, named) == ["webhook", "webhook-3", "webhook-4", "webhook-2"]
+
+
+def test_two_that_would_write_over_each_other_are_refused(tmp_path: Path) -> None:
+    file = JsonLinesSettings(path=tmp_path / "events.jsonl")
+    with pytest.raises(InputError, match=r"two sinks are jsonl .*events\.jsonl: they would write over each other"):
+        names(tmp_path, file, file)
+    one, two = (WebhookSettings(url=f"https://example.org/{number}", name="hook") for number in range(2))
+    with pytest.raises(InputError, match="two sinks are hook"):
+        names(tmp_path, one, two)
+
+
+def test_a_message_says_where_the_sink_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^csv .*events\.csv needs a state folder"):
+        open_sinks([CsvSettings(path=tmp_path / "events.csv")], None)
