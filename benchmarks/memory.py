@@ -20,6 +20,17 @@ def peak_memory_mb(status: Path = STATUS) -> float | None:
     return None if peak is None else peak / 2**20
 
 
+def held_memory_mb(rollup: Path) -> tuple[float, float] | None:
+    """Return the resident memory of a process and the part of it that no other shares, in MB; None where nothing tells.
+
+    `rollup` is its `/proc/PID/smaps_rollup`.
+    """
+    resident, *private = (_bytes(rollup, name) for name in ("Rss", "Private_Clean", "Private_Dirty"))
+    if resident is None or None in private:
+        return None
+    return resident / 2**20, sum(part for part in private if part is not None) / 2**20
+
+
 def available_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
     """Return what this process may still take before the system kills somebody, None where nothing tells."""
     found = [_bytes(meminfo, "MemAvailable")]
