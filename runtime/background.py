@@ -120,8 +120,10 @@ class Background:
         outline = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
         if not outline.any():  # it fills the frame
             return False
-        known, seen = (float(_edges(planes)[outline].mean()) for planes in (self._mean, self._current))
-        return known > rules.uncovered_edges * seen
+        known, seen = (_edges(planes)[outline] for planes in (self._mean, self._current))
+        # What both have is the road's own texture, and says nothing.
+        lost, new = np.maximum(known - seen, 0.0).mean(), np.maximum(seen - known, 0.0).mean()
+        return bool(lost > rules.uncovered_edges * new)
 
     def absorb(self, mask: Mask) -> None:
         """Take what the frame shows there, bool [h, w], for background at once."""

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from tests.clips import BLUE_BGR, GREEN_BGR, RED_BGR, Car, Image, as_frames, drive_by, film, write_video
 from tests.tiny_model import BLUE, GREEN, RED, tiny_model, with_manifest
+from twincar_edge.bundled import demo_clip
 from twincar_edge.cli.watch import command
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.manifest import read_manifest
@@ -27,7 +28,7 @@ from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.sinks import JsonLines
-from twincar_edge.runtime.sources import Frame, FrameSource, Source
+from twincar_edge.runtime.sources import Frame, FrameSource, Source, open_source
 from twincar_edge.runtime.stages import Stages
 from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
 from twincar_edge.runtime.zones import Zone
@@ -96,6 +97,21 @@ def test_cars_that_stay_parked_and_lamps_are_no_visits(classifier: Classifier) -
 def test_a_parked_car_that_leaves_is_one_visit_without_a_ghost(classifier: Classifier) -> None:
     cars = [Car(RED_BGR, 0, 20, 100, 100), Car(RED_BGR, 21, 45, 100, 330)]
     assert passes(run(classifier, film(cars, 80))) == [(RED, "left_to_right")]
+
+
+@pytest.mark.parametrize("begin", [315, 630, 675])
+def test_a_run_that_begins_while_a_vehicle_drives_by_misses_none_of_those_that_follow(
+    classifier: Classifier, begin: int
+) -> None:
+    """The first frame is taken for the road, with a vehicle in it: the road where it stood must be found out."""
+    truth = json.loads(demo_clip().with_suffix(".json").read_text("utf-8"))["passes"]
+    with open_source(str(demo_clip())) as clip:
+        shown = [frame.image_bgr for frame in clip if begin <= frame.index < begin + 400]
+    seen = [(begin + visit.first_frame, begin + visit.last_frame) for visit in run(classifier, shown).results]
+    for one in truth:
+        if begin < one["first_frame"] and one["last_frame"] < begin + 395:
+            common = [min(one["last_frame"], last) - max(one["first_frame"], first) for first, last in seen]
+            assert sum(both > 0.7 * (one["last_frame"] - one["first_frame"]) for both in common) == 1, (one, seen)
 
 
 def test_cars_still_in_view_at_the_end_become_visits(classifier: Classifier) -> None:
