@@ -117,7 +117,7 @@ def measure_overhead(
         InputError: the clip cannot be read, or no vehicle is in it.
         ModelError: the model cannot be used.
     """
-    classifier = Classifier(open_session(model or default_model(), threads=threads, spinning=True))
+    classifier = Classifier(open_session(model or default_model(), threads=threads, spinning=False))
     config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip)),))
     recording = _Recording(classifier)
     summary = watch(config, classifier=recording)
