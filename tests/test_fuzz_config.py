@@ -30,7 +30,7 @@ from twincar_edge.runtime.config_file import MAX_BYTES
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.zones import Zone
 
-DAMAGED, HOSTILE, ONE_BY_ONE, MADE, AT_ONCE = 120, 19, 280, 120, 4
+DAMAGED, HOSTILE, ONE_BY_ONE, MADE, AT_ONCE = 120, 19, 280, 120, 8
 CASES = DAMAGED + HOSTILE + ONE_BY_ONE + MADE
 
 SECRET = "hunter2"
