@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -340,3 +341,17 @@ def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_cli
     except RuntimeError:  # ONNX Runtime's way to say that nothing was set
         asked = False
     assert asked is exact
+
+
+def test_onnx_runtime_tells_nobody_of_the_models_that_it_opens(model: Path, tmp_path: Path) -> None:
+    """It keeps a device's id and what it wants to send in the user's cache."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom twincar_edge.runtime.session import open_session\n"
+        "open_session(Path(sys.argv[1]), ep='cpu')\n"
+    )
+    silent = ("ORT_DISABLE_TELEMETRY", "CI", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
+    home = tmp_path / "home"
+    home.mkdir()
+    subprocess.run([sys.executable, "-c", program, str(model)], check=True, env={**environment, "HOME": str(home)})
+    assert not list(home.rglob("*"))
