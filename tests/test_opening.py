@@ -54,6 +54,12 @@ def test_two_that_would_write_over_each_other_are_refused(tmp_path: Path) -> Non
         names(tmp_path, one, two)
 
 
+def test_two_kinds_in_one_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events"
+    with pytest.raises(InputError, match=r"two sinks write .*events: name another file"):
+        names(tmp_path, JsonLinesSettings(path=path), StoreSettings(path=path))
+
+
 def test_a_message_says_where_the_sink_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^csv .*events\.csv needs a state folder"):
         open_sinks([CsvSettings(path=tmp_path / "events.csv")], None)

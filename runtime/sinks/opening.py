@@ -167,6 +167,7 @@ def open_sinks(
     """
     around = Surroundings(state, cameras, os.environ if environ is None else environ)
     deliveries: dict[str, Delivery] = {}
+    files: set[Path] = set()
     for name, options in zip(_names(settings), settings, strict=True):
         if isinstance(options, kinds.ClipsSettings):
             continue
@@ -174,6 +175,11 @@ def open_sinks(
         label = options.name or f"{options.kind} {kind.where(options)}"
         if label in deliveries:
             raise InputError(f"two sinks are {label}: they would write over each other")
+        if isinstance(options, kinds.JsonLinesSettings | kinds.CsvSettings | kinds.StoreSettings) and options.path:
+            path = options.path.absolute()
+            if path in files:
+                raise InputError(f"two sinks write {options.path}: name another file for one of them")
+            files.add(path)
         spool = None
         if kind.spooled:
             if state is None:
