@@ -119,9 +119,22 @@ def test_the_report_on_disk_is_the_report(exported: ExportResult) -> None:
     assert (folder / "parity.md").read_text() == exported.parity.to_markdown()
 
 
+def legible(path: Path) -> bytes:
+    """A file's bytes, of a PNG without its compressed pixels: these hold any three letters by chance, and no text."""
+    data = path.read_bytes()
+    if path.suffix != ".png":
+        return data
+    kept, place = data[:8], 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kept += b"" if data[place + 4 : place + 8] == b"IDAT" else data[place:end]
+        place = end
+    return kept
+
+
 def test_no_path_of_the_training_machine_is_in_any_file(toy: Path, exported: ExportResult) -> None:
     for path in exported.fp32.parent.iterdir():
-        data = path.read_bytes()
+        data = legible(path)
         for leak in (str(toy.parent.parent).encode(), b".export-", b"site-packages", b".py"):
             assert leak not in data, path.name
 
