@@ -22,10 +22,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from twincar_edge.benchmarks.command import add_output, run_command
 from twincar_edge.benchmarks.watch_process import Sample, WatchProcess
 from twincar_edge.bundled import default_model
-from twincar_edge.errors import GateError, InputError, TwincarError
-from twincar_edge.files import sha256, write_text
+from twincar_edge.errors import GateError, InputError
+from twincar_edge.files import sha256
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.quantities import parse_age
@@ -197,25 +198,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=_seconds, default="5s", help="between two samples")
     parser.add_argument("--window", type=_seconds, default="1m", help="left out at first, and what is then compared")
     parser.add_argument("--max-growth", type=float, default=2.0, metavar="PERCENT")
-    parser.add_argument("-o", "--output", type=Path)
+    add_output(parser)
     asked = parser.parse_intermixed_args(arguments)
-    try:
-        found = measure_endurance(
+    return run_command(
+        lambda: measure_endurance(
             asked.source,
             asked.model,
             asked.options,
             duration_s=asked.duration,
             every_s=asked.every,
             window_s=asked.window,
-        )
-        if asked.output is not None:
-            write_text(asked.output, found.model_dump_json(indent=1) + "\n")
-        print(found.summary())  # noqa: T201
-        found.check(asked.max_growth)
-    except TwincarError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
+        ),
+        asked.output,
+        Endurance.summary,
+        lambda found: found.check(asked.max_growth),
+    )
 
 
 if __name__ == "__main__":

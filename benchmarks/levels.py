@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from twincar_edge.benchmarks.command import add_output, run_command
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import usable_cores
 from twincar_edge.datasets import Dataset, open_dataset
-from twincar_edge.errors import TwincarError
-from twincar_edge.files import write_text
 from twincar_edge.inference import dataset_logits, labels_for
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import DataRecord, Precision
@@ -154,17 +153,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="where a CSV's pictures are, if not beside it")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("-o", "--output", type=Path)
+    add_output(parser)
     asked = parser.parse_args(arguments)
-    try:
-        found = measure_levels(open_dataset(asked.data, images=asked.images), asked.model, asked.threads)
-        if asked.output is not None:
-            write_text(asked.output, found.model_dump_json(indent=1) + "\n")
-    except TwincarError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    print(found.to_markdown(), end="")  # noqa: T201
-    return 0
+    return run_command(
+        lambda: measure_levels(open_dataset(asked.data, images=asked.images), asked.model, asked.threads),
+        asked.output,
+        LevelsReport.to_markdown,
+    )
 
 
 if __name__ == "__main__":

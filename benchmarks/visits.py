@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from twincar_edge.benchmarks.command import add_output, run_command
 from twincar_edge.benchmarks.crop_by_crop import WatchedClip, watch_clip
 from twincar_edge.benchmarks.levels import THRESHOLDS, ThresholdFigures, level_points, levels_table
 from twincar_edge.benchmarks.report import bootstrap_interval
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import usable_cores
 from twincar_edge.datasets import Dataset, open_dataset
-from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.files import write_text
+from twincar_edge.errors import InputError
 from twincar_edge.inference import dataset_logits
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.metrics import softmax
@@ -241,26 +241,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="where a CSV's pictures are, if not beside it")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("-o", "--output", type=Path)
+    add_output(parser)
     asked = parser.parse_args(arguments)
     truths = asked.truth or [clip.with_suffix(".json") for clip in asked.clips]
     if len(truths) != len(asked.clips):
         parser.error(f"{len(asked.clips)} clips and {len(truths)} truths: give one for each clip")
-    try:
-        found = measure_visits(
+    return run_command(
+        lambda: measure_visits(
             list(zip(asked.clips, truths, strict=True)),
             asked.model,
             None if asked.data is None else open_dataset(asked.data, images=asked.images),
             asked.threads,
             lambda one: print(f"{one.name}: {one.score.summary()}", file=sys.stderr),  # noqa: T201
-        )
-        if asked.output is not None:
-            write_text(asked.output, found.model_dump_json(indent=1) + "\n")
-    except TwincarError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    print(found.to_markdown(), end="")  # noqa: T201
-    return 0
+        ),
+        asked.output,
+        VisitsReport.to_markdown,
+    )
 
 
 if __name__ == "__main__":

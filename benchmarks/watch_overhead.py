@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from twincar_edge.benchmarks.command import add_output, run_command
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import usable_cores
-from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.files import write_text
+from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.session import open_session
@@ -166,17 +166,13 @@ def main() -> int:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("-o", "--output", type=Path)
+    add_output(parser)
     asked = parser.parse_args()
-    try:
-        found = measure_overhead(asked.clip, asked.model, asked.rounds, asked.threads)
-        if asked.output is not None:
-            write_text(asked.output, found.model_dump_json(indent=1) + "\n")
-    except TwincarError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    print(found.summary())  # noqa: T201
-    return 0
+    return run_command(
+        lambda: measure_overhead(asked.clip, asked.model, asked.rounds, asked.threads),
+        asked.output,
+        WatchOverhead.summary,
+    )
 
 
 if __name__ == "__main__":
