@@ -25,6 +25,7 @@ from twincar_edge.runtime.events import Event, EventType
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sinks.spool import Spool, SpoolError
+from twincar_edge.runtime.sinks.trouble import Trouble
 from twincar_edge.runtime.status import SinkStatus
 
 logger = logging.getLogger(__name__)
@@ -107,9 +108,8 @@ class Delivery:
         self._waits = False
         self._clock = clock
         self._backlog: Backlog[Event] = Backlog(self._terms.limit, clock)
-        self._problem: str | None = None
+        self._trouble = Trouble(self._label, "events", "delivers again", "it is too slow", on_problem)
         self._spool_problem: str | None = None
-        self._told_dropped = 0
         self._sent = threading.Event()  # the sender does not touch the spool any more
         self._sender = threading.Thread(target=self._send, name=f"{name} sender", daemon=True)
         self._keeper = threading.Thread(target=self._keep, name=f"{name} keeper", daemon=True)
@@ -157,7 +157,7 @@ class Delivery:
         """Return how the delivery stands."""
         queued, delivered, dropped = self._backlog.counts()
         spooled = 0 if self._spool is None else self._spool.waiting
-        return SinkStatus(self.name, queued, spooled, delivered, dropped, self._problem or self._spool_problem)
+        return SinkStatus(self.name, queued, spooled, delivered, dropped, self._trouble.problem or self._spool_problem)
 
     def stop(self) -> None:
         """Take no more events, and begin to close: for `drain_s`, or for as long as it takes after `wait_for_room`."""
@@ -175,7 +175,8 @@ class Delivery:
             if not self._keeper.is_alive() and self._sent.wait(_KEEP_GRACE_S):
                 self._spool.close()
         if lost := self._backlog.lose_rest():
-            self._on_problem(f"{self._label}: {lost} events are lost at closing: {self._problem or 'it is too slow'}")
+            why = self._trouble.problem or "it is too slow"
+            self._on_problem(f"{self._label}: {lost} events are lost at closing: {why}")
 
     # -- The thread that sends
 
@@ -191,7 +192,7 @@ class Delivery:
             try:
                 self._sink.__exit__(None, None, None)
             except (TwincarError, OSError) as error:
-                self._fails(str(error))
+                self._trouble.begins(str(error))
 
     def _from_spool(self, after: int, through: int) -> Item[Event] | None:
         assert self._spool is not None
@@ -216,14 +217,14 @@ class Delivery:
         try:
             self._sink.write(item.event, item.crop_bgr)
         except BrokenPipeError:
-            self._problem = "whoever read the events has gone"
+            self._trouble.problem = "whoever read the events has gone"
             self._backlog.discard()
             if self._on_gone is not None:
                 self._on_gone()
         except RefusedError as error:
             self._refuse(item.number, item.event.to_json(), str(error))
         except (TwincarError, OSError) as error:
-            self._fails(str(error))
+            self._trouble.begins(str(error))
             if self._terms.retry:
                 wait_s = self._backoff.next_s()
                 if isinstance(error, DeliveryError) and error.retry_after_s is not None:
@@ -238,7 +239,8 @@ class Delivery:
         else:
             self._backoff.reset()
             self._done(item.number, delivered=1)
-            self._is_well()
+            queued, _delivered, dropped = self._backlog.counts()
+            self._trouble.is_over(queued, dropped)
 
     def _refuse(self, number: int, event: str, reason: str) -> None:
         self._on_problem(f"{self._label}: an event is given up: {reason}")
@@ -247,7 +249,7 @@ class Delivery:
                 self._spool.refuse(event, reason)
             except SpoolError as error:
                 self._spool_fails(error)
-        self._told_dropped += 1
+        self._trouble.told_of(1)
         self._done(number, dropped=1)
 
     def _done(self, number: int, *, delivered: int = 0, dropped: int = 0) -> None:
@@ -270,7 +272,7 @@ class Delivery:
             backoff.reset()
             self._spool_problem = None
             if displaced:
-                self._fails("the spool is full, and the oldest events make room")
+                self._trouble.begins("the spool is full, and the oldest events make room")
             done_through = self._backlog.kept(batch, displaced)
             if done_through >= batch[0].number:  # delivered while it was being written
                 self._forget(done_through)
@@ -284,23 +286,7 @@ class Delivery:
 
     # -- One line when trouble begins, and one when it is over
 
-    def _fails(self, message: str) -> None:
-        first, self._problem = self._problem is None, message
-        if first:
-            self._on_problem(f"{self._label}: {message}")
-
     def _spool_fails(self, error: SpoolError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)
         if first:
             self._on_problem(f"{self._label}: {error}; up to {self._terms.limit} events wait in memory")
-
-    def _is_well(self) -> None:
-        queued, _delivered, dropped = self._backlog.counts()
-        lost = dropped - self._told_dropped
-        before, self._problem = self._problem, None
-        if before is not None:
-            self._on_problem(f"{self._label}: delivers again" + (f"; {lost} events were lost" if lost else ""))
-        elif lost and not queued:
-            self._on_problem(f"{self._label}: it is too slow, {lost} events were lost")
-        if before is not None or not queued:
-            self._told_dropped = dropped

@@ -14,6 +14,7 @@ from typing import Self
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, require_encoder, write_clip
+from twincar_edge.runtime.sinks.trouble import Trouble
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder
 from twincar_edge.runtime.status import SinkStatus
 
@@ -57,8 +58,7 @@ class Filming:
         self._on_problem = on_problem
         self._backlog: Backlog[Clip] = Backlog(limit, time.monotonic)
         self._waits = False
-        self._problem: str | None = None
-        self._told_dropped = 0
+        self._trouble = Trouble(name, "clips", "saves again", "encoding is too slow", on_problem)
         self._thread = threading.Thread(target=self._save_all, name=name, daemon=True)
 
     def __enter__(self) -> Self:
@@ -79,7 +79,8 @@ class Filming:
         self.stop()
         self._backlog.join(self._thread, self._stop)
         if lost := self._backlog.lose_rest():
-            self._on_problem(f"{self.name}: {lost} clips are lost at closing: {self._problem or 'there was no time'}")
+            why = self._trouble.problem or "there was no time"
+            self._on_problem(f"{self.name}: {lost} clips are lost at closing: {why}")
 
     def wait_for_room(self) -> None:
         """From now on `put` waits where it would have to drop: for runs whose sources can wait."""
@@ -96,7 +97,7 @@ class Filming:
     def status(self) -> SinkStatus:
         """Return how saving stands."""
         queued, delivered, dropped = self._backlog.counts()
-        return SinkStatus(self.name, queued, 0, delivered, dropped, self._problem)
+        return SinkStatus(self.name, queued, 0, delivered, dropped, self._trouble.problem)
 
     def _save_all(self) -> None:
         with contextlib.suppress(OSError):  # a sandbox may forbid it
@@ -104,7 +105,11 @@ class Filming:
         while isinstance(item := self._backlog.take(), Item):
             problem = self._save(item.event)
             self._backlog.done(item.number, delivered=problem is None, dropped=problem is not None)
-            self._note(problem)
+            if problem is not None:
+                self._trouble.begins(problem)
+            else:
+                queued, _saved, dropped = self._backlog.counts()
+                self._trouble.is_over(queued, dropped)
 
     def _save(self, clip: Clip) -> str | None:
         """Save a clip; return why that failed, or None."""
@@ -116,20 +121,3 @@ class Filming:
             logger.debug("%s: a defect", self.name, exc_info=True)
             return f"{type(error).__name__}: {error}"
         return None
-
-    def _note(self, problem: str | None) -> None:
-        """Say one line when trouble begins, and one when it is over."""
-        before, self._problem = self._problem, problem
-        queued, _saved, dropped = self._backlog.counts()
-        lost = dropped - self._told_dropped
-        if problem is not None:
-            if before is None:
-                self._on_problem(f"{self.name}: {problem}")
-            return
-        if before is not None:
-            self._on_problem(f"{self.name}: saves again; {lost} clips were lost")
-        elif lost and not queued:
-            self._on_problem(f"{self.name}: encoding is too slow, {lost} clips were lost")
-        else:
-            return
-        self._told_dropped = dropped
