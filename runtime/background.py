@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.preprocess import thumbnail
+
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
@@ -74,7 +76,7 @@ class Background:
             image_bgr: uint8 [H, W, 3]; a picture of another size than before starts the model anew.
             time_s: the frame's time; learning goes by time, not by frames.
         """
-        small_bgr = shrink(image_bgr, small_size(image_bgr))
+        small_bgr = thumbnail(image_bgr, small_size(image_bgr))
         small = _planes(small_bgr)
         if image_bgr.shape != self._shape:
             self._restart(image_bgr.shape, small, small_bgr)
@@ -161,18 +163,6 @@ def small_size(image_bgr: NDArray[np.uint8]) -> tuple[int, int]:
     rows, columns = image_bgr.shape[:2]
     factor = max(1, -(-max(rows, columns) // WORKING_WIDTH))
     return max(1, round(columns / factor)), max(1, round(rows / factor))
-
-
-def shrink(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a smaller copy: halved while that is not too small, then interpolated.
-
-    OpenCV averages two by two pixels many times faster than it averages any other number of them.
-    """
-    width, height = size_wh
-    while image_bgr.shape[1] >= 2 * width and image_bgr.shape[0] >= 2 * height:
-        halved_wh = image_bgr.shape[1] // 2, image_bgr.shape[0] // 2
-        image_bgr = np.asarray(cv2.resize(image_bgr, halved_wh, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.asarray(cv2.resize(image_bgr, size_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _planes(image_bgr: NDArray[np.uint8]) -> Floats:

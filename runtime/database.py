@@ -96,6 +96,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def has_tables(connection: sqlite3.Connection) -> bool:
+    """Return whether there is anything in a database; a process that was killed as it began one leaves none."""
+    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+
+
 def _require_ours(path: Path) -> None:
     """Refuse a file that never was a database: renaming somebody's picture as damaged would be no help."""
     if not path.exists():
@@ -111,14 +116,14 @@ def _require_ours(path: Path) -> None:
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and application != APPLICATION_ID:
+    begun = has_tables(connection)
+    if begun and application != APPLICATION_ID:
         raise InputError(f"cannot open {path}: this SQLite file was not made by twincar-edge")
     if version > len(migrations):
         raise InputError(
             f"cannot open {path}: it was written by a newer twincar-edge (its schema has version {version})"
         )
-    if not tables:
+    if not begun:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")

@@ -145,6 +145,7 @@ class _Outlet:
         if event.type == "end" and not event.false_positive:
             crop = crop_name(event) if "crops" in self._kinds else None
             clip = clip_name(event) if "clips" in self._kinds and event.first_time_s is not None else None
-            event = event.model_copy(update={"crop": crop, "clip": clip})
+            if crop is not None or clip is not None:
+                event = event.model_copy(update={"crop": crop, "clip": clip})
         for delivery in self._deliveries:
             delivery.put(event, crop_bgr)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import is_file
-from twincar_edge.runtime.database import APPLICATION_ID, is_damage, open_database, set_aside, transaction
+from twincar_edge.runtime.database import APPLICATION_ID, has_tables, is_damage, open_database, set_aside, transaction
 from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError
 
@@ -216,7 +216,7 @@ def read_events(
     )
     try:
         with closing(_open_to_read(path)) as connection:
-            if not _tables(connection):
+            if not has_tables(connection):
                 return
             for visit, text in connection.execute(statement, [*values, limit]):
                 try:
@@ -228,11 +228,6 @@ def read_events(
                 yield event
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
-
-
-def _tables(connection: sqlite3.Connection) -> int:
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    return int(tables)
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
@@ -251,7 +246,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
             connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
             (application,) = connection.execute("PRAGMA application_id").fetchone()
         # A process that was killed as it began the store leaves one without anything.
-        if application != APPLICATION_ID and (application or _tables(connection)):
+        if application != APPLICATION_ID and (application or has_tables(connection)):
             raise InputError(f"cannot read {path}: it is no store of twincar-edge")
         connection.create_function(
             "folded", 1, lambda text: text if text is None else text.casefold(), deterministic=True

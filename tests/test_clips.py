@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.clips import BLUE_BGR, RED_BGR, drive_by, film, write_video
+from tests.disks import small_disk
 from tests.event_toys import MOMENT, eventually
 from tests.tiny_model import tiny_model
 from twincar_edge.bundled import demo_clip, demo_model
@@ -329,29 +330,22 @@ def test_no_clip_takes_the_disks_reserve(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 100 KB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "twincar-test", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("may not mount a small disk here")
-    try:
+    with small_disk(tmp_path / "disk", "100k") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_runs_full_leaves_nothing_half_written_and_clips_go_on_when_there_is_room(small_disk: Path) -> None:
+def test_a_disk_that_runs_full_leaves_nothing_half_written_and_clips_go_on_when_there_is_room(disk: Path) -> None:
     noise = list(np.random.default_rng(0).integers(0, 255, (20, 180, 320, 3), dtype=np.uint8))
     said: list[str] = []
-    with Filming(clip_folder(small_disk), "clips", on_problem=said.append) as filming:
+    with Filming(clip_folder(disk), "clips", on_problem=said.append) as filming:
         filming.put(clip_of(noise, "large"))
         eventually(lambda: filming.status().dropped == 1, "dropped")
         assert filming.status().problem is not None
-        assert list(small_disk.iterdir()) == []
+        assert list(disk.iterdir()) == []
         filming.put(clip_of(film([], 5), "small"))
-    (saved,) = small_disk.iterdir()
+    (saved,) = disk.iterdir()
     assert len(frames_of(saved)) == 5
     assert len(said) == 2
     assert "No space left on device" in said[0]

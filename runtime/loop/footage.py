@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.background import shrink
+from twincar_edge.preprocess import thumbnail
 from twincar_edge.runtime.loop.inbox import Crop, End, Item
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, Picture
 from twincar_edge.runtime.sources import Frame
@@ -129,5 +129,5 @@ def _small_jpeg(image_bgr: NDArray[np.uint8]) -> bytes:
     width = min(WIDTH, columns)
     size_wh = max(2, width & ~1), max(2, round(rows * width / columns) & ~1)
     if size_wh != (columns, rows):
-        image_bgr = shrink(image_bgr, size_wh)
+        image_bgr = thumbnail(image_bgr, size_wh)
     return cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import replacing
+from twincar_edge.preprocess import resize
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder, visit_file_name
 
@@ -111,7 +112,7 @@ def _encode(av: ModuleType, path: Path, pictures: Sequence[Picture]) -> None:
         for picture in pictures:
             image = first if picture is pictures[0] else _decode(picture)
             if image.shape != first.shape:  # the camera has changed its size
-                image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+                image = resize(image, (width, height))
             frame = av.VideoFrame.from_ndarray(image, format="bgr24")
             frame.pts = round((picture.time_s - pictures[0].time_s) * _TICKS)
             frame.time_base = Fraction(1, _TICKS)

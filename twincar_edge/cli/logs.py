@@ -27,12 +27,17 @@ def _formatter() -> logging.Formatter:
     return formatter
 
 
-@contextlib.contextmanager
-def log_to_stderr() -> Iterator[None]:
+def log_to_stderr() -> contextlib.AbstractContextManager[None]:
     """Write what twincar-edge logs, from INFO on, with time and level; without it, warnings come as bare lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter())
-    logger = logging.getLogger("twincar_edge")
+    return logging_to(handler, "twincar_edge")
+
+
+@contextlib.contextmanager
+def logging_to(handler: logging.Handler, name: str) -> Iterator[None]:
+    """Give a handler what the logger of that name gets, from INFO on."""
+    logger = logging.getLogger(name)
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.cli.logs import logging_to
 from twincar_edge.cli.options import data_options, echo_above, progress_bar
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, require
@@ -192,23 +192,14 @@ class _Report:
         )
 
 
-@contextmanager
-def _log_to(console: Console) -> Iterator[None]:
+def _log_to(console: Console) -> AbstractContextManager[None]:
     """Show what the training room logs, above the bar."""
     from rich.logging import RichHandler
 
     handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
     if not is_main_process():
         handler.setLevel(logging.CRITICAL)
-    logger = logging.getLogger("twincar_edge.training")
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+    return logging_to(handler, "twincar_edge.training")
 
 
 def _is_given(source: click.core.ParameterSource | None) -> bool:
