@@ -26,7 +26,7 @@ from twincar_edge.benchmarks.crop_by_crop import WatchedClip, watch_clip
 from twincar_edge.benchmarks.levels import THRESHOLDS, ThresholdFigures, level_points, levels_table
 from twincar_edge.benchmarks.report import bootstrap_interval
 from twincar_edge.bundled import default_model
-from twincar_edge.cores import usable_cores
+from twincar_edge.cores import inference_threads
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.inference import dataset_logits
@@ -161,7 +161,7 @@ def measure_visits(
         clips: each with the file of its truth.
         model: an exported model; None for the bundled one.
         dataset: the pictures that the passes show, by the names in the truths; None leaves them out.
-        threads: threads within one inference; None for all usable cores.
+        threads: threads within one inference; None leaves one usable core to the clip.
         progress: called with each clip after it was watched.
 
     Raises:
@@ -169,7 +169,9 @@ def measure_visits(
             that the data set lacks, or no pass of all was found exactly once.
         ModelError: the model cannot be used.
     """
-    classifier = Classifier(open_session(model or default_model(), threads=threads, spinning=False))
+    classifier = Classifier(
+        open_session(model or default_model(), threads=threads or inference_threads(), spinning=False)
+    )
     truths = [_read_truth(truth, classifier, dataset) for _, truth in clips]  # a mistake must not show an hour later
     watched = []
     for (clip, _), passes in zip(clips, truths, strict=True):
@@ -240,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="the pictures that the passes show, in any layout that `train` takes")
     parser.add_argument("--images", type=Path, help="where a CSV's pictures are, if not beside it")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=inference_threads())
     add_output(parser)
     asked = parser.parse_args(arguments)
     truths = asked.truth or [clip.with_suffix(".json") for clip in asked.clips]

@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict
 
 from twincar_edge.benchmarks.command import add_output, run_command
 from twincar_edge.bundled import default_model
-from twincar_edge.cores import usable_cores
+from twincar_edge.cores import inference_threads
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.runtime.classifier import Classifier
@@ -111,13 +111,15 @@ def measure_overhead(
         clip: a video file.
         model: an exported model; None for the bundled one.
         rounds: turns of each subject.
-        threads: threads within one inference; None for all usable cores.
+        threads: threads within one inference; None leaves one usable core to the clip.
 
     Raises:
         InputError: the clip cannot be read, or no vehicle is in it.
         ModelError: the model cannot be used.
     """
-    classifier = Classifier(open_session(model or default_model(), threads=threads, spinning=False))
+    classifier = Classifier(
+        open_session(model or default_model(), threads=threads or inference_threads(), spinning=False)
+    )
     config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip)),))
     recording = _Recording(classifier)
     summary = watch(config, classifier=recording)
@@ -165,7 +167,7 @@ def main() -> int:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=inference_threads())
     add_output(parser)
     asked = parser.parse_args()
     return run_command(

@@ -55,10 +55,11 @@ class CameraConfig(_Part):
 class WatchConfig(_Part):
     """All cameras of a run, and the one model that answers for them.
 
-    `ep` and `threads` are `open_session`'s. `allow_drift` goes on with a model that does not answer here as it did at
-    export. `detector` finds the vehicles of cameras that `locate` by it. `batch` is how many crops go through the model
-    at once, at most. `duration_s` ends the run. `keep_trying` waits for cameras that cannot be opened yet, instead of
-    failing. `keep` puts the events into the summary, which a run of months should not.
+    `ep` is `open_session`'s. `threads` are those of one inference; None leaves one core to the cameras.
+    `allow_drift` goes on with a model that does not answer here as it did at export. `detector` finds the vehicles
+    of cameras that `locate` by it. `batch` is how many crops go through the model at once, at most. `duration_s`
+    ends the run. `keep_trying` waits for cameras that cannot be opened yet, instead of failing. `keep` puts the
+    events into the summary, which a run of months should not.
 
     What surrounds the loop: `sinks` take the events, and `state` is the folder for what must outlive the run (the
     default one where it is None and something is to be kept). `monitor` is where metrics and health are served,

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from twincar_edge.bundled import default_model
-from twincar_edge.cores import usable_cores
+from twincar_edge.cores import inference_threads, usable_cores
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
@@ -40,7 +40,7 @@ FRAME_SIZE_WH = (1280, 720)
 
 
 class DoctorConfig(BaseModel):
-    """What to examine: `model` None takes the bundled one; `ep` and `threads` are `open_session`'s."""
+    """What to examine: `model` None takes the bundled one; `ep` and `threads` are as in `WatchConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -171,7 +171,7 @@ def _session(model: Path | None, config: DoctorConfig) -> tuple[ModelSession | N
     """Open the model as `watch` opens it for a camera; `open_session` holds the provider against what it really got."""
     assert model is not None  # its manifest was read
     try:
-        session = open_session(model, ep=config.ep, threads=config.threads)
+        session = open_session(model, ep=config.ep, threads=config.threads or inference_threads())
     except TwincarError as error:
         return None, _failed("session", error)
     threads = f"{session.threads} thread" + ("s" if session.threads > 1 else "")

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.bundled import default_model
+from twincar_edge.cores import inference_threads
 from twincar_edge.runtime.association import preload
 from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.config import CameraConfig, WatchConfig
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 STOP_S = 3.0  # a source that does not end so long after it was told is released under its thread
 GIVE_UP_S = 10.0  # and so long after that its thread is left behind
-_DEPTH_BATCHES = 2  # of crops that a file may have waiting: one is being answered while the next gathers
+WAITING_BYTES = 100_000_000  # of frames that a file may have waiting for the model: 16 of 1080p
 
 
 def watch(
@@ -120,7 +121,7 @@ class Watch:
         """
         self.stop = stop or threading.Event()
         self.stages = Stages(timer)
-        self.inbox = Inbox(_DEPTH_BATCHES * config.batch)
+        self.inbox = Inbox(config.batch, WAITING_BYTES)
         self.cameras: list[CameraThread] = []
         self._config = config
         self._sinks = sinks
@@ -224,8 +225,8 @@ class Watch:
 
     def _usher(self, done: threading.Event) -> None:
         """See the cameras' threads out once `stop` is set: a driver may block for ever, and the run must not."""
-        while not self.stop.wait(0.2):
-            if done.is_set():
+        while not self.stop.is_set():
+            if done.wait(0.2):
                 return
         if done.wait(STOP_S):
             return
@@ -252,8 +253,8 @@ class Watch:
 
     def _open_classifier(self) -> Classifier:
         # Threads that spin between inferences burn the core that decoding and locating run on.
-        model = self._config.model or default_model()
-        session = open_session(model, ep=self._config.ep, threads=self._config.threads, spinning=False)
+        model, threads = self._config.model or default_model(), self._config.threads or inference_threads()
+        session = open_session(model, ep=self._config.ep, threads=threads, spinning=False)
         require_golden(session, self._config.allow_drift)
         return Classifier(session)
 
@@ -261,7 +262,7 @@ class Watch:
         config = self._config
         if config.detector is None:
             return None
-        return open_detector(config.detector, ep=config.ep, threads=config.threads)
+        return open_detector(config.detector, ep=config.ep, threads=config.threads or inference_threads())
 
     def _publish(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
         if self._config.keep and event.type == "end" and not event.false_positive:

@@ -1,13 +1,16 @@
-"""Cores that the process may use: affinity, and the control group's quota in both versions."""
+"""Cores that the process may use: affinity, the control group's quota in both versions, and whose turn it is."""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from twincar_edge.cores import usable_cores
+from twincar_edge.cores import give_way, inference_threads, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +36,29 @@ def test_quota_bounds_the_affinity(tmp_path: Path, files: dict[str, str], cores:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert usable_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7)])
+def test_an_inference_leaves_a_core_to_the_cameras(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+    monkeypatch.setattr("twincar_edge.cores.usable_cores", lambda: cores)
+    assert inference_threads() == threads
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities for threads")
+def test_a_thread_that_gives_way_and_those_that_it_starts_stand_behind_the_others() -> None:
+    def its_own_and_its_childs() -> tuple[int, int]:
+        found: list[int] = []
+        child = threading.Thread(target=lambda: found.append(niceness()))
+        child.start()
+        child.join()
+        return niceness(), found[0]
+
+    before = niceness()
+    with ThreadPoolExecutor(1, initializer=give_way) as behind:
+        own, child = behind.submit(its_own_and_its_childs).result()
+    assert own == child > before
+    assert niceness() == before

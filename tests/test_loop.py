@@ -104,6 +104,22 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
     assert seen == list(range(20))
 
 
+def test_as_many_pictures_wait_as_the_memory_holds() -> None:
+    pictures = 5
+    inbox = Inbox(depth=2, memory=pictures * road().nbytes)
+    inbox.join()
+    for index in range(pictures):
+        inbox.put([crop(evidence(), index)])
+    waits = threading.Thread(target=inbox.put, args=([crop(evidence(), pictures)],))
+    waits.start()
+    waits.join(0.2)
+    assert waits.is_alive()
+    assert inbox.waiting() == {"gate": pictures}
+    assert inbox.take(1, DEADLINE_S) is not None
+    waits.join(DEADLINE_S)
+    assert not waits.is_alive()
+
+
 def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
     inbox = Inbox(depth=1)
     inbox.join()

@@ -212,6 +212,22 @@ def test_the_stop_event_ends_the_run_and_vehicles_in_view_become_visits(classifi
     assert passes(summary) == [(RED, "left_to_right")]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities for threads")
+@pytest.mark.parametrize("live", [False, True])
+def test_a_file_gives_way_to_the_model_and_a_live_camera_does_not(classifier: Classifier, live: bool) -> None:
+    niceness = []
+
+    def noted() -> Iterator[Frame]:
+        niceness.append(os.getpriority(os.PRIO_PROCESS, 0))
+        yield from as_frames(film([], 3))
+
+    source = FrameSource(noted())
+    source.live = live
+    watch(WatchConfig(), sources={"camera": source}, classifier=classifier)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (niceness[0] == ours) if live else (niceness[0] > ours)
+
+
 def test_the_run_ends_after_the_duration(classifier: Classifier, tmp_path: Path) -> None:
     threads = threading.active_count()
     config = WatchConfig(cameras=(CameraConfig(source=str(tmp_path)),), duration_s=0.3)

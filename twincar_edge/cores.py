@@ -1,4 +1,4 @@
-"""How many cores this process may really use.
+"""How many cores this process may really use, and who has them first.
 
 `os.cpu_count()` counts the board. A container or a systemd unit may allow fewer, by affinity or by a CPU quota of its
 control group; ONNX Runtime does not look at the quota, starts a thread per core of the board, and stalls.
@@ -7,9 +7,12 @@ control group; ONNX Runtime does not look at the quota, starts a thread per core
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+
+_BEHIND = 10  # steps of niceness: a tenth of the time where both want the same core
 
 
 def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -17,6 +20,24 @@ def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup_root)
     return max(1, cores if quota is None else min(cores, int(quota)))
+
+
+def inference_threads() -> int:
+    """Return how many threads an inference has beside cameras: all usable cores but the one that decodes and locates.
+
+    At least 1. With one more, inference and cameras take the cores from each other, and both are slower.
+    """
+    return max(1, usable_cores() - 1)
+
+
+def give_way() -> None:
+    """Let this thread, and those that it starts, run behind the others of the process where cores are short.
+
+    For what makes work ahead of a thread that never waits: ahead it stays anyhow. Only Linux has this for threads.
+    """
+    if sys.platform == "linux":
+        # 0 is the calling thread, not the process.
+        os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _BEHIND))
 
 
 def _quota(root: Path) -> float | None:

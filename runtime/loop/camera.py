@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 
+from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.boxes import Box, Detection
 from twincar_edge.runtime.config import AUTO, CameraConfig
@@ -111,6 +112,8 @@ class CameraThread:
             raise self._unforeseen
 
     def _run(self) -> None:
+        if not self.newest_only:
+            give_way()  # the model has more to do than whoever finds crops for it, and makes it wait when ahead
         try:
             self._follow()
         except TwincarError as error:

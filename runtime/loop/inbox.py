@@ -54,14 +54,17 @@ Item = Crop | End | Shown
 class Inbox:
     """Items in order of arrival, from any number of threads to one.
 
-    A camera that loses nothing (a file) waits while `depth` of its pictures are waiting. Of a live camera only the
-    newest crop of each vehicle waits, in the place of the older one: so what the model sees is never older than the
-    inference that runs, a vehicle's end never overtakes its last crop, and memory is bounded however slow the model is.
+    A camera that loses nothing (a file) waits while `depth` of its pictures are waiting, or as many as `memory` bytes
+    hold where that is more: vehicles come in bursts, and what waits keeps the model busy in between. Of a live camera
+    only the newest crop of each vehicle waits, in the place of the older one: so what the model sees is never older
+    than the inference that runs, a vehicle's end never overtakes its last crop, and memory is bounded however slow the
+    model is.
     """
 
-    def __init__(self, depth: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, depth: int, memory: int = 0, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Start empty; `monotonic` is the clock of `take`'s deadline."""
         self._depth = depth
+        self._memory = memory
         self._monotonic = monotonic
         self._items: OrderedDict[object, Item] = OrderedDict()
         self._waiting: Counter[str] = Counter()
@@ -98,7 +101,8 @@ class Inbox:
         camera = items[0].camera
         with self._changed:
             if not newest_only:
-                self._changed.wait_for(lambda: self._closed or self._waiting[camera] < self._depth)
+                most = self._most(items)
+                self._changed.wait_for(lambda: self._closed or self._waiting[camera] < most)
             if self._closed:
                 return
             for item in items:
@@ -146,6 +150,11 @@ class Inbox:
         """Return how many crops of each live camera were replaced by newer ones before the model saw them."""
         with self._changed:
             return dict(self._replaced)
+
+    def _most(self, items: Sequence[Item]) -> int:
+        """Return how many pictures may be waiting when these are put."""
+        picture = max((item.frame.image_bgr.nbytes for item in items if not isinstance(item, End)), default=1)
+        return max(self._depth, self._memory // picture)
 
     @staticmethod
     def _key(item: Item) -> object:

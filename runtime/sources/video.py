@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from twincar_edge.cores import give_way, usable_cores
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source
@@ -105,7 +107,10 @@ def open_video_file(spec: str, stride: int) -> Source:
     except OSError as error:
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
     # Absolute, so that a file name with a colon is not taken for a protocol.
-    capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    url, threads = str(path.absolute()), [cv2.CAP_PROP_N_THREADS, max(1, usable_cores() // 2)]
+    # FFmpeg's threads give way like the one that starts them, which is therefore not this one.
+    with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
+        capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, threads).result()
     if empty or not capture.isOpened():
         capture.release()
         raise InputError(

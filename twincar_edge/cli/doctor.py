@@ -17,7 +17,11 @@ _PIPE_WIDTH = 160  # a line of the table where it goes into a file
 @click.command("doctor")
 @click.option("--model", type=click.Path(path_type=Path), help="An exported .onnx file.  [default: the bundled model]")
 @click.option("--ep", default="auto", show_default=True, help="Execution provider.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all usable cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of one inference.  [default: as watch, all usable cores but one]",
+)
 @click.option("--json", "as_json", is_flag=True, help="The diagnosis as JSON, for machines.")
 def command(model: Path | None, ep: str, threads: int | None, as_json: bool) -> None:
     """Check that this machine answers right, and how fast.

@@ -101,7 +101,11 @@ camera_options = _all(
 run_options = _all(
     click.option("--model", type=_PATH, help="An exported .onnx file.  [default: the bundled model]"),
     click.option("--ep", help="Execution provider.  [default: auto]"),
-    click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]"),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="CPU threads of one inference.  [default: all usable cores but one]",
+    ),
     click.option("--batch", type=click.IntRange(min=1), help="Crops in one inference.  [default: 8]"),
     click.option(
         "--allow-drift",
