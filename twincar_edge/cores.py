@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -36,8 +37,9 @@ def give_way() -> None:
     For what makes work ahead of a thread that never waits: ahead it stays anyhow. Only Linux has this for threads.
     """
     if sys.platform == "linux":
-        # 0 is the calling thread, not the process.
-        os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _BEHIND))
+        with suppress(OSError):  # a sandbox may forbid it
+            # 0 is the calling thread, not the process.
+            os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _BEHIND))
 
 
 def _quota(root: Path) -> float | None:
