@@ -23,7 +23,13 @@ from twincar_edge.inference import dataset_logits, labels_for
 from twincar_edge.machine import installed_versions, this_machine
 from twincar_edge.manifest import Manifest
 from twincar_edge.metrics import topk_accuracy
-from twincar_edge.runtime.providers import ORT_WHEELS, PROVIDERS, explain_auto, load_onnxruntime, usable_providers
+from twincar_edge.runtime.inference.providers import (
+    ORT_WHEELS,
+    PROVIDERS,
+    explain_auto,
+    load_onnxruntime,
+    usable_providers,
+)
 from twincar_edge.runtime.timing import Sample, Turns
 
 # Those that decide speed and answers.

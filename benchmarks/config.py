@@ -10,7 +10,7 @@ from twincar_edge.bundled import demo_clip
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, nearest
 from twincar_edge.manifest import Precision
-from twincar_edge.runtime.providers import EP_CHOICES, PROVIDERS
+from twincar_edge.runtime.inference.providers import EP_CHOICES, PROVIDERS
 from twincar_edge.runtime.timing import Schedule
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.boxes import Box
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.evidence import Evidence
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.truth import Pass, Score, score_visits
 from twincar_edge.runtime.visits import VisitMaker

@@ -26,10 +26,10 @@ from twincar_edge.inference import dataset_logits, labels_for
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import DataRecord, Precision
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.answers import KNOWN_LEVELS, Hierarchy, Level
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.levels import certainty_by_level
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Hierarchy, Level
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.levels import certainty_by_level
+from twincar_edge.runtime.inference.session import open_session
 
 SCHEMA_VERSION: Literal[1] = 1
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -9,7 +9,7 @@ from twincar_edge.benchmarks.config import PEERS, BenchmarkConfig, RowSpec
 from twincar_edge.bundled import default_model
 from twincar_edge.errors import InputError
 from twincar_edge.manifest import Manifest, read_manifest
-from twincar_edge.runtime.providers import usable_providers
+from twincar_edge.runtime.inference.providers import usable_providers
 
 RANDOM_WEIGHTS = "quickstart"  # peers whose names begin so: an accuracy of theirs would say nothing
 

@@ -22,11 +22,11 @@ from twincar_edge.inference import Predict
 from twincar_edge.manifest import Manifest
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.answers import Hierarchy
-from twincar_edge.runtime.binding import bound_predict
-from twincar_edge.runtime.nodes import nodes_by_provider
-from twincar_edge.runtime.providers import PROVIDERS, load_onnxruntime
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.answers import Hierarchy
+from twincar_edge.runtime.inference.binding import bound_predict
+from twincar_edge.runtime.inference.nodes import nodes_by_provider
+from twincar_edge.runtime.inference.providers import PROVIDERS, load_onnxruntime
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.timing import Clock, Sample, Stopwatch, Subject
 
 # Runs in the first moments after a process was stopped do not count: its threads may all wake on one core, and an

@@ -32,8 +32,8 @@ from twincar_edge.errors import InputError
 from twincar_edge.inference import dataset_logits
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.truth import Pass, Score, read_truth
 
 SCHEMA_VERSION: Literal[1] = 1

@@ -33,8 +33,8 @@ from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.watch import CameraConfig, WatchConfig, watch
 

@@ -58,7 +58,7 @@ def export(config: ExportConfig, progress: Progress | None = None, created: date
         ModelError: the checkpoint is unusable, or its architecture cannot be exported or quantized.
         MissingExtraError: torch, onnx, onnxscript or ONNX Runtime is not installed.
     """
-    from twincar_edge.runtime.providers import load_onnxruntime
+    from twincar_edge.runtime.inference.providers import load_onnxruntime
 
     for module in ("torch", "onnx", "onnxscript"):
         require(module, "export")

@@ -10,10 +10,8 @@ from twincar_edge.errors import InputError
 from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
 from twincar_edge.export.int8.config import Int8Config, Int8Search
 from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.export.opset import OPSET, OPSETS
 from twincar_edge.export.parity.report import ParityLimits, ParityReport
-
-OPSET = 20
-OPSETS = range(18, 23)  # torch exports from 18 on; 23 gives INT8 files that compute wrongly (onnxruntime#25932)
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class ExportConfig:
         output: the folder for the files; made where it is not there.
         int8: the choices of an INT8 file, or a search for those that keep to the limits; None makes none.
         fp16: make a half-precision file as well, for GPU providers.
-        opset: the ONNX operator set, one of `graph.OPSETS`.
+        opset: the ONNX operator set, one of `opset.OPSETS`.
         limits: what the files may lose.
         data: labelled images; None takes those of the training, from the folder that the checkpoint lies in.
         class_mapping: the class names, for a checkpoint that holds none.

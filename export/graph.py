@@ -10,7 +10,7 @@ import onnx
 import torch
 
 from twincar_edge.errors import ModelError
-from twincar_edge.export.config import OPSET
+from twincar_edge.export.opset import OPSET
 from twincar_edge.golden import GOLDEN_KEY, Golden
 from twincar_edge.manifest import METADATA_KEY, Manifest
 from twincar_edge.training.model import CarClassifier
@@ -29,7 +29,7 @@ def to_onnx(model: CarClassifier, opset: int = OPSET) -> onnx.ModelProto:
 
     Args:
         model: the classifier.
-        opset: the ONNX operator set, one of `config.OPSETS`.
+        opset: the ONNX operator set, one of `opset.OPSETS`.
 
     Raises:
         ModelError: torch cannot export this architecture, or the graph is not a valid one.

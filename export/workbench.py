@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.export.graph import to_bytes
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
-from twincar_edge.runtime.session import ModelSession, open_session
+from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.timing import Schedule, Subject, measure
 
 SCHEDULE = Schedule(warmup=5, rounds=15, per_round=4)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError, read_image
-from twincar_edge.runtime.answers import Prediction
-from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.inference.answers import Prediction
+from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.sources.images import expand
 
 

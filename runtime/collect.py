@@ -21,10 +21,10 @@ from twincar_edge.errors import InputError
 from twincar_edge.files import make_folder, remains
 from twincar_edge.images import write_image
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.monitoring.status import CollectorStatus
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError
 from twincar_edge.runtime.sinks.shelf import RESERVE_BYTES, FreeBytes, Shelf, free_bytes, shortage
 from twincar_edge.runtime.sinks.snapshots import crop_name
-from twincar_edge.runtime.status import CollectorStatus
 
 MARGIN = 0.2
 MOST_A_MINUTE = 10

@@ -18,9 +18,9 @@ from twincar_edge.draw import GREEN, GREY, PALETTE, RED, Cell, contact_sheet, dr
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing
 from twincar_edge.images import write_image
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.sinks import Delivery, JsonLines, Terms
 from twincar_edge.runtime.sources import Frame, open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits

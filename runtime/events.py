@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from twincar_edge.manifest import Precision
-from twincar_edge.runtime.answers import Level as Level
+from twincar_edge.runtime.inference.answers import Level as Level
 
 SCHEMA_VERSION: Literal[2] = 2
 EventType = Literal["start", "update", "end"]

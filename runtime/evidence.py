@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.answers import Prediction
-from twincar_edge.runtime.boxes import AnyBox, Box, centre, diagonal, touches_border
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Direction
+from twincar_edge.runtime.inference.answers import Prediction
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.locating.boxes import AnyBox, Box, centre, diagonal, touches_border
 from twincar_edge.runtime.sources import Frame
 
 _LEAST_PROBABILITY = 1e-12  # a class that one crop rules out must not be ruled out for ever by rounding to zero

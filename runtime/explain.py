@@ -17,7 +17,7 @@ from twincar_edge.images import read_image
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.answers import Guess, Hierarchy
+from twincar_edge.runtime.inference.answers import Guess, Hierarchy
 from twincar_edge.runtime.overlay import draw_overlay
 
 

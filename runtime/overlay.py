@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.draw import BOLD, REGULAR, fit_text, lay_heat, put_text, text_size
 from twincar_edge.preprocess import resize
-from twincar_edge.runtime.answers import Guess
+from twincar_edge.runtime.inference.answers import Guess
 
 MIN_LONG_SIDE, MAX_LONG_SIDE = 720, 1280  # pixels of the picture in the overlay
 LISTED = 3

@@ -13,10 +13,10 @@ from typing import Literal, Self, get_args
 
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.files import sha256
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.golden_check import require_golden
-from twincar_edge.runtime.session import ModelSession, open_session
-from twincar_edge.runtime.systemd import Notifier
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.golden_check import require_golden
+from twincar_edge.runtime.inference.session import ModelSession, open_session
+from twincar_edge.runtime.monitoring.systemd import Notifier
 
 logger = logging.getLogger(__name__)
 

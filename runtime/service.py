@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.runtime.collect import Collector
-from twincar_edge.runtime.config import WatchConfig
+from twincar_edge.runtime.configuration.config import WatchConfig
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.health import HealthLimits, check_health
 from twincar_edge.runtime.loop.footage import Footage
+from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
+from twincar_edge.runtime.monitoring.status import LoopStatus
+from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.reload import ModelReloader
 from twincar_edge.runtime.sinks import Delivery, Terms, crop_name, running
 from twincar_edge.runtime.sinks.clips import clip_name
 from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.opening import needs_state, open_filming, open_sinks
-from twincar_edge.runtime.state import StateFolder
-from twincar_edge.runtime.status import LoopStatus
-from twincar_edge.runtime.systemd import Notifier
+from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.watch import Watch, WatchSummary
 
 _COLLECT = Terms(types=frozenset({"end"}), limit=16, crops=True, retry=False)
@@ -111,7 +111,7 @@ def service(config: WatchConfig, *, stop: threading.Event | None = None) -> Iter
         stack.enter_context(reloader)
         url = None
         if config.monitor is not None:
-            from twincar_edge.runtime.monitoring import Monitoring  # a run that serves nothing starts without it
+            from twincar_edge.runtime.monitoring.server import Monitoring  # a run that serves nothing starts without it
 
             url = stack.enter_context(Monitoring(config.monitor, status, limits)).url
 

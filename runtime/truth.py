@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.labels import ClassMapping, VehicleName, parse_name
-from twincar_edge.runtime.answers import agrees
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.answers import agrees
 
 
 @dataclass(frozen=True)

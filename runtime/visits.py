@@ -12,11 +12,11 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from twincar_edge.runtime.answers import Prediction, agrees
-from twincar_edge.runtime.boxes import Box
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import ClassifierRecord, Event, EventType, NamedProbability
 from twincar_edge.runtime.evidence import Evidence, crop, travel_direction
+from twincar_edge.runtime.inference.answers import Prediction, agrees
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
 
 __all__ = ["Evidence", "VisitMaker", "crop", "travel_direction"]

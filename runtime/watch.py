@@ -22,22 +22,22 @@ from numpy.typing import NDArray
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads
-from twincar_edge.runtime.association import preload
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.config import CameraConfig, WatchConfig
-from twincar_edge.runtime.detector import Detector, open_detector
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.golden_check import require_golden
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.golden_check import require_golden
+from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.locating.detector import Detector, open_detector
 from twincar_edge.runtime.loop.answering import Answering, LiveTrack, OnFrame
 from twincar_edge.runtime.loop.camera import CameraThread, camera_status, follows
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Inbox
 from twincar_edge.runtime.loop.summary import CameraSummary, WatchSummary
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.monitoring.stages import Stages
+from twincar_edge.runtime.monitoring.status import LoopStatus, ModelStatus
 from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Source, open_source
-from twincar_edge.runtime.stages import Stages
-from twincar_edge.runtime.status import LoopStatus, ModelStatus
+from twincar_edge.runtime.tracking.association import preload
 from twincar_edge.runtime.visits import VisitMaker
 
 __all__ = ["CameraConfig", "CameraSummary", "LiveTrack", "OnFrame", "Watch", "WatchConfig", "WatchSummary", "watch"]

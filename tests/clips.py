@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.boxes import Box
+from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
 
 Image = NDArray[np.uint8]

@@ -41,9 +41,9 @@ MOST_LINES = 4  # of what is said of a failure: an image that is left out, a cam
 PRELOADED = (
     "av", "cv2", "onnxruntime", "rich.table", "supervision", "trackers", "watchfiles", "twincar_edge.cli.classify",
     "twincar_edge.cli.doctor", "twincar_edge.cli.events", "twincar_edge.cli.inspect", "twincar_edge.cli.watch",
-    "twincar_edge.runtime.classify", "twincar_edge.runtime.config_file", "twincar_edge.runtime.doctor",
-    "twincar_edge.runtime.monitoring", "twincar_edge.runtime.service", "twincar_edge.runtime.sinks.mqtt",
-    "twincar_edge.runtime.truth",
+    "twincar_edge.runtime.classify", "twincar_edge.runtime.configuration.config_file",
+    "twincar_edge.runtime.monitoring.server", "twincar_edge.runtime.selftest.doctor", "twincar_edge.runtime.service",
+    "twincar_edge.runtime.sinks.mqtt", "twincar_edge.runtime.truth",
 )  # fmt: skip
 # A process that has threads must not fork: these keep libraries from starting some when they are imported.
 _NO_THREADS = {

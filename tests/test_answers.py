@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from twincar_edge.labels import parse_name
-from twincar_edge.runtime.answers import UNKNOWN, Hierarchy, agrees
+from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy, agrees
 
 NAMES = (
     "Audi S4 Sedan 2007",

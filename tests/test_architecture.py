@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,19 @@ def test_a_module_imports_only_from_the_rooms_that_it_may(file: Path) -> None:
         assert top not in ROOMS, f"{imported} would be a second module: import twincar_edge.{imported}"
         if top == "twincar_edge" and imported != "twincar_edge":
             assert room_of(imported) in MAY_IMPORT[room], f"{room} may not import {imported}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_parts_of_a_room_build_on_one_another_and_never_in_a_circle(room: str) -> None:
+    """A part is a folder of the room, or a module beside the folders."""
+    depends: dict[str, set[str]] = {}
+    for file in sources():
+        name, *parts = module_name(file).removeprefix("twincar_edge.").split(".")
+        if name != room or not parts:
+            continue
+        others = {imported.split(".")[2] for imported in imports(file) if imported.startswith(f"twincar_edge.{room}.")}
+        depends.setdefault(parts[0], set()).update(others - {parts[0]})
+    assert len(list(graphlib.TopologicalSorter(depends).static_order())) == len(depends)  # or it names the circle
 
 
 @pytest.mark.parametrize("file", sources(), ids=module_name)

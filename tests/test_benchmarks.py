@@ -99,7 +99,7 @@ def test_a_provider_that_is_not_here_is_a_row_that_says_how_to_get_it(report: Be
 
 
 def test_without_named_providers_every_usable_one_is_measured(model: Path) -> None:
-    from twincar_edge.runtime.providers import usable_providers
+    from twincar_edge.runtime.inference.providers import usable_providers
 
     found = run(BenchmarkConfig((model,), schedule=SHORT))
     assert tuple(row.ep_asked for row in found.rows) == usable_providers()

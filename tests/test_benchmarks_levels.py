@@ -12,7 +12,7 @@ from tests.tiny_model import CLASSES, tiny_model
 from twincar_edge.benchmarks.levels import LevelsReport, level_points, levels_table, main
 from twincar_edge.labels import ClassMapping, parse_name
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.answers import Hierarchy
+from twincar_edge.runtime.inference.answers import Hierarchy
 
 NAMES = (
     "Castor Vela Sedan 2019", "Castor Vela Sedan 2020", "Castor Vega Coupe 2020", "Pollux Vela Sedan 2019",

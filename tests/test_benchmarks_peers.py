@@ -17,7 +17,7 @@ from twincar_edge.cli.bench_precisions import bundled_in
 from twincar_edge.errors import InputError, MissingExtraError
 from twincar_edge.manifest import read_manifest
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.timing import Clock
 
 

@@ -18,8 +18,8 @@ from twincar_edge.benchmarks.visits import VisitsReport, main, measure_visits
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.truth import Pass, read_truth
 from twincar_edge.runtime.watch import CameraConfig, WatchConfig, watch
 

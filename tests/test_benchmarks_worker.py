@@ -22,9 +22,9 @@ from twincar_edge.benchmarks.remote import RowError, Worker
 from twincar_edge.benchmarks.report import Start
 from twincar_edge.benchmarks.station import SETTLE_S, Station
 from twincar_edge.errors import ModelError
-from twincar_edge.runtime.binding import bound_predict
-from twincar_edge.runtime.nodes import nodes_by_provider
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.binding import bound_predict
+from twincar_edge.runtime.inference.nodes import nodes_by_provider
+from twincar_edge.runtime.inference.session import open_session
 
 IMAGES = [np.full((20, 30, 3), shade, np.uint8) for shade in (0, 200)]
 BATCH = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)

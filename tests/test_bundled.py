@@ -17,7 +17,7 @@ from twincar_edge.files import sha256
 from twincar_edge.inference import dataset_logits
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.metrics import topk_accuracy
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 from twincar_edge.training.recipe import Recipe

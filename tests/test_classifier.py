@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.tiny_model import BLUE, GREEN, RED, tiny_model
-from twincar_edge.runtime.answers import UNKNOWN, Hierarchy
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 
 
 def picture(blue: int, green: int, red: int, size_wh: tuple[int, int] = (90, 60)) -> NDArray[np.uint8]:

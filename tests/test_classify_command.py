@@ -19,9 +19,9 @@ from tests.clips import BLUE_BGR, GREEN_BGR, RED_BGR
 from tests.tiny_model import BLUE, GREEN, RED, tiny_model
 from twincar_edge.cli.classify import command
 from twincar_edge.errors import InputError, ModelError
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.classify import classify
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 
 
 @pytest.fixture(scope="module")

@@ -28,12 +28,13 @@ from tests.tiny_model import tiny_model
 from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.cli.watch import command
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.boxes import Box
-from twincar_edge.runtime.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.evidence import Evidence
+from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.footage import FPS, LIMIT_BYTES, Footage
 from twincar_edge.runtime.loop.inbox import Crop, End
+from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.service import service
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.base import DeliveryError
@@ -41,7 +42,6 @@ from twincar_edge.runtime.sinks.clips import Clip, ClipRules, Picture, clip_fold
 from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, JsonLinesSettings
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.status import SinkStatus
 
 BOX: Box = (10, 10, 60, 40)
 RATE = 25.0

@@ -16,9 +16,9 @@ from tests.tiny_model import BLUE, GREEN, RED
 from twincar_edge.datasets import open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
-from twincar_edge.runtime.answers import UNKNOWN
 from twincar_edge.runtime.collect import Collector, class_folder, is_hard
 from twincar_edge.runtime.events import ClassifierRecord, Event, NamedProbability
+from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.sinks.base import NO_CROP, DeliveryError
 from twincar_edge.runtime.sinks.delivery import Delivery, Terms
 

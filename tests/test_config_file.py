@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.config import CameraConfig, WatchConfig
-from twincar_edge.runtime.config_file import MAX_BYTES, read_config
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.config_file import MAX_BYTES, read_config
+from twincar_edge.runtime.configuration.toml_lines import key_lines
+from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.sinks.settings import CropsSettings, MqttSettings, SinkSettings, WebhookSettings
-from twincar_edge.runtime.toml_lines import key_lines
-from twincar_edge.runtime.zones import Zone, parse_zone
 
 FULL = """
 # The gate and the yard.

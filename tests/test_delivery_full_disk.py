@@ -13,7 +13,7 @@ from tests.event_toys import CROP, eventually, visit, visits
 from tests.test_delivery import Away, Receiver, delivery
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.sinks import CropSaver, CsvFile, Delivery, JsonLines, Sink, Spool, Terms
-from twincar_edge.runtime.store import EventStore, query
+from twincar_edge.runtime.sinks.store import EventStore, query
 
 
 @pytest.fixture

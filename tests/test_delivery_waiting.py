@@ -24,15 +24,15 @@ from tests.clips import RED_BGR, as_frames, drive_by, film
 from tests.event_toys import CROP, eventually, visit, visits
 from tests.test_delivery import Receiver, delivery, ids
 from tests.tiny_model import tiny_model
-from twincar_edge.runtime.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.service import service
 from twincar_edge.runtime.sinks import DeliveryError, JsonLines, opening
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.settings import JsonLinesSettings
 from twincar_edge.runtime.sources import KINDS, FrameSource, Source
 from twincar_edge.runtime.sources import Kind as SourceKind
-from twincar_edge.runtime.status import SinkStatus
 from twincar_edge.runtime.watch import WatchSummary
 
 LIMIT = 4

@@ -22,8 +22,8 @@ from tests.servers import free_port, require_server
 from tests.test_architecture import ROOMS
 from tests.test_monitoring import LOCAL, STATUS
 from twincar_edge.cli.watch import command
-from twincar_edge.runtime.config_file import read_config
-from twincar_edge.runtime.monitoring import Monitoring, parse_address
+from twincar_edge.runtime.configuration.config_file import read_config
+from twincar_edge.runtime.monitoring.server import Monitoring, parse_address
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEPLOY = REPOSITORY / "deploy"

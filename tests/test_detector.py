@@ -13,12 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.clips import Image
 from tests.tiny_model import tiny_model
 from twincar_edge.errors import InputError, ModelError
-from twincar_edge.runtime.boxes import Box, iou
-from twincar_edge.runtime.coco import COCO_CLASSES
-from twincar_edge.runtime.detector import VEHICLES, Detector, open_detector
-from twincar_edge.runtime.locate import LocateOptions, Locator, make_locator
+from twincar_edge.runtime.locating.boxes import Box, iou
+from twincar_edge.runtime.locating.coco import COCO_CLASSES
+from twincar_edge.runtime.locating.detector import VEHICLES, Detector, open_detector
+from twincar_edge.runtime.locating.locate import LocateOptions, Locator, make_locator
+from twincar_edge.runtime.locating.zones import parse_zone
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.zones import parse_zone
 
 SIDE, CELLS = 64, 84  # cells of 8 x 8, 4 x 4 and 2 x 2
 CAR, TRUCK, PHONE = (COCO_CLASSES.index(name) for name in ("car", "truck", "cell phone"))

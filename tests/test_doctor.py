@@ -23,11 +23,12 @@ from twincar_edge import cli
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.machine import Machine
 from twincar_edge.manifest import QuantizationRecord, read_manifest
-from twincar_edge.runtime import doctor, providers
-from twincar_edge.runtime.cameras import check_cameras, gives_pictures
-from twincar_edge.runtime.diagnosis import Check, Diagnosis, DoctorError
-from twincar_edge.runtime.doctor import DoctorConfig, diagnose
-from twincar_edge.runtime.instructions import check_instructions
+from twincar_edge.runtime.inference import providers
+from twincar_edge.runtime.selftest import doctor
+from twincar_edge.runtime.selftest.cameras import check_cameras, gives_pictures
+from twincar_edge.runtime.selftest.diagnosis import Check, Diagnosis, DoctorError
+from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
+from twincar_edge.runtime.selftest.instructions import check_instructions
 from twincar_edge.runtime.sources import Frame, FrameSource
 from twincar_edge.runtime.timing import Schedule
 

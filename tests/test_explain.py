@@ -12,8 +12,8 @@ from tests.training_toys import PLAIN, corner_image, toy_dataset, toy_recipe
 from twincar_edge import cli
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.preprocess import Preprocess, prepare
-from twincar_edge.runtime.answers import Guess
 from twincar_edge.runtime.explain import explain
+from twincar_edge.runtime.inference.answers import Guess
 from twincar_edge.runtime.overlay import MIN_LONG_SIDE, draw_overlay
 from twincar_edge.training.cam import to_image_geometry
 from twincar_edge.training.checkpoint import write_checkpoint

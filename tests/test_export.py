@@ -38,8 +38,8 @@ from twincar_edge.golden import read_golden
 from twincar_edge.inference import dataset_logits
 from twincar_edge.manifest import read_manifest
 from twincar_edge.metrics import topk_accuracy
-from twincar_edge.runtime.golden_check import check_golden
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.golden_check import check_golden
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.training.checkpoint import read_checkpoint
 
 REPORTS = [f"{name}.{kind}" for name in ("confidence", "parity") for kind in ("json", "md", "png")]

@@ -38,8 +38,8 @@ from twincar_edge.export.parity.sides import Side
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import negative_log_likelihood, softmax
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.runtime.answers import UNKNOWN, Hierarchy
-from twincar_edge.runtime.levels import certainty_by_level
+from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy
+from twincar_edge.runtime.inference.levels import certainty_by_level
 from twincar_edge.synthetic import CLASS_NAMES
 
 TINY = Preprocess(size_wh=(16, 16))

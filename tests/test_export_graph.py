@@ -15,7 +15,8 @@ import torch
 
 from tests.export_toys import ARCHITECTURE, CLASSES, PREPROCESS
 from twincar_edge.errors import ModelError
-from twincar_edge.export.graph import OPSET, check, to_bytes, to_onnx
+from twincar_edge.export.graph import check, to_bytes, to_onnx
+from twincar_edge.export.opset import OPSET
 from twincar_edge.manifest import Manifest, TrainingRecord, read_manifest
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.model import CarClassifier, torch_predict

@@ -25,10 +25,10 @@ from pydantic import BaseModel
 from tests.clips import film, write_video
 from tests.fuzzing import Case, CommandLine, Outcome, check, damaged, put
 from tests.tiny_model import tiny_model
-from twincar_edge.runtime.config import CameraConfig, WatchConfig
-from twincar_edge.runtime.config_file import MAX_BYTES
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.config_file import MAX_BYTES
+from twincar_edge.runtime.locating.zones import Zone
 from twincar_edge.runtime.sinks.settings import SinkSettings
-from twincar_edge.runtime.zones import Zone
 
 DAMAGED, HOSTILE, ONE_BY_ONE, MADE, AT_ONCE = 120, 19, 280, 120, 8
 CASES = DAMAGED + HOSTILE + ONE_BY_ONE + MADE

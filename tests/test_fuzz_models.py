@@ -24,7 +24,7 @@ from tests.tiny_model import tiny_model
 from twincar_edge.bundled import demo_model
 from twincar_edge.golden import GOLDEN_KEY
 from twincar_edge.manifest import METADATA_KEY
-from twincar_edge.runtime.store import EventStore
+from twincar_edge.runtime.sinks.store import EventStore
 
 DAMAGED, BUNDLED, LIES, DETECTORS, STORES, JOURNALS, TRUTHS = 200, 30, 200, 30, 60, 24, 30
 CASES = DAMAGED + BUNDLED + LIES + DETECTORS + STORES + JOURNALS + TRUTHS

@@ -25,8 +25,8 @@ from twincar_edge.golden import GOLDEN_KEY, Golden, parse_golden, read_golden, s
 from twincar_edge.manifest import METADATA_KEY, read_manifest
 from twincar_edge.onnx_metadata import read_metadata
 from twincar_edge.preprocess import Preprocess, prepare_batch
-from twincar_edge.runtime.golden_check import LOGIT_LIMITS, GoldenCheck, check_golden, require_golden
-from twincar_edge.runtime.session import ModelSession, open_session
+from twincar_edge.runtime.inference.golden_check import LOGIT_LIMITS, GoldenCheck, check_golden, require_golden
+from twincar_edge.runtime.inference.session import ModelSession, open_session
 
 BUNDLED = ("lite0-cars196", "twins")
 

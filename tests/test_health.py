@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from twincar_edge.runtime.health import HealthLimits, check_health
-from twincar_edge.runtime.status import CameraStatus, LoopStatus, ModelStatus, SinkStatus
+from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
+from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus, ModelStatus, SinkStatus
 
 LIMITS = HealthLimits(frame_age_s=10, turn_age_s=5)
 RUNNING = CameraStatus("gate", live=True, state="running", frames=100, frame_age_s=0.1)

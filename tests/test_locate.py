@@ -6,10 +6,10 @@ import pytest
 
 from tests.clips import BLUE_BGR, GREEN_BGR, RED_BGR, SIZE_WH, Car, Image, as_frames, drive_by, film, road
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.boxes import Detection, iou
-from twincar_edge.runtime.locate import LOCATORS, LocateOptions, Locator, make_locator
+from twincar_edge.runtime.locating.boxes import Detection, iou
+from twincar_edge.runtime.locating.locate import LOCATORS, LocateOptions, Locator, make_locator
+from twincar_edge.runtime.locating.zones import parse_zone
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.zones import parse_zone
 
 WHITE_BGR = (245, 245, 245)
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from tests.clips import BLUE_BGR, RED_BGR, Car, as_frames, drive_by, film, road
 from tests.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame, FrameSource, Source
-from twincar_edge.runtime.stages import Stages
 from twincar_edge.runtime.visits import Evidence, VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig, watch
 

@@ -19,11 +19,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.health import HealthLimits
-from twincar_edge.runtime.metrics import make_registry
-from twincar_edge.runtime.monitoring import MOST_CLIENTS, Monitoring, parse_address
-from twincar_edge.runtime.stages import StageLatency
-from twincar_edge.runtime.status import CameraStatus, CollectorStatus, LoopStatus, ModelStatus, SinkStatus
+from twincar_edge.runtime.monitoring.health import HealthLimits
+from twincar_edge.runtime.monitoring.metrics import make_registry
+from twincar_edge.runtime.monitoring.server import MOST_CLIENTS, Monitoring, parse_address
+from twincar_edge.runtime.monitoring.stages import StageLatency
+from twincar_edge.runtime.monitoring.status import CameraStatus, CollectorStatus, LoopStatus, ModelStatus, SinkStatus
 
 LOCAL = "127.0.0.1:0"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

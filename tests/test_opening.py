@@ -17,7 +17,7 @@ from twincar_edge.runtime.sinks.settings import (
     WebhookSettings,
     mqtt_settings,
 )
-from twincar_edge.runtime.state import StateFolder
+from twincar_edge.runtime.storage.state import StateFolder
 
 
 def names(folder: Path, *settings: SinkSettings) -> list[str]:

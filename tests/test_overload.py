@@ -17,10 +17,10 @@ from tests.event_toys import eventually
 from tests.rtsp_server import RtspServer
 from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.bundled import demo_clip, demo_model
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.inbox import Crop, Item
-from twincar_edge.runtime.session import open_session
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 INFERENCE_S = 0.5  # so 2 a second, behind streams of 25 frames a second

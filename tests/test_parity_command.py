@@ -21,7 +21,7 @@ from twincar_edge.datasets import Dataset, open_dataset, stratified_split
 from twincar_edge.export import ParityReport
 from twincar_edge.export.graph import to_bytes, to_onnx
 from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord, read_manifest
-from twincar_edge.runtime import providers
+from twincar_edge.runtime.inference import providers
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.model import load_model
 from twincar_edge.training.run_folder import RunFolder

@@ -21,10 +21,10 @@ from onnx import numpy_helper
 from tests.tiny_model import BLUE, CLASSES, tiny_model
 from twincar_edge.files import sha256
 from twincar_edge.runtime import reload
-from twincar_edge.runtime.classifier import Classifier
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import ModelSession, open_session
+from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.reload import ModelReloader
-from twincar_edge.runtime.session import ModelSession, open_session
-from twincar_edge.runtime.systemd import Notifier
 
 BLUE_CAR = np.full((32, 32, 3), (255, 0, 0), np.uint8)
 GREY = np.full((32, 32, 3), 90, np.uint8)

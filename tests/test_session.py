@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +25,8 @@ from twincar_edge.errors import InputError, MissingExtraError, ModelError, Twinc
 from twincar_edge.files import sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import METADATA_KEY, QuantizationRecord, read_manifest
-from twincar_edge.runtime import providers
-from twincar_edge.runtime.session import MOST_THREADS, open_engine, open_session
+from twincar_edge.runtime.inference import providers
+from twincar_edge.runtime.inference.session import MOST_THREADS, open_engine, open_session
 
 
 @pytest.fixture
@@ -145,6 +147,52 @@ def test_a_plugin_that_offers_no_device_names_the_wheel_that_would(monkeypatch: 
     assert isinstance(obstacle, InputError)
     assert "--ep cpu" in str(obstacle)
     assert "pip uninstall onnxruntime, then pip install onnxruntime-openvino" in str(obstacle)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Let NVIDIA's driver answer with this code, or be missing."""
+
+    def answer(code: int | None) -> None:
+        def load(name: str) -> SimpleNamespace:
+            assert "cuda" in name
+            if code is None:
+                raise OSError(f"{name}: cannot open shared object file")
+            return SimpleNamespace(cuInit=lambda _flags: code)
+
+        monkeypatch.setattr(providers.ctypes, "CDLL", load)
+
+    return answer
+
+
+@pytest.mark.parametrize("ep", ["cuda", "tensorrt"])
+@pytest.mark.parametrize(
+    ("code", "message"), [(None, "NVIDIA's driver is not here"), (100, r"finds no GPU \(cuInit: 100\)"), (0, None)]
+)
+def test_the_gpu_wheel_has_cuda_only_where_the_driver_finds_a_gpu(
+    driver: Callable[[int | None], None], ep: str, code: int | None, message: str | None
+) -> None:
+    driver(code)
+    provider = providers.PROVIDERS[ep]
+    obstacle = provider.obstacle(Wheel(provider.ort_name), ep)  # type: ignore[arg-type]
+    if message is None:
+        assert obstacle is None
+    else:
+        assert isinstance(obstacle, InputError)
+        assert re.search(message, str(obstacle))
+        assert "--ep cpu" in str(obstacle)
+
+
+def test_a_provider_that_cannot_be_attached_is_a_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA of the plain wheel: ONNX Runtime raises where the provider is added, not where the session is opened."""
+
+    def attach(_ort: object, options: onnxruntime.SessionOptions, _threads: int) -> None:
+        options.add_provider("CUDAExecutionProvider", {})
+
+    broken = providers.Provider("CUDAExecutionProvider", "gpu", attach, lambda *_: None)
+    monkeypatch.setitem(providers.PROVIDERS, "cuda", broken)
+    with pytest.raises(InputError, match=r"cuda cannot be used: .*; run with --ep cpu, or mend the cuda install"):
+        open_session(model, ep="cuda")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +382,7 @@ def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_cli
     )
     change_manifest(model, precision="int8", quantization=record)
     box = this_machine().model_copy(update={"flags": flags})
-    monkeypatch.setattr("twincar_edge.runtime.session.this_machine", lambda: box)
+    monkeypatch.setattr("twincar_edge.runtime.inference.session.this_machine", lambda: box)
     options = open_session(model, ep="cpu", threads=1).engine.session.get_session_options()
     try:
         asked = options.get_session_config_entry("session.x64quantprecision") == "1"
@@ -346,7 +394,7 @@ def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_cli
 def test_onnx_runtime_tells_nobody_of_the_models_that_it_opens(model: Path, tmp_path: Path) -> None:
     """It keeps a device's id and what it wants to send in the user's cache."""
     program = (
-        "import sys\nfrom pathlib import Path\nfrom twincar_edge.runtime.session import open_session\n"
+        "import sys\nfrom pathlib import Path\nfrom twincar_edge.runtime.inference.session import open_session\n"
         "open_session(Path(sys.argv[1]), ep='cpu')\n"
     )
     silent = ("ORT_DISABLE_TELEMETRY", "CI", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")

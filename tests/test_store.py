@@ -17,7 +17,7 @@ from tests.event_toys import CROP, MOMENT, eventually, visit, visits
 from tests.test_delivery import quick
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool
-from twincar_edge.runtime.store import EventFilter, EventStore, query, read_events
+from twincar_edge.runtime.sinks.store import EventFilter, EventStore, query, read_events
 
 
 def written(path: Path, *events: object) -> Path:
@@ -199,7 +199,7 @@ def test_somebody_who_may_only_read_reads_a_store_at_rest_and_one_in_use(tmp_pat
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     program = (
-        "import os, sys, pathlib\nfrom twincar_edge.runtime.store import query\nos.setuid(65534)\n"
+        "import os, sys, pathlib\nfrom twincar_edge.runtime.sinks.store import query\nos.setuid(65534)\n"
         f"assert not os.access({str(tmp_path)!r}, os.W_OK)\nprint(len(query(pathlib.Path({str(path)!r}))))\n"
     )
 
@@ -220,7 +220,7 @@ import os, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from tests.event_toys import CROP, visit
-from twincar_edge.runtime.store import EventStore
+from twincar_edge.runtime.sinks.store import EventStore
 
 print("ready", flush=True)
 for line in sys.stdin:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from twincar_edge.runtime.systemd import Notifier
+from twincar_edge.runtime.monitoring.systemd import Notifier
 
 
 class Systemd:

@@ -5,9 +5,19 @@ import sys
 
 import pytest
 
-from twincar_edge.runtime.association import preload
-from twincar_edge.runtime.boxes import Box, Detection, area, centre, gap, intersection, iou, touches_border, union
-from twincar_edge.runtime.tracking import Tracker, TrackingRules
+from twincar_edge.runtime.locating.boxes import (
+    Box,
+    Detection,
+    area,
+    centre,
+    gap,
+    intersection,
+    iou,
+    touches_border,
+    union,
+)
+from twincar_edge.runtime.tracking.association import preload
+from twincar_edge.runtime.tracking.tracker import Tracker, TrackingRules
 
 FPS = 25.0
 
@@ -173,8 +183,8 @@ def test_the_library_can_be_loaded_beside_other_work() -> None:
 def test_nothing_heavy_is_loaded_before_the_first_vehicle() -> None:
     program = (
         "import sys\n"
-        "from twincar_edge.runtime.boxes import Detection\n"
-        "from twincar_edge.runtime.tracking import Tracker, TrackingRules\n"
+        "from twincar_edge.runtime.locating.boxes import Detection\n"
+        "from twincar_edge.runtime.tracking.tracker import Tracker, TrackingRules\n"
         "Tracker().update([], 0.0)\n"
         "Tracker(TrackingRules(fixed=True)).update([Detection((0, 0, 9, 9))], 0.0)\n"
         "assert not {'trackers', 'supervision', 'scipy'} & set(sys.modules)\n"

@@ -11,10 +11,10 @@ import pytest
 
 from tests.clips import BLUE_BGR, GREEN_BGR, RED_BGR, Car, Image, as_frames, road
 from twincar_edge.labels import ClassMapping
-from twincar_edge.runtime.boxes import Box, Detection
-from twincar_edge.runtime.locate import LocateOptions, make_locator
+from twincar_edge.runtime.locating.boxes import Box, Detection
+from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.sources import Frame, open_source
-from twincar_edge.runtime.tracking import Track, Tracker, TrackingRules
+from twincar_edge.runtime.tracking.tracker import Track, Tracker, TrackingRules
 from twincar_edge.runtime.truth import Pass, read_truth
 
 SIZE_WH = (640, 180)

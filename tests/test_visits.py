@@ -14,10 +14,10 @@ import pytest
 
 from tests.clips import road
 from tests.tiny_model import BLUE, CLASSES, GREEN, RED, tiny_model
-from twincar_edge.runtime.boxes import Box
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.evidence import Evidence, crop_weight, sharpness, travel_direction
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import PATIENCE, VisitMaker
 

@@ -23,15 +23,15 @@ from twincar_edge.bundled import demo_clip
 from twincar_edge.cli.watch import command
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.manifest import read_manifest
-from twincar_edge.runtime.boxes import iou
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.locating.boxes import iou
+from twincar_edge.runtime.locating.zones import Zone
+from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, FrameSource, Source, open_source
-from twincar_edge.runtime.stages import Stages
 from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
-from twincar_edge.runtime.zones import Zone
 
 
 @pytest.fixture(scope="module")

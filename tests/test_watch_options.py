@@ -15,12 +15,12 @@ from pydantic import BaseModel
 
 from twincar_edge.cli.watch import command
 from twincar_edge.cli.watch_options import watch_config
-from twincar_edge.runtime.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.loop.camera import CameraThread
 from twincar_edge.runtime.loop.inbox import Inbox
+from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, JsonLinesSettings
 from twincar_edge.runtime.sources import FrameSource
-from twincar_edge.runtime.stages import Stages
 from twincar_edge.runtime.visits import VisitMaker
 
 

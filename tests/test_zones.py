@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.zones import Zone, counts, masks, parse_zone, regions, zone_of
+from twincar_edge.runtime.locating.zones import Zone, counts, masks, parse_zone, regions, zone_of
 
 PICTURE = np.zeros((100, 200, 3), np.uint8)
 SIZE_WH = (200, 100)

@@ -18,7 +18,7 @@ from twincar_edge.export.golden import make_golden
 from twincar_edge.golden import GOLDEN_KEY
 from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord, read_manifest
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.runtime.session import open_session
+from twincar_edge.runtime.inference.session import open_session
 
 RED, GREEN, BLUE = CLASSES = ("Castor Red Sedan 2020", "Castor Green Coupe 2020", "Pollux Blue SUV 2021")
 SHARPNESS = 20.0  # logits of a pure colour: 20 and two zeros

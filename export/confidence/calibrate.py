@@ -42,8 +42,8 @@ from twincar_edge.metrics import (
     softmax,
     topk_accuracy,
 )
-from twincar_edge.runtime.answers import Hierarchy
-from twincar_edge.runtime.levels import certainty_by_level
+from twincar_edge.runtime.inference.answers import Hierarchy
+from twincar_edge.runtime.inference.levels import certainty_by_level
 
 FEW_IMAGES = 100  # one temperature needs little, yet this little is luck
 _FEWEST_MASKED = 3  # of two classes without one, the class that is left would always be certain

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence.report import LevelPoint, OperatingPoint
 from twincar_edge.metrics import topk_accuracy
-from twincar_edge.runtime.answers import KNOWN_LEVELS, Level
-from twincar_edge.runtime.levels import LevelCertainty
+from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level
+from twincar_edge.runtime.inference.levels import LevelCertainty
 
 # A model that is right on every image has no best temperature, the lower the better: below 0.2, float32 probabilities
 # of unknown cars reach 1 as well, and no threshold tells them apart any more.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.answers import Hierarchy, Level
-from twincar_edge.runtime.levels import LevelCertainty, certainty_by_level
+from twincar_edge.runtime.inference.answers import Hierarchy, Level
+from twincar_edge.runtime.inference.levels import LevelCertainty, certainty_by_level
 
 
 def masked_certainty(

@@ -18,7 +18,7 @@ from twincar_edge.export.confidence.report import (
     OperatingPoint,
     ReliabilityBin,
 )
-from twincar_edge.runtime.answers import Level
+from twincar_edge.runtime.inference.answers import Level
 from twincar_edge.training.plots import BLUE, GREEN, GREY, ORANGE, new_figure, plain, save
 
 _PURPLE, _SKY = "#CC79A7", "#56B4E9"  # the rest of Okabe and Ito's colours that show on white

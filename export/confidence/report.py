@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import ConfidenceRecord, DataRecord, Temperature
-from twincar_edge.runtime.answers import Level
+from twincar_edge.runtime.inference.answers import Level
 
 CONFIDENCE_SCHEMA_VERSION: Literal[2] = 2
 Share = Annotated[float, Field(ge=0, le=1)]

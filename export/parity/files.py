@@ -139,7 +139,7 @@ def open_elsewhere(
         MissingExtraError: it, or ONNX Runtime itself, is not installed.
         ModelError: the file is not ours, or is corrupt.
     """
-    from twincar_edge.runtime.providers import usable_providers
+    from twincar_edge.runtime.inference.providers import usable_providers
 
     for ep in dict.fromkeys(usable_providers() if eps is None else eps):
         if ep == CPU or (eps is None and ep in _FOR_MINUTES):
@@ -223,7 +223,7 @@ def _open_onnx(config: ParityConfig) -> _Reference:
 
 def _onnx_side(path: Path, ep: str, threads: int | None) -> tuple[str, Side]:
     """Open a file on a provider, and return the provider that it is (`auto` is none) with the side."""
-    from twincar_edge.runtime.session import open_session
+    from twincar_edge.runtime.inference.session import open_session
 
     session = open_session(path, ep=ep, threads=threads)
     return session.ep, Side(session.run, session.manifest.preprocess, session.manifest.temperature)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.boxes import Box
-from twincar_edge.runtime.classifier import Classifier
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.stages import Stages
 from twincar_edge.runtime.visits import Evidence, VisitMaker, crop
 
 TURN_S = 0.5  # without anything to do; so often the thread shows that it lives, and takes a new model

@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 
 from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
-from twincar_edge.runtime.boxes import Box, Detection
-from twincar_edge.runtime.config import AUTO, CameraConfig
-from twincar_edge.runtime.detector import Detector
-from twincar_edge.runtime.locate import LocateOptions, make_locator
+from twincar_edge.runtime.configuration.config import AUTO, CameraConfig
+from twincar_edge.runtime.locating.boxes import Box, Detection
+from twincar_edge.runtime.locating.detector import Detector
+from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
+from twincar_edge.runtime.locating.zones import included, zone_of
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.monitoring.stages import Stages
+from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
 from twincar_edge.runtime.sources import Frame, Source
 from twincar_edge.runtime.sources.base import SourceState, size_of
-from twincar_edge.runtime.stages import Stages
-from twincar_edge.runtime.status import CameraState, CameraStatus
-from twincar_edge.runtime.tracking import Track, Tracker, TrackingRules
+from twincar_edge.runtime.tracking.tracker import Track, Tracker, TrackingRules
 from twincar_edge.runtime.visits import Evidence, VisitMaker
-from twincar_edge.runtime.zones import included, zone_of
 
 logger = logging.getLogger(__name__)
 

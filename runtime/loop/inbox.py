@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from twincar_edge.runtime.boxes import Box
+from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Evidence
 

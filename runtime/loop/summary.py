@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.stages import StageLatency
+from twincar_edge.runtime.monitoring.stages import StageLatency
 
 
 class _Part(BaseModel):

@@ -22,11 +22,11 @@ from pydantic import ValidationError
 from twincar_edge.errors import TwincarError, first_fault
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
+from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sinks.spool import Spool, SpoolError
 from twincar_edge.runtime.sinks.trouble import Trouble
-from twincar_edge.runtime.status import SinkStatus
 
 logger = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Self
 
 from twincar_edge.errors import TwincarError
+from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, require_encoder, write_clip
 from twincar_edge.runtime.sinks.trouble import Trouble
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder
-from twincar_edge.runtime.status import SinkStatus
 
 logger = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from twincar_edge.runtime.sinks.jsonl import JsonLines
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sinks.snapshots import CropSaver
 from twincar_edge.runtime.sinks.spool import Spool
+from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.sinks.table import LiveTable
 from twincar_edge.runtime.sinks.webhook import Webhook, parse_target, tls_context
-from twincar_edge.runtime.state import StateFolder
-from twincar_edge.runtime.store import EventStore
+from twincar_edge.runtime.storage.state import StateFolder
 
 _LONGEST_SECRET = 4096
 

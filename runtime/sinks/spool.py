@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.runtime.database import is_damage, open_database, set_aside, transaction
+from twincar_edge.runtime.storage.database import is_damage, open_database, set_aside, transaction
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")

@@ -40,9 +40,9 @@ def command(
 
     An image that cannot be read is reported and left out; only if none can be read the exit code is 2.
     """
-    from twincar_edge.runtime.classifier import Classifier
     from twincar_edge.runtime.classify import classify_each
-    from twincar_edge.runtime.session import open_session
+    from twincar_edge.runtime.inference.classifier import Classifier
+    from twincar_edge.runtime.inference.session import open_session
 
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
     answers = _report_problems(classify_each(paths, Classifier(session), batch=batch))

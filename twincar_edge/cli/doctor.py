@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from twincar_edge.runtime.diagnosis import Diagnosis
+    from twincar_edge.runtime.selftest.diagnosis import Diagnosis
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _PIPE_WIDTH = 160  # a line of the table where it goes into a file
@@ -29,8 +29,8 @@ def command(model: Path | None, ep: str, threads: int | None, as_json: bool) -> 
     Looks at versions, providers, the model file and its golden inputs, cores, instructions, latency and cameras. "fail"
     would make answers wrong or lets nothing run (exit code 1); "warn" is slower, or something is missing.
     """
-    from twincar_edge.runtime.diagnosis import DoctorError
-    from twincar_edge.runtime.doctor import DoctorConfig, diagnose
+    from twincar_edge.runtime.selftest.diagnosis import DoctorError
+    from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
 
     diagnosis = diagnose(DoctorConfig(model=model, ep=ep, threads=threads))
     if as_json:

@@ -113,7 +113,7 @@ def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: 
 
 
 def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
-    from twincar_edge.runtime.session import open_session
+    from twincar_edge.runtime.inference.session import open_session
 
     if class_mapping is not None:
         raise InputError(f"{model} carries its own class names: --class-mapping goes with a bare state dict")

@@ -16,7 +16,7 @@ from twincar_edge.cli.pipes import discard_output
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.events import Event
-    from twincar_edge.runtime.store import EventFilter
+    from twincar_edge.runtime.sinks.store import EventFilter
 
 _LEVELS = ("year", "model", "make", "unknown")
 _TABLE_ROWS = 100
@@ -69,8 +69,8 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_filter(*args: Any, store: Path | None, **options: Any) -> None:
-        from twincar_edge.runtime.state import StateFolder
-        from twincar_edge.runtime.store import EventFilter
+        from twincar_edge.runtime.sinks.store import EventFilter
+        from twincar_edge.runtime.storage.state import StateFolder
 
         context = click.get_current_context()
         names = {field.name for field in fields(EventFilter)}
@@ -124,7 +124,7 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
 
 def _read(store: Path, wanted: EventFilter) -> Iterator[Event]:
     """Give the visits, and say in the end how many could not be read."""
-    from twincar_edge.runtime.store import read_events
+    from twincar_edge.runtime.sinks.store import read_events
 
     unreadable: list[str] = []
     yield from read_events(store, wanted, unreadable.append)

@@ -15,8 +15,8 @@ from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, Int8Search, ParityError, export
-from twincar_edge.export.config import OPSET
 from twincar_edge.export.int8.config import CALIBRATIONS, PRESETS, Int8Config
+from twincar_edge.export.opset import OPSET
 
 # The options that are choices of `Int8Config`, by the names of both.
 _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibration", "percentile")

@@ -18,7 +18,7 @@ from twincar_edge.errors import InputError, first_fault
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from twincar_edge.runtime.config import WatchConfig
+    from twincar_edge.runtime.configuration.config import WatchConfig
     from twincar_edge.runtime.sinks.settings import SinkSettings
 
 Command = Callable[..., Any]
@@ -166,8 +166,8 @@ def watch_config(
     if config_file is not None:
         return _from_file(config_file, terminal)
     assert source is not None
-    from twincar_edge.runtime.config import AUTO, CameraConfig, WatchConfig
-    from twincar_edge.runtime.zones import parse_zone
+    from twincar_edge.runtime.configuration.config import AUTO, CameraConfig, WatchConfig
+    from twincar_edge.runtime.locating.zones import parse_zone
 
     camera = _given(options, CameraConfig)
     camera["zones"] = tuple(parse_zone(zone) for zone in options["zones"])
@@ -195,7 +195,7 @@ def _given(options: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]
 
 def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
     """Read the file; what stands in it is all there is, but a terminal or pipe always gets the events too."""
-    from twincar_edge.runtime.config_file import read_config
+    from twincar_edge.runtime.configuration.config_file import read_config
     from twincar_edge.runtime.sinks.settings import StoreSettings
 
     context = click.get_current_context()

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError, nearest
-from twincar_edge.runtime.background import Background, Mask
-from twincar_edge.runtime.boxes import Box, Detection, gap, intersection, union
-from twincar_edge.runtime.boxes import area as box_area
-from twincar_edge.runtime.detector import RELEASES, VEHICLES, Detector
+from twincar_edge.runtime.locating.background import Background, Mask
+from twincar_edge.runtime.locating.boxes import Box, Detection, gap, intersection, union
+from twincar_edge.runtime.locating.boxes import area as box_area
+from twincar_edge.runtime.locating.detector import RELEASES, VEHICLES, Detector
+from twincar_edge.runtime.locating.zones import Zone, counts, included, masks, regions
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.zones import Zone, counts, included, masks, regions
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from twincar_edge.runtime.association import Handle, Matcher, Moving, Places
-from twincar_edge.runtime.boxes import Box, Detection, area, gap, intersection, iou, touches_border, union
-from twincar_edge.runtime.tracks import Track
+from twincar_edge.runtime.locating.boxes import Box, Detection, area, gap, intersection, iou, touches_border, union
+from twincar_edge.runtime.tracking.association import Handle, Matcher, Moving, Places
+from twincar_edge.runtime.tracking.tracks import Track
 
 __all__ = ["Track", "Tracker", "TrackingRules"]
 

@@ -16,9 +16,16 @@ from pydantic import ValidationError
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import is_file
-from twincar_edge.runtime.database import APPLICATION_ID, has_tables, is_damage, open_database, set_aside, transaction
 from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError
+from twincar_edge.runtime.storage.database import (
+    APPLICATION_ID,
+    has_tables,
+    is_damage,
+    open_database,
+    set_aside,
+    transaction,
+)
 
 logger = logging.getLogger(__name__)
 

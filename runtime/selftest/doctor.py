@@ -21,14 +21,14 @@ from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.machine import Machine, installed_versions, this_machine
 from twincar_edge.manifest import Manifest, read_manifest
-from twincar_edge.runtime.cameras import check_cameras
-from twincar_edge.runtime.classifier import Classifier
-from twincar_edge.runtime.diagnosis import Check, Diagnosis, Measured, Status
-from twincar_edge.runtime.golden_check import check_golden
-from twincar_edge.runtime.instructions import check_instructions
-from twincar_edge.runtime.locate import LocateOptions, make_locator
-from twincar_edge.runtime.providers import AUTO, ORT_WHEELS, PROVIDERS, load_onnxruntime
-from twincar_edge.runtime.session import ModelSession, open_session, ort_errors
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.golden_check import check_golden
+from twincar_edge.runtime.inference.providers import AUTO, ORT_WHEELS, PROVIDERS, load_onnxruntime
+from twincar_edge.runtime.inference.session import ModelSession, open_session, ort_errors
+from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
+from twincar_edge.runtime.selftest.cameras import check_cameras
+from twincar_edge.runtime.selftest.diagnosis import Check, Diagnosis, Measured, Status
+from twincar_edge.runtime.selftest.instructions import check_instructions
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.timing import Clock, Schedule, Subject, measure
 

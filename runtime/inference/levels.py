@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.answers import KNOWN_LEVELS, Hierarchy, Level
+from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Hierarchy, Level
 
 
 @dataclass(frozen=True)

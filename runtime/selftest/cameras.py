@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.runtime.diagnosis import Check
+from twincar_edge.runtime.selftest.diagnosis import Check
 from twincar_edge.runtime.sources import Source, open_source
 from twincar_edge.runtime.sources.devices import DEVICES
 

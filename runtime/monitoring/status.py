@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from twincar_edge.runtime.stages import StageLatency
+from twincar_edge.runtime.monitoring.stages import StageLatency
 
 CameraState = Literal["opening", "running", "reconnecting", "ended", "failed"]
 CAMERA_STATES: tuple[CameraState, ...] = ("opening", "running", "reconnecting", "ended", "failed")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from twincar_edge.runtime.boxes import Box, Detection, iou
+from twincar_edge.runtime.locating.boxes import Box, Detection, iou
 
 Handle = object
 """What stands for one vehicle: whatever two boxes have in common when they have the same."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError, ModelError, nearest
 from twincar_edge.preprocess import LETTERBOX_GREY, resize
-from twincar_edge.runtime.boxes import Box, area, intersection
-from twincar_edge.runtime.coco import COCO_CLASSES
-from twincar_edge.runtime.providers import AUTO
-from twincar_edge.runtime.session import Engine, open_engine
+from twincar_edge.runtime.inference.providers import AUTO
+from twincar_edge.runtime.inference.session import Engine, open_engine
+from twincar_edge.runtime.locating.boxes import Box, area, intersection
+from twincar_edge.runtime.locating.coco import COCO_CLASSES
 
 RELEASES = "https://github.com/Megvii-BaseDetection/YOLOX/releases"
 ANY = "any"

@@ -7,11 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from twincar_edge.runtime.locate import LocateOptions
+from twincar_edge.runtime.locating.locate import LocateOptions
+from twincar_edge.runtime.locating.zones import Zone
 from twincar_edge.runtime.quantities import Size
 from twincar_edge.runtime.sinks.settings import SinkSettings
-from twincar_edge.runtime.tracking import TrackingRules
-from twincar_edge.runtime.zones import Zone
+from twincar_edge.runtime.tracking.tracker import TrackingRules
 
 AUTO = "auto"
 # Part of MQTT topics, file names and labels of metrics: nothing that means something there.

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from twincar_edge import __version__
 from twincar_edge.runtime.events import Level
-from twincar_edge.runtime.status import CAMERA_STATES, CameraStatus, LoopStatus, SinkStatus
+from twincar_edge.runtime.monitoring.status import CAMERA_STATES, CameraStatus, LoopStatus, SinkStatus
 
 Value = float | int | None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from twincar_edge.runtime.status import CameraStatus, LoopStatus
+from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus
 
 
 class HealthLimits(BaseModel):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.background import Mask, small_size
-from twincar_edge.runtime.boxes import AnyBox, Box, area
+from twincar_edge.runtime.locating.background import Mask, small_size
+from twincar_edge.runtime.locating.boxes import AnyBox, Box, area
 
 EXCLUDE = "exclude"  # what stands before a polygon on the command line to leave it out, where a name may stand
 

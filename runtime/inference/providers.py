@@ -1,17 +1,19 @@
 """The one table of ONNX Runtime execution providers: how to get each, how to open it, what proves that it runs.
 
 The proof is the same for built-in and plugin providers: an open session names the provider's `ort_name` first
-(`open_session` insists on it), and the profile of an inference says which nodes it ran (`runtime/nodes.py`).
+(`open_session` insists on it), and the profile of an inference says which nodes it ran (`runtime/inference/nodes.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -97,7 +99,7 @@ def _built_in(
 
     def obstacle(ort: ModuleType, name: str) -> TwincarError | None:
         if ort_name in ort.get_available_providers():
-            return None
+            return _driver_obstacle() if device == "cuda" else None
         # Only another wheel has it, and wheels must not pile up: the old one goes first.
         return InputError(
             f"the installed ONNX Runtime has no {name} provider: "
@@ -105,6 +107,21 @@ def _built_in(
         )
 
     return {name: Provider(ort_name, extra, attach, obstacle, device)}
+
+
+def _driver_obstacle() -> InputError | None:
+    """Return why NVIDIA's driver cannot be used, or None: the GPU wheel says everywhere that it has CUDA."""
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        failed = ctypes.CDLL(library).cuInit(0)
+    except OSError:
+        return InputError(
+            f"NVIDIA's driver is not here ({library}): install it on the host, start a container with --gpus all, "
+            "or run with --ep cpu"
+        )
+    if failed:
+        return InputError(f"NVIDIA's driver finds no GPU (cuInit: {failed}): see nvidia-smi, or run with --ep cpu")
+    return None
 
 
 @cache  # once a process: it swallows what is printed meanwhile

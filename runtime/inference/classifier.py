@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.answers import Hierarchy, Prediction
-from twincar_edge.runtime.session import ModelSession
+from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
+from twincar_edge.runtime.inference.session import ModelSession
 
 
 class Classifier:

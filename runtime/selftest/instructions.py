@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twincar_edge.machine import Machine
 from twincar_edge.manifest import Manifest, QuantizationRecord
-from twincar_edge.runtime.diagnosis import Check
+from twincar_edge.runtime.selftest.diagnosis import Check
 
 _ARM = ("asimddp", "i8mm")
 _NAMES = {

@@ -13,7 +13,7 @@ from twincar_edge.errors import ModelError
 from twincar_edge.golden import Golden, read_golden, sample_pixels
 from twincar_edge.manifest import Precision
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.session import ModelSession
+from twincar_edge.runtime.inference.session import ModelSession
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import is_file, sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import Manifest, read_manifest
-from twincar_edge.runtime.providers import AUTO, choose_provider, explain_auto, load_onnxruntime
+from twincar_edge.runtime.inference.providers import AUTO, choose_provider, explain_auto, load_onnxruntime
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def open_engine(
         profile: where ONNX Runtime writes what each node did, as `nodes_by_provider` reads it; it adds to the name.
 
     Raises:
-        InputError: no such file or provider, too many threads, or ONNX Runtime gave another provider than was asked
-            for.
+        InputError: no such file or provider, too many threads, or ONNX Runtime cannot use the provider, or gave another
+            than was asked for.
         MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
         ModelError: ONNX Runtime cannot open the file.
     """
@@ -103,7 +103,12 @@ def open_engine(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    provider.attach(ort, options, threads)
+    try:
+        provider.attach(ort, options, threads)
+    except errors as error:
+        raise InputError(
+            f"{name} cannot be used: {_first_line(error)}; run with --ep cpu, or mend the {name} install"
+        ) from error
     try:
         # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file
         # says must be what runs. The fallback would print to standard output, and open it without any of this.

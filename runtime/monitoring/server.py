@@ -24,9 +24,9 @@ from prometheus_client.exposition import choose_encoder
 
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.health import HealthLimits, check_health
-from twincar_edge.runtime.metrics import make_registry
-from twincar_edge.runtime.status import LoopStatus
+from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
+from twincar_edge.runtime.monitoring.metrics import make_registry
+from twincar_edge.runtime.monitoring.status import LoopStatus
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from twincar_edge.errors import InputError, nearest
-from twincar_edge.runtime.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.toml_lines import Place, key_lines
+from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.sources import redact_url
 from twincar_edge.runtime.sources.devices import device_number
-from twincar_edge.runtime.toml_lines import Place, key_lines
-from twincar_edge.runtime.zones import Zone, parse_zone
 
 # A parser's time grows with the square of a line's length: these bound it, and no configuration comes near them.
 MAX_BYTES = 2**18

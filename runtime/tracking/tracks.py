@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.boxes import Box, diagonal, touches_border
+from twincar_edge.runtime.locating.boxes import Box, diagonal, touches_border
 
 _MEMORY = 0.6  # how much of the velocity is carried over from frame to frame, the rest is measured anew
 _HASTE = 1.25  # times its speed: a vehicle that is out of sight may go so much faster, or its speed was misjudged

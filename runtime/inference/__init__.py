@@ -1,0 +1,1 @@
+"""A model on ONNX Runtime: opened on a provider, asked for logits, and turned into answers."""

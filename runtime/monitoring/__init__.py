@@ -1,0 +1,1 @@
+"""How a running loop is, for people, Prometheus, Docker and systemd."""

@@ -1,0 +1,1 @@
+"""`doctor`: whether this very machine answers as the model was validated."""

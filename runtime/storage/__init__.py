@@ -1,0 +1,1 @@
+"""What outlives a run: the state folder, and databases in it that a power cut cannot break."""

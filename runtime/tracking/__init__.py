@@ -1,0 +1,1 @@
+"""Which boxes of successive frames are one vehicle, and when it has gone."""
