@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.evidence import Evidence
+from twincar_edge.runtime.evidence import Evidence, Look
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
@@ -34,10 +34,10 @@ class CropByCrop(Evidence):
         super().__init__(frame, box, datetime.now(UTC), id, lambda: classifier)
         self.alone: dict[int, int] = {}
 
-    def add(self, frame: Frame, box: Box, score: float, probabilities: NDArray[np.float32]) -> None:
-        """Take one crop's answer."""
-        super().add(frame, box, score, probabilities)
-        self.alone[frame.index] = int(probabilities.argmax())
+    def add(self, look: Look, probabilities: NDArray[np.float32]) -> None:
+        """Take the answer for one crop."""
+        super().add(look, probabilities)
+        self.alone[look.frame] = int(probabilities.argmax())
 
 
 class Recorder(VisitMaker):

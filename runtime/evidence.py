@@ -9,6 +9,7 @@ a sum would be certain of anything. The model's temperature and threshold then a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 import cv2
@@ -28,6 +29,38 @@ _CUT_WEIGHT = 0.1
 _HALF_SHARP = 1500.0  # of `sharpness`: a good picture has about as much, one out of focus a tenth
 _LOOK_PX = 112
 _STANDS = 0.25  # of a box's diagonal: less than that is no travel
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One picture of a vehicle: a crop of a frame, which does not keep the frame alive.
+
+    Attributes:
+        frame: the frame's index.
+        box_xyxy: where the vehicle is in it, in pixels.
+        picture_bgr: what is in the box, uint8 [h, w, 3].
+        weight: how much it counts beside others of the same vehicle, above 0.
+    """
+
+    frame: int
+    box_xyxy: Box
+    picture_bgr: NDArray[np.uint8]
+    weight: float
+
+
+def look_at(frame: Frame, box: Box, score: float) -> Look:
+    """Cut a vehicle out of a frame.
+
+    Args:
+        frame: the frame.
+        box: where the vehicle is in it, in pixels.
+        score: how surely there is one, between 0 and 1; the locator's.
+    """
+    left, top, right, bottom = box
+    picture_bgr = frame.image_bgr[top:bottom, left:right].copy()
+    rows, columns = frame.image_bgr.shape[:2]
+    weight = crop_weight(picture_bgr, max(score, _LEAST_SHARE), touches_border(box, (columns, rows)))
+    return Look(frame.index, box, picture_bgr, weight)
 
 
 class Evidence:
@@ -80,31 +113,22 @@ class Evidence:
         """Note that the vehicle is in this frame too, and where."""
         self._last = (frame.index, frame.time_s, box)
 
-    def add(self, frame: Frame, box: Box, score: float, probabilities: NDArray[np.float32]) -> None:
-        """Take one crop's answer.
+    def add(self, look: Look, probabilities: NDArray[np.float32]) -> None:
+        """Take the answer for one crop, float32 [classes].
 
         Where another model gave it than gave those before, these are forgotten: two models' answers do not mix.
-
-        Args:
-            frame: the frame that it was cut from.
-            box: where, in pixels.
-            score: how surely a vehicle is there, between 0 and 1; the locator's.
-            probabilities: float32 [classes].
         """
         now = self._classifier_now()
         if self.classifier is not None and self.classifier.session.sha256 != now.session.sha256:
             self.crops, self._weight, self._log_probabilities = 0, 0.0, 0.0
         self.classifier = now
-        picture_bgr = crop(frame.image_bgr, box)
-        rows, columns = frame.image_bgr.shape[:2]
-        weight = crop_weight(picture_bgr, max(score, _LEAST_SHARE), touches_border(box, (columns, rows)))
         logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
-        self._log_probabilities = self._log_probabilities + weight * logs
-        self._weight += weight
+        self._log_probabilities = self._log_probabilities + look.weight * logs
+        self._weight += look.weight
         self.crops += 1
-        if weight > self._best_weight:
-            self._best_weight, self.best_box, self.best_frame = weight, box, frame.index
-            self.best_crop = picture_bgr.copy()
+        if look.weight > self._best_weight:
+            self._best_weight, self.best_crop = look.weight, look.picture_bgr
+            self.best_box, self.best_frame = look.box_xyxy, look.frame
 
     @property
     def started(self) -> bool:
@@ -163,9 +187,3 @@ def travel_direction(first: AnyBox, last: AnyBox) -> Direction:
     if abs(u - x) >= abs(v - y):
         return "left_to_right" if u > x else "right_to_left"
     return "down" if v > y else "up"
-
-
-def crop(image_bgr: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """Return the part of the image in the box, uint8 [h, w, 3]: a view, not a copy."""
-    left, top, right, bottom = box
-    return image_bgr[top:bottom, left:right]

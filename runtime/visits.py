@@ -13,13 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from twincar_edge.runtime.events import ClassifierRecord, Event, EventType, NamedProbability
-from twincar_edge.runtime.evidence import Evidence, crop, travel_direction
+from twincar_edge.runtime.evidence import Evidence
 from twincar_edge.runtime.inference.answers import Prediction, agrees
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
-
-__all__ = ["Evidence", "VisitMaker", "crop", "travel_direction"]
 
 PATIENCE = 3  # crops in a row must be against an answer before it is taken back,
 CLEARLY = 0.1  # and by so much of probability

@@ -46,7 +46,8 @@ logger = logging.getLogger(__name__)
 
 STOP_S = 3.0  # a source that does not end so long after it was told is released under its thread
 GIVE_UP_S = 10.0  # and so long after that its thread is left behind
-WAITING_BYTES = 100_000_000  # of frames that a file may have waiting for the model: 16 of 1080p
+_DEPTH_BATCHES = 8  # of crops that a file may have waiting: what comes in bursts, and is answered soon after the end
+WAITING_BYTES = 100_000_000  # and so much of them: crops of 4K are up to 25 MB
 
 
 def watch(
@@ -121,7 +122,7 @@ class Watch:
         """
         self.stop = stop or threading.Event()
         self.stages = Stages(timer)
-        self.inbox = Inbox(config.batch, WAITING_BYTES)
+        self.inbox = Inbox(_DEPTH_BATCHES * config.batch, WAITING_BYTES, config.batch)
         self.cameras: list[CameraThread] = []
         self._config = config
         self._sinks = sinks

@@ -30,7 +30,7 @@ from twincar_edge.cli.watch import command
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.evidence import Evidence
+from twincar_edge.runtime.evidence import Evidence, look_at
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.footage import FPS, LIMIT_BYTES, Footage
 from twincar_edge.runtime.loop.inbox import Crop, End
@@ -71,7 +71,7 @@ class Scene:
             items = []
             if vehicle is not None:
                 vehicle.see(one, BOX)
-                items.append(Crop("gate", vehicle, one, BOX, 1.0, counts, 0.0))
+                items.append(Crop("gate", vehicle, look_at(one, BOX, 1.0), counts, 0.0))
             self.footage.add(one)
             self.footage.see(items, one.time_s)
             self.most_bytes = max(self.most_bytes, self.footage.bytes)
@@ -214,7 +214,7 @@ def test_a_clip_never_leaves_its_time(rate: int, passes: list[tuple[int, int]], 
                 seen[str(number)] = car
             if step >= pause:
                 car.see(frame, BOX)
-                items.append(Crop("gate", car, frame, BOX, 1.0, True, 0.0))
+                items.append(Crop("gate", car, look_at(frame, (0, 0, 2, 2), 1.0), True, 0.0))
                 items += [End("gate", car, True)] if step == pause + length - 1 else []
             footage.add(frame)
             footage.see(items, frame.time_s)
@@ -276,7 +276,8 @@ def test_pictures_of_any_size_become_a_clip(tmp_path: Path, size_wh: tuple[int, 
     footage = Footage(clips.append)
     frame = Frame(0, 0.0, np.full((size_wh[1], size_wh[0], 3), 90, np.uint8), "scene")
     footage.add(frame)
-    footage.see([Crop("gate", Evidence(frame, BOX, MOMENT, "car", lambda: None), frame, BOX, 1.0, True, 0.0)], 0.0)  # type: ignore[arg-type, return-value]
+    car = Evidence(frame, BOX, MOMENT, "car", lambda: None)  # type: ignore[arg-type, return-value]
+    footage.see([Crop("gate", car, look_at(frame, (0, 0, *size_wh), 1.0), True, 0.0)], 0.0)
     footage.close()
     write_clip(tmp_path / "clip.mp4", clips[0].pictures)
     ((_, shown),) = frames_of(tmp_path / "clip.mp4")

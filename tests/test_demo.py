@@ -14,7 +14,7 @@ from twincar_edge.cli import main
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.demo import DemoReport, run_demo
-from twincar_edge.runtime.visits import Event
+from twincar_edge.runtime.events import Event
 from twincar_edge.synthetic import CLASS_NAMES, GateTruth
 
 

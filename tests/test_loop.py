@@ -16,13 +16,14 @@ from tests.clips import BLUE_BGR, RED_BGR, Car, as_frames, drive_by, film, road
 from tests.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.evidence import Evidence, look_at
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame, FrameSource, Source
-from twincar_edge.runtime.visits import Evidence, VisitMaker
+from twincar_edge.runtime.visits import VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig, watch
 
 DEADLINE_S = 20.0
@@ -50,7 +51,8 @@ def evidence() -> Evidence:
 
 
 def crop(of: Evidence, index: int = 0, camera: str = "gate") -> Crop:
-    return Crop(camera, of, Frame(index, index / 25, road(), "clip"), (0, 0, 10, 10), 1.0, True, 0.0)
+    look = look_at(Frame(index, index / 25, road(), "clip"), (0, 0, 10, 10), 1.0)
+    return Crop(camera, of, look, True, 0.0)
 
 
 def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> None:
@@ -75,7 +77,7 @@ def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_i
     assert inbox.waiting() == {"gate": 2}
     taken = inbox.take(8, 0.0)
     assert taken is not None
-    assert [(item.evidence, item.frame.index) for item in taken if isinstance(item, Crop)] == [
+    assert [(item.evidence, item.look.frame) for item in taken if isinstance(item, Crop)] == [
         (first, 49),
         (second, 49),
     ]
@@ -99,14 +101,14 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
     seen: list[int] = []
     while (items := inbox.take(4, DEADLINE_S)) is not None:
         assert sum(inbox.waiting().values()) <= 3  # one frame's items are put together
-        seen += [item.frame.index for item in items if isinstance(item, Crop)]
+        seen += [item.look.frame for item in items if isinstance(item, Crop)]
     thread.join()
     assert seen == list(range(20))
 
 
 def test_as_many_pictures_wait_as_the_memory_holds() -> None:
     pictures = 5
-    inbox = Inbox(depth=2, memory=pictures * road().nbytes)
+    inbox = Inbox(depth=20, memory=pictures * crop(evidence()).look.picture_bgr.nbytes, least=2)
     inbox.join()
     for index in range(pictures):
         inbox.put([crop(evidence(), index)])
@@ -309,8 +311,8 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
     inbox.join()
     inbox.put(
         [
-            Crop("gate", seen, frame, (0, 0, 90, 50), 1.0, True, 0.0),
-            Crop("gate", unseen, frame, (0, 0, 90, 50), 1.0, False, 0.0),
+            Crop("gate", seen, look_at(frame, (0, 0, 90, 50), 1.0), True, 0.0),
+            Crop("gate", unseen, look_at(frame, (0, 0, 90, 50), 1.0), False, 0.0),
         ]
     )
     inbox.put([End("gate", seen, counts=False), End("gate", unseen, counts=False)])

@@ -14,7 +14,7 @@ import pytest
 
 from tests.clips import road
 from tests.tiny_model import BLUE, CLASSES, GREEN, RED, tiny_model
-from twincar_edge.runtime.evidence import Evidence, crop_weight, sharpness, travel_direction
+from twincar_edge.runtime.evidence import Evidence, crop_weight, look_at, sharpness, travel_direction
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.boxes import Box
@@ -53,7 +53,7 @@ def evidence(visits: VisitMaker, *crops: tuple[Box, np.ndarray]) -> Evidence:
     gathered = visits.begin(frame(), crops[0][0])
     for index, (box, row) in enumerate(crops):
         gathered.see(frame(index), box)
-        gathered.add(frame(index), box, 1.0, row)
+        gathered.add(look_at(frame(index), box, 1.0), row)
     return gathered
 
 
@@ -94,7 +94,7 @@ def test_a_class_that_one_crop_rules_out_is_not_ruled_out_for_ever(visits: Visit
 def test_the_best_crop_is_a_copy_and_survives_its_frame(visits: VisitMaker) -> None:
     picture = road()
     gathered = visits.begin(Frame(0, 0.0, picture, "x"), MIDDLE)
-    gathered.add(Frame(0, 0.0, picture, "x"), MIDDLE, 1.0, probabilities(1.0, 0.0, 0.0))
+    gathered.add(look_at(Frame(0, 0.0, picture, "x"), MIDDLE, 1.0), probabilities(1.0, 0.0, 0.0))
     picture[:] = 0
     assert gathered.best_crop.mean() > 50
 
@@ -104,7 +104,7 @@ def test_a_visit_says_what_when_where_and_by_which_model(tmp_path: Path) -> None
     gathered = visits.begin(frame(10), (20, 50, 120, 110))
     for index, left in ((10, 20), (11, 60), (12, 150)):
         gathered.see(frame(index), (left, 50, left + 100, 110))
-        gathered.add(frame(index), (left, 50, left + 100, 110), 1.0, probabilities(0.8, 0.15, 0.05))
+        gathered.add(look_at(frame(index), (left, 50, left + 100, 110), 1.0), probabilities(0.8, 0.15, 0.05))
     visit = visits.finish(gathered)
     assert (visit.id, visit.source, visit.image) == ("id-0", "gate.mp4", None)
     assert (visit.name, visit.make, visit.model, visit.body_type, visit.year) == (RED, "Castor", "Red", "Sedan", 2020)
@@ -140,7 +140,7 @@ def test_a_single_image_has_no_time_and_its_name_stands_in_the_event(tmp_path: P
     model = tiny_model(tmp_path / "tiny.onnx")
     visits = VisitMaker("inbox", Classifier(open_session(model, ep="cpu", threads=1)), stills=True)
     gathered = visits.begin(Frame(4, 0.0, road(), "car_4.jpg"), MIDDLE)
-    gathered.add(frame(4), MIDDLE, 1.0, probabilities(0.8, 0.15, 0.05))
+    gathered.add(look_at(frame(4), MIDDLE, 1.0), probabilities(0.8, 0.15, 0.05))
     visit = visits.finish(gathered)
     assert (visit.image, visit.first_frame, visit.first_time_s, visit.last_time_s) == ("car_4.jpg", 4, None, None)
     assert re.fullmatch(r"[0-9a-f-]{36}", visit.id)
@@ -182,7 +182,7 @@ def test_the_sharpest_of_equal_crops_is_the_one_that_is_shown(visits: VisitMaker
     pictures = [np.asarray(cv2.GaussianBlur(sharp, (0, 0), s), np.uint8) for s in (8, 4)]
     gathered = visits.begin(Frame(0, 0.0, pictures[0], "x"), MIDDLE)
     for index, picture in enumerate([*pictures, sharp, pictures[0]]):
-        gathered.add(Frame(index, 0.0, picture, "x"), MIDDLE, 1.0, probabilities(1.0, 0.0, 0.0))
+        gathered.add(look_at(Frame(index, 0.0, picture, "x"), MIDDLE, 1.0), probabilities(1.0, 0.0, 0.0))
     assert gathered.best_frame == 2
 
 
@@ -197,7 +197,7 @@ def told(visits: VisitMaker, rows: Sequence[tuple[float, ...]]) -> list[tuple[st
     news = []
     for index, row in enumerate(rows):
         gathered.crops, gathered._weight, gathered._log_probabilities = 0, 0.0, 0.0  # the row alone, not the mean
-        gathered.add(frame(index), MIDDLE, 1.0, probabilities(*row))
+        gathered.add(look_at(frame(index), MIDDLE, 1.0), probabilities(*row))
         news.append(visits.news(gathered))
     news.append(visits.finish(gathered))
     assert {event.id for event in news if event is not None} == {"id-0"}
@@ -236,7 +236,7 @@ def test_without_a_threshold_two_classes_that_are_nearly_alike_do_not_take_turns
 def test_each_event_has_all_that_is_known_by_then(visits: VisitMaker) -> None:
     gathered = visits.begin(frame(10), (20, 50, 120, 110))
     gathered.zone = "gate"
-    gathered.add(frame(10), (20, 50, 120, 110), 1.0, probabilities(0.8, 0.15, 0.05))
+    gathered.add(look_at(frame(10), (20, 50, 120, 110), 1.0), probabilities(0.8, 0.15, 0.05))
     start = visits.news(gathered)
     assert start is not None and gathered.started
     assert (start.type, start.ended_at, start.last_frame, start.crops, start.zone) == ("start", None, 10, 1, "gate")
@@ -249,7 +249,7 @@ def test_each_event_has_all_that_is_known_by_then(visits: VisitMaker) -> None:
 
 def test_a_vehicle_may_be_seen_from_one_thread_while_another_tells_of_it(visits: VisitMaker) -> None:
     gathered = visits.begin(frame(), MIDDLE)
-    gathered.add(frame(), MIDDLE, 1.0, probabilities(0.8, 0.15, 0.05))
+    gathered.add(look_at(frame(), MIDDLE, 1.0), probabilities(0.8, 0.15, 0.05))
     done = threading.Event()
 
     def look() -> None:
@@ -277,7 +277,7 @@ def test_another_models_crops_are_not_mixed_with_those_before(tmp_path: Path) ->
     gathered = evidence(visits, *[(MIDDLE, probabilities(0.9, 0.05, 0.05))] * 9)
     assert visits.news(gathered) is not None
     visits.use(classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Grey Van 2019")))
-    gathered.add(frame(20), MIDDLE, 1.0, probabilities(0.05, 0.05, 0.1, 0.8))
+    gathered.add(look_at(frame(20), MIDDLE, 1.0), probabilities(0.05, 0.05, 0.1, 0.8))
     end = visits.finish(gathered)
     assert (end.id, end.name, end.crops) == ("id-0", "Pollux Grey Van 2019", 1)
     assert end.probability == pytest.approx(0.8, abs=1e-5)
@@ -303,7 +303,7 @@ def test_an_answer_that_the_new_model_does_not_know_gives_way_to_one_that_it_doe
     visits.use(classifier(tmp_path / "other.onnx", classes=CLASSES[:2], reject_below=0.5))
     names = []
     for index in range(PATIENCE + 1):
-        gathered.add(frame(20 + index), MIDDLE, 1.0, probabilities(0.1, 0.9))
+        gathered.add(look_at(frame(20 + index), MIDDLE, 1.0), probabilities(0.1, 0.9))
         event = visits.news(gathered)
         names += [event.name] if event is not None else []
     assert names == [GREEN]
@@ -313,7 +313,7 @@ def test_the_same_model_opened_again_goes_on_with_what_is_known(tmp_path: Path) 
     visits = maker(tmp_path)
     gathered = evidence(visits, *[(MIDDLE, probabilities(0.9, 0.05, 0.05))] * 3)
     visits.use(classifier(tmp_path / "tiny.onnx"))
-    gathered.add(frame(9), MIDDLE, 1.0, probabilities(0.9, 0.05, 0.05))
+    gathered.add(look_at(frame(9), MIDDLE, 1.0), probabilities(0.9, 0.05, 0.05))
     assert visits.finish(gathered).crops == 4
 
 

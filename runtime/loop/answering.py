@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.evidence import Evidence
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.visits import Evidence, VisitMaker, crop
+from twincar_edge.runtime.visits import VisitMaker
 
 TURN_S = 0.5  # without anything to do; so often the thread shows that it lives, and takes a new model
 
@@ -123,7 +124,7 @@ class Answering:
         rows: list[NDArray[np.float32]] = []
         if crops:
             with self._stages.stage("classify"):
-                rows.extend(self._classifier.probabilities([crop(one.frame.image_bgr, one.box_xyxy) for one in crops]))
+                rows.extend(self._classifier.probabilities([one.look.picture_bgr for one in crops]))
             self.crops += len(crops)
             answered_s = self._stages.timer()
             for one in crops:
@@ -131,7 +132,7 @@ class Answering:
         answers = iter(rows)
         for item in items:  # in their order: a vehicle's end comes behind its last crop
             if isinstance(item, Crop):
-                item.evidence.add(item.frame, item.box_xyxy, item.score, next(answers))
+                item.evidence.add(item.look, next(answers))
                 if item.counts:
                     self._tell(self._makers[item.camera].news(item.evidence), item.evidence)
             elif isinstance(item, End):

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.config import AUTO, CameraConfig
+from twincar_edge.runtime.evidence import Evidence, Look, look_at
 from twincar_edge.runtime.locating.boxes import Box, Detection
 from twincar_edge.runtime.locating.detector import Detector
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
@@ -21,7 +22,7 @@ from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
 from twincar_edge.runtime.sources import Frame, Source
 from twincar_edge.runtime.sources.base import SourceState, size_of
 from twincar_edge.runtime.tracking.tracker import Track, Tracker, TrackingRules
-from twincar_edge.runtime.visits import Evidence, VisitMaker
+from twincar_edge.runtime.visits import VisitMaker
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +173,8 @@ class CameraThread:
         for number, detection in enumerate(detections, 1):
             evidence = self.maker.begin(frame, detection.box_xyxy)
             evidence.zone = zone_of(detection.box_xyxy, size_of(frame), self._config.zones)
-            items.append(Crop(self.name, evidence, frame, detection.box_xyxy, detection.score, False, taken_s))
+            look = self._look_at(frame, detection.box_xyxy, detection.score)
+            items.append(Crop(self.name, evidence, look, False, taken_s))
             items.append(End(self.name, evidence, counts=True))
             shown.append((number, detection.box_xyxy, evidence))
         return items, tuple(shown)
@@ -192,10 +194,14 @@ class CameraThread:
             evidence.zone = zone_of(track.box_xyxy, size_wh, self._config.zones) or evidence.zone
             # A box that never gets confirmed is not worth an inference; one that does gets one at once.
             if track.confirmed and (track.hits - self._config.min_hits) % self._config.classify_every == 0:
-                counts = self._counts(track)
-                items.append(Crop(self.name, evidence, frame, track.box_xyxy, track.score, counts, taken_s))
+                look = self._look_at(frame, track.box_xyxy, track.score)
+                items.append(Crop(self.name, evidence, look, self._counts(track), taken_s))
         items += self._ended(self._tracker.lost)
         return items, tuple((track.id, track.box_xyxy, self._evidence[track.id]) for track in found)
+
+    def _look_at(self, frame: Frame, box: Box, score: float) -> Look:
+        with self._stages.stage("cut"):
+            return look_at(frame, box, score)
 
     def _counts(self, track: Track) -> bool:
         return track.confirmed and (track.travel >= self._config.min_travel or not self._locator.moves)

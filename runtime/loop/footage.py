@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.preprocess import thumbnail
+from twincar_edge.runtime.evidence import Evidence
 from twincar_edge.runtime.loop.inbox import Crop, End, Item
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, Picture
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.visits import Evidence
 
 FPS = 8.0
 WIDTH = 640

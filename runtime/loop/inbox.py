@@ -8,9 +8,9 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from twincar_edge.runtime.evidence import Evidence, Look
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
-from twincar_edge.runtime.visits import Evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +23,7 @@ class Crop:
 
     camera: str
     evidence: Evidence
-    frame: Frame
-    box_xyxy: Box
-    score: float
+    look: Look
     counts: bool
     taken_s: float
 
@@ -54,17 +52,30 @@ Item = Crop | End | Shown
 class Inbox:
     """Items in order of arrival, from any number of threads to one.
 
-    A camera that loses nothing (a file) waits while `depth` of its pictures are waiting, or as many as `memory` bytes
-    hold where that is more: vehicles come in bursts, and what waits keeps the model busy in between. Of a live camera
-    only the newest crop of each vehicle waits, in the place of the older one: so what the model sees is never older
-    than the inference that runs, a vehicle's end never overtakes its last crop, and memory is bounded however slow the
-    model is.
+    A camera that loses nothing (a file) waits while `depth` of its pictures are waiting: vehicles come in bursts,
+    and what waits keeps the model busy in between. Of a live camera only the newest crop of each vehicle waits, in
+    the place of the older one: so what the model sees is never older than the inference that runs, a vehicle's end
+    never overtakes its last crop, and memory is bounded however slow the model is.
     """
 
-    def __init__(self, depth: int, memory: int = 0, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Start empty; `monotonic` is the clock of `take`'s deadline."""
+    def __init__(
+        self,
+        depth: int,
+        memory: int | None = None,
+        least: int = 1,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            depth: pictures of a camera that may wait.
+            memory: bytes of such pictures; where they hold fewer, fewer wait.
+            least: pictures that may wait however large they are.
+            monotonic: the clock of `take`'s deadline.
+        """
         self._depth = depth
         self._memory = memory
+        self._least = least
         self._monotonic = monotonic
         self._items: OrderedDict[object, Item] = OrderedDict()
         self._waiting: Counter[str] = Counter()
@@ -153,8 +164,10 @@ class Inbox:
 
     def _most(self, items: Sequence[Item]) -> int:
         """Return how many pictures may be waiting when these are put."""
-        picture = max((item.frame.image_bgr.nbytes for item in items if not isinstance(item, End)), default=1)
-        return max(self._depth, self._memory // picture)
+        if self._memory is None:
+            return self._depth
+        largest = max(map(_bytes, items))
+        return self._depth if largest == 0 else max(self._least, min(self._depth, self._memory // largest))
 
     @staticmethod
     def _key(item: Item) -> object:
@@ -162,3 +175,10 @@ class Inbox:
         if isinstance(item, Crop):
             return id(item.evidence)
         return item.camera if isinstance(item, Shown) else object()
+
+
+def _bytes(item: Item) -> int:
+    """Return how much memory the picture of an item takes."""
+    if isinstance(item, Crop):
+        return item.look.picture_bgr.nbytes
+    return item.frame.image_bgr.nbytes if isinstance(item, Shown) else 0
