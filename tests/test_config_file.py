@@ -257,7 +257,7 @@ def test_the_byte_order_mark_and_line_ends_of_windows_do_no_harm(tmp_path: Path)
         read_config(path, {})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), times=st.integers(1, 12))
 def test_a_file_with_damage_anywhere_is_read_or_refused_and_never_more(tmp_path: Path, seed: int, times: int) -> None:
     rng = random.Random(seed)

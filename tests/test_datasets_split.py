@@ -28,7 +28,7 @@ def names(dataset: Dataset) -> set[str]:
     return {sample.name for sample in dataset.samples}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 45), min_size=1, max_size=8).filter(lambda sizes: max(sizes) > 1),
     st.sampled_from([0.1, 0.2, 0.5, 0.9]),

@@ -34,7 +34,7 @@ def inference_threads() -> int:
 def give_way() -> None:
     """Let this thread, and those that it starts, run behind the others of the process where cores are short.
 
-    For what makes work ahead of a thread that never waits: ahead it stays anyhow. Only Linux has this for threads.
+    For what has time: reading ahead of a model that is always busy, or encoding. Only Linux has this for threads.
     """
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
@@ -21,7 +20,6 @@ from twincar_edge.runtime.sinks.visit_folder import VisitFolder
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 8
-_NICENESS = 10  # encoding may take as long as it needs; the loop may not
 
 
 class Filming:
@@ -100,8 +98,7 @@ class Filming:
         return SinkStatus(self.name, queued, 0, delivered, dropped, self._trouble.problem)
 
     def _save_all(self) -> None:
-        with contextlib.suppress(OSError):  # a sandbox may forbid it
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        give_way()  # encoding may take as long as it needs; the loop may not
         while isinstance(item := self._backlog.take(), Item):
             problem = self._save(item.event)
             self._backlog.done(item.number, delivered=problem is None, dropped=problem is not None)
