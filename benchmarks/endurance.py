@@ -32,7 +32,7 @@ from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.quantities import parse_age
 from twincar_edge.runtime.sources.base import redact_url
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 CROPS_LIMIT = "1MB"  # so small that old pictures go within minutes
 
 
@@ -56,7 +56,7 @@ class Endurance(_Part):
     end: `events`, `store` and `crops`, of which `crops_limit` is the most.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     created: datetime
     machine: Machine
     source: str
@@ -66,7 +66,7 @@ class Endurance(_Part):
     seconds: float
     crops_limit: str
     resident: Growth
-    private: Growth
+    anonymous: Growth
     written_mb: dict[str, float]
     samples: tuple[Sample, ...]
 
@@ -80,7 +80,7 @@ class Endurance(_Part):
             *(
                 f"{name:<12} {held.first_mb:.1f} MB at first, {held.last_mb:.1f} MB in the end: {held.percent:+.2f}%, "
                 f"{held.mb_per_hour:+.2f} MB an hour"
-                for name, held in (("resident", self.resident), ("private", self.private))
+                for name, held in (("resident", self.resident), ("anonymous", self.anonymous))
             ),
             f"open files   {_course([one.open_files for one in self.samples])}",
             f"threads      {_course([one.threads for one in self.samples])}",
@@ -156,7 +156,7 @@ def measure_endurance(
         seconds=samples[-1].at_s,
         crops_limit=CROPS_LIMIT,
         resident=growth([(one.at_s, one.resident_mb) for one in samples], window_s),
-        private=growth([(one.at_s, one.private_mb) for one in samples], window_s),
+        anonymous=growth([(one.at_s, one.anonymous_mb) for one in samples], window_s),
         written_mb=written_mb,
         samples=tuple(samples),
     )

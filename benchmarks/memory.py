@@ -21,14 +21,13 @@ def peak_memory_mb(status: Path = STATUS) -> float | None:
 
 
 def held_memory_mb(rollup: Path) -> tuple[float, float] | None:
-    """Return the resident memory of a process and the part of it that no other shares, in MB; None where nothing tells.
+    """Return the resident memory of a process and the anonymous part of it, in MB; None where nothing tells.
 
-    `rollup` is its `/proc/PID/smaps_rollup`.
+    Anonymous is what it made itself: the rest are pages of files. Not what it shares with nobody, which changes with
+    what other processes open. `rollup` is its `/proc/PID/smaps_rollup`.
     """
-    resident, *private = (_bytes(rollup, name) for name in ("Rss", "Private_Clean", "Private_Dirty"))
-    if resident is None or None in private:
-        return None
-    return resident / 2**20, sum(part for part in private if part is not None) / 2**20
+    resident, anonymous = (_bytes(rollup, name) for name in ("Rss", "Anonymous"))
+    return None if resident is None or anonymous is None else (resident / 2**20, anonymous / 2**20)
 
 
 def available_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:

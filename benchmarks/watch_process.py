@@ -27,7 +27,7 @@ PROC = Path("/proc")
 class Sample(BaseModel):
     """How a run was at one moment, so many seconds after it was ready.
 
-    `private_mb` is the part of `resident_mb` that no other process shares. All from `cpu_s` on is what the run's own
+    `anonymous_mb` is the part of `resident_mb` that is of no file. All from `cpu_s` on is what the run's own
     metrics say, summed over cameras and sinks; `answer_age_s` is how old the frame of the newest answer was when it was
     answered, None where there was none yet.
     """
@@ -36,7 +36,7 @@ class Sample(BaseModel):
 
     at_s: float
     resident_mb: float
-    private_mb: float
+    anonymous_mb: float
     open_files: int
     threads: int
     cpu_s: float
@@ -122,7 +122,7 @@ class WatchProcess:
         return Sample(
             at_s=round(at_s, 3),
             resident_mb=round(held[0], 3),
-            private_mb=round(held[1], 3),
+            anonymous_mb=round(held[1], 3),
             open_files=len(list((home / "fd").iterdir())),
             threads=len(list((home / "task").iterdir())),
             cpu_s=values["process_cpu_seconds_total"],
