@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="the pictures that the passes show, in any layout that `train` takes")
     parser.add_argument("--images", type=Path, help="where a CSV's pictures are, if not beside it")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--threads", type=int, default=inference_threads())
+    parser.add_argument("--threads", type=int)
     add_output(parser)
     asked = parser.parse_args(arguments)
     truths = asked.truth or [clip.with_suffix(".json") for clip in asked.clips]

@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=inference_threads())
+    parser.add_argument("--threads", type=int)
     add_output(parser)
     asked = parser.parse_args()
     return run_command(

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.clips import BLUE_BGR, RED_BGR, Car, as_frames, drive_by, film, road
+from tests.event_toys import eventually
 from tests.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.events import Event
@@ -176,6 +177,8 @@ def test_crops_of_different_cameras_go_through_the_model_together(classifier: Cl
 
     class Counting(Classifier):
         def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            if not batches:  # while it answers the first, more comes of all cameras, however fast it is
+                eventually(lambda: sum(map(bool, loop.inbox.waiting().values())) == 3, "all wait", DEADLINE_S)
             batches.append(len(images_bgr))
             return super().probabilities(images_bgr)
 
@@ -185,9 +188,9 @@ def test_crops_of_different_cameras_go_through_the_model_together(classifier: Cl
 
     names = ("a", "b", "c")
     sources: dict[str, Source] = {name: FrameSource(pictures()) for name in names}
-    summary = watch(
-        WatchConfig(cameras=cameras(*names), keep=True), sources=sources, classifier=Counting(classifier.session)
-    )
+    config = WatchConfig(cameras=cameras(*names), keep=True)
+    with Watch(config, sources=sources, classifier=Counting(classifier.session)) as loop:
+        summary = loop.run()
     assert summary.visits == 3
     assert sum(batches) == sum(one.crops for one in summary.results)
     assert len(batches) < sum(batches)

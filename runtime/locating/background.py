@@ -207,10 +207,10 @@ def _exposure(small: Floats, mean: Floats) -> Floats:
     counts = np.bincount(bins, minlength=3 * _BINS).reshape(3, _BINS)
     sums = np.bincount(bins, ratios, minlength=3 * _BINS).reshape(3, _BINS)
 
-    peaks = (np.arange(3), _windows(counts, 5).argmax(axis=1))
-    support, pixels = _windows(counts, 5)[peaks], counts.sum(axis=1)
+    support, pixels = _windows(counts, 5), counts.sum(axis=1)
+    peaks = np.arange(3), support.argmax(axis=1)
     # Where nothing agrees, the scene itself has changed, and that is no exposure.
-    agree = (support >= _LEAST_SUPPORT * pixels) & (pixels >= _LEAST_PIXELS)
+    agree = (support[peaks] >= _LEAST_SUPPORT * pixels) & (pixels >= _LEAST_PIXELS)
     exponents = _windows(sums, 7)[peaks] / np.maximum(_windows(counts, 7)[peaks], 1.0)
     return np.exp2(np.where(agree, exponents, 0.0)).astype(np.float32).reshape(3, 1, 1)
 

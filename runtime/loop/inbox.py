@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -61,7 +62,7 @@ class Inbox:
     def __init__(
         self,
         depth: int,
-        memory: int | None = None,
+        memory: int = sys.maxsize,
         least: int = 1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -164,10 +165,8 @@ class Inbox:
 
     def _most(self, items: Sequence[Item]) -> int:
         """Return how many pictures may be waiting when these are put."""
-        if self._memory is None:
-            return self._depth
-        largest = max(map(_bytes, items))
-        return self._depth if largest == 0 else max(self._least, min(self._depth, self._memory // largest))
+        largest = max(1, *map(_bytes, items))
+        return max(self._least, min(self._depth, self._memory // largest))
 
     @staticmethod
     def _key(item: Item) -> object:
