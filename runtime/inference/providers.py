@@ -169,14 +169,14 @@ def _attach_openvino(ort: ModuleType, options: Any, threads: int) -> None:
         }
     }
     settings = {"load_config": json.dumps(config)}
-    if OPENVINO in ort.get_available_providers():
+    if _has_openvino_built_in(ort):
         options.add_provider(OPENVINO, {"device_type": "CPU", **settings})
     else:
         options.add_provider_for_devices(_openvino_devices(ort)[:1], settings)
 
 
 def _openvino_obstacle(ort: ModuleType, name: str) -> TwincarError | None:
-    if OPENVINO in ort.get_available_providers():
+    if _has_openvino_built_in(ort):
         return None
     if util.find_spec(_OPENVINO_PACKAGE) is None:
         return MissingExtraError(_OPENVINO_PACKAGE, "openvino")
@@ -187,6 +187,11 @@ def _openvino_obstacle(ort: ModuleType, name: str) -> TwincarError | None:
             "pip install onnxruntime-openvino"
         )
     return None
+
+
+def _has_openvino_built_in(ort: ModuleType) -> bool:
+    # A registered plugin is listed under the same name, but cannot be attached by it.
+    return not _openvino_registered and OPENVINO in ort.get_available_providers()
 
 
 def _openvino_devices(ort: ModuleType) -> list[Any]:
