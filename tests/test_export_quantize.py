@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from twincar_edge.errors import InputError, ModelError
 from twincar_edge.export import PRESETS, Int8Config
 from twincar_edge.export.graph import to_onnx
 from twincar_edge.export.int8.config import Int8Search
-from twincar_edge.export.int8.quantize import prepare, quantized_layers, weight_ranges
+from twincar_edge.export.int8.quantize import float_prefix, pool_first, prepare, quantized_layers, weight_ranges
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.model import CarClassifier
 
@@ -98,6 +99,55 @@ def test_what_the_file_leaves_in_float_runs_in_float(int8: onnx.ModelProto) -> N
     options = onnxruntime.SessionOptions()
     left_on = onnxruntime.InferenceSession(int8.SerializeToString(), options)
     np.testing.assert_array_equal(left_on.run(None, {"batch_nhwc": batch_nhwc})[0], run(int8, batch_nhwc))
+
+
+class Pooled(torch.nn.Module):
+    """A stem as ResNet's, convolution, ReLU and maximum, before a layer that becomes INT8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.body = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.classifier = torch.nn.Linear(8, 4)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        pixels = torch.nn.functional.max_pool2d(torch.relu(self.stem(pixels)), 3, 2, 1)
+        return self.classifier(torch.relu(self.body(pixels)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def pooled() -> onnx.ModelProto:
+    torch.manual_seed(0)
+    model = CarClassifier("test_resnet", 4, Preprocess(size_wh=(SIZE, SIZE)))
+    model.backbone = Pooled()
+    return to_onnx(model)
+
+
+def test_onnx_runtime_pools_a_stem_in_float(pooled: onnx.ModelProto, tmp_path: Path) -> None:
+    """It would move the step to integers up before the MaxPool, which it runs thirty times as slowly on them."""
+    int8 = int8_of(pooled, batches(), Int8Config())
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(int8.SerializeToString(), options)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert "QLinearConv" in kinds
+    assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
+
+
+def test_pooling_before_the_activation_changes_no_answer(pooled: onnx.ModelProto) -> None:
+    prepared = prepare(pooled)
+    moved = pool_first(prepared, float_prefix(prepared.graph, 1))
+    kinds = [node.op_type for node in moved.graph.node]
+    assert kinds.index("MaxPool") < kinds.index("Relu")
+    onnx.checker.check_model(moved, full_check=True)
+    batch_nhwc = next(batches(1, seed=5))
+    np.testing.assert_array_equal(run(moved, batch_nhwc), run(prepared, batch_nhwc))
+
+
+def test_a_pool_whose_stem_is_int8_stays_where_it_is(pooled: onnx.ModelProto) -> None:
+    prepared = prepare(pooled)
+    assert pool_first(prepared, float_prefix(prepared.graph, 0)) == prepared
 
 
 def pair_sums(array: NDArray[np.int8]) -> int:

@@ -9,7 +9,7 @@ overflow with; that is 6.7 bits and a sign on average, where 7-bit weights have 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from twincar_edge.export.int8.config import Int8Config
 # What has weights and gains from INT8, and what may follow such a node and is fused with it.
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 _FOLLOWING = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Mul", "Add"})
+_RISING = frozenset({"Relu", "Clip"})  # a maximum may be taken before these as well as after them
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
@@ -57,7 +58,7 @@ def quantize(prepared: onnx.ModelProto, ranges: Mapping[str, Range], config: Int
     """
     in_float = float_prefix(prepared.graph, config.float_layers)
     in_float += [name for weight in config.float_nodes for name in _layer(prepared.graph, weight)]
-    return _quantize(prepared, ranges, config, exclude=in_float)
+    return _quantize(pool_first(prepared, in_float), ranges, config, exclude=in_float)
 
 
 def quantize_layer(
@@ -138,12 +139,43 @@ def float_prefix(graph: onnx.GraphProto, layers: int) -> list[str]:
     outputs: set[str] = set()
     weighted = 0
     for node in graph.node:
-        if weighted == layers and not (node.op_type in _FOLLOWING and node.input[0] in outputs):
+        if weighted == layers and not (node.op_type in _FOLLOWING | {"MaxPool"} and node.input[0] in outputs):
             break
         prefix.append(node.name)
         outputs.update(node.output)
         weighted += node.op_type in _WEIGHTED
     return prefix if layers else []
+
+
+def pool_first(prepared: onnx.ModelProto, in_float: Collection[str]) -> onnx.ModelProto:
+    """Return a graph in which a MaxPool that stays in float stands before its activation; the answers are the same.
+
+    ONNX Runtime moves a QuantizeLinear up through a MaxPool as it loads a file, and pools the integers of a stem with
+    code that took a quarter of ResNet50's time. It does not move one through an activation.
+
+    Args:
+        prepared: what `prepare` gave; it is not changed.
+        in_float: the names of the nodes that stay in float.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(prepared)
+    nodes = result.graph.node
+    made_by = {output: number for number, node in enumerate(nodes) for output in node.output}
+    for pool in nodes:
+        between = pool.input[0] if pool.op_type == "MaxPool" and pool.name in in_float else None
+        activation = nodes[made_by[between]] if between in made_by else None
+        if activation is None or activation.op_type not in _RISING or activation.name not in in_float:
+            continue
+        if sum(between in node.input for node in nodes) > 1:
+            continue
+        pool.input[0], activation.input[0] = activation.input[0], pool.input[0]
+        pool.output[0], activation.output[0] = activation.output[0], pool.output[0]
+        earlier = onnx.NodeProto.FromString(pool.SerializeToString())
+        pool.CopyFrom(activation)
+        activation.CopyFrom(earlier)
+        for known in [info for info in result.graph.value_info if info.name == between]:
+            result.graph.value_info.remove(known)  # its shape is another now
+    return result
 
 
 def _layer(graph: onnx.GraphProto, weight: str) -> list[str]:
