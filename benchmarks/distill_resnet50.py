@@ -137,14 +137,14 @@ def hint_loss(own: list[Tensor], theirs: list[Tensor]) -> Tensor:
 class Distillation:
     """One student, its teacher, and what changes from step to step."""
 
-    def __init__(self, images: TrainingImages, classes: int, epochs: int) -> None:
-        """Build the student from random weights."""
+    def __init__(self, images: TrainingImages, classes: int, sizes: tuple[int, ...]) -> None:
+        """Build the student from random weights, for epochs with crops of these sizes."""
         self.images = images
         self.model = CarClassifier(RECIPE.architecture, classes, RECIPE.preprocess, RECIPE.dropout)
         self.student = Student(self.model).to(memory_format=torch.channels_last)
         self.teacher = Teacher()
         self.ema = ModelEmaV3(self.model, decay=RECIPE.ema_decay, use_warmup=True)
-        self.bf16 = uses_bf16("auto", torch.device("cpu"))
+        self.bf16 = uses_bf16("auto", torch.device("cpu"), (min(sizes), min(sizes)))
         self._frozen_norms: list[nn.Module] = []
         self._steps = 0
         parts = [
@@ -153,7 +153,7 @@ class Distillation:
         ]
         groups = [{"params": members, "weight_decay": decay} for members, decay in parts]
         self._optimizer = AdamW(groups, lr=RECIPE.learning_rate, fused=True)
-        total = epochs * len(batches_of(images.labels, RECIPE.batch_size))
+        total = len(sizes) * len(batches_of(images.labels, RECIPE.batch_size))
         self._schedule = OneCycleLR(
             self._optimizer, RECIPE.learning_rate, total_steps=total, pct_start=RECIPE.warmup_share
         )
@@ -222,7 +222,7 @@ def distill(
     images = TrainingImages(split.train, RECIPE.preprocess, TEACHER_SIZE_WH)
     best = -1.0
     with seeded(RECIPE.seed):
-        distillation = Distillation(images, len(dataset.classes), len(sizes))
+        distillation = Distillation(images, len(dataset.classes), sizes)
         say("bf16" if distillation.bf16 else "fp32")
         for epoch, side in enumerate(sizes, start=1):
             if epoch == len(sizes) - frozen_epochs + 1:

@@ -24,10 +24,19 @@ def test_devices_that_are_not_there_say_so() -> None:
 def test_bfloat16_is_chosen_only_where_the_processor_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     for capabilities, expected in (({"avx512_bf16": True}, False), ({"amx_bf16": True}, True)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
-        assert uses_bf16("auto", CPU) is expected
-    assert uses_bf16("bf16", CPU) and not uses_bf16("fp32", CPU)
+        assert uses_bf16("auto", CPU, (64, 64)) is expected
+        assert uses_bf16("bf16", CPU, (64, 64)) and not uses_bf16("fp32", CPU, (64, 64))
     with pytest.raises(InputError, match="no precision 'fp16' to train in: use auto, fp32, bf16"):
-        uses_bf16("fp16", CPU)
+        uses_bf16("fp16", CPU, (64, 64))
+
+
+def test_matrix_units_are_not_given_crops_whose_gradients_they_get_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert not uses_bf16("auto", CPU, (64, 32))
+    with pytest.raises(InputError, match="crops of 32 pixels cannot be trained on in bf16 on this CPU"):
+        uses_bf16("bf16", CPU, (64, 32))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False}, raising=False)
+    assert uses_bf16("bf16", CPU, (32, 32))
 
 
 def test_threads_are_bounded_and_given_back() -> None:

@@ -62,7 +62,7 @@ class TrainingLoop:
             progress: called after each batch.
 
         Raises:
-            InputError: the batch cannot be shared evenly by the processes.
+            InputError: the batch cannot be shared evenly by the processes, or the precision does not suit the device.
         """
         if recipe.batch_size % processes.count:
             raise InputError(
@@ -75,7 +75,7 @@ class TrainingLoop:
         self.images = images
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-        self.bf16 = uses_bf16(machine.precision, device)
+        self.bf16 = uses_bf16(machine.precision, device, recipe.train_size_wh_in(1))
         self._progress = progress
         self._frozen_norms = frozen_norms
         self._mixing = Mixing(recipe.augmentation, model.classes)

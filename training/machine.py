@@ -14,6 +14,10 @@ from twincar_edge.errors import InputError
 from twincar_edge.training.data import DEFAULT_CACHE_MB
 
 PRECISIONS = ("auto", "fp32", "bf16")
+# On a CPU with AMX, the bfloat16 gradient that torch 2.14 gives a strided 3x3 convolution over a map of one pixel holds
+# memory that nobody wrote: numbers up to 1e32, or NaN. A backbone that halves its input five times meets no such map
+# from 17 pixels on; twice that leaves room for one that halves it once more.
+AMX_SMALLEST_SIDE = 33
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
@@ -48,23 +52,35 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
-def uses_bf16(precision: str, device: torch.device) -> bool:
+def uses_bf16(precision: str, device: torch.device, smallest_crop_wh: tuple[int, int]) -> bool:
     """Return whether a training computes in bfloat16 on this device, for `Machine.precision`.
 
     "auto" takes it where the hardware is sure to gain: emulated it only costs, and on x86 without matrix units (AMX) a
-    depthwise network was measured between 14% slower and 17% faster, by the size of the crops.
+    depthwise network was measured between 14% slower and 17% faster, by the size of the crops. It does not where a
+    backbone may come down to maps of one pixel: see `AMX_SMALLEST_SIDE`.
+
+    Args:
+        precision: "auto", "fp32" or "bf16".
+        device: where to train.
+        smallest_crop_wh: the smallest size of the training crops, in pixels.
 
     Raises:
-        InputError: the name is none of these.
+        InputError: the name is none of these, or bfloat16 was asked for where it gives wrong gradients.
     """
     if precision not in PRECISIONS:
         raise InputError(f"no precision {precision!r} to train in: use {', '.join(PRECISIONS)}")
-    if precision != "auto":
-        return precision == "bf16"
+    if precision == "fp32":
+        return False
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return precision == "bf16" or bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16"))
+    amx, side = bool(capabilities.get("amx_bf16")), min(smallest_crop_wh)
+    if precision == "bf16" and amx and side < AMX_SMALLEST_SIDE:
+        raise InputError(
+            f"crops of {side} pixels cannot be trained on in bf16 on this CPU, whose matrix units give wrong gradients "
+            f"for maps of one pixel: use --precision fp32, or crops of {AMX_SMALLEST_SIDE} pixels or more"
+        )
+    return precision == "bf16" or (amx and side >= AMX_SMALLEST_SIDE)
 
 
 @contextmanager
