@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 import torch
-from onnx.helper import make_tensor_value_info
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, interpolate, mse_loss, one_hot
@@ -33,7 +33,7 @@ from twincar_edge.datasets import Dataset, Split, check_integrity, open_dataset,
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.inference import dataset_logits
 from twincar_edge.manifest import read_manifest
-from twincar_edge.runtime.inference.providers import load_onnxruntime
+from twincar_edge.runtime.inference.session import open_engine
 from twincar_edge.training.augmentation import augment, draw_choices
 from twincar_edge.training.checkpoint import write_checkpoint
 from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
@@ -83,11 +83,12 @@ class Teacher:
         del model.graph.value_info[:]
         inputs = {node.input[1].partition(".weight")[0]: node.input[0] for node in model.graph.node if node.input[1:]}
         names = [inputs[layer] for layer in (*(layer for layer, _ in HINTS), HEAD)]
-        model.graph.output.extend(make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
         self._input = model.graph.input[0].name
-        self._session = load_onnxruntime().InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        )
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "teacher.onnx"
+            onnx.save(model, file)
+            self._session = open_engine(file, ep="cpu", spinning=True).session
 
     def __call__(self, batch_nhwc: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return logits and feature maps [N, C, H, W], the pooled features [N, C] after them, of pixels 0 to 255."""
@@ -147,11 +148,13 @@ class Distillation:
         self.bf16 = uses_bf16("auto", torch.device("cpu"), (min(sizes), min(sizes)))
         self._frozen_norms: list[nn.Module] = []
         self._steps = 0
-        parts = [
-            ([p for p in self.student.parameters() if (p.ndim > 1) == decays], RECIPE.weight_decay if decays else 0.0)
+        groups = [
+            {
+                "params": [p for p in self.student.parameters() if (p.ndim > 1) == decays],
+                "weight_decay": RECIPE.weight_decay if decays else 0.0,
+            }
             for decays in (True, False)
         ]
-        groups = [{"params": members, "weight_decay": decay} for members, decay in parts]
         self._optimizer = AdamW(groups, lr=RECIPE.learning_rate, fused=True)
         total = len(sizes) * len(batches_of(images.labels, RECIPE.batch_size))
         self._schedule = OneCycleLR(
@@ -197,17 +200,17 @@ def distill(
     *,
     sizes: tuple[int, ...] = SIZES,
     frozen_epochs: int = FROZEN_EPOCHS,
-    validate_every: int = 5,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Path:
     """Train a ResNet50 and return its checkpoint, that of the epoch with the best top-1 on the held-out images.
+
+    Every fifth epoch is validated, and each of the last five.
 
     Args:
         dataset: images of the bundled model's classes.
         folder: gets the checkpoint `best.pt` and both halves of the split.
         sizes: the side of the student's crops in each epoch, in pixels.
         frozen_epochs: how many of the last epochs leave the stem and layers 1 and 2 as they are.
-        validate_every: epochs between two validations; each of the last five is validated.
         say: gets a line about each epoch.
 
     Raises:
@@ -215,9 +218,9 @@ def distill(
     """
     if tuple(dataset.classes) != tuple(read_manifest(default_model()).classes):
         raise InputError(f"{dataset.name} has other classes than the bundled model: give crops of Stanford Cars 196")
-    folder.mkdir(parents=True, exist_ok=True)
     usable, _ = check_integrity(dataset)
     split = stratified_split(usable, RECIPE.validation_share, RECIPE.seed)
+    folder.mkdir(parents=True, exist_ok=True)
     write_split(split, folder)
     images = TrainingImages(split.train, RECIPE.preprocess, TEACHER_SIZE_WH)
     best = -1.0
@@ -232,7 +235,7 @@ def distill(
             seconds = time.perf_counter() - start
             line = f"epoch {epoch} at {side} px: loss {loss:.3f}, hints {hints:.3f}, as the teacher {same:.1%}, "
             line += f"{seconds:.0f} s"
-            if epoch % validate_every == 0 or epoch > len(sizes) - 5:
+            if epoch % 5 == 0 or epoch > len(sizes) - 5:
                 top1, top5 = _held_out(distillation, split)
                 line += f"; held out top-1 {top1:.2%}, top-5 {top5:.2%}"
                 if top1 >= best:

@@ -74,13 +74,15 @@ def uses_bf16(precision: str, device: torch.device, smallest_crop_wh: tuple[int,
     if device.type == "cuda":
         return precision == "bf16" or bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    amx, side = bool(capabilities.get("amx_bf16")), min(smallest_crop_wh)
-    if precision == "bf16" and amx and side < AMX_SMALLEST_SIDE:
+    if not capabilities.get("amx_bf16"):
+        return precision == "bf16"
+    side = min(smallest_crop_wh)
+    if precision == "bf16" and side < AMX_SMALLEST_SIDE:
         raise InputError(
             f"crops of {side} pixels cannot be trained on in bf16 on this CPU, whose matrix units give wrong gradients "
             f"for maps of one pixel: use --precision fp32, or crops of {AMX_SMALLEST_SIDE} pixels or more"
         )
-    return precision == "bf16" or (amx and side >= AMX_SMALLEST_SIDE)
+    return side >= AMX_SMALLEST_SIDE
 
 
 @contextmanager
