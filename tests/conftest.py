@@ -11,10 +11,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
-from tests.fuzzing import CommandLine
+from tests import REPOSITORY
+from tests.support.fuzzing import CommandLine
 from twincar_edge.labels import ClassMapping
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A busy machine is no mistake of the code: examples have no deadline, and slow ones are no reason to fail.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

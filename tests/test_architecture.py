@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests import REPOSITORY
+
 PACKAGE = REPOSITORY / "twincar_edge"
 ROOMS = ("runtime", "training", "export", "benchmarks")
 

@@ -18,14 +18,14 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from tests.servers import free_port, require_server
+from tests import REPOSITORY
+from tests.runtime.monitoring.test_monitoring import LOCAL, STATUS
+from tests.support.servers import free_port, require_server
 from tests.test_architecture import ROOMS
-from tests.test_monitoring import LOCAL, STATUS
 from twincar_edge.cli.watch import command
 from twincar_edge.runtime.configuration.config_file import read_config
 from twincar_edge.runtime.monitoring.server import Monitoring, parse_address
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 DEPLOY = REPOSITORY / "deploy"
 UNIT = DEPLOY / "twincar-edge.service"
 DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")

@@ -24,7 +24,7 @@ PIXEL_LIMIT = 0.3
 # models, pictures of `export/golden.py`: FP32 under 0.0001 with any optimization, thread count or batch, on AVX2, SSE
 # and Arm; 0.004 computed in FP16, 0.052 in BF16, which is not what parity was shown for. INT8 rounds one step up or
 # down as kernels sum: 0 to 0.075 with less optimization, 0.026 to 0.057 on Arm, 0 to 0.026 on x86 without VNNI.
-# Sabotage moves either by 0.24 and more (tests/test_golden.py has the table).
+# Sabotage moves either by 0.24 and more (tests/export/test_golden.py has the table).
 LOGIT_LIMITS: dict[Precision, float] = {"fp32": 0.01, "fp16": 0.02, "int8": 0.15}
 
 

@@ -1,0 +1,245 @@
+"""A row's own process: what it does is said, however it ends, and nothing of it outlives the benchmark."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.tiny_model import CLASSES, tiny_model
+from twincar_edge.benchmarks.config import RowSpec
+from twincar_edge.benchmarks.gpu import gpus, process_memory_mb
+from twincar_edge.benchmarks.memory import available_bytes, peak_memory_mb
+from twincar_edge.benchmarks.remote import RowError, Worker
+from twincar_edge.benchmarks.report import Start
+from twincar_edge.benchmarks.station import SETTLE_S, Station
+from twincar_edge.errors import ModelError
+from twincar_edge.runtime.inference.binding import bound_predict
+from twincar_edge.runtime.inference.nodes import nodes_by_provider
+from twincar_edge.runtime.inference.session import open_session
+
+IMAGES = [np.full((20, 30, 3), shade, np.uint8) for shade in (0, 200)]
+BATCH = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "tiny.fp32.onnx")
+
+
+def spec(model: Path, batch: int = 1) -> RowSpec:
+    return RowSpec(model, "cpu", 1, batch, spinning=False)
+
+
+def program(body: str) -> tuple[str, ...]:
+    """A worker that takes what it is sent, and then does something else than a worker should."""
+    taking = "import os, signal, sys, time\nfrom multiprocessing.connection import Connection\n"
+    return (sys.executable, "-c", f"{taking}asked = Connection(int(sys.argv[1]))\nasked.recv(); asked.recv()\n{body}")
+
+
+def test_a_worker_opens_times_answers_and_tells_its_memory(model: Path) -> None:
+    with Worker(spec(model), IMAGES, 60) as worker:
+        ep, threads, start = worker.call("open")
+        assert (ep, threads) == ("cpu", 1)
+        assert isinstance(start, Start) and start.open_ms > 0
+        assert worker.call("turn", 2, False) == ()
+        assert len(worker.call("turn", 3, True)) == 3
+        np.testing.assert_array_equal(worker.call("logits", BATCH), open_session(model, ep="cpu").run(BATCH))
+        assert worker.call("nodes") == {"cpu": 4}
+        peak_mb, gpu_mb = worker.call("memory")
+        assert 20 < peak_mb < 2000 and gpu_mb is None
+
+
+def test_what_counts_follows_runs_that_do_not_until_the_threads_have_settled(model: Path) -> None:
+    ticks = itertools.count(0, 0.001)
+
+    def clock() -> float:
+        return next(ticks)
+
+    station = Station(spec(model), IMAGES, clock)
+    station.open()
+    begun = clock()
+    assert station.turn(3, False) == ()
+    assert clock() - begun < SETTLE_S
+    begun = clock()
+    assert len(station.turn(3, True)) == 3
+    assert clock() - begun > SETTLE_S
+
+
+def test_between_calls_a_worker_is_stopped_so_that_its_threads_spin_for_nobody(model: Path) -> None:
+    with Worker(spec(model), IMAGES, 60) as worker:
+        worker.call("open")
+        status = Path(f"/proc/{worker._process.pid}/status")
+        deadline = time.monotonic() + 10
+        while "T (stopped)" not in status.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert worker.call("turn", 1, True)
+
+
+def test_a_worker_ends_with_its_benchmark(model: Path) -> None:
+    with Worker(spec(model), IMAGES, 60) as worker:
+        worker.call("open")
+        process = worker._process
+    assert process.poll() == 0
+
+
+def test_a_failure_of_ours_comes_back_as_its_line_and_the_worker_goes_on(model: Path) -> None:
+    with Worker(RowSpec(model, "tensorrt", 1, 1, spinning=False), IMAGES, 60) as worker:
+        for _ in range(2):
+            with pytest.raises(RowError, match=r"twincar-edge\[gpu\]"):
+                worker.call("open")
+
+
+def test_a_batch_that_does_not_fit_in_memory_says_so(model: Path) -> None:
+    with (
+        Worker(spec(model, batch=10**9), IMAGES, 60) as worker,
+        pytest.raises(RowError, match="does not fit in memory"),
+    ):
+        worker.call("open")
+
+
+def test_memory_beyond_a_limit_is_refused_to_the_row_alone() -> None:
+    program = (
+        "import numpy as np\nfrom twincar_edge.benchmarks.memory import limit_memory\nlimit_memory(2**29)\n"
+        "try:\n    np.ones(2**30, np.uint8)\nexcept MemoryError:\n    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr
+
+
+def test_memory_that_is_free_is_the_least_of_the_machines_and_the_groups(tmp_path: Path) -> None:
+    meminfo, group = tmp_path / "meminfo", tmp_path / "group"
+    assert available_bytes(meminfo, group) is None
+    meminfo.write_text("MemTotal:  24000000 kB\nMemAvailable:    8000 kB\n")
+    assert available_bytes(meminfo, group) == 8000 * 1024
+    group.mkdir()
+    (group / "memory.current").write_text("1000\n")
+    for limit, free in (("max", 8000 * 1024), ("5000", 4000), ("900", 0)):
+        (group / "memory.max").write_text(f"{limit}\n")
+        assert available_bytes(meminfo, group) == free
+
+
+def test_what_a_provider_says_of_memory_is_put_into_those_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> object:
+        raise ModelError("failed on cuda: Failed to allocate memory for requested buffer of size 1")
+
+    monkeypatch.setattr("twincar_edge.benchmarks.station.open_model", full)
+    with pytest.raises(ModelError, match="a batch of 64 does not fit in memory: failed on cuda"):
+        Station(spec(model, batch=64), IMAGES).open()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed, as the system does where memory runs out"),
+        ("os.abort()", "crashed .SIGABRT."),
+        ("sys.exit('libcudnn.so.9: cannot open shared object file')", "ended with code 1: libcudnn.so.9: cannot open"),
+    ],
+)
+def test_a_process_that_ends_is_a_row_that_says_how(model: Path, body: str, says: str) -> None:
+    with Worker(spec(model), IMAGES, 60, program(body)) as worker, pytest.raises(RowError, match=says):
+        worker.call("open")
+
+
+def test_a_process_that_hangs_is_given_up_and_ended(model: Path) -> None:
+    with Worker(spec(model), IMAGES, 1.5, program("time.sleep(600)")) as worker:
+        with pytest.raises(RowError, match=r"no answer for 1\.5 s"):
+            worker.call("open")
+        assert worker._process.wait(10) == -signal.SIGKILL
+        with pytest.raises(RowError):  # and it is not asked again as if it were there
+            worker.call("turn", 1, True)
+
+
+def test_a_worker_does_not_outlive_a_parent_that_is_killed(model: Path) -> None:
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time\nfrom pathlib import Path\nimport numpy as np\n"
+            "from twincar_edge.benchmarks.config import RowSpec\nfrom twincar_edge.benchmarks.remote import Worker\n"
+            f"worker = Worker(RowSpec(Path({str(model)!r}), 'cpu', 1, 1, False), [np.zeros((9, 9, 3), np.uint8)], 60)\n"
+            "worker.call('open')\nprint(worker._process.pid, flush=True)\ntime.sleep(600)\n",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while _runs(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_the_peak_of_memory_is_this_process_own(tmp_path: Path) -> None:
+    before = peak_memory_mb()
+    assert before is not None
+    block = np.ones(64 * 2**20, np.uint8)
+    after = peak_memory_mb()
+    assert after is not None and after >= before and block[0] == 1
+    assert peak_memory_mb(tmp_path / "absent") is None
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a tool of that name first on the path, which answers as NVIDIA's does."""
+
+    def write(body: str) -> None:
+        tool = tmp_path / "bin" / "nvidia-smi"
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(f"#!/bin/sh\n{body}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+    return write
+
+
+def test_gpus_and_what_a_process_holds_there_are_read_from_nvidias_tool(nvidia_smi: Callable[[str], None]) -> None:
+    nvidia_smi('case "$1" in *query-gpu*) echo "NVIDIA T4, 15360, 550.54";; *) echo "7, 12"; echo "8, 512";; esac')
+    (gpu,) = gpus()
+    assert (gpu.name, gpu.memory_mb, gpu.driver) == ("NVIDIA T4", 15360, "550.54")
+    assert process_memory_mb(8) == 512
+    assert process_memory_mb(9) is None
+
+
+@pytest.mark.parametrize("body", ["exit 9", "echo 'No devices were found'", "echo '8, [N/A]'"])
+def test_a_tool_that_tells_nothing_is_no_gpu(nvidia_smi: Callable[[str], None], body: str) -> None:
+    nvidia_smi(body)
+    assert gpus() == ()
+    assert process_memory_mb(8) is None
+
+
+def test_nodes_are_counted_by_the_provider_that_ran_them(model: Path) -> None:
+    assert nodes_by_provider(model, BATCH, ep="cpu", threads=1) == {"cpu": 4}
+
+
+def test_bound_inference_gives_the_same_logits_whatever_the_batch(model: Path) -> None:
+    """On the CPU, where it can be run everywhere; a GPU takes the same way through its own memory."""
+    session = open_session(model, ep="cpu", threads=1)
+    predict = bound_predict(session.engine, "cpu", len(CLASSES))
+    for batch_nhwc in (BATCH, BATCH[:1], BATCH[::-1].copy(), BATCH):
+        np.testing.assert_array_equal(predict(batch_nhwc), session.run(batch_nhwc))
+
+
+def test_a_device_that_is_not_here_is_one_line(model: Path) -> None:
+    predict = bound_predict(open_session(model, ep="cpu", threads=1).engine, "cuda", len(CLASSES))
+    with pytest.raises(ModelError, match="failed on cpu"):
+        predict(BATCH)

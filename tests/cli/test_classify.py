@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR
+from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model
+from twincar_edge.cli.classify import command
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.runtime.classify import classify
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three cars, and between them a file that is no image."""
+    for number, colour in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR)):
+        cv2.imwrite(str(tmp_path / f"car_{number}.png"), np.full((40, 60, 3), colour, np.uint8))
+    (tmp_path / "car_1b.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_each_image_is_one_line_of_json_and_a_corrupt_one_is_reported_and_left_out(model: Path, folder: Path) -> None:
+    result = invoke(folder, "--model", model)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(Path(line["image"]).name, line["name"]) for line in lines] == [
+        ("car_0.png", RED),
+        ("car_1.png", GREEN),
+        ("car_2.png", BLUE),
+    ]
+    assert lines[0] == {
+        "image": str(folder / "car_0.png"),
+        "name": RED,
+        "level": "year",
+        "probability": pytest.approx(1.0, abs=1e-3),
+        "make": "Castor",
+        "model": "Red",
+        "body_type": "Sedan",
+        "year": 2020,
+        "top": [{"name": RED, "probability": lines[0]["probability"]}],
+    }
+    assert result.stderr.splitlines() == [
+        f"skipped: {folder / 'car_1b.png'} is not a JPEG, PNG, BMP, WebP or TIFF image"
+    ]
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_answers_keep_the_order_of_the_images_whatever_the_batch(model: Path, folder: Path, batch: int) -> None:
+    classifier = Classifier(open_session(model, ep="cpu", threads=1))
+    answers = classify([folder / "car_2.png", folder / "*_1*.png", folder], classifier, batch=batch)
+    assert [(answer.image.name, answer.prediction and answer.prediction.name) for answer in answers] == [
+        ("car_2.png", BLUE),
+        ("car_1.png", GREEN),
+        ("car_1b.png", None),
+        ("car_0.png", RED),
+    ]
+    assert [answer.problem is None for answer in answers] == [True, True, False, True]
+
+
+def test_top_shows_further_guesses(model: Path, folder: Path) -> None:
+    (line,) = invoke(folder / "car_0.png", "--model", model, "--top", 3, "--threads", 1).stdout.splitlines()
+    top = json.loads(line)["top"]
+    assert top[0]["name"] == RED
+    assert {guess["name"] for guess in top} == {RED, GREEN, BLUE}
+    assert sum(guess["probability"] for guess in top) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_person_at_a_terminal_gets_a_table(model: Path, folder: Path) -> None:
+    window, ours = pty.openpty()  # a real terminal, 120 columns wide
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    arguments = ["classify", "car_0.png", "car_2.png", "--top", "2", "--model", str(model)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "twincar_edge", *arguments], stdout=ours, cwd=folder, env={**environment, "TERM": "dumb"}
+    )
+    assert process.wait(timeout=60) == 0
+    os.close(ours)
+    rows = os.read(window, 10_000).decode().splitlines()
+    os.close(window)
+    assert rows[0].split() == ["image", "vehicle", "probability", "guess", "2"]
+    assert f"{RED}" in rows[1] and "%" in rows[1]
+    assert rows[2].startswith("car_2.png") and BLUE in rows[2]
+
+
+def test_only_when_no_image_is_usable_it_is_an_error(model: Path, folder: Path) -> None:
+    (folder / "empty.png").touch()
+    with pytest.raises(InputError, match=r"missing\.png.*2 more are unusable") as caught:
+        invoke(folder / "car_1b.png", folder / "empty.png", folder / "missing.png", "--model", model)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("nowhere/*.png", "no image matches"), ("bare", "holds no images"), ("a.txt", "cannot read")]
+)
+def test_paths_without_images_are_one_clear_error(model: Path, tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(InputError, match=message):
+        invoke(tmp_path / path, "--model", model)
+
+
+def test_a_pipe_is_not_waited_for_and_a_name_that_is_no_utf_8_is_told(model: Path, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "car_0.png").rename(folder / "caf\udce9.png")
+    result = invoke(folder / "pipe.png", folder / "caf\udce9.png", "/dev/zero", "--model", model)
+    assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == [f"{folder}/caf\\udce9.png"]
+    assert result.stderr.count("not a file") == 2
+
+
+def test_a_file_that_is_no_model_of_ours_is_one_clear_error(folder: Path) -> None:
+    foreign = tiny_model(folder / "foreign.onnx", metadata=False)
+    for model, message in ((foreign, "not exported by twincar-edge"), (folder / "car_0.png", "not an ONNX model")):
+        with pytest.raises(ModelError, match=message) as caught:
+            invoke(folder, "--model", model)
+        assert caught.value.exit_code == 2
+
+
+def test_an_answer_below_the_threshold_is_unknown(folder: Path) -> None:
+    doubtful = tiny_model(folder / "strict.onnx", reject_below=0.9)
+    cv2.imwrite(str(folder / "grey.png"), np.full((40, 60, 3), 128, np.uint8))
+    (line,) = invoke(folder / "grey.png", "--model", doubtful).stdout.splitlines()
+    answer = json.loads(line)
+    assert (answer["name"], answer["level"], answer["make"], answer["year"]) == ("unknown", "unknown", None, None)
+    assert answer["probability"] == pytest.approx(1 / 3, abs=1e-3)
+    assert len(answer["top"]) == 1
+
+
+def test_an_answer_that_is_sure_of_the_make_alone_says_the_make(folder: Path) -> None:
+    doubtful = tiny_model(folder / "strict.onnx", reject_below=0.9)
+    cv2.imwrite(str(folder / "yellow.png"), np.full((40, 60, 3), (0, 200, 200), np.uint8))
+    (line,) = invoke(folder / "yellow.png", "--model", doubtful, "--top", 2).stdout.splitlines()
+    answer = json.loads(line)
+    assert {key: answer[key] for key in ("name", "level", "make", "model", "body_type", "year")} == {
+        "name": "Castor", "level": "make", "make": "Castor", "model": None, "body_type": None, "year": None
+    }  # fmt: skip
+    assert answer["probability"] == pytest.approx(1.0, abs=1e-4)
+    assert {guess["name"] for guess in answer["top"]} == {RED, GREEN}

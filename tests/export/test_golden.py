@@ -1,0 +1,339 @@
+"""Golden inputs: drawn, small in the file, quick to check, blind to what may differ and sharp on what may not."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper
+
+from tests.support.tiny_model import CLASSES, tiny_model, with_golden, with_manifest
+from twincar_edge.bundled import bundled
+from twincar_edge.errors import ModelError
+from twincar_edge.export.golden import LABELS, MAX_PIXELS, golden_images, make_golden
+from twincar_edge.golden import GOLDEN_KEY, Golden, parse_golden, read_golden, sample_pixels
+from twincar_edge.manifest import METADATA_KEY, read_manifest
+from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.preprocess import Preprocess, prepare_batch
+from twincar_edge.runtime.inference.golden_check import LOGIT_LIMITS, GoldenCheck, check_golden, require_golden
+from twincar_edge.runtime.inference.session import ModelSession, open_session
+
+BUNDLED = ("lite0-cars196", "twins")
+
+
+@pytest.fixture(scope="module", params=BUNDLED)
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundled INT8 model, with golden inputs made from it here."""
+    name = f"{request.param}.onnx"
+    return with_golden(bundled(name), tmp_path_factory.mktemp("real") / name)
+
+
+def run_check(path: Path) -> GoldenCheck:
+    golden = read_golden(path)
+    assert golden is not None
+    return check_golden(open_session(path, ep="cpu", threads=1), golden)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_bundled_models_carry_theirs_and_answer_to_them(name: str) -> None:
+    assert run_check(bundled(f"{name}.onnx")).passed
+
+
+# --- the document ---
+
+
+def test_golden_inputs_come_back_from_the_file_as_they_went_in(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.onnx", golden=True)
+    session = open_session(path, ep="cpu", threads=1)
+    made, read = make_golden(session.run, session.manifest.preprocess), read_golden(path)
+    assert read is not None
+    for one, other in zip(made.images_bgr, read.images_bgr, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(made.pixels, read.pixels)
+    np.testing.assert_allclose(made.logits, read.logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_file_without_golden_inputs_has_none(tmp_path: Path) -> None:
+    assert read_golden(tiny_model(tmp_path / "tiny.onnx")) is None
+
+
+def spoilt(**changes: object) -> str:
+    images = golden_images((32, 32))
+    pixels = sample_pixels(prepare_batch(images, Preprocess(size_wh=(32, 32))))
+    golden = Golden(images, pixels, np.ones((len(images), 3), np.float32))
+    return json.dumps(json.loads(golden.to_json()) | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("no json", "not valid"),
+        (spoilt(schema_version=2), "not valid, at schema_version"),
+        (spoilt(images_png=[]), "not valid, at images_png"),
+        (spoilt(images_png=["%%%"] * 3), "cannot be read"),
+        (spoilt(images_png=[base64.b64encode(b"no picture").decode()] * 3), "cannot be read"),
+        (spoilt(pixels="%%%"), "cannot be read"),
+        (spoilt(pixels=base64.b64encode(bytes(12)).decode()), "do not fit their pixels"),
+        (spoilt(logits=[[1.0]] * 2), "do not fit their logits"),
+        (spoilt(logits=[[1.0], [1.0], [1.0, 2.0]]), "do not fit their logits"),
+        (spoilt(logits=[[], [], []]), "not valid, at logits"),
+    ],
+)
+def test_golden_inputs_that_are_damaged_are_one_line(text: str, says: str) -> None:
+    with pytest.raises(ModelError, match=says) as caught:
+        parse_golden(text, "car.onnx")
+    assert str(caught.value).startswith("car.onnx has golden inputs")
+    assert "\n" not in str(caught.value)
+
+
+# --- the pictures ---
+
+
+@pytest.mark.parametrize("size_wh", [(8, 8), (32, 32), (160, 160), (224, 224), (320, 192), (512, 512)])
+def test_the_pictures_are_larger_and_smaller_than_the_input_and_of_other_shapes(size_wh: tuple[int, int]) -> None:
+    images = golden_images(size_wh)
+    assert len(images) == len(LABELS)
+    sizes = [(image.shape[1], image.shape[0]) for image in images]
+    assert size_wh not in sizes
+    assert any(width > size_wh[0] for width, _ in sizes)
+    if min(size_wh) > 64:  # in less than 48 pixels no car is drawn
+        assert any(width < size_wh[0] and height < size_wh[1] for width, height in sizes)
+        assert any(height > size_wh[1] for _, height in sizes) or size_wh[0] > 300
+        assert sum(width * height for width, height in sizes) <= MAX_PIXELS * 1.02
+    for one, other in zip(images, golden_images(size_wh), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_they_take_less_than_300_kilobytes_of_the_file(real: Path) -> None:
+    assert 10_000 < len(read_metadata(real)[GOLDEN_KEY]) < 300_000
+
+
+def test_the_check_with_reading_costs_less_than_a_tenth_of_a_second(real: Path) -> None:
+    session = open_session(real, ep="cpu", threads=1)
+    costs = []
+    for _ in range(3):
+        started = time.thread_time()  # this thread computes all of it; what else the machine does has no part in it
+        require_golden(session)
+        costs.append(time.thread_time() - started)
+    assert min(costs) < 0.1
+
+
+# --- what may differ between machines passes ---
+
+Variant = Callable[[Path], Any]
+
+
+def variant(level: Any = None, threads: int = 1, exact: bool = False, one_by_one: bool = False) -> Variant:
+    """Open a file as another machine or version might run it."""
+
+    def open_so(path: Path) -> Any:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        if level is not None:
+            options.graph_optimization_level = level
+        if exact:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        session = ort.InferenceSession(path.read_bytes(), options, disabled_optimizers=["WeightBiasQuantization"])
+        return _OneByOne(session) if one_by_one else session
+
+    return open_so
+
+
+class _OneByOne:
+    """A session that takes a batch picture by picture."""
+
+    def __init__(self, session: Any) -> None:
+        self.get_inputs = session.get_inputs
+        self._session = session
+
+    def run(self, outputs: None, feeds: dict[str, Any]) -> list[Any]:
+        ((name, batch),) = feeds.items()
+        return [np.concatenate([self._session.run(outputs, {name: batch[i : i + 1]})[0] for i in range(len(batch))])]
+
+
+HARMLESS: dict[str, Variant] = {
+    "as at export": variant(),
+    "two threads": variant(threads=2),
+    "exact INT8 kernels": variant(exact=True),
+    "one picture at a time": variant(one_by_one=True),
+    "less graph optimization": variant(ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED),
+    "basic graph optimization": variant(ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
+    "no graph optimization": variant(ort.GraphOptimizationLevel.ORT_DISABLE_ALL),
+}
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_what_may_differ_between_machines_passes(real: Path, what: str) -> None:
+    golden = read_golden(real)
+    assert golden is not None
+    opened = open_session(real, ep="cpu", threads=1)
+    session = replace(opened, engine=replace(opened.engine, session=HARMLESS[what](real)))
+    result = check_golden(session, golden)
+    assert result.passed, result.faults
+    assert result.pixel_difference == 0
+    assert result.logit_difference < 0.1  # a third is left to what no machine here can show
+
+
+# --- what makes answers wrong does not ---
+
+
+def another_resize(**changes: object) -> Callable[[onnx.ModelProto], None]:
+    """Change the preprocessing in the manifest: the graph stays, the box prepares pictures otherwise."""
+
+    def change(model: onnx.ModelProto) -> None:
+        (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+        manifest = json.loads(entry.value)
+        manifest["preprocess"] |= changes
+        entry.value = json.dumps(manifest)
+
+    return change
+
+
+def another_mean(model: onnx.ModelProto) -> None:
+    """Normalize with ImageNet's mean where the checkpoint has another; the standard deviation stays."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    scale = numpy_helper.to_array(tensors["scale"])
+    mean = np.array(Preprocess().mean, np.float32).reshape(scale.shape)
+    tensors["shift"].CopyFrom(numpy_helper.from_array(-mean * 255 * scale, "shift"))
+
+
+def four_bits(model: onnx.ModelProto) -> None:
+    """Round all INT8 weights to 4 bits."""
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("weight_quantized"):
+            weights = numpy_helper.to_array(tensor)
+            coarse = np.clip(np.round(weights / 16.0) * 16, -128, 127).astype(np.int8)
+            tensor.CopyFrom(numpy_helper.from_array(coarse, tensor.name))
+
+
+def one_scale_a_layer(model: onnx.ModelProto) -> None:
+    """Quantize the weights again, with one scale for all channels of a layer."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or not node.input[0].endswith("weight_quantized"):
+            continue
+        weights, scale = (numpy_helper.to_array(tensors[name]) for name in node.input[:2])
+        axis = next(attribute.i for attribute in node.attribute if attribute.name == "axis")
+        values = weights * np.expand_dims(scale, [place for place in range(weights.ndim) if place != axis])
+        one = np.abs(values).max() / 127
+        again = np.round(values / one).astype(np.int8)
+        tensors[node.input[0]].CopyFrom(numpy_helper.from_array(again, node.input[0]))
+        tensors[node.input[1]].CopyFrom(numpy_helper.from_array(np.full_like(scale, one), node.input[1]))
+
+
+def outputs_off_by_one(model: onnx.ModelProto) -> None:
+    """Give each class the logit of the next."""
+    (width,) = (dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim[1:])
+    for node in model.graph.node:
+        node.output[:] = ["before" if name == "logits" else name for name in node.output]
+    order = np.roll(np.arange(width), -1).astype(np.int64)
+    model.graph.initializer.append(numpy_helper.from_array(order, "order"))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["before", "order"], ["logits"], axis=1))
+
+
+Sabotage = tuple[Callable[[onnx.ModelProto], None], str]
+PIXELS, LOGITS = "pictures reach the model off by", "logits are off by"
+
+# What was done to the file or the box, and what of the check must show it.
+SABOTAGES: dict[str, Sabotage] = {
+    "linear interpolation for area": (another_resize(interpolation="linear"), PIXELS),
+    "cubic interpolation for area": (another_resize(interpolation="cubic"), PIXELS),
+    "letterbox for squash": (another_resize(resize="letterbox"), PIXELS),
+    "center crop for squash": (another_resize(resize="center_crop"), PIXELS),
+    "red and blue swapped": (another_resize(colour="bgr"), PIXELS),
+    "another mean in the graph": (another_mean, LOGITS),
+    "weights rounded to 4 bits": (four_bits, LOGITS),
+    "one weight scale a layer": (one_scale_a_layer, LOGITS),
+    "classes off by one": (outputs_off_by_one, LOGITS),
+}
+
+
+def sabotage(source: Path, path: Path, what: str) -> Path:
+    """Write a copy of a model file with something wrong in it."""
+    model = onnx.load(str(source))
+    SABOTAGES[what][0](model)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.mark.parametrize("what", SABOTAGES)
+def test_what_makes_answers_wrong_does_not_pass(real: Path, tmp_path: Path, what: str) -> None:
+    result = run_check(sabotage(real, tmp_path / real.name, what))
+    assert not result.passed
+    assert any(SABOTAGES[what][1] in fault for fault in result.faults), result.faults
+    # Clear of the limit, so that the table does not hang on this machine's rounding.
+    clear = {PIXELS: result.pixel_difference / result.pixel_limit, LOGITS: result.logit_difference / result.logit_limit}
+    assert clear[SABOTAGES[what][1]] > 1.4
+
+
+@pytest.mark.parametrize(("precision", "off", "passes"), [("fp32", 0.004, True), ("fp32", 0.03, False)])
+def test_fp32_is_held_to_a_hundredth(tmp_path: Path, precision: str, off: float, passes: bool) -> None:
+    """FP16 arithmetic, as TF32, moves the bundled FP32 model's logits by 0.004, BF16 by 0.03 to 0.05."""
+    path = tiny_model(tmp_path / "tiny.onnx", golden=True)
+    golden = read_golden(path)
+    assert golden is not None
+    session = open_session(path, ep="cpu", threads=1)
+    moved = golden.logits + np.float32(off * np.abs(golden.logits).max())
+    assert check_golden(session, replace(golden, logits=moved)).passed is passes
+
+
+def test_each_precision_has_its_limit_and_the_coarser_one_the_wider() -> None:
+    assert LOGIT_LIMITS["fp32"] < LOGIT_LIMITS["fp16"] < LOGIT_LIMITS["int8"]
+
+
+def test_golden_inputs_for_other_classes_are_refused(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.onnx", golden=True)
+    golden = read_golden(path)
+    session = open_session(tiny_model(tmp_path / "four.onnx", (*CLASSES, "Pollux Grey Van 2022")), ep="cpu", threads=1)
+    assert golden is not None
+    with pytest.raises(ModelError, match="golden inputs for 3 classes, its manifest names 4"):
+        check_golden(session, golden)
+
+
+# --- what relies on it ---
+
+
+@pytest.fixture
+def drifted(tmp_path: Path) -> ModelSession:
+    path = tiny_model(tmp_path / "tiny.onnx", golden=True)
+    swapped = read_manifest(path).preprocess.model_copy(update={"colour": "bgr"})
+    return open_session(with_manifest(path, path, preprocess=swapped), ep="cpu", threads=1)
+
+
+def test_a_drifted_model_is_refused_in_one_line_that_says_how_much(drifted: ModelSession) -> None:
+    with pytest.raises(ModelError) as caught:
+        require_golden(drifted)
+    line = str(caught.value)
+    for part in ("does not answer on cpu as it did when it was exported", "levels of 256", "twincar-edge doctor"):
+        assert part in line
+    assert "--allow-drift" in line
+    assert "\n" not in line
+
+
+def test_a_drifted_model_goes_on_with_a_warning_where_that_is_allowed(
+    drifted: ModelSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    require_golden(drifted, allow_drift=True)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "going on regardless" in caplog.text
+
+
+def test_a_file_without_golden_inputs_goes_on_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        require_golden(open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu", threads=1))
+    assert "carries no golden inputs" in caplog.text
+
+
+def test_the_key_is_the_one_that_files_in_the_field_have() -> None:
+    assert GOLDEN_KEY == "twincar_edge.golden"

@@ -1,0 +1,423 @@
+"""An export from end to end, on a classifier that is really trained."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.support.export_toys import CLASSES, PREPROCESS, train_toy, write_cars
+from twincar_edge.cli import main
+from twincar_edge.datasets import open_dataset
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.export import (
+    ConfidenceOptions,
+    ExportConfig,
+    ExportResult,
+    Int8Config,
+    Int8Search,
+    ParityError,
+    ParityLimits,
+    ParityReport,
+    export,
+    pipeline,
+)
+from twincar_edge.export.data import calibration_samples, open_split
+from twincar_edge.export.graph import strip
+from twincar_edge.export.int8 import make
+from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.files import sha256
+from twincar_edge.golden import read_golden
+from twincar_edge.inference import dataset_logits
+from twincar_edge.manifest import read_manifest
+from twincar_edge.metrics import topk_accuracy
+from twincar_edge.runtime.inference.golden_check import check_golden
+from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.training.checkpoint import read_checkpoint
+
+REPORTS = [f"{name}.{kind}" for name in ("confidence", "parity") for kind in ("json", "md", "png")]
+CREATED = datetime(2025, 6, 1, 12, tzinfo=UTC)
+IMPOSSIBLE = ParityLimits(agreement=1.0, sure_agreement=1.0, top1_drop=0.0)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint, in its run folder; the images lie in ../cars."""
+    return train_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def exported(toy: Path) -> ExportResult:
+    config = ExportConfig(toy, toy.parent.parent / "out", Int8Config(calibration_images=30), notes="drawn cars")
+    return export(config, created=CREATED)
+
+
+@pytest.fixture
+def graph_at_hand(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the graph from the export above: torch gives the same one, after seconds."""
+
+    def loaded(_model: object, _opset: int) -> onnx.ModelProto:
+        graph = onnx.load(exported.fp32)
+        strip(graph)
+        return graph
+
+    monkeypatch.setattr(pipeline, "to_onnx", loaded)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_an_export_leaves_two_models_and_the_reports_and_nothing_else(toy: Path, exported: ExportResult) -> None:
+    name = f"test_efficientnet-{sha256(toy)[:8]}"
+    assert exported.int8 is not None
+    assert files(exported.fp32.parent) == [*REPORTS, f"{name}.fp32.onnx", f"{name}.int8.onnx"]
+    assert (exported.fp32.name, exported.int8.name) == (f"{name}.fp32.onnx", f"{name}.int8.onnx")
+    assert exported.int8.stat().st_size < 0.5 * exported.fp32.stat().st_size
+
+
+def test_each_file_carries_its_whole_story(toy: Path, exported: ExportResult) -> None:
+    assert exported.int8 is not None
+    fp32, int8 = read_manifest(exported.fp32), read_manifest(exported.int8)
+    checkpoint = read_checkpoint(toy)
+    for manifest in (fp32, int8):
+        assert manifest.classes == CLASSES.names
+        assert manifest.preprocess == PREPROCESS
+        assert manifest.training.checkpoint_sha256 == sha256(toy)
+        assert manifest.training.recipe == checkpoint.recipe
+        assert manifest.training.data == checkpoint.data
+        assert (manifest.created, manifest.notes) == (CREATED, "drawn cars")
+    assert (fp32.precision, fp32.quantization) == ("fp32", None)
+    assert int8.precision == "int8"
+    assert int8.quantization == Int8Config().record(images=30)
+    assert fp32.parity is not None and int8.parity is not None
+    assert (fp32.parity.against, int8.parity.against) == ("pytorch", "fp32")
+    assert int8.parity == exported.parity.comparison("int8").record(exported.parity.data.images)
+
+
+def test_the_files_answer_as_the_report_says(toy: Path, exported: ExportResult) -> None:
+    split = open_split(toy, read_checkpoint(toy).recipe, None)
+    assert exported.parity.data == split.validation.record()
+    assert exported.int8 is not None
+    for precision, path in (("fp32", exported.fp32), ("int8", exported.int8)):
+        logits = dataset_logits(open_session(path, ep="cpu", threads=1).run, split.validation, PREPROCESS)
+        assert topk_accuracy(logits, split.validation.labels) == exported.parity.comparison(precision).top1
+    assert exported.parity.comparison("fp32").top1_reference > 0.9  # the toy has learned: agreement means something
+    assert exported.parity.comparison("int8").max_abs_logit_difference > 0
+
+
+def test_the_report_on_disk_is_the_report(exported: ExportResult) -> None:
+    folder = exported.fp32.parent
+    assert ParityReport.model_validate_json((folder / "parity.json").read_text()) == exported.parity
+    assert (folder / "parity.md").read_text() == exported.parity.to_markdown()
+
+
+def legible(path: Path) -> bytes:
+    """A file's bytes, of a PNG without its compressed pixels: these hold any three letters by chance, and no text."""
+    data = path.read_bytes()
+    if path.suffix != ".png":
+        return data
+    kept, place = data[:8], 8
+    while place < len(data):
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        kept += b"" if data[place + 4 : place + 8] == b"IDAT" else data[place:end]
+        place = end
+    return kept
+
+
+def test_no_path_of_the_training_machine_is_in_any_file(toy: Path, exported: ExportResult) -> None:
+    for path in exported.fp32.parent.iterdir():
+        data = legible(path)
+        for leak in (str(toy.parent.parent).encode(), b".export-", b"site-packages", b".py"):
+            assert leak not in data, path.name
+
+
+def test_each_file_says_how_sure_it_may_be_and_carries_what_it_must_answer(exported: ExportResult) -> None:
+    assert exported.int8 is not None
+    for path in (exported.fp32, exported.int8):
+        manifest = read_manifest(path)
+        assert manifest.temperature == exported.confidence.temperature != 1
+        assert manifest.reject_below == exported.confidence.threshold
+        assert manifest.confidence == exported.confidence.record(manifest.precision)
+        golden = read_golden(path)
+        assert golden is not None
+        assert check_golden(open_session(path, ep="cpu"), golden).passed
+
+
+def test_given_temperature_and_threshold_are_taken_as_they_are(graph_at_hand: None, toy: Path, tmp_path: Path) -> None:
+    result = export(ExportConfig(toy, tmp_path, confidence=ConfidenceOptions(temperature=1.7, reject_below=0.25)))
+    manifest = read_manifest(result.fp32)
+    assert (manifest.temperature, manifest.reject_below) == (1.7, 0.25)
+
+
+def test_the_search_report_of_an_earlier_export_does_not_stay_beside_the_new_reports(
+    graph_at_hand: None, toy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "int8_search.md").write_text("of an earlier export")
+    (tmp_path / "int8_search.json").write_text("{}")
+    export(ExportConfig(toy, tmp_path, name="toy"))
+    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
+
+
+def test_a_half_precision_file_answers_alike_and_is_half_as_large(
+    graph_at_hand: None, toy: Path, tmp_path: Path
+) -> None:
+    result = export(ExportConfig(toy, tmp_path, fp16=True, name="toy"))
+    assert result.fp16 == tmp_path / "toy.fp16.onnx"
+    manifest = read_manifest(result.fp16)
+    assert (manifest.precision, manifest.parity and manifest.parity.against) == ("fp16", "fp32")
+    weights = sum(len(tensor.raw_data) for tensor in onnx.load(result.fp16).graph.initializer)
+    assert weights < 0.55 * sum(len(tensor.raw_data) for tensor in onnx.load(result.fp32).graph.initializer)
+    assert result.parity.comparison("fp16").agreement == 1.0
+
+
+def test_a_search_leaves_a_row_for_each_candidate_and_its_choice_in_the_manifest(
+    graph_at_hand: None, toy: Path, tmp_path: Path
+) -> None:
+    result = export(ExportConfig(toy, tmp_path, Int8Search(target="x86-avx2", calibration_images=8), name="toy"))
+    assert result.search is not None and result.int8 is not None
+    assert len(result.search.rows) >= 4
+    [chosen] = [row for row in result.search.rows if row.chosen]
+    quantization = read_manifest(result.int8).quantization
+    assert quantization is not None
+    assert (quantization.target, quantization.calibration_images) == ("x86-avx2", 8)
+    assert quantization.calibration.split()[0] == chosen.choices["calibration"]
+    assert chosen.speedup is not None and chosen.speedup > 0
+    assert SearchReport.model_validate_json((tmp_path / "int8_search.json").read_text()) == result.search
+    assert chosen.name in (tmp_path / "int8_search.md").read_text()
+
+
+def test_an_operator_set_may_be_chosen(toy: Path, tmp_path: Path) -> None:
+    result = export(ExportConfig(toy, tmp_path, opset=18))
+    [opset] = onnx.load(result.fp32).opset_import
+    assert (opset.domain, opset.version) == ("", 18)
+
+
+def test_calibration_sees_training_images_only_the_same_each_time(toy: Path) -> None:
+    split = open_split(toy, read_checkpoint(toy).recipe, None)
+    chosen = calibration_samples(split.train, 20)
+    names = [sample.name for sample in chosen.samples]
+    assert len(set(names)) == 20
+    assert not {sample.name for sample in split.validation.samples} & set(names)
+    assert [sample.name for sample in calibration_samples(split.train, 20).samples] == names
+    assert len(calibration_samples(split.train, 10_000)) == len(split.train)
+
+
+# --- The gate -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoiled(graph_at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An INT8 file whose classifier answers something else."""
+    real = make.quantize
+
+    def swapped(*arguments: object) -> onnx.ModelProto:
+        graph = real(*arguments)  # type: ignore[arg-type]
+        [gemm] = [node for node in graph.graph.node if node.op_type == "Gemm"]
+        [weights] = [node for node in graph.graph.node if gemm.input[1] in node.output]
+        [tensor] = [t for t in graph.graph.initializer if t.name == weights.input[0]]
+        array = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(-array, tensor.name))
+        return graph
+
+    monkeypatch.setattr(make, "quantize", swapped)
+
+
+@pytest.mark.usefixtures("spoiled")
+def test_an_int8_file_that_answers_otherwise_is_not_left(toy: Path, tmp_path: Path) -> None:
+    name = "gate"
+    stale = tmp_path / f"{name}.int8.onnx"
+    stale.write_bytes(b"of an earlier export")
+    with pytest.raises(ParityError) as caught:
+        export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name=name))
+    assert caught.value.exit_code == 1
+    assert files(tmp_path) == sorted([f"{name}.fp32.onnx", *REPORTS])
+    assert "INT8 agrees with FP32 on" in str(caught.value)
+    assert "top-1 falls by" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    report = ParityReport.model_validate_json((tmp_path / "parity.json").read_text())
+    assert report == caught.value.report
+    assert not report.passed
+    assert len(report.comparison("int8").flips) > 0
+    assert read_manifest(tmp_path / f"{name}.fp32.onnx").parity is not None
+
+
+@pytest.mark.usefixtures("spoiled")
+def test_a_failed_file_is_kept_on_request_under_a_name_that_no_deployment_takes(toy: Path, tmp_path: Path) -> None:
+    config = ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate", keep_failed=True)
+    with pytest.raises(ParityError, match=r"gate\.int8\.failed\.onnx"):
+        export(config)
+    assert files(tmp_path) == sorted(["gate.fp32.onnx", "gate.int8.failed.onnx", *REPORTS])
+    parity = read_manifest(tmp_path / "gate.int8.failed.onnx").parity
+    assert parity is not None
+    assert parity.agreement < 0.5
+
+
+@pytest.mark.usefixtures("graph_at_hand")
+def test_a_wrong_fp32_graph_leaves_no_model_at_all(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pipeline.to_onnx
+
+    def wrong_mean(*arguments: object) -> onnx.ModelProto:
+        graph = real(*arguments)  # type: ignore[arg-type]
+        [add] = [node for node in graph.graph.node[:4] if node.op_type == "Add"]
+        [tensor] = [t for t in graph.graph.initializer if t.name in add.input]
+        array = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array + array.dtype.type(0.3), tensor.name))
+        return graph
+
+    monkeypatch.setattr(pipeline, "to_onnx", wrong_mean)
+    with pytest.raises(ParityError, match="FP32 logits differ from PyTorch's"):
+        export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate"))
+    assert files(tmp_path) == REPORTS
+
+
+# --- The images -----------------------------------------------------------------------------------------------------
+
+
+def test_given_images_are_split_as_the_training_split_them(toy: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(toy)
+    moved = shutil.copytree(toy.parent.parent / "cars", tmp_path / "elsewhere")
+    given = open_split(toy, checkpoint.recipe, OpenOptions(moved))
+    trained = open_split(toy, checkpoint.recipe, None)
+    assert [s.name for s in given.validation.samples] == [s.name for s in trained.validation.samples]
+    assert [s.name for s in given.train.samples] == [s.name for s in trained.train.samples]
+
+
+def test_images_that_no_training_lists_name_are_split_here_the_same_each_time(toy: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
+    data = OpenOptions(toy.parent.parent / "cars")
+    splits = [open_split(alone, read_checkpoint(alone).recipe, data) for _ in range(2)]
+    assert len(splits[0].validation) == 12  # a tenth of each class, the recipe's share
+    assert splits[0] == splits[1]
+
+
+def test_unusable_images_are_left_out_before_the_split(toy: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
+    cars = write_cars(tmp_path / "cars", per_class=4)
+    (cars / "images" / "003.png").write_bytes(b"no image")
+    split = open_split(alone, read_checkpoint(alone).recipe, OpenOptions(cars))
+    names = {sample.name for part in (split.train, split.validation) for sample in part.samples}
+    assert names == {sample.name for sample in open_dataset(cars).samples} - {"003.png"}
+
+
+def test_without_a_run_folder_and_without_data_one_line_asks_for_data(toy: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
+    with pytest.raises(InputError, match="--data"):
+        export(ExportConfig(alone, tmp_path / "out"))
+    assert files(tmp_path / "out") == []
+
+
+# --- Bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "..", ".hidden", "/abs"])
+def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="file name"):
+        ExportConfig(Path("x.pt"), Path("out"), name=name)
+
+
+@pytest.mark.parametrize("field", ["notes", "name"])
+def test_a_value_that_no_manifest_can_hold_is_named(toy: Path, tmp_path: Path, field: str) -> None:
+    with pytest.raises(InputError, match=f"the manifest cannot hold this {field}"):
+        export(ExportConfig(toy, tmp_path / "out", **{field: "\x1b[31mred"}))
+    assert files(tmp_path / "out") == []
+
+
+def test_pictures_of_unknown_things_that_are_not_there_are_said_before_the_work(toy: Path, tmp_path: Path) -> None:
+    options = ConfidenceOptions(unknown=tmp_path / "nowhere")
+    with pytest.raises(InputError, match="nowhere"):
+        export(ExportConfig(toy, tmp_path / "out", confidence=options))
+    assert files(tmp_path / "out") == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write into"):
+        export(ExportConfig(toy, tmp_path / "file" / "out"))
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 100 kB: less than the FP32 model."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("graph_at_hand", "full_disk")
+def test_a_full_disk_leaves_nothing_half_written(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot write into"):
+        export(ExportConfig(toy, tmp_path / "out"))
+    assert files(tmp_path / "out") == []
+
+
+def test_a_corrupt_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(ModelError):
+        export(ExportConfig(tmp_path / "best.pt", tmp_path / "out"))
+    assert files(tmp_path / "out") == []
+
+
+# --- The command ----------------------------------------------------------------------------------------------------
+
+
+def command(*args: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(arg) for arg in args])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+@pytest.mark.usefixtures("graph_at_hand")
+def test_the_command_prints_the_table_and_the_files(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("export", toy, "-o", tmp_path, "--name", "toy") == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("warning: the temperature rests on 36 images")
+    assert "PyTorch" in out and "FP32" in out and "INT8" not in out
+    assert f"{tmp_path}/toy.fp32.onnx" in out.replace("\n", "")
+    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
+
+
+@pytest.mark.usefixtures("spoiled")
+def test_the_command_ends_with_1_and_one_line_when_a_limit_is_missed(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--int8", "--no-search", "--calibration-images", "8", "--name", "toy", "--min-agreement", "99")
+    assert command("export", toy, "-o", tmp_path, *args) == 1
+    out, err = capsys.readouterr()
+    assert "missed" in out
+    assert err.startswith("error: toy misses ") and err.count("\n") == 1
+    assert "limit 99.00%" in err
+    assert json.loads((tmp_path / "parity.json").read_text())["limits"]["agreement"] == 0.99
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("missing.pt", "-o", "out"),
+        ("x.pt", "-o", "out", "--min-agreement", "101"),
+        ("x.pt", "-o", "out", "--name", "a/b"),
+        ("x.pt", "-o", "out", "--opset", "23"),
+        ("x.pt", "-o", "out", "--int8", "--target", "x86-vnn"),
+        ("x.pt", "-o", "out", "--int8", "--percentile", "20"),
+        ("x.pt", "-o", "out", "--calibration", "mse"),
+        ("x.pt", "-o", "out", "--no-search"),
+        ("x.pt", "-o", "out", "--false-accept", "2"),
+        ("x.pt", "-o", "out", "--temperature", "0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("export", *args) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1

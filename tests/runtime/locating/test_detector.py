@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from tests import REPOSITORY
+from tests.support.clips import Image
+from tests.support.tiny_model import tiny_model
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.runtime.locating.boxes import Box, iou
+from twincar_edge.runtime.locating.coco import COCO_CLASSES
+from twincar_edge.runtime.locating.detector import VEHICLES, Detector, open_detector
+from twincar_edge.runtime.locating.locate import LocateOptions, Locator, make_locator
+from twincar_edge.runtime.locating.zones import parse_zone
+from twincar_edge.runtime.sources import Frame
+
+SIDE, CELLS = 64, 84  # cells of 8 x 8, 4 x 4 and 2 x 2
+CAR, TRUCK, PHONE = (COCO_CLASSES.index(name) for name in ("car", "truck", "cell phone"))
+WIDTH_HEIGHT = (24.0, 16.0)  # of every box, in pixels of the input
+
+
+def redness(
+    path: Path, left: Sequence[tuple[int, float]] = ((CAR, 0.9),), right: Sequence[tuple[int, float]] = ((CAR, 0.9),),
+    *, classes: int = 80, side: object = SIDE, cells: int = CELLS, kind: int = TensorProto.FLOAT, boxes: float = 0.0,
+    boost: float = 1.0,
+) -> Path:  # fmt: skip
+    """A real ONNX file in the YOLOX layout that finds something in each cell of 8 pixels by how red it is.
+
+    `left` and `right` are the classes and their probabilities in each half of the picture. The other arguments spoil
+    it.
+    """
+    head = np.zeros((1, cells, 4), np.float32)
+    head[:, :, :2] = 0.5 + boxes
+    head[:, :, 2:] = np.log(np.array(WIDTH_HEIGHT, np.float32) / 8) + boxes
+    scores = np.zeros((1, cells, classes), np.float32)
+    columns = np.arange(cells) % 8
+    for half, named in ((columns < 4, left), (columns >= 4, right)):
+        for number, probability in named:
+            scores[:, half, number] = probability
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
+            helper.make_node("AveragePool", ["pixels"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+            helper.make_node("Gather", ["pooled", "two"], ["red"], axis=1),  # BGR
+            helper.make_node("Gather", ["pooled", "one"], ["green"], axis=1),
+            helper.make_node("Sub", ["red", "green"], ["difference"]),
+            helper.make_node("Relu", ["difference"], ["excess"]),
+            helper.make_node("Mul", ["excess", "scale"], ["share"]),
+            helper.make_node("Reshape", ["share", "column"], ["fine"]),
+            helper.make_node("Concat", ["fine", "rest"], ["objects"], axis=1),
+            helper.make_node("Concat", ["head", "objects", "scores"], ["output"], axis=2),
+        ],
+        "redness",
+        [helper.make_tensor_value_info("images", kind, [1, 3, side, side])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", "rows", "columns"])],
+        [
+            numpy_helper.from_array(np.int64(2), "two"),
+            numpy_helper.from_array(np.int64(1), "one"),
+            numpy_helper.from_array(np.float32(boost / 255), "scale"),
+            numpy_helper.from_array(np.array([1, 64, 1], np.int64), "column"),
+            numpy_helper.from_array(np.full((1, cells - 64, 1), boost - 1, np.float32), "rest"),
+            numpy_helper.from_array(head, "head"),
+            numpy_helper.from_array(scores, "scores"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, str(path))
+    return path
+
+
+def opened(path: Path) -> Detector:
+    return open_detector(path, ep="cpu", threads=1)
+
+
+def picture(*cells: tuple[int, int], size_wh: tuple[int, int] = (128, 96), red: int = 255) -> Image:
+    """A grey picture in which whole cells of the detector's input, given by column and row, are red."""
+    cell = max(size_wh) // 8
+    image = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
+    for column, row in cells:
+        image[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell] = (0, 0, red)
+    return image
+
+
+def around(column: int, row: int, size_wh: tuple[int, int] = (128, 96)) -> Box:
+    """Where the box of a cell should be in that picture, which cuts it off."""
+    scale = max(size_wh) / SIDE
+    (x, y), (width, height) = (8 * column + 4, 8 * row + 4), WIDTH_HEIGHT
+    left, right = max(0, (x - width / 2) * scale), min(size_wh[0], (x + width / 2) * scale)
+    top, bottom = max(0, (y - height / 2) * scale), min(size_wh[1], (y + height / 2) * scale)
+    return round(left), round(top), round(right), round(bottom)
+
+
+# --- pictures ---
+
+
+@pytest.mark.parametrize("size_wh", [(128, 96), (96, 128), (512, 256), (64, 64), (32, 32)])
+def test_boxes_are_in_pixels_of_the_picture_whatever_its_size(tmp_path: Path, size_wh: tuple[int, int]) -> None:
+    detector = opened(redness(tmp_path / "d.onnx"))
+    image = picture((2, 1), size_wh=size_wh)
+    ((box, score),) = detector.detect(image, detector.class_ids(VEHICLES), 0.3)
+    assert np.abs(np.array(box) - around(2, 1, size_wh)).max() <= 1
+    assert 0.5 < score <= 0.9
+
+
+def test_a_box_ends_at_the_border_of_the_picture(tmp_path: Path) -> None:
+    detector = opened(redness(tmp_path / "d.onnx"))
+    boxes = [box for box, _ in detector.detect(picture((0, 0), (7, 5)), (CAR,), 0.3)]
+    assert sorted(boxes) == sorted([around(0, 0), around(7, 5)])
+
+
+def test_only_the_classes_that_are_wanted_are_found(tmp_path: Path) -> None:
+    detector = opened(redness(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.8), (TRUCK, 0.1))))
+    image = picture((1, 1), (6, 3))
+
+    def found(*wanted: str) -> list[Box]:
+        return sorted(box for box, _ in detector.detect(image, detector.class_ids(wanted), 0.3))
+
+    assert found(*VEHICLES) == [around(1, 1)]
+    assert found("cell phone") == found("67") == [around(6, 3)]
+    assert found("any") == found("car", "cell phone") == sorted([around(1, 1), around(6, 3)])
+
+
+def test_what_is_a_car_and_a_truck_is_one_vehicle_with_the_larger_score(tmp_path: Path) -> None:
+    detector = opened(redness(tmp_path / "d.onnx", left=((CAR, 0.5), (TRUCK, 0.9))))
+    ((_, score),) = detector.detect(picture((1, 1)), detector.class_ids(VEHICLES), 0.3)
+    assert score == pytest.approx(0.9, abs=0.01)
+
+
+def test_of_boxes_of_one_vehicle_the_surest_stands(tmp_path: Path) -> None:
+    detector = opened(redness(tmp_path / "d.onnx"))
+    image = picture((2, 2))
+    image[32:48, 48:64] = (0, 0, 200)  # the next cell, less red
+    ((box, _),) = detector.detect(image, (CAR,), 0.3)
+    assert box == around(2, 2)
+
+
+def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
+    assert opened(redness(tmp_path / "d.onnx")).detect(picture(), (CAR,), 0.1) == []
+
+
+# --- classes ---
+
+
+def test_a_detector_of_other_classes_than_cocos_has_them_by_number(tmp_path: Path) -> None:
+    detector = opened(redness(tmp_path / "d.onnx", ((1, 0.9),), ((0, 0.9),), classes=3))
+    assert detector.classes == ("0", "1", "2")
+    assert detector.class_ids(("1", "2", "1")) == (1, 2)
+    with pytest.raises(InputError, match="numbers 0 to 2, and no names"):
+        detector.class_ids(VEHICLES)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [("cra", "did you mean .*'car'"), ("80", "0 to 79"), ("", "no class ''"), ("-1", "no class"), ("²", "no class")],
+)
+def test_a_class_that_there_is_not_is_one_clear_error(tmp_path: Path, wanted: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        opened(redness(tmp_path / "d.onnx")).class_ids(("car", wanted))
+    assert "\n" not in str(caught.value)
+
+
+# --- files that are no detector ---
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ({"kind": TensorProto.UINT8}, r"takes tensor\(uint8\)"),
+        ({"side": "size"}, r"takes tensor\(float\) \[1, 3, 'size', 'size'\]"),
+        ({"side": 72}, "multiples of 32"),
+        ({"side": 4096}, "sides of 32 to 2048"),
+        ({"cells": 100}, r"gives float32 \[1, 100, 85\], one of YOLOX \[1, 84, 5 \+ classes\]"),
+        ({"classes": 0, "left": (), "right": ()}, r"gives float32 \[1, 84, 5\]"),
+        ({"boxes": 100.0}, "decoded already"),
+        ({"boxes": float("nan")}, "not finite"),
+        ({"boost": 9.0}, "scores outside 0 to 1"),
+    ],
+)
+def test_a_file_of_another_layout_is_refused_in_one_line(
+    tmp_path: Path, spoilt: dict[str, object], message: str
+) -> None:
+    path = redness(tmp_path / "d.onnx", **spoilt)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=message) as caught:
+        opened(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_detector_at_all_is_refused_in_one_line(tmp_path: Path) -> None:
+    whole = redness(tmp_path / "whole.onnx").read_bytes()
+    (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.onnx").write_text("not a model")
+    with pytest.raises(InputError, match=r"absent\.onnx"):
+        opened(tmp_path / "absent.onnx")
+    for path in (tmp_path / "half.onnx", tmp_path / "text.onnx", tiny_model(tmp_path / "classifier.onnx")):
+        with pytest.raises(ModelError, match=path.name) as caught:
+            opened(path)
+        assert "\n" not in str(caught.value)
+
+
+# --- the locator ---
+
+
+def located(locator: Locator, image: Image) -> list[tuple[Box, bool]]:
+    return [(one.box_xyxy, one.begins) for one in locator.locate(Frame(0, 0.0, image, "frame"))]
+
+
+def test_a_weak_score_goes_on_with_a_vehicle_and_begins_none(tmp_path: Path) -> None:
+    options = LocateOptions(detector=opened(redness(tmp_path / "d.onnx")), detect_score=0.6)
+    locator = make_locator("detector", options)
+    assert locator.moves
+    assert located(locator, picture((2, 2))) == [(around(2, 2), True)]
+    assert located(locator, picture((2, 2), red=100)) == [(around(2, 2), False)]
+    assert located(locator, picture((2, 2), red=40)) == []
+
+
+def test_a_single_image_holds_the_vehicles_that_are_sure(tmp_path: Path) -> None:
+    options = LocateOptions(detector=opened(redness(tmp_path / "d.onnx")), detect_score=0.6, stills=True)
+    locator = make_locator("detector", options)
+    assert len(located(locator, picture((1, 1), (6, 4)))) == 2
+    assert located(locator, picture((2, 2), red=100)) == []
+
+
+def test_what_is_too_small_or_stands_outside_the_zones_is_no_vehicle(tmp_path: Path) -> None:
+    detector = opened(redness(tmp_path / "d.onnx"))
+    image = picture((1, 1), (6, 4))
+    share = 48 * 32 / (128 * 96)
+    for options, expected in (
+        (LocateOptions(detector=detector, min_area=0.9 * share), 2),
+        (LocateOptions(detector=detector, min_area=1.1 * share), 0),
+        (LocateOptions(detector=detector, zones=(parse_zone("0,0 0.5,1"),)), 1),
+        (LocateOptions(detector=detector, zones=(parse_zone("exclude=0,0 0.5,1"),)), 1),
+        (LocateOptions(detector=detector, zones=(parse_zone("0,0 0.5,1"), parse_zone("exclude=0,0 1,0.7"))), 0),
+    ):
+        assert len(located(make_locator("detector", options), image)) == expected
+
+
+# --- the real thing ---
+
+
+@pytest.fixture(scope="module")
+def yolox() -> Detector:
+    path = REPOSITORY.parent / "shared" / "models" / "yolox_nano_coco.onnx"
+    if not path.is_file():
+        pytest.skip("no real input: ../shared is not beside the checkout")
+    return open_detector(path, ep="cpu", threads=1)
+
+
+def frame_of(clip: Path, index: int) -> NDArray[np.uint8]:
+    capture = cv2.VideoCapture(str(clip))
+    capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+    done, image = capture.read()
+    capture.release()
+    assert done
+    return np.asarray(image, np.uint8)
+
+
+@pytest.mark.shared
+def test_the_official_yolox_finds_the_car_in_photographs_of_cars(yolox: Detector, shared: Path) -> None:
+    photographs = sorted((shared / "cars196" / "images").iterdir())[:: 7329 // 40][:40]
+    found = 0
+    for photograph in photographs:
+        image = np.asarray(cv2.imread(str(photograph)), np.uint8)
+        boxes = yolox.detect(image, yolox.class_ids(VEHICLES), 0.3)
+        whole = (0, 0, image.shape[1], image.shape[0])  # they are cut to the car's box
+        found += any(iou(box, whole) > 0.6 for box, _ in boxes)
+    assert found >= 37
+
+
+@pytest.mark.shared
+def test_seen_from_straight_above_a_car_is_anything_but_a_car(yolox: Detector, shared: Path) -> None:
+    image = frame_of(shared / "clips" / "parking_lot_overhead.mp4", 80)
+    assert yolox.detect(image, yolox.class_ids(VEHICLES), 0.3) == []
+    ((box, score),) = yolox.detect(image, yolox.class_ids(("any",)), 0.3)
+    assert iou(box, (269, 67, 436, 342)) > 0.7
+    assert score > 0.6

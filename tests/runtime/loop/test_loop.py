@@ -1,0 +1,356 @@
+"""The threads of the camera loop: what waits, what is dropped, who fails alone, and how it all ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.support.clips import BLUE_BGR, RED_BGR, Car, as_frames, drive_by, film, road
+from tests.support.event_toys import eventually
+from tests.support.tiny_model import BLUE, RED, tiny_model
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.evidence import Evidence, look_at
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.loop.answering import Answering
+from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.monitoring.stages import Stages
+from twincar_edge.runtime.sources import Frame, FrameSource, Source
+from twincar_edge.runtime.visits import VisitMaker
+from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig, watch
+
+DEADLINE_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return Classifier(open_session(tiny_model(tmp_path_factory.mktemp("m") / "tiny.onnx"), ep="cpu", threads=1))
+
+
+def cameras(*names: str, **options: object) -> tuple[CameraConfig, ...]:
+    return tuple(CameraConfig(name=name, **options) for name in names)  # type: ignore[arg-type]
+
+
+# --- what waits ---
+
+
+def no_model() -> Classifier:
+    raise AssertionError("nothing is answered here")
+
+
+def evidence() -> Evidence:
+    began = Frame(0, 0.0, road(), "clip")
+    return Evidence(began, (0, 0, 10, 10), datetime(2025, 1, 1, tzinfo=UTC), "the-id", no_model)
+
+
+def crop(of: Evidence, index: int = 0, camera: str = "gate") -> Crop:
+    look = look_at(Frame(index, index / 25, road(), "clip"), (0, 0, 10, 10), 1.0)
+    return Crop(camera, of, look, True, 0.0)
+
+
+def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> None:
+    inbox = Inbox(depth=10)
+    inbox.join()
+    first, second = evidence(), evidence()
+    items: list[Item] = [crop(first, 0), crop(second, 0), End("gate", first, True), crop(second, 1)]
+    inbox.put(items)
+    assert inbox.take(2, 0.0) == items[:3]  # an end needs no inference
+    assert inbox.take(2, 0.0) == items[3:]
+    assert inbox.take(2, 0.0) == []
+
+
+def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_it() -> None:
+    inbox = Inbox(depth=1)
+    inbox.join()
+    first, second = evidence(), evidence()
+    for index in range(50):
+        inbox.put([crop(first, index), crop(second, index)], newest_only=True)
+    end = End("gate", first, True)
+    inbox.put([end], newest_only=True)
+    assert inbox.waiting() == {"gate": 2}
+    taken = inbox.take(8, 0.0)
+    assert taken is not None
+    assert [(item.evidence, item.look.frame) for item in taken if isinstance(item, Crop)] == [
+        (first, 49),
+        (second, 49),
+    ]
+    assert taken[2] is end
+    assert inbox.replaced() == {"gate": 98}
+    assert inbox.waiting() == {"gate": 0}
+
+
+def test_a_file_waits_for_room_and_loses_nothing() -> None:
+    inbox = Inbox(depth=2)
+    car = evidence()
+
+    def feed() -> None:
+        for index in range(20):
+            inbox.put([crop(car, index), Shown("gate", Frame(index, 0.0, road(), "clip"), ())])
+        inbox.leave()
+
+    inbox.join()
+    thread = threading.Thread(target=feed)
+    thread.start()
+    seen: list[int] = []
+    while (items := inbox.take(4, DEADLINE_S)) is not None:
+        assert sum(inbox.waiting().values()) <= 3  # one frame's items are put together
+        seen += [item.look.frame for item in items if isinstance(item, Crop)]
+    thread.join()
+    assert seen == list(range(20))
+
+
+def test_as_many_pictures_wait_as_the_memory_holds() -> None:
+    pictures = 5
+    inbox = Inbox(depth=20, memory=pictures * crop(evidence()).look.picture_bgr.nbytes, least=2)
+    inbox.join()
+    for index in range(pictures):
+        inbox.put([crop(evidence(), index)])
+    waits = threading.Thread(target=inbox.put, args=([crop(evidence(), pictures)],))
+    waits.start()
+    waits.join(0.2)
+    assert waits.is_alive()
+    assert inbox.waiting() == {"gate": pictures}
+    assert inbox.take(1, DEADLINE_S) is not None
+    waits.join(DEADLINE_S)
+    assert not waits.is_alive()
+
+
+def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
+    inbox = Inbox(depth=1)
+    inbox.join()
+    inbox.join()
+    inbox.put([crop(evidence(), camera="full")])
+    waits = threading.Thread(target=inbox.put, args=([crop(evidence(), camera="full")],))
+    waits.start()
+    inbox.put([crop(evidence(), camera="free")])
+    taken = inbox.take(8, DEADLINE_S)
+    assert taken is not None
+    assert {item.camera for item in taken} == {"full", "free"}
+    waits.join(DEADLINE_S)
+    assert not waits.is_alive()
+
+
+def test_closing_lets_everybody_go() -> None:
+    inbox = Inbox(depth=1)
+    inbox.join()
+    inbox.put([crop(evidence())])
+    waits = threading.Thread(target=inbox.put, args=([crop(evidence())],))
+    waits.start()
+    inbox.close()
+    waits.join(DEADLINE_S)
+    assert not waits.is_alive()
+    assert inbox.take(1, DEADLINE_S) is None
+
+
+# --- several cameras ---
+
+
+def test_cameras_share_a_model_and_their_events_do_not_mix(classifier: Classifier) -> None:
+    sources: dict[str, Source] = {
+        "north": FrameSource(as_frames(film([drive_by(RED_BGR, 10)], 60)), name="north.mp4"),
+        "south": FrameSource(as_frames(film([drive_by(BLUE_BGR, 10, to_the_right=False)], 80)), name="south.mp4"),
+    }
+    summary = watch(WatchConfig(cameras=cameras(*sources), keep=True), sources=sources, classifier=classifier)
+    found = {(one.camera, one.source, one.name, one.direction) for one in summary.results}
+    assert found == {
+        ("north", "north.mp4", RED, "left_to_right"),
+        ("south", "south.mp4", BLUE, "right_to_left"),
+    }
+    assert [(one.name, one.frames, one.visits, one.error) for one in summary.cameras] == [
+        ("north", 60, 1, None),
+        ("south", 80, 1, None),
+    ]
+    assert (summary.frames, summary.visits) == (140, 2)
+
+
+def test_crops_of_different_cameras_go_through_the_model_together(classifier: Classifier) -> None:
+    batches: list[int] = []
+    all_wait = threading.Barrier(3, timeout=DEADLINE_S)
+
+    class Counting(Classifier):
+        def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            if not batches:  # while it answers the first, more comes of all cameras, however fast it is
+                eventually(lambda: sum(map(bool, loop.inbox.waiting().values())) == 3, "all wait", DEADLINE_S)
+            batches.append(len(images_bgr))
+            return super().probabilities(images_bgr)
+
+    def pictures() -> Iterator[Frame]:
+        all_wait.wait()
+        yield from as_frames(film([drive_by(RED_BGR, 10)], 60))
+
+    names = ("a", "b", "c")
+    sources: dict[str, Source] = {name: FrameSource(pictures()) for name in names}
+    config = WatchConfig(cameras=cameras(*names), keep=True)
+    with Watch(config, sources=sources, classifier=Counting(classifier.session)) as loop:
+        summary = loop.run()
+    assert summary.visits == 3
+    assert sum(batches) == sum(one.crops for one in summary.results)
+    assert len(batches) < sum(batches)
+    assert max(batches) <= 8
+
+
+def failing(after: int) -> Iterator[Frame]:
+    yield from as_frames(film([drive_by(RED_BGR, 5)], after))
+    raise InputError("the camera is on fire")
+
+
+def test_a_camera_that_fails_ends_alone_and_what_it_saw_is_kept(classifier: Classifier) -> None:
+    sources: dict[str, Source] = {
+        "burning": FrameSource(failing(25)),
+        "well": FrameSource(as_frames(film([drive_by(BLUE_BGR, 40)], 90))),
+    }
+    summary = watch(WatchConfig(cameras=cameras(*sources), keep=True), sources=sources, classifier=classifier)
+    assert {(one.camera, one.name) for one in summary.results} == {("burning", RED), ("well", BLUE)}
+    assert [one.error for one in summary.cameras] == ["the camera is on fire", None]
+
+
+def test_when_every_camera_has_failed_the_run_has(classifier: Classifier) -> None:
+    with pytest.raises(InputError, match="on fire"):
+        watch(WatchConfig(), sources={"camera": FrameSource(failing(5))}, classifier=classifier)
+
+
+def test_a_bug_in_a_cameras_thread_ends_the_run(classifier: Classifier) -> None:
+    def buggy() -> Iterator[Frame]:
+        yield from as_frames(film([], 3))
+        raise ZeroDivisionError
+
+    sources: dict[str, Source] = {"a": FrameSource(buggy()), "b": FrameSource(as_frames(film([], 30)))}
+    with pytest.raises(ZeroDivisionError):
+        watch(WatchConfig(cameras=cameras("a", "b")), sources=sources, classifier=classifier)
+
+
+def test_a_model_that_fails_ends_the_run_and_all_threads(classifier: Classifier) -> None:
+    class Broken(Classifier):
+        def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+            raise ModelError("out of memory")
+
+    before = threading.active_count()
+    source = FrameSource(as_frames(film([drive_by(RED_BGR, 5)], 400)))
+    with pytest.raises(ModelError, match="out of memory"):
+        watch(WatchConfig(), sources={"camera": source}, classifier=Broken(classifier.session))
+    assert threading.active_count() == before
+
+
+def test_two_cameras_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="two cameras are called 'gate'"):
+        WatchConfig(cameras=cameras("gate", "yard", "gate"))
+
+
+# --- another model, while it runs ---
+
+
+def test_a_new_model_answers_from_then_on_and_a_vehicle_in_view_is_answered_by_one_of_them(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    other = Classifier(open_session(tiny_model(tmp_path / "other.onnx", temperature=1.5), ep="cpu", threads=1))
+    cars = [drive_by(RED_BGR, 5), drive_by(BLUE_BGR, 60)]
+    runs: list[Watch] = []
+
+    def pictures() -> Iterator[Frame]:
+        for frame in as_frames(film(cars, 110)):
+            if frame.index == 45:
+                deadline = threading.Event()
+                while runs[0].answering.visits.total() == 0:  # the red car has gone
+                    assert not deadline.wait(0.01)
+                runs[0].answering.use(other)
+            yield frame
+
+    with Watch(WatchConfig(keep=True), sources={"camera": FrameSource(pictures())}, classifier=classifier) as run:
+        runs.append(run)
+        summary = run.run()
+    models = [classifier.session.sha256, other.session.sha256]
+    assert [(one.name, one.classifier.sha256) for one in summary.results] == list(zip((RED, BLUE), models, strict=True))
+
+
+# --- start, update, end ---
+
+
+class Everything:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __enter__(self) -> Everything:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
+        assert crop_bgr.size
+        self.events.append(event)
+
+
+def test_a_visit_starts_once_and_ends_once_under_one_id(classifier: Classifier) -> None:
+    sink = Everything()
+    cars = [drive_by(RED_BGR, 10), Car(BLUE_BGR, 60, 90, 320, -90)]
+    source = FrameSource(as_frames(film(cars, 110)))
+    watch(WatchConfig(), [sink], sources={"camera": source}, classifier=classifier)
+    by_visit: dict[str, list[str]] = {}
+    for event in sink.events:
+        by_visit.setdefault(event.id, []).append(event.type)
+    assert len(by_visit) == 2
+    for types in by_visit.values():
+        assert (types[0], types[-1]) == ("start", "end")
+        assert set(types[1:-1]) <= {"update"}
+
+
+def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(classifier: Classifier) -> None:
+    inbox, stages = Inbox(depth=10), Stages(time.perf_counter)
+    maker = VisitMaker("clip", classifier, camera="gate")
+    told: list[Event] = []
+    loop = Answering(inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), stages, batch=8)
+    frame = Frame(0, 0.0, road(), "clip")
+    seen, unseen = maker.begin(frame, (0, 0, 90, 50)), maker.begin(frame, (0, 0, 90, 50))
+    inbox.join()
+    inbox.put(
+        [
+            Crop("gate", seen, look_at(frame, (0, 0, 90, 50), 1.0), True, 0.0),
+            Crop("gate", unseen, look_at(frame, (0, 0, 90, 50), 1.0), False, 0.0),
+        ]
+    )
+    inbox.put([End("gate", seen, counts=False), End("gate", unseen, counts=False)])
+    inbox.leave()
+    loop.run()
+    assert [(event.id, event.type, event.false_positive) for event in told] == [
+        (seen.id, "start", False),
+        (seen.id, "end", True),
+    ]
+    assert loop.visits == {}
+
+
+def test_single_images_have_an_end_only(classifier: Classifier) -> None:
+    sink = Everything()
+    source = FrameSource(as_frames([np.full((40, 60, 3), RED_BGR, np.uint8)] * 2), stills=True)
+    watch(WatchConfig(), [sink], sources={"camera": source}, classifier=classifier)
+    assert [event.type for event in sink.events] == ["end", "end"]
+
+
+# --- the end ---
+
+
+def test_a_source_that_hangs_does_not_hold_the_end_of_the_run(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("twincar_edge.runtime.watch.STOP_S", 0.1)
+    released, stop = threading.Event(), threading.Event()
+
+    def hanging() -> Iterator[Frame]:
+        yield from as_frames(film([], 3))
+        stop.set()
+        released.wait()
+
+    source = FrameSource(hanging(), name="driver")
+    source.release = released.set  # type: ignore[method-assign]
+    summary = watch(WatchConfig(), sources={"camera": source}, classifier=classifier, stop=stop)
+    assert summary.frames == 3
+    assert "camera camera does not end" in caplog.text

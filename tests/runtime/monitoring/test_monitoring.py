@@ -1,0 +1,312 @@
+"""Monitoring: what Prometheus reads, what /healthz says, and that no client can hold the server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import REPOSITORY
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.monitoring.health import HealthLimits
+from twincar_edge.runtime.monitoring.metrics import make_registry
+from twincar_edge.runtime.monitoring.server import MOST_CLIENTS, Monitoring, parse_address
+from twincar_edge.runtime.monitoring.stages import StageLatency
+from twincar_edge.runtime.monitoring.status import CameraStatus, CollectorStatus, LoopStatus, ModelStatus, SinkStatus
+
+LOCAL = "127.0.0.1:0"
+SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+GATE = CameraStatus(
+    "gate", True, "running", frames=900, dropped=40, skipped=2, reconnects=3, frame_age_s=0.04, answer_age_s=0.06,
+    in_view=2, crops_waiting=1, crops_dropped=7, problem="stalled for 10 s",
+)  # fmt: skip
+STATUS = LoopStatus(
+    cameras=(GATE, CameraStatus("yard", True, "opening")),
+    model=ModelStatus("tiny", SHA256, "int8", "cpu", reloads={"taken": 1, "refused": 2, "unchanged": 0}),
+    turn_age_s=0.25,
+    crops=450,
+    visits={("gate", "year"): 30, ("gate", "unknown"): 12},
+    stages={"classify": StageLatency(runs=300, p50_ms=4.0, p95_ms=9.0)},
+    sinks=(SinkStatus("mqtt", queued=5, spooled=70, delivered=1000, dropped=1, problem="no broker"),),
+    collector=CollectorStatus(kept=9, dropped=4, bytes=120_000),
+)
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def monitoring() -> Iterator[Monitoring]:
+    with Monitoring(LOCAL, lambda: STATUS) as running:
+        yield running
+
+
+def test_every_figure_of_the_status_is_a_metric(monitoring: Monitoring) -> None:
+    code, text = get(monitoring.url + "metrics")
+    assert code == 200
+    found = samples(text)
+    gate = (("camera", "gate"),)
+    expected = {
+        ("twincar_frames_total", gate): 900,
+        ("twincar_frames_dropped_total", gate): 40,
+        ("twincar_frames_skipped_total", gate): 2,
+        ("twincar_reconnects_total", gate): 3,
+        ("twincar_frame_age_seconds", gate): 0.04,
+        ("twincar_answer_age_seconds", gate): 0.06,
+        ("twincar_vehicles_in_view", gate): 2,
+        ("twincar_crops_waiting", gate): 1,
+        ("twincar_crops_dropped_total", gate): 7,
+        ("twincar_crops_classified_total", ()): 450,
+        ("twincar_turn_age_seconds", ()): 0.25,
+        ("twincar_camera_state", (*gate, ("state", "running"))): 1,
+        ("twincar_camera_state", (*gate, ("state", "reconnecting"))): 0,
+        ("twincar_visits_total", (*gate, ("level", "year"))): 30,
+        ("twincar_visits_total", (*gate, ("level", "unknown"))): 12,
+        ("twincar_visits_total", (("camera", "yard"), ("level", "make"))): 0,
+        ("twincar_stage_runs_total", (("stage", "classify"),)): 300,
+        ("twincar_stage_latency_seconds", (("quantile", "0.5"), ("stage", "classify"))): 0.004,
+        ("twincar_stage_latency_seconds", (("quantile", "0.95"), ("stage", "classify"))): 0.009,
+        ("twincar_sink_queued", (("sink", "mqtt"),)): 5,
+        ("twincar_sink_spooled", (("sink", "mqtt"),)): 70,
+        ("twincar_sink_delivered_total", (("sink", "mqtt"),)): 1000,
+        ("twincar_sink_dropped_total", (("sink", "mqtt"),)): 1,
+        ("twincar_sink_failing", (("sink", "mqtt"),)): 1,
+        ("twincar_model_good", ()): 1,
+        ("twincar_model_reloads_total", (("outcome", "refused"),)): 2,
+        ("twincar_hard_examples_total", (("outcome", "kept"),)): 9,
+        ("twincar_hard_examples_bytes", ()): 120_000,
+        ("twincar_model_info", (("ep", "cpu"), ("name", "tiny"), ("precision", "int8"), ("sha256", SHA256))): 1,
+    }  # fmt: skip
+    assert {key: found.get(key) for key in expected} == expected
+    assert found["process_resident_memory_bytes", ()] > 2**20
+    assert 0 < found["process_start_time_seconds", ()] < time.time()
+
+
+def test_the_documentation_has_every_metric(monitoring: Monitoring) -> None:
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    names = {name for name, _ in samples(get(monitoring.url + "metrics")[1]) if name.startswith("twincar_")}
+    assert {name for name in names if f"`{name}`" not in text} == set()
+    assert set(re.findall(r"^\| `(twincar_\w+)`", text, re.MULTILINE)) == names
+
+
+def test_what_is_not_known_yet_is_left_out_and_not_zero(monitoring: Monitoring) -> None:
+    found = samples(get(monitoring.url + "metrics")[1])
+    assert ("twincar_frame_age_seconds", (("camera", "yard"),)) not in found
+
+
+def test_a_scrape_sees_the_loop_as_it_is_now_and_two_loops_share_nothing() -> None:
+    now = [STATUS, STATUS]
+    with Monitoring(LOCAL, lambda: now[0]) as first, Monitoring(LOCAL, lambda: now[1]) as second:
+        now[0] = replace(STATUS, crops=451)
+        crops = [samples(get(one.url + "metrics")[1])["twincar_crops_classified_total", ()] for one in (first, second)]
+    assert crops == [451, 450]
+
+
+def test_a_registry_can_be_made_before_the_loop_can_be_asked() -> None:
+    def too_early() -> LoopStatus:
+        raise AssertionError("asked before the first scrape")
+
+    make_registry(too_early)
+
+
+def test_problems_in_words_reach_no_metric(monitoring: Monitoring) -> None:
+    text = get(monitoring.url + "metrics")[1]
+    assert "stalled" not in text
+    assert "broker" not in text
+
+
+def test_healthz_answers_503_and_names_what_is_wrong_until_it_is_well() -> None:
+    now = [STATUS]
+    with Monitoring(LOCAL, lambda: now[0], HealthLimits(frame_age_s=10)) as running:
+        code, body = get(running.url + "healthz")
+        assert code == 503
+        assert json.loads(body)["problems"] == ["camera yard has given no frame yet"]
+        assert json.loads(body)["cameras"] == {"gate": "running", "yard": "opening"}
+        now[0] = replace(STATUS, cameras=(GATE,))
+        code, body = get(running.url + "healthz")
+        assert code == 200
+        assert json.loads(body)["healthy"] is True
+
+
+def test_the_index_leads_to_both_and_anything_else_is_not_found(monitoring: Monitoring) -> None:
+    code, page = get(monitoring.url)
+    assert code == 200
+    assert 'href="metrics"' in page
+    assert 'href="healthz"' in page
+    assert get(monitoring.url + "metrics?name=twincar_frames_total")[0] == 200
+    assert get(monitoring.url + "../../etc/passwd")[0] == 404
+
+
+def test_only_get_is_answered(monitoring: Monitoring) -> None:
+    for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
+        request = urllib.request.Request(monitoring.url + "metrics", method=method)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        with refused.value as error:
+            assert error.code == 405
+
+
+def test_nothing_listens_and_no_thread_is_left_after_the_block() -> None:
+    before = set(threading.enumerate())
+    with Monitoring(LOCAL, lambda: STATUS) as running:
+        url = running.url
+        get(url)
+    left = [thread for thread in threading.enumerate() if thread not in before and thread.name == "monitoring"]
+    assert left == []
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url, timeout=5)
+
+
+def test_a_port_in_use_is_one_line_that_says_so() -> None:
+    with (
+        Monitoring(LOCAL, lambda: STATUS) as first,
+        pytest.raises(InputError, match=r"cannot serve metrics at 127.0.0.1:\d+: .*in use"),
+    ):
+        Monitoring(first.url.removeprefix("http://").rstrip("/"), lambda: STATUS).__enter__()
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7:9464", "a..b:9464", "\udcff:9464"])
+def test_a_host_that_is_not_this_machine_is_one_line(address: str) -> None:
+    with pytest.raises(InputError, match="cannot serve metrics at"):
+        Monitoring(address, lambda: STATUS).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        (":9464", ("127.0.0.1", 9464)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "9464", "host", "host:", "host:x", "host:65536", "::1:9464", "[::1:9464", "a:-1"])
+def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(InputError, match=r"HOST:PORT, as 127\.0\.0\.1:9464"):
+        parse_address(text)
+
+
+def test_listening_beyond_this_machine_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), Monitoring(LOCAL, lambda: STATUS):
+        assert caplog.messages == []
+    with caplog.at_level(logging.WARNING), Monitoring("0.0.0.0:0", lambda: STATUS):
+        (line,) = caplog.messages
+    assert "everybody who reaches this machine" in line
+
+
+def connect(url: str) -> socket.socket:
+    host, port = parse_address(url.removeprefix("http://").rstrip("/"))
+    return socket.create_connection((host, port), timeout=30)
+
+
+def is_cut(client: socket.socket) -> bool:
+    """Wait until the server hangs up."""
+    try:
+        while client.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+def drip(client: socket.socket, gone: threading.Event) -> None:
+    try:
+        while not gone.wait(0.05):
+            client.send(b"x")
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /metrics HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "half a request"])
+def test_a_client_that_does_not_go_on_is_cut_off(start: bytes) -> None:
+    with Monitoring(LOCAL, lambda: STATUS, client_timeout_s=0.3) as running, connect(running.url) as client:
+        client.send(start)
+        assert is_cut(client)
+
+
+def test_a_client_that_sends_a_byte_now_and_then_is_cut_off_too() -> None:
+    gone = threading.Event()
+    with Monitoring(LOCAL, lambda: STATUS, client_timeout_s=0.3) as running, connect(running.url) as client:
+        dripping = threading.Thread(target=drip, args=(client, gone))
+        dripping.start()
+        assert is_cut(client)
+        gone.set()
+        dripping.join()
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_more_clients_than_there_is_room_for_are_hung_up_on_and_the_server_goes_on() -> None:
+    with Monitoring(LOCAL, lambda: STATUS) as running:
+        with ExitStack() as stack:
+            for _ in range(MOST_CLIENTS):
+                stack.enter_context(connect(running.url))
+            with connect(running.url) as one_more:
+                assert is_cut(one_more)
+        assert until(lambda: can_get(running.url))
+
+
+def can_get(url: str) -> bool:
+    try:
+        return get(url)[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\xff\xfe\x00\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"GET " + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nAccept: ;;q=x,\xff/\xff;version=1;;\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+    ],
+    ids=["noise", "version", "long", "accept", "many headers"],
+)
+def test_requests_that_are_none_leave_no_trace_in_the_log(
+    request_bytes: bytes, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Monitoring(LOCAL, lambda: STATUS) as running:
+        with connect(running.url) as client:
+            client.sendall(request_bytes)
+            assert is_cut(client)
+        assert can_get(running.url)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,398 @@
+"""Clips: a short video of each vehicle's pass, whole or not at all, within limits of memory, time and disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from numpy.typing import NDArray
+
+from tests import REPOSITORY
+from tests.support.clips import BLUE_BGR, RED_BGR, drive_by, film, write_video
+from tests.support.disks import small_disk
+from tests.support.event_toys import MOMENT, eventually
+from tests.support.tiny_model import tiny_model
+from twincar_edge.bundled import demo_clip, demo_model
+from twincar_edge.cli.watch import command
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.evidence import Evidence, look_at
+from twincar_edge.runtime.locating.boxes import Box
+from twincar_edge.runtime.loop.footage import FPS, Footage
+from twincar_edge.runtime.loop.inbox import Crop
+from twincar_edge.runtime.monitoring.status import SinkStatus
+from twincar_edge.runtime.service import service
+from twincar_edge.runtime.sinks import backlog as backlog_module
+from twincar_edge.runtime.sinks.base import DeliveryError
+from twincar_edge.runtime.sinks.clips import Clip, Picture, clip_folder, clip_name, write_clip
+from twincar_edge.runtime.sinks.filming import Filming
+from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, JsonLinesSettings
+from twincar_edge.runtime.sources import Frame
+
+BOX: Box = (10, 10, 60, 40)
+RATE = 25.0
+
+
+# --- the file ---
+
+
+def jpeg(picture: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".jpg", picture)[1].tobytes()
+
+
+def clip_of(pictures: Sequence[NDArray[np.uint8]], id: str = "car", started_at: datetime = MOMENT) -> Clip:
+    return Clip(id, started_at, tuple(Picture(10 + n / FPS, jpeg(one)) for n, one in enumerate(pictures)))
+
+
+def frames_of(path: Path) -> list[tuple[float, NDArray[np.uint8]]]:
+    """A video's frames and their times in seconds."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        done, picture = capture.read()
+        if not done:
+            return frames
+        frames.append((capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, np.asarray(picture, np.uint8)))
+
+
+def test_a_clip_is_h264_that_a_browser_plays_with_the_times_of_its_pictures(tmp_path: Path) -> None:
+    pictures = film([drive_by(RED_BGR, 0)], 20)
+    moments = [0.0, 0.12, 0.24, *(1.0 + n / FPS for n in range(17))]  # the camera was away for a moment
+    write_clip(tmp_path / "clip.mp4", [Picture(t, jpeg(one)) for t, one in zip(moments, pictures, strict=True)])
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        (stream,) = container.streams
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert container.format.name.startswith("mov")
+    data = (tmp_path / "clip.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # the index first: it plays while it loads
+    written = frames_of(tmp_path / "clip.mp4")
+    assert [time_s for time_s, _ in written] == pytest.approx(moments, abs=0.001)
+    for (_, shown), picture in zip(written, pictures, strict=True):
+        assert np.abs(shown.astype(int) - picture).mean() < 8
+
+
+@pytest.mark.parametrize("size_wh", [(321, 181), (1920, 1080), (2, 2), (640, 1)])
+def test_pictures_of_any_size_become_a_clip(tmp_path: Path, size_wh: tuple[int, int]) -> None:
+    clips: list[Clip] = []
+    footage = Footage(clips.append)
+    frame = Frame(0, 0.0, np.full((size_wh[1], size_wh[0], 3), 90, np.uint8), "scene")
+    footage.add(frame)
+    car = Evidence(frame, BOX, MOMENT, "car", lambda: None)  # type: ignore[arg-type, return-value]
+    footage.see([Crop("gate", car, look_at(frame, (0, 0, *size_wh), 1.0), True, 0.0)], 0.0)
+    footage.close()
+    write_clip(tmp_path / "clip.mp4", clips[0].pictures)
+    ((_, shown),) = frames_of(tmp_path / "clip.mp4")
+    assert shown.shape[1] <= 640
+    assert shown.shape[0] % 2 == shown.shape[1] % 2 == 0
+
+
+def test_a_camera_that_changes_its_size_does_not_end_a_clip(tmp_path: Path) -> None:
+    small, large = np.full((90, 160, 3), 90, np.uint8), np.full((360, 640, 3), 90, np.uint8)
+    write_clip(tmp_path / "clip.mp4", clip_of([small, large, small]).pictures)
+    assert [shown.shape for _, shown in frames_of(tmp_path / "clip.mp4")] == [(90, 160, 3)] * 3
+
+
+def test_clips_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_theirs(tmp_path: Path) -> None:
+    pictures = film([drive_by(RED_BGR, 0)], 10)
+    others = ("holiday.mp4", "20250301T120015.040Z-car.jpg")
+    for name in others:
+        (tmp_path / name).write_bytes(b"x" * 10_000)
+    with Filming(clip_folder(tmp_path, limit_bytes=10**9), "clips") as filming:
+        filming.put(clip_of(pictures))
+    size = (tmp_path / clip_of(pictures).name).stat().st_size
+    clips = [clip_of(pictures, str(n), MOMENT + timedelta(seconds=n)) for n in range(1, 7)]
+    with Filming(clip_folder(tmp_path, limit_bytes=int(3.5 * size)), "clips") as filming:  # as after a restart
+        filming.wait_for_room()
+        for clip in clips:
+            filming.put(clip)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, *(clip.name for clip in clips[3:])}
+
+
+def test_clips_older_than_their_age_go(tmp_path: Path) -> None:
+    pictures = film([], 2)
+    now = datetime.now(UTC)
+    old, young = clip_of(pictures, "old", now - timedelta(days=8)), clip_of(pictures, "young", now)
+    with Filming(clip_folder(tmp_path), "clips") as filming:
+        filming.put(old)
+    with Filming(clip_folder(tmp_path, age=timedelta(days=7)), "clips") as filming:
+        filming.put(young)
+    assert [path.name for path in tmp_path.iterdir()] == [young.name]
+
+
+def test_no_clip_takes_the_disks_reserve(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Filming(clip_folder(tmp_path, reserve_bytes=10**18), "clips", on_problem=said.append) as filming:
+        for number in range(3):
+            filming.put(clip_of(film([], 2), str(number)))
+            eventually(lambda number=number: filming.status().dropped == number + 1, "dropped")
+    assert list(tmp_path.iterdir()) == []
+    assert len(said) == 1
+    assert "no clips are saved in" in said[0]
+    assert "the rest is for events" in said[0]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 100 KB."""
+    with small_disk(tmp_path / "disk", "100k") as folder:
+        yield folder
+
+
+def test_a_disk_that_runs_full_leaves_nothing_half_written_and_clips_go_on_when_there_is_room(disk: Path) -> None:
+    noise = list(np.random.default_rng(0).integers(0, 255, (20, 180, 320, 3), dtype=np.uint8))
+    said: list[str] = []
+    with Filming(clip_folder(disk), "clips", on_problem=said.append) as filming:
+        filming.put(clip_of(noise, "large"))
+        eventually(lambda: filming.status().dropped == 1, "dropped")
+        assert filming.status().problem is not None
+        assert list(disk.iterdir()) == []
+        filming.put(clip_of(film([], 5), "small"))
+    (saved,) = disk.iterdir()
+    assert len(frames_of(saved)) == 5
+    assert len(said) == 2
+    assert "No space left on device" in said[0]
+    assert said[1] == "clips: saves again; 1 clips were lost"
+
+
+_WRITES_CLIPS = """
+import sys
+from pathlib import Path
+from tests.support.clips import RED_BGR, drive_by, film
+from tests.runtime.sinks.test_clips import clip_of
+from twincar_edge.runtime.sinks.clips import clip_folder
+from twincar_edge.runtime.sinks.filming import Filming
+
+pictures = film([drive_by(RED_BGR, 0)], 60)
+with Filming(clip_folder(Path(sys.argv[1])), "clips") as filming:
+    filming.wait_for_room()
+    for number in range(10_000):
+        filming.put(clip_of(pictures, str(number)))
+"""
+
+
+def test_what_a_killed_run_has_written_is_whole_and_what_it_has_begun_goes_later(tmp_path: Path) -> None:
+    def begun() -> list[Path]:
+        return list(tmp_path.glob(".*.mp4"))
+
+    process = subprocess.Popen([sys.executable, "-c", _WRITES_CLIPS, tmp_path], cwd=REPOSITORY)
+    try:
+        eventually(lambda: len(list(tmp_path.glob("2*.mp4"))) >= 2, "two are written", 60)
+        for _ in range(500):  # until it is in the middle of one
+            os.kill(process.pid, signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
+            if begun():
+                break
+            os.kill(process.pid, signal.SIGCONT)
+    finally:
+        process.kill()
+        process.wait()
+    (remnant,) = begun()
+    for path in tmp_path.glob("2*.mp4"):
+        assert len(frames_of(path)) == 60
+    with Filming(clip_folder(tmp_path), "clips"):
+        assert remnant.exists()  # another process may be writing it
+    an_hour_ago = remnant.stat().st_mtime - 3700
+    os.utime(remnant, (an_hour_ago, an_hour_ago))
+    with Filming(clip_folder(tmp_path), "clips"):
+        assert not remnant.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write into"), Filming(clip_folder(tmp_path / "file"), "clips"):
+        pass
+
+
+def test_a_folder_of_clips_raises_what_can_be_tried_again(tmp_path: Path) -> None:
+    folder = clip_folder(tmp_path / "gone")
+    with pytest.raises(DeliveryError, match="a clip is not saved"):
+        folder.save("20250301T120015.040Z-car.mp4", lambda _path: None)
+
+
+# --- the queue ---
+
+
+class _SlowFolder:
+    """A folder whose disk hangs until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.saved: list[str] = []
+
+    def make(self) -> None:
+        """Nothing to make."""
+
+    def save(self, name: str, _write: object) -> None:
+        self.go.wait()
+        self.saved.append(name)
+
+
+def slow_filming(**options: Any) -> tuple[Filming, _SlowFolder]:
+    folder = _SlowFolder()
+    return Filming(folder, "clips", limit=2, **options), folder  # type: ignore[arg-type]
+
+
+def test_a_camera_never_waits_for_a_disk_and_the_oldest_clip_makes_room() -> None:
+    said: list[str] = []
+    filming, folder = slow_filming(on_problem=said.append)
+    clips = [clip_of(film([], 1), str(number)) for number in range(6)]
+    with filming:
+        filming.put(clips[0])
+        eventually(lambda: filming.status().queued == 1 and filming._backlog._in_flight, "one is being saved")
+        for clip in clips[1:]:
+            filming.put(clip)
+        assert (filming.status().queued, filming.status().dropped) == (3, 3)
+        folder.go.set()
+    assert folder.saved == [clips[0].name, clips[4].name, clips[5].name]
+    assert said == ["clips: encoding is too slow, 3 clips were lost"]
+
+
+def test_a_file_waits_until_its_clips_are_saved() -> None:
+    filming, folder = slow_filming()
+    clips = [clip_of(film([], 1), str(number)) for number in range(8)]
+
+    def put_all() -> None:
+        for clip in clips:
+            filming.put(clip)
+
+    with filming:
+        filming.wait_for_room()
+        thread = threading.Thread(target=put_all, daemon=True)
+        thread.start()
+        eventually(lambda: filming.status().queued == 3, "full")
+        assert thread.is_alive()
+        folder.go.set()
+        thread.join(20)
+    assert folder.saved == [clip.name for clip in clips]
+    assert filming.status() == SinkStatus("clips", delivered=8)
+
+
+def test_a_run_that_stops_waits_for_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlog_module, "DRAIN_S", 0.1)
+    stop, said = threading.Event(), list[str]()
+    filming, folder = slow_filming(stop=stop, on_problem=said.append)
+
+    def put_all() -> None:
+        for number in range(8):
+            filming.put(clip_of(film([], 1), str(number)))
+
+    try:
+        with filming:
+            filming.wait_for_room()
+            thread = threading.Thread(target=put_all, daemon=True)
+            thread.start()
+            eventually(lambda: filming.status().queued == 3, "full")
+            stop.set()
+            thread.join(20)
+            assert not thread.is_alive()
+        assert said == ["clips: 3 clips are lost at closing: there was no time"]
+    finally:
+        folder.go.set()
+
+
+# --- a run ---
+
+
+def run(config: WatchConfig) -> tuple[dict[str, Event], tuple[SinkStatus, ...], set[str]]:
+    """The events of a run by their visits, the status of its sinks, and the stages that it measured."""
+    (output,) = (sink for sink in config.sinks if isinstance(sink, JsonLinesSettings))
+    assert output.path is not None
+    with service(config) as running:
+        stages = set(running.run().stages)
+    events = [Event.model_validate_json(line) for line in output.path.read_text("utf-8").splitlines()]
+    return {event.id: event for event in events}, running.status().sinks, stages
+
+
+def test_a_real_run_saves_a_clip_of_every_pass_and_names_it_in_the_event(tmp_path: Path) -> None:
+    sinks = (JsonLinesSettings(path=tmp_path / "events.jsonl"), ClipsSettings(path=tmp_path / "clips"))
+    camera = CameraConfig(name="gate", source=str(demo_clip()), classify_every=5)
+    config = WatchConfig(cameras=(camera,), model=demo_model(), ep="cpu", sinks=sinks, state=tmp_path / "state")
+    events, status, stages = run(config)
+    assert len(events) > 10
+    assert status[-1] == SinkStatus("clips", delivered=len(events))
+    assert "film" in stages
+    assert {path.name for path in (tmp_path / "clips").iterdir()} == {event.clip for event in events.values()}
+    film_s = {round(time_s * RATE): picture for time_s, picture in frames_of(demo_clip())}
+    end_s = max(film_s) / RATE
+    for event in events.values():
+        assert event.clip == clip_name(event)
+        shown = frames_of(tmp_path / "clips" / str(event.clip))
+        assert event.first_time_s is not None
+        assert event.last_time_s is not None
+        from_s, until_s = max(0.0, event.first_time_s - 2), min(end_s, event.last_time_s + 2)
+        slack_s = 1 / FPS + 2 / RATE
+        assert until_s - from_s - 2 * slack_s < shown[-1][0] <= until_s - from_s + 0.001
+        # Its first picture is one of the clip's beginning, and its last one of its end: the whole pass is between them.
+        for (_, picture), moment_s in ((shown[0], from_s), (shown[-1], until_s)):
+            near = range(int((moment_s - slack_s) * RATE), int((moment_s + slack_s) * RATE) + 1)
+            assert min(_difference(film_s[index], picture) for index in near if index in film_s) < 6
+
+
+def _difference(frame: NDArray[np.uint8], shown: NDArray[np.uint8]) -> float:
+    height, width = shown.shape[:2]
+    small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    return float(np.abs(small.astype(int) - shown).mean())
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def test_two_cameras_do_not_mix(model: Path, tmp_path: Path) -> None:
+    cameras = []
+    for name, colour, brightness in (("one", RED_BGR, 0), ("two", BLUE_BGR, 90)):
+        pictures = film([drive_by(colour, 10), drive_by(colour, 70)], 120)
+        brighter = [np.clip(one.astype(int) + brightness, 0, 255).astype(np.uint8) for one in pictures]
+        path = write_video(tmp_path / f"{name}.mp4", brighter)
+        cameras.append(CameraConfig(name=name, source=str(path)))
+    sinks = (JsonLinesSettings(path=tmp_path / "events.jsonl"), ClipsSettings(path=tmp_path / "clips"))
+    events, _, _ = run(WatchConfig(cameras=tuple(cameras), model=model, sinks=sinks, state=tmp_path / "state"))
+    assert sorted(event.camera for event in events.values()) == ["one", "one", "two", "two"]
+    for event in events.values():
+        for _, picture in frames_of(tmp_path / "clips" / str(event.clip)):
+            assert (np.median(picture) > 140) == (event.camera == "two")
+
+
+def test_without_clips_nothing_is_filmed_and_no_event_names_one(model: Path, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 10)], 60))
+    sinks = (JsonLinesSettings(path=tmp_path / "events.jsonl"), CropsSettings(path=tmp_path / "crops"))
+    camera = CameraConfig(source=str(path))
+    events, status, stages = run(WatchConfig(cameras=(camera,), model=model, sinks=sinks, state=tmp_path / "state"))
+    assert {event.clip for event in events.values()} == {None}
+    assert None not in {event.crop for event in events.values()}
+    assert "film" not in stages
+    assert [sink.name for sink in status] == ["jsonl", "crops"]
+
+
+def test_single_images_have_no_clips(model: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "car.jpg"), np.full((40, 60, 3), RED_BGR, np.uint8))
+    sinks = (JsonLinesSettings(path=tmp_path / "events.jsonl"), ClipsSettings(path=tmp_path / "clips"))
+    camera = CameraConfig(source=str(tmp_path / "car.jpg"))
+    events, _, _ = run(WatchConfig(cameras=(camera,), model=model, sinks=sinks, state=tmp_path / "state"))
+    assert [event.clip for event in events.values()] == [None]
+    assert list((tmp_path / "clips").iterdir()) == []
+
+
+def test_clips_have_one_folder() -> None:
+    with pytest.raises(ValueError, match="two sinks save clips"):
+        WatchConfig(sinks=(ClipsSettings(path=Path("a")), ClipsSettings(path=Path("b"))))
+
+
+def test_limits_without_a_folder_are_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["gate.mp4", "--clips-limit", "2GB"])
+    assert result.exit_code == 2
+    assert "--clips-limit and --clips-age belong to --save-clips DIR" in result.output

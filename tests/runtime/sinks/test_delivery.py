@@ -1,0 +1,367 @@
+"""Between loop and sink: nothing waits, nothing is lost that need not be, nothing comes twice or out of order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytest
+
+from tests.support.event_toys import CROP, eventually, visit, visits
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.backoff import Backoff
+from twincar_edge.runtime.events import Event, EventType
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Spool, Terms, running
+from twincar_edge.runtime.sinks.base import Crop
+
+
+class Receiver:
+    """A sink that remembers what it got, and does to it what a test says."""
+
+    def __init__(self, reaction: Callable[[Event], None] = lambda _event: None) -> None:
+        self.reaction = reaction
+        self.got: list[str] = []
+        self.crops: list[Crop] = []
+        self.open = False
+
+    def __enter__(self) -> Self:
+        self.open = True
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.open = False
+
+    def write(self, event: Event, crop_bgr: Crop) -> None:
+        self.reaction(event)
+        self.got.append(event.id)
+        self.crops.append(crop_bgr)
+
+
+class Away:
+    """A reaction: the receiver is away until `back` is set."""
+
+    def __init__(self) -> None:
+        self.back = threading.Event()
+        self.attempts = 0
+
+    def __call__(self, event: Event) -> None:
+        self.attempts += 1
+        if not self.back.is_set():
+            raise DeliveryError("it is away")
+
+
+def quick() -> Backoff:
+    return Backoff(0.001, 0.01)
+
+
+def ids(events: list[Event]) -> list[str]:
+    return [event.id for event in events]
+
+
+def delivery(sink: Receiver, spool: Path | None = None, said: list[str] | None = None, **options: Any) -> Delivery:
+    terms = Terms(
+        **{"drain_s": 20.0, **{name: options.pop(name) for name in list(options) if name in Terms.__annotations__}}
+    )
+    lines = [] if said is None else said
+    return Delivery(
+        sink,
+        "receiver",
+        terms,
+        spool=None if spool is None else Spool(spool, options.pop("spool_limit", 50_000)),
+        backoff=quick(),
+        on_problem=lines.append,
+        **options,
+    )
+
+
+def test_events_arrive_in_order_and_closing_waits_for_the_last(tmp_path: Path) -> None:
+    events = visits(200)
+    sink = Receiver(lambda _event: time.sleep(0.0005))
+    with delivery(sink, tmp_path / "spool") as sending:
+        for event in events:
+            sending.put(event, CROP)
+    assert sink.got == ids(events)
+    assert not sink.open
+    status = sending.status()
+    assert (status.delivered, status.queued, status.spooled, status.dropped, status.problem) == (200, 0, 0, 0, None)
+
+
+def test_what_is_delivered_at_once_never_touches_the_disk(tmp_path: Path) -> None:
+    with delivery(Receiver(), tmp_path / "spool", keep_after_s=60.0) as sending:
+        for number, event in enumerate(visits(50)):
+            sending.put(event)
+            eventually(lambda number=number: sending.status().delivered == number + 1, "delivered")
+        assert sending._spool is not None
+        assert sending._spool._connection is not None
+        assert sending._spool._connection.total_changes == 0
+
+
+def test_a_sink_gets_the_types_and_pictures_that_it_asks_for() -> None:
+    plain, pictures = Receiver(), Receiver()
+    with delivery(plain, types=frozenset({"end"})) as one, delivery(pictures, crops=True) as two:
+        for event in (visit(id="1", type="start"), visit(id="2", type="update"), visit(id="3")):
+            one.write(event, CROP)
+            two.write(event, CROP)
+    assert (plain.got, plain.crops[0].size) == (["3"], 0)
+    assert pictures.got == ["1", "2", "3"]
+    assert np.array_equal(pictures.crops[0], CROP)
+
+
+def test_a_receiver_that_is_away_gets_everything_in_order_when_it_is_back(tmp_path: Path) -> None:
+    away, events, said = Away(), visits(500), list[str]()
+    sink = Receiver(away)
+    with delivery(sink, tmp_path / "spool", said, limit=20) as sending:
+        for event in events:
+            sending.put(event)
+            eventually(lambda: sending.status().queued < 20, "room in memory, as the disk takes what waits")
+        eventually(lambda: sending.status().spooled == 500, "all on disk")
+        assert sending.status().problem == "it is away"
+        away.back.set()
+        eventually(lambda: sending.status().delivered == 500, "all delivered")
+        eventually(lambda: sending.status().problem is None, "well again")
+    assert sink.got == ids(events)
+    assert sending.status().dropped == 0
+    assert said == ["receiver: it is away", "receiver: delivers again"]  # once each, not once an event
+
+
+def test_what_waits_is_sent_after_a_restart_ahead_of_what_is_new(tmp_path: Path) -> None:
+    events = visits(60)
+    for start in (0, 20):  # two runs in which nobody is there
+        sink = Receiver(Away())
+        with delivery(sink, tmp_path / "spool") as sending:
+            for event in events[start : start + 20]:
+                sending.put(event)
+        assert sink.got == []
+        assert sending.status().dropped == 0
+    sink = Receiver()
+    with delivery(sink, tmp_path / "spool") as sending:
+        assert sending.status().spooled in range(41)
+        for event in events[40:]:
+            sending.put(event)
+    assert sink.got == ids(events)
+    again = Receiver()
+    with delivery(again, tmp_path / "spool"):
+        pass
+    assert again.got == []  # nothing comes twice
+
+
+def test_what_comes_back_from_the_disk_is_byte_for_byte_what_went_there(tmp_path: Path) -> None:
+    event = visit(probability=0.1 + 0.2, name="Škoda \x00 \U0001f697 Wagon", first_time_s=1 / 3)
+    got: list[str] = []
+    with delivery(Receiver(Away()), tmp_path / "spool") as sending:
+        sending.put(event)
+    with delivery(Receiver(lambda event: got.append(event.to_json())), tmp_path / "spool"):
+        pass
+    assert got == [event.to_json()]
+
+
+def test_events_of_a_receiver_that_comes_and_goes_are_neither_lost_nor_doubled(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Any mixture of quick, failing and slow deliveries, over several restarts."""
+    events = visits(600)
+    got: list[str] = []
+
+    def moody(event: Event) -> None:
+        draw = rng.random()
+        if draw < 0.2:
+            raise DeliveryError("not now")
+        if draw < 0.25:
+            time.sleep(0.01)
+
+    for start in range(0, 600, 100):
+        sink = Receiver(moody)
+        sink.got = got
+        drain_s = 20.0 if start == 500 else 0.02
+        with delivery(sink, tmp_path / "spool", keep_after_s=0.002, drain_s=drain_s) as sending:
+            for event in events[start : start + 100]:
+                sending.put(event)
+        assert sending.status().dropped == 0
+    while len(got) < 600:  # closing gives up at the first failure
+        sink = Receiver(moody)
+        sink.got = got
+        with delivery(sink, tmp_path / "spool"):
+            pass
+    assert got == ids(events)
+
+
+def test_a_sink_that_hangs_for_ever_delays_neither_put_nor_close_and_loses_nothing(tmp_path: Path) -> None:
+    hang = threading.Event()
+    hanging = delivery(Receiver(lambda _event: hang.wait()), tmp_path / "spool", limit=100, drain_s=0.2)
+    other = Receiver()
+    events = visits(50)
+    try:
+        with running([hanging, delivery(other)]) as sending:
+            for event in events:
+                for one in sending:
+                    one.put(event)
+            eventually(lambda: other.got == ids(events), "the other sink has all")
+        # Leaving the block returned although the sink still hangs; all is on disk, the event in its hands too.
+        assert hanging._sender.is_alive()
+        assert hanging.status().dropped == 0
+        assert hanging.status().spooled == 50
+    finally:
+        hang.set()
+        hanging._sender.join()
+        assert hanging._spool is not None
+        hanging._spool.close()
+
+
+def test_where_nothing_is_kept_the_oldest_make_room_and_are_counted() -> None:
+    go = threading.Event()
+    sink, said = Receiver(lambda _event: go.wait()), list[str]()
+    events = visits(12)
+    with delivery(sink, None, said, limit=4) as sending:
+        sending.put(events[0])
+        eventually(lambda: sending._backlog._in_flight is not None, "the first is in the sink's hands")
+        for event in events[1:]:
+            sending.put(event)
+        assert (sending.status().queued, sending.status().dropped) == (5, 7)
+        go.set()
+    assert sink.got == ids([events[0], *events[8:]])
+    assert said == ["receiver: it is too slow, 7 events were lost"]
+
+
+def test_what_is_not_tried_again_is_dropped_and_counted_and_said_once() -> None:
+    away, said = Away(), list[str]()
+    sink = Receiver(away)
+    with delivery(sink, None, said, retry=False) as sending:
+        for event in visits(5):
+            sending.put(event)
+        eventually(lambda: sending.status().dropped == 5, "dropped")
+        away.back.set()
+        sending.put(visit(id="after"))
+    assert sink.got == ["after"]
+    assert said == ["receiver: it is away", "receiver: delivers again; 5 events were lost"]
+
+
+def test_an_event_that_its_receiver_refuses_is_kept_apart_and_the_next_goes_on(tmp_path: Path) -> None:
+    def picky(event: Event) -> None:
+        if event.id == "1":
+            raise RefusedError("it says 422")
+        if event.id == "2":
+            raise ZeroDivisionError("a defect")
+
+    sink, said = Receiver(picky), list[str]()
+    with delivery(sink, tmp_path / "spool", said) as sending:
+        for event in visits(4):
+            sending.put(event)
+    assert sink.got == ["0", "3"]
+    assert sending.status().dropped == 2
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    refused = spool.refused()
+    spool.close()
+    assert [reason for reason, _event in refused] == ["it says 422", "ZeroDivisionError: a defect"]
+    assert [Event.model_validate_json(event).id for _reason, event in refused] == ["1", "2"]
+    assert said == [
+        "receiver: an event is given up: it says 422",
+        "receiver: an event is given up: ZeroDivisionError: a defect",
+    ]
+
+
+def test_the_spool_is_bounded_and_says_what_it_lost(tmp_path: Path) -> None:
+    said: list[str] = []
+    events = visits(30)
+    with delivery(Receiver(Away()), tmp_path / "spool", said, spool_limit=10, keep_after_s=0.0) as sending:
+        for number, event in enumerate(events):
+            sending.put(event)
+            eventually(lambda number=number: sending._backlog._kept_through == number + 1, "on disk")
+    assert (sending.status().spooled, sending.status().dropped) == (10, 20)
+    sink = Receiver()
+    with delivery(sink, tmp_path / "spool", said):
+        pass
+    assert sink.got == ids(events[20:])
+
+
+def test_a_wait_that_the_receiver_asks_for_is_kept(tmp_path: Path) -> None:
+    attempts: list[float] = []
+
+    def busy(_event: Event) -> None:
+        attempts.append(time.monotonic())
+        if len(attempts) == 1:
+            raise DeliveryError("later", retry_after_s=0.3)
+
+    with delivery(Receiver(busy), tmp_path / "spool") as sending:
+        sending.put(visit())
+        eventually(lambda: sending.status().delivered, "delivered")
+    assert attempts[1] - attempts[0] >= 0.3
+
+
+def test_a_reader_that_has_gone_ends_the_delivery_and_tells_the_loop() -> None:
+    def gone(_event: Event) -> None:
+        raise BrokenPipeError
+
+    told = threading.Event()
+    with delivery(Receiver(gone), on_gone=told.set) as sending:
+        sending.put(visit())
+        assert told.wait(20)
+        sending.put(visit())
+    assert sending.status().dropped == 2
+    assert sending.status().problem == "whoever read the events has gone"
+
+
+def test_a_sink_that_cannot_be_opened_is_an_error_at_the_start_and_leaves_nothing_open(tmp_path: Path) -> None:
+    class Broken(Receiver):
+        def __enter__(self) -> Self:
+            raise InputError("no such folder")
+
+    first = Receiver()
+    with pytest.raises(InputError, match="no such folder"), running([delivery(first), delivery(Broken())]):
+        pass
+    assert not first.open
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 a picture")
+    second = Receiver()
+    with pytest.raises(InputError, match="no SQLite file"), delivery(second, tmp_path / "photo.jpg"):
+        pass
+    assert not second.open
+    assert (tmp_path / "photo.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_a_damaged_spool_is_set_aside_and_a_new_one_begun(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with delivery(Receiver(Away()), tmp_path / "spool") as sending:
+        for event in visits(50):
+            sending.put(event)
+    damaged = bytearray((tmp_path / "spool").read_bytes())
+    damaged[100:9000] = b"\x5a" * 8900
+    (tmp_path / "spool").write_bytes(damaged)
+    sink = Receiver()
+    with delivery(sink, tmp_path / "spool") as sending:
+        sending.put(visit(id="new"))
+    assert sink.got == ["new"]
+    (aside,) = tmp_path.glob("spool.corrupt-*")
+    assert aside.read_bytes() == damaged
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_what_another_version_left_in_the_spool_does_not_stop_the_rest(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    spool.add([(1, '{"schema_version": 1}'), (2, visit(id="good").to_json())])
+    spool.close()
+    sink = Receiver()
+    with delivery(sink, tmp_path / "spool") as sending:
+        pass
+    assert sink.got == ["good"]
+    assert sending.status().dropped == 1
+
+
+def test_waits_grow_and_are_not_the_same_for_all() -> None:
+    shortest, longest = (Backoff(1.0, 60.0, draw=lambda draw=draw: draw) for draw in (0.0, 1.0))
+    assert [shortest.next_s() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert [longest.next_s() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    longest.reset()
+    assert longest.next_s() == 1
+
+
+@pytest.mark.parametrize(("types", "told"), [({"end"}, ["car"]), ({"start", "end"}, ["car", "ground"])])
+def test_that_there_was_no_vehicle_is_told_to_whom_it_was_told_as_one(types: set[EventType], told: list[str]) -> None:
+    sink = Receiver()
+    with delivery(sink, types=frozenset(types)) as queue:
+        queue.put(visit(id="car"))
+        queue.put(visit(id="ground", false_positive=True))
+    assert sink.got == told

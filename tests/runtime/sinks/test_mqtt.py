@@ -1,0 +1,316 @@
+"""MQTT with a real broker: acknowledged, in order, once; announced, and known to be gone when it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests import REPOSITORY
+from tests.runtime.sinks.test_delivery import quick
+from tests.support.event_toys import CROP, eventually, visit, visits
+from tests.support.mosquitto import Mosquitto
+from tests.support.servers import free_port
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool, Terms
+from twincar_edge.runtime.sinks.mqtt import Mqtt, discovery, topic_part
+
+
+class Subscriber:
+    """A client with a persistent session: what comes while it or the broker is away is kept for it."""
+
+    def __init__(
+        self, port: int, topics: str = "#", prepare: Callable[[paho.Client], None] = lambda _client: None
+    ) -> None:
+        self.messages: list[paho.MQTTMessage] = []
+        self._topics = topics
+        self._ready = False
+        self._port = port
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="subscriber", clean_session=False)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_message = lambda _client, _data, message: self.messages.append(message)
+        prepare(self._client)
+
+    def __enter__(self) -> Self:
+        self._client.connect("127.0.0.1", self._port)
+        self._client.loop_start()
+        eventually(lambda: self._ready, "subscribed")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(self, client: paho.Client, *_more: Any) -> None:
+        client.subscribe(self._topics, qos=1)
+
+    def _on_subscribe(self, *_more: Any) -> None:
+        self._ready = True
+
+    def ids(self) -> list[str]:
+        """The ids of the events, in order, less what the broker itself repeats.
+
+        It marks as a repetition what it cannot know to have arrived, so that only one which came before is a second
+        one. A second one without the mark is the publisher's, and stays.
+        """
+        ids: list[str] = []
+        for message in list(self.messages):
+            one = json.loads(message.payload)["id"]
+            if not (message.dup and one in ids):
+                ids.append(one)
+        return ids
+
+    def last(self, topic: str) -> str | None:
+        """The last that was said under a topic."""
+        said = [message.payload.decode() for message in list(self.messages) if message.topic == topic]
+        return said[-1] if said else None
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker") as mosquitto:
+        yield mosquitto
+
+
+def sink(port: int, **options: Any) -> Mqtt:
+    return Mqtt("127.0.0.1", port, **{"timeout_s": 5.0, "reconnect_s": (1, 1), **options})
+
+
+def sending(mqtt: Mqtt, spool: Path, said: list[str] | None = None, drain_s: float = 30.0) -> Delivery:
+    lines = [] if said is None else said
+    return Delivery(mqtt, "mqtt", Terms(drain_s=drain_s), spool=Spool(spool), backoff=quick(), on_problem=lines.append)
+
+
+def test_an_event_is_the_same_at_the_other_end(broker: Mosquitto) -> None:
+    event = visit(camera="gate 1/#", name="Škoda Octavia Wagon 2012")
+    with Subscriber(broker.port, "twincar-edge/+/events") as subscriber, sink(broker.port) as mqtt:
+        mqtt.write(event, CROP)
+        eventually(lambda: subscriber.messages, "arrived")
+    (message,) = subscriber.messages
+    assert Event.model_validate_json(message.payload) == event
+    assert message.topic == f"twincar-edge/{topic_part('gate 1/#')}/events"
+    assert (message.qos, message.retain) == (1, False)
+
+
+def test_every_event_arrives_in_order_and_once_although_the_broker_stops_and_starts(
+    broker: Mosquitto, tmp_path: Path
+) -> None:
+    events = visits(300)
+    said: list[str] = []
+    with Subscriber(broker.port, "twincar-edge/+/events") as subscriber:
+        with sending(sink(broker.port, timeout_s=0.5), tmp_path / "spool", said) as delivery:
+            for number, event in enumerate(events):
+                delivery.put(event)
+                time.sleep(0.002)
+                if number in (60, 160):  # the first outage is over before the second begins
+                    eventually(lambda: delivery.status().problem is None, "it delivers", 40)
+                    broker.stop()
+                if number in (120, 220):
+                    eventually(lambda: delivery.status().problem, "it is noticed")
+                    broker.start()
+            eventually(lambda: delivery.status().delivered == 300, "all delivered", 40)
+        eventually(lambda: len(subscriber.ids()) >= 300, "all arrived")
+    assert subscriber.ids() == [event.id for event in events]
+    assert delivery.status().dropped == 0
+    assert [line for line in said if "again" in line] == ["mqtt: delivers again"] * 2
+
+
+def test_a_broker_that_freezes_gets_the_event_in_its_hands_once(broker: Mosquitto, tmp_path: Path) -> None:
+    """The time to wait for an acknowledgement is over several times before it comes."""
+    with Subscriber(broker.port, "twincar-edge/+/events") as subscriber:
+        with sending(sink(broker.port, timeout_s=0.1), tmp_path / "spool") as delivery:
+            delivery.put(visit(id="before"))
+            eventually(lambda: delivery.status().delivered == 1, "delivered")
+            broker.send(signal.SIGSTOP)
+            delivery.put(visit(id="1"))
+            delivery.put(visit(id="2"))
+            eventually(lambda: "does not acknowledge" in (delivery.status().problem or ""), "it is noticed")
+            eventually(lambda: delivery.status().spooled == 2, "both on disk")
+            broker.send(signal.SIGCONT)
+            eventually(lambda: delivery.status().delivered == 3, "all delivered")
+        eventually(lambda: len(subscriber.messages) >= 3, "all arrived")
+    assert subscriber.ids() == ["before", "1", "2"]
+
+
+def test_what_no_broker_took_is_sent_after_a_restart_of_this_process(tmp_path: Path) -> None:
+    events = visits(20)
+    with sending(sink(free_port(), timeout_s=0.05), tmp_path / "spool", drain_s=0.1) as delivery:
+        for event in events:
+            delivery.put(event)
+        eventually(lambda: delivery.status().problem == "it cannot be reached: Connection refused", "it says why")
+    with Mosquitto(tmp_path / "broker") as broker, Subscriber(broker.port, "twincar-edge/+/events") as subscriber:
+        with sending(sink(broker.port), tmp_path / "spool") as delivery:
+            pass
+        eventually(lambda: len(subscriber.ids()) >= 20, "all arrived")
+        assert subscriber.ids() == [event.id for event in events]
+
+
+_WATCHER = """
+import sys, time
+sys.path.insert(0, {root!r})
+from tests.support.event_toys import CROP, visit
+from twincar_edge.runtime.sinks.mqtt import Mqtt
+
+with Mqtt("127.0.0.1", {port}) as mqtt:
+    mqtt.write(visit(), CROP)
+    print("delivered", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_availability_is_online_offline_and_by_the_last_will_offline_after_a_kill(broker: Mosquitto) -> None:
+    with Subscriber(broker.port) as subscriber:
+        with sink(broker.port):
+            eventually(lambda: subscriber.last("twincar-edge/availability") == "online", "online")
+        eventually(lambda: subscriber.last("twincar-edge/availability") == "offline", "offline")
+        program = _WATCHER.format(root=str(REPOSITORY), port=broker.port)
+        with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "delivered\n"
+            eventually(lambda: subscriber.last("twincar-edge/availability") == "online", "online")
+            os.kill(process.pid, signal.SIGKILL)
+            eventually(lambda: subscriber.last("twincar-edge/availability") == "offline", "the last will")
+    with Subscriber(broker.port) as later:
+        assert later._topics == "#"
+        retained = sink(broker.port)
+        with retained:
+            eventually(lambda: later.last("twincar-edge/availability") == "online", "online again")
+
+
+def test_availability_and_sensors_come_again_after_the_broker_forgot_them(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker, sink(broker.port, cameras=["gate"]) as mqtt:
+        mqtt.write(visit(), CROP)
+        broker.stop()
+        (tmp_path / "broker" / "mosquitto.db").unlink()
+        broker.start()
+        config = "homeassistant/sensor/twincar-edge_gate/last_vehicle/config"
+        with Subscriber(broker.port) as subscriber:
+            eventually(lambda: subscriber.last("twincar-edge/availability") == "online", "online")
+            eventually(lambda: subscriber.last(config), "the sensor")
+
+
+def test_home_assistant_finds_a_sensor_for_each_camera_and_a_new_one_with_its_first_event(broker: Mosquitto) -> None:
+    with Subscriber(broker.port, "homeassistant/#") as subscriber, sink(broker.port, cameras=["gate"]) as mqtt:
+        eventually(lambda: len(subscriber.messages) == 1, "the camera that is known")
+        mqtt.write(visit(camera="yard.2"), CROP)
+        mqtt.write(visit(camera="yard.2", type="update"), CROP)
+        eventually(lambda: len(subscriber.messages) == 2, "the other")
+    topics = [message.topic for message in subscriber.messages]
+    configs = [json.loads(message.payload) for message in subscriber.messages]
+    assert topics[0] == "homeassistant/sensor/twincar-edge_gate/last_vehicle/config"
+    assert all(
+        set(topic) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-/") for topic in topics
+    )
+    assert configs[0] == discovery("twincar-edge", "gate")[1]
+    assert configs[0]["state_topic"] == configs[0]["json_attributes_topic"] == "twincar-edge/gate/events"
+    assert configs[0]["availability_topic"] == "twincar-edge/availability"
+    assert len({config["unique_id"] for config in configs}) == 2
+    with Subscriber(broker.port, "homeassistant/#") as later:  # retained for a Home Assistant that starts later
+        eventually(lambda: {message.topic for message in later.messages} == set(topics), "retained")
+
+
+def test_two_cameras_never_share_a_topic() -> None:
+    names = ["gate", "a/b", "a_b", "a+b", "a#b", "", "ä", "x" * 70, "x" * 71]
+    parts = {topic_part(name) for name in names}
+    assert len(parts) == len(names)
+    assert all(not set(part) & set("/+#") and part for part in parts)
+    assert topic_part("gate") == "gate"
+
+
+def openssl(*arguments: str, folder: Path) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, a certificate for 127.0.0.1 that it signed, and an authority that signed nothing."""
+    folder = tmp_path_factory.mktemp("certificates")
+    for name in ("ca", "stranger"):
+        openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN=twincar {name}"),
+            *("-addext", "keyUsage=critical,keyCertSign", "-keyout", f"{name}.key", "-out", f"{name}.crt"),
+            folder=folder,
+        )
+    openssl(
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", "server.key"),
+        *("-out", "server.csr"),
+        folder=folder,
+    )
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl(
+        *("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
+        *("-extfile", "names", "-out", "server.crt"),
+        folder=folder,
+    )
+    return folder
+
+
+@pytest.fixture
+def guarded(certificates: Path, tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker with TLS that wants a user and a password."""
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "box", "geheim"], check=True, capture_output=True)
+    options = [
+        f"certfile {certificates}/server.crt",
+        f"keyfile {certificates}/server.key",
+        "allow_anonymous false",
+        f"password_file {passwords}",
+    ]
+    with Mosquitto(tmp_path / "broker", *options) as mosquitto:
+        yield mosquitto
+
+
+def test_tls_and_a_password(guarded: Mosquitto, certificates: Path) -> None:
+    def prepare(client: paho.Client) -> None:
+        client.username_pw_set("box", "geheim")
+        client.tls_set(str(certificates / "ca.crt"))
+
+    trusted = ssl.create_default_context(cafile=certificates / "ca.crt")
+    with (
+        Subscriber(guarded.port, "twincar-edge/+/events", prepare) as subscriber,
+        sink(guarded.port, tls=trusted, user="box", password="geheim") as mqtt,
+    ):
+        mqtt.write(visit(), CROP)
+        eventually(lambda: subscriber.messages, "arrived")
+
+
+# paho-mqtt leaves closing a socket, whose handshake failed, to the end of the object.
+UNCLOSED = pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.mark.parametrize(
+    ("authority", "password", "message"),
+    [
+        ("ca", "falsch", "not authori[sz]ed"),
+        pytest.param("stranger", "geheim", "its certificate is not trusted", marks=UNCLOSED),
+    ],
+)
+def test_a_wrong_password_or_certificate_is_said_without_the_password(
+    guarded: Mosquitto,
+    certificates: Path,
+    authority: str,
+    password: str,
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    tls = ssl.create_default_context(cafile=certificates / f"{authority}.crt")
+    with (
+        sink(guarded.port, tls=tls, user="box", password=password, timeout_s=1.0) as mqtt,
+        pytest.raises(DeliveryError, match=message) as caught,
+    ):
+        mqtt.write(visit(), CROP)
+    assert password not in str(caught.value) + caplog.text

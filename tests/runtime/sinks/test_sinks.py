@@ -1,0 +1,197 @@
+"""Sinks that write to this machine: files, the terminal, pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tests.support.event_toys import CROP, MOMENT, visit, visits
+from twincar_edge.errors import InputError
+from twincar_edge.images import read_image
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sinks import NO_CROP, CropSaver, CsvFile, DeliveryError, JsonLines, LiveTable, crop_name
+from twincar_edge.runtime.sinks.csv import COLUMNS
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_json_lines_are_appended_and_there_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "events" / "gate.jsonl"
+    for number in range(2):
+        with JsonLines(path) as sink:
+            sink.write(visit(crops=number + 1), CROP)
+            assert len(path.read_text("utf-8").splitlines()) == number + 1  # before it is closed
+    assert [json.loads(line)["crops"] for line in path.read_text("utf-8").splitlines()] == [1, 2]
+
+
+def test_json_lines_go_to_a_stream_and_leave_it_open() -> None:
+    stream = io.StringIO()
+    with JsonLines(stream) as sink:
+        sink.write(visit(), CROP)
+    assert Event.model_validate_json(stream.getvalue()) == visit()
+
+
+def test_json_lines_go_to_standard_output_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with JsonLines() as sink:
+        sink.write(visit(name="Škoda Octavia Wagon 2012"), CROP)
+    assert "Škoda" in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "events.jsonl"
+    for sink in (JsonLines(tmp_path), JsonLines(below), CsvFile(below), CropSaver(tmp_path / "file")):
+        with pytest.raises(InputError, match="cannot") as caught, sink:
+            pass
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_a_delivery_that_may_be_tried_again() -> None:
+    refused = pytest.raises(DeliveryError, match="No space left")
+    with Path("/dev/full").open("w") as stream, JsonLines(stream) as sink, refused:
+        sink.write(visit(), CROP)
+
+
+def test_a_reader_that_has_gone_is_a_broken_pipe() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as stream, JsonLines(stream) as sink, pytest.raises(BrokenPipeError):
+        sink.write(visit(), CROP)
+
+
+def test_half_a_line_from_a_power_cut_does_not_run_into_the_next_event(tmp_path: Path) -> None:
+    path = tmp_path / "gate.jsonl"
+    path.write_text(visit().to_json()[:100])
+    with JsonLines(path) as sink:
+        sink.write(visit(), CROP)
+    torn, whole = path.read_text("utf-8").splitlines()
+    assert len(torn) == 100
+    assert Event.model_validate_json(whole) == visit()
+
+
+def test_a_file_that_is_rotated_away_is_begun_again(tmp_path: Path) -> None:
+    path = tmp_path / "gate.csv"
+    with CsvFile(path) as sink:
+        sink.write(visit(id="1"), CROP)
+        path.rename(tmp_path / "gate.csv.1")
+        sink.write(visit(id="2"), CROP)
+    for name, number in (("gate.csv.1", "1"), ("gate.csv", "2")):
+        assert [row["id"] for row in rows_of(tmp_path / name)] == [number]
+
+
+def test_csv_has_one_header_and_a_column_for_everything_in_an_event(tmp_path: Path) -> None:
+    path = tmp_path / "gate.csv"
+    for event in visits(2):
+        with CsvFile(path) as sink:
+            sink.write(event, CROP)
+    rows = rows_of(path)
+    assert [row["id"] for row in rows] == ["0", "1"]
+    assert tuple(rows[0]) == COLUMNS
+    assert rows[1]["started_at"] == "2025-03-01T12:00:16.040000+00:00"
+    assert (rows[0]["top2_name"], rows[0]["top2_probability"], rows[0]["top3_name"]) == (
+        "Pollux Blue SUV 2021",
+        "0.1",
+        "",
+    )
+    assert [rows[0][f"box_{side}"] for side in ("left", "top", "right", "bottom")] == ["10", "20", "70", "60"]
+    assert rows[0]["classifier_ep"] == "cpu"
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", '=1,"\n2'])
+def test_a_label_is_no_formula_in_a_spreadsheet(tmp_path: Path, name: str) -> None:
+    with CsvFile(tmp_path / "gate.csv") as sink:
+        sink.write(visit(name=name), CROP)
+    (row,) = rows_of(tmp_path / "gate.csv")
+    assert row["name"] == "'" + name
+
+
+def test_csv_is_not_appended_to_other_columns(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="its first line is another one"), CsvFile(path):
+        pass
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_crops_are_named_by_time_and_id_never_by_what_the_model_says(tmp_path: Path) -> None:
+    hostile = visit(name="../../etc/Sedan 2020", id="../a b")
+    with CropSaver(tmp_path / "crops") as sink:
+        sink.write(visit(), CROP)
+        sink.write(hostile, CROP)
+        sink.write(visit(id="none"), NO_CROP)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")} == {
+        "crops/20250301T120015.040Z-6a75204e-69b9-476e-955d-c5f3d2ecaadf.jpg",
+        "crops/20250301T120015.040Z-___a_b.jpg",
+    }
+    picture = read_image(tmp_path / "crops" / crop_name(visit()))
+    assert np.abs(picture.astype(int) - CROP).max() < 12
+
+
+def test_a_crops_time_is_utc_whatever_the_clocks_zone() -> None:
+    east = datetime(2025, 3, 1, 13, 0, 15, tzinfo=timezone(timedelta(hours=1)))
+    assert crop_name(visit(started_at=east)).startswith("20250301T120015.000Z-")
+
+
+def test_crops_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_theirs(tmp_path: Path) -> None:
+    events = visits(8)
+    with CropSaver(tmp_path) as sink:
+        for event in events[:3]:
+            sink.write(event, CROP)
+    size = (tmp_path / crop_name(events[0])).stat().st_size
+    others = {"holiday.jpg", "20250301T120015.040Z-a.png", "20250301T120015.040Z-a b.jpg", "20259901T120015.040Z-a.jpg"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"x" * size)
+    (tmp_path / "20200301T120015.040Z-link.jpg").symlink_to(tmp_path / "holiday.jpg")
+    with CropSaver(tmp_path, limit_bytes=3 * size + size // 2) as sink:  # as after a restart
+        for event in events[3:]:
+            sink.write(event, CROP)
+            sink.write(event, CROP)  # written over, it is still one file
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept - others == {"20200301T120015.040Z-link.jpg", *(crop_name(event) for event in events[5:])}
+    assert others < kept
+
+
+def test_crops_older_than_their_age_go(tmp_path: Path) -> None:
+    now = [MOMENT]
+    with CropSaver(tmp_path, age=timedelta(days=30), clock=lambda: now[0]) as sink:
+        sink.write(visit(id="old"), CROP)
+        now[0] += timedelta(days=31)
+        sink.write(visit(id="new", started_at=now[0]), CROP)
+    assert [path.name for path in tmp_path.iterdir()] == [crop_name(visit(id="new", started_at=now[0]))]
+
+
+def test_no_picture_takes_the_disks_reserve(tmp_path: Path) -> None:
+    free = [200_000_001]
+    with CropSaver(tmp_path, reserve_bytes=200_000_000, free_bytes=lambda _folder: free[0]) as sink:
+        sink.write(visit(id="1"), CROP)
+        free[0] -= 2
+        with pytest.raises(DeliveryError, match="less than 200 MB free"):
+            sink.write(visit(id="2"), CROP)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_live_table_shows_the_newest_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("rich.console.Console", lambda: Console(file=screen, width=140, force_terminal=True))
+    with LiveTable("rtsp://***@[red]/live", rows=2) as sink:
+        for number in range(3):
+            sink.write(visit(name=f"Castor [bold]{number} Sedan 2020"), CROP)
+        sink.write(visit(image="car_1.jpg", first_time_s=None, last_time_s=None), CROP)
+    last = screen.getvalue().rpartition("vehicle")[2]
+    assert "[bold]2 Sedan 2020" in last  # brackets are text, not markup
+    assert "[bold]1 Sedan 2020" not in last
+    assert "car_1.jpg" in last
+    assert "90.0%" in last
+    assert "left to right" in last

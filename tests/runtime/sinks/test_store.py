@@ -1,0 +1,281 @@
+"""The store of visits: one row each, written safely, read by others meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import REPOSITORY
+from tests.runtime.sinks.test_delivery import quick
+from tests.support.event_toys import CROP, MOMENT, eventually, visit, visits
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool
+from twincar_edge.runtime.sinks.store import EventFilter, EventStore, query, read_events
+
+
+def written(path: Path, *events: object) -> Path:
+    with EventStore(path) as store:
+        for event in events:
+            store.write(event, CROP)  # type: ignore[arg-type]
+    return path
+
+
+def test_a_visit_is_one_row_that_says_what_is_known_by_now(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "events.sqlite"
+    steps = [visit(type=kind, crops=number + 1) for number, kind in enumerate(("start", "update", "update", "end"))]
+    with EventStore(path) as store:
+        for step in steps:
+            store.write(step, CROP)
+            assert query(path) == [step]  # on disk before write returns
+    assert query(path) == steps[-1:]
+
+
+def test_an_ended_visit_is_not_taken_back_by_what_is_sent_twice(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", visit(), visit(type="start"), visit(type="update"))
+    assert query(path) == [visit()]
+
+
+def test_what_turned_out_to_be_no_vehicle_is_no_visit(tmp_path: Path) -> None:
+    no_vehicle = visit(id="ground", false_positive=True)
+    path = written(tmp_path / "s", visit(id="car"), visit(id="ground", type="start"), no_vehicle, no_vehicle)
+    assert query(path) == [visit(id="car")]
+
+
+def test_visits_are_found_by_what_is_known_of_them(tmp_path: Path) -> None:
+    cars = [
+        visit(id="a", camera="gate", make="BMW", model="3 Series", name="BMW 3 Series Sedan 2012"),
+        visit(id="b", camera="yard", make="BMW", model="X5", name="BMW X5 SUV 2007", level="model"),
+        visit(id="c", camera="gate", make="Škoda", model="Octavia", name="Škoda Octavia Wagon 2012"),
+        visit(id="d", camera="gate", make=None, model=None, name="unknown", level="unknown"),
+    ]
+    cars = [car.model_copy(update={"started_at": MOMENT + timedelta(hours=hour)}) for hour, car in enumerate(cars)]
+    path = written(tmp_path / "s", *reversed(cars))
+
+    def found(**wanted: object) -> str:
+        return "".join(event.id for event in query(path, EventFilter(**wanted)))  # type: ignore[arg-type]
+
+    assert found() == "abcd"  # by time, whatever the order of arrival
+    assert found(camera="yard") == "b"
+    assert found(make="bmw") == "ab"
+    assert found(make="škoda") == found(make="ŠKODA") == "c"
+    assert found(make="BM") == ""
+    assert found(model="series") == "a"
+    assert found(name="2012") == "ac"
+    assert found(name="%") == found(name="_") == found(name="' OR 1 --") == ""
+    assert found(levels=("model", "unknown")) == "bd"
+    assert found(since=cars[1].started_at) == "bcd"
+    assert found(until=cars[1].started_at) == "a"
+    assert found(since=cars[1].started_at, until=cars[3].started_at, camera="gate") == "c"
+    assert found(limit=2) == "cd"
+
+
+def test_reading_holds_up_no_writer_and_sees_what_was_there(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", *visits(100))
+    reading = read_events(path)
+    next(reading)
+    with EventStore(path) as store:
+        for event in visits(100, 100):
+            store.write(event, CROP)
+    assert len(list(reading)) == 99
+    assert len(query(path)) == 200
+
+
+def test_a_writer_that_does_not_let_go_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", visit(id="first"))
+    said: list[str] = []
+    spool = Spool(tmp_path / "spool")
+    with Delivery(EventStore(path), "store", spool=spool, backoff=quick(), on_problem=said.append) as store:
+        rude = sqlite3.connect(path, isolation_level=None)
+        rude.execute("BEGIN IMMEDIATE")
+        for event in visits(20):
+            store.put(event)
+        eventually(lambda: store.status().problem, "the store says that it cannot write")
+        assert "locked" in (store.status().problem or "")
+        rude.execute("ROLLBACK")
+        rude.close()
+        eventually(lambda: store.status().delivered == 20, "all written")
+    assert len(query(path)) == 21
+
+
+@pytest.mark.parametrize("when", ["at the start", "while it runs"])
+def test_a_damaged_store_is_set_aside_and_the_next_visits_are_stored(
+    tmp_path: Path, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = written(tmp_path / "events.sqlite", *visits(500))
+    damaged = bytearray(path.read_bytes())
+    damaged[24:12000] = b"\x5a" * (12000 - 24)
+    if when == "at the start":
+        path.write_bytes(damaged)
+        written(path, visit(id="new"))
+    else:
+        with EventStore(path) as store:
+            path.write_bytes(damaged)
+            store.write(visit(id="new"), CROP)
+    assert [event.id for event in query(path)] == ["new"]
+    (aside,) = tmp_path.glob("events.sqlite.corrupt-*Z")
+    assert aside.read_bytes() == damaged
+    assert caplog.text.count("is damaged") == 1
+    assert ".recover" in caplog.text
+
+
+def test_zeros_from_a_power_cut_are_damage_and_other_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(8192))
+    written(tmp_path / "zeros", visit())
+    assert query(tmp_path / "zeros") == [visit()]
+    assert len(list(tmp_path.glob("zeros.corrupt-*"))) == 1
+    (tmp_path / "notes.txt").write_text("my notes, and they stay here")
+    (tmp_path / "other.sqlite").touch()
+    other = sqlite3.connect(tmp_path / "other.sqlite")
+    other.execute("CREATE TABLE mine (x)")
+    other.commit()
+    other.close()
+    before = (tmp_path / "other.sqlite").read_bytes()
+    for name, message in (("notes.txt", "no SQLite file"), ("other.sqlite", "not made by twincar-edge")):
+        with pytest.raises(InputError, match=message), EventStore(tmp_path / name):
+            pass
+    assert (tmp_path / "notes.txt").read_text() == "my notes, and they stay here"
+    assert (tmp_path / "other.sqlite").read_bytes() == before
+    with pytest.raises(InputError, match="no store of twincar-edge"):
+        query(tmp_path / "other.sqlite")
+    with pytest.raises(InputError, match="cannot read"):
+        query(tmp_path / "notes.txt")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no file"), EventStore(tmp_path / "pipe"):
+        pass
+    for name in ("nothing", "pipe", "x" * 300):
+        with pytest.raises(InputError, match="no store"):
+            query(tmp_path / name)
+
+
+def test_a_store_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", visit())
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(InputError, match="newer twincar-edge"), EventStore(path):
+        pass
+
+
+def test_a_store_that_a_killed_process_has_only_begun_holds_no_visit_and_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "events.sqlite"
+    path.touch()
+    assert query(path) == []
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    assert query(path) == []
+    assert query(written(path, visit())) == [visit()]
+
+
+def test_a_row_that_this_version_cannot_read_is_left_out_and_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", *visits(3))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE visits SET event = '{\"schema_version\": 9}' WHERE id = '1'")
+    connection.close()
+    said: list[str] = []
+    assert [event.id for event in query(path, None, said.append)] == ["0", "2"]
+    assert len(said) == 1
+
+
+def test_a_file_that_fails_is_a_delivery_that_may_be_tried_again(tmp_path: Path) -> None:
+    with EventStore(tmp_path / "folder" / "s") as store:
+        shutil.rmtree(tmp_path / "folder")
+        (tmp_path / "folder").write_text("in the way")
+        store._close()
+        with pytest.raises(DeliveryError, match="cannot write the store"):
+            store.write(visit(), CROP)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_somebody_who_may_only_read_reads_a_store_at_rest_and_one_in_use(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", *visits(3))
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    program = (
+        "import os, sys, pathlib\nfrom twincar_edge.runtime.sinks.store import query\nos.setuid(65534)\n"
+        f"assert not os.access({str(tmp_path)!r}, os.W_OK)\nprint(len(query(pathlib.Path({str(path)!r}))))\n"
+    )
+
+    def count() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert count() == "3"
+    with EventStore(path) as store:
+        store.write(visit(), CROP)
+        assert count() == "4"
+
+
+# Writes visits as fast as it can, and says of each what is certain, as soon as it is.
+_WRITER = """
+import os, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.support.event_toys import CROP, visit
+from twincar_edge.runtime.sinks.store import EventStore
+
+print("ready", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        print("dead", flush=True)
+        continue
+    print("child", os.getpid(), flush=True)
+    with EventStore(Path({path!r})) as store:
+        number = int(line) * 100_000
+        while True:
+            for kind in ("start", "update", "end"):
+                store.write(visit(id=str(number), type=kind), CROP)
+            os.write(1, b"%d\\n" % number)
+            number += 1
+"""
+
+
+def test_a_process_killed_at_50_random_moments_loses_and_doubles_no_visit(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """What `write` returned from is there; a visit is one row; the store opens every time without repair."""
+    path = tmp_path / "events.sqlite"
+    root = REPOSITORY
+    program = _WRITER.format(root=str(root), path=str(path))
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    committed: list[str] = []
+    try:
+        assert nursery.stdout.readline() == "ready\n"
+        for start in range(50):
+            nursery.stdin.write(f"{start}\n")
+            child = int(nursery.stdout.readline().split()[1])
+            delay = subprocess.Popen(["sleep", f"{rng.uniform(0.0, 0.15):.4f}"])
+            if start % 5:  # sometimes while the store is still being opened, mostly later
+                committed.append(nursery.stdout.readline().strip())
+            delay.wait()
+            os.kill(child, 9)
+            while (line := nursery.stdout.readline()) != "dead\n":
+                committed.append(line.strip())
+            stored = [event.id for event in query(path)] if path.exists() else []
+            assert set(committed) <= set(stored)
+            assert len(set(stored)) == len(stored)
+            assert len(stored) <= len(committed) + start + 1  # one a run may have been on its way
+    finally:
+        nursery.stdin.close()
+        nursery.wait(20)
+        nursery.stdout.close()
+    assert len(committed) >= 40
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+    assert not list(tmp_path.glob("*.corrupt-*"))

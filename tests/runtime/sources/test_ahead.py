@@ -1,0 +1,110 @@
+"""Making items ahead in a thread: in order, bounded, and with nothing left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.event_toys import eventually
+from twincar_edge.runtime.sources.ahead import ReadAhead
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "read ahead"]
+
+
+def test_items_come_in_order_and_the_thread_ends_with_them() -> None:
+    assert list(ReadAhead(range(1000), 3)) == list(range(1000))
+    eventually(lambda: not threads(), "the thread ends")
+
+
+def test_no_more_than_so_many_are_made_ahead() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    with ReadAhead(items(), 3) as ahead:
+        assert made == []  # nothing is begun before somebody asks
+        for number in ahead:
+            eventually(lambda taken=number + 1: len(made) == min(20, taken + 3), "it reads ahead")
+            assert len(made) <= number + 1 + 3
+
+
+def test_making_goes_on_while_the_last_item_is_worked_on() -> None:
+    working, made = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        assert working.wait(20)
+        made.set()
+        yield 1
+
+    with ReadAhead(items(), 1) as ahead:
+        assert next(ahead) == 0
+        working.set()
+        assert made.wait(20)
+        assert list(ahead) == [1]
+
+
+def test_an_error_comes_behind_the_items_that_came_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(2)
+        raise ZeroDivisionError
+
+    ahead = ReadAhead(items(), 5)
+    assert [next(ahead), next(ahead)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(ahead)
+    assert list(ahead) == []
+
+
+def test_closing_ends_a_maker_that_waits_for_room_and_closes_what_it_made_from() -> None:
+    closed = threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.set()
+
+    ahead = ReadAhead(items(), 2)
+    assert next(ahead) == 0
+    assert ahead.close()
+    assert closed.is_set()
+    assert not threads()
+    assert list(ahead) == []
+    assert ahead.close()  # again, which does nothing
+
+
+def test_closing_from_another_thread_ends_the_wait_for_an_item() -> None:
+    begun, come = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        begun.set()
+        assert come.wait(20)
+        yield 0
+
+    ahead = ReadAhead(items(), 1)
+    taken: list[list[int]] = []
+    consumer = threading.Thread(target=lambda: taken.append(list(ahead)))
+    consumer.start()
+    assert begun.wait(20)
+    assert not ahead.close(timeout_s=0.01)  # the maker is not back, and says so
+    consumer.join(20)
+    assert taken == [[]]
+    come.set()
+    assert ahead.close()
+
+
+def test_one_that_was_never_asked_starts_no_thread() -> None:
+    ahead = ReadAhead(range(3), 1)
+    assert ahead.close()
+    assert list(ahead) == []
+    assert not threads()
+    with pytest.raises(ValueError, match="depth"):
+        ReadAhead(range(3), 0)

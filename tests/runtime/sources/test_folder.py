@@ -1,0 +1,331 @@
+"""A folder into which images arrive: complete, each once, and remembered across restarts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import watchfiles
+
+from tests.support.event_toys import eventually
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sources import Source, folder, open_source
+from twincar_edge.runtime.sources.seen import SLACK, SeenImages, Signature, signature_of
+
+WAIT_S = 20.0  # for what happens in less than a second
+
+
+def encoded(number: int) -> bytes:
+    return cv2.imencode(".png", np.full((48, 64, 3), 20 + number, np.uint8))[1].tobytes()
+
+
+def write(folder: Path, *numbers: int) -> None:
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        (folder / f"car_{number}.png").write_bytes(encoded(number))
+
+
+class Taking:
+    """Takes what a source gives, in a thread, and keeps the names."""
+
+    def __init__(self, source: Source, stop: threading.Event) -> None:
+        self.names: list[str] = []
+        self.source = source
+        self._stop = stop
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._take)
+
+    def __enter__(self) -> Taking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+
+    def _take(self) -> None:
+        try:
+            with self.source:
+                self.names.extend(frame.name for frame in self.source)
+        except InputError as error:
+            self._error = error
+
+    def until(self, *numbers: int) -> None:
+        eventually(lambda: len(self.names) >= len(numbers), f"{numbers} come", WAIT_S)
+        assert self.names == [f"car_{number}.png" for number in numbers]
+
+
+def taking(path: Path, *, seen: Path | None = None, stride: int = 1) -> Taking:
+    stop = threading.Event()
+    return Taking(open_source(str(path), stop=stop, seen=seen, stride=stride), stop)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    (tmp_path / "inbox").mkdir()
+    return tmp_path / "inbox"
+
+
+# --- what arrives ---
+
+
+def test_first_comes_what_is_there_then_what_arrives(inbox: Path) -> None:
+    write(inbox, 0, 1, 2, 10, 9)
+    with taking(inbox) as taken:
+        assert taken.source.live and taken.source.stills
+        taken.until(0, 1, 2, 9, 10)
+        write(inbox, 11)
+        taken.until(0, 1, 2, 9, 10, 11)
+        status = taken.source.status()
+        assert (status.state, status.frames, status.size_wh, status.skipped) == ("live", 6, (64, 48), 0)
+    assert taken.source.status().state == "ended"
+
+
+def test_an_image_that_is_still_written_is_taken_when_it_is_complete(inbox: Path) -> None:
+    data = encoded(0)
+    with taking(inbox) as taken, (inbox / "car_0.png").open("wb", buffering=0) as file:
+        for byte in range(0, len(data), 8):  # slowly, but never as slowly as a file that is complete
+            file.write(data[byte : byte + 8])
+            assert not taken.source._stop.wait(0.02)  # type: ignore[attr-defined]
+            assert taken.names == []
+        taken.until(0)
+    assert taken.source.skipped == 0
+
+
+def test_an_image_that_is_moved_in_is_taken_and_its_temporary_name_is_not(inbox: Path) -> None:
+    with taking(inbox) as taken:
+        (inbox / ".car_0.png.part").write_bytes(encoded(0))
+        (inbox / ".car_1.png").write_bytes(encoded(1))
+        (inbox / "notes.txt").write_text("no image")
+        (inbox / "folder.png").mkdir()
+        (inbox / ".car_0.png.part").rename(inbox / "car_0.png")
+        taken.until(0)
+        write(inbox, 2)
+        taken.until(0, 2)
+
+
+def test_an_image_that_is_written_again_is_another_image_and_one_that_is_touched_by_nobody_is_not(inbox: Path) -> None:
+    write(inbox, 0, 1)
+    with taking(inbox) as taken:
+        taken.until(0, 1)
+        os.utime(inbox / "car_1.png", ns=(0, signature_of(inbox / "car_1.png").changed_ns))  # type: ignore[union-attr]
+        (inbox / "car_0.png").write_bytes(encoded(50))
+        taken.until(0, 1, 0)
+        write(inbox, 2)
+        taken.until(0, 1, 0, 2)
+
+
+def test_an_unusable_image_is_counted_and_tried_again_when_it_changes(inbox: Path) -> None:
+    (inbox / "car_0.png").write_bytes(encoded(0)[:-20])
+    (inbox / "car_1.png").touch()  # nothing in it yet
+    with taking(inbox) as taken:
+        eventually(lambda: taken.source.skipped, "it is skipped", WAIT_S)
+        write(inbox, 0)
+        taken.until(0)
+        write(inbox, 1)
+        taken.until(0, 1)
+    assert taken.source.skip_reasons == {"truncated": 1}
+
+
+def test_a_stride_leaves_images_out(inbox: Path) -> None:
+    write(inbox, *range(5))
+    with taking(inbox, stride=2) as taken:
+        taken.until(0, 2, 4)
+
+
+def test_more_images_than_are_made_ahead_are_all_taken_in_order(inbox: Path) -> None:
+    write(inbox, *range(40))
+    with taking(inbox) as taken:
+        taken.until(*range(40))
+
+
+def test_waiting_ends_when_the_source_is_released_by_another_thread(inbox: Path) -> None:
+    with taking(inbox) as taken:
+        eventually(lambda: taken.source.status().state == "live", "it waits", WAIT_S)
+        taken.source.release()
+        taken._thread.join(WAIT_S)
+        assert not taken._thread.is_alive()
+
+
+def test_a_folder_that_vanishes_is_one_clear_error(inbox: Path) -> None:
+    write(inbox, 0)
+    with pytest.raises(InputError, match="cannot list the folder"), taking(inbox) as taken:
+        taken.until(0)
+        (inbox / "car_0.png").unlink()
+        inbox.rmdir()
+        taken._thread.join(WAIT_S)
+
+
+def test_where_the_system_tells_of_no_changes_the_folder_is_looked_at(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = watchfiles.watch
+    asked: list[bool] = []
+
+    def watch(*paths: Path, force_polling: bool, **options: object) -> object:
+        asked.append(force_polling)
+        if not force_polling:
+            raise OSError("OS file watch limit reached")
+        return real(*paths, force_polling=True, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watchfiles, "watch", watch)
+    monkeypatch.setattr(folder, "POLL_S", 0.1)
+    with taking(inbox) as taken:
+        eventually(lambda: asked == [False, True], "it falls back", WAIT_S)
+        write(inbox, 0)
+        taken.until(0)
+    assert "watch limit reached" in caplog.text
+
+
+def test_a_drive_that_tells_of_no_changes_is_listed_now_and_then(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = watchfiles.watch
+
+    def watch(path: Path, **options: object) -> object:
+        (path.parent / "elsewhere").mkdir()
+        return real(path.parent / "elsewhere", **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watchfiles, "watch", watch)
+    monkeypatch.setattr(folder, "RELIST_S", 0.1)
+    with taking(inbox) as taken:
+        eventually((inbox.parent / "elsewhere").exists, "it waits", WAIT_S)
+        write(inbox, 0)
+        taken.until(0)
+
+
+# --- what is remembered ---
+
+
+def test_images_are_given_once_across_restarts_and_again_where_nothing_is_remembered(inbox: Path) -> None:
+    seen = inbox.parent / "state" / "seen"
+    write(inbox, 0, 1)
+    with taking(inbox, seen=seen) as taken:
+        taken.until(0, 1)
+    write(inbox, 2)
+    with taking(inbox, seen=seen) as taken:
+        taken.until(2)
+    (inbox / "car_1.png").write_bytes(encoded(99))  # another image by an old name
+    with taking(inbox, seen=seen) as taken:
+        taken.until(1)
+    with taking(inbox) as taken:
+        taken.until(0, 1, 2)
+
+
+def interrupted(inbox: Path, seen: Path, leave: Callable[[Source], None]) -> list[str]:
+    """Take two images, and leave in the middle of the second; return what the next start then takes."""
+    write(inbox, 0, 1, 2)
+    source = open_source(str(inbox), seen=seen)
+    frames = iter(source)
+    assert [next(frames).name, next(frames).name] == ["car_0.png", "car_1.png"]
+    leave(source)
+    with open_source(str(inbox), seen=seen) as after:
+        left = range(3 - len(SeenImages(seen, inbox).images))
+        return [frame.name for _, frame in zip(left, after, strict=False)]
+
+
+def test_an_image_in_hand_is_done_again_after_an_error_and_not_after_a_release_in_good_order(tmp_path: Path) -> None:
+    def fail(source: Source) -> None:
+        with pytest.raises(ZeroDivisionError), source:
+            raise ZeroDivisionError
+
+    assert interrupted(tmp_path / "a", tmp_path / "seen-a", fail) == ["car_1.png", "car_2.png"]
+    assert interrupted(tmp_path / "b", tmp_path / "seen-b", lambda source: source.release()) == ["car_2.png"]
+
+
+def test_a_run_that_is_killed_does_its_last_image_again_and_no_other(inbox: Path) -> None:
+    seen = inbox.parent / "seen"
+    write(inbox, *range(6))
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom twincar_edge.runtime.sources import open_source\n"
+        "for number, frame in enumerate(open_source(sys.argv[1], seen=Path(sys.argv[2]))):\n"
+        "    print(frame.name, flush=True)\n"
+        "    if number == 2:\n        sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(inbox), str(seen)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        names = [process.stdout.readline().strip() for _ in range(3)]
+        process.send_signal(signal.SIGKILL)
+    assert names == ["car_0.png", "car_1.png", "car_2.png"]
+    with taking(inbox, seen=seen) as taken:
+        taken.until(2, 3, 4, 5)
+
+
+def test_a_journal_whose_last_line_is_torn_loses_that_line_only_and_is_added_to_behind_it(inbox: Path) -> None:
+    seen = inbox.parent / "seen"
+    write(inbox, 0, 1, 2)
+    images = [signature for number in range(3) if (signature := signature_of(inbox / f"car_{number}.png"))]
+    journal = SeenImages(seen, inbox)
+    for image in images[:2]:
+        journal.note(image)
+    whole = seen.read_bytes()
+    for cut in range(len(whole)):
+        seen.write_bytes(whole[:cut])
+        known = SeenImages(seen, inbox).images
+        assert known == {image for number, image in enumerate(images[:2]) if whole[:cut].count(b"]") > number}
+    seen.write_bytes(whole[:-3])
+    SeenImages(seen, inbox).note(images[2])
+    assert SeenImages(seen, inbox).images == {images[0], images[2]}
+
+
+@pytest.mark.parametrize(
+    "junk", [b"\xff\xfe\0", b"null", b"[1, 2, 3]", b'["car", 1]', b"[" * 2000, b'["\\ud800", 1, 2]']
+)
+def test_what_is_no_line_of_a_journal_is_left_out(inbox: Path, junk: bytes) -> None:
+    seen = inbox.parent / "seen"
+    write(inbox, 0)
+    image = signature_of(inbox / "car_0.png")
+    assert image is not None
+    SeenImages(seen, inbox).note(image)
+    seen.write_bytes(junk + seen.read_bytes() + b"\n" + junk)
+    assert SeenImages(seen, inbox).images == {image}
+
+
+def test_a_journal_does_not_grow_with_images_that_have_gone(inbox: Path) -> None:
+    seen = inbox.parent / "seen"
+    write(inbox, 0)
+    image = signature_of(inbox / "car_0.png")
+    assert image is not None
+    journal = SeenImages(seen, inbox)
+    journal.note(image)
+    for number in range(5 * SLACK):
+        journal.note(Signature(f"gone_{number}.png", 1, number))
+    assert len(seen.read_bytes().splitlines()) <= 2 * SLACK
+    assert len(journal.images) <= 2 * SLACK
+    assert SeenImages(seen, inbox).images == {image}
+    assert len(seen.read_bytes().split()) == 3
+
+
+def test_a_journal_that_cannot_be_written_is_said_once_and_made_up_for(
+    inbox: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    seen = inbox.parent / "seen"
+    write(inbox, 0, 1, 2)
+    images = [signature for number in range(3) if (signature := signature_of(inbox / f"car_{number}.png"))]
+    journal = SeenImages(seen, inbox)
+    seen.unlink()
+    seen.mkdir()  # so that no user, root neither, can write it
+    for image in images[:2]:
+        problem = journal.note(image)
+        assert problem is not None and "cannot write" in problem
+    assert caplog.text.count("cannot write") == 1
+    seen.rmdir()
+    assert journal.note(images[2]) is None
+    assert SeenImages(seen, inbox).images == set(images)
+
+
+def test_a_journal_that_cannot_be_read_is_one_clear_error(inbox: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        open_source(str(inbox), seen=inbox)

@@ -1,0 +1,248 @@
+"""HTTP cameras (MJPEG), served for real on loopback: what they do wrong, and that frames come again."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import itertools
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.event_toys import eventually
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sources import Frame, open_source
+from twincar_edge.runtime.sources.network import KNOCK_S
+
+SMALL, LARGE = (64, 48), (128, 96)
+WAIT_S = 30.0
+
+
+def jpeg(number: int, size_wh: tuple[int, int] = SMALL) -> bytes:
+    """A picture that tells its number by its brightness, and by a white corner which corner is which."""
+    width, height = size_wh
+    picture = np.full((height, width, 3), 20 + 8 * number, np.uint8)
+    picture[height * 3 // 4 :, width * 3 // 4 :] = 255
+    return cv2.imencode(".jpg", picture)[1].tobytes()
+
+
+def number(frame: Frame) -> int:
+    height, width = frame.image_bgr.shape[:2]
+    return round((float(frame.image_bgr[: height // 2, : width // 2].mean()) - 20) / 8)
+
+
+class Camera(http.server.BaseHTTPRequestHandler):
+    """Answers each request with the next behaviour of its server's list, and with the last one for good."""
+
+    def do_GET(self) -> None:
+        server = self.server
+        assert isinstance(server, CameraServer)
+        server.requests.append(self.path)
+        behaviour = server.behaviours.pop(0) if len(server.behaviours) > 1 else server.behaviours[0]
+        with contextlib.suppress(OSError):  # whoever looked has gone
+            behaviour(self)
+
+    def begin(self, kind: str = "multipart/x-mixed-replace; boundary=frame") -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+
+    def send(self, data: bytes, length: int | None = None) -> None:
+        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {length or len(data)}\r\n\r\n"
+        self.wfile.write(head.encode() + data + b"\r\n")
+
+    def pause(self, seconds: float = 0.02) -> bool:
+        """Wait as a camera does between pictures; return whether the test goes on."""
+        assert isinstance(self.server, CameraServer)
+        return not self.server.over.wait(seconds)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class CameraServer(http.server.ThreadingHTTPServer):
+    """A camera's HTTP server; `url` is where it is, `requests` the paths that were asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, *behaviours: Callable[[Camera], None], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Camera)
+        self.behaviours = list(behaviours)
+        self.requests: list[str] = []
+        self.over = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/video"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+def film(first: int, last: int | None = None, size_wh: tuple[int, int] = SMALL) -> Callable[[Camera], None]:
+    """Send the pictures from one number to another, or the last one for as long as anybody looks, and hang up."""
+
+    def behave(camera: Camera) -> None:
+        camera.begin()
+        for index in range(first, first + 8):
+            camera.send(jpeg(index, size_wh))
+            camera.pause()
+        while last is None and camera.pause():
+            camera.send(jpeg(first + 7, size_wh))
+
+    return behave
+
+
+def refuse(camera: Camera) -> None:
+    camera.send_error(500)
+
+
+def web_page(camera: Camera) -> None:
+    camera.begin("text/html")
+    camera.wfile.write(b"<html>Please log in</html>" * 50)
+
+
+def garbage(camera: Camera) -> None:
+    camera.begin()
+    for seed in range(5):
+        camera.send(np.random.default_rng(seed).bytes(3000))
+
+
+def broken_picture(camera: Camera) -> None:
+    """Send some pictures, the last of which is a large one of which half comes."""
+    film(0, 8)(camera)
+    data = jpeg(3, (640, 480))
+    camera.send(data[: len(data) // 2], len(data))
+
+
+def falls_silent(camera: Camera) -> None:
+    film(0, 8)(camera)
+    while camera.pause(0.1):
+        pass
+
+
+def until(frames: Iterator[Frame], wanted: Callable[[Frame], bool]) -> list[Frame]:
+    """The frames up to the first that is wanted."""
+    found = []
+    for frame in itertools.islice(frames, 2000):
+        found.append(frame)
+        if wanted(frame):
+            return found
+    raise AssertionError("it never came")
+
+
+def test_an_http_stream_is_live_and_keeps_its_password_to_itself(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with CameraServer(film(0, 8), film(8)) as server:
+        url = server.url.replace("//", "//admin:secret@") + "?pwd=secret"
+        with open_source(url) as source:
+            assert (source.kind, source.live, source.stills) == ("stream", True, False)
+            frames = until(iter(source), lambda frame: number(frame) == 15)
+        assert [one.index for one in frames] == sorted({one.index for one in frames})
+        assert all(one.time_s < other.time_s for one, other in itertools.pairwise(frames))
+        told = caplog.text + repr(source) + source.name + repr(frames[0]) + repr(source.status())
+        told += "".join(thread.name for thread in threading.enumerate())
+        assert "secret" not in told
+        assert source.name == f"http://***@127.0.0.1:{server.server_port}/video?pwd=***"
+        assert f"{source.name} sends no more frames" in caplog.text
+        assert f"{source.name} is back" in caplog.text
+
+
+@pytest.mark.parametrize("fault", [refuse, web_page, garbage, broken_picture], ids=lambda fault: fault.__name__)
+def test_frames_come_again_after_a_fault_and_no_picture_is_made_up(fault: Callable[[Camera], None]) -> None:
+    with CameraServer(film(0, 8), fault, film(8)) as server, open_source(server.url) as source:
+        frames = iter(source)
+        found = until(frames, lambda frame: number(frame) == 15)
+        assert {number(frame) for frame in found} <= set(range(16))
+        assert {frame.image_bgr.shape for frame in found} == {(48, 64, 3)}
+        assert all(frame.image_bgr[-4:, -4:].min() > 240 for frame in found)  # whole, to the last corner
+        assert source.status().state == "live"
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("fault", [refuse, web_page], ids=lambda fault: fault.__name__)
+def test_what_is_no_video_at_the_start_is_one_clear_error(fault: Callable[[Camera], None]) -> None:
+    with CameraServer(fault) as server, pytest.raises(InputError, match=r"cannot open \S+: .*no video") as caught:
+        open_source(server.url.replace("//", "//admin:secret@"))
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_camera_that_is_down_at_the_start_is_waited_for_where_that_is_wanted() -> None:
+    with socket.socket() as taken:  # a port on which nobody listens yet
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        source = open_source(f"http://admin:secret@127.0.0.1:{port}/video", keep_trying=True)
+        eventually(lambda: source.status().problem, "it says what is wrong", WAIT_S)
+    status = source.status()
+    assert (status.state, status.frames) == ("waiting", 0)
+    assert status.problem is not None
+    assert "nobody listens" in status.problem and "secret" not in status.problem
+    with CameraServer(film(0), port=port), source:
+        assert number(next(iter(source))) in range(8)
+        assert source.status().problem is None
+
+
+def test_a_camera_whose_size_is_changed_comes_in_the_new_size(caplog: pytest.LogCaptureFixture) -> None:
+    with CameraServer(film(0, 8), film(8, size_wh=LARGE)) as server, open_source(server.url) as source:
+        found = until(iter(source), lambda frame: number(frame) == 15)
+        assert {frame.image_bgr.shape[:2] for frame in found} == {SMALL[::-1], LARGE[::-1]}
+        assert source.status().size_wh == LARGE
+    assert "sends 128x96 now, no more 64x48" in caplog.text
+
+
+def test_a_size_that_changes_within_a_connection_still_gives_whole_pictures() -> None:
+    def behave(camera: Camera) -> None:
+        film(0, 8)(camera)
+        while camera.pause():
+            camera.send(jpeg(12, LARGE))
+
+    with CameraServer(behave) as server, open_source(server.url) as source:
+        frame = until(iter(source), lambda frame: number(frame) == 12)[-1]
+        assert frame.image_bgr.shape == (
+            48,
+            64,
+            3,
+        )  # as FFmpeg has it: scaled to the size that the connection began with
+        assert frame.image_bgr[-4:, -4:].min() > 240
+
+
+def test_a_stream_that_falls_silent_is_stalled_then_opened_again_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("twincar_edge.runtime.sources.network.NETWORK_TIMEOUT_MS", 2500)
+    with (
+        CameraServer(falls_silent, film(8)) as server,
+        CameraServer(film(0)) as well,
+        open_source(server.url) as source,
+        open_source(well.url) as other,
+    ):
+        frames, others = iter(source), iter(other)
+        next(frames)
+        while source.status().state != "stalled":
+            next(others)  # which goes on all the while
+        while source.status().problem is None:
+            next(others)
+        assert "has sent nothing for 2.5 s" in (source.status().problem or "")
+        until(frames, lambda frame: number(frame) == 15)
+        assert (source.status().state, source.status().reconnects) == ("live", 1)
+        assert other.status().reconnects == 0
+
+
+def test_a_host_that_does_not_answer_is_known_before_ffmpeg_would_know() -> None:
+    # A queue of connections that is full drops the next one without a word, as a camera without current does.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        place = server.getsockname()
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(place)
+        with pytest.raises(InputError, match=f"nothing answers within {KNOCK_S:g} s"):
+            open_source(f"rtsp://admin:secret@127.0.0.1:{place[1]}/live")

@@ -1,0 +1,194 @@
+"""RTSP cameras, served by a real server on loopback that is killed, started again, and frozen."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.event_toys import eventually
+from tests.support.rtsp_server import RtspServer
+from twincar_edge.bundled import demo_clip
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sources import Frame, Source, open_source
+
+BACK_S = 3.0  # the promise: frames come so soon after the server's return
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def server() -> Iterator[RtspServer]:
+    with RtspServer(demo_clip()) as server:
+        yield server
+
+
+class Reading:
+    """Takes a source's frames in a thread, for as long as they come."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.newest: Frame | None = None
+        self.in_order = True
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> Reading:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.release()
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+
+    def _read(self) -> None:
+        for frame in self.source:
+            last, self.newest = self.newest, frame
+            if last is not None:
+                self.in_order &= frame.index > last.index and frame.time_s > last.time_s
+
+    def until_live(self) -> None:
+        eventually(lambda: self.source.status().state == "live", "frames come", WAIT_S)
+
+    def until_lost(self) -> None:
+        eventually(lambda: self.source.status().state == "waiting", "the stream is lost", WAIT_S)
+
+
+def killed_and_started(server: RtspServer, times: int) -> list[float]:
+    """Kill and start the server so many times while it is read; return how long after each start a frame came."""
+    recoveries_s = []
+    rng = np.random.default_rng(5)
+    with Reading(open_source(server.url)) as reading:
+        reading.until_live()
+        for _ in range(times):
+            server.kill()
+            reading.until_lost()
+            time.sleep(rng.uniform(0, 1.2))  # wherever in the waits between tries the server then returns
+            server.start()
+            started_s = time.monotonic()
+            reading.until_live()
+            recoveries_s.append(time.monotonic() - started_s)
+        status = reading.source.status()
+        assert reading.in_order
+        assert (status.skipped, status.problem, status.size_wh) == (0, None, (960, 540))
+        assert status.reconnects >= times
+    print("recovered after", " ".join(f"{one:.2f}" for one in sorted(recoveries_s)), "s")  # noqa: T201
+    return recoveries_s
+
+
+def test_a_server_that_is_killed_twenty_times_is_seen_again_within_three_seconds_each_time(server: RtspServer) -> None:
+    assert max(killed_and_started(server, 20)) < BACK_S
+
+
+def test_a_frozen_server_is_a_stalled_source_and_frames_come_again_after_the_thaw(server: RtspServer) -> None:
+    with (
+        RtspServer(demo_clip()) as well,
+        Reading(open_source(server.url)) as reading,
+        Reading(open_source(well.url)) as other,
+    ):
+        reading.until_live()
+        other.until_live()
+        server.freeze()
+        eventually(lambda: reading.source.status().state == "stalled", "it is stalled", WAIT_S)
+        reading.until_lost()
+        status = reading.source.status()
+        assert "has sent nothing for" in (status.problem or "")
+        assert status.last_frame_age_s is not None and status.last_frame_age_s > 4
+        frames = other.source.status().frames
+        server.thaw()
+        thawed_s = time.monotonic()
+        reading.until_live()
+        assert time.monotonic() - thawed_s < BACK_S
+        assert reading.in_order
+        eventually(lambda: other.source.status().frames > frames, "the other goes on", WAIT_S)
+        assert (other.source.status().state, other.source.status().reconnects) == ("live", 0)
+
+
+def test_a_slow_consumer_gets_frames_of_now_and_not_of_the_past(server: RtspServer) -> None:
+    with open_source(server.url) as source:
+        frames = iter(source)
+        next(frames)
+        eventually(lambda: source.status().dropped >= 40, "it falls behind", WAIT_S)
+        dropped = source.status().dropped
+        frame = next(frames)
+        # All frames but the first one taken were replaced; one or two more may have come since they were counted.
+        assert dropped + 1 <= frame.index <= dropped + 5
+
+
+def test_a_clip_that_ends_is_a_stream_that_is_opened_again(tmp_path: Path) -> None:
+    short = tmp_path / "short.mp4"
+    import imageio_ffmpeg
+
+    cut = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(demo_clip()), "-t", "1", str(short)]
+    subprocess.run([*cut[:5], *cut[5:7], "-c", "copy", cut[7]], check=True)
+    with RtspServer(short) as server, Reading(open_source(server.url)) as reading:
+        eventually(lambda: reading.source.status().reconnects >= 2, "it is opened again", WAIT_S)
+        assert reading.in_order
+
+
+def test_a_server_that_wants_a_password_gets_it_and_nobody_else_does(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with RtspServer(demo_clip(), user="admin", password="s3cret") as server:
+        with pytest.raises(InputError, match="no video within 5 s: check the path, the user and the password"):
+            open_source(server.url)
+        with pytest.raises(InputError) as caught:
+            open_source(server.url.replace("//", "//admin:wr0ng@"))
+        with Reading(open_source(server.url.replace("//", "//admin:s3cret@"))) as reading:
+            reading.until_live()
+            server.kill()
+            reading.until_lost()
+            eventually(lambda: "nobody listens" in (reading.source.status().problem or ""), "it is tried", WAIT_S)
+            told = [caplog.text, str(caught.value), repr(reading.source.status()), repr(reading.newest)]
+            told += [thread.name for thread in threading.enumerate()]
+    assert reading.source.name == server.url.replace("//", "//***@")
+    assert not any(secret in text for text in told for secret in ("s3cret", "wr0ng"))
+
+
+def test_ffmpeg_itself_says_nothing_of_a_password_on_standard_error(server: RtspServer) -> None:
+    program = (
+        "import sys\nfrom twincar_edge.errors import InputError\nfrom twincar_edge.runtime.sources import open_source\n"
+        "with open_source(sys.argv[1]) as source:\n    print(next(iter(source)).name)\n"
+        "try:\n    open_source(sys.argv[1] + 'nowhere')\nexcept InputError as error:\n    print(error)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, server.url.replace("//", "//admin:s3cret@")],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    assert "s3cret" not in done.stdout + done.stderr
+    assert done.stdout.startswith(f"rtsp://***@127.0.0.1:{server.port}/live\ncannot open rtsp://***@")
+    assert done.stderr == ""
+
+
+def test_a_camera_that_starts_after_the_box_is_waited_for(server: RtspServer) -> None:
+    server.kill()
+    with Reading(open_source(server.url, keep_trying=True)) as reading:
+        eventually(lambda: "nobody listens" in (reading.source.status().problem or ""), "it is tried", WAIT_S)
+        server.start()
+        started_s = time.monotonic()
+        reading.until_live()
+        assert time.monotonic() - started_s < BACK_S
+
+
+@pytest.mark.parametrize(
+    ("journal", "line"),
+    [
+        ({}, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO camera camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
+        ({"JOURNAL_STREAM": "8:1"}, r"^<6>camera camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
+    ],
+)
+def test_a_box_logs_what_its_camera_gives_and_no_password(journal: dict[str, str], line: str, tmp_path: Path) -> None:
+    with RtspServer(demo_clip(), user="admin", password="s3cret") as server:
+        url, store = server.url.replace("//", "//admin:s3cret@"), str(tmp_path / "store")
+        command = [sys.executable, "-m", "twincar_edge", "watch", url, "--duration", "3", "--store", store]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | journal)
+    assert re.search(line, done.stderr, re.MULTILINE)
+    assert "s3cret" not in done.stdout + done.stderr

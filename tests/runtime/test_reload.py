@@ -1,0 +1,283 @@
+"""A new model file while the loop runs: a good one is taken, any other is refused and the old one goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.support.tiny_model import BLUE, CLASSES, tiny_model
+from twincar_edge.files import sha256
+from twincar_edge.runtime import reload
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import ModelSession, open_session
+from twincar_edge.runtime.monitoring.systemd import Notifier
+from twincar_edge.runtime.reload import ModelReloader
+
+BLUE_CAR = np.full((32, 32, 3), (255, 0, 0), np.uint8)
+GREY = np.full((32, 32, 3), 90, np.uint8)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "model.onnx", golden=True)
+
+
+@pytest.fixture
+def session(model: Path) -> ModelSession:
+    return open_session(model, ep="cpu", threads=1)
+
+
+def other_model(path: Path, **options: Any) -> bytes:
+    """The bytes of a good model that differs from the one in use."""
+    return tiny_model(path, golden=True, temperature=2.0, **options).read_bytes()
+
+
+class Taken:
+    """Stands for the loop: remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.classifiers: list[Classifier] = []
+
+    def __call__(self, classifier: Classifier) -> None:
+        self.classifiers.append(classifier)
+
+
+@pytest.fixture
+def taken() -> Taken:
+    return Taken()
+
+
+@pytest.fixture(autouse=True)
+def _info(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.INFO, reload.__name__):
+        yield
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def ask(reloader: ModelReloader) -> dict[str, int]:
+    """Ask once, and return the counts when that was answered."""
+    before = sum(reloader.counts().values())
+    reloader.request()
+    until(lambda: sum(reloader.counts().values()) > before)
+    return {outcome: count for outcome, count in reloader.counts().items() if count}
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == reload.__name__]
+
+
+def test_a_good_new_file_answers_from_then_on(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.write_bytes(other_model(tmp_path / "new.onnx"))
+    with ModelReloader(session, taken) as reloader:
+        assert ask(reloader) == {"taken": 1}
+        assert ask(reloader) == {"taken": 1, "unchanged": 1}
+    (classifier,) = taken.classifiers
+    assert classifier.session.sha256 == sha256(model) != session.sha256
+    assert classifier.predict([BLUE_CAR])[0].name == BLUE
+    assert lines(caplog) == [
+        f"new model tiny ({sha256(model)[:12]}, fp32, 3 classes)",
+        f"the model file {model} is unchanged ({sha256(model)[:12]})",
+    ]
+
+
+def test_a_file_that_did_not_change_is_not_opened_again(
+    session: ModelSession, taken: Taken, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ModelReloader(session, taken) as reloader:
+        assert ask(reloader) == {"unchanged": 1}
+    assert taken.classifiers == []
+    assert "is unchanged" in lines(caplog)[0]
+
+
+def drifted(path: Path) -> bytes:
+    """A model whose weights are not those that its golden inputs were made with."""
+    graph = onnx.load(str(tiny_model(path, golden=True)))
+    for tensor in graph.graph.initializer:
+        if tensor.name == "weights":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(0.5), "weights"))
+    return bytes(graph.SerializeToString())
+
+
+BAD: dict[str, Callable[[Path], bytes]] = {
+    "empty": lambda path: b"",
+    "noise": lambda path: os.urandom(5000),
+    "half": lambda path: other_model(path)[: len(other_model(path)) // 2],
+    "not ours": lambda path: tiny_model(path, metadata=False).read_bytes(),
+    "drifted": drifted,
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_is_refused_in_one_line_and_a_good_one_after_it_is_taken(
+    kind: str, model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.write_bytes(BAD[kind](tmp_path / "bad.onnx"))
+    with ModelReloader(session, taken) as reloader:
+        assert ask(reloader) == {"refused": 1}
+        assert taken.classifiers == []
+        (line,) = lines(caplog)
+        assert line.startswith(f"the new model is refused, tiny ({session.sha256[:12]}) goes on: ")
+        assert str(model) in line
+        assert Classifier(session).predict([BLUE_CAR])[0].name == BLUE
+        model.write_bytes(other_model(tmp_path / "new.onnx"))
+        assert ask(reloader) == {"refused": 1, "taken": 1}
+
+
+def test_a_file_that_has_gone_or_is_a_folder_is_refused(
+    model: Path, session: ModelSession, taken: Taken, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.unlink()
+    with ModelReloader(session, taken) as reloader:
+        assert ask(reloader) == {"refused": 1}
+        model.mkdir()
+        assert ask(reloader) == {"refused": 2}
+    assert len(lines(caplog)) == 2
+
+
+def test_a_drifted_file_is_taken_where_drift_is_allowed(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path
+) -> None:
+    model.write_bytes(drifted(tmp_path / "drifted.onnx"))
+    with ModelReloader(session, taken, allow_drift=True) as reloader:
+        assert ask(reloader) == {"taken": 1}
+
+
+def test_a_model_of_other_classes_is_taken_and_the_log_says_so(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    classes = (*CLASSES[:2], "Pollux Blue SUV 2025", "Pollux Black SUV 2025")
+    model.write_bytes(other_model(tmp_path / "new.onnx", classes=classes))
+    with ModelReloader(session, taken) as reloader:
+        assert ask(reloader) == {"taken": 1}
+    assert lines(caplog)[0].endswith("it knows 2 classes that the old one did not, and not 1 of its")
+    assert taken.classifiers[0].predict([BLUE_CAR])[0].name == "Pollux Blue SUV 2025"
+
+
+def test_a_file_that_is_still_being_written_is_read_again_when_it_is_complete(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = other_model(tmp_path / "new.onnx")
+    model.write_bytes(whole[: len(whole) // 2])
+
+    def open_and_write_on(path: Path, **options: Any) -> ModelSession:
+        try:
+            return open_session(path, **options)
+        finally:
+            model.write_bytes(whole)
+
+    monkeypatch.setattr(reload, "open_session", open_and_write_on)
+    with ModelReloader(session, taken, settle_s=0.01) as reloader:
+        assert ask(reloader) == {"taken": 1}
+    assert taken.classifiers[0].session.sha256 == sha256(model)
+
+
+def test_a_good_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_other(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = other_model(tmp_path / "first.onnx")
+    second = other_model(tmp_path / "second.onnx", reject_below=0.9)
+    model.write_bytes(first)
+
+    def open_and_replace(path: Path, **options: Any) -> ModelSession:
+        try:
+            return open_session(path, **options)
+        finally:
+            model.write_bytes(second)
+
+    monkeypatch.setattr(reload, "open_session", open_and_replace)
+    with ModelReloader(session, taken, settle_s=0.01) as reloader:
+        assert ask(reloader) == {"taken": 1}
+    (classifier,) = taken.classifiers
+    assert classifier.session.sha256 == sha256(model)
+    assert classifier.predict([GREY])[0].name == "unknown"
+
+
+def test_a_file_that_never_settles_is_refused_after_some_attempts(
+    model: Path, session: ModelSession, taken: Taken, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    reads = []
+
+    def open_and_change(path: Path, **options: Any) -> ModelSession:
+        reads.append(path)
+        model.write_bytes(os.urandom(100))
+        return open_session(path, **options)
+
+    model.write_bytes(os.urandom(100))
+    monkeypatch.setattr(reload, "open_session", open_and_change)
+    with ModelReloader(session, taken, settle_s=0.001, attempts=3) as reloader:
+        assert ask(reloader) == {"refused": 1}
+    assert len(reads) == 3
+    assert "changes while it is read" in lines(caplog)[0]
+
+
+def test_leaving_the_block_does_not_wait_for_a_file_to_settle(
+    model: Path, session: ModelSession, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = threading.Event()
+
+    def open_and_change(path: Path, **options: Any) -> ModelSession:
+        opened.set()
+        model.write_bytes(os.urandom(100))
+        return open_session(path, **options)
+
+    model.write_bytes(os.urandom(100))
+    monkeypatch.setattr(reload, "open_session", open_and_change)
+    with ModelReloader(session, taken, settle_s=3600.0) as reloader:
+        reloader.request()
+        assert opened.wait(30)
+    assert not any(thread.name == "reload" for thread in threading.enumerate())
+
+
+def test_sighup_asks_for_it_however_often_it_comes(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path
+) -> None:
+    model.write_bytes(other_model(tmp_path / "new.onnx"))
+    with ModelReloader(session, taken) as reloader:
+        before = signal.signal(signal.SIGHUP, lambda _number, _frame: reloader.request())
+        try:
+            for _ in range(50):
+                os.kill(os.getpid(), signal.SIGHUP)
+            until(lambda: reloader.counts()["taken"] == 1)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+    assert len(taken.classifiers) == 1
+
+
+def test_systemd_hears_of_the_reload(session: ModelSession, taken: Taken, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        with ModelReloader(session, taken, notifier=Notifier(str(tmp_path / "notify"))) as reloader:
+            reloader.request()
+            assert systemd.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert systemd.recv(4096) == b"READY=1"
+
+
+def test_the_new_model_runs_on_the_provider_and_threads_of_the_old_one(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path
+) -> None:
+    model.write_bytes(other_model(tmp_path / "new.onnx"))
+    with ModelReloader(replace(session, threads=3), taken) as reloader:
+        assert ask(reloader) == {"taken": 1}
+    assert (taken.classifiers[0].session.ep, taken.classifiers[0].session.threads) == ("cpu", 3)

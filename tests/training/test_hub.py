@@ -1,0 +1,338 @@
+"""A checkpoint on the Hub comes once, with its class names, and whatever goes wrong is one line without secrets."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from torch import nn
+from torchvision.models import resnet50
+
+from tests.support.fake_hub import COMMIT, PROXIES, FakeHub, serving
+from tests.support.training_toys import TINY
+from twincar_edge import cli
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.labels import ClassMapping
+from twincar_edge.preprocess import Preprocess
+from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint, write_safetensors
+from twincar_edge.training.hub import HubFile, parse_reference, resolve_checkpoint
+from twincar_edge.training.model import CarClassifier
+
+NAMES = ClassMapping(("Alpha Sedan 2010", "Beta Coupé 2011", "Gamma SUV 2012"))
+TOKEN = "hf_averysecrettokenthatnobodymaysee"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    with serving() as server:
+        server.point(monkeypatch, tmp_path / "cache")
+        yield server
+
+
+def tiny_checkpoint(folder: Path, name: str = "m.safetensors") -> bytes:
+    write = write_safetensors if name.endswith(".safetensors") else write_checkpoint
+    preprocess = Preprocess(size_wh=(64, 64))
+    state_dict = CarClassifier(TINY, 3, preprocess).backbone.state_dict()
+    write(folder / name, architecture=TINY, state_dict=state_dict, classes=NAMES, preprocess=preprocess, recipe={})
+    return (folder / name).read_bytes()
+
+
+def original_checkpoint(classes: int) -> bytes:
+    """The file that the original TwinCar publishes: the state dict of its quickstart's model."""
+    model = resnet50(weights=None)
+    model.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, classes))
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    return file.getvalue()
+
+
+def downloads(hub: FakeHub) -> list[str]:
+    return [request for request in hub.requests if request.startswith("GET")]
+
+
+def write_car(path: Path) -> Path:
+    assert cv2.imwrite(str(path), np.random.default_rng(4).integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("reference", "file"),
+    [
+        ("hf://o/r/m.pth", HubFile("o/r", "m.pth")),
+        (
+            "hf://kikogazda/TwinCar-196-v2/twin_car_best_model_v2.pth",
+            HubFile("kikogazda/TwinCar-196-v2", "twin_car_best_model_v2.pth"),
+        ),
+        ("hf://o/r/a/b c/m.safetensors@v1.0", HubFile("o/r", "a/b c/m.safetensors", "v1.0")),
+        ("hf://o/r/m.pth@refs/pr/1", HubFile("o/r", "m.pth", "refs/pr/1")),
+    ],
+)
+def test_a_reference_comes_apart_and_together_again(reference: str, file: HubFile) -> None:
+    assert parse_reference(reference) == file
+    assert str(file) == reference
+
+
+@pytest.mark.parametrize(
+    ("reference", "meant"),
+    [
+        ("hf:/o/r/m.pth", "hf://o/r/m.pth"),
+        ("HF://o/r/m.pth", "hf://o/r/m.pth"),
+        ("hf:o/r/m.pth", "hf://o/r/m.pth"),
+        ("https://huggingface.co/o/r/resolve/main/a/m.pth", "hf://o/r/a/m.pth"),
+        ("https://huggingface.co/o/r/blob/v1/m.pth?download=true", "hf://o/r/m.pth@v1"),
+        ("hf://o/r@v1/m.pth", "hf://o/r/m.pth@v1"),
+        ("hf://o/r/a//m.pth", "hf://o/r/a/m.pth"),
+        ("hf://o/r/../m.pth", "hf://o/r/m.pth"),
+        ("hf://o/r/m.pth@", "hf://o/r/m.pth"),
+        ("hf://o/r/m.pth@../x", "hf://o/r/m.pth"),
+    ],
+)
+def test_a_misspelt_reference_is_told_what_was_meant(reference: str, meant: str) -> None:
+    with pytest.raises(InputError) as caught:
+        resolve_checkpoint(reference)
+    assert str(caught.value).endswith(f"did you mean {meant!r}?")
+    parse_reference(meant)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "hf://", "hf://o", "hf://o/r", "hf://o/r/", "hf:///r/m.pth", "hf://o//m.pth", "hf://../r/m.pth",
+        "hf://o/../m.pth", "hf://o r/r/m.pth", "hf://o/r/..", "hf://o/r/a\\..\\m.pth", "hf://o/r/a\nb", "hf://o/r/m\0",
+        "hf://o/r/m.pth@a b", "hf://o/r/m.pth@a@b", "hf://o/r/" + "m" * 2000, "s3://o/r/m.pth", "file:///m.pth",
+    ],
+)  # fmt: skip
+def test_a_reference_that_names_no_file_is_one_line_and_asks_nobody(
+    hub: FakeHub, reference: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["explain", reference, "car.png"])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert hub.requests == []
+
+
+def test_an_address_with_a_password_is_not_repeated() -> None:
+    with pytest.raises(InputError) as caught:
+        resolve_checkpoint(f"https://me:{TOKEN}@huggingface.co/o/r/resolve/main/m.pth")
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("reference", ["best.pt", "runs/a b/best.pt", "/data/o/r@v1/m.pth", "~/x.pt"])
+def test_a_path_stays_the_path_that_it_is(hub: FakeHub, reference: str) -> None:
+    assert resolve_checkpoint(reference) == Path(reference)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("folder", ["", "models/v2/"])
+@pytest.mark.parametrize("revision", ["", "@v1", f"@{COMMIT}", "@refs/pr/1"])
+def test_a_file_comes_with_the_names_of_its_folder_and_only_once(hub: FakeHub, folder: str, revision: str) -> None:
+    hub.files[f"o/r/{folder}m.pth"] = b"weights"
+    hub.files[f"o/r/{folder}class_mapping.json"] = NAMES.to_json().encode()
+    reference = f"hf://o/r/{folder}m.pth{revision}"
+    path = resolve_checkpoint(reference)
+    assert path.read_bytes() == b"weights" and path.name == "m.pth"
+    assert ClassMapping.from_json(path.parent / "class_mapping.json") == NAMES
+    assert len(downloads(hub)) == 2
+    assert resolve_checkpoint(reference) == path
+    assert len(downloads(hub)) == 2
+
+
+def test_a_file_without_names_beside_it_comes_alone(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files["o/r/sub/m.safetensors"] = tiny_checkpoint(tmp_path)
+    hub.files["o/r/class_mapping.json"] = b"of another folder"
+    path = resolve_checkpoint("hf://o/r/sub/m.safetensors")
+    assert not (path.parent / "class_mapping.json").exists()
+    assert read_checkpoint(path).classes == NAMES
+
+
+def test_what_was_fetched_once_needs_no_network_any_more(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files["o/r/m.safetensors"] = tiny_checkpoint(tmp_path)
+    path = resolve_checkpoint("hf://o/r/m.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert resolve_checkpoint("hf://o/r/m.safetensors") == path
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.answers["o/r"] = (503, {})
+    assert resolve_checkpoint("hf://o/r/m.safetensors") == path
+    FakeHub(url=unused_address()).point(monkeypatch, tmp_path / "cache")
+    assert resolve_checkpoint("hf://o/r/m.safetensors") == path
+
+
+def test_what_comes_from_the_hub_is_read_as_every_other_file(hub: FakeHub) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.system, ("exit 1",)
+
+    file = io.BytesIO()
+    torch.save({"state_dict": Payload()}, file)
+    hub.files["o/r/m.pth"] = file.getvalue()
+    with pytest.raises(ModelError, match="holds more than weights"):
+        read_checkpoint(resolve_checkpoint("hf://o/r/m.pth"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((404, {"X-Error-Code": "RepoNotFound"}), "there is no repository o/r, or it is private: .* HF_TOKEN"),
+        ((404, {"X-Error-Code": "RevisionNotFound"}), "o/r has no revision v9"),
+        ((404, {"X-Error-Code": "EntryNotFound"}), "o/r has no such file"),
+        ((404, {}), "o/r has no such file"),
+        ((403, {"X-Error-Code": "GatedRepo"}), "its owner must let you in: .* HF_TOKEN"),
+        ((401, {"X-Error-Message": "Invalid credentials in Authorization header"}), "may not be read: set HF_TOKEN"),
+        ((403, {"X-Error-Message": "Forbidden\nfor you"}), "may not be read: set HF_TOKEN"),
+        ((503, {}), "the Hub answers with error 503"),
+        ((429, {"Retry-After": "3600"}), "the Hub answers with error 429"),
+        ((200, {}), "what answers is not the Hub: check HF_ENDPOINT"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_quick_line_that_says_what_to_do(
+    hub: FakeHub,
+    answer: tuple[int, dict[str, str]],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    headers = {name: value.replace("\n", " ") for name, value in answer[1].items()}
+    hub.answers["o/r"] = (answer[0], headers)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=rf"^cannot fetch hf://o/r/m\.pth@v9: .*{message}") as caught:
+        resolve_checkpoint("hf://o/r/m.pth@v9")
+    assert time.monotonic() - start < 5
+    assert "\n" not in str(caught.value) and TOKEN not in str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    assert capfd.readouterr() == ("", "")
+    assert not list((tmp_path / "cache").rglob("m.pth"))
+
+
+def test_an_endpoint_that_is_no_address_is_one_line(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    for address in ("hub.example", "ftp://hub.example", "http://", f"//{TOKEN}@x", "http://[", ""):
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        with pytest.raises(InputError, match=r"^cannot fetch hf://o/r/m\.pth: ") as caught:
+            resolve_checkpoint("hf://o/r/m.pth")
+        assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("token", [TOKEN + "\nX-Other: 1", TOKEN + "é"])
+def test_a_token_that_is_none_is_not_repeated(hub: FakeHub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    hub.files["o/r/m.pth"] = b"weights"
+    try:
+        resolve_checkpoint("hf://o/r/m.pth")
+    except InputError as error:
+        assert TOKEN not in str(error)
+
+
+def unused_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_no_network_is_one_quick_line(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    FakeHub(url=unused_address()).point(monkeypatch, tmp_path / "cache")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"the Hub cannot be reached \(ConnectError\): check network"):
+        resolve_checkpoint("hf://o/r/m.pth")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="not in the cache, and HF_HUB_OFFLINE forbids"):
+        resolve_checkpoint("hf://o/r/m.pth")
+    assert time.monotonic() - start < 5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_download_that_fails_leaves_no_file(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files["o/r/m.pth"] = b"weights" * 100
+
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(huggingface_hub.file_download, "http_get", full)
+        with pytest.raises(InputError, match=r"No space left on device\): make room, or set HF_HOME"):
+            resolve_checkpoint("hf://o/r/m.pth")
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.name.endswith((".incomplete", "m.pth"))]
+    assert resolve_checkpoint("hf://o/r/m.pth").read_bytes() == hub.files["o/r/m.pth"]
+
+
+def test_the_hubs_progress_bars_are_as_they_were(hub: FakeHub) -> None:
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+
+    hub.files["o/r/m.pth"] = b"weights"
+    before = are_progress_bars_disabled()
+    resolve_checkpoint("hf://o/r/m.pth")
+    assert are_progress_bars_disabled() == before
+
+
+def test_the_command_explains_the_originals_file_straight_from_the_hub(tmp_path: Path) -> None:
+    with serving() as hub:
+        hub.files["kikogazda/TwinCar-196-v2/twin_car_best_model_v2.pth"] = original_checkpoint(len(NAMES))
+        hub.files["kikogazda/TwinCar-196-v2/class_mapping.json"] = NAMES.to_json().encode()
+        environment = {name: value for name, value in os.environ.items() if name not in (*PROXIES, "HF_HUB_OFFLINE")}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
+        reference = "hf://kikogazda/TwinCar-196-v2/twin_car_best_model_v2.pth"
+        image, overlay = write_car(tmp_path / "car.png"), tmp_path / "overlay.png"
+        done = subprocess.run(
+            [sys.executable, "-m", "twincar_edge", "explain", "--checkpoint", reference, image, "-o", overlay],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(line.split("%  ")[1] for line in done.stdout.splitlines()[:3]) == sorted(NAMES)
+    assert overlay.is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one CHECKPOINT"),
+        (["a.pt", "--checkpoint", "b.pt"], "give one CHECKPOINT, not 2"),
+        (["a.pt", "b.pt"], "give one CHECKPOINT, not 2"),
+    ],
+)
+def test_a_command_takes_one_checkpoint_however_it_is_spelt(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = {"export": ["-o", str(tmp_path / "out")], "explain": ["car.png"], "evaluate": []}
+    names = {"evaluate": "MODEL"}
+    if not arguments:
+        del commands["explain"]  # which then takes the bundled model
+    for command, rest in commands.items():
+        with pytest.raises(SystemExit) as caught:
+            cli.main([command, *arguments, *rest])
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.endswith(f"{message.replace('CHECKPOINT', names.get(command, 'CHECKPOINT'))}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_takes_a_reference_too(hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.files["o/r/m.safetensors"] = tiny_checkpoint(tmp_path)
+    for spelling in (["hf://o/r/m.safetensors"], ["--checkpoint", "hf://o/r/m.safetensors"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["export", *spelling, "-o", str(tmp_path / "out")])
+        assert caught.value.code == 2
+        assert "give labelled images with --data" in capsys.readouterr().err  # so it was fetched, read and understood
+    assert len(downloads(hub)) == 1
+
+
+def test_an_option_that_is_wrong_shows_before_anything_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["export", "hf://o/r/m.pth", "-o", str(tmp_path / "out"), "--min-agreement", "200"])
+    assert caught.value.code == 2 and hub.requests == []

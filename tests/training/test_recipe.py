@@ -1,0 +1,105 @@
+"""A recipe refuses what cannot be meant, and those that ship are complete."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.support.training_toys import toy_recipe
+from twincar_edge.errors import InputError
+from twincar_edge.preprocess import Preprocess
+from twincar_edge.training import recipe_files
+from twincar_edge.training.recipe import Augmentation, Recipe
+from twincar_edge.training.recipe_files import read_recipe, shipped_recipes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"freeze_stages": 1}, "random weights cannot stay frozen"),
+        ({"augmentation": {"min_scale": 0}}, "augmentation.min_scale"),
+        ({"first_train_size": 48}, "training crops grow: first_train_size must be 32 or less"),
+        ({"size": 64}, "size and preprocess both say"),
+        ({"what": 1}, "what"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        toy_recipe(**changes)
+
+
+def test_a_recipe_fills_in_what_follows_from_the_rest() -> None:
+    assert Recipe().preprocess.mean == (0.5, 0.5, 0.5)
+    assert Recipe(architecture="resnet50").preprocess == Preprocess()
+    assert Recipe.model_validate({"size": 192}).preprocess.size_wh == (192, 192)
+    assert (Recipe().freeze_stages, Recipe(weights="none").freeze_stages) == (2, 0)
+    assert toy_recipe().train_size_wh == (32, 32) and toy_recipe(train_size=24).train_size_wh == (24, 24)
+
+
+def test_training_crops_grow_to_their_last_size_and_stay_there() -> None:
+    recipe = toy_recipe(preprocess=Preprocess(size_wh=(224, 224)), train_size=176, first_train_size=128, epochs=40)
+    sizes = [recipe.train_size_wh_in(epoch)[0] for epoch in range(1, 41)]
+    assert sizes[0] == 128 and sizes == sorted(sizes) and set(sizes) == {128, 144, 160, 176}
+    assert sizes[29:] == [176] * 11
+    recipe = toy_recipe(
+        preprocess=Preprocess(size_wh=(224, 224)), train_size=192, first_train_size=128, size_step=32, epochs=40
+    )
+    assert [recipe.train_size_wh_in(epoch)[0] for epoch in (1, 8, 9, 23, 24, 40)] == [128, 128, 160, 160, 192, 192]
+    assert {toy_recipe(epochs=5).train_size_wh_in(epoch) for epoch in range(1, 6)} == {(32, 32)}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_states_every_key(name: str) -> None:
+    document = tomllib.loads((Path(recipe_files.__file__).parent / "recipes" / f"{name}.toml").read_text())
+    assert set(document) == set(Recipe.model_fields) - {"preprocess"} | {"size"}
+    assert set(document["augmentation"]) == set(Augmentation.model_fields)
+
+
+def test_the_original_trains_as_its_published_script_does() -> None:
+    recipe = read_recipe("resnet50-cars196")
+    assert (recipe.architecture, recipe.freeze_stages, recipe.dropout) == ("resnet50", 2, 0.2)
+    rates = [recipe.learning_rate * recipe.layer_decay, recipe.learning_rate, recipe.head_learning_rate]
+    assert rates == pytest.approx([1e-5, 1e-4, 1e-3])  # layer 3, layer 4, head
+    assert (recipe.optimizer, recipe.schedule, recipe.class_balance) == ("adam", "plateau", "weighted")
+    assert (recipe.label_smoothing, recipe.batch_size, recipe.epochs, recipe.validation_share) == (0.1, 32, 25, 0.1)
+    assert recipe.patience > 0
+
+
+def test_single_keys_change_and_the_last_change_wins() -> None:
+    changes = ["epochs=3", "epochs=4", "augmentation.jitter=0.1", "optimizer=adam"]
+    recipe = read_recipe("lite0-cars196", [*changes, "size = 96", "train_size=64", "first_train_size=0"])
+    assert (recipe.epochs, recipe.augmentation.jitter, recipe.optimizer) == (4, 0.1, "adam")
+    assert recipe.preprocess.size_wh == (96, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("lite0-cars196", "epoch=3", "a recipe has no key 'epoch': did you mean 'epochs'"),
+        ("lite0-cars196", "augmentation.jiter=1", "no key 'augmentation.jiter': did you mean 'augmentation.jitter'"),
+        ("lite0-cars196", "optimizer=sgd", "no recipe that can be trained, at optimizer"),
+        ("lite0-cars196", "epochs", "written key=value, found 'epochs'"),
+        ("lite0-cars196", "epochs.x=3", "epochs is no table of a recipe"),
+        ("lite0-car196", "epochs=3", "no recipe 'lite0-car196': did you mean 'lite0-cars196'"),
+        ("absent.toml", "epochs=3", "cannot read the recipe absent.toml: No such file"),
+    ],
+)
+def test_a_change_that_means_nothing_names_the_nearest_key(name: str, change: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_recipe(name, [change])
+
+
+def test_anybodys_own_recipe_is_a_toml_file(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('architecture = "resnet50"\nepochs = 2\n[preprocess]\nsize_wh = [96, 64]\n')
+    recipe = read_recipe(str(own))
+    assert (recipe.epochs, recipe.preprocess.size_wh) == (2, (96, 64))
+    assert read_recipe(str(own), ["size=32"]).preprocess.size_wh == (32, 32)
+    own.write_text("epochs = = 2")
+    with pytest.raises(InputError, match=r"own\.toml is not a TOML file"):
+        read_recipe(str(own))

@@ -1,0 +1,200 @@
+"""A training that was killed goes on, and ends as one that was not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import REPOSITORY
+from tests.support.training_toys import toy_dataset, toy_recipe
+from twincar_edge.cli import main
+from twincar_edge.datasets import Dataset, open_dataset
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.errors import ModelError
+from twincar_edge.training.checkpoint import read_checkpoint
+from twincar_edge.training.fit import TrainingResult, fit
+from twincar_edge.training.machine import Machine
+from twincar_edge.training.model import load_model
+from twincar_edge.training.run_folder import RunFolder
+
+ONE_THREAD = Machine(device="cpu", threads=1)
+RECIPE = toy_recipe(ema_decay=0.9, first_train_size=16, schedule="cosine", class_balance="weighted")
+
+# Dies by SIGKILL in the middle of the Nth file that torch writes: each epoch writes best.pt, where it is the best so
+# far, and then last.pt.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from tests.training.test_resume import RECIPE, ONE_THREAD
+from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.training.fit import fit
+
+save, calls, last = torch.save, [], int(sys.argv[3])
+
+def dies_while_writing(document, target):
+    save(document, target)
+    calls.append(target)
+    if len(calls) == last:
+        Path(target).write_bytes(Path(target).read_bytes()[:5000])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+torch.save = dies_while_writing
+data, run = map(Path, sys.argv[1:3])
+options = OpenOptions(data)
+fit(RECIPE, options.open(), run, data_options=options, machine=ONE_THREAD)
+"""
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toys") / "data"
+    toy_dataset(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(toys: Path) -> Dataset:
+    return open_dataset(toys)
+
+
+@pytest.fixture(scope="module")
+def unbroken(toys: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    run = tmp_path_factory.mktemp("run") / "unbroken"
+    return fit(RECIPE, dataset, run, data_options=OpenOptions(toys), machine=ONE_THREAD)
+
+
+def killed_at(write: int, toys: Path, run: Path) -> RunFolder:
+    command = [sys.executable, "-c", KILLED, str(toys), str(run), str(write)]
+    process = subprocess.run(command, cwd=REPOSITORY)
+    assert process.returncode == -signal.SIGKILL
+    return RunFolder(run)
+
+
+def without_times(run: Path) -> list[str]:
+    """The lines of metrics.csv up to what the clock decides."""
+    lines = [line.split(",") for line in RunFolder(run).metrics.read_text().splitlines()]
+    clock = {lines[0].index("images_per_s"), lines[0].index("seconds")}
+    return [",".join(cell for place, cell in enumerate(line) if place not in clock) for line in lines]
+
+
+@pytest.mark.parametrize(("write", "epochs"), [(1, 0), (2, 0), (3, 1), (5, 2)])
+def test_killed_while_writing_and_resumed_it_ends_as_if_nothing_had_been(
+    unbroken: TrainingResult, toys: Path, dataset: Dataset, tmp_path: Path, write: int, epochs: int
+) -> None:
+    folder = killed_at(write, toys, tmp_path / "run")
+    rows = folder.metrics.read_text().splitlines() if folder.metrics.exists() else [""]
+    assert len(rows) - 1 in (epochs, epochs + 1)
+    if folder.checkpoint.exists():  # whole, whatever was being written
+        load_model(read_checkpoint(folder.checkpoint))
+    resumed = fit(RECIPE, dataset, folder.path, data_options=OpenOptions(toys), machine=ONE_THREAD, resume=True)
+    assert without_times(folder.path) == without_times(unbroken.run_folder)
+    first, second = (read_checkpoint(run.checkpoint).state_dict for run in (unbroken, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert {path.name for path in folder.path.iterdir()} == {path.name for path in unbroken.run_folder.iterdir()}
+
+
+def test_the_command_resumes_with_the_folders_own_data_and_recipe(
+    unbroken: TrainingResult, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = killed_at(5, toys, tmp_path / "run")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--resume", str(folder.path), "--threads", "1", "--device", "cpu"])
+    assert caught.value.code == 0
+    assert without_times(folder.path) == without_times(unbroken.run_folder)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("epoch 3/5: ") and said[-1].startswith("best epoch ")
+
+
+def test_a_training_that_has_ended_is_not_run_again(unbroken: TrainingResult, dataset: Dataset) -> None:
+    again = fit(RECIPE, dataset, unbroken.run_folder, machine=ONE_THREAD, resume=True)
+    assert again.epochs == unbroken.epochs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "epochs=9"], "give --resume without --set"),
+        (["-o", "elsewhere", "--weights", "none"], "give --resume without --output, --weights"),
+        (["cars"], "give --resume without DATA"),
+    ],
+)
+def test_resuming_takes_no_other_choices(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--resume", str(tmp_path), *options])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_state_of_something_else_is_refused(unbroken: TrainingResult, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="belongs to another recipe than the one beside it"):
+        fit(toy_recipe(), dataset, unbroken.run_folder, machine=ONE_THREAD, resume=True)
+    folder = RunFolder(tmp_path / "run")
+    fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD)
+    fewer = dataset.select(sample.name for sample in dataset.samples)
+    folder.state.write_bytes(folder.checkpoint.read_bytes())
+    with pytest.raises(ModelError, match=r"last\.pt is not the state of a training: start again with --overwrite"):
+        fit(toy_recipe(epochs=1), fewer, folder.path, machine=ONE_THREAD, resume=True)
+    folder.state.write_bytes(folder.checkpoint.read_bytes()[:5000])
+    with pytest.raises(ModelError, match=r"last\.pt is not a checkpoint that can be read"):
+        fit(toy_recipe(epochs=1), fewer, folder.path, machine=ONE_THREAD, resume=True)
+
+
+def _other_model(loop: dict[str, Any]) -> None:
+    name = next(iter(loop["model"]))
+    loop["model"][name] = torch.zeros(3)
+
+
+def _no_optimizer(loop: dict[str, Any]) -> None:
+    del loop["optimizer"]
+
+
+def _fewer_groups(loop: dict[str, Any]) -> None:
+    loop["optimizer"]["param_groups"].pop()
+
+
+@pytest.mark.parametrize("alter", [_other_model, _no_optimizer, _fewer_groups])
+def test_a_state_that_was_altered_is_one_line_and_stays_as_it_is(
+    alter: Callable[[dict[str, Any]], None], dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD)
+    state = torch.load(folder.state, weights_only=True)
+    alter(state["loop"])
+    state["epochs"] = []  # as if the epoch were still to come
+    torch.save(state, folder.state)
+    before = folder.state.read_bytes()
+    with pytest.raises(ModelError, match="does not fit its recipe's model: start again with --overwrite"):
+        fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD, resume=True)
+    assert folder.state.read_bytes() == before
+
+
+FULL = """
+import resource, sys
+from tests.training.test_resume import RECIPE, ONE_THREAD
+from twincar_edge.cli import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a disk without room does to larger files
+main(["train", sys.argv[1], "-o", sys.argv[2], "--recipe", sys.argv[3], "--device", "cpu", "--threads", "1"])
+"""
+
+
+def test_without_room_on_the_disk_one_line_says_so_and_nothing_is_half_written(toys: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "toy.toml"
+    keys = ('architecture = "test_resnet"', 'weights = "none"', "size = 32", "epochs = 1", "batch_size = 16")
+    recipe.write_text("\n".join(keys) + "\n")
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", FULL, str(toys), str(run), str(recipe)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: cannot write ")]) == 1
+    assert "Traceback" not in done.stderr
+    assert not (run / "best.pt").exists() and not [path for path in run.iterdir() if path.name.startswith(".")]
