@@ -1,13 +1,12 @@
 """The camera loop on one clip whose truth is known, with what each crop of a visit said alone.
 
-The loop runs as it is. Only its evidence is another, which remembers each crop's answer beside what all say together.
+The loop runs as it is, except that the evidence of a visit also records what each crop says alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,41 +17,41 @@ from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.truth import Pass, Score, score_visits
-from twincar_edge.runtime.visits import VisitMaker
+from twincar_edge.runtime.visits import Visit, VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 
 class CropByCrop(Evidence):
-    """Evidence as the loop's, that also keeps what each crop says alone.
+    """Evidence that also records what each crop says alone.
 
     Attributes:
         alone: the class of each crop's best answer, by the index of its frame.
     """
 
-    def __init__(self, frame: Frame, box: Box, id: str, classifier: Classifier) -> None:
-        """Begin with the frame in which the vehicle is first seen, and where."""
-        super().__init__(frame, box, datetime.now(UTC), id, lambda: classifier)
+    def __init__(self) -> None:
+        """Start without crops."""
+        super().__init__()
         self.alone: dict[int, int] = {}
 
-    def add(self, look: Look, probabilities: NDArray[np.float32]) -> None:
-        """Take the answer for one crop."""
-        super().add(look, probabilities)
+    def add(self, look: Look, probabilities: NDArray[np.float32], classifier: Classifier) -> None:
+        """Add a classified crop."""
+        super().add(look, probabilities, classifier)
         self.alone[look.frame] = int(probabilities.argmax())
 
 
 class Recorder(VisitMaker):
-    """Begins a camera's visits with evidence that is kept: visit `id` has `begun[int(id)]`."""
+    """Begins a camera's visits, and keeps their evidence by the visit's id."""
 
-    def __init__(self, source: str, classifier: Classifier) -> None:
+    def __init__(self, source: str) -> None:
         """Start without visits."""
-        super().__init__(source, classifier)
-        self.begun: list[CropByCrop] = []
-        self._model = classifier
+        super().__init__(source)
+        self.evidence: dict[str, CropByCrop] = {}
 
-    def begin(self, frame: Frame, box: Box) -> CropByCrop:
-        """Return empty evidence for a vehicle that is first seen in this frame."""
-        self.begun.append(CropByCrop(frame, box, str(len(self.begun)), self._model))
-        return self.begun[-1]
+    def begin(self, frame: Frame, box: Box) -> Visit:
+        """Return a new visit of a vehicle that is first seen in this frame."""
+        visit = super().begin(frame, box)
+        visit.evidence = self.evidence[visit.id] = CropByCrop()
+        return visit
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,14 @@ def watch_clip(clip: Path, passes: Sequence[Pass], classifier: Classifier) -> Wa
     config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip)),), keep=True)
     with Watch(config, classifier=classifier) as run:
         (camera,) = run.cameras
-        camera.maker = recorder = Recorder(camera.source.name, classifier)
+        camera.maker = recorder = Recorder(camera.source.name)
         summary = run.run()
     score = score_visits(passes, summary.results)
     once = [(result.truth, result.visits[0].id) for result in score.passes if len(result.visits) == 1]
-    found = tuple(_found(truth, recorder.begun[int(id)]) for truth, id in once)
+    found = tuple(_found(truth, recorder.evidence[id]) for truth, id in once)
     return WatchedClip(clip.name, summary.frames, score, found)
 
 
 def _found(truth: Pass, evidence: CropByCrop) -> FoundVisit:
     crops = np.array(list(evidence.alone.values()), np.int64)
-    return FoundVisit(truth, evidence.probabilities, crops, evidence.alone[evidence.best_frame])
+    return FoundVisit(truth, evidence.probabilities, crops, evidence.alone[evidence.best.frame])

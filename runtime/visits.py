@@ -1,9 +1,7 @@
-"""From evidence to events: when a vehicle's answer is told, when it changes, and what its visit was at the end.
+"""A vehicle's visit while it lasts, and the events made of it: `start`, `update`, `end`.
 
-The answer of a visit is told as soon as there is one, and may say more (make, model, year) as soon as it can. But what
-was said is taken back only after the evidence was against it for some crops and clearly so: an answer does not flap
-because a probability crosses the threshold to and fro. The `end` event owes nothing to what was said before: it has the
-answer of all the evidence. docs/events.md describes the events.
+`published.py` decides when an event repeats, extends or corrects the answer. The `end` event does not depend on what
+was published before: it has the answer of all crops. docs/events.md describes the events.
 """
 
 from __future__ import annotations
@@ -12,81 +10,123 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from twincar_edge.runtime.events import ClassifierRecord, Event, EventType, NamedProbability
+from twincar_edge.runtime.events import ClassifierRecord, Direction, Event, EventType, NamedProbability
 from twincar_edge.runtime.evidence import Evidence
-from twincar_edge.runtime.inference.answers import Prediction, agrees
-from twincar_edge.runtime.inference.classifier import Classifier
-from twincar_edge.runtime.locating.boxes import Box
+from twincar_edge.runtime.inference.answers import Prediction
+from twincar_edge.runtime.locating.boxes import AnyBox, Box, centre, diagonal
+from twincar_edge.runtime.published import PublishedAnswer
 from twincar_edge.runtime.sources import Frame
 
-PATIENCE = 3  # crops in a row must be against an answer before it is taken back,
-CLEARLY = 0.1  # and by so much of probability
+_LEAST_TRAVEL = 0.25  # of a box's diagonal: a vehicle that moves less has no direction
+
+
+class Visit:
+    """One vehicle's stay in view.
+
+    The camera's thread says where the vehicle is, while the answering thread adds crops and publishes answers.
+
+    Attributes:
+        id: the visit's id.
+        started_at: the time of day at which the vehicle was first seen.
+        image: the first frame's name.
+        zone: the zone in which the vehicle was last seen, or None.
+        evidence: what the model says of its crops.
+        published: the answer that its events gave last.
+    """
+
+    def __init__(self, id: str, started_at: datetime, frame: Frame, box: Box) -> None:
+        """Begin at the frame in which the vehicle is first seen, and its box there, in pixels."""
+        self.id = id
+        self.started_at = started_at
+        self.image = frame.name
+        self.zone: str | None = None
+        self.evidence = Evidence()
+        self.published = PublishedAnswer()
+        # Each replaced as a whole, so that the other thread never reads half of an update.
+        self._first = self._last = (frame.index, frame.time_s, box)
+
+    def see(self, frame: Frame, box: Box) -> None:
+        """Record that the vehicle is in this frame too, and its box there."""
+        self._last = (frame.index, frame.time_s, box)
+
+    @property
+    def started(self) -> bool:
+        """Return whether an answer was published."""
+        return self.published.prediction is not None
+
+    @property
+    def frames(self) -> tuple[int, int]:
+        """Return the indices of the first and the last frame in which the vehicle was seen."""
+        return self._first[0], self._last[0]
+
+    @property
+    def times_s(self) -> tuple[float, float]:
+        """Return the times of these frames in their source, in seconds."""
+        return self._first[1], self._last[1]
+
+    @property
+    def direction(self) -> Direction:
+        """Return the direction of travel from the first box to the last."""
+        return travel_direction(self._first[2], self._last[2])
 
 
 class VisitMaker:
-    """Turns evidence into events: knows the camera, the model, the clock and where ids come from.
+    """Begins the visits of one camera, and makes their events.
 
-    `begin` may be called from one thread while another one answers.
+    One thread may call `begin` while another one makes events.
     """
 
     def __init__(
         self,
         source: str,
-        classifier: Classifier,
         *,
         camera: str = "camera",
         stills: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] | None = None,
     ) -> None:
-        """Take what every visit of a camera shares; `source` has no secrets in it any more."""
+        """Take what all visits of a camera share.
+
+        Args:
+            source: the source's name, without secrets.
+            camera: the camera's name.
+            stills: the source gives single images: events name the image and have no times in the source.
+            clock: the time of day, with a time zone.
+            new_id: makes a visit's id; a random UUID where it is not given.
+        """
         self._source = source
-        self._classifier = classifier
         self._camera = camera
         self._stills = stills
         self._clock = clock
         self._new_id = new_id or _random_id
 
-    def use(self, classifier: Classifier) -> None:
-        """Answer with another model: crops that are added from now on were seen by it.
+    def begin(self, frame: Frame, box: Box) -> Visit:
+        """Return a new visit of a vehicle that is first seen in this frame, now."""
+        return Visit(self._new_id(), self._clock(), frame, box)
 
-        A visit whose next crop comes begins its evidence anew, and one that gets no more ends with what it has, in the
-        name of the model that said it.
-        """
-        self._classifier = classifier
+    def next_event(self, visit: Visit) -> Event | None:
+        """Return the event to publish after a crop was added: `start`, `update` where the answer changed, or None."""
+        kind: EventType = "update" if visit.started else "start"
+        answer = visit.published.update(visit.evidence)
+        return None if answer is None else self._event(kind, visit, answer)
 
-    def begin(self, frame: Frame, box: Box) -> Evidence:
-        """Return empty evidence for a vehicle that is first seen in this frame, now."""
-        return Evidence(frame, box, self._clock(), self._new_id(), lambda: self._classifier)
+    def finish(self, visit: Visit, *, false_positive: bool = False) -> Event:
+        """Return the visit's `end` event; `false_positive` marks one that was no vehicle. Needs one crop at least."""
+        return self._event("end", visit, visit.evidence.answer(), false_positive=false_positive)
 
-    def answer(self, evidence: Evidence) -> Prediction:
-        """Return what the model says of a vehicle so far; the evidence holds one crop at least."""
-        return _model_of(evidence).answer(evidence.probabilities)
-
-    def news(self, evidence: Evidence) -> Event | None:
-        """Return what is to be told after a crop was added: `start` the first time, `update` for another answer."""
-        new, told = self.answer(evidence), evidence.told
-        if told is not None and not _replaces(new, told, evidence):
-            return None
-        evidence.told, evidence.against = new, 0
-        return self._event("start" if told is None else "update", evidence, new)
-
-    def finish(self, evidence: Evidence, *, false_positive: bool = False) -> Event:
-        """Return the visit's `end` event, or of what turned out to be none; the evidence holds one crop at least."""
-        return self._event("end", evidence, self.answer(evidence), false_positive=false_positive)
-
-    def _event(self, kind: EventType, evidence: Evidence, result: Prediction, *, false_positive: bool = False) -> Event:
+    def _event(self, kind: EventType, visit: Visit, result: Prediction, *, false_positive: bool = False) -> Event:
         vehicle = result.vehicle
-        session = _model_of(evidence).session
-        first_time_s, last_time_s = evidence.times_s
-        first_frame, last_frame = evidence.frames
+        evidence = visit.evidence
+        session = evidence.classifier.session
+        first_time_s, last_time_s = visit.times_s
+        first_frame, last_frame = visit.frames
         return Event(
             type=kind,
-            id=evidence.id,
+            id=visit.id,
             camera=self._camera,
             source=self._source,
-            zone=evidence.zone,
-            image=evidence.image if self._stills else None,
+            zone=visit.zone,
+            image=visit.image if self._stills else None,
             name=result.name,
             level=result.level,
             probability=_rounded(result.probability),
@@ -98,14 +138,14 @@ class VisitMaker:
                 NamedProbability(name=guess.name, probability=_rounded(guess.probability)) for guess in result.top5
             ),
             crops=evidence.crops,
-            direction=evidence.direction,
+            direction=visit.direction,
             first_time_s=None if self._stills else round(first_time_s, 3),
             last_time_s=None if self._stills else round(last_time_s, 3),
             first_frame=first_frame,
             last_frame=last_frame,
-            best_frame=evidence.best_frame,
-            box_xyxy=evidence.best_box,
-            started_at=evidence.started_at,
+            best_frame=evidence.best.frame,
+            box_xyxy=evidence.best.box_xyxy,
+            started_at=visit.started_at,
             ended_at=self._clock() if kind == "end" else None,
             false_positive=false_positive,
             classifier=ClassifierRecord(
@@ -114,26 +154,14 @@ class VisitMaker:
         )
 
 
-def _replaces(new: Prediction, told: Prediction, evidence: Evidence) -> bool:
-    """Return whether an answer is to be told in place of the one that was, and count how long they have differed."""
-    if new.name == told.name:
-        evidence.against = 0
-        return False
-    if told.vehicle is None or (new.vehicle is not None and agrees(told.vehicle, new.vehicle)):
-        return True  # it only says more
-    evidence.against += 1
-    if evidence.against < PATIENCE:
-        return False
-    model = _model_of(evidence)
-    left = model.hierarchy.probability(told.vehicle, evidence.probabilities)
-    if new.vehicle is None or agrees(new.vehicle, told.vehicle):  # it only says less
-        return left < model.manifest.reject_below - CLEARLY
-    return left + CLEARLY <= new.probability
-
-
-def _model_of(evidence: Evidence) -> Classifier:
-    assert evidence.classifier is not None, "the evidence holds no crop"
-    return evidence.classifier
+def travel_direction(first: AnyBox, last: AnyBox) -> Direction:
+    """Return the direction from one box to another, along the axis on which the centre moved farther."""
+    (x, y), (u, v) = centre(first), centre(last)
+    if max(abs(u - x), abs(v - y)) < _LEAST_TRAVEL * max(diagonal(first), diagonal(last)):
+        return "none"
+    if abs(u - x) >= abs(v - y):
+        return "left_to_right" if u > x else "right_to_left"
+    return "down" if v > y else "up"
 
 
 def _rounded(probability: float) -> float:

@@ -151,7 +151,6 @@ class Watch:
             for camera, source in zip(self._config.cameras, opened, strict=True):
                 maker = VisitMaker(
                     source.name,
-                    classifier,
                     camera=camera.name,
                     stills=source.stills,
                     clock=self._clock,

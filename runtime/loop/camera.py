@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.config import AUTO, CameraConfig
-from twincar_edge.runtime.evidence import Evidence, Look, look_at
+from twincar_edge.runtime.evidence import Look, look_at
 from twincar_edge.runtime.locating.boxes import Box, Detection
 from twincar_edge.runtime.locating.detector import Detector
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
@@ -22,11 +22,11 @@ from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
 from twincar_edge.runtime.sources import Frame, Source
 from twincar_edge.runtime.sources.base import SourceState, size_of
 from twincar_edge.runtime.tracking.tracker import Track, Tracker, TrackingRules
-from twincar_edge.runtime.visits import VisitMaker
+from twincar_edge.runtime.visits import Visit, VisitMaker
 
 logger = logging.getLogger(__name__)
 
-Vehicles = tuple[tuple[int, Box, Evidence], ...]
+Vehicles = tuple[tuple[int, Box, Visit], ...]
 
 
 class CameraThread:
@@ -35,7 +35,7 @@ class CameraThread:
     Attributes:
         name: the camera's.
         source: where its frames come from; it is not released here.
-        maker: begins its visits here, and answers for them in the answering thread.
+        maker: begins its visits here, and makes their events in the answering thread.
         frames: taken from the source so far.
         in_view: vehicles in the newest frame.
         error: what ended it before its source did, or None.
@@ -86,7 +86,7 @@ class CameraThread:
                 fixed=not self._locator.moves,
             )
         )
-        self._evidence: dict[int, Evidence] = {}
+        self._visits: dict[int, Visit] = {}
         self._inbox = inbox
         self.newest_only = source.live and not source.stills
         self._stages = stages
@@ -171,12 +171,12 @@ class CameraThread:
         items: list[Item] = []
         shown = []
         for number, detection in enumerate(detections, 1):
-            evidence = self.maker.begin(frame, detection.box_xyxy)
-            evidence.zone = zone_of(detection.box_xyxy, size_of(frame), self._config.zones)
+            visit = self.maker.begin(frame, detection.box_xyxy)
+            visit.zone = zone_of(detection.box_xyxy, size_of(frame), self._config.zones)
             look = self._look_at(frame, detection.box_xyxy, detection.score)
-            items.append(Crop(self.name, evidence, look, False, taken_s))
-            items.append(End(self.name, evidence, counts=True))
-            shown.append((number, detection.box_xyxy, evidence))
+            items.append(Crop(self.name, visit, look, False, taken_s))
+            items.append(End(self.name, visit, counts=True))
+            shown.append((number, detection.box_xyxy, visit))
         return items, tuple(shown)
 
     def _moving(self, frame: Frame, detections: Sequence[Detection], taken_s: float) -> tuple[list[Item], Vehicles]:
@@ -185,19 +185,19 @@ class CameraThread:
         with self._stages.stage("track"):
             discarded = self._tracker.discard(self._locator.uncovered)
             found = self._tracker.update(detections, frame.time_s, size_wh)
-        items: list[Item] = [End(self.name, self._evidence.pop(track.id), counts=False) for track in discarded]
+        items: list[Item] = [End(self.name, self._visits.pop(track.id), counts=False) for track in discarded]
         for track in found:
-            evidence = self._evidence.get(track.id)
-            if evidence is None:
-                evidence = self._evidence[track.id] = self.maker.begin(frame, track.box_xyxy)
-            evidence.see(frame, track.box_xyxy)
-            evidence.zone = zone_of(track.box_xyxy, size_wh, self._config.zones) or evidence.zone
+            visit = self._visits.get(track.id)
+            if visit is None:
+                visit = self._visits[track.id] = self.maker.begin(frame, track.box_xyxy)
+            visit.see(frame, track.box_xyxy)
+            visit.zone = zone_of(track.box_xyxy, size_wh, self._config.zones) or visit.zone
             # A box that never gets confirmed is not worth an inference; one that does gets one at once.
             if track.confirmed and (track.hits - self._config.min_hits) % self._config.classify_every == 0:
                 look = self._look_at(frame, track.box_xyxy, track.score)
-                items.append(Crop(self.name, evidence, look, self._counts(track), taken_s))
+                items.append(Crop(self.name, visit, look, self._counts(track), taken_s))
         items += self._ended(self._tracker.lost)
-        return items, tuple((track.id, track.box_xyxy, self._evidence[track.id]) for track in found)
+        return items, tuple((track.id, track.box_xyxy, self._visits[track.id]) for track in found)
 
     def _look_at(self, frame: Frame, box: Box, score: float) -> Look:
         with self._stages.stage("cut"):
@@ -210,7 +210,7 @@ class CameraThread:
         for track in tracks:
             if not self._counts(track):
                 logger.debug("track %d is no visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
-        return [End(self.name, self._evidence.pop(track.id), self._counts(track)) for track in tracks]
+        return [End(self.name, self._visits.pop(track.id), self._counts(track)) for track in tracks]
 
 
 def _locator_name(config: CameraConfig, source: Source) -> str:

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.preprocess import thumbnail
-from twincar_edge.runtime.evidence import Evidence
 from twincar_edge.runtime.loop.inbox import Crop, End, Item
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, Picture
 from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.visits import Visit
 
 FPS = 8.0
 WIDTH = 640
@@ -85,13 +85,13 @@ class Footage:
         """Take what a frame showed of vehicles, and give the clips that are complete by its time."""
         for item in items:
             if isinstance(item, Crop) and item.counts:
-                self._take(item.evidence)
+                self._take(item.visit)
             elif isinstance(item, End) and item.counts:
-                take = self._take(item.evidence)
-                take.until_s = min(take.until_s, item.evidence.times_s[1] + self._rules.after_s)
+                take = self._take(item.visit)
+                take.until_s = min(take.until_s, item.visit.times_s[1] + self._rules.after_s)
                 take.gone = True
             elif isinstance(item, End):
-                self._takes.pop(item.evidence.id, None)
+                self._takes.pop(item.visit.id, None)
         for id, take in list(self._takes.items()):
             if time_s >= take.until_s and not take.given:
                 self._finish(id, take)
@@ -107,13 +107,13 @@ class Footage:
         self._pictures.clear()
         self.bytes = 0
 
-    def _take(self, evidence: Evidence) -> _Take:
+    def _take(self, visit: Visit) -> _Take:
         """Return the clip of a vehicle, which begins as soon as the vehicle counts."""
-        take = self._takes.get(evidence.id)
+        take = self._takes.get(visit.id)
         if take is None:
             oldest_s = self._pictures[0].time_s if self._pictures else -math.inf
-            from_s = max(evidence.times_s[0] - self._rules.before_s, oldest_s)
-            take = self._takes[evidence.id] = _Take(evidence.started_at, from_s, from_s + self._rules.longest_s)
+            from_s = max(visit.times_s[0] - self._rules.before_s, oldest_s)
+            take = self._takes[visit.id] = _Take(visit.started_at, from_s, from_s + self._rules.longest_s)
         return take
 
     def _finish(self, id: str, take: _Take) -> None:

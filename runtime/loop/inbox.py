@@ -9,21 +9,22 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from twincar_edge.runtime.evidence import Evidence, Look
+from twincar_edge.runtime.evidence import Look
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.visits import Visit
 
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A picture of a vehicle that the model shall see.
+    """A crop of a vehicle, to be classified.
 
-    `counts`: the vehicle is a visit by now, so that its answer may be told. `taken_s` is when the frame was taken from
-    the source, by the loop's timer.
+    `counts`: the track is established as a vehicle, so that its answer may be published. `taken_s` is when the frame
+    was taken from the source, by the loop's timer.
     """
 
     camera: str
-    evidence: Evidence
+    visit: Visit
     look: Look
     counts: bool
     taken_s: float
@@ -31,20 +32,20 @@ class Crop:
 
 @dataclass(frozen=True, eq=False)
 class End:
-    """A vehicle has gone; `counts` says whether it was one."""
+    """The end of a track; `counts` says whether it was a vehicle."""
 
     camera: str
-    evidence: Evidence
+    visit: Visit
     counts: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A frame is through, with these vehicles in it: number, box, evidence. For whoever draws."""
+    """A processed frame, and the vehicles in it (track number, box, visit), for drawing."""
 
     camera: str
     frame: Frame
-    vehicles: tuple[tuple[int, Box, Evidence], ...]
+    vehicles: tuple[tuple[int, Box, Visit], ...]
 
 
 Item = Crop | End | Shown
@@ -172,7 +173,7 @@ class Inbox:
     def _key(item: Item) -> object:
         """Return what only one item at a time may be waiting for."""
         if isinstance(item, Crop):
-            return id(item.evidence)
+            return id(item.visit)
         return item.camera if isinstance(item, Shown) else object()
 
 

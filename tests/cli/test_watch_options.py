@@ -87,7 +87,7 @@ def test_numbers_reach_the_camera() -> None:
 def test_how_long_vehicles_are_parked_reaches_the_tracker() -> None:
     config = CameraConfig(lost_after_s=2, parked_after_s=5, parked_for_s=3600)
     source, stop = FrameSource([]), threading.Event()
-    maker = VisitMaker(source.name, None)  # type: ignore[arg-type]
+    maker = VisitMaker(source.name)
     rules = CameraThread(config, source, maker, Inbox(1), Stages(), stop)._tracker.rules
     assert (rules.lost_after_s, rules.parked_after_s, rules.parked_for_s) == (2, 5, 3600)
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.event_toys import MOMENT
-from twincar_edge.runtime.evidence import Evidence, look_at
+from twincar_edge.runtime.evidence import look_at
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.footage import FPS, LIMIT_BYTES, Footage
 from twincar_edge.runtime.loop.inbox import Crop, End
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules
 from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.visits import Visit
 
 BOX: Box = (10, 10, 60, 40)
 RATE = 25.0
@@ -36,7 +37,7 @@ class Scene:
         grey = np.full((90, 160, 3), self.index % 250, np.uint8)
         return Frame(self.index, self.index / RATE, grey if picture is None else picture, "scene")
 
-    def run(self, seconds: float, vehicle: Evidence | None = None, counts: bool = True, **frame: Any) -> None:
+    def run(self, seconds: float, vehicle: Visit | None = None, counts: bool = True, **frame: Any) -> None:
         """Show a scene for so long, with a vehicle in every frame."""
         for _ in range(round(seconds * RATE)):
             one = self.frame(**frame)
@@ -48,12 +49,12 @@ class Scene:
             self.footage.see(items, one.time_s)
             self.most_bytes = max(self.most_bytes, self.footage.bytes)
 
-    def enter(self, id: str = "car") -> Evidence:
+    def enter(self, id: str = "car") -> Visit:
         """A vehicle that is first seen in the next frame."""
         first = Frame(self.index + 1, (self.index + 1) / RATE, np.zeros((90, 160, 3), np.uint8), "scene")
-        return Evidence(first, BOX, MOMENT, id, lambda: None)  # type: ignore[arg-type, return-value]
+        return Visit(id, MOMENT, first, BOX)
 
-    def leave(self, vehicle: Evidence, counts: bool = True) -> None:
+    def leave(self, vehicle: Visit, counts: bool = True) -> None:
         self.footage.see([End("gate", vehicle, counts)], self.index / RATE)
 
 
@@ -182,7 +183,7 @@ def test_a_clip_never_leaves_its_time(rate: int, passes: list[tuple[int, int]], 
             index += 1
             items: list[Crop | End] = []
             if step == pause:
-                car = Evidence(frame, BOX, MOMENT, str(number), lambda: None)  # type: ignore[arg-type, return-value]
+                car = Visit(str(number), MOMENT, frame, BOX)
                 seen[str(number)] = car
             if step >= pause:
                 car.see(frame, BOX)

@@ -17,14 +17,14 @@ from tests.support.event_toys import eventually
 from tests.support.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.evidence import Evidence, look_at
+from twincar_edge.runtime.evidence import look_at
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame, FrameSource, Source
-from twincar_edge.runtime.visits import VisitMaker
+from twincar_edge.runtime.visits import Visit, VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig, watch
 
 DEADLINE_S = 20.0
@@ -42,16 +42,11 @@ def cameras(*names: str, **options: object) -> tuple[CameraConfig, ...]:
 # --- what waits ---
 
 
-def no_model() -> Classifier:
-    raise AssertionError("nothing is answered here")
+def visit() -> Visit:
+    return Visit("the-id", datetime(2025, 1, 1, tzinfo=UTC), Frame(0, 0.0, road(), "clip"), (0, 0, 10, 10))
 
 
-def evidence() -> Evidence:
-    began = Frame(0, 0.0, road(), "clip")
-    return Evidence(began, (0, 0, 10, 10), datetime(2025, 1, 1, tzinfo=UTC), "the-id", no_model)
-
-
-def crop(of: Evidence, index: int = 0, camera: str = "gate") -> Crop:
+def crop(of: Visit, index: int = 0, camera: str = "gate") -> Crop:
     look = look_at(Frame(index, index / 25, road(), "clip"), (0, 0, 10, 10), 1.0)
     return Crop(camera, of, look, True, 0.0)
 
@@ -59,7 +54,7 @@ def crop(of: Evidence, index: int = 0, camera: str = "gate") -> Crop:
 def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> None:
     inbox = Inbox(depth=10)
     inbox.join()
-    first, second = evidence(), evidence()
+    first, second = visit(), visit()
     items: list[Item] = [crop(first, 0), crop(second, 0), End("gate", first, True), crop(second, 1)]
     inbox.put(items)
     assert inbox.take(2, 0.0) == items[:3]  # an end needs no inference
@@ -70,7 +65,7 @@ def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> No
 def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_it() -> None:
     inbox = Inbox(depth=1)
     inbox.join()
-    first, second = evidence(), evidence()
+    first, second = visit(), visit()
     for index in range(50):
         inbox.put([crop(first, index), crop(second, index)], newest_only=True)
     end = End("gate", first, True)
@@ -78,7 +73,7 @@ def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_i
     assert inbox.waiting() == {"gate": 2}
     taken = inbox.take(8, 0.0)
     assert taken is not None
-    assert [(item.evidence, item.look.frame) for item in taken if isinstance(item, Crop)] == [
+    assert [(item.visit, item.look.frame) for item in taken if isinstance(item, Crop)] == [
         (first, 49),
         (second, 49),
     ]
@@ -89,7 +84,7 @@ def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_i
 
 def test_a_file_waits_for_room_and_loses_nothing() -> None:
     inbox = Inbox(depth=2)
-    car = evidence()
+    car = visit()
 
     def feed() -> None:
         for index in range(20):
@@ -109,11 +104,11 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
 
 def test_as_many_pictures_wait_as_the_memory_holds() -> None:
     pictures = 5
-    inbox = Inbox(depth=20, memory=pictures * crop(evidence()).look.picture_bgr.nbytes, least=2)
+    inbox = Inbox(depth=20, memory=pictures * crop(visit()).look.picture_bgr.nbytes, least=2)
     inbox.join()
     for index in range(pictures):
-        inbox.put([crop(evidence(), index)])
-    waits = threading.Thread(target=inbox.put, args=([crop(evidence(), pictures)],))
+        inbox.put([crop(visit(), index)])
+    waits = threading.Thread(target=inbox.put, args=([crop(visit(), pictures)],))
     waits.start()
     waits.join(0.2)
     assert waits.is_alive()
@@ -127,10 +122,10 @@ def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
     inbox = Inbox(depth=1)
     inbox.join()
     inbox.join()
-    inbox.put([crop(evidence(), camera="full")])
-    waits = threading.Thread(target=inbox.put, args=([crop(evidence(), camera="full")],))
+    inbox.put([crop(visit(), camera="full")])
+    waits = threading.Thread(target=inbox.put, args=([crop(visit(), camera="full")],))
     waits.start()
-    inbox.put([crop(evidence(), camera="free")])
+    inbox.put([crop(visit(), camera="free")])
     taken = inbox.take(8, DEADLINE_S)
     assert taken is not None
     assert {item.camera for item in taken} == {"full", "free"}
@@ -141,8 +136,8 @@ def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
 def test_closing_lets_everybody_go() -> None:
     inbox = Inbox(depth=1)
     inbox.join()
-    inbox.put([crop(evidence())])
-    waits = threading.Thread(target=inbox.put, args=([crop(evidence())],))
+    inbox.put([crop(visit())])
+    waits = threading.Thread(target=inbox.put, args=([crop(visit())],))
     waits.start()
     inbox.close()
     waits.join(DEADLINE_S)
@@ -306,7 +301,7 @@ def test_a_visit_starts_once_and_ends_once_under_one_id(classifier: Classifier) 
 
 def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(classifier: Classifier) -> None:
     inbox, stages = Inbox(depth=10), Stages(time.perf_counter)
-    maker = VisitMaker("clip", classifier, camera="gate")
+    maker = VisitMaker("clip", camera="gate")
     told: list[Event] = []
     loop = Answering(inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), stages, batch=8)
     frame = Frame(0, 0.0, road(), "clip")

@@ -1,0 +1,52 @@
+"""When a visit's answer is published again: hysteresis between what its events said and what its crops say now.
+
+A visit's first answer is published at once, and so is one that adds to it (make, model, year). One that contradicts it
+or says less has to do so over several crops in a row and by a clear margin, or the answer would flap whenever a
+probability crosses the threshold back and forth.
+"""
+
+from __future__ import annotations
+
+from twincar_edge.runtime.evidence import Evidence
+from twincar_edge.runtime.inference.answers import Prediction, agrees
+
+PATIENCE = 3  # crops in a row that must contradict the published answer,
+MARGIN = 0.1  # and the probability by which they must, before another answer replaces it
+
+
+class PublishedAnswer:
+    """The answer that a visit's events gave last.
+
+    Attributes:
+        prediction: the answer, or None before the first event.
+        contradictions: crops in a row since then whose evidence contradicted it, or supported only a part of it.
+    """
+
+    def __init__(self) -> None:
+        """Start without an answer."""
+        self.prediction: Prediction | None = None
+        self.contradictions = 0
+
+    def update(self, evidence: Evidence) -> Prediction | None:
+        """Return the answer to publish after another crop was added, or None where the published one stands."""
+        new, old = evidence.answer(), self.prediction
+        if old is not None and not extends(new, old):
+            self.contradictions += 1
+            if self.contradictions < PATIENCE or not overrules(new, old, evidence):
+                return None
+        self.prediction, self.contradictions = new, 0
+        return new if old is None or new.name != old.name else None
+
+
+def extends(new: Prediction, old: Prediction) -> bool:
+    """Return whether an answer says all that another one says, and possibly more."""
+    return old.vehicle is None or (new.vehicle is not None and agrees(old.vehicle, new.vehicle))
+
+
+def overrules(new: Prediction, old: Prediction, evidence: Evidence) -> bool:
+    """Return whether the evidence is clearly against `old` and for `new`, which does not extend it."""
+    assert old.vehicle is not None, "any answer extends `unknown`"
+    left = evidence.classifier.hierarchy.probability(old.vehicle, evidence.probabilities)
+    if extends(old, new):  # it says less
+        return left < evidence.classifier.manifest.reject_below - MARGIN
+    return left + MARGIN <= new.probability

@@ -1,0 +1,123 @@
+"""The answer for a vehicle is that of all its crops together, in which a good crop counts more than a poor one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.clips import road
+from tests.support.tiny_model import CLASSES
+from tests.support.visit_toys import MIDDLE, classifier, evidence_of, frame, probabilities
+from twincar_edge.runtime.evidence import Evidence, crop_weight, look_at, sharpness
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.locating.boxes import Box
+from twincar_edge.runtime.sources import Frame
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return classifier(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def of_boxes(model: Classifier, *crops: tuple[Box, tuple[float, ...]]) -> Evidence:
+    evidence = Evidence()
+    for index, (box, row) in enumerate(crops):
+        evidence.add(look_at(frame(index), box, 1.0), probabilities(*row), model)
+    return evidence
+
+
+def test_crops_that_agree_are_as_sure_as_one_of_them_however_many(model: Classifier) -> None:
+    row = (0.7, 0.2, 0.1)
+    evidence = evidence_of(model, *[row] * 50)
+    assert evidence.probabilities == pytest.approx(row, abs=1e-5)
+    assert evidence.crops == 50
+
+
+def test_the_answer_is_the_geometric_mean_of_what_the_crops_say(model: Classifier) -> None:
+    rows = [(0.6, 0.3, 0.1), (0.2, 0.5, 0.3)]
+    mean = np.sqrt(np.prod(rows, axis=0))
+    assert evidence_of(model, *rows).probabilities == pytest.approx(mean / mean.sum(), abs=1e-5)
+
+
+def test_large_crops_outweigh_small_ones(model: Classifier) -> None:
+    small, large = (100, 50, 120, 62), (90, 40, 210, 112)
+    evidence = of_boxes(model, *[(small, (0.1, 0.9))] * 5, (large, (0.9, 0.1)))
+    assert evidence.probabilities[0] > 0.8
+
+
+def test_crops_that_the_border_cuts_weigh_little_and_are_not_shown(model: Classifier) -> None:
+    cut, whole = (0, 50, 160, 130), (100, 50, 220, 130)
+    evidence = of_boxes(model, (cut, (0.1, 0.9)), (whole, (0.8, 0.2)), (cut, (0.1, 0.9)))
+    assert evidence.probabilities[0] > 0.6
+    assert (evidence.best.box_xyxy, evidence.best.frame) == (whole, 1)
+    assert evidence.best.picture_bgr.shape == (80, 120, 3)
+
+
+def test_a_class_that_one_crop_rules_out_is_not_ruled_out_for_ever(model: Classifier) -> None:
+    assert evidence_of(model, (0.0, 1.0), *[(0.99, 0.01)] * 20).probabilities[0] > 0.9
+
+
+def test_the_best_crop_is_a_copy_and_survives_its_frame(model: Classifier) -> None:
+    picture = road()
+    evidence = Evidence()
+    evidence.add(look_at(Frame(0, 0.0, picture, "x"), MIDDLE, 1.0), probabilities(1.0, 0.0, 0.0), model)
+    picture[:] = 0
+    assert evidence.best.picture_bgr.mean() > 50
+
+
+def test_answers_of_another_model_discard_those_before(model: Classifier, tmp_path: Path) -> None:
+    evidence = evidence_of(model, *[(0.9, 0.05, 0.05)] * 9)
+    assert evidence.classifier is model
+    other = classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Grey Van 2019"))
+    evidence.add(look_at(frame(9), MIDDLE, 1.0), probabilities(0.05, 0.05, 0.1, 0.8), other)
+    assert (evidence.crops, evidence.classifier) == (1, other)
+    assert evidence.answer().name == "Pollux Grey Van 2019"
+
+
+def test_the_same_model_opened_again_keeps_them(model: Classifier) -> None:
+    evidence = evidence_of(model, *[(0.9, 0.05, 0.05)] * 3)
+    again = classifier(model.session.model)
+    evidence.add(look_at(frame(3), MIDDLE, 1.0), probabilities(0.9, 0.05, 0.05), again)
+    assert (evidence.crops, evidence.classifier) == (4, again)
+
+
+# --- sharpness ---
+
+
+def scene(seed: int = 0) -> np.ndarray:
+    """Something with structure of every size, as pictures of things have."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((300, 400, 3), np.float32)
+    for cells in (4, 16, 64, 128):
+        picture += cv2.resize(rng.normal(0, 20, (cells, cells, 3)).astype(np.float32), (400, 300))
+    return np.clip(picture + 128, 0, 255).astype(np.uint8)
+
+
+def test_what_is_out_of_focus_or_moves_is_less_sharp_whatever_its_size() -> None:
+    sharp = scene()
+    soft = cv2.GaussianBlur(sharp, (0, 0), 6)
+    dragged = cv2.blur(sharp, (25, 1))
+    large = cv2.resize(soft, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    assert sharpness(sharp) > 3 * sharpness(dragged) > 0
+    assert sharpness(sharp) > 10 * sharpness(soft)
+    assert sharpness(large.astype(np.uint8)) == pytest.approx(sharpness(soft), rel=0.5)
+
+
+def test_a_blurred_crop_weighs_less_than_a_sharp_one_and_more_than_nothing() -> None:
+    sharp = scene()
+    soft = np.asarray(cv2.GaussianBlur(sharp, (0, 0), 6), np.uint8)
+    assert crop_weight(sharp, 1.0, cut=False) > 3 * crop_weight(soft, 1.0, cut=False) > 0
+    assert crop_weight(np.zeros((20, 30, 3), np.uint8), 1.0, cut=True) > 0
+    assert crop_weight(sharp, 1.0, cut=True) == pytest.approx(0.1 * crop_weight(sharp, 1.0, cut=False))
+
+
+def test_the_sharpest_of_equal_crops_is_the_one_that_is_shown(model: Classifier) -> None:
+    sharp = scene()
+    pictures = [np.asarray(cv2.GaussianBlur(sharp, (0, 0), s), np.uint8) for s in (8, 4)]
+    evidence = Evidence()
+    for index, picture in enumerate([*pictures, sharp, pictures[0]]):
+        evidence.add(look_at(Frame(index, 0.0, picture, "x"), MIDDLE, 1.0), probabilities(1.0, 0.0, 0.0), model)
+    assert evidence.best.frame == 2
