@@ -1,4 +1,4 @@
-"""Takes a new model file while the loop runs: opened beside the old one, checked, and only then put in its place."""
+"""Replaces the model while the loop runs: the new file is opened beside the old one, checked, and then swapped in."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ATTEMPTS = 30
 
 
 class ModelReloader:
-    """Waits in a thread of its own for the wish to read the model file again, and grants it if the file is good.
+    """Reloads the model file on request, in a thread of its own, if the file passes the checks of a start.
 
-    Good means what it means at the start: it opens on the same provider, and answers its golden inputs as it did at
-    export. It may know other classes. What is not good is refused with one line in the log, and the old model goes on.
+    It must open on the same provider, and answer its golden inputs as it did at export; its classes may differ. A file
+    that fails is refused with one line in the log, and the old model stays in use.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class ModelReloader:
         """Prepare; nothing runs yet.
 
         Args:
-            session: the model that answers now. The new one is read from the same path, and opened alike.
-            use: takes the new model; called from the thread.
-            spinning: `open_session`'s.
-            allow_drift: `require_golden`'s.
-            notifier: tells systemd of the reload.
-            settle_s: how long to wait before a file that changes while it is read is read again.
+            session: the model in use. The new one is read from the same path, and opened with the same options.
+            use: takes the new model; called from the reloader's thread.
+            spinning: see `open_session`.
+            allow_drift: see `require_golden`.
+            notifier: reports the reload to systemd.
+            settle_s: the wait before a file that changed while it was read is read again.
             attempts: how often to read such a file.
         """
         self._session = session
@@ -63,7 +63,7 @@ class ModelReloader:
         self._settle_s = settle_s
         self._attempts = attempts
         self._counts: Counter[ReloadOutcome] = Counter()
-        # A SimpleQueue's put may be interrupted by itself, as a signal handler is; a threading.Event's set may not.
+        # SimpleQueue.put is reentrant, as a signal handler needs; threading.Event.set is not.
         self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
@@ -76,22 +76,22 @@ class ModelReloader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the thread; a model that is just being opened is opened to its end and not taken."""
+        """End the thread; a model that is being opened at this moment is not taken."""
         self._stop.set()
         self._requests.put(False)
         self._thread.join()
 
     def request(self) -> None:
-        """Ask for the file to be read again. May be called from a signal handler, and returns at once."""
+        """Request a reload. Returns at once, and may be called from a signal handler."""
         self._requests.put(True)
 
     def counts(self) -> Mapping[str, int]:
-        """Return how many requests came out how."""
+        """Return the number of requests by outcome."""
         return {outcome: self._counts[outcome] for outcome in OUTCOMES}
 
     def _run(self) -> None:
         while self._requests.get():
-            while not self._requests.empty():  # several wishes are granted at once
+            while not self._requests.empty():  # one reload serves all requests that wait
                 if not self._requests.get():
                     return
             with self._notifier.reloading():
@@ -103,15 +103,15 @@ class ModelReloader:
             session = self._open(path)
         except (TwincarError, OSError, MemoryError) as error:
             old = self._session
-            logger.error("the new model is refused, %s (%s) goes on: %s", old.manifest.name, old.sha256[:12], error)
+            logger.error("new model refused, %s (%s) stays in use: %s", old.manifest.name, old.sha256[:12], error)
             return "refused"
         if session is None:
-            logger.warning("the model file %s is unchanged (%s)", path, self._session.sha256[:12])
+            logger.warning("model file %s is unchanged (%s)", path, self._session.sha256[:12])
             return "unchanged"
         if self._stop.is_set():
             return "refused"
         self._use(Classifier(session))
-        # Whoever asked for it waits for an answer, also where the log shows warnings only.
+        # A warning, so that whoever requested it sees the outcome also where the log has warnings only.
         logger.warning("new model %s%s", _described(session), _class_changes(self._session, session))
         self._session = session
         return "taken"
@@ -119,8 +119,8 @@ class ModelReloader:
     def _open(self, path: Path) -> ModelSession | None:
         """Open and check the file, or return None where it is the one in use.
 
-        Several things are read from it, one after the other: only if it is the same before and after do they belong
-        together. One that changes meanwhile is being written, and is read again when it has had time to settle.
+        The file is read several times, so it must be the same before and after. One that changes meanwhile is still
+        being written, and is read again after a while.
         """
         for _ in range(self._attempts):
             before = sha256(path)
@@ -140,7 +140,7 @@ class ModelReloader:
                 return session
             if self._stop.wait(self._settle_s):
                 break
-        raise InputError(f"{path} changes while it is read: ask again when it is written")
+        raise InputError(f"{path} keeps changing while it is read: request the reload when it is complete")
 
 
 def _described(session: ModelSession) -> str:
@@ -152,4 +152,4 @@ def _class_changes(old: ModelSession, new: ModelSession) -> str:
     before, after = set(old.manifest.classes), set(new.manifest.classes)
     if before == after:
         return ""
-    return f": it knows {len(after - before)} classes that the old one did not, and not {len(before - after)} of its"
+    return f": {len(after - before)} classes added, {len(before - after)} removed"
