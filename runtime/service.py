@@ -1,14 +1,14 @@
-"""A run of the camera loop with all that surrounds it: sinks, state folder, monitoring, a model that can be renewed.
+"""The camera loop with what surrounds it: sinks, state folder, monitoring, model reload.
 
-`watch` is the loop alone, for whoever builds something of it; `service` is what `twincar-edge watch` runs.
+`watch.py` is the loop alone, as a library; `Service` is what `twincar-edge watch` runs.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence, Set
+from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -33,97 +33,127 @@ from twincar_edge.runtime.watch import Watch, WatchSummary
 _COLLECT = Terms(types=frozenset({"end"}), limit=16, crops=True, retry=False)
 
 
-@dataclass(frozen=True)
 class Service:
-    """A run that is ready to go.
+    """The camera loop with its sinks, state folder, monitoring, and a model that can be reloaded.
+
+        with Service(config) as service:
+            summary = service.run()
 
     Attributes:
-        run: runs it to its end, and returns the summary.
-        reload: asks for the model file to be read again; returns at once, and may be called from a signal handler.
-        status: how it is now; may be called from any thread.
-        url: where it is monitored, or None.
-        reader_gone: set when whoever read the events on standard output has gone, which ends the run.
+        url: where the service is monitored, or None.
+        reader_gone: set when the reader of standard output has gone, which ends the run.
     """
 
-    run: Callable[[], WatchSummary]
-    reload: Callable[[], None]
-    status: Callable[[], LoopStatus]
-    url: str | None
-    reader_gone: threading.Event
+    def __init__(self, config: WatchConfig, *, stop: threading.Event | None = None) -> None:
+        """Build the parts; nothing is opened yet.
 
+        Args:
+            config: the cameras, the model, and what surrounds them.
+            stop: ends the run after the current frames; may be set from any thread.
 
-@contextmanager
-def service(config: WatchConfig, *, stop: threading.Event | None = None) -> Iterator[Service]:
-    """Open all that a run needs; leaving closes it, and lets the sinks take what waits for some seconds.
-
-    Args:
-        config: the cameras, the model, and what surrounds them.
-        stop: ends the run after the current frames.
-
-    Raises:
-        InputError: a camera, sink, folder or address cannot be used, or another process uses the state folder.
-        ModelError: the model cannot be used, or does not answer here as it did at export.
-    """
-    stop = stop or threading.Event()
-    reader_gone = threading.Event()
-
-    def leave() -> None:
-        reader_gone.set()
-        stop.set()
-
-    with ExitStack() as stack:
-        state = None
-        if config.state is not None or needs_state(config.sinks):
-            state = stack.enter_context(StateFolder(config.state))
-        names = [camera.name for camera in config.cameras]
-        deliveries = open_sinks(config.sinks, state, cameras=names, on_gone=leave, stop=stop)
-        collector = None if config.collect is None else Collector(config.collect, config.collect_limit)
-        if collector is not None:
-            deliveries.append(Delivery(collector, "hard examples", _COLLECT, stop=stop))
-        filming = open_filming(config.sinks, stop=stop)
-        queues: list[Delivery | Filming] = [*deliveries, *([filming] if filming is not None else [])]
-        footage = None if filming is None else lambda: Footage(filming.put, filming.rules)
-        outlet = _Outlet(deliveries, queues, {options.kind for options in config.sinks})
-        seen = None if state is None else state.folder
-        run = stack.enter_context(Watch(config, [outlet], stop=stop, seen=seen, footage=footage))
-        if not any(camera.newest_only for camera in run.cameras):
-            for queue in queues:
-                queue.wait_for_room()
-
-        def status() -> LoopStatus:
-            now = run.status()
-            return replace(
-                now,
-                model=replace(now.model, reloads=reloader.counts()),
-                sinks=tuple(queue.status() for queue in queues),
-                collector=None if collector is None else collector.status(),
-            )
-
-        limits = HealthLimits()
-        notifier = Notifier.from_environment(lambda: check_health(status(), limits).alive)
-        reloader = ModelReloader(
-            run.answering.classifier.session,
-            run.answering.use,
-            allow_drift=config.allow_drift,
-            notifier=notifier,
+        Raises:
+            InputError: settings of the sinks that cannot work.
+        """
+        stop = stop or threading.Event()
+        self.url: str | None = None
+        self.reader_gone = threading.Event()
+        self._config = config
+        self._stop = stop
+        self._limits = HealthLimits()
+        self._stack = ExitStack()
+        self._names = [camera.name for camera in config.cameras]
+        self._state = StateFolder(config.state) if config.state is not None or needs_state(config.sinks) else None
+        deliveries = open_sinks(
+            config.sinks, self._state, cameras=self._names, on_gone=self._end_without_reader, stop=stop
         )
-        stack.enter_context(notifier)
-        stack.enter_context(reloader)
-        url = None
-        if config.monitor is not None:
-            from twincar_edge.runtime.monitoring.server import Monitoring  # a run that serves nothing starts without it
+        self._collector = None if config.collect is None else Collector(config.collect, config.collect_limit)
+        if self._collector is not None:
+            deliveries.append(Delivery(self._collector, "hard examples", _COLLECT, stop=stop))
+        filming = open_filming(config.sinks, stop=stop)
+        footage = None if filming is None else lambda: Footage(filming.put, filming.rules)
+        self._queues: list[Delivery | Filming] = [*deliveries, *([filming] if filming is not None else [])]
+        outlet = _Outlet(deliveries, self._queues, {options.kind for options in config.sinks})
+        seen = None if self._state is None else self._state.folder
+        self._watch = Watch(config, [outlet], stop=stop, seen=seen, footage=footage)
+        self._notifier = Notifier.from_environment(self._is_alive)
+        self._reloader: ModelReloader
 
-            url = stack.enter_context(Monitoring(config.monitor, status, limits)).url
+    def start(self) -> None:
+        """Open cameras, model and sinks, and start what runs beside the loop. On an error, everything is closed again.
 
-        def go() -> WatchSummary:
-            notifier.ready(f"watching {', '.join(names)}")
-            return run.run()
+        Raises:
+            InputError: a camera, sink, folder or address cannot be used, or another process uses the state folder.
+            ModelError: the model cannot be used, or does not answer here as it did at export.
+        """
+        config = self._config
+        with ExitStack() as stack:
+            if self._state is not None:
+                stack.enter_context(self._state)
+            stack.enter_context(self._watch)
+            if not any(camera.newest_only for camera in self._watch.cameras):
+                for queue in self._queues:
+                    queue.wait_for_room()
+            stack.enter_context(self._notifier)
+            answering = self._watch.answering
+            self._reloader = ModelReloader(
+                answering.classifier.session, answering.use, allow_drift=config.allow_drift, notifier=self._notifier
+            )
+            stack.enter_context(self._reloader)
+            if config.monitor is not None:
+                from twincar_edge.runtime.monitoring.server import Monitoring  # slow to import, and seldom needed
 
-        yield Service(go, reloader.request, status, url, reader_gone)
+                self.url = stack.enter_context(Monitoring(config.monitor, self.status, self._limits)).url
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Close everything that `start` opened, after the run; sinks get some seconds for what is still queued."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        """Start; raises what `start` raises."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def run(self) -> WatchSummary:
+        """Run until all cameras have ended, or `stop` is set.
+
+        Raises:
+            InputError: every camera has failed; with the first one's reason.
+            ModelError: the model failed.
+        """
+        self._notifier.ready(f"watching {', '.join(self._names)}")
+        return self._watch.run()
+
+    def reload(self) -> None:
+        """Request a reload of the model file. Returns at once, and may be called from a signal handler."""
+        self._reloader.request()
+
+    def status(self) -> LoopStatus:
+        """Return the current status; may be called from any thread."""
+        now = self._watch.status()
+        return replace(
+            now,
+            model=replace(now.model, reloads=self._reloader.counts()),
+            sinks=tuple(queue.status() for queue in self._queues),
+            collector=None if self._collector is None else self._collector.status(),
+        )
+
+    def _is_alive(self) -> bool:
+        return check_health(self._watch.status(), self._limits).alive
+
+    def _end_without_reader(self) -> None:
+        self.reader_gone.set()
+        self._stop.set()
 
 
 class _Outlet:
-    """All deliveries as one sink: opened together, and closed together, their deadlines side by side."""
+    """All deliveries as one sink: opened together and closed together, with their deadlines in parallel."""
 
     def __init__(self, deliveries: Sequence[Delivery], queues: Sequence[Delivery | Filming], kinds: Set[str]) -> None:
         self._deliveries = deliveries
@@ -141,7 +171,7 @@ class _Outlet:
         self._stack.close()
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
-        """Hand an event to every delivery; where pictures or clips are saved, the event says under which name."""
+        """Give an event to every delivery, with the file names of its crop and clip where these are saved."""
         if event.type == "end" and not event.false_positive:
             crop = crop_name(event) if "crops" in self._kinds else None
             clip = clip_name(event) if "clips" in self._kinds and event.first_time_s is not None else None

@@ -51,7 +51,7 @@ def command(source: str | None, config_file: Path | None, truth: Path | None, as
     A live camera that is lost is opened again and again. Ctrl-C ends the run with a summary, and so does SIGTERM (exit
     code 0); SIGHUP takes the model file anew, if it is good. Of a live camera, standard error has a log.
     """
-    from twincar_edge.runtime.service import service
+    from twincar_edge.runtime.service import Service
     from twincar_edge.runtime.sources import is_camera
 
     config = watch_config(source, config_file, options, terminal=sys.stdout.isatty() and not as_json)
@@ -61,9 +61,9 @@ def command(source: str | None, config_file: Path | None, truth: Path | None, as
     stop = threading.Event()
     served = config.monitor is not None or any(is_camera(camera.source, once=camera.once) for camera in config.cameras)
     with log_to_stderr() if served else contextlib.nullcontext(), _signals(stop) as received:
-        with service(config, stop=stop) as running, _on_hangup(running.reload):
-            summary = running.run()
-        if running.reader_gone.is_set():  # whoever read the events has enough of them
+        with Service(config, stop=stop) as service, _on_hangup(service.reload):
+            summary = service.run()
+        if service.reader_gone.is_set():
             discard_output()
             return
     _print_summary(summary)

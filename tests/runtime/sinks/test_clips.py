@@ -34,7 +34,7 @@ from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.footage import FPS, Footage
 from twincar_edge.runtime.loop.inbox import Crop
 from twincar_edge.runtime.monitoring.status import SinkStatus
-from twincar_edge.runtime.service import service
+from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.sinks.clips import Clip, Picture, clip_folder, clip_name, write_clip
@@ -311,10 +311,10 @@ def run(config: WatchConfig) -> tuple[dict[str, Event], tuple[SinkStatus, ...], 
     """The events of a run by their visits, the status of its sinks, and the stages that it measured."""
     (output,) = (sink for sink in config.sinks if isinstance(sink, JsonLinesSettings))
     assert output.path is not None
-    with service(config) as running:
-        stages = set(running.run().stages)
+    with Service(config) as service:
+        stages = set(service.run().stages)
     events = [Event.model_validate_json(line) for line in output.path.read_text("utf-8").splitlines()]
-    return {event.id: event for event in events}, running.status().sinks, stages
+    return {event.id: event for event in events}, service.status().sinks, stages
 
 
 def test_a_real_run_saves_a_clip_of_every_pass_and_names_it_in_the_event(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tests.support.tiny_model import tiny_model
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.monitoring.status import SinkStatus
-from twincar_edge.runtime.service import service
+from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import DeliveryError, JsonLines, opening
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.settings import JsonLinesSettings
@@ -224,9 +224,9 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
 def watch_into(pipe: Pipe, config: WatchConfig, stop: threading.Event | None = None) -> tuple[WatchSummary, SinkStatus]:
     """Run with the pipe as standard output."""
     with os.fdopen(pipe.write_end, "w") as stream, contextlib.redirect_stdout(stream):
-        with service(config, stop=stop) as running:
-            summary = running.run()
-        return summary, running.status().sinks[0]
+        with Service(config, stop=stop) as service:
+            summary = service.run()
+        return summary, service.status().sinks[0]
 
 
 def configured(model: Path, source: object) -> WatchConfig:
