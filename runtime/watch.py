@@ -44,10 +44,10 @@ __all__ = ["CameraConfig", "CameraSummary", "LiveTrack", "OnFrame", "Watch", "Wa
 
 logger = logging.getLogger(__name__)
 
-STOP_S = 3.0  # a source that does not end so long after it was told is released under its thread
-GIVE_UP_S = 10.0  # and so long after that its thread is left behind
-_DEPTH_BATCHES = 8  # of crops that a file may have waiting: what comes in bursts, and is answered soon after the end
-WAITING_BYTES = 100_000_000  # and so much of them: crops of 4K are up to 25 MB
+STOP_S = 3.0  # a camera that does not end this long after `stop` has its source released under it,
+GIVE_UP_S = 10.0  # and this long after that its thread is abandoned
+_DEPTH_BATCHES = 8  # of crops that may wait for each file: enough for bursts, and answered soon after its end
+WAITING_BYTES = 100_000_000  # the most memory of these crops: in 4K, one takes up to 25 MB
 
 
 def watch(
@@ -203,9 +203,11 @@ class Watch:
                 stack.callback(alarm.join)
                 stack.callback(alarm.cancel)
             done = threading.Event()
-            usher = threading.Thread(target=self._usher, args=(done,), name="usher", daemon=True)
-            usher.start()
-            stack.callback(usher.join)
+            watchdog = threading.Thread(
+                target=self._shutdown_watchdog, args=(done,), name="shutdown watchdog", daemon=True
+            )
+            watchdog.start()
+            stack.callback(watchdog.join)
             stack.callback(done.set)
             for camera in self.cameras:
                 camera.start()
@@ -223,8 +225,8 @@ class Watch:
             raise errors[0]
         return self._summary(self.stages.timer() - started_s)
 
-    def _usher(self, done: threading.Event) -> None:
-        """See the cameras' threads out once `stop` is set: a driver may block for ever, and the run must not."""
+    def _shutdown_watchdog(self, done: threading.Event) -> None:
+        """Release the sources of cameras that do not end after `stop`: a driver may block for ever, the run may not."""
         while not self.stop.is_set():
             if done.wait(0.2):
                 return
