@@ -8,7 +8,7 @@ from typing import get_args
 
 from twincar_edge.bundled import demo_clip
 from twincar_edge.datasets import Dataset
-from twincar_edge.errors import InputError, nearest
+from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.manifest import Precision
 from twincar_edge.runtime.inference.providers import EP_CHOICES, PROVIDERS
 from twincar_edge.runtime.timing import Schedule
@@ -149,7 +149,7 @@ class BenchmarkConfig:
         if not self.batches or not self.threads or min(counts) < 1:
             raise InputError(f"batch and threads must be 1 or more, found {self.batches} and {self.threads}")
         if self.pace is not None and self.batches != (1,):
-            raise InputError("at a camera's pace there is one frame at a time: leave --batch at 1")
+            raise InputError("at a camera's pace there is one frame at a time: use ", Parameter("batches", (1,)))
         if self.timeout_s <= 0:
             raise InputError(f"the time-out must be above 0 s, found {self.timeout_s}")
 

@@ -125,7 +125,7 @@ class Worker:
         except (EOFError, OSError) as error:
             raise RowError(self._end()) from error
         if not done:
-            raise RowError(str(result))
+            raise RowError(*result)
         return result
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The process of one row: `python -m twincar_edge.benchmarks.worker FD` serves a `Station` over a socket.
 
-What it is sent is a method of `Station` and its arguments, what it answers is (True, result) or (False, reason). It
-ends when the other side closes.
+What it is sent is a method of `Station` and its arguments, what it answers is (True, result) or (False, parts of an
+error's message). It ends when the other side closes.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def _answer(station: Station, name: str, arguments: tuple[object, ...]) -> tuple
     try:
         return True, getattr(station, name)(*arguments)
     except TwincarError as error:
-        return False, str(error)
+        return False, error.args
     except MemoryError:
-        return False, "memory ran out"
+        return False, ("memory ran out",)
 
 
 if __name__ == "__main__":

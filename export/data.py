@@ -14,7 +14,7 @@ from twincar_edge.datasets import Dataset, Split, check_integrity, read_split, s
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
-from twincar_edge.errors import InputError, ModelError
+from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.training.run_folder import RunFolder
 
@@ -49,8 +49,9 @@ def open_split(model: Path, recipe: Mapping[str, Any], data: OpenOptions | None)
     if data is None:
         if not run.recipe.is_file():
             raise InputError(
-                f"parity is shown on images, and no training's {run.recipe.name} lies beside {model}: "
-                "give labelled images with --data"
+                f"no images to compare answers on: there is no {run.recipe.name} of a training beside {model}; "
+                "give labelled images with ",
+                Parameter("data"),
             )
         return run.open_split()
     dataset = data.open()

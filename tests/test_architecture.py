@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import REPOSITORY
+from twincar_edge.cli import COMMANDS
 
 PACKAGE = REPOSITORY / "twincar_edge"
 ROOMS = ("runtime", "training", "export", "benchmarks")
@@ -172,6 +175,45 @@ def test_no_command_but_those_for_checkpoints_needs_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def our_options() -> set[str]:
+    """Return every option of every command."""
+    found: set[str] = set()
+    commands = [importlib.import_module(f"twincar_edge.cli.{name}").command for name in COMMANDS]
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        found.update(option for known in command.params for option in (*known.opts, *known.secondary_opts))
+    return {option for option in found if option.startswith("--")}
+
+
+def messages(file: Path) -> Iterator[str]:
+    """Give the texts of a module that somebody may read: not its docstrings, and not options that stand alone,
+    as in the command of a subprocess."""
+    tree = ast.parse(file.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
+    apart = {id(statement.value) for statement in docstrings if isinstance(statement, ast.Expr)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in apart:
+            continue
+        if not re.fullmatch(r"--[a-z0-9-]+", node.value):
+            yield node.value
+
+
+def test_messages_of_the_library_name_parameters_and_leave_options_to_the_command_line() -> None:
+    """`errors.Parameter` is what a message names; flags of other programs may stand in one."""
+    options = our_options()
+    assert {"--state", "--data", "--no-spinning"} <= options
+    found = {
+        f"{module_name(file)}: {text!r}"
+        for file in sources()
+        if room_of(module_name(file)) != "cli"
+        for text in messages(file)
+        if options & set(re.findall(r"--[a-z][a-z0-9-]*", text))
+    }
+    assert found == set()
 
 
 def test_modules_fit_in_the_head() -> None:

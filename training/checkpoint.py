@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, Unpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from twincar_edge.errors import InputError, ModelError, first_fault
+from twincar_edge.errors import InputError, ModelError, Parameter, first_fault
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess
@@ -237,7 +237,8 @@ def _read_original(state_dict: dict[str, Tensor], path: Path, class_mapping: Pat
     if class_mapping is None and not beside.is_file():
         raise ModelError(
             f"{path} is a state dict without class names: put its class_mapping.json beside it ({beside}), "
-            "or name it with --class-mapping"
+            "or name that file with ",
+            Parameter("class_mapping"),
         )
     mapping = class_mapping if class_mapping is not None else beside
     classes = ClassMapping.from_json(mapping)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from twincar_edge.datasets import Dataset
-from twincar_edge.errors import InputError, ModelError
+from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.inference import dataset_logits
 from twincar_edge.training.augmentation import Mixing, augment, draw_choices
 from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
@@ -66,8 +66,8 @@ class TrainingLoop:
         """
         if recipe.batch_size % processes.count:
             raise InputError(
-                f"{processes.count} processes cannot share batches of {recipe.batch_size} evenly: "
-                f"--set batch_size={-(-recipe.batch_size // processes.count) * processes.count}"
+                f"{processes.count} processes cannot share batches of {recipe.batch_size} evenly: use ",
+                Parameter("batch_size", -(-recipe.batch_size // processes.count) * processes.count),
             )
         self.recipe = recipe
         self.device = device
@@ -100,7 +100,10 @@ class TrainingLoop:
         loss, top1, images_per_s = self._train(epoch)
         if not math.isfinite(loss):
             raise ModelError(
-                f"the training loss is {loss} in epoch {epoch}: --set learning_rate and head_learning_rate lower"
+                f"the training loss is {loss} in epoch {epoch}: lower the learning rates, for example to ",
+                Parameter("learning_rate", self.recipe.learning_rate / 2),
+                " and ",
+                Parameter("head_learning_rate", self.recipe.head_learning_rate / 2),
             )
         metrics = classification_metrics(self._validate(validation), validation.labels)
         self.schedule.after_epoch(metrics.macro_f1)
@@ -138,7 +141,7 @@ class TrainingLoop:
             self.schedule.load_state_dict(state["schedule"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # all that torch raises here
             raise ModelError(
-                "the state of the training does not fit its recipe's model: start again with --overwrite"
+                "the saved state does not fit the model of its recipe: start again with ", Parameter("overwrite", True)
             ) from error
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:

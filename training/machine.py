@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.training.data import DEFAULT_CACHE_MB
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -48,7 +48,9 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"no device {name!r}: use auto, cpu or cuda")
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
-        raise InputError("cuda was asked for and PyTorch finds no GPU: use --device cpu, or look at nvidia-smi")
+        raise InputError(
+            "cuda was requested, but PyTorch finds no GPU: see nvidia-smi, or use ", Parameter("device", "cpu")
+        )
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
@@ -79,8 +81,10 @@ def uses_bf16(precision: str, device: torch.device, smallest_crop_wh: tuple[int,
     side = min(smallest_crop_wh)
     if precision == "bf16" and side < AMX_SMALLEST_SIDE:
         raise InputError(
-            f"crops of {side} pixels cannot be trained on in bf16 on this CPU, whose matrix units give wrong gradients "
-            f"for maps of one pixel: use --precision fp32, or crops of {AMX_SMALLEST_SIDE} pixels or more"
+            f"this CPU cannot train on crops of {side} pixels in bf16: its matrix units give wrong gradients for maps "
+            "of one pixel; use ",
+            Parameter("precision", "fp32"),
+            f", or crops of {AMX_SMALLEST_SIDE} pixels or more",
         )
     return side >= AMX_SMALLEST_SIDE
 
@@ -99,8 +103,10 @@ def memory_advice(batch_size: int) -> Iterator[None]:
         if where == "machine" and not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
             raise
         raise InputError(
-            f"the {where} has too little memory for batches of {batch_size}: "
-            f"try --set batch_size={max(2, batch_size // 2)}, or a smaller --set train_size"
+            f"the {where} has too little memory for batches of {batch_size}: try ",
+            Parameter("batch_size", max(2, batch_size // 2)),
+            ", or a smaller ",
+            Parameter("train_size"),
         ) from error
 
 

@@ -12,7 +12,7 @@ from twincar_edge.datasets import Dataset, Split, read_split
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
-from twincar_edge.errors import InputError, first_fault
+from twincar_edge.errors import InputError, Parameter, first_fault
 from twincar_edge.files import remains, write_text
 from twincar_edge.training import artifacts
 from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
@@ -105,7 +105,10 @@ class RunFolder:
                 for file in (*remains(self.path), *(self.files() if overwrite else ())):
                     file.unlink(missing_ok=True)
             elif any(self.path.iterdir()):
-                raise InputError(f"{self.path} is not empty: choose another folder, or --overwrite what is there")
+                raise InputError(
+                    f"{self.path} is not empty: choose another folder, or replace the training in it with ",
+                    Parameter("overwrite", True),
+                )
         except OSError as error:
             raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
 
@@ -149,7 +152,7 @@ class RunFolder:
         """
         data = self.read_record().data
         if data is None:
-            raise InputError(f"{self.recipe} does not say where the images are: name them with --data")
+            raise InputError(f"{self.recipe} does not say where the images are: name them with ", Parameter("data"))
         return read_split(data.open(), self.path)
 
 
@@ -170,5 +173,5 @@ def named_images(split: Path, data: OpenOptions | None) -> Dataset:
     if split.is_dir():
         return RunFolder(split).open_split().validation if data is None else read_split(data.open(), split).validation
     if data is None:
-        raise InputError(f"{split} names images and does not say where they are: add --data")
+        raise InputError(f"{split} lists images, but not where they are: add ", Parameter("data"))
     return data.open().select(row.name for row in read_table(split))

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from twincar_edge.errors import ModelError, first_fault
+from twincar_edge.errors import ModelError, Parameter, first_fault
 from twincar_edge.training.checkpoint_files import load_plain, save_plain
 from twincar_edge.training.history import EpochMetrics, History
 from twincar_edge.training.recipe import Recipe
 
+_AGAIN = Parameter("overwrite", True)
 FORMAT: Literal["twincar-edge training state"] = "twincar-edge training state"
 
 
@@ -58,13 +59,13 @@ def read_state(path: Path, recipe: Recipe, data: str) -> tuple[History, dict[str
     """
     loaded, _ = load_plain(path)
     if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
-        raise ModelError(f"{path} is not the state of a training: start again with --overwrite")
+        raise ModelError(f"{path} is not the state of a training: start again with ", _AGAIN)
     try:
         document = _Document.model_validate(loaded)
     except ValidationError as error:
         raise ModelError(f"{path} is not a valid training state, at {first_fault(error)}") from error
     if document.recipe != recipe:
-        raise ModelError(f"{path} belongs to another recipe than the one beside it: start again with --overwrite")
+        raise ModelError(f"{path} belongs to another recipe than the one beside it: start again with ", _AGAIN)
     if document.data != data:
-        raise ModelError(f"{path} learned from other images than are there now: start again with --overwrite")
+        raise ModelError(f"{path} is of other images than there are now: start again with ", _AGAIN)
     return History(document.epochs), document.loop

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from twincar_edge.errors import InputError, ModelError, require
+from twincar_edge.errors import InputError, ModelError, Parameter, require
 from twincar_edge.training.checkpoint import read_state_dict
 from twincar_edge.training.hub import HubFile, fetch
 from twincar_edge.training.model import TWINCAR_RESNET50, CarClassifier, fits, load_backbone
@@ -49,7 +49,7 @@ def load_weights(model: CarClassifier, weights: str, weights_file: Path | None =
         return
     if weights == "file":
         if weights_file is None:
-            raise InputError('weights = "file" needs a file with a state dict: --weights FILE')
+            raise InputError("the recipe takes its weights from a file: name one with ", Parameter("weights_file"))
         state_dict = read_state_dict(weights_file)
         # A checkpoint that ends in as many outputs goes on as it is: a training is continued, at another size perhaps.
         load_backbone(model, state_dict, weights_file.name, with_head=fits(model, state_dict))
@@ -99,8 +99,10 @@ def timm_weights(model: CarClassifier) -> dict[str, Tensor]:
     url = config.url if config is not None and isinstance(config.url, str) else ""
     if config is None or not (config.hf_hub_id or url):
         raise InputError(
-            f"no pretrained weights of {architecture} are known to timm: give a file with --weights, or train from "
-            "random weights with --weights none"
+            f"timm has no pretrained weights of {architecture}: name a file with ",
+            Parameter("weights_file"),
+            ", or start from random weights with ",
+            Parameter("weights", "none"),
         )
     with _or_how_to_get(architecture):
         if config.hf_hub_id:
@@ -155,8 +157,10 @@ def _or_how_to_get(architecture: str) -> Iterator[None]:
     except InputError as error:
         raise InputError(
             f"no pretrained weights of {architecture} here, and {error}. On a machine with network run "
-            f"{_how_to_get(architecture)} and give --weights {_file_name(architecture)}, or train from "
-            "random weights with --weights none"
+            f"{_how_to_get(architecture)}, and then use ",
+            Parameter("weights_file", _file_name(architecture)),
+            ", or start from random weights with ",
+            Parameter("weights", "none"),
         ) from error
 
 

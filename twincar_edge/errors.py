@@ -1,29 +1,91 @@
 """Every failure that a user can cause, as one line with its exit code.
 
-The command line prints `str(error)` behind `error:` and exits with `exit_code`; nothing else decides exit codes.
+The command line prints the message behind `error:` and exits with `exit_code`; nothing else decides exit codes.
+
+A message names a parameter as a `Parameter`. By default it is written as in Python, `` `ep='cpu'` ``; the command line
+writes it as an option, `--ep cpu`, and a configuration file as a key, `` `ep = "cpu"` `` (`parameter_spelling`).
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter in a message, by its name in Python; `value` is the one to give it, or `...` for no certain one."""
+
+    name: str
+    value: object = ...
+
+    def __str__(self) -> str:
+        """Return the parameter as messages write it in this process: see `parameter_spelling`."""
+        return _spelling(self)
+
+
+def python_spelling(parameter: Parameter) -> str:
+    """Return a parameter as a caller in Python writes it."""
+    return f"`{parameter.name}`" if parameter.value is ... else f"`{parameter.name}={parameter.value!r}`"
+
+
+_spelling: Callable[[Parameter], str] = python_spelling
+
+
+@contextmanager
+def parameter_spelling(spelling: Callable[[Parameter], str]) -> Iterator[None]:
+    """Write parameters in another way inside the block, in all threads, and so also in logs and reports."""
+    global _spelling
+    before, _spelling = _spelling, spelling
+    try:
+        yield
+    finally:
+        _spelling = before
+
+
 class TwincarError(Exception):
     """Base of all errors that this project raises on purpose.
 
-    The message is one line: what was expected, what was found, what to do.
+    The message is one line: what happened, why, what to do.
     """
 
     exit_code = 2
 
+    def __init__(self, *message: str | Parameter) -> None:
+        """Take the message, in one part or several: texts, and the parameters between them."""
+        super().__init__(*message)
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Return the parameters that the message names."""
+        return tuple(part for part in self.args if isinstance(part, Parameter))
+
     def __str__(self) -> str:
         """Return the message, as `one_line` makes it: it quotes names and texts that come from outside."""
-        return one_line(super().__str__())
+        return self.message(_spelling)
+
+    def message(self, spelling: Callable[[Parameter], str]) -> str:
+        """Return the message with its parameters written in another way."""
+        return one_line("".join(spelling(part) if isinstance(part, Parameter) else str(part) for part in self.args))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let errors travel between processes, also those whose constructor takes something else than a message."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(
+    kind: type[TwincarError], message: tuple[str | Parameter, ...], attributes: dict[str, Any]
+) -> TwincarError:
+    error = kind.__new__(kind, *message)
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(TwincarError):

@@ -23,7 +23,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from twincar_edge.errors import InputError, ModelError, nearest
+from twincar_edge.errors import InputError, ModelError, Parameter, nearest
 from twincar_edge.export.graph import check, strip
 from twincar_edge.export.int8.activations import Range
 from twincar_edge.export.int8.config import Int8Config
@@ -118,7 +118,9 @@ def _quantize(
     strip(result)
     check(result, "the INT8 model")
     if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
-        raise ModelError("nothing in this architecture can be quantized to INT8: export it without --int8")
+        raise ModelError(
+            "no layer of this architecture can be quantized to INT8: export it with ", Parameter("int8", None)
+        )
     return result
 
 

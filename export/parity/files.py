@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.datasets.options import OpenOptions
-from twincar_edge.errors import InputError, ModelError, TwincarError, require
+from twincar_edge.errors import InputError, ModelError, Parameter, TwincarError, require
 from twincar_edge.export.parity.compare import check_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName, distinct_names
 from twincar_edge.export.parity.report import ParityLimits, ParityReport
@@ -198,7 +198,7 @@ def _open_checkpoint(config: ParityConfig) -> _Reference:
 
 def _open_onnx(config: ParityConfig) -> _Reference:
     if config.class_mapping is not None:
-        raise InputError(f"{config.reference} carries its own class names: --class-mapping goes with a bare state dict")
+        raise InputError(f"{config.reference} carries its own class names: use ", Parameter("class_mapping", None))
     require("torch", "train")
     from twincar_edge.training.checkpoint import Checkpoint
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from twincar_edge.errors import InputError, nearest
+from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.configuration.toml_lines import Place, key_lines
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
@@ -76,6 +76,15 @@ def read_config(path: Path, environ: Mapping[str, str] = os.environ) -> WatchCon
     first, more = min(faults), len(faults) - 1
     rest = f" (and {more} more mistake{'s' * (more > 1)})" if more else ""
     raise InputError(f"{path} line {first.line}: {_written(first.place)}{first.text}{rest}")
+
+
+def key_spelling(parameter: Parameter) -> str:
+    """Return a parameter that a message names as a key of the file."""
+    if parameter.value is None:
+        return f"no `{parameter.name}`"
+    if parameter.value is ...:
+        return f"`{parameter.name}`"
+    return f"`{parameter.name} = {json.dumps(parameter.value, default=str)}`"
 
 
 def _read(path: Path) -> str:
@@ -188,7 +197,7 @@ class _Reader:
             try:
                 return parse_zone(value).model_dump(mode="json")
             except InputError as error:
-                self.fault(place, str(error))
+                self.fault(place, error.message(key_spelling))
         return str(self._folder / value) if Path in kinds and value else value
 
     def _with_variables(self, value: str, place: Place) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from twincar_edge.errors import ModelError
+from twincar_edge.errors import ModelError, Parameter
 from twincar_edge.golden import Golden, read_golden, sample_pixels
 from twincar_edge.manifest import Precision
 from twincar_edge.preprocess import prepare_batch
@@ -125,5 +125,7 @@ def require_golden(session: ModelSession, allow_drift: bool = False) -> None:
         return
     what = f"{session.model} does not answer on {session.ep} as it did when it was exported: " + "; ".join(check.faults)
     if not allow_drift:
-        raise ModelError(f"{what}. `twincar-edge doctor` tells more, --allow-drift goes on regardless")
+        raise ModelError(
+            f"{what}; run `twincar-edge doctor` for details, or go on regardless with ", Parameter("allow_drift", True)
+        )
     logger.warning("%s; going on regardless", what)

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from twincar_edge.errors import InputError, MissingExtraError, TwincarError, nearest, require
+from twincar_edge.errors import InputError, MissingExtraError, Parameter, TwincarError, nearest, require
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +116,14 @@ def _driver_obstacle() -> InputError | None:
         failed = ctypes.CDLL(library).cuInit(0)
     except OSError:
         return InputError(
-            f"NVIDIA's driver is not here ({library}): install it on the host, start a container with --gpus all, "
-            "or run with --ep cpu"
+            f"NVIDIA's driver was not found ({library}): install it on the host, start a container with --gpus all, or "
+            "use ",
+            Parameter("ep", "cpu"),
         )
     if failed:
-        return InputError(f"NVIDIA's driver finds no GPU (cuInit: {failed}): see nvidia-smi, or run with --ep cpu")
+        return InputError(
+            f"NVIDIA's driver finds no GPU (cuInit: {failed}): see nvidia-smi, or use ", Parameter("ep", "cpu")
+        )
     return None
 
 
@@ -182,9 +185,10 @@ def _openvino_obstacle(ort: ModuleType, name: str) -> TwincarError | None:
         return MissingExtraError(_OPENVINO_PACKAGE, "openvino")
     if not _openvino_devices(ort):
         return InputError(
-            f"the {name} plugin offers no device on this machine (it looks for an Intel CPU): use --ep cpu, or take "
-            f"the wheel that has it built in: pip uninstall {' '.join(_installed_wheels())}, then "
-            "pip install onnxruntime-openvino"
+            f"the {name} plugin found no device on this machine (it needs an Intel CPU): use ",
+            Parameter("ep", "cpu"),
+            f", or the wheel that has it built in: pip uninstall {' '.join(_installed_wheels())}, then "
+            "pip install onnxruntime-openvino",
         )
     return None
 

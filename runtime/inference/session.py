@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.cores import usable_cores
-from twincar_edge.errors import InputError, ModelError
+from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.files import is_file, sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import Manifest, read_manifest
@@ -107,7 +107,7 @@ def open_engine(
         provider.attach(ort, options, threads)
     except errors as error:
         raise InputError(
-            f"{name} cannot be used: {_first_line(error)}; run with --ep cpu, or mend the {name} install"
+            f"{name} cannot be used: {_first_line(error)}; repair its installation, or use ", Parameter("ep", "cpu")
         ) from error
     try:
         # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file
@@ -123,7 +123,8 @@ def open_engine(
     actual = session.get_providers()[0]
     if actual != provider.ort_name:
         raise InputError(
-            f"asked for {name}, ONNX Runtime silently took {actual}: run with --ep cpu, or mend the {name} install"
+            f"{name} was requested, but ONNX Runtime silently chose {actual}: repair its installation, or use ",
+            Parameter("ep", "cpu"),
         )
     if ep == AUTO:
         logger.info(explain_auto())

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.errors import InputError, nearest
+from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.runtime.locating.background import Background, Mask
 from twincar_edge.runtime.locating.boxes import Box, Detection, gap, intersection, union
 from twincar_edge.runtime.locating.boxes import area as box_area
@@ -179,25 +179,38 @@ class Detecting(Locator):
 
 def _whole(options: LocateOptions) -> Locator:
     if included(options.zones):
-        raise InputError("--locate whole looks at the whole frame and takes no --zone: use --locate zone")
+        raise InputError(
+            Parameter("locate", "whole"),
+            " looks at the whole frame and takes no zones: use ",
+            Parameter("locate", "zone"),
+        )
     return Still(options) if options.stills else Presence(options)
 
 
 def _zone(options: LocateOptions) -> Locator:
     if not included(options.zones):
-        raise InputError('--locate zone needs a polygon: --zone "0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"')
+        raise InputError(Parameter("locate", "zone"), " needs a polygon to look in: set ", Parameter("zones"))
     return Still(options) if options.stills else Presence(options)
 
 
 def _motion(options: LocateOptions) -> Locator:
     if options.stills:
-        raise InputError("--locate motion needs a video or a camera, single images do not move: use --locate whole")
+        raise InputError(
+            Parameter("locate", "motion"),
+            " needs a video or a camera, not single images: use ",
+            Parameter("locate", "whole"),
+        )
     return Motion(options)
 
 
 def _detector(options: LocateOptions) -> Locator:
     if options.detector is None:
-        raise InputError(f"--locate detector needs a detector: --detector FILE, an ONNX file of YOLOX, from {RELEASES}")
+        raise InputError(
+            Parameter("locate", "detector"),
+            " needs ",
+            Parameter("detector"),
+            f", an ONNX file of YOLOX: see {RELEASES}",
+        )
     return Detecting(options, options.detector)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads, usable_cores
-from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.errors import InputError, Parameter, TwincarError
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.machine import Machine, installed_versions, this_machine
@@ -184,7 +184,7 @@ def _cores(asked: int | None) -> Check:
     if usable < board:
         found += " (affinity or cgroup quota)"
     if asked is not None and asked > usable:
-        advice = f"--threads {usable}, or allow this process more cores"
+        advice = f"set {Parameter('threads', usable)}, or allow this process more cores"
         return Check(
             name="cores", status="warn", found=f"{found}, {asked} threads are asked for: slower", advice=advice
         )
@@ -212,7 +212,7 @@ def _golden(session: ModelSession, timer: Clock) -> tuple[Check, dict[str, float
         return Check(name=name, status="ok", found=result.summary()), differences
     advice = "do not trust its answers here: copy or export the file again"
     if session.ep != "cpu":
-        advice += ", or run it with --ep cpu"
+        advice += f", or run it with {Parameter('ep', 'cpu')}"
     return Check(name=name, status="fail", found="; ".join(result.faults), advice=advice), differences
 
 

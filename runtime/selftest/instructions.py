@@ -11,7 +11,7 @@ _NAMES = {
     "avx2": "AVX2", "avx_vnni": "VNNI", "avx512_vnni": "AVX-512 VNNI", "amx_int8": "AMX INT8", "asimddp": "dotprod",
     "i8mm": "i8mm",
 }  # fmt: skip
-_BENCH = "compare with the FP32 file: twincar-edge bench --precision fp32,int8 FILE"
+_BENCH = "compare its speed with the FP32 file: twincar-edge bench INT8.onnx FP32.onnx"
 
 
 def check_instructions(machine: Machine, manifest: Manifest, ep: str) -> Check:

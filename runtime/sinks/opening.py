@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import is_file
 from twincar_edge.runtime.sinks import settings as kinds
 from twincar_edge.runtime.sinks.base import Sink
@@ -61,7 +61,9 @@ def _store(options: kinds.StoreSettings, around: Surroundings) -> Sink:
     if options.path is not None:
         return EventStore(options.path)
     if around.state is None:
-        raise InputError("the store of events has no place: name one with --store PATH, or a state folder")
+        raise InputError(
+            "the store of events has no file: name one with ", Parameter("store"), ", or use a state folder"
+        )
     return EventStore(around.state.store)
 
 
@@ -183,7 +185,7 @@ def open_sinks(
         spool = None
         if kind.spooled:
             if state is None:
-                raise InputError(f"{label} needs a state folder for what it cannot deliver: name one with --state DIR")
+                raise InputError(f"{label} needs a folder for undelivered events: name one with ", Parameter("state"))
             spool = Spool(state.spool / f"{_file_name(options, kind)}.sqlite")
         terms = replace(kind.terms, types=options.types)
         sink = kind.open(options, around)

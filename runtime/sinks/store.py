@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import is_file
 from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError
@@ -239,7 +239,7 @@ def read_events(
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
     if not is_file(path):
-        raise InputError(f"no store {path}: `twincar-edge watch` makes it; name another with --store PATH")
+        raise InputError(f"no store {path}: watch a camera first, or name another file with ", Parameter("store"))
     uri = path.absolute().as_uri()
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=2.0)
     try:

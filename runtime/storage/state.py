@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import make_folder
 
 STORE_NAME = "events.sqlite"
@@ -36,7 +36,7 @@ def default_state_folder(environ: Mapping[str, str] | None = None) -> Path:
     try:
         home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
     except RuntimeError as error:
-        raise InputError("no state folder: this user has no home folder, name one with --state DIR") from error
+        raise InputError("no state folder: this user has no home folder; name one with ", Parameter("state")) from error
     return home / ".local" / "state" / "twincar-edge"
 
 
@@ -82,7 +82,8 @@ class StateFolder:
                 raise InputError(f"cannot lock the state folder {self.folder}: {error.strerror}") from error
             who = f"process {holder}" if holder.isdigit() else "another process"
             raise InputError(
-                f"the state folder {self.folder} is in use by {who}: stop it, or name another folder with --state DIR"
+                f"the state folder {self.folder} is in use by {who}: stop it, or choose another folder with ",
+                Parameter("state"),
             ) from error
         try:
             os.ftruncate(self._lock, 0)

@@ -317,7 +317,7 @@ def test_a_drifted_model_is_refused_in_one_line_that_says_how_much(drifted: Mode
     line = str(caught.value)
     for part in ("does not answer on cpu as it did when it was exported", "levels of 256", "twincar-edge doctor"):
         assert part in line
-    assert "--allow-drift" in line
+    assert "`allow_drift=True`" in line
     assert "\n" not in line
 
 

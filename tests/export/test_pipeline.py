@@ -309,7 +309,7 @@ def test_unusable_images_are_left_out_before_the_split(toy: Path, tmp_path: Path
 
 def test_without_a_run_folder_and_without_data_one_line_asks_for_data(toy: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
-    with pytest.raises(InputError, match="--data"):
+    with pytest.raises(InputError, match="give labelled images with `data`"):
         export(ExportConfig(alone, tmp_path / "out"))
     assert files(tmp_path / "out") == []
 

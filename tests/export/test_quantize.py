@@ -86,7 +86,7 @@ def test_as_many_layers_stay_in_float_as_are_asked_for(
 ) -> None:
     config = Int8Config(float_layers=layers)
     if in_float is None:
-        with pytest.raises(ModelError, match="nothing in this architecture can be quantized"):
+        with pytest.raises(ModelError, match="no layer of this architecture can be quantized"):
             int8_of(graph, batches(), config)
         return
     found = weights(int8_of(graph, batches(), config))
@@ -259,7 +259,7 @@ def test_the_fp32_graph_is_left_as_it_was(graph: onnx.ModelProto) -> None:
 def test_a_graph_without_weights_is_refused() -> None:
     model = CarClassifier("test_resnet", 3, Preprocess(size_wh=(SIZE, SIZE)))
     model.backbone = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    with pytest.raises(ModelError, match="nothing in this architecture can be quantized"):
+    with pytest.raises(ModelError, match="no layer of this architecture can be quantized"):
         int8_of(to_onnx(model), batches(1), Int8Config())
 
 

@@ -138,7 +138,7 @@ def test_every_single_image_is_a_visit(classifier: Classifier) -> None:
 
 
 def test_single_images_cannot_be_searched_for_motion(classifier: Classifier) -> None:
-    with pytest.raises(InputError, match="do not move"):
+    with pytest.raises(InputError, match="needs a video or a camera, not single images"):
         config = WatchConfig(cameras=(CameraConfig(locate="motion"),))
         watch(config, sources={"camera": FrameSource([], stills=True)}, classifier=classifier)
 
@@ -346,7 +346,7 @@ def test_events_are_on_standard_output_and_the_summary_is_not(clip: Path, model:
 
 def test_the_command_refuses_a_drifted_model_and_goes_on_when_told_to(clip: Path, drifted: Path) -> None:
     arguments = (clip, "--model", drifted, "--ep", "cpu", "--threads", 1)
-    with pytest.raises(ModelError, match="--allow-drift goes on regardless") as caught:
+    with pytest.raises(ModelError, match="go on regardless with `allow_drift=True`") as caught:
         invoke(*arguments)
     assert caught.value.exit_code == 2
     result = invoke(*arguments, "--allow-drift")

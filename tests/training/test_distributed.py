@@ -72,7 +72,7 @@ def test_a_batch_that_cannot_be_shared_evenly_says_which_could(tmp_path: Path, m
 
     monkeypatch.setattr("twincar_edge.training.fit.join_processes", lambda device: (Three(), device))
     toy_dataset(tmp_path / "data", per_class=4)
-    with pytest.raises(InputError, match=r"3 processes cannot share batches of 16 evenly: --set batch_size=18"):
+    with pytest.raises(InputError, match=r"3 processes cannot share batches of 16 evenly: use `batch_size=18`"):
         fit(toy_recipe(epochs=1), open_dataset(tmp_path / "data"), tmp_path / "run")
 
 

@@ -141,7 +141,7 @@ def test_a_state_of_something_else_is_refused(unbroken: TrainingResult, dataset:
     fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD)
     fewer = dataset.select(sample.name for sample in dataset.samples)
     folder.state.write_bytes(folder.checkpoint.read_bytes())
-    with pytest.raises(ModelError, match=r"last\.pt is not the state of a training: start again with --overwrite"):
+    with pytest.raises(ModelError, match=r"last\.pt is not the state of a training: start again with `overwrite=True`"):
         fit(toy_recipe(epochs=1), fewer, folder.path, machine=ONE_THREAD, resume=True)
     folder.state.write_bytes(folder.checkpoint.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"last\.pt is not a checkpoint that can be read"):
@@ -172,7 +172,7 @@ def test_a_state_that_was_altered_is_one_line_and_stays_as_it_is(
     state["epochs"] = []  # as if the epoch were still to come
     torch.save(state, folder.state)
     before = folder.state.read_bytes()
-    with pytest.raises(ModelError, match="does not fit its recipe's model: start again with --overwrite"):
+    with pytest.raises(ModelError, match="does not fit the model of its recipe: start again with `overwrite=True`"):
         fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD, resume=True)
     assert folder.state.read_bytes() == before
 

@@ -76,7 +76,7 @@ def test_weights_from_a_file_fill_the_backbone_and_the_head_where_it_has_as_many
 
 
 def test_weights_from_a_file_need_one() -> None:
-    with pytest.raises(InputError, match="--weights FILE"):
+    with pytest.raises(InputError, match="`weights_file`"):
         load_weights(CarClassifier(TINY, 3, SMALL), "file")
 
 
@@ -135,16 +135,19 @@ def test_weights_of_the_hub_that_are_none_are_one_line(hub: FakeHub, content: by
 
 
 def test_an_architecture_that_timm_has_no_weights_for_says_so(no_network: None) -> None:
-    with pytest.raises(InputError, match=r"no pretrained weights of efficientnet_lite1 are known to timm: .*--weights"):
+    with pytest.raises(InputError, match=r"timm has no pretrained weights of efficientnet_lite1: .*`weights_file`"):
         load_weights(CarClassifier("efficientnet_lite1", 3, SMALL), "auto")
 
 
 @pytest.mark.parametrize(
     ("architecture", "how"),
     [
-        ("resnet50", r"torchvision\.models\.resnet50\(weights='IMAGENET1K_V2'\).*--weights resnet50\.pth"),
-        ("resnet50.a1_in1k", r"timm\.create_model\('resnet50\.a1_in1k', pretrained=True\).*--weights resnet50\.pth"),
-        (TINY, rf"timm\.create_model\('{TINY}', pretrained=True\).*--weights {TINY}\.pth"),
+        ("resnet50", r"torchvision\.models\.resnet50\(weights='IMAGENET1K_V2'\).*`weights_file='resnet50\.pth'`"),
+        (
+            "resnet50.a1_in1k",
+            r"timm\.create_model\('resnet50\.a1_in1k', pretrained=True\).*`weights_file='resnet50\.pth'`",
+        ),
+        (TINY, rf"timm\.create_model\('{TINY}', pretrained=True\).*`weights_file='{TINY}\.pth'`"),
     ],
 )
 def test_without_a_network_one_quick_line_says_how_to_get_the_weights(
@@ -152,7 +155,9 @@ def test_without_a_network_one_quick_line_says_how_to_get_the_weights(
 ) -> None:
     model = CarClassifier(architecture, 3, SMALL)
     start = time.monotonic()
-    with pytest.raises(InputError, match=rf"^no pretrained weights of {architecture}.*{how}.*--weights none") as caught:
+    with pytest.raises(
+        InputError, match=rf"^no pretrained weights of {architecture}.*{how}.*`weights='none'`"
+    ) as caught:
         load_weights(model, "auto")
     assert time.monotonic() - start < 5
     assert "\n" not in str(caught.value)

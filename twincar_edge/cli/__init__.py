@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
+from typing import Any
 
 import click
 
 from twincar_edge._version import __version__
-from twincar_edge.errors import TwincarError, nearest
+from twincar_edge.cli.spelling import option_spelling
+from twincar_edge.errors import TwincarError, nearest, parameter_spelling
 
 # In the order of the work: name -> the line that help shows. The function `command` of `twincar_edge.cli.<name>`.
 COMMANDS = {
@@ -52,10 +55,21 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of `args`, or name the nearest one."""
+        """Find the command of `args`, or name the nearest one; from here on messages name that command's options."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], tuple(COMMANDS))}", ctx)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            ctx.with_resource(parameter_spelling(partial(option_spelling, command)))
+        return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours is one line on standard error, and decides the exit code."""
+        try:
+            return super().invoke(ctx)
+        except TwincarError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from the table, importing nothing."""
@@ -82,8 +96,5 @@ def main(args: list[str] | None = None) -> None:
         code = EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except TwincarError as error:
-        click.echo(f"error: {error}", err=True)
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)

@@ -116,7 +116,7 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     from twincar_edge.runtime.inference.session import open_session
 
     if class_mapping is not None:
-        raise InputError(f"{model} carries its own class names: --class-mapping goes with a bare state dict")
+        raise InputError(f"{model} carries its own class names: use no --class-mapping")
     session = open_session(model, ep=ep, threads=threads)
     manifest = session.manifest
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from twincar_edge.errors import InputError, first_fault
+from twincar_edge.errors import InputError, first_fault, parameter_spelling
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -195,10 +195,11 @@ def _given(options: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]
 
 def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
     """Read the file; what stands in it is all there is, but a terminal or pipe always gets the events too."""
-    from twincar_edge.runtime.configuration.config_file import read_config
+    from twincar_edge.runtime.configuration.config_file import key_spelling, read_config
     from twincar_edge.runtime.sinks.settings import StoreSettings
 
     context = click.get_current_context()
+    context.find_root().with_resource(parameter_spelling(key_spelling))
     given = [
         parameter
         for parameter in context.command.params
@@ -206,7 +207,7 @@ def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
         and parameter.name not in ("config_file", "truth", "as_json")
     ]
     if given:
-        raise click.UsageError(f"{given[0].opts[-1]} stands beside --config: write it into {config_file}")
+        raise click.UsageError(f"{given[0].opts[-1]} cannot be combined with --config: write it into {config_file}")
     config = read_config(config_file)
     sinks = list(config.sinks)
     if not any(isinstance(sink, StoreSettings) for sink in sinks):

@@ -122,7 +122,7 @@ def test_a_plugin_that_offers_no_device_names_the_wheel_that_would(monkeypatch: 
     monkeypatch.setattr(providers, "_openvino_devices", lambda ort: [])
     obstacle = providers.PROVIDERS["openvino"].obstacle(Wheel(), "openvino")  # type: ignore[arg-type]
     assert isinstance(obstacle, InputError)
-    assert "--ep cpu" in str(obstacle)
+    assert "`ep='cpu'`" in str(obstacle)
     assert "pip uninstall onnxruntime, then pip install onnxruntime-openvino" in str(obstacle)
 
 
@@ -144,7 +144,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 
 @pytest.mark.parametrize("ep", ["cuda", "tensorrt"])
 @pytest.mark.parametrize(
-    ("code", "message"), [(None, "NVIDIA's driver is not here"), (100, r"finds no GPU \(cuInit: 100\)"), (0, None)]
+    ("code", "message"), [(None, "NVIDIA's driver was not found"), (100, r"finds no GPU \(cuInit: 100\)"), (0, None)]
 )
 def test_the_gpu_wheel_has_cuda_only_where_the_driver_finds_a_gpu(
     driver: Callable[[int | None], None], ep: str, code: int | None, message: str | None
@@ -157,4 +157,4 @@ def test_the_gpu_wheel_has_cuda_only_where_the_driver_finds_a_gpu(
     else:
         assert isinstance(obstacle, InputError)
         assert re.search(message, str(obstacle))
-        assert "--ep cpu" in str(obstacle)
+        assert "`ep='cpu'`" in str(obstacle)

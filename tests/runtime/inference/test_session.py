@@ -72,7 +72,7 @@ def test_an_unknown_provider_is_answered_with_the_nearest_names(model: Path, ep:
 
 @pytest.mark.parametrize("ep", [ep for ep in providers.PROVIDERS if ep not in providers.usable_providers()])
 def test_a_provider_that_is_not_here_says_what_to_do(model: Path, ep: str) -> None:
-    with pytest.raises(TwincarError, match=r"twincar-edge\[|--ep cpu"):
+    with pytest.raises(TwincarError, match=r"twincar-edge\[|`ep='cpu'`"):
         open_session(model, ep=ep)
 
 
@@ -80,7 +80,7 @@ def test_a_provider_that_onnxruntime_silently_replaces_is_refused(model: Path, m
     """The classic: CUDA asked for, CPU given. Here a provider that attaches nothing stands for it."""
     fallen = providers.Provider("CUDAExecutionProvider", "gpu", lambda *_: None, lambda *_: None)
     monkeypatch.setitem(providers.PROVIDERS, "cuda", fallen)
-    with pytest.raises(InputError, match="asked for cuda, ONNX Runtime silently took CPUExecutionProvider"):
+    with pytest.raises(InputError, match="cuda was requested, but ONNX Runtime silently chose CPUExecutionProvider"):
         open_session(model, ep="cuda")
 
 
@@ -92,7 +92,7 @@ def test_a_provider_that_cannot_be_attached_is_a_line(model: Path, monkeypatch: 
 
     broken = providers.Provider("CUDAExecutionProvider", "gpu", attach, lambda *_: None)
     monkeypatch.setitem(providers.PROVIDERS, "cuda", broken)
-    with pytest.raises(InputError, match=r"cuda cannot be used: .*; run with --ep cpu, or mend the cuda install"):
+    with pytest.raises(InputError, match=r"cuda cannot be used: .*; repair its installation, or use `ep='cpu'`"):
         open_session(model, ep="cuda")
 
 

@@ -247,11 +247,11 @@ def test_a_zone_outside_the_frame_is_one_clear_error() -> None:
     ("name", "options", "message"),
     [
         ("motoin", LocateOptions(), "did you mean 'motion'"),
-        ("zone", LocateOptions(), "--zone"),
-        ("whole", LocateOptions(zones=(parse_zone("0,0 1,1"),)), "takes no --zone"),
-        ("zone", LocateOptions(zones=(parse_zone("exclude=0,0 1,1"),)), "--zone"),
-        ("motion", LocateOptions(stills=True), "single images do not move"),
-        ("detector", LocateOptions(), "--detector FILE"),
+        ("zone", LocateOptions(), "needs a polygon to look in: set `zones`"),
+        ("whole", LocateOptions(zones=(parse_zone("0,0 1,1"),)), "takes no zones: use `locate='zone'`"),
+        ("zone", LocateOptions(zones=(parse_zone("exclude=0,0 1,1"),)), "set `zones`"),
+        ("motion", LocateOptions(stills=True), "not single images: use `locate='whole'`"),
+        ("detector", LocateOptions(), "needs `detector`, an ONNX file of YOLOX"),
     ],
 )
 def test_options_that_do_not_fit_are_one_clear_error(name: str, options: LocateOptions, message: str) -> None:

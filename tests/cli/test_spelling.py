@@ -1,0 +1,114 @@
+"""On the command line a message names the options of the command that was run; for a configuration file, its keys."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_model import tiny_model
+from twincar_edge import cli
+from twincar_edge.cli.spelling import option_spelling
+from twincar_edge.errors import InputError, Parameter
+from twincar_edge.runtime.configuration.config_file import key_spelling
+from twincar_edge.runtime.storage.state import StateFolder
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run the command line here: exit code and standard error."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "parameter", "text"),
+    [
+        ("watch", Parameter("state"), "--state PATH"),
+        ("watch", Parameter("zones"), '--zone "X,Y X,Y X,Y"'),
+        ("watch", Parameter("locate", "whole"), "--locate whole"),
+        ("watch", Parameter("threads"), "--threads"),
+        ("watch", Parameter("allow_drift", True), "--allow-drift"),
+        ("bench", Parameter("batches", (1, 8)), "--batch 1,8"),
+        ("bench", Parameter("spinning", False), "--no-spinning"),
+        ("export", Parameter("int8"), "--int8"),
+        ("export", Parameter("int8", None), "no --int8"),
+        ("export", Parameter("data"), "--data DATA"),
+        ("train", Parameter("data"), "DATA"),
+        ("train", Parameter("overwrite", True), "--overwrite"),
+        ("train", Parameter("weights_file", "a.pth"), "--weights a.pth"),
+        ("train", Parameter("batch_size", 32), "--set batch_size=32"),
+        ("train", Parameter("train_size"), "--set train_size=VALUE"),
+        ("train", Parameter("allow_drift", True), "`allow_drift=True`"),
+        ("inspect", Parameter("ep", "cpu"), "`ep='cpu'`"),
+    ],
+)
+def test_a_parameter_is_written_as_the_option_that_sets_it(command: str, parameter: Parameter, text: str) -> None:
+    found = importlib.import_module(f"twincar_edge.cli.{command}").command
+    assert option_spelling(found, parameter) == text
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        (Parameter("state"), "`state`"),
+        (Parameter("ep", "cpu"), '`ep = "cpu"`'),
+        (Parameter("allow_drift", True), "`allow_drift = true`"),
+        (Parameter("state", Path("a")), '`state = "a"`'),
+        (Parameter("detector", None), "no `detector`"),
+    ],
+)
+def test_a_parameter_is_written_as_the_key_that_sets_it(parameter: Parameter, text: str) -> None:
+    assert key_spelling(parameter) == text
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    return tmp_path / "pictures"
+
+
+def test_a_command_is_told_of_its_own_options(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = ("watch", pictures, "--model", model, "--ep", "cpu", "--state", tmp_path / "state")
+    code, error = run(capsys, *watching, "--locate", "zone")
+    assert code == 2
+    assert error.endswith('error: --locate zone needs a polygon to look in: set --zone "X,Y X,Y X,Y"\n')
+    with StateFolder(tmp_path / "state"):
+        code, error = run(capsys, *watching)
+    assert code == 2
+    assert error.endswith("or choose another folder with --state PATH\n")
+
+
+def test_a_run_from_a_file_is_told_of_its_keys(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "cameras.toml"
+    config.write_text(
+        f'model = "{model}"\nep = "cpu"\nstate = "state"\n[[cameras]]\nsource = "{pictures}"\nlocate = "zone"\n'
+    )
+    code, error = run(capsys, "watch", "--config", config)
+    assert code == 2
+    assert error.splitlines()[-1] == 'error: `locate = "zone"` needs a polygon to look in: set `zones`'
+
+
+def test_what_a_command_reports_names_its_options_too(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twincar_edge.runtime.selftest.doctor.usable_cores", lambda: 1)
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--model", str(model), "--ep", "cpu", "--threads", "2"])
+    assert "--threads 1" in capsys.readouterr().out
+
+
+def test_after_a_command_errors_are_written_as_in_python_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "inspect", "nothing.onnx")[0] == 2
+    assert str(InputError(Parameter("ep"))) == "`ep`"

@@ -1,0 +1,79 @@
+"""A message names parameters, and each reader sees them in his own spelling."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+
+import pytest
+
+from twincar_edge.errors import (
+    InputError,
+    MissingExtraError,
+    ModelError,
+    Parameter,
+    TwincarError,
+    parameter_spelling,
+)
+from twincar_edge.images import ImageError
+from twincar_edge.runtime.sinks.base import RefusedError
+
+
+def shout(parameter: Parameter) -> str:
+    return parameter.name.upper()
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        (Parameter("state"), "`state`"),
+        (Parameter("ep", "cpu"), "`ep='cpu'`"),
+        (Parameter("threads", 2), "`threads=2`"),
+        (Parameter("overwrite", True), "`overwrite=True`"),
+        (Parameter("int8", None), "`int8=None`"),
+    ],
+)
+def test_by_default_a_parameter_is_written_as_in_python(parameter: Parameter, text: str) -> None:
+    assert str(parameter) == text
+    assert str(InputError("use ", parameter, " here")) == f"use {text} here"
+
+
+def test_a_message_is_written_in_the_spelling_that_is_asked_for() -> None:
+    error = InputError("/{state}/%s is in use: choose another ", Parameter("state"))
+    assert error.message(shout) == "/{state}/%s is in use: choose another STATE"
+    assert str(error) == "/{state}/%s is in use: choose another `state`"
+    assert error.parameters == (Parameter("state"),)
+
+
+def test_a_spelling_holds_inside_its_block_and_in_every_thread() -> None:
+    error, seen = InputError(Parameter("state")), []
+    with parameter_spelling(shout):
+        thread = threading.Thread(target=lambda: seen.append(str(error)))
+        thread.start()
+        thread.join()
+        assert [str(error), *seen, f"{error}", str(Parameter("ep"))] == ["STATE", "STATE", "STATE", "EP"]
+    assert str(error) == "`state`"
+    with pytest.raises(RuntimeError), parameter_spelling(shout):
+        raise RuntimeError
+    assert str(error) == "`state`"
+
+
+def test_a_value_from_outside_cannot_break_the_line() -> None:
+    assert str(InputError("use ", Parameter("name", "a\nb\x1b[2J"))).isprintable()
+    assert str(InputError("a\nb\x1b")) == "a b\\x1b"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TwincarError("plain"),
+        ModelError("use ", Parameter("ep", "cpu")),
+        MissingExtraError("torch", "train"),
+        ImageError("truncated", "car.jpg is cut off"),
+        RefusedError("no", retry_after_s=2.0),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_travels_between_processes_whole(error: TwincarError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), copy.args, copy.__dict__, str(copy)) == (type(error), error.args, error.__dict__, str(error))

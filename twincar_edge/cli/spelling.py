@@ -1,0 +1,48 @@
+"""How the command line writes a parameter that a message of the library names: as the option that sets it."""
+
+from __future__ import annotations
+
+import click
+
+from twincar_edge.errors import Parameter, python_spelling
+
+# Parameters of the library whose options go by another name.
+_NAMES = {"batches": "batch", "data": "data_path", "weights_file": "weights"}
+_RECIPE_CHANGES = "changes"  # of `train`: `--set KEY=VALUE`
+
+
+def option_spelling(command: click.Command, parameter: Parameter) -> str:
+    """Return a parameter as an option or argument of `command`, or as in Python where it has none of that name."""
+    known = {known.name: known for known in command.params}
+    option = known.get(_NAMES.get(parameter.name, parameter.name))
+    if option is not None:
+        return _spelled(option, parameter.value)
+    if _RECIPE_CHANGES in known and _is_key_of_recipe(parameter.name):
+        value = "VALUE" if parameter.value is ... else parameter.value
+        return f"{known[_RECIPE_CHANGES].opts[-1]} {parameter.name}={value}"
+    return python_spelling(parameter)
+
+
+def _spelled(option: click.Parameter, value: object) -> str:
+    if isinstance(option, click.Argument):
+        return option.human_readable_name.strip("[].")
+    name = max(option.opts, key=len)
+    if value is None:
+        return f"no {name}"
+    if value is ...:
+        value = "" if getattr(option, "is_flag", False) else _placeholder(option)
+    elif isinstance(value, bool):
+        name, value = name if value else option.secondary_opts[0], ""
+    elif isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return f"{name} {value}".rstrip()
+
+
+def _placeholder(option: click.Parameter) -> str:
+    return option.metavar or ("PATH" if isinstance(option.type, click.Path) else "")
+
+
+def _is_key_of_recipe(name: str) -> bool:
+    from twincar_edge.training.recipe import Recipe
+
+    return name in Recipe.model_fields
