@@ -4,42 +4,40 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ByteSize, TypeAdapter, ValidationError
 
-SIZE_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # pydantic takes days, and ISO 8601's PT1H
 _MOST_AGE_S = 100 * 366 * 86_400
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes that `500MB`, `1.5 GB` or `4096` (bytes) name; units are powers of ten.
-
-    Raises:
-        ValueError: it is no such size, in one line that says what one looks like.
-    """
-    found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?B)?\s*", text, re.IGNORECASE | re.ASCII)
-    if found is None:
-        raise ValueError(f"{text!r} is no size: write a number and one of {', '.join(SIZE_UNITS)}, such as 500MB")
-    return int(float(found[1]) * SIZE_UNITS[(found[2] or "B").upper()])
+_BYTES = TypeAdapter(ByteSize)
 
 
 def parse_age(text: str) -> timedelta:
-    """Return the time that `90s`, `15m`, `1h`, `30d` or `2w` names, up to a hundred years.
+    """Return the duration that `90s`, `15m`, `1h`, `30d` or `2w` names, up to a hundred years.
 
     Raises:
-        ValueError: it is no such time, in one line that says what one looks like.
+        ValueError: the text is not such a duration.
     """
     found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([smhdw])\s*", text, re.IGNORECASE | re.ASCII)
     if found is None:
-        raise ValueError(f"{text!r} is no time: write a number and one of {', '.join(AGE_UNITS_S)}, such as 1h or 30d")
-    seconds = float(found[1]) * AGE_UNITS_S[found[2].lower()]
+        raise ValueError(f"invalid duration {text!r}: use a number and one of {', '.join(_AGE_UNITS_S)}, such as 30d")
+    seconds = float(found[1]) * _AGE_UNITS_S[found[2].lower()]
     if seconds > _MOST_AGE_S:
         raise ValueError(f"{text!r} is more than a hundred years")
     return timedelta(seconds=seconds)
 
 
+def _size(value: Any) -> Any:
+    """Return the bytes that a text such as `500MB` or `2GiB` names; leave everything else to the field."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return _BYTES.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"invalid size {value!r}: use bytes, or a number and a unit, such as 500MB or 2GB") from error
+
+
 # For configs: the text, or a number of bytes; the text, or what pydantic takes for a time.
-Size = Annotated[int, BeforeValidator(lambda value: parse_size(value) if isinstance(value, str) else value)]
+Size = Annotated[int, BeforeValidator(_size)]
 Age = Annotated[timedelta, BeforeValidator(lambda value: parse_age(value) if isinstance(value, str) else value)]

@@ -27,6 +27,7 @@ from twincar_edge.benchmarks.report import OK
 from twincar_edge.cli.options import data_options, progress_bar
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, nearest
+from twincar_edge.runtime.quantities import parse_age
 
 _DEFAULTS = Schedule()
 _STAGES = {
@@ -37,7 +38,6 @@ _STAGES = {
 }
 _TEXT_COLUMNS = ("Model", "Precision", "EP asked", "EP actual", "Status", "Row")
 _PIPE_WIDTH = 260  # nothing is cut off where the table goes into a file
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -54,10 +54,13 @@ def _counts(_context: click.Context, parameter: click.Parameter, value: str) -> 
 def _duration(_context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     if value is None:
         return None
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smh]?)", value.strip())
-    if found is None or float(found[1]) == 0:
+    try:
+        seconds = parse_age(value if value[-1:].isalpha() else f"{value}s").total_seconds()
+    except ValueError:
+        seconds = 0
+    if not seconds:
         raise InputError(f"--{parameter.name} takes a time above 0, as 30s or 10m, found {value!r}")
-    return float(found[1]) * _SECONDS[found[2]]
+    return seconds
 
 
 class _Bench(click.Command):

@@ -35,7 +35,7 @@ def _moment(_context: click.Context, _option: click.Parameter, text: str | None)
     try:
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError, OSError) as error:
-        raise click.BadParameter(f"{text!r} is no time: write 90s, 15m, 1h, 2d (ago), or 2025-03-01T12:00") from error
+        raise click.BadParameter(f"invalid time {text!r}: use 1h or 2d (ago), or 2025-03-01T12:00") from error
 
 
 _FILTERS = (
