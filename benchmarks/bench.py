@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from twincar_edge.benchmarks.config import PEERS, BenchmarkConfig, RowSpec
 from twincar_edge.benchmarks.gpu import gpus
 from twincar_edge.benchmarks.matrix import manifest_of, rows_of
-from twincar_edge.benchmarks.remote import Desk, launch
 from twincar_edge.benchmarks.report import OK, BenchmarkReport, Paced, Ratio, Row, Start, Timing
+from twincar_edge.benchmarks.worker_client import WorkerClient, launch
 from twincar_edge.bundled import default_checkpoint
+from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.files import sha256
-from twincar_edge.inference import dataset_logits, labels_for
 from twincar_edge.machine import installed_versions, this_machine
 from twincar_edge.manifest import Manifest
 from twincar_edge.metrics import topk_accuracy
@@ -41,7 +41,7 @@ SYNTHETIC_SEED = 0
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage ("opening", "timing", "pace", "accuracy"), what is done of it, and of how much."""
-Launch = Callable[[RowSpec, Sequence[NDArray[np.uint8]], float], Desk]
+Launch = Callable[[RowSpec, Sequence[NDArray[np.uint8]], float], WorkerClient]
 """Starts a row: what it is, the images that it is timed on, and how many seconds a call to it may take."""
 
 
@@ -51,7 +51,7 @@ class _Entry:
 
     spec: RowSpec
     manifest: Manifest | None
-    desk: Desk | None = None
+    client: WorkerClient | None = None
     ep: str | None = None
     threads: int | None = None
     start: Start | None = None
@@ -69,11 +69,11 @@ class _Entry:
         return bool(self.rounds) or self.paced is not None
 
     def ask(self, name: str, *arguments: object, timeout_s: float | None = None) -> object:
-        """Ask the row's process; a failure becomes the row's status, and None the answer."""
-        if self.status != OK or self.desk is None:
+        """Call the row's worker; a failure becomes the row's status, and None the answer."""
+        if self.status != OK or self.client is None:
             return None
         try:
-            return self.desk.call(name, *arguments, timeout_s=timeout_s)
+            return self.client.call(name, *arguments, timeout_s=timeout_s)
         except TwincarError as error:
             self.fail(error)
             return None
@@ -143,8 +143,8 @@ def run(config: BenchmarkConfig, progress: Progress | None = None, launch: Launc
         try:
             for done, entry in enumerate(entries):
                 tell("opening", done, len(entries))
-                entry.desk = launch(entry.spec, images_bgr, config.timeout_s)
-                stack.callback(entry.desk.close)
+                entry.client = launch(entry.spec, images_bgr, config.timeout_s)
+                stack.callback(entry.client.close)
                 _open(entry, config)
             _time(entries, config, tell)
             _look(entries)
@@ -206,9 +206,9 @@ def _time(entries: list[_Entry], config: BenchmarkConfig, tell: Progress) -> Non
         return
 
     def turn(name: str, runs: int, keep: bool) -> tuple[Sample, ...]:
-        desk = opened[name].desk
-        assert desk is not None
-        samples: tuple[Sample, ...] = desk.call("turn", runs, keep)
+        client = opened[name].client
+        assert client is not None
+        samples: tuple[Sample, ...] = client.call("turn", runs, keep)
         return samples
 
     turns = Turns(turn)
@@ -242,14 +242,14 @@ def _count(
     """
     known: dict[tuple[object, ...], tuple[float, float]] = {}
     for entry in entries:
-        if not entry.measured or entry.manifest is None or entry.desk is None:
+        if not entry.measured or entry.manifest is None or entry.client is None:
             continue
         subject = (entry.spec.model, entry.ep, entry.spec.peer)
         if subject not in known:
-            desk = entry.desk
+            client = entry.client
             try:
                 logits = dataset_logits(
-                    lambda batch_nhwc, desk=desk: desk.call("logits", batch_nhwc),  # type: ignore[misc]
+                    lambda batch_nhwc, client=client: client.call("logits", batch_nhwc),  # type: ignore[misc]
                     dataset,
                     entry.manifest.preprocess,
                     progress=lambda *done: tell("accuracy", *done),

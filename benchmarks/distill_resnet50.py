@@ -29,9 +29,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torchvision.models.resnet import Bottleneck
 
 from twincar_edge.bundled import default_model
+from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset, Split, check_integrity, open_dataset, stratified_split, write_split
 from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.inference import dataset_logits
 from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.inference.session import open_engine
 from twincar_edge.training.augmentation import augment, draw_choices

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from twincar_edge.benchmarks.command import add_output, run_command
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import usable_cores
+from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset, open_dataset
-from twincar_edge.inference import dataset_logits, labels_for
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import DataRecord, Precision
 from twincar_edge.metrics import softmax

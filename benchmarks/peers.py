@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.benchmarks.config import PEERS, RowSpec
-from twincar_edge.benchmarks.station import Opened, our_steps
+from twincar_edge.benchmarks.worker import Opened, our_steps
 from twincar_edge.bundled import default_checkpoint, default_model
 from twincar_edge.cores import usable_cores
 from twincar_edge.errors import ModelError, require

@@ -27,9 +27,9 @@ from twincar_edge.benchmarks.levels import THRESHOLDS, ThresholdFigures, level_p
 from twincar_edge.benchmarks.report import bootstrap_interval
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads
+from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError
-from twincar_edge.inference import dataset_logits
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.metrics import softmax
 from twincar_edge.runtime.inference.classifier import Classifier

@@ -1,55 +1,195 @@
-"""The process of one row: `python -m twincar_edge.benchmarks.worker FD` serves a `Station` over a socket.
-
-What it is sent is a method of `Station` and its arguments, what it answers is (True, result) or (False, parts of an
-error's message). It ends when the other side closes.
-"""
+"""The work of one row: opening its model, timing it, computing logits. `worker_process.py` runs it in a process."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import signal
-import sys
-from multiprocessing.connection import Connection
-from pathlib import Path
+import importlib
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from twincar_edge.benchmarks.memory import KEPT_BYTES, available_bytes, limit_memory
-from twincar_edge.benchmarks.station import Station
-from twincar_edge.errors import TwincarError
+import numpy as np
+from numpy.typing import NDArray
 
-PR_SET_PDEATHSIG = 1
-OOM_SCORE = Path("/proc/self/oom_score_adj")
+from twincar_edge.benchmarks.config import CameraPace, RowSpec
+from twincar_edge.benchmarks.gpu import process_memory_mb
+from twincar_edge.benchmarks.memory import available_bytes, peak_memory_mb
+from twincar_edge.benchmarks.paced import Clip, keep_pace
+from twincar_edge.benchmarks.report import Paced, Start
+from twincar_edge.dataset_logits import Predict
+from twincar_edge.errors import ModelError, TwincarError
+from twincar_edge.manifest import Manifest
+from twincar_edge.metrics import softmax
+from twincar_edge.preprocess import prepare_batch
+from twincar_edge.runtime.inference.answers import Hierarchy
+from twincar_edge.runtime.inference.binding import bound_predict
+from twincar_edge.runtime.inference.nodes import nodes_by_provider
+from twincar_edge.runtime.inference.providers import PROVIDERS, load_onnxruntime
+from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.timing import Clock, Sample, Stopwatch, Subject
+
+# Runs in the first moments after a process was stopped do not count: its threads may all wake on one core, and an
+# inference takes many times as long until the system has spread them.
+SETTLE_S = 0.1
+PEERS_MODULE = "twincar_edge.benchmarks.peers"  # by name: it imports what a box does not have
+_NO_MEMORY = re.compile(r"(?i)bad.?alloc|failed to allocate|out of memory|not enough memory|cannot allocate")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Serve until the other side closes; returns the exit code."""
-    (handle,) = sys.argv[1:] if arguments is None else arguments
-    if sys.platform == "linux":  # stopped between calls, it would outlive a parent that is killed
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    with contextlib.suppress(OSError):  # where memory runs out, it is this row that goes, not the report
-        OOM_SCORE.write_text("500")
-    with Connection(int(handle)) as asked:
+@dataclass(frozen=True)
+class Opened:
+    """What a row runs, ready.
+
+    Attributes:
+        ep: what really runs it.
+        threads: within one inference.
+        import_ms: how long importing what runs it took, and `open_ms` opening the model.
+        load: makes of an image, uint8 [H, W, 3] in BGR, what its users hold in memory; not timed, but for a camera's.
+        prepare: makes the model's input of loaded images.
+        predict: makes logits of that.
+        finish: makes answers of logits.
+    """
+
+    ep: str
+    threads: int
+    import_ms: float
+    open_ms: float
+    load: Callable[[NDArray[np.uint8]], Any]
+    prepare: Callable[[Sequence[Any]], Any]
+    predict: Callable[[Any], Any]
+    finish: Callable[[Any], object]
+
+
+def our_steps(manifest: Manifest) -> dict[str, Callable[[Any], Any]]:
+    """Return `load`, `prepare` and `finish` as the camera's loop takes them."""
+    hierarchy = Hierarchy(manifest.classes)
+
+    def finish(logits: NDArray[np.float32]) -> None:
+        for probabilities in softmax(logits, manifest.temperature):
+            hierarchy.answer(probabilities, manifest.reject_below)
+
+    return {
+        "load": lambda image_bgr: image_bgr,
+        "prepare": lambda images_bgr: prepare_batch(images_bgr, manifest.preprocess),
+        "finish": finish,
+    }
+
+
+def open_model(spec: RowSpec, clock: Clock) -> Opened:
+    """Open an ONNX file on a provider, as a camera box does.
+
+    Raises:
+        TwincarError: as `open_session`.
+    """
+    begun = clock()
+    load_onnxruntime()
+    imported = clock()
+    assert spec.model is not None
+    session = open_session(spec.model, ep=spec.ep, threads=spec.threads, spinning=spec.spinning)
+    device = PROVIDERS[session.ep].device
+    predict: Predict = session.run
+    if device != "cpu":
+        predict = bound_predict(session.engine, device, len(session.manifest.classes))
+    opened = clock()
+    return Opened(
+        ep=session.ep,
+        threads=session.threads,
+        import_ms=1e3 * (imported - begun),
+        open_ms=1e3 * (opened - imported),
+        predict=predict,
+        **our_steps(session.manifest),
+    )
+
+
+class Worker:
+    """Runs one row of the benchmark."""
+
+    def __init__(
+        self, spec: RowSpec, images_bgr: Sequence[NDArray[np.uint8]], clock: Clock = time.perf_counter
+    ) -> None:
+        """Take what to run, and the images to time it on, uint8 [H, W, 3] each."""
+        self._spec = spec
+        self._images_bgr = images_bgr
+        self._clock = clock
+        self._ready: Opened | None = None
+        self._watch: Stopwatch | None = None
+
+    def open(self) -> tuple[str, int, Start]:
+        """Open the model and run it once: returns what runs it, its threads, and how long the start took.
+
+        Raises:
+            TwincarError: it cannot be opened, or does not run, or its batch does not fit in memory.
+        """
+        spec, clock = self._spec, self._clock
+        opener = open_model
+        if spec.peer is not None:
+            opener = importlib.import_module(PEERS_MODULE).OPENERS[spec.peer]
         try:
-            spec, images_bgr = asked.recv()
-            free = available_bytes()
-            if free is not None and spec.on_cpu:  # a GPU's driver reserves more than there is, and uses little of it
-                limit_memory(max(free - KEPT_BYTES, KEPT_BYTES))
-            station = Station(spec, images_bgr)
-            while True:
-                name, arguments_of = asked.recv()
-                asked.send(_answer(station, name, arguments_of))
-        except EOFError:
-            return 0
+            ready = opener(spec, clock)
+            loaded = [ready.load(image) for image in self._images_bgr]
 
+            def pre(number: int) -> Any:
+                first = number * spec.batch
+                return ready.prepare([loaded[(first + place) % len(loaded)] for place in range(spec.batch)])
 
-def _answer(station: Station, name: str, arguments: tuple[object, ...]) -> tuple[bool, object]:
-    try:
-        return True, getattr(station, name)(*arguments)
-    except TwincarError as error:
-        return False, error.args
-    except MemoryError:
-        return False, ("memory ran out",)
+            self._check_size(ready.prepare(loaded[:1]))
+            batch = pre(0)
+            begun = clock()
+            ready.predict(batch)
+            first_ms = 1e3 * (clock() - begun)
+        except MemoryError as error:
+            raise ModelError(f"a batch of {spec.batch} does not fit in memory: measure smaller ones") from error
+        except TwincarError as error:
+            if _NO_MEMORY.search(str(error)):
+                raise ModelError(f"a batch of {spec.batch} does not fit in memory: {error}") from error
+            raise
+        self._ready = ready
+        self._watch = Stopwatch(Subject(pre, ready.predict, ready.finish), clock)
+        return ready.ep, ready.threads, Start(import_ms=ready.import_ms, open_ms=ready.open_ms, first_ms=first_ms)
 
+    def turn(self, runs: int, keep: bool) -> tuple[Sample, ...]:
+        """Run `runs` times; returns the samples where they count. Those follow `SETTLE_S` of runs that do not."""
+        assert self._watch is not None
+        if keep:
+            settled = self._clock() + SETTLE_S
+            while self._clock() < settled:
+                self._watch.turn(1, False)
+        return self._watch.turn(runs, keep)
 
-if __name__ == "__main__":
-    sys.exit(main())
+    def pace(self, pace: CameraPace) -> Paced:
+        """Answer a camera's frames at its pace."""
+        ready = self._opened
+
+        def subject(image_bgr: NDArray[np.uint8]) -> Subject:
+            return Subject(lambda _: ready.prepare([ready.load(image_bgr)]), ready.predict, ready.finish)
+
+        return keep_pace(Clip(pace.video), subject, pace, clock=self._clock)
+
+    def logits(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits, float32 [N, classes], for a prepared batch, uint8 [N, H, W, 3]."""
+        return np.asarray(self._opened.predict(batch_nhwc), np.float32)
+
+    def nodes(self) -> dict[str, int]:
+        """Return how many nodes each provider runs, counted in a session of its own."""
+        spec, ready = self._spec, self._opened
+        assert spec.model is not None
+        batch = ready.prepare([ready.load(image) for image in self._images_bgr[:1]])
+        return nodes_by_provider(spec.model, batch, ep=spec.ep, threads=spec.threads)
+
+    def memory(self) -> tuple[float | None, float | None]:
+        """Return the peak memory of this process and what it holds on a GPU, in MB; None where nothing tells."""
+        return peak_memory_mb(), process_memory_mb()
+
+    def _check_size(self, one: Any) -> None:
+        """Refuse a batch whose input alone does not fit, before minutes are spent on preparing it."""
+        needed, free = one.nbytes * self._spec.batch, available_bytes()
+        if free is not None and needed > free:
+            raise ModelError(
+                f"a batch of {self._spec.batch} does not fit in memory: its input takes {needed / 1e9:.1f} GB of "
+                f"{free / 1e9:.1f} GB that are free"
+            )
+
+    @property
+    def _opened(self) -> Opened:
+        assert self._ready is not None, "open() comes first"
+        return self._ready

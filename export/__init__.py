@@ -13,8 +13,9 @@ from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceR
 from twincar_edge.export.config import ExportConfig, ExportResult
 from twincar_edge.export.int8.config import PRESETS, Int8Config, Int8Search
 from twincar_edge.export.parity.compare import check_parity
+from twincar_edge.export.parity.comparison import Comparison, Flip
 from twincar_edge.export.parity.files import ParityConfig, compare_files
-from twincar_edge.export.parity.report import Comparison, Flip, ParityError, ParityLimits, ParityReport
+from twincar_edge.export.parity.report import ParityError, ParityLimits, ParityReport
 
 if TYPE_CHECKING:
     from twincar_edge.export.pipeline import Progress

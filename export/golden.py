@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.dataset_logits import Predict
 from twincar_edge.golden import Golden, sample_pixels
-from twincar_edge.inference import Predict
 from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.synthetic import draw_twin_car
 

@@ -15,6 +15,7 @@ import onnx
 from pydantic import ValidationError
 
 from twincar_edge import __version__
+from twincar_edge.dataset_logits import Side, labels_for, run_sides
 from twincar_edge.datasets import Split
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
@@ -33,12 +34,10 @@ from twincar_edge.export.parity.compare import Answers, report_parity
 from twincar_edge.export.parity.files import open_elsewhere, write_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName
 from twincar_edge.export.parity.report import ParityError, ParityReport
-from twincar_edge.export.parity.sides import Side, run_sides
 from twincar_edge.export.report_files import report_paths, write_report
-from twincar_edge.export.workbench import Workbench
+from twincar_edge.export.trial_session import TrialSession
 from twincar_edge.files import write_bytes
 from twincar_edge.golden import Golden
-from twincar_edge.inference import labels_for
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord, TrainingRecord
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
@@ -77,7 +76,8 @@ def run(config: ExportConfig, progress: Progress | None, created: datetime | Non
     labels_for(split.validation, checkpoint.classes)
     unknowns = open_unknowns(checkpoint.classes, config.confidence.unknown)
     with _workspace(config.output) as folder:
-        models, findings = _make(config, checkpoint, split, unknowns, Workbench(folder, manifest), manifest.name, tell)
+        trial = TrialSession(folder, manifest)
+        models, findings = _make(config, checkpoint, split, unknowns, trial, manifest.name, tell)
     return _finish(config, manifest, models, findings)
 
 
@@ -86,7 +86,7 @@ def _make(
     checkpoint: Checkpoint,
     split: Split,
     unknowns: Unknowns,
-    bench: Workbench,
+    trial: TrialSession,
     name: str,
     tell: Progress,
 ) -> tuple[dict[Precision, _Model], _Findings]:
@@ -100,7 +100,7 @@ def _make(
     sides = {PYTORCH: Side(torch_predict(model), preprocess)}
 
     def keep(precision: Precision, graph: onnx.ModelProto, quantization: QuantizationRecord | None = None) -> None:
-        session = bench.open(graph, precision, quantization)
+        session = trial.open(graph, precision, quantization)
         models[precision] = _Model(graph, quantization, make_golden(session.run, preprocess))
         sides[precision] = Side(session.run, preprocess)
         for ep, elsewhere in open_elsewhere(session.model, tell=logger.warning):
@@ -117,7 +117,7 @@ def _make(
         keep("fp16", to_fp16(fp32))
     if config.int8 is not None:
         reference = Reference(fp32, preprocess, classes, logits["fp32"], temperature)
-        made = make_int8(reference, config.int8, split, config.limits, bench, tell)
+        made = make_int8(reference, config.int8, split, config.limits, trial, tell)
         search = made.report
         keep("int8", made.graph, made.config.record(made.images))
     rest = {side: sides[side] for side in sides if side not in seen}

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from twincar_edge.dataset_logits import Predict, dataset_logits, labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import ModelError
-from twincar_edge.inference import Predict, dataset_logits, labels_for
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import Preprocess

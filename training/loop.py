@@ -14,9 +14,9 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, Parameter
-from twincar_edge.inference import dataset_logits
 from twincar_edge.training.augmentation import Mixing, augment, draw_choices
 from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
 from twincar_edge.training.distributed import Processes, own_part

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.dataset_logits import Side, labels_for, run_sides
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence.choices import (
@@ -32,8 +33,6 @@ from twincar_edge.export.confidence.report import (
     ReliabilityBin,
 )
 from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
-from twincar_edge.export.parity.sides import Side, run_sides
-from twincar_edge.inference import labels_for
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import (
     expected_calibration_error,

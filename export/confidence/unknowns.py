@@ -1,7 +1,7 @@
 """Pictures that show no car that the model knows: what its rejection threshold is chosen on.
 
-Each kind is a `Dataset`, so that one loop (`twincar_edge.inference`) runs a model over drawn pictures and files alike.
-Drawn pictures are drawn when they are read, from a seed and their number alone.
+Each kind is a `Dataset`, so that one loop (`twincar_edge.dataset_logits`) runs a model over drawn pictures and
+files alike. Drawn pictures are drawn when they are read, from a seed and their number alone.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset, Split
 from twincar_edge.export.data import calibration_batches, calibration_samples
 from twincar_edge.export.int8.activations import observe
@@ -17,9 +18,9 @@ from twincar_edge.export.int8.quantize import prepare, quantize
 from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.export.int8.search import PREFIXES, Clock, Logits, Score, search
 from twincar_edge.export.parity.compare import Answers, compare, find_breaches
-from twincar_edge.export.parity.report import Comparison, ParityLimits
-from twincar_edge.export.workbench import Workbench
-from twincar_edge.inference import dataset_logits, labels_for
+from twincar_edge.export.parity.comparison import Comparison
+from twincar_edge.export.parity.report import ParityLimits
+from twincar_edge.export.trial_session import TrialSession
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess
 
@@ -60,7 +61,7 @@ def make_int8(
     choices: Int8Config | Int8Search,
     split: Split,
     limits: ParityLimits,
-    workbench: Workbench,
+    trial: TrialSession,
     progress: Callable[[str, int, int], None],
 ) -> Int8Graph:
     """Quantize a graph; it is calibrated on training images, and a search judges its candidates on the others.
@@ -80,7 +81,7 @@ def make_int8(
     if isinstance(choices, Int8Config):
         graph = quantize(prepared, ranges.of(choices.calibration, choices.percentile), choices)
         return Int8Graph(graph, choices, len(chosen), None)
-    score, clock, logits = _judges(reference, split.validation, chosen, workbench)
+    score, clock, logits = _judges(reference, split.validation, chosen, trial)
     found = search(
         prepared,
         ranges,
@@ -97,7 +98,7 @@ def make_int8(
 
 
 def _judges(
-    reference: Reference, validation: Dataset, training: Dataset, workbench: Workbench
+    reference: Reference, validation: Dataset, training: Dataset, trial: TrialSession
 ) -> tuple[Score, Clock, Logits]:
     """Return what a search asks of a candidate: its score, how fast graphs are, and answers to training images."""
     labels = labels_for(validation, reference.classes)
@@ -106,16 +107,16 @@ def _judges(
     few = training.select(sample.name for sample in training.samples[:HARM_IMAGES])
 
     def score(graph: onnx.ModelProto, config: Int8Config) -> Comparison:
-        session = workbench.open(graph, "int8", config.record(1))
+        session = trial.open(graph, "int8", config.record(1))
         found = dataset_logits(session.run, validation, reference.preprocess)
         return compare(Answers("int8", found, reference.temperature), against, labels, reference.classes, images)
 
     def clock(graphs: Mapping[str, tuple[onnx.ModelProto, Int8Config]]) -> dict[str, float]:
-        sessions = {name: workbench.open(graph, "int8", config.record(1)) for name, (graph, config) in graphs.items()}
-        return workbench.latencies_ms({"fp32": workbench.open(reference.graph, "fp32"), **sessions})
+        sessions = {name: trial.open(graph, "int8", config.record(1)) for name, (graph, config) in graphs.items()}
+        return trial.latencies_ms({"fp32": trial.open(reference.graph, "fp32"), **sessions})
 
     def logits(graph: onnx.ModelProto, config: Int8Config | None) -> NDArray[np.float32]:
-        session = workbench.open(graph, "fp32") if config is None else workbench.open(graph, "int8", config.record(1))
+        session = trial.open(graph, "fp32") if config is None else trial.open(graph, "int8", config.record(1))
         return dataset_logits(session.run, few, reference.preprocess)
 
     return score, clock, logits

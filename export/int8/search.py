@@ -17,7 +17,7 @@ from twincar_edge.export.int8.activations import ActivationRanges
 from twincar_edge.export.int8.config import Calibration, Int8Config
 from twincar_edge.export.int8.quantize import quantize, quantize_layer, quantized_layers
 from twincar_edge.export.int8.report import SearchReport, SearchRow
-from twincar_edge.export.parity.report import Comparison
+from twincar_edge.export.parity.comparison import Comparison
 
 SAME_SPEED = 1.1  # two files within a tenth of one another differ by noise as much as by themselves
 PREFIXES = (3, 6)  # layers in float from the input on, where the preset's own do not do: early ones are few in bytes

@@ -9,22 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.dataset_logits import Side, labels_for, run_sides
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError
+from twincar_edge.export.parity.comparison import SURE_MARGIN, ClassChange, ClassPair, Comparison, Flip
 from twincar_edge.export.parity.names import FP32, PYTORCH, SideName, default_pairs, title
-from twincar_edge.export.parity.report import (
-    SURE_MARGIN,
-    Breach,
-    ClassChange,
-    ClassPair,
-    Comparison,
-    Flip,
-    ParityLimits,
-    ParityReport,
-)
-from twincar_edge.export.parity.sides import Side, run_sides
+from twincar_edge.export.parity.report import Breach, ParityLimits, ParityReport
 from twincar_edge.export.parity.statistics import cosine, kl_divergence, margins, mcnemar_p, paired_difference_interval
-from twincar_edge.inference import labels_for
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy
 

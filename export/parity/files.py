@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twincar_edge.dataset_logits import Predict, Side
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, ModelError, Parameter, TwincarError, require
 from twincar_edge.export.parity.compare import check_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName, distinct_names
 from twincar_edge.export.parity.report import ParityLimits, ParityReport
-from twincar_edge.export.parity.sides import Side
 from twincar_edge.export.report_files import write_report
-from twincar_edge.inference import Predict
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import Manifest, read_manifest
 

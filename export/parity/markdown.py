@@ -1,11 +1,11 @@
-"""What parity found, in words: the verdict first, then the figures with what each means, then all that changed."""
+"""The comparisons of a parity report as Markdown: the figures with what each means, then the answers that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from twincar_edge.export.parity.comparison import SURE_MARGIN, Comparison, Flip
 from twincar_edge.export.parity.names import title
-from twincar_edge.export.parity.report import COLUMNS, SURE_MARGIN, Comparison, Flip, ParityReport
 
 FLIP_COLUMNS = ("Image", "Is", "Was answered", "Margin", "Now answered", "Margin now", "Right answer")
 PAIR_COLUMNS = ("Was answered", "Now answered", "Images")
@@ -83,22 +83,10 @@ _FIGURES: tuple[_Figure, ...] = (
 )
 
 
-def to_markdown(report: ParityReport) -> str:
-    """Return the report as Markdown."""
-    images = f"{report.data.images} images of {report.data.name}"
-    lines = [f"# Parity of {report.name}", ""]
-    if report.passed:
-        lines += [f"Every limit is met on {images}.", ""]
-    else:
-        lines += [f"Missed on {images}:", "", *(f"- {breach.text}" for breach in report.breaches), ""]
-    lines += [*table(COLUMNS, report.rows()), ""]
-    lines += ["Δ is the difference of a logit. " + _limits(report), "", "## Figures", ""]
-    heads = [f"{title(side.subject)} against {title(side.against)}" for side in report.comparisons]
-    figures = [(name, *(value(side) for side in report.comparisons), text) for name, value, text in _FIGURES]
-    lines += table(("Figure", *heads, "What it means"), figures)
-    for side, head in zip(report.comparisons, heads, strict=True):
-        lines += ["", f"## Answers that changed: {head}", "", *_changes(side, report.data.images)]
-    return "\n".join(lines) + "\n"
+def figures_table(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the table of all figures: a column for each comparison, and what each figure means."""
+    figures = [(name, *(value(side) for side in comparisons), text) for name, value, text in _FIGURES]
+    return table(("Figure", *map(_head, comparisons), "What it means"), figures)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -107,22 +95,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
-def _limits(report: ParityReport) -> str:
-    limits = report.limits
-    return (
-        f"Limits: FP32 logits within {limits.fp32_logit_difference:g} of the reference's largest, on another provider "
-        f"within {limits.provider_logit_difference:g}; of every other file, top-1 falls by at most "
-        f"{100 * limits.top1_drop:g} points and top-5 by {100 * limits.top5_drop:g}, and it agrees on "
-        f"{limits.agreement:.2%} or more, on {limits.sure_agreement:.2%} where the reference is sure."
-    )
-
-
-def _changes(side: Comparison, images: int) -> list[str]:
-    """Return what a section says of a comparison's flips: how many, the pairs of classes, each image, the classes."""
+def changes_markdown(side: Comparison, images: int) -> list[str]:
+    """Return the section about the answers that changed: how many, the pairs of classes, each image, the classes."""
+    title_line = f"## Answers that changed: {_head(side)}"
     if not side.flips:
-        return [f"None of {images}."]
+        return [title_line, "", f"None of {images}."]
     outcomes = [flip.outcome for flip in side.flips]
     lines = [
+        title_line,
+        "",
         f"{len(side.flips)} of {images}: {outcomes.count('lost')} were right before and are wrong now, "
         f"{outcomes.count('gained')} the other way, {outcomes.count('wrong')} wrong both times. "
         "A margin is the answer's probability less the next class's.",
@@ -146,6 +127,10 @@ def _changes(side: Comparison, images: int) -> list[str]:
         ]
         lines += ["", "Classes with more or fewer right answers:", "", *table(CLASS_COLUMNS, changed)]
     return lines
+
+
+def _head(side: Comparison) -> str:
+    return f"{title(side.subject)} against {title(side.against)}"
 
 
 def _flip_row(flip: Flip) -> tuple[str, ...]:

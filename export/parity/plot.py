@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from twincar_edge.export.parity.compare import allowed_logit_difference
+from twincar_edge.export.parity.comparison import SURE_MARGIN, Comparison
 from twincar_edge.export.parity.markdown import points
 from twincar_edge.export.parity.names import title
-from twincar_edge.export.parity.report import SURE_MARGIN, Comparison, ParityReport
+from twincar_edge.export.parity.report import ParityReport
 from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, plain, save
 
 _ROW_INCHES = 3.5

@@ -1,31 +1,24 @@
-"""What parity found, as data and as JSON; `parity_markdown` and `parity_plot` put it into words and into a picture."""
+"""The parity report: limits, comparisons and breaches, as data, JSON and Markdown. `plot.py` draws it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twincar_edge.errors import GateError
+from twincar_edge.export.parity.comparison import Comparison, Part, Share
+from twincar_edge.export.parity.markdown import changes_markdown, figures_table, table
 from twincar_edge.export.parity.names import title
-from twincar_edge.manifest import DataRecord, ParityRecord
+from twincar_edge.manifest import DataRecord
 
 PARITY_SCHEMA_VERSION: Literal[2] = 2
-Share = Annotated[float, Field(ge=0, le=1)]
-Change = Annotated[float, Field(ge=-1, le=1)]
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Magnitude = Annotated[float, Field(ge=0)]
-Interval = tuple[Change, Change]
 
 COLUMNS = ("Model", "Against", "Top-1", "Top-5", "Agrees", "Where sure", "Max Δ", "Limits")
-SURE_MARGIN = 0.5  # between the reference's two best probabilities: above it, the model itself is not in doubt
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ParityLimits(_Part):
+class ParityLimits(Part):
     """How much may be lost. Shares are between 0 and 1: a drop of 0.005 is half a point.
 
     `fp32_logit_difference` bounds FP32 against PyTorch: the largest difference of a logit, relative to the reference's
@@ -45,100 +38,24 @@ class ParityLimits(_Part):
     agreement: Share = 0.97
     sure_agreement: Share = 0.998
 
-
-class Flip(_Part):
-    """An image whose answer changed: what it is, and each side's answer with its probability and its margin.
-
-    A margin is the probability of the answer less that of the next class. `max_logit_difference` is this image's.
-    """
-
-    image: str
-    label: str
-    reference: str
-    reference_probability: Share
-    reference_margin: Share
-    answer: str
-    probability: Share
-    margin: Share
-    max_logit_difference: Magnitude
-
-    @property
-    def outcome(self) -> Literal["lost", "gained", "wrong"]:
-        """Say what the change did: a right answer lost or gained, or one wrong answer for another."""
-        if self.reference == self.label:
-            return "lost"
-        return "gained" if self.answer == self.label else "wrong"
+    def sentence(self) -> str:
+        """Return the limits in words."""
+        return (
+            f"Limits: FP32 logits within {self.fp32_logit_difference:g} of the reference's largest, on another "
+            f"provider within {self.provider_logit_difference:g}; of every other file, top-1 falls by at most "
+            f"{100 * self.top1_drop:g} points and top-5 by {100 * self.top5_drop:g}, and it agrees on "
+            f"{self.agreement:.2%} or more, on {self.sure_agreement:.2%} where the reference is sure."
+        )
 
 
-class ClassPair(_Part):
-    """How many images went from the class `reference` to the class `answer`."""
-
-    reference: str
-    answer: str
-    images: int = Field(ge=1)
-
-
-class ClassChange(_Part):
-    """A class whose number of right answers changed: its images, and how many each side gets right."""
-
-    name: str
-    images: int = Field(ge=1)
-    right_reference: int = Field(ge=0)
-    right: int = Field(ge=0)
-
-
-class Comparison(_Part):
-    """One side (`subject`) against the one that it was made from, `against`. Shares are between 0 and 1.
-
-    Intervals are those of the paired difference subject - reference at 95%. `mcnemar_p` is of top-1. `sure_agreement`
-    counts the `sure_images` where the reference is sure, and is None where there are none. Logits are compared as the
-    models give them; KL divergence (of the subject from the reference), calibration errors (`ece`) and margins are of
-    probabilities, after each side's temperature. `reference_margins` and `max_logit_differences` have a figure for each
-    image, in the order of the data. `flips` and `class_pairs` begin with the pair of classes that changes most often,
-    inside a pair with the answer of which the reference was surest; `class_changes` with the class that loses most.
-    """
-
-    subject: str
-    against: str
-    top1: Share
-    top5: Share
-    top1_reference: Share
-    top5_reference: Share
-    top1_difference_interval: Interval
-    top5_difference_interval: Interval
-    mcnemar_p: Share
-    agreement: Share
-    sure_images: int = Field(ge=0)
-    sure_agreement: Share | None
-    max_abs_logit_difference: Magnitude
-    mean_abs_logit_difference: Magnitude
-    max_abs_logit_reference: Magnitude
-    mean_cosine: Change
-    min_cosine: Change
-    mean_kl_nats: Magnitude
-    max_kl_nats: Magnitude
-    ece: Share
-    ece_reference: Share
-    class_pairs: tuple[ClassPair, ...]
-    class_changes: tuple[ClassChange, ...]
-    flips: tuple[Flip, ...]
-    reference_margins: tuple[Share, ...]
-    max_logit_differences: tuple[Magnitude, ...]
-
-    def record(self, images: int) -> ParityRecord:
-        """Return what the subject's manifest keeps."""
-        shared = self.model_dump(include=set(ParityRecord.model_fields))
-        return ParityRecord(images=images, **shared)
-
-
-class Breach(_Part):
+class Breach(Part):
     """A limit that `subject` missed, in words with the figures."""
 
     subject: str
     text: str
 
 
-class ParityReport(_Part):
+class ParityReport(Part):
     """What parity showed: on which images, each comparison, the limits, and which of them were missed."""
 
     schema_version: Literal[2] = PARITY_SCHEMA_VERSION
@@ -192,9 +109,18 @@ class ParityReport(_Part):
 
     def to_markdown(self) -> str:
         """Return the report as Markdown: the verdict, the figures and what each means, and all that changed."""
-        from twincar_edge.export.parity.markdown import to_markdown  # it reads these classes
-
-        return to_markdown(self)
+        images = f"{self.data.images} images of {self.data.name}"
+        lines = [f"# Parity of {self.name}", ""]
+        if self.passed:
+            lines += [f"Every limit is met on {images}.", ""]
+        else:
+            lines += [f"Missed on {images}:", "", *(f"- {breach.text}" for breach in self.breaches), ""]
+        lines += [*table(COLUMNS, self.rows()), ""]
+        lines += [f"Δ is the difference of a logit. {self.limits.sentence()}", "", "## Figures", ""]
+        lines += figures_table(self.comparisons)
+        for comparison in self.comparisons:
+            lines += ["", *changes_markdown(comparison, self.data.images)]
+        return "\n".join(lines) + "\n"
 
     def _missing(self) -> set[str]:
         return {breach.subject for breach in self.breaches}

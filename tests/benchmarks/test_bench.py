@@ -26,9 +26,9 @@ from twincar_edge.benchmarks.bench import PACKAGES
 from twincar_edge.benchmarks.config import PEERS, RowSpec
 from twincar_edge.benchmarks.formats import COLUMNS, to_csv, to_markdown
 from twincar_edge.benchmarks.matrix import rows_of
-from twincar_edge.benchmarks.remote import Here, RowError
 from twincar_edge.benchmarks.report import Ratio
-from twincar_edge.benchmarks.station import Station
+from twincar_edge.benchmarks.worker import Worker
+from twincar_edge.benchmarks.worker_client import InProcessClient, RowError
 from twincar_edge.cli import main
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError, ModelError
@@ -40,9 +40,9 @@ from twincar_edge.manifest import TrainingRecord
 SHORT = Schedule(warmup=1, rounds=2, per_round=3)
 
 
-def here(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> Here:
+def here(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> InProcessClient:
     """A row in this process: tests/benchmarks/test_worker.py has the processes."""
-    return Here(Station(spec, images))
+    return InProcessClient(Worker(spec, images))
 
 
 def run(config: BenchmarkConfig, launch: bench.Launch = here) -> BenchmarkReport:
@@ -290,11 +290,11 @@ def test_idle_threads_spin_in_a_loop_and_sleep_at_a_cameras_pace_unless_told_oth
     assert BenchmarkConfig((model,), pace=CameraPace(), spinning=True).spins()
 
 
-class Broken(Here):
+class Broken(InProcessClient):
     """A row that fails when it is asked for one thing."""
 
-    def __init__(self, station: Station, fails_at: str, error: BaseException) -> None:
-        super().__init__(station)
+    def __init__(self, worker: Worker, fails_at: str, error: BaseException) -> None:
+        super().__init__(worker)
         self._fails_at, self._error = fails_at, error
 
     def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -305,9 +305,9 @@ class Broken(Here):
 
 @pytest.mark.parametrize("fails_at", ["open", "turn"])
 def test_a_row_that_crashes_says_so_and_the_others_go_on(model: Path, fails_at: str) -> None:
-    def launch(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> Here:
-        station = Station(spec, images)
-        return Broken(station, fails_at, RowError("its process crashed")) if spec.batch == 4 else Here(station)
+    def launch(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> InProcessClient:
+        worker = Worker(spec, images)
+        return Broken(worker, fails_at, RowError("its process crashed")) if spec.batch == 4 else InProcessClient(worker)
 
     first, bad, last = run(BenchmarkConfig((model,), eps=("cpu",), batches=(1, 4, 2), schedule=SHORT), launch).rows
     assert (bad.status, bad.timing) == ("its process crashed", None)
@@ -319,16 +319,16 @@ def test_a_reason_names_the_file_without_its_folder(model: Path) -> None:
     error = ModelError(f"{model} failed on cpu: it broke")
     launched = iter([False, True])
 
-    def launch(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> Here:
-        station = Station(spec, images)
-        return Broken(station, "turn", error) if next(launched) else Here(station)
+    def launch(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> InProcessClient:
+        worker = Worker(spec, images)
+        return Broken(worker, "turn", error) if next(launched) else InProcessClient(worker)
 
     _, bad = run(BenchmarkConfig((model,), eps=("cpu",), batches=(1, 2), schedule=SHORT), launch).rows
     assert bad.status == "tiny.fp32.onnx failed on cpu: it broke"
 
 
 def test_ctrl_c_keeps_the_rounds_that_were_measured(model: Path) -> None:
-    class Interrupted(Here):
+    class Interrupted(InProcessClient):
         turns = 0
 
         def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -338,7 +338,7 @@ def test_ctrl_c_keeps_the_rounds_that_were_measured(model: Path) -> None:
             return super().call(name, *arguments)
 
     config = BenchmarkConfig((model,), eps=("cpu",), schedule=Schedule(1, 20, 3))
-    report = run(config, lambda spec, images, _: Interrupted(Station(spec, images)))
+    report = run(config, lambda spec, images, _: Interrupted(Worker(spec, images)))
     timing = report.rows[0].timing
     assert report.interrupted and timing is not None
     assert len(timing.infer_samples_ms) == 9
@@ -348,7 +348,7 @@ def test_ctrl_c_keeps_the_rounds_that_were_measured(model: Path) -> None:
 def test_ctrl_c_before_anything_was_measured_is_no_report(model: Path) -> None:
     config = BenchmarkConfig((model,), eps=("cpu",), schedule=SHORT)
     with pytest.raises(KeyboardInterrupt):
-        run(config, lambda spec, images, _: Broken(Station(spec, images), "open", KeyboardInterrupt()))
+        run(config, lambda spec, images, _: Broken(Worker(spec, images), "open", KeyboardInterrupt()))
 
 
 def test_the_command_prints_what_it_has_after_ctrl_c_and_exits_130(
@@ -374,9 +374,9 @@ def test_ratios_compare_each_round_with_the_same_round_of_the_first_row(model: P
     """The machine becomes twice as slow from round to round; the second row takes half as long as the first."""
     rounds = {1: [8.0, 16.0, 32.0], 2: [8.0, 16.0, 32.0]}  # a batch of two images in the time of one
 
-    class Fixed(Here):
-        def __init__(self, station: Station, batch: int) -> None:
-            super().__init__(station)
+    class Fixed(InProcessClient):
+        def __init__(self, worker: Worker, batch: int) -> None:
+            super().__init__(worker)
             self._times = iter(rounds[batch])
 
         def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
@@ -385,7 +385,7 @@ def test_ratios_compare_each_round_with_the_same_round_of_the_first_row(model: P
             return super().call(name, *arguments)
 
     config = BenchmarkConfig((model,), eps=("cpu",), batches=(1, 2), schedule=Schedule(0, 3, 1))
-    first, second = run(config, lambda spec, images, _: Fixed(Station(spec, images), spec.batch)).rows
+    first, second = run(config, lambda spec, images, _: Fixed(Worker(spec, images), spec.batch)).rows
     assert first.times_first == Ratio(median=1, low=1, high=1)
     assert second.times_first == second.times_first_infer == Ratio(median=2, low=2, high=2)
 
@@ -408,13 +408,13 @@ def test_top5_is_compared_with_the_fp32_row_of_the_same_weights(model: Path, car
 def test_rows_that_differ_in_batch_alone_share_the_count_of_right_answers(model: Path, cars: Dataset) -> None:
     asked: list[str] = []
 
-    class Counted(Here):
+    class Counted(InProcessClient):
         def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
             asked.append(name)
             return super().call(name, *arguments)
 
     config = BenchmarkConfig((model,), eps=("cpu",), batches=(1, 2), schedule=SHORT, dataset=cars)
-    rows = run(config, lambda spec, images, _: Counted(Station(spec, images))).rows
+    rows = run(config, lambda spec, images, _: Counted(Worker(spec, images))).rows
     assert asked.count("logits") == 1
     assert {row.top1 for row in rows} == {5 / 6}
 

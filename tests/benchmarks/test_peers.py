@@ -11,7 +11,7 @@ import pytest
 from tests.support.tiny_model import tiny_model
 from twincar_edge.benchmarks import peers
 from twincar_edge.benchmarks.config import PEERS, RowSpec
-from twincar_edge.benchmarks.station import Station
+from twincar_edge.benchmarks.worker import Worker
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.bench_precisions import bundled_in
 from twincar_edge.errors import InputError, MissingExtraError
@@ -85,11 +85,11 @@ def test_a_peer_that_is_not_installed_names_its_extra(monkeypatch: pytest.Monkey
 
 
 def test_a_peer_is_timed_by_the_station_like_any_row() -> None:
-    station = Station(spec("quickstart"), [image()], tick())
-    ep, threads, start = station.open()
+    worker = Worker(spec("quickstart"), [image()], tick())
+    ep, threads, start = worker.open()
     assert (ep, threads) == ("PyTorch eager", 1)
     assert start.first_ms == 1000
-    (sample,) = station.turn(1, True)
+    (sample,) = worker.turn(1, True)
     assert (sample.pre_ms, sample.infer_ms, sample.post_ms) == (1000, 1000, 1000)
 
 

@@ -18,9 +18,9 @@ from tests.support.tiny_model import CLASSES, tiny_model
 from twincar_edge.benchmarks.config import RowSpec
 from twincar_edge.benchmarks.gpu import gpus, process_memory_mb
 from twincar_edge.benchmarks.memory import available_bytes, peak_memory_mb
-from twincar_edge.benchmarks.remote import RowError, Worker
 from twincar_edge.benchmarks.report import Start
-from twincar_edge.benchmarks.station import SETTLE_S, Station
+from twincar_edge.benchmarks.worker import SETTLE_S, Worker
+from twincar_edge.benchmarks.worker_client import RowError, SubprocessClient
 from twincar_edge.errors import ModelError
 from twincar_edge.runtime.inference.binding import bound_predict
 from twincar_edge.runtime.inference.nodes import nodes_by_provider
@@ -46,15 +46,15 @@ def program(body: str) -> tuple[str, ...]:
 
 
 def test_a_worker_opens_times_answers_and_tells_its_memory(model: Path) -> None:
-    with Worker(spec(model), IMAGES, 60) as worker:
-        ep, threads, start = worker.call("open")
+    with SubprocessClient(spec(model), IMAGES, 60) as client:
+        ep, threads, start = client.call("open")
         assert (ep, threads) == ("cpu", 1)
         assert isinstance(start, Start) and start.open_ms > 0
-        assert worker.call("turn", 2, False) == ()
-        assert len(worker.call("turn", 3, True)) == 3
-        np.testing.assert_array_equal(worker.call("logits", BATCH), open_session(model, ep="cpu").run(BATCH))
-        assert worker.call("nodes") == {"cpu": 4}
-        peak_mb, gpu_mb = worker.call("memory")
+        assert client.call("turn", 2, False) == ()
+        assert len(client.call("turn", 3, True)) == 3
+        np.testing.assert_array_equal(client.call("logits", BATCH), open_session(model, ep="cpu").run(BATCH))
+        assert client.call("nodes") == {"cpu": 4}
+        peak_mb, gpu_mb = client.call("memory")
         assert 20 < peak_mb < 2000 and gpu_mb is None
 
 
@@ -64,47 +64,47 @@ def test_what_counts_follows_runs_that_do_not_until_the_threads_have_settled(mod
     def clock() -> float:
         return next(ticks)
 
-    station = Station(spec(model), IMAGES, clock)
-    station.open()
+    worker = Worker(spec(model), IMAGES, clock)
+    worker.open()
     begun = clock()
-    assert station.turn(3, False) == ()
+    assert worker.turn(3, False) == ()
     assert clock() - begun < SETTLE_S
     begun = clock()
-    assert len(station.turn(3, True)) == 3
+    assert len(worker.turn(3, True)) == 3
     assert clock() - begun > SETTLE_S
 
 
 def test_between_calls_a_worker_is_stopped_so_that_its_threads_spin_for_nobody(model: Path) -> None:
-    with Worker(spec(model), IMAGES, 60) as worker:
-        worker.call("open")
-        status = Path(f"/proc/{worker._process.pid}/status")
+    with SubprocessClient(spec(model), IMAGES, 60) as client:
+        client.call("open")
+        status = Path(f"/proc/{client._process.pid}/status")
         deadline = time.monotonic() + 10
         while "T (stopped)" not in status.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert worker.call("turn", 1, True)
+        assert client.call("turn", 1, True)
 
 
 def test_a_worker_ends_with_its_benchmark(model: Path) -> None:
-    with Worker(spec(model), IMAGES, 60) as worker:
-        worker.call("open")
-        process = worker._process
+    with SubprocessClient(spec(model), IMAGES, 60) as client:
+        client.call("open")
+        process = client._process
     assert process.poll() == 0
 
 
 def test_a_failure_of_ours_comes_back_as_its_line_and_the_worker_goes_on(model: Path) -> None:
-    with Worker(RowSpec(model, "tensorrt", 1, 1, spinning=False), IMAGES, 60) as worker:
+    with SubprocessClient(RowSpec(model, "tensorrt", 1, 1, spinning=False), IMAGES, 60) as client:
         for _ in range(2):
             with pytest.raises(RowError, match=r"twincar-edge\[gpu\]"):
-                worker.call("open")
+                client.call("open")
 
 
 def test_a_batch_that_does_not_fit_in_memory_says_so(model: Path) -> None:
     with (
-        Worker(spec(model, batch=10**9), IMAGES, 60) as worker,
+        SubprocessClient(spec(model, batch=10**9), IMAGES, 60) as client,
         pytest.raises(RowError, match="does not fit in memory"),
     ):
-        worker.call("open")
+        client.call("open")
 
 
 def test_memory_beyond_a_limit_is_refused_to_the_row_alone() -> None:
@@ -132,9 +132,9 @@ def test_what_a_provider_says_of_memory_is_put_into_those_words(model: Path, mon
     def full(*_: object, **__: object) -> object:
         raise ModelError("failed on cuda: Failed to allocate memory for requested buffer of size 1")
 
-    monkeypatch.setattr("twincar_edge.benchmarks.station.open_model", full)
+    monkeypatch.setattr("twincar_edge.benchmarks.worker.open_model", full)
     with pytest.raises(ModelError, match="a batch of 64 does not fit in memory: failed on cuda"):
-        Station(spec(model, batch=64), IMAGES).open()
+        Worker(spec(model, batch=64), IMAGES).open()
 
 
 @pytest.mark.parametrize(
@@ -146,17 +146,17 @@ def test_what_a_provider_says_of_memory_is_put_into_those_words(model: Path, mon
     ],
 )
 def test_a_process_that_ends_is_a_row_that_says_how(model: Path, body: str, says: str) -> None:
-    with Worker(spec(model), IMAGES, 60, program(body)) as worker, pytest.raises(RowError, match=says):
-        worker.call("open")
+    with SubprocessClient(spec(model), IMAGES, 60, program(body)) as client, pytest.raises(RowError, match=says):
+        client.call("open")
 
 
 def test_a_process_that_hangs_is_given_up_and_ended(model: Path) -> None:
-    with Worker(spec(model), IMAGES, 1.5, program("time.sleep(600)")) as worker:
+    with SubprocessClient(spec(model), IMAGES, 1.5, program("time.sleep(600)")) as client:
         with pytest.raises(RowError, match=r"no answer for 1\.5 s"):
-            worker.call("open")
-        assert worker._process.wait(10) == -signal.SIGKILL
+            client.call("open")
+        assert client._process.wait(10) == -signal.SIGKILL
         with pytest.raises(RowError):  # and it is not asked again as if it were there
-            worker.call("turn", 1, True)
+            client.call("turn", 1, True)
 
 
 def test_a_worker_does_not_outlive_a_parent_that_is_killed(model: Path) -> None:
@@ -165,9 +165,11 @@ def test_a_worker_does_not_outlive_a_parent_that_is_killed(model: Path) -> None:
             sys.executable,
             "-c",
             "import sys, time\nfrom pathlib import Path\nimport numpy as np\n"
-            "from twincar_edge.benchmarks.config import RowSpec\nfrom twincar_edge.benchmarks.remote import Worker\n"
-            f"worker = Worker(RowSpec(Path({str(model)!r}), 'cpu', 1, 1, False), [np.zeros((9, 9, 3), np.uint8)], 60)\n"
-            "worker.call('open')\nprint(worker._process.pid, flush=True)\ntime.sleep(600)\n",
+            "from twincar_edge.benchmarks.config import RowSpec\n"
+            "from twincar_edge.benchmarks.worker_client import SubprocessClient\n"
+            f"spec = RowSpec(Path({str(model)!r}), 'cpu', 1, 1, False)\n"
+            "client = SubprocessClient(spec, [np.zeros((9, 9, 3), np.uint8)], 60)\n"
+            "client.call('open')\nprint(client._process.pid, flush=True)\ntime.sleep(600)\n",
         ],
         stdout=subprocess.PIPE,
         text=True,

@@ -11,10 +11,10 @@ import pytest
 
 from twincar_edge.bundled import bundled, default_checkpoint, default_model
 from twincar_edge.cli import main
+from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import open_dataset, stratified_split
 from twincar_edge.errors import ModelError
 from twincar_edge.files import sha256
-from twincar_edge.inference import dataset_logits
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.metrics import topk_accuracy
 from twincar_edge.runtime.inference.session import open_session

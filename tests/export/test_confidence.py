@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from twincar_edge.dataset_logits import Side
 from twincar_edge.datasets import Dataset, ImageFile, Sample
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence import unknowns
@@ -34,7 +35,6 @@ from twincar_edge.export.confidence.report import (
     ConfidenceOptions,
     ConfidenceReport,
 )
-from twincar_edge.export.parity.sides import Side
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import negative_log_likelihood, softmax
 from twincar_edge.preprocess import Preprocess

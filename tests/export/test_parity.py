@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from twincar_edge import inference
+from twincar_edge.dataset_logits import run_sides
 from twincar_edge.datasets import Dataset, ImageFile, Sample, open_dataset
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.export import Comparison, ParityError, ParityLimits, ParityReport, check_parity
-from twincar_edge.export.parity import sides as sides_module
 from twincar_edge.export.parity.compare import Answers, Side, compare, find_breaches
 from twincar_edge.export.parity.files import write_parity
 from twincar_edge.export.parity.names import default_pairs, distinct_names, title
-from twincar_edge.export.parity.sides import run_sides
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import ParityRecord
 from twincar_edge.preprocess import Preprocess, prepare
@@ -304,7 +302,7 @@ def test_each_image_is_decoded_once_and_prepared_once_for_each_preprocessing(
 ) -> None:
     reads: list[str] = []
     prepared: list[Preprocess] = []
-    read, prepare = Sample.read, inference.prepare
+    read = Sample.read
 
     def counted_read(sample: Sample) -> NDArray[np.uint8]:
         reads.append(sample.name)
@@ -315,7 +313,7 @@ def test_each_image_is_decoded_once_and_prepared_once_for_each_preprocessing(
         return prepare(image_bgr, preprocess)
 
     monkeypatch.setattr(Sample, "read", counted_read)
-    monkeypatch.setattr(inference, "prepare", counted_prepare)
+    monkeypatch.setattr("twincar_edge.dataset_logits.prepare", counted_prepare)
     other = Preprocess(size_wh=(8, 8))
     sides = {"pytorch": shade_side(1), "fp32": shade_side(1), "int8": shade_side(1, other), "fp16": shade_side(1)}
     check_parity(sides, dataset, dataset.classes, ParityLimits(), "shades")
@@ -324,7 +322,6 @@ def test_each_image_is_decoded_once_and_prepared_once_for_each_preprocessing(
 
 
 def test_no_more_than_two_batches_are_in_memory(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sides_module, "BATCH", 4)
     ahead: list[int] = []
     reads: list[str] = []
     read, seen = Sample.read, 0
@@ -342,7 +339,7 @@ def test_no_more_than_two_batches_are_in_memory(dataset: Dataset, monkeypatch: p
     monkeypatch.setattr(Sample, "read", counted)
     done: list[tuple[int, int]] = []
     sides = {"pytorch": Side(predict, SQUASH), "fp32": shade_side(1)}
-    logits = run_sides(sides, dataset, lambda *progress: done.append(progress))
+    logits = run_sides(sides, dataset, lambda *progress: done.append(progress), batch_size=4)
     assert max(ahead) <= 4
     assert done == [(4, 18), (8, 18), (12, 18), (16, 18), (18, 18)]
     images = np.stack([prepare(sample.read(), SQUASH) for sample in dataset.samples])

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.export_toys import CLASSES, PREPROCESS, train_toy, write_cars
 from twincar_edge.cli import main
+from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import open_dataset
 from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError, ModelError
@@ -35,7 +36,6 @@ from twincar_edge.export.int8 import make
 from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
-from twincar_edge.inference import dataset_logits
 from twincar_edge.manifest import read_manifest
 from twincar_edge.metrics import topk_accuracy
 from twincar_edge.runtime.inference.golden_check import check_golden

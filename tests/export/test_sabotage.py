@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from twincar_edge.bundled import default_checkpoint
+from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset, check_integrity, open_dataset, stratified_split
 from twincar_edge.export import Int8Config, ParityLimits, ParityReport
 from twincar_edge.export.data import calibration_batches, calibration_samples
@@ -21,7 +22,6 @@ from twincar_edge.export.graph import INPUT, to_onnx
 from twincar_edge.export.int8.activations import observe
 from twincar_edge.export.int8.quantize import prepare, quantize
 from twincar_edge.export.parity.compare import Answers, report_parity
-from twincar_edge.inference import dataset_logits
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict

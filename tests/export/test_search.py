@@ -20,7 +20,7 @@ from twincar_edge.export.int8.quantize import prepare, quantized_layers
 from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.export.int8.search import Found, search
 from twincar_edge.export.parity.compare import Answers, compare
-from twincar_edge.export.parity.report import Comparison
+from twincar_edge.export.parity.comparison import Comparison
 from twincar_edge.labels import ClassMapping
 from twincar_edge.machine import Machine
 

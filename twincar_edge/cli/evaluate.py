@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from twincar_edge.dataset_logits import Predict
     from twincar_edge.datasets import Dataset
-    from twincar_edge.inference import Predict
     from twincar_edge.labels import ClassMapping
     from twincar_edge.preprocess import Preprocess
     from twincar_edge.training.evaluation import Evaluation

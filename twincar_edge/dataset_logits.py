@@ -1,9 +1,10 @@
-"""One loop that runs any model over a data set: PyTorch's, ONNX Runtime's, or a function in a test."""
+"""The one loop that runs models over a data set: PyTorch's, ONNX Runtime's, or a function in a test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,39 +17,75 @@ from twincar_edge.preprocess import Preprocess, prepare
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """A model: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes]."""
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+BATCH = 32  # images
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of several models that run over the same images.
+
+    Attributes:
+        predict: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes], not yet divided by a temperature.
+        preprocess: this model's own, from its manifest or checkpoint: another resize is another answer, and must show.
+        temperature: divides the logits before softmax.
+    """
+
+    predict: Predict
+    preprocess: Preprocess
+    temperature: float = 1.0
 
 
 def dataset_logits(
     predict: Predict,
     dataset: Dataset,
     preprocess: Preprocess,
-    batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Run a model over every image of a data set: `logits`, float32 [N, classes], in the order of the samples.
+    """Run one model over every image of a data set: `logits`, float32 [N, classes], in the order of the samples.
+
+    Arguments and errors are those of `run_sides`.
+    """
+    side = "the model"
+    return run_sides({side: Side(predict, preprocess)}, dataset, progress, batch_size)[side]
+
+
+def run_sides(
+    sides: Mapping[str, Side], dataset: Dataset, progress: Progress | None = None, batch_size: int = BATCH
+) -> dict[str, NDArray[np.float32]]:
+    """Run every model over every image: `logits`, float32 [N, classes], by side, in the order of the samples.
+
+    Each image is decoded once. Memory holds two batches of prepared images for each preprocessing, and the logits.
 
     Args:
-        predict: the model.
+        sides: the models by name.
         dataset: images that are usable (`check_integrity` drops those that are not).
-        preprocess: the model's own.
-        batch_size: images in a batch; the last may be smaller.
         progress: called with (images done, images in all) after each batch.
+        batch_size: images in a batch; the last may be smaller.
 
     Raises:
         InputError: the data set is empty, the batch size is below 1, or an image is unusable (`ImageError`).
-        ModelError: the model returns another shape than [N, classes].
+        ModelError: a model returns another shape than [N, classes].
     """
-    parts: list[NDArray[np.float32]] = []
+    ways = list(dict.fromkeys(side.preprocess for side in sides.values()))
+    logits: dict[str, NDArray[np.float32]] = {}
     done = 0
-    for (batch_nhwc,) in prepared_batches(dataset, [preprocess], batch_size):
-        logits = np.asarray(predict(batch_nhwc), np.float32)
-        if logits.ndim != 2 or len(logits) != len(batch_nhwc) or (parts and logits.shape[1] != parts[0].shape[1]):
-            raise ModelError(f"the model gave {list(logits.shape)} for {len(batch_nhwc)} images, not [N, classes]")
-        parts.append(logits)
-        done += len(logits)
+    for batches_nhwc in prepared_batches(dataset, ways, batch_size):
+        count = len(batches_nhwc[0])
+        for name, side in sides.items():
+            found = np.asarray(side.predict(batches_nhwc[ways.index(side.preprocess)]), np.float32)
+            if found.ndim != 2 or len(found) != count or (name in logits and found.shape[1] != logits[name].shape[1]):
+                raise ModelError(f"{name} gave {list(found.shape)} for {count} images, not [N, classes]")
+            if name not in logits:
+                logits[name] = np.empty((len(dataset), found.shape[1]), np.float32)
+            logits[name][done : done + count] = found
+        done += count
         if progress is not None:
             progress(done, len(dataset))
-    return np.concatenate(parts)
+    return logits
 
 
 def prepared_batches(

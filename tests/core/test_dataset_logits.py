@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.images import ImageError
-from twincar_edge.inference import dataset_logits, labels_for
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess, prepare
 

@@ -1,4 +1,4 @@
-"""The other end of a worker: starts its process, asks it, and says in one line how it came to an end."""
+"""The client of a worker: starts its process, calls it, and reports in one line how the process ended."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 import twincar_edge
 from twincar_edge.benchmarks.config import RowSpec
-from twincar_edge.benchmarks.station import Station
+from twincar_edge.benchmarks.worker import Worker
 from twincar_edge.errors import TwincarError
 
-WORKER = (sys.executable, "-P", "-m", "twincar_edge.benchmarks.worker")
+WORKER = (sys.executable, "-P", "-m", "twincar_edge.benchmarks.worker_process")
 PATIENCE_S = 5.0  # for a worker that was told to end
 
 
@@ -29,37 +29,37 @@ class RowError(TwincarError):
     """A row has no figures, for the reason given; the others go on."""
 
 
-class Desk(Protocol):
-    """Where a row is asked: in a process of its own (`Worker`), or in this one (`Here`)."""
+class WorkerClient(Protocol):
+    """Calls a `Worker`: in a process of its own (`SubprocessClient`), or in this one (`InProcessClient`)."""
 
     def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        """Ask the row's `Station` for the method `name`.
+        """Call the method `name` of the worker.
 
         Raises:
             TwincarError: it fails.
         """
 
     def close(self) -> None:
-        """End it."""
+        """End the worker."""
 
 
-class Here:
-    """A row in this process, for tests that hold its clock."""
+class InProcessClient:
+    """A worker in this process, for tests that control its clock."""
 
-    def __init__(self, station: Station) -> None:
-        """Take the row."""
-        self._station = station
+    def __init__(self, worker: Worker) -> None:
+        """Take the worker."""
+        self._worker = worker
 
     def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        """Ask it."""
-        return getattr(self._station, name)(*arguments)
+        """Call it."""
+        return getattr(self._worker, name)(*arguments)
 
     def close(self) -> None:
         """Nothing to end."""
 
 
-class Worker:
-    """A row in a fresh process, a context manager.
+class SubprocessClient:
+    """A worker in a fresh process, a context manager.
 
     Between calls the process is stopped: threads that spin for a while when their work is done would take a core from
     the next row.
@@ -103,7 +103,7 @@ class Worker:
         self.close()
 
     def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
-        """Ask the row's `Station`, and wait for its answer.
+        """Call a method of the worker, and wait for its reply.
 
         Raises:
             RowError: it failed, its process ended, or it gave no answer in time and was ended.
@@ -156,6 +156,6 @@ class Worker:
         return f"its process ended with code {code}{last}"
 
 
-def launch(spec: RowSpec, images_bgr: Sequence[NDArray[np.uint8]], timeout_s: float) -> Desk:
+def launch(spec: RowSpec, images_bgr: Sequence[NDArray[np.uint8]], timeout_s: float) -> WorkerClient:
     """Start a row in a process of its own."""
-    return Worker(spec, images_bgr, timeout_s)
+    return SubprocessClient(spec, images_bgr, timeout_s)

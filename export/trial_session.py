@@ -1,4 +1,4 @@
-"""Graphs that are not files yet, opened as a camera box would open the file: what is measured is what will run."""
+"""Sessions of graphs under trial, opened as a camera box opens a file: what is measured is what will run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from twincar_edge.runtime.timing import Schedule, Subject, measure
 SCHEDULE = Schedule(warmup=5, rounds=15, per_round=4)
 
 
-class Workbench:
-    """Opens graphs on ONNX Runtime's CPU provider, through a folder for files that nobody keeps."""
+class TrialSession:
+    """Opens graphs on ONNX Runtime's CPU provider, through temporary files in one folder."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Take the folder, and the manifest of the FP32 file."""
