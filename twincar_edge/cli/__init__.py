@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -35,20 +36,29 @@ COMMANDS = {
 }
 
 EXIT_INTERRUPTED = 130
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for, not before."""
+    """A group that imports a command's module when the command is asked for, not before.
+
+    Attributes:
+        table: command name -> the line that help shows.
+        package: holds a module for each command, whose function `command` it is.
+    """
+
+    table: Mapping[str, str] = COMMANDS
+    package = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the work."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command, imported now."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        command = importlib.import_module(f"twincar_edge.cli.{cmd_name}").command
+        command = importlib.import_module(f"{self.package}.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
 
@@ -56,8 +66,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command of `args`, or name the nearest one; from here on messages name that command's options."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], tuple(COMMANDS))}", ctx)
+        if args and args[0] not in self.table and not args[0].startswith("-"):
+            raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], tuple(self.table))}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             ctx.with_resource(parameter_spelling(partial(option_spelling, command)))
@@ -74,10 +84,10 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from the table, importing nothing."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self.table.items()))
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="twincar-edge")
 def group() -> None:
     """Which car just passed: make, model, year.
@@ -87,10 +97,10 @@ def group() -> None:
     """
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit: every failure that a user can cause is one line on standard error."""
+def main(args: list[str] | None = None, command: click.Group = group, program: str = "twincar-edge") -> None:
+    """Run a command line and exit: every failure that a user can cause is one line on standard error."""
     try:
-        code = group.main(args, prog_name="twincar-edge", standalone_mode=False)
+        code = command.main(args, prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.support.experiments import run_experiment
 from tests.support.tiny_model import CLASSES, tiny_model
-from twincar_edge.benchmarks.levels import LevelsReport, level_points, levels_table, main
+from twincar_edge.benchmarks.experiments.levels import LevelsReport, level_points, levels_table
 from twincar_edge.labels import ClassMapping, parse_name
 from twincar_edge.metrics import softmax
 from twincar_edge.runtime.inference.answers import Hierarchy
@@ -75,7 +76,7 @@ def test_the_command_counts_pictures_at_the_models_own_threshold_too(
     (folder / "class_mapping.json").write_text(ClassMapping(CLASSES).to_json())
     model = tiny_model(tmp_path / "tiny.onnx", reject_below=0.65)
     output = tmp_path / "levels.json"
-    assert main([str(folder), "--model", str(model), "--threads", "1", "-o", str(output)]) == 0
+    assert run_experiment("levels", str(folder), "--model", model, "--threads", "1", "-o", output) == 0
     found = LevelsReport.model_validate_json(output.read_text())
     assert capsys.readouterr().out == found.to_markdown()
     assert (found.data.images, found.threshold) == (5, 0.65)
@@ -87,5 +88,5 @@ def test_the_command_counts_pictures_at_the_models_own_threshold_too(
     assert own.levels["year"].right == pytest.approx(2 / 4)
     assert own.levels["make"].right == pytest.approx(4 / 5)  # red for green: Castor all the same
 
-    assert main([str(tmp_path / "absent"), "--model", str(model)]) == 2
+    assert run_experiment("levels", str(tmp_path / "absent"), "--model", model) == 2
     assert capsys.readouterr().err.startswith("error: ")

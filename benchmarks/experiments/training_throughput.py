@@ -1,6 +1,6 @@
 """How fast training is: real images against one fixed batch, and this project's step against timm's own.
 
-    python -m twincar_edge.benchmarks.training_throughput DATA -o results.json
+    python -m twincar_edge.benchmarks.experiments training_throughput DATA -o results.json
 
 Three subjects take turns in rounds, so that drift of the machine hits all alike:
 
@@ -11,15 +11,14 @@ Three subjects take turns in rounds, so that drift of the machine hits all alike
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
+import click
 import torch
 from pydantic import BaseModel, ConfigDict
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
@@ -27,9 +26,10 @@ from timm.task import ClassificationTask
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 
-from twincar_edge.datasets import open_dataset
-from twincar_edge.errors import TwincarError
-from twincar_edge.files import write_text
+from twincar_edge.benchmarks.experiments.options import output_option, publish
+from twincar_edge.cli.options import data_options
+from twincar_edge.datasets import Dataset
+from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.machine import Machine, installed_versions, this_machine
 from twincar_edge.training.data import TrainingImages
 from twincar_edge.training.distributed import Alone
@@ -104,7 +104,7 @@ class Throughput(BaseModel):
 
 def measure(
     recipe: Recipe,
-    data: Path,
+    dataset: Dataset,
     machine: TrainingMachine,
     *,
     name: str = "",
@@ -116,7 +116,7 @@ def measure(
 
     Args:
         recipe: model, sizes and augmentation; its last training size is measured.
-        data: labelled images.
+        dataset: usable images.
         machine: device, threads and arithmetic.
         name: of the recipe, for the report.
         rounds: how often the subjects take turns.
@@ -129,7 +129,6 @@ def measure(
     recipe = recipe.model_copy(update={"first_train_size": 0, "epochs": ENDLESS})
     device = choose_device(machine.device)
     with seeded(recipe.seed), limited_threads(machine.threads):
-        dataset = open_dataset(data)
         images = TrainingImages(dataset, recipe.preprocess, recipe.train_size_wh, machine.cache_mb)
         models = [CarClassifier(recipe.architecture, len(dataset.classes), recipe.preprocess) for _ in range(2)]
         for model in models:
@@ -235,33 +234,26 @@ def _ratio(ours: list[float], reference: list[float]) -> Ratio:
     return Ratio(median=median(ratios), smallest=min(ratios), largest=max(ratios))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark from the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m twincar_edge.benchmarks.training_throughput", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("data", type=Path, help="labelled images, in any layout that `twincar-edge train` takes")
-    parser.add_argument("-o", "--output", type=Path, help="write the figures to this JSON file")
-    parser.add_argument("--recipe", default=DEFAULT_RECIPE, help="model, sizes and augmentation (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the recipe")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=12, help="optimizer steps in a turn")
-    options = parser.parse_args(arguments)
-    machine = TrainingMachine(device=options.device, threads=options.threads, precision=options.precision)
-    try:
-        recipe = read_recipe(options.recipe, options.set)
-        found = measure(recipe, options.data, machine, name=options.recipe, rounds=options.rounds, steps=options.steps)
-        if options.output is not None:
-            write_text(options.output, found.model_dump_json(indent=2) + "\n")
-    except TwincarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    sys.stdout.write(found.to_markdown())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@click.command("training_throughput")
+@data_options(argument=True)
+@click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="Model, sizes and augmentation.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--threads", type=int, default=0, help="CPU threads.  [default: all]")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Turns of each subject.")
+@click.option("--steps", type=click.IntRange(min=1), default=12, show_default=True, help="Optimizer steps in a turn.")
+@output_option
+def command(
+    data: OpenOptions,
+    recipe: str,
+    changes: tuple[str, ...],
+    rounds: int,
+    steps: int,
+    output: Path | None,
+    **machine: Any,
+) -> None:
+    """Train on DATA, labelled images, in turns with a fixed batch and with timm's step on that batch."""
+    chosen = read_recipe(recipe, changes)
+    report = measure(chosen, data.open(), TrainingMachine(**machine), name=recipe, rounds=rounds, steps=steps)
+    publish(report, report.to_markdown(), output)

@@ -1,6 +1,6 @@
 """What the camera loop costs beyond its parts: the loop on a file, against decoding alone and inference alone.
 
-    python -m twincar_edge.benchmarks.watch_overhead CLIP [--model MODEL] -o results.json
+    python -m twincar_edge.benchmarks.experiments watch_overhead CLIP [--model MODEL] -o results.json
 
 Three subjects take turns in rounds, so that drift of the machine hits all alike:
 
@@ -15,8 +15,6 @@ of the machine each subject used.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -24,11 +22,12 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from twincar_edge.benchmarks.command import add_output, run_command
+from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish, threads_option
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads
 from twincar_edge.errors import InputError
@@ -161,21 +160,13 @@ def _decode(clip: Path) -> None:
             pass
 
 
-def main() -> int:
-    """Run the command line of this module; return its exit code."""
-    parser = argparse.ArgumentParser(description="The camera loop on a file, against its parts.")
-    parser.add_argument("clip", type=Path)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int)
-    add_output(parser)
-    asked = parser.parse_args()
-    return run_command(
-        lambda: measure_overhead(asked.clip, asked.model, asked.rounds, asked.threads),
-        asked.output,
-        WatchOverhead.summary,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@click.command("watch_overhead")
+@click.argument("clip", type=PATH)
+@model_option
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of each subject.")
+@threads_option
+@output_option
+def command(clip: Path, model: Path | None, rounds: int, threads: int | None, output: Path | None) -> None:
+    """Run the camera loop on CLIP, in turns with decoding alone and inference alone."""
+    report = measure_overhead(clip, model, rounds, threads)
+    publish(report, report.summary(), output)

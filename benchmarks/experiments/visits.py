@@ -1,6 +1,6 @@
 """What the camera loop makes of clips whose truth is known: vehicles found, and what a visit gains over a single crop.
 
-    python -m twincar_edge.benchmarks.visits CLIP… [--truth TRUTH…] [--data DATA --images DIR] -o visits.json
+    python -m twincar_edge.benchmarks.experiments visits CLIP… [--data DATA --images DIR] -o visits.json
 
 Of the passes that were found exactly once, the visit's answer is set against those of its own crops: the mean over all
 of them, the first, and the best, as the loop judges it. `--data` has the pictures that the passes show, and says what
@@ -9,26 +9,27 @@ the model makes of these themselves: the ceiling, where driving through the scen
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from twincar_edge.benchmarks.command import add_output, run_command
-from twincar_edge.benchmarks.crop_by_crop import WatchedClip, watch_clip
-from twincar_edge.benchmarks.levels import THRESHOLDS, ThresholdFigures, level_points, levels_table
+from twincar_edge.benchmarks.experiments.crop_by_crop import WatchedClip, watch_clip
+from twincar_edge.benchmarks.experiments.levels import THRESHOLDS, ThresholdFigures, level_points, levels_table
+from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish, threads_option
 from twincar_edge.benchmarks.report import bootstrap_interval
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.options import data_options
 from twincar_edge.cores import inference_threads
 from twincar_edge.dataset_logits import dataset_logits
-from twincar_edge.datasets import Dataset, open_dataset
+from twincar_edge.datasets import Dataset
+from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.metrics import softmax
@@ -234,32 +235,39 @@ def _of_pictures(classifier: Classifier, dataset: Dataset, shown: Sequence[str])
     return softmax(logits, manifest.temperature)[[names.index(name) for name in shown]]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of this module; return its exit code."""
-    parser = argparse.ArgumentParser(description="The camera loop on clips whose truth is known.")
-    parser.add_argument("clips", type=Path, nargs="+")
-    parser.add_argument("--truth", type=Path, nargs="+", help="one a clip; by default the .json beside each")
-    parser.add_argument("--data", type=Path, help="the pictures that the passes show, in any layout that `train` takes")
-    parser.add_argument("--images", type=Path, help="where a CSV's pictures are, if not beside it")
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--threads", type=int)
-    add_output(parser)
-    asked = parser.parse_args(arguments)
-    truths = asked.truth or [clip.with_suffix(".json") for clip in asked.clips]
-    if len(truths) != len(asked.clips):
-        parser.error(f"{len(asked.clips)} clips and {len(truths)} truths: give one for each clip")
-    return run_command(
-        lambda: measure_visits(
-            list(zip(asked.clips, truths, strict=True)),
-            asked.model,
-            None if asked.data is None else open_dataset(asked.data, images=asked.images),
-            asked.threads,
-            lambda one: print(f"{one.name}: {one.score.summary()}", file=sys.stderr),  # noqa: T201
-        ),
-        asked.output,
-        VisitsReport.to_markdown,
+@click.command("visits")
+@click.argument("clips", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--truth",
+    "truths",
+    multiple=True,
+    type=PATH,
+    help="What drives through a clip; once for each clip, in their order.  [default: the .json beside each clip]",
+)
+@data_options(required=False)
+@model_option
+@threads_option
+@output_option
+def command(
+    clips: tuple[Path, ...],
+    truths: tuple[Path, ...],
+    data: OpenOptions | None,
+    model: Path | None,
+    threads: int | None,
+    output: Path | None,
+) -> None:
+    """Watch CLIPS whose truth is known: vehicles found, and what a visit's answer gains over a single crop's.
+
+    --data names the pictures that the passes show.
+    """
+    truths = truths or tuple(clip.with_suffix(".json") for clip in clips)
+    if len(truths) != len(clips):
+        raise InputError(f"{len(clips)} clips and {len(truths)} truths: give one for each clip")
+    report = measure_visits(
+        list(zip(clips, truths, strict=True)),
+        model,
+        None if data is None else data.open(),
+        threads,
+        lambda one: click.echo(f"{one.name}: {one.score.summary()}", err=True),
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    publish(report, report.to_markdown(), output)

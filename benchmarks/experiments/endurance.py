@@ -1,6 +1,6 @@
 """What a run that lasts holds on to: memory, open files and threads of `twincar-edge watch`.
 
-    python -m twincar_edge.benchmarks.endurance SOURCE [--duration 30m] [-o results.json] [-- OPTION…]
+    python -m twincar_edge.benchmarks.experiments endurance SOURCE [--duration 30m] [-o results.json] [-- OPTION…]
 
 Nothing is changed in the run to look at it: what it holds is read from the system, what it does from its metrics.
 
@@ -11,8 +11,6 @@ from a step.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,10 +18,11 @@ from pathlib import Path
 from statistics import linear_regression, median
 from typing import Literal
 
+import click
 from pydantic import BaseModel, ConfigDict
 
-from twincar_edge.benchmarks.command import add_output, run_command
-from twincar_edge.benchmarks.watch_process import Sample, WatchProcess
+from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
+from twincar_edge.benchmarks.experiments.watch_process import Sample, WatchProcess
 from twincar_edge.bundled import default_model
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import sha256
@@ -181,39 +180,38 @@ def _course(values: Sequence[int]) -> str:
     return f"{values[0]} at first, {values[-1]} in the end, never fewer than {min(values)} or more than {max(values)}"
 
 
-def _seconds(text: str) -> float:
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
     try:
-        return parse_age(text).total_seconds()
+        return parse_age(value).total_seconds()
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+        raise click.BadParameter(str(error)) from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of this module; return its exit code."""
-    parser = argparse.ArgumentParser(description="What a run of `twincar-edge watch` holds on to while it lasts.")
-    parser.add_argument("source", help="a camera or stream that goes on for so long")
-    parser.add_argument("options", nargs="*", metavar="OPTION", help="more options of watch, behind --")
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--duration", type=_seconds, default="30m")
-    parser.add_argument("--every", type=_seconds, default="5s", help="between two samples")
-    parser.add_argument("--window", type=_seconds, default="1m", help="left out at first, and what is then compared")
-    parser.add_argument("--max-growth", type=float, default=2.0, metavar="PERCENT")
-    add_output(parser)
-    asked = parser.parse_intermixed_args(arguments)
-    return run_command(
-        lambda: measure_endurance(
-            asked.source,
-            asked.model,
-            asked.options,
-            duration_s=asked.duration,
-            every_s=asked.every,
-            window_s=asked.window,
-        ),
-        asked.output,
-        Endurance.summary,
-        lambda found: found.check(asked.max_growth),
-    )
+@click.command("endurance")
+@click.argument("source")
+@click.argument("options", nargs=-1, metavar="[-- OPTION...]")
+@model_option
+@click.option("--duration", callback=_seconds, default="30m", show_default=True, help="Time from ready on.")
+@click.option("--every", callback=_seconds, default="5s", show_default=True, help="Time between two samples.")
+@click.option(
+    "--window", callback=_seconds, default="1m", show_default=True, help="Left out at first, and compared then."
+)
+@click.option("--max-growth", default=2.0, show_default=True, help="Most growth of resident memory, in percent.")
+@output_option
+def command(
+    source: str,
+    options: tuple[str, ...],
+    model: Path | None,
+    duration: float,
+    every: float,
+    window: float,
+    max_growth: float,
+    output: Path | None,
+) -> None:
+    """Watch SOURCE, a camera or stream that lasts, and sample what the process holds.
 
-
-if __name__ == "__main__":
-    sys.exit(main())
+    OPTIONs are more options of `twincar-edge watch`.
+    """
+    report = measure_endurance(source, model, options, duration_s=duration, every_s=every, window_s=window)
+    publish(report, report.summary(), output)
+    report.check(max_growth)

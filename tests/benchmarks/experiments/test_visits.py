@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR, SIZE_WH, Car, drive_by, film, write_video
+from tests.support.experiments import run_experiment
 from tests.support.tiny_model import BLUE, CLASSES, GREEN, RED, tiny_model
-from twincar_edge.benchmarks.crop_by_crop import watch_clip
+from twincar_edge.benchmarks.experiments.crop_by_crop import watch_clip
+from twincar_edge.benchmarks.experiments.visits import VisitsReport, measure_visits
 from twincar_edge.benchmarks.report import bootstrap_interval
-from twincar_edge.benchmarks.visits import VisitsReport, main, measure_visits
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
@@ -183,8 +184,8 @@ def test_the_command_writes_what_it_prints_and_says_what_is_wrong(
     car = drive_by(RED_BGR, 10)
     video, truth = clip([car], [drove(car, 0)])
     output = tmp_path / "visits.json"
-    options = ["--model", str(model), "--threads", "1"]
-    assert main([str(video), *options, "-o", str(output)]) == 0
+    options = ["--model", model, "--threads", "1"]
+    assert run_experiment("visits", video, *options, "-o", output) == 0
     said = capsys.readouterr()
     found = VisitsReport.model_validate_json(output.read_text())
     assert said.out == found.to_markdown()
@@ -193,12 +194,10 @@ def test_the_command_writes_what_it_prints_and_says_what_is_wrong(
     assert said.err.startswith("gate.mp4: 1 of 1 passes right")
 
     truth.unlink()
-    assert main([str(video), *options, "-o", str(tmp_path / "none.json")]) == 2
+    assert run_experiment("visits", video, *options, "-o", str(tmp_path / "none.json")) == 2
     assert capsys.readouterr().err.startswith("error: cannot read the truth")
     assert not (tmp_path / "none.json").exists()
-    with pytest.raises(SystemExit) as ended:
-        main([str(video), "--truth", "one.json", "two.json", *options])
-    assert ended.value.code == 2
+    assert run_experiment("visits", video, "--truth", "one.json", "--truth", "two.json", *options) == 2
     assert "1 clips and 2 truths: give one for each clip" in capsys.readouterr().err
 
 

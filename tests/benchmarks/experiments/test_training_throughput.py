@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.experiments import run_experiment
 from tests.support.training_toys import toy_dataset, toy_recipe
-from twincar_edge.benchmarks.training_throughput import main, measure
+from twincar_edge.benchmarks.experiments.training_throughput import measure
 from twincar_edge.training.machine import Machine
 
 KEYS = ("architecture=test_resnet", "weights=none", "freeze_stages=0", "size=32", "train_size=32", "first_train_size=0")
 
 
 def test_three_subjects_take_turns_on_the_clock_that_is_given(tmp_path: Path) -> None:
-    toy_dataset(tmp_path / "data")
+    dataset = toy_dataset(tmp_path / "data")
     seconds = count()  # each turn takes one second: 4 steps of 16 images
     found = measure(
         toy_recipe(ema_decay=0.9),
-        tmp_path / "data",
+        dataset,
         Machine("cpu", 1),
         rounds=3,
         steps=4,
@@ -38,10 +39,10 @@ def test_the_command_writes_what_it_prints_and_says_what_is_wrong(
     toy_dataset(tmp_path / "data")
     options = [argument for key in KEYS for argument in ("--set", key)]
     command = [str(tmp_path / "data"), "--device", "cpu", "--threads", "1", "--rounds", "1", "--steps", "1", *options]
-    assert main([*command, "-o", str(tmp_path / "found.json")]) == 0
+    assert run_experiment("training_throughput", *command, "-o", str(tmp_path / "found.json")) == 0
     document = json.loads((tmp_path / "found.json").read_text())
     assert document["schema_version"] == 1 and document["machine"]["usable_cores"] >= 1
     assert set(document["images_per_s"]) == {"real", "fixed", "timm"}
     assert "| timm |" in capsys.readouterr().out
-    assert main([*command, "--set", "epoch=1"]) == 2
+    assert run_experiment("training_throughput", *command, "--set", "epoch=1") == 2
     assert "did you mean 'epochs'" in capsys.readouterr().err

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.support.clips import BLUE_BGR, RED_BGR, film, write_video
+from tests.support.experiments import run_experiment
 from tests.support.tiny_model import tiny_model
-from twincar_edge.benchmarks.endurance import Endurance, growth, main
+from twincar_edge.benchmarks.experiments.endurance import Endurance, growth
 from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.images import write_image
 
@@ -58,8 +59,8 @@ def test_a_run_is_measured_from_outside_and_what_is_printed_is_written(
     pictures, output = tmp_path / "pictures", tmp_path / "found.json"
     for name, colour in (("a", RED_BGR), ("b", BLUE_BGR)):
         write_image(pictures / f"{name}.jpg", np.full((40, 60, 3), colour, np.uint8))
-    command = [str(pictures), "--model", str(model), *BRIEF, "-o", str(output)]
-    assert main([*command, "--max-growth", "1000", "--", "--threads", "1"]) == 0
+    command = [str(pictures), "--model", model, *BRIEF, "-o", output]
+    assert run_experiment("endurance", *command, "--max-growth", "1000", "--", "--threads", "1") == 0
     found = Endurance.model_validate_json(output.read_text("utf-8"))
     assert capsys.readouterr().out == found.summary() + "\n"
     assert (found.source, found.options, found.model) == (str(pictures), ("--threads", "1"), "tiny")
@@ -77,7 +78,7 @@ def test_a_growth_beyond_the_limit_is_exit_code_1(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pictures").mkdir()
-    assert main([str(tmp_path / "pictures"), "--model", str(model), *BRIEF, "--max-growth", "-100"]) == 1
+    assert run_experiment("endurance", tmp_path / "pictures", "--model", model, *BRIEF, "--max-growth", "-100") == 1
     assert "should grow by less than -100%" in capsys.readouterr().err
 
 
@@ -95,7 +96,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(
 ) -> None:
     clip = write_video(tmp_path / "clip.mp4", film([], 10))
     options = [option.format(clip=clip) for option in options]
-    assert main(["--model", str(model), "-o", str(tmp_path / "found.json"), *options]) == 2
+    assert run_experiment("endurance", "--model", model, "-o", str(tmp_path / "found.json"), *options) == 2
     assert not (tmp_path / "found.json").exists()
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1

@@ -1,28 +1,28 @@
 """Coverage against accuracy at each level of a name, on labelled pictures of cars.
 
-    python -m twincar_edge.benchmarks.levels DATA [--images DIR] [--model MODEL] -o levels.json
+    python -m twincar_edge.benchmarks.experiments levels DATA [--images DIR] [--model MODEL] -o levels.json
 
 A model's own threshold decides how far an answer goes. This says what that one gives, and others beside it.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from twincar_edge.benchmarks.command import add_output, run_command
+from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
 from twincar_edge.bundled import default_model
-from twincar_edge.cores import usable_cores
+from twincar_edge.cli.options import data_options
 from twincar_edge.dataset_logits import dataset_logits, labels_for
-from twincar_edge.datasets import Dataset, open_dataset
+from twincar_edge.datasets import Dataset
+from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import DataRecord, Precision
 from twincar_edge.metrics import softmax
@@ -146,21 +146,12 @@ def measure_levels(dataset: Dataset, model: Path | None = None, threads: int | N
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line of this module; return its exit code."""
-    parser = argparse.ArgumentParser(description="Coverage against accuracy at each level of a name.")
-    parser.add_argument("data", type=Path, help="labelled pictures, in any layout that `train` takes")
-    parser.add_argument("--images", type=Path, help="where a CSV's pictures are, if not beside it")
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    add_output(parser)
-    asked = parser.parse_args(arguments)
-    return run_command(
-        lambda: measure_levels(open_dataset(asked.data, images=asked.images), asked.model, asked.threads),
-        asked.output,
-        LevelsReport.to_markdown,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@click.command("levels")
+@data_options(argument=True)
+@model_option
+@click.option("--threads", type=int, help="Threads within one inference.  [default: all usable cores]")
+@output_option
+def command(data: OpenOptions, model: Path | None, threads: int | None, output: Path | None) -> None:
+    """Count coverage and accuracy at each level of a name on DATA, labelled pictures that the model never saw."""
+    report = measure_levels(data.open(), model, threads)
+    publish(report, report.to_markdown(), output)

@@ -1,0 +1,40 @@
+"""Measurements for this project's own decisions: `python -m twincar_edge.benchmarks.experiments NAME …`.
+
+`bench` is the benchmark for users. What stands here made the tables of docs/measurements.md.
+"""
+
+from __future__ import annotations
+
+import click
+
+from twincar_edge import cli
+
+# Name -> the line that help shows. The function `command` of the module of that name in this package.
+EXPERIMENTS = {
+    "endurance": "What a run of watch holds over time: memory, open files, threads.",
+    "levels": "Coverage and accuracy at each level of a name, on labelled pictures.",
+    "training_throughput": "How fast training is: real images, one fixed batch, and timm's own step.",
+    "visits": "How many vehicles the loop finds in clips with known truth, and what a visit gains over a crop.",
+    "watch_overhead": "The loop on a clip, against decoding alone and inference alone.",
+}
+PROGRAM = "python -m twincar_edge.benchmarks.experiments"
+
+
+class ExperimentGroup(cli.LazyGroup):
+    """Imports an experiment when it is asked for, not before."""
+
+    table = EXPERIMENTS
+    package = __name__
+
+
+@click.group(cls=ExperimentGroup, context_settings=cli.CONTEXT)
+def group() -> None:
+    """Experiments behind docs/measurements.md.
+
+    Exit codes: 0 done, 1 a limit was not met, 2 bad input, 130 interrupted.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run an experiment and exit."""
+    cli.main(args, group, PROGRAM)

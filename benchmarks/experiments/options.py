@@ -1,0 +1,27 @@
+"""What the command lines of the experiments share: common options, and how a report is written and printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from pydantic import BaseModel
+
+from twincar_edge.files import write_text
+
+PATH = click.Path(path_type=Path)
+
+model_option = click.option("--model", type=PATH, help="An exported model.  [default: the bundled one]")
+threads_option = click.option("--threads", type=int, help="Threads within one inference.  [default: as watch]")
+output_option = click.option("-o", "--output", type=PATH, help="Write the figures to this JSON file.")
+
+
+def publish(report: BaseModel, text: str, output: Path | None) -> None:
+    """Write a report as JSON where a file is named, and print it as text.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    if output is not None:
+        write_text(output, report.model_dump_json(indent=1) + "\n")
+    click.echo(text.rstrip("\n"))
