@@ -7,24 +7,22 @@ reads, once a person has looked at every picture, and moved those that the guess
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import re
 import time
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from twincar_edge.errors import InputError
-from twincar_edge.files import make_folder, remains
 from twincar_edge.images import write_image
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.monitoring.status import CollectorStatus
-from twincar_edge.runtime.sinks.base import Crop, DeliveryError
-from twincar_edge.runtime.sinks.shelf import RESERVE_BYTES, FreeBytes, Shelf, free_bytes, shortage
+from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
+from twincar_edge.runtime.sinks.retention import RESERVE_BYTES, FreeBytes, Limits, free_bytes
 from twincar_edge.runtime.sinks.snapshots import crop_name
+from twincar_edge.runtime.sinks.visit_folder import VisitFolder
 
 MARGIN = 0.2
 MOST_A_MINUTE = 10
@@ -52,11 +50,11 @@ def class_folder(name: str) -> str:
     return safe.encode("utf-8", "replace")[:_MOST_NAME_BYTES].decode("utf-8", "ignore").strip()
 
 
-class Collector:
-    """A sink that keeps hard examples under a size limit, the newest of them.
+class Collector(Sink):
+    """A sink that keeps the newest hard examples within a size limit.
 
-    Only files that it wrote, where it wrote them, count against the limit and are ever removed: what a person has moved
-    to another class stays. When the disk has less than `reserve_bytes` free, nothing is kept.
+    Only files that it wrote, where it wrote them, count against the limit and are ever deleted: what a person has moved
+    to another class stays. While the disk has less than `reserve_bytes` free, nothing is kept.
     """
 
     def __init__(
@@ -70,100 +68,81 @@ class Collector:
         monotonic: Callable[[], float] = time.monotonic,
         free_bytes: FreeBytes = free_bytes,
     ) -> None:
-        """Prepare; the folder is made when the block is entered.
+        """Prepare; `open` makes the folder.
 
         Args:
-            folder: one subfolder a class.
+            folder: gets one subfolder a class.
             limit_bytes: of all pictures together.
-            margin: a first guess that leads by less is hard.
-            most_a_minute: how many are kept within a minute, so that a model which knows nothing of what it sees does
-                not wear out the disk.
+            margin: an answer whose first guess leads by less is hard.
+            most_a_minute: how many are kept within a minute, so that a model which is unsure of everything does not
+                wear out the disk.
             reserve_bytes: of the disk, left to events.
             monotonic: seconds that only rise.
             free_bytes: of the disk that a folder is on.
         """
-        self._folder = folder
+        self._folder = _ClassFolders(
+            folder, ".jpg", "hard example", Limits(limit_bytes, reserve_bytes=reserve_bytes), free_bytes=free_bytes
+        )
         self._margin = margin
-        self._reserve_bytes = reserve_bytes
         self._monotonic = monotonic
-        self._free_bytes = free_bytes
         self._written_s: deque[float] = deque(maxlen=most_a_minute)
-        self._shelf = Shelf(limit_bytes)
         self._kept = 0
         self._dropped = 0
 
-    def __enter__(self) -> Self:
-        """Make the folder, and look at what an earlier run has left in it.
+    def open(self) -> None:
+        """Make the folder, and index what an earlier run has left in it.
 
         Raises:
             InputError: it cannot be made or read.
         """
-        make_folder(self._folder)
-        found = []
+        self._folder.make()
         try:
-            for folder in self._folder.iterdir():
-                if folder.is_dir() and not folder.is_symlink():
-                    for remnant in remains(folder):
-                        remnant.unlink(missing_ok=True)
-                    found += [path for path in folder.iterdir() if _is_ours(path)]
-            self._shelf.fill(found)
-            self._make_room()
+            self._folder.index()
         except OSError as error:
-            raise InputError(f"cannot collect in {self._folder}: {error.strerror}") from error
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Nothing is open."""
+            raise InputError(f"cannot collect in {self._folder.path}: {error.strerror}") from error
 
     def status(self) -> CollectorStatus:
-        """Return what was kept and dropped by this run, and what all pictures take."""
-        return CollectorStatus(self._kept, self._dropped, self._shelf.bytes)
+        """Return what this run has kept and dropped, and the size of all pictures."""
+        return CollectorStatus(self._kept, self._dropped, self._folder.bytes)
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Keep the picture of a visit that has ended, if it is hard and there is room: one a visit.
 
         Raises:
-            DeliveryError: it cannot be written, or the disk's reserve is used up.
+            DeliveryError: it cannot be written, or the disk has less free than the reserve.
         """
         if event.type != "end" or not crop_bgr.size or not is_hard(event, self._margin):
             return
         if self._too_many_this_minute():
             self._dropped += 1
             return
+        folder = class_folder(event.top5[0].name)
+        name = f"{Path(crop_name(event)).stem}-{_tag(folder)}.hard.jpg"
         try:
-            self._keep(event, crop_bgr)
-        except (OSError, InputError) as error:
+            self._folder.save(f"{folder}/{name}", lambda path: write_image(path, crop_bgr))
+        except DeliveryError:
             self._dropped += 1
-            raise DeliveryError(f"a hard example is not kept: {error}") from error
+            raise
+        self._kept += 1
+        self._written_s.append(self._monotonic())
 
     def _too_many_this_minute(self) -> bool:
         oldest_s = self._written_s[0] if len(self._written_s) == self._written_s.maxlen else None
         return oldest_s is not None and self._monotonic() - oldest_s < 60
 
-    def _keep(self, event: Event, crop_bgr: Crop) -> None:
-        problem = shortage(self._free_bytes(self._folder), self._reserve_bytes)
-        if problem is not None:
-            raise InputError(f"the disk of {self._folder} {problem}, and the rest is for events")
-        folder = class_folder(event.top5[0].name)
-        path = self._folder / folder / f"{Path(crop_name(event)).stem}-{_tag(folder)}.hard.jpg"
-        write_image(path, crop_bgr)
-        self._shelf.add(path)
-        self._kept += 1
-        self._written_s.append(self._monotonic())
-        self._make_room()
 
-    def _make_room(self) -> None:
-        for path in self._shelf.prune():
-            with contextlib.suppress(OSError):  # there is more in it
-                path.parent.rmdir()  # a class without a picture is none that a data set may have
+class _ClassFolders(VisitFolder):
+    """A folder for each class. A picture that a person moved to another one is not ours any more."""
+
+    abandoned_after = timedelta(0)  # the folder is used by one process only
+
+    def folders(self) -> list[Path]:
+        return [folder for folder in self.path.iterdir() if folder.is_dir() and not folder.is_symlink()]
+
+    def owns(self, path: Path) -> bool:
+        found = _OURS.fullmatch(path.name)
+        return found is not None and found[1] == _tag(path.parent.name)
 
 
 def _tag(folder: str) -> str:
     return hashlib.sha256(folder.encode()).hexdigest()[:8]
-
-
-def _is_ours(path: Path) -> bool:
-    found = _OURS.fullmatch(path.name)
-    return found is not None and found[1] == _tag(path.parent.name) and path.is_file() and not path.is_symlink()

@@ -21,7 +21,7 @@ from twincar_edge.images import write_image
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
-from twincar_edge.runtime.sinks import Delivery, JsonLines, Terms
+from twincar_edge.runtime.sinks import Delivery, JsonLines, Sink, Terms
 from twincar_edge.runtime.sources import Frame, open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
 from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
@@ -110,23 +110,15 @@ def _contact_sheet(score: Score, crops: dict[str, NDArray[np.uint8]]) -> NDArray
     return contact_sheet(cells, f"twincar-edge demo: {score.summary()}")
 
 
-class _BestCrops:
+class _BestCrops(Sink):
     """A sink that keeps each visit's best crop, for the contact sheet."""
 
     def __init__(self) -> None:
         self.by_visit: dict[str, NDArray[np.uint8]] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Nothing is open."""
-
-    def write(self, visit: Event, crop_bgr: NDArray[np.uint8]) -> None:
+    def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Keep the crop."""
-        self.by_visit[visit.id] = crop_bgr
+        self.by_visit[event.id] = crop_bgr
 
 
 class _AnnotatedVideo:

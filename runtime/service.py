@@ -23,7 +23,7 @@ from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
 from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.reload import ModelReloader
-from twincar_edge.runtime.sinks import Delivery, Terms, crop_name, running
+from twincar_edge.runtime.sinks import Delivery, Sink, Terms, crop_name, running
 from twincar_edge.runtime.sinks.clips import clip_name
 from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.opening import needs_state, open_filming, open_sinks
@@ -152,7 +152,7 @@ class Service:
         self._stop.set()
 
 
-class _Outlet:
+class _Outlet(Sink):
     """All deliveries as one sink: opened together and closed together, with their deadlines in parallel."""
 
     def __init__(self, deliveries: Sequence[Delivery], queues: Sequence[Delivery | Filming], kinds: Set[str]) -> None:
@@ -161,13 +161,10 @@ class _Outlet:
         self._kinds = kinds
         self._stack = ExitStack()
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         self._stack.enter_context(running(self._queues))
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._stack.close()
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:

@@ -9,8 +9,9 @@ from twincar_edge.runtime.sinks.base import NO_CROP, DeliveryError, RefusedError
 from twincar_edge.runtime.sinks.csv import CsvFile
 from twincar_edge.runtime.sinks.delivery import Delivery, Terms
 from twincar_edge.runtime.sinks.jsonl import JsonLines
+from twincar_edge.runtime.sinks.retention import Limits
 from twincar_edge.runtime.sinks.running import running
-from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_name
+from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_folder, crop_name
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.sinks.table import LiveTable
 
@@ -21,11 +22,13 @@ __all__ = [
     "Delivery",
     "DeliveryError",
     "JsonLines",
+    "Limits",
     "LiveTable",
     "RefusedError",
     "Sink",
     "Spool",
     "Terms",
+    "crop_folder",
     "crop_name",
     "running",
 ]

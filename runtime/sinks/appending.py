@@ -1,12 +1,10 @@
-"""A file to whose end whole records are written: what JSON lines and CSV share."""
+"""A file to which whole records are appended: what JSON lines and CSV share."""
 
 from __future__ import annotations
 
 import errno
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import make_folder
@@ -18,21 +16,21 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 class AppendedFile:
     """Appends records, each whole or not at all, and flushed to the disk.
 
-    What a power cut or a full disk left of a record never runs into the next one. A file that was moved away or
-    deleted, as logrotate does, is begun again.
+    The remains of a record after a power cut or on a full disk never run into the next one. A file that was moved away
+    or deleted, as logrotate does, is begun again.
     """
 
     def __init__(self, path: Path, header: bytes = b"") -> None:
-        """Append to `path`; a file that is empty gets `header` first, one that is not must begin with it."""
+        """Append to `path`; an empty file gets `header` first, any other must begin with it."""
         self._path = path
         self._header = header
         self._descriptor: int | None = None
 
-    def __enter__(self) -> Self:
-        """Open the file.
+    def open(self) -> None:
+        """Open the file. A full disk is not an error: `append` tries again.
 
         Raises:
-            InputError: it cannot be written. A full disk is no such reason.
+            InputError: it is not writable, or begins with another header.
         """
         try:
             make_folder(self._path.parent)
@@ -40,11 +38,8 @@ class AppendedFile:
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise InputError(f"cannot write {self._path}: {error.strerror}") from error
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Close the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -73,7 +68,7 @@ class AppendedFile:
                 there = None
             if there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
                 return self._descriptor
-            self.__exit__(None, None, None)
+            self.close()
         return self._open()
 
     def _open(self) -> int:
@@ -81,7 +76,7 @@ class AppendedFile:
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, len(self._header), 0) != self._header:
-                raise InputError(f"cannot append to {self._path}: its first line is another one, name a new file")
+                raise InputError(f"cannot append to {self._path}: its first line is another header; name a new file")
             if not size:
                 self._write(descriptor, self._header)
             elif os.pread(descriptor, 1, size - 1) != b"\n":

@@ -1,8 +1,8 @@
 """The events that a sink has not taken yet: where each of them is, in one place, under one lock.
 
-Each event has a number. All up to `done_through` are dealt with; of the others, those up to `kept_through` are on disk,
-and the rest are in memory, one of them perhaps in flight. The lock is never held while something is written or sent,
-so that nobody waits for a disk or a network to put an event in.
+Each event has a number. All up to `_done_through` are dealt with; of the others, those up to `_persisted_through` are
+on disk, and the rest are in memory, one of them perhaps in flight. The lock is never held while something is written or
+sent, so that `put` waits for neither a disk nor a network.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Generic, TypeVar
 
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop
 
-E = TypeVar("E")  # an event, or what else a queue is for
+E = TypeVar("E")  # an event, or a clip
 
 DRAIN_S = 5.0
-_LOOK_S = 0.1  # how often who waits looks whether the run is to stop: nobody is told when an event of threading is set
+_POLL_S = 0.1  # a threading.Event cannot wake a condition, so waits that depend on one poll it
 
 
 @dataclass(frozen=True, eq=False)
 class Item(Generic[E]):
-    """An event with its number, and since when it waits."""
+    """An event in memory: its number, its picture, and when it was put."""
 
     number: int
     event: E
@@ -32,11 +32,19 @@ class Item(Generic[E]):
     since_s: float
 
 
+@dataclass(frozen=True)
+class OnDisk:
+    """Says that the next event is on disk: the first with a number above `after` and up to `through`."""
+
+    after: int
+    through: int
+
+
 class Backlog(Generic[E]):
-    """The queue between the loop, which puts, a sender, which takes, and a keeper, which writes to disk."""
+    """The queue between the loop, which puts, a sender, which takes, and a writer, which persists what has to wait."""
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
-        """Hold at most `limit` events in memory; `clock` gives seconds that only rise."""
+        """Hold at most `limit` events in memory; `clock` returns monotonic seconds."""
         self._limit = limit
         self._clock = clock
         self._changed = threading.Condition()
@@ -44,19 +52,19 @@ class Backlog(Generic[E]):
         self._in_flight: Item[E] | None = None
         self._next_number = 1
         self._done_through = 0
-        self._kept_through = 0
-        self._keeping_through = 0
-        self._overtaken = 0
+        self._persisted_through = 0
+        self._writing_through = 0
+        self._replaced_while_written = 0
         self._failing = False
         self._closing = False
-        self._sent_all = False
+        self._sender_ended = False
         self._deadline_s: float | None = None
         self._delivered = 0
         self._dropped = 0
 
     def resume(self, last_number: int) -> None:
-        """Begin behind what waits on disk, up to `last_number`. Called before the threads start."""
-        self._kept_through = last_number
+        """Number new events above those that wait on disk, up to `last_number`. Called before the threads start."""
+        self._persisted_through = last_number
         self._next_number = last_number + 1
 
     def counts(self) -> tuple[int, int, int]:
@@ -65,7 +73,7 @@ class Backlog(Generic[E]):
             return len(self._waiting) + (self._in_flight is not None), self._delivered, self._dropped
 
     def put(self, event: E, crop_bgr: Crop = NO_CROP, *, wait_until: threading.Event | None = None) -> None:
-        """Add an event; where there is no room, the oldest in memory goes, and counts as dropped.
+        """Add an event. In a full queue it replaces the oldest, which counts as dropped.
 
         With `wait_until`, wait for room first: until there is some, the queue closes, or that event is set.
         """
@@ -73,14 +81,14 @@ class Backlog(Generic[E]):
             while wait_until is not None and len(self._waiting) >= self._limit:
                 if self._closing or wait_until.is_set():
                     break
-                self._changed.wait(_LOOK_S)
+                self._changed.wait(_POLL_S)
             if self._closing:
                 self._dropped += 1
                 return
             if len(self._waiting) >= self._limit:
                 oldest = self._waiting.popleft()
-                if oldest.number <= self._keeping_through:
-                    self._overtaken += 1  # it is being written to disk: whether it is lost shows when that is over
+                if oldest.number <= self._writing_through:
+                    self._replaced_while_written += 1  # lost only if the write fails
                 else:
                     self._dropped += 1
             self._waiting.append(Item(self._next_number, event, crop_bgr, self._clock()))
@@ -89,17 +97,14 @@ class Backlog(Generic[E]):
 
     # -- For the sender
 
-    def take(self) -> Item[E] | tuple[int, int] | None:
-        """Wait for the oldest event that is not dealt with: it, or where it is on disk, or None at the end.
-
-        Where it is on disk: behind the first number and not behind the second.
-        """
+    def take(self) -> Item[E] | OnDisk | None:
+        """Wait for the oldest event that is not dealt with; return it, or that it is on disk, or None at the end."""
         with self._changed:
             while True:
                 if self._closing and self._deadline_s is not None and self._clock() >= self._deadline_s:
                     return None
-                if self._done_through < self._kept_through:
-                    return self._done_through, self._kept_through
+                if self._done_through < self._persisted_through:
+                    return OnDisk(self._done_through, self._persisted_through)
                 if self._waiting:
                     self._in_flight = self._waiting.popleft()
                     self._changed.notify_all()  # there is room
@@ -109,27 +114,27 @@ class Backlog(Generic[E]):
                 self._changed.wait()
 
     def done(self, number: int, *, delivered: int = 0, dropped: int = 0) -> bool:
-        """Note that an event, and all before it, is dealt with; return whether it is on disk, to be removed."""
+        """Note that an event, and all before it, is dealt with; return whether it has to be removed from the disk."""
         with self._changed:
             self._delivered += delivered
             self._dropped += dropped
             self._failing = self._failing and not delivered
             self._in_flight = None
             self._done_through = max(self._done_through, number)
-            return number <= self._kept_through
+            return number <= self._persisted_through
 
     def give_back(self, item: Item[E]) -> None:
-        """Take back an event that could not be delivered, ahead of all others. At closing this ends the sending."""
+        """Put an event that could not be delivered back in front. At closing this ends the sending."""
         with self._changed:
             self._in_flight = None
             self._failing = True
-            if item.number > self._kept_through:
+            if item.number > self._persisted_through:
                 self._waiting.appendleft(item)
             self._changed.notify_all()
         self.give_up_closing()
 
     def give_up_closing(self) -> None:
-        """At closing, there is no time for another attempt."""
+        """At closing, make no further attempt."""
         with self._changed:
             if self._closing:
                 self._deadline_s = self._clock()
@@ -140,59 +145,59 @@ class Backlog(Generic[E]):
             self._changed.wait_for(lambda: self._closing, seconds)
 
     def discard(self) -> None:
-        """Drop all that is in memory, and end: nobody will ever take it."""
+        """Drop everything in memory and end: the reader has gone for good."""
         with self._changed:
             self._closing = True
             self._deadline_s = self._clock()
             self._drop_all()
             self._changed.notify_all()
 
-    # -- For the keeper
+    # -- For the writer
 
-    def overdue(self, keep_after_s: float) -> list[Item[E]] | None:
-        """Wait for events that are not on disk and ought to be, and return all that are not; None at the end.
+    def overdue(self, persist_after_s: float) -> list[Item[E]] | None:
+        """Wait for events that ought to be on disk, and return all that are not; None at the end.
 
-        They ought to be after `keep_after_s`, when delivery fails, when memory fills up, and at closing.
+        Events ought to be on disk after `persist_after_s`, when delivery fails, when memory fills up, and at closing.
         """
         with self._changed:
             while True:
-                unkept = self._unkept()
+                items = self._in_memory()
                 wait_s = None
-                if unkept:
-                    wait_s = unkept[0].since_s + keep_after_s - self._clock()
+                if items:
+                    wait_s = items[0].since_s + persist_after_s - self._clock()
                     hurry = self._closing or self._failing or 2 * len(self._waiting) >= self._limit
                     if hurry or wait_s <= 0:
-                        self._keeping_through = unkept[-1].number
-                        return unkept
-                elif self._sent_all:
+                        self._writing_through = items[-1].number
+                        return items
+                elif self._sender_ended:
                     return None
                 self._changed.wait(wait_s)
 
-    def kept(self, batch: list[Item[E]], displaced: int) -> int:
-        """Note that a batch is on disk, where so many older events made room; return what is dealt with by now."""
+    def persisted(self, batch: list[Item[E]], displaced: int) -> int:
+        """Note that a batch is on disk and displaced so many older events; return the number of the last one done."""
         with self._changed:
-            self._overtaken = self._keeping_through = 0
+            self._writing_through = self._replaced_while_written = 0
             self._dropped += displaced
-            self._kept_through = batch[-1].number
-            while self._waiting and self._waiting[0].number <= self._kept_through:
+            self._persisted_through = batch[-1].number
+            while self._waiting and self._waiting[0].number <= self._persisted_through:
                 self._waiting.popleft()
             self._changed.notify_all()
             return self._done_through
 
-    def not_kept(self, retry_s: float) -> bool:
-        """Note that a batch could not be written, wait, and return whether to try again."""
+    def not_persisted(self, retry_s: float) -> bool:
+        """Note that the batch could not be written, wait, and return whether to try again."""
         with self._changed:
-            self._dropped += self._overtaken
-            self._overtaken = self._keeping_through = 0
-            if self._sent_all:
+            self._dropped += self._replaced_while_written
+            self._writing_through = self._replaced_while_written = 0
+            if self._sender_ended:
                 return False
-            self._changed.wait_for(lambda: self._sent_all, retry_s)
+            self._changed.wait_for(lambda: self._sender_ended, retry_s)
             return True
 
     # -- For the owner
 
     def stop(self, drain_s: float | None) -> None:
-        """Take no more events, and let the sender go on for `drain_s` at most."""
+        """Take no more events; let the sender go on for at most `drain_s`, or until the queue is empty."""
         with self._changed:
             if not self._closing:
                 self._closing = True
@@ -200,9 +205,9 @@ class Backlog(Generic[E]):
                 self._changed.notify_all()
 
     def join(self, sender: threading.Thread, hurry: threading.Event) -> None:
-        """While closing, wait for the sender's thread, as long as it may go on; for `DRAIN_S` once `hurry` is set."""
+        """While closing, wait for the sender's thread, but no longer than `DRAIN_S` once `hurry` is set."""
         while sender.is_alive() and (left_s := self._left_s(hurry)) > 0:
-            sender.join(min(left_s, _LOOK_S))
+            sender.join(min(left_s, _POLL_S))
 
     def _left_s(self, hurry: threading.Event) -> float:
         with self._changed:
@@ -210,24 +215,25 @@ class Backlog(Generic[E]):
                 self._deadline_s = self._clock() + DRAIN_S
             return math.inf if self._deadline_s is None else self._deadline_s - self._clock()
 
-    def sent_all(self) -> None:
-        """Note that the sender will take no more: the keeper writes the rest, and ends."""
+    def sender_ended(self) -> None:
+        """Note that the sender takes no more events: the writer persists the rest and ends."""
         with self._changed:
-            self._sent_all = True
+            self._sender_ended = True
             self._changed.notify_all()
 
-    def lose_rest(self) -> int:
-        """Drop what is in memory only, at the end, and return how many events those are."""
+    def drop_rest(self) -> int:
+        """Drop at the end what is in memory only, and return how many events those are."""
         with self._changed:
             return self._drop_all()
 
     def _drop_all(self) -> int:
-        lost = len(self._unkept())
+        lost = len(self._in_memory())
         self._dropped += lost
         self._waiting.clear()
         self._in_flight = None
         return lost
 
-    def _unkept(self) -> list[Item[E]]:
-        flying = [self._in_flight] if self._in_flight and self._in_flight.number > self._kept_through else []
+    def _in_memory(self) -> list[Item[E]]:
+        """Return the events that are not on disk."""
+        flying = [self._in_flight] if self._in_flight and self._in_flight.number > self._persisted_through else []
         return flying + list(self._waiting)

@@ -1,9 +1,9 @@
-"""What a sink is: a context manager with one method, `write`, and what it raises when it cannot."""
+"""What a sink is: a context manager that takes events one at a time, and the errors it raises."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, Self
+from abc import ABC, abstractmethod
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,49 +12,68 @@ from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.events import Event
 
 Crop = NDArray[np.uint8]
-# What a sink gets that does not ask for pictures, or whose event waited on disk: pictures are not kept there.
+# Stands for "no picture": the sink did not ask for pictures, or the event comes from the spool, which keeps none.
 NO_CROP: Crop = np.zeros((0, 0, 3), np.uint8)
 
 
 class DeliveryError(TwincarError):
-    """An event could not be delivered now, and may be later: the receiver is away, the disk is full."""
+    """An event could not be delivered now; a later attempt may succeed (receiver unreachable, disk full)."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        """Say why in one line; `retry_after_s` is the least time to wait before the next attempt."""
+        """Give the reason in one line; `retry_after_s` is the minimum time before the next attempt."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
 class RefusedError(DeliveryError):
-    """The receiver will never take this one event, however often it is sent; others it may take."""
+    """The receiver rejects this event for good; it may accept others."""
 
 
-class Sink(Protocol):
-    """Takes events, in the order in which they happen, one at a time.
+class Sink(ABC):
+    """Takes events one at a time, in the order in which they happen.
 
-    Behind a `Delivery` it is opened by the thread that starts the loop, and used and closed by one thread of its own.
+    A sink is a context manager: entering it calls `open`, leaving it calls `close`. Subclasses implement `write`, and
+    override `open` and `close` where they hold something open.
+
+    Behind a `Delivery`, `open` runs in the thread that starts the loop; `write` and `close` run in one thread that
+    belongs to the delivery.
+
+    Example:
+        >>> class Counter(Sink):
+        ...     count = 0
+        ...
+        ...     def write(self, event: Event, crop_bgr: Crop) -> None:
+        ...         self.count += 1
     """
 
-    def __enter__(self) -> Self:
-        """Open what the sink writes to; a receiver that is away is no reason to fail.
+    def open(self) -> None:  # noqa: B027 - optional: most sinks have nothing to open
+        """Open what the sink writes to. An unreachable receiver is not an error.
 
         Raises:
-            InputError: it can never work as it is set up.
+            InputError: the sink can never work with its settings.
         """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close it, however the run ends."""
-
+    @abstractmethod
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Deliver one event; when this returns, the receiver has it.
 
         Args:
             event: what happened.
-            crop_bgr: the visit's best picture so far, uint8 [h, w, 3], or `NO_CROP`.
+            crop_bgr: the best picture of the visit so far, uint8 [h, w, 3], or `NO_CROP`.
 
         Raises:
-            DeliveryError: it was not delivered, and may be sent again.
-            BrokenPipeError: whoever read the stream has gone, for good.
+            DeliveryError: the event was not delivered and may be sent again.
+            BrokenPipeError: the reader of a stream has gone for good.
         """
+
+    def close(self) -> None:  # noqa: B027 - optional, as `open`
+        """Close what `open` opened, whether the run succeeded or failed."""
+
+    def __enter__(self) -> Self:
+        """Open the sink."""
+        self.open()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close the sink."""
+        self.close()

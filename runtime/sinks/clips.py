@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.files import replacing
 from twincar_edge.preprocess import resize
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sinks.retention import Limits
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder, visit_file_name
 
 CLIP_SUFFIX = ".mp4"
@@ -79,11 +80,9 @@ def require_encoder() -> None:
         raise InputError(f"clips cannot be saved: PyAV has no {_CODEC} here, install av from PyPI")
 
 
-def clip_folder(
-    path: Path, *, limit_bytes: int | None = None, age: timedelta | None = None, reserve_bytes: int = 0
-) -> VisitFolder:
-    """Return the folder of clips at `path`."""
-    return VisitFolder(path, CLIP_SUFFIX, "clip", limit_bytes=limit_bytes, age=age, reserve_bytes=reserve_bytes)
+def clip_folder(path: Path, limits: Limits | None = None) -> VisitFolder:
+    """Return the folder of clips at `path`; see `VisitFolder`."""
+    return VisitFolder(path, CLIP_SUFFIX, "clip", limits)
 
 
 def write_clip(path: Path, pictures: Sequence[Picture]) -> None:

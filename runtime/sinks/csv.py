@@ -6,17 +6,16 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from twincar_edge.runtime.events import ClassifierRecord, Event
 from twincar_edge.runtime.sinks.appending import AppendedFile
-from twincar_edge.runtime.sinks.base import Crop
+from twincar_edge.runtime.sinks.base import Crop, Sink
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, CSV Injection).
+# What a spreadsheet takes for the start of a formula (OWASP, CSV Injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TOP = 5
-# The fields of an event that are more than one cell, and the cells that they become.
+# The fields of an event that take more than one cell, and those cells.
 _PARTS: dict[str, Sequence[str]] = {
     "top5": [f"top{rank}_{part}" for rank in range(1, _TOP + 1) for part in ("name", "probability")],
     "box_xyxy": ["box_left", "box_top", "box_right", "box_bottom"],
@@ -33,8 +32,8 @@ def csv_header() -> str:
 def csv_row(event: Event) -> str:
     """Return an event as one line of CSV (RFC 4180), in the order of `COLUMNS`.
 
-    Names come from a model's labels, and whoever wrote those may have meant them for a spreadsheet: a text that would
-    be taken for a formula begins with an apostrophe instead.
+    Names come from a model's labels, which are untrusted: a text that a spreadsheet would take for a formula gets a
+    leading apostrophe.
     """
     cells: list[Any] = []
     for field in Event.model_fields:
@@ -62,27 +61,24 @@ def _line(cells: Sequence[Any]) -> str:
     return line.getvalue()
 
 
-class CsvFile:
+class CsvFile(Sink):
     """Appends each event to a CSV file as one row, under one header."""
 
     def __init__(self, path: Path) -> None:
-        """Append to `path`, which must have the same columns if it is there."""
+        """Append to `path`; an existing file must have the same columns."""
         self._file = AppendedFile(path, csv_header().encode("utf-8"))
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         """Open the file.
 
         Raises:
-            InputError: it cannot be written, or has other columns.
+            InputError: it is not writable, or has other columns.
         """
-        self._file.__enter__()
-        return self
+        self._file.open()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Close the file."""
-        self._file.__exit__(kind, error, traceback)
+        self._file.close()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Write a row.

@@ -1,10 +1,9 @@
 """Between the loop and a sink: a bounded queue with a thread of its own, and a spool on disk behind it.
 
-The loop calls `put`, which does not wait: a camera does not, either. Only where every source of a run can, as files
-can, may what has no spool be told to let `put` wait for room. One thread hands the events to the sink, in order, and
-tries again when that fails. Where there is a spool, a second thread writes to disk whatever has not been delivered
-within a moment: a receiver that is quick costs the disk nothing, and one that is away, or hangs, costs no event. What
-was kept is sent after a restart too.
+The loop calls `put`, which does not block, because a camera does not wait. (In a run whose sources are all files, a
+sink without a spool can make `put` wait for room.) One thread hands the events to the sink in order, and retries on
+failure. Where there is a spool, a second thread writes to disk what was not delivered within a moment: a quick receiver
+costs no disk writes, and one that is away or hangs costs no event. After a restart the spooled events are sent first.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -23,29 +21,30 @@ from twincar_edge.errors import TwincarError, first_fault
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
 from twincar_edge.runtime.monitoring.status import SinkStatus
-from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
+from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item, OnDisk
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, RefusedError, Sink
-from twincar_edge.runtime.sinks.spool import Spool, SpoolError
-from twincar_edge.runtime.sinks.trouble import Trouble
+from twincar_edge.runtime.sinks.failures import FailureReporter
+from twincar_edge.runtime.sinks.spool import Spool
+from twincar_edge.runtime.storage.database import DatabaseError
 
 logger = logging.getLogger(__name__)
 
 ALL_TYPES: frozenset[EventType] = frozenset(get_args(EventType))
-KEEP_AFTER_S = 0.2
-_KEEP_GRACE_S = 1.0
+PERSIST_AFTER_S = 0.2
+_WRITER_GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a sink is given, and how.
+    """Which events a sink gets, and how.
 
     Attributes:
-        types: the kinds of event that it takes.
+        types: the event types that it takes.
         limit: how many events wait in memory.
         crops: it takes pictures. They are large, and never go to the spool.
-        retry: try again what failed, instead of dropping it.
-        drain_s: how long closing waits for the sink to take what waits; None for as long as that needs, or for
-            `DRAIN_S` once the run is to stop.
+        retry: try again after a failure, instead of dropping the event.
+        drain_s: how long closing waits for the sink to take what is queued; None for as long as that takes, or for
+            `DRAIN_S` once the run is told to stop.
     """
 
     types: frozenset[EventType] = ALL_TYPES
@@ -55,14 +54,14 @@ class Terms:
     drain_s: float | None = DRAIN_S
 
     def take(self, event: Event) -> bool:
-        """Return whether the sink is given this event: that there was no vehicle, only if it was told of one."""
+        """Return whether the sink gets this event. A false positive goes only to sinks that saw the visit start."""
         return event.type in self.types and not (event.false_positive and self.types == {"end"})
 
 
-class Delivery:
-    """Owns a sink, its queue, its threads and its spool. It is a sink itself, whose `write` never raises.
+class Delivery(Sink):
+    """Owns a sink, its queue, its threads and its spool. It is a sink itself, whose `write` neither raises nor blocks.
 
-    Nor does it wait, if it is not told to by `wait_for_room`.
+    Only `wait_for_room` makes it block.
     """
 
     def __init__(
@@ -73,34 +72,34 @@ class Delivery:
         *,
         spool: Spool | None = None,
         backoff: Backoff | None = None,
-        keep_after_s: float = KEEP_AFTER_S,
+        persist_after_s: float = PERSIST_AFTER_S,
         on_problem: Callable[[str], None] = logger.warning,
         on_gone: Callable[[], None] | None = None,
         label: str | None = None,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; nothing runs before the block is entered.
+        """Prepare; no thread runs before `open`.
 
         Args:
-            sink: entered with the block; used and closed by the thread.
+            sink: opened by `open`; used and closed by the sender's thread.
             name: of the sink, for its status.
-            terms: what the sink is given, and how.
-            spool: where what cannot be delivered waits; None for what may be lost.
+            terms: which events the sink gets, and how.
+            spool: where undelivered events wait; None for a sink that may lose events.
             backoff: how long to wait between attempts.
-            keep_after_s: how long an event may be in memory only.
-            on_problem: gets one line when delivery begins to fail, and one when it is well again.
-            on_gone: called once, by the thread, when the sink's reader has gone for good.
-            label: what to call the sink in messages, without secrets, where its name does not tell where it is.
-            stop: set when the run is to end: from then on nobody waits for a slow sink.
-            clock: seconds that only rise.
+            persist_after_s: how long an event may be in memory only.
+            on_problem: gets one line when delivery begins to fail, and one when it recovers.
+            on_gone: called once, by the sender's thread, when the reader of the sink has gone for good.
+            label: what to call the sink in messages, without secrets, where its name does not say where it is.
+            stop: set when the run is to end: from then on nothing waits for a slow sink.
+            clock: monotonic seconds.
         """
         self.name = name
         self._sink = sink
         self._terms = terms or Terms()
         self._spool = spool
         self._backoff = backoff or Backoff()
-        self._keep_after_s = keep_after_s
+        self._persist_after_s = persist_after_s
         self._on_problem = on_problem
         self._on_gone = on_gone
         self._label = label or name
@@ -108,74 +107,66 @@ class Delivery:
         self._waits = False
         self._clock = clock
         self._backlog: Backlog[Event] = Backlog(self._terms.limit, clock)
-        self._trouble = Trouble(self._label, "events", "delivers again", "it is too slow", on_problem)
+        self._failures = FailureReporter(self._label, "events", "delivers again", "it is too slow", on_problem)
         self._spool_problem: str | None = None
-        self._sent = threading.Event()  # the sender does not touch the spool any more
+        self._sent = threading.Event()  # the sender uses the spool no more
         self._sender = threading.Thread(target=self._send, name=f"{name} sender", daemon=True)
-        self._keeper = threading.Thread(target=self._keep, name=f"{name} keeper", daemon=True)
+        self._writer = threading.Thread(target=self._persist, name=f"{name} spool writer", daemon=True)
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
         """Open sink and spool, and start.
 
         Raises:
-            InputError: the sink can never work as it is set up, or the spool cannot be opened.
+            InputError: the sink can never work with its settings, or the spool cannot be opened.
         """
-        self._sink.__enter__()
-        try:
-            if self._spool is not None:
-                self._spool.open()
-                self._backlog.resume(self._spool.last_number)
-        except BaseException:
-            self._sink.__exit__(None, None, None)
-            raise
-        self._sender.start()
+        self._sink.open()
         if self._spool is not None:
-            self._keeper.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
+            try:
+                self._spool.open()
+            except BaseException:
+                self._sink.close()
+                raise
+            self._backlog.resume(self._spool.last_number)
+            self._writer.start()
+        self._sender.start()
 
     def wait_for_room(self) -> None:
-        """From now on `put` waits where it would have to drop: for runs whose sources can wait. A spool has room."""
+        """Make `put` wait where it would have to drop, for runs whose sources can wait. A spool always has room."""
         self._waits = self._spool is None
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Take an event as `put` does."""
+        """Take an event, as `put`."""
         self.put(event, crop_bgr)
 
     def put(self, event: Event, crop_bgr: Crop = NO_CROP) -> None:
-        """Take an event. In a full queue the oldest makes room, or, after `wait_for_room`, `put` waits for it."""
+        """Take an event. In a full queue it replaces the oldest, or, after `wait_for_room`, waits for room."""
         if self._terms.take(event):
             until = self._stop if self._waits else None
             self._backlog.put(event, crop_bgr if self._terms.crops else NO_CROP, wait_until=until)
 
     def status(self) -> SinkStatus:
-        """Return how the delivery stands."""
+        """Return the state of the delivery."""
         queued, delivered, dropped = self._backlog.counts()
         spooled = 0 if self._spool is None else self._spool.waiting
-        return SinkStatus(self.name, queued, spooled, delivered, dropped, self._trouble.problem or self._spool_problem)
+        return SinkStatus(self.name, queued, spooled, delivered, dropped, self._failures.problem or self._spool_problem)
 
     def stop(self) -> None:
-        """Take no more events, and begin to close: for `drain_s`, or for as long as it takes after `wait_for_room`."""
+        """Take no more events, and begin to close: within `drain_s`, or, after `wait_for_room`, when all is sent."""
         self._backlog.stop(None if self._waits else self._terms.drain_s)
 
     def close(self) -> None:
-        """Let the sink take what waits, for as long as `stop` allows; the rest is in the spool, or counted as lost."""
+        """Let the sink take what is queued, as long as `stop` allows; the rest is spooled, or counted as lost."""
         self.stop()
         if self._sender.ident is None:
             return
         self._backlog.join(self._sender, self._stop)
-        self._backlog.sent_all()
+        self._backlog.sender_ended()
         if self._spool is not None:
-            self._keeper.join(_KEEP_GRACE_S)
-            if not self._keeper.is_alive() and self._sent.wait(_KEEP_GRACE_S):
+            self._writer.join(_WRITER_GRACE_S)
+            if not self._writer.is_alive() and self._sent.wait(_WRITER_GRACE_S):
                 self._spool.close()
-        if lost := self._backlog.lose_rest():
-            why = self._trouble.problem or "it is too slow"
+        if lost := self._backlog.drop_rest():
+            why = self._failures.problem or "it is too slow"
             self._on_problem(f"{self._label}: {lost} events are lost at closing: {why}")
 
     # -- The thread that sends
@@ -183,48 +174,48 @@ class Delivery:
     def _send(self) -> None:
         try:
             while (place := self._backlog.take()) is not None:
-                item = place if isinstance(place, Item) else self._from_spool(*place)
+                item = self._from_spool(place) if isinstance(place, OnDisk) else place
                 if item is not None:
                     self._deliver(item)
         finally:
-            self._backlog.sent_all()
+            self._backlog.sender_ended()
             self._sent.set()
             try:
-                self._sink.__exit__(None, None, None)
+                self._sink.close()
             except (TwincarError, OSError) as error:
-                self._trouble.begins(str(error))
+                self._failures.failed(str(error))
 
-    def _from_spool(self, after: int, through: int) -> Item[Event] | None:
+    def _from_spool(self, place: OnDisk) -> Item[Event] | None:
         assert self._spool is not None
         try:
-            entry = self._spool.first(after)
-        except SpoolError as error:
+            entry = self._spool.first(place.after)
+        except DatabaseError as error:
             self._spool_fails(error)
             self._backlog.give_up_closing()
             self._backlog.pause(self._backoff.next_s())
             return None
         if entry is None:
-            self._backlog.done(through)
+            self._backlog.done(place.through)
             return None
         number, text = entry
         try:
             return Item(number, Event.model_validate_json(text), NO_CROP, self._clock())
         except ValidationError as error:  # another version of this program wrote it
-            self._refuse(number, text, f"what waits in the spool is no event: {first_fault(error)}")
+            self._refuse(number, text, f"invalid event in the spool: {first_fault(error)}")
             return None
 
     def _deliver(self, item: Item[Event]) -> None:
         try:
             self._sink.write(item.event, item.crop_bgr)
         except BrokenPipeError:
-            self._trouble.problem = "whoever read the events has gone"
+            self._failures.problem = "the reader of the events has gone"
             self._backlog.discard()
             if self._on_gone is not None:
                 self._on_gone()
         except RefusedError as error:
             self._refuse(item.number, item.event.to_json(), str(error))
         except (TwincarError, OSError) as error:
-            self._trouble.begins(str(error))
+            self._failures.failed(str(error))
             if self._terms.retry:
                 wait_s = self._backoff.next_s()
                 if isinstance(error, DeliveryError) and error.retry_after_s is not None:
@@ -233,60 +224,58 @@ class Delivery:
                 self._backlog.pause(wait_s)
             else:
                 self._done(item.number, dropped=1)
-        except Exception as error:  # a defect of a sink must stop neither the loop nor later events
-            logger.debug("%s: a defect", self._label, exc_info=True)
+        except Exception as error:  # a bug in a sink must stop neither the loop nor later events
+            logger.debug("%s: a bug", self._label, exc_info=True)
             self._refuse(item.number, item.event.to_json(), f"{type(error).__name__}: {error}")
         else:
             self._backoff.reset()
             self._done(item.number, delivered=1)
             queued, _delivered, dropped = self._backlog.counts()
-            self._trouble.is_over(queued, dropped)
+            self._failures.succeeded(queued, dropped)
 
     def _refuse(self, number: int, event: str, reason: str) -> None:
         self._on_problem(f"{self._label}: an event is given up: {reason}")
         if self._spool is not None:
             try:
                 self._spool.refuse(event, reason)
-            except SpoolError as error:
+            except DatabaseError as error:
                 self._spool_fails(error)
-        self._trouble.told_of(1)
+        self._failures.already_reported(1)
         self._done(number, dropped=1)
 
     def _done(self, number: int, *, delivered: int = 0, dropped: int = 0) -> None:
         if self._backlog.done(number, delivered=delivered, dropped=dropped):
-            self._forget(number)
+            self._remove(number)
 
-    # -- The thread that keeps on disk what was not delivered at once
+    # -- The thread that writes to the spool what was not delivered at once
 
-    def _keep(self) -> None:
+    def _persist(self) -> None:
         assert self._spool is not None
         backoff = Backoff(limit_s=10.0)
-        while (batch := self._backlog.overdue(self._keep_after_s)) is not None:
+        while (batch := self._backlog.overdue(self._persist_after_s)) is not None:
             try:
                 displaced = self._spool.add([(item.number, item.event.to_json()) for item in batch])
-            except SpoolError as error:
+            except DatabaseError as error:
                 self._spool_fails(error)
-                if not self._backlog.not_kept(backoff.next_s()):
+                if not self._backlog.not_persisted(backoff.next_s()):
                     return
                 continue
             backoff.reset()
             self._spool_problem = None
             if displaced:
-                self._trouble.begins("the spool is full, and the oldest events make room")
-            done_through = self._backlog.kept(batch, displaced)
+                self._failures.failed("the spool is full, and the oldest events make room")
+            done_through = self._backlog.persisted(batch, displaced)
             if done_through >= batch[0].number:  # delivered while it was being written
-                self._forget(done_through)
+                self._remove(done_through)
 
-    def _forget(self, number: int) -> None:
+    def _remove(self, through: int) -> None:
         assert self._spool is not None
         try:
-            self._spool.forget(number)
-        except SpoolError as error:
+            self._spool.remove(through)
+        except DatabaseError as error:
             self._spool_fails(error)
 
-    # -- One line when trouble begins, and one when it is over
-
-    def _spool_fails(self, error: SpoolError) -> None:
+    def _spool_fails(self, error: DatabaseError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)
         if first:
             self._on_problem(f"{self._label}: {error}; up to {self._terms.limit} events wait in memory")

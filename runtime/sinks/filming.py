@@ -14,7 +14,7 @@ from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, require_encoder, write_clip
-from twincar_edge.runtime.sinks.trouble import Trouble
+from twincar_edge.runtime.sinks.failures import FailureReporter
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Filming:
         self._on_problem = on_problem
         self._backlog: Backlog[Clip] = Backlog(limit, time.monotonic)
         self._waits = False
-        self._trouble = Trouble(name, "clips", "saves again", "encoding is too slow", on_problem)
+        self._failures = FailureReporter(name, "clips", "saves again", "encoding is too slow", on_problem)
         self._thread = threading.Thread(target=self._save_all, name=name, daemon=True)
 
     def __enter__(self) -> Self:
@@ -76,8 +76,8 @@ class Filming:
         """Save what waits, for some seconds at most, or where the run's sources can wait for as long as it takes."""
         self.stop()
         self._backlog.join(self._thread, self._stop)
-        if lost := self._backlog.lose_rest():
-            why = self._trouble.problem or "there was no time"
+        if lost := self._backlog.drop_rest():
+            why = self._failures.problem or "there was no time"
             self._on_problem(f"{self.name}: {lost} clips are lost at closing: {why}")
 
     def wait_for_room(self) -> None:
@@ -95,7 +95,7 @@ class Filming:
     def status(self) -> SinkStatus:
         """Return how saving stands."""
         queued, delivered, dropped = self._backlog.counts()
-        return SinkStatus(self.name, queued, 0, delivered, dropped, self._trouble.problem)
+        return SinkStatus(self.name, queued, 0, delivered, dropped, self._failures.problem)
 
     def _save_all(self) -> None:
         give_way()  # encoding may take as long as it needs; the loop may not
@@ -103,10 +103,10 @@ class Filming:
             problem = self._save(item.event)
             self._backlog.done(item.number, delivered=problem is None, dropped=problem is not None)
             if problem is not None:
-                self._trouble.begins(problem)
+                self._failures.failed(problem)
             else:
                 queued, _saved, dropped = self._backlog.counts()
-                self._trouble.is_over(queued, dropped)
+                self._failures.succeeded(queued, dropped)
 
     def _save(self, clip: Clip) -> str | None:
         """Save a clip; return why that failed, or None."""

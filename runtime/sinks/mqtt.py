@@ -13,8 +13,7 @@ import re
 import ssl
 import threading
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -23,7 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from twincar_edge._version import __version__
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks.base import Crop, DeliveryError
+from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class _Client(paho.Client):
             raise
 
 
-class Mqtt:
+class Mqtt(Sink):
     """Publishes each event as JSON under `<topic>/<camera>/events`.
 
     `<topic>/availability` is retained: `online` while connected, `offline` after closing, and by the last will when the
@@ -144,16 +143,13 @@ class Mqtt:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_publish = self._on_publish
 
-    def __enter__(self) -> Self:
-        """Begin to connect, and go on trying for as long as that needs."""
+    def open(self) -> None:
+        """Start to connect; attempts go on until one succeeds."""
         self._client.connect_async(*self._address, keepalive=_KEEP_ALIVE_S)
         self._client.loop_start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Say goodbye, and disconnect."""
+    def close(self) -> None:
+        """Publish that the box is offline, and disconnect."""
         if self._connected:
             farewell = self._client.publish(self._availability, OFFLINE, qos=1, retain=True)
             if farewell.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:

@@ -20,8 +20,9 @@ from twincar_edge.runtime.sinks.csv import CsvFile
 from twincar_edge.runtime.sinks.delivery import Delivery, Terms
 from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.jsonl import JsonLines
+from twincar_edge.runtime.sinks.retention import Limits
 from twincar_edge.runtime.sinks.settings import SinkSettings
-from twincar_edge.runtime.sinks.snapshots import CropSaver
+from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_folder
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.sinks.table import LiveTable
@@ -68,7 +69,11 @@ def _store(options: kinds.StoreSettings, around: Surroundings) -> Sink:
 
 
 def _crops(options: kinds.CropsSettings, _around: Surroundings) -> Sink:
-    return CropSaver(options.path, limit_bytes=options.limit, age=options.age, reserve_bytes=options.reserve)
+    return CropSaver(crop_folder(options.path, _limits(options)))
+
+
+def _limits(options: kinds.CropsSettings | kinds.ClipsSettings) -> Limits:
+    return Limits(options.limit, options.age, options.reserve)
 
 
 def _webhook(options: kinds.WebhookSettings, around: Surroundings) -> Sink:
@@ -197,9 +202,7 @@ def open_filming(settings: Sequence[SinkSettings], *, stop: threading.Event | No
     """Return what saves clips, to be entered, or None where none are to be saved."""
     for name, options in zip(_names(settings), settings, strict=True):
         if isinstance(options, kinds.ClipsSettings):
-            folder = clip_folder(
-                options.path, limit_bytes=options.limit, age=options.age, reserve_bytes=options.reserve
-            )
+            folder = clip_folder(options.path, _limits(options))
             rules = ClipRules(options.before_s, options.after_s, options.longest_s)
             return Filming(folder, name, rules, stop=stop)
     return None

@@ -25,7 +25,7 @@ from twincar_edge.errors import InputError, first_fault
 from twincar_edge.runtime.events import EventType
 from twincar_edge.runtime.quantities import Age, Size
 from twincar_edge.runtime.sinks.clips import ClipRules
-from twincar_edge.runtime.sinks.shelf import RESERVE_BYTES
+from twincar_edge.runtime.sinks.retention import RESERVE_BYTES
 from twincar_edge.runtime.sources.base import redact_url
 
 _ALL: frozenset[EventType] = frozenset({"start", "update", "end"})

@@ -1,4 +1,4 @@
-"""The store of visits: an SQLite file with one row a visit, which `watch` writes and `events` reads meanwhile."""
+"""The store of visits: an SQLite file with one row a visit, which `events` can read while `watch` writes it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from pydantic import ValidationError
 
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import is_file
 from twincar_edge.runtime.events import Event, Level
-from twincar_edge.runtime.sinks.base import Crop, DeliveryError
-from twincar_edge.runtime.storage.database import (
-    APPLICATION_ID,
-    has_tables,
-    is_damage,
-    open_database,
-    set_aside,
-    transaction,
-)
+from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
+from twincar_edge.runtime.storage.database import Database, DatabaseError, has_tables, open_read_only, transaction
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +32,7 @@ _MIGRATIONS = (
     """,
 )
 _COLUMNS = ("id", "started_us", "type", "camera", "level", "name", "make", "model", "event")
-# What is sent a second time after a restart must not take a visit that has ended back to its beginning.
+# An event that is delivered again after a restart must not reopen a visit that has ended.
 _UPSERT = (
     f"INSERT INTO visits ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[1:])} "
@@ -58,105 +50,67 @@ def _row(event: Event) -> tuple[Any, ...]:
     return (event.id, started_us, event.type, event.camera, event.level, event.name, event.make, event.model, text)
 
 
-class EventStore:
-    """A sink with one row a visit: `start` makes it, `update` and `end` write what is known by then over it.
+class EventStore(Sink):
+    """A sink with one row a visit: `start` inserts it, `update` and `end` replace it with what is known by then.
 
-    What turns out to have been no vehicle loses its row.
+    A visit that ends as a false positive loses its row.
 
-    An event is on the disk when `write` returns. A damaged file is set aside as `<name>.corrupt-<time>`, and a new one
-    is begun: today's visits must not be lost for the sake of yesterday's, which `sqlite3 FILE .recover` brings back.
+    An event is on the disk when `write` returns. A damaged file is kept as `<name>.corrupt-<time>`, and a new one is
+    begun: today's visits must not be lost for the sake of yesterday's.
     """
 
     def __init__(self, path: Path) -> None:
         """Write to the file `path`, made when it is needed."""
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
+        self._database = Database(path, _MIGRATIONS, "store")
 
-    def __enter__(self) -> Self:
-        """Open the file. A full disk is no reason to fail: `write` tries again.
+    def open(self) -> None:
+        """Open the file. If it cannot be opened now, as on a full disk, `write` tries again.
 
         Raises:
-            InputError: the file is not ours or of a newer version, or may not be written.
+            InputError: the file is not ours, of a newer version, or not writable.
         """
         try:
-            self._open()
-        except (sqlite3.Error, OSError) as error:
-            logger.debug("cannot open %s yet: %s", self._path, error)
-        return self
+            self._database.open()
+        except DatabaseError as error:
+            logger.debug("not open yet: %s", error)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Close the file."""
-        self._close()
+        self._database.close()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Write what is known of a visit.
 
         Raises:
-            DeliveryError: the disk is full or failing, or another process holds the file.
+            DeliveryError: the disk is full or failing, or another process locks the file.
         """
-        row = None if event.false_positive else _row(event)
+
+        def run(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                if event.false_positive:
+                    connection.execute("DELETE FROM visits WHERE id = ?", (event.id,))
+                else:
+                    connection.execute(_UPSERT, _row(event))
+
         try:
-            try:
-                self._put(event.id, row)
-            except sqlite3.DatabaseError as error:
-                if not is_damage(error):
-                    raise
-                self._set_aside(error)
-                self._put(event.id, row)
-        except (sqlite3.Error, OSError, InputError) as error:
-            raise DeliveryError(f"cannot write the store {self._path}: {error}") from error
-
-    def _put(self, visit: str, row: tuple[Any, ...] | None) -> None:
-        connection = self._connection or self._open()
-        with transaction(connection):
-            if row is None:
-                connection.execute("DELETE FROM visits WHERE id = ?", (visit,))
-            else:
-                connection.execute(_UPSERT, row)
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            connection = open_database(self._path, _MIGRATIONS)
-        except sqlite3.DatabaseError as error:
-            if not is_damage(error):
-                raise
-            self._set_aside(error)
-            connection = open_database(self._path, _MIGRATIONS)
-        self._connection = connection
-        return connection
-
-    def _set_aside(self, error: sqlite3.Error) -> None:
-        self._close()
-        aside = set_aside(self._path)
-        logger.warning(
-            "the store %s is damaged (%s): kept as %s, a new one is begun; `sqlite3 %s .recover` reads what is left",
-            self._path,
-            error,
-            aside.name,
-            aside,
-        )
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+            self._database.run(run)
+        except DatabaseError as error:
+            raise DeliveryError(str(error)) from error
 
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which visits are wanted. What is None or empty leaves none out.
+    """Selects visits. A field that is None or empty selects all.
 
     Attributes:
-        since: those that began at this time or later.
-        until: those that began before this time.
-        camera: of this camera.
-        make: of this make, in any case.
-        model: with this in their model, in any case.
-        name: with this in their name, in any case.
-        levels: whose answer goes this far.
-        limit: the newest so many.
+        since: visits that began at this time or later.
+        until: visits that began before this time.
+        camera: name of the camera.
+        make: the make, ignoring case.
+        model: part of the model, ignoring case.
+        name: part of the name, ignoring case.
+        levels: how far the answer goes.
+        limit: at most so many visits, the newest.
     """
 
     since: datetime | None = None
@@ -169,7 +123,7 @@ class EventFilter:
     limit: int | None = None
 
 
-# A filter's field -> its condition; `folded` is Python's casefold, as SQLite's own knows ASCII only.
+# A filter's field -> its condition; `folded` is Python's casefold, because SQLite's own handles ASCII only.
 _CONDITIONS = {
     "since": "started_us >= ?",
     "until": "started_us < ?",
@@ -183,7 +137,7 @@ _CONDITIONS = {
 def query(
     path: Path, wanted: EventFilter | None = None, on_unreadable: Callable[[str], None] | None = None
 ) -> list[Event]:
-    """Return the newest event of each visit that is wanted, by the time at which they began. See `read_events`.
+    """Return the newest event of each selected visit, ordered by start time. See `read_events`.
 
     Raises:
         InputError: there is no such store, or it cannot be read.
@@ -194,14 +148,14 @@ def query(
 def read_events(
     path: Path, wanted: EventFilter | None = None, on_unreadable: Callable[[str], None] | None = None
 ) -> Iterator[Event]:
-    """Give the newest event of each visit that is wanted, by the time at which they began.
+    """Yield the newest event of each selected visit, ordered by start time.
 
-    The file is opened for reading only, and whoever writes it is not held up.
+    The file is opened read-only, and its writer is not blocked.
 
     Args:
         path: the store.
-        wanted: which visits; all of them, if not given.
-        on_unreadable: gets a line for each row that this version cannot read, which is left out.
+        wanted: which visits; all of them if not given.
+        on_unreadable: gets a line for each row that this version cannot read; the row is skipped.
 
     Raises:
         InputError: there is no such store, or it cannot be read.
@@ -222,7 +176,7 @@ def read_events(
         f"WHERE {' AND '.join(conditions)} ORDER BY started_us DESC, rowid DESC LIMIT ?) ORDER BY started_us, place"
     )
     try:
-        with closing(_open_to_read(path)) as connection:
+        with closing(_open_store(path)) as connection:
             if not has_tables(connection):
                 return
             for visit, text in connection.execute(statement, [*values, limit]):
@@ -230,35 +184,16 @@ def read_events(
                     event = Event.model_validate_json(text)
                 except ValidationError:
                     if on_unreadable is not None:
-                        on_unreadable(f"visit {visit} was written by another version and is left out")
+                        on_unreadable(f"visit {visit} was written by another version; skipped")
                     continue
                 yield event
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
 
 
-def _open_to_read(path: Path) -> sqlite3.Connection:
+def _open_store(path: Path) -> sqlite3.Connection:
     if not is_file(path):
         raise InputError(f"no store {path}: watch a camera first, or name another file with ", Parameter("store"))
-    uri = path.absolute().as_uri()
-    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=2.0)
-    try:
-        try:
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-        except sqlite3.OperationalError:
-            # Where the folder may not be written and nobody has the store open, there is no shared memory to use.
-            if path.with_name(path.name + "-wal").exists():
-                raise
-            connection.close()
-            connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
-            (application,) = connection.execute("PRAGMA application_id").fetchone()
-        # A process that was killed as it began the store leaves one without anything.
-        if application != APPLICATION_ID and (application or has_tables(connection)):
-            raise InputError(f"cannot read {path}: it is no store of twincar-edge")
-        connection.create_function(
-            "folded", 1, lambda text: text if text is None else text.casefold(), deterministic=True
-        )
-    except BaseException:
-        connection.close()
-        raise
+    connection = open_read_only(path)
+    connection.create_function("folded", 1, lambda text: text if text is None else text.casefold(), deterministic=True)
     return connection

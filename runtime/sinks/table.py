@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks.base import Crop
+from twincar_edge.runtime.sinks.base import Crop, Sink
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +21,7 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
 )
 
 
-class LiveTable:
+class LiveTable(Sink):
     """Shows the newest visits as a table that stays in place on a terminal."""
 
     def __init__(self, title: str, rows: int = 20) -> None:
@@ -34,15 +33,12 @@ class LiveTable:
         self._visits: deque[Event] = deque(maxlen=rows)
         self._live = Live(self._table(), console=Console(), auto_refresh=False)
 
-    def __enter__(self) -> Self:
-        """Take over the terminal's last lines."""
+    def open(self) -> None:
+        """Take over the last lines of the terminal."""
         self._live.start(refresh=True)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Leave the table as it is and give the terminal back."""
+    def close(self) -> None:
+        """Leave the table as it is, and release the terminal."""
         self._live.stop()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:

@@ -17,14 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks.base import Crop, DeliveryError, RefusedError
+from twincar_edge.runtime.sinks.base import Crop, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sources.base import redact_url
 
 SIGNATURE_HEADER = "X-Twincar-Signature"
@@ -91,7 +89,7 @@ def idempotency_key(event: Event, body: bytes) -> str:
     return f"{event.id}/{event.type}/{hashlib.sha256(body).hexdigest()[:16]}"
 
 
-class Webhook:
+class Webhook(Sink):
     """Posts each event as JSON; it is delivered when the receiver answers with 2xx.
 
     Every request has a connection of its own, so that none is left half open over a night. Redirects are not followed:
@@ -126,15 +124,6 @@ class Webhook:
         self._context = None
         if self._target.tls:
             self._context = tls_context(ca_file)
-
-    def __enter__(self) -> Self:
-        """Nothing is opened ahead: a receiver that is away now may be there later."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Nothing is open."""
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Post one event.

@@ -1,86 +1,135 @@
-"""Opening an SQLite file of ours so that it survives what a box on a pole goes through.
+"""SQLite files of ours that survive power cuts, full disks and damage.
 
 A file has the application's mark and a schema version (`user_version`), and is brought up to date by the migrations
-that it has not seen. It is in write-ahead mode, where readers never stop the writer and a process that is killed leaves
-nothing to repair, and every commit is flushed to the disk (`synchronous=FULL`): a power cut takes nothing that was
-committed. A damaged file is set aside, never written over.
+that it has not seen. It is in write-ahead mode: readers never block the writer, and a killed process leaves nothing to
+repair. Every commit is flushed to the disk (`synchronous=FULL`): a power cut loses nothing that was committed. A
+damaged file is renamed, never overwritten.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, TwincarError
 
-APPLICATION_ID = 0x54574E45  # "TWNE"
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_APPLICATION_ID = 0x54574E45  # "TWNE"
 _MAGIC = b"SQLite format 3\0"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-def _code(error: sqlite3.Error) -> int:
-    """Return SQLite's primary result code; errors of Python's own have none."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+class DatabaseError(TwincarError):
+    """A database cannot be read or written now: the disk is full or failing, or another process locks it."""
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether an error says that the file itself is broken."""
-    return _code(error) in _DAMAGE
+class Database:
+    """One database file, opened when it is first used and replaced by a new one when it is damaged.
 
-
-def set_aside(path: Path, now: datetime | None = None) -> Path:
-    """Rename a damaged file and its log to `<name>.corrupt-<time>`, which is returned: nothing in it is lost.
-
-    Raises:
-        OSError: it cannot be renamed.
+    A damaged file is kept as `<name>.corrupt-<time>`. Threads may share a database; they take turns.
     """
-    now = now or datetime.now(UTC)
-    aside = path.with_name(f"{path.name}.corrupt-{now.astimezone(UTC):%Y%m%dT%H%M%S.%f}Z")
-    for suffix in ("-wal", "-shm"):  # SQLite's recovery wants the log under the same name
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
-    return aside
 
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[str],
+        what: str,
+        *,
+        alone: bool = False,
+        on_open: Callable[[sqlite3.Connection], None] = lambda _connection: None,
+    ) -> None:
+        """Prepare; nothing is opened yet.
 
-def open_database(path: Path, migrations: Sequence[str], *, alone: bool = False) -> sqlite3.Connection:
-    """Open a database of ours for writing, made or brought up to date as needed.
+        Args:
+            path: the file; its folder is made.
+            migrations: the nth script takes the schema from version n to n + 1.
+            what: what the file is, for messages, such as "store".
+            alone: no other process ever opens the file. It then needs no shared memory, and opens on a full disk too.
+            on_open: reads what the owner has to know of a file that was just opened.
+        """
+        self.path = path
+        self._migrations = migrations
+        self._what = what
+        self._alone = alone
+        self._on_open = on_open
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
 
-    The connection may move between threads, one at a time. Transactions begin with `transaction`.
+    def open(self) -> None:
+        """Open the file, or make it.
 
-    Args:
-        path: the file; its folder is made.
-        migrations: the nth script takes the schema from version n to n + 1.
-        alone: nobody else ever opens the file: no shared memory is needed, so that it opens on a full disk too.
+        Raises:
+            InputError: the file is not ours, of a newer version, or not writable.
+            DatabaseError: it cannot be opened now.
+        """
+        self._run(lambda _connection: None)
 
-    Raises:
-        InputError: the file is somebody else's or of a newer version, or it may not be written.
-        sqlite3.Error, OSError: it is damaged (`is_damage`), or cannot be opened now: no space, another writer.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _require_ours(path)
-    except OSError as error:
-        if error.errno in _NO_SPACE:
+    def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Return what `work` returns for the connection, which is opened if need be; after damage, `work` runs again.
+
+        Raises:
+            DatabaseError: the disk is full or failing, or another process locks or has replaced the file.
+        """
+        try:
+            return self._run(work)
+        except InputError as error:
+            raise DatabaseError(f"cannot use the {self._what}: {error}") from error
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            self._disconnect()
+
+    def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        with self._lock:
+            try:
+                try:
+                    return work(self._connection or self._connect())
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
+                    self._set_aside(error)
+                return work(self._connect())
+            except (sqlite3.Error, OSError) as error:
+                raise DatabaseError(f"cannot use the {self._what} {self.path}: {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = _open(self.path, self._migrations, alone=self._alone)
+        try:
+            self._on_open(connection)
+        except BaseException:
+            connection.close()
             raise
-        raise InputError(f"cannot open {path}: {error.strerror}") from error
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"cannot open {path}: it may not be written")
-    connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
-    try:
-        if alone:
-            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        _migrate(connection, path, migrations)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        self._connection = connection
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _set_aside(self, error: sqlite3.Error) -> None:
+        self._disconnect()
+        aside = _rename_damaged(self.path)
+        logger.warning(
+            "the %s %s is damaged (%s): kept as %s, a new one is begun; `sqlite3 %s .recover` reads what is left",
+            self._what,
+            self.path,
+            error,
+            aside.name,
+            aside,
+        )
 
 
 @contextlib.contextmanager
@@ -96,33 +145,104 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Return a connection that only reads. The writer, if there is one, is not blocked.
+
+    Raises:
+        InputError: the file was not made by twincar-edge.
+        sqlite3.Error: it cannot be read.
+    """
+    uri = path.absolute().as_uri()
+    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=2.0)
+    try:
+        try:
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+        except sqlite3.OperationalError:
+            # There is no shared memory to use where the folder is not writable and no process has the file open.
+            if path.with_name(path.name + "-wal").exists():
+                raise
+            connection.close()
+            connection = sqlite3.connect(f"{uri}?immutable=1", uri=True)
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != _APPLICATION_ID and (application or has_tables(connection)):
+            raise InputError(f"cannot read {path}: this SQLite file was not made by twincar-edge")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """Return whether there is anything in a database; a process that was killed as it began one leaves none."""
+    """Return whether a database has any table; a process that is killed while making one leaves none."""
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
 
 
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error says that the file itself is broken; errors raised by Python have no code."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF in _DAMAGE
+
+
+def _rename_damaged(path: Path) -> Path:
+    """Rename a damaged file and its log to `<name>.corrupt-<time>`, and return the new path.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z")
+    for suffix in ("-wal", "-shm"):  # SQLite's recovery needs the log under the same name
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    path.rename(aside)
+    return aside
+
+
+def _open(path: Path, migrations: Sequence[str], *, alone: bool) -> sqlite3.Connection:
+    """Return a connection for writing that may move between threads, one at a time.
+
+    Raises:
+        InputError: the file is not ours, of a newer version, or not writable.
+        sqlite3.Error, OSError: it is damaged, or cannot be opened now.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _require_ours(path)
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise
+        raise InputError(f"cannot open {path}: {error.strerror}") from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"cannot open {path}: not writable")
+    connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+    try:
+        if alone:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        _migrate(connection, path, migrations)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _require_ours(path: Path) -> None:
-    """Refuse a file that never was a database: renaming somebody's picture as damaged would be no help."""
+    """Refuse a file that never was a database: renaming a user's picture as damaged would be wrong."""
     if not path.exists():
         return
-    if not path.is_file():  # a pipe would be waited for
-        raise InputError(f"cannot open {path}: it is no file")
+    if not path.is_file():  # opening a pipe would block
+        raise InputError(f"cannot open {path}: not a regular file")
     with path.open("rb") as file:
         start = file.read(len(_MAGIC))
     if start not in (b"", _MAGIC) and start.strip(b"\0"):  # a power cut leaves zeros, which is damage
-        raise InputError(f"cannot open {path}: it is no SQLite file")
+        raise InputError(f"cannot open {path}: not an SQLite file")
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     begun = has_tables(connection)
-    if begun and application != APPLICATION_ID:
+    if begun and application != _APPLICATION_ID:
         raise InputError(f"cannot open {path}: this SQLite file was not made by twincar-edge")
     if version > len(migrations):
-        raise InputError(
-            f"cannot open {path}: it was written by a newer twincar-edge (its schema has version {version})"
-        )
+        raise InputError(f"cannot open {path}: written by a newer twincar-edge (schema version {version})")
     if not begun:
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
@@ -133,7 +253,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
         return
     with transaction(connection):
         (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have come first
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         for script in migrations[version:]:
             for statement in filter(str.strip, script.split(";")):
                 connection.execute(statement)

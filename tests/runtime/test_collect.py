@@ -202,7 +202,7 @@ def test_a_disk_that_fails_never_reaches_whoever_hands_over_events(tmp_path: Pat
     with delivery:
         delivery.put(event(0), crop(0))
     assert delivery.status().dropped == 1
-    assert said == ["collect: a hard example is not kept: [Errno 5] Input/output error"]
+    assert said == ["collect: a hard example is not saved: [Errno 5] Input/output error"]
 
 
 def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
+from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Frame, FrameSource, Source
 from twincar_edge.runtime.visits import Visit, VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig, watch
@@ -268,17 +269,11 @@ def test_a_new_model_answers_from_then_on_and_a_vehicle_in_view_is_answered_by_o
 # --- start, update, end ---
 
 
-class Everything:
+class Everything(Sink):
     """A sink that remembers."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-
-    def __enter__(self) -> Everything:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
         assert crop_bgr.size

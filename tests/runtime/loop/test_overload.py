@@ -21,6 +21,7 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.inbox import Crop, Item
+from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 INFERENCE_S = 0.5  # so 2 a second, behind streams of 25 frames a second
@@ -59,17 +60,11 @@ class Slow(Classifier):
         return found
 
 
-class Told:
+class Told(Sink):
     """A sink that keeps the types of each visit's events by its id."""
 
     def __init__(self) -> None:
         self.types: dict[str, list[str]] = {}
-
-    def __enter__(self) -> Told:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
         self.types.setdefault(event.id, []).append(event.type)

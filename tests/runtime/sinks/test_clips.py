@@ -35,6 +35,7 @@ from twincar_edge.runtime.loop.footage import FPS, Footage
 from twincar_edge.runtime.loop.inbox import Crop
 from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.service import Service
+from twincar_edge.runtime.sinks import Limits
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.sinks.clips import Clip, Picture, clip_folder, clip_name, write_clip
@@ -111,11 +112,11 @@ def test_clips_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_their
     others = ("holiday.mp4", "20250301T120015.040Z-car.jpg")
     for name in others:
         (tmp_path / name).write_bytes(b"x" * 10_000)
-    with Filming(clip_folder(tmp_path, limit_bytes=10**9), "clips") as filming:
+    with Filming(clip_folder(tmp_path, Limits(10**9)), "clips") as filming:
         filming.put(clip_of(pictures))
     size = (tmp_path / clip_of(pictures).name).stat().st_size
     clips = [clip_of(pictures, str(n), MOMENT + timedelta(seconds=n)) for n in range(1, 7)]
-    with Filming(clip_folder(tmp_path, limit_bytes=int(3.5 * size)), "clips") as filming:  # as after a restart
+    with Filming(clip_folder(tmp_path, Limits(int(3.5 * size))), "clips") as filming:  # as after a restart
         filming.wait_for_room()
         for clip in clips:
             filming.put(clip)
@@ -128,14 +129,14 @@ def test_clips_older_than_their_age_go(tmp_path: Path) -> None:
     old, young = clip_of(pictures, "old", now - timedelta(days=8)), clip_of(pictures, "young", now)
     with Filming(clip_folder(tmp_path), "clips") as filming:
         filming.put(old)
-    with Filming(clip_folder(tmp_path, age=timedelta(days=7)), "clips") as filming:
+    with Filming(clip_folder(tmp_path, Limits(age=timedelta(days=7))), "clips") as filming:
         filming.put(young)
     assert [path.name for path in tmp_path.iterdir()] == [young.name]
 
 
 def test_no_clip_takes_the_disks_reserve(tmp_path: Path) -> None:
     said: list[str] = []
-    with Filming(clip_folder(tmp_path, reserve_bytes=10**18), "clips", on_problem=said.append) as filming:
+    with Filming(clip_folder(tmp_path, Limits(reserve_bytes=10**18)), "clips", on_problem=said.append) as filming:
         for number in range(3):
             filming.put(clip_of(film([], 2), str(number)))
             eventually(lambda number=number: filming.status().dropped == number + 1, "dropped")

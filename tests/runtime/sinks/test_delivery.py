@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,25 +15,24 @@ from tests.support.event_toys import CROP, eventually, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Spool, Terms, running
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Sink, Spool, Terms, running
 from twincar_edge.runtime.sinks.base import Crop
 
 
-class Receiver:
+class Receiver(Sink):
     """A sink that remembers what it got, and does to it what a test says."""
 
     def __init__(self, reaction: Callable[[Event], None] = lambda _event: None) -> None:
         self.reaction = reaction
         self.got: list[str] = []
         self.crops: list[Crop] = []
-        self.open = False
+        self.is_open = False
 
-    def __enter__(self) -> Self:
-        self.open = True
-        return self
+    def open(self) -> None:
+        self.is_open = True
 
-    def __exit__(self, *_exception: object) -> None:
-        self.open = False
+    def close(self) -> None:
+        self.is_open = False
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         self.reaction(event)
@@ -85,19 +84,20 @@ def test_events_arrive_in_order_and_closing_waits_for_the_last(tmp_path: Path) -
         for event in events:
             sending.put(event, CROP)
     assert sink.got == ids(events)
-    assert not sink.open
+    assert not sink.is_open
     status = sending.status()
     assert (status.delivered, status.queued, status.spooled, status.dropped, status.problem) == (200, 0, 0, 0, None)
 
 
 def test_what_is_delivered_at_once_never_touches_the_disk(tmp_path: Path) -> None:
-    with delivery(Receiver(), tmp_path / "spool", keep_after_s=60.0) as sending:
+    with delivery(Receiver(), tmp_path / "spool", persist_after_s=60.0) as sending:
         for number, event in enumerate(visits(50)):
             sending.put(event)
             eventually(lambda number=number: sending.status().delivered == number + 1, "delivered")
         assert sending._spool is not None
-        assert sending._spool._connection is not None
-        assert sending._spool._connection.total_changes == 0
+        connection = sending._spool._database._connection
+        assert connection is not None
+        assert connection.total_changes == 0
 
 
 def test_a_sink_gets_the_types_and_pictures_that_it_asks_for() -> None:
@@ -177,7 +177,7 @@ def test_events_of_a_receiver_that_comes_and_goes_are_neither_lost_nor_doubled(
         sink = Receiver(moody)
         sink.got = got
         drain_s = 20.0 if start == 500 else 0.02
-        with delivery(sink, tmp_path / "spool", keep_after_s=0.002, drain_s=drain_s) as sending:
+        with delivery(sink, tmp_path / "spool", persist_after_s=0.002, drain_s=drain_s) as sending:
             for event in events[start : start + 100]:
                 sending.put(event)
         assert sending.status().dropped == 0
@@ -267,10 +267,10 @@ def test_an_event_that_its_receiver_refuses_is_kept_apart_and_the_next_goes_on(t
 def test_the_spool_is_bounded_and_says_what_it_lost(tmp_path: Path) -> None:
     said: list[str] = []
     events = visits(30)
-    with delivery(Receiver(Away()), tmp_path / "spool", said, spool_limit=10, keep_after_s=0.0) as sending:
+    with delivery(Receiver(Away()), tmp_path / "spool", said, spool_limit=10, persist_after_s=0.0) as sending:
         for number, event in enumerate(events):
             sending.put(event)
-            eventually(lambda number=number: sending._backlog._kept_through == number + 1, "on disk")
+            eventually(lambda number=number: sending._backlog._persisted_through == number + 1, "on disk")
     assert (sending.status().spooled, sending.status().dropped) == (10, 20)
     sink = Receiver()
     with delivery(sink, tmp_path / "spool", said):
@@ -302,23 +302,23 @@ def test_a_reader_that_has_gone_ends_the_delivery_and_tells_the_loop() -> None:
         assert told.wait(20)
         sending.put(visit())
     assert sending.status().dropped == 2
-    assert sending.status().problem == "whoever read the events has gone"
+    assert sending.status().problem == "the reader of the events has gone"
 
 
 def test_a_sink_that_cannot_be_opened_is_an_error_at_the_start_and_leaves_nothing_open(tmp_path: Path) -> None:
     class Broken(Receiver):
-        def __enter__(self) -> Self:
+        def open(self) -> None:
             raise InputError("no such folder")
 
     first = Receiver()
     with pytest.raises(InputError, match="no such folder"), running([delivery(first), delivery(Broken())]):
         pass
-    assert not first.open
+    assert not first.is_open
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 a picture")
     second = Receiver()
-    with pytest.raises(InputError, match="no SQLite file"), delivery(second, tmp_path / "photo.jpg"):
+    with pytest.raises(InputError, match="not an SQLite file"), delivery(second, tmp_path / "photo.jpg"):
         pass
-    assert not second.open
+    assert not second.is_open
     assert (tmp_path / "photo.jpg").read_bytes().startswith(b"\xff\xd8")
 
 

@@ -12,7 +12,7 @@ from tests.runtime.sinks.test_delivery import Away, Receiver, delivery
 from tests.support.disks import small_disk
 from tests.support.event_toys import CROP, eventually, visit, visits
 from twincar_edge.runtime.backoff import Backoff
-from twincar_edge.runtime.sinks import CropSaver, CsvFile, Delivery, JsonLines, Sink, Spool, Terms
+from twincar_edge.runtime.sinks import CropSaver, CsvFile, Delivery, JsonLines, Limits, Sink, Spool, Terms, crop_folder
 from twincar_edge.runtime.sinks.store import EventStore, query
 
 
@@ -40,7 +40,8 @@ def started(sink: Sink, said: list[str], spool: Spool | None = None, **terms: ob
 def test_pictures_stop_under_the_reserve_and_events_go_on(disk: Path) -> None:
     said: list[str] = []
     store = started(EventStore(disk / "events.sqlite"), said)
-    crops = started(CropSaver(disk / "crops", reserve_bytes=300_000), said, crops=True, retry=False, limit=16)
+    pictures = CropSaver(crop_folder(disk / "crops", Limits(reserve_bytes=300_000)))
+    crops = started(pictures, said, crops=True, retry=False, limit=16)
     with store, crops:
         events = visits(60)
         for number, event in enumerate(events[:50]):
@@ -79,7 +80,7 @@ def test_events_wait_in_memory_while_the_disk_is_full_and_are_whole_when_it_has_
         ballast.unlink()
         eventually(lambda: sink.status().delivered == 200, "all are written")
     assert sink.status().dropped == 0
-    assert len(said) in (2, 3)  # the sink's trouble, perhaps the spool's, and that it is over: no line for every event
+    assert len(said) in (2, 3)  # the sink's failure, perhaps the spool's, and the recovery: no line for every event
     if kind is EventStore:
         assert [event.id for event in query(path)] == [event.id for event in events]
     else:

@@ -17,7 +17,17 @@ from tests.support.event_toys import CROP, MOMENT, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.images import read_image
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks import NO_CROP, CropSaver, CsvFile, DeliveryError, JsonLines, LiveTable, crop_name
+from twincar_edge.runtime.sinks import (
+    NO_CROP,
+    CropSaver,
+    CsvFile,
+    DeliveryError,
+    JsonLines,
+    Limits,
+    LiveTable,
+    crop_folder,
+    crop_name,
+)
 from twincar_edge.runtime.sinks.csv import COLUMNS
 
 
@@ -51,7 +61,7 @@ def test_json_lines_go_to_standard_output_by_default(capsys: pytest.CaptureFixtu
 def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "events.jsonl"
-    for sink in (JsonLines(tmp_path), JsonLines(below), CsvFile(below), CropSaver(tmp_path / "file")):
+    for sink in (JsonLines(tmp_path), JsonLines(below), CsvFile(below), CropSaver(crop_folder(tmp_path / "file"))):
         with pytest.raises(InputError, match="cannot") as caught, sink:
             pass
         assert "\n" not in str(caught.value)
@@ -120,14 +130,14 @@ def test_a_label_is_no_formula_in_a_spreadsheet(tmp_path: Path, name: str) -> No
 def test_csv_is_not_appended_to_other_columns(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="its first line is another one"), CsvFile(path):
+    with pytest.raises(InputError, match="its first line is another header"), CsvFile(path):
         pass
     assert path.read_text() == "a,b\n1,2\n"
 
 
 def test_crops_are_named_by_time_and_id_never_by_what_the_model_says(tmp_path: Path) -> None:
     hostile = visit(name="../../etc/Sedan 2020", id="../a b")
-    with CropSaver(tmp_path / "crops") as sink:
+    with CropSaver(crop_folder(tmp_path / "crops")) as sink:
         sink.write(visit(), CROP)
         sink.write(hostile, CROP)
         sink.write(visit(id="none"), NO_CROP)
@@ -146,7 +156,7 @@ def test_a_crops_time_is_utc_whatever_the_clocks_zone() -> None:
 
 def test_crops_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_theirs(tmp_path: Path) -> None:
     events = visits(8)
-    with CropSaver(tmp_path) as sink:
+    with CropSaver(crop_folder(tmp_path)) as sink:
         for event in events[:3]:
             sink.write(event, CROP)
     size = (tmp_path / crop_name(events[0])).stat().st_size
@@ -154,7 +164,7 @@ def test_crops_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_their
     for name in others:
         (tmp_path / name).write_bytes(b"x" * size)
     (tmp_path / "20200301T120015.040Z-link.jpg").symlink_to(tmp_path / "holiday.jpg")
-    with CropSaver(tmp_path, limit_bytes=3 * size + size // 2) as sink:  # as after a restart
+    with CropSaver(crop_folder(tmp_path, Limits(3 * size + size // 2))) as sink:  # as after a restart
         for event in events[3:]:
             sink.write(event, CROP)
             sink.write(event, CROP)  # written over, it is still one file
@@ -165,7 +175,7 @@ def test_crops_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_their
 
 def test_crops_older_than_their_age_go(tmp_path: Path) -> None:
     now = [MOMENT]
-    with CropSaver(tmp_path, age=timedelta(days=30), clock=lambda: now[0]) as sink:
+    with CropSaver(crop_folder(tmp_path, Limits(age=timedelta(days=30)), clock=lambda: now[0])) as sink:
         sink.write(visit(id="old"), CROP)
         now[0] += timedelta(days=31)
         sink.write(visit(id="new", started_at=now[0]), CROP)
@@ -174,7 +184,8 @@ def test_crops_older_than_their_age_go(tmp_path: Path) -> None:
 
 def test_no_picture_takes_the_disks_reserve(tmp_path: Path) -> None:
     free = [200_000_001]
-    with CropSaver(tmp_path, reserve_bytes=200_000_000, free_bytes=lambda _folder: free[0]) as sink:
+    folder = crop_folder(tmp_path, Limits(reserve_bytes=200_000_000), free_bytes=lambda _folder: free[0])
+    with CropSaver(folder) as sink:
         sink.write(visit(id="1"), CROP)
         free[0] -= 2
         with pytest.raises(DeliveryError, match="less than 200 MB free"):

@@ -138,17 +138,17 @@ def test_zeros_from_a_power_cut_are_damage_and_other_files_are_left_alone(tmp_pa
     other.commit()
     other.close()
     before = (tmp_path / "other.sqlite").read_bytes()
-    for name, message in (("notes.txt", "no SQLite file"), ("other.sqlite", "not made by twincar-edge")):
+    for name, message in (("notes.txt", "not an SQLite file"), ("other.sqlite", "not made by twincar-edge")):
         with pytest.raises(InputError, match=message), EventStore(tmp_path / name):
             pass
     assert (tmp_path / "notes.txt").read_text() == "my notes, and they stay here"
     assert (tmp_path / "other.sqlite").read_bytes() == before
-    with pytest.raises(InputError, match="no store of twincar-edge"):
+    with pytest.raises(InputError, match="not made by twincar-edge"):
         query(tmp_path / "other.sqlite")
     with pytest.raises(InputError, match="cannot read"):
         query(tmp_path / "notes.txt")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="no file"), EventStore(tmp_path / "pipe"):
+    with pytest.raises(InputError, match="not a regular file"), EventStore(tmp_path / "pipe"):
         pass
     for name in ("nothing", "pipe", "x" * 300):
         with pytest.raises(InputError, match="no store"):
@@ -189,8 +189,8 @@ def test_a_file_that_fails_is_a_delivery_that_may_be_tried_again(tmp_path: Path)
     with EventStore(tmp_path / "folder" / "s") as store:
         shutil.rmtree(tmp_path / "folder")
         (tmp_path / "folder").write_text("in the way")
-        store._close()
-        with pytest.raises(DeliveryError, match="cannot write the store"):
+        store.close()
+        with pytest.raises(DeliveryError, match="cannot use the store"):
             store.write(visit(), CROP)
 
 
