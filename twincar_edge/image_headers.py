@@ -2,7 +2,8 @@
 
 A picture of a few kilobytes can claim gigabytes of pixels, and a decoder allocates what is claimed; a JPEG that was cut
 off decodes without an error to a picture with a grey rest. Both show in the bytes. Only the formats in `FORMATS` are
-read at all, so that the rarer decoders of OpenCV never see a file that came from outside.
+read at all, so that the rarer decoders of OpenCV never see a file that came from outside. The package imagesize tells
+neither format nor end, and misreads bitmaps of OS/2.
 Sources: ITU T.81 annex B (JPEG), the PNG specification section 5, Microsoft's BITMAPINFOHEADER, RFC 9649 (WebP),
 TIFF 6.0 section 2.
 """
@@ -66,7 +67,7 @@ def _jpeg(data: bytes) -> ImageHeader:
     if size_wh is None:
         raise HeaderError("it has no frame")
     # Among the pixels every 0xFF is followed by a zero or by a real marker; a thumbnail's end lies before them.
-    return ImageHeader("JPEG", size_wh, data.find(b"\xff\xd9", position) >= 0)
+    return ImageHeader("JPEG", size_wh, data.rfind(b"\xff\xd9", position) >= 0)
 
 
 def _png(data: bytes) -> ImageHeader:

@@ -58,6 +58,8 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     if header is None:
         raise ImageError("not an image", f"{name} is not a {FORMATS} image")
     width, height = header.size_wh
+    if not width or not height:  # the decoder might read another: TIFF's decoder also takes sizes of signed types
+        raise ImageError("damaged", f"{name} has no valid size: the {header.format} header gives {width}x{height}")
     if width * height > MAX_IMAGE_PIXELS:
         raise ImageError("too large", f"{name} is {width}x{height}, more than {MAX_IMAGE_PIXELS // 10**6} megapixels")
     if not header.complete:

@@ -172,10 +172,31 @@ def test_greyscale_alpha_and_sixteen_bits_become_bgr() -> None:
     assert np.abs(deep.astype(int) - picture()).max() <= 1
 
 
+def tiff_that_claims(kind: int, code: str, width: int, height: int) -> bytes:
+    """An uncompressed TIFF of grey pixels whose width and height are of another type than TIFF 6.0 allows."""
+    tags = [(256, kind, width), (257, kind, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 3, 122), (277, 3, 1)]
+    tags += [(278, 3, 48), (279, 3, 64 * 48)]
+    codes = {kind: code, 3: "H"}
+    entries = (struct.pack("<HHI", tag, of, 1) + struct.pack("<" + codes[of], n).ljust(4, b"\0") for tag, of, n in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(entries) + bytes(4) + bytes(64 * 48)
+
+
+def test_opencv_decodes_tiffs_whose_size_is_of_another_type() -> None:
+    """So that such a size must not pass as none, which no limit catches."""
+    data = np.frombuffer(tiff_that_claims(9, "i", 64, 48), np.uint8)
+    assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
         (b"", "empty"),
+        (tiff_that_claims(9, "i", 64, 48), "damaged"),
+        (tiff_that_claims(9, "i", 30_000, 30_000), "damaged"),
+        (tiff_that_claims(9, "i", -64, 48), "damaged"),
+        (tiff_that_claims(1, "B", 64, 48), "damaged"),
+        (tiff_that_claims(4, "I", 0, 48), "damaged"),
+        (tiff_that_claims(4, "I", 30_000, 30_000), "too large"),
         (b"\n", "not an image"),
         (b"<!DOCTYPE html><html>404</html>", "not an image"),
         (b"BMW X5, BMW X6, BMW M3: a list that begins like a bitmap", "not an image"),
