@@ -1,6 +1,6 @@
-"""Events as signed HTTP requests.
+"""Events as HTTP requests, signed as Standard Webhooks describes, so that receivers find ready-made verifiers.
 
-A receiver proves where a request comes from by computing the signature again: docs/sinks.md has the recipe.
+Source: Standard Webhooks 1.0.0, https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sources.base import redact_url
 
-SIGNATURE_HEADER = "X-Twincar-Signature"
-TIMESTAMP_HEADER = "X-Twincar-Timestamp"
-KEY_HEADER = "Idempotency-Key"
-# What these say is about the one request, whatever comes after it; all other answers are about the receiver.
+_SECRET_PREFIX = b"whsec_"
+# Answers about this one event; all others are about the receiver.
 _REFUSED = frozenset({400, 413, 415, 422})
 _SLOW_S = 60.0
 _LONGEST_WAIT_S = 3600.0
@@ -36,9 +34,9 @@ _LONGEST_WAIT_S = 3600.0
 
 @dataclass(frozen=True)
 class Target:
-    """A URL taken apart. `authorization` is that of a user and password in it.
+    """The parts of a URL. `authorization` is made of the user and password in it.
 
-    `name` is for people: scheme and host, and a digest of the path where there is one, for paths hold secrets too.
+    `name` is for messages: scheme and host, and a digest of the path if there is one, because paths hold secrets too.
     """
 
     name: str
@@ -53,20 +51,20 @@ def parse_target(url: str) -> Target:
     """Check a webhook's URL.
 
     Raises:
-        InputError: it is no http:// or https:// URL with a host, or has characters that no URL has.
+        InputError: it is not an http:// or https:// URL with a host, or has characters that a URL cannot have.
     """
     shown = (re.match(r"[a-z]*://[^/?#]*", redact_url(url)) or [url[:8]])[0]
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         raise InputError(
-            f"the webhook URL {shown!r}… has blanks or other characters that a URL writes as %20 or the like"
+            f"invalid webhook URL {shown!r}…: spaces and special characters have to be percent-encoded, such as %20"
         )
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InputError(f"the webhook URL {shown!r}… is none: {error}") from error
+        raise InputError(f"invalid webhook URL {shown!r}…: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"a webhook is http://HOST/PATH or https://HOST/PATH, found {shown!r}…")
+        raise InputError(f"invalid webhook URL {shown!r}…: expected http://HOST/PATH or https://HOST/PATH")
     authorization = None
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -79,21 +77,51 @@ def parse_target(url: str) -> Target:
     return Target(name, parts.hostname, port or (443 if tls else 80), path, tls, authorization)
 
 
-def sign(secret: bytes, timestamp: int, body: bytes) -> str:
-    """Return the signature of a request: HMAC-SHA-256 over `<timestamp>.<body>`, as `sha256=<hex>`."""
-    return "sha256=" + hmac.new(secret, b"%d." % timestamp + body, hashlib.sha256).hexdigest()
+def signing_key(secret: bytes) -> bytes:
+    """Return the key that a secret stands for: `whsec_` and base64, or any other bytes as they are.
+
+    Raises:
+        InputError: base64 is missing or malformed behind `whsec_`.
+    """
+    if not secret.startswith(_SECRET_PREFIX):
+        return secret
+    try:
+        key = base64.b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise InputError("invalid webhook secret: whsec_ must be followed by the key in base64")
+    return key
 
 
-def idempotency_key(event: Event, body: bytes) -> str:
-    """Return what names one event, and no other, however often it is sent: id, type and a digest of the content."""
-    return f"{event.id}/{event.type}/{hashlib.sha256(body).hexdigest()[:16]}"
+def message_id(event: Event, body: bytes) -> str:
+    """Return what identifies one event however often it is sent: visit, type and a digest of the content.
+
+    It has no full stop, because full stops delimit the signed content.
+    """
+    visit = re.sub(r"[^A-Za-z0-9_-]", "_", event.id)
+    return f"{visit}/{event.type}/{hashlib.sha256(body).hexdigest()[:16]}"
+
+
+def signature_headers(secret: bytes, id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Return the headers that prove to a receiver with the same secret where a request comes from.
+
+    The two `X-Twincar` headers are those of earlier versions, and deprecated: HMAC-SHA256 of `<timestamp>.<body>` with
+    the secret as it is written.
+    """
+    signature = hmac.digest(signing_key(secret), f"{id}.{timestamp}.".encode() + body, "sha256")
+    return {
+        "webhook-signature": "v1," + base64.b64encode(signature).decode("ascii"),
+        "X-Twincar-Timestamp": str(timestamp),
+        "X-Twincar-Signature": "sha256=" + hmac.digest(secret, b"%d." % timestamp + body, "sha256").hex(),
+    }
 
 
 class Webhook(Sink):
     """Posts each event as JSON; it is delivered when the receiver answers with 2xx.
 
-    Every request has a connection of its own, so that none is left half open over a night. Redirects are not followed:
-    what is signed for one host is not for another.
+    Every request opens a connection, so that none is left half open overnight. Redirects are not followed: a request
+    signed for one host must not reach another.
     """
 
     def __init__(
@@ -105,18 +133,20 @@ class Webhook(Sink):
         timeout_s: float = 10.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Post to `url`, signed where there is a `secret`.
+        """Post to `url`, signed if there is a `secret`.
 
         Args:
             url: http:// or https://, with user and password for HTTP Basic if need be.
-            secret: shared with the receiver.
+            secret: shared with the receiver; see `signing_key`.
             ca_file: certificates (PEM) to trust in place of the system's.
             timeout_s: for connecting, and for each wait for the answer.
             clock: seconds since 1970.
 
         Raises:
-            InputError: the URL or the certificates are none.
+            InputError: the URL, the secret or the certificates are invalid.
         """
+        if secret is not None:
+            signing_key(secret)
         self._target = parse_target(url)
         self._secret = secret
         self._timeout_s = timeout_s
@@ -129,12 +159,12 @@ class Webhook(Sink):
         """Post one event.
 
         Raises:
-            DeliveryError: no connection, no answer in time, or one that says no.
-            RefusedError: the receiver says that this event is none (400, 413, 415, 422).
+            DeliveryError: no connection, no answer in time, or an error status.
+            RefusedError: the receiver says that the event is invalid (400, 413, 415, 422).
         """
         body = event.to_json().encode("utf-8")
         try:
-            status, retry_after = self._post(body, idempotency_key(event, body))
+            status, retry_after = self._post(body, message_id(event, body))
         except (OSError, http.client.HTTPException) as error:
             raise DeliveryError(f"it cannot be reached: {_reason(error)}") from error
         if 200 <= status < 300:
@@ -147,23 +177,23 @@ class Webhook(Sink):
             raise DeliveryError(f"{said}, and redirects are not followed: name the URL that it leads to", _SLOW_S)
         wait_s = _wait_s(retry_after, self._clock())
         if wait_s is None and 400 <= status < 500 and status not in (408, 425, 429):
-            wait_s = _SLOW_S  # wrong URL or rights: nothing will change before somebody changes it
+            wait_s = _SLOW_S  # wrong URL or rights: retrying soon is no use until a person changes it
         raise DeliveryError(said, wait_s)
 
-    def _post(self, body: bytes, key: str) -> tuple[int, str | None]:
-        target = self._target
+    def _post(self, body: bytes, id: str) -> tuple[int, str | None]:
+        target, timestamp = self._target, int(self._clock())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"twincar-edge/{__version__}",
             "Connection": "close",
-            KEY_HEADER: key,
+            "webhook-id": id,
+            "webhook-timestamp": str(timestamp),
+            "Idempotency-Key": id,
         }
         if target.authorization is not None:
             headers["Authorization"] = target.authorization
         if self._secret is not None:
-            timestamp = int(self._clock())
-            headers[TIMESTAMP_HEADER] = str(timestamp)
-            headers[SIGNATURE_HEADER] = sign(self._secret, timestamp, body)
+            headers |= signature_headers(self._secret, id, timestamp, body)
         connection: http.client.HTTPConnection
         if self._context is not None:
             connection = http.client.HTTPSConnection(
@@ -180,7 +210,7 @@ class Webhook(Sink):
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a context that checks the other side's certificate and name.
+    """Return a context that verifies the server's certificate and host name.
 
     Raises:
         InputError: `ca_file` holds no certificates.
@@ -192,7 +222,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words what failed, without what the other side wrote."""
+    """Return in a few words what failed, without text from the receiver."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, TimeoutError):
