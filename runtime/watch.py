@@ -29,7 +29,7 @@ from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.detector import Detector, open_detector
 from twincar_edge.runtime.loop.answering import Answering, LiveTrack, OnFrame
-from twincar_edge.runtime.loop.camera import CameraThread, camera_status, follows
+from twincar_edge.runtime.loop.camera import CameraThread, camera_status
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Inbox
 from twincar_edge.runtime.loop.summary import CameraSummary, WatchSummary
@@ -37,7 +37,6 @@ from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.monitoring.status import LoopStatus, ModelStatus
 from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Source, open_source
-from twincar_edge.runtime.tracking.association import preload
 from twincar_edge.runtime.visits import VisitMaker
 
 __all__ = ["CameraConfig", "CameraSummary", "LiveTrack", "OnFrame", "Watch", "WatchConfig", "WatchSummary", "watch"]
@@ -144,8 +143,6 @@ class Watch:
         """
         with ExitStack() as stack:
             opened = [stack.enter_context(self._open_source(camera)) for camera in self._config.cameras]
-            if any(follows(*one) for one in zip(self._config.cameras, opened, strict=True)):
-                stack.callback(preload().join)  # it goes on while the model is opened and the first frames come
             classifier = self._classifier or self._open_classifier()
             detector = self._open_detector()
             for camera, source in zip(self._config.cameras, opened, strict=True):

@@ -221,11 +221,6 @@ def _locator_name(config: CameraConfig, source: Source) -> str:
     return "zone" if included(config.zones) else "whole"
 
 
-def follows(config: CameraConfig, source: Source) -> bool:
-    """Return whether vehicles of this camera are followed from frame to frame, rather than found in fixed places."""
-    return not source.stills and _locator_name(config, source) in ("motion", "detector")
-
-
 # What a source says of itself, in the words of whoever looks after the box.
 _STATES: dict[SourceState, CameraState] = {
     "opening": "opening",

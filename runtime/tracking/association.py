@@ -1,87 +1,78 @@
-"""Which boxes of successive frames are one vehicle: the library `trackers`, behind the little that is asked of it.
+"""Which boxes of successive frames are one vehicle.
 
-ByteTrack (Zhang et al., arXiv:2110.06864): a Kalman filter tells where each vehicle should be, boxes are given to
-vehicles so that all fit best together, first the sure ones, then the others, which can go on with a vehicle but not
-begin one. How well a box fits is measured by generalized IoU (Rezatofighi et al., arXiv:1902.09630), which also tells
-near from far where boxes do not overlap: at five frames a second a car moves on by more than its length.
+ByteTrack (Zhang et al., arXiv:2110.06864): a Kalman filter predicts where each vehicle should be, and boxes are
+assigned to vehicles so that the total fit is best. Sure boxes are assigned first, then the others, which can continue a
+vehicle but not begin one. A vehicle with a single box is dropped soon, as it may have been noise. Fit is generalized
+IoU (Rezatofighi et al., arXiv:1902.09630), which also tells near from far where boxes do not overlap: at five frames a
+second a car moves on by more than its length.
 """
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twincar_edge.runtime.locating.boxes import Box, Detection, iou
+from twincar_edge.runtime.tracking.assignment import assign
+from twincar_edge.runtime.tracking.kalman import BoxFilter
 
 Handle = object
-"""What stands for one vehicle: whatever two boxes have in common when they have the same."""
+"""Identifies one vehicle: two boxes with the same handle are the same vehicle."""
 
 _LEAST_FIT = -0.5  # generalized IoU, which is -1 for boxes infinitely far apart and 1 for the same
-_NOMINAL_FPS = 25.0  # the noise of the library's Kalman filter is of a frame at this rate; other steps are scaled
-_LEAST_STEP_S = 1e-3  # frames that share a time, as broken files have them, are taken for this far apart
-_FOR_EVER = 10**9  # frames at 30 a second: when a vehicle is lost, `TrackingRules` say
-_SURE, _UNSURE = 1.0, 0.5
+_UNCONFIRMED_MISSES = 2  # frames without a box after which a vehicle that only ever had one is dropped
+_LEAST_STEP_S = 1e-3  # frames that share a time, as broken files have them, count as this far apart
 
 
 class Matcher(ABC):
-    """Tells the vehicles of a frame from their boxes."""
+    """Finds the vehicle of each box."""
 
     @abstractmethod
     def match(self, detections: Sequence[Detection], time_s: float) -> list[Handle | None]:
-        """Return each box's vehicle; an unsure box that fits none has none."""
+        """Return each box's vehicle; None for an unsure box that fits none."""
 
     @abstractmethod
     def forget(self, handles: Iterable[Handle]) -> None:
-        """Look for these vehicles no longer."""
+        """Stop looking for these vehicles."""
 
 
 class Moving(Matcher):
-    """For boxes that travel with their vehicles."""
+    """For boxes that move with their vehicles. `TrackingRules` decide when a vehicle is lost; it is then forgotten."""
 
     def __init__(self) -> None:
-        """Start without vehicles. The library is imported with the first."""
-        self._tracker: Any = None
-        self._boxes: Any = None
+        """Start without vehicles."""
+        self._vehicles: list[BoxFilter] = []
         self._time_s = -np.inf
 
     def match(self, detections: Sequence[Detection], time_s: float) -> list[Handle | None]:
         """Return each box's vehicle."""
-        self._time_s = max(time_s, self._time_s + _LEAST_STEP_S)
-        if self._tracker is None:
-            if not detections:
-                return []
-            self._tracker, self._boxes = _byte_track()
-        known = {id(tracklet) for tracklet in self._tracker.tracks}
+        before_s, self._time_s = self._time_s, max(time_s, self._time_s + _LEAST_STEP_S)
+        for vehicle in self._vehicles:
+            vehicle.predict(self._time_s - before_s)
         boxes = np.array([detection.box_xyxy for detection in detections], np.float64).reshape(-1, 4)
-        sure = np.array([_SURE if detection.begins else _UNSURE for detection in detections], np.float32)
-        rows = np.arange(len(detections))
-        found = self._boxes(xyxy=boxes, confidence=sure, data={"row": rows})
-        matched = self._tracker.update(found, timestamp=self._time_s)
-        handles: list[Handle | None] = [None] * len(detections)
-        by_number = {tracklet.tracker_id: tracklet for tracklet in self._tracker.tracks}
-        for row, number in zip(matched.data.get("row", ()), matched.tracker_id, strict=True):
-            if number >= 0:
-                handles[row] = by_number[number]
-        # A vehicle gets its number with its second box. Until then it is told by its first, which it has for a state.
-        for tracklet in self._tracker.tracks:
-            if id(tracklet) not in known:
-                same = (boxes == tracklet.get_state_bbox()).all(axis=1)
-                handles[next(row for row in np.flatnonzero(same) if handles[row] is None)] = tracklet
-        return handles
+        matched: dict[int, BoxFilter] = {}
+        for begins in (True, False):
+            rows = [row for row, detection in enumerate(detections) if detection.begins is begins]
+            unmatched = [vehicle for vehicle in self._vehicles if vehicle.misses]
+            matched.update(_matches(unmatched, rows, boxes))
+        for row, detection in enumerate(detections):
+            if row not in matched and detection.begins:
+                matched[row] = BoxFilter(boxes[row])
+                self._vehicles.append(matched[row])
+        self._vehicles = [one for one in self._vehicles if one.hits > 1 or one.misses < _UNCONFIRMED_MISSES]
+        return [matched.get(row) for row in range(len(detections))]
 
     def forget(self, handles: Iterable[Handle]) -> None:
-        """Look for these vehicles no longer."""
-        gone = {id(handle) for handle in handles}
-        if gone:
-            self._tracker.tracks = [tracklet for tracklet in self._tracker.tracks if id(tracklet) not in gone]
+        """Stop looking for these vehicles."""
+        gone = set(handles)
+        self._vehicles = [vehicle for vehicle in self._vehicles if vehicle not in gone]
 
 
 class Places(Matcher):
-    """For boxes that are places, occupied or free, such as zones: what is in the same place is the same."""
+    """For boxes that are places, occupied or free, such as zones: what is in the same place is the same vehicle."""
 
     def __init__(self) -> None:
         """Start without vehicles."""
@@ -98,34 +89,38 @@ class Places(Matcher):
         return handles
 
     def forget(self, handles: Iterable[Handle]) -> None:
-        """Look for these vehicles no longer."""
+        """Stop looking for these vehicles."""
         for handle in handles:
             self._places.pop(handle, None)
 
 
-def preload() -> threading.Thread:
-    """Import the library in a thread, which is returned running: whoever asked for it joins it.
+def _matches(vehicles: Sequence[BoxFilter], rows: Sequence[int], boxes: NDArray[np.float64]) -> dict[int, BoxFilter]:
+    """Assign the boxes of these rows to vehicles, update those that fit well enough, and return them by row."""
+    if not vehicles or not rows:
+        return {}
+    fit = _generalized_iou(np.stack([vehicle.box for vehicle in vehicles]), boxes[rows])
+    matches = {rows[column]: vehicles[row] for row, column in assign(-fit) if fit[row, column] >= _LEAST_FIT}
+    for row, vehicle in matches.items():
+        vehicle.update(boxes[row])
+    return matches
 
-    It takes longer to import than all else that a camera box loads, and is not needed before the first vehicle.
+
+def _generalized_iou(ones: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the generalized IoU of each box [N, 4] with each other one [M, 4], float64 [N, M].
+
+    A predicted box may be inside out: its area is 0.
     """
-    thread = threading.Thread(target=_byte_track, name="preload")
-    thread.start()
-    return thread
+    ones = ones[:, None]
+    low, high = np.maximum(ones[..., :2], others[:, :2]), np.minimum(ones[..., 2:], others[:, 2:])
+    shared = _area(low, high)
+    whole = _area(ones[..., :2], ones[..., 2:]) + _area(others[:, :2], others[:, 2:]) - shared
+    around = _area(np.minimum(ones[..., :2], others[:, :2]), np.maximum(ones[..., 2:], others[:, 2:]))
+    return _ratio(shared, whole) - _ratio(around - whole, around)
 
 
-def _byte_track() -> tuple[Any, Any]:
-    """Return a tracker, and the class of the boxes that it takes."""
-    # Here and not above: single images and zones do without the library.
-    import supervision
-    import trackers
+def _area(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(high - low, 0.0).prod(axis=-1))
 
-    tracker = trackers.ByteTrackTracker(
-        lost_track_buffer=_FOR_EVER,
-        frame_rate=_NOMINAL_FPS,
-        track_activation_threshold=_SURE,
-        high_conf_det_threshold=_SURE,
-        minimum_consecutive_frames=1,
-        minimum_iou_threshold=_LEAST_FIT,
-        iou=trackers.GIoU(),
-    )
-    return tracker, supervision.Detections
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -1,8 +1,8 @@
 """Which vehicle is which, from frame to frame: `association` matches boxes, this module says what becomes of vehicles.
 
-Before and after the library's matching stand small steps that it does not have: a vehicle that falls into pieces is
-one, one that was hidden or parked is still the same, one that drove out of the frame is not the next that drives in,
-and time is measured in seconds.
+Around the matching stand small steps that ByteTrack does not have: a vehicle that falls into pieces is one, one that
+was hidden or parked is still the same, one that drove out of the frame is not the next that drives in, and time is
+measured in seconds.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Tracker:
         return False
 
     def _park(self, time_s: float) -> None:
-        """Leave the vehicles that are parked to their places: the library would look for them farther away."""
+        """Keep parked vehicles at their places: the matcher would look for them farther and farther away."""
         for handle, track in list(self._tracks.items()):
             if track.parked_xyxy is None and time_s - track.last_time_s > self.rules.lost_after_s:
                 track.parked_xyxy = track.stands_xyxy

@@ -216,7 +216,7 @@ def test_memory_does_not_grow_with_a_vehicle_that_stays() -> None:
         tracker.update([Detection(box_at(100)), Detection(box_at(300))], index / 25)
         tracker.update([Detection(box_at(100))], index / 25 + 0.02)
     assert len(tracker._tracks) == 2
-    assert len(tracker._matcher._tracker.tracks) <= 2  # type: ignore[attr-defined]
+    assert len(tracker._matcher._vehicles) <= 2  # type: ignore[attr-defined]
 
 
 # --- real clips ---

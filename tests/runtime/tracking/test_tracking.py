@@ -16,7 +16,6 @@ from twincar_edge.runtime.locating.boxes import (
     touches_border,
     union,
 )
-from twincar_edge.runtime.tracking.association import preload
 from twincar_edge.runtime.tracking.tracker import Tracker, TrackingRules
 
 FPS = 25.0
@@ -173,21 +172,17 @@ def test_boxes() -> None:
     assert not touches_border((20, 20, 80, 80), (100, 100))
 
 
-def test_the_library_can_be_loaded_beside_other_work() -> None:
-    thread = preload()
-    thread.join()
-    assert "trackers" in sys.modules
-    assert follow([[box] for box in passing(5, 0, 20)])[1] == [[1]] * 5
-
-
-def test_nothing_heavy_is_loaded_before_the_first_vehicle() -> None:
+def test_following_vehicles_needs_numpy_alone() -> None:
     program = (
         "import sys\n"
         "from twincar_edge.runtime.locating.boxes import Detection\n"
-        "from twincar_edge.runtime.tracking.tracker import Tracker, TrackingRules\n"
-        "Tracker().update([], 0.0)\n"
-        "Tracker(TrackingRules(fixed=True)).update([Detection((0, 0, 9, 9))], 0.0)\n"
-        "assert not {'trackers', 'supervision', 'scipy'} & set(sys.modules)\n"
+        "from twincar_edge.runtime.tracking.tracker import Tracker\n"
+        "tracker = Tracker()\n"
+        "for index in range(5):\n"
+        "    tracker.update([Detection((9 * index, 0, 90 + 9 * index, 50))], index / 25)\n"
+        "assert [track.confirmed for track in tracker.flush()] == [True]\n"
+        "assert 'numpy' in sys.modules\n"
+        "assert not {'cv2', 'scipy', 'matplotlib', 'PIL', 'supervision', 'trackers'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
