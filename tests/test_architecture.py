@@ -61,10 +61,11 @@ HEAVY = {
     "onnxruntime_ep_openvino": {"runtime"},
     "matplotlib": {"training", "benchmarks", "export"},
     "scipy": {"core", "training", "export"},
+    "av": {"runtime"},
     "pyarrow": {"core"},
     "click": {"cli", "benchmarks.experiments"},
 }
-BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client", "trackers", "supervision", "av"}
+BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client"}
 
 
 def sources(checkout: Path = REPOSITORY) -> list[Path]:

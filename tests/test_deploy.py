@@ -101,10 +101,15 @@ def test_what_an_image_copies_installs_as_the_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_runs_without_root_and_installs_an_extra_that_exists(name: str) -> None:
+def test_an_image_runs_without_root_and_installs_extras_that_exist(name: str) -> None:
     assert arguments(name, "USER") == ["10001"]
-    (extra,) = re.findall(r"pip install --no-cache-dir '\.\[(\w+)\]'", (DEPLOY / name).read_text())
-    assert re.search(rf"^{extra} = \[", (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)
+    text = (DEPLOY / name).read_text()
+    assert 'pip install --no-cache-dir ".[$EXTRAS]"' in text
+    (default,) = arguments(name, "ARG")
+    (offered,) = re.findall(r'^# "([\w,]+)" saves clips too', text, re.MULTILINE)
+    assert offered == f"{default.removeprefix('EXTRAS=')},clips"
+    for extra in offered.split(","):
+        assert re.search(rf"^{extra} = \[", (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)
 
 
 def health_command(name: str, url: str) -> list[str]:

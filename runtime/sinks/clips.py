@@ -1,7 +1,7 @@
 """What a clip of a visit is, and the folder in which clips are saved.
 
-H.264 in MP4 is what every browser, phone and player takes. OpenCV's wheel has no encoder for it; PyAV has, which the
-trackers bring anyway.
+H.264 in MP4 plays in every browser, phone and player. OpenCV's wheel has no encoder for it; PyAV has, which the extra
+`clips` installs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, require
 from twincar_edge.files import replacing
 from twincar_edge.preprocess import resize
 from twincar_edge.runtime.events import Event
@@ -74,6 +74,7 @@ def require_encoder() -> None:
     """Make sure that clips can be encoded here.
 
     Raises:
+        MissingExtraError: PyAV is not installed.
         InputError: PyAV was built without H.264.
     """
     if _CODEC not in _av().codecs_available:
@@ -124,6 +125,4 @@ def _decode(picture: Picture) -> NDArray[np.uint8]:
 
 
 def _av() -> ModuleType:
-    import av  # only where clips are saved: it brings an FFmpeg of its own
-
-    return av
+    return require("av", "clips")  # only where clips are saved: it brings an FFmpeg of its own

@@ -48,7 +48,11 @@ class Filming:
             stop: set when the run is to end: from then on nobody waits for the encoder.
             limit: how many clips wait.
             on_problem: gets one line when saving begins to fail, and one when it is well again.
+
+        Raises:
+            TwincarError: clips cannot be encoded here; see `require_encoder`.
         """
+        require_encoder()
         self.name = name
         self.rules = rules or ClipRules()
         self._folder = folder
@@ -63,9 +67,8 @@ class Filming:
         """Make the folder, and start.
 
         Raises:
-            InputError: the folder cannot be made, or nothing can be encoded here.
+            InputError: the folder cannot be made.
         """
-        require_encoder()
         self._folder.make()
         self._thread.start()
         return self

@@ -39,9 +39,9 @@ OUT, ERR, STATUS = "stdout", "stderr", "status"  # of a case, in its folder
 MOST_LINES = 4  # of what is said of a failure: an image that is left out, a camera that ended, and why it is over
 # What the commands import when they run.
 PRELOADED = (
-    "av", "cv2", "onnxruntime", "rich.table", "supervision", "trackers", "watchfiles", "twincar_edge.cli.classify",
-    "twincar_edge.cli.doctor", "twincar_edge.cli.events", "twincar_edge.cli.inspect", "twincar_edge.cli.watch",
-    "twincar_edge.runtime.classify", "twincar_edge.runtime.configuration.config_file",
+    "av", "cv2", "onnxruntime", "rich.table", "watchfiles", "twincar_edge.cli.classify", "twincar_edge.cli.doctor",
+    "twincar_edge.cli.events", "twincar_edge.cli.inspect", "twincar_edge.cli.watch", "twincar_edge.runtime.classify",
+    "twincar_edge.runtime.configuration.config_file",
     "twincar_edge.runtime.monitoring.server", "twincar_edge.runtime.selftest.doctor", "twincar_edge.runtime.service",
     "twincar_edge.runtime.sinks.mqtt", "twincar_edge.runtime.truth",
 )  # fmt: skip

@@ -25,6 +25,7 @@ from tests.support.disks import small_disk
 from tests.support.event_toys import MOMENT, eventually
 from tests.support.tiny_model import tiny_model
 from twincar_edge.bundled import demo_clip, demo_model
+from twincar_edge.cli import main
 from twincar_edge.cli.watch import command
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
@@ -210,6 +211,18 @@ def test_what_a_killed_run_has_written_is_whole_and_what_it_has_begun_goes_later
     os.utime(remnant, (an_hour_ago, an_hour_ago))
     with Filming(clip_folder(tmp_path), "clips"):
         assert not remnant.exists()
+
+
+def test_a_run_without_the_encoder_says_which_extra_brings_it_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    clips = tmp_path / "clips"
+    with pytest.raises(SystemExit) as ended:
+        main(["watch", str(tmp_path / "absent.mp4"), "--save-clips", str(clips), "--state", str(tmp_path / "state")])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: av is not installed: pip install 'twincar-edge[clips]'\n"
+    assert not clips.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
