@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
 from twincar_edge.export.int8.config import Int8Config, Int8Search

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from twincar_edge.datasets import Dataset, Split, check_integrity, read_split, stratified_split
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions, Split, check_integrity, read_split, stratified_split
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, ModelError, Parameter

@@ -8,8 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from twincar_edge.datasets import Dataset, Split, check_integrity, read_split, stratified_split, write_split
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import (
+    Dataset,
+    OpenOptions,
+    Split,
+    check_integrity,
+    read_split,
+    stratified_split,
+    write_split,
+)
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_text
 from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint, write_safetensors, write_state_dict

@@ -21,8 +21,7 @@ from twincar_edge.benchmarks.experiments.options import model_option, output_opt
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.options import data_options
 from twincar_edge.dataset_logits import dataset_logits, labels_for
-from twincar_edge.datasets import Dataset
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import DataRecord, Precision
 from twincar_edge.metrics import softmax

@@ -28,8 +28,7 @@ from torch import Tensor
 
 from twincar_edge.benchmarks.experiments.options import output_option, publish
 from twincar_edge.cli.options import data_options
-from twincar_edge.datasets import Dataset
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.machine import Machine, installed_versions, this_machine
 from twincar_edge.training.data import TrainingImages
 from twincar_edge.training.distributed import Alone

@@ -28,8 +28,7 @@ from twincar_edge.bundled import default_model
 from twincar_edge.cli.options import data_options
 from twincar_edge.cores import inference_threads
 from twincar_edge.dataset_logits import dataset_logits
-from twincar_edge.datasets import Dataset
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.metrics import softmax

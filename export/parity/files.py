@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.dataset_logits import Predict, Side
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, ModelError, Parameter, TwincarError, require
 from twincar_edge.export.parity.compare import check_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName, distinct_names

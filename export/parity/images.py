@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from twincar_edge.datasets import Dataset, check_integrity
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions, check_integrity
 from twincar_edge.export.data import open_split
 from twincar_edge.training.checkpoint import Checkpoint
 from twincar_edge.training.run_folder import named_images

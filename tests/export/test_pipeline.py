@@ -15,8 +15,7 @@ import pytest
 from tests.support.export_toys import CLASSES, PREPROCESS, train_toy, write_cars
 from twincar_edge.cli import main
 from twincar_edge.dataset_logits import dataset_logits
-from twincar_edge.datasets import open_dataset
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions, open_dataset
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.export import (
     ConfidenceOptions,

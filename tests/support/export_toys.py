@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from twincar_edge.datasets import open_dataset, stratified_split, write_split
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions, open_dataset, stratified_split, write_split
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.training.checkpoint import write_checkpoint

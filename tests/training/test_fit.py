@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from tests.support.training_toys import TINY, toy_dataset, toy_recipe
-from twincar_edge.datasets import Dataset, open_dataset, read_split
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions, open_dataset, read_split
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess

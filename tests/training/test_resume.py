@@ -15,8 +15,7 @@ import torch
 from tests import REPOSITORY
 from tests.support.training_toys import toy_dataset, toy_recipe
 from twincar_edge.cli import main
-from twincar_edge.datasets import Dataset, open_dataset
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions, open_dataset
 from twincar_edge.errors import ModelError
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.fit import TrainingResult, fit
@@ -34,7 +33,6 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from tests.training.test_resume import RECIPE, ONE_THREAD
-from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.training.fit import fit
 
 save, calls, last = torch.save, [], int(sys.argv[3])

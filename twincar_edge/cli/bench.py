@@ -25,7 +25,7 @@ from twincar_edge.benchmarks.config import CAMERA_FPS, DURATION_S, PRECISIONS
 from twincar_edge.benchmarks.formats import WRITERS, cells, check_suffix, columns, reasons
 from twincar_edge.benchmarks.report import OK
 from twincar_edge.cli.options import data_options, progress_bar
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, nearest
 from twincar_edge.runtime.quantities import parse_age
 

@@ -16,7 +16,7 @@ from twincar_edge.cli.options import (
     progress_bar,
     split_option,
 )
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, ModelError, require
 from twincar_edge.files import make_folder, write_text
 

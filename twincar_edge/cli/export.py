@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, Int8Search, ParityError, export
 from twincar_edge.export.int8.config import CALIBRATIONS, PRESETS, Int8Config

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress

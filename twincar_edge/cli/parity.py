@@ -10,7 +10,7 @@ import click
 from twincar_edge.cli.options import data_options, model_class_mapping_option, progress_bar, split_option
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import require
 from twincar_edge.export.parity.files import ParityConfig, compare_files, write_parity
 from twincar_edge.export.parity.report import ParityError, ParityReport

@@ -12,7 +12,7 @@ import click
 
 from twincar_edge.cli.logs import logging_to
 from twincar_edge.cli.options import data_options, echo_above, progress_bar
-from twincar_edge.datasets.options import OpenOptions
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.training.distributed import is_main_process
 from twincar_edge.training.recipe import Recipe

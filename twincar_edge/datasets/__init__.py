@@ -2,7 +2,7 @@
 
 from twincar_edge.datasets.dataset import Dataset, ImageFile, ImageSource, Sample
 from twincar_edge.datasets.integrity import Finding, IntegrityReport, check_integrity, report_table
-from twincar_edge.datasets.layouts import LAYOUTS, Layout, open_dataset
+from twincar_edge.datasets.layouts import LAYOUTS, Layout, OpenOptions, open_dataset
 from twincar_edge.datasets.split import Split, read_split, stratified_split, write_split
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ImageSource",
     "IntegrityReport",
     "Layout",
+    "OpenOptions",
     "Sample",
     "Split",
     "check_integrity",

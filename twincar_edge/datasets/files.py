@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twincar_edge.datasets.dataset import Dataset, ImageFile, Sample
-from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.table import Row, checked_name, label_index, read_table
 from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES
@@ -22,24 +21,24 @@ def is_csv(path: Path) -> bool:
     return (path.suffix.lower() == ".csv" and path.is_file()) or (path / LABELS_CSV).is_file()
 
 
-def read_csv(options: OpenOptions) -> Dataset:
+def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None = None) -> Dataset:
     """Open a CSV of `filename,label` with its images.
 
-    The images lie in `options.images`, else in `images/` beside the CSV, else beside the CSV: some tools write
-    `images/00001.jpg`, others `00001.jpg`. The class names come from `options.class_mapping`, else from
+    The images lie in `images`, else in `images/` beside the CSV, else beside the CSV: some tools write
+    `images/00001.jpg`, others `00001.jpg`. The class names come from `class_mapping`, else from
     class_mapping.json beside the CSV. Images are not looked for here: the integrity pass finds those that are missing.
 
     Raises:
         InputError: the CSV or the mapping is unusable, or a label is outside the mapping.
     """
-    table = options.path / LABELS_CSV if options.path.is_dir() else options.path
+    table = path / LABELS_CSV if path.is_dir() else path
     folder = table.parent
     rows = read_table(table)
-    mapping = options.class_mapping or folder / CLASS_MAPPING
-    if options.class_mapping is None and not mapping.is_file():
+    mapping = class_mapping or folder / CLASS_MAPPING
+    if class_mapping is None and not mapping.is_file():
         raise InputError(f"{table} needs its class names: put {CLASS_MAPPING} beside it, or name a class mapping")
     classes = ClassMapping.from_json(mapping)
-    images = options.images or _images_of(folder, rows)
+    images = images or _images_of(folder, rows)
     if not images.is_dir():
         raise InputError(f"the folder of images {images} does not exist")
     by_label: dict[str, int] = {}
@@ -68,7 +67,7 @@ def is_folders(path: Path) -> bool:
     return any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
 
 
-def read_folders(options: OpenOptions) -> Dataset:
+def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
     """Open a folder in which each subfolder is a class and its name the class name.
 
     Every visible file is taken as an image, so that one with a wrong suffix is reported by the integrity pass and not
@@ -77,14 +76,14 @@ def read_folders(options: OpenOptions) -> Dataset:
     Raises:
         InputError: a class folder holds no files, a file has an unusable name, or the given mapping lacks a class.
     """
-    folders = [folder for folder in _visible(options.path) if folder.is_dir()]
+    folders = [folder for folder in _visible(path) if folder.is_dir()]
     classes = ClassMapping.from_folder_names(folder.name for folder in folders)
     labels = list(range(len(folders)))
-    if options.class_mapping is not None:
-        found, classes = classes, ClassMapping.from_json(options.class_mapping)
+    if class_mapping is not None:
+        found, classes = classes, ClassMapping.from_json(class_mapping)
         unknown = [name for name in found if name not in classes.names]
         if unknown:
-            raise InputError(f"{options.class_mapping} lacks {len(unknown)} class folders, the first {unknown[0]!r}")
+            raise InputError(f"{class_mapping} lacks {len(unknown)} class folders, the first {unknown[0]!r}")
         labels = [classes.names.index(name) for name in found]
     samples: list[Sample] = []
     for label, folder in zip(labels, sorted(folders, key=lambda folder: folder.name), strict=True):
@@ -94,7 +93,7 @@ def read_folders(options: OpenOptions) -> Dataset:
         for file in files:
             name = checked_name(f"{folder.name}/{file.name}", str(folder))
             samples.append(Sample(name, label, ImageFile(file)))
-    return Dataset(options.path.resolve().name, classes, tuple(samples))
+    return Dataset(path.resolve().name, classes, tuple(samples))
 
 
 def _visible(folder: Path) -> list[Path]:

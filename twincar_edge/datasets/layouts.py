@@ -8,10 +8,27 @@ from pathlib import Path
 
 from twincar_edge.datasets.dataset import Dataset
 from twincar_edge.datasets.files import is_csv, is_folders, read_csv, read_folders
-from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.parquet import is_parquet, read_parquet
 from twincar_edge.datasets.stanford import is_stanford, read_stanford
 from twincar_edge.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """Where labelled images are and how to read them; `open_dataset` says what each field means."""
+
+    path: Path
+    images: Path | None = None
+    class_mapping: Path | None = None
+    crop: bool = True
+
+    def open(self) -> Dataset:
+        """Open the data set; no image is read yet.
+
+        Raises:
+            InputError: nothing is there, no layout fits, or what it holds is unusable.
+        """
+        return open_dataset(self.path, images=self.images, class_mapping=self.class_mapping, crop=self.crop)
 
 
 @dataclass(frozen=True)
@@ -25,10 +42,26 @@ class Layout:
 
 # In the order in which a path is tried: the most particular first.
 LAYOUTS = {
-    "stanford": Layout(is_stanford, read_stanford, "a folder with cars_train/ and devkit/cars_train_annos.mat"),
-    "csv": Layout(is_csv, read_csv, "a CSV of filename,label, or a folder with labels.csv"),
-    "parquet": Layout(is_parquet, read_parquet, "a .parquet file, or a folder with data/train-*.parquet"),
-    "folders": Layout(is_folders, read_folders, "a folder with one subfolder of images for each class"),
+    "stanford": Layout(
+        is_stanford,
+        lambda data: read_stanford(data.path, data.class_mapping, data.crop),
+        "a folder with cars_train/ and devkit/cars_train_annos.mat",
+    ),
+    "csv": Layout(
+        is_csv,
+        lambda data: read_csv(data.path, data.images, data.class_mapping),
+        "a CSV of filename,label, or a folder with labels.csv",
+    ),
+    "parquet": Layout(
+        is_parquet,
+        lambda data: read_parquet(data.path, data.class_mapping),
+        "a .parquet file, or a folder with data/train-*.parquet",
+    ),
+    "folders": Layout(
+        is_folders,
+        lambda data: read_folders(data.path, data.class_mapping),
+        "a folder with one subfolder of images for each class",
+    ),
 }
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from twincar_edge.datasets.dataset import Dataset, Sample
-from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.table import checked_name
 from twincar_edge.errors import InputError, require
 from twincar_edge.images import ImageError
@@ -28,27 +27,27 @@ def is_parquet(path: Path) -> bool:
     return bool(_shards(path))
 
 
-def read_parquet(options: OpenOptions) -> Dataset:
+def read_parquet(path: Path, class_mapping: Path | None = None) -> Dataset:
     """Open one Parquet file, or the training shards (`train-*.parquet`) of a folder or of its `data/`.
 
-    Class names come from the schema's Hugging Face metadata, or from `options.class_mapping`, which wins.
+    Class names come from the schema's Hugging Face metadata, or from `class_mapping`, which wins.
 
     Raises:
         InputError: a file is not Parquet, lacks a column, has a label outside the classes, or no class names are known.
         MissingExtraError: pyarrow is not installed.
     """
-    shards = _training_shards(options.path)
-    classes = None if options.class_mapping is None else ClassMapping.from_json(options.class_mapping)
+    shards = _training_shards(path)
+    classes = None if class_mapping is None else ClassMapping.from_json(class_mapping)
     samples: list[Sample] = []
     for shard in shards:
         names, found = _read_shard(shard)
-        if options.class_mapping is None and shard != shards[0] and names != classes:
+        if class_mapping is None and shard != shards[0] and names != classes:
             raise InputError(f"{shard} has other classes than {shards[0].name}")
         classes = classes or names
         samples += found
     if classes is None:
         raise InputError(f"{shards[0]} does not name its classes: give a class mapping")
-    path = options.path.resolve()
+    path = path.resolve()
     return Dataset(path.stem if path.is_file() else path.name, classes, tuple(samples))
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from twincar_edge.datasets.dataset import Dataset, ImageFile, Sample
-from twincar_edge.datasets.options import OpenOptions
 from twincar_edge.datasets.table import checked_name
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping, read_mat
@@ -30,7 +29,7 @@ def is_stanford(path: Path) -> bool:
     return _root(path) is not None
 
 
-def read_stanford(options: OpenOptions) -> Dataset:
+def read_stanford(path: Path, class_mapping: Path | None = None, crop: bool = True) -> Dataset:
     """Open Stanford Cars: all labelled images of the download, or those of its cars_train or cars_test alone.
 
     The labels of cars_test are a separate file (cars_test_annos_withlabels.mat, in devkit/ or beside it); without it,
@@ -40,24 +39,24 @@ def read_stanford(options: OpenOptions) -> Dataset:
         InputError: an annotation file is missing or is not Stanford's.
         MissingExtraError: scipy, which reads MATLAB files, is not installed.
     """
-    root = _root(options.path)
+    root = _root(path)
     if root is None:
-        raise InputError(f"{options.path} has no devkit/{_TRAIN_ANNOTATIONS}: it is not the Stanford Cars download")
+        raise InputError(f"{path} has no devkit/{_TRAIN_ANNOTATIONS}: it is not the Stanford Cars download")
     devkit = root / "devkit"
-    if options.class_mapping is None:
+    if class_mapping is None:
         classes = ClassMapping.from_cars_meta(devkit / "cars_meta.mat")
     else:
-        classes = ClassMapping.from_json(options.class_mapping)
+        classes = ClassMapping.from_json(class_mapping)
     test = next((path for path in (devkit / _TEST_ANNOTATIONS, root / _TEST_ANNOTATIONS) if path.is_file()), None)
     samples: list[Sample] = []
-    if options.path.name != _TEST or root == options.path:
-        samples += _samples(devkit / _TRAIN_ANNOTATIONS, root / _TRAIN, options.crop)
-    if options.path.name != _TRAIN or root == options.path:
+    if path.name != _TEST or root == path:
+        samples += _samples(devkit / _TRAIN_ANNOTATIONS, root / _TRAIN, crop)
+    if path.name != _TRAIN or root == path:
         if test is not None:
-            samples += _samples(test, root / _TEST, options.crop)
-        elif root != options.path:
-            raise InputError(f"{options.path} has no labels: put {_TEST_ANNOTATIONS} in {devkit}")
-    return Dataset(options.path.resolve().name, classes, tuple(samples))
+            samples += _samples(test, root / _TEST, crop)
+        elif root != path:
+            raise InputError(f"{path} has no labels: put {_TEST_ANNOTATIONS} in {devkit}")
+    return Dataset(path.resolve().name, classes, tuple(samples))
 
 
 def _root(path: Path) -> Path | None:
