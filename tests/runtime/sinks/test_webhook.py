@@ -155,7 +155,14 @@ def test_an_attempt_that_is_repeated_keeps_its_id_and_gets_a_new_time(receiver: 
 
 
 def test_every_event_has_an_id_of_its_own_without_a_full_stop() -> None:
-    events = [visit(type="start"), visit(type="update"), visit(type="update", crops=5), visit(), visit(id="a.b"), visit(id="a.ä")]
+    events = [
+        visit(type="start"),
+        visit(type="update"),
+        visit(type="update", crops=5),
+        visit(),
+        visit(id="a.b"),
+        visit(id="a.ä"),
+    ]
     ids = [message_id(event, event.to_json().encode()) for event in events]
     assert len(set(ids)) == len(events)
     assert not any("." in id for id in ids)

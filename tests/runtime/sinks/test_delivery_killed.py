@@ -1,0 +1,99 @@
+"""A process that is killed while it delivers: nothing that was safe is lost, and what comes again comes next."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from tests import REPOSITORY
+
+# Puts events as fast as they are safe, and says of each that it is: delivered, or on disk. The receiver is a file, and
+# away while another file exists.
+_SENDER = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.support.event_toys import visit
+from twincar_edge.runtime.backoff import Backoff
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, Sink, Spool, Terms
+
+FOLDER = Path({folder!r})
+
+class Receiver(Sink):
+    def open(self):
+        self.file = os.open(FOLDER / "received", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def write(self, event, crop_bgr):
+        if (FOLDER / "away").exists():
+            raise DeliveryError("it is away")
+        os.write(self.file, event.id.encode() + b"\\n")
+
+def deliver(start):
+    options = dict(spool=Spool(FOLDER / "spool"), backoff=Backoff(0.001, 0.005), persist_after_s=0.0)
+    with Delivery(Receiver(), "receiver", Terms(drain_s=60.0), on_problem=lambda line: None, **options) as delivery:
+        number = start * 100_000
+        while start >= 0:
+            delivery.put(visit(id=str(number)))
+            while delivery.status().queued:
+                time.sleep(0.0005)
+            os.write(1, b"%d\\n" % number)
+            number += 1
+
+print("ready", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        os.write(1, b"child %d\\n" % os.getpid())
+        deliver(int(line))
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("dead", flush=True)
+"""
+KILLS = 40
+
+
+def test_a_process_killed_at_random_moments_loses_nothing_that_was_safe_and_keeps_the_order(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    program = _SENDER.format(root=str(REPOSITORY), folder=str(tmp_path))
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    safe: list[int] = []
+    try:
+        assert nursery.stdout.readline() == "ready\n"
+        for start in range(KILLS + 1):
+            last = start == KILLS
+            if start % 3 and not last:
+                (tmp_path / "away").touch()
+            else:
+                (tmp_path / "away").unlink(missing_ok=True)
+            nursery.stdin.write(f"{-1 if last else start}\n")
+            child = int(nursery.stdout.readline().split()[1])
+            if not last:  # the last run delivers what waits, and ends by itself
+                delay = subprocess.Popen(["sleep", f"{rng.uniform(0.0, 0.15):.4f}"])
+                if start % 5:
+                    safe.append(int(nursery.stdout.readline()))
+                delay.wait()
+                os.kill(child, 9)
+            while (line := nursery.stdout.readline()) != "dead\n":
+                safe.append(int(line))
+    finally:
+        nursery.stdin.close()
+        nursery.wait(60)
+        nursery.stdout.close()
+    received = [int(line) for line in (tmp_path / "received").read_text().split()]
+    once = [number for number, _ in groupby(received)]
+    assert once == sorted(set(received))  # in order; what comes twice comes twice in a row
+    assert set(safe) <= set(once)
+    assert len(safe) > 2 * KILLS
+    assert len(once) <= len(safe) + KILLS  # one a run may have been on its way
+    assert len(received) <= len(once) + KILLS  # and one may come again: its receipt was not noted yet
+    assert not list(tmp_path.glob("*.corrupt-*"))
