@@ -3,8 +3,7 @@
     source -> locate -> track ─┐ (a thread a camera)
     source -> locate -> track ─┴> crops and classify -> visits ─> sinks (one thread, and one a sink)
 
-What a stage takes is passed in (sources, classifier, clock, timer), so that a test can run the loop on arrays and hold
-time still.
+Sources, classifier, clock and timer can be passed in, so that a test can run the loop on arrays and control the time.
 """
 
 from __future__ import annotations
@@ -94,9 +93,9 @@ def watch(
 
 
 class Watch:
-    """A run of the camera loop that can be looked at, and given another model, while it goes on.
+    """A run of the camera loop whose status can be read, and whose model can be replaced, while it goes on.
 
-    `watch` says what the arguments are. Entering opens all that is needed, `run` runs, leaving closes.
+    `watch` describes the arguments. Entering opens everything, `run` runs, leaving closes everything.
     """
 
     def __init__(
@@ -251,7 +250,7 @@ class Watch:
         )
 
     def _open_classifier(self) -> Classifier:
-        # Threads that spin between inferences burn the core that decoding and locating run on.
+        # Threads that spin between inferences would take the core that decodes and locates.
         model, threads = self._config.model or default_model(), self._config.threads or inference_threads()
         session = open_session(model, ep=self._config.ep, threads=threads, spinning=False)
         require_golden(session, self._config.allow_drift)
@@ -270,7 +269,7 @@ class Watch:
             sink.write(event, crop_bgr)
 
     def status(self) -> LoopStatus:
-        """Return how the run is now; may be called from any thread."""
+        """Return the current status; may be called from any thread."""
         waiting, replaced = self.inbox.waiting(), self.inbox.replaced()
         session = self.answering.classifier.session
         return LoopStatus(

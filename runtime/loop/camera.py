@@ -1,4 +1,4 @@
-"""One camera's thread: frames in, vehicles found and followed, crops of them handed on to be answered."""
+"""One camera's thread: reads frames, locates and tracks vehicles, and queues crops of them for the model."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Vehicles = tuple[tuple[int, Box, Visit], ...]
 
 
 class CameraThread:
-    """Follows the vehicles of one source until it ends or `stop` is set, in a thread of its own.
+    """Tracks the vehicles of one source until it ends or `stop` is set, in a thread of its own.
 
     Attributes:
-        name: the camera's.
-        source: where its frames come from; it is not released here.
+        name: the camera's name.
+        source: where its frames come from; not released here.
         maker: begins its visits here, and makes their events in the answering thread.
-        frames: taken from the source so far.
-        in_view: vehicles in the newest frame.
-        error: what ended it before its source did, or None.
-        newest_only: it is live, and must not wait for anybody; other sources lose nothing, and can.
+        frames: the number of frames read so far.
+        in_view: the number of vehicles in the newest frame.
+        error: the error that ended it, or None.
+        newest_only: the source is live, so the thread must not block; of other sources nothing may be lost.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CameraThread:
         footage: Footage | None = None,
         show: bool = False,
     ) -> None:
-        """Prepare; nothing runs yet. `footage` makes clips; `show` hands on every frame too, for whoever draws.
+        """Prepare; nothing runs yet. `footage` records clips; `show` queues every frame too, for drawing.
 
         Raises:
             InputError: the options do not fit the source.
@@ -93,7 +93,7 @@ class CameraThread:
         self._stop = stop
         self._footage = None if source.stills else footage
         self._show = show
-        self._unforeseen: BaseException | None = None
+        self._unexpected: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"camera {self.name}", daemon=True)
 
     @property
@@ -103,30 +103,30 @@ class CameraThread:
 
     def start(self) -> None:
         """Start the thread."""
-        self._inbox.join()
+        self._inbox.add_writer()
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> None:
-        """Wait for the thread's end, and raise what it did not foresee."""
+        """Wait for the thread's end, and raise an unexpected error of it."""
         self._thread.join(timeout_s)
-        if self._unforeseen is not None:
-            raise self._unforeseen
+        if self._unexpected is not None:
+            raise self._unexpected
 
     def _run(self) -> None:
         if not self.newest_only:
-            give_way()  # the model has more to do than whoever finds crops for it, and makes it wait when ahead
+            give_way()  # the model needs the CPU more, and the queue stops this thread when it is ahead
         try:
             self._follow()
         except TwincarError as error:
             self.error = error
             logger.error("camera %s has ended: %s", self.name, error)
         except BaseException as error:  # noqa: BLE001
-            # A bug must end the run, in the thread that owns it: `join` raises it there.
-            self._unforeseen = error
+            # A bug must end the run: `join` raises it in the run's own thread.
+            self._unexpected = error
             self._stop.set()
         finally:
             self.in_view = 0
-            self._inbox.leave()
+            self._inbox.remove_writer()
 
     def _follow(self) -> None:
         frames = iter(self.source)
@@ -143,7 +143,7 @@ class CameraThread:
                 self.frames += 1
                 self._take(frame, taken_s)
         finally:
-            # Also when the source fails: what is in view by then was seen.
+            # Also when the source fails: the vehicles then in view become visits.
             ended = self._ended(self._tracker.flush())
             self._inbox.put(ended)
             if self._footage is not None:
@@ -167,7 +167,7 @@ class CameraThread:
     def _single_image(
         self, frame: Frame, detections: Sequence[Detection], taken_s: float
     ) -> tuple[list[Item], Vehicles]:
-        """Every box of a single image is a visit of its own."""
+        """Make a visit of every box of a single image."""
         items: list[Item] = []
         shown = []
         for number, detection in enumerate(detections, 1):
@@ -180,7 +180,7 @@ class CameraThread:
         return items, tuple(shown)
 
     def _moving(self, frame: Frame, detections: Sequence[Detection], taken_s: float) -> tuple[list[Item], Vehicles]:
-        """Follow the vehicles of a stream, and end the visits of those that have gone."""
+        """Track the vehicles of a stream, and end the visits of those that have left."""
         size_wh = size_of(frame)
         with self._stages.stage("track"):
             discarded = self._tracker.discard(self._locator.uncovered)
@@ -192,7 +192,7 @@ class CameraThread:
                 visit = self._visits[track.id] = self.maker.begin(frame, track.box_xyxy)
             visit.see(frame, track.box_xyxy)
             visit.zone = zone_of(track.box_xyxy, size_wh, self._config.zones) or visit.zone
-            # A box that never gets confirmed is not worth an inference; one that does gets one at once.
+            # Only confirmed tracks are worth an inference, and get the first one at once.
             if track.confirmed and (track.hits - self._config.min_hits) % self._config.classify_every == 0:
                 look = self._look_at(frame, track.box_xyxy, track.score)
                 items.append(Crop(self.name, visit, look, self._counts(track), taken_s))
@@ -221,7 +221,7 @@ def _locator_name(config: CameraConfig, source: Source) -> str:
     return "zone" if included(config.zones) else "whole"
 
 
-# What a source says of itself, in the words of whoever looks after the box.
+# A source's state in the terms of the monitoring.
 _STATES: dict[SourceState, CameraState] = {
     "opening": "opening",
     "live": "running",
@@ -234,7 +234,7 @@ _STATES: dict[SourceState, CameraState] = {
 def camera_status(
     camera: CameraThread, answer_age_s: Mapping[str, float], waiting: Mapping[str, int], replaced: Mapping[str, int]
 ) -> CameraStatus:
-    """Return how a camera is now, with what the answering thread and the inbox know of all cameras by name."""
+    """Return a camera's status; the answers' ages, queued and replaced crops are given by camera."""
     source = camera.source.status()
     return CameraStatus(
         name=camera.name,

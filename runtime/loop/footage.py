@@ -1,8 +1,7 @@
-"""What a camera showed in the last seconds, for clips: small pictures in memory, and which of them become whose clip.
+"""The last seconds of a camera's frames, in memory, and the clips of visits that are cut from them.
 
-Nothing of a picture that is gone can be had again, so that a clip's beginning must be kept before anybody knows that a
-vehicle comes. Kept are JPEGs, at most `FPS` a second and `WIDTH` wide, and no more than a limit of bytes: where a scene
-takes more, the oldest go, and a clip begins later.
+A clip begins before its vehicle comes into view, so recent frames are always kept: as JPEGs, at most `FPS` a second and
+`WIDTH` pixels wide, within a limit of bytes. Where a scene needs more, the oldest are dropped and a clip begins later.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ LIMIT_BYTES = 16 * 2**20
 
 @dataclass
 class _Take:
-    """A clip that is being filmed: between which times, in the source's seconds.
+    """A clip in the making, from and until which of the source's times, in seconds.
 
-    `given`: somebody has it, `gone`: so has the vehicle.
+    `given`: it was handed over; `gone`: its vehicle has left.
     """
 
     started_at: datetime
@@ -44,21 +43,21 @@ class _Take:
 
 
 class Footage:
-    """The footage of one camera; its thread alone uses it.
+    """The footage of one camera; used by that camera's thread only.
 
     Attributes:
-        bytes: that the pictures in memory take.
+        bytes: the size of the pictures in memory.
     """
 
     def __init__(
         self, give: Callable[[Clip], None], rules: ClipRules | None = None, *, limit_bytes: int = LIMIT_BYTES
     ) -> None:
-        """Start without any.
+        """Start empty.
 
         Args:
-            give: takes a clip as soon as all of it has been seen.
+            give: takes a clip as soon as it is complete.
             rules: what a clip shows.
-            limit_bytes: of the pictures in memory.
+            limit_bytes: the most bytes of pictures in memory.
         """
         self.bytes = 0
         self._give = give
@@ -69,20 +68,20 @@ class Footage:
         self._next_s = -math.inf
 
     def add(self, frame: Frame) -> None:
-        """Keep a frame, if one is due. To be called with every frame, before what it shows is passed to `see`."""
+        """Keep a frame, if one is due. Call it with every frame, before `see` gets what the frame shows."""
         if frame.time_s < self._next_s:
             return
         self._next_s = max(self._next_s + 1 / FPS, frame.time_s)
         picture = Picture(frame.time_s, _small_jpeg(frame.image_bgr))
         self._pictures.append(picture)
         self.bytes += len(picture.jpeg)
-        # No clip is longer; the rest is for the frame that shows that one is complete.
+        # The longest clip, and a margin for the frame by which it is known to be complete.
         oldest_s = frame.time_s - self._rules.longest_s - 2 / FPS
         while self._pictures and (self.bytes > self._limit_bytes or self._pictures[0].time_s < oldest_s):
             self.bytes -= len(self._pictures.popleft().jpeg)
 
     def see(self, items: Sequence[Item], time_s: float) -> None:
-        """Take what a frame showed of vehicles, and give the clips that are complete by its time."""
+        """Take a frame's items, and hand over the clips that are complete by its time."""
         for item in items:
             if isinstance(item, Crop) and item.counts:
                 self._take(item.visit)
@@ -99,7 +98,7 @@ class Footage:
                 del self._takes[id]
 
     def close(self) -> None:
-        """Give the clips that are not complete, with what there is of them: no more frames will come."""
+        """Hand over the incomplete clips as they are: no more frames will come."""
         for id, take in self._takes.items():
             if not take.given:
                 self._finish(id, take)
@@ -108,7 +107,7 @@ class Footage:
         self.bytes = 0
 
     def _take(self, visit: Visit) -> _Take:
-        """Return the clip of a vehicle, which begins as soon as the vehicle counts."""
+        """Return the clip of a vehicle, begun when the vehicle first counts."""
         take = self._takes.get(visit.id)
         if take is None:
             oldest_s = self._pictures[0].time_s if self._pictures else -math.inf
@@ -124,7 +123,7 @@ class Footage:
 
 
 def _small_jpeg(image_bgr: NDArray[np.uint8]) -> bytes:
-    """Return a frame as a JPEG, no wider than `WIDTH`, its sides even, as H.264 wants them."""
+    """Return a frame as a JPEG, at most `WIDTH` wide, with even sides as H.264 needs."""
     rows, columns = image_bgr.shape[:2]
     width = min(WIDTH, columns)
     size_wh = max(2, width & ~1), max(2, round(rows * width / columns) & ~1)

@@ -1,4 +1,4 @@
-"""What waits for an answer: the queue between the cameras' threads and the one that runs the model."""
+"""The queue between the cameras' threads and the answering thread, which runs the model."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ Item = Crop | End | Shown
 
 
 class Inbox:
-    """Items in order of arrival, from any number of threads to one.
+    """A queue from any number of writer threads to one reader, in order of arrival.
 
-    A camera that loses nothing (a file) waits while `depth` of its pictures are waiting: vehicles come in bursts,
-    and what waits keeps the model busy in between. Of a live camera only the newest crop of each vehicle waits, in
-    the place of the older one: so what the model sees is never older than the inference that runs, a vehicle's end
-    never overtakes its last crop, and memory is bounded however slow the model is.
+    The writer of a file, which must lose nothing, blocks while `depth` of its pictures are queued: vehicles come in
+    bursts, and the queue keeps the model busy in between. Of a live camera only the newest crop of each vehicle is
+    queued, in the place of the older one. So the model never sees a crop older than the inference that is running, a
+    vehicle's end never overtakes its last crop, and memory is bounded however slow the model is.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class Inbox:
         """Start empty.
 
         Args:
-            depth: pictures of a camera that may wait.
-            memory: bytes of such pictures; where they hold fewer, fewer wait.
-            least: pictures that may wait however large they are.
+            depth: the most pictures of one camera in the queue.
+            memory: the most bytes of these; large pictures lower the depth.
+            least: the depth that memory cannot lower further.
             monotonic: the clock of `take`'s deadline.
         """
         self._depth = depth
@@ -86,28 +86,28 @@ class Inbox:
         self._closed = False
         self._changed = threading.Condition()
 
-    def join(self) -> None:
-        """Count one more thread that puts; `take` goes on until all have left."""
+    def add_writer(self) -> None:
+        """Count one more thread that puts; `take` goes on until all of them are removed."""
         with self._changed:
             self._writers += 1
 
-    def leave(self) -> None:
-        """Say that a thread puts no more."""
+    def remove_writer(self) -> None:
+        """Count one thread less: it puts no more."""
         with self._changed:
             self._writers -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody wait any longer: what is put from now on is thrown away. For a run that has failed."""
+        """Discard what is queued and what is put from now on, and wake all waiting threads. For a run that failed."""
         with self._changed:
             self._closed = True
             self._items.clear()
             self._changed.notify_all()
 
     def put(self, items: Sequence[Item], *, newest_only: bool = False) -> None:
-        """Add what came of one frame, all at once, so that its crops can go through the model together.
+        """Add the items of one frame together, so that its crops can share an inference.
 
-        Waits for room where the camera may lose nothing; with `newest_only`, a crop takes the place of an older one.
+        Blocks until there is room, or, with `newest_only`, replaces older crops of the same vehicles.
         """
         if not items:
             return
@@ -128,10 +128,10 @@ class Inbox:
             self._changed.notify_all()
 
     def take(self, crops: int, timeout_s: float) -> list[Item] | None:
-        """Return what is waiting, oldest first, up to so many crops: at once if there is anything.
+        """Remove and return the oldest items, with at most `crops` crops among them, as soon as there are any.
 
         Returns:
-            An empty list where nothing came within `timeout_s`, None when all writers have left and nothing is left.
+            The items; none where nothing came within `timeout_s`; None when the queue is empty and has no writers.
         """
         deadline_s = self._monotonic() + timeout_s
         with self._changed:
@@ -155,30 +155,30 @@ class Inbox:
             return taken
 
     def waiting(self) -> dict[str, int]:
-        """Return how many pictures of each camera wait."""
+        """Return the number of queued pictures by camera."""
         with self._changed:
             return dict(self._waiting)
 
     def replaced(self) -> dict[str, int]:
-        """Return how many crops of each live camera were replaced by newer ones before the model saw them."""
+        """Return by live camera the number of crops that newer ones replaced before the model saw them."""
         with self._changed:
             return dict(self._replaced)
 
     def _most(self, items: Sequence[Item]) -> int:
-        """Return how many pictures may be waiting when these are put."""
+        """Return the number of queued pictures below which these may be put."""
         largest = max(1, *map(_bytes, items))
         return max(self._least, min(self._depth, self._memory // largest))
 
     @staticmethod
     def _key(item: Item) -> object:
-        """Return what only one item at a time may be waiting for."""
+        """Return the key under which a newer item of a live camera replaces this one."""
         if isinstance(item, Crop):
             return id(item.visit)
         return item.camera if isinstance(item, Shown) else object()
 
 
 def _bytes(item: Item) -> int:
-    """Return how much memory the picture of an item takes."""
+    """Return the size of an item's picture in bytes."""
     if isinstance(item, Crop):
         return item.look.picture_bgr.nbytes
     return item.frame.image_bgr.nbytes if isinstance(item, Shown) else 0

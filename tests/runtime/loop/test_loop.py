@@ -54,7 +54,7 @@ def crop(of: Visit, index: int = 0, camera: str = "gate") -> Crop:
 
 def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> None:
     inbox = Inbox(depth=10)
-    inbox.join()
+    inbox.add_writer()
     first, second = visit(), visit()
     items: list[Item] = [crop(first, 0), crop(second, 0), End("gate", first, True), crop(second, 1)]
     inbox.put(items)
@@ -65,7 +65,7 @@ def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> No
 
 def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_it() -> None:
     inbox = Inbox(depth=1)
-    inbox.join()
+    inbox.add_writer()
     first, second = visit(), visit()
     for index in range(50):
         inbox.put([crop(first, index), crop(second, index)], newest_only=True)
@@ -90,9 +90,9 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
     def feed() -> None:
         for index in range(20):
             inbox.put([crop(car, index), Shown("gate", Frame(index, 0.0, road(), "clip"), ())])
-        inbox.leave()
+        inbox.remove_writer()
 
-    inbox.join()
+    inbox.add_writer()
     thread = threading.Thread(target=feed)
     thread.start()
     seen: list[int] = []
@@ -106,7 +106,7 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
 def test_as_many_pictures_wait_as_the_memory_holds() -> None:
     pictures = 5
     inbox = Inbox(depth=20, memory=pictures * crop(visit()).look.picture_bgr.nbytes, least=2)
-    inbox.join()
+    inbox.add_writer()
     for index in range(pictures):
         inbox.put([crop(visit(), index)])
     waits = threading.Thread(target=inbox.put, args=([crop(visit(), pictures)],))
@@ -121,8 +121,8 @@ def test_as_many_pictures_wait_as_the_memory_holds() -> None:
 
 def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
     inbox = Inbox(depth=1)
-    inbox.join()
-    inbox.join()
+    inbox.add_writer()
+    inbox.add_writer()
     inbox.put([crop(visit(), camera="full")])
     waits = threading.Thread(target=inbox.put, args=([crop(visit(), camera="full")],))
     waits.start()
@@ -136,7 +136,7 @@ def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
 
 def test_closing_lets_everybody_go() -> None:
     inbox = Inbox(depth=1)
-    inbox.join()
+    inbox.add_writer()
     inbox.put([crop(visit())])
     waits = threading.Thread(target=inbox.put, args=([crop(visit())],))
     waits.start()
@@ -301,7 +301,7 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
     loop = Answering(inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), stages, batch=8)
     frame = Frame(0, 0.0, road(), "clip")
     seen, unseen = maker.begin(frame, (0, 0, 90, 50)), maker.begin(frame, (0, 0, 90, 50))
-    inbox.join()
+    inbox.add_writer()
     inbox.put(
         [
             Crop("gate", seen, look_at(frame, (0, 0, 90, 50), 1.0), True, 0.0),
@@ -309,7 +309,7 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
         ]
     )
     inbox.put([End("gate", seen, counts=False), End("gate", unseen, counts=False)])
-    inbox.leave()
+    inbox.remove_writer()
     loop.run()
     assert [(event.id, event.type, event.false_positive) for event in told] == [
         (seen.id, "start", False),
