@@ -74,6 +74,10 @@ class VisitMaker:
     """Begins the visits of one camera, and makes their events.
 
     One thread may call `begin` while another one makes events.
+
+    Attributes:
+        stills: the source gives single images. A visit then has no `start`, and its events name the image and have no
+            times in the source.
     """
 
     def __init__(
@@ -90,13 +94,13 @@ class VisitMaker:
         Args:
             source: the source's name, without secrets.
             camera: the camera's name.
-            stills: the source gives single images: events name the image and have no times in the source.
+            stills: the source gives single images.
             clock: the time of day, with a time zone.
             new_id: makes a visit's id; a random UUID where it is not given.
         """
         self._source = source
         self._camera = camera
-        self._stills = stills
+        self.stills = stills
         self._clock = clock
         self._new_id = new_id or _random_id
 
@@ -126,7 +130,7 @@ class VisitMaker:
             camera=self._camera,
             source=self._source,
             zone=visit.zone,
-            image=visit.image if self._stills else None,
+            image=visit.image if self.stills else None,
             name=result.name,
             level=result.level,
             probability=_rounded(result.probability),
@@ -139,8 +143,8 @@ class VisitMaker:
             ),
             crops=evidence.crops,
             direction=visit.direction,
-            first_time_s=None if self._stills else round(first_time_s, 3),
-            last_time_s=None if self._stills else round(last_time_s, 3),
+            first_time_s=None if self.stills else round(first_time_s, 3),
+            last_time_s=None if self.stills else round(last_time_s, 3),
             first_frame=first_frame,
             last_frame=last_frame,
             best_frame=evidence.best.frame,

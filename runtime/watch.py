@@ -173,7 +173,6 @@ class Watch:
                 self._publish,
                 self.stages,
                 batch=self._config.batch,
-                stills=frozenset(camera.name for camera in self.cameras if camera.source.stills),
                 on_frame=self._on_frame,
             )
             self._stack = stack.pop_all()

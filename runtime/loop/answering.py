@@ -59,7 +59,6 @@ class Answering:
         stages: Stages,
         *,
         batch: int,
-        stills: frozenset[str] = frozenset(),
         on_frame: OnFrame | None = None,
     ) -> None:
         """Prepare; `run` does the work.
@@ -71,7 +70,6 @@ class Answering:
             publish: takes each event with the vehicle's best crop, and must not block.
             stages: measures latencies.
             batch: the most crops in one inference.
-            stills: the cameras that give single images: their visits end at once, without a `start`.
             on_frame: called after each frame with the vehicles in it.
         """
         self.classifier = classifier
@@ -84,7 +82,6 @@ class Answering:
         self._publish = publish
         self._stages = stages
         self._batch = batch
-        self._stills = stills
         self._on_frame = on_frame
 
     def use(self, classifier: Classifier) -> None:
@@ -133,7 +130,7 @@ class Answering:
             return
         if not visit.evidence.crops:
             return
-        if item.camera not in self._stills and not visit.started:
+        if not maker.stills and not visit.started:
             self._publish_event(maker.next_event(visit), visit)
         event = maker.finish(visit)
         self.visits[item.camera, event.level] += 1
