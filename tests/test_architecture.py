@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests import REPOSITORY
+from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.tiny_model import tiny_model
 from twincar_edge.cli import COMMANDS
 
 PACKAGE = REPOSITORY / "twincar_edge"
@@ -258,6 +260,29 @@ def test_messages_of_the_library_name_parameters_and_leave_options_to_the_comman
         if options & set(re.findall(r"--[a-z][a-z0-9-]*", text))
     }
     assert found == set()
+
+
+def test_a_camera_is_watched_with_the_base_install_alone(tmp_path: Path) -> None:
+    """Watch a clip in an interpreter that cannot import what extras install, nor what a tracking library did."""
+    clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
+    extras = {name for name in HEAVY if name not in ("onnxruntime", "click")}
+    absent = sorted(extras | {"supervision", "trackers", "pandas", "requests", "sympy"})
+    command = [
+        "watch",
+        str(clip),
+        "--model",
+        str(tiny_model(tmp_path / "tiny.onnx")),
+        "--state",
+        str(tmp_path / "state"),
+    ]
+    command += ["--store", str(tmp_path / "events.db"), "--save-crops", str(tmp_path / "crops")]
+    program = (
+        f"import sys\nsys.modules.update(dict.fromkeys({absent}))\nfrom twincar_edge.cli import main\nmain({command})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert len(list((tmp_path / "crops").iterdir())) == 1
 
 
 def test_modules_fit_in_the_head() -> None:

@@ -61,5 +61,5 @@ def test_two_kinds_in_one_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_message_says_where_the_sink_is(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^csv .*events\.csv needs a folder for undelivered events: name one with `state`"):
+    with pytest.raises(InputError, match=r"^csv .*events\.csv needs a folder for undelivered events"):
         open_sinks([CsvSettings(path=tmp_path / "events.csv")], None)
