@@ -100,14 +100,12 @@ class Delivery(Sink):
         self._spool = spool
         self._backoff = backoff or Backoff()
         self._persist_after_s = persist_after_s
-        self._on_problem = on_problem
         self._on_gone = on_gone
-        self._label = label or name
         self._stop = stop or threading.Event()
         self._waits = False
         self._clock = clock
         self._backlog: Backlog[Event] = Backlog(self._terms.limit, clock)
-        self._failures = FailureReporter(self._label, "events", "delivers again", "it is too slow", on_problem)
+        self._failures = FailureReporter(label or name, "events", "delivers again", "it is too slow", on_problem)
         self._spool_problem: str | None = None
         self._sent = threading.Event()  # the sender uses the spool no more
         self._sender = threading.Thread(target=self._send, name=f"{name} sender", daemon=True)
@@ -165,9 +163,7 @@ class Delivery(Sink):
             self._writer.join(_WRITER_GRACE_S)
             if not self._writer.is_alive() and self._sent.wait(_WRITER_GRACE_S):
                 self._spool.close()
-        if lost := self._backlog.drop_rest():
-            why = self._failures.problem or "it is too slow"
-            self._on_problem(f"{self._label}: {lost} events are lost at closing: {why}")
+        self._failures.lost_at_closing(self._backlog.drop_rest())
 
     # -- The thread that sends
 
@@ -225,7 +221,7 @@ class Delivery(Sink):
             else:
                 self._done(item.number, dropped=1)
         except Exception as error:  # a bug in a sink must stop neither the loop nor later events
-            logger.debug("%s: a bug", self._label, exc_info=True)
+            logger.debug("%s: a bug", self._failures.label, exc_info=True)
             self._refuse(item.number, item.event.to_json(), f"{type(error).__name__}: {error}")
         else:
             self._backoff.reset()
@@ -234,13 +230,12 @@ class Delivery(Sink):
             self._failures.succeeded(queued, dropped)
 
     def _refuse(self, number: int, event: str, reason: str) -> None:
-        self._on_problem(f"{self._label}: an event is given up: {reason}")
+        self._failures.given_up(reason)
         if self._spool is not None:
             try:
                 self._spool.refuse(event, reason)
             except DatabaseError as error:
                 self._spool_fails(error)
-        self._failures.already_reported(1)
         self._done(number, dropped=1)
 
     def _done(self, number: int, *, delivered: int = 0, dropped: int = 0) -> None:
@@ -278,4 +273,4 @@ class Delivery(Sink):
     def _spool_fails(self, error: DatabaseError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)
         if first:
-            self._on_problem(f"{self._label}: {error}; up to {self._terms.limit} events wait in memory")
+            self._failures.report(f"{error}; up to {self._terms.limit} events wait in memory")

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 
 class FailureReporter:
-    """Reports the failures of one sink. Only the thread that sends uses it.
+    """Reports the failures of one sink.
 
     Attributes:
+        label: what to call the sink.
         problem: the current failure; None while the sink works.
     """
 
@@ -25,18 +26,18 @@ class FailureReporter:
             on_problem: gets the lines.
         """
         self.problem: str | None = None
-        self._label = label
+        self.label = label
         self._items = items
         self._recovered = recovered
         self._too_slow = too_slow
         self._on_problem = on_problem
-        self._reported_dropped = 0
+        self._already_reported = 0
 
     def failed(self, problem: str) -> None:
         """Note a failure; report it if the sink worked before."""
         first, self.problem = self.problem is None, problem
         if first:
-            self._on_problem(f"{self._label}: {problem}")
+            self.report(problem)
 
     def succeeded(self, queued: int, dropped: int) -> None:
         """Note a success; report it if the sink failed before, or if it is too slow.
@@ -45,16 +46,26 @@ class FailureReporter:
             queued: items that still wait.
             dropped: items lost since the start.
         """
-        lost = dropped - self._reported_dropped
+        lost = dropped - self._already_reported
         before, self.problem = self.problem, None
         if before is not None:
             loss = f"; {lost} {self._items} were lost" if lost else ""
-            self._on_problem(f"{self._label}: {self._recovered}{loss}")
+            self.report(self._recovered + loss)
         elif lost and not queued:
-            self._on_problem(f"{self._label}: {self._too_slow}, {lost} {self._items} were lost")
+            self.report(f"{self._too_slow}, {lost} {self._items} were lost")
         if before is not None or not queued:
-            self._reported_dropped = dropped
+            self._already_reported = dropped
 
-    def already_reported(self, lost: int) -> None:
-        """Exclude lost items whose reason was reported elsewhere."""
-        self._reported_dropped += lost
+    def given_up(self, reason: str) -> None:
+        """Report that one event is given up, and do not report it as lost again."""
+        self.report(f"an event is given up: {reason}")
+        self._already_reported += 1
+
+    def lost_at_closing(self, lost: int) -> None:
+        """Report how many items are lost because the run ends."""
+        if lost:
+            self.report(f"{lost} {self._items} are lost at closing: {self.problem or self._too_slow}")
+
+    def report(self, text: str) -> None:
+        """Say something of the sink."""
+        self._on_problem(f"{self.label}: {text}")

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from twincar_edge.cores import give_way
@@ -23,10 +22,10 @@ MOST_WAITING = 8
 
 
 class Filming:
-    """Saves clips, in a thread of its own; what a `Delivery` is for events, this is for clips.
+    """Saves clips in a thread of its own: what a `Delivery` is for events, this is for clips.
 
-    A camera gives a clip with `put`, which does not wait: where clips come faster than they can be encoded, the oldest
-    that waits is dropped, and counted.
+    A camera's thread calls `put`, which does not block: if clips come faster than they can be encoded, the oldest one
+    that waits is dropped and counted.
     """
 
     def __init__(
@@ -39,15 +38,15 @@ class Filming:
         limit: int = MOST_WAITING,
         on_problem: Callable[[str], None] = logger.warning,
     ) -> None:
-        """Prepare; nothing runs before the block is entered.
+        """Prepare; no thread runs before the block is entered.
 
         Args:
             folder: where clips are saved.
             name: for status and messages.
-            rules: what a clip shows, for those who film it.
-            stop: set when the run is to end: from then on nobody waits for the encoder.
+            rules: what a clip shows, for the cameras that film it.
+            stop: set when the run is to end: from then on nothing waits for the encoder.
             limit: how many clips wait.
-            on_problem: gets one line when saving begins to fail, and one when it is well again.
+            on_problem: gets one line when saving begins to fail, and one when it recovers.
 
         Raises:
             TwincarError: clips cannot be encoded here; see `require_encoder`.
@@ -57,7 +56,6 @@ class Filming:
         self.rules = rules or ClipRules()
         self._folder = folder
         self._stop = stop or threading.Event()
-        self._on_problem = on_problem
         self._backlog: Backlog[Clip] = Backlog(limit, time.monotonic)
         self._waits = False
         self._failures = FailureReporter(name, "clips", "saves again", "encoding is too slow", on_problem)
@@ -73,22 +71,18 @@ class Filming:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Save what waits, for some seconds at most, or where the run's sources can wait for as long as it takes."""
+    def __exit__(self, *_exception: object) -> None:
+        """Save what waits: for some seconds, or, after `wait_for_room`, for as long as it takes."""
         self.stop()
         self._backlog.join(self._thread, self._stop)
-        if lost := self._backlog.drop_rest():
-            why = self._failures.problem or "there was no time"
-            self._on_problem(f"{self.name}: {lost} clips are lost at closing: {why}")
+        self._failures.lost_at_closing(self._backlog.drop_rest())
 
     def wait_for_room(self) -> None:
-        """From now on `put` waits where it would have to drop: for runs whose sources can wait."""
+        """Make `put` wait where it would have to drop, for runs whose sources can wait."""
         self._waits = True
 
     def put(self, clip: Clip) -> None:
-        """Take a clip. Where too many wait, the oldest makes room, or, after `wait_for_room`, `put` waits for it."""
+        """Take a clip. In a full queue it replaces the oldest, or, after `wait_for_room`, waits for room."""
         self._backlog.put(clip, wait_until=self._stop if self._waits else None)
 
     def stop(self) -> None:
@@ -96,12 +90,12 @@ class Filming:
         self._backlog.stop(None if self._waits else DRAIN_S)
 
     def status(self) -> SinkStatus:
-        """Return how saving stands."""
+        """Return the state of saving."""
         queued, delivered, dropped = self._backlog.counts()
         return SinkStatus(self.name, queued, 0, delivered, dropped, self._failures.problem)
 
     def _save_all(self) -> None:
-        give_way()  # encoding may take as long as it needs; the loop may not
+        give_way()  # the loop's threads go first
         while isinstance(item := self._backlog.take(), Item):
             problem = self._save(item.event)
             self._backlog.done(item.number, delivered=problem is None, dropped=problem is not None)
@@ -117,7 +111,7 @@ class Filming:
             self._folder.save(clip.name, lambda path: write_clip(path, clip.pictures))
         except (TwincarError, OSError) as error:
             return str(error)
-        except Exception as error:  # a defect of a codec must stop neither the loop nor later clips
-            logger.debug("%s: a defect", self.name, exc_info=True)
+        except Exception as error:  # a bug in a codec must stop neither the loop nor later clips
+            logger.debug("%s: a bug", self.name, exc_info=True)
             return f"{type(error).__name__}: {error}"
         return None

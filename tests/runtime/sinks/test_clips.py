@@ -313,7 +313,7 @@ def test_a_run_that_stops_waits_for_no_disk(monkeypatch: pytest.MonkeyPatch) -> 
             stop.set()
             thread.join(20)
             assert not thread.is_alive()
-        assert said == ["clips: 3 clips are lost at closing: there was no time"]
+        assert said == ["clips: 3 clips are lost at closing: encoding is too slow"]
     finally:
         folder.go.set()
 
