@@ -76,7 +76,7 @@ class Service:
         seen = None if self._state is None else self._state.folder
         self._watch = Watch(config, [outlet], stop=stop, seen=seen, footage=footage)
         self._notifier = Notifier.from_environment(self._is_alive)
-        self._reloader: ModelReloader
+        self._reloader: ModelReloader  # built by `start`: it needs the open model
 
     def start(self) -> None:
         """Open cameras, model and sinks, and start what runs beside the loop. On an error, everything is closed again.
