@@ -26,7 +26,6 @@ from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_folder
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.sinks.table import LiveTable
-from twincar_edge.runtime.sinks.webhook import Webhook, parse_target, tls_context
 from twincar_edge.runtime.storage.state import StateFolder
 
 _LONGEST_SECRET = 4096
@@ -77,6 +76,8 @@ def _limits(options: kinds.CropsSettings | kinds.ClipsSettings) -> Limits:
 
 
 def _webhook(options: kinds.WebhookSettings, around: Surroundings) -> Sink:
+    from twincar_edge.runtime.sinks.webhook import Webhook  # HTTP and TLS take time and memory, and few runs need them
+
     secret = _secret(options.secret_file, "TWINCAR_WEBHOOK_SECRET", around.environ)
     return Webhook(
         options.url,
@@ -86,8 +87,15 @@ def _webhook(options: kinds.WebhookSettings, around: Surroundings) -> Sink:
     )
 
 
+def _webhook_name(options: kinds.WebhookSettings) -> str:
+    from twincar_edge.runtime.sinks.webhook import parse_target
+
+    return parse_target(options.url).name
+
+
 def _mqtt(options: kinds.MqttSettings, around: Surroundings) -> Sink:
     from twincar_edge.runtime.sinks.mqtt import Mqtt  # paho takes its time to import
+    from twincar_edge.runtime.sinks.webhook import tls_context
 
     password = _secret(options.password_file, "TWINCAR_MQTT_PASSWORD", around.environ)
     user = options.user or around.environ.get("TWINCAR_MQTT_USER") or None
@@ -138,7 +146,7 @@ SINKS: dict[str, Kind] = {
     ),
     "store": Kind(_store, lambda options: str(options.path or "state"), Terms()),
     "crops": Kind(_crops, lambda options: str(options.path), _QUICK, spooled=False),
-    "webhook": Kind(_webhook, lambda options: parse_target(options.url).name, Terms()),
+    "webhook": Kind(_webhook, _webhook_name, Terms()),
     "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", Terms()),
 }
 # Whoever reads a pipe sets its pace, and ends it; the events of an earlier run are nothing to him.
