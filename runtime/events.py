@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -44,7 +44,19 @@ class ClassifierRecord(_Part):
 
 
 class Event(_Part):
-    """What is known of one vehicle's visit when it starts, changes or ends."""
+    """What is known of one vehicle's visit when it starts, changes or ends; docs/events.md describes each field.
+
+    >>> event = next(tw.watch(tw.demo_clip(), model=tw.demo_model(), name="gate"))
+    >>> event.type, event.make, event.level
+    ('start', 'Pollux', 'year')
+    >>> event.to_dict()["camera"]
+    'gate'
+    """
+
+    # The schema describes events to receivers, who need no example in Python.
+    model_config = ConfigDict(
+        json_schema_extra={"description": "What is known of one vehicle's visit when it starts, changes or ends."}
+    )
 
     schema_version: Literal[2] = SCHEMA_VERSION
     type: EventType
@@ -79,6 +91,16 @@ class Event(_Part):
     def to_json(self) -> str:
         """Return the event as one line of JSON."""
         return self.model_dump_json()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event's fields as one row of a `pandas.DataFrame`.
+
+        Times are `datetime`s. `top5` is a list of dicts, `box_xyxy` a tuple; the fields of `classifier` are columns of
+        their own: `classifier_name`, `classifier_sha256`, …
+        """
+        row = self.model_dump(exclude={"classifier", "top5"})
+        row["top5"] = [guess.model_dump() for guess in self.top5]
+        return row | {f"classifier_{name}": value for name, value in self.classifier}
 
 
 def schema_file() -> Path:

@@ -119,7 +119,6 @@ class VisitMaker:
         return self._event("end", visit, visit.evidence.answer(), false_positive=false_positive)
 
     def _event(self, kind: EventType, visit: Visit, result: Prediction, *, false_positive: bool = False) -> Event:
-        vehicle = result.vehicle
         evidence = visit.evidence
         session = evidence.classifier.session
         first_time_s, last_time_s = visit.times_s
@@ -134,10 +133,10 @@ class VisitMaker:
             name=result.name,
             level=result.level,
             probability=_rounded(result.probability),
-            make=vehicle and vehicle.make,
-            model=None if vehicle is None or result.level == "make" else vehicle.model,
-            body_type=vehicle and vehicle.body_type,
-            year=vehicle and vehicle.year,
+            make=result.make,
+            model=result.model,
+            body_type=result.body_type,
+            year=result.year,
             top5=tuple(
                 NamedProbability(name=guess.name, probability=_rounded(guess.probability)) for guess in result.top5
             ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,12 @@ KNOWN_LEVELS: tuple[Level, ...] = ("year", "model", "make")  # the deepest first
 
 @dataclass(frozen=True)
 class Guess:
-    """One class and its probability."""
+    """One class and its probability.
+
+    >>> best, second, *_ = tw.Classifier(tw.demo_model())("crop.jpg").top5
+    >>> best.name, best.probability > second.probability
+    ('Castor Vela Sedan 2019', True)
+    """
 
     name: str
     probability: float
@@ -41,6 +46,14 @@ class Prediction:
         probability: that of the name; of the best class where the answer is "unknown".
         vehicle: the name in parts; None for "unknown".
         top5: the best classes, best first.
+
+    `make`, `model`, `body_type` and `year` are the parts of the name that are sure; None for the others.
+
+    >>> prediction = tw.Classifier(tw.demo_model())("crop.jpg")
+    >>> prediction.make, prediction.model, prediction.body_type, prediction.year
+    ('Castor', 'Vela', 'Sedan', 2019)
+    >>> prediction.to_dict(top=1)["level"]
+    'year'
     """
 
     label: int | None
@@ -49,6 +62,43 @@ class Prediction:
     probability: float
     vehicle: VehicleName | None
     top5: tuple[Guess, ...]
+
+    @property
+    def make(self) -> str | None:
+        """Return the make; None where the answer is "unknown"."""
+        return None if self.vehicle is None else self.vehicle.make
+
+    @property
+    def model(self) -> str | None:
+        """Return the model without its body type; None where only the make is sure."""
+        return None if self.vehicle is None or self.level == "make" else self.vehicle.model
+
+    @property
+    def body_type(self) -> str | None:
+        """Return the body type; None where it is not sure, or the class name has none."""
+        return None if self.vehicle is None else self.vehicle.body_type
+
+    @property
+    def year(self) -> int | None:
+        """Return the model year; None where it is not sure, or the class name has none."""
+        return None if self.vehicle is None else self.vehicle.year
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """Return the answer as `classify --json` writes it: one row of a `pandas.DataFrame`.
+
+        Args:
+            top: how many of the best classes to list under "top", 0 to 5.
+        """
+        return {
+            "name": self.name,
+            "level": self.level,
+            "probability": round(self.probability, 6),
+            "make": self.make,
+            "model": self.model,
+            "body_type": self.body_type,
+            "year": self.year,
+            "top": [{"name": guess.name, "probability": round(guess.probability, 6)} for guess in self.top5[:top]],
+        }
 
 
 class Groups:

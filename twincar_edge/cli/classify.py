@@ -66,19 +66,7 @@ def _report_problems(answers: Iterable[ImageAnswer]) -> Iterable[ImageAnswer]:
 
 def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
     assert answer.prediction is not None
-    prediction = answer.prediction
-    vehicle = prediction.vehicle
-    return {
-        "image": as_text(str(answer.image)),
-        "name": prediction.name,
-        "level": prediction.level,
-        "probability": round(prediction.probability, 6),
-        "make": vehicle and vehicle.make,
-        "model": None if vehicle is None or prediction.level == "make" else vehicle.model,
-        "body_type": vehicle and vehicle.body_type,
-        "year": vehicle and vehicle.year,
-        "top": [{"name": guess.name, "probability": round(guess.probability, 6)} for guess in prediction.top5[:top]],
-    }
+    return {"image": as_text(str(answer.image)), **answer.prediction.to_dict(top)}
 
 
 def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
