@@ -2,25 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.bundled import default_model
+from twincar_edge.errors import InputError
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
-from twincar_edge.runtime.inference.session import ModelSession
+from twincar_edge.runtime.inference.golden_check import require_golden
+from twincar_edge.runtime.inference.inputs import BoxesLike, ImageLike, as_boxes, as_image_bgr
+from twincar_edge.runtime.inference.providers import AUTO
+from twincar_edge.runtime.inference.session import ModelSession, open_session
+
+BATCH = 16  # images that are decoded, and go through the model, at once
+_Image = TypeVar("_Image", bound=ImageLike)
 
 
 class Classifier:
-    """Names the car in each image of a batch."""
+    """Names the car in each image.
 
-    def __init__(self, session: ModelSession) -> None:
-        """Take an open model."""
-        self.session = session
-        self.manifest = session.manifest
-        self.hierarchy = Hierarchy(session.manifest.classes)
+    >>> classifier = tw.Classifier(tw.demo_model())
+    >>> prediction = classifier("crop.jpg")
+    >>> prediction.name, prediction.level
+    ('Castor Vela Sedan 2019', 'year')
+    >>> [prediction.make for prediction in classifier(["crop.jpg", "other.jpg"])]
+    ['Castor', 'Pollux']
+    >>> [prediction.name for prediction in classifier("street.jpg", boxes=[[110, 82, 479, 243]])]
+    ['Castor Vela Sedan 2019']
+
+    Several threads may use one classifier at once.
+
+    Attributes:
+        session: the open model.
+        manifest: what the model file says of itself: classes, preprocessing, thresholds.
+        hierarchy: its classes by model and make.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | ModelSession | None = None,
+        *,
+        ep: str | None = None,
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> None:
+        """Open a model.
+
+        Args:
+            model: an .onnx file that `twincar_edge.export` wrote; None for the bundled model of 196 cars. An open
+                session is used as it is.
+            ep: the execution provider, such as "cpu", "cuda" or "openvino"; None for the best usable one.
+            threads: CPU threads of one inference; None for all usable cores.
+            verify: run the golden inputs of the file before the first answer, and refuse a model that does not answer
+                on this machine as it did at export, as `watch` does. This costs one inference of a few images, 20 ms
+                for the bundled model on two cores. A file without golden inputs passes.
+
+        Raises:
+            InputError: there is no such file or provider, or the provider cannot be used.
+            ModelError: the file is not a model of this project, is damaged, or fails the check.
+            MissingExtraError: ONNX Runtime is not installed.
+        """
+        if isinstance(model, ModelSession):
+            if ep is not None or threads is not None:
+                raise InputError("ep and threads are those of the open session: pass them to open_session")
+            self.session = model
+        else:
+            # Threads that spin between inferences would take cores from the caller's own detector and decoder.
+            path = default_model() if model is None else Path(model)
+            self.session = open_session(path, ep=ep or AUTO, threads=threads, spinning=False)
+            if verify:
+                require_golden(self.session)
+        self.manifest = self.session.manifest
+        self.hierarchy = Hierarchy(self.manifest.classes)
+
+    @overload
+    def __call__(self, images: ImageLike, *, boxes: None = None) -> Prediction: ...
+    @overload
+    def __call__(self, images: list[_Image] | tuple[_Image, ...], *, boxes: None = None) -> list[Prediction]: ...
+    @overload
+    def __call__(self, images: ImageLike, *, boxes: BoxesLike) -> list[Prediction]: ...
+
+    def __call__(
+        self, images: ImageLike | list[_Image] | tuple[_Image, ...], *, boxes: BoxesLike | None = None
+    ) -> Prediction | list[Prediction]:
+        """Name the car in an image, in each of several images, or in each box of an image.
+
+        Args:
+            images: one image, or a list or tuple of them. An image is a path (str or Path); an array uint8 [H, W, 3] in
+                BGR as OpenCV reads it, [H, W, 4] in BGRA, or [H, W] grey; a PIL image; or the bytes of an encoded
+                image. EXIF orientation is applied, alpha dropped. Images are read 16 at a time, so that a long list of
+                paths needs no more memory than a short one.
+            boxes: vehicles in the one image, from any detector: [N, 4] numbers (left, top, right, bottom in pixels), a
+                `supervision.Detections`, or an ultralytics `Results`. Boxes are clipped to the image and cut out
+                without a margin, exactly as the camera loop cuts out what its detector found.
+
+        Returns:
+            A `Prediction` for one image; a list of them, in order, for several images or for boxes.
+
+        Raises:
+            InputError: an image cannot be read or has another shape or type; a box is not finite, or is empty, or lies
+                outside the image.
+            ModelError: the model fails.
+        """
+        if isinstance(images, list | tuple):
+            if boxes is not None:
+                raise InputError("boxes belong to one image: call the classifier once for each image")
+            return [answer for batch in _batches(images) for answer in self.predict(batch)]
+        image_bgr = as_image_bgr(images)
+        if boxes is None:
+            return self.predict([image_bgr])[0]
+        crops = [
+            image_bgr[top:bottom, left:right]
+            for left, top, right, bottom in as_boxes(boxes, (image_bgr.shape[1], image_bgr.shape[0]))
+        ]
+        return [
+            answer for start in range(0, len(crops), BATCH) for answer in self.predict(crops[start : start + BATCH])
+        ]
 
     def logits(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return logits, float32 [N, classes], for N images, uint8 [H, W, 3] each, of any size."""
@@ -31,9 +133,16 @@ class Classifier:
         return softmax(self.logits(images_bgr), self.manifest.temperature)
 
     def predict(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Return one `Prediction` an image."""
+        """Return one `Prediction` for each of N images, uint8 [H, W, 3], all in one batch."""
         return [self.answer(row) for row in self.probabilities(images_bgr)]
 
     def answer(self, probabilities: NDArray[np.float32]) -> Prediction:
         """Turn one row of probabilities, float32 [classes], into a `Prediction` by the model's own threshold."""
         return self.hierarchy.answer(probabilities, self.manifest.reject_below)
+
+
+def _batches(images: Sequence[ImageLike]) -> Iterator[list[NDArray[np.uint8]]]:
+    """Read images, a batch at a time."""
+    for start in range(0, len(images), BATCH):
+        part = images[start : start + BATCH]
+        yield [as_image_bgr(image, f"images[{start + place}]") for place, image in enumerate(part)]

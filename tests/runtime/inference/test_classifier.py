@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model
+from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model, with_manifest
+from twincar_edge.bundled import demo_model
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.preprocess import Preprocess
+from twincar_edge.runtime.evidence import look_at
 from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.sources import Frame
+from twincar_edge.synthetic import twin_car_images
 
 
 def picture(blue: int, green: int, red: int, size_wh: tuple[int, int] = (90, 60)) -> NDArray[np.uint8]:
@@ -57,3 +64,92 @@ def test_the_five_best_come_best_first() -> None:
     found = Hierarchy(tuple("abcdef")).answer(probabilities, 0.0)
     assert [guess.name for guess in found.top5] == ["b", "d", "e", "c", "f"]
     assert (found.label, found.name) == (1, "b")
+
+
+def test_a_classifier_opens_a_path_a_text_or_a_session_and_without_any_the_bundled_model(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.onnx")
+    for model in (path, str(path), open_session(path, ep="cpu", threads=1)):
+        assert Classifier(model)(picture(0, 0, 200)).name == RED
+    assert Classifier(threads=1).session.threads == 1
+    assert len(Classifier(verify=False).manifest.classes) == 196
+
+
+def test_a_session_has_its_own_provider_and_threads(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="those of the open session"):
+        Classifier(open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu", threads=1), ep="cpu")
+
+
+def test_a_model_that_answers_another_way_than_at_export_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
+    good = tiny_model(tmp_path / "good.onnx", golden=True)
+    turned = Preprocess(size_wh=(32, 32), colour="bgr", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    drifted = with_manifest(good, tmp_path / "drifted.onnx", preprocess=turned)
+    assert Classifier(good)(picture(0, 0, 200)).name == RED
+    with pytest.raises(ModelError, match="does not answer on cpu as it did"):
+        Classifier(drifted, ep="cpu")
+    assert Classifier(drifted, ep="cpu", verify=False)(picture(0, 0, 200)).name == BLUE
+
+
+def test_one_image_gives_one_answer_and_several_give_a_list(tmp_path: Path) -> None:
+    ready = classifier(tmp_path)
+    assert ready(picture(200, 0, 0)).name == BLUE
+    assert [p.name for p in ready([picture(200, 0, 0)])] == [BLUE]
+    assert [p.name for p in ready((picture(200, 0, 0), picture(0, 0, 200)))] == [BLUE, RED]
+    assert ready([]) == []
+
+
+def test_a_long_list_of_files_is_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "green.png"
+    assert cv2.imwrite(str(path), picture(0, 200, 0))
+    ready, sizes = classifier(tmp_path), []
+    predict = ready.predict
+    monkeypatch.setattr(ready, "predict", lambda images: (sizes.append(len(images)), predict(images))[1])
+    assert [p.name for p in ready([path] * 40)] == [GREEN] * 40
+    assert sizes == [16, 16, 8]
+    assert len(ready(path, boxes=[[0, 0, 9, 9]] * 40)) == 40
+    assert sizes[3:] == [16, 16, 8]
+
+
+def test_an_image_in_a_list_that_cannot_be_read_is_named_by_its_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"images\[17\]: expected uint8"):
+        classifier(tmp_path)([picture(0, 0, 200)] * 17 + [np.zeros((4, 4, 3))])
+
+
+def test_each_box_of_an_image_gets_its_own_answer(tmp_path: Path) -> None:
+    ready = classifier(tmp_path)
+    street = picture(0, 0, 200)
+    street[:, 45:] = (200, 0, 0)
+    boxes = [[50, 10, 80, 50], [5, 10, 40, 50]]
+    assert [p.name for p in ready(street, boxes=boxes)] == [BLUE, RED]
+    assert ready(street, boxes=[]) == []
+    with pytest.raises(InputError, match=r"boxes\[0\]"):
+        ready(street, boxes=[[100, 0, 200, 50]])
+    with pytest.raises(InputError, match="boxes belong to one image"):
+        ready([street], boxes=boxes)
+
+
+def test_a_box_gives_the_answer_that_the_camera_loop_gives_for_it() -> None:
+    """To the last bit: the same pixels go through the same model, one at a time."""
+    ready = Classifier(demo_model(), ep="cpu", threads=1)
+    drawn = next(iter(twin_car_images(1, 0, (520, 400))))
+    look = look_at(Frame(0, 0.0, drawn.image_bgr, "street"), drawn.box_xyxy, 1.0)
+    (asked,) = ready(drawn.image_bgr, boxes=[drawn.box_xyxy])
+    assert asked == ready.answer(ready.probabilities([look.picture_bgr])[0])
+
+
+def test_an_answer_is_a_row_of_a_table(tmp_path: Path) -> None:
+    ready = classifier(tmp_path, reject_below=0.9)
+    red, yellow, grey = (ready(picture(*bgr)) for bgr in ((0, 0, 200), (0, 200, 200), (128, 128, 128)))
+    assert (red.make, red.model, red.body_type, red.year) == ("Castor", "Red", "Sedan", 2020)
+    assert (yellow.make, yellow.model, yellow.body_type, yellow.year) == ("Castor", None, None, None)
+    assert (grey.make, grey.model, grey.body_type, grey.year) == (None, None, None, None)
+    assert red.to_dict(top=1) == {
+        "name": RED,
+        "level": "year",
+        "probability": 1.0,
+        "make": "Castor",
+        "model": "Red",
+        "body_type": "Sedan",
+        "year": 2020,
+        "top": [{"name": RED, "probability": 1.0}],
+    }
+    assert len(red.to_dict()["top"]) == 3 and red.to_dict().keys() == grey.to_dict().keys()
