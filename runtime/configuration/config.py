@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.runtime.locating.locate import LocateOptions
-from twincar_edge.runtime.locating.zones import Zone
+from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.quantities import Size
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.tracking.tracker import TrackingRules
@@ -31,6 +32,9 @@ class CameraConfig(_Part):
     `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
     frames and, where boxes move, travelled by at least `min_travel` of its diagonal, as shadows, lamps and branches do
     not.
+
+    >>> tw.CameraConfig(name="gate", source="rtsp://camera/stream", locate="motion").name
+    'gate'
     """
 
     name: CameraName = "camera"
@@ -64,6 +68,13 @@ class WatchConfig(_Part):
     What surrounds the loop: `sinks` take the events, and `state` is the folder for what must outlive the run (the
     default one where it is None and something is to be kept). `monitor` is where metrics and health are served,
     `HOST:PORT`; None serves nothing. `collect` gathers hard examples in a folder, up to `collect_limit` bytes.
+
+    >>> gate = tw.CameraConfig(name="gate", source="gate.mp4")
+    >>> yard = tw.CameraConfig(name="yard", source="yard.mp4")
+    >>> config = tw.WatchConfig(cameras=(gate, yard), model=tw.demo_model())
+    >>> with tw.watch(config) as events:
+    ...     sorted({event.camera for event in events})
+    ['gate', 'yard']
     """
 
     cameras: tuple[CameraConfig, ...] = Field(default=(CameraConfig(),), min_length=1)
@@ -95,3 +106,33 @@ class WatchConfig(_Part):
         if twice:
             raise ValueError(f"two cameras are called {twice[0]!r}: give each its own name")
         return self
+
+
+def one_camera(source: str, **options: Any) -> WatchConfig:
+    """Return the configuration of a run that watches one source.
+
+    Args:
+        source: what `open_source` takes.
+        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be written as on the command line. With a
+            `detector`, the camera locates vehicles by it unless `locate` says otherwise.
+
+    Raises:
+        InputError: there is no such option (the nearest one is named), or a value is not allowed.
+    """
+    camera_fields = CameraConfig.model_fields.keys() - {"source"}
+    run_fields = WatchConfig.model_fields.keys() - {"cameras"}
+    for name in options:
+        if name not in camera_fields | run_fields:
+            raise InputError(f"no option {name!r}: {nearest(name, sorted(camera_fields | run_fields))}")
+    camera = {name: value for name, value in options.items() if name in camera_fields}
+    if "zones" in camera:
+        camera["zones"] = tuple(parse_zone(zone) if isinstance(zone, str) else zone for zone in camera["zones"])
+    if camera.get("locate", AUTO) == AUTO and options.get("detector") is not None:
+        camera["locate"] = "detector"
+    try:
+        return WatchConfig(
+            cameras=(CameraConfig(source=source, **camera),),
+            **{name: value for name, value in options.items() if name in run_fields},
+        )
+    except ValidationError as error:
+        raise InputError(first_fault(error)) from error

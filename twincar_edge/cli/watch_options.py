@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from twincar_edge.errors import InputError, first_fault, parameter_spelling
+from twincar_edge.errors import InputError, parameter_spelling
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from twincar_edge.runtime.configuration.config import WatchConfig
     from twincar_edge.runtime.sinks.settings import SinkSettings
 
@@ -159,38 +157,20 @@ def watch_config(
     Raises:
         InputError: something in it cannot be meant, or the file is wrong.
     """
-    from pydantic import ValidationError
-
     if (source is None) == (config_file is None):
         raise click.UsageError("give a SOURCE, or --config FILE with cameras in it")
     if config_file is not None:
         return _from_file(config_file, terminal)
     assert source is not None
-    from twincar_edge.runtime.configuration.config import AUTO, CameraConfig, WatchConfig
-    from twincar_edge.runtime.locating.zones import parse_zone
+    from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig, one_camera
 
-    camera = _given(options, CameraConfig)
-    camera["zones"] = tuple(parse_zone(zone) for zone in options["zones"])
-    if "size" in camera:
-        camera["size"] = _size(camera["size"])
-    if "detect_classes" in camera:
-        camera["detect_classes"] = tuple(name.strip() for name in camera["detect_classes"].split(","))
-    if camera.get("locate", AUTO) == AUTO and options["detector"] is not None:
-        camera["locate"] = "detector"
-    try:
-        return WatchConfig(
-            cameras=(CameraConfig(source=source, **camera),),
-            sinks=tuple(_sinks(source, options, terminal)),
-            **_given(options, WatchConfig),
-        )
-    except ValidationError as error:
-        raise InputError(first_fault(error)) from error
-
-
-def _given(options: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """Return the options that are keys of a model, without those that were not given."""
-    values = {name: options.get(name) for name in model.model_fields}
-    return {name: value for name, value in values.items() if value is not None and value is not False}
+    fields = (*CameraConfig.model_fields, *WatchConfig.model_fields)
+    given = {name: value for name in fields if (value := options.get(name)) is not None and value is not False}
+    if "size" in given:
+        given["size"] = _size(given["size"])
+    if "detect_classes" in given:
+        given["detect_classes"] = tuple(name.strip() for name in given["detect_classes"].split(","))
+    return one_camera(source, sinks=tuple(_sinks(source, options, terminal)), **given)
 
 
 def _from_file(config_file: Path, terminal: bool) -> WatchConfig:

@@ -1,0 +1,212 @@
+"""The camera loop as an iterator: events for a program that handles them itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.configuration.config import WatchConfig
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.loop.summary import WatchSummary
+from twincar_edge.runtime.monitoring.status import LoopStatus
+from twincar_edge.runtime.sinks.base import Crop
+from twincar_edge.runtime.sources import Source
+from twincar_edge.runtime.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUE = 1000  # events; each takes a few kilobytes
+_COLLECTED_S = 3.0  # how long garbage collection waits for the loop
+
+
+class EventStream(Iterator[Event]):
+    """The events of a run of the camera loop, which runs in a thread of its own.
+
+    Up to `max_queue` events wait for the consumer. When the queue is full, a run of files and folders pauses until
+    there is room, and loses nothing. A run with a live camera never pauses: the oldest event is dropped, counted in
+    `dropped`, and logged.
+
+    Iteration ends when all cameras have ended, after `stop`, or after `close`. An error of the loop is raised to the
+    consumer, after the events before it. The loop is stopped and its cameras are released when the stream is closed,
+    left as a context manager, or garbage collected, as it is at once after `break` out of `for event in tw.watch(...)`.
+    One thread may iterate; the other methods may be called from any.
+
+    >>> with tw.watch(tw.demo_clip(), model=tw.demo_model()) as events:
+    ...     first = next(events)
+    ...     events.stop()
+    ...     last = list(events)[-1]
+    >>> first.type, last.type, events.dropped
+    ('start', 'end', 0)
+    >>> events.summary.visits > 0
+    True
+    """
+
+    def __init__(
+        self,
+        config: WatchConfig,
+        *,
+        classifier: Classifier | None = None,
+        sources: Mapping[str, Source] | None = None,
+        max_queue: int = MAX_QUEUE,
+    ) -> None:
+        """Open sources and model, and start the loop.
+
+        Args:
+            config: cameras and model. What surrounds a loop (`sinks`, `monitor`, …) is not opened.
+            classifier: an open model in place of `config.model`.
+            sources: open sources by the camera's name, in place of what the config names.
+            max_queue: events that may wait for the consumer.
+
+        Raises:
+            TwincarError: see `runtime.watch.watch`.
+        """
+        if max_queue < 1:
+            raise InputError(f"max_queue must be 1 or more, found {max_queue}")
+        self._queue = _EventQueue(max_queue)
+        self._watch = Watch(config, [self._queue], sources=sources, classifier=classifier)
+        self._watch.__enter__()
+        self._queue.waits = not any(camera.newest_only for camera in self._watch.cameras)
+        # The thread holds no reference to this object, so that it can be garbage collected.
+        self._thread = threading.Thread(target=_run, args=(self._watch, self._queue), name="events", daemon=True)
+        self._finalizer = weakref.finalize(self, _end, self._watch.stop, self._queue, self._thread, _COLLECTED_S)
+        self._thread.start()
+
+    def __next__(self) -> Event:
+        """Return the next event, as soon as there is one.
+
+        Raises:
+            StopIteration: the run has ended.
+            TwincarError: the run has failed; raised once.
+        """
+        try:
+            event = self._queue.take()
+        except BaseException:  # of the loop, or Ctrl-C while waiting
+            self.close()
+            raise
+        if event is None:
+            self.close()
+            raise StopIteration
+        return event
+
+    def stop(self) -> None:
+        """End the run after the current frames; iterating goes on to the last events."""
+        self._watch.stop.set()
+
+    def close(self) -> None:
+        """End the run, discard what waits, and return when the cameras are released; may be called again."""
+        self._finalizer.detach()
+        _end(self._watch.stop, self._queue, self._thread, None)
+
+    def __enter__(self) -> Self:
+        """Return the stream, which runs already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    @property
+    def dropped(self) -> int:
+        """Return how many events of live cameras were dropped because the consumer was too slow."""
+        return self._queue.dropped
+
+    @property
+    def summary(self) -> WatchSummary | None:
+        """Return what the run did; None before its end, or where it failed."""
+        return self._queue.summary
+
+    def status(self) -> LoopStatus:
+        """Return how the run is now: its cameras, crops, visits and latencies."""
+        return self._watch.status()
+
+
+class _EventQueue:
+    """A sink that keeps events for the consumer, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.waits = True
+        self.dropped = 0
+        self.summary: WatchSummary | None = None
+        self._limit = limit
+        self._events: deque[Event] = deque()
+        self._error: BaseException | None = None
+        self._ended = False
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+    def write(self, event: Event, crop_bgr: Crop) -> None:
+        """Add an event; where the queue is full, wait for room or drop the oldest one."""
+        with self._changed:
+            if self.waits:
+                self._changed.wait_for(lambda: self._closed or len(self._events) < self._limit)
+            if self._closed:
+                return
+            if len(self._events) == self._limit:
+                self._events.popleft()
+                self.dropped += 1
+                if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th, …
+                    logger.warning("the consumer of events is too slow: %d dropped so far", self.dropped)
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def end(self, summary: WatchSummary | None, error: BaseException | None = None) -> None:
+        """Say that no more events come, and why."""
+        with self._changed:
+            self.summary, self._error, self._ended = summary, error, True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Discard what waits and what is still written."""
+        with self._changed:
+            self._closed = True
+            self._events.clear()
+            self._changed.notify_all()
+
+    def take(self) -> Event | None:
+        """Return the oldest event, waiting for it; None at the end. Raises the run's error, once."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._events or self._ended or self._closed)
+            if self._events:
+                event = self._events.popleft()
+                self._changed.notify_all()
+                return event
+            error, self._error = self._error, None
+        if error is not None and not self._closed:
+            raise error
+        return None
+
+
+def _run(watch: Watch, queue: _EventQueue) -> None:
+    try:
+        with ExitStack() as stack:
+            stack.push(watch)  # it was entered by the thread that opened the stream
+            summary = watch.run()
+    except BaseException as error:  # noqa: BLE001 - raised in the consumer's thread, `take` does
+        queue.end(None, error)
+    else:
+        queue.end(summary)
+
+
+def _end(stop: threading.Event, queue: _EventQueue, thread: threading.Thread, timeout_s: float | None) -> None:
+    stop.set()
+    queue.close()
+    if thread is not threading.current_thread():
+        thread.join(timeout_s)

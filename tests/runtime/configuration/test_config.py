@@ -1,0 +1,37 @@
+"""One camera's run, from options by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig, one_camera
+
+
+def test_options_go_to_the_camera_or_to_the_run() -> None:
+    assert one_camera("clip.mp4", name="gate", batch=4) == WatchConfig(
+        cameras=(CameraConfig(name="gate", source="clip.mp4"),), batch=4
+    )
+
+
+def test_a_detector_locates_unless_another_way_is_asked_for() -> None:
+    detector = Path("yolox.onnx")
+    assert one_camera("clip.mp4", detector=detector).cameras[0].locate == "detector"
+    assert one_camera("clip.mp4", detector=detector, locate="motion").cameras[0].locate == "motion"
+    assert one_camera("clip.mp4").cameras[0].locate == "auto"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_hit": 2}, "no option 'min_hit': did you mean 'min_hits'"),
+        ({"source": "other.mp4"}, "multiple values"),
+        ({"min_area": 2}, "min_area: "),
+        ({"name": "a/b"}, "name: "),
+    ],
+)
+def test_an_unknown_option_or_value_is_one_line(options: dict[str, object], message: str) -> None:
+    with pytest.raises((InputError, TypeError), match=message):
+        one_camera("clip.mp4", **options)
