@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from twincar_edge.dataset_logits import Predict, dataset_logits, labels_for
 from twincar_edge.datasets import Dataset
@@ -56,6 +55,12 @@ class ConfusedPair:
 class Evaluation:
     """What a model reached on a data set.
 
+    >>> evaluation = tw.evaluate("models/cars.fp32.onnx", split="runs/cars")
+    >>> evaluation.images, 0 <= evaluation.metrics.top1 <= 1
+    (16, True)
+    >>> Path("evaluation.md").write_text(evaluation.to_markdown()) > 0
+    True
+
     Attributes:
         dataset: its name.
         classes: the names of the model's outputs.
@@ -81,6 +86,8 @@ class Evaluation:
 
     def confusion(self) -> NDArray[np.int64]:
         """Return how many images of each class (row) got each answer (column), int64 [classes, classes]."""
+        from sklearn.metrics import confusion_matrix
+
         counts = confusion_matrix(self.labels, self.answers, labels=np.arange(len(self.classes)))
         return np.asarray(counts, np.int64)
 
@@ -191,6 +198,8 @@ def evaluate_logits(logits: NDArray[np.float32], dataset: Dataset, classes: Clas
         InputError: the data set is empty, the model does not know one of its classes, or logits are not finite.
         ModelError: there is not a logit for each image and class.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     labels = labels_for(dataset, classes)
     if logits.shape != (len(dataset), len(classes)):
         raise ModelError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from twincar_edge.datasets import (
@@ -31,6 +30,7 @@ from twincar_edge.training.model import CarClassifier, load_model, torch_predict
 from twincar_edge.training.optimization import freeze_stages
 from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.report import write_evaluation, write_gradcam_grid, write_training_plots
+from twincar_edge.training.result import TrainingResult
 from twincar_edge.training.run_folder import RunFolder
 from twincar_edge.training.state import read_state, write_state
 from twincar_edge.training.weights import load_weights
@@ -38,16 +38,6 @@ from twincar_edge.training.weights import load_weights
 logger = logging.getLogger(__name__)
 
 MIN_IMAGES_A_CLASS = 2  # one to learn from, one to hold out
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training gave: its folder, an entry for each epoch, and the best of them, which `checkpoint` holds."""
-
-    run_folder: Path
-    checkpoint: Path
-    epochs: tuple[EpochMetrics, ...]
-    best: EpochMetrics
 
 
 def fit(

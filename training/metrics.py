@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
-from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
 
 from twincar_edge.metrics import expected_calibration_error, softmax, topk_accuracy
 
@@ -46,6 +44,9 @@ def classification_metrics(logits: NDArray[np.float32], labels: NDArray[np.int64
     Raises:
         InputError: no images, shapes that do not match, labels outside the classes, or logits that are not finite.
     """
+    from scipy.special import log_softmax
+    from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
+
     top1, top3, top5 = (topk_accuracy(logits, labels, k) for k in (1, 3, 5))
     guesses = logits.argmax(axis=1)
     present = np.unique(labels)
