@@ -208,6 +208,12 @@ class BenchmarkReport(_Part):
 
     `auto` says which provider `auto` takes here and why. `interrupted` says that not all rounds were measured.
     `not_run` lists the providers of the table that this machine could not run, with the reason.
+
+    >>> report = tw.benchmark(tw.demo_model(), eps=["cpu"], threads=[1], warmup=1, rounds=1, per_round=2)
+    >>> len(report.rows), report.rows[0].model
+    (1, 'twins')
+    >>> Path("bench.json").write_text(report.to_json()) > 0
+    True
     """
 
     schema_version: Literal[2] = BENCHMARK_SCHEMA_VERSION

@@ -66,6 +66,11 @@ class ExportConfig:
 class ExportResult:
     """The files of an export that met its limits, and what was found on the way.
 
+    After `exported = tw.export(...)`:
+
+    >>> exported.fp32.name, exported.int8, 0 <= exported.confidence.threshold <= 1
+    ('cars.fp32.onnx', None, True)
+
     Attributes:
         fp32: the FP32 file.
         int8: the INT8 file, or None where none was asked for; `fp16` likewise.

@@ -25,6 +25,12 @@ from twincar_edge.runtime.overlay import draw_overlay
 class Explanation:
     """An answer and what it rests on.
 
+    >>> explanation = tw.explain("crop.jpg", "runs/cars/best.pt", target="Red Coupe 2011")
+    >>> explanation.target
+    'Red Coupe 2011'
+    >>> cv2.imwrite("why.png", explanation.overlay_bgr)
+    True
+
     Attributes:
         name: the class that the model names.
         probability: of that class, between 0 and 1.

@@ -29,7 +29,8 @@ ROOMS = ("runtime", "training", "export", "benchmarks")
 # experiments measure any room.
 CROSSING = ("runtime.explain", "benchmarks.peers", "benchmarks.experiments", "benchmarks.distill_resnet50")
 
-# Who may import whom, `cli` being the commands and `core` all that is shared.
+# Who may import whom: `core` is what all rooms share, `api` the functions of `import twincar_edge as tw` and the table
+# of its names, `cli` the commands.
 MAY_IMPORT = {
     "core": {"core"},
     "runtime": {"core", "runtime"},
@@ -40,7 +41,8 @@ MAY_IMPORT = {
     "benchmarks.peers": {"core", "training", "runtime", "benchmarks"},
     "benchmarks.distill_resnet50": {"core", "training", "runtime", "benchmarks"},
     "benchmarks.experiments": {"core", "cli", "training", "runtime", "benchmarks", "benchmarks.experiments"},
-    "cli": {"core", "cli", "runtime", "runtime.explain", "training", "export", "benchmarks"},
+    "api": {"core", "api", "runtime", "runtime.explain", "training", "export", "benchmarks"},
+    "cli": {"core", "cli", "api", "runtime", "runtime.explain", "training", "export", "benchmarks"},
 }
 
 # The packages beyond the base install, and who may import each.
@@ -97,7 +99,9 @@ def room_of(module: str) -> str:
         return ".".join(parts[:2])
     if parts == ["__main__"]:
         return "cli"
-    return parts[0] if parts and parts[0] in (*ROOMS, "cli") else "core"
+    if not parts:
+        return "api"
+    return parts[0] if parts[0] in (*ROOMS, "api", "cli") else "core"
 
 
 @cache
@@ -115,8 +119,8 @@ def imports(file: Path) -> frozenset[str]:
             found.update(f"{base}.{alias.name}" for alias in node.names if base.startswith("twincar_edge"))
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             function = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
-            # A command may ask for what its work will need, so that an extra that is missing is named at once.
-            if function == "import_module" or (function == "require" and "cli" not in file.parts):
+            # A command or API function may require what its work needs, so that a missing extra is named at once.
+            if function == "import_module" or (function == "require" and not {"cli", "api"} & set(file.parts)):
                 found.add(str(node.args[0].value))
     return frozenset(found)
 
@@ -209,7 +213,7 @@ def test_no_command_but_those_for_checkpoints_needs_torch() -> None:
     commands = {
         f"twincar_edge.cli.{name}" for name in ("classify", "watch", "doctor", "bench", "inspect", "demo", "synthesize")
     }
-    rooms = ("core", "runtime", "benchmarks", "benchmarks.experiments")
+    rooms = ("core", "api", "runtime", "benchmarks", "benchmarks.experiments")
     modules = [name for name in map(module_name, sources()) if room_of(name) in rooms]
     modules.remove("twincar_edge.benchmarks.experiments.training_throughput")
     modules += sorted(commands & set(map(module_name, sources())))

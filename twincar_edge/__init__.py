@@ -1,15 +1,149 @@
 """twincar-edge: which car just passed, on a small box, with the answer that was validated.
 
-The rooms are subpackages: `training`, `export`, `runtime`, `benchmarks`. Import from them, never from the bare folder
-names. This module imports nothing heavy, so that `twincar-edge --help` answers at once.
+    import twincar_edge as tw
+
+    classifier = tw.Classifier()  # the bundled model
+    print(classifier("crop.jpg").name)
+
+    for event in tw.watch("rtsp://camera/stream"):
+        print(event.type, event.name)
+
+docs/python.md describes every name of `__all__`. A name is imported when it is first used (PEP 562), so that this
+module imports nothing heavy. The rooms are subpackages: `training`, `export`, `runtime`, `benchmarks`. Import from
+them, never from the bare folder names.
 """
 
 import os
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from twincar_edge._version import __version__
 
-# From 1.29 on, ONNX Runtime tells its maker of the models that it opens. A camera box tells nobody. The variable is
-# read when ONNX Runtime is imported, which nothing of ours does before this.
+if TYPE_CHECKING:
+    from twincar_edge.api.benchmark import benchmark
+    from twincar_edge.api.evaluate import evaluate
+    from twincar_edge.api.explain import explain
+    from twincar_edge.api.export import export
+    from twincar_edge.api.train import train
+    from twincar_edge.api.watch import watch
+    from twincar_edge.benchmarks.report import BenchmarkReport
+    from twincar_edge.bundled import demo_clip, demo_model
+    from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError
+    from twincar_edge.export.config import ExportResult
+    from twincar_edge.manifest import Manifest, read_manifest
+    from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+    from twincar_edge.runtime.event_stream import EventStream
+    from twincar_edge.runtime.events import Event
+    from twincar_edge.runtime.explain import Explanation
+    from twincar_edge.runtime.inference.answers import Guess, Prediction
+    from twincar_edge.runtime.inference.classifier import Classifier
+    from twincar_edge.training.evaluation import Evaluation
+    from twincar_edge.training.result import TrainingResult
+
+# From 1.29 on, ONNX Runtime sends usage data about the models it opens. The variable turns that off; it is read when
+# ONNX Runtime is imported, which nothing of ours does before this.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["__version__"]
+__all__ = [
+    "BenchmarkReport",
+    "CameraConfig",
+    "Classifier",
+    "Evaluation",
+    "Event",
+    "EventStream",
+    "Explanation",
+    "ExportResult",
+    "GateError",
+    "Guess",
+    "InputError",
+    "Manifest",
+    "MissingExtraError",
+    "ModelError",
+    "Prediction",
+    "TrainingResult",
+    "TwincarError",
+    "WatchConfig",
+    "__version__",
+    "benchmark",
+    "demo_clip",
+    "demo_model",
+    "evaluate",
+    "explain",
+    "export",
+    "read_manifest",
+    "train",
+    "watch",
+]
+
+_MODULES = {
+    "BenchmarkReport": "benchmarks.report",
+    "CameraConfig": "runtime.configuration.config",
+    "Classifier": "runtime.inference.classifier",
+    "Evaluation": "training.evaluation",
+    "Event": "runtime.events",
+    "EventStream": "runtime.event_stream",
+    "Explanation": "runtime.explain",
+    "ExportResult": "export.config",
+    "GateError": "errors",
+    "Guess": "runtime.inference.answers",
+    "InputError": "errors",
+    "Manifest": "manifest",
+    "MissingExtraError": "errors",
+    "ModelError": "errors",
+    "Prediction": "runtime.inference.answers",
+    "TrainingResult": "training.result",
+    "TwincarError": "errors",
+    "WatchConfig": "runtime.configuration.config",
+    "benchmark": "api.benchmark",
+    "demo_clip": "bundled",
+    "demo_model": "bundled",
+    "evaluate": "api.evaluate",
+    "explain": "api.explain",
+    "read_manifest": "manifest",
+    "train": "api.train",
+    "watch": "api.watch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "export":
+        return import_module("twincar_edge.export")  # a package that can be called, see `_CallableExport`
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, "benchmarks", "runtime", "training"})
+
+
+class _CallableExport(ModuleType):
+    """The subpackage `twincar_edge.export`, which can be called: `tw.export(...)` is `twincar_edge.api.export.export`.
+
+    The function and the subpackage share the name `export`, and importing the subpackage sets it on this package.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Any:
+        """Return the function; `inspect.signature` and `help` follow this."""
+        return import_module("twincar_edge.api.export").export
+
+
+class _Package(ModuleType):
+    """This package: makes `twincar_edge.export` callable as soon as anybody imports it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "export" and isinstance(value, ModuleType):
+            value.__class__ = _CallableExport
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

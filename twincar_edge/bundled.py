@@ -33,6 +33,9 @@ def default_checkpoint() -> Path:
 def demo_model() -> Path:
     """Return the exported model that names the twin cars of the demo.
 
+    >>> tw.Classifier(tw.demo_model())("crop.jpg").name
+    'Castor Vela Sedan 2019'
+
     Raises:
         ModelError: the package was installed without it.
     """
@@ -41,6 +44,9 @@ def demo_model() -> Path:
 
 def demo_clip() -> Path:
     """Return the demo's gate clip; its truth is the .json beside it.
+
+    >>> tw.demo_clip().name
+    'gate.mp4'
 
     Raises:
         ModelError: the package was installed without it.

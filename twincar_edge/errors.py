@@ -54,6 +54,12 @@ class TwincarError(Exception):
     """Base of all errors that this project raises on purpose.
 
     The message is one line: what happened, why, what to do.
+
+    >>> try:
+    ...     tw.Classifier("missing.onnx")
+    ... except tw.TwincarError as error:
+    ...     print(type(error).__name__, error.exit_code)
+    ModelError 2
     """
 
     exit_code = 2
@@ -89,21 +95,45 @@ def _restore(
 
 
 class InputError(TwincarError):
-    """Something that came from outside is unusable: a path, an option, an image, a label, a URL."""
+    """Something that came from outside is unusable: a path, an option, an image, a label, a URL.
+
+    >>> try:
+    ...     tw.Classifier()("missing.jpg")
+    ... except tw.InputError as error:
+    ...     print(error)
+    cannot read missing.jpg: No such file or directory
+    """
 
 
 class ModelError(TwincarError):
-    """A model file or checkpoint is corrupt, not ours, or does not fit its use."""
+    """A model file or checkpoint is corrupt, not ours, or does not fit its use.
+
+    >>> try:
+    ...     tw.Classifier("crop.jpg")
+    ... except tw.ModelError as error:
+    ...     print(error)
+    crop.jpg is not an ONNX model, or is corrupt: ...
+    """
 
 
 class GateError(TwincarError):
-    """The work was done and the result misses a limit (parity, accuracy, latency)."""
+    """The work was done and the result misses a limit (parity, accuracy, latency).
+
+    >>> from twincar_edge.export import ParityError
+    >>> issubclass(ParityError, tw.GateError)
+    True
+    """
 
     exit_code = 1
 
 
 class MissingExtraError(TwincarError):
-    """A command needs a package that belongs to an extra which is not installed."""
+    """A command needs a package that belongs to an extra which is not installed.
+
+    >>> error = tw.MissingExtraError("torch", "train")
+    >>> print(error)
+    torch is not installed: pip install 'twincar-edge[train]'
+    """
 
     def __init__(self, module: str, extra: str) -> None:
         """Name the module that is missing and the extra that brings it."""

@@ -119,6 +119,10 @@ class Manifest(_Part):
 
     `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is
     "unknown"; 0 means that nothing is rejected. `notes` is for people: data terms, what the model is for.
+
+    >>> manifest = tw.Classifier().manifest
+    >>> manifest.name, manifest.precision, len(manifest.classes)
+    ('lite0-cars196', 'int8', 196)
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -155,12 +159,16 @@ class Manifest(_Part):
         return self.model_dump_json()
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: str | Path) -> Manifest:
     """Read the manifest of a model file without loading the model.
+
+    >>> tw.read_manifest(tw.demo_model()).classes[0]
+    'Castor Vela Sedan 2019'
 
     Raises:
         ModelError: the file is missing, is not ONNX, carries no manifest of ours, or one that does not validate.
     """
+    path = Path(path)
     text = read_metadata(path).get(METADATA_KEY)
     if text is None:
         raise ModelError(

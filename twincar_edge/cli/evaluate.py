@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.api.evaluate import open_images, open_model
 from twincar_edge.cli.options import (
     checkpoint_argument,
     data_options,
@@ -17,17 +16,11 @@ from twincar_edge.cli.options import (
     split_option,
 )
 from twincar_edge.datasets import OpenOptions
-from twincar_edge.errors import InputError, ModelError, require
+from twincar_edge.errors import InputError, require
 from twincar_edge.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from twincar_edge.dataset_logits import Predict
     from twincar_edge.datasets import Dataset
-    from twincar_edge.labels import ClassMapping
-    from twincar_edge.preprocess import Preprocess
     from twincar_edge.training.evaluation import Evaluation
     from twincar_edge.training.model import CarClassifier
 
@@ -68,10 +61,12 @@ def command(
     from twincar_edge.training.evaluation import evaluate
     from twincar_edge.training.hub import resolve_checkpoint
 
+    if data is None and split is None:
+        raise InputError("no images to evaluate on: name them with --data, or a run with --split")
     if output is not None:
         require("matplotlib", "train")
-    opened = _open_model(resolve_checkpoint(model), class_mapping, ep, threads)
-    dataset = _open_images(data, split)
+    opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
+    dataset = open_images(data, split)
     if output is not None:
         make_folder(output)  # before the long run, which would otherwise be for nothing
     with progress_bar() as bar:
@@ -90,65 +85,6 @@ def command(
     if output is not None:
         for path in _write_report(output, evaluation, dataset, opened.model):
             click.echo(f"-> {path}")
-
-
-@dataclass(frozen=True)
-class _Opened:
-    predict: Predict
-    classes: ClassMapping
-    preprocess: Preprocess
-    model: CarClassifier | None = None
-
-
-def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
-    torch = require("torch", "train")
-    from twincar_edge.training.checkpoint import read_checkpoint
-    from twincar_edge.training.model import load_model, torch_predict
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    checkpoint = read_checkpoint(model, class_mapping)
-    loaded = load_model(checkpoint)
-    return _Opened(torch_predict(loaded), checkpoint.classes, checkpoint.preprocess, loaded)
-
-
-def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
-    from twincar_edge.runtime.inference.session import open_session
-
-    if class_mapping is not None:
-        raise InputError(f"{model} carries its own class names: use no --class-mapping")
-    session = open_session(model, ep=ep, threads=threads)
-    manifest = session.manifest
-
-    def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run(batch_nhwc) / manifest.temperature  # as sure as the box will be
-
-    return _Opened(predict, manifest.class_mapping, manifest.preprocess)
-
-
-_OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], _Opened]] = {
-    ".pt": _open_checkpoint,
-    ".pth": _open_checkpoint,
-    ".safetensors": _open_checkpoint,
-    ".onnx": _open_onnx,
-}
-
-
-def _open_model(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> _Opened:
-    opener = _OPENERS.get(model.suffix.lower())
-    if opener is None:
-        raise ModelError(f"{model} is no model that can be evaluated: expected one of {', '.join(_OPENERS)}")
-    return opener(model, class_mapping, ep, threads)
-
-
-def _open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
-    if split is None:
-        if data is None:
-            raise InputError("no images to evaluate on: name them with --data, or a run with --split")
-        return data.open()
-    from twincar_edge.training.run_folder import named_images
-
-    return named_images(split, data)
 
 
 def _write_report(

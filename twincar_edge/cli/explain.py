@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from twincar_edge.bundled import default_checkpoint, default_model
+from twincar_edge.api.explain import explain
 from twincar_edge.cli.options import checkpoint_argument
 from twincar_edge.images import write_image
-from twincar_edge.manifest import read_manifest
 
 
 @click.command("explain")
@@ -30,15 +29,8 @@ def command(checkpoint: str | None, image: Path, output: Path, target: str | Non
     CHECKPOINT is a .pt, .pth or .safetensors file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]. Without one, the
     bundled model explains itself.
     """
-    from twincar_edge.runtime.explain import explain
-    from twincar_edge.training.hub import resolve_checkpoint
-
     wanted = int(target) if target is not None and target.isdecimal() else target
-    if checkpoint is None:  # as sure as the exported model beside it
-        path, temperature = default_checkpoint(), read_manifest(default_model()).temperature
-    else:
-        path, temperature = resolve_checkpoint(checkpoint), 1.0
-    explanation = explain(path, image, class_mapping=class_mapping, target=wanted, temperature=temperature)
+    explanation = explain(image, checkpoint, target=wanted, class_mapping=class_mapping)
     write_image(output, explanation.overlay_bgr)
     for guess in explanation.top5:
         click.echo(f"{guess.probability:7.2%}  {guess.name}")

@@ -16,15 +16,15 @@ from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.training.distributed import is_main_process
 from twincar_edge.training.recipe import Recipe
-from twincar_edge.training.recipe_files import DEFAULT_RECIPE, read_recipe, shipped_recipes
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, shipped_recipes
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from twincar_edge.training.fit import TrainingResult
     from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.machine import Machine
+    from twincar_edge.training.result import TrainingResult
 
 _STAGES = {
     "check": "checking images",
@@ -85,7 +85,7 @@ def command(
     """  # noqa: D301 - \b is click's mark for lines that stay as they are
     for module in ("torch", "torchvision", "timm", "sklearn", "matplotlib", "pytorch_grad_cam"):
         require(module, "train")
-    from twincar_edge.training.hub import resolve_checkpoint
+    from twincar_edge.api.train import choose_recipe, recorded_training
     from twincar_edge.training.machine import Machine
 
     runs_on = Machine(**machine)
@@ -94,30 +94,19 @@ def command(
         given = [name for name in ("output", "recipe", "changes", "weights", "overwrite") if _is_given(source(name))]
         if data is not None or given:
             raise InputError(f"{resume} has its own data and recipe: give --resume without {_spelled(data, given)}")
-        result = _resume(resume, runs_on)
+        recorded, recorded_data = recorded_training(resume)
+        result = _fit(recorded, recorded_data, resume, runs_on, resume=True)
     else:
         if data is None or output is None:
             raise InputError("name the labelled images and the folder of the results: train DATA -o RUN")
-        weights_file = resolve_checkpoint(weights) if weights and weights not in ("auto", "none") else None
-        choice = "file" if weights_file else weights
-        if choice is not None:
-            changes = (*changes, f"weights={choice}", *(("freeze_stages=0",) if choice == "none" else ()))
-        result = _fit(read_recipe(recipe, changes), data, output, runs_on, weights_file, overwrite=overwrite)
+        chosen, weights_file = choose_recipe(recipe, changes, weights)
+        result = _fit(chosen, data, output, runs_on, weights_file, overwrite=overwrite)
     if is_main_process():
         best = result.best
         click.echo(
             f"best epoch {best.epoch}: top-1 {best.validation.top1:.2%}, top-5 {best.validation.top5:.2%}, "
             f"macro F1 {best.validation.macro_f1:.2%} -> {result.checkpoint}"
         )
-
-
-def _resume(run: Path, machine: Machine) -> TrainingResult:
-    from twincar_edge.training.run_folder import RunFolder
-
-    record = RunFolder(run).read_record()
-    if record.data is None:
-        raise InputError(f"{run} does not say where its images are: train anew")
-    return _fit(record.recipe, record.data, run, machine, resume=True)
 
 
 def _fit(

@@ -1,0 +1,43 @@
+"""A folder with what the examples of docstrings and docs/python.md work on."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.support.clips import write_video
+from tests.support.training_toys import toy_dataset
+from twincar_edge.bundled import demo_clip
+from twincar_edge.synthetic import twin_car_images
+
+RECIPE = """
+architecture = "test_resnet"
+size = 32
+weights = "none"
+epochs = 1
+batch_size = 16
+validation_share = 0.25
+"""
+CLIP_FRAMES = 150  # the first vehicle of the demo's clip, from before it comes to after it has gone
+
+
+@pytest.fixture(scope="package")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labelled images and a recipe, two crops and a street, two clips."""
+    folder = tmp_path_factory.mktemp("workspace")
+    toy_dataset(folder / "cars")
+    (folder / "tiny.toml").write_text(RECIPE)
+    drawn = list(twin_car_images(12, 0, (520, 400)))
+    for name, one in (("crop", drawn[0]), ("other", drawn[10])):
+        left, top, right, bottom = one.box_xyxy
+        assert cv2.imwrite(str(folder / f"{name}.jpg"), one.image_bgr[top:bottom, left:right])
+    assert cv2.imwrite(str(folder / "street.jpg"), drawn[0].image_bgr)
+    capture = cv2.VideoCapture(str(demo_clip()))
+    frames = [frame for done, frame in islice(iter(capture.read, None), CLIP_FRAMES) if done]
+    capture.release()
+    write_video(folder / "gate.mp4", frames)
+    (folder / "yard.mp4").symlink_to("gate.mp4")
+    return folder

@@ -1,0 +1,104 @@
+"""The examples of the public docstrings and of docs/python.md run, in this order, in one folder."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import cv2
+import pytest
+import torch
+
+import twincar_edge
+from tests.api.test_names import PAGE
+
+# What the examples of later ones need comes first: a run, then files made of it.
+NAMES = sorted(set(twincar_edge.__all__) - {"__version__"}, key=lambda name: (name != "train", name != "export", name))
+
+
+def documented(name: str) -> Any:
+    value = getattr(twincar_edge, name)
+    return inspect.unwrap(value) if callable(value) else value
+
+
+def test_the_examples_of_all_public_names_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    names: dict[str, Any] = {"tw": twincar_edge, "Path": Path, "cv2": cv2}
+    report: list[str] = []
+    for name in NAMES:
+        value = documented(name)
+        file = inspect.getsourcefile(value)
+        example = doctest.DocTestParser().get_doctest(inspect.getdoc(value) or "", names, name, file, 0)
+        assert example.examples, f"{name} has no example"
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=report.append, clear_globs=False)
+        names |= example.globs
+    assert "".join(report) == ""
+
+
+class Results:
+    """What ultralytics gives for one image, as far as it is used here."""
+
+    masks = obb = None
+
+    def __init__(self) -> None:
+        self.names = {2: "car", 7: "truck"}
+        self.boxes = SimpleNamespace(
+            xyxy=torch.tensor([[60.0, 40.0, 460.0, 360.0], [10.0, 10.0, 200.0, 200.0]]),
+            conf=torch.tensor([0.9, 0.4]),
+            cls=torch.tensor([2.0, 7.0]),
+            id=None,
+        )
+
+
+class DataFrame:
+    """Takes what pandas takes: rows of the same columns."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        assert rows and all(row.keys() == rows[0].keys() for row in rows)
+        assert all(isinstance(key, str) for key in rows[0])
+
+
+class Detections:
+    """What stands in for supervision's, where that is not installed."""
+
+    def __init__(self, xyxy: Any, confidence: Any) -> None:
+        self.xyxy, self.confidence, self.data = xyxy, confidence, dict[str, Any]()
+
+    @classmethod
+    def from_ultralytics(cls, result: Results) -> Detections:
+        return cls(result.boxes.xyxy.numpy(), result.boxes.conf.numpy())
+
+    def __getitem__(self, kept: Any) -> Detections:
+        return Detections(self.xyxy[kept], self.confidence[kept])
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    module = ModuleType(name)
+    vars(module).update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.filterwarnings("default")  # of the other libraries
+def test_the_code_of_the_page_runs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    stand_in(monkeypatch, "ultralytics", YOLO=lambda _name: lambda _image, classes: [Results()])
+    if importlib.util.find_spec("supervision") is None:
+        stand_in(monkeypatch, "supervision", Detections=Detections)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 10
+    names: dict[str, Any] = {}
+    for block in blocks:
+        with monkeypatch.context() as only_here:  # scikit-learn looks for pandas as well
+            if "pandas" in block:
+                stand_in(only_here, "pandas", DataFrame=DataFrame)
+            exec(block.replace("rtsp://camera/stream", "gate.mp4"), names)
+    assert len(names["detections"].data["car"]) == 1
+    assert len({p.name for p in names["same"]}) == 1
+    assert names["ends"] and names["events"].summary is not None
+    assert names["report"].rows[0].status == "ok"

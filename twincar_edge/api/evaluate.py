@@ -1,0 +1,145 @@
+"""`tw.evaluate`, and how a model is opened for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twincar_edge.api.data import PathLike, labelled_images, optional_path
+from twincar_edge.errors import InputError, ModelError, Parameter, require
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from twincar_edge.dataset_logits import Predict
+    from twincar_edge.datasets import Dataset, OpenOptions
+    from twincar_edge.labels import ClassMapping
+    from twincar_edge.preprocess import Preprocess
+    from twincar_edge.training.evaluation import Evaluation
+    from twincar_edge.training.model import CarClassifier
+
+
+def evaluate(
+    model: PathLike,
+    data: PathLike | None = None,
+    *,
+    split: PathLike | None = None,
+    images: PathLike | None = None,
+    data_class_mapping: PathLike | None = None,
+    crop: bool = True,
+    class_mapping: PathLike | None = None,
+    ep: str = "auto",
+    threads: int | None = None,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure how well a checkpoint or an ONNX file answers on labelled images.
+
+    >>> evaluation = tw.evaluate("runs/cars/best.pt", split="runs/cars")
+    >>> evaluation.images
+    16
+
+    Args:
+        model: a .pt, .pth, .safetensors or .onnx file, or hf://OWNER/REPO/PATH/FILE[@REVISION].
+        data: labelled images, as `train` takes them.
+        split: only the held-out images of a run (its folder, which also knows where its images are), or the images
+            that a CSV names.
+        images: the folder of the images that a CSV names; None for `images/` beside it, or its own folder.
+        data_class_mapping: class_mapping.json of the labels; None for the names that the data carries.
+        crop: crop to the annotated box, where the data has one.
+        class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
+        ep: the execution provider of an ONNX file.
+        threads: CPU threads; None for all.
+        batch_size: images in one batch.
+        progress: called with images done and images in all.
+
+    Raises:
+        InputError: there are no images, one is unusable, or the model does not have one of their classes.
+        ModelError: the model cannot be used.
+        MissingExtraError: the extra `train`, or ONNX Runtime, is not installed.
+    """
+    require("sklearn", "train")
+    from twincar_edge.training.evaluation import evaluate as measure
+    from twincar_edge.training.hub import resolve_checkpoint
+
+    opened = open_model(resolve_checkpoint(str(model)), optional_path(class_mapping), ep, threads)
+    dataset = open_images(labelled_images(data, images, data_class_mapping, crop), optional_path(split))
+    return measure(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A checkpoint or an ONNX file that is ready to answer; `model` is the checkpoint's network."""
+
+    predict: Predict
+    classes: ClassMapping
+    preprocess: Preprocess
+    model: CarClassifier | None = None
+
+
+def open_model(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
+    """Open a checkpoint or an ONNX file, by its suffix.
+
+    Raises:
+        InputError: the provider cannot be used, or an ONNX file is given a class mapping.
+        ModelError: the file is not a model.
+        MissingExtraError: torch or ONNX Runtime is not installed.
+    """
+    opener = _OPENERS.get(model.suffix.lower())
+    if opener is None:
+        raise ModelError(f"{model} is no model that can be evaluated: expected one of {', '.join(_OPENERS)}")
+    return opener(model, class_mapping, ep, threads)
+
+
+def open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
+    """Open the images to evaluate on.
+
+    Raises:
+        InputError: neither argument names images, or they cannot be used.
+    """
+    if split is None:
+        if data is None:
+            raise InputError(
+                "no images to evaluate on: name them with ", Parameter("data"), ", or a run with ", Parameter("split")
+            )
+        return data.open()
+    from twincar_edge.training.run_folder import named_images
+
+    return named_images(split, data)
+
+
+def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
+    torch = require("torch", "train")
+    from twincar_edge.training.checkpoint import read_checkpoint
+    from twincar_edge.training.model import load_model, torch_predict
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    checkpoint = read_checkpoint(model, class_mapping)
+    loaded = load_model(checkpoint)
+    return OpenedModel(torch_predict(loaded), checkpoint.classes, checkpoint.preprocess, loaded)
+
+
+def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
+    from twincar_edge.runtime.inference.session import open_session
+
+    if class_mapping is not None:
+        raise InputError(f"{model} carries its own class names: use ", Parameter("class_mapping", None))
+    session = open_session(model, ep=ep, threads=threads)
+    manifest = session.manifest
+
+    def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return session.run(batch_nhwc) / manifest.temperature  # as sure as the box will be
+
+    return OpenedModel(predict, manifest.class_mapping, manifest.preprocess)
+
+
+_OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], OpenedModel]] = {
+    ".pt": _open_checkpoint,
+    ".pth": _open_checkpoint,
+    ".safetensors": _open_checkpoint,
+    ".onnx": _open_onnx,
+}

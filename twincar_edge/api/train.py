@@ -1,0 +1,142 @@
+"""`tw.train`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from twincar_edge.api.data import PathLike, labelled_images
+from twincar_edge.errors import InputError, require
+from twincar_edge.training.recipe import Recipe
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, read_recipe
+
+if TYPE_CHECKING:
+    from twincar_edge.datasets import OpenOptions
+    from twincar_edge.training.history import EpochMetrics
+    from twincar_edge.training.result import TrainingResult
+
+
+def train(
+    data: PathLike | None = None,
+    output: PathLike | None = None,
+    *,
+    images: PathLike | None = None,
+    class_mapping: PathLike | None = None,
+    crop: bool = True,
+    recipe: str | Path | Recipe = DEFAULT_RECIPE,
+    changes: Mapping[str, object] | None = None,
+    weights: PathLike | None = None,
+    resume: PathLike | None = None,
+    overwrite: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    compile: bool = False,
+    threads: int = 0,
+    cache_mb: int = 4096,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> TrainingResult:
+    """Train a classifier on labelled car images, and keep the best epoch's checkpoint.
+
+    >>> trained = tw.train("cars", "runs/cars", recipe="tiny.toml", changes={"epochs": 1}, overwrite=True)
+    >>> trained.checkpoint
+    PosixPath('runs/cars/best.pt')
+
+    Args:
+        data: a CSV of filename,label, a Parquet file or folder, Stanford Cars, or a folder with one subfolder a class.
+        output: the folder of the results, the run.
+        images: the folder of the images that a CSV names; None for `images/` beside it, or its own folder.
+        class_mapping: class_mapping.json of the labels; None for the names that the data carries.
+        crop: crop to the annotated box, where the data has one.
+        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`.
+        changes: keys of the recipe with other values; a key inside a table as "augmentation.flip".
+        weights: pretrained weights: "auto", "none", a file, or hf://OWNER/REPO/FILE; None for what the recipe says.
+        resume: a run to go on with, on its own data and recipe, in place of `data` and `output`.
+        overwrite: replace an earlier run in the same folder.
+        device: "auto" takes a GPU where there is one.
+        precision: the arithmetic; "auto" takes bf16 where the hardware gains by it.
+        compile: let torch.compile make the model faster.
+        threads: CPU threads, 0 for PyTorch's choice.
+        cache_mb: the most memory for decoded images, in MB.
+        on_epoch: called after each epoch with its figures.
+        progress: called often with a stage ("check", "read", "train", "validate", "evaluate"), the work done in it,
+            and the work in all.
+
+    Raises:
+        InputError: the data, recipe or folder cannot be used, or the device is missing or too small.
+        ModelError: the weights do not fit, or the loss stopped being a finite number.
+        MissingExtraError: the extra `train` is not installed.
+    """
+    require("torch", "train")
+    from twincar_edge.training.fit import fit
+    from twincar_edge.training.machine import Machine
+
+    weights_file = None
+    if resume is not None:
+        if data is not None or output is not None or changes or weights is not None or overwrite:
+            raise InputError(f"resume: {resume} has its own data and recipe; pass none beside it")
+        chosen, opened = recorded_training(Path(resume))
+        folder = Path(resume)
+    else:
+        found = labelled_images(data, images, class_mapping, crop)
+        if found is None or output is None:
+            raise InputError("train needs `data` and `output`, or `resume`")
+        texts = [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]
+        chosen, weights_file = choose_recipe(recipe, texts, None if weights is None else str(weights))
+        opened, folder = found, Path(output)
+    return fit(
+        chosen,
+        opened.open(),
+        folder,
+        data_options=opened,
+        weights_file=weights_file,
+        machine=Machine(device, threads, cache_mb, precision, compile),
+        overwrite=overwrite,
+        resume=resume is not None,
+        on_epoch=on_epoch,
+        progress=progress,
+    )
+
+
+def choose_recipe(
+    recipe: str | Path | Recipe, changes: Sequence[str], weights: str | None
+) -> tuple[Recipe, Path | None]:
+    """Return a recipe with changes, and the file of pretrained weights where there is one.
+
+    Args:
+        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`.
+        changes: `key=value`, as `read_recipe` takes them.
+        weights: "auto", "none", a path, or a reference to the Hub; None for what the recipe says.
+
+    Raises:
+        InputError: there is no such recipe, key or file, or a value is not allowed.
+    """
+    weights_file = None
+    if weights in ("auto", "none"):
+        changes = (*changes, f"weights={weights}", *(("freeze_stages=0",) if weights == "none" else ()))
+    elif weights:
+        from twincar_edge.training.hub import resolve_checkpoint
+
+        weights_file = resolve_checkpoint(weights)
+        changes = (*changes, "weights=file")
+    if not isinstance(recipe, Recipe):
+        return read_recipe(str(recipe), changes), weights_file
+    if changes:
+        raise InputError("changes and weights go with the name of a recipe: a Recipe has all keys itself")
+    return recipe, weights_file
+
+
+def recorded_training(run: Path) -> tuple[Recipe, OpenOptions]:
+    """Return the recipe and the labelled images of an earlier training, from its folder.
+
+    Raises:
+        InputError: the folder is not a run, or its images are not recorded.
+    """
+    from twincar_edge.training.run_folder import RunFolder
+
+    record = RunFolder(run).read_record()
+    if record.data is None:
+        raise InputError(f"{run} does not say where its images are: train anew")
+    return record.recipe, record.data

@@ -1,0 +1,106 @@
+"""`tw.watch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from twincar_edge.errors import InputError, nearest
+from twincar_edge.runtime.configuration.config import WatchConfig, one_camera
+from twincar_edge.runtime.event_stream import MAX_QUEUE, EventStream
+from twincar_edge.runtime.inference.classifier import Classifier
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.locating.zones import Zone
+
+
+class WatchOptions(TypedDict, total=False):
+    """The options of `watch`: fields of `CameraConfig`, then of `WatchConfig`, which say what they mean."""
+
+    name: str
+    size: tuple[int, int]
+    once: bool
+    stride: int
+    locate: Literal["auto", "whole", "zone", "motion", "detector"]
+    zones: Sequence[str | Zone]
+    min_area: float
+    presence: float
+    detect_classes: Sequence[str]
+    detect_score: float
+    classify_every: int
+    lost_after_s: float
+    parked_after_s: float
+    parked_for_s: float
+    min_hits: int
+    min_travel: float
+    ep: str
+    threads: int
+    allow_drift: bool
+    detector: str | Path
+    batch: int
+    duration_s: float
+    keep_trying: bool
+
+
+# Of `WatchConfig`: what the command puts around the loop, and a program does itself with the events.
+_OF_THE_COMMAND = ("sinks", "state", "monitor", "collect", "collect_limit", "keep")
+
+
+def watch(
+    source: str | Path | int | WatchConfig,
+    *,
+    model: str | Path | Classifier | None = None,
+    max_queue: int = MAX_QUEUE,
+    **options: Unpack[WatchOptions],
+) -> EventStream:
+    """Watch a camera, video or folder, and iterate over the events of the vehicles that pass.
+
+    The camera loop runs in a thread of its own, as in `twincar-edge watch`. Sources and model are opened before this
+    returns. See `EventStream` for a consumer that is too slow, and for how a run ends.
+
+    >>> for event in tw.watch("gate.mp4", model=tw.demo_model()):
+    ...     if event.type == "end":
+    ...         print(event.name, event.direction)
+    ...         break
+    Pollux Taurus Crew Cab 2018 left_to_right
+
+    Args:
+        source: /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, an image, a folder of images
+            or a pattern; or a `WatchConfig` with several cameras.
+        model: an .onnx file that `export` wrote, or a `Classifier` to share; None for the bundled model.
+        max_queue: events that may wait for the consumer.
+        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be a text such as "0,0.5 1,1".
+
+    Raises:
+        InputError: the source cannot be opened, or an option does not exist or has a value that is not allowed.
+        ModelError: the model cannot be used, or does not answer on this machine as it did at export.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    known = tuple(WatchOptions.__annotations__)
+    for name in options:
+        if name in _OF_THE_COMMAND:
+            raise InputError(f"no option {name!r}: it is for `twincar-edge watch`; use the events in your program")
+        if name not in known:
+            raise InputError(f"no option {name!r}: {nearest(name, known)}")
+    classifier = model if isinstance(model, Classifier) else None
+    if isinstance(source, WatchConfig):
+        config = _checked(source, model, options)
+    elif classifier is not None:
+        if "detector" not in options and ("ep" in options or "threads" in options):
+            raise InputError("ep and threads are those of the open classifier: pass them to Classifier")
+        config = one_camera(str(source), **options)
+    else:
+        config = one_camera(str(source), model=model, **options)
+    return EventStream(config, classifier=classifier, max_queue=max_queue)
+
+
+def _checked(config: WatchConfig, model: object, options: WatchOptions) -> WatchConfig:
+    """Return a configuration that a stream of events honours in full."""
+    if options or isinstance(model, str | Path):
+        given = next(iter(options), "model")
+        raise InputError(f"{given} cannot be combined with a WatchConfig: set it there")
+    for name in _OF_THE_COMMAND:
+        if getattr(config, name) != WatchConfig.model_fields[name].default:
+            raise InputError(f"{name} is for `twincar-edge watch`: leave it out, and use the events in your program")
+    return config
