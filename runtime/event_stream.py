@@ -17,7 +17,7 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.loop.summary import WatchSummary
 from twincar_edge.runtime.monitoring.status import LoopStatus
-from twincar_edge.runtime.sinks.base import Crop
+from twincar_edge.runtime.sinks.base import Crop, Sink
 from twincar_edge.runtime.sources import Source
 from twincar_edge.runtime.watch import Watch
 
@@ -130,7 +130,7 @@ class EventStream(Iterator[Event]):
         return self._watch.status()
 
 
-class _EventQueue:
+class _EventQueue(Sink):
     """A sink that keeps events for the consumer, up to a limit."""
 
     def __init__(self, limit: int) -> None:
@@ -141,23 +141,15 @@ class _EventQueue:
         self._events: deque[Event] = deque()
         self._error: BaseException | None = None
         self._ended = False
-        self._closed = False
+        self._discards = False
         self._changed = threading.Condition()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Add an event; where the queue is full, wait for room or drop the oldest one."""
         with self._changed:
             if self.waits:
-                self._changed.wait_for(lambda: self._closed or len(self._events) < self._limit)
-            if self._closed:
+                self._changed.wait_for(lambda: self._discards or len(self._events) < self._limit)
+            if self._discards:
                 return
             if len(self._events) == self._limit:
                 self._events.popleft()
@@ -173,23 +165,23 @@ class _EventQueue:
             self.summary, self._error, self._ended = summary, error, True
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Discard what waits and what is still written."""
+    def discard(self) -> None:
+        """Discard the queued events and all that are still written: the consumer wants no more."""
         with self._changed:
-            self._closed = True
+            self._discards = True
             self._events.clear()
             self._changed.notify_all()
 
     def take(self) -> Event | None:
         """Return the oldest event, waiting for it; None at the end. Raises the run's error, once."""
         with self._changed:
-            self._changed.wait_for(lambda: self._events or self._ended or self._closed)
+            self._changed.wait_for(lambda: self._events or self._ended or self._discards)
             if self._events:
                 event = self._events.popleft()
                 self._changed.notify_all()
                 return event
             error, self._error = self._error, None
-        if error is not None and not self._closed:
+        if error is not None and not self._discards:
             raise error
         return None
 
@@ -207,6 +199,6 @@ def _run(watch: Watch, queue: _EventQueue) -> None:
 
 def _end(stop: threading.Event, queue: _EventQueue, thread: threading.Thread, timeout_s: float | None) -> None:
     stop.set()
-    queue.close()
+    queue.discard()
     if thread is not threading.current_thread():
         thread.join(timeout_s)
