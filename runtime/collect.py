@@ -1,8 +1,8 @@
 """Keeps the pictures that the model was unsure of: the next training learns most from them.
 
-A visit is hard where the answer did not go as far as the model's best guess, or where the second guess is close behind
-the first. Its best crop goes into a folder for each class, by the best guess: the layout that `twincar-edge train`
-reads, once a person has looked at every picture, and moved those that the guess is wrong for.
+A visit is hard if the answer did not go as far as the model's best guess, or if the second guess is close behind the
+first. Its best crop goes into the folder of the guessed class: a layout that `twincar-edge train` reads, once a person
+has looked at every picture and moved those whose guess is wrong.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from twincar_edge.runtime.sinks.visit_folder import VisitFolder
 MARGIN = 0.2
 MOST_A_MINUTE = 10
 _MOST_NAME_BYTES = 200  # file systems allow 255 for a name
-# The time first, so that the order of names is the order of time; the folder last, so that a picture which a person has
-# moved to another class is not ours any more.
+# The name begins with the time, so that the order of names is the order of time, and ends with a digest of the folder,
+# so that a picture that a person has moved to another class is recognized as no longer ours.
 _OURS = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[A-Za-z0-9_-]+-([0-9a-f]{8})\.hard\.jpg", re.ASCII)
 
 
 def is_hard(event: Event, margin: float = MARGIN) -> bool:
-    """Say whether an answer is one to learn from: it backed off from the best guess, or won by less than `margin`."""
+    """Return whether an answer is one to learn from: it backs off from the best guess or leads by < `margin`."""
     best = event.top5[0]
     second = event.top5[1].probability if len(event.top5) > 1 else 0.0
     return event.name != best.name or best.probability - second < margin
 
 
 def class_folder(name: str) -> str:
-    """Return the name of the folder of a class: the class name, where a file system can hold it.
+    """Return the name of the folder of a class: the class name, as far as a file system can hold it.
 
-    A slash becomes a dash, a dot at the start an underscore, and what is too long is cut: class names come from model
-    files. A data set reads any other name back as it was.
+    Class names come from model files, so a slash becomes a dash, a leading dot an underscore, and a long name is cut. A
+    data set reads any other name back unchanged.
     """
     safe = re.sub(r"[/\\\0]", "-", name)
     safe = re.sub(r"^\.", "_", safe)

@@ -1,4 +1,4 @@
-"""What a clip of a visit is, and the folder in which clips are saved.
+"""Clips of visits, and the folder in which they are saved.
 
 H.264 in MP4 plays in every browser, phone and player. OpenCV's wheel has no encoder for it; PyAV has, which the extra
 `clips` installs.
@@ -33,7 +33,7 @@ _TICKS = 90_000  # a second, as usual in MP4
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A frame as a clip keeps it: when it was taken, in the source's seconds, and a JPEG."""
+    """A frame of a clip: when it was taken, in seconds of the source, and a JPEG."""
 
     time_s: float
     jpeg: bytes
@@ -55,9 +55,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipRules:
-    """What a clip shows: from `before_s` before a vehicle is first seen to `after_s` after it is last seen.
+    """When a clip starts and ends: `before_s` before a vehicle is first seen, and `after_s` after it is last seen.
 
-    It is `longest_s` long at most, from its beginning: of a vehicle that parks it shows how it came.
+    It is cut after `longest_s`: the clip of a vehicle that parks shows how it arrived.
     """
 
     before_s: float = 2.0
@@ -66,7 +66,7 @@ class ClipRules:
 
 
 def clip_name(event: Event) -> str:
-    """Return the file name of the clip of an event's visit, which may be written later than the event is told."""
+    """Return the file name of the clip of an event's visit. The file may be written later than the event."""
     return visit_file_name(event.started_at, event.id, CLIP_SUFFIX)
 
 
@@ -103,7 +103,7 @@ def write_clip(path: Path, pictures: Sequence[Picture]) -> None:
 def _encode(av: ModuleType, path: Path, pictures: Sequence[Picture]) -> None:
     first = _decode(pictures[0])
     height, width = first.shape[:2]
-    # The index at the front, so that a browser can begin before it has the whole file.
+    # The index at the front lets a browser play before it has the whole file.
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream(_CODEC, options=_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

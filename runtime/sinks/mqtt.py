@@ -1,7 +1,7 @@
-"""Events to an MQTT broker, with what Home Assistant needs to show them.
+"""Events to an MQTT broker, with discovery messages for Home Assistant.
 
-An event is delivered when the broker has acknowledged it (QoS 1). paho-mqtt keeps the connection and sends again, after
-a reconnect, what was not acknowledged; an event that it still has in hand is therefore never given to it twice.
+An event is delivered when the broker has acknowledged it (QoS 1). paho-mqtt keeps the connection, and after a reconnect
+it resends what was not acknowledged. An event that paho still holds is therefore never passed to it again.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 logger = logging.getLogger(__name__)
 
 ONLINE, OFFLINE = "online", "offline"
-_KEEP_ALIVE_S = 30  # a box that lost its power is known to be gone after one and a half times this
+_KEEP_ALIVE_S = 30  # the broker notices a dead box after one and a half times this
 _FAREWELL_S = 1.0
 
 
 def topic_part(name: str) -> str:
-    """Return a camera's name as one level of a topic: `/`, `+`, `#` and all else that is special become `_`.
+    """Return a camera's name as one level of a topic: `/`, `+`, `#` and other special characters become `_`.
 
-    Names that are changed get a digest of what they were, so that two cameras never share a topic.
+    A name that changes gets a digest of the original, so that two cameras never share a topic.
     """
     part = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
     return part if part == name and part else f"{part}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:6]}"
@@ -70,7 +70,7 @@ def discovery(topic: str, camera: str) -> tuple[str, dict[str, Any]]:
 
 
 class _Client(paho.Client):
-    """Remembers why it could not connect; the loop thread of paho's client keeps that to itself."""
+    """Remembers why it could not connect, which paho's own thread does not expose."""
 
     failure: str | None = None
 
@@ -106,19 +106,19 @@ class Mqtt(Sink):
         timeout_s: float = 10.0,
         reconnect_s: tuple[int, int] = (1, 30),
     ) -> None:
-        """Prepare; nothing is connected before the block is entered.
+        """Prepare; `open` connects.
 
         Args:
             host: the broker's name or address.
             port: its port.
-            topic: what all topics begin with.
-            cameras: those that are announced at once; others are with their first event.
+            topic: prefix of all topics.
+            cameras: announced on connecting; others are announced with their first event.
             discovery_prefix: where Home Assistant looks for sensors; None announces none.
             user: for the broker.
             password: for the broker.
-            tls: how to check the broker's certificate; None is without TLS.
+            tls: verifies the broker's certificate; None for no TLS.
             timeout_s: how long to wait for a connection and for an acknowledgement.
-            reconnect_s: least and longest time between attempts to connect.
+            reconnect_s: shortest and longest time between attempts to connect.
         """
         self.name = f"mqtt{'s' if tls else ''}://{host}:{port}"
         self._address = host, port

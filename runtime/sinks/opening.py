@@ -1,4 +1,4 @@
-"""From settings to deliveries: the one table of the kinds of sinks."""
+"""From settings to deliveries: the table of the kinds of sinks."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Kind:
 
     Attributes:
         open: makes the sink; it is opened later, with its delivery.
-        where: what the sink writes to, in words without secrets: for messages, and part of its spool's name.
-        terms: what it is given, and how.
-        spooled: what it cannot take waits on disk.
+        where: says what the sink writes to, without secrets: for messages, and as part of the spool's name.
+        terms: which events it gets, and how.
+        spooled: undelivered events wait on disk.
     """
 
     open: Callable[[Any, Surroundings], Sink]
@@ -122,14 +122,14 @@ def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str
     if path is None:
         return environ.get(variable) or None
     if not is_file(path):
-        raise InputError(f"cannot read a secret from {path}: there is no such file")
+        raise InputError(f"cannot read a secret from {path}: no such file")
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_LONGEST_SECRET + 1).removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read a secret from {path}: {getattr(error, 'strerror', 'it is no text')}") from error
+        raise InputError(f"cannot read a secret from {path}: {getattr(error, 'strerror', 'not UTF-8 text')}") from error
     if not text or len(text) > _LONGEST_SECRET:
-        raise InputError(f"cannot read a secret from {path}: it is empty or longer than {_LONGEST_SECRET} characters")
+        raise InputError(f"cannot read a secret from {path}: empty or longer than {_LONGEST_SECRET} characters")
     return text
 
 
@@ -149,12 +149,12 @@ SINKS: dict[str, Kind] = {
     "webhook": Kind(_webhook, _webhook_name, Terms()),
     "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", Terms()),
 }
-# Whoever reads a pipe sets its pace, and ends it; the events of an earlier run are nothing to him.
+# The reader of a pipe sets the pace and ends the run; it does not expect events of an earlier run.
 _STREAM = Kind(SINKS["jsonl"].open, lambda _: "stdout", Terms(limit=10_000, retry=False, drain_s=None), spooled=False)
 
 
 def needs_state(settings: Sequence[SinkSettings]) -> bool:
-    """Return whether any of these sinks keeps something in the state folder."""
+    """Return whether any of these sinks stores something in the state folder."""
     return any(_kind(options).spooled for options in settings if not isinstance(options, kinds.ClipsSettings))
 
 
@@ -167,18 +167,18 @@ def open_sinks(
     on_gone: Callable[[], None] | None = None,
     stop: threading.Event | None = None,
 ) -> list[Delivery]:
-    """Return a delivery for each sink of events, to be entered (`running` opens and closes several).
+    """Return a delivery for each sink of events, not opened yet (`running` opens and closes several).
 
     Args:
-        settings: what the sinks are told.
-        state: the state folder, entered, for spools and the store; may be None where `needs_state` says no.
-        cameras: the names of the cameras, for those that announce them.
-        environ: where passwords are; the process' own, if not given.
+        settings: of the sinks.
+        state: the open state folder, for spools and the store; may be None if `needs_state` is false.
+        cameras: the names of the cameras, for sinks that announce them.
+        environ: environment variables with passwords; those of the process if not given.
         on_gone: called when the reader of standard output has gone.
-        stop: set when the run is to end: from then on nobody waits for a slow sink.
+        stop: set when the run is to end: from then on nothing waits for a slow sink.
 
     Raises:
-        InputError: settings that cannot work, two sinks that write to the same place, or no state folder for a spool.
+        InputError: settings cannot work, two sinks write to the same place, or a spool has no state folder.
     """
     around = Surroundings(state, cameras, os.environ if environ is None else environ)
     deliveries: dict[str, Delivery] = {}
@@ -189,7 +189,7 @@ def open_sinks(
         kind = _kind(options)
         label = options.name or f"{options.kind} {kind.where(options)}"
         if label in deliveries:
-            raise InputError(f"two sinks are {label}: they would write over each other")
+            raise InputError(f"two sinks are {label}: they would overwrite each other")
         if isinstance(options, kinds.JsonLinesSettings | kinds.CsvSettings | kinds.StoreSettings) and options.path:
             path = options.path.absolute()
             if path in files:
@@ -207,7 +207,7 @@ def open_sinks(
 
 
 def open_filming(settings: Sequence[SinkSettings], *, stop: threading.Event | None = None) -> Filming | None:
-    """Return what saves clips, to be entered, or None where none are to be saved."""
+    """Return the saver of clips, not opened yet, or None if no settings ask for clips."""
     for name, options in zip(_names(settings), settings, strict=True):
         if isinstance(options, kinds.ClipsSettings):
             folder = clip_folder(options.path, _limits(options))
@@ -225,7 +225,7 @@ def _kind(options: kinds.EventSinkSettings) -> Kind:
 
 
 def _names(settings: Sequence[SinkSettings]) -> list[str]:
-    """Return what each sink is called: as it is told, else by its kind, with a number where that is taken."""
+    """Return the name of each sink: the given one, else its kind, with a number if that is taken."""
     names: list[str] = []
     given = [options.name for options in settings if options.name is not None]
     for options in settings:
@@ -236,7 +236,7 @@ def _names(settings: Sequence[SinkSettings]) -> list[str]:
 
 
 def _file_name(options: kinds.EventSinkSettings, kind: Kind) -> str:
-    """Return what a spool is called: by the sink's own name, or by what it writes to; not by its place in a list."""
+    """Return the file name of a spool. It depends on the sink's name or target, not on its position in a list."""
     if options.name is not None:
         return f"{options.kind}-{options.name}"
     return f"{options.kind}-{hashlib.sha256(kind.where(options).encode('utf-8')).hexdigest()[:12]}"

@@ -1,4 +1,4 @@
-"""Opening and closing what has threads of its own, several at a time."""
+"""Opening and closing several deliveries together."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 
 class Runs(AbstractContextManager[Any], Protocol):
-    """What goes on for a while when it is told to stop: leaving its context waits for the end."""
+    """A context manager with threads: `stop` tells them to end, and leaving the context waits until they have."""
 
     def stop(self) -> None:
-        """Begin to end."""
+        """Begin to end, and return at once."""
 
 
 R = TypeVar("R", bound=Runs)
@@ -19,10 +19,10 @@ R = TypeVar("R", bound=Runs)
 
 @contextmanager
 def running(deliveries: Sequence[R]) -> Iterator[Sequence[R]]:
-    """Open deliveries, and close all of them at once in the end: their deadlines run side by side.
+    """Open deliveries, and close them concurrently at the end, so that they drain within one deadline.
 
     Raises:
-        InputError: a sink can never work as it is set up; those before it are closed again.
+        InputError: a sink can never work with its settings; those opened before it are closed again.
     """
     with ExitStack() as stack:
         for delivery in deliveries:

@@ -1,6 +1,6 @@
-"""What a sink can be told: one model a kind, the same for `[[sink]]` in cameras.toml and for the command line.
+"""The settings of sinks: one model a kind, the same for `[[sinks]]` in cameras.toml and for the command line.
 
-Passwords and secrets are not among it, except in a webhook's URL: they come from the environment or from files.
+Passwords and secrets come from the environment or from files, and are not part of them, except in a webhook's URL.
 """
 
 from __future__ import annotations
@@ -42,13 +42,12 @@ Host = Annotated[
 
 
 class _Settings(BaseModel):
-    """What all kinds have.
+    """The settings that all kinds share.
 
     Attributes:
-        name: for messages and metrics, and of the spool: give one where a receiver moves to another address and is to
-            get what waits. Metrics have the kind if it is not given, with a number where there are several, and
-            messages kind and address.
-        types: the kinds of event that it takes. Clips are not made of events.
+        name: for messages, metrics and the spool; with a name, waiting events follow a receiver to a new address.
+            Without one, metrics use the kind, numbered if there are several, and messages use kind and address.
+        types: the event types that the sink takes. Clips have none: they are not made of events.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -92,7 +91,7 @@ class StoreSettings(_Settings):
 class CropsSettings(_Settings):
     """The best picture of each visit, in the folder `path`.
 
-    `limit` and `age` say when the oldest go; below `reserve` free on the disk, none is saved.
+    Above `limit` and `age` the oldest are deleted; while the disk has less than `reserve` free, none is saved.
     """
 
     kind: Literal["crops"] = "crops"
@@ -106,8 +105,7 @@ class CropsSettings(_Settings):
 class ClipsSettings(_Settings):
     """A short video of each visit, in the folder `path`; `limit`, `age` and `reserve` are as for pictures.
 
-    It shows `before_s` before the vehicle is first seen to `after_s` after it is last seen, and is `longest_s` long at
-    most.
+    It lasts from `before_s` before the vehicle is first seen to `after_s` after it is last seen, at most `longest_s`.
     """
 
     kind: Literal["clips"] = "clips"
@@ -134,8 +132,8 @@ class WebhookSettings(_Settings):
 class MqttSettings(_Settings):
     """Messages to a broker. User and password come from `$TWINCAR_MQTT_USER` and `$TWINCAR_MQTT_PASSWORD`.
 
-    `password_file` is in place of the latter. `ca_file` holds the certificates to trust in place of the system's.
-    `discovery` is Home Assistant's prefix; an empty one announces nothing.
+    `password_file` replaces the latter. `ca_file` holds certificates to trust instead of the system's. `discovery` is
+    the prefix of Home Assistant's discovery topics; an empty one announces nothing.
     """
 
     kind: Literal["mqtt"] = "mqtt"
@@ -157,13 +155,13 @@ class MqttSettings(_Settings):
         return self
 
 
-# What takes events.
+# The sinks that take events.
 EventSinkSettings = (
     JsonLinesSettings | CsvSettings | TableSettings | StoreSettings | CropsSettings | WebhookSettings | MqttSettings
 )
 SinkSettings = Annotated[EventSinkSettings | ClipsSettings, Field(discriminator="kind")]
 
-# What `-o` takes, by the file's suffix.
+# The formats of `-o FILE`, by suffix.
 FILE_KINDS: dict[str, type[JsonLinesSettings] | type[CsvSettings]] = {
     ".jsonl": JsonLinesSettings,
     ".ndjson": JsonLinesSettings,
@@ -181,19 +179,19 @@ def mqtt_settings(url: str) -> MqttSettings:
     """Return the settings that `--mqtt mqtt[s]://HOST[:PORT][/TOPIC]` stands for.
 
     Raises:
-        InputError: it is no such URL, or it holds a password, which everybody who may list processes would read.
+        InputError: it is not such a URL, or contains a password, which anybody who can list processes could read.
     """
     name = redact_url(url)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise InputError(f"the MQTT broker {name!r} is none: {error}") from error
+        raise InputError(f"invalid MQTT broker URL {name!r}: {error}") from error
     if parts.scheme not in _MQTT_PORTS or not parts.hostname or parts.query or parts.fragment:
-        raise InputError(f"an MQTT broker is mqtt://HOST:PORT or mqtts://HOST:PORT, found {name!r}")
+        raise InputError(f"invalid MQTT broker URL {name!r}: expected mqtt://HOST:PORT or mqtts://HOST:PORT")
     if "@" in parts.netloc:
         raise InputError(
-            f"{name}: user and password of a broker are not part of its URL, "
+            f"invalid MQTT broker URL {name!r}: user and password do not belong in it; "
             "set $TWINCAR_MQTT_USER and $TWINCAR_MQTT_PASSWORD"
         )
     topic = re.sub(r"^/|/$", "", parts.path)
@@ -205,4 +203,4 @@ def mqtt_settings(url: str) -> MqttSettings:
             **({"topic": topic} if topic else {}),
         )
     except ValidationError as error:
-        raise InputError(f"the MQTT broker {name!r} is none: {first_fault(error)}") from error
+        raise InputError(f"invalid MQTT broker URL {name!r}: {first_fault(error)}") from error

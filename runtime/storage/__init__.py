@@ -1,1 +1,1 @@
-"""What outlives a run: the state folder, and databases in it that a power cut cannot break."""
+"""What outlives a run: the state folder, and databases that survive power cuts and damage."""

@@ -1,4 +1,4 @@
-"""The state folder: where a running `watch` keeps what must outlive it, and who is using it."""
+"""The state folder: what must outlive a run of `watch`, used by one process at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from twincar_edge.errors import InputError, Parameter
@@ -17,13 +16,13 @@ STORE_NAME = "events.sqlite"
 
 
 def default_state_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Return the state folder where none is named.
+    """Return the default state folder.
 
-    `$TWINCAR_STATE`, else systemd's `$STATE_DIRECTORY` (its first), else `$XDG_STATE_HOME/twincar-edge`, else
+    It is `$TWINCAR_STATE`, else systemd's `$STATE_DIRECTORY` (its first), else `$XDG_STATE_HOME/twincar-edge`, else
     `~/.local/state/twincar-edge`.
 
     Raises:
-        InputError: there is no home folder either.
+        InputError: none of them is set, and there is no home folder.
     """
     environ = os.environ if environ is None else environ
     if named := environ.get("TWINCAR_STATE"):
@@ -31,7 +30,7 @@ def default_state_folder(environ: Mapping[str, str] | None = None) -> Path:
     if systemd := environ.get("STATE_DIRECTORY", "").split(":")[0]:
         return Path(systemd)
     xdg = Path(environ.get("XDG_STATE_HOME", ""))
-    if xdg.is_absolute():  # its specification says to ignore one that is not
+    if xdg.is_absolute():  # the XDG specification says to ignore relative paths
         return xdg / "twincar-edge"
     try:
         home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
@@ -41,9 +40,9 @@ def default_state_folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 class StateFolder:
-    """The state folder, held by one process at a time: two that share a spool would deliver its events twice.
+    """The state folder, locked by one process at a time: two that share a spool would deliver its events twice.
 
-    Use it as a context manager. The lock is the kernel's, so one that was killed leaves nothing behind.
+    Use it as a context manager. The kernel holds the lock, so a killed process leaves no stale one.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -53,7 +52,7 @@ class StateFolder:
 
     @property
     def store(self) -> Path:
-        """Return where the store of events is, if nothing else is said."""
+        """Return the default path of the store of events."""
         return self.folder / STORE_NAME
 
     @property
@@ -89,15 +88,13 @@ class StateFolder:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # it is locked all the same, without a name in it
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # the lock holds without the process number in it
                 self._release()
                 raise InputError(f"cannot use the state folder {self.folder}: {error.strerror}") from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Let others have it."""
+    def __exit__(self, *_exception: object) -> None:
+        """Release the lock."""
         self._release()
 
     def _release(self) -> None:

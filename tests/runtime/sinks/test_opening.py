@@ -47,7 +47,7 @@ def test_several_of_a_kind_are_numbered_around_the_names_that_were_given(tmp_pat
 
 def test_two_that_would_write_over_each_other_are_refused(tmp_path: Path) -> None:
     file = JsonLinesSettings(path=tmp_path / "events.jsonl")
-    with pytest.raises(InputError, match=r"two sinks are jsonl .*events\.jsonl: they would write over each other"):
+    with pytest.raises(InputError, match=r"two sinks are jsonl .*events\.jsonl: they would overwrite each other"):
         names(tmp_path, file, file)
     one, two = (WebhookSettings(url=f"https://example.org/{number}", name="hook") for number in range(2))
     with pytest.raises(InputError, match="two sinks are hook"):
