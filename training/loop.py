@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, Parameter
-from twincar_edge.training.augmentation import Mixing, augment, draw_choices
+from twincar_edge.training.augmentation import Mixing, augment, draw_choices, reduced
 from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
 from twincar_edge.training.distributed import Processes, own_part
 from twincar_edge.training.history import EpochMetrics
 from twincar_edge.training.machine import Machine, epoch_seed, uses_bf16
 from twincar_edge.training.metrics import classification_metrics
 from twincar_edge.training.model import CarClassifier, torch_predict
+from twincar_edge.training.objective import Batch, LabelLoss, Objective
 from twincar_edge.training.optimization import build_optimizer, train_mode
 from twincar_edge.training.recipe import Recipe
 
@@ -48,6 +48,7 @@ class TrainingLoop:
         machine: Machine,
         processes: Processes,
         progress: Progress | None = None,
+        objective: Objective | None = None,
     ) -> None:
         """Put the model on its device and build what trains it.
 
@@ -60,6 +61,7 @@ class TrainingLoop:
             machine: arithmetic, and whether to compile.
             processes: those that share the work.
             progress: called after each batch.
+            objective: gives the loss of a batch; None for the cross-entropy with the labels.
 
         Raises:
             InputError: the batch cannot be shared evenly by the processes, or the precision does not suit the device.
@@ -73,15 +75,18 @@ class TrainingLoop:
         self.device = device
         self.processes = processes
         self.images = images
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objective = objective or LabelLoss(model, recipe.label_smoothing)
+        self.objective.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
         self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         self.bf16 = uses_bf16(machine.precision, device, recipe.train_size_wh_in(1))
         self._progress = progress
         self._frozen_norms = frozen_norms
         self._mixing = Mixing(recipe.augmentation, model.classes)
         self._steps_an_epoch = len(batches_of(images.labels, recipe.batch_size))
-        self.optimizer, self.schedule = build_optimizer(model, recipe, recipe.epochs * self._steps_an_epoch)
-        wrapped = processes.wrap(self.model)
+        steps = recipe.epochs * self._steps_an_epoch
+        self.optimizer, self.schedule = build_optimizer(model, recipe, steps, self.objective.own)
+        wrapped = processes.wrap(self.objective.network)
         self._forward = torch.compile(wrapped) if machine.compile else wrapped
 
     @property
@@ -123,6 +128,7 @@ class TrainingLoop:
         return {
             "model": self.model.backbone.state_dict(),
             "ema": None if self.ema is None else self.answering.backbone.state_dict(),
+            "objective": self.objective.own.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -137,6 +143,7 @@ class TrainingLoop:
             self.model.backbone.load_state_dict(state["model"])
             if self.ema is not None:
                 self.answering.backbone.load_state_dict(state["ema"])
+            self.objective.own.load_state_dict(state.get("objective", {}))  # older releases wrote none
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # all that torch raises here
@@ -144,49 +151,46 @@ class TrainingLoop:
                 "the saved state does not fit the model of its recipe: start again with ", Parameter("overwrite", True)
             ) from error
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Give what an epoch trains on, a batch at a time, on the device.
-
-        Returns:
-            This process's images of the batch, float32 [N, H, W, 3] from 0 to 255; their targets, int64 [N] labels or
-            float32 [N, classes] shares of them; and how many images the batch has over all processes.
-        """
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Give what an epoch trains on, a batch at a time."""
         recipe = self.recipe
         generator = torch.Generator().manual_seed(epoch_seed(recipe.seed, epoch))
         order = draw_order(self.images.labels, recipe.class_balance == "weighted", generator)
         batches = batches_of(order, recipe.batch_size)
         parts = [own_part(self.processes, len(batch)) for batch in batches]
         own = [batch[part] for batch, part in zip(batches, parts, strict=True)]
-        size_wh = recipe.train_size_wh_in(epoch)
+        size_wh, crop_wh = recipe.train_size_wh_in(epoch), recipe.crop_size_wh_in(epoch)
         mixes = epoch <= recipe.epochs * recipe.augmentation.mixed_until
-        loaded = prefetch(self.images, own, with_margin(size_wh), pinned=self.device.type == "cuda")
+        loaded = prefetch(self.images, own, with_margin(crop_wh), pinned=self.device.type == "cuda")
         for batch, part, (pixels, labels) in zip(batches, parts, loaded, strict=True):
             # Drawn for the whole batch, so that what happens to an image does not depend on who takes it.
-            choices = draw_choices(recipe.augmentation, len(batch), size_wh, generator).part(part)
-            batch_nhwc = augment(pixels.to(self.device, non_blocking=True), choices, size_wh)
+            choices = draw_choices(recipe.augmentation, len(batch), crop_wh, generator).part(part)
+            crops_nhwc = augment(pixels.to(self.device, non_blocking=True), choices, crop_wh)
             targets = labels.to(self.device, non_blocking=True)
-            yield *(self._mixing(batch_nhwc, targets) if mixes else (batch_nhwc, targets)), len(batch)
+            if mixes:
+                crops_nhwc, targets = self._mixing(crops_nhwc, targets)
+            yield Batch(reduced(crops_nhwc, size_wh), crops_nhwc, targets, len(batch))
 
-    def step(self, batch_nhwc: Tensor, targets: Tensor, number: int) -> Tensor:
+    def step(self, batch: Batch, number: int) -> Tensor:
         """Take one step of the optimizer.
 
         Args:
-            batch_nhwc: float32 [N, H, W, 3], 0 to 255, on the device.
-            targets: int64 [N] labels, or float32 [N, classes] shares of them.
+            batch: what to learn from.
             number: of the step in the whole training, from 0.
 
         Returns:
             float32 [2] on the device: the sum of the losses over the images, and how many answers were right.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            logits = self._forward(batch_nhwc)
-        loss = cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
+            output = self._forward(batch.images_nhwc)
+        loss, logits = self.objective.loss(output, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.schedule.after_step()
         if self.ema is not None:
             self.ema.update(self.model, number)
+        targets = batch.targets
         heaviest = targets if targets.ndim == 1 else targets.argmax(dim=1)
         right = (logits.detach().argmax(dim=1) == heaviest).sum()
         return torch.stack([loss.detach() * len(targets), right])
@@ -197,9 +201,9 @@ class TrainingLoop:
         sums = torch.zeros(2, device=self.device)  # of the losses, and of the right answers
         done, images = 0, sum(map(len, batches_of(self.images.labels, self.recipe.batch_size)))
         start = time.perf_counter()
-        for number, (batch_nhwc, targets, count) in enumerate(self.batches(epoch)):
-            sums += self.step(batch_nhwc, targets, (epoch - 1) * self._steps_an_epoch + number)
-            done += count
+        for number, batch in enumerate(self.batches(epoch)):
+            sums += self.step(batch, (epoch - 1) * self._steps_an_epoch + number)
+            done += batch.count
             self._report("train", done, images)
         loss, right = (self.processes.total(sums) / images).tolist()  # waits for the device: the time is all of it
         return loss, right, images / (time.perf_counter() - start)

@@ -63,10 +63,14 @@ class CarClassifier(nn.Module):
 
     def forward(self, batch_nhwc: Tensor) -> Tensor:
         """Return logits, float32 [N, classes], of `batch_nhwc`, uint8 [N, H, W, 3] in the model's colour order."""
+        logits: Tensor = self.backbone(self.normalized(batch_nhwc))
+        return logits.float()
+
+    def normalized(self, batch_nhwc: Tensor) -> Tensor:
+        """Return what the backbone takes, float32 [N, 3, H, W], of `batch_nhwc`."""
         # contiguous(): without it the exported graph ends in a Gather for the layout.
         pixels = batch_nhwc.permute(0, 3, 1, 2).contiguous().float()
-        logits: Tensor = self.backbone(pixels * self.scale + self.shift)
-        return logits.float()
+        return pixels * self.scale + self.shift
 
     def head(self) -> nn.Module:
         """Return the module that turns features into logits: what a pretrained backbone has no weights for."""
@@ -93,6 +97,36 @@ class CarClassifier(nn.Module):
         groups = group_parameters(self.backbone, matcher)
         stages = ([name for name in groups[key] if name in own] for key in sorted(groups))
         return [stage for stage in stages if stage]
+
+
+def features(model: CarClassifier, batch_nhwc: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Return a model's logits with the features that they are made of.
+
+    Args:
+        model: the classifier.
+        batch_nhwc: [N, H, W, 3], values 0 to 255 in the model's colour order.
+
+    Returns:
+        The logits, float32 [N, classes], as the model itself gives them; the feature maps [N, C, H, W] of its stages,
+        from first to last; and the pooled features [N, C] that its head takes.
+
+    Raises:
+        InputError: timm gives no feature maps of this architecture.
+    """
+    x, net = model.normalized(batch_nhwc), cast("Any", model.backbone)
+    if model.architecture == TWINCAR_RESNET50:
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        maps = []
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = layer(x)
+            maps.append(x)
+        pooled = net.avgpool(x).flatten(1)
+    elif hasattr(net, "forward_intermediates"):
+        x, maps = net.forward_intermediates(x)
+        pooled = net.forward_head(x, pre_logits=True)
+    else:
+        raise InputError(f"timm gives no feature maps of {model.architecture}: choose another architecture")
+    return model.head()(pooled).float(), maps, pooled
 
 
 def cam_layer(model: CarClassifier) -> nn.Module:

@@ -89,7 +89,9 @@ class Schedule:
         self._rule.load_state_dict(state)
 
 
-def build_optimizer(model: CarClassifier, recipe: Recipe, steps: int) -> tuple[Optimizer, Schedule]:
+def build_optimizer(
+    model: CarClassifier, recipe: Recipe, steps: int, own: nn.Module | None = None
+) -> tuple[Optimizer, Schedule]:
     """Return the optimizer of the parameters that learn, and the schedule of its rates.
 
     The head and each stage have a peak rate of their own. Biases and normalization do not decay: decay would only shift
@@ -99,6 +101,7 @@ def build_optimizer(model: CarClassifier, recipe: Recipe, steps: int) -> tuple[O
         model: with its frozen parameters marked as such, on the device where it trains.
         recipe: names the optimizer and its rates.
         steps: of the whole training.
+        own: parameters beside the model's (`Objective.own`), which learn as the head does.
     """
     head = {id(parameter) for parameter in model.head().parameters()}
     by_name = dict(model.backbone.named_parameters())
@@ -110,6 +113,8 @@ def build_optimizer(model: CarClassifier, recipe: Recipe, steps: int) -> tuple[O
         for stage in reversed(model.stages()):
             parts.insert(0, ([by_name[name] for name in stage], rate))
             rate *= recipe.layer_decay
+    if own is not None:
+        parts.append((list(own.parameters()), recipe.head_learning_rate))
     groups, peaks = [], []
     for members, rate in parts:
         for decays in (True, False):

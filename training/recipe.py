@@ -44,6 +44,27 @@ class Augmentation(BaseModel):
     mixed_until: Share = 1.0
 
 
+class Distillation(BaseModel):
+    """How a training learns from a teacher: a checkpoint of the same classes that `fit` is given beside the recipe.
+
+    The loss is `weight` times the cross-entropy with the teacher's answers and 1 - `weight` times that with the labels.
+    `temperature` divides the teacher's logits: above 1 its answers get softer, below 1 surer. `hints` is the weight of
+    a further loss, the distance of the student's feature maps from the teacher's; 0 leaves it out.
+
+    `teacher_size` is the side of the crops that the teacher sees, in pixels; the model sees the same crops, reduced to
+    its training size. 0 shows both the same pixels. `teacher_sha256` is the digest of the teacher's file: `fit` fills
+    it in where it is empty, and refuses any other file where it is not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: Share = 0.7
+    temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
+    hints: Annotated[float, Field(ge=0, le=100)] = 0.0
+    teacher_size: Side = 0
+    teacher_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+
+
 class Recipe(BaseModel):
     """What `fit` does. Travels inside the checkpoint and, from there, inside the ONNX manifest; holds no local path.
 
@@ -61,6 +82,8 @@ class Recipe(BaseModel):
     `layer_decay` times as fast as the one after it. `schedule` "cosine" warms up over `warmup_share` of the steps and
     decays to nothing; "plateau" starts at the peak and halves the rates after three epochs without a better macro F1.
     `patience` ends a training after so many epochs without a better macro F1; 0 never does.
+
+    `distillation` is how the model learns from a teacher, None where it learns from labels alone.
 
     `class_balance` "weighted" shows each class as often as any other, "none" each image once an epoch. With an
     `ema_decay` above 0, what is validated and kept is the exponential moving average of the weights over the steps.
@@ -91,6 +114,7 @@ class Recipe(BaseModel):
     patience: Annotated[int, Field(ge=0, le=10_000)] = 0
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     augmentation: Augmentation = Augmentation()
+    distillation: Distillation | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     @model_validator(mode="before")
@@ -125,10 +149,23 @@ class Recipe(BaseModel):
             raise ValueError(f"training crops grow: first_train_size must be {min(self.train_size_wh)} or less")
         return self
 
+    @model_validator(mode="after")
+    def _reduces_crops(self) -> Self:
+        side, largest = 0 if self.distillation is None else self.distillation.teacher_size, max(self.train_size_wh)
+        if side and side < largest:
+            raise ValueError(f"the model sees the teacher's crops reduced: teacher_size must be {largest} or more")
+        return self
+
     @property
     def train_size_wh(self) -> tuple[int, int]:
         """Return the size of the crops that the model trains on at the end, in pixels."""
         return (self.train_size, self.train_size) if self.train_size else self.preprocess.size_wh
+
+    def crop_size_wh_in(self, epoch: int) -> tuple[int, int]:
+        """Return the size of the random crops of an epoch (from 1) in pixels: a teacher's, or the model's."""
+        if self.distillation is not None and self.distillation.teacher_size:
+            return self.distillation.teacher_size, self.distillation.teacher_size
+        return self.train_size_wh_in(epoch)
 
     def train_size_wh_in(self, epoch: int) -> tuple[int, int]:
         """Return the size of the training crops in an epoch (from 1), in pixels.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -92,9 +92,9 @@ def _known_keys() -> tuple[str, ...]:
 def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        nested = isinstance(kind, type) and issubclass(kind, BaseModel)
-        keys += _fields(kind, f"{prefix}{name}.") if nested else [prefix + name]  # type: ignore[arg-type]
+        kinds = get_args(field.annotation) or (field.annotation,)  # a table may be left out: Distillation | None
+        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        keys += _fields(tables[0], f"{prefix}{name}.") if tables else [prefix + name]
     return keys
 
 

@@ -19,12 +19,13 @@ from twincar_edge.training.recipe import Recipe
 
 
 class RunRecord(BaseModel):
-    """The contents of `recipe.json`: how the model was trained, and where the images lay on that machine."""
+    """The contents of `recipe.json`: how the model was trained, and where images and teacher lay on that machine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Recipe
     data: OpenOptions | None = None
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
 
-    def write_record(self, recipe: Recipe, data: OpenOptions | None) -> None:
-        """Write `recipe.json`; the paths of the data become absolute.
+    def write_record(self, recipe: Recipe, data: OpenOptions | None, teacher: Path | None = None) -> None:
+        """Write `recipe.json`; paths become absolute.
 
         Raises:
             InputError: it cannot be written.
@@ -124,7 +125,8 @@ class RunFolder:
                 images=_absolute(data.images),
                 class_mapping=_absolute(data.class_mapping),
             )
-        write_text(self.recipe, RunRecord(recipe=recipe, data=data).model_dump_json(indent=2) + "\n")
+        record = RunRecord(recipe=recipe, data=data, teacher=_absolute(teacher))
+        write_text(self.recipe, record.model_dump_json(indent=2) + "\n")
 
     def read_record(self) -> RunRecord:
         """Read `recipe.json`.

@@ -15,6 +15,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor
+from torchvision.models.resnet import Bottleneck, ResNet
 
 from twincar_edge.errors import InputError, ModelError, Parameter, require
 from twincar_edge.training.checkpoint import read_state_dict
@@ -46,6 +47,10 @@ def load_weights(model: CarClassifier, weights: str, weights_file: Path | None =
         MissingExtraError: the package with the weights is not installed.
     """
     if weights == "none":
+        if isinstance(model.backbone, ResNet):  # its blocks start as identities (Goyal et al., 2017), as timm's do
+            for block in model.backbone.modules():
+                if isinstance(block, Bottleneck):
+                    torch.nn.init.zeros_(block.bn3.weight)
         return
     if weights == "file":
         if weights_file is None:

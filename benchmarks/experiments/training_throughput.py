@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.task import ClassificationTask
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor
 
 from twincar_edge.benchmarks.experiments.options import output_option, publish
 from twincar_edge.cli.options import data_options
@@ -37,6 +36,7 @@ from twincar_edge.training.loop import TrainingLoop
 from twincar_edge.training.machine import Machine as TrainingMachine
 from twincar_edge.training.machine import choose_device, limited_threads, seeded
 from twincar_edge.training.model import CarClassifier
+from twincar_edge.training.objective import Batch
 from twincar_edge.training.optimization import freeze_stages, train_mode
 from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.recipe_files import DEFAULT_RECIPE, read_recipe
@@ -134,13 +134,13 @@ def measure(
             load_weights(model, recipe.weights)
         frozen = [freeze_stages(model, recipe.freeze_stages) for model in models]
         loop = TrainingLoop(recipe, models[0], frozen[0], images, device, machine, Alone())
-        batch_nhwc, targets, _ = next(iter(loop.batches(1)))
-        theirs = _TimmStep(models[1], recipe, batch_nhwc, targets, device, loop.bf16)
+        batch = next(iter(loop.batches(1)))
+        theirs = _TimmStep(models[1], recipe, batch, device, loop.bf16)
         train_mode(models[0], frozen[0])
         train_mode(models[1], frozen[1])
         subjects: dict[str, Callable[[int], None]] = {
             "real": lambda count: _take_real(loop, count),
-            "fixed": lambda count: _repeat(lambda: loop.step(batch_nhwc, targets, 0), count),
+            "fixed": lambda count: _repeat(lambda: loop.step(batch, 0), count),
             "timm": lambda count: _repeat(theirs, count),
         }
         found: dict[str, list[float]] = {subject: [] for subject in subjects}
@@ -179,15 +179,14 @@ class _TimmStep:
         self,
         model: CarClassifier,
         recipe: Recipe,
-        batch_nhwc: Tensor,
-        targets: Tensor,
+        batch: Batch,
         device: torch.device,
         bf16: bool,
     ) -> None:
         self._backbone = model.to(device, memory_format=torch.channels_last).backbone  # type: ignore[call-overload]
-        pixels = batch_nhwc.permute(0, 3, 1, 2) * model.scale + model.shift
+        pixels = batch.images_nhwc.permute(0, 3, 1, 2) * model.scale + model.shift
         self._input = pixels.contiguous(memory_format=torch.channels_last)
-        self._targets = targets
+        self._targets = batch.targets
         self._device, self._bf16 = device, bf16
         # The criterion takes shares of labels where the batch is mixed, and labels where it is not.
         criterion = torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
@@ -211,8 +210,8 @@ class _TimmStep:
 def _take_real(loop: TrainingLoop, count: int) -> None:
     taken = 0
     while taken < count:
-        for batch_nhwc, targets, _ in loop.batches(1):
-            loop.step(batch_nhwc, targets, 0)
+        for batch in loop.batches(1):
+            loop.step(batch, 0)
             taken += 1
             if taken == count:
                 return

@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from tests.support.training_toys import PLAIN
-from twincar_edge.training.augmentation import Choices, Mixing, augment, draw_choices
+from twincar_edge.training.augmentation import Choices, Mixing, augment, draw_choices, reduced
 from twincar_edge.training.recipe import Augmentation
 
 STRONG = Augmentation(min_scale=0.3, rotation_degrees=20, jitter=0.5, hue=0.3, blur=0.5)
@@ -152,3 +152,12 @@ def test_without_strengths_nothing_is_mixed_and_no_randomness_is_used() -> None:
     images, targets = Mixing(Augmentation(), classes=2)(batch, labels)
     assert torch.equal(images, batch) and targets.tolist() == [[0, 1], [1, 0]]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_reduced_images_are_averages_and_a_size_that_stays_costs_nothing() -> None:
+    batch_nhwc = torch.rand(2, 32, 48, 3) * 255
+    assert reduced(batch_nhwc, (48, 32)) is batch_nhwc
+    small = reduced(batch_nhwc, (12, 8))
+    assert small.shape == (2, 8, 12, 3)
+    means = batch_nhwc.reshape(2, 8, 4, 12, 4, 3).mean(dim=(2, 4))
+    assert (small - means).abs().mean() < 12  # antialiased: a single pixel would be 60 away

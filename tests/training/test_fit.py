@@ -15,7 +15,7 @@ from twincar_edge.datasets import Dataset, OpenOptions, open_dataset, read_split
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.training import loop as loop_module
+from twincar_edge.training import objective
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.evaluation import evaluate
 from twincar_edge.training.fit import TrainingResult, fit
@@ -251,7 +251,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
     def not_finite(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0) -> torch.Tensor:
         return logits.sum() * float("nan")
 
-    monkeypatch.setattr(loop_module, "cross_entropy", not_finite)
+    monkeypatch.setattr(objective, "cross_entropy", not_finite)
     with pytest.raises(ModelError, match=r"the training loss is nan in epoch 1: .*`learning_rate="):
         fit(toy_recipe(epochs=1), dataset, tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run" / "best.pt").exists()

@@ -11,7 +11,7 @@ from tests.support.training_toys import toy_recipe
 from twincar_edge.errors import InputError
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training import recipe_files
-from twincar_edge.training.recipe import Augmentation, Recipe
+from twincar_edge.training.recipe import Augmentation, Distillation, Recipe
 from twincar_edge.training.recipe_files import read_recipe, shipped_recipes
 
 
@@ -26,6 +26,9 @@ from twincar_edge.training.recipe_files import read_recipe, shipped_recipes
         ({"first_train_size": 48}, "training crops grow: first_train_size must be 32 or less"),
         ({"size": 64}, "size and preprocess both say"),
         ({"what": 1}, "what"),
+        ({"distillation": {"weight": 2}}, "distillation.weight"),
+        ({"distillation": {"teacher_size": 24}}, "teacher_size must be 32 or more"),
+        ({"distillation": {"teacher_sha256": "abc"}}, "teacher_sha256"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(changes: dict[str, object], message: str) -> None:
@@ -56,7 +59,9 @@ def test_training_crops_grow_to_their_last_size_and_stay_there() -> None:
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_a_shipped_recipe_states_every_key(name: str) -> None:
     document = tomllib.loads((Path(recipe_files.__file__).parent / "recipes" / f"{name}.toml").read_text())
-    assert set(document) == set(Recipe.model_fields) - {"preprocess"} | {"size"}
+    distills = document.pop("distillation", None)
+    assert set(document) == set(Recipe.model_fields) - {"preprocess", "distillation"} | {"size"}
+    assert distills is None or set(distills) == set(Distillation.model_fields) - {"teacher_sha256"}
     assert set(document["augmentation"]) == set(Augmentation.model_fields)
 
 
@@ -75,6 +80,9 @@ def test_single_keys_change_and_the_last_change_wins() -> None:
     recipe = read_recipe("lite0-cars196", [*changes, "size = 96", "train_size=64", "first_train_size=0"])
     assert (recipe.epochs, recipe.augmentation.jitter, recipe.optimizer) == (4, 0.1, "adam")
     assert recipe.preprocess.size_wh == (96, 96)
+    assert recipe.distillation is None
+    distills = read_recipe("lite0-cars196", ["distillation.weight=0.5"]).distillation
+    assert distills == Distillation(weight=0.5)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,7 @@ def test_single_keys_change_and_the_last_change_wins() -> None:
     [
         ("lite0-cars196", "epoch=3", "a recipe has no key 'epoch': did you mean 'epochs'"),
         ("lite0-cars196", "augmentation.jiter=1", "no key 'augmentation.jiter': did you mean 'augmentation.jitter'"),
+        ("lite0-cars196", "distillation.hint=1", "no key 'distillation.hint': did you mean 'distillation.hints'"),
         ("lite0-cars196", "optimizer=sgd", "no recipe that can be trained, at optimizer"),
         ("lite0-cars196", "epochs", "written key=value, found 'epochs'"),
         ("lite0-cars196", "epochs.x=3", "epochs is no table of a recipe"),
@@ -103,3 +112,12 @@ def test_anybodys_own_recipe_is_a_toml_file(tmp_path: Path) -> None:
     own.write_text("epochs = = 2")
     with pytest.raises(InputError, match=r"own\.toml is not a TOML file"):
         read_recipe(str(own))
+
+
+def test_random_crops_are_made_at_the_teachers_size_or_the_models() -> None:
+    growing = {"preprocess": Preprocess(size_wh=(64, 64)), "train_size": 48, "first_train_size": 32, "epochs": 4}
+    assert [toy_recipe(**growing).crop_size_wh_in(epoch)[0] for epoch in (1, 4)] == [32, 48]
+    same = toy_recipe(**growing, distillation={})
+    assert [same.crop_size_wh_in(epoch)[0] for epoch in (1, 4)] == [32, 48]
+    larger = toy_recipe(**growing, distillation={"teacher_size": 64})
+    assert [larger.crop_size_wh_in(epoch) for epoch in (1, 4)] == [(64, 64)] * 2

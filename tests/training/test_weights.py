@@ -221,3 +221,12 @@ def test_an_efficientnet_lites_packaged_weights_see_cars_in_car_crops(architectu
     logits = torch_predict(model)(prepare_batch([sample.read() for sample in samples], recipe.preprocess))
     cars = [int(guess) in IMAGENET_CARS for guess in logits.argmax(axis=1)]
     assert sum(cars) >= 0.8 * len(cars)
+
+
+def test_from_random_weights_a_residual_block_starts_as_an_identity() -> None:
+    model = CarClassifier("resnet50", 2, SMALL)
+    load_weights(model, "none")
+    last = [tensor for name, tensor in model.backbone.state_dict().items() if name.endswith("bn3.weight")]
+    assert len(last) == 16 and not any(tensor.any() for tensor in last)
+    image_nhwc = torch.randint(0, 256, (1, 32, 32, 3), dtype=torch.uint8)
+    assert torch.isfinite(model.eval()(image_nhwc)).all()

@@ -28,6 +28,7 @@ def train(
     recipe: str | Path | Recipe = DEFAULT_RECIPE,
     changes: Mapping[str, object] | None = None,
     weights: PathLike | None = None,
+    teacher: PathLike | None = None,
     resume: PathLike | None = None,
     overwrite: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -53,6 +54,8 @@ def train(
         recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`.
         changes: keys of the recipe with other values; a key inside a table as "augmentation.flip".
         weights: pretrained weights: "auto", "none", a file, or hf://OWNER/REPO/FILE; None for what the recipe says.
+        teacher: the checkpoint of a model of the same classes that this one learns from beside the labels: a file, or
+            hf://OWNER/REPO/FILE.
         resume: a run to go on with, on its own data and recipe, in place of `data` and `output`.
         overwrite: replace an earlier run in the same folder.
         device: "auto" takes a GPU where there is one.
@@ -65,20 +68,22 @@ def train(
             and the work in all.
 
     Raises:
-        InputError: the data, recipe or folder cannot be used, or the device is missing or too small.
+        InputError: the data, recipe, teacher or folder cannot be used, or the device is missing or too small.
         ModelError: the weights do not fit, or the loss stopped being a finite number.
         MissingExtraError: the extra `train` is not installed.
     """
     require("torch", "train")
     from twincar_edge.training.fit import fit
+    from twincar_edge.training.hub import resolve_checkpoint
     from twincar_edge.training.machine import Machine
 
     weights_file = None
+    teacher_file = None if teacher is None else resolve_checkpoint(str(teacher))
     if resume is not None:
         if data is not None or output is not None or changes or weights is not None or overwrite:
             raise InputError(f"resume: {resume} has its own data and recipe; pass none beside it")
-        chosen, opened = recorded_training(Path(resume))
-        folder = Path(resume)
+        chosen, opened, recorded_teacher = recorded_training(Path(resume))
+        folder, teacher_file = Path(resume), teacher_file or recorded_teacher
     else:
         found = labelled_images(data, images, class_mapping, crop)
         if found is None or output is None:
@@ -92,6 +97,7 @@ def train(
         folder,
         data_options=opened,
         weights_file=weights_file,
+        teacher=teacher_file,
         machine=Machine(device, threads, cache_mb, precision, compile),
         overwrite=overwrite,
         resume=resume is not None,
@@ -128,8 +134,8 @@ def choose_recipe(
     return recipe, weights_file
 
 
-def recorded_training(run: Path) -> tuple[Recipe, OpenOptions]:
-    """Return the recipe and the labelled images of an earlier training, from its folder.
+def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None]:
+    """Return the recipe, the labelled images and the teacher, if any, of an earlier training, from its folder.
 
     Raises:
         InputError: the folder is not a run, or its images are not recorded.
@@ -139,4 +145,4 @@ def recorded_training(run: Path) -> tuple[Recipe, OpenOptions]:
     record = RunFolder(run).read_record()
     if record.data is None:
         raise InputError(f"{run} does not say where its images are: train anew")
-    return record.recipe, record.data
+    return record.recipe, record.data, record.teacher

@@ -49,6 +49,11 @@ _STAGES = {
     "--weights", help="Pretrained weights: auto, none, a FILE, or hf://OWNER/REPO/FILE.  [default: as the recipe says]"
 )
 @click.option(
+    "--teacher",
+    metavar="FILE",
+    help="Checkpoint whose answers the model learns beside the labels: a FILE, or hf://OWNER/REPO/FILE.",
+)
+@click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
@@ -66,6 +71,7 @@ def command(
     recipe: str,
     changes: tuple[str, ...],
     weights: str | None,
+    teacher: str | None,
     resume: Path | None,
     overwrite: bool,
     **machine: Any,
@@ -86,21 +92,24 @@ def command(
     for module in ("torch", "torchvision", "timm", "sklearn", "matplotlib", "pytorch_grad_cam"):
         require(module, "train")
     from twincar_edge.api.train import choose_recipe, recorded_training
+    from twincar_edge.training.hub import resolve_checkpoint
     from twincar_edge.training.machine import Machine
 
     runs_on = Machine(**machine)
+    teacher_file = None if teacher is None else resolve_checkpoint(teacher)
     if resume is not None:
         source = click.get_current_context().get_parameter_source
         given = [name for name in ("output", "recipe", "changes", "weights", "overwrite") if _is_given(source(name))]
         if data is not None or given:
             raise InputError(f"{resume} has its own data and recipe: give --resume without {_spelled(data, given)}")
-        recorded, recorded_data = recorded_training(resume)
-        result = _fit(recorded, recorded_data, resume, runs_on, resume=True)
+        recorded, recorded_data, recorded_teacher = recorded_training(resume)
+        teacher_file = teacher_file or recorded_teacher
+        result = _fit(recorded, recorded_data, resume, runs_on, teacher=teacher_file, resume=True)
     else:
         if data is None or output is None:
             raise InputError("name the labelled images and the folder of the results: train DATA -o RUN")
         chosen, weights_file = choose_recipe(recipe, changes, weights)
-        result = _fit(chosen, data, output, runs_on, weights_file, overwrite=overwrite)
+        result = _fit(chosen, data, output, runs_on, weights_file, teacher_file, overwrite=overwrite)
     if is_main_process():
         best = result.best
         click.echo(
@@ -115,6 +124,7 @@ def _fit(
     output: Path,
     machine: Machine,
     weights_file: Path | None = None,
+    teacher: Path | None = None,
     *,
     overwrite: bool = False,
     resume: bool = False,
@@ -131,6 +141,7 @@ def _fit(
                 output,
                 data_options=data,
                 weights_file=weights_file,
+                teacher=teacher,
                 machine=machine,
                 overwrite=overwrite,
                 resume=resume,
