@@ -23,6 +23,7 @@ from twincar_edge.files import sha256
 from twincar_edge.machine import installed_versions, this_machine
 from twincar_edge.manifest import Manifest
 from twincar_edge.metrics import topk_accuracy
+from twincar_edge.progress import StageProgress
 from twincar_edge.runtime.inference.providers import (
     ORT_WHEELS,
     PROVIDERS,
@@ -39,8 +40,6 @@ TIMED_IMAGES = 16  # run in turns; more would only cost memory
 SYNTHETIC_SIZE_WH = (520, 400)  # a car as a gate camera shows it
 SYNTHETIC_SEED = 0
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage ("opening", "timing", "pace", "accuracy"), what is done of it, and of how much."""
 Launch = Callable[[RowSpec, Sequence[NDArray[np.uint8]], float], WorkerClient]
 """Starts a row: what it is, the images that it is timed on, and how many seconds a call to it may take."""
 
@@ -115,7 +114,7 @@ class _Entry:
         )
 
 
-def run(config: BenchmarkConfig, progress: Progress | None = None, launch: Launch = launch) -> BenchmarkReport:
+def run(config: BenchmarkConfig, progress: StageProgress | None = None, launch: Launch = launch) -> BenchmarkReport:
     """Measure every model on every provider, at every batch size and thread count.
 
     A row that cannot be measured says why, and the others go on. Ctrl-C ends the measuring: the report then holds the
@@ -123,7 +122,7 @@ def run(config: BenchmarkConfig, progress: Progress | None = None, launch: Launc
 
     Args:
         config: what to measure.
-        progress: called with a stage, what is done of it, and of how much.
+        progress: called with a stage ("opening", "timing", "pace", "accuracy"), what is done of it, and of how much.
         launch: starts a row, in a process of its own.
 
     Raises:
@@ -195,7 +194,7 @@ def _open(entry: _Entry, config: BenchmarkConfig) -> None:
         raise InputError(f"{entry.spec.ep}: {entry.status}")
 
 
-def _time(entries: list[_Entry], config: BenchmarkConfig, tell: Progress) -> None:
+def _time(entries: list[_Entry], config: BenchmarkConfig, tell: StageProgress) -> None:
     """Time the rows in turns, never two at once; at a camera's pace one after the other, each for the whole time."""
     opened = {str(number): entry for number, entry in enumerate(entries) if entry.status == OK}
     if config.pace is not None:
@@ -234,7 +233,7 @@ def _look(entries: list[_Entry]) -> None:
 
 
 def _count(
-    entries: list[_Entry], dataset: Dataset, labels: dict[tuple[str, ...], NDArray[np.int64]], tell: Progress
+    entries: list[_Entry], dataset: Dataset, labels: dict[tuple[str, ...], NDArray[np.int64]], tell: StageProgress
 ) -> None:
     """Count right answers, on each provider anew, since the same file may answer differently there.
 

@@ -8,26 +8,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.machine import Machine
 from twincar_edge.manifest import DataRecord, Precision
+from twincar_edge.records import Record, Share
 from twincar_edge.runtime.timing import Sample
 
 BENCHMARK_SCHEMA_VERSION: Literal[2] = 2
 OK = "ok"
 STEPS = ("pre", "infer", "post")
 RESAMPLES = 2000
-Share = Annotated[float, Field(ge=0, le=1)]
 Milliseconds = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Latency(_Part):
+class Latency(Record):
     """How long something took, in milliseconds: percentiles by linear interpolation, mean and minimum."""
 
     p50_ms: Milliseconds
@@ -45,7 +41,7 @@ class Latency(_Part):
         return cls(p50_ms=p50, p90_ms=p90, p95_ms=p95, p99_ms=p99, mean_ms=mean, min_ms=least)
 
 
-class Timing(_Part):
+class Timing(Record):
     """The times of one row: each step's and the total's summary, images a second, and every raw sample in ms.
 
     `total` runs from images in memory to answers; decoding is not in it. `fps` is images over the mean total. Samples
@@ -93,7 +89,7 @@ def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -
     return float(low), float(high)
 
 
-class Ratio(_Part):
+class Ratio(Record):
     """How many times as fast a row is as the first row, by image: the median over rounds, and its 95% interval.
 
     Each round compares medians that were measured within the same seconds; the interval is over rounds.
@@ -110,7 +106,7 @@ class Ratio(_Part):
         return cls(median=float(np.median(ratios)), low=low, high=high)
 
 
-class Start(_Part):
+class Start(Record):
     """What a program waits for once: importing what runs the model, opening the model, and the first inference."""
 
     import_ms: Milliseconds
@@ -118,7 +114,7 @@ class Start(_Part):
     first_ms: Milliseconds
 
 
-class Paced(_Part):
+class Paced(Record):
     """How a row kept up with a camera of `fps` frames a second.
 
     `frames` came in `duration_s`, `answered` of them were answered, and the share `in_time` of all before the next one
@@ -147,7 +143,7 @@ class Paced(_Part):
     latency_samples_ms: tuple[Milliseconds, ...]
 
 
-class Row(_Part):
+class Row(Record):
     """One model on one provider, or a `peer`, by its name in `PEERS`.
 
     `ep` is what was really used; what was not measured is None. `weights` is the digest of the checkpoint that a model
@@ -195,7 +191,7 @@ class Row(_Part):
         return f"{self.model} {self.precision} on {self.ep or self.ep_asked}, batch {self.batch}{threads}"
 
 
-class Gpu(_Part):
+class Gpu(Record):
     """A GPU: its name, its memory in MB, and its driver's version."""
 
     name: str
@@ -203,7 +199,7 @@ class Gpu(_Part):
     driver: str
 
 
-class BenchmarkReport(_Part):
+class BenchmarkReport(Record):
     """A whole benchmark: on what, with what, how often, and its rows.
 
     `auto` says which provider `auto` takes here and why. `interrupted` says that not all rounds were measured.

@@ -18,7 +18,7 @@ from twincar_edge.export.parity.files import ParityConfig, compare_files
 from twincar_edge.export.parity.report import ParityError, ParityLimits, ParityReport
 
 if TYPE_CHECKING:
-    from twincar_edge.export.pipeline import Progress
+    from twincar_edge.progress import StageProgress
 
 __all__ = [
     "PRESETS",
@@ -40,7 +40,9 @@ __all__ = [
 ]
 
 
-def export(config: ExportConfig, progress: Progress | None = None, created: datetime | None = None) -> ExportResult:
+def export(
+    config: ExportConfig, progress: StageProgress | None = None, created: datetime | None = None
+) -> ExportResult:
     """Export a checkpoint, check that what comes out answers as it does, and write the files that do.
 
     Writes `<name>.fp32.onnx`, where they are asked for `<name>.int8.onnx` and `<name>.fp16.onnx`, and reports as JSON,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.preprocess import Preprocess, prepare_batch
+from twincar_edge.progress import Progress
 from twincar_edge.training.run_folder import RunFolder
 
 CALIBRATION_BATCH = 4  # ONNX Runtime calibrates without optimization and keeps much in memory; more gains little
@@ -77,7 +78,7 @@ def calibration_samples(train: Dataset, images: int) -> Dataset:
 
 
 def calibration_batches(
-    chosen: Dataset, preprocess: Preprocess, progress: Callable[[int, int], None] | None = None
+    chosen: Dataset, preprocess: Preprocess, progress: Progress | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield images as the model takes them, uint8 [N, H, W, 3], one batch in memory at a time.
 

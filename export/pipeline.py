@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -39,15 +39,13 @@ from twincar_edge.export.trial_session import TrialSession
 from twincar_edge.files import write_bytes
 from twincar_edge.golden import Golden
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord, TrainingRecord
+from twincar_edge.progress import StageProgress
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 
 logger = logging.getLogger(__name__)
 
 SEARCH_NAME = "int8_search"
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is done at the moment, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class _Findings:
     search: SearchReport | None
 
 
-def run(config: ExportConfig, progress: Progress | None, created: datetime | None) -> ExportResult:
+def run(config: ExportConfig, progress: StageProgress | None, created: datetime | None) -> ExportResult:
     """Do what `twincar_edge.export.export` says."""
     tell = progress or _nobody
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
@@ -88,7 +86,7 @@ def _make(
     unknowns: Unknowns,
     trial: TrialSession,
     name: str,
-    tell: Progress,
+    tell: StageProgress,
 ) -> tuple[dict[Precision, _Model], _Findings]:
     """Make every graph that was asked for, and find out what it lost and how sure it may be."""
     images, classes, preprocess = split.validation, checkpoint.classes, checkpoint.preprocess

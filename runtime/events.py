@@ -10,31 +10,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from twincar_edge.manifest import Precision
+from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.answers import Level as Level
 
 SCHEMA_VERSION: Literal[2] = 2
 EventType = Literal["start", "update", "end"]
 Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NamedProbability(_Part):
+class NamedProbability(Record):
     """One class and its probability."""
 
     name: str
-    probability: Probability
+    probability: Share
 
 
-class ClassifierRecord(_Part):
+class ClassifierRecord(Record):
     """Which model answered, and on what: the manifest's name and precision, the file's SHA-256, the provider."""
 
     name: str
@@ -43,7 +39,7 @@ class ClassifierRecord(_Part):
     ep: str
 
 
-class Event(_Part):
+class Event(Record):
     """What is known of one vehicle's visit when it starts, changes or ends; docs/events.md describes each field.
 
     >>> event = next(tw.watch(tw.demo_clip(), model=tw.demo_model(), name="gate"))
@@ -67,7 +63,7 @@ class Event(_Part):
     image: str | None = None
     name: str
     level: Level
-    probability: Probability
+    probability: Share
     make: str | None
     model: str | None
     body_type: str | None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.progress import Progress
 
 Clock = Callable[[], float]
 """Returns seconds on a scale that never runs backwards."""
@@ -111,9 +112,7 @@ class Turns:
     rounds: dict[str, list[tuple[Sample, ...]]] = field(default_factory=dict)
     failures: dict[str, TwincarError] = field(default_factory=dict)
 
-    def take(
-        self, names: Iterable[str], schedule: Schedule, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def take(self, names: Iterable[str], schedule: Schedule, progress: Progress | None = None) -> None:
         """Warm every subject up, then measure them all in rounds; `progress` gets (rounds done, rounds in all)."""
         self.rounds.update((name, []) for name in names)
         for name in self.rounds:
@@ -139,7 +138,7 @@ def measure(
     subjects: Mapping[str, Subject],
     schedule: Schedule,
     clock: Clock = time.perf_counter,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, tuple[Sample, ...] | TwincarError]:
     """Time every subject in this process, in rounds.
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from twincar_edge.errors import InputError, ModelError, Parameter, first_fault
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.records import Record, Share
 from twincar_edge.training.checkpoint_files import (
     SAFETENSORS_SUFFIX,
     check_tensors,
@@ -34,8 +35,6 @@ CLASS_MAPPING_NAME = "class_mapping.json"
 # The keys by which TwinCar's ResNet50 with its two-layer head is known, and the bias that has one value a class.
 _RESNET50_KEYS = frozenset({"conv1.weight", "layer4.2.conv3.weight", "fc.0.weight", "fc.3.weight", "fc.3.bias"})
 _RESNET50_OUTPUT = "fc.3.bias"
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Contents(TypedDict):
@@ -87,9 +86,7 @@ class Checkpoint:
         )
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
+class _Document(Record, arbitrary_types_allowed=True):
     format: Literal["twincar-edge checkpoint"]
     schema_version: Literal[1]
     architecture: Annotated[str, Field(min_length=1, max_length=200)]

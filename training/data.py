@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from twincar_edge.datasets import Dataset
 from twincar_edge.preprocess import Preprocess, prepare, resize
+from twincar_edge.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class TrainingImages:
         preprocess: Preprocess,
         largest_wh: tuple[int, int],
         cache_mb: int = DEFAULT_CACHE_MB,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Read all images into memory, or decide that they are too many.
 
@@ -81,7 +82,7 @@ class TrainingImages:
     def _read(self, index: int) -> NDArray[np.uint8]:
         return prepare(self._samples[index].read(), self._larger)
 
-    def _read_all(self, progress: Callable[[int, int], None] | None) -> NDArray[np.uint8]:
+    def _read_all(self, progress: Progress | None) -> NDArray[np.uint8]:
         width, height = self._larger.size_wh
         pixels = np.empty((len(self._samples), height, width, 3), np.uint8)
 

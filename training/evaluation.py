@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from twincar_edge.errors import ModelError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.progress import Progress
 from twincar_edge.training.metrics import ClassificationMetrics, classification_metrics
 
 LISTED_CLASSES = 10
@@ -166,7 +166,7 @@ def evaluate(
     classes: ClassMapping,
     preprocess: Preprocess,
     batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a model on every image of a data set.
 

@@ -18,6 +18,7 @@ from twincar_edge.datasets import (
 )
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_text
+from twincar_edge.progress import StageProgress
 from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint, write_safetensors, write_state_dict
 from twincar_edge.training.data import TrainingImages
 from twincar_edge.training.distillation import DistillationLoss, open_teacher
@@ -25,7 +26,7 @@ from twincar_edge.training.distributed import Processes, join_processes
 from twincar_edge.training.environment import environment, to_json
 from twincar_edge.training.evaluation import evaluate
 from twincar_edge.training.history import EpochMetrics, History
-from twincar_edge.training.loop import Progress, TrainingLoop
+from twincar_edge.training.loop import TrainingLoop
 from twincar_edge.training.machine import Machine, choose_device, limited_threads, memory_advice, seeded
 from twincar_edge.training.model import CarClassifier, load_model, torch_predict
 from twincar_edge.training.optimization import freeze_stages
@@ -53,7 +54,7 @@ def fit(
     overwrite: bool = False,
     resume: bool = False,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> TrainingResult:
     """Train a classifier, validating after each epoch and keeping the best.
 
@@ -75,7 +76,7 @@ def fit(
         overwrite: replace an earlier training in the same folder.
         resume: go on with the training in the folder, which must be of the same recipe and images.
         on_epoch: called after each epoch, once its files are written.
-        progress: called often, for a progress bar.
+        progress: called often; the stages are "check", "read", "train", "validate" and "evaluate".
 
     Raises:
         InputError: the folder is not empty, the data cannot be split or a class has too few images, the device is not
@@ -172,7 +173,7 @@ def _prepare_data(
     folder: RunFolder,
     data_options: OpenOptions | None,
     teacher: Path | None,
-    progress: Progress | None,
+    progress: StageProgress | None,
 ) -> None:
     """Find the usable images, split them, and write down what was found."""
     kept, report = check_integrity(
@@ -206,7 +207,7 @@ def _check_classes(dataset: Dataset) -> None:
 
 
 def _write_results(
-    folder: RunFolder, history: History, validation: Dataset, batch_size: int, progress: Progress | None
+    folder: RunFolder, history: History, validation: Dataset, batch_size: int, progress: StageProgress | None
 ) -> None:
     """Write weights for other programs, figures and pictures, all of the best epoch as it stands in the folder."""
     checkpoint = read_checkpoint(folder.checkpoint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, Parameter
+from twincar_edge.progress import StageProgress
 from twincar_edge.training.augmentation import Mixing, augment, draw_choices, reduced
 from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
 from twincar_edge.training.distributed import Processes, own_part
@@ -26,9 +27,6 @@ from twincar_edge.training.model import CarClassifier, torch_predict
 from twincar_edge.training.objective import Batch, LabelLoss, Objective
 from twincar_edge.training.optimization import build_optimizer, train_mode
 from twincar_edge.training.recipe import Recipe
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, images done, images in all): "check", "read", "train", "validate", "evaluate"."""
 
 
 class TrainingLoop:
@@ -47,7 +45,7 @@ class TrainingLoop:
         device: torch.device,
         machine: Machine,
         processes: Processes,
-        progress: Progress | None = None,
+        progress: StageProgress | None = None,
         objective: Objective | None = None,
     ) -> None:
         """Put the model on its device and build what trains it.
@@ -60,7 +58,7 @@ class TrainingLoop:
             device: where to train.
             machine: arithmetic, and whether to compile.
             processes: those that share the work.
-            progress: called after each batch.
+            progress: called after each batch; the stages are "train" and "validate".
             objective: gives the loss of a batch; None for the cross-entropy with the labels.
 
         Raises:

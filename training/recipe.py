@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from twincar_edge.records import Record, Share
 
 DEFAULT_ARCHITECTURE = "tf_efficientnet_lite0"
 DEFAULT_SIZE = 224
 GROWING_SHARE = 0.75  # of the epochs; the rest trains at the last size
-Share = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0, le=100)]
 Side = Annotated[int, Field(ge=0, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
-class Augmentation(BaseModel):
+class Augmentation(Record):
     """How training images are varied, each time anew.
 
     `min_scale` is the smallest share of the image's area that a random crop keeps (1 keeps it whole). `stretch` bounds
@@ -28,8 +28,6 @@ class Augmentation(BaseModel):
     `mixed_share` of the batches are mixed, by one of the two where both are on, until `mixed_until` (a share of the
     training) has passed: the last epochs see whole cars.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_scale: Annotated[float, Field(gt=0, le=1)] = 0.5
     stretch: Annotated[float, Field(ge=1, le=4)] = 4 / 3
@@ -44,7 +42,7 @@ class Augmentation(BaseModel):
     mixed_until: Share = 1.0
 
 
-class Distillation(BaseModel):
+class Distillation(Record):
     """How a training learns from a teacher: a checkpoint of the same classes that `fit` is given beside the recipe.
 
     The loss is `weight` times the cross-entropy with the teacher's answers and 1 - `weight` times that with the labels.
@@ -56,8 +54,6 @@ class Distillation(BaseModel):
     it in where it is empty, and refuses any other file where it is not.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     weight: Share = 0.7
     temperature: Annotated[float, Field(gt=0, le=100)] = 1.0
     hints: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -65,7 +61,7 @@ class Distillation(BaseModel):
     teacher_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
 
 
-class Recipe(BaseModel):
+class Recipe(Record):
     """What `fit` does. Travels inside the checkpoint and, from there, inside the ONNX manifest; holds no local path.
 
     `preprocess` is how images reach the finished model, and how they are validated. It may be given as `size`, the side
@@ -88,8 +84,6 @@ class Recipe(BaseModel):
     `class_balance` "weighted" shows each class as often as any other, "none" each image once an epoch. With an
     `ema_decay` above 0, what is validated and kept is the exponential moving average of the weights over the steps.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: str = DEFAULT_ARCHITECTURE
     preprocess: Preprocess

@@ -6,22 +6,21 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from twincar_edge.datasets import Dataset, OpenOptions, Split, read_split
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, Parameter, first_fault
 from twincar_edge.files import remains, write_text
+from twincar_edge.records import Record
 from twincar_edge.training import artifacts
 from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
 from twincar_edge.training.recipe import Recipe
 
 
-class RunRecord(BaseModel):
+class RunRecord(Record):
     """The contents of `recipe.json`: how the model was trained, and where images and teacher lay on that machine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Recipe
     data: OpenOptions | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from twincar_edge.errors import ModelError, Parameter, first_fault
+from twincar_edge.records import Record
 from twincar_edge.training.checkpoint_files import load_plain, save_plain
 from twincar_edge.training.history import EpochMetrics, History
 from twincar_edge.training.recipe import Recipe
@@ -16,9 +17,7 @@ _AGAIN = Parameter("overwrite", True)
 FORMAT: Literal["twincar-edge training state"] = "twincar-edge training state"
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Document(Record):
     format: Literal["twincar-edge training state"]
     schema_version: Literal[1]
     recipe: Recipe

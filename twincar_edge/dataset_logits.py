@@ -14,10 +14,11 @@ from twincar_edge.datasets import Dataset, Sample
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess, prepare
+from twincar_edge.progress import Progress
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """A model: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes]."""
-Progress = Callable[[int, int], None]
+Progress = Progress
 """Called with (images done, images in all)."""
 
 BATCH = 32  # images

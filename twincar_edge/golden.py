@@ -18,11 +18,12 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from twincar_edge.errors import ModelError, first_fault
 from twincar_edge.images import ImageError, decode_image
 from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.records import Record
 
 GOLDEN_KEY = "twincar_edge.golden"
 SCHEMA_VERSION: Literal[1] = 1
@@ -30,10 +31,8 @@ MAX_IMAGES = 64
 SAMPLED_PIXELS = 251  # a prime, so that the places are in all columns, whatever the width
 
 
-class _Document(BaseModel):
+class _Document(Record):
     """The JSON form: pictures as PNG and pixels as bytes, both in base64, and logits as numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     images_png: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_IMAGES)]

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from twincar_edge import __version__
 from twincar_edge.cores import usable_cores
+from twincar_edge.records import Record
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -25,10 +24,8 @@ TELLING_FLAGS = (
 EXACT_ON_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
 
 
-class Machine(BaseModel):
+class Machine(Record):
     """The machine: processor, the telling ones of its flags, cores that this process may use, system, Python."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpu: str
     flags: tuple[str, ...]

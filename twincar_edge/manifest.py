@@ -11,17 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.onnx_metadata import read_metadata
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.records import Record, Share
 
 METADATA_KEY = "twincar_edge.manifest"
 SCHEMA_VERSION: Literal[1] = 1
 Precision = Literal["fp32", "fp16", "int8"]
-Share = Annotated[float, Field(ge=0, le=1)]
 # Far beyond what fits any model; with less, logits that are divided by it would leave what numbers can hold.
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
@@ -35,11 +35,7 @@ def _printable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_printable)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataRecord(_Part):
+class DataRecord(Record):
     """Which labelled images a model comes from: the name, how many, and a digest over their names and labels."""
 
     name: Text
@@ -47,7 +43,7 @@ class DataRecord(_Part):
     digest: Text
 
 
-class TrainingRecord(_Part):
+class TrainingRecord(Record):
     """Where the weights come from: the checkpoint's SHA-256, the recipe, the data, and what it reached there."""
 
     checkpoint_sha256: Text
@@ -58,7 +54,7 @@ class TrainingRecord(_Part):
     validation_top5: Share | None = None
 
 
-class QuantizationRecord(_Part):
+class QuantizationRecord(Record):
     """How an INT8 file was made.
 
     `float_layers` of its layers with weights, from the input on, compute in float, and so do those that `float_nodes`
@@ -80,7 +76,7 @@ class QuantizationRecord(_Part):
     calibration_images: int = Field(ge=1)
 
 
-class ParityRecord(_Part):
+class ParityRecord(Record):
     """What parity was shown: this file against the one that it was made from, on the same images.
 
     Shares are between 0 and 1. `images` is the number of validation images.
@@ -96,7 +92,7 @@ class ParityRecord(_Part):
     max_abs_logit_difference: float = Field(ge=0)
 
 
-class ConfidenceRecord(_Part):
+class ConfidenceRecord(Record):
     """How temperature and rejection threshold were chosen, and what they give. Shares are between 0 and 1.
 
     `images` held-out images gave the temperature; `ece_before` and `ece_after` are the expected calibration error there
@@ -114,7 +110,7 @@ class ConfidenceRecord(_Part):
     unknown_named: dict[Text, Share] = Field(default_factory=dict)
 
 
-class Manifest(_Part):
+class Manifest(Record):
     """Everything that the camera box must know of a model.
 
     `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is

@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twincar_edge.errors import InputError
+from twincar_edge.records import Record
 
 ResizeRule = Literal["squash", "letterbox", "center_crop"]
 Interpolation = Literal["area", "linear", "cubic"]
@@ -34,14 +35,12 @@ _SHRINK = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTE
 _ENLARGE = {"area": cv2.INTER_LINEAR, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
-class Preprocess(BaseModel):
+class Preprocess(Record):
     """How an image becomes model input; travels inside the checkpoint and the ONNX manifest.
 
     `size_wh` is in pixels. `mean` and `std` are in the unit of [0, 1] pixels, in the order of `colour`, and are applied
     inside the graph. The default squashes the whole crop to a square, as TwinCar's `Resize((224, 224))` does.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size_wh: tuple[Side, Side] = (224, 224)
     resize: ResizeRule = "squash"

@@ -19,7 +19,6 @@ from statistics import linear_regression, median
 from typing import Literal
 
 import click
-from pydantic import BaseModel, ConfigDict
 
 from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
 from twincar_edge.benchmarks.experiments.watch_process import Sample, WatchProcess
@@ -28,6 +27,7 @@ from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import sha256
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import read_manifest
+from twincar_edge.records import Record
 from twincar_edge.runtime.quantities import parse_age
 from twincar_edge.runtime.sources.base import redact_url
 
@@ -35,11 +35,7 @@ SCHEMA_VERSION: Literal[2] = 2
 CROPS_LIMIT = "1MB"  # so small that old pictures go within minutes
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Growth(_Part):
+class Growth(Record):
     """Memory in the second minute and in the last, in MB; the growth in percent, and the slope of all between."""
 
     first_mb: float
@@ -48,7 +44,7 @@ class Growth(_Part):
     mb_per_hour: float
 
 
-class Endurance(_Part):
+class Endurance(Record):
     """A whole measurement.
 
     `options` are those of `twincar-edge watch` beyond the benchmark's own. `written_mb` is what lay on the disk in the

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import click
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
 from twincar_edge.bundled import default_model
@@ -25,6 +24,7 @@ from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import DataRecord, Precision
 from twincar_edge.metrics import softmax
+from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Hierarchy, Level
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.levels import certainty_by_level
@@ -34,28 +34,22 @@ SCHEMA_VERSION: Literal[1] = 1
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TITLES: dict[Level, str] = {"year": "in full", "model": "model or more", "make": "make or more"}
 
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LevelFigures(_Part):
+class LevelFigures(Record):
     """The share of answers that go so far or farther, and the share of these that are right so far; None of none."""
 
     coverage: Share
     right: Share | None
 
 
-class ThresholdFigures(_Part):
+class ThresholdFigures(Record):
     """What a threshold gives at each level: "year" is the class in full."""
 
     threshold: Share
     levels: dict[Level, LevelFigures]
 
 
-class LevelsReport(_Part):
+class LevelsReport(Record):
     """A whole measurement: `threshold` is the model's own, and among the `points`."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import click
 import torch
-from pydantic import BaseModel, ConfigDict
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from timm.task import ClassificationTask
 from timm.utils.model_ema import ModelEmaV3
@@ -29,6 +28,7 @@ from twincar_edge.benchmarks.experiments.options import output_option, publish
 from twincar_edge.cli.options import data_options
 from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.machine import Machine, installed_versions, this_machine
+from twincar_edge.records import Record
 from twincar_edge.training.data import TrainingImages
 from twincar_edge.training.distributed import Alone
 from twincar_edge.training.environment import PACKAGES
@@ -46,20 +46,16 @@ SCHEMA_VERSION: Literal[1] = 1
 ENDLESS = 10_000  # epochs: the schedule must not end before the measurement does
 
 
-class Ratio(BaseModel):
+class Ratio(Record):
     """A ratio of two subjects' images a second, round by round: median, smallest and largest."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     median: float
     smallest: float
     largest: float
 
 
-class Throughput(BaseModel):
+class Throughput(Record):
     """What was measured, on what. `images_per_s` holds one figure a round for each subject."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime

@@ -13,12 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import click
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from twincar_edge.benchmarks.experiments.crop_by_crop import WatchedClip, watch_clip
 from twincar_edge.benchmarks.experiments.levels import THRESHOLDS, ThresholdFigures, level_points, levels_table
@@ -32,20 +31,15 @@ from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.metrics import softmax
+from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.truth import Pass, Score, read_truth
 
 SCHEMA_VERSION: Literal[1] = 1
 
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Passes(_Part):
+class Passes(Record):
     """What became of passes: found exactly once, in several visits, or in none; `extra` visits show no pass.
 
     `verdicts` counts the answers of those found once: "right" in full, "coarser" (true as far as it goes), "wrong
@@ -75,7 +69,7 @@ class Passes(_Part):
         )
 
 
-class Clip(_Part):
+class Clip(Record):
     """One clip."""
 
     name: str
@@ -83,7 +77,7 @@ class Clip(_Part):
     passes: Passes
 
 
-class Single(_Part):
+class Single(Record):
     """The top-1 of an answer that rests on one picture, and by how much the visits' is above it.
 
     `low` and `high` are the 95% interval of `gain`, by the bootstrap over visits.
@@ -103,7 +97,7 @@ class Single(_Part):
         return cls(top1=float(share.mean()), gain=float(gains.mean()), low=low, high=high)
 
 
-class VisitsReport(_Part):
+class VisitsReport(Record):
     """A whole measurement.
 
     `top1` is that of the visits of passes found once, whatever their probability. `singles`: "mean crop" gives each

@@ -25,13 +25,13 @@ from typing import Literal
 import click
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish, threads_option
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
+from twincar_edge.records import Record
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.sources import open_source
@@ -42,18 +42,14 @@ SCHEMA_VERSION: Literal[1] = 1
 Crops = list[NDArray[np.uint8]]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Subject(_Part):
+class Subject(Record):
     """Frames a second, and seconds of CPU by seconds of wall clock: of every round."""
 
     fps: tuple[float, ...]
     cpu: tuple[float, ...]
 
 
-class Share(_Part):
+class Share(Record):
     """The loop's frames a second by those of the slower part, round by round: median, smallest, largest."""
 
     median: float
@@ -61,7 +57,7 @@ class Share(_Part):
     largest: float
 
 
-class WatchOverhead(_Part):
+class WatchOverhead(Record):
     """A whole measurement."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import BaseModel, ConfigDict
 
 from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.errors import InputError
+from twincar_edge.records import Record
 
 START_S = 90.0  # for the run to open its model and its camera
 STOP_S = 60.0  # for it to end in good order
@@ -24,15 +24,13 @@ SCRAPE_S = 10.0
 PROC = Path("/proc")
 
 
-class Sample(BaseModel):
+class Sample(Record):
     """How a run was at one moment, so many seconds after it was ready.
 
     `anonymous_mb` is the part of `resident_mb` that is of no file. All from `cpu_s` on is what the run's own
     metrics say, summed over cameras and sinks; `answer_age_s` is how old the frame of the newest answer was when it was
     answered, None where there was none yet.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     at_s: float
     resident_mb: float

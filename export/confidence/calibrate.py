@@ -5,7 +5,7 @@ One pass over pictures that show no known car, then the choices of `confidence_c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ from twincar_edge.metrics import (
     softmax,
     topk_accuracy,
 )
+from twincar_edge.progress import Progress
 from twincar_edge.runtime.inference.answers import Hierarchy
 from twincar_edge.runtime.inference.levels import certainty_by_level
 
@@ -55,7 +56,7 @@ def calibrate_confidence(
     classes: ClassMapping,
     options: ConfidenceOptions,
     name: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     unknowns: Unknowns | None = None,
 ) -> ConfidenceReport:
     """Find temperature and threshold, one pair for all precisions of a checkpoint, and say what they give.
@@ -155,7 +156,7 @@ def _report(
 
 
 def _answers(
-    sides: Mapping[str, Side], sets: Mapping[str, Dataset], progress: Callable[[int, int], None] | None
+    sides: Mapping[str, Side], sets: Mapping[str, Dataset], progress: Progress | None
 ) -> dict[str, dict[str, NDArray[np.float32]]]:
     """Run the models over each set: logits, float32 [N, classes], by set and precision."""
     total, done = sum(map(len, sets.values())), 0

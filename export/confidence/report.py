@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import ConfidenceRecord, DataRecord, Temperature
+from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.answers import Level
 
 CONFIDENCE_SCHEMA_VERSION: Literal[2] = 2
-Share = Annotated[float, Field(ge=0, le=1)]
 
 # The sets of unknown pictures.
 TWIN_CARS = "twin cars"
@@ -40,11 +40,7 @@ LEVEL_TITLES: dict[Level, str] = {"year": "class in full", "model": "make and mo
 SHOWN_THRESHOLDS = (*(step / 10 for step in range(10)), 0.95)  # in the table for people; the report has every 0.01
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ConfidenceOptions(_Part):
+class ConfidenceOptions(Record):
     """How temperature and rejection threshold are found.
 
     Attributes:
@@ -64,7 +60,7 @@ class ConfidenceOptions(_Part):
     hold_masked: bool = False
 
 
-class ReliabilityBin(_Part):
+class ReliabilityBin(Record):
     """Answers of about the same probability: how many, their mean probability, and the share of right ones."""
 
     images: int = Field(ge=1)
@@ -72,7 +68,7 @@ class ReliabilityBin(_Part):
     right: Share
 
 
-class LevelPoint(_Part):
+class LevelPoint(Record):
     """What a threshold gives at one level: `year` is the whole class name, `model` without year and body, or `make`.
 
     `coverage` is the share of the held-out images whose answer goes so far or farther, `right` the share of those that
@@ -86,7 +82,7 @@ class LevelPoint(_Part):
     masked_right: Share | None
 
 
-class OperatingPoint(_Part):
+class OperatingPoint(Record):
     """What a threshold gives.
 
     `coverage` is the share of the held-out images that get their class name in full, `named_top1` the share of those
@@ -103,7 +99,7 @@ class OperatingPoint(_Part):
     unknown_named: dict[str, Share]
 
 
-class PrecisionFigures(_Part):
+class PrecisionFigures(Record):
     """One precision's figures: calibration error and likelihood (nats) without and with the temperature, and the point.
 
     `at_threshold` is what the chosen threshold gives with this precision's own probabilities.
@@ -117,7 +113,7 @@ class PrecisionFigures(_Part):
     at_threshold: OperatingPoint
 
 
-class ConfidenceReport(_Part):
+class ConfidenceReport(Record):
     """How sure a model may be, and how that was found. Shares are between 0 and 1.
 
     `data` are the held-out images; `unknown` is how many pictures each set of unknown ones has, and `held` names the

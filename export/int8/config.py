@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import QuantizationRecord
+from twincar_edge.records import Record
 
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy", "mse")
 
 
-class Int8Config(BaseModel):
+class Int8Config(Record):
     """How weights and activations become 8-bit integers.
 
     `target` is the preset that the choices come from, or None. `activations` and `weights` are the integer types;
@@ -30,8 +31,6 @@ class Int8Config(BaseModel):
     `calibration` says how the range of each activation is found (see `ActivationRanges`), `percentile` how much of it
     that method keeps; `calibration_images` of the training images are looked at for it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str | None = None
     activations: Literal["uint8", "int8"] = "uint8"
@@ -90,14 +89,12 @@ PRESETS: dict[str, Int8Config] = {
 }
 
 
-class Int8Search(BaseModel):
+class Int8Search(Record):
     """A search for the INT8 choices that keep to the limits of parity.
 
     `target` names the one preset to begin with; None tries those that suit this machine. `changes` are choices of
     `Int8Config` that hold in every candidate.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str | None = None
     changes: dict[str, Any] = Field(default_factory=dict)

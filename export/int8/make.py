@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from twincar_edge.export.parity.report import ParityLimits
 from twincar_edge.export.trial_session import TrialSession
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.progress import StageProgress
 
 HARM_IMAGES = 32  # training images on which the harm of a single layer is seen
 
@@ -62,7 +63,7 @@ def make_int8(
     split: Split,
     limits: ParityLimits,
     trial: TrialSession,
-    progress: Callable[[str, int, int], None],
+    progress: StageProgress,
 ) -> Int8Graph:
     """Quantize a graph; it is calibrated on training images, and a search judges its candidates on the others.
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twincar_edge.export.parity.markdown import points
+from twincar_edge.records import Record
 
 
-class SearchRow(BaseModel):
+class SearchRow(Record):
     """A candidate: its choices, what it lost against FP32, and how fast it is where that was measured.
 
     Shares are between 0 and 1; `latency_ms` is the median at batch 1, `speedup` FP32's by it in the same run. `missed`
     are the limits that it misses, in words.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     choices: dict[str, Any]
@@ -39,13 +38,11 @@ class SearchRow(BaseModel):
         return not self.missed
 
 
-class SearchReport(BaseModel):
+class SearchReport(Record):
     """Every candidate in the order in which it was tried, and the layers by their harm where that was asked.
 
     `harm` maps the weights of a layer to the mean squared change of the logits when that layer alone is INT8.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: tuple[SearchRow, ...]
     fp32_latency_ms: float | None

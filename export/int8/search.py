@@ -18,6 +18,7 @@ from twincar_edge.export.int8.config import Calibration, Int8Config
 from twincar_edge.export.int8.quantize import quantize, quantize_layer, quantized_layers
 from twincar_edge.export.int8.report import SearchReport, SearchRow
 from twincar_edge.export.parity.comparison import Comparison
+from twincar_edge.progress import StageProgress
 
 SAME_SPEED = 1.1  # two files within a tenth of one another differ by noise as much as by themselves
 PREFIXES = (3, 6)  # layers in float from the input on, where the preset's own do not do: early ones are few in bytes
@@ -31,8 +32,6 @@ Clock = Callable[[Mapping[str, tuple[onnx.ModelProto, Int8Config]]], Mapping[str
 """Returns the median latency at batch 1, in ms, of each graph by its name, and of FP32 as "fp32", measured in turns."""
 Logits = Callable[[onnx.ModelProto, Int8Config | None], NDArray[np.float32]]
 """Runs a graph over some training images: float32 [N, classes]. None is FP32."""
-Progress = Callable[[str, int, int], None]
-"""Called with what is tried, what is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def search(
     judge: Judge,
     clock: Clock,
     logits: Logits,
-    progress: Progress,
+    progress: StageProgress,
 ) -> Found:
     """Find the fastest INT8 form of a graph that keeps to the limits.
 
@@ -130,7 +129,7 @@ class _Tries:
         config = self.configs[name]
         return quantize(self._prepared, self._ranges.of(config.calibration, config.percentile), config)
 
-    def add_all(self, configs: Sequence[Int8Config], progress: Progress) -> None:
+    def add_all(self, configs: Sequence[Int8Config], progress: StageProgress) -> None:
         for number, config in enumerate(configs):
             progress(_name(config), number, len(configs))
             self.add(config)
@@ -147,7 +146,7 @@ class _Tries:
 
 
 def _harm(
-    prepared: onnx.ModelProto, ranges: ActivationRanges, config: Int8Config, logits: Logits, progress: Progress
+    prepared: onnx.ModelProto, ranges: ActivationRanges, config: Int8Config, logits: Logits, progress: StageProgress
 ) -> dict[str, float]:
     """Return for each layer the mean squared change of the logits when it alone is INT8, the worst first."""
     reference = logits(prepared, None).astype(np.float64)
@@ -161,7 +160,7 @@ def _harm(
     return dict(sorted(harm.items(), key=lambda entry: -entry[1]))
 
 
-def _leave_in_float(tries: _Tries, config: Int8Config, harm: dict[str, float], progress: Progress) -> None:
+def _leave_in_float(tries: _Tries, config: Int8Config, harm: dict[str, float], progress: StageProgress) -> None:
     """Leave the worst layers in float, one more at a time, until the limits hold or INT8 would no longer be INT8."""
     most = int(len(harm) * LARGEST_FLOAT_SHARE)
     for count in range(1, most + 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from twincar_edge.export.parity.report import Breach, ParityLimits, ParityReport
 from twincar_edge.export.parity.statistics import cosine, kl_divergence, margins, mcnemar_p, paired_difference_interval
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy
+from twincar_edge.progress import Progress
 
 __all__ = ["Answers", "Side", "check_parity", "compare", "find_breaches", "report_parity"]
 
@@ -31,7 +32,7 @@ def check_parity(
     classes: ClassMapping,
     limits: ParityLimits,
     name: str,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
 ) -> ParityReport:
     """Compare models image by image, in one pass, each through its own preprocessing.

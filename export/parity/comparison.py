@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twincar_edge.manifest import ParityRecord
+from twincar_edge.records import Record, Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Change = Annotated[float, Field(ge=-1, le=1)]
 Magnitude = Annotated[float, Field(ge=0)]
 Interval = tuple[Change, Change]
@@ -16,13 +16,7 @@ Interval = tuple[Change, Change]
 SURE_MARGIN = 0.5  # between the reference's two best probabilities: above it, the model itself is not in doubt
 
 
-class Part(BaseModel):
-    """A frozen part of a parity report; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Flip(Part):
+class Flip(Record):
     """An image whose answer changed: what it is, and each side's answer with its probability and its margin.
 
     A margin is the probability of the answer less that of the next class. `max_logit_difference` is this image's.
@@ -46,7 +40,7 @@ class Flip(Part):
         return "gained" if self.answer == self.label else "wrong"
 
 
-class ClassPair(Part):
+class ClassPair(Record):
     """How many images went from the class `reference` to the class `answer`."""
 
     reference: str
@@ -54,7 +48,7 @@ class ClassPair(Part):
     images: int = Field(ge=1)
 
 
-class ClassChange(Part):
+class ClassChange(Record):
     """A class whose number of right answers changed: its images, and how many each side gets right."""
 
     name: str
@@ -63,7 +57,7 @@ class ClassChange(Part):
     right: int = Field(ge=0)
 
 
-class Comparison(Part):
+class Comparison(Record):
     """One side (`subject`) against the one that it was made from, `against`. Shares are between 0 and 1.
 
     Intervals are those of the paired difference subject - reference at 95%. `mcnemar_p` is of top-1. `sure_agreement`

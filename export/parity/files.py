@@ -16,6 +16,7 @@ from twincar_edge.export.parity.report import ParityLimits, ParityReport
 from twincar_edge.export.report_files import write_report
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.progress import Progress
 
 if TYPE_CHECKING:
     from twincar_edge.training.checkpoint import Checkpoint
@@ -74,7 +75,7 @@ class _Reference:
 
 def compare_files(
     config: ParityConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> ParityReport:
     """Compare model files with the one that they come from, and each with itself on other execution providers.

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from twincar_edge.errors import GateError
-from twincar_edge.export.parity.comparison import Comparison, Part, Share
+from twincar_edge.export.parity.comparison import Comparison
 from twincar_edge.export.parity.markdown import changes_markdown, figures_table, table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import DataRecord
+from twincar_edge.records import Record, Share
 
 PARITY_SCHEMA_VERSION: Literal[2] = 2
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -18,7 +19,7 @@ Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 COLUMNS = ("Model", "Against", "Top-1", "Top-5", "Agrees", "Where sure", "Max Δ", "Limits")
 
 
-class ParityLimits(Part):
+class ParityLimits(Record):
     """How much may be lost. Shares are between 0 and 1: a drop of 0.005 is half a point.
 
     `fp32_logit_difference` bounds FP32 against PyTorch: the largest difference of a logit, relative to the reference's
@@ -48,14 +49,14 @@ class ParityLimits(Part):
         )
 
 
-class Breach(Part):
+class Breach(Record):
     """A limit that `subject` missed, in words with the figures."""
 
     subject: str
     text: str
 
 
-class ParityReport(Part):
+class ParityReport(Record):
     """What parity showed: on which images, each comparison, the limits, and which of them were missed."""
 
     schema_version: Literal[2] = PARITY_SCHEMA_VERSION

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from twincar_edge.errors import InputError, first_fault, nearest
+from twincar_edge.records import Record
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.quantities import Size
@@ -19,11 +20,7 @@ AUTO = "auto"
 CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CameraConfig(_Part):
+class CameraConfig(Record):
     """One camera (or file, or folder): where its frames come from, and how vehicles are found in them.
 
     `source`, `once`, `stride` and `size` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`: `motion` for
@@ -56,7 +53,7 @@ class CameraConfig(_Part):
     min_travel: float = Field(default=0.3, ge=0)
 
 
-class WatchConfig(_Part):
+class WatchConfig(Record):
     """All cameras of a run, and the one model that answers for them.
 
     `ep` is `open_session`'s. `threads` are those of one inference; None leaves one core to the cameras.

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twincar_edge.errors import ModelError, Parameter
 from twincar_edge.golden import Golden, read_golden, sample_pixels
 from twincar_edge.manifest import Precision
 from twincar_edge.preprocess import prepare_batch
+from twincar_edge.records import Record
 from twincar_edge.runtime.inference.session import ModelSession
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ PIXEL_LIMIT = 0.3
 LOGIT_LIMITS: dict[Precision, float] = {"fp32": 0.01, "fp16": 0.02, "int8": 0.15}
 
 
-class GoldenCheck(BaseModel):
+class GoldenCheck(Record):
     """What came of the golden inputs.
 
     `pixel_difference` is the mean absolute difference of the sampled pixels of the model's input, in levels of 256, for
@@ -36,8 +37,6 @@ class GoldenCheck(BaseModel):
     largest expected one: a first answer that leads by more than twice as much cannot have changed. Each passes up to
     its limit. `elapsed_ms` is what the check cost.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int = Field(ge=1)
     pixel_difference: float

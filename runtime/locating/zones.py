@@ -8,9 +8,10 @@ from typing import Annotated
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from twincar_edge.errors import InputError
+from twincar_edge.records import Record
 from twincar_edge.runtime.locating.background import Mask, small_size
 from twincar_edge.runtime.locating.boxes import AnyBox, Box, area
 
@@ -23,14 +24,12 @@ Coordinate = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 _WHEELS = 0.05  # of a box's height: so far above its lower edge a vehicle touches the road, margin and shadow left out
 
 
-class Zone(BaseModel):
+class Zone(Record):
     """A polygon: a place in the picture that counts, or with `exclude` one that does not.
 
     `points` are x and y in pixels or, where every number is at most 1, in shares of the frame; two points are the
     corners of a rectangle. `name` is what events call it.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     points: Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=2, max_length=100)]
     name: ZoneName | None = None

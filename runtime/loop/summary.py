@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
+from twincar_edge.records import Record
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.monitoring.stages import StageLatency
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CameraSummary(_Part):
+class CameraSummary(Record):
     """What a run did with one camera.
 
     `source` has no secrets in it. `skipped` frames could not be decoded; `dropped` ones came while an older one was
@@ -32,7 +27,7 @@ class CameraSummary(_Part):
     error: str | None
 
 
-class WatchSummary(_Part):
+class WatchSummary(Record):
     """What a run did; `fps` is frames of all cameras by seconds of the run, waiting included.
 
     `stages`: latencies of `read`, `locate`, `track`, `classify` (cut, resize, infer; a batch) and `write` (handing an

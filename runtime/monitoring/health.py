@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from twincar_edge.records import Record
 from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus
 
 
-class HealthLimits(BaseModel):
+class HealthLimits(Record):
     """How long a live camera may be without a frame, and the answering thread without a turn, in seconds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     frame_age_s: float = Field(default=30.0, gt=0)
     turn_age_s: float = Field(default=30.0, gt=0)
 
 
-class Health(BaseModel):
+class Health(Record):
     """What `/healthz` answers.
 
     Attributes:
@@ -27,8 +26,6 @@ class Health(BaseModel):
         problems: what is wrong, a line each; no secrets.
         cameras: each camera's state.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     healthy: bool
     alive: bool

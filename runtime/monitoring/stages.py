@@ -8,17 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pydantic import BaseModel, ConfigDict
+from twincar_edge.records import Record
 
 _SHORTEST_S = 1e-6
 _STEP = 1.02  # each bin is 2% wider than the last, so that a percentile is right to 1%
 _BINS = 1000  # up to 400 s
 
 
-class StageLatency(BaseModel):
+class StageLatency(Record):
     """How often a stage ran, and its latencies in milliseconds: median and 95th percentile, right to 1%."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     runs: int
     p50_ms: float

@@ -6,20 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from twincar_edge.errors import GateError
 from twincar_edge.machine import Machine
+from twincar_edge.records import Record
 
 DIAGNOSIS_SCHEMA_VERSION: Literal[1] = 1
 Status = Literal["ok", "warn", "fail"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Check(_Part):
+class Check(Record):
     """One thing that was looked at.
 
     `fail` says that answers would be wrong or nothing would run, `warn` that it is slower or something is missing.
@@ -32,7 +27,7 @@ class Check(_Part):
     advice: str = ""
 
 
-class Measured(_Part):
+class Measured(Record):
     """What was measured, for machines; None where it could not be.
 
     `latency` is from a 720p crop in memory to its answer, `locate` finding vehicles in a 720p frame, both in
@@ -48,7 +43,7 @@ class Measured(_Part):
     logit_difference: float | None = None
 
 
-class Diagnosis(_Part):
+class Diagnosis(Record):
     """Everything that was looked at on this machine, in the order in which one thing rests on another."""
 
     schema_version: Literal[1] = DIAGNOSIS_SCHEMA_VERSION

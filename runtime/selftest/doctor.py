@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads, usable_cores
@@ -21,6 +21,7 @@ from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.machine import Machine, installed_versions, this_machine
 from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.records import Record
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import check_golden
 from twincar_edge.runtime.inference.providers import AUTO, ORT_WHEELS, PROVIDERS, load_onnxruntime
@@ -39,10 +40,8 @@ RUNS = Schedule(warmup=5, rounds=8, per_round=5)
 FRAME_SIZE_WH = (1280, 720)
 
 
-class DoctorConfig(BaseModel):
+class DoctorConfig(Record):
     """What to examine: `model` None takes the bundled one; `ep` and `threads` are as in `WatchConfig`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Path | None = None
     ep: str = AUTO

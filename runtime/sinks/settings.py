@@ -12,8 +12,6 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     StringConstraints,
@@ -22,6 +20,7 @@ from pydantic import (
 )
 
 from twincar_edge.errors import InputError, first_fault
+from twincar_edge.records import Record
 from twincar_edge.runtime.events import EventType
 from twincar_edge.runtime.quantities import Age, Size
 from twincar_edge.runtime.sinks.clips import ClipRules
@@ -41,7 +40,7 @@ Host = Annotated[
 ]
 
 
-class _Settings(BaseModel):
+class _Settings(Record):
     """The settings that all kinds share.
 
     Attributes:
@@ -49,8 +48,6 @@ class _Settings(BaseModel):
             Without one, metrics use the kind, numbered if there are several, and messages use kind and address.
         types: the event types that the sink takes. Clips have none: they are not made of events.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Name | None = None
 

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from twincar_edge.cores import usable_cores
 from twincar_edge.datasets.dataset import Dataset, Sample
 from twincar_edge.files import write_text
 from twincar_edge.images import ImageError, ImageProblem
+from twincar_edge.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,9 +67,7 @@ class IntegrityReport:
         write_text(path, self.to_csv())
 
 
-def check_integrity(
-    dataset: Dataset, progress: Callable[[int, int], None] | None = None
-) -> tuple[Dataset, IntegrityReport]:
+def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple[Dataset, IntegrityReport]:
     """Read and decode every image once; return the data set without those that are unusable, and what was found.
 
     Left out are images that are missing, cannot be read, are empty, cut off, too large or no image, and those whose box
