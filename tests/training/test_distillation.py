@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from twincar_edge.datasets.options import OpenOptions
 
 from tests.support.training_toys import PLAIN, TINY, toy_dataset, toy_recipe
 from twincar_edge.cli import main
 from twincar_edge.dataset_logits import dataset_logits
-from twincar_edge.datasets import Dataset, open_dataset
+from twincar_edge.datasets import Dataset, OpenOptions, open_dataset
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
 from twincar_edge.labels import ClassMapping

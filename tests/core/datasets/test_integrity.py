@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,7 @@ class CountedSource:
 
     def read_bytes(self) -> bytes:
         self.reads.append(1)
+        time.sleep(0.001)  # all of them take a second, so that a busy machine interrupts in time too
         raise ImageError("missing", "not there")
 
 
