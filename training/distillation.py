@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, mse_loss
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.labels import ClassMapping
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.machine import Machine, uses_bf16
@@ -135,8 +135,9 @@ class DistillationLoss:
                 self._teach(torch.zeros(1, height, width, 3, device=device))
             except (AssertionError, RuntimeError) as error:  # of architectures that take one size alone
                 raise InputError(
-                    f"the teacher ({teacher.model.architecture}) takes no crops of {width}x{height} pixels: set "
-                    f"distillation.teacher_size to its own size, {teacher.model.preprocess.size_wh[0]}"
+                    f"the teacher ({teacher.model.architecture}) takes no crops of {width}x{height} pixels: give "
+                    "its own size with ",
+                    Parameter("distillation.teacher_size", teacher.model.preprocess.size_wh[0]),
                 ) from error
         logger.info("learning from a %s, SHA-256 %s", teacher.model.architecture, teacher.sha256)
 
@@ -189,7 +190,8 @@ def _match(student: CarClassifier, teacher: CarClassifier) -> tuple[list[int], l
     if not shared:
         raise InputError(
             f"{student.architecture} and its teacher {teacher.architecture} have no feature maps of the same scale: "
-            "train with distillation.hints = 0"
+            "leave hints out with ",
+            Parameter("distillation.hints", 0),
         )
     projections: list[nn.Module] = [nn.Conv2d(own[scale][1], theirs[scale][1], 1) for scale in shared]
     projections.append(nn.Linear(own_pooled, their_pooled))

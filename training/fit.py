@@ -16,7 +16,7 @@ from twincar_edge.datasets import (
     stratified_split,
     write_split,
 )
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import write_text
 from twincar_edge.progress import StageProgress
 from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint, write_safetensors, write_state_dict
@@ -90,7 +90,7 @@ def fit(
     if processes.rank:
         on_epoch = progress = None
     if recipe.distillation is not None and teacher is None:
-        raise InputError("the recipe has a distillation and there is no teacher: name its checkpoint as `teacher`")
+        raise InputError("the recipe learns from a teacher: name its checkpoint with ", Parameter("teacher"))
     with seeded(recipe.seed), limited_threads(machine.threads), memory_advice(recipe.batch_size):
         model = CarClassifier(recipe.architecture, len(dataset.classes), recipe.preprocess, recipe.dropout)
         goes_on = resume and folder.state.exists()

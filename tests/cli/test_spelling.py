@@ -41,6 +41,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
         ("train", Parameter("weights_file", "a.pth"), "--weights a.pth"),
         ("train", Parameter("batch_size", 32), "--set batch_size=32"),
         ("train", Parameter("train_size"), "--set train_size=VALUE"),
+        ("train", Parameter("distillation.hints", 0), "--set distillation.hints=0"),
+        ("train", Parameter("teacher"), "--teacher FILE"),
         ("train", Parameter("allow_drift", True), "`allow_drift=True`"),
         ("inspect", Parameter("ep", "cpu"), "`ep='cpu'`"),
     ],

@@ -183,7 +183,7 @@ def test_a_teacher_of_other_classes_is_refused_in_one_line(
 
 
 def test_a_recipe_that_distills_asks_for_its_teacher(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no teacher: name its checkpoint as `teacher`"):
+    with pytest.raises(InputError, match="learns from a teacher: name its checkpoint with `teacher`"):
         fit(toy_recipe(distillation={}), dataset, tmp_path / "run", machine=ONE_THREAD)
     with pytest.raises(ModelError, match=r"cannot read the checkpoint .*absent\.pt"):
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=tmp_path / "absent.pt", machine=ONE_THREAD)
@@ -208,7 +208,7 @@ def test_a_teacher_answers_in_the_order_of_classes_and_of_colours_that_its_stude
 
 def test_a_teacher_of_one_input_size_says_which(dataset: Dataset, tmp_path: Path) -> None:
     path = untrained(tmp_path / "vit.pt", "vit_tiny_patch16_224", size_wh=(160, 160))
-    with pytest.raises(InputError, match=r"takes no crops of 32x32 pixels: set distillation\.teacher_size to .* 160"):
+    with pytest.raises(InputError, match=r"takes no crops of 32x32 pixels: .*`distillation\.teacher_size=160`"):
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=path, machine=ONE_THREAD)
     recipe = toy_recipe(epochs=1, distillation={"teacher_size": 160, "hints": 1}, augmentation=PLAIN)
     fit(recipe, dataset, tmp_path / "run", teacher=path, machine=ONE_THREAD)

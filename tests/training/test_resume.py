@@ -33,6 +33,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from tests.training.test_resume import RECIPE, ONE_THREAD
+from twincar_edge.datasets import OpenOptions
 from twincar_edge.training.fit import fit
 
 save, calls, last = torch.save, [], int(sys.argv[3])

@@ -45,4 +45,4 @@ def _placeholder(option: click.Parameter) -> str:
 def _is_key_of_recipe(name: str) -> bool:
     from twincar_edge.training.recipe import Recipe
 
-    return name in Recipe.model_fields
+    return name.partition(".")[0] in Recipe.model_fields
