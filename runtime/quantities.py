@@ -1,12 +1,13 @@
-"""Sizes and durations as people write them: `500MB`, `30d`, `1h`."""
+"""What people write into a configuration: sizes and durations (`500MB`, `30d`), and paths relative to its file."""
 
 from __future__ import annotations
 
 import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ByteSize, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, TypeAdapter, ValidationError, ValidationInfo
 
 _AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # pydantic takes days, and ISO 8601's PT1H
 _MOST_AGE_S = 100 * 366 * 86_400
@@ -38,6 +39,12 @@ def _size(value: Any) -> Any:
         raise ValueError(f"invalid size {value!r}: use bytes, or a number and a unit, such as 500MB or 2GB") from error
 
 
+def beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    """Return a path relative to `folder` of the validation's context: of the configuration file, where there is one."""
+    return path if info.context is None else Path(info.context["folder"]) / path
+
+
 # For configs: the text, or a number of bytes; the text, or what pydantic takes for a time.
 Size = Annotated[int, BeforeValidator(_size)]
 Age = Annotated[timedelta, BeforeValidator(lambda value: parse_age(value) if isinstance(value, str) else value)]
+ConfigPath = Annotated[Path, AfterValidator(beside_the_file)]

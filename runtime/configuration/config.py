@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
 from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.records import Record
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
-from twincar_edge.runtime.quantities import Size
+from twincar_edge.runtime.quantities import ConfigPath, Size, beside_the_file
 from twincar_edge.runtime.sinks.settings import SinkSettings
+from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
 
 AUTO = "auto"
@@ -52,6 +53,14 @@ class CameraConfig(Record):
     min_hits: int = Field(default=3, ge=1)
     min_travel: float = Field(default=0.3, ge=0)
 
+    @field_validator("source")
+    @classmethod
+    def _beside_the_file(cls, source: str, info: ValidationInfo) -> str:
+        """Take a file or folder relative to the configuration file; a URL or a camera stays as it is."""
+        if "://" in source or device_number(source) is not None:
+            return source
+        return source if info.context is None else str(beside_the_file(Path(source), info))
+
 
 class WatchConfig(Record):
     """All cameras of a run, and the one model that answers for them.
@@ -75,19 +84,19 @@ class WatchConfig(Record):
     """
 
     cameras: tuple[CameraConfig, ...] = Field(default=(CameraConfig(),), min_length=1)
-    model: Path | None = None
+    model: ConfigPath | None = None
     ep: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     allow_drift: bool = False
-    detector: Path | None = None
+    detector: ConfigPath | None = None
     batch: int = Field(default=8, ge=1)
     duration_s: float | None = Field(default=None, gt=0)
     keep_trying: bool = False
     keep: bool = False
     sinks: tuple[SinkSettings, ...] = ()
-    state: Path | None = None
+    state: ConfigPath | None = None
     monitor: str | None = None
-    collect: Path | None = None
+    collect: ConfigPath | None = None
     collect_limit: Size = Field(default=500_000_000, gt=0)
 
     @model_validator(mode="after")

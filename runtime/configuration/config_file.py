@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,8 +22,11 @@ from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.configuration.toml_lines import Place, key_lines
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
+from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources import redact_url
-from twincar_edge.runtime.sources.devices import device_number
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 # A parser's time grows with the square of a line's length: these bound it, and no configuration comes near them.
 MAX_BYTES = 2**18
@@ -32,9 +35,17 @@ _NOT_KEYS = {"keep"}  # of WatchConfig: for callers in Python
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
+# The models whose keys a table has, by what pydantic has on the way to it: a key, or the kind of a sink.
+_SINKS: dict[str | int, type[BaseModel]] = {
+    kind.model_fields["kind"].default: kind for kind in get_args(get_args(SinkSettings)[0])
+}
+_KINDS = tuple(map(str, _SINKS))
+_TABLES: dict[str | int, type[BaseModel]] = {"cameras": CameraConfig, "zones": Zone, **_SINKS}
+
 
 @dataclass(frozen=True, order=True)
 class _Fault:
+    of_value: bool  # misspelt keys come first: whatever is missing may be what they mean
     line: int
     place: Place = field(compare=False)
     text: str = field(compare=False)
@@ -53,27 +64,24 @@ def read_config(path: Path, environ: Mapping[str, str] = os.environ) -> WatchCon
     """
     text = _read(path)
     try:
-        document = tomllib.loads(text)
+        document = _parse(path, text)
+        faults = _Faults(key_lines(text))
+        prepared = faults.prepared(document, environ)
+        as_json = json.dumps(prepared, default=str)
     except RecursionError as error:
         raise InputError(f"{path} is no configuration: its values are nested too deep") from error
-    except ValueError as error:
-        place = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
-        where = f" line {place[2] or text.count(chr(10)) + 1}" if place else ""
-        raise InputError(f"{path}{where}: {place[1] if place else error}") from error
-    reader = _Reader(path.absolute().parent, environ, key_lines(text))
-    prepared = reader.prepare(WatchConfig, document, ())
-    reader.check_cameras(document)
-    if not reader.faults:
-        try:
-            # By way of JSON, where strictness takes lists for tuples and texts for paths, and "yes" not for true.
-            return WatchConfig.model_validate_json(json.dumps(prepared, default=str), strict=True)
-        except ValidationError as error:
-            for one in error.errors(include_url=False, include_input=False):
-                reader.fault(_place(one["loc"], document), redact_url(one["msg"]))
-    # pydantic also counts what is left of a list without its faulty items: that is no mistake of its own.
-    roots = {fault.place[:length] for fault in reader.faults for length in range(len(fault.place))}
-    faults = [fault for fault in reader.faults if fault.place not in roots] or reader.faults
-    first, more = min(faults), len(faults) - 1
+    faults.check_cameras(document)
+    try:
+        # By way of JSON, where strictness takes lists for tuples and texts for paths, and "yes" not for true.
+        config = WatchConfig.model_validate_json(as_json, strict=True, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        for one in error.errors(include_url=False, include_input=False):
+            faults.add_error(one, prepared)
+    for key in _NOT_KEYS & document.keys():
+        faults.add((key,), _no_such_key(key, WatchConfig), of_value=False)
+    if not faults:
+        return config
+    first, more = faults.first()
     rest = f" (and {more} more mistake{'s' * (more > 1)})" if more else ""
     raise InputError(f"{path} line {first.line}: {_written(first.place)}{first.text}{rest}")
 
@@ -108,135 +116,122 @@ def _read(path: Path) -> str:
     return text
 
 
-class _Reader:
-    """Goes through a document along the models that it shall become, and remembers what is wrong with it."""
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        place = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
+        where = f" line {place[2] or text.count(chr(10)) + 1}" if place else ""
+        raise InputError(f"{path}{where}: {place[1] if place else error}") from error
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], lines: Mapping[Place, int]) -> None:
-        self.faults: list[_Fault] = []
-        self._folder = folder
-        self._environ = environ
+
+class _Faults:
+    """What is wrong with a document, and where."""
+
+    def __init__(self, lines: Mapping[Place, int]) -> None:
         self._lines = lines
         self._secrets: list[str] = []
+        self._faults: dict[Place, _Fault] = {}
 
-    def fault(self, place: Place, text: str) -> None:
-        """Remember a mistake, without the value of any variable."""
+    def __bool__(self) -> bool:
+        return bool(self._faults)
+
+    def first(self) -> tuple[_Fault, int]:
+        """Return the first in the file, a misspelt key before all others, and how many more there are."""
+        # pydantic also counts what is left of a list without its faulty items: that is no mistake of its own.
+        roots = {place[:length] for place in self._faults for length in range(len(place))}
+        faults = [fault for place, fault in self._faults.items() if place not in roots]
+        return min(faults), len(faults) - 1
+
+    def add(self, place: Place, text: str, *, of_value: bool = True) -> None:
+        """Remember a mistake, without the value of any variable; of those at one place, the first."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             for form in (secret, repr(secret)[1:-1]):
                 text = text.replace(form, "***")
         known = (place[:length] for length in range(len(place), 0, -1))
         line = next((self._lines[one] for one in known if one in self._lines), 1)
-        self.faults.append(_Fault(line, place, " ".join(text.split())))
+        self._faults.setdefault(place, _Fault(of_value, line, place, " ".join(text.split())))
 
-    def prepare(self, annotation: Any, value: Any, place: Place) -> Any:
-        """Return a value with variables, paths and zones put in, wherever the annotation has them."""
-        kinds = _kinds(annotation)
-        if isinstance(value, str):
-            return self._text(kinds, value, place)
-        if isinstance(value, list):
-            items = [argument for kind in kinds for argument in get_args(kind) if argument is not Ellipsis]
-            return [self.prepare(items[0] if items else Any, one, (*place, n)) for n, one in enumerate(value)]
-        if isinstance(value, dict):
-            return self._table([kind for kind in kinds if _is_model(kind)], value, place)
-        return value
+    def add_error(self, error: ErrorDetails, document: dict[str, Any]) -> None:
+        """Remember a mistake that pydantic found, in words of ours where it only knows its own."""
+        place = _place(error["loc"], document)
+        if error["type"] == "extra_forbidden":
+            model = next((_TABLES[part] for part in reversed(error["loc"][:-1]) if part in _TABLES), WatchConfig)
+            self.add(place, _no_such_key(str(place[-1]), model), of_value=False)
+        elif error["type"] == "union_tag_not_found":
+            self.add(place, f"it needs a kind: {', '.join(_KINDS)}")
+        elif error["type"] == "union_tag_invalid":
+            kind = error["ctx"]["tag"]
+            self.add((*place, "kind"), f"there is no kind {kind!r}: {nearest(kind, _KINDS)}")
+        else:
+            self.add(place, redact_url(error["msg"].removeprefix("Value error, ")))
 
     def check_cameras(self, document: dict[str, Any]) -> None:
         """Hold the cameras against one another: there is one, each has a source, and no two have one name."""
         cameras = document.get("cameras")
         if cameras is None or cameras == []:
-            self.fault(("cameras",), "it names no camera: write [[cameras]], and name and source below it")
+            self.add(("cameras",), "it names no camera: write [[cameras]], and name and source below it")
             return
         seen: dict[str, int] = {}
         for number, camera in enumerate(cameras if isinstance(cameras, list) else ()):
             if not isinstance(camera, dict):
                 continue
             if "source" not in camera:
-                self.fault(("cameras", number), "it has no source: /dev/video0, rtsp://…, a file or a folder")
+                self.add(("cameras", number), "it has no source: /dev/video0, rtsp://…, a file or a folder")
             name = camera.get("name", CameraConfig.model_fields["name"].default)
             if isinstance(name, str) and name in seen:
                 line = self._lines.get(("cameras", seen[name]), 1)
-                self.fault(
+                self.add(
                     ("cameras", number, "name"), f"the camera at line {line} is called {name!r} too: each has its own"
                 )
             elif isinstance(name, str):
                 seen[name] = number
 
-    def _table(self, models: list[type[BaseModel]], value: dict[str, Any], place: Place) -> dict[str, Any]:
-        model = self._model(models, value, place)
-        if model is None:
+    def prepared(self, value: Any, environ: Mapping[str, str], place: Place = ()) -> Any:
+        """Return a value with the variables put into every text in it, and with zones read."""
+        if isinstance(value, dict):
+            return {key: self.prepared(one, environ, (*place, key)) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self.prepared(one, environ, (*place, number)) for number, one in enumerate(value)]
+        if not isinstance(value, str):
             return value
-        fields = {name: field.annotation for name, field in model.model_fields.items() if name not in _NOT_KEYS}
-        prepared = {}
-        for key, one in value.items():
-            if key in fields:
-                prepared[key] = self.prepare(fields[key], one, (*place, key))
-                if model is CameraConfig and key == "source" and isinstance(one, str):
-                    prepared[key] = self._source(prepared[key])
-            else:
-                self.fault((*place, key), f"there is no such key: {nearest(key, tuple(fields))}")
-        return prepared
+        text = self._text(value, environ, place)
+        return self._zone(text, place) if place[::2] == ("cameras", "zones") else text
 
-    def _model(self, models: list[type[BaseModel]], value: dict[str, Any], place: Place) -> type[BaseModel] | None:
-        """Return the one that a table is of: where there are several, its `kind` tells."""
-        if len(models) < 2:
-            return models[0] if models else None
-        by_kind = {str(model.model_fields["kind"].default): model for model in models}
-        kind = value.get("kind")
-        if isinstance(kind, str) and kind in by_kind:
-            return by_kind[kind]
-        if kind is None:
-            self.fault(place, f"it needs a kind: {', '.join(by_kind)}")
-        else:
-            self.fault((*place, "kind"), f"there is no kind {kind!r}: {nearest(str(kind), tuple(by_kind))}")
-        return None
+    def _zone(self, text: str, place: Place) -> Any:
+        """Return a zone that is written as on the command line; a validator would cost the rest its JSON strictness."""
+        try:
+            return parse_zone(text).model_dump(mode="json")
+        except InputError as error:
+            self.add(place, error.message(key_spelling))
+            return text
 
-    def _text(self, kinds: list[Any], value: str, place: Place) -> Any:
-        value = self._with_variables(value, place)
-        if "\0" in value:
-            self.fault(place, "it holds a zero character, which no name can")
-        if Zone in kinds:
-            try:
-                return parse_zone(value).model_dump(mode="json")
-            except InputError as error:
-                self.fault(place, error.message(key_spelling))
-        return str(self._folder / value) if Path in kinds and value else value
-
-    def _with_variables(self, value: str, place: Place) -> str:
+    def _text(self, value: str, environ: Mapping[str, str], place: Place) -> str:
         def put_in(found: re.Match[str]) -> str:
             if found[0] == "$${":
                 return "${"
             name = found[1]
             if not found[2] or not _NAME.fullmatch(name):
-                self.fault(place, "${…} is to hold the name of an environment variable; $${ stands for ${ itself")
+                self.add(place, "${…} is to hold the name of an environment variable; $${ stands for ${ itself")
                 return ""
-            secret = self._environ.get(name, "")
+            secret = environ.get(name, "")
             if not secret:
-                self.fault(place, f"the environment variable {name} is not set")
+                self.add(place, f"the environment variable {name} is not set")
             elif not secret.isprintable():
-                self.fault(place, f"the environment variable {name} holds a line break or the like")
+                self.add(place, f"the environment variable {name} holds a line break or the like")
             else:
                 self._secrets.append(secret)
             return secret
 
-        return _VARIABLE.sub(put_in, value)
-
-    def _source(self, value: str) -> str:
-        """Return a source as the loop opens it: a file or folder is relative to the configuration."""
-        if not value or "://" in value or device_number(value) is not None:
-            return value
-        return str(self._folder / value)
+        text = _VARIABLE.sub(put_in, value)
+        if "\0" in text:
+            self.add(place, "it holds a zero character, which no name can")
+        return text
 
 
-def _kinds(annotation: Any) -> list[Any]:
-    """Return the types that an annotation allows, without what pydantic has around them."""
-    if get_origin(annotation) is Annotated:
-        return _kinds(get_args(annotation)[0])
-    if get_origin(annotation) is None or get_origin(annotation) in (tuple, list, frozenset, set, dict):
-        return [annotation]
-    return [kind for argument in get_args(annotation) for kind in _kinds(argument)]
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
+def _no_such_key(key: str, model: type[BaseModel]) -> str:
+    known = tuple(name for name in model.model_fields if name not in _NOT_KEYS)
+    return f"there is no such key: {nearest(key, known)}"
 
 
 def _place(found: Place, document: Any) -> Place:

@@ -22,7 +22,7 @@ from pydantic import (
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.records import Record
 from twincar_edge.runtime.events import EventType
-from twincar_edge.runtime.quantities import Age, Size
+from twincar_edge.runtime.quantities import Age, ConfigPath, Size
 from twincar_edge.runtime.sinks.clips import ClipRules
 from twincar_edge.runtime.sinks.retention import RESERVE_BYTES
 from twincar_edge.runtime.sources.base import redact_url
@@ -56,7 +56,7 @@ class JsonLinesSettings(_Settings):
     """Events as lines of JSON: appended to the file `path`, or on standard output."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: Path | None = None
+    path: ConfigPath | None = None
     types: Types = _END
 
 
@@ -64,7 +64,7 @@ class CsvSettings(_Settings):
     """Events as rows, appended to the file `path`."""
 
     kind: Literal["csv"] = "csv"
-    path: Path
+    path: ConfigPath
     types: Types = _END
 
 
@@ -81,7 +81,7 @@ class StoreSettings(_Settings):
     """The store of visits, at `path` or in the state folder."""
 
     kind: Literal["store"] = "store"
-    path: Path | None = None
+    path: ConfigPath | None = None
     types: Types = _ALL
 
 
@@ -92,7 +92,7 @@ class CropsSettings(_Settings):
     """
 
     kind: Literal["crops"] = "crops"
-    path: Path
+    path: ConfigPath
     limit: Size | None = Field(default=None, gt=0)
     age: Age | None = Field(default=None, gt=timedelta(0))
     reserve: Size = Field(default=RESERVE_BYTES, ge=0)
@@ -106,7 +106,7 @@ class ClipsSettings(_Settings):
     """
 
     kind: Literal["clips"] = "clips"
-    path: Path
+    path: ConfigPath
     limit: Size | None = Field(default=None, gt=0)
     age: Age | None = Field(default=None, gt=timedelta(0))
     reserve: Size = Field(default=RESERVE_BYTES, ge=0)
@@ -120,8 +120,8 @@ class WebhookSettings(_Settings):
 
     kind: Literal["webhook"] = "webhook"
     url: str = Field(repr=False, min_length=1)
-    secret_file: Path | None = None
-    ca_file: Path | None = None
+    secret_file: ConfigPath | None = None
+    ca_file: ConfigPath | None = None
     timeout_s: PositiveFloat = 10.0
     types: Types = _ALL
 
@@ -137,9 +137,9 @@ class MqttSettings(_Settings):
     host: Host
     port: int | None = Field(default=None, ge=1, le=65535)
     tls: bool = False
-    ca_file: Path | None = None
+    ca_file: ConfigPath | None = None
     user: str | None = None
-    password_file: Path | None = None
+    password_file: ConfigPath | None = None
     topic: Topic = "twincar-edge"
     discovery: Topic | Literal[""] = "homeassistant"
     timeout_s: PositiveFloat = 10.0

@@ -120,6 +120,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
     assert config.cameras[1].source == str(folder / "clips/yard.mp4")
     assert isinstance(config.sinks[1], CropsSettings)
     assert config.sinks[1].path == folder / "crops"
+    assert WatchConfig(model=Path("a.onnx")).model == Path("a.onnx")  # of a caller in Python, as it is
     absolute = read(tmp_path, 'model = "/opt/cars.onnx"\n' + MINIMAL)
     assert absolute.model == Path("/opt/cars.onnx")
 
@@ -132,6 +133,11 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
             "line 4: cameras[0].zones[0]: it holds a zero character",
         ),
         (MINIMAL + "strid = 2\n", "line 4: cameras[0].strid: there is no such key: did you mean 'stride'?"),
+        ("xyzzy = 2\n" + MINIMAL, "line 1: xyzzy: there is no such key: known: cameras, model, ep, threads,"),
+        (
+            MINIMAL + '[[sinks]]\nkind = "csv"\npaht = "a"\n',
+            "line 6: sinks[0].paht: there is no such key: did you mean",
+        ),
         ("thread = 2\n" + MINIMAL, "line 1: thread: there is no such key: did you mean 'threads'?"),
         ("keep = true\n" + MINIMAL, "line 1: keep: there is no such key: did you mean"),
         (MINIMAL + "stride = 0\n", "line 4: cameras[0].stride: Input should be greater than or equal to 1"),
