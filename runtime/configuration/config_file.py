@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,9 +24,6 @@ from twincar_edge.runtime.configuration.toml_lines import Place, key_lines
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources import redact_url
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 # A parser's time grows with the square of a line's length: these bound it, and no configuration comes near them.
 MAX_BYTES = 2**18
@@ -152,8 +149,8 @@ class _Faults:
         line = next((self._lines[one] for one in known if one in self._lines), 1)
         self._faults.setdefault(place, _Fault(of_value, line, place, " ".join(text.split())))
 
-    def add_error(self, error: ErrorDetails, document: dict[str, Any]) -> None:
-        """Remember a mistake that pydantic found, in words of ours where it only knows its own."""
+    def add_error(self, error: Any, document: dict[str, Any]) -> None:
+        """Remember one of `ValidationError.errors()`, in words of ours where it only knows its own."""
         place = _place(error["loc"], document)
         if error["type"] == "extra_forbidden":
             model = next((_TABLES[part] for part in reversed(error["loc"][:-1]) if part in _TABLES), WatchConfig)
