@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from twincar_edge.dataset_logits import Predict
 from twincar_edge.golden import Golden, sample_pixels
 from twincar_edge.preprocess import Preprocess, prepare_batch
+from twincar_edge.prototypes import normalized
 from twincar_edge.synthetic import draw_twin_car
 
 SEED = 196
@@ -22,20 +23,22 @@ MAX_PIXELS = 200_000  # all pictures together, about 300 KB in the file; a large
 _LEAST_SIDE = 48  # in less, no car can be drawn
 
 
-def make_golden(predict: Predict, preprocess: Preprocess) -> Golden:
+def make_golden(predict: Predict, preprocess: Preprocess, embed: Predict | None = None) -> Golden:
     """Return the golden inputs of a model.
 
     Args:
         predict: uint8 [N, H, W, 3] to logits, float32 [N, classes]: the exported file itself, open on the CPU provider.
             That it answers as the checkpoint does is parity's business; these say that it goes on to.
         preprocess: the model's own.
+        embed: the same file as a function to embeddings, float32 [N, D]; None where it gives none.
 
     Raises:
         ModelError: the model fails.
     """
     images = golden_images(preprocess.size_wh)
     batch_nhwc = prepare_batch(images, preprocess)
-    return Golden(images, sample_pixels(batch_nhwc), predict(batch_nhwc))
+    embeddings = None if embed is None else normalized(embed(batch_nhwc))
+    return Golden(images, sample_pixels(batch_nhwc), predict(batch_nhwc), embeddings)
 
 
 def golden_images(size_wh: tuple[int, int]) -> tuple[NDArray[np.uint8], ...]:

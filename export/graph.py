@@ -13,11 +13,13 @@ from twincar_edge.errors import ModelError
 from twincar_edge.export.opset import OPSET
 from twincar_edge.golden import GOLDEN_KEY, Golden
 from twincar_edge.manifest import METADATA_KEY, Manifest
+from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
 from twincar_edge.training.model import CarClassifier
 
 logger = logging.getLogger(__name__)
 
-INPUT, OUTPUT = "batch_nhwc", "logits"
+INPUT, OUTPUT, EMBEDDING = "batch_nhwc", "logits", "embedding"
+_LAST_LAYERS = ("Gemm", "MatMul")
 EXAMPLE_BATCH = 2  # torch.export takes a batch of 0 or 1 for a constant
 
 
@@ -60,6 +62,57 @@ def to_onnx(model: CarClassifier, opset: int = OPSET) -> onnx.ModelProto:
     return graph
 
 
+def with_embedding(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a graph with a second output, `embedding` [batch, D]: what its last layer with weights takes.
+
+    For a network with one layer after pooling these are the pooled features, not yet scaled to a length. The graph may
+    be in any precision; of an INT8 one they are the rounded features that the last layer sees. They are float32, and
+    float16 in a half-precision graph, where ONNX Runtime's CPU provider undoes a cast. Nothing is computed that was not
+    computed before, and the logits stay the same. A graph that does not end in a layer of this kind, or that has the
+    output already, is returned as it is.
+    """
+    node = last_layer(graph)
+    if node is None or has_embedding(graph):
+        return graph
+    features = node.input[0]
+    value = _value_info(graph, features)
+    if value is None or value.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+        return graph
+    shape = value.type.tensor_type.shape.dim
+    if len(shape) != 2 or not shape[1].dim_value:
+        return graph
+    result = onnx.ModelProto()
+    result.CopyFrom(graph)
+    for other in result.graph.node:
+        for names in (other.input, other.output):
+            for place, name in enumerate(names):
+                if name == features:
+                    names[place] = EMBEDDING
+    for known in [info for info in result.graph.value_info if info.name == features]:
+        result.graph.value_info.remove(known)
+    kind, batch = value.type.tensor_type.elem_type, graph.graph.output[0].type.tensor_type.shape.dim[0].dim_param
+    result.graph.output.append(
+        onnx.helper.make_tensor_value_info(EMBEDDING, kind, [batch or "batch", shape[1].dim_value])
+    )
+    check(result, "the model with an embedding")
+    return result
+
+
+def last_layer(graph: onnx.ModelProto) -> onnx.NodeProto | None:
+    """Return the node with weights that gives the logits, or None where it is of a kind that is not looked for."""
+    producers = {name: node for node in graph.graph.node for name in node.output}
+    node = producers.get(OUTPUT)
+    while node is not None and node.op_type not in _LAST_LAYERS:
+        # From logits back through what may stand behind the layer: Cast, QuantizeLinear and DequantizeLinear, Add.
+        node = producers.get(node.input[0]) if node.input else None
+    return node
+
+
+def has_embedding(graph: onnx.ModelProto) -> bool:
+    """Return whether a graph has the output that `with_embedding` adds."""
+    return any(output.name == EMBEDDING for output in graph.graph.output)
+
+
 def strip(graph: onnx.ModelProto) -> None:
     """Take out, in place, all that is not needed to run: notes at every level, operator sets that no node uses.
 
@@ -88,16 +141,26 @@ def check(graph: onnx.ModelProto, name: str) -> None:
         raise ModelError(f"the ONNX graph of {name} is not valid: {_reason(error)}") from error
 
 
-def to_bytes(graph: onnx.ModelProto, manifest: Manifest, golden: Golden | None = None) -> bytes:
-    """Return the model file: the graph with `manifest` and `golden` as its only metadata. The graph stays as it is."""
+def to_bytes(
+    graph: onnx.ModelProto, manifest: Manifest, golden: Golden | None = None, prototypes: Prototypes | None = None
+) -> bytes:
+    """Return the model file: the graph with what is given as its only metadata. The graph stays as it is."""
     stamped = onnx.ModelProto()
     stamped.CopyFrom(graph)
     metadata = {METADATA_KEY: manifest.to_json()}
     if golden is not None:
         metadata[GOLDEN_KEY] = golden.to_json()
+    if prototypes is not None:
+        metadata[PROTOTYPES_KEY] = prototypes.to_json()
     onnx.helper.set_model_props(stamped, metadata)
     data: bytes = stamped.SerializeToString(deterministic=True)
     return data
+
+
+def _value_info(graph: onnx.ModelProto, name: str) -> onnx.ValueInfoProto | None:
+    """Return the type and shape of a tensor, or None where inference cannot tell."""
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    return next((info for info in inferred.graph.value_info if info.name == name), None)
 
 
 def _parts(graph: onnx.ModelProto) -> Iterator[Any]:

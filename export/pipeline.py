@@ -25,14 +25,15 @@ from twincar_edge.export.confidence.report import ConfidenceReport
 from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.config import ExportConfig, ExportResult
 from twincar_edge.export.data import open_split
+from twincar_edge.export.familiarity import Familiarity, learn_familiarity
 from twincar_edge.export.golden import make_golden
-from twincar_edge.export.graph import to_bytes, to_onnx
+from twincar_edge.export.graph import has_embedding, to_bytes, to_onnx, with_embedding
 from twincar_edge.export.half import to_fp16
 from twincar_edge.export.int8.make import Reference, make_int8
 from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.export.parity.compare import Answers, report_parity
 from twincar_edge.export.parity.files import open_elsewhere, write_parity
-from twincar_edge.export.parity.names import PYTORCH, SideName
+from twincar_edge.export.parity.names import PYTORCH, SideName, title
 from twincar_edge.export.parity.report import ParityError, ParityReport
 from twincar_edge.export.report_files import report_paths, write_report
 from twincar_edge.export.trial_session import TrialSession
@@ -40,6 +41,7 @@ from twincar_edge.files import write_bytes
 from twincar_edge.golden import Golden
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord, TrainingRecord
 from twincar_edge.progress import StageProgress
+from twincar_edge.runtime.inference.session import ModelSession
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 
@@ -50,11 +52,12 @@ SEARCH_NAME = "int8_search"
 
 @dataclass(frozen=True)
 class _Model:
-    """A graph that may become a file: how it was quantized, and what it answers to the golden inputs."""
+    """A graph that may become a file: how it was quantized, its golden inputs, and its session."""
 
     graph: onnx.ModelProto
     quantization: QuantizationRecord | None
     golden: Golden
+    session: ModelSession
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class _Findings:
     parity: ParityReport
     confidence: ConfidenceReport
     search: SearchReport | None
+    familiarity: dict[str, Familiarity]
 
 
 def run(config: ExportConfig, progress: StageProgress | None, created: datetime | None) -> ExportResult:
@@ -98,9 +102,11 @@ def _make(
     sides = {PYTORCH: Side(torch_predict(model), preprocess)}
 
     def keep(precision: Precision, graph: onnx.ModelProto, quantization: QuantizationRecord | None = None) -> None:
+        graph = with_embedding(graph)
         session = trial.open(graph, precision, quantization)
-        models[precision] = _Model(graph, quantization, make_golden(session.run, preprocess))
-        sides[precision] = Side(session.run, preprocess)
+        embed = session.embed if has_embedding(graph) else None
+        models[precision] = _Model(graph, quantization, make_golden(session.run, preprocess, embed), session)
+        sides[precision] = Side(session.run, preprocess, embed=embed)
         for ep, elsewhere in open_elsewhere(session.model, tell=logger.warning):
             sides[str(SideName(precision, ep=ep))] = elsewhere
 
@@ -121,8 +127,24 @@ def _make(
     rest = {side: sides[side] for side in sides if side not in seen}
     if rest:
         logits |= run_sides(rest, images, lambda *done: tell("comparing answers", *done))
-    answers = [Answers(side, logits[side], temperature) for side in sides]
+    embed: dict[str, Side] = {name: sides[name].embedding() for name in models if sides[name].embed is not None}
+    embeddings = run_sides(embed, images, lambda *done: tell("comparing embeddings", *done)) if embed else {}
+    answers = [Answers(side, logits[side], temperature, embeddings.get(side)) for side in sides]
     parity = report_parity(answers, images, classes, config.limits, name)
+    familiarity: dict[str, Familiarity] = {}
+    for precision, model_file in models.items():
+        if precision not in embed:
+            continue
+        learned = learn_familiarity(
+            model_file.session,
+            split,
+            classes,
+            embeddings[precision],
+            config.confidence.keep_known,
+            lambda *done, name=precision: tell(f"prototypes of {title(name)}", *done),
+        )
+        if learned is not None:
+            familiarity[precision] = learned
     confidence = calibrate_confidence(
         {precision: sides[precision] for precision in models},
         {precision: logits[precision] for precision in models},
@@ -132,8 +154,10 @@ def _make(
         name,
         lambda *done: tell("pictures of unknown things", *done),
         unknowns,
+        familiarity,
+        {precision: embed[precision] for precision in familiarity},
     )
-    return models, _Findings(parity, confidence, search)
+    return models, _Findings(parity, confidence, search, familiarity)
 
 
 def _finish(
@@ -156,8 +180,11 @@ def _finish(
         # An earlier export's file of the same name goes as well.
         _remove(good if broken else failed)
         if not broken or config.keep_failed:
+            known = found.familiarity.get(precision)
             stamped = manifest.model_copy(
                 update={
+                    "embedding": model.session.manifest.embedding,
+                    "familiarity": None if known is None else known.record,
                     "precision": precision,
                     "quantization": model.quantization,
                     "parity": report.comparison(precision).record(report.data.images),
@@ -167,7 +194,10 @@ def _finish(
                 }
             )
             written[precision] = failed if broken else good
-            write_bytes(written[precision], to_bytes(model.graph, stamped, model.golden))
+            write_bytes(
+                written[precision],
+                to_bytes(model.graph, stamped, model.golden, None if known is None else known.prototypes),
+            )
     if not report.passed:
         left = ", ".join(path.name for path in written.values()) or "nothing"
         raise ParityError(report, f"left in {config.output}: {left}, and parity.md")

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from twincar_edge.export.graph import to_bytes
+from twincar_edge.export.graph import EMBEDDING, has_embedding, to_bytes
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.timing import Schedule, Subject, measure
@@ -35,7 +35,13 @@ class TrialSession:
             ModelError: ONNX Runtime cannot open it.
             OSError: the folder is full.
         """
-        manifest = self._manifest.model_copy(update={"precision": precision, "quantization": quantization})
+        manifest = self._manifest.model_copy(
+            update={
+                "precision": precision,
+                "quantization": quantization,
+                "embedding": EMBEDDING if has_embedding(graph) else None,
+            }
+        )
         file = self._folder / f"{precision}.onnx"
         file.write_bytes(to_bytes(graph, manifest))
         return open_session(file, ep="cpu")

@@ -3,7 +3,8 @@
 The answers for the crops combine as the weighted mean of their log-probabilities, renormalized: their weighted
 geometric mean. A crop's weight is its area times its sharpness, and a tenth of that where the frame's border cuts it.
 The mean, not the sum: the crops of one vehicle are alike, not independent, and a sum over a hundred of them would be
-certain of anything. The model's temperature and threshold then apply as they do to a single image.
+certain of anything. Familiarity combines as the weighted mean, with the same weights. The model's temperature and
+thresholds then apply as they do to a single image.
 """
 
 from __future__ import annotations
@@ -75,8 +76,15 @@ class Evidence:
         self._classifier: Classifier | None = None
         self._weight = 0.0
         self._log_probabilities: NDArray[np.float64] | float = 0.0
+        self._familiarity: float | None = None  # times the weight
 
-    def add(self, look: Look, probabilities: NDArray[np.float32], classifier: Classifier) -> None:
+    def add(
+        self,
+        look: Look,
+        probabilities: NDArray[np.float32],
+        classifier: Classifier,
+        familiarity: float | None = None,
+    ) -> None:
         """Add a classified crop.
 
         Answers of two models do not mix: the first answer of another model file discards those before it.
@@ -85,12 +93,15 @@ class Evidence:
             look: the crop.
             probabilities: the model's answer, float32 [classes].
             classifier: the model that gave it.
+            familiarity: how familiar the crop is to that model; None where the model cannot say.
         """
         if self._classifier is not None and self._classifier.session.sha256 != classifier.session.sha256:
-            self.crops, self._weight, self._log_probabilities = 0, 0.0, 0.0
+            self.crops, self._weight, self._log_probabilities, self._familiarity = 0, 0.0, 0.0, None
         self._classifier = classifier
         logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
         self._log_probabilities = self._log_probabilities + look.weight * logs
+        if familiarity is not None:
+            self._familiarity = (self._familiarity or 0.0) + look.weight * familiarity
         self._weight += look.weight
         self.crops += 1
         if self._best is None or look.weight > self._best.weight:
@@ -113,9 +124,14 @@ class Evidence:
         """Return the answer of all crops together, float32 [classes]."""
         return softmax(np.asarray(self._log_probabilities / self._weight, np.float32))
 
+    @property
+    def familiarity(self) -> float | None:
+        """Return how familiar all crops together are; None where the model cannot say."""
+        return None if self._familiarity is None else self._familiarity / self._weight
+
     def answer(self) -> Prediction:
-        """Return the answer of all crops together, as deep as the model's threshold allows."""
-        return self.classifier.answer(self.probabilities)
+        """Return the answer of all crops together, as deep as the model's thresholds allow."""
+        return self.classifier.answer(self.probabilities, self.familiarity)
 
 
 def crop_weight(crop_bgr: NDArray[np.uint8], score: float, cut: bool) -> float:

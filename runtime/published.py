@@ -7,11 +7,13 @@ probability crosses the threshold back and forth.
 
 from __future__ import annotations
 
+from twincar_edge.manifest import Manifest
 from twincar_edge.runtime.evidence import Evidence
 from twincar_edge.runtime.inference.answers import Prediction, agrees
 
 PATIENCE = 3  # crops in a row that must contradict the published answer,
 MARGIN = 0.1  # and the probability by which they must, before another answer replaces it
+FAMILIARITY_MARGIN = 0.02  # the same for familiarity; known cars spread by 0.07
 
 
 class PublishedAnswer:
@@ -43,10 +45,20 @@ def extends(new: Prediction, old: Prediction) -> bool:
     return old.vehicle is None or (new.vehicle is not None and agrees(old.vehicle, new.vehicle))
 
 
+def unfamiliar(answer: Prediction, familiarity: float | None, manifest: Manifest) -> bool:
+    """Return whether a vehicle is clearly not familiar enough for an answer to go as far as this one does."""
+    if familiarity is None or manifest.familiarity is None:
+        return False
+    thresholds = manifest.familiarity.thresholds
+    needed = thresholds.year if answer.label is not None else getattr(thresholds, answer.level)
+    return familiarity < needed - FAMILIARITY_MARGIN
+
+
 def overrules(new: Prediction, old: Prediction, evidence: Evidence) -> bool:
     """Return whether the evidence is clearly against `old` and for `new`, which does not extend it."""
     assert old.vehicle is not None, "any answer extends `unknown`"
+    manifest = evidence.classifier.manifest
     left = evidence.classifier.hierarchy.probability(old.vehicle, evidence.probabilities)
     if extends(old, new):  # it says less
-        return left < evidence.classifier.manifest.reject_below - MARGIN
+        return left < manifest.reject_below - MARGIN or unfamiliar(old, evidence.familiarity, manifest)
     return left + MARGIN <= new.probability

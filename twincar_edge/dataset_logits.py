@@ -32,11 +32,18 @@ class Side:
         predict: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes], not yet divided by a temperature.
         preprocess: this model's own, from its manifest or checkpoint: another resize is another answer, and must show.
         temperature: divides the logits before softmax.
+        embed: the model as a function to embeddings, float32 [N, D]; None where it gives none.
     """
 
     predict: Predict
     preprocess: Preprocess
     temperature: float = 1.0
+    embed: Predict | None = None
+
+    def embedding(self) -> Side:
+        """Return the same model as one that answers with embeddings, for the loops of this module."""
+        assert self.embed is not None, "this model gives no embeddings"
+        return Side(self.embed, self.preprocess)
 
 
 def dataset_logits(

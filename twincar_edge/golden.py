@@ -3,8 +3,8 @@
 They travel in the file's metadata beside the manifest, as one JSON document. The pictures are those that a camera would
 give, of other sizes than the model's input, so that checking them runs the whole way: resize, provider, graph. Two
 things are noted of each: some pixels of the model's input, which a wrong resize or colour order changes, and the
-logits, which a wrong graph or provider changes. One alone would not do: INT8 rounds so coarsely that another
-interpolation drowns in what may differ between two CPUs.
+logits, which a wrong graph or provider changes; the embedding, of a model that gives one, goes with them. One alone
+would not do: INT8 rounds so coarsely that another interpolation drowns in what may differ between two CPUs.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from twincar_edge.records import Record
 GOLDEN_KEY = "twincar_edge.golden"
 SCHEMA_VERSION: Literal[1] = 1
 MAX_IMAGES = 64
+_EMBEDDING_TYPE = np.dtype("<f2")
 SAMPLED_PIXELS = 251  # a prime, so that the places are in all columns, whatever the width
 
 
 class _Document(Record):
-    """The JSON form: pictures as PNG and pixels as bytes, both in base64, and logits as numbers."""
+    """The JSON form: pictures as PNG, pixels as bytes and embeddings as float16, all in base64; logits as numbers."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     images_png: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_IMAGES)]
     pixels: str
     logits: Annotated[tuple[Annotated[tuple[float, ...], Field(min_length=1)], ...], Field(max_length=MAX_IMAGES)]
+    embeddings: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,24 @@ class Golden:
         images_bgr: uint8 [H, W, 3] each, of any size.
         pixels: uint8 [N, SAMPLED_PIXELS, 3], what `sample_pixels` takes from the model's input of each.
         logits: float32 [N, classes].
+        embeddings: float32 [N, D], scaled to length 1; None for a model without an embedding output.
     """
 
     images_bgr: tuple[NDArray[np.uint8], ...]
     pixels: NDArray[np.uint8]
     logits: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None = None
 
     def to_json(self) -> str:
         """Return the document as it stands in the file's metadata."""
         rows = tuple(tuple(float(f"{value:.6g}") for value in row) for row in self.logits)
         pictures = tuple(_encode(image) for image in self.images_bgr)
         pixels = base64.b64encode(self.pixels.tobytes()).decode("ascii")
-        return _Document(images_png=pictures, pixels=pixels, logits=rows).model_dump_json()
+        embeddings = None
+        if self.embeddings is not None:
+            embeddings = base64.b64encode(self.embeddings.astype(_EMBEDDING_TYPE).tobytes()).decode("ascii")
+        document = _Document(images_png=pictures, pixels=pixels, logits=rows, embeddings=embeddings)
+        return document.model_dump_json(exclude_none=True)
 
 
 def sample_pixels(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -91,6 +99,7 @@ def parse_golden(text: str, where: str) -> Golden:
     try:
         images = tuple(decode_image(_bytes(picture), "a golden input") for picture in document.images_png)
         pixels = np.frombuffer(_bytes(document.pixels), np.uint8)
+        packed = b"" if document.embeddings is None else _bytes(document.embeddings)
     except (binascii.Error, ImageError) as error:
         raise ModelError(f"{where} has golden inputs that cannot be read: {error}") from error
     shape = (len(images), SAMPLED_PIXELS, 3)
@@ -98,7 +107,21 @@ def parse_golden(text: str, where: str) -> Golden:
         raise ModelError(f"{where} has golden inputs that do not fit their logits: export it again")
     if pixels.size != np.prod(shape):
         raise ModelError(f"{where} has golden inputs that do not fit their pixels: export it again")
-    return Golden(images, pixels.reshape(shape), np.array(document.logits, np.float32))
+    return Golden(
+        images,
+        pixels.reshape(shape),
+        np.array(document.logits, np.float32),
+        None if document.embeddings is None else _embeddings(packed, len(images), where),
+    )
+
+
+def _embeddings(packed: bytes, images: int, where: str) -> NDArray[np.float32]:
+    if not packed or len(packed) % (images * _EMBEDDING_TYPE.itemsize):
+        raise ModelError(f"{where} has golden inputs that do not fit their embeddings: export it again")
+    embeddings = np.frombuffer(packed, _EMBEDDING_TYPE).astype(np.float32).reshape(images, -1)
+    if not np.isfinite(embeddings).all():
+        raise ModelError(f"{where} has golden embeddings that are not finite: export it again")
+    return embeddings
 
 
 def _encode(image_bgr: NDArray[np.uint8]) -> str:

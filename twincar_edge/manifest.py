@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
@@ -22,6 +22,7 @@ from twincar_edge.records import Record, Share
 METADATA_KEY = "twincar_edge.manifest"
 SCHEMA_VERSION: Literal[1] = 1
 Precision = Literal["fp32", "fp16", "int8"]
+Familiarity = Annotated[float, Field(ge=-2, le=1)]
 # Far beyond what fits any model; with less, logits that are divided by it would leave what numbers can hold.
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
@@ -110,11 +111,43 @@ class ConfidenceRecord(Record):
     unknown_named: dict[Text, Share] = Field(default_factory=dict)
 
 
+class FamiliarityThresholds(Record):
+    """How familiar a vehicle must be for an answer to go as far as each level: `year` is the whole class name.
+
+    Familiarity is the similarity to the nearest prototype (`prototypes.py`), at most 1.
+    """
+
+    year: Familiarity
+    model: Familiarity
+    make: Familiarity
+
+    @model_validator(mode="after")
+    def _deeper_needs_more(self) -> Self:
+        if not self.make <= self.model <= self.year:
+            raise ValueError("a level that says more may not need less familiarity")
+        return self
+
+
+class FamiliarityRecord(Record):
+    """What familiarity rests on, and the thresholds.
+
+    `prototype_images` images gave the prototypes. The thresholds keep the shares `keep` of `images` held-out ones, by
+    level.
+    """
+
+    thresholds: FamiliarityThresholds
+    keep: dict[Literal["year", "model", "make"], Share]
+    images: int = Field(ge=1)
+    prototype_images: int = Field(ge=1)
+
+
 class Manifest(Record):
     """Everything that the camera box must know of a model.
 
     `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is
-    "unknown"; 0 means that nothing is rejected. `notes` is for people: data terms, what the model is for.
+    "unknown"; 0 means that nothing is rejected. `embedding` names the graph's second output, the features that the last
+    layer sees, [N, D]. `familiarity` says how near to the classes they must be; a file that has it carries
+    prototypes. Both are None in files without these. `notes` is for people: data terms, what the model is for.
 
     >>> manifest = tw.Classifier().manifest
     >>> manifest.name, manifest.precision, len(manifest.classes)
@@ -133,6 +166,8 @@ class Manifest(Record):
     quantization: QuantizationRecord | None = None
     parity: ParityRecord | None = None
     confidence: ConfidenceRecord | None = None
+    embedding: Text | None = Field(default=None, min_length=1, max_length=200)
+    familiarity: FamiliarityRecord | None = None
     notes: Text = ""
     created: datetime
     twincar_edge_version: Text
@@ -144,6 +179,12 @@ class Manifest(Record):
             return ClassMapping(names).names
         except InputError as error:
             raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _familiarity_needs_an_embedding(self) -> Self:
+        if self.familiarity is not None and self.embedding is None:
+            raise ValueError("familiarity needs an embedding output")
+        return self
 
     @property
     def class_mapping(self) -> ClassMapping:

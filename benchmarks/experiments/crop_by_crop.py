@@ -33,9 +33,15 @@ class CropByCrop(Evidence):
         super().__init__()
         self.alone: dict[int, int] = {}
 
-    def add(self, look: Look, probabilities: NDArray[np.float32], classifier: Classifier) -> None:
+    def add(
+        self,
+        look: Look,
+        probabilities: NDArray[np.float32],
+        classifier: Classifier,
+        familiarity: float | None = None,
+    ) -> None:
         """Add a classified crop."""
-        super().add(look, probabilities, classifier)
+        super().add(look, probabilities, classifier, familiarity)
         self.alone[look.frame] = int(probabilities.argmax())
 
 

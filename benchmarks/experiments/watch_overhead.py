@@ -32,7 +32,7 @@ from twincar_edge.cores import inference_threads
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.records import Record
-from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.watch import CameraConfig, WatchConfig, watch
@@ -92,9 +92,9 @@ class _Recording(Classifier):
         super().__init__(classifier.session)
         self.batches: list[Crops] = []
 
-    def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
         self.batches.append([image.copy() for image in images_bgr])
-        return super().probabilities(images_bgr)
+        return super().judge(images_bgr)
 
 
 def measure_overhead(
@@ -122,7 +122,7 @@ def measure_overhead(
         raise InputError(f"no vehicle drives through {clip}: there is nothing to infer")
     subjects: dict[str, Callable[[], object]] = {
         "decode": lambda: _decode(clip),
-        "infer": lambda: [classifier.probabilities(crops) for crops in recording.batches],
+        "infer": lambda: [classifier.judge(crops) for crops in recording.batches],
         "watch": lambda: watch(config, classifier=classifier),
     }
     fps: dict[str, list[float]] = {name: [] for name in subjects}

@@ -33,6 +33,7 @@ from twincar_edge.export.confidence.report import (
     ReliabilityBin,
 )
 from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
+from twincar_edge.export.familiarity import Familiarity
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import (
     expected_calibration_error,
@@ -42,9 +43,10 @@ from twincar_edge.metrics import (
     topk_accuracy,
 )
 from twincar_edge.progress import Progress
-from twincar_edge.runtime.inference.answers import Hierarchy
+from twincar_edge.runtime.inference.answers import Hierarchy, Level
 from twincar_edge.runtime.inference.levels import certainty_by_level
 
+LEAST_THRESHOLD = 0.5  # above it no two names contradict each other; what is strange, familiarity tells by itself
 FEW_IMAGES = 100  # one temperature needs little, yet this little is luck
 _FEWEST_MASKED = 3  # of two classes without one, the class that is left would always be certain
 
@@ -58,6 +60,8 @@ def calibrate_confidence(
     name: str,
     progress: Progress | None = None,
     unknowns: Unknowns | None = None,
+    familiarity: Mapping[str, Familiarity] | None = None,
+    embed: Mapping[str, Side] | None = None,
 ) -> ConfidenceReport:
     """Find temperature and threshold, one pair for all precisions of a checkpoint, and say what they give.
 
@@ -73,6 +77,9 @@ def calibrate_confidence(
         name: what the report calls the model.
         progress: called with (unknown pictures done, unknown pictures in all).
         unknowns: what `open_unknowns` gave for these classes and this folder; None opens them here.
+        familiarity: what models judge familiarity by, by precision. With it an answer needs both, its probability and
+            its familiarity, and the threshold is not chosen below `LEAST_THRESHOLD`.
+        embed: these models as functions to embeddings, by precision.
 
     Raises:
         InputError: the data set is empty or has classes that the model does not know, logits do not fit it or are not
@@ -89,6 +96,7 @@ def calibrate_confidence(
 
     unknowns = unknowns or open_unknowns(classes, options.unknown)
     answers = _answers(sides, unknowns.sets, progress)
+    strange = _answers(embed, unknowns.sets, None) if embed else {}
     hierarchy = Hierarchy(classes.names)
     certainties = {
         precision: _certainty(
@@ -97,6 +105,8 @@ def calibrate_confidence(
             temperature,
             hierarchy,
             {set_name: found[precision] for set_name, found in answers.items()},
+            (familiarity or {}).get(precision),
+            {set_name: found[precision] for set_name, found in strange.items() if precision in found},
         )
         for precision in sides
     }
@@ -106,6 +116,8 @@ def calibrate_confidence(
         leading = next(iter(certainties.values()))
         hold = _to_hold(tuple(leading.unknown), options)
         threshold = max(choose_threshold(side.unknown, options.false_accept, hold) for side in certainties.values())
+        if familiarity:
+            threshold = max(threshold, LEAST_THRESHOLD)
     report = _report(name, dataset, logits, labels, certainties, temperature, threshold, hold, options)
     return report.model_copy(update={"warnings": (*unknowns.remarks, *_warnings(report, options))})
 
@@ -178,17 +190,28 @@ def _certainty(
     temperature: float,
     hierarchy: Hierarchy,
     unknown: Mapping[str, NDArray[np.float32]],
+    familiarity: Familiarity | None,
+    embeddings: Mapping[str, NDArray[np.float32]],
 ) -> Certainty:
-    """Turn a model's logits of known and unknown pictures into what a threshold is judged by."""
+    """Turn a model's logits (and embeddings) of known and unknown pictures into what a threshold is judged by."""
+    reached = masked_reached = None
+    strangers: dict[str, dict[Level, NDArray[np.bool_]] | None] = dict.fromkeys(unknown)
+    if familiarity is not None:
+        reached = familiarity.reached(familiarity.similarities)
+        others = familiarity.similarities.copy()
+        others[np.arange(len(labels)), labels] = -np.inf
+        masked_reached = familiarity.reached(others)
+        for name, found in embeddings.items():
+            strangers[name] = familiarity.reached(familiarity.prototypes.similarities(found))
     wrong = {
-        name: wrong_probability(certainty_by_level(softmax(found, temperature), hierarchy))
+        name: wrong_probability(certainty_by_level(softmax(found, temperature), hierarchy, familiar=strangers[name]))
         for name, found in unknown.items()
     }
     masked = None
     if known.shape[1] >= _FEWEST_MASKED:
-        masked = masked_certainty(known, labels, temperature, hierarchy)
+        masked = masked_certainty(known, labels, temperature, hierarchy, masked_reached)
         wrong[MASKED] = wrong_probability(masked)
-    return Certainty(certainty_by_level(softmax(known, temperature), hierarchy, labels), masked, wrong)
+    return Certainty(certainty_by_level(softmax(known, temperature), hierarchy, labels, reached), masked, wrong)
 
 
 def _figures(

@@ -13,7 +13,11 @@ from twincar_edge.runtime.inference.levels import LevelCertainty, certainty_by_l
 
 
 def masked_certainty(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float, hierarchy: Hierarchy
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    temperature: float,
+    hierarchy: Hierarchy,
+    familiar: Mapping[Level, NDArray[np.bool_]] | None = None,
 ) -> dict[Level, LevelCertainty]:
     """Return how sure a model is of each image where its own class cannot be the answer.
 
@@ -26,14 +30,15 @@ def masked_certainty(
         labels: int64 [N], each image's own class.
         temperature: divides the logits.
         hierarchy: of the classes.
+        familiar: bool [N] for each level, which images are familiar enough without their own class; None where all are.
     """
     others = logits.copy()
     others[np.arange(len(labels)), labels] = -np.inf
-    return certainty_by_level(softmax(others, temperature), hierarchy, labels)
+    return certainty_by_level(softmax(others, temperature), hierarchy, labels, familiar)
 
 
 def wrong_probability(levels: Mapping[Level, LevelCertainty]) -> NDArray[np.float64]:
-    """Return the highest threshold at which each image still gets a name that is wrong, float64 [N]; 0 for none.
+    """Return the highest threshold at which each image still gets a wrong name, float64 [N]; 0 or less for none.
 
     Above a half names of different levels cannot contradict each other, so a name that is wrong at one level is not
     hidden by one of another.

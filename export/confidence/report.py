@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
@@ -50,6 +50,7 @@ class ConfidenceOptions(Record):
         unknown: a folder of pictures of what the model does not know, beside the sets that are always there.
         hold_noise: hold noise to `false_accept` too, and not only twin cars and the folder.
         hold_masked: the same for "masked", the held-out images without their own class.
+        keep_known: the share of held-out images that stay familiar enough for a class name in full, a model, a make.
     """
 
     temperature: Temperature | None = None
@@ -58,6 +59,14 @@ class ConfidenceOptions(Record):
     unknown: Path | None = None
     hold_noise: bool = False
     hold_masked: bool = False
+    keep_known: tuple[Share, Share, Share] = (0.9, 0.9, 0.92)
+
+    @field_validator("keep_known")
+    @classmethod
+    def _rises(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+        if list(shares) != sorted(shares):
+            raise ValueError("a level that says less must keep no smaller share")
+        return shares
 
 
 class ReliabilityBin(Record):

@@ -60,16 +60,22 @@ def check_parity(
         raise InputError(f"parity compares two models or more, found {len(sides)}")
     labels_for(dataset, classes)  # says now, not after minutes, that the images are of other classes
     logits = run_sides(sides, dataset, progress)
-    answers = [Answers(side, found, sides[side].temperature) for side, found in logits.items()]
+    giving = {name: side.embedding() for name, side in sides.items() if side.embed is not None}
+    embeddings = run_sides(giving, dataset) if len(giving) > 1 else {}
+    answers = [Answers(side, found, sides[side].temperature, embeddings.get(side)) for side, found in logits.items()]
     return report_parity(answers, dataset, classes, limits, name, pairs)
 
 
 class Answers(NamedTuple):
-    """What a side said: its name, its logits, float32 [N, classes], and the temperature that divides them."""
+    """What a side said: its name, its logits, float32 [N, classes], the temperature that divides them, embeddings.
+
+    Embeddings are float32 [N, D], or None where the side gives none.
+    """
 
     name: str
     logits: NDArray[np.float32]
     temperature: float = 1.0
+    embeddings: NDArray[np.float32] | None = None
 
 
 def report_parity(
@@ -140,6 +146,7 @@ def compare(
     sure = sureness > SURE_MARGIN
     difference = np.abs(logits.astype(np.float64) - reference)
     cosines = cosine(logits, reference)
+    near = _embedding_cosines(subject, against)
     divergences = kl_divergence(reference, logits, against.temperature, subject.temperature)
     flips = _flips(probabilities, reference_probabilities, difference, labels, classes, images)
     pairs = Counter((flip.reference, flip.answer) for flip in flips)
@@ -159,6 +166,8 @@ def compare(
         max_abs_logit_reference=float(np.abs(reference).max()),
         mean_cosine=float(cosines.mean()),
         min_cosine=float(cosines.min()),
+        mean_embedding_cosine=None if near is None else float(near.mean()),
+        min_embedding_cosine=None if near is None else float(near.min()),
         mean_kl_nats=float(divergences.mean()),
         max_kl_nats=float(divergences.max()),
         ece=expected_calibration_error(probabilities, labels),
@@ -172,10 +181,28 @@ def compare(
     )
 
 
+def _embedding_cosines(subject: Answers, against: Answers) -> NDArray[np.float64] | None:
+    """Return the cosine of both sides' embeddings of each image, float64 [N]; None where a side gives none."""
+    if subject.embeddings is None or against.embeddings is None:
+        return None
+    if subject.embeddings.shape != against.embeddings.shape:
+        raise InputError(
+            f"{subject.name} gives embeddings {list(subject.embeddings.shape)}, {against.name} "
+            f"{list(against.embeddings.shape)}"
+        )
+    return cosine(subject.embeddings, against.embeddings)
+
+
 def find_breaches(comparison: Comparison, limits: ParityLimits) -> list[Breach]:
     """Return every limit that a comparison misses."""
     allowed = allowed_logit_difference(comparison, limits)
     texts = _judge_answers(comparison, limits) if allowed is None else _judge_logits(comparison, allowed)
+    found = comparison.mean_embedding_cosine
+    if found is not None and found < limits.embedding_cosine - _ROUNDING:
+        texts.append(
+            f"{title(comparison.subject)} embeddings have a mean cosine of {found:.4f} with "
+            f"{title(comparison.against)}'s (limit {limits.embedding_cosine:g})"
+        )
     return [Breach(subject=comparison.subject, text=text) for text in texts]
 
 

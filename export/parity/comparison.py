@@ -63,9 +63,10 @@ class Comparison(Record):
     Intervals are those of the paired difference subject - reference at 95%. `mcnemar_p` is of top-1. `sure_agreement`
     counts the `sure_images` where the reference is sure, and is None where there are none. Logits are compared as the
     models give them; KL divergence (of the subject from the reference), calibration errors (`ece`) and margins are of
-    probabilities, after each side's temperature. `reference_margins` and `max_logit_differences` have a figure for each
-    image, in the order of the data. `flips` and `class_pairs` begin with the pair of classes that changes most often,
-    inside a pair with the answer of which the reference was surest; `class_changes` with the class that loses most.
+    probabilities, after each side's temperature. Cosines of embeddings are None where a side gives none.
+    `reference_margins` and `max_logit_differences` have a figure for each image, in the order of the data. `flips` and
+    `class_pairs` begin with the pair of classes that changes most often, inside a pair with the answer of which the
+    reference was surest; `class_changes` with the class that loses most.
     """
 
     subject: str
@@ -85,6 +86,8 @@ class Comparison(Record):
     max_abs_logit_reference: Magnitude
     mean_cosine: Change
     min_cosine: Change
+    mean_embedding_cosine: Change | None = None
+    min_embedding_cosine: Change | None = None
     mean_kl_nats: Magnitude
     max_kl_nats: Magnitude
     ece: Share

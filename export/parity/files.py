@@ -61,16 +61,18 @@ class _Reference:
         checkpoint: it; of an .onnx file, what the manifest says of the one that it comes from, without weights.
         predict: runs it.
         temperature: its own, or None where it has none.
+        embed: runs it for embeddings, or None where it gives none.
     """
 
     precision: str
     checkpoint: Checkpoint
     predict: Predict
     temperature: float | None
+    embed: Predict | None = None
 
     def side(self, temperature: float) -> Side:
         """Return what is compared; `temperature` stands in where there is none of its own."""
-        return Side(self.predict, self.checkpoint.preprocess, self.temperature or temperature)
+        return Side(self.predict, self.checkpoint.preprocess, self.temperature or temperature, self.embed)
 
 
 def compare_files(
@@ -218,7 +220,7 @@ def _open_onnx(config: ParityConfig) -> _Reference:
         name=config.reference.name,
     )
     side = _onnx_side(config.reference, CPU, config.threads)[1]
-    return _Reference(manifest.precision, checkpoint, side.predict, side.temperature)
+    return _Reference(manifest.precision, checkpoint, side.predict, side.temperature, side.embed)
 
 
 def _onnx_side(path: Path, ep: str, threads: int | None) -> tuple[str, Side]:
@@ -226,7 +228,12 @@ def _onnx_side(path: Path, ep: str, threads: int | None) -> tuple[str, Side]:
     from twincar_edge.runtime.inference.session import open_session
 
     session = open_session(path, ep=ep, threads=threads)
-    return session.ep, Side(session.run, session.manifest.preprocess, session.manifest.temperature)
+    return session.ep, Side(
+        session.run,
+        session.manifest.preprocess,
+        session.manifest.temperature,
+        None if session.manifest.embedding is None else session.embed,
+    )
 
 
 def _check_classes(path: Path, classes: ClassMapping, reference: Path, expected: ClassMapping) -> None:

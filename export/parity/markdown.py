@@ -27,6 +27,12 @@ def interval(low_high: tuple[float, float]) -> str:
     return f"{points(low_high[0])} to {points(low_high[1])}"
 
 
+def _embeddings(side: Comparison) -> str:
+    if side.mean_embedding_cosine is None or side.min_embedding_cosine is None:
+        return "–"
+    return f"{side.mean_embedding_cosine:.6f}, {side.min_embedding_cosine:.6f}"
+
+
 def _sure(side: Comparison) -> str:
     return "–" if side.sure_agreement is None else f"{side.sure_agreement:.2%} of {side.sure_images}"
 
@@ -69,6 +75,11 @@ _FIGURES: tuple[_Figure, ...] = (
         "Cosine, mean and least",
         lambda c: f"{c.mean_cosine:.6f}, {c.min_cosine:.6f}",
         "Of the angle between both sides' logits of an image; 1 is the same direction.",
+    ),
+    (
+        "Embedding cosine, mean and least",
+        _embeddings,
+        "Of the angle between both sides' embeddings of an image, which familiarity is judged by.",
     ),
     (
         "KL divergence, mean and largest",

@@ -29,7 +29,8 @@ class ParityLimits(Record):
     execution provider, some of which round their factors: TF32 to 11 bits, bfloat16 to 8, which changes answers.
 
     FP16 and INT8 change answers that are nearly ties, so they are judged by accuracy, by agreement, and by agreement
-    where the reference is sure (its two best probabilities more than 0.5 apart).
+    where the reference is sure (its two best probabilities more than 0.5 apart). `embedding_cosine` bounds the mean
+    cosine of the embeddings of both, where both give them.
     """
 
     fp32_logit_difference: Limit = 1e-3
@@ -38,6 +39,7 @@ class ParityLimits(Record):
     top5_drop: Share = 0.003
     agreement: Share = 0.97
     sure_agreement: Share = 0.998
+    embedding_cosine: Share = 0.97
 
     def sentence(self) -> str:
         """Return the limits in words."""
@@ -45,7 +47,8 @@ class ParityLimits(Record):
             f"Limits: FP32 logits within {self.fp32_logit_difference:g} of the reference's largest, on another "
             f"provider within {self.provider_logit_difference:g}; of every other file, top-1 falls by at most "
             f"{100 * self.top1_drop:g} points and top-5 by {100 * self.top5_drop:g}, and it agrees on "
-            f"{self.agreement:.2%} or more, on {self.sure_agreement:.2%} where the reference is sure."
+            f"{self.agreement:.2%} or more, on {self.sure_agreement:.2%} where the reference is sure. "
+            f"Embeddings, where both sides give them, have a mean cosine of {self.embedding_cosine:g} or more."
         )
 
 

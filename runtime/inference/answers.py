@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.labels import VehicleName, parse_name
+from twincar_edge.manifest import FamiliarityThresholds
 from twincar_edge.metrics import top_k
 
 UNKNOWN = "unknown"
@@ -46,6 +47,7 @@ class Prediction:
         probability: that of the name; of the best class where the answer is "unknown".
         vehicle: the name in parts; None for "unknown".
         top5: the best classes, best first.
+        familiarity: how near the picture is to what the model was taught, at most 1; None where the model cannot say.
 
     `make`, `model`, `body_type` and `year` are the parts of the name that are sure; None for the others.
 
@@ -62,6 +64,7 @@ class Prediction:
     probability: float
     vehicle: VehicleName | None
     top5: tuple[Guess, ...]
+    familiarity: float | None = None
 
     @property
     def make(self) -> str | None:
@@ -93,6 +96,7 @@ class Prediction:
             "name": self.name,
             "level": self.level,
             "probability": round(self.probability, 6),
+            "familiarity": None if self.familiarity is None else round(self.familiarity, 6),
             "make": self.make,
             "model": self.model,
             "body_type": self.body_type,
@@ -140,26 +144,45 @@ class Hierarchy:
         self.model = Groups(_models(self.vehicles))
         self.make = Groups([VehicleName(vehicle.make, "", None, None) for vehicle in self.vehicles])
 
-    def answer(self, probabilities: NDArray[np.float32], reject_below: float) -> Prediction:
+    def answer(
+        self,
+        probabilities: NDArray[np.float32],
+        reject_below: float,
+        familiarity: float | None = None,
+        thresholds: FamiliarityThresholds | None = None,
+    ) -> Prediction:
         """Turn one row of probabilities, float32 [classes], into a `Prediction`.
 
         At each level the most probable name stands for it. A class's probability is part of its model's and that of its
         make's, so that nothing above a half leads to two names that contradict each other.
+
+        Args:
+            probabilities: of the classes.
+            reject_below: the least probability of a name.
+            familiarity: how near the picture is to what the model was taught.
+            thresholds: the least familiarity for each level; where either is None, probability alone decides.
         """
         top5 = tuple(
             Guess(self.classes[label], float(probabilities[label])) for label in top_k(probabilities, 5).tolist()
         )
+
+        def familiar(level: Level) -> bool:
+            return familiarity is None or thresholds is None or familiarity >= getattr(thresholds, level)
+
         best = int(probabilities.argmax())
-        if top5[0].probability >= reject_below:
+        if top5[0].probability >= reject_below and familiar("year"):
             vehicle = self.vehicles[best]
-            return Prediction(best, top5[0].name, level_of(vehicle), top5[0].probability, vehicle, top5)
-        for groups in (self.model, self.make):
+            return Prediction(best, top5[0].name, level_of(vehicle), top5[0].probability, vehicle, top5, familiarity)
+        for level in KNOWN_LEVELS[1:]:
+            groups = self.groups(level)
+            assert groups is not None
             sums = groups.sums(probabilities)
             place = int(sums.argmax())
-            if sums[place] >= reject_below:
+            if sums[place] >= reject_below and familiar(level):
                 vehicle = groups.names[place]
-                return Prediction(None, str(vehicle), level_of(vehicle), min(1.0, float(sums[place])), vehicle, top5)
-        return Prediction(None, UNKNOWN, "unknown", top5[0].probability, None, top5)
+                probability = min(1.0, float(sums[place]))
+                return Prediction(None, str(vehicle), level_of(vehicle), probability, vehicle, top5, familiarity)
+        return Prediction(None, UNKNOWN, "unknown", top5[0].probability, None, top5, familiarity)
 
     def groups(self, level: Level) -> Groups | None:
         """Return the names of a level; None for class names in full, which stand for themselves."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,21 @@ from twincar_edge.runtime.inference.session import ModelSession, open_session
 
 BATCH = 16  # images that are decoded, and go through the model, at once
 _Image = TypeVar("_Image", bound=ImageLike)
+
+
+class Judgement(NamedTuple):
+    """What a model says of N images: calibrated probabilities, float32 [N, classes], and familiarity, float32 [N].
+
+    The familiarity is None where the model file has no prototypes.
+    """
+
+    probabilities: NDArray[np.float32]
+    familiarity: NDArray[np.float32] | None
+
+    def rows(self) -> Iterator[tuple[NDArray[np.float32], float | None]]:
+        """Yield each image's probabilities, float32 [classes], and familiarity."""
+        familiarity = [None] * len(self.probabilities) if self.familiarity is None else self.familiarity.tolist()
+        yield from zip(self.probabilities, familiarity, strict=True)
 
 
 class Classifier:
@@ -130,15 +145,25 @@ class Classifier:
 
     def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return calibrated probabilities, float32 [N, classes]."""
-        return softmax(self.logits(images_bgr), self.manifest.temperature)
+        return self.judge(images_bgr).probabilities
+
+    def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
+        """Return what `answer` needs for each of N images, all in one batch."""
+        logits, familiarity = self.session.judge(prepare_batch(images_bgr, self.manifest.preprocess))
+        return Judgement(softmax(logits, self.manifest.temperature), familiarity)
 
     def predict(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return one `Prediction` for each of N images, uint8 [H, W, 3], all in one batch."""
-        return [self.answer(row) for row in self.probabilities(images_bgr)]
+        return [self.answer(*row) for row in self.judge(images_bgr).rows()]
 
-    def answer(self, probabilities: NDArray[np.float32]) -> Prediction:
-        """Turn one row of probabilities, float32 [classes], into a `Prediction` by the model's own threshold."""
-        return self.hierarchy.answer(probabilities, self.manifest.reject_below)
+    def answer(self, probabilities: NDArray[np.float32], familiarity: float | None = None) -> Prediction:
+        """Turn one row of probabilities, float32 [classes], into a `Prediction` by the model's own thresholds.
+
+        Where `familiarity` is None, probability alone decides.
+        """
+        record = self.manifest.familiarity
+        thresholds = None if record is None else record.thresholds
+        return self.hierarchy.answer(probabilities, self.manifest.reject_below, familiarity, thresholds)
 
 
 def _batches(images: Sequence[ImageLike]) -> Iterator[list[NDArray[np.uint8]]]:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from twincar_edge.errors import ModelError, Parameter
 from twincar_edge.golden import Golden, read_golden, sample_pixels
 from twincar_edge.manifest import Precision
 from twincar_edge.preprocess import prepare_batch
+from twincar_edge.prototypes import normalized
 from twincar_edge.records import Record
 from twincar_edge.runtime.inference.session import ModelSession
 
@@ -27,6 +29,9 @@ PIXEL_LIMIT = 0.3
 # down as kernels sum: 0 to 0.075 with less optimization, 0.026 to 0.057 on Arm, 0 to 0.026 on x86 without VNNI.
 # Sabotage moves either by 0.24 and more (tests/export/test_golden.py has the table).
 LOGIT_LIMITS: dict[Precision, float] = {"fp32": 0.01, "fp16": 0.02, "int8": 0.15}
+# The largest cosine distance of an embedding from the expected one, by precision. It is stored in float16, which alone
+# gives 1e-7.
+EMBEDDING_LIMITS: dict[Precision, float] = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.02}
 
 
 class GoldenCheck(Record):
@@ -35,7 +40,8 @@ class GoldenCheck(Record):
     `pixel_difference` is the mean absolute difference of the sampled pixels of the model's input, in levels of 256, for
     the picture where it is largest. `logit_difference` is the largest absolute difference of a logit, as a share of the
     largest expected one: a first answer that leads by more than twice as much cannot have changed. Each passes up to
-    its limit. `elapsed_ms` is what the check cost.
+    its limit. `embedding_difference` is the largest cosine distance of an embedding, None where the file has none.
+    `elapsed_ms` is what the check cost.
     """
 
     images: int = Field(ge=1)
@@ -43,6 +49,8 @@ class GoldenCheck(Record):
     pixel_limit: float
     logit_difference: float
     logit_limit: float
+    embedding_difference: float | None = None
+    embedding_limit: float | None = None
     elapsed_ms: float
 
     @property
@@ -64,13 +72,20 @@ class GoldenCheck(Record):
                 f"logits are off by {self.logit_difference:.2%} of the largest (limit {self.logit_limit:.0%})"
                 + ("" if faults else ": the graph or what runs it is not what it was at export")
             )
+        if self.embedding_difference is not None and self.embedding_difference > (self.embedding_limit or 0.0):
+            faults.append(
+                f"embeddings are off by a cosine distance of {self.embedding_difference:.2g} (limit "
+                f"{self.embedding_limit:g})"
+            )
         return tuple(faults)
 
     def summary(self) -> str:
         """Return the result in one line."""
+        embeddings = "" if self.embedding_difference is None else f", embeddings by {self.embedding_difference:.2g}"
         return (
             f"{self.images} pictures in {self.elapsed_ms:.0f} ms: pixels off by {self.pixel_difference:.2g} levels "
             f"(limit {self.pixel_limit:g}), logits by {self.logit_difference:.2%} (limit {self.logit_limit:.0%})"
+            + embeddings
         )
 
 
@@ -95,6 +110,7 @@ def check_golden(session: ModelSession, golden: Golden, timer: Callable[[], floa
     batch_nhwc = prepare_batch(golden.images_bgr, manifest.preprocess)
     pixels = np.abs(sample_pixels(batch_nhwc).astype(np.float64) - golden.pixels).mean(axis=(1, 2))
     logits = np.abs(session.run(batch_nhwc).astype(np.float64) - golden.logits).max()
+    difference = _embedding_difference(session, golden, batch_nhwc)
     largest = max(float(np.abs(golden.logits).max()), float(np.finfo(np.float32).tiny))
     return GoldenCheck(
         images=len(golden.images_bgr),
@@ -102,8 +118,24 @@ def check_golden(session: ModelSession, golden: Golden, timer: Callable[[], floa
         pixel_limit=PIXEL_LIMIT,
         logit_difference=float(logits) / largest,
         logit_limit=LOGIT_LIMITS[manifest.precision],
+        embedding_difference=difference,
+        embedding_limit=None if difference is None else EMBEDDING_LIMITS[manifest.precision],
         elapsed_ms=(timer() - started_s) * 1e3,
     )
+
+
+def _embedding_difference(session: ModelSession, golden: Golden, batch_nhwc: NDArray[np.uint8]) -> float | None:
+    if session.manifest.embedding is None:
+        return None
+    if golden.embeddings is None:
+        raise ModelError(f"{session.model} has golden inputs without the embeddings that it gives: export it again")
+    found = normalized(session.embed(batch_nhwc))
+    if found.shape != golden.embeddings.shape:
+        raise ModelError(
+            f"{session.model} gives embeddings {list(found.shape)}, its golden inputs expect "
+            f"{list(golden.embeddings.shape)}: export it again"
+        )
+    return max(0.0, float(1 - (found * normalized(golden.embeddings)).sum(axis=1).min()))
 
 
 def require_golden(session: ModelSession, allow_drift: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,8 @@ class LevelCertainty:
     """What images are called at one level of the hierarchy.
 
     Attributes:
-        best: the probability of each image's most probable name, float64 [N].
+        best: the probability of each image's most probable name, float64 [N]; -1 where the image is not familiar enough
+            for a name of this level, whatever its probability.
         right: whether it is the true one, bool [N].
     """
 
@@ -33,7 +35,10 @@ class LevelCertainty:
 
 
 def certainty_by_level(
-    probabilities: NDArray[np.float32], hierarchy: Hierarchy, labels: NDArray[np.int64] | None = None
+    probabilities: NDArray[np.float32],
+    hierarchy: Hierarchy,
+    labels: NDArray[np.int64] | None = None,
+    familiar: Mapping[Level, NDArray[np.bool_]] | None = None,
 ) -> dict[Level, LevelCertainty]:
     """Sum probabilities, float32 [N, classes], up the hierarchy, as the box does for each answer.
 
@@ -41,6 +46,7 @@ def certainty_by_level(
         probabilities: of each image.
         hierarchy: of the model's classes.
         labels: int64 [N], each image's own class; None where no name is right.
+        familiar: bool [N] for each level, which images are familiar enough for it; None where all are.
     """
     found = {}
     for level in KNOWN_LEVELS:
@@ -49,5 +55,6 @@ def certainty_by_level(
         right = np.zeros(len(sums), np.bool_)
         if labels is not None:
             right = sums.argmax(axis=1) == (labels if groups is None else groups.of_class[labels])
-        found[level] = LevelCertainty(sums.max(axis=1), right)
+        best = sums.max(axis=1)
+        found[level] = LevelCertainty(best if familiar is None else np.where(familiar[level], best, -1.0), right)
     return found

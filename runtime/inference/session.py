@@ -6,7 +6,7 @@ The one place that opens sessions of ONNX Runtime: `open_engine` for any file, `
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.files import is_file, sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.prototypes import Prototypes, read_prototypes
 from twincar_edge.runtime.inference.providers import AUTO, choose_provider, explain_auto, load_onnxruntime
 
 logger = logging.getLogger(__name__)
@@ -52,11 +53,19 @@ class Engine:
         Raises:
             ModelError: the provider failed.
         """
+        return self.outputs(batch, [self.session.get_outputs()[0].name])[0]
+
+    def outputs(self, batch: NDArray[Any], names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Return the named outputs for the graph's first input, in one run.
+
+        Raises:
+            ModelError: the provider failed.
+        """
         try:
-            output: NDArray[np.float32] = self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]
+            found: list[NDArray[np.float32]] = self.session.run(names, {self.session.get_inputs()[0].name: batch})
         except self._errors as error:
             raise ModelError(f"{self.model} failed on {self.ep}: {_first_line(error)}") from error
-        return output
+        return found
 
 
 def open_engine(
@@ -142,6 +151,7 @@ class ModelSession:
         ep: the provider that is really used, by its short name.
         threads: threads within one inference.
         engine: what runs the graph, whatever the manifest says of it.
+        prototypes: the mean embedding of each class; None where the file has none.
     """
 
     model: Path
@@ -150,6 +160,7 @@ class ModelSession:
     ep: str
     threads: int
     engine: Engine = field(repr=False)
+    prototypes: Prototypes | None = field(default=None, repr=False)
 
     def run(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, classes], for uint8 [N, H, W, 3] that `prepare_batch` made.
@@ -159,12 +170,42 @@ class ModelSession:
         """
         if len(batch_nhwc) == 0:
             return np.empty((0, len(self.manifest.classes)), np.float32)
-        logits = self.engine.run(batch_nhwc)
-        if not np.isfinite(logits).all():
+        return self._finite("logits", self.engine.run(batch_nhwc))
+
+    def embed(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return embeddings, float32 [N, D]: the features that the last layer of the network sees.
+
+        Raises:
+            ModelError: the file has no embedding output, the provider failed, or gave numbers that are not finite.
+        """
+        return self._both(batch_nhwc)[1]
+
+    def judge(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return logits, float32 [N, classes], and how familiar each image is, float32 [N], in one run.
+
+        The familiarity is None where the file has no prototypes.
+
+        Raises:
+            ModelError: as `run`.
+        """
+        if self.prototypes is None or len(batch_nhwc) == 0:
+            return self.run(batch_nhwc), None if self.prototypes is None else np.empty(0, np.float32)
+        logits, embeddings = self._both(batch_nhwc)
+        return logits, self.prototypes.familiarity(embeddings)
+
+    def _both(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self.manifest.embedding is None:
+            raise ModelError(f"{self.model} has no embedding output: export it again")
+        names = [self.engine.session.get_outputs()[0].name, self.manifest.embedding]
+        logits, embeddings = self.engine.outputs(batch_nhwc, names)
+        return self._finite("logits", logits), self._finite("embeddings", embeddings.astype(np.float32, copy=False))
+
+    def _finite(self, what: str, found: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(found).all():
             raise ModelError(
-                f"{self.model} gave logits that are not finite on {self.ep}: run `twincar-edge evaluate` on it"
+                f"{self.model} gave {what} that are not finite on {self.ep}: run `twincar-edge evaluate` on it"
             )
-        return logits
+        return found
 
 
 def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spinning: bool = False) -> ModelSession:
@@ -189,7 +230,8 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
         entries["session.x64quantprecision"] = "1"
     engine = open_engine(model, ep=ep, threads=threads, spinning=spinning, entries=entries)
     _check_contract(model, manifest, engine.session)
-    return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine)
+    prototypes = None if manifest.familiarity is None else _open_prototypes(model, manifest, engine.session)
+    return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine, prototypes)
 
 
 def _idling(ort: ModuleType, spinning: bool) -> dict[str, str]:
@@ -228,9 +270,25 @@ def _check_contract(model: Path, manifest: Manifest, session: Any) -> None:
     if len(inputs) != 1 or inputs[0].type != "tensor(uint8)" or inputs[0].shape[1:] != [height, width, 3]:
         found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
         raise ModelError(f"{model} takes {found}, its manifest says uint8 [N, {height}, {width}, 3]: export it again")
-    if len(outputs) != 1 or outputs[0].type != "tensor(float)" or outputs[0].shape[1:] != [len(manifest.classes)]:
-        found = ", ".join(f"{o.type} {o.shape}" for o in outputs)
+    found = ", ".join(f"{output.type} {output.shape}" for output in outputs)
+    if not outputs or outputs[0].type != "tensor(float)" or outputs[0].shape[1:] != [len(manifest.classes)]:
         raise ModelError(f"{model} gives {found}, its manifest names {len(manifest.classes)} classes: export it again")
+    others = [output.name for output in outputs[1:]]
+    if others != ([] if manifest.embedding is None else [manifest.embedding]):
+        expected = "logits alone" if manifest.embedding is None else f"logits and {manifest.embedding!r}"
+        raise ModelError(f"{model} gives {found}, its manifest says {expected}: export it again")
+    if others and (outputs[1].type not in ("tensor(float)", "tensor(float16)") or len(outputs[1].shape) != 2):
+        raise ModelError(f"{model} gives {found}: an embedding is float [N, D]; export it again")
+
+
+def _open_prototypes(model: Path, manifest: Manifest, session: Any) -> Prototypes:
+    prototypes = read_prototypes(model)
+    if prototypes is None:
+        raise ModelError(f"{model} has thresholds for familiarity and no prototypes: export it again")
+    shape = [len(manifest.classes), session.get_outputs()[1].shape[1]]
+    if list(prototypes.means.shape) != shape:
+        raise ModelError(f"{model} has prototypes {list(prototypes.means.shape)}, not {shape}: export it again")
+    return prototypes
 
 
 def _first_line(error: Exception) -> str:

@@ -103,7 +103,8 @@ class Answering:
         answers = iter(self._classify(classifier, [item for item in items if isinstance(item, Crop)]))
         for item in items:  # in their order: a vehicle's end comes after its last crop
             if isinstance(item, Crop):
-                item.visit.evidence.add(item.look, next(answers), classifier)
+                probabilities, familiarity = next(answers)
+                item.visit.evidence.add(item.look, probabilities, classifier, familiarity)
                 if item.counts:
                     self._publish_event(self._makers[item.camera].next_event(item.visit), item.visit)
             elif isinstance(item, End):
@@ -111,11 +112,13 @@ class Answering:
             else:
                 self._show(item)
 
-    def _classify(self, classifier: Classifier, crops: Sequence[Crop]) -> Sequence[NDArray[np.float32]]:
+    def _classify(
+        self, classifier: Classifier, crops: Sequence[Crop]
+    ) -> Sequence[tuple[NDArray[np.float32], float | None]]:
         if not crops:
             return ()
         with self._stages.stage("classify"):
-            rows = list(classifier.probabilities([crop.look.picture_bgr for crop in crops]))
+            rows = list(classifier.judge([crop.look.picture_bgr for crop in crops]).rows())
         self.crops += len(crops)
         answered_s = self._stages.timer()
         for crop in crops:

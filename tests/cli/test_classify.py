@@ -55,6 +55,7 @@ def test_each_image_is_one_line_of_json_and_a_corrupt_one_is_reported_and_left_o
         "name": RED,
         "level": "year",
         "probability": pytest.approx(1.0, abs=1e-3),
+        "familiarity": None,
         "make": "Castor",
         "model": "Red",
         "body_type": "Sedan",

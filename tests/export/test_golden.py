@@ -154,12 +154,13 @@ class _OneByOne:
     """A session that takes a batch picture by picture."""
 
     def __init__(self, session: Any) -> None:
-        self.get_inputs = session.get_inputs
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
         self._session = session
 
-    def run(self, outputs: None, feeds: dict[str, Any]) -> list[Any]:
+    def run(self, outputs: list[str], feeds: dict[str, Any]) -> list[Any]:
         ((name, batch),) = feeds.items()
-        return [np.concatenate([self._session.run(outputs, {name: batch[i : i + 1]})[0] for i in range(len(batch))])]
+        rows = [self._session.run(outputs, {name: batch[i : i + 1]}) for i in range(len(batch))]
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
 HARMLESS: dict[str, Variant] = {

@@ -37,6 +37,7 @@ from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.manifest import read_manifest
 from twincar_edge.metrics import topk_accuracy
+from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.inference.golden_check import check_golden
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.training.checkpoint import read_checkpoint
@@ -420,3 +421,38 @@ def test_bad_input_is_one_line_and_exit_code_2(args: tuple[str, ...], capsys: py
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_every_file_carries_an_embedding_and_what_familiarity_needs(toy: Path, tmp_path: Path) -> None:
+    options = ConfidenceOptions(keep_known=(0.8, 0.8, 0.9))
+    made = export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=30), fp16=True, confidence=options))
+    for path in (made.fp32, made.fp16, made.int8):
+        assert path is not None
+        session = open_session(path, ep="cpu")
+        record = session.manifest.familiarity
+        assert session.manifest.embedding == "embedding"
+        assert session.prototypes is not None
+        assert record is not None
+        assert record.keep == {"year": 0.8, "model": 0.8, "make": 0.9}
+        golden = read_golden(path)
+        assert golden is not None
+        assert check_golden(session, golden).embedding_difference is not None
+        assert golden.embeddings is not None
+        assert golden.embeddings.shape[1] == session.prototypes.dimensions
+        validation = open_split(toy, read_checkpoint(toy).recipe, None).validation
+        _, familiarity = session.judge(
+            prepare_batch([s.read() for s in validation.samples], session.manifest.preprocess)
+        )
+        assert familiarity is not None
+        assert (familiarity >= record.thresholds.year).mean() == pytest.approx(0.8, abs=0.05)
+        assert (familiarity >= record.thresholds.make).mean() == pytest.approx(0.9, abs=0.05)
+    for side in ("int8", "fp16"):
+        cosine = made.parity.comparison(side).mean_embedding_cosine
+        assert cosine is not None
+        assert cosine > 0.97
+
+
+def test_an_embedding_that_drifts_too_far_fails(toy: Path, tmp_path: Path) -> None:
+    limits = ParityLimits(agreement=0, sure_agreement=0, top1_drop=1, top5_drop=1, embedding_cosine=1.0)
+    with pytest.raises(ParityError, match="embeddings have a mean cosine"):
+        export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=30), limits=limits))

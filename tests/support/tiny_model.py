@@ -16,11 +16,25 @@ from onnx import TensorProto, helper, numpy_helper
 from twincar_edge import __version__
 from twincar_edge.export.golden import make_golden
 from twincar_edge.golden import GOLDEN_KEY
-from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord, read_manifest
+from twincar_edge.manifest import (
+    METADATA_KEY,
+    FamiliarityRecord,
+    FamiliarityThresholds,
+    Manifest,
+    TrainingRecord,
+    read_manifest,
+)
 from twincar_edge.preprocess import Preprocess
+from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
 from twincar_edge.runtime.inference.session import open_session
 
 RED, GREEN, BLUE = CLASSES = ("Castor Red Sedan 2020", "Castor Green Coupe 2020", "Pollux Blue SUV 2021")
+FAMILIARITY = FamiliarityRecord(
+    thresholds=FamiliarityThresholds(year=0.9, model=0.9, make=0.65),
+    keep={"year": 0.9, "model": 0.9, "make": 0.92},
+    images=3,
+    prototype_images=3,
+)
 SHARPNESS = 20.0  # logits of a pure colour: 20 and two zeros
 
 
@@ -32,12 +46,15 @@ def tiny_model(
     size_wh: tuple[int, int] = (32, 32),
     metadata: bool = True,
     golden: bool = False,
+    familiar: bool = False,
 ) -> Path:
     """Write the model and return its path.
 
     The first three classes stand for red, green and blue; further ones are the least likely of any picture that is not
     black. A grey picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it a Castor,
     and above 2/3 unknown.
+    `familiar` gives it an embedding, the mean colour, and prototypes that know pure red, green and blue: a colour
+    between two of them is not familiar enough for a full name, and grey not even for a make.
     `metadata=False` leaves the manifest out: an ONNX file that is not ours. `golden` puts golden inputs in.
     """
     weights = np.full((3, len(classes)), -SHARPNESS, np.float32)
@@ -52,7 +69,10 @@ def tiny_model(
         ],
         "dominant_colour",
         [helper.make_tensor_value_info("batch_nhwc", TensorProto.UINT8, ["N", height, width, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(classes)])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(classes)]),
+            *([helper.make_tensor_value_info("colour", TensorProto.FLOAT, ["N", 3])] if familiar else []),
+        ],
         [
             numpy_helper.from_array(np.float32(255), "scale"),
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
@@ -69,11 +89,16 @@ def tiny_model(
             preprocess=Preprocess(size_wh=size_wh, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
             temperature=temperature,
             reject_below=reject_below,
+            embedding="colour" if familiar else None,
+            familiarity=FAMILIARITY if familiar else None,
             training=TrainingRecord(checkpoint_sha256="0" * 64, recipe={"kind": "written by hand"}),
             created=datetime(2025, 1, 1, tzinfo=UTC),
             twincar_edge_version=__version__,
         )
-        helper.set_model_props(model, {METADATA_KEY: manifest.to_json()})
+        props = {METADATA_KEY: manifest.to_json()}
+        if familiar:
+            props[PROTOTYPES_KEY] = Prototypes(np.eye(len(classes), 3, dtype=np.float32)).to_json()
+        helper.set_model_props(model, props)
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(path))
@@ -83,7 +108,8 @@ def tiny_model(
 def with_golden(source: Path, path: Path) -> Path:
     """Write a model file of ours again, with the golden inputs that export would give it, and return its path."""
     session = open_session(source, ep="cpu", threads=1)
-    golden = make_golden(session.run, session.manifest.preprocess)
+    embed = None if session.manifest.embedding is None else session.embed
+    golden = make_golden(session.run, session.manifest.preprocess, embed)
     return _rewrite(source, path, {GOLDEN_KEY: golden.to_json()})
 
 

@@ -20,7 +20,7 @@ from twincar_edge.export.opset import OPSET
 
 # The options that are choices of `Int8Config`, by the names of both.
 _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibration", "percentile")
-_CONFIDENCE = ("temperature", "reject_below", "false_accept", "unknown", "hold_noise", "hold_masked")
+_CONFIDENCE = ("temperature", "reject_below", "false_accept", "unknown", "hold_noise", "hold_masked", "keep_known")
 
 
 @click.command("export")
@@ -81,6 +81,14 @@ _CONFIDENCE = ("temperature", "reject_below", "false_accept", "unknown", "hold_n
 )
 @click.option("--hold-noise", is_flag=True, help="Hold pictures of noise to --false-accept as well.")
 @click.option("--hold-masked", is_flag=True, help="Hold cars whose own class is taken away to --false-accept as well.")
+@click.option(
+    "--keep-known",
+    type=(float, float, float),
+    metavar="FULL MODEL MAKE",
+    default=ConfidenceOptions().keep_known,
+    show_default=True,
+    help="Shares of held-out cars that stay familiar enough for a name in full, a model, a make.",
+)
 @limit_options
 @click.option("--keep-failed", is_flag=True, help="Keep a file that missed a limit, as NAME.int8.failed.onnx.")
 def command(

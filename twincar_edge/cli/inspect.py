@@ -37,6 +37,7 @@ def _print_table(model: Path, manifest: Manifest) -> None:
         "input": f"uint8 [N, {preprocess.size_wh[1]}, {preprocess.size_wh[0]}, 3] {preprocess.colour}, "
         f"{preprocess.resize}, {preprocess.interpolation}; mean and std are in the graph",
         "rejection": f"unknown below {manifest.reject_below:.2f}" if manifest.reject_below else "none",
+        "familiarity": _familiarity(manifest),
         "temperature": f"{manifest.temperature:g}",
         "checkpoint": f"sha256 {training.checkpoint_sha256[:16]}…",
         "data": "not recorded" if training.data is None else f"{training.data.name}, {training.data.images} images",
@@ -56,6 +57,14 @@ def _print_table(model: Path, manifest: Manifest) -> None:
         if value:
             table.add_row(f"[bold]{name}[/bold]", escape(value))
     Console().print(table)
+
+
+def _familiarity(manifest: Manifest) -> str:
+    record = manifest.familiarity
+    if record is None:
+        return "not judged: no prototypes"
+    needs = ", ".join(f"{level} {value:g}" for level, value in record.thresholds.model_dump().items())
+    return f"unknown below the least of: {needs}; prototypes of {record.prototype_images} images"
 
 
 def _golden(model: Path) -> str:

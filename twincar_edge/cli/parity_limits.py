@@ -23,6 +23,7 @@ _LIMITS: dict[str, tuple[str, int, str]] = {
     "--max-top5-drop": ("top5_drop", 100, "FP16 and INT8 against their reference, in points."),
     "--min-agreement": ("agreement", 100, "FP16 and INT8 with their reference, in percent."),
     "--min-sure-agreement": ("sure_agreement", 100, "The same where the reference is sure, in percent."),
+    "--min-embedding-cosine": ("embedding_cosine", 1, "The mean cosine of embeddings with the reference's."),
 }
 
 

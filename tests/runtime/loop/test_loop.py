@@ -18,7 +18,7 @@ from tests.support.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.evidence import look_at
-from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
@@ -172,11 +172,11 @@ def test_crops_of_different_cameras_go_through_the_model_together(classifier: Cl
     all_wait = threading.Barrier(3, timeout=DEADLINE_S)
 
     class Counting(Classifier):
-        def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
             if not batches:  # while it answers the first, more comes of all cameras, however fast it is
                 eventually(lambda: sum(map(bool, loop.inbox.waiting().values())) == 3, "all wait", DEADLINE_S)
             batches.append(len(images_bgr))
-            return super().probabilities(images_bgr)
+            return super().judge(images_bgr)
 
     def pictures() -> Iterator[Frame]:
         all_wait.wait()
@@ -225,7 +225,7 @@ def test_a_bug_in_a_cameras_thread_ends_the_run(classifier: Classifier) -> None:
 
 def test_a_model_that_fails_ends_the_run_and_all_threads(classifier: Classifier) -> None:
     class Broken(Classifier):
-        def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
             raise ModelError("out of memory")
 
     before = threading.active_count()

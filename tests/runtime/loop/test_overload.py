@@ -18,7 +18,7 @@ from tests.support.rtsp_server import RtspServer
 from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.inbox import Crop, Item
 from twincar_edge.runtime.sinks import Sink
@@ -51,10 +51,10 @@ class Slow(Classifier):
         self.seconds: list[float] = []
         self.crops = 0
 
-    def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
         began_s = time.perf_counter()
         time.sleep(INFERENCE_S)
-        found = super().probabilities(images_bgr)
+        found = super().judge(images_bgr)
         self.seconds.append(time.perf_counter() - began_s)
         self.crops += len(images_bgr)
         return found
