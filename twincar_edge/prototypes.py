@@ -17,10 +17,11 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from twincar_edge.errors import InputError, ModelError, first_fault
 from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.records import Record
 
 PROTOTYPES_KEY = "twincar_edge.prototypes"
 SCHEMA_VERSION: Literal[1] = 1
@@ -28,10 +29,8 @@ MAX_DIMENSIONS = 16_384
 MAX_CLASSES = 100_000
 
 
-class _Document(BaseModel):
+class _Document(Record):
     """The JSON form: int8 values in base64, class by class, and the scale that multiplies the values of each class."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = SCHEMA_VERSION
     dimensions: int = Field(ge=1, le=MAX_DIMENSIONS)
