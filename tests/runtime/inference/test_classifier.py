@@ -146,6 +146,7 @@ def test_an_answer_is_a_row_of_a_table(tmp_path: Path) -> None:
         "name": RED,
         "level": "year",
         "probability": 1.0,
+        "familiarity": None,
         "make": "Castor",
         "model": "Red",
         "body_type": "Sedan",
