@@ -107,10 +107,13 @@ def parse_golden(text: str, where: str) -> Golden:
         raise ModelError(f"{where} has golden inputs that do not fit their logits: export it again")
     if pixels.size != np.prod(shape):
         raise ModelError(f"{where} has golden inputs that do not fit their pixels: export it again")
+    logits = np.array(document.logits, np.float64)
+    if np.abs(logits).max(initial=0.0) > np.finfo(np.float32).max:
+        raise ModelError(f"{where} has golden inputs with logits that no model can give: export it again")
     return Golden(
         images,
         pixels.reshape(shape),
-        np.array(document.logits, np.float32),
+        logits.astype(np.float32),
         None if document.embeddings is None else _embeddings(packed, len(images), where),
     )
 
