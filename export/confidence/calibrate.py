@@ -46,7 +46,7 @@ from twincar_edge.progress import Progress
 from twincar_edge.runtime.inference.answers import Hierarchy, Level
 from twincar_edge.runtime.inference.levels import certainty_by_level
 
-LEAST_THRESHOLD = 0.5  # above it no two names contradict each other; what is strange, familiarity tells by itself
+LEAST_THRESHOLD = 0.5  # above it no two names contradict each other; familiarity rejects unknown cars by itself
 FEW_IMAGES = 100  # one temperature needs little, yet this little is luck
 _FEWEST_MASKED = 3  # of two classes without one, the class that is left would always be certain
 

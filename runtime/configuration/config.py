@@ -123,7 +123,7 @@ def one_camera(source: str, **options: Any) -> WatchConfig:
             `detector`, the camera locates vehicles by it unless `locate` says otherwise.
 
     Raises:
-        InputError: there is no such option (the nearest one is named), or a value is not allowed.
+        InputError: an option is unknown (the message names the nearest one), or a value is not allowed.
     """
     camera_fields = CameraConfig.model_fields.keys() - {"source"}
     run_fields = WatchConfig.model_fields.keys() - {"cameras"}

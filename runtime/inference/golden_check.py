@@ -109,8 +109,9 @@ def check_golden(session: ModelSession, golden: Golden, timer: Callable[[], floa
         )
     batch_nhwc = prepare_batch(golden.images_bgr, manifest.preprocess)
     pixels = np.abs(sample_pixels(batch_nhwc).astype(np.float64) - golden.pixels).mean(axis=(1, 2))
-    logits = np.abs(session.run(batch_nhwc).astype(np.float64) - golden.logits).max()
-    difference = _embedding_difference(session, golden, batch_nhwc)
+    found, embeddings = session.outputs(batch_nhwc)
+    logits = np.abs(found.astype(np.float64) - golden.logits).max()
+    difference = _embedding_difference(session, golden, embeddings)
     largest = max(float(np.abs(golden.logits).max()), float(np.finfo(np.float32).tiny))
     return GoldenCheck(
         images=len(golden.images_bgr),
@@ -124,12 +125,14 @@ def check_golden(session: ModelSession, golden: Golden, timer: Callable[[], floa
     )
 
 
-def _embedding_difference(session: ModelSession, golden: Golden, batch_nhwc: NDArray[np.uint8]) -> float | None:
-    if session.manifest.embedding is None:
+def _embedding_difference(
+    session: ModelSession, golden: Golden, embeddings: NDArray[np.float32] | None
+) -> float | None:
+    if embeddings is None:
         return None
     if golden.embeddings is None:
         raise ModelError(f"{session.model} has golden inputs without the embeddings that it gives: export it again")
-    found = normalized(session.embed(batch_nhwc))
+    found = normalized(embeddings)
     if found.shape != golden.embeddings.shape:
         raise ModelError(
             f"{session.model} gives embeddings {list(found.shape)}, its golden inputs expect "

@@ -75,7 +75,7 @@ def as_image_bgr(image: ImageLike, name: str = "image") -> NDArray[np.uint8]:
         name: what an error calls it, where it is not a file.
 
     Raises:
-        InputError: it is none of these, cannot be read, or is empty.
+        InputError: the image has another type, cannot be read, or is empty.
     """
     if isinstance(image, str | Path):
         return read_image(Path(image))

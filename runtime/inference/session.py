@@ -178,7 +178,10 @@ class ModelSession:
         Raises:
             ModelError: the file has no embedding output, the provider failed, or gave numbers that are not finite.
         """
-        return self._both(batch_nhwc)[1]
+        _, embeddings = self.outputs(batch_nhwc)
+        if embeddings is None:
+            raise ModelError(f"{self.model} has no embedding output: export it again")
+        return embeddings
 
     def judge(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return logits, float32 [N, classes], and how familiar each image is, float32 [N], in one run.
@@ -190,12 +193,20 @@ class ModelSession:
         """
         if self.prototypes is None or len(batch_nhwc) == 0:
             return self.run(batch_nhwc), None if self.prototypes is None else np.empty(0, np.float32)
-        logits, embeddings = self._both(batch_nhwc)
+        logits, embeddings = self.outputs(batch_nhwc)
+        assert embeddings is not None, "a manifest with familiarity names an embedding"
         return logits, self.prototypes.familiarity(embeddings)
 
-    def _both(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def outputs(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return logits, float32 [N, classes], and embeddings, float32 [N, D], in one run, for one image or more.
+
+        The embeddings are None where the file has no such output.
+
+        Raises:
+            ModelError: as `run`.
+        """
         if self.manifest.embedding is None:
-            raise ModelError(f"{self.model} has no embedding output: export it again")
+            return self.run(batch_nhwc), None
         names = [self.engine.session.get_outputs()[0].name, self.manifest.embedding]
         logits, embeddings = self.engine.outputs(batch_nhwc, names)
         return self._finite("logits", logits), self._finite("embeddings", embeddings.astype(np.float32, copy=False))
