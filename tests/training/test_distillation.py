@@ -50,18 +50,6 @@ def untrained(path: Path, architecture: str = TINY, classes: ClassMapping = CLAS
 
 
 @pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toys") / "data"
-    toy_dataset(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dataset(toys: Path) -> Dataset:
-    return open_dataset(toys)
-
-
-@pytest.fixture(scope="module")
 def teacher(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that tells the toy classes apart."""
     result = fit(toy_recipe(), dataset, tmp_path_factory.mktemp("teacher") / "run", machine=ONE_THREAD)

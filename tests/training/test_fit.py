@@ -38,11 +38,6 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def dataset(toys: Path) -> Dataset:
-    return open_dataset(toys)
-
-
-@pytest.fixture(scope="module")
 def trained(toys: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     run = tmp_path_factory.mktemp("run") / "first"
     return fit(toy_recipe(), dataset, run, data_options=OpenOptions(toys), machine=ONE_THREAD)

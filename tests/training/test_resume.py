@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from tests import REPOSITORY
-from tests.support.training_toys import toy_dataset, toy_recipe
+from tests.support.training_toys import toy_recipe
 from twincar_edge.cli import main
-from twincar_edge.datasets import Dataset, OpenOptions, open_dataset
+from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.errors import ModelError
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.fit import TrainingResult, fit
@@ -50,18 +50,6 @@ data, run = map(Path, sys.argv[1:3])
 options = OpenOptions(data)
 fit(RECIPE, options.open(), run, data_options=options, machine=ONE_THREAD)
 """
-
-
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toys") / "data"
-    toy_dataset(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dataset(toys: Path) -> Dataset:
-    return open_dataset(toys)
 
 
 @pytest.fixture(scope="module")
