@@ -12,15 +12,16 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from twincar_edge.manifest import Precision
 from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.answers import Level as Level
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 EventType = Literal["start", "update", "end"]
 Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
+MOST_DECIDING_FRAMES = 16
 
 
 class NamedProbability(Record):
@@ -54,7 +55,7 @@ class Event(Record):
         json_schema_extra={"description": "What is known of one vehicle's visit when it starts, changes or ends."}
     )
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     type: EventType
     id: str
     camera: str
@@ -64,10 +65,12 @@ class Event(Record):
     name: str
     level: Level
     probability: Share
+    familiarity: float | None = None
     make: str | None
     model: str | None
     body_type: str | None
     year: int | None
+    vehicle_type: str | None = None
     top5: tuple[NamedProbability, ...]
     crops: int = Field(ge=1)
     direction: Direction
@@ -77,12 +80,22 @@ class Event(Record):
     last_frame: int
     best_frame: int
     box_xyxy: tuple[int, int, int, int]
+    deciding_frames: tuple[int, ...] = Field(default=(), max_length=MOST_DECIDING_FRAMES)
     crop: str | None = None
     clip: str | None = None
     started_at: AwareDatetime
     ended_at: AwareDatetime | None
+    provisional: bool = False
     false_positive: bool = False
     classifier: ClassifierRecord
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_2(cls, data: Any) -> Any:
+        """Read an event that a store or spool has kept since schema 2: the fields that it lacks have defaults."""
+        if isinstance(data, dict) and data.get("schema_version") == 2:
+            return data | {"schema_version": SCHEMA_VERSION}
+        return data
 
     def to_json(self) -> str:
         """Return the event as one line of JSON."""

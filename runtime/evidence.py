@@ -9,6 +9,7 @@ thresholds then apply as they do to a single image.
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.metrics import softmax
+from twincar_edge.runtime.events import MOST_DECIDING_FRAMES
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, touches_border
@@ -73,6 +75,7 @@ class Evidence:
         """Start without crops."""
         self.crops = 0
         self._best: Look | None = None
+        self._heaviest: list[tuple[float, int]] = []  # a heap of weights and frames
         self._classifier: Classifier | None = None
         self._weight = 0.0
         self._log_probabilities: NDArray[np.float64] | float = 0.0
@@ -97,6 +100,7 @@ class Evidence:
         """
         if self._classifier is not None and self._classifier.session.sha256 != classifier.session.sha256:
             self.crops, self._weight, self._log_probabilities, self._familiarity = 0, 0.0, 0.0, None
+            self._heaviest = []
         self._classifier = classifier
         logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
         self._log_probabilities = self._log_probabilities + look.weight * logs
@@ -104,6 +108,9 @@ class Evidence:
             self._familiarity = (self._familiarity or 0.0) + look.weight * familiarity
         self._weight += look.weight
         self.crops += 1
+        heapq.heappush(self._heaviest, (look.weight, look.frame))
+        if len(self._heaviest) > MOST_DECIDING_FRAMES:
+            heapq.heappop(self._heaviest)
         if self._best is None or look.weight > self._best.weight:
             self._best = look
 
@@ -112,6 +119,11 @@ class Evidence:
         """Return the crop with the largest weight."""
         assert self._best is not None, "no crop was added"
         return self._best
+
+    @property
+    def deciding_frames(self) -> tuple[int, ...]:
+        """Return the frames whose crops weigh most in the answer, at most 16, the heaviest first."""
+        return tuple(frame for _, frame in sorted(self._heaviest, reverse=True))
 
     @property
     def classifier(self) -> Classifier:

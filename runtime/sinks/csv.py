@@ -43,6 +43,8 @@ def csv_row(event: Event) -> str:
             cells += guesses + [None] * (2 * _TOP - len(guesses))
         elif field == "classifier":
             cells += [getattr(value, part) for part in ClassifierRecord.model_fields]
+        elif field == "deciding_frames":
+            cells.append(" ".join(map(str, value)))
         elif field == "box_xyxy":
             cells += value
         else:

@@ -56,6 +56,15 @@ def test_crops_that_the_border_cuts_weigh_little_and_are_not_shown(model: Classi
     assert evidence.best.picture_bgr.shape == (80, 120, 3)
 
 
+def test_the_frames_that_decide_are_those_of_the_heaviest_crops(model: Classifier) -> None:
+    boxes = [(100 - size, 50 - size // 2, 100 + size, 50 + size // 2) for size in range(10, 50)]
+    evidence = of_boxes(model, *[(box, (0.8, 0.1, 0.1)) for box in boxes])
+    assert len(evidence.deciding_frames) == 16
+    assert evidence.deciding_frames[0] == evidence.best.frame
+    weights = [look_at(frame(), boxes[index], 1.0).weight for index in range(40)]
+    assert sorted(range(40), key=lambda index: -weights[index])[:16] == list(evidence.deciding_frames)
+
+
 def test_a_class_that_one_crop_rules_out_is_not_ruled_out_for_ever(model: Classifier) -> None:
     assert evidence_of(model, (0.0, 1.0), *[(0.99, 0.01)] * 20).probabilities[0] > 0.9
 

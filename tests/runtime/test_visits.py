@@ -57,6 +57,9 @@ def test_a_visit_says_what_when_where_and_by_which_model(visits: VisitMaker, mod
     assert (end.id, end.source, end.image) == ("id-0", "gate.mp4", None)
     assert (end.name, end.make, end.model, end.body_type, end.year) == (RED, "Castor", "Red", "Sedan", 2020)
     assert [guess.name for guess in end.top5] == [RED, GREEN, BLUE]
+    assert end.familiarity is None  # the model has no prototypes
+    assert sorted(end.deciding_frames) == [10, 11, 12]
+    assert end.best_frame == end.deciding_frames[0]
     assert end.probability == end.top5[0].probability == pytest.approx(0.8, abs=1e-5)
     assert (end.first_time_s, end.last_time_s, end.first_frame, end.last_frame) == (0.4, 0.48, 10, 12)
     assert (end.started_at, end.ended_at) == (NOW, NOW + timedelta(seconds=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,7 @@ def visit(**changes: Any) -> Event:
         "last_frame": 62,
         "best_frame": 40,
         "box_xyxy": (10, 20, 70, 60),
+        "deciding_frames": (40, 38),
         "started_at": MOMENT,
         "ended_at": MOMENT + timedelta(seconds=2),
         "classifier": ClassifierRecord(name="tiny", sha256="0" * 64, precision="fp32", ep="cpu"),
@@ -53,6 +55,12 @@ def visits(count: int, first: int = 0) -> list[Event]:
     return [
         visit(id=str(number), started_at=MOMENT + timedelta(seconds=number)) for number in range(first, first + count)
     ]
+
+
+def schema_2_json(event: Event) -> str:
+    """The event as a release with schema 2 stored it."""
+    later = {"familiarity", "vehicle_type", "deciding_frames", "provisional"}
+    return json.dumps(event.model_dump(mode="json", exclude=later) | {"schema_version": 2})
 
 
 def eventually(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:

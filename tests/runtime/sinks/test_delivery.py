@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.event_toys import CROP, eventually, visit, visits
+from tests.support.event_toys import CROP, eventually, schema_2_json, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
@@ -348,6 +348,18 @@ def test_what_another_version_left_in_the_spool_does_not_stop_the_rest(tmp_path:
         pass
     assert sink.got == ["good"]
     assert sending.status().dropped == 1
+
+
+def test_what_an_earlier_release_left_in_the_spool_is_sent(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    spool.add([(1, schema_2_json(visit(id="old")))])
+    spool.close()
+    sink = Receiver()
+    with delivery(sink, tmp_path / "spool") as sending:
+        pass
+    assert sink.got == ["old"]
+    assert sending.status().dropped == 0
 
 
 def test_waits_grow_and_are_not_the_same_for_all() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests import REPOSITORY
 from tests.runtime.sinks.test_delivery import quick
-from tests.support.event_toys import CROP, MOMENT, eventually, visit, visits
+from tests.support.event_toys import CROP, MOMENT, eventually, schema_2_json, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool
 from twincar_edge.runtime.sinks.store import EventFilter, EventStore, query, read_events
@@ -183,6 +183,17 @@ def test_a_row_that_this_version_cannot_read_is_left_out_and_said(tmp_path: Path
     said: list[str] = []
     assert [event.id for event in query(path, None, said.append)] == ["0", "2"]
     assert len(said) == 1
+
+
+def test_a_visit_that_an_earlier_release_stored_is_still_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", *visits(2))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE visits SET event = ? WHERE id = '0'", [schema_2_json(visits(1)[0])])
+    connection.close()
+    said: list[str] = []
+    old, new = visits(2)
+    assert query(path, None, said.append) == [old.model_copy(update={"deciding_frames": ()}), new]
+    assert said == []
 
 
 def test_a_file_that_fails_is_a_delivery_that_may_be_tried_again(tmp_path: Path) -> None:
