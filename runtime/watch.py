@@ -294,6 +294,7 @@ class Watch:
                     crops_dropped=replaced.get(camera.name, 0),
                     reconnects=camera.source.status().reconnects,
                     visits=sum(n for (name, _), n in self.answering.visits.items() if name == camera.name),
+                    ignored=dict(camera.ignored.counts),
                     error=None if camera.error is None else str(camera.error),
                 )
                 for camera in self.cameras

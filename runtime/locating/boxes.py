@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 Box = tuple[int, int, int, int]
 AnyBox = Sequence[float]
@@ -19,6 +20,18 @@ class Detection:
     box_xyxy: Box
     score: float = 1.0
     begins: bool = True
+
+
+IgnoredReason = Literal["small", "zone"]
+"""Why a locator leaves a thing out: its box covers less than the least area, or it stands where nothing counts."""
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A thing that a locator saw in one frame and left out: its box in pixels of the frame, and why."""
+
+    box_xyxy: Box
+    reason: IgnoredReason
 
 
 def area(box: AnyBox) -> float:

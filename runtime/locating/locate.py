@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.runtime.locating.background import Background, Mask
-from twincar_edge.runtime.locating.boxes import Box, Detection, gap, intersection, union
+from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, gap, intersection, union
 from twincar_edge.runtime.locating.boxes import area as box_area
 from twincar_edge.runtime.locating.detector import RELEASES, VEHICLES, Detector
 from twincar_edge.runtime.locating.zones import Zone, counts, included, masks, regions
@@ -52,13 +52,15 @@ class Locator(ABC):
         moves: whether a vehicle's box travels with it. Where it does, a box that never moves is no vehicle that passes.
         uncovered: boxes, in the last frame, of places that turned out to be ground which a vehicle has left. What was
             followed there was no vehicle.
+        ignored: what moves, or is a vehicle, in the last frame and was left out, with the reason.
     """
 
     moves: bool = False
 
     def __init__(self) -> None:
-        """Start with nothing uncovered."""
+        """Start with nothing uncovered or ignored."""
         self.uncovered: list[Box] = []
+        self.ignored: list[Ignored] = []
 
     @abstractmethod
     def locate(self, frame: Frame) -> list[Detection]:
@@ -127,6 +129,10 @@ class Motion(Locator):
         closed = np.asarray(cv2.morphologyEx(_as_image(_without_specks(changed)), cv2.MORPH_CLOSE, _SQUARE_7), np.uint8)
         blobs = _merge_fragments(_blobs(closed), reach=_REACH * max(closed.shape))
         large = [blob for blob in blobs if box_area(blob.box) >= self.options.min_area * closed.size]
+        self.ignored = [
+            Ignored(_box(blob, closed.shape, frame.image_bgr.shape), "small")
+            for blob in [blob for blob in blobs if blob not in large][:_MOST_IGNORED]
+        ]
         vehicles = [blob for blob in large if not self._is_uncovered(blob, closed.shape)]
         self.uncovered = [_box(blob, closed.shape, frame.image_bgr.shape) for blob in large if blob not in vehicles]
         keep_out = np.zeros(closed.shape, np.uint8)
@@ -170,11 +176,16 @@ class Detecting(Locator):
         """Return a box for each vehicle; of a stream also those that are less sure, to go on with a vehicle."""
         options, (rows, columns) = self.options, frame.image_bgr.shape[:2]
         least = options.detect_score * (1.0 if options.stills else _GOES_ON)
-        return [
-            Detection(box, score, begins=score >= options.detect_score)
-            for box, score in self._detector.detect(frame.image_bgr, self._class_ids, least)
-            if box_area(box) >= options.min_area * rows * columns and counts(box, (columns, rows), options.zones)
-        ]
+        found: list[Detection] = []
+        self.ignored = []
+        for box, score in self._detector.detect(frame.image_bgr, self._class_ids, least):
+            if box_area(box) < options.min_area * rows * columns:
+                self.ignored.append(Ignored(box, "small"))
+            elif not counts(box, (columns, rows), options.zones):
+                self.ignored.append(Ignored(box, "zone"))
+            else:
+                found.append(Detection(box, score, begins=score >= options.detect_score))
+        return found
 
 
 def _whole(options: LocateOptions) -> Locator:
@@ -241,6 +252,7 @@ _SQUARE_7 = np.ones((7, 7), np.uint8)
 _REACH = 0.04  # of the picture's longer side: fragments of one vehicle lie that near
 _FRAGMENT = 1 / 3  # of the larger one's area: two boxes of like size are two vehicles, however near
 _GOES_ON = 1 / 3  # of the score that begins a track: a detector flickers, and a vehicle does not
+_MOST_IGNORED = 20  # small things of a frame, the largest first: snow must not slow the loop down
 _MARGIN = 0.02  # of the box's side; a classifier was trained on crops that cut nothing off
 
 

@@ -17,10 +17,12 @@ from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.locating.zones import included, zone_of
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.loop.summary import ignored_notes
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
 from twincar_edge.runtime.sources import Frame, Source
 from twincar_edge.runtime.sources.base import SourceState, size_of
+from twincar_edge.runtime.tracking.ignored import IgnoredCounter
 from twincar_edge.runtime.tracking.tracker import Track, Tracker, TrackingRules
 from twincar_edge.runtime.visits import Visit, VisitMaker
 
@@ -34,10 +36,12 @@ class CameraThread:
 
     Attributes:
         name: the camera's name.
+        config: how it was told to find vehicles.
         source: where its frames come from; not released here.
         maker: begins its visits here, and makes their events in the answering thread.
         frames: the number of frames read so far.
         in_view: the number of vehicles in the newest frame.
+        ignored: counts the moving things that the locator left out.
         error: the error that ended it, or None.
         newest_only: the source is live, so the thread must not block; of other sources nothing may be lost.
     """
@@ -75,7 +79,7 @@ class CameraThread:
         self.frames = 0
         self.in_view = 0
         self.error: TwincarError | None = None
-        self._config = config
+        self.config = config
         self._locator = make_locator(_locator_name(config, source), options)
         self._tracker = Tracker(
             TrackingRules(
@@ -86,6 +90,7 @@ class CameraThread:
                 fixed=not self._locator.moves,
             )
         )
+        self.ignored = IgnoredCounter(config.min_hits, config.lost_after_s)
         self._visits: dict[int, Visit] = {}
         self._inbox = inbox
         self.newest_only = source.live and not source.stills
@@ -145,6 +150,7 @@ class CameraThread:
         finally:
             # Also when the source fails: the vehicles then in view become visits.
             ended = self._ended(self._tracker.flush())
+            self.ignored.flush()
             self._inbox.put(ended)
             if self._footage is not None:
                 self._footage.see(ended, -math.inf)
@@ -172,7 +178,7 @@ class CameraThread:
         shown = []
         for number, detection in enumerate(detections, 1):
             visit = self.maker.begin(frame, detection.box_xyxy)
-            visit.zone = zone_of(detection.box_xyxy, size_of(frame), self._config.zones)
+            visit.zone = zone_of(detection.box_xyxy, size_of(frame), self.config.zones)
             look = self._look_at(frame, detection.box_xyxy, detection.score)
             items.append(Crop(self.name, visit, look, False, taken_s))
             items.append(End(self.name, visit, counts=True))
@@ -185,15 +191,16 @@ class CameraThread:
         with self._stages.stage("track"):
             discarded = self._tracker.discard(self._locator.uncovered)
             found = self._tracker.update(detections, frame.time_s, size_wh)
+            self.ignored.update(detections, self._locator.ignored, frame.time_s)
         items: list[Item] = [End(self.name, self._visits.pop(track.id), counts=False) for track in discarded]
         for track in found:
             visit = self._visits.get(track.id)
             if visit is None:
                 visit = self._visits[track.id] = self.maker.begin(frame, track.box_xyxy)
             visit.see(frame, track.box_xyxy)
-            visit.zone = zone_of(track.box_xyxy, size_wh, self._config.zones) or visit.zone
+            visit.zone = zone_of(track.box_xyxy, size_wh, self.config.zones) or visit.zone
             # Only confirmed tracks are worth an inference, and get the first one at once.
-            if track.confirmed and (track.hits - self._config.min_hits) % self._config.classify_every == 0:
+            if track.confirmed and (track.hits - self.config.min_hits) % self.config.classify_every == 0:
                 look = self._look_at(frame, track.box_xyxy, track.score)
                 items.append(Crop(self.name, visit, look, self._counts(track), taken_s))
         items += self._ended(self._tracker.lost)
@@ -204,7 +211,7 @@ class CameraThread:
             return look_at(frame, box, score)
 
     def _counts(self, track: Track) -> bool:
-        return track.confirmed and (track.travel >= self._config.min_travel or not self._locator.moves)
+        return track.confirmed and (track.travel >= self.config.min_travel or not self._locator.moves)
 
     def _ended(self, tracks: Sequence[Track]) -> list[End]:
         for track in tracks:
@@ -236,6 +243,7 @@ def camera_status(
 ) -> CameraStatus:
     """Return a camera's status; the answers' ages, queued and replaced crops are given by camera."""
     source = camera.source.status()
+    ignored = dict(camera.ignored.counts)
     return CameraStatus(
         name=camera.name,
         live=camera.source.live and not camera.source.stills,
@@ -249,5 +257,7 @@ def camera_status(
         in_view=camera.in_view,
         crops_waiting=waiting.get(camera.name, 0),
         crops_dropped=replaced.get(camera.name, 0),
+        ignored=ignored,
+        notes=ignored_notes(ignored, camera.config),
         problem=source.problem if camera.error is None else str(camera.error),
     )

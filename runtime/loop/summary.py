@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from twincar_edge.errors import Parameter
 from twincar_edge.records import Record
+from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.monitoring.stages import StageLatency
+
+
+def ignored_notes(ignored: Mapping[IgnoredReason, int], camera: CameraConfig) -> tuple[str, ...]:
+    """Return a sentence for each reason for which moving things were left out, with the parameter that changes it."""
+    sentences = {
+        "small": ("was", "were", f"smaller than {Parameter('min_area', camera.min_area)}"),
+        "zone": ("passed", "passed", f"outside {Parameter('zones')}"),
+    }
+    return tuple(
+        f"{count} moving {'thing' if count == 1 else 'things'} {sentences[reason][count != 1]} {sentences[reason][2]}"
+        for reason, count in ignored.items()
+    )
 
 
 class CameraSummary(Record):
@@ -12,7 +29,8 @@ class CameraSummary(Record):
 
     `source` has no secrets in it. `skipped` frames could not be decoded; `dropped` ones came while an older one was
     being looked at, and `crops_dropped` counts crops that a newer one of the same vehicle replaced before the model saw
-    them: both only of live cameras. `error` is what ended the camera before its time.
+    them: both only of live cameras. `ignored` counts moving things that were left out, by reason. `error` is what ended
+    the camera before its time.
     """
 
     name: str
@@ -24,6 +42,7 @@ class CameraSummary(Record):
     crops_dropped: int
     reconnects: int
     visits: int
+    ignored: dict[IgnoredReason, int]
     error: str | None
 
 

@@ -25,12 +25,14 @@ class Health(Record):
             mended by one.
         problems: what is wrong, a line each; no secrets.
         cameras: each camera's state.
+        notes: what a camera leaves out, and the parameter that changes it; no problems.
     """
 
     healthy: bool
     alive: bool
     problems: tuple[str, ...]
     cameras: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
@@ -49,6 +51,7 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
         alive=not inside,
         problems=(*inside, *outside),
         cameras={camera.name: camera.state for camera in status.cameras},
+        notes=tuple(f"camera {camera.name}: {note}" for camera in status.cameras for note in camera.notes),
     )
 
 

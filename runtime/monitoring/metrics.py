@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from twincar_edge import __version__
 from twincar_edge.runtime.events import Level
+from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.monitoring.status import CAMERA_STATES, CameraStatus, LoopStatus, SinkStatus
 
 Value = float | int | None
@@ -112,6 +113,12 @@ def _cameras(status: LoopStatus) -> Iterator[Metric]:
     yield _gauge("twincar_camera_state", "1 for the state that the camera is in.", ["camera", "state"], states)
     for name, text, count in _CAMERA_COUNTERS:
         yield _counter(name, text, ["camera"], [([camera.name], count(camera)) for camera in status.cameras])
+    ignored = [
+        ([camera.name, reason], camera.ignored.get(reason, 0))
+        for camera in status.cameras
+        for reason in get_args(IgnoredReason)
+    ]
+    yield _counter("twincar_ignored", "Moving things left out, by reason.", ["camera", "reason"], ignored)
     for name, text, value in _CAMERA_GAUGES:
         yield _gauge(name, text, ["camera"], [([camera.name], value(camera)) for camera in status.cameras])
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.monitoring.stages import StageLatency
 
 CameraState = Literal["opening", "running", "reconnecting", "ended", "failed"]
@@ -34,6 +35,8 @@ class CameraStatus:
         in_view: vehicles in its newest frame.
         crops_waiting: crops that wait for the model.
         crops_dropped: crops that a newer one of the same vehicle replaced before the model saw them.
+        ignored: how many moving things were no vehicle to it, by reason (`IgnoredReason`).
+        notes: the same in sentences, with the parameter that changes it.
         problem: the last one, in words, or None.
     """
 
@@ -49,6 +52,8 @@ class CameraStatus:
     in_view: int = 0
     crops_waiting: int = 0
     crops_dropped: int = 0
+    ignored: Mapping[IgnoredReason, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     problem: str | None = None
 
 

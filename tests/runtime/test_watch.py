@@ -344,6 +344,15 @@ def test_events_are_on_standard_output_and_the_summary_is_not(clip: Path, model:
     assert result.exit_code == 0
 
 
+def test_the_summary_counts_what_was_left_out_and_names_the_parameter(clip: Path, model: Path, tmp_path: Path) -> None:
+    result = invoke(clip, "--model", model, "--min-area", 0.3)
+    assert "0 visits" in result.stderr
+    assert "2 moving things were smaller than `min_area=0.3`" in result.stderr
+    config = tmp_path / "cameras.toml"
+    config.write_text(f'model = "{model}"\n[[cameras]]\nsource = "{clip}"\nmin_area = 0.3\n')
+    assert "2 moving things were smaller than `min_area = 0.3`" in invoke("--config", config).stderr
+
+
 def test_the_command_refuses_a_drifted_model_and_goes_on_when_told_to(clip: Path, drifted: Path) -> None:
     arguments = (clip, "--model", drifted, "--ep", "cpu", "--threads", 1)
     with pytest.raises(ModelError, match="go on regardless with `allow_drift=True`") as caught:

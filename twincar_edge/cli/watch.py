@@ -17,9 +17,10 @@ from twincar_edge.cli import EXIT_INTERRUPTED
 from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.pipes import discard_output
 from twincar_edge.cli.watch_options import camera_options, run_options, watch_config
-from twincar_edge.errors import one_line
+from twincar_edge.errors import one_line, parameter_spelling
 
 if TYPE_CHECKING:
+    from twincar_edge.runtime.configuration.config import WatchConfig
     from twincar_edge.runtime.truth import Pass
     from twincar_edge.runtime.watch import WatchSummary
 
@@ -66,7 +67,7 @@ def command(source: str | None, config_file: Path | None, truth: Path | None, as
         if service.reader_gone.is_set():
             discard_output()
             return
-    _print_summary(summary)
+    _print_summary(summary, config, from_file=config_file is not None)
     if passes is not None:
         from twincar_edge.runtime.truth import score_visits
 
@@ -112,9 +113,12 @@ def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
     return read_truth(truth, read_manifest(model or default_model()).class_mapping)
 
 
-def _print_summary(summary: WatchSummary) -> None:
+def _print_summary(summary: WatchSummary, config: WatchConfig, *, from_file: bool) -> None:
     """Say on standard error what the run did: standard output holds events only."""
-    for camera in summary.cameras:
+    from twincar_edge.runtime.configuration.config_file import key_spelling
+    from twincar_edge.runtime.loop.summary import ignored_notes
+
+    for camera, camera_config in zip(summary.cameras, config.cameras, strict=True):
         skipped = ", ".join(f"{count} {reason}" for reason, count in camera.skip_reasons.items())
         line = (
             f"{one_line(camera.source)}: {camera.visits} visits in {camera.frames} frames, {summary.seconds:.1f} s, "
@@ -124,5 +128,8 @@ def _print_summary(summary: WatchSummary) -> None:
         line += "".join(f"; {what}: {count}" for what, count in lost.items() if count)
         line += f"; reconnected {camera.reconnects} times" if camera.reconnects else ""
         click.echo(line + (f"; ended by: {camera.error}" if camera.error else ""), err=True)
+        with parameter_spelling(key_spelling) if from_file else contextlib.nullcontext():
+            for note in ignored_notes(camera.ignored, camera_config):
+                click.echo(f"  {note}", err=True)
     for name, stage in summary.stages.items():
         click.echo(f"  {name:<9} p50 {stage.p50_ms:8.2f} ms   p95 {stage.p95_ms:8.2f} ms   {stage.runs} runs", err=True)

@@ -41,6 +41,13 @@ def test_a_camera_that_gives_nothing_is_named_and_no_reason_for_a_new_start(came
     assert health.problems == (said,)
 
 
+def test_what_a_camera_leaves_out_is_said_and_no_problem() -> None:
+    note = "37 moving things were smaller than `min_area=0.01`"
+    health = check_health(replace(WELL, cameras=(replace(RUNNING, notes=(note,)),)), LIMITS)
+    assert health.healthy
+    assert health.notes == (f"camera gate: {note}",)
+
+
 @pytest.mark.parametrize("state", ["opening", "running", "ended"])
 def test_a_file_that_gives_no_frames_any_more_is_no_problem(state: str) -> None:
     file = CameraStatus("clip", live=False, state=state, frame_age_s=3600.0)  # type: ignore[arg-type]

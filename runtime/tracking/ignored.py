@@ -1,0 +1,78 @@
+"""How many moving things a locator left out, by reason: things, not frames.
+
+What is too small in forty frames is one thing, and what was too small first and large enough later is a vehicle. So
+boxes that were left out are followed together with those that were not, by the same association.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, IgnoredReason, centre, diagonal
+from twincar_edge.runtime.tracking.association import Handle, Moving
+
+_TRAVELLED = 1.0  # of its diagonal: leaves, lamps and shadows stay about where they are
+
+
+@dataclass
+class _Thing:
+    first_box: Box
+    last_time_s: float
+    hits: int = 0
+    travelled: bool = False
+    accepted: bool = False
+    reasons: Counter[IgnoredReason] = field(default_factory=Counter)
+
+    def see(self, box: Box, time_s: float) -> None:
+        self.last_time_s = time_s
+        self.hits += 1
+        (x, y), (first_x, first_y) = centre(box), centre(self.first_box)
+        farther = _TRAVELLED * max(diagonal(box), diagonal(self.first_box))
+        self.travelled |= abs(x - first_x) > farther or abs(y - first_y) > farther
+
+
+class IgnoredCounter:
+    """Counts the moving things of one camera that its locator never accepted.
+
+    Attributes:
+        counts: things that have gone, by the reason given most often.
+    """
+
+    def __init__(self, least_hits: int, lost_after_s: float) -> None:
+        """Count what is found in at least so many frames; it has gone when it is not found for so many seconds."""
+        self.counts: Counter[IgnoredReason] = Counter()
+        self._least_hits = least_hits
+        self._lost_after_s = lost_after_s
+        self._matcher = Moving()
+        self._things: dict[Handle, _Thing] = {}
+
+    def update(self, accepted: Sequence[Detection], ignored: Sequence[Ignored], time_s: float) -> None:
+        """Take what the locator found in a frame, and what it left out there."""
+        if not ignored and not self._things:
+            return
+        boxes = [*accepted, *(Detection(one.box_xyxy) for one in ignored)]
+        reasons = [*(None for _ in accepted), *(one.reason for one in ignored)]
+        for handle, detection, reason in zip(self._matcher.match(boxes, time_s), boxes, reasons, strict=True):
+            if handle is None:
+                continue
+            thing = self._things.setdefault(handle, _Thing(detection.box_xyxy, time_s))
+            thing.see(detection.box_xyxy, time_s)
+            if reason is None:
+                thing.accepted = True
+            else:
+                thing.reasons[reason] += 1
+        self._end(time_s - self._lost_after_s)
+
+    def flush(self) -> None:
+        """Count what is still in view, at the end of the source."""
+        self._end(float("inf"))
+
+    def _end(self, before_s: float) -> None:
+        gone = {handle: thing for handle, thing in self._things.items() if thing.last_time_s < before_s}
+        self._matcher.forget(gone)
+        for handle, thing in gone.items():
+            del self._things[handle]
+            if thing.travelled and not thing.accepted and thing.hits >= self._least_hits:
+                self.counts[thing.reasons.most_common(1)[0][0]] += 1

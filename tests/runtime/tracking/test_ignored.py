@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.support.clips import BLUE_BGR, RED_BGR, Car, as_frames, drive_by, film
+from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored
+from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
+from twincar_edge.runtime.locating.zones import parse_zone
+from twincar_edge.runtime.tracking.ignored import IgnoredCounter
+
+
+def counted(cars: list[Car], frames: int, **options: object) -> dict[str, int]:
+    locator = make_locator("motion", LocateOptions(**options))  # type: ignore[arg-type]
+    counter = IgnoredCounter(least_hits=3, lost_after_s=1.0)
+    for frame in as_frames(film(cars, frames)):
+        counter.update(locator.locate(frame), locator.ignored, frame.time_s)
+    counter.flush()
+    return dict(counter.counts)
+
+
+def walker(first: int, y: int) -> Car:
+    return Car(BLUE_BGR, first, first + 79, 0, 300, y=y, size_wh=(8, 24))
+
+
+def test_a_small_thing_counts_once_however_many_frames_show_it() -> None:
+    assert counted([walker(10, 20), walker(20, 130)], 140) == {"small": 2}
+
+
+def test_what_is_small_first_and_large_later_is_a_vehicle() -> None:
+    nears = [Car(RED_BGR, 10 + n, 10 + n, 20 + 4 * n, 0, 60, (10 + 2 * n, 6 + n)) for n in range(30)]
+    assert counted(nears, 60) == {}
+    assert counted(nears, 60, min_area=0.3) == {"small": 1}
+
+
+def test_what_flickers_in_its_place_is_no_moving_thing() -> None:
+    lamp = [Car((240, 240, 240), 10 + 3 * n, 11 + 3 * n, 100, 100, size_wh=(10, 10)) for n in range(20)]
+    assert counted(lamp, 80) == {}
+
+
+def test_a_vehicle_is_not_ignored() -> None:
+    assert counted([drive_by(RED_BGR, 10)], 60) == {}
+
+
+def test_a_thing_counts_by_the_reason_given_most_often() -> None:
+    counter = IgnoredCounter(least_hits=3, lost_after_s=1.0)
+    place: Callable[[int], Box] = lambda n: (10 * n, 50, 10 * n + 30, 70)  # noqa: E731
+    for n in range(10):
+        counter.update([], [Ignored(place(n), "small" if n < 2 else "zone")], n / 25)
+    counter.update([Detection((0, 0, 300, 40))], [], 10.0)  # time goes on, and it does not show again
+    assert counter.counts == {"zone": 1}
+
+
+def test_motion_says_nothing_of_what_moves_outside_its_zone() -> None:
+    assert counted([walker(10, 20)], 100, zones=(parse_zone("0,0.5 1,1"),)) == {}
