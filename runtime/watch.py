@@ -162,6 +162,7 @@ class Watch:
                     detector=detector,
                     footage=None if self._footage is None else self._footage(),
                     show=self._on_frame is not None,
+                    alone=len(self._config.cameras) == 1,
                 )
                 self.cameras.append(thread)
             for sink in self._sinks:

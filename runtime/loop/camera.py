@@ -58,8 +58,11 @@ class CameraThread:
         detector: Detector | None = None,
         footage: Footage | None = None,
         show: bool = False,
+        alone: bool = False,
     ) -> None:
         """Prepare; nothing runs yet. `footage` records clips; `show` queues every frame too, for drawing.
+
+        `alone` says that the run has no other camera: what ends this one ends the run, which reports it.
 
         Raises:
             InputError: the options do not fit the source.
@@ -98,6 +101,7 @@ class CameraThread:
         self._stop = stop
         self._footage = None if source.stills else footage
         self._show = show
+        self._alone = alone
         self._unexpected: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"camera {self.name}", daemon=True)
 
@@ -124,7 +128,8 @@ class CameraThread:
             self._follow()
         except TwincarError as error:
             self.error = error
-            logger.error("camera %s has ended: %s", self.name, error)
+            if not self._alone:
+                logger.error("camera %s has ended: %s", self.name, error)
         except BaseException as error:  # noqa: BLE001
             # A bug must end the run: `join` raises it in the run's own thread.
             self._unexpected = error

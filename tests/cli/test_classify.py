@@ -113,6 +113,20 @@ def test_only_when_no_image_is_usable_it_is_an_error(model: Path, folder: Path) 
     assert caught.value.exit_code == 2
 
 
+def test_an_image_that_is_missing_is_reported_once(folder: Path) -> None:
+    arguments = [sys.executable, "-m", "twincar_edge", "classify"]
+    only = subprocess.run([*arguments, "missing.png"], capture_output=True, text=True, cwd=folder, check=False)
+    assert (only.returncode, only.stderr) == (2, "error: cannot read missing.png: No such file or directory\n")
+    all_three = subprocess.run(
+        [*arguments, "lost.png", "car_1b.png", "missing.png"], capture_output=True, text=True, cwd=folder, check=False
+    )
+    assert all_three.stderr.splitlines() == [
+        "skipped: cannot read lost.png: No such file or directory",
+        "skipped: car_1b.png is not a JPEG, PNG, BMP, WebP or TIFF image",
+        "error: cannot read missing.png: No such file or directory, and 2 more are unusable",
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "message"), [("nowhere/*.png", "no image matches"), ("bare", "holds no images"), ("a.txt", "cannot read")]
 )

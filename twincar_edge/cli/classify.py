@@ -57,11 +57,16 @@ def command(
 
 
 def _report_problems(answers: Iterable[ImageAnswer]) -> Iterable[ImageAnswer]:
+    """Give the answers, and report images that cannot be read; the error of a run without any names the last one."""
+    pending: str | None = None
     for answer in answers:
-        if answer.problem is None:
+        if pending is not None:
+            click.echo(f"skipped: {pending}", err=True)
+        pending = answer.problem
+        if pending is None:
             yield answer
-        else:
-            click.echo(f"skipped: {answer.problem}", err=True)
+    if pending is not None:
+        click.echo(f"skipped: {pending}", err=True)
 
 
 def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:

@@ -208,9 +208,24 @@ def test_a_camera_that_fails_ends_alone_and_what_it_saw_is_kept(classifier: Clas
     assert [one.error for one in summary.cameras] == ["the camera is on fire", None]
 
 
-def test_when_every_camera_has_failed_the_run_has(classifier: Classifier) -> None:
+def test_when_the_only_camera_has_failed_the_run_has_and_the_reason_is_not_logged_too(
+    classifier: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(InputError, match="on fire"):
         watch(WatchConfig(), sources={"camera": FrameSource(failing(5))}, classifier=classifier)
+    assert "on fire" not in caplog.text
+
+
+def test_the_log_names_each_of_several_cameras_that_fail(
+    classifier: Classifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    sources: dict[str, Source] = {name: FrameSource(failing(5)) for name in ("a", "b")}
+    with pytest.raises(InputError, match="on fire"):
+        watch(WatchConfig(cameras=cameras("a", "b")), sources=sources, classifier=classifier)
+    assert sorted(record.getMessage() for record in caplog.records if record.levelname == "ERROR") == [
+        "camera a has ended: the camera is on fire",
+        "camera b has ended: the camera is on fire",
+    ]
 
 
 def test_a_bug_in_a_cameras_thread_ends_the_run(classifier: Classifier) -> None:
