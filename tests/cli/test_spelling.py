@@ -29,7 +29,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
         ("watch", Parameter("state"), "--state PATH"),
         ("watch", Parameter("zones"), '--zone "X,Y X,Y X,Y"'),
         ("watch", Parameter("locate", "whole"), "--locate whole"),
-        ("watch", Parameter("threads"), "--threads"),
+        ("watch", Parameter("threads"), "--threads N"),
         ("watch", Parameter("allow_drift", True), "--allow-drift"),
         ("bench", Parameter("batches", (1, 8)), "--batch 1,8"),
         ("bench", Parameter("spinning", False), "--no-spinning"),

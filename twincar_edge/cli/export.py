@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 from pydantic import ValidationError
 
+from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
@@ -23,74 +24,171 @@ _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibra
 _CONFIDENCE = ("temperature", "reject_below", "false_accept", "unknown", "hold_noise", "hold_masked", "keep_known")
 
 
-@click.command("export")
+@click.command("export", cls=GroupedCommand, groups=("Model", "Data", "INT8", "Confidence", "Limits"))
 @checkpoint_argument()
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the files.")
-@click.option("--int8", is_flag=True, help="An INT8 file beside the FP32 one, calibrated on training images.")
-@click.option("--fp16", is_flag=True, help="A half-precision file as well, for GPU providers.")
-@click.option("--opset", type=int, default=OPSET, show_default=True, help="The ONNX operator set.")
-@click.option(
+@option(
+    "-o",
+    "--output",
+    group="Model",
+    common=True,
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Write the files into this folder.",
+)
+@option(
+    "--int8",
+    group="INT8",
+    common=True,
+    is_flag=True,
+    help="Write an INT8 file beside the FP32 one, calibrated on training images.",
+)
+@option("--fp16", group="Model", common=True, is_flag=True, help="Write a half-precision file too, for GPU providers.")
+@option(
+    "--opset",
+    group="Model",
+    metavar="N",
+    type=int,
+    default=OPSET,
+    show_default=True,
+    help="Export to this version of ONNX's operator set.",
+)
+@option(
     "--search/--no-search",
+    group="INT8",
     default=True,
     show_default=True,
-    help="Look for the fastest INT8 file within the limits; else take the target's choices as they are.",
+    help="Look for the fastest INT8 file within the limits, or take the target's choices as they are.",
 )
-@click.option(
+@option(
     "--target",
+    group="INT8",
+    common=True,
     metavar="TARGET",
-    help=f"What the INT8 file is for: {', '.join(PRESETS)}.  [default: this machine's kind]",
+    help=f"Make the INT8 file for {', '.join(PRESETS)}.  [default: this machine's kind]",
 )
-@click.option("--calibration-images", type=click.IntRange(1, 100_000), default=256, show_default=True)
-@click.option("--calibration", type=click.Choice(CALIBRATIONS), help="How ranges are found.  [default: searched]")
-@click.option("--percentile", type=float, help="Percent of an activation's values that --calibration percentile keeps.")
-@click.option(
+@option(
+    "--calibration-images",
+    group="INT8",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=256,
+    show_default=True,
+    help="Calibrate on this many training images.",
+)
+@option(
+    "--calibration",
+    group="INT8",
+    type=click.Choice(CALIBRATIONS),
+    help="Find the range of each activation by this method.  [default: searched]",
+)
+@option(
+    "--percentile",
+    group="INT8",
+    metavar="PERCENT",
+    type=float,
+    help=f"Keep this much of an activation's values with --calibration percentile.  "
+    f"[default: {Int8Config().percentile}]",
+)
+@option(
     "--reduce-range/--no-reduce-range",
+    group="INT8",
     default=None,
-    help="INT8 weights that give the same answers on CPUs with and without VNNI.  [default: as the target wants]",
+    help="Keep weights below 8 bits, so that CPUs with and without VNNI answer alike.  [default: as the target wants]",
 )
-@click.option("--per-channel/--per-tensor", default=None, help="A scale for each channel of a layer, or one for all.")
-@click.option("--symmetric/--asymmetric", default=None, help="Whether activations have their zero in the middle.")
-@click.option(
+@option(
+    "--per-channel/--per-tensor",
+    group="INT8",
+    default=None,
+    help="Scale each channel of a layer by itself, or all alike.  [default: as the target wants]",
+)
+@option(
+    "--symmetric/--asymmetric",
+    group="INT8",
+    default=None,
+    help="Put the zero of activations in the middle, or where it fits best.  [default: as the target wants]",
+)
+@option(
     "--float-layers",
+    group="INT8",
+    metavar="N",
     type=click.IntRange(0, 1000),
-    help="Layers of the INT8 file, from the input on, that stay in float.  [default: as the target wants]",
+    help="Leave this many layers in float, counted from the input.  [default: as the target wants]",
 )
-@click.option(
-    "--class-mapping", type=click.Path(path_type=Path), help="class_mapping.json of a checkpoint that holds no names."
+@option(
+    "--class-mapping",
+    group="Model",
+    type=click.Path(path_type=Path),
+    help="Take class names from this class_mapping.json, for a checkpoint that holds none.",
 )
 @data_options(required=False)
-@click.option("--name", help="What the files are called.  [default: architecture and the checkpoint's digest]")
-@click.option("--notes", default="", help="For those who find the file later: data terms, what it is for.")
-@click.option("--temperature", type=float, help="Divides the logits, on the box.  [default: fitted on held-out images]")
-@click.option(
-    "--reject-below",
-    type=float,
-    help='Probability under which the answer is "unknown".  [default: chosen by --false-accept]',
+@option(
+    "--name",
+    group="Model",
+    common=True,
+    help="Call the files so.  [default: architecture and the checkpoint's digest]",
 )
-@click.option(
+@option(
+    "--notes",
+    group="Model",
+    common=True,
+    default="",
+    help="Put this text into the files, for whoever finds them later: data terms, what the model is for.",
+)
+@option(
+    "--temperature",
+    group="Confidence",
+    metavar="NUMBER",
+    type=float,
+    help="Divide the logits by this on the box.  [default: fitted on held-out images]",
+)
+@option(
+    "--reject-below",
+    group="Confidence",
+    common=True,
+    metavar="SHARE",
+    type=float,
+    help='Answer "unknown" below this probability, from 0 to 1.  [default: chosen by --false-accept]',
+)
+@option(
     "--false-accept",
+    group="Confidence",
+    common=True,
+    metavar="SHARE",
     type=float,
     default=ConfidenceOptions().false_accept,
     show_default=True,
-    help="Share of pictures of unknown things that may get a name.",
+    help="Let at most this share of the pictures of unknown things get a name, from 0 to 1.",
 )
-@click.option(
+@option(
     "--unknown",
+    group="Confidence",
+    common=True,
     type=click.Path(path_type=Path),
-    help="Folder of pictures of what the model does not know, beside drawn cars and noise.",
+    help="Choose the threshold by this folder of pictures of unknown things too, beside drawn cars.",
 )
-@click.option("--hold-noise", is_flag=True, help="Hold pictures of noise to --false-accept as well.")
-@click.option("--hold-masked", is_flag=True, help="Hold cars whose own class is taken away to --false-accept as well.")
-@click.option(
+@option("--hold-noise", group="Confidence", is_flag=True, help="Hold pictures of noise to --false-accept too.")
+@option(
+    "--hold-masked",
+    group="Confidence",
+    is_flag=True,
+    help="Hold cars without their own class to --false-accept too.",
+)
+@option(
     "--keep-known",
+    group="Confidence",
     type=(float, float, float),
     metavar="FULL MODEL MAKE",
     default=ConfidenceOptions().keep_known,
     show_default=True,
-    help="Shares of held-out cars that stay familiar enough for a name in full, a model, a make.",
+    help="Keep these shares of the held-out cars familiar enough for a name in full, a model and a make.",
 )
 @limit_options
-@click.option("--keep-failed", is_flag=True, help="Keep a file that missed a limit, as NAME.int8.failed.onnx.")
+@option(
+    "--keep-failed",
+    group="Limits",
+    is_flag=True,
+    help="Keep a file that missed a limit, as NAME.PRECISION.failed.onnx.",
+)
 def command(
     checkpoint: str,
     output: Path,

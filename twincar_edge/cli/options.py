@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.cli.groups import option
 from twincar_edge.datasets import OpenOptions
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
         required: False gives `data` None where the option is absent.
     """
     mapping = "--class-mapping" if argument else "--data-class-mapping"
-    help_data = "Labelled images: a CSV, a Parquet file, Stanford Cars, or a folder with one subfolder a class."
+    help_data = "Use these labelled images: a CSV, a Parquet file, Stanford Cars, or a folder with a subfolder a class."
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -49,25 +50,38 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
         decorators = [
             click.argument("data_path", metavar="DATA", type=path_type, required=required)
             if argument
-            else click.option("--data", "data_path", metavar="DATA", type=path_type, required=required, help=help_data),
-            click.option(
+            else option(
+                "--data",
+                "data_path",
+                group="Data",
+                common=True,
+                metavar="DATA",
+                type=path_type,
+                required=required,
+                help=help_data,
+            ),
+            option(
                 "--images",
                 "data_images",
+                group="Data",
                 type=path_type,
-                help="Folder of the images that a CSV names.  [default: images/ beside it, or its own folder]",
+                help="Find the images of a CSV in this folder.  [default: images/ beside it, or its own folder]",
             ),
-            click.option(
+            option(
                 mapping,
                 "data_mapping",
+                group="Data",
                 type=path_type,
-                help="class_mapping.json of the labels.  [default: the names that the data carries]",
+                help="Take the labels' class names from this class_mapping.json.  "
+                "[default: the names that the data carries]",
             ),
-            click.option(
+            option(
                 "--crop/--no-crop",
                 "data_crop",
+                group="Data",
                 default=True,
                 show_default=True,
-                help="Crop to the annotated box, where the data has one.",
+                help="Crop images to the annotated box, where the data has one.",
             ),
         ]
         wrapped: Command = with_data
@@ -103,34 +117,39 @@ def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> C
         # nargs=-1 leaves arguments behind it theirs, so that the option can stand in for this one.
         metavar = shown if required else f"[{shown}]"
         argument = click.argument("checkpoint_positional", metavar=metavar, nargs=-1)
-        option = click.option(
+        as_option = option(
             "--checkpoint",
             "checkpoint_option",
+            group="Model",
             metavar="REF",
-            help=f"{shown}, as an option: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]."
+            help=f"Name {shown} by an option: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]."
             + ("" if required else "  [default: the bundled one]"),
         )
-        return argument(option(with_checkpoint))
+        return argument(as_option(with_checkpoint))
 
     return decorate
 
 
 def split_option(default: str = "") -> Callable[[Command], Command]:
     """Give a command the option `--split`, which names images for `named_images`; `default` says what else they are."""
-    return click.option(
+    return option(
         "--split",
+        group="Data",
+        common=True,
         type=click.Path(path_type=Path),
-        help="Only the held-out images of a run (its folder), or the images that a CSV names. A run's folder also "
-        "knows where its images are." + (f"  [default: {default}]" if default else ""),
+        help="Use only the held-out images of this run (its folder, which knows where they are), or only the images "
+        "that this CSV names." + (f"  [default: {default}]" if default else ""),
     )
 
 
 def model_class_mapping_option(model: str) -> Callable[[Command], Command]:
     """Give a command the option `--class-mapping` for its argument `model`, where that is a bare state dict."""
-    return click.option(
+    return option(
         "--class-mapping",
+        group="Model",
         type=click.Path(path_type=Path),
-        help=f"Class names of {model}, where it is a bare state dict.  [default: class_mapping.json beside it]",
+        help=f"Take the class names of {model} from this file, where it is a bare state dict.  "
+        "[default: class_mapping.json beside it]",
     )
 
 

@@ -5,34 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import click
 from pydantic import ValidationError
 
+from twincar_edge.cli.groups import option
 from twincar_edge.errors import InputError
 from twincar_edge.export.parity.report import ParityLimits
 
 # Option -> field of `ParityLimits`, how many of the option's units make 1 there, and what it bounds.
 _LIMITS: dict[str, tuple[str, int, str]] = {
-    "--max-logit-difference": ("fp32_logit_difference", 1, "FP32 with its reference, relative to the largest logit."),
+    "--max-logit-difference": (
+        "fp32_logit_difference",
+        1,
+        "Fail if FP32 logits differ by more from their reference, as a share of the largest logit.",
+    ),
     "--max-provider-difference": (
         "provider_logit_difference",
         1,
-        "The same between execution providers, of which some round more coarsely.",
+        "Fail if logits differ by more between execution providers, as the same share.",
     ),
-    "--max-top1-drop": ("top1_drop", 100, "FP16 and INT8 against their reference, in points."),
-    "--max-top5-drop": ("top5_drop", 100, "FP16 and INT8 against their reference, in points."),
-    "--min-agreement": ("agreement", 100, "FP16 and INT8 with their reference, in percent."),
-    "--min-sure-agreement": ("sure_agreement", 100, "The same where the reference is sure, in percent."),
-    "--min-embedding-cosine": ("embedding_cosine", 1, "The mean cosine of embeddings with the reference's."),
+    "--max-top1-drop": ("top1_drop", 100, "Fail if FP16 or INT8 lose more top-1 against their reference, in points."),
+    "--max-top5-drop": ("top5_drop", 100, "Fail if FP16 or INT8 lose more top-5 against their reference, in points."),
+    "--min-agreement": ("agreement", 100, "Fail if FP16 or INT8 agree with their reference on fewer images."),
+    "--min-sure-agreement": (
+        "sure_agreement",
+        100,
+        "Fail if they agree on fewer of the images that the reference is sure of.",
+    ),
+    "--min-embedding-cosine": (
+        "embedding_cosine",
+        1,
+        "Fail if the mean cosine of embeddings with the reference's is lower.",
+    ),
 }
+_METAVARS = {1: "NUMBER", 100: "PERCENT"}
 
 
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command an option for each limit; `take_limits` makes `ParityLimits` of what it is then called with."""
     defaults = ParityLimits().model_dump()
-    for option, (field, unit, text) in reversed(_LIMITS.items()):
+    for name, (field, unit, text) in reversed(_LIMITS.items()):
         default = round(defaults[field] * unit, 9)
-        command = click.option(option, field, type=float, default=default, show_default=True, help=text)(command)
+        command = option(
+            name,
+            field,
+            group="Limits",
+            metavar=_METAVARS[unit],
+            type=float,
+            default=default,
+            show_default=True,
+            help=text,
+        )(command)
     return command
 
 
@@ -42,11 +64,11 @@ def take_limits(options: dict[str, Any]) -> ParityLimits:
     Raises:
         InputError: one is negative, not finite, or above 100 percent.
     """
-    given = {option: options.pop(field) for option, (field, _, _) in _LIMITS.items()}
+    given = {name: options.pop(field) for name, (field, _, _) in _LIMITS.items()}
     try:
-        return ParityLimits(**{field: given[option] / unit for option, (field, unit, _) in _LIMITS.items()})
+        return ParityLimits(**{field: given[name] / unit for name, (field, unit, _) in _LIMITS.items()})
     except ValidationError as error:
-        named = {field: option for option, (field, _, _) in _LIMITS.items()}
-        option = named[str(error.errors()[0]["loc"][0])]
-        bounds = "0 or more" if _LIMITS[option][1] == 1 else f"between 0 and {_LIMITS[option][1]}"
-        raise InputError(f"{option} cannot be {given[option]:g}: must be {bounds}") from error
+        named = {field: name for name, (field, _, _) in _LIMITS.items()}
+        name = named[str(error.errors()[0]["loc"][0])]
+        bounds = "0 or more" if _LIMITS[name][1] == 1 else f"between 0 and {_LIMITS[name][1]}"
+        raise InputError(f"{name} cannot be {given[name]:g}: must be {bounds}") from error

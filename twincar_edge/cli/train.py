@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.logs import logging_to
 from twincar_edge.cli.options import data_options, echo_above, progress_bar
 from twincar_edge.datasets import OpenOptions
@@ -35,36 +36,88 @@ _STAGES = {
 }
 
 
-@click.command("train")
+@click.command("train", cls=GroupedCommand, groups=("Data", "Recipe", "Run", "Machine"))
 @data_options(argument=True, required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the results: the run.")
-@click.option(
+@option(
+    "-o",
+    "--output",
+    group="Run",
+    common=True,
+    type=click.Path(path_type=Path),
+    help="Write the results into this folder: the run.",
+)
+@option(
     "--recipe",
+    group="Recipe",
+    common=True,
     default=DEFAULT_RECIPE,
     show_default=True,
-    help=f"How to train: {', '.join(shipped_recipes())}, or a TOML file.",
+    help=f"Train by this recipe: {', '.join(shipped_recipes())}, or a TOML file.",
 )
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
-@click.option(
-    "--weights", help="Pretrained weights: auto, none, a FILE, or hf://OWNER/REPO/FILE.  [default: as the recipe says]"
+@option(
+    "--set",
+    "changes",
+    group="Recipe",
+    common=True,
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the recipe. Repeatable.",
 )
-@click.option(
+@option(
+    "--weights",
+    group="Recipe",
+    help="Start from these pretrained weights: auto, none, a FILE, or hf://OWNER/REPO/FILE.  "
+    "[default: as the recipe says]",
+)
+@option(
     "--teacher",
+    group="Recipe",
     metavar="FILE",
-    help="Checkpoint whose answers the model learns beside the labels: a FILE, or hf://OWNER/REPO/FILE.",
+    help="Learn from the answers of this checkpoint beside the labels: a FILE, or hf://OWNER/REPO/FILE.",
 )
-@click.option(
+@option(
     "--resume",
+    group="Run",
+    common=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Go on with the training in this folder, on its own data and recipe.",
+    help="Continue the training in this folder, on its own data and recipe.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
-@click.option("--compile", is_flag=True, help="Let torch.compile make the model faster.")
-@click.option("--threads", type=int, default=0, help="CPU threads; 1 where other work runs too.  [default: all]")
-@click.option("--cache-mb", type=int, default=4096, show_default=True, help="Most memory for decoded images.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier run in the same folder.")
+@option(
+    "--device",
+    group="Machine",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Train on this device; auto takes a GPU where there is one.",
+)
+@option(
+    "--precision",
+    group="Machine",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Compute in this precision; auto takes bf16 where the hardware gains by it.",
+)
+@option("--compile", group="Machine", is_flag=True, help="Let torch.compile make the model faster.")
+@option(
+    "--threads",
+    group="Machine",
+    metavar="N",
+    type=int,
+    default=0,
+    help="Use this many CPU threads; 1 where other work runs too.  [default: all]",
+)
+@option(
+    "--cache-mb",
+    group="Machine",
+    metavar="MB",
+    type=int,
+    default=4096,
+    show_default=True,
+    help="Keep decoded images in memory, up to this many megabytes.",
+)
+@option("--overwrite", group="Run", is_flag=True, help="Replace an earlier run in the same folder.")
 def command(
     data: OpenOptions | None,
     output: Path | None,

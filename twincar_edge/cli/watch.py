@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twincar_edge.cli import EXIT_INTERRUPTED
+from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.pipes import discard_output
-from twincar_edge.cli.watch_options import camera_options, run_options, watch_config
+from twincar_edge.cli.watch_flags import GROUPS, camera_options, run_options
+from twincar_edge.cli.watch_options import watch_config
 from twincar_edge.errors import one_line, parameter_spelling
 
 if TYPE_CHECKING:
@@ -25,32 +27,42 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.watch import WatchSummary
 
 
-@click.command("watch")
+@click.command("watch", cls=GroupedCommand, groups=GROUPS)
 @click.argument("source", required=False)
-@click.option(
+@option(
     "--config",
     "config_file",
+    group="Source",
+    common=True,
     type=click.Path(path_type=Path),
-    help="Cameras, sinks and everything else from a file, in place of SOURCE and the options.",
+    help="Read cameras, sinks and everything else from this file, in place of SOURCE and the options.",
 )
 @camera_options
 @run_options
-@click.option(
+@option(
     "--truth",
+    group="Events",
     type=click.Path(path_type=Path),
-    help="What truly drives through a clip, as `synthesize clip` writes it: says in the end how many passes are right.",
+    help="Compare the visits with this file of what really drives through a clip, as `synthesize clip` writes it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write events to a terminal as JSON lines too, not as a table.")
+@option(
+    "--json",
+    "as_json",
+    group="Events",
+    is_flag=True,
+    help="Write events to a terminal as JSON lines too, not as a table.",
+)
 def command(source: str | None, config_file: Path | None, truth: Path | None, as_json: bool, **options: Any) -> None:
     """Watch SOURCE and give the events of each vehicle that passes.
 
     SOURCE is /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, a folder of images (those that
-    are there, then new ones as they arrive), or a quoted pattern. Events are JSON lines on standard output, one a
-    vehicle, and a table on a terminal; docs/events.md describes them, docs/sinks.md where else they can go. The events
-    of a camera are kept as well, for `twincar-edge events`.
+    it has, then new ones as they arrive), or a quoted pattern. Events are a table on a terminal, and JSON lines
+    elsewhere: docs/events.md describes them, docs/sinks.md where else they can go. Events of a camera are stored for
+    `twincar-edge events`.
 
-    A live camera that is lost is opened again and again. Ctrl-C ends the run with a summary, and so does SIGTERM (exit
-    code 0); SIGHUP takes the model file anew, if it is good. Of a live camera, standard error has a log.
+    A lost camera is opened again until it answers. Ctrl-C ends the run with a summary (exit code 130), and so does
+    SIGTERM (exit code 0). SIGHUP reloads the model file, if it passes its checks. While a live camera is watched,
+    standard error has a log.
     """
     from twincar_edge.runtime.service import Service
     from twincar_edge.runtime.sources import is_camera
