@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence, Set
 from contextlib import ExitStack
@@ -26,9 +27,11 @@ from twincar_edge.runtime.reload import ModelReloader
 from twincar_edge.runtime.sinks import Delivery, Sink, Terms, crop_name, running
 from twincar_edge.runtime.sinks.clips import clip_name
 from twincar_edge.runtime.sinks.filming import Filming
-from twincar_edge.runtime.sinks.opening import needs_state, open_filming, open_sinks
+from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_filming, open_sinks
 from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.watch import Watch, WatchSummary
+
+logger = logging.getLogger(__name__)
 
 _COLLECT = Terms(types=frozenset({"end"}), limit=16, crops=True, retry=False)
 
@@ -41,6 +44,7 @@ class Service:
 
     Attributes:
         url: where the service is monitored, or None.
+        destinations: where the events go, in words without secrets.
         reader_gone: set when the reader of standard output has gone, which ends the run.
     """
 
@@ -66,6 +70,7 @@ class Service:
         deliveries = open_sinks(
             config.sinks, self._state, cameras=self._names, on_gone=self._end_without_reader, stop=stop
         )
+        self.destinations = destinations(config.sinks, self._state)
         self._collector = None if config.collect is None else Collector(config.collect, config.collect_limit)
         if self._collector is not None:
             deliveries.append(Delivery(self._collector, "hard examples", _COLLECT, stop=stop))
@@ -86,6 +91,7 @@ class Service:
             ModelError: the model cannot be used, or does not answer here as it did at export.
         """
         config = self._config
+        logger.info("events go to: %s", self.destinations)
         with ExitStack() as stack:
             if self._state is not None:
                 stack.enter_context(self._state)

@@ -136,11 +136,15 @@ def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str
 _QUICK = Terms(limit=16, crops=True, retry=False)
 
 SINKS: dict[str, Kind] = {
-    "jsonl": Kind(lambda options, _: JsonLines(options.path), lambda options: str(options.path or "stdout"), Terms()),
+    # The reader of a pipe sets the pace and ends the run; it does not expect events of an earlier run.
+    "stdout": Kind(
+        lambda _options, _: JsonLines(), lambda _: "", Terms(limit=10_000, retry=False, drain_s=None), spooled=False
+    ),
+    "jsonl": Kind(lambda options, _: JsonLines(options.path), lambda options: str(options.path), Terms()),
     "csv": Kind(lambda options, _: CsvFile(options.path), lambda options: str(options.path), Terms()),
     "table": Kind(
         lambda options, _: LiveTable(options.title, options.rows),
-        lambda _: "terminal",
+        lambda _: "on the terminal",
         Terms(limit=100, retry=False),
         spooled=False,
     ),
@@ -149,13 +153,25 @@ SINKS: dict[str, Kind] = {
     "webhook": Kind(_webhook, _webhook_name, Terms()),
     "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", Terms()),
 }
-# The reader of a pipe sets the pace and ends the run; it does not expect events of an earlier run.
-_STREAM = Kind(SINKS["jsonl"].open, lambda _: "stdout", Terms(limit=10_000, retry=False, drain_s=None), spooled=False)
 
 
 def needs_state(settings: Sequence[SinkSettings]) -> bool:
     """Return whether any of these sinks stores something in the state folder."""
-    return any(_kind(options).spooled for options in settings if not isinstance(options, kinds.ClipsSettings))
+    return any(SINKS[options.kind].spooled for options in settings if not isinstance(options, kinds.ClipsSettings))
+
+
+def destinations(settings: Sequence[SinkSettings], state: StateFolder | None) -> str:
+    """Return where the events of a run go, for its log: each sink's kind and place, without secrets."""
+    places = []
+    for options in settings:
+        if isinstance(options, kinds.ClipsSettings):
+            where = str(options.path)
+        elif isinstance(options, kinds.StoreSettings) and options.path is None and state is not None:
+            where = str(state.store)
+        else:
+            where = SINKS[options.kind].where(options)
+        places.append(f"{options.kind} {where}".rstrip())
+    return ", ".join(places) or "no sink"
 
 
 def open_sinks(
@@ -186,8 +202,8 @@ def open_sinks(
     for name, options in zip(_names(settings), settings, strict=True):
         if isinstance(options, kinds.ClipsSettings):
             continue
-        kind = _kind(options)
-        label = options.name or f"{options.kind} {kind.where(options)}"
+        kind = SINKS[options.kind]
+        label = options.name or f"{options.kind} {kind.where(options)}".rstrip()
         if label in deliveries:
             raise InputError(f"two sinks are {label}: they would overwrite each other")
         if isinstance(options, kinds.JsonLinesSettings | kinds.CsvSettings | kinds.StoreSettings) and options.path:
@@ -216,20 +232,12 @@ def open_filming(settings: Sequence[SinkSettings], *, stop: threading.Event | No
     return None
 
 
-def _is_stream(options: SinkSettings) -> bool:
-    return isinstance(options, kinds.JsonLinesSettings) and options.path is None
-
-
-def _kind(options: kinds.EventSinkSettings) -> Kind:
-    return _STREAM if _is_stream(options) else SINKS[options.kind]
-
-
 def _names(settings: Sequence[SinkSettings]) -> list[str]:
     """Return the name of each sink: the given one, else its kind, with a number if that is taken."""
     names: list[str] = []
     given = [options.name for options in settings if options.name is not None]
     for options in settings:
-        kind = "stdout" if _is_stream(options) else options.kind
+        kind = options.kind
         numbered = (kind if number == 1 else f"{kind}-{number}" for number in itertools.count(1))
         names.append(options.name or next(name for name in numbered if name not in (*given, *names)))
     return names

@@ -52,11 +52,18 @@ class _Settings(Record):
     name: Name | None = None
 
 
+class StdoutSettings(_Settings):
+    """Events as lines of JSON on standard output; the command line shows a table instead where that is a terminal."""
+
+    kind: Literal["stdout"] = "stdout"
+    types: Types = _END
+
+
 class JsonLinesSettings(_Settings):
-    """Events as lines of JSON: appended to the file `path`, or on standard output."""
+    """Events as lines of JSON, appended to the file `path`."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: ConfigPath | None = None
+    path: ConfigPath
     types: Types = _END
 
 
@@ -154,7 +161,14 @@ class MqttSettings(_Settings):
 
 # The sinks that take events.
 EventSinkSettings = (
-    JsonLinesSettings | CsvSettings | TableSettings | StoreSettings | CropsSettings | WebhookSettings | MqttSettings
+    StdoutSettings
+    | JsonLinesSettings
+    | CsvSettings
+    | TableSettings
+    | StoreSettings
+    | CropsSettings
+    | WebhookSettings
+    | MqttSettings
 )
 SinkSettings = Annotated[EventSinkSettings | ClipsSettings, Field(discriminator="kind")]
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     group="Source",
     common=True,
     type=click.Path(path_type=Path),
-    help="Read cameras, sinks and everything else from this file, in place of SOURCE and the options.",
+    help="Read cameras, sinks and everything else from this file, in place of SOURCE and the options. Events go only "
+    "to the sinks that it names, or to standard output if it names none.",
 )
 @camera_options
 @run_options
@@ -80,6 +81,7 @@ def command(source: str | None, config_file: Path | None, truth: Path | None, as
             discard_output()
             return
     _print_summary(summary, config, from_file=config_file is not None)
+    click.echo(f"  events went to: {one_line(service.destinations)}", err=True)
     if passes is not None:
         from twincar_edge.runtime.truth import score_visits
 

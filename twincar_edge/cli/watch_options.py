@@ -13,7 +13,7 @@ from twincar_edge.errors import InputError, parameter_spelling
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.configuration.config import WatchConfig
-    from twincar_edge.runtime.sinks.settings import SinkSettings
+    from twincar_edge.runtime.sinks.settings import SinkSettings, StdoutSettings
 
 NONE = "none"  # as the store
 
@@ -49,9 +49,9 @@ def watch_config(
 
 
 def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
-    """Read the file; what stands in it is all there is, but a terminal or pipe always gets the events too."""
+    """Read the file. Events go where it says, and to standard output if it names no sink."""
     from twincar_edge.runtime.configuration.config_file import key_spelling, read_config
-    from twincar_edge.runtime.sinks.settings import StoreSettings
+    from twincar_edge.runtime.sinks.settings import StdoutSettings
 
     context = click.get_current_context()
     context.find_root().with_resource(parameter_spelling(key_spelling))
@@ -64,10 +64,9 @@ def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
     if given:
         raise click.UsageError(f"{given[0].opts[-1]} cannot be combined with --config: write it into {config_file}")
     config = read_config(config_file)
-    sinks = list(config.sinks)
-    if not any(isinstance(sink, StoreSettings) for sink in sinks):
-        sinks.append(StoreSettings())
-    return config.model_copy(update={"sinks": (*sinks, _screen(str(config_file), terminal))})
+    named = config.sinks or (StdoutSettings(),)
+    sinks = (_screen(str(config_file), terminal, one) if isinstance(one, StdoutSettings) else one for one in named)
+    return config.model_copy(update={"sinks": tuple(sinks)})
 
 
 def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[SinkSettings]:
@@ -103,11 +102,13 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
     return sinks
 
 
-def _screen(title: str, terminal: bool) -> SinkSettings:
-    from twincar_edge.runtime.sinks.settings import JsonLinesSettings, TableSettings
+def _screen(title: str, terminal: bool, asked: StdoutSettings | None = None) -> SinkSettings:
+    """Return the sink for standard output: as `asked`, but a table where it is a terminal."""
+    from twincar_edge.runtime.sinks.settings import StdoutSettings, TableSettings
     from twincar_edge.runtime.sources import redact_url
 
-    return TableSettings(title=redact_url(title)) if terminal else JsonLinesSettings()
+    asked = asked or StdoutSettings()
+    return TableSettings(title=redact_url(title), name=asked.name, types=asked.types) if terminal else asked
 
 
 def _size(text: str) -> tuple[int, int]:

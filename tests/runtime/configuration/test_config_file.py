@@ -161,7 +161,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
         ),
         (MINIMAL + "zones = [{ points = [[0, 0]] }]\n", "line 4: cameras[0].zones[0].points: Tuple should have at"),
         (MINIMAL + "zones = [{ point = [] }]\n", "line 4: cameras[0].zones[0].point: there is no such key"),
-        (MINIMAL + "[[sinks]]\n", "line 4: sinks[0]: it needs a kind: jsonl, csv, table"),
+        (MINIMAL + "[[sinks]]\n", "line 4: sinks[0]: it needs a kind: stdout, jsonl, csv, table"),
         (
             MINIMAL + '[[sinks]]\nkind = "mqqt"\n',
             "line 5: sinks[0].kind: there is no kind 'mqqt': did you mean 'mqtt'?",

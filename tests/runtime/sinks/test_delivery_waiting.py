@@ -30,7 +30,7 @@ from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import DeliveryError, JsonLines, opening
 from twincar_edge.runtime.sinks import backlog as backlog_module
-from twincar_edge.runtime.sinks.settings import JsonLinesSettings
+from twincar_edge.runtime.sinks.settings import StdoutSettings
 from twincar_edge.runtime.sources import KINDS, FrameSource, Source
 from twincar_edge.runtime.sources import Kind as SourceKind
 from twincar_edge.runtime.watch import WatchSummary
@@ -215,7 +215,8 @@ class Pipe:
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
-    monkeypatch.setattr(opening, "_STREAM", replace(opening._STREAM, terms=replace(opening._STREAM.terms, limit=LIMIT)))
+    stdout = opening.SINKS["stdout"]
+    monkeypatch.setitem(opening.SINKS, "stdout", replace(stdout, terms=replace(stdout.terms, limit=LIMIT)))
     made = Pipe()
     yield made
     os.close(made.read_end)
@@ -231,7 +232,7 @@ def watch_into(pipe: Pipe, config: WatchConfig, stop: threading.Event | None = N
 
 def configured(model: Path, source: object) -> WatchConfig:
     camera = CameraConfig(source=str(source), once=True)
-    return WatchConfig(cameras=(camera,), model=model, ep="cpu", threads=1, batch=2, sinks=(JsonLinesSettings(),))
+    return WatchConfig(cameras=(camera,), model=model, ep="cpu", threads=1, batch=2, sinks=(StdoutSettings(),))
 
 
 def test_a_slow_reader_slows_a_folder_and_gets_every_event(model: Path, images: Path, pipe: Pipe) -> None:
@@ -279,8 +280,8 @@ _PROGRAM = f"""
 import sys
 from dataclasses import replace
 from twincar_edge.cli import main
-from twincar_edge.runtime.sinks import opening
-opening._STREAM = replace(opening._STREAM, terms=replace(opening._STREAM.terms, limit={LIMIT}))
+from twincar_edge.runtime.sinks.opening import SINKS
+SINKS["stdout"] = replace(SINKS["stdout"], terms=replace(SINKS["stdout"].terms, limit={LIMIT}))
 main(["watch", *sys.argv[1:]])
 """
 

@@ -13,6 +13,7 @@ from twincar_edge.runtime.sinks.settings import (
     CsvSettings,
     JsonLinesSettings,
     SinkSettings,
+    StdoutSettings,
     StoreSettings,
     WebhookSettings,
     mqtt_settings,
@@ -29,7 +30,7 @@ def test_a_sink_is_called_by_its_kind_and_never_by_where_it_writes(tmp_path: Pat
     sinks = (
         JsonLinesSettings(path=tmp_path / "private" / "events.jsonl"),
         CsvSettings(path=tmp_path / "events.csv"),
-        JsonLinesSettings(),
+        StdoutSettings(),
         StoreSettings(),
         CropsSettings(path=tmp_path / "crops"),
         WebhookSettings(url="https://user:secret@example.org/hook?token=t0ken"),
