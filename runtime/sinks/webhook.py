@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.connection import connection_problem
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sources.base import redact_url
@@ -166,7 +167,7 @@ class Webhook(Sink):
         try:
             status, retry_after = self._post(body, message_id(event, body))
         except (OSError, http.client.HTTPException) as error:
-            raise DeliveryError(f"it cannot be reached: {_reason(error)}") from error
+            raise DeliveryError(f"it cannot be reached: {connection_problem(error)}") from error
         if 200 <= status < 300:
             return
         reason = http.client.responses.get(status, "")
@@ -218,18 +219,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
-        raise InputError(f"cannot read certificates from {ca_file}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return in a few words what failed, without text from the receiver."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return f"it does not speak HTTP ({type(error).__name__})"
+        raise InputError(f"cannot read certificates from {ca_file}: {connection_problem(error)}") from error
 
 
 def _wait_s(retry_after: str | None, now_s: float) -> float | None:

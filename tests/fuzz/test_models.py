@@ -16,8 +16,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from tests.runtime.locating.test_detector import redness
 from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.detector_toys import redness
 from tests.support.event_toys import CROP, visits
 from tests.support.fuzzing import CPU, Case, CommandLine, check, damaged, flipped, put
 from tests.support.tiny_model import tiny_model

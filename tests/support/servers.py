@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -23,3 +30,45 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def make_certificates(folder: Path) -> Path:
+    """Make an authority, a certificate for 127.0.0.1 that it signed, and an authority that signed nothing."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for name in ("ca", "stranger"):
+        openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN=twincar {name}"),
+            *("-addext", "keyUsage=critical,keyCertSign", "-keyout", f"{name}.key", "-out", f"{name}.crt"),
+        )
+    openssl(
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", "server.key"),
+        *("-out", "server.csr"),
+    )
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl(
+        *("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
+        *("-extfile", "names", "-out", "server.crt"),
+    )
+    return folder
+
+
+@contextmanager
+def web_server(
+    handler: type[http.server.BaseHTTPRequestHandler], certificates: Path | None = None
+) -> Iterator[http.server.ThreadingHTTPServer]:
+    """Serve on a free port of loopback; over TLS with the certificates of `make_certificates`."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if certificates is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

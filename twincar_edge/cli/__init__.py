@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "Print what an exported model says of itself.",
     "classify": "Name the car in each image.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",
+    "detector": "Get a detector of vehicles, or say which is there.",
     "events": "Show or export the visits that watch has stored.",
     "doctor": "Check that this machine answers right, and how fast.",
     "bench": "Measure latency and top-5 over providers and precisions.",

@@ -21,7 +21,7 @@ from tests import REPOSITORY
 from tests.runtime.sinks.test_delivery import quick
 from tests.support.event_toys import CROP, eventually, visit, visits
 from tests.support.mosquitto import Mosquitto
-from tests.support.servers import free_port
+from tests.support.servers import free_port, make_certificates
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool, Terms
 from twincar_edge.runtime.sinks.mqtt import Mqtt, discovery, topic_part
@@ -230,32 +230,9 @@ def test_two_cameras_never_share_a_topic() -> None:
     assert topic_part("gate") == "gate"
 
 
-def openssl(*arguments: str, folder: Path) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, a certificate for 127.0.0.1 that it signed, and an authority that signed nothing."""
-    folder = tmp_path_factory.mktemp("certificates")
-    for name in ("ca", "stranger"):
-        openssl(
-            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN=twincar {name}"),
-            *("-addext", "keyUsage=critical,keyCertSign", "-keyout", f"{name}.key", "-out", f"{name}.crt"),
-            folder=folder,
-        )
-    openssl(
-        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1", "-keyout", "server.key"),
-        *("-out", "server.csr"),
-        folder=folder,
-    )
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    openssl(
-        *("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"),
-        *("-extfile", "names", "-out", "server.crt"),
-        folder=folder,
-    )
-    return folder
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

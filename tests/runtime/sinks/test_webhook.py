@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 import http.server
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ import standardwebhooks
 
 from tests.runtime.sinks.test_delivery import quick
 from tests.support.event_toys import CROP, eventually, visit, visits
-from tests.support.servers import free_port
+from tests.support.servers import free_port, web_server
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Spool, Terms
@@ -70,13 +69,9 @@ def receiver() -> Iterator[Receiver]:
         def log_message(self, format: str, *arguments: Any) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with web_server(Handler) as server:
         state.url = f"http://127.0.0.1:{server.server_port}/hook?token=t0ken"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
         yield state
-        server.shutdown()
-        thread.join()
 
 
 def post(receiver: Receiver, event: Event | None = None, **options: Any) -> Request:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from tests.support.detector_toys import redness
+from twincar_edge import cli
+from twincar_edge.runtime.locating.pulled import OFFICIAL, OfficialDetector
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, *capsys.readouterr()
+
+
+@pytest.fixture
+def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small detector in place of the official one."""
+    path = redness(tmp_path / "downloaded.onnx")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(OFFICIAL, "nano", OfficialDetector("yolox_nano.onnx", path.stat().st_size, digest))
+    return path
+
+
+def test_a_detector_from_a_file_is_there_from_then_on(
+    nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    expected = state / "detectors" / "yolox_nano.onnx"
+    before = f"no detector in {state}/detectors: run `twincar-edge detector pull`\n"
+    assert run(capsys, "detector", "--state", state) == (0, before, "")
+    assert run(capsys, "detector", "pull", "--from", nano, "--state", state) == (0, f"{expected}\n", "")
+    assert run(capsys, "detector", "--state", state) == (0, f"{expected}: as in YOLOX's release 0.1.1rc0\n", "")
+
+
+def test_the_state_folder_may_be_named_before_the_word_pull(
+    nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "detector", "--state", tmp_path / "state", "pull", "nano", "--from", nano)[0] == 0
+    assert (tmp_path / "state" / "detectors" / "yolox_nano.onnx").read_bytes() == nano.read_bytes()
+
+
+def test_a_file_of_another_detector_is_refused_and_the_option_for_it_named(
+    nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nano.write_bytes(nano.read_bytes() + b"?")
+    code, out, err = run(capsys, "detector", "pull", "--from", nano, "--state", tmp_path / "state")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: refused {nano}: its SHA-256 (")
+    assert err.endswith("is named with --detector PATH where it is used\n")
+    assert len(err.splitlines()) == 1
+
+
+def test_without_a_network_one_line_names_the_option_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there, and nothing leaves the machine
+    code, out, err = run(capsys, "detector", "pull", "tiny", "--state", tmp_path / "state")
+    assert (code, out) == (2, "")
+    first, second = err.splitlines()
+    assert first == f"downloading {OFFICIAL['tiny'].url} (20.2 MB)"
+    assert second.startswith("error: cannot download https://github.com/")
+    assert second.endswith("Connection refused; or fetch it with another machine, and name the file with --from PATH")

@@ -1,0 +1,76 @@
+"""`twincar-edge detector`: the detector in the state folder, and how it gets there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from twincar_edge.cli.spelling import option_spelling
+from twincar_edge.errors import Parameter, parameter_spelling
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.locating.pulled import OfficialDetector
+
+_state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="The state folder.  [default: $TWINCAR_STATE, or the system's]",
+)
+
+
+@click.group("detector", invoke_without_command=True)
+@_state_option
+def command(state: Path | None) -> None:
+    """Get a detector of vehicles, or say which is there."""
+    from twincar_edge.runtime.locating.pulled import PULL, RELEASE, detectors_folder, pulled_detector
+
+    context = click.get_current_context()
+    context.obj = state
+    if context.invoked_subcommand is not None:
+        return
+    path = pulled_detector(state)
+    if path is None:
+        click.echo(f"no detector in {detectors_folder(state)}: run {PULL}")
+    else:
+        click.echo(f"{path}: as in YOLOX's release {RELEASE}")
+
+
+@command.command("pull")
+@click.argument("name", required=False, metavar="[nano|tiny]", type=click.Choice(["nano", "tiny"]))
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Take this file, which another machine has downloaded.",
+)
+@_state_option
+def pull(name: str | None, file: Path | None, state: Path | None) -> None:
+    """Put an official YOLOX detector into the state folder: nano (the default), or tiny, slower and better.
+
+    It comes from YOLOX's release at GitHub (Apache License 2.0, trained on COCO), and is taken if its SHA-256 is the
+    one that this version of twincar-edge knows. It replaces the detector that is
+    there.
+    """
+    from twincar_edge.runtime.locating.pull import DEFAULT, pull_detector, take_detector
+
+    context = click.get_current_context()
+    context.find_root().with_resource(parameter_spelling(_spelling))
+    state = state or context.obj
+    if file is not None:
+        path = take_detector(file, name, state=state)
+    else:
+        path = pull_detector(name or DEFAULT, state=state, announce=_announce)
+    click.echo(path)
+
+
+def _announce(official: OfficialDetector) -> None:
+    click.echo(f"downloading {official.url} ({official.size_bytes / 1e6:.1f} MB)", err=True)
+
+
+def _spelling(parameter: Parameter) -> str:
+    """Write `detector`, which is an option of `watch`, as that option, and others as options of `pull`."""
+    from twincar_edge.cli.watch import command as watch
+
+    return option_spelling(watch if parameter.name == "detector" else pull, parameter)
