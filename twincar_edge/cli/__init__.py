@@ -10,13 +10,17 @@ import importlib
 import sys
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from twincar_edge._version import __version__
+from twincar_edge.cli.completion import complete_table
 from twincar_edge.cli.spelling import option_spelling
 from twincar_edge.errors import TwincarError, nearest, parameter_spelling
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # In the order of the work: name -> the line that help shows. The function `command` of `twincar_edge.cli.<name>`.
 COMMANDS = {
@@ -81,6 +85,10 @@ class LazyGroup(click.Group):
         except TwincarError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete commands from the table, importing nothing, and the group's own options."""
+        return complete_table(self.table, incomplete) + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command list from the table, importing nothing."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
 from twincar_edge.datasets import OpenOptions
 
@@ -116,12 +117,13 @@ def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> C
 
         # nargs=-1 leaves arguments behind it theirs, so that the option can stand in for this one.
         metavar = shown if required else f"[{shown}]"
-        argument = click.argument("checkpoint_positional", metavar=metavar, nargs=-1)
+        argument = click.argument("checkpoint_positional", metavar=metavar, nargs=-1, shell_complete=complete_files)
         as_option = option(
             "--checkpoint",
             "checkpoint_option",
             group="Model",
             metavar="REF",
+            shell_complete=complete_files,
             help=f"Name {shown} by an option: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]."
             + ("" if required else "  [default: the bundled one]"),
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.options import data_options, model_class_mapping_option, progress_bar, split_option
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
@@ -23,6 +24,7 @@ from twincar_edge.files import make_folder
     "--reference",
     required=True,
     metavar="REF",
+    shell_complete=complete_files,
     help="What SUBJECT must answer as: the checkpoint that it comes from (.pt, .pth or .safetensors), or another .onnx "
     "file. A path, or hf://OWNER/REPO/PATH/FILE[@REVISION].",
 )

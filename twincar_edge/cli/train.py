@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.cli.completion import complete_files, complete_recipes
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.logs import logging_to
 from twincar_edge.cli.options import data_options, echo_above, progress_bar
@@ -52,6 +53,7 @@ _STAGES = {
     common=True,
     default=DEFAULT_RECIPE,
     show_default=True,
+    shell_complete=complete_recipes,
     help=f"Train by this recipe: {', '.join(shipped_recipes())}, or a TOML file.",
 )
 @option(
@@ -66,6 +68,7 @@ _STAGES = {
 @option(
     "--weights",
     group="Recipe",
+    shell_complete=complete_files,
     help="Start from these pretrained weights: auto, none, a FILE, or hf://OWNER/REPO/FILE.  "
     "[default: as the recipe says]",
 )
@@ -73,6 +76,7 @@ _STAGES = {
     "--teacher",
     group="Recipe",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Learn from the answers of this checkpoint beside the labels: a FILE, or hf://OWNER/REPO/FILE.",
 )
 @option(

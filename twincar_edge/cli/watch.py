@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twincar_edge.cli import EXIT_INTERRUPTED
+from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.pipes import discard_output
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("watch", cls=GroupedCommand, groups=GROUPS)
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=complete_files)
 @option(
     "--config",
     "config_file",

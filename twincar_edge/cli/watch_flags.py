@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
 
 Command = Callable[..., Any]
@@ -173,6 +174,7 @@ run_options = _all(
         "--store",
         group="Events",
         metavar="PATH|none",
+        shell_complete=complete_files,
         help="Keep the events in this database, or in none.  [default: for cameras, one in the state folder]",
     ),
     option(
