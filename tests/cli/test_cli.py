@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from twincar_edge import __version__, cli
+from twincar_edge.bundled import DEFAULT_NAME
 from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError, nearest, require
 from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord
 from twincar_edge.preprocess import Preprocess
@@ -166,7 +167,7 @@ def test_a_defect_of_ours_is_not_dressed_up_as_bad_input(fake: types.ModuleType)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["inspect"], ["inspect", "a.onnx", "b.onnx"], ["inspect", "--jsn", "a"], ["--no"]]
+    "arguments", [["classify"], ["inspect", "a.onnx", "b.onnx"], ["inspect", "--jsn", "a"], ["--no"]]
 )
 def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(arguments, capsys)
@@ -250,6 +251,11 @@ def test_inspect_prints_it_for_people_with_brackets_as_they_are(
     assert "twins [/red] (resnet50, fp32)" in out
     assert "2: Alpha [2010], Beta" in out
     assert "[bold]drawn cars" in out
+
+
+def test_inspect_prints_the_bundled_model_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(["inspect", "--json"], capsys)
+    assert (code, json.loads(out)["name"]) == (0, DEFAULT_NAME)
 
 
 def test_inspect_says_in_one_line_what_is_no_model_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,10 +16,12 @@ from onnx import numpy_helper
 
 from tests.support.export_toys import train_toy
 from tests.support.tiny_model import tiny_model
+from twincar_edge.bundled import DEFAULT_NAME, default_model
 from twincar_edge.cli import main
 from twincar_edge.datasets import Dataset, open_dataset, stratified_split
 from twincar_edge.export import ParityReport
 from twincar_edge.export.graph import to_bytes, to_onnx
+from twincar_edge.images import write_image
 from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord, read_manifest
 from twincar_edge.runtime.inference import providers
 from twincar_edge.training.checkpoint import read_checkpoint
@@ -404,5 +406,24 @@ def test_help_is_there_without_torch_and_onnx_runtime() -> None:
         "print('loaded:', [name for name in names if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("Usage: twincar-edge parity [OPTIONS] SUBJECT...")
+    assert done.stdout.startswith("Usage: twincar-edge parity [OPTIONS] [SUBJECT]...")
     assert done.stdout.endswith("loaded: []\n")
+
+
+def test_the_bundled_model_is_compared_with_its_checkpoint_where_neither_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = read_manifest(default_model()).classes[:2]
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "car.png", np.full((90, 120, 3), 90 * number, np.uint8))
+    anything = ("--max-top1-drop", 100, "--max-top5-drop", 100, "--min-agreement", 0, "--min-sure-agreement", 0)
+    assert parity("--data", tmp_path, "--ep", "cpu", "--json", *anything) == 0
+    report = ParityReport.model_validate_json(capsys.readouterr().out)
+    assert (report.name, report.data.images) == (DEFAULT_NAME, 2)
+    assert [(side.subject, side.against) for side in report.comparisons] == [("int8", "pytorch")]
+
+
+def test_a_model_of_ones_own_needs_a_reference(fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parity(fp32) == 2
+    assert "name the model to compare with: --reference REF" in capsys.readouterr().err

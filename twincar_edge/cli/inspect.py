@@ -6,16 +6,18 @@ from pathlib import Path
 
 import click
 
+from twincar_edge.bundled import default_model
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.manifest import Manifest, read_manifest
 
 
 @click.command("inspect")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The manifest as JSON, for machines.")
-def command(model: Path, as_json: bool) -> None:
-    """Print the manifest that MODEL (an .onnx file) carries."""
+def command(model: Path | None, as_json: bool) -> None:
+    """Print the manifest that MODEL carries: an exported .onnx file, or the bundled model."""
+    model = model or default_model()
     manifest = read_manifest(model)
     if as_json:
         click.echo(manifest.model_dump_json(indent=2))

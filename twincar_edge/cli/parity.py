@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from twincar_edge.bundled import default_checkpoint, default_model
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.options import data_options, model_class_mapping_option, progress_bar, split_option
 from twincar_edge.cli.parity_limits import limit_options, take_limits
@@ -19,14 +20,14 @@ from twincar_edge.files import make_folder
 
 
 @click.command("parity")
-@click.argument("subjects", metavar="SUBJECT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("subjects", metavar="[SUBJECT]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--reference",
-    required=True,
     metavar="REF",
     shell_complete=complete_files,
-    help="What SUBJECT must answer as: the checkpoint that it comes from (.pt, .pth or .safetensors), or another .onnx "
-    "file. A path, or hf://OWNER/REPO/PATH/FILE[@REVISION].",
+    help="Compare SUBJECT with this model: the checkpoint that it comes from (.pt, .pth or .safetensors), or another "
+    ".onnx file. A path, or hf://OWNER/REPO/PATH/FILE[@REVISION].  [default: the bundled checkpoint, for the bundled "
+    "model]",
 )
 @click.option(
     "--ep",
@@ -50,7 +51,7 @@ from twincar_edge.files import make_folder
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, for machines.")
 def command(
     subjects: tuple[Path, ...],
-    reference: str,
+    reference: str | None,
     eps: tuple[str, ...],
     data: OpenOptions | None,
     output: Path | None,
@@ -59,17 +60,23 @@ def command(
 ) -> None:
     """Compare the answers of SUBJECT, image by image, with those of the model that it comes from.
 
-    SUBJECT is an .onnx file that `twincar-edge export` wrote; of several, those of other precisions are compared with
-    the FP32 file, where there is one among them. Each runs through its own preprocessing, on the CPU and on the other
-    execution providers that this machine has. Where a limit is missed the exit code is 1.
+    SUBJECT is an .onnx file that `twincar-edge export` wrote, or the bundled model. Of several, those of other
+    precisions are compared with the FP32 file, if there is one among them. Each runs through its own preprocessing, on
+    the CPU and on the other execution providers of this machine. The exit code is 1 if a limit is missed.
     """
     from twincar_edge.training.hub import resolve_checkpoint
 
     limits = take_limits(options)
+    if reference is None:
+        if subjects:
+            raise click.UsageError("name the model to compare with: --reference REF")
+        reference = str(default_checkpoint())
     if output is not None:
         require("matplotlib", "train")
         make_folder(output)  # before the long run, which would otherwise be for nothing
-    config = ParityConfig(subjects, resolve_checkpoint(reference), eps or None, limits, data, **options)
+    config = ParityConfig(
+        subjects or (default_model(),), resolve_checkpoint(reference), eps or None, limits, data, **options
+    )
     with progress_bar() as bar:
         task = bar.add_task("comparing answers", total=None)
         report = compare_files(
