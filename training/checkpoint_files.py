@@ -25,6 +25,7 @@ from torch import Tensor
 
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import replacing
+from twincar_edge.onnx_metadata import is_onnx
 
 SAFETENSORS_SUFFIX = ".safetensors"
 METADATA_KEY = "twincar-edge"
@@ -186,4 +187,6 @@ def _load_safetensors(file: BinaryIO, path: Path) -> Any:
 
 
 def _unreadable(path: Path) -> ModelError:
+    if is_onnx(path):
+        return ModelError(f"{path} is an exported model: give the checkpoint that it was exported from")
     return ModelError(f"{path} is not a checkpoint that can be read: it is cut off, altered, or something else")

@@ -9,9 +9,11 @@ writes it as an option, `--ep cpu`, and a configuration file as a key, `` `ep = 
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,23 @@ class Parameter:
     def __str__(self) -> str:
         """Return the parameter as messages write it in this process: see `parameter_spelling`."""
         return _spelling(self)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call in a message that says what to do: a function of this package, or the command of the same name.
+
+    Both take `argument` and then the folder to write into.
+    """
+
+    name: str
+    argument: Path
+
+    def written(self, *, in_python: bool) -> str:
+        """Return the call as a caller in Python writes it, or as a command line."""
+        if in_python:
+            return f"`tw.{self.name}({str(self.argument)!r}, output)`"
+        return f"twincar-edge {self.name} {shlex.quote(str(self.argument))} -o DIR"
 
 
 def python_spelling(parameter: Parameter) -> str:
@@ -64,8 +83,8 @@ class TwincarError(Exception):
 
     exit_code = 2
 
-    def __init__(self, *message: str | Parameter) -> None:
-        """Take the message, in one part or several: texts, and the parameters between them."""
+    def __init__(self, *message: str | Parameter | Call) -> None:
+        """Take the message, in one part or several: texts, and the parameters and calls between them."""
         super().__init__(*message)
 
     @property
@@ -79,7 +98,13 @@ class TwincarError(Exception):
 
     def message(self, spelling: Callable[[Parameter], str]) -> str:
         """Return the message with its parameters written in another way."""
-        return one_line("".join(spelling(part) if isinstance(part, Parameter) else str(part) for part in self.args))
+
+        def written(part: object) -> str:
+            if isinstance(part, Call):
+                return part.written(in_python=spelling is python_spelling)
+            return spelling(part) if isinstance(part, Parameter) else str(part)
+
+        return one_line("".join(map(written, self.args)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let errors travel between processes, also those whose constructor takes something else than a message."""
@@ -87,7 +112,7 @@ class TwincarError(Exception):
 
 
 def _restore(
-    kind: type[TwincarError], message: tuple[str | Parameter, ...], attributes: dict[str, Any]
+    kind: type[TwincarError], message: tuple[str | Parameter | Call, ...], attributes: dict[str, Any]
 ) -> TwincarError:
     error = kind.__new__(kind, *message)
     error.__dict__.update(attributes)

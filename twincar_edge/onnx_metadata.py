@@ -12,7 +12,8 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from twincar_edge.errors import ModelError
+from twincar_edge.checkpoint_signs import is_checkpoint
+from twincar_edge.errors import Call, ModelError, TwincarError
 
 _METADATA_PROPS = 14
 _GRAPH = 7
@@ -39,7 +40,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
     except ValueError as error:  # malformed, and mmap's own for an empty file
+        if is_checkpoint(path):
+            raise ModelError(f"{path} is a checkpoint: export it first: ", Call("export", path)) from error
         raise ModelError(f"{path} is not an ONNX model, or is corrupt: {error}") from error
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a file is an ONNX model, of ours or not."""
+    try:
+        read_metadata(path)
+    except TwincarError:
+        return False
+    return True
 
 
 def _metadata(data: Buffer) -> dict[str, str]:

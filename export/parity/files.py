@@ -15,7 +15,7 @@ from twincar_edge.export.parity.names import PYTORCH, SideName, distinct_names
 from twincar_edge.export.parity.report import ParityLimits, ParityReport
 from twincar_edge.export.report_files import write_report
 from twincar_edge.labels import ClassMapping
-from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.manifest import read_manifest
 from twincar_edge.progress import Progress
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def compare_files(
         MissingExtraError: torch or ONNX Runtime is not installed.
     """
     tell = notice or _nobody
-    manifests = [_read_subject(path) for path in config.subjects]
+    manifests = [read_manifest(path) for path in config.subjects]
     reference = _open_reference(config)
     for path, manifest in zip(config.subjects, manifests, strict=True):
         _check_classes(path, manifest.class_mapping, config.reference, reference.checkpoint.classes)
@@ -168,12 +168,6 @@ def write_parity(report: ParityReport, folder: Path) -> tuple[Path, ...]:
     from twincar_edge.export.parity.plot import plot_parity
 
     return write_report(report, folder, "parity", lambda path: plot_parity(report, path))
-
-
-def _read_subject(path: Path) -> Manifest:
-    if path.suffix.lower() != _ONNX:
-        raise ModelError(f"{path} is no model that parity can be shown for: expected an {_ONNX} file")
-    return read_manifest(path)
 
 
 def _open_reference(config: ParityConfig) -> _Reference:
