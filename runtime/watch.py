@@ -26,7 +26,9 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.locating.choice import AUTO, Choice, DetectorFile, choose_locator
 from twincar_edge.runtime.locating.detector import Detector, open_detector
+from twincar_edge.runtime.locating.pulled import pulled_detector
 from twincar_edge.runtime.loop.answering import Answering, LiveTrack, OnFrame
 from twincar_edge.runtime.loop.camera import CameraThread, camera_status
 from twincar_edge.runtime.loop.footage import Footage
@@ -143,8 +145,8 @@ class Watch:
         with ExitStack() as stack:
             opened = [stack.enter_context(self._open_source(camera)) for camera in self._config.cameras]
             classifier = self._classifier or self._open_classifier()
-            detector = self._open_detector()
-            for camera, source in zip(self._config.cameras, opened, strict=True):
+            choices, detector = self._choose_locators(opened)
+            for camera, source, choice in zip(self._config.cameras, opened, choices, strict=True):
                 maker = VisitMaker(
                     source.name,
                     camera=camera.name,
@@ -159,6 +161,7 @@ class Watch:
                     self.inbox,
                     self.stages,
                     self.stop,
+                    choice=choice,
                     detector=detector,
                     footage=None if self._footage is None else self._footage(),
                     show=self._on_frame is not None,
@@ -256,11 +259,28 @@ class Watch:
         require_golden(session, self._config.allow_drift)
         return Classifier(session)
 
-    def _open_detector(self) -> Detector | None:
+    def _choose_locators(self, sources: Sequence[Source]) -> tuple[list[Choice], Detector | None]:
+        """Return each camera's locator, and the detector, open, where one of them needs it."""
         config = self._config
-        if config.detector is None:
+        file = self._detector_file()
+        choices = [
+            choose_locator(camera.locate, stills=source.stills, zones=camera.zones, detector=file)
+            for camera, source in zip(config.cameras, sources, strict=True)
+        ]
+        for camera, choice in zip(config.cameras, choices, strict=True):
+            logger.info("camera %s: locating by %s", camera.name, choice)
+        if file is None or (file.pulled and all(choice.locator != "detector" for choice in choices)):
+            return choices, None
+        return choices, open_detector(file.path, ep=config.ep, threads=config.threads or inference_threads())
+
+    def _detector_file(self) -> DetectorFile | None:
+        config = self._config
+        if config.detector is not None:
+            return DetectorFile(config.detector)
+        if not any(camera.locate in (AUTO, "detector") for camera in config.cameras):
             return None
-        return open_detector(config.detector, ep=config.ep, threads=config.threads or inference_threads())
+        pulled = pulled_detector(config.state)
+        return None if pulled is None else DetectorFile(pulled, pulled=True)
 
     def _publish(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
         if self._config.keep and event.type == "end" and not event.false_positive:
@@ -295,6 +315,7 @@ class Watch:
                     crops_dropped=replaced.get(camera.name, 0),
                     reconnects=camera.source.status().reconnects,
                     visits=sum(n for (name, _), n in self.answering.visits.items() if name == camera.name),
+                    located_by=str(camera.choice),
                     ignored=dict(camera.ignored.counts),
                     error=None if camera.error is None else str(camera.error),
                 )

@@ -99,7 +99,7 @@ def watch_clip(clip: Path, passes: Sequence[Pass], classifier: Classifier) -> Wa
         InputError: the clip cannot be read.
         ModelError: the model fails.
     """
-    config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip)),), keep=True)
+    config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip), locate="motion"),), keep=True)
     with Watch(config, classifier=classifier) as run:
         (camera,) = run.cameras
         camera.maker = recorder = Recorder(camera.source.name)

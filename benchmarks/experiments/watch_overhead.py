@@ -115,7 +115,7 @@ def measure_overhead(
     classifier = Classifier(
         open_session(model or default_model(), threads=threads or inference_threads(), spinning=False)
     )
-    config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip)),))
+    config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip), locate="motion"),))
     recording = _Recording(classifier)
     summary = watch(config, classifier=recording)
     if not recording.batches:

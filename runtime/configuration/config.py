@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 
 from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.records import Record
+from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.quantities import ConfigPath, Size, beside_the_file
@@ -16,7 +17,6 @@ from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
 
-AUTO = "auto"
 # Part of MQTT topics, file names and labels of metrics: nothing that means something there.
 CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
@@ -24,8 +24,8 @@ CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 class CameraConfig(Record):
     """One camera (or file, or folder): where its frames come from, and how vehicles are found in them.
 
-    `source`, `once`, `stride` and `size` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`: `motion` for
-    video and cameras; for single images `zone` where zones are given, else `whole`. `zones` to `detect_score` are
+    `source`, `once`, `stride` and `size` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`:
+    `choose_locator` says what that is. `zones` to `detect_score` are
     `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s`, `parked_after_s` and
     `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
     frames and, where boxes move, travelled by at least `min_travel` of its diagonal, as shadows, lamps and branches do
@@ -67,9 +67,9 @@ class WatchConfig(Record):
 
     `ep` is `open_session`'s. `threads` are those of one inference; None leaves one core to the cameras.
     `allow_drift` goes on with a model that does not answer here as it did at export. `detector` finds the vehicles
-    of cameras that `locate` by it. `batch` is how many crops go through the model at once, at most. `duration_s`
-    ends the run. `keep_trying` waits for cameras that cannot be opened yet, instead of failing. `keep` puts the
-    events into the summary, which a run of months should not.
+    of cameras that `locate` by it; None takes the one that was pulled into the state folder. `batch` is how many crops
+    go through the model at once, at most. `duration_s` ends the run. `keep_trying` waits for cameras that cannot be
+    opened yet, instead of failing. `keep` puts the events into the summary, which a run of months should not.
 
     What surrounds the loop: `sinks` take the events, and `state` is the folder for what must outlive the run (the
     default one where it is None and something is to be kept). `monitor` is where metrics and health are served,
@@ -119,8 +119,7 @@ def one_camera(source: str, **options: Any) -> WatchConfig:
 
     Args:
         source: what `open_source` takes.
-        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be written as on the command line. With a
-            `detector`, the camera locates vehicles by it unless `locate` says otherwise.
+        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be written as on the command line.
 
     Raises:
         InputError: an option is unknown (the message names the nearest one), or a value is not allowed.
@@ -133,8 +132,6 @@ def one_camera(source: str, **options: Any) -> WatchConfig:
     camera = {name: value for name, value in options.items() if name in camera_fields}
     if "zones" in camera:
         camera["zones"] = tuple(parse_zone(zone) if isinstance(zone, str) else zone for zone in camera["zones"])
-    if camera.get("locate", AUTO) == AUTO and options.get("detector") is not None:
-        camera["locate"] = "detector"
     try:
         return WatchConfig(
             cameras=(CameraConfig(source=source, **camera),),

@@ -20,7 +20,8 @@ from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.runtime.locating.background import Background, Mask
 from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, gap, intersection, union
 from twincar_edge.runtime.locating.boxes import area as box_area
-from twincar_edge.runtime.locating.detector import RELEASES, VEHICLES, Detector
+from twincar_edge.runtime.locating.detector import VEHICLES, Detector
+from twincar_edge.runtime.locating.pulled import PULL
 from twincar_edge.runtime.locating.zones import Zone, counts, included, masks, regions
 from twincar_edge.runtime.sources import Frame
 
@@ -218,9 +219,8 @@ def _detector(options: LocateOptions) -> Locator:
     if options.detector is None:
         raise InputError(
             Parameter("locate", "detector"),
-            " needs ",
+            f" needs a detector: get one with {PULL}, or name an ONNX file of YOLOX with ",
             Parameter("detector"),
-            f", an ONNX file of YOLOX: see {RELEASES}",
         )
     return Detecting(options, options.detector)
 

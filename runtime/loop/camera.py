@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
-from twincar_edge.runtime.configuration.config import AUTO, CameraConfig
+from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.evidence import Look, look_at
 from twincar_edge.runtime.locating.boxes import Box, Detection
+from twincar_edge.runtime.locating.choice import Choice
 from twincar_edge.runtime.locating.detector import Detector
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
-from twincar_edge.runtime.locating.zones import included, zone_of
+from twincar_edge.runtime.locating.zones import zone_of
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.loop.summary import ignored_notes
@@ -37,6 +38,7 @@ class CameraThread:
     Attributes:
         name: the camera's name.
         config: how it was told to find vehicles.
+        choice: its locator, and why it has this one.
         source: where its frames come from; not released here.
         maker: begins its visits here, and makes their events in the answering thread.
         frames: the number of frames read so far.
@@ -55,6 +57,7 @@ class CameraThread:
         stages: Stages,
         stop: threading.Event,
         *,
+        choice: Choice,
         detector: Detector | None = None,
         footage: Footage | None = None,
         show: bool = False,
@@ -83,7 +86,8 @@ class CameraThread:
         self.in_view = 0
         self.error: TwincarError | None = None
         self.config = config
-        self._locator = make_locator(_locator_name(config, source), options)
+        self.choice = choice
+        self._locator = make_locator(choice.locator, options)
         self._tracker = Tracker(
             TrackingRules(
                 confirm_hits=config.min_hits,
@@ -223,14 +227,6 @@ class CameraThread:
             if not self._counts(track):
                 logger.debug("track %d is no visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
         return [End(self.name, self._visits.pop(track.id), self._counts(track)) for track in tracks]
-
-
-def _locator_name(config: CameraConfig, source: Source) -> str:
-    if config.locate != AUTO:
-        return config.locate
-    if not source.stills:
-        return "motion"
-    return "zone" if included(config.zones) else "whole"
 
 
 # A source's state in the terms of the monitoring.

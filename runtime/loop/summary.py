@@ -29,8 +29,8 @@ class CameraSummary(Record):
 
     `source` has no secrets in it. `skipped` frames could not be decoded; `dropped` ones came while an older one was
     being looked at, and `crops_dropped` counts crops that a newer one of the same vehicle replaced before the model saw
-    them: both only of live cameras. `ignored` counts moving things that were left out, by reason. `error` is what ended
-    the camera before its time.
+    them: both only of live cameras. `located_by` is the locator, and why this one. `ignored` counts moving things that
+    were left out, by reason. `error` is what ended the camera before its time.
     """
 
     name: str
@@ -42,6 +42,7 @@ class CameraSummary(Record):
     crops_dropped: int
     reconnects: int
     visits: int
+    located_by: str
     ignored: dict[IgnoredReason, int]
     error: str | None
 

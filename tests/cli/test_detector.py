@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.detector_toys import redness
+from tests.support.detector_toys import official_toy
 from twincar_edge import cli
-from twincar_edge.runtime.locating.pulled import OFFICIAL, OfficialDetector
+from twincar_edge.runtime.locating.pulled import OFFICIAL
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -18,12 +18,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 @pytest.fixture
-def nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small detector in place of the official one."""
-    path = redness(tmp_path / "downloaded.onnx")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(OFFICIAL, "nano", OfficialDetector("yolox_nano.onnx", path.stat().st_size, digest))
-    return path
+def nano(tmp_path: Path) -> Iterator[Path]:
+    with official_toy(tmp_path) as path:
+        yield path
 
 
 def test_a_detector_from_a_file_is_there_from_then_on(

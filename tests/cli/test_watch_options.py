@@ -17,6 +17,7 @@ from tests import REPOSITORY
 from twincar_edge.cli.watch import command
 from twincar_edge.cli.watch_options import watch_config
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.locating.choice import Choice
 from twincar_edge.runtime.loop.camera import CameraThread
 from twincar_edge.runtime.loop.inbox import Inbox
 from twincar_edge.runtime.monitoring.stages import Stages
@@ -88,7 +89,8 @@ def test_how_long_vehicles_are_parked_reaches_the_tracker() -> None:
     config = CameraConfig(lost_after_s=2, parked_after_s=5, parked_for_s=3600)
     source, stop = FrameSource([]), threading.Event()
     maker = VisitMaker(source.name)
-    rules = CameraThread(config, source, maker, Inbox(1), Stages(), stop)._tracker.rules
+    choice = Choice("motion", "a test")
+    rules = CameraThread(config, source, maker, Inbox(1), Stages(), stop, choice=choice)._tracker.rules
     assert (rules.lost_after_s, rules.parked_after_s, rules.parked_for_s) == (2, 5, 3600)
 
 
@@ -97,9 +99,3 @@ def test_pictures_and_clips_have_their_limits() -> None:
     *_, crops, clips = config_of(*arguments).sinks
     assert crops == CropsSettings(path=Path("crops"))
     assert clips == ClipsSettings(path=Path("clips"), limit=2 * 10**9, age=timedelta(days=7))
-
-
-def test_a_detector_is_used_where_one_is_given_and_nothing_else_is_said() -> None:
-    assert config_of("--detector", "yolox.onnx").cameras[0].locate == "detector"
-    assert config_of("--detector", "yolox.onnx", "--locate", "motion").cameras[0].locate == "motion"
-    assert config_of("--detector", "yolox.onnx", "--locate", "auto").cameras[0].locate == "detector"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.clips import Image
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.locating.coco import COCO_CLASSES
+from twincar_edge.runtime.locating.pulled import OFFICIAL, OfficialDetector
 
 SIDE, CELLS = 64, 84  # cells of 8 x 8, 4 x 4 and 2 x 2
 CAR, TRUCK, PHONE = (COCO_CLASSES.index(name) for name in ("car", "truck", "cell phone"))
@@ -83,3 +87,13 @@ def around(column: int, row: int, size_wh: tuple[int, int] = (128, 96)) -> Box:
     left, right = max(0, (x - width / 2) * scale), min(size_wh[0], (x + width / 2) * scale)
     top, bottom = max(0, (y - height / 2) * scale), min(size_wh[1], (y + height / 2) * scale)
     return round(left), round(top), round(right), round(bottom)
+
+
+@contextmanager
+def official_toy(folder: Path) -> Iterator[Path]:
+    """Write a small detector, and let it be the official YOLOX-nano inside the block."""
+    path = redness(folder / "yolox_nano.onnx")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(OFFICIAL, "nano", OfficialDetector(path.name, path.stat().st_size, digest))
+        yield path

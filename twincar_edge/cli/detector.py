@@ -50,8 +50,8 @@ def pull(name: str | None, file: Path | None, state: Path | None) -> None:
     """Put an official YOLOX detector into the state folder: nano (the default), or tiny, slower and better.
 
     It comes from YOLOX's release at GitHub (Apache License 2.0, trained on COCO), and is taken if its SHA-256 is the
-    one that this version of twincar-edge knows. It replaces the detector that is
-    there.
+    one that this version of twincar-edge knows. It replaces the detector that is there. `watch` finds the vehicles of
+    videos and cameras by it, unless `--locate` says otherwise.
     """
     from twincar_edge.runtime.locating.pull import DEFAULT, pull_detector, take_detector
 

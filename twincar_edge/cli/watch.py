@@ -143,6 +143,7 @@ def _print_summary(summary: WatchSummary, config: WatchConfig, *, from_file: boo
         line += "".join(f"; {what}: {count}" for what, count in lost.items() if count)
         line += f"; reconnected {camera.reconnects} times" if camera.reconnects else ""
         click.echo(line + (f"; ended by: {camera.error}" if camera.error else ""), err=True)
+        click.echo(f"  located by: {camera.located_by}", err=True)
         with parameter_spelling(key_spelling) if from_file else contextlib.nullcontext():
             for note in ignored_notes(camera.ignored, camera_config):
                 click.echo(f"  {note}", err=True)

@@ -39,7 +39,8 @@ camera_options = _all(
         common=True,
         type=click.Choice(["auto", "whole", "zone", "motion", "detector"]),
         help="How to find vehicles: by motion before a fixed camera, in zones, with a detector, or the whole frame as "
-        "one. auto: a detector where one is given, else motion for video and cameras, and whole for images.  "
+        "one. auto: a detector where one is named; for video and cameras the one that `twincar-edge detector pull` "
+        "has got, else motion; for images whole.  "
         "[default: auto]",
     ),
     option(
@@ -151,7 +152,8 @@ run_options = _all(
         "--detector",
         group="Locating",
         type=_PATH,
-        help="Find vehicles with this detector, an ONNX file in the layout of YOLOX.",
+        help="Find vehicles with this detector, an ONNX file in the layout of YOLOX.  [default: the one in the state "
+        "folder]",
     ),
     option(
         "--duration",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from twincar_edge.errors import InputError
@@ -14,13 +12,6 @@ def test_options_go_to_the_camera_or_to_the_run() -> None:
     assert one_camera("clip.mp4", name="gate", batch=4) == WatchConfig(
         cameras=(CameraConfig(name="gate", source="clip.mp4"),), batch=4
     )
-
-
-def test_a_detector_locates_unless_another_way_is_asked_for() -> None:
-    detector = Path("yolox.onnx")
-    assert one_camera("clip.mp4", detector=detector).cameras[0].locate == "detector"
-    assert one_camera("clip.mp4", detector=detector, locate="motion").cameras[0].locate == "motion"
-    assert one_camera("clip.mp4").cameras[0].locate == "auto"
 
 
 @pytest.mark.parametrize(

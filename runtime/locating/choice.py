@@ -1,0 +1,57 @@
+"""Which locator a camera gets, and why: what `locate` says, or the best that is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from twincar_edge.errors import Parameter
+from twincar_edge.runtime.locating.pulled import PULL
+from twincar_edge.runtime.locating.zones import Zone, included
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class DetectorFile:
+    """The detector at hand: `pulled` says that it is the state folder's, and was not named."""
+
+    path: Path
+    pulled: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A name in `LOCATORS`, and why it was chosen, in words."""
+
+    locator: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Return both, as the log and the summary have them."""
+        return f"{self.locator} ({self.reason})"
+
+
+def choose_locator(locate: str, *, stills: bool, zones: Sequence[Zone] = (), detector: DetectorFile | None) -> Choice:
+    """Return the locator for a source.
+
+    A detector that was named serves for any source. One that was pulled serves for video and cameras: an image is
+    often a crop that shows one vehicle.
+
+    Args:
+        locate: what the camera's configuration says: a name in `LOCATORS`, or `auto`.
+        stills: the source gives single images.
+        zones: the camera's.
+        detector: the one at hand.
+    """
+    if locate != AUTO:
+        return Choice(locate, f"set by {Parameter('locate')}")
+    if detector is not None and not detector.pulled:
+        return Choice("detector", f"{Parameter('detector')} names {detector.path.name}")
+    if stills:
+        return Choice("zone", f"images, with {Parameter('zones')}") if included(zones) else Choice("whole", "images")
+    if detector is not None:
+        back = Parameter("locate", "motion")
+        return Choice("detector", f"{detector.path.name} is in the state folder; {back} does without")
+    return Choice("motion", f"no detector at hand; {PULL} gets one")
