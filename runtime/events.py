@@ -62,6 +62,7 @@ class Event(Record):
     source: str
     zone: str | None = None
     image: str | None = None
+    recording: str | None = None
     name: str
     level: Level
     probability: Share

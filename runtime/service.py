@@ -28,6 +28,7 @@ from twincar_edge.runtime.sinks import Delivery, Sink, Terms, crop_name, running
 from twincar_edge.runtime.sinks.clips import clip_name
 from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_filming, open_sinks
+from twincar_edge.runtime.sources import is_camera
 from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.watch import Watch, WatchSummary
 
@@ -66,10 +67,14 @@ class Service:
         self._limits = HealthLimits()
         self._stack = ExitStack()
         self._names = [camera.name for camera in config.cameras]
-        self._state = StateFolder(config.state) if config.state is not None or needs_state(config.sinks) else None
+        live = any(is_camera(camera.source, once=camera.once) for camera in config.cameras)
+        self._locks_state = needs_state(config.sinks, live=live) or (live and config.state is not None)
+        stores = any(options.kind == "store" and options.path is None for options in config.sinks)
+        self._state = StateFolder(config.state) if self._locks_state or stores else None
         deliveries = open_sinks(
-            config.sinks, self._state, cameras=self._names, on_gone=self._end_without_reader, stop=stop
+            config.sinks, self._state, cameras=self._names, live=live, on_gone=self._end_without_reader, stop=stop
         )
+        self._deliveries = deliveries
         self.destinations = destinations(config.sinks, self._state)
         self._collector = None if config.collect is None else Collector(config.collect, config.collect_limit)
         if self._collector is not None:
@@ -93,7 +98,7 @@ class Service:
         config = self._config
         logger.info("events go to: %s", self.destinations)
         with ExitStack() as stack:
-            if self._state is not None:
+            if self._state is not None and self._locks_state:
                 stack.enter_context(self._state)
             stack.enter_context(self._watch)
             if not any(camera.newest_only for camera in self._watch.cameras):
@@ -134,7 +139,12 @@ class Service:
             ModelError: the model failed.
         """
         self._notifier.ready(f"watching {', '.join(self._names)}")
-        return self._watch.run()
+        summary = self._watch.run()
+        for camera in self._watch.cameras:
+            if camera.finished:
+                for delivery in self._deliveries:
+                    delivery.finished(camera.name, camera.source.recordings)
+        return summary
 
     def reload(self) -> None:
         """Request a reload of the model file. Returns at once, and may be called from a signal handler."""

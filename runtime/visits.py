@@ -17,6 +17,7 @@ from twincar_edge.runtime.locating.boxes import AnyBox, Box, centre, diagonal
 from twincar_edge.runtime.published import PublishedAnswer
 from twincar_edge.runtime.sources import Frame
 
+_IN_FILES = uuid.UUID("6f0d0c1e-6b1c-5f5e-9a57-0d0f6d2f1c3b")  # namespace of the ids of visits that are seen in files
 _LEAST_TRAVEL = 0.25  # of a box's diagonal: a vehicle that moves less has no direction
 
 
@@ -29,6 +30,7 @@ class Visit:
         id: the visit's id.
         started_at: the time of day at which the vehicle was first seen.
         image: the first frame's name.
+        recording: the digest of the file that the first frame is from, or None.
         zone: the zone in which the vehicle was last seen, or None.
         evidence: what the model says of its crops.
         published: the answer that its events gave last.
@@ -39,6 +41,7 @@ class Visit:
         self.id = id
         self.started_at = started_at
         self.image = frame.name
+        self.recording = frame.recording
         self.zone: str | None = None
         self.evidence = Evidence()
         self.published = PublishedAnswer()
@@ -96,17 +99,25 @@ class VisitMaker:
             camera: the camera's name.
             stills: the source gives single images.
             clock: the time of day, with a time zone.
-            new_id: makes a visit's id; a random UUID where it is not given.
+            new_id: makes a visit's id. Without it, what is seen in a file gets the same id in every run over a file
+                with that content, and what a live camera sees gets a random one.
         """
         self._source = source
         self._camera = camera
         self.stills = stills
         self._clock = clock
-        self._new_id = new_id or _random_id
+        self._new_id = new_id
 
     def begin(self, frame: Frame, box: Box) -> Visit:
         """Return a new visit of a vehicle that is first seen in this frame, now."""
-        return Visit(self._new_id(), self._clock(), frame, box)
+        id = self._new_id() if self._new_id is not None else self._id(frame, box)
+        return Visit(id, self._clock(), frame, box)
+
+    def _id(self, frame: Frame, box: Box) -> str:
+        if frame.recording is None:
+            return str(uuid.uuid4())
+        index = 0 if self.stills else frame.index  # an image is the same wherever it is in its folder
+        return str(uuid.uuid5(_IN_FILES, f"{frame.recording} {self._camera} {index} {box}"))
 
     def next_event(self, visit: Visit) -> Event | None:
         """Return the event to publish after a crop was added: `start`, `update` where the answer changed, or None."""
@@ -130,6 +141,7 @@ class VisitMaker:
             source=self._source,
             zone=visit.zone,
             image=visit.image if self.stills else None,
+            recording=visit.recording,
             name=result.name,
             level=result.level,
             probability=_rounded(result.probability),
@@ -171,7 +183,3 @@ def travel_direction(first: AnyBox, last: AnyBox) -> Direction:
 
 def _rounded(probability: float) -> float:
     return min(1.0, round(probability, 6))
-
-
-def _random_id() -> str:
-    return str(uuid.uuid4())

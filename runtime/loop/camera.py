@@ -45,6 +45,7 @@ class CameraThread:
         in_view: the number of vehicles in the newest frame.
         ignored: counts the moving things that the locator left out.
         error: the error that ended it, or None.
+        finished: its source came to its end by itself.
         newest_only: the source is live, so the thread must not block; of other sources nothing may be lost.
     """
 
@@ -85,6 +86,7 @@ class CameraThread:
         self.frames = 0
         self.in_view = 0
         self.error: TwincarError | None = None
+        self.finished = False
         self.config = config
         self.choice = choice
         self._locator = make_locator(choice.locator, options)
@@ -149,6 +151,7 @@ class CameraThread:
                 asked_s = self._stages.timer()
                 frame = next(frames, None)
                 if frame is None:
+                    self.finished = not self._stop.is_set()
                     break
                 taken_s = self._stages.timer()
                 self._stages.add("read", taken_s - asked_s)

@@ -194,6 +194,11 @@ class Backlog(Generic[E]):
             self._changed.wait_for(lambda: self._sender_ended, retry_s)
             return True
 
+    def all_delivered(self) -> bool:
+        """Return whether every event so far was delivered, those of earlier runs that waited on disk included."""
+        with self._changed:
+            return not self._dropped and self._done_through == self._next_number - 1
+
     # -- For the owner
 
     def stop(self, drain_s: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Self
 
 import numpy as np
@@ -64,6 +65,17 @@ class Sink(ABC):
         Raises:
             DeliveryError: the event was not delivered and may be sent again.
             BrokenPipeError: the reader of a stream has gone for good.
+        """
+
+    def finished(self, camera: str, recordings: Collection[str]) -> None:  # noqa: B027 - optional
+        """Note that a camera has come to the end of its files, after all of its events were delivered.
+
+        Args:
+            camera: its name.
+            recordings: the digests of the files, as in events.
+
+        Raises:
+            DeliveryError: it cannot be noted now.
         """
 
     def close(self) -> None:  # noqa: B027 - optional, as `open`

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import get_args
 
@@ -103,6 +103,7 @@ class Delivery(Sink):
         self._on_gone = on_gone
         self._stop = stop or threading.Event()
         self._waits = False
+        self._finished: list[tuple[str, Collection[str]]] = []
         self._clock = clock
         self._backlog: Backlog[Event] = Backlog(self._terms.limit, clock)
         self._failures = FailureReporter(label or name, "events", "delivers again", "it is too slow", on_problem)
@@ -142,6 +143,10 @@ class Delivery(Sink):
             until = self._stop if self._waits else None
             self._backlog.put(event, crop_bgr if self._terms.crops else NO_CROP, wait_until=until)
 
+    def finished(self, camera: str, recordings: Collection[str]) -> None:
+        """Tell the sink in the end that a camera has come to the end of its files, if all events were delivered."""
+        self._finished.append((camera, recordings))
+
     def status(self) -> SinkStatus:
         """Return the state of the delivery."""
         queued, delivered, dropped = self._backlog.counts()
@@ -177,6 +182,9 @@ class Delivery(Sink):
             self._backlog.sender_ended()
             self._sent.set()
             try:
+                if self._backlog.all_delivered():
+                    for camera, recordings in self._finished:
+                        self._sink.finished(camera, recordings)
                 self._sink.close()
             except (TwincarError, OSError) as error:
                 self._failures.failed(str(error))

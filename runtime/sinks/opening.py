@@ -38,6 +38,8 @@ class Surroundings:
     state: StateFolder | None
     cameras: Sequence[str]
     environ: Mapping[str, str]
+    crops: Path | None
+    clips: Path | None
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ class Kind:
 
 
 def _store(options: kinds.StoreSettings, around: Surroundings) -> Sink:
-    if options.path is not None:
-        return EventStore(options.path)
-    if around.state is None:
+    if options.path is None and around.state is None:
         raise InputError(
             "the store of events has no file: name one with ", Parameter("store"), ", or use a state folder"
         )
-    return EventStore(around.state.store)
+    path = options.path or (around.state.store if around.state is not None else None)
+    assert path is not None
+    return EventStore(path, crops=around.crops, clips=around.clips)
 
 
 def _crops(options: kinds.CropsSettings, _around: Surroundings) -> Sink:
@@ -155,9 +157,14 @@ SINKS: dict[str, Kind] = {
 }
 
 
-def needs_state(settings: Sequence[SinkSettings]) -> bool:
-    """Return whether any of these sinks stores something in the state folder."""
-    return any(SINKS[options.kind].spooled for options in settings if not isinstance(options, kinds.ClipsSettings))
+def needs_state(settings: Sequence[SinkSettings], *, live: bool = True) -> bool:
+    """Return whether undelivered events of any of these sinks wait in the state folder; see `open_sinks`."""
+    return any(_spooled(options, live) for options in settings)
+
+
+def _spooled(options: SinkSettings, live: bool) -> bool:
+    """Return whether events wait on disk: not for the store of a run over files, which can wait as well."""
+    return options.kind in SINKS and SINKS[options.kind].spooled and (live or options.kind != "store")
 
 
 def destinations(settings: Sequence[SinkSettings], state: StateFolder | None) -> str:
@@ -179,6 +186,7 @@ def open_sinks(
     state: StateFolder | None,
     *,
     cameras: Sequence[str] = (),
+    live: bool = True,
     environ: Mapping[str, str] | None = None,
     on_gone: Callable[[], None] | None = None,
     stop: threading.Event | None = None,
@@ -189,6 +197,8 @@ def open_sinks(
         settings: of the sinks.
         state: the open state folder, for spools and the store; may be None if `needs_state` is false.
         cameras: the names of the cameras, for sinks that announce them.
+        live: a camera's frames do not wait. Otherwise the store needs no spool, so that several runs over files can use
+            one state folder.
         environ: environment variables with passwords; those of the process if not given.
         on_gone: called when the reader of standard output has gone.
         stop: set when the run is to end: from then on nothing waits for a slow sink.
@@ -196,7 +206,10 @@ def open_sinks(
     Raises:
         InputError: settings cannot work, two sinks write to the same place, or a spool has no state folder.
     """
-    around = Surroundings(state, cameras, os.environ if environ is None else environ)
+    folders = {options.kind: options.path for options in settings if options.kind in ("crops", "clips")}
+    around = Surroundings(
+        state, cameras, os.environ if environ is None else environ, folders.get("crops"), folders.get("clips")
+    )
     deliveries: dict[str, Delivery] = {}
     files: set[Path] = set()
     for name, options in zip(_names(settings), settings, strict=True):
@@ -212,7 +225,7 @@ def open_sinks(
                 raise InputError(f"two sinks write {options.path}: name another file for one of them")
             files.add(path)
         spool = None
-        if kind.spooled:
+        if _spooled(options, live):
             if state is None:
                 raise InputError(f"{label} needs a folder for undelivered events: name one with ", Parameter("state"))
             spool = Spool(state.spool / f"{_file_name(options, kind)}.sqlite")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from twincar_edge.errors import InputError, Parameter
-from twincar_edge.files import is_file
+from twincar_edge.files import as_text, is_file
 from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 from twincar_edge.runtime.storage.database import Database, DatabaseError, has_tables, open_read_only, transaction
@@ -30,8 +31,19 @@ _MIGRATIONS = (
     );
     CREATE INDEX visits_by_time ON visits (started_us)
     """,
+    # `recording` is the digest of the file in which a visit was seen, and `run` the run that wrote the row; `crop` and
+    # `clip` are where its picture and clip are saved.
+    """
+    ALTER TABLE visits ADD COLUMN recording TEXT;
+    ALTER TABLE visits ADD COLUMN run TEXT;
+    ALTER TABLE visits ADD COLUMN crop TEXT;
+    ALTER TABLE visits ADD COLUMN clip TEXT;
+    CREATE INDEX visits_by_recording ON visits (recording, camera) WHERE recording IS NOT NULL
+    """,
 )
-_COLUMNS = ("id", "started_us", "type", "camera", "level", "name", "make", "model", "event")
+_COLUMNS = (
+    "id", "started_us", "type", "camera", "level", "name", "make", "model", "event", "recording", "run", "crop", "clip"
+)  # fmt: skip
 # An event that is delivered again after a restart must not reopen a visit that has ended.
 _UPSERT = (
     f"INSERT INTO visits ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
@@ -45,22 +57,24 @@ def _microseconds(moment: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 10**6 + delta.microseconds
 
 
-def _row(event: Event) -> tuple[Any, ...]:
-    started_us, text = _microseconds(event.started_at), event.to_json()
-    return (event.id, started_us, event.type, event.camera, event.level, event.name, event.make, event.model, text)
-
-
 class EventStore(Sink):
     """A sink with one row a visit: `start` inserts it, `update` and `end` replace it with what is known by then.
 
     A visit that ends as a false positive loses its row.
 
+    The rows of a video or image file are replaced by a later run over a file with that content and the same camera's
+    name: one by one where the visit is the same, and the rest once the run has come to the end of the file. A run that
+    is interrupted therefore takes nothing away.
+
     An event is on the disk when `write` returns. A damaged file is kept as `<name>.corrupt-<time>`, and a new one is
     begun: today's visits must not be lost for the sake of yesterday's.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Write to the file `path`, made when it is needed."""
+    def __init__(self, path: Path, *, crops: Path | None = None, clips: Path | None = None) -> None:
+        """Write to the file `path`, made when it is needed; `crops` and `clips` are the folders of saved files."""
+        self._crops = crops
+        self._clips = clips
+        self._run = uuid.uuid4().hex
         self._database = Database(path, _MIGRATIONS, "store")
 
     def open(self) -> None:
@@ -90,12 +104,42 @@ class EventStore(Sink):
                 if event.false_positive:
                     connection.execute("DELETE FROM visits WHERE id = ?", (event.id,))
                 else:
-                    connection.execute(_UPSERT, _row(event))
+                    connection.execute(_UPSERT, self._row(event))
 
+        self._execute(run)
+
+    def finished(self, camera: str, recordings: Collection[str]) -> None:
+        """Drop what earlier runs over these files have stored: this run has replaced it.
+
+        Raises:
+            DeliveryError: see `write`.
+        """
+
+        def run(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                connection.executemany(
+                    "DELETE FROM visits WHERE recording = ? AND camera = ? AND run <> ?",
+                    ((recording, camera, self._run) for recording in recordings),
+                )
+
+        self._execute(run)
+
+    def _execute(self, run: Callable[[sqlite3.Connection], None]) -> None:
         try:
             self._database.run(run)
         except DatabaseError as error:
             raise DeliveryError(str(error)) from error
+
+    def _row(self, event: Event) -> tuple[Any, ...]:
+        return (
+            event.id, _microseconds(event.started_at), event.type, event.camera, event.level, event.name, event.make,
+            event.model, event.to_json(), event.recording, self._run, _saved(self._crops, event.crop),
+            _saved(self._clips, event.clip),
+        )  # fmt: skip
+
+
+def _saved(folder: Path | None, name: str | None) -> str | None:
+    return None if folder is None or name is None else as_text(str(folder.absolute() / name))
 
 
 @dataclass(frozen=True)
@@ -109,6 +153,7 @@ class EventFilter:
         make: the make, ignoring case.
         model: part of the model, ignoring case.
         name: part of the name, ignoring case.
+        id: how the visit's id begins.
         levels: how far the answer goes.
         limit: at most so many visits, the newest.
     """
@@ -119,6 +164,7 @@ class EventFilter:
     make: str | None = None
     model: str | None = None
     name: str | None = None
+    id: str | None = None
     levels: tuple[Level, ...] = ()
     limit: int | None = None
 
@@ -131,7 +177,17 @@ _CONDITIONS = {
     "make": "folded(make) = folded(?)",
     "model": "instr(folded(model), folded(?)) > 0",
     "name": "instr(folded(name), folded(?)) > 0",
+    "id": "instr(id, ?) = 1",
 }
+
+
+@dataclass(frozen=True)
+class StoredVisit:
+    """A visit in the store: its newest event, and where its picture and clip were saved, or None."""
+
+    event: Event
+    crop: Path | None
+    clip: Path | None
 
 
 def query(
@@ -148,7 +204,14 @@ def query(
 def read_events(
     path: Path, wanted: EventFilter | None = None, on_unreadable: Callable[[str], None] | None = None
 ) -> Iterator[Event]:
-    """Yield the newest event of each selected visit, ordered by start time.
+    """Yield the newest event of each selected visit, ordered by start time. See `read_visits`."""
+    return (visit.event for visit in read_visits(path, wanted, on_unreadable))
+
+
+def read_visits(
+    path: Path, wanted: EventFilter | None = None, on_unreadable: Callable[[str], None] | None = None
+) -> Iterator[StoredVisit]:
+    """Yield the selected visits, ordered by start time.
 
     The file is opened read-only, and its writer is not blocked.
 
@@ -172,28 +235,32 @@ def read_events(
         values += wanted.levels
     limit = -1 if wanted.limit is None else wanted.limit
     statement = (
-        "SELECT id, event FROM (SELECT id, event, started_us, rowid AS place FROM visits "
+        "SELECT id, event, {saved} FROM (SELECT *, rowid AS place FROM visits "
         f"WHERE {' AND '.join(conditions)} ORDER BY started_us DESC, rowid DESC LIMIT ?) ORDER BY started_us, place"
     )
     try:
         with closing(_open_store(path)) as connection:
             if not has_tables(connection):
                 return
-            for visit, text in connection.execute(statement, [*values, limit]):
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            saved = "NULL, NULL" if version < 2 else "crop, clip"  # a reader does not migrate the file
+            for visit, text, *paths in connection.execute(statement.replace("{saved}", saved), [*values, limit]):
                 try:
                     event = Event.model_validate_json(text)
                 except ValidationError:
                     if on_unreadable is not None:
                         on_unreadable(f"visit {visit} was written by another version; skipped")
                     continue
-                yield event
+                yield StoredVisit(event, *(None if saved_at is None else Path(saved_at) for saved_at in paths))
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
 
 
 def _open_store(path: Path) -> sqlite3.Connection:
     if not is_file(path):
-        raise InputError(f"no store {path}: watch a camera first, or name another file with ", Parameter("store"))
+        raise InputError(
+            f"no store {path}: watch a camera or file first, or name another store with ", Parameter("store")
+        )
     connection = open_read_only(path)
     connection.create_function("folded", 1, lambda text: text if text is None else text.casefold(), deterministic=True)
     return connection

@@ -51,13 +51,15 @@ class Frame:
 
     `index` counts the source's own frames from 0, those left out by a stride or a defect included. `time_s` is the
     video's own time for a file and seconds since the start for a live source; single images have no time, theirs is 0.
-    `image_bgr` is uint8 [H, W, 3]. `name` is for people: the image's file name, or the source's name.
+    `image_bgr` is uint8 [H, W, 3]. `name` is for people: the image's file name, or the source's name. `recording` is
+    the digest of the video or image file that it is from, None for a live camera.
     """
 
     index: int
     time_s: float
     image_bgr: NDArray[np.uint8]
     name: str
+    recording: str | None = None
 
 
 SourceState = Literal["opening", "live", "stalled", "waiting", "ended"]
@@ -104,6 +106,7 @@ class Source(ABC):
         live: frames come at the pace of the world, and waiting loses them.
         stills: every image stands alone; it has no neighbours in time.
         fps: nominal frames a second, None where there is no such thing.
+        recordings: digests of the files read so far, of a source that ends by itself.
     """
 
     kind: str
@@ -114,6 +117,7 @@ class Source(ABC):
     def __init__(self, name: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         """Name the source; the name is redacted here, once. `monotonic` is the clock of its ages, in seconds."""
         self.name = redact_url(as_text(name))
+        self.recordings: set[str] = set()
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._skip_reasons: Counter[str] = Counter()

@@ -11,11 +11,17 @@ from pathlib import Path
 from types import TracebackType
 
 from twincar_edge.errors import InputError
-from twincar_edge.files import as_text
-from twincar_edge.images import ImageError, read_image
+from twincar_edge.images import ImageError
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source
-from twincar_edge.runtime.sources.images import DEPTH, RELEASE_S, is_image_name, natural_order, open_images_of
+from twincar_edge.runtime.sources.images import (
+    DEPTH,
+    RELEASE_S,
+    image_frame,
+    is_image_name,
+    natural_order,
+    open_images_of,
+)
 from twincar_edge.runtime.sources.seen import SeenImages, Signature
 
 logger = logging.getLogger(__name__)
@@ -147,7 +153,7 @@ class WatchedFolder(Source):
 
     def _frame(self, index: int, name: str) -> Frame | None:
         try:
-            return Frame(index, 0.0, read_image(self._folder / name), as_text(name))
+            return image_frame(index, self._folder / name)
         except ImageError as error:
             self._skip(error.problem, str(error))
             return None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import as_text, is_file, is_folder
-from twincar_edge.images import IMAGE_SUFFIXES, ImageError, read_image
+from twincar_edge.images import IMAGE_SUFFIXES, ImageError, decode_image, read_image_bytes
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source, quote_source
+from twincar_edge.runtime.sources.recording import image_digest
 
 DEPTH = 2  # images decoded ahead; one of 100 megapixels takes 300 MB
 RELEASE_S = 3.0  # for the image that is being decoded
@@ -49,11 +50,23 @@ class ImageFiles(Source):
         for index, path in enumerate(self._paths):
             if index % self._stride == 0:
                 try:
-                    image = read_image(path)
+                    frame = image_frame(index, path)
                 except ImageError as error:
                     self._skip(error.problem, str(error))
                 else:
-                    yield Frame(index, 0.0, image, as_text(path.name))
+                    if frame.recording is not None:
+                        self.recordings.add(frame.recording)
+                    yield frame
+
+
+def image_frame(index: int, path: Path) -> Frame:
+    """Return an image file as a frame.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    data = read_image_bytes(path)
+    return Frame(index, 0.0, decode_image(data, str(path)), as_text(path.name), image_digest(data))
 
 
 def open_image(spec: str, stride: int) -> Source:

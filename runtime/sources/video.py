@@ -15,6 +15,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source
 from twincar_edge.runtime.sources.capture import Capture, nominal_fps, stated_frames
+from twincar_edge.runtime.sources.recording import recording_digest
 
 ASSUMED_FPS = 25.0  # where a file does not say
 DEPTH = 4  # frames decoded ahead: enough to smooth what a frame costs, at 25 MB of 1080p
@@ -28,9 +29,13 @@ class VideoFile(Source):
     Frames are decoded ahead in a thread of its own.
     """
 
-    def __init__(self, capture: Capture, name: str, *, kind: str = "video", stride: int = 1) -> None:
-        """Take an open capture."""
+    def __init__(
+        self, capture: Capture, name: str, *, kind: str = "video", stride: int = 1, recording: str | None = None
+    ) -> None:
+        """Take an open capture; `recording` is the digest of the file."""
         super().__init__(name)
+        self.recordings = set() if recording is None else {recording}
+        self._recording = recording
         self.kind = kind
         self.fps = nominal_fps(capture)
         self._capture = capture
@@ -76,7 +81,7 @@ class VideoFile(Source):
                     continue
                 done, image = self._capture.retrieve()
                 if done and image is not None:
-                    yield Frame(index, time_s, np.asarray(image, np.uint8), self.name)
+                    yield Frame(index, time_s, np.asarray(image, np.uint8), self.name, self._recording)
                 else:
                     self._skip("undecodable frame", f"frame {index} of {self.name} cannot be decoded")
         finally:
@@ -116,4 +121,9 @@ def open_video_file(spec: str, stride: int) -> Source:
         raise InputError(
             f"cannot read the video {path}: it is no video that FFmpeg decodes, or it was cut off before its index"
         )
-    return VideoFile(capture, spec, stride=stride)
+    try:
+        recording = recording_digest(path)
+    except OSError as error:
+        capture.release()
+        raise InputError(f"cannot read the video {path}: {error.strerror}") from error
+    return VideoFile(capture, spec, stride=stride, recording=recording)

@@ -21,7 +21,7 @@ from twincar_edge.runtime.locating.choice import Choice
 from twincar_edge.runtime.loop.camera import CameraThread
 from twincar_edge.runtime.loop.inbox import Inbox
 from twincar_edge.runtime.monitoring.stages import Stages
-from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StdoutSettings
+from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StdoutSettings, StoreSettings
 from twincar_edge.runtime.sources import FrameSource
 from twincar_edge.runtime.visits import VisitMaker
 
@@ -46,7 +46,9 @@ def with_defaults() -> Iterator[tuple[type[BaseModel], click.Option]]:
 
 
 def test_what_is_not_given_is_as_in_a_file_that_does_not_say_it() -> None:
-    assert config_of() == WatchConfig(cameras=(CameraConfig(source="gate.mp4"),), sinks=(StdoutSettings(),))
+    assert config_of() == WatchConfig(
+        cameras=(CameraConfig(source="gate.mp4"),), sinks=(StdoutSettings(), StoreSettings())
+    )
 
 
 @pytest.mark.parametrize(("model", "option"), list(with_defaults()), ids=lambda one: getattr(one, "name", ""))

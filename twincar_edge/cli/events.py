@@ -74,7 +74,7 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
 
         context = click.get_current_context()
         names = {field.name for field in fields(EventFilter)}
-        given = {name: options.pop(name) for name in names}
+        given = {name: options.pop(name, None) for name in names}
         before, store_before = context.obj or (EventFilter(), None)
         wanted = replace(before, **{name: value for name, value in given.items() if value not in (None, ())})
         context.obj = wanted, store or store_before

@@ -59,8 +59,8 @@ def command(source: str | None, config_file: Path | None, truth: Path | None, as
 
     SOURCE is /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, a folder of images (those that
     it has, then new ones as they arrive), or a quoted pattern. Events are a table on a terminal, and JSON lines
-    elsewhere: docs/events.md describes them, docs/sinks.md where else they can go. Events of a camera are stored for
-    `twincar-edge events`.
+    elsewhere: docs/events.md describes them, docs/sinks.md where else they can go. Events are stored for
+    `twincar-edge events` too.
 
     A lost camera is opened again until it answers. Ctrl-C ends the run with a summary (exit code 130), and so does
     SIGTERM (exit code 0). SIGHUP reloads the model file, if it passes its checks. While a live camera is watched,

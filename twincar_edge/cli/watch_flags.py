@@ -177,7 +177,7 @@ run_options = _all(
         group="Events",
         metavar="PATH|none",
         shell_complete=complete_files,
-        help="Keep the events in this database, or in none.  [default: for cameras, one in the state folder]",
+        help="Keep the events in this database, or in none.  [default: one in the state folder]",
     ),
     option(
         "--state",

@@ -78,17 +78,14 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
         file_settings,
         mqtt_settings,
     )
-    from twincar_edge.runtime.sources import is_camera
 
     sinks: list[SinkSettings] = []
     if options["output"] is not None:
         sinks.append(file_settings(options["output"]))
     if terminal or options["output"] is None:
         sinks.append(_screen(source, terminal))
-    if options["store"] not in (None, NONE):
-        sinks.append(StoreSettings(path=Path(options["store"])))
-    elif options["store"] is None and is_camera(source, once=options["once"]):
-        sinks.append(StoreSettings())
+    if options["store"] != NONE:
+        sinks.append(StoreSettings(path=options["store"]))
     if options["webhook"] is not None:
         sinks.append(WebhookSettings(url=options["webhook"]))
     if options["mqtt"] is not None:

@@ -18,7 +18,9 @@ from tests.runtime.sinks.test_delivery import quick
 from tests.support.event_toys import CROP, MOMENT, eventually, schema_2_json, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool
-from twincar_edge.runtime.sinks.store import EventFilter, EventStore, query, read_events
+from twincar_edge.runtime.sinks import store as store_module
+from twincar_edge.runtime.sinks.store import EventFilter, EventStore, query, read_events, read_visits
+from twincar_edge.runtime.storage.database import Database
 
 
 def written(path: Path, *events: object) -> Path:
@@ -41,6 +43,52 @@ def test_a_visit_is_one_row_that_says_what_is_known_by_now(tmp_path: Path) -> No
 def test_an_ended_visit_is_not_taken_back_by_what_is_sent_twice(tmp_path: Path) -> None:
     path = written(tmp_path / "s", visit(), visit(type="start"), visit(type="update"))
     assert query(path) == [visit()]
+
+
+def test_a_store_of_the_first_version_is_read_as_it_is_and_brought_up_to_date_when_it_is_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s"
+    database = Database(path, store_module._MIGRATIONS[:1], "store")
+    values = ("old", 0, "end", "gate", "unknown", "unknown", None, None, visit(id="old").to_json())
+    database.run(lambda it: it.execute(f"INSERT INTO visits VALUES ({', '.join('?' * len(values))})", values))
+    database.close()
+    assert [(one.event.id, one.crop, one.clip) for one in read_visits(path)] == [("old", None, None)]
+    with EventStore(path, crops=tmp_path / "crops") as store:
+        store.write(visit(id="new", crop="new.jpg"), CROP)
+    assert {one.event.id: one.crop for one in read_visits(path)} == {"old": None, "new": tmp_path / "crops" / "new.jpg"}
+
+
+def test_a_finished_run_replaces_only_what_earlier_runs_saw_in_the_same_file_under_the_same_name(
+    tmp_path: Path,
+) -> None:
+    path = written(
+        tmp_path / "s",
+        visit(id="a", recording="one"),
+        visit(id="b", recording="one", camera="yard"),
+        visit(id="c", recording="two"),
+        visit(id="d"),
+    )
+    with EventStore(path) as store:
+        store.write(visit(id="e", recording="one"), CROP)
+        assert len(query(path)) == 5
+        store.finished(visit().camera, {"one"})
+    assert {event.id for event in query(path)} == {"b", "c", "d", "e"}
+
+
+def test_what_was_not_delivered_leaves_what_earlier_runs_stored(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", visit(id="a", recording="one"))
+    with Delivery(EventStore(path), "store", backoff=quick(), on_problem=lambda _line: None) as store:
+        rude = sqlite3.connect(path, isolation_level=None)
+        rude.execute("BEGIN IMMEDIATE")
+        store.put(visit(id="b", recording="one"))
+        store.finished(visit().camera, {"one"})
+        eventually(lambda: store.status().problem, "the store cannot be written")
+        store.stop()
+        eventually(lambda: not store._sender.is_alive(), "it gives up")
+        rude.execute("ROLLBACK")
+        rude.close()
+    assert [event.id for event in query(path)] == ["a"]
 
 
 def test_what_turned_out_to_be_no_vehicle_is_no_visit(tmp_path: Path) -> None:
