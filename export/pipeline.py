@@ -6,10 +6,10 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 from pydantic import ValidationError
@@ -31,6 +31,12 @@ from twincar_edge.export.graph import has_embedding, to_bytes, to_onnx, with_emb
 from twincar_edge.export.half import to_fp16
 from twincar_edge.export.int8.make import Reference, make_int8
 from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.export.open_set.choose import check_enough
+from twincar_edge.export.open_set.files import STEM as OPEN_SET
+from twincar_edge.export.open_set.files import write_open_set
+from twincar_edge.export.open_set.hold import hold_unknown
+from twincar_edge.export.open_set.measure import Subject, measure_open_set
+from twincar_edge.export.open_set.report import OpenSetReport
 from twincar_edge.export.parity.compare import Answers, report_parity
 from twincar_edge.export.parity.files import open_elsewhere, write_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName, title
@@ -66,6 +72,7 @@ class _Findings:
     confidence: ConfidenceReport
     search: SearchReport | None
     familiarity: dict[str, Familiarity]
+    open_set: dict[Precision, OpenSetReport]
 
 
 def run(config: ExportConfig, progress: StageProgress | None, created: datetime | None) -> ExportResult:
@@ -77,6 +84,8 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     # Both say now, not after minutes, that images are of other classes or not there.
     labels_for(split.validation, checkpoint.classes)
     unknowns = open_unknowns(checkpoint.classes, config.confidence.unknown)
+    if config.confidence.limits is not None:
+        check_enough(sum(len(one.dataset) for one in unknowns.given), config.confidence.limits)
     with _workspace(config.output) as folder:
         trial = TrialSession(folder, manifest)
         models, findings = _make(config, checkpoint, split, unknowns, trial, manifest.name, tell)
@@ -145,19 +154,51 @@ def _make(
         )
         if learned is not None:
             familiarity[precision] = learned
+    options, held = config.confidence, None
+    if options.limits is not None:
+        boxes: dict[str, Subject] = {
+            precision: replace(_as_box(model_file.session, familiarity.get(precision), name), temperature=temperature)
+            for precision, model_file in models.items()
+        }
+        labels = labels_for(images, classes)
+        held = hold_unknown(boxes, logits, labels, familiarity, unknowns.given, options.limits, options.reject_below)
+        familiarity = held.familiarity
+        options = options.model_copy(update={"reject_below": held.reject_below})
     confidence = calibrate_confidence(
         {precision: sides[precision] for precision in models},
         {precision: logits[precision] for precision in models},
         images,
         classes,
-        config.confidence,
+        options,
         name,
         lambda *done: tell("pictures of unknown things", *done),
         unknowns,
         familiarity,
         {precision: embed[precision] for precision in familiarity},
     )
-    return models, _Findings(parity, confidence, search, familiarity)
+    if held is not None:
+        confidence = confidence.model_copy(update={"limits": held.records})
+    open_set: dict[Precision, OpenSetReport] = {}
+    for precision, model_file in models.items() if unknowns.given else ():
+        subject = replace(
+            _as_box(model_file.session, familiarity.get(precision), f"{name}.{precision}.onnx"),
+            temperature=confidence.temperature,
+            reject_below=confidence.threshold,
+        )
+        open_set[precision] = measure_open_set(
+            subject,
+            images,
+            unknowns.given,
+            progress=lambda *done, name=precision: tell(f"known and unknown pictures, {title(name)}", *done),
+        )
+    return models, _Findings(parity, confidence, search, familiarity, open_set)
+
+
+def _as_box(session: ModelSession, known: Familiarity | None, name: str) -> Subject:
+    """Return a model under trial with the familiarity that its file will decide by."""
+    manifest = session.manifest.model_copy(update={"familiarity": None if known is None else known.record})
+    finished = replace(session, manifest=manifest, prototypes=None if known is None else known.prototypes)
+    return replace(Subject.of_session(finished), name=name)
 
 
 def _finish(
@@ -167,6 +208,13 @@ def _finish(
     report = found.parity
     write_parity(report, config.output)
     write_confidence(found.confidence, config.output)
+    for precision in get_args(Precision):
+        stem = f"{OPEN_SET}_{precision}"
+        if precision in found.open_set:
+            write_open_set(found.open_set[precision], config.output, stem)
+        else:
+            for path in report_paths(config.output, stem, plotted=True):
+                _remove(path)
     if found.search is None:
         for path in report_paths(config.output, SEARCH_NAME):
             _remove(path)  # an earlier export's: nobody should find it beside these reports

@@ -93,13 +93,30 @@ class ParityRecord(Record):
     max_abs_logit_difference: float = Field(ge=0)
 
 
+class UnknownLimits(Record):
+    """What thresholds were chosen by, where pictures of unknown things were given: shares between 0 and 1.
+
+    At most `max_wrong_names` of such pictures may get a class name in full, and at most `max_wrong_claims` any wrong
+    name. Of the `images` that were given, showing `cars` models of car and things that are no car, `wrong_names` and
+    `wrong_claims` did: less than allowed, since others may be harder.
+    """
+
+    max_wrong_names: Share
+    max_wrong_claims: Share
+    images: int = Field(ge=1)
+    cars: int = Field(ge=0)
+    wrong_names: Share
+    wrong_claims: Share
+
+
 class ConfidenceRecord(Record):
     """How temperature and rejection threshold were chosen, and what they give. Shares are between 0 and 1.
 
     `images` held-out images gave the temperature; `ece_before` and `ece_after` are the expected calibration error there
     without and with it. At the threshold, `coverage` of them get a class name in full, `named_top1` of those the right
     one, and of each set of pictures that show no known car, `unknown_named` says what share gets a wrong name, be it a
-    make alone. `false_accept` is the share that was allowed, or None where the threshold was given.
+    make alone. `false_accept` is the share that was allowed, or None where the threshold was given or chosen otherwise;
+    `limits` says by what the thresholds of probability and familiarity were chosen together, or is None.
     """
 
     images: int = Field(ge=1)
@@ -109,6 +126,7 @@ class ConfidenceRecord(Record):
     named_top1: Share | None
     false_accept: Share | None = None
     unknown_named: dict[Text, Share] = Field(default_factory=dict)
+    limits: UnknownLimits | None = None
 
 
 class FamiliarityThresholds(Record):

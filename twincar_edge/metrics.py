@@ -112,3 +112,15 @@ def expected_calibration_error(
     """
     found = reliability(probabilities, labels, bins)
     return float((found.images * np.abs(found.probability - found.right)).sum() / found.images.sum())
+
+
+def auroc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:
+    """Return the chance that a positive has the higher score of the two, a tie counting half: the area under the ROC.
+
+    Args:
+        positives: scores, float64 [N], N at least 1.
+        negatives: scores, float64 [M], M at least 1.
+    """
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right")
+    return float(below.mean() / (2 * len(negatives)))

@@ -107,6 +107,7 @@ def calibrate_confidence(
             {set_name: found[precision] for set_name, found in answers.items()},
             (familiarity or {}).get(precision),
             {set_name: found[precision] for set_name, found in strange.items() if precision in found},
+            unknowns,
         )
         for precision in sides
     }
@@ -192,6 +193,7 @@ def _certainty(
     unknown: Mapping[str, NDArray[np.float32]],
     familiarity: Familiarity | None,
     embeddings: Mapping[str, NDArray[np.float32]],
+    unknowns: Unknowns,
 ) -> Certainty:
     """Turn a model's logits (and embeddings) of known and unknown pictures into what a threshold is judged by."""
     reached = masked_reached = None
@@ -204,7 +206,11 @@ def _certainty(
         for name, found in embeddings.items():
             strangers[name] = familiarity.reached(familiarity.prototypes.similarities(found))
     wrong = {
-        name: wrong_probability(certainty_by_level(softmax(found, temperature), hierarchy, familiar=strangers[name]))
+        name: wrong_probability(
+            certainty_by_level(
+                softmax(found, temperature), hierarchy, familiar=strangers[name], cars=unknowns.cars(name)
+            )
+        )
         for name, found in unknown.items()
     }
     masked = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from twincar_edge.export.open_set.limits import Limits
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
-from twincar_edge.manifest import ConfidenceRecord, DataRecord, Temperature
+from twincar_edge.manifest import ConfidenceRecord, DataRecord, Temperature, UnknownLimits
 from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.answers import Level
 
@@ -27,7 +28,7 @@ _MEANING = {
         "white noise, soft patches of colour, and flat colours. How many of these get a name says more about the kind "
         "of noise than about cars: judge models by it, and less what a camera will see."
     ),
-    GIVEN: "the folder that was given with the export.",
+    GIVEN: "the folders that were given with the export; a name that is true as far as it goes is no wrong one.",
     MASKED: (
         "the held-out images with their own class taken out of the answer, which stands for a car that the model was "
         "not taught. It is the hard set: the features did learn the class, and its nearest neighbours, often the same "
@@ -47,19 +48,30 @@ class ConfidenceOptions(Record):
         temperature: divides the logits; None fits it on the held-out images.
         reject_below: the probability under which the answer is "unknown"; None chooses it by `false_accept`.
         false_accept: how much of each set of unknown pictures may get a wrong name, between 0 and 1.
-        unknown: a folder of pictures of what the model does not know, beside the sets that are always there.
+        unknown: folders of pictures of what the model does not know, beside the sets that are always there; one folder
+            may be given as it is.
         hold_noise: hold noise to `false_accept` too, and not only twin cars and the folder.
         hold_masked: the same for "masked", the held-out images without their own class.
         keep_known: the share of held-out images that stay familiar enough for a class name in full, a model, a make.
+        max_wrong_names: the share of the images in `unknown` that may get a class name in full. With it and
+            `max_wrong_claims`, these images choose all thresholds, and not `false_accept` and `keep_known`.
+        max_wrong_claims: the share of them that may get any wrong name.
     """
 
     temperature: Temperature | None = None
     reject_below: Share | None = None
     false_accept: Share = 0.05
-    unknown: Path | None = None
+    unknown: tuple[Path, ...] = ()
     hold_noise: bool = False
     hold_masked: bool = False
     keep_known: tuple[Share, Share, Share] = (0.9, 0.9, 0.92)
+    max_wrong_names: Share | None = None
+    max_wrong_claims: Share | None = None
+
+    @field_validator("unknown", mode="before")
+    @classmethod
+    def _are_folders(cls, folders: object) -> object:
+        return (folders,) if isinstance(folders, str | Path) else folders or ()
 
     @field_validator("keep_known")
     @classmethod
@@ -67,6 +79,25 @@ class ConfidenceOptions(Record):
         if list(shares) != sorted(shares):
             raise ValueError("a level that says less must keep no smaller share")
         return shares
+
+    @model_validator(mode="after")
+    def _limits_need_pictures(self) -> Self:
+        names, claims = self.max_wrong_names, self.max_wrong_claims
+        if (names is None) != (claims is None):
+            raise ValueError("max_wrong_names and max_wrong_claims go together")
+        if names is not None and claims is not None:
+            if names > claims:
+                raise ValueError("a wrong name in full is a wrong claim: max_wrong_claims must be no smaller")
+            if not self.unknown:
+                raise ValueError("max_wrong_names and max_wrong_claims need pictures of what the model does not know")
+        return self
+
+    @property
+    def limits(self) -> Limits | None:
+        """Return the limits by which the given pictures choose the thresholds; None where they do not."""
+        if self.max_wrong_names is None or self.max_wrong_claims is None:
+            return None
+        return Limits(self.max_wrong_names, self.max_wrong_claims)
 
 
 class ReliabilityBin(Record):
@@ -128,7 +159,8 @@ class ConfidenceReport(Record):
     `data` are the held-out images; `unknown` is how many pictures each set of unknown ones has, and `held` names the
     sets that the threshold was chosen by, none where it was given. `precisions` has the figures of each file; the first
     of them is the one that the temperature was fitted on, and that `points` (every 0.01, and the chosen threshold)
-    and the reliability bins (without and with the temperature; empty ones are left out) are of.
+    and the reliability bins (without and with the temperature; empty ones are left out) are of. `limits` says for each
+    file what the given pictures chose its thresholds by; it is empty where they did not.
     """
 
     schema_version: Literal[2] = CONFIDENCE_SCHEMA_VERSION
@@ -145,6 +177,7 @@ class ConfidenceReport(Record):
     reliability_before: tuple[ReliabilityBin, ...]
     reliability_after: tuple[ReliabilityBin, ...]
     warnings: tuple[str, ...]
+    limits: dict[str, UnknownLimits] = Field(default_factory=dict)
 
     def record(self, precision: str) -> ConfidenceRecord:
         """Return what the manifest of this precision's file keeps."""
@@ -157,6 +190,7 @@ class ConfidenceReport(Record):
             named_top1=figures.at_threshold.named_top1,
             false_accept=self.false_accept,
             unknown_named=figures.at_threshold.unknown_named,
+            limits=self.limits.get(precision),
         )
 
     def columns(self) -> tuple[str, ...]:
@@ -228,6 +262,12 @@ class ConfidenceReport(Record):
         return "\n".join(lines) + "\n"
 
     def _why(self) -> str:
+        for limits in self.limits.values():
+            return (
+                "chosen together with familiarity, so that with 90% confidence at most "
+                f"{limits.max_wrong_names:.1%} of pictures like the {limits.images} given ones get a name in full and "
+                f"{limits.max_wrong_claims:.1%} any wrong name"
+            )
         if self.false_accept is None:
             return "that was given"
         if not self.held:

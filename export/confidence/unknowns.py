@@ -6,19 +6,18 @@ files alike. Drawn pictures are drawn when they are read, from a seed and their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.datasets import Dataset, ImageFile, Sample, check_integrity
-from twincar_edge.errors import InputError
+from twincar_edge.datasets import Dataset, Sample
 from twincar_edge.export.confidence.report import GIVEN, NOISE, TWIN_CARS
-from twincar_edge.images import IMAGE_SUFFIXES
-from twincar_edge.labels import ClassMapping
+from twincar_edge.export.open_set.pictures import UNLABELLED, UnknownPictures, open_unknown_pictures, to_png
+from twincar_edge.labels import VehicleName
 from twincar_edge.synthetic.catalog import CLASS_NAMES
 from twincar_edge.synthetic.images import crop_box, draw_twin_car
 
@@ -26,28 +25,35 @@ TWIN_CAR_IMAGES = 192  # 12 of each class: one is half a point, and drawing all 
 NOISE_IMAGES = 99
 SEED = 2012
 _SIZE_WH = (256, 192)
-_CLASSES = ClassMapping(("unknown",))
 
 
 @dataclass(frozen=True)
 class Unknowns:
-    """Sets of pictures of no known car, by name, and what is to be said of them."""
+    """Sets of pictures of no known car, by name, and what is to be said of them.
+
+    `given` are the folders that were given; `sets` has their images together as one set.
+    """
 
     sets: dict[str, Dataset]
     remarks: tuple[str, ...]
+    given: tuple[UnknownPictures, ...] = ()
+
+    def cars(self, name: str) -> tuple[VehicleName | None, ...] | None:
+        """Return the car on each image of a set; None where no image of it shows one that could be named rightly."""
+        return tuple(car for one in self.given for car in one.cars) if name == GIVEN else None
 
 
-def open_unknowns(classes: Iterable[str], folder: Path | None = None) -> Unknowns:
-    """Return the sets to judge a threshold by: drawn twin cars, noise, and the images of `folder` where one is given.
+def open_unknowns(classes: Iterable[str], folders: Sequence[Path] = ()) -> Unknowns:
+    """Return the sets to judge a threshold by: drawn twin cars, noise, and the images of the folders that are given.
 
     Args:
         classes: the model's class names. Twin cars that it knows are left out, and where it knows all there are none.
-        folder: pictures of anything that the model does not know, also in folders inside it.
+        folders: pictures of anything that the model does not know, as `open_unknown_pictures` takes them.
 
     Raises:
-        InputError: the folder cannot be read or holds no usable image.
+        InputError: as `open_unknown_pictures`.
     """
-    known = frozenset(classes)
+    known = tuple(classes)
     labels = [label for label, name in enumerate(CLASS_NAMES) if name not in known]
     sets: dict[str, Dataset] = {}
     remarks: list[str] = []
@@ -56,10 +62,16 @@ def open_unknowns(classes: Iterable[str], folder: Path | None = None) -> Unknown
     else:
         remarks.append("the model knows all twin cars, so they are no unknown cars to it")
     sets[NOISE] = _noise()
-    if folder is not None:
-        sets[GIVEN], remark = _given(folder)
-        remarks += [remark] if remark else []
-    return Unknowns(sets, tuple(remarks))
+    given = tuple(open_unknown_pictures(folder, known) for folder in folders)
+    if given:
+        # Folders may hold images of one name.
+        samples = (
+            replace(sample, name=f"{place}/{sample.name}")
+            for place, one in enumerate(given)
+            for sample in one.dataset.samples
+        )
+        sets[GIVEN] = given[0].dataset if len(given) == 1 else Dataset(GIVEN, UNLABELLED, tuple(samples))
+    return Unknowns(sets, (*remarks, *(one.remark for one in given if one.remark)), given)
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class _TwinCar:
         """Draw it, and return it as PNG."""
         rng = np.random.default_rng([SEED, self.number])
         picture = draw_twin_car(self.label, rng, _SIZE_WH)
-        return _png(crop_box(picture.image_bgr, picture.box_xyxy, rng.uniform(0.01, 0.09, 4)))
+        return to_png(crop_box(picture.image_bgr, picture.box_xyxy, rng.uniform(0.01, 0.09, 4)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,7 @@ class _Noise:
 
     def read_bytes(self) -> bytes:
         """Draw it, and return it as PNG."""
-        return _png(_KINDS[self.kind](np.random.default_rng([SEED, self.number])))
+        return to_png(_KINDS[self.kind](np.random.default_rng([SEED, self.number])))
 
 
 def _white(rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -117,46 +129,10 @@ _KINDS: dict[str, Callable[[np.random.Generator], NDArray[np.uint8]]] = {
 def _twin_cars(labels: list[int]) -> Dataset:
     """Return twin cars of these classes in turn."""
     drawn = ((number, labels[number % len(labels)]) for number in range(TWIN_CAR_IMAGES))
-    return Dataset(TWIN_CARS, _CLASSES, tuple(Sample(f"{n:03d}.png", 0, _TwinCar(label, n)) for n, label in drawn))
+    return Dataset(TWIN_CARS, UNLABELLED, tuple(Sample(f"{n:03d}.png", 0, _TwinCar(label, n)) for n, label in drawn))
 
 
 def _noise() -> Dataset:
     kinds = list(_KINDS)
     drawn = ((number, kinds[number % len(kinds)]) for number in range(NOISE_IMAGES))
-    return Dataset(NOISE, _CLASSES, tuple(Sample(f"{kind}-{n:03d}.png", 0, _Noise(kind, n)) for n, kind in drawn))
-
-
-def _given(folder: Path) -> tuple[Dataset, str]:
-    """Return a folder's usable images, each once, and a line about those that were left out, or ""."""
-    if not folder.is_dir():
-        raise InputError(f"the folder of unknown images {folder} does not exist")
-    try:
-        files = sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)) and path.is_file())
-    except OSError as error:
-        raise InputError(f"cannot read the folder of unknown images {folder}: {error.strerror}") from error
-    samples = tuple(Sample(_shown(path.relative_to(folder)), 0, ImageFile(path)) for path in files)
-    usable, report = check_integrity(Dataset(GIVEN, _CLASSES, samples))
-    counts = ", ".join(f"{count} {problem}" for problem, count in report.counts.items())
-    if len(usable) == 0:
-        found = f"none of its {report.checked} is usable ({counts})" if report.checked else "it holds none"
-        raise InputError(f"expected images of what the model does not know in {folder}: {found}")
-    if not counts:
-        return usable, ""
-    return usable, (
-        f"{len(report.findings)} of the {report.checked} given images were left out: {counts} "
-        f"(the first is {report.findings[0].name})"
-    )
-
-
-def _is_image(relative: Path) -> bool:
-    return relative.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in relative.parts)
-
-
-def _shown(relative: Path) -> str:
-    """Return a name that can be printed and written as UTF-8, whatever bytes the file's name is made of."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in relative.as_posix())
-
-
-def _png(image_bgr: NDArray[np.uint8]) -> bytes:
-    _, data = cv2.imencode(".png", image_bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return data.tobytes()
+    return Dataset(NOISE, UNLABELLED, tuple(Sample(f"{kind}-{n:03d}.png", 0, _Noise(kind, n)) for n, kind in drawn))

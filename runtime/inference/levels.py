@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Hierarchy, Level
+from twincar_edge.labels import VehicleName
+from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Hierarchy, Level, agrees
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def certainty_by_level(
     hierarchy: Hierarchy,
     labels: NDArray[np.int64] | None = None,
     familiar: Mapping[Level, NDArray[np.bool_]] | None = None,
+    cars: Sequence[VehicleName | None] | None = None,
 ) -> dict[Level, LevelCertainty]:
     """Sum probabilities, float32 [N, classes], up the hierarchy, as the box does for each answer.
 
@@ -47,6 +49,8 @@ def certainty_by_level(
         hierarchy: of the model's classes.
         labels: int64 [N], each image's own class; None where no name is right.
         familiar: bool [N] for each level, which images are familiar enough for it; None where all are.
+        cars: what each image shows where that is none of the classes, so that a coarse name may be right; None for
+            an image of which no name is right.
     """
     found = {}
     for level in KNOWN_LEVELS:
@@ -55,6 +59,9 @@ def certainty_by_level(
         right = np.zeros(len(sums), np.bool_)
         if labels is not None:
             right = sums.argmax(axis=1) == (labels if groups is None else groups.of_class[labels])
+        elif cars is not None and groups is not None:
+            names = (groups.names[place] for place in sums.argmax(axis=1).tolist())
+            right = np.array([car is not None and agrees(name, car) for name, car in zip(names, cars, strict=True)])
         best = sums.max(axis=1)
         found[level] = LevelCertainty(best if familiar is None else np.where(familiar[level], best, -1.0), right)
     return found

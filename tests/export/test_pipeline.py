@@ -29,10 +29,14 @@ from twincar_edge.export import (
     export,
     pipeline,
 )
+from twincar_edge.export.confidence.report import GIVEN
 from twincar_edge.export.data import calibration_samples, open_split
 from twincar_edge.export.graph import strip
 from twincar_edge.export.int8 import make
 from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.export.open_set.measure import Subject, measure_open_set
+from twincar_edge.export.open_set.pictures import open_unknown_pictures
+from twincar_edge.export.open_set.report import OpenSetReport
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.manifest import read_manifest
@@ -335,6 +339,40 @@ def test_pictures_of_unknown_things_that_are_not_there_are_said_before_the_work(
     with pytest.raises(InputError, match="nowhere"):
         export(ExportConfig(toy, tmp_path / "out", confidence=options))
     assert files(tmp_path / "out") == []
+
+
+def test_an_export_judges_given_pictures_as_evaluate_judges_its_file(toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "unknown"
+    folder.mkdir()
+    rows = ["filename,make,model"]
+    for number, image in enumerate(sorted((toy.parent.parent / "cars" / "images").iterdir())[:9]):
+        shutil.copy(image, folder / image.name)
+        rows.append(f"{image.name},{'Alpha' if number % 2 else 'Gamma'},Three")
+    (folder / "cars.csv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "open_set_int8.md").write_text("an earlier export's")
+    options = ConfidenceOptions(unknown=folder, max_wrong_names=0.3, max_wrong_claims=0.4)
+    made = export(ExportConfig(toy, out, confidence=options))
+    assert not (out / "open_set_int8.md").exists()
+    report = OpenSetReport.model_validate_json((out / "open_set_fp32.json").read_text())
+    assert (out / "open_set_fp32.png").is_file()
+    validation = open_split(toy, read_checkpoint(toy).recipe, None).validation
+    session = open_session(made.fp32, ep="cpu")
+    pictures = open_unknown_pictures(folder, session.manifest.classes)
+    again = measure_open_set(Subject.of_session(session), validation, [pictures])
+    assert report.sizes == again.sizes
+    manifest = session.manifest
+    assert manifest.confidence is not None
+    limits = manifest.confidence.limits
+    assert limits is not None
+    assert (limits.max_wrong_names, limits.max_wrong_claims, limits.images, limits.cars) == (0.3, 0.4, 9, 2)
+    assert manifest.confidence.false_accept is None
+    assert "chosen together with familiarity" in made.confidence.to_markdown()
+    group = report.sizes[0].groups[0]
+    assert group.wrong_full_name == pytest.approx(limits.wrong_names) and limits.wrong_names <= 0.3
+    assert group.wrong == pytest.approx(limits.wrong_claims) and limits.wrong_claims <= 0.4
+    assert group.wrong == pytest.approx(made.confidence.record("fp32").unknown_named[GIVEN])
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(toy: Path, tmp_path: Path) -> None:

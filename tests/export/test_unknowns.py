@@ -67,7 +67,7 @@ def test_a_given_folder_is_read_to_its_depths_and_what_is_unusable_is_counted(
     (tmp_path / "empty.png").touch()
     (tmp_path / "notes.txt").write_text("not meant to be an image")
     (tmp_path / ".hidden.jpg").write_bytes(jpeg(2))
-    opened = open_unknowns(REAL, tmp_path)
+    opened = open_unknowns(REAL, [tmp_path])
     assert [sample.name for sample in opened.sets[GIVEN].samples] == ["a.jpg", "deep/er/b.JPG"]
     (remark,) = opened.remarks
     assert remark.startswith("4 of the 6 given images were left out")
@@ -78,7 +78,7 @@ def test_a_given_folder_is_read_to_its_depths_and_what_is_unusable_is_counted(
 
 def test_a_name_in_no_encoding_can_still_be_written(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
     (tmp_path / "caf\udce9.jpg").write_bytes(jpeg(0))
-    (sample,) = open_unknowns(REAL, tmp_path).sets[GIVEN].samples
+    (sample,) = open_unknowns(REAL, [tmp_path]).sets[GIVEN].samples
     assert sample.name == "caf\\udce9.jpg" and sample.read().shape == (32, 48, 3)
 
 
@@ -94,9 +94,9 @@ def test_a_folder_without_a_usable_image_is_refused(tmp_path: Path, files: dict[
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=complaint):
-        open_unknowns(REAL, tmp_path)
+        open_unknowns(REAL, [tmp_path])
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        open_unknowns(REAL, tmp_path / "absent")
+        open_unknowns(REAL, [tmp_path / "absent"])

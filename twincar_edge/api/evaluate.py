@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from twincar_edge.dataset_logits import Predict
     from twincar_edge.datasets import Dataset, OpenOptions
+    from twincar_edge.export.open_set.measure import Subject
     from twincar_edge.labels import ClassMapping
     from twincar_edge.preprocess import Preprocess
+    from twincar_edge.runtime.inference.session import ModelSession
     from twincar_edge.training.evaluation import Evaluation
     from twincar_edge.training.model import CarClassifier
 
@@ -72,12 +74,33 @@ def evaluate(
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A checkpoint or an ONNX file that is ready to answer; `model` is the checkpoint's network."""
+    """A checkpoint or an ONNX file that is ready to answer.
+
+    Attributes:
+        predict: the model, its logits divided by its temperature.
+        classes: the names of its outputs.
+        preprocess: its own.
+        name: the file's name.
+        model: the checkpoint's network; None for an ONNX file.
+        session: the ONNX file, open; None for a checkpoint, which has no thresholds.
+    """
 
     predict: Predict
     classes: ClassMapping
     preprocess: Preprocess
+    name: str
     model: CarClassifier | None = None
+    session: ModelSession | None = None
+
+    def subject(self) -> Subject:
+        """Return the model with all that its box decides by; a checkpoint names every picture in full."""
+        from twincar_edge.export.open_set.measure import Subject
+
+        if self.session is None:
+            return Subject(
+                self.name, lambda batch_nhwc: (self.predict(batch_nhwc), None), self.classes, self.preprocess
+            )
+        return Subject.of_session(self.session)
 
 
 def open_model(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
@@ -120,7 +143,7 @@ def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: 
         torch.set_num_threads(threads)
     checkpoint = read_checkpoint(model, class_mapping)
     loaded = load_model(checkpoint)
-    return OpenedModel(torch_predict(loaded), checkpoint.classes, checkpoint.preprocess, loaded)
+    return OpenedModel(torch_predict(loaded), checkpoint.classes, checkpoint.preprocess, model.name, loaded)
 
 
 def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
@@ -134,7 +157,7 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         return session.run(batch_nhwc) / manifest.temperature  # as sure as the box will be
 
-    return OpenedModel(predict, manifest.class_mapping, manifest.preprocess)
+    return OpenedModel(predict, manifest.class_mapping, manifest.preprocess, model.name, session=session)
 
 
 _OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], OpenedModel]] = {

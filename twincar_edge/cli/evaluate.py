@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,13 @@ import click
 
 from twincar_edge.api.evaluate import open_images, open_model
 from twincar_edge.cli.options import (
+    IntegersType,
     checkpoint_argument,
     data_options,
     model_class_mapping_option,
     progress_bar,
     split_option,
+    unknown_option,
 )
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
@@ -21,6 +24,7 @@ from twincar_edge.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from twincar_edge.datasets import Dataset
+    from twincar_edge.export.open_set.report import OpenSetReport
     from twincar_edge.training.evaluation import Evaluation
     from twincar_edge.training.model import CarClassifier
 
@@ -42,6 +46,15 @@ if TYPE_CHECKING:
     "checkpoint, Grad-CAM++ heat maps into this folder.",
 )
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
+@unknown_option
+@click.option(
+    "--sizes",
+    type=IntegersType(),
+    metavar="PIXELS,…",
+    default="224,112,64",
+    show_default=True,
+    help="With --unknown: shorter sides that the pictures are reduced to.",
+)
 def command(
     model: str,
     data: OpenOptions | None,
@@ -52,39 +65,62 @@ def command(
     batch_size: int,
     output: Path | None,
     json_path: Path | None,
+    unknown: tuple[Path, ...],
+    sizes: tuple[int, ...],
 ) -> None:
-    """Measure MODEL on labelled images.
+    """Measure MODEL on labelled images, and with --unknown on pictures of what it does not know.
 
     MODEL is a checkpoint (.pt, .pth or .safetensors) or an .onnx file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
     """
     require("sklearn", "train")
+    from twincar_edge.export.open_set.files import write_open_set
+    from twincar_edge.export.open_set.measure import check_sizes, measure_open_set
+    from twincar_edge.export.open_set.pictures import open_unknown_pictures
     from twincar_edge.training.evaluation import evaluate
     from twincar_edge.training.hub import resolve_checkpoint
 
-    if data is None and split is None:
+    if data is None and split is None and not unknown:
         raise InputError("no images to evaluate on: name them with --data, or a run with --split")
     if output is not None:
         require("matplotlib", "train")
     opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
-    dataset = open_images(data, split)
+    pictures = [open_unknown_pictures(folder, opened.classes) for folder in unknown]
+    check_sizes(sizes)
+    dataset = None if data is None and split is None else open_images(data, split)
     if output is not None:
         make_folder(output)  # before the long run, which would otherwise be for nothing
+    evaluation = open_set = None
     with progress_bar() as bar:
-        task = bar.add_task("evaluating", total=len(dataset))
-        evaluation = evaluate(
-            opened.predict,
-            dataset,
-            opened.classes,
-            opened.preprocess,
-            batch_size,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+        task = bar.add_task("evaluating", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if dataset is not None:
+            evaluation = evaluate(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
+        if pictures:
+            bar.update(task, description="known and unknown pictures")
+            open_set = measure_open_set(opened.subject(), dataset, pictures, sizes, progress)
+    reports = [report for report in (evaluation, open_set) if report is not None]
     if json_path is not None:
-        write_text(json_path, evaluation.to_json())
-    click.echo(evaluation.to_markdown(), nl=False)
+        write_text(json_path, _to_json(evaluation, open_set))
+    click.echo("\n".join(report.to_markdown() for report in reports), nl=False)
     if output is not None:
-        for path in _write_report(output, evaluation, dataset, opened.model):
+        written: tuple[Path, ...] = ()
+        if evaluation is not None and dataset is not None:
+            written += _write_report(output, evaluation, dataset, opened.model)
+        if open_set is not None:
+            written += write_open_set(open_set, output)
+        for path in written:
             click.echo(f"-> {path}")
+
+
+def _to_json(evaluation: Evaluation | None, open_set: OpenSetReport | None) -> str:
+    """Return both reports as one JSON document, the second under "open_set"."""
+    document = {} if evaluation is None else json.loads(evaluation.to_json())
+    if open_set is not None:
+        document["open_set"] = json.loads(open_set.to_json())
+    return json.dumps(document, indent=2) + "\n"
 
 
 def _write_report(

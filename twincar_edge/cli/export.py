@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from pydantic import ValidationError
 
 from twincar_edge.cli.groups import GroupedCommand, option
-from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar
+from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar, unknown_option
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.datasets import OpenOptions
@@ -21,7 +21,17 @@ from twincar_edge.export.opset import OPSET
 
 # The options that are choices of `Int8Config`, by the names of both.
 _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibration", "percentile")
-_CONFIDENCE = ("temperature", "reject_below", "false_accept", "unknown", "hold_noise", "hold_masked", "keep_known")
+_CONFIDENCE = (
+    "temperature",
+    "reject_below",
+    "false_accept",
+    "unknown",
+    "hold_noise",
+    "hold_masked",
+    "keep_known",
+    "max_wrong_names",
+    "max_wrong_claims",
+)
 
 
 @click.command("export", cls=GroupedCommand, groups=("Model", "Data", "INT8", "Confidence", "Limits"))
@@ -159,13 +169,7 @@ _CONFIDENCE = ("temperature", "reject_below", "false_accept", "unknown", "hold_n
     show_default=True,
     help="Let at most this share of the pictures of unknown things get a name, from 0 to 1.",
 )
-@option(
-    "--unknown",
-    group="Confidence",
-    common=True,
-    type=click.Path(path_type=Path),
-    help="Choose the threshold by this folder of pictures of unknown things too, beside drawn cars.",
-)
+@unknown_option
 @option("--hold-noise", group="Confidence", is_flag=True, help="Hold pictures of noise to --false-accept too.")
 @option(
     "--hold-masked",
@@ -181,6 +185,21 @@ _CONFIDENCE = ("temperature", "reject_below", "false_accept", "unknown", "hold_n
     default=ConfidenceOptions().keep_known,
     show_default=True,
     help="Keep these shares of the held-out cars familiar enough for a name in full, a model and a make.",
+)
+@option(
+    "--max-wrong-names",
+    group="Confidence",
+    metavar="SHARE",
+    type=float,
+    help="Let at most this share of the pictures of --unknown get a full name, from 0 to 1. With --max-wrong-claims, "
+    "these pictures choose all thresholds.",
+)
+@option(
+    "--max-wrong-claims",
+    group="Confidence",
+    metavar="SHARE",
+    type=float,
+    help="Let at most this share of the pictures of --unknown get any wrong name, from 0 to 1.",
 )
 @limit_options
 @option(

@@ -155,6 +155,35 @@ def model_class_mapping_option(model: str) -> Callable[[Command], Command]:
     )
 
 
+def unknown_option(command: Command) -> Command:
+    """Give a command the option `--unknown`; it takes the folders as `unknown: tuple[Path, ...]`."""
+    return option(
+        "--unknown",
+        group="Confidence",
+        common=True,
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="DIR",
+        help="Answer the pictures in this folder too, of what the model does not know. Repeatable. A cars.csv in it "
+        "(filename, make, model, and perhaps kind) names the cars on them; without one, any name is wrong.",
+    )(command)
+
+
+class IntegersType(click.ParamType[tuple[int, ...]]):
+    """Whole numbers with commas between them."""
+
+    name = "integers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isascii() and part.strip().isdigit() and len(part) < 10 for part in parts):
+            self.fail(f"expected whole numbers with commas between them, such as 224,112: found {value!r}", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Give a progress bar on standard error with images/s and time left; nothing moves where nobody watches."""

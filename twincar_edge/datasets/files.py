@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twincar_edge.datasets.dataset import Dataset, ImageFile, Sample
-from twincar_edge.datasets.table import Row, checked_name, label_index, read_table
+from twincar_edge.datasets.table import checked_name, label_index, read_table
 from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES
 from twincar_edge.labels import ClassMapping
@@ -38,7 +38,7 @@ def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None 
     if class_mapping is None and not mapping.is_file():
         raise InputError(f"{table} needs its class names: put {CLASS_MAPPING} beside it, or name a class mapping")
     classes = ClassMapping.from_json(mapping)
-    images = images or _images_of(folder, rows)
+    images = images or images_folder(folder, [row.name for row in rows])
     if not images.is_dir():
         raise InputError(f"the folder of images {images} does not exist")
     by_label: dict[str, int] = {}
@@ -51,10 +51,10 @@ def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None 
     return Dataset(name, classes, tuple(samples))
 
 
-def _images_of(folder: Path, rows: Sequence[Row]) -> Path:
-    """Return the folder that a CSV's file names are relative to: the one where its first files are."""
+def images_folder(folder: Path, names: Sequence[str]) -> Path:
+    """Return the folder that the file names of a CSV in `folder` are relative to: the one where its first files are."""
     beside = folder / "images"
-    if not beside.is_dir() or any((folder / row.name).is_file() for row in rows[:_ROWS_THAT_DECIDE]):
+    if not beside.is_dir() or any((folder / name).is_file() for name in names[:_ROWS_THAT_DECIDE]):
         return folder
     return beside
 

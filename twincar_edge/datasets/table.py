@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -28,6 +28,22 @@ def read_table(path: Path) -> list[Row]:
     """Read a labels CSV; further columns are ignored.
 
     Raises:
+        InputError: as `read_records`.
+    """
+    return [Row(line, name, fields["label"]) for line, name, fields in read_records(path, COLUMNS, COLUMNS)]
+
+
+def read_records(
+    path: Path, columns: Sequence[str], filled: Sequence[str] = ("filename",)
+) -> list[tuple[int, str, dict[str, str]]]:
+    """Read a CSV of images: the line (for errors), the image's name, and all fields, for each row.
+
+    Args:
+        path: the CSV.
+        columns: those that it needs, `filename` among them. Fields are stripped; one that a short row lacks is empty.
+        filled: the columns that may not be empty in any row.
+
+    Raises:
         InputError: the file is missing, not UTF-8, not CSV, lacks a column, or a row is short, stands twice, or names
             a file outside the images' folder.
     """
@@ -37,22 +53,22 @@ def read_table(path: Path) -> list[Row]:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    rows: dict[str, Row] = {}
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, restval="")
+    rows: dict[str, tuple[int, str, dict[str, str]]] = {}
     try:
-        columns = [column.strip() for column in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        if not set(COLUMNS) <= set(columns):
-            found = ", ".join(" ".join(column.split()) for column in columns) or "nothing"
-            raise InputError(f"{path} needs the columns filename,label in its first line, found {found[:80]}")
+        found = [column.strip() for column in reader.fieldnames or ()]
+        reader.fieldnames = found
+        if not set(columns) <= set(found):
+            shown = ", ".join(" ".join(column.split()) for column in found) or "nothing"
+            raise InputError(f"{path} needs the columns {','.join(columns)} in its first line, found {shown[:80]}")
         for fields in reader:
             line = reader.line_num
-            if not fields["filename"] or not fields["label"]:
-                raise InputError(f"{path} line {line} needs a filename and a label")
+            if not all(fields[column] for column in filled):
+                raise InputError(f"{path} line {line} needs a {' and a '.join(filled)}")
             name = checked_name(fields["filename"], f"{path} line {line}")
             if name in rows:
-                raise InputError(f"{path} line {line} repeats {name!r} of line {rows[name].line}: keep one of them")
-            rows[name] = Row(line, name, fields["label"].strip())
+                raise InputError(f"{path} line {line} repeats {name!r} of line {rows[name][0]}: keep one of them")
+            rows[name] = (line, name, {column: fields[column].strip() for column in found})
     except csv.Error as error:
         raise InputError(f"{path} line {reader.line_num} is not CSV: {error}") from error
     return list(rows.values())

@@ -1,0 +1,24 @@
+"""The files of an open-set report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twincar_edge.errors import require
+from twincar_edge.export.open_set.report import OpenSetReport
+from twincar_edge.export.report_files import write_report
+
+STEM = "open_set"
+
+
+def write_open_set(report: OpenSetReport, folder: Path, stem: str = STEM) -> tuple[Path, ...]:
+    """Write `open_set.json`, `.md` and `.png` into a folder, each whole or not at all; return their paths.
+
+    Raises:
+        InputError: they cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
+    require("matplotlib", "train")
+    from twincar_edge.export.open_set.plot import plot_open_set
+
+    return write_report(report, folder, stem, lambda path: plot_open_set(report, path))

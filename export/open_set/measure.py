@@ -1,0 +1,169 @@
+"""Measure what a model answers to known cars, to other cars and to things that are no car, as its box would answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.dataset_logits import labels_for, prepared_batches
+from twincar_edge.datasets import Dataset
+from twincar_edge.errors import InputError
+from twincar_edge.export.open_set.counts import Groups, count_known, separation
+from twincar_edge.export.open_set.pictures import UnknownPictures, shrunken
+from twincar_edge.export.open_set.report import SIZES, OpenSetReport, SizeFigures
+from twincar_edge.export.open_set.scores import Scores
+from twincar_edge.labels import ClassMapping
+from twincar_edge.manifest import FamiliarityThresholds
+from twincar_edge.metrics import softmax
+from twincar_edge.preprocess import Preprocess
+from twincar_edge.progress import Progress
+from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
+from twincar_edge.runtime.inference.session import ModelSession
+
+Judge = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
+"""A model: `batch_nhwc`, uint8 [N, H, W, 3], to logits, float32 [N, classes], and familiarity, float32 [N], or None."""
+
+SMALLEST_SIZE, LARGEST_SIZE = 8, 4096  # pixels
+_BATCH = 32  # images
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with all that its box decides by.
+
+    Attributes:
+        name: what the report calls it.
+        judge: the model.
+        classes: the names of its outputs.
+        preprocess: its own.
+        temperature: divides the logits.
+        reject_below: the least probability of a name.
+        thresholds: the least familiarity of each level; None where probability alone decides.
+    """
+
+    name: str
+    judge: Judge
+    classes: ClassMapping
+    preprocess: Preprocess
+    temperature: float = 1.0
+    reject_below: float = 0.0
+    thresholds: FamiliarityThresholds | None = None
+
+    @classmethod
+    def of_session(cls, session: ModelSession) -> Subject:
+        """Return the model of an exported file, with its manifest's thresholds."""
+        manifest = session.manifest
+        return cls(
+            session.model.name,
+            session.judge,
+            manifest.class_mapping,
+            manifest.preprocess,
+            manifest.temperature,
+            manifest.reject_below,
+            None if manifest.familiarity is None else manifest.familiarity.thresholds,
+        )
+
+    def answers(self, scores: Scores, hierarchy: Hierarchy) -> list[Prediction]:
+        """Return the answer to each image, as a box gives it."""
+        return [hierarchy.answer(row, self.reject_below, familiar, self.thresholds) for row, familiar in scores.rows()]
+
+    def scores(self, dataset: Dataset, progress: Progress | None = None) -> Scores:
+        """Return what the model says of every image.
+
+        Raises:
+            InputError: the data set is empty, or an image is unusable.
+            ModelError: the model fails.
+        """
+        probabilities, familiarity = [], []
+        done = 0
+        for (batch_nhwc,) in prepared_batches(dataset, [self.preprocess], _BATCH):
+            logits, familiar = self.judge(batch_nhwc)
+            probabilities.append(softmax(logits, self.temperature))
+            familiarity.append(familiar)
+            done += len(batch_nhwc)
+            if progress is not None:
+                progress(done, len(dataset))
+        known = [part for part in familiarity if part is not None]
+        return Scores(np.concatenate(probabilities), np.concatenate(known) if known else None)
+
+
+def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return sizes in pixels without repeats, the largest first.
+
+    Raises:
+        InputError: there is none, or one is not between `SMALLEST_SIZE` and `LARGEST_SIZE`.
+    """
+    ordered = tuple(sorted(set(sizes), reverse=True))
+    if not ordered or not SMALLEST_SIZE <= ordered[-1] <= ordered[0] <= LARGEST_SIZE:
+        raise InputError(f"sizes must be {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, found {list(ordered) or 'none'}")
+    return ordered
+
+
+def measure_open_set(
+    subject: Subject,
+    known: Dataset | None,
+    unknown: Sequence[UnknownPictures],
+    sizes: Sequence[int] = SIZES,
+    progress: Progress | None = None,
+) -> OpenSetReport:
+    """Answer known cars and pictures of what the model does not know, at each size, and count.
+
+    Args:
+        subject: the model.
+        known: labelled cars of its classes that it never learned from; None leaves out what needs them.
+        unknown: one set or more.
+        sizes: pixels that the shorter side is reduced to.
+        progress: called with (images done, images in all).
+
+    Raises:
+        InputError: a set is empty, an image is unusable, a size is not possible, or the model does not know a class of
+            the known cars.
+        ModelError: the model fails.
+    """
+    ordered = check_sizes(sizes)
+    labels = None if known is None else labels_for(known, subject.classes)
+    hierarchy = Hierarchy(subject.classes.names)
+    total = len(ordered) * ((0 if known is None else len(known)) + sum(len(one.dataset) for one in unknown))
+    done = 0
+
+    def scores(dataset: Dataset, size: int) -> Scores:
+        nonlocal done
+        before = done
+
+        def tell(within: int, _: int) -> None:
+            if progress is not None:
+                progress(before + within, total)
+
+        done += len(dataset)
+        return subject.scores(shrunken(dataset, size), tell)
+
+    figures = []
+    for size in ordered:
+        known_scores = None if known is None else scores(known, size)
+        unknown_scores = [scores(one.dataset, size) for one in unknown]
+        groups = Groups()
+        for one, found in zip(unknown, unknown_scores, strict=True):
+            groups.add(one, subject.answers(found, hierarchy), {parts.make for parts in hierarchy.vehicles})
+        separated = [
+            None if known_scores is None else separation(known_scores, unknown, unknown_scores, cars=cars)
+            for cars in (True, False)
+        ]
+        known_figures = None
+        if known_scores is not None and labels is not None:
+            known_figures = count_known(subject.answers(known_scores, hierarchy), labels, hierarchy)
+        figures.append(
+            SizeFigures(
+                size_px=size, known=known_figures, groups=groups.figures(), cars=separated[0], no_car=separated[1]
+            )
+        )
+    return OpenSetReport(
+        name=subject.name,
+        temperature=subject.temperature,
+        reject_below=subject.reject_below,
+        thresholds=subject.thresholds,
+        sizes=tuple(figures),
+        warnings=tuple(one.remark for one in unknown if one.remark),
+    )

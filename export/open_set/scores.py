@@ -1,0 +1,33 @@
+"""What a model says of images, before anything decides by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of N images: probabilities, float32 [N, classes], and familiarity, float32 [N], or None."""
+
+    probabilities: NDArray[np.float32]
+    familiarity: NDArray[np.float32] | None
+
+    def rows(self) -> Iterator[tuple[NDArray[np.float32], float | None]]:
+        """Yield each image's probabilities, float32 [classes], and familiarity."""
+        familiarity = [None] * len(self.probabilities) if self.familiarity is None else self.familiarity.tolist()
+        yield from zip(self.probabilities, familiarity, strict=True)
+
+    def picked(self, which: NDArray[np.bool_]) -> Scores:
+        """Return those of some images, bool [N]."""
+        return Scores(self.probabilities[which], None if self.familiarity is None else self.familiarity[which])
+
+    def joined(self, other: Scores) -> Scores:
+        """Return both, one after the other."""
+        familiarity = None
+        if self.familiarity is not None and other.familiarity is not None:
+            familiarity = np.concatenate([self.familiarity, other.familiarity])
+        return Scores(np.concatenate([self.probabilities, other.probabilities]), familiarity)

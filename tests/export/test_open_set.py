@@ -1,0 +1,214 @@
+"""What a model answers to cars of other classes is counted as its box answers, from pictures that anybody can give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.tiny_model import CLASSES, tiny_model
+from twincar_edge.cli import main
+from twincar_edge.datasets import open_dataset
+from twincar_edge.errors import InputError
+from twincar_edge.export.open_set.measure import Subject, measure_open_set
+from twincar_edge.export.open_set.pictures import open_unknown_pictures, shrink, shrunken
+from twincar_edge.export.open_set.report import GroupFigures, OpenSetReport
+from twincar_edge.labels import ClassMapping, VehicleName
+from twincar_edge.metrics import auroc
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
+
+# The tiny model names RED in full, MIXED as a Castor, and GREY not at all.
+RED, MIXED, GREY, BLUE = (0, 0, 255), (0, 170, 255), (150, 160, 170), (255, 0, 0)
+
+
+def write_image(path: Path, colour_bgr: tuple[int, int, int], speck: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = np.full((40, 60, 3), colour_bgr, np.uint8)
+    image[0, 0] = speck  # no two files have the same bytes
+    assert cv2.imwrite(str(path), image)
+
+
+def write_cars(folder: Path, rows: list[tuple[tuple[int, int, int], str]]) -> Path:
+    """Write pictures and their cars.csv; each row is a colour and the fields after the file name."""
+    lines = ["filename,make,model,kind"]
+    for number, (colour, fields) in enumerate(rows):
+        write_image(folder / "images" / f"{number}.png", colour, number)
+        lines.append(f"{number}.png,{fields}")
+    (folder / "cars.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def cars(tmp_path: Path) -> Path:
+    return write_cars(
+        tmp_path / "cars",
+        [
+            (RED, "castor,Nova,web"),
+            (MIXED, "Castor,Nova,web"),
+            (MIXED, "Vela,Argo,street"),
+            (GREY, "Vela,Argo,street"),
+            (MIXED, ",,truck"),
+        ],
+    )
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Path:
+    folder = tmp_path / "known"
+    for number, colour in enumerate((RED, RED, MIXED, GREY, BLUE, BLUE)):
+        write_image(folder / "images" / f"{number}.png", colour, number)
+    (folder / "labels.csv").write_text("filename,label\n0.png,0\n1.png,1\n2.png,0\n3.png,0\n4.png,2\n5.png,2\n")
+    (folder / "class_mapping.json").write_text(ClassMapping(CLASSES).to_json())
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "tiny.onnx", familiar=True, reject_below=0.5)
+
+
+def shares(group: GroupFigures) -> tuple[float, ...]:
+    return (group.wrong_full_name, group.wrong_model, group.wrong_make, group.right, group.unknown)
+
+
+def test_evaluate_counts_known_cars_other_cars_and_what_is_no_car(
+    model: Path, cars: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "lanes" / "empty.png", GREY)
+    arguments = ["evaluate", model, "--data", known, "--unknown", cars, "--unknown", tmp_path / "lanes"]
+    arguments += ["--sizes", "40,16", "--threads", "1", "-o", tmp_path / "out", "--json", tmp_path / "all.json"]
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 0
+    report = OpenSetReport.model_validate_json((tmp_path / "out" / "open_set.json").read_text())
+    document = json.loads((tmp_path / "all.json").read_text())
+    assert document["images"] == 6
+    assert OpenSetReport.model_validate(document["open_set"] | {"sizes": report.sizes, "thresholds": report.thresholds})
+    assert (tmp_path / "out" / "open_set.md").read_text() == report.to_markdown()
+    assert report.to_markdown() in capsys.readouterr().out
+    assert (tmp_path / "out" / "open_set.png").stat().st_size > 10_000
+
+    large, small = report.sizes
+    assert (large.size_px, small.size_px) == (40, 16)
+    assert large.known is not None
+    levels = large.known.levels
+    # Four of six in full, of which one is a red car that is called green; one more as a Castor; one unknown.
+    assert (levels["year"].coverage, levels["year"].right) == pytest.approx((4 / 6, 3 / 4))
+    assert (levels["make"].coverage, levels["make"].right) == pytest.approx((5 / 6, 1))
+    assert (large.known.right, large.known.unknown) == pytest.approx((4 / 5, 1 / 6))
+    groups = {(group.of, group.name): group for group in large.groups}
+    assert shares(groups["cars", "all"]) == (1 / 4, 0, 1 / 4, 1 / 4, 1 / 4)
+    assert shares(groups["known make", "of a known make"]) == (1 / 2, 0, 0, 1 / 2, 0)
+    assert shares(groups["unknown make", "of an unknown make"]) == (0, 0, 1 / 2, 0, 1 / 2)
+    assert shares(groups["kind", "web"]) == (1 / 2, 0, 0, 1 / 2, 0)
+    assert shares(groups["no car", "truck"]) == (0, 0, 1, 0, 0)
+    assert shares(groups["no car", "lanes"]) == (0, 0, 0, 0, 1)
+    assert groups["no car", "truck"].wrong == 1
+    assert large.cars is not None
+    assert large.cars.familiarity is not None
+    assert 0.5 < large.cars.familiarity < 1
+
+
+def test_answers_are_those_of_the_classifier(model: Path, cars: Path) -> None:
+    session = open_session(model, ep="cpu", threads=1)
+    pictures = open_unknown_pictures(cars, CLASSES)
+    report = measure_open_set(Subject.of_session(session), None, [pictures], [4096])
+    answers = Classifier(session).predict([sample.read() for sample in pictures.dataset.samples])
+    of_cars = [answer for answer, car in zip(answers, pictures.cars, strict=True) if car is not None]
+    assert report.sizes[0].known is None
+    group = report.sizes[0].groups[0]
+    assert group.unknown == np.mean([answer.level == "unknown" for answer in of_cars])
+    assert group.wrong_full_name == np.mean([answer.label is not None for answer in of_cars])
+
+
+def test_without_labelled_images_only_the_unknown_ones_are_measured(
+    model: Path, cars: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(model), "--unknown", str(cars), "--sizes", "40"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "Cars of other classes" in out
+    assert "top-1" not in out and "AUROC" not in out
+
+
+def test_a_size_is_that_of_the_shorter_side_and_nothing_is_enlarged(known: Path) -> None:
+    assert shrink(np.zeros((40, 60, 3), np.uint8), 20).shape == (20, 30, 3)
+    assert shrink(np.zeros((40, 60, 3), np.uint8), 41).shape == (40, 60, 3)
+    dataset = open_dataset(known)
+    assert shrunken(dataset, 16).samples[0].read().shape == (16, 24, 3)
+    assert np.array_equal(shrunken(dataset, 64).samples[0].read(), dataset.samples[0].read())
+
+
+def test_makes_and_models_are_taken_as_the_model_spells_them(tmp_path: Path) -> None:
+    folder = write_cars(
+        tmp_path, [(RED, "fiat,500 abarth,"), (GREY, "Mercedes-Benz,W 123,"), (MIXED, "Lada,Niva SUV,"), (BLUE, ",,")]
+    )
+    classes = ("FIAT 500 Abarth 2012", "Mercedes Benz C Class Sedan 2012")
+    assert open_unknown_pictures(folder, classes).cars == (
+        VehicleName("FIAT", "500 Abarth", None, None),
+        VehicleName("Mercedes Benz", "W 123", None, None),
+        VehicleName("Lada", "Niva", "SUV", None),
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("filename,make\na.png,Ford\n", "needs the columns filename,make,model"),
+        ("filename,make,model\n,Ford,Ka\n", "line 2 needs a filename"),
+        ("filename,make,model\n../a.png,Ford,Ka\n", "must be relative"),
+        ("filename,make,model\na.png,,Ka\n", "has a model and no make"),
+        ("filename,make,model\na.png,Fo\x1brd,Ka\n", "the make 'Fo\\\\x1brd' is too long or not printable"),
+        (f"filename,make,model\na.png,{'F' * 201},Ka\n", "too long"),
+        ("filename,make,model\na.png,Castor,Red Sedan 2020\n", "is a class of the model"),
+        ("filename,make,model\na.png,Ford,Ka\n", r"none of its 1 is usable \(1 missing\)"),
+    ],
+)
+def test_a_table_that_cannot_be_trusted_is_refused_in_one_line(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "cars.csv").write_text(table)
+    with pytest.raises(InputError, match=message) as caught:
+        open_unknown_pictures(tmp_path, CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--unknown", "absent"], "the folder of unknown images absent does not exist"),
+        (["--unknown", "{cars}", "--sizes", "0"], "sizes must be 8 to 4096 pixels, found [0]"),
+        (["--unknown", "{cars}", "--sizes", "big"], "expected whole numbers with commas between them"),
+    ],
+)
+def test_evaluate_says_in_one_line_what_it_cannot_measure(
+    model: Path, cars: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(model), *(argument.format(cars=cars) for argument in arguments)])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_auroc_is_the_chance_that_a_positive_has_the_higher_score(rng: np.random.Generator) -> None:
+    positives, negatives = rng.integers(0, 6, 40).astype(float), rng.integers(0, 5, 30).astype(float)
+    pairs = np.sign(positives[:, None] - negatives[None])
+    assert auroc(positives, negatives) == pytest.approx((pairs.mean() + 1) / 2)
+    assert auroc(np.array([2.0]), np.array([1.0])) == 1
+
+
+def test_a_picture_without_a_name_is_one_of_its_folder(
+    model: Path, tmp_path: Path, jpeg: Callable[[int], bytes]
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg").write_bytes(jpeg(0))
+    (tmp_path / "a" / "cut.jpg").write_bytes(jpeg(1)[:80])
+    subject = Subject.of_session(open_session(model, ep="cpu", threads=1))
+    report = measure_open_set(subject, None, [open_unknown_pictures(tmp_path / "a", CLASSES)], [32])
+    assert [(group.of, group.name, group.images) for group in report.sizes[0].groups] == [("no car", "a", 1)]
+    assert report.warnings == ("1 of the 2 given images were left out: 1 truncated (the first is cut.jpg)",)
