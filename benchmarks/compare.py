@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from twincar_edge.benchmarks.report import BenchmarkReport, Row
+import numpy as np
+from numpy.typing import NDArray
 
-COLUMNS = ("Row", "p50 before", "p50 after", "× as fast", "p95 before", "p95 after", "× as fast", "Top-5 change")
+from twincar_edge.benchmarks.formats import NONE
+from twincar_edge.benchmarks.report import RESAMPLES, BenchmarkReport, Row
+
+COLUMNS = (
+    "Row", "p50 before", "p50 after", "× as fast", "Verdict", "p95 before", "p95 after", "p95 × as fast",
+    "Top-5 change",
+)  # fmt: skip
+WORTH = (
+    "Row", "× as fast", "Verdict", "Top-5 change", "p50 after", "p50 before", "p95 × as fast", "p95 after",
+    "p95 before",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Change:
-    """One row of both reports. Times in ms; `times_p50` and `times_p95` are how many times as fast the second is."""
+    """One row of both reports. Times in ms; `times_p50` and `times_p95` are how many times as fast the second is.
+
+    `interval` is the 95% interval of `times_p50`, None where there are no two rounds of each report to tell it from.
+    """
 
     label: str
     p50_before_ms: float
@@ -20,6 +34,15 @@ class Change:
     p95_before_ms: float
     p95_after_ms: float
     top5_change: float | None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Return what the interval says: a ratio whose interval contains 1 is no difference."""
+        if self.interval is None:
+            return NONE
+        low, high = self.interval
+        return "faster" if low > 1 else "slower" if high < 1 else "within noise"
 
     @property
     def times_p50(self) -> float:
@@ -33,14 +56,14 @@ class Change:
 
     def cells(self) -> tuple[str, ...]:
         """Return the table's text, `COLUMNS`."""
-        times = [
-            (f"{before:.2f}", f"{after:.2f}", f"{before / after:.2f}")
-            for before, after in (
-                (self.p50_before_ms, self.p50_after_ms), (self.p95_before_ms, self.p95_after_ms),
-            )
-        ]  # fmt: skip
-        change = "–" if self.top5_change is None else f"{100 * self.top5_change:+.2f}"
-        return (self.label, *times[0], *times[1], change)
+        change = NONE if self.top5_change is None else f"{100 * self.top5_change:+.2f}"
+        ratio = f"{self.times_p50:.2f}"
+        if self.interval is not None:
+            ratio += f" ({self.interval[0]:.2f} to {self.interval[1]:.2f})"
+        return (
+            self.label, f"{self.p50_before_ms:.2f}", f"{self.p50_after_ms:.2f}", ratio, self.verdict,
+            f"{self.p95_before_ms:.2f}", f"{self.p95_after_ms:.2f}", f"{self.times_p95:.2f}", change,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,8 @@ def compare(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
         changed = None if first.top5 is None or second.top5 is None else second.top5 - first.top5
         label = second.label()
         changes.append((list(theirs).index(key), Change(
-            label, one.p50_ms, other.p50_ms, one.p95_ms, other.p95_ms, changed
+            label, one.p50_ms, other.p50_ms, one.p95_ms, other.p95_ms, changed,
+            _interval(_rounds(first, before.per_round), _rounds(second, after.per_round)),
         )))  # fmt: skip
     return Comparison(
         changes=tuple(change for _, change in sorted(changes, key=lambda entry: entry[0])),
@@ -76,6 +100,34 @@ def compare(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
         only_after=tuple(row.label() for key, row in theirs.items() if key not in ours),
         cautions=tuple(_cautions(before, after)),
     )
+
+
+def _rounds(row: Row, per_round: int) -> NDArray[np.float64] | None:
+    """Return the total times of each round of a row in ms, [rounds, per_round]; None where there are no two."""
+    if row.timing is None:  # at a camera's pace there are no rounds
+        return None
+    steps = (row.timing.pre_samples_ms, row.timing.infer_samples_ms, row.timing.post_samples_ms)
+    total_ms = np.array([sum(sample) for sample in zip(*steps, strict=False)])
+    rounds = len(total_ms) // per_round if per_round > 0 else 0
+    return total_ms[: rounds * per_round].reshape(rounds, per_round) if rounds > 1 and total_ms.min() > 0 else None
+
+
+def _interval(before: NDArray[np.float64] | None, after: NDArray[np.float64] | None) -> tuple[float, float] | None:
+    """Return the 95% interval of how many times as fast `after` is, by the median over the samples of drawn rounds.
+
+    Runs of a round share what the machine did meanwhile, so rounds are drawn, not runs; those of two reports are not
+    pairs, so each report's are drawn by themselves. Source: Efron, "Bootstrap methods", 1979.
+    """
+    if before is None or after is None:
+        return None
+    rng = np.random.default_rng(0)
+
+    def medians(rounds: NDArray[np.float64]) -> NDArray[np.float64]:
+        drawn = rounds[rng.integers(0, len(rounds), (RESAMPLES, len(rounds)))]
+        return np.asarray(np.median(drawn.reshape(RESAMPLES, -1), axis=1))
+
+    low, high = np.percentile(medians(before) / medians(after), (2.5, 97.5))
+    return float(low), float(high)
 
 
 def _measured(report: BenchmarkReport) -> Iterator[tuple[tuple[object, ...], Row]]:

@@ -109,7 +109,42 @@ def test_bench_compare_prints_the_ratios(tmp_path: Path, capsys: pytest.CaptureF
     write_report(report(row(2.0), FAILED), after)
     assert command("bench", "compare", before, after) == 0
     out, err = capsys.readouterr()
-    assert "2.00" in out and "car int8 on cpu" in out and err == ""
+    assert "2.00 (2.00 to 2.00)" in out and "faster" in out and "car int8 on cpu" in out and err == ""
+
+
+def noisy(*rounds_ms: float) -> Row:
+    """A row whose rounds of two runs took these times."""
+    return row(timing=Timing.of([Sample(1.0, ms - 1.5, 0.5) for ms in rounds_ms for _ in range(2)], 1))
+
+
+def test_a_ratio_has_an_interval_over_rounds_and_a_verdict() -> None:
+    before = report(noisy(4.0, 4.4, 3.8, 4.1, 4.2, 3.9))
+    for after, verdict in [
+        (noisy(2.0, 2.1, 1.9, 2.2, 2.0, 2.1), "faster"),
+        (noisy(8.0, 8.1, 7.9, 8.2, 8.0, 8.1), "slower"),
+        (noisy(3.9, 4.5, 3.7, 4.2, 4.3, 3.8), "within noise"),
+    ]:
+        (change,) = compare(before, report(after)).changes
+        assert change.interval is not None
+        low, high = change.interval
+        assert low <= change.times_p50 <= high
+        assert change.verdict == verdict
+
+
+def test_rounds_are_drawn_and_not_runs() -> None:
+    """In each report one slow round of many runs is one accident, not many samples of a slower program."""
+    slow = [Sample(1.0, 7.0, 0.0)] * 30 + [Sample(1.0, 3.0, 0.0)] * 20
+    steady = [Sample(1.0, 3.0, 0.0)] * 50
+    reports = [report(row(timing=Timing.of(samples, 1)), per_round=10) for samples in (slow, steady)]
+    (change,) = compare(*reports).changes
+    assert change.times_p50 == 2
+    assert change.verdict == "within noise"
+
+
+def test_without_two_rounds_a_ratio_has_no_interval() -> None:
+    one = report(row(), per_round=4)
+    (change,) = compare(one, one).changes
+    assert (change.interval, change.verdict) == (None, "–")
 
 
 def test_two_reports_with_nothing_in_common_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

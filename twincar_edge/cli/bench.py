@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ from twincar_edge.benchmarks import (
     write_report,
 )
 from twincar_edge.benchmarks.compare import COLUMNS as COMPARED
+from twincar_edge.benchmarks.compare import WORTH as COMPARED_WORTH
 from twincar_edge.benchmarks.config import CAMERA_FPS, DURATION_S, PRECISIONS
-from twincar_edge.benchmarks.formats import WRITERS, cells, check_suffix, columns, reasons
+from twincar_edge.benchmarks.formats import WRITERS, cells, check_suffix, columns, is_paced, reasons
 from twincar_edge.benchmarks.report import OK
 from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.cli.tables import print_table
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, nearest
 from twincar_edge.runtime.quantities import parse_age
@@ -37,7 +38,16 @@ _STAGES = {
     "accuracy": "counting right answers",
 }
 _TEXT_COLUMNS = ("Model", "Precision", "EP asked", "EP actual", "Status", "Row")
-_PIPE_WIDTH = 260  # nothing is cut off where the table goes into a file
+# Which columns a narrow terminal keeps, the most worthy first; reasons stand below the table too.
+_WORTH = (
+    "Model", "p50 ms", "p95 ms", "Precision", "EP actual", "× first", "Top-5", "Top-1", "Threads", "Batch", "FPS",
+    "Infer ms", "Status", "MB", "Top-5 change", "Pre ms", "Post ms", "p99 ms", "p90 ms", "EP asked",
+)  # fmt: skip
+_VARIED = ("Precision", "EP asked", "Threads", "Batch")
+_WORTH_PACED = (
+    "Model", "In time", "FPS", "p50 ms", "Precision", "EP actual", "p95 ms", "Cores busy", "Last tenth by first",
+    "Threads", "Infer ms", "p99 ms", "Status", "Decode ms", "Pre ms", "MHz",
+)  # fmt: skip
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -182,7 +192,14 @@ def command(
         report = run(
             config, lambda stage, done, total: bar.update(task, description=_STAGES[stage], completed=done, total=total)
         )
-    _print_table(columns(report), cells(report), report.conditions())
+    heads = columns(report)
+    rows = [[_short(head, cell) for head, cell in zip(heads, row, strict=True)] for row in cells(report)]
+    # What tells rows from one another comes first: without their batch sizes, two rows of a model say nothing.
+    varied = [head for head in _VARIED if head in heads and len({row[heads.index(head)] for row in rows}) > 1]
+    kept = _WORTH_PACED if is_paced(report) else _WORTH
+    worth = (kept[0], *varied, *(head for head in kept[1:] if head not in varied))
+    caption = "\n".join(report.conditions())
+    print_table(heads, rows, worth=worth, left=_TEXT_COLUMNS, elsewhere="-o FILE.csv", wrap="Model", caption=caption)
     for line in reasons(report):
         click.echo(line)
     for path in outputs:
@@ -211,29 +228,14 @@ def compare_command(before: Path, after: Path) -> None:
     found = compare(read_report(before), read_report(after))
     if not found.changes:
         raise InputError(f"{before} and {after} have no measured row in common")
-    _print_table(COMPARED, [change.cells() for change in found.changes], [])
+    rows = [change.cells() for change in found.changes]
+    print_table(COMPARED, rows, worth=COMPARED_WORTH, left=("Row", "Verdict"), elsewhere="a file", wrap="Row")
     for line in (
         *(f"only in {before}: {label}" for label in found.only_before),
         *(f"only in {after}: {label}" for label in found.only_after),
         *(f"compare times with care: {caution}" for caution in found.cautions),
     ):
         click.echo(line)
-
-
-def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]], conditions: Sequence[str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(caption=escape("\n".join(conditions)) or None, caption_justify="left")
-    for head in heads:
-        table.add_column(head, justify="left" if head in _TEXT_COLUMNS else "right")
-    for row in rows:
-        table.add_row(*(escape(_short(head, cell)) for head, cell in zip(heads, row, strict=True)))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PIPE_WIDTH)
-    console.print(table)
 
 
 def _short(head: str, cell: str) -> str:

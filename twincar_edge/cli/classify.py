@@ -81,13 +81,12 @@ def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
 
     table = Table("image", "vehicle", box=None, pad_edge=False)
     table.add_column("probability", justify="right")
-    for place in range(2, top + 1):
-        table.add_column(f"guess {place}")
     for answer in answers:
         assert answer.prediction is not None
         prediction = answer.prediction
-        others = [f"{escape(guess.name)} {guess.probability:.1%}" for guess in prediction.top5[1:top]]
-        table.add_row(
-            escape(one_line(str(answer.image))), escape(prediction.name), f"{prediction.probability:.1%}", *others
-        )
+        image = escape(one_line(str(answer.image)))
+        table.add_row(image, escape(prediction.name), f"{prediction.probability:.1%}")
+        for place, guess in enumerate(prediction.top5[:top] if top > 1 else (), 1):
+            if place > 1 or guess.name != prediction.name:
+                table.add_row("", f"  {place}. {escape(guess.name)}", f"{guess.probability:.1%}")
     Console().print(table)

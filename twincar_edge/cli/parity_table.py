@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from twincar_edge.cli.tables import print_table
 from twincar_edge.export.parity.report import COLUMNS, ParityReport
+
+_TEXT = ("Model", "Against")
+_WORTH = ("Model", "Limits", "Top-1", "Agrees", "Where sure", "Top-5", "Against", "Max Δ")
 
 
 def print_parity(report: ParityReport) -> None:
     """Print the table of a report on standard output."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 0, 0, 1),
-        title=escape(f"{report.name} on {report.data.images} images of {report.data.name}"),
+    print_table(
+        COLUMNS,
+        report.rows(),
+        worth=_WORTH,
+        left=_TEXT,
+        elsewhere="parity.md",
+        title=f"{report.name} on {report.data.images} images of {report.data.name}",
+        caption="Δ: difference of a logit",
     )
-    table.caption = "Δ: difference of a logit"
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("Model", "Against") else "right")
-    for row in report.rows():
-        table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
