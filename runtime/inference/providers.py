@@ -66,6 +66,10 @@ def _is_installed(wheel: str) -> bool:
     return True
 
 
+class NotInWheelError(InputError):
+    """The installed wheel of ONNX Runtime does not have this provider; another one does."""
+
+
 @dataclass(frozen=True)
 class Provider:
     """One execution provider.
@@ -101,7 +105,7 @@ def _built_in(
         if ort_name in ort.get_available_providers():
             return _driver_obstacle() if device == "cuda" else None
         # Only another wheel has it, and wheels must not pile up: the old one goes first.
-        return InputError(
+        return NotInWheelError(
             f"the installed ONNX Runtime has no {name} provider: "
             f"pip uninstall {' '.join(_installed_wheels())}, then pip install 'twincar-edge[{extra}]'"
         )

@@ -11,13 +11,14 @@ from twincar_edge.machine import Machine
 from twincar_edge.records import Record
 
 DIAGNOSIS_SCHEMA_VERSION: Literal[1] = 1
-Status = Literal["ok", "warn", "fail"]
+Status = Literal["ok", "absent", "warn", "fail"]
 
 
 class Check(Record):
     """One thing that was looked at.
 
-    `fail` says that answers would be wrong or nothing would run, `warn` that it is slower or something is missing.
+    `fail` says that answers would be wrong or nothing would run, `warn` that it is slower or something is missing,
+    `absent` that something is not installed which nobody asked for.
     `advice` says what to do; it is empty where there is nothing to.
     """
 

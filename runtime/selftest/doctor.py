@@ -16,7 +16,7 @@ from pydantic import Field
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads, usable_cores
-from twincar_edge.errors import InputError, Parameter, TwincarError
+from twincar_edge.errors import InputError, MissingExtraError, Parameter, TwincarError
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.machine import Machine, installed_versions, this_machine
@@ -24,7 +24,7 @@ from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.records import Record
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import check_golden
-from twincar_edge.runtime.inference.providers import AUTO, ORT_WHEELS, PROVIDERS, load_onnxruntime
+from twincar_edge.runtime.inference.providers import AUTO, ORT_WHEELS, PROVIDERS, NotInWheelError, load_onnxruntime
 from twincar_edge.runtime.inference.session import ModelSession, open_session, ort_errors
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.selftest.cameras import check_cameras
@@ -143,8 +143,13 @@ def _providers(ort: ModuleType, asked: str) -> list[Check]:
             obstacle = InputError(f"it is installed and does not load, {_first_line(error)}: reinstall it")
         if obstacle is None:
             checks.append(Check(name=row, status="ok", found="usable"))
-        else:  # what nobody asked for may be absent
-            checks.append(Check(name=row, status="fail" if name == asked else "ok", found=f"not here: {obstacle}"))
+        elif name == asked:
+            checks.append(Check(name=row, status="fail", found=f"not usable: {obstacle}"))
+        elif isinstance(obstacle, NotInWheelError | MissingExtraError):
+            advice = f"only where you need it: pip install 'twincar-edge[{provider.extra}]' in a fresh environment"
+            checks.append(Check(name=row, status="absent", found="not installed", advice=advice))
+        else:
+            checks.append(Check(name=row, status="warn", found=f"installed, but not usable: {obstacle}"))
     return checks
 
 

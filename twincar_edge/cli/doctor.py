@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from twincar_edge.runtime.selftest.diagnosis import Diagnosis
 
-_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_COLOURS = {"ok": "green", "absent": "dim", "warn": "yellow", "fail": "bold red"}
 _PIPE_WIDTH = 160  # a line of the table where it goes into a file
 
 
@@ -27,7 +28,8 @@ def command(model: Path | None, ep: str, threads: int | None, as_json: bool) -> 
     """Check that this machine answers right, and how fast.
 
     Looks at versions, providers, the model file and its golden inputs, cores, instructions, latency and cameras. "fail"
-    would make answers wrong or lets nothing run (exit code 1); "warn" is slower, or something is missing.
+    would make answers wrong or lets nothing run (exit code 1); "warn" is slower, or something is missing; "absent" is
+    not installed, and nobody asked for it.
     """
     from twincar_edge.runtime.selftest.diagnosis import DoctorError
     from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
@@ -53,6 +55,6 @@ def _print(diagnosis: Diagnosis) -> None:
     for name, status, found in diagnosis.rows():
         table.add_row(escape(name), f"[{_COLOURS[status]}]{status}[/]", escape(found))
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
         console = Console(width=_PIPE_WIDTH)
     console.print(table)

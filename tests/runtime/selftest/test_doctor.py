@@ -157,7 +157,16 @@ def test_a_provider_that_is_asked_for_and_not_here_fails_and_names_its_extra(hea
     diagnosis = examine(healthy, ep="tensorrt")
     assert [check.name for check in diagnosis.failures] == ["provider tensorrt", "session"]
     assert "twincar-edge[gpu]" in row(diagnosis, "provider tensorrt").found
-    assert row(diagnosis, "provider cuda").status == "ok"  # nobody asked for it
+
+
+def test_a_provider_that_nobody_asked_for_may_be_absent_and_is_no_reason_to_uninstall_anything(healthy: Path) -> None:
+    diagnosis = examine(healthy)
+    for name, extra in (("cuda", "gpu"), ("tensorrt", "gpu")):
+        check = row(diagnosis, f"provider {name}")
+        assert (check.status, check.found) == ("absent", "not installed")
+        assert f"pip install 'twincar-edge[{extra}]'" in check.advice
+        assert "uninstall" not in check.found + check.advice
+    assert diagnosis.failures == ()
 
 
 def test_a_provider_that_is_silently_replaced_fails(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +184,7 @@ def test_a_plugin_that_does_not_load_is_a_row(healthy: Path, monkeypatch: pytest
     broken = providers.Provider("OpenVINOExecutionProvider", "openvino", lambda *_: None, obstacle)
     monkeypatch.setitem(providers.PROVIDERS, "openvino", broken)
     check = row(examine(healthy), "provider openvino")
-    assert (check.status, "undefined symbol" in check.found) == ("ok", True)
+    assert (check.status, "undefined symbol" in check.found) == ("warn", True)
 
 
 # --- what is slower, or missing ---
@@ -374,7 +383,7 @@ def test_json_is_all_that_standard_output_holds_also_of_a_failure(run: Run, heal
         assert code == expected
         document = json.loads(out)
         assert document["schema_version"] == 1
-        assert {check["status"] for check in document["checks"]} <= {"ok", "warn", "fail"}
+        assert {check["status"] for check in document["checks"]} <= {"ok", "absent", "warn", "fail"}
 
 
 def test_the_doctor_examines_the_bundled_model_where_none_is_named(tmp_path: Path) -> None:
