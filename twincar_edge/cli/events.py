@@ -12,37 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.cli.moments import day_option, moment_option
 from twincar_edge.cli.pipes import discard_output
 
 if TYPE_CHECKING:
-    from twincar_edge.runtime.events import Event
-    from twincar_edge.runtime.sinks.store import EventFilter
+    from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit
 
 _LEVELS = ("year", "model", "make", "unknown")
 _TABLE_ROWS = 100
-
-
-def _moment(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
-    """Return the time that `1h` (ago) or an ISO 8601 date or time names; without a zone it is local."""
-    from twincar_edge.runtime.quantities import parse_age
-
-    if text is None:
-        return None
-    try:
-        return datetime.now().astimezone() - parse_age(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError, OSError) as error:
-        raise click.BadParameter(f"invalid time {text!r}: use 1h or 2d (ago), or 2025-03-01T12:00") from error
+_NAMED = 5  # ids that an error names
 
 
 _FILTERS = (
     click.option(
-        "--since", metavar="TIME", callback=_moment, help="Began at or after: 1h or 2d ago, or 2025-03-01T12:00."
+        "--since",
+        metavar="TIME",
+        callback=moment_option,
+        help="Began at or after: 1h or 2d (ago), today, yesterday, or 2025-03-01T12:00.",
     ),
-    click.option("--until", metavar="TIME", callback=_moment, help="Began before."),
+    click.option("--until", metavar="TIME", callback=moment_option, help="Began before."),
+    click.option(
+        "--on", metavar="DAY", callback=day_option, help="Began on this day: today, yesterday, or 2025-03-01."
+    ),
     click.option("--camera", help="Of this camera."),
     click.option("--make", help="Of this make, such as BMW."),
     click.option("--model", help="With this in the model's name."),
@@ -68,13 +59,19 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(command)
-    def with_filter(*args: Any, store: Path | None, **options: Any) -> None:
+    def with_filter(
+        *args: Any, store: Path | None, on: tuple[datetime, datetime] | None = None, **options: Any
+    ) -> None:
         from twincar_edge.runtime.sinks.store import EventFilter
         from twincar_edge.runtime.storage.state import StateFolder
 
         context = click.get_current_context()
         names = {field.name for field in fields(EventFilter)}
         given = {name: options.pop(name, None) for name in names}
+        if on is not None:
+            if given["since"] or given["until"]:
+                raise click.UsageError("--on cannot be combined with --since or --until")
+            given["since"], given["until"] = on
         before, store_before = context.obj or (EventFilter(), None)
         wanted = replace(before, **{name: value for name, value in given.items() if value not in (None, ())})
         context.obj = wanted, store or store_before
@@ -85,21 +82,59 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
     return with_filter
 
 
-@click.group("events", invoke_without_command=True)
+class _Visits(click.Group):
+    """Takes what is not a subcommand's name for the id of a visit to show."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group("events", cls=_Visits, invoke_without_command=True, subcommand_metavar="[ID | export]")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with times in UTC, not a table.")
+@click.option("--utc", is_flag=True, help="Show times in UTC, not in the local time zone.")
 @_filtered
-def command(wanted: EventFilter, store: Path, as_json: bool) -> None:
+def command(wanted: EventFilter, store: Path, as_json: bool, utc: bool) -> None:
     """Print the visits in the store, in the order in which they began; a running `watch` is not disturbed.
 
-    The table shows times in the local time zone, and the newest 100 visits unless --limit says otherwise.
-    `twincar-edge events export --csv FILE` writes them for a spreadsheet.
+    The table shows the newest 100 visits unless --limit says otherwise, and as many columns as the terminal is wide.
+    With an ID, or how it begins, it shows all of that visit, with the paths of its picture and clip.
+    `twincar-edge events export --csv FILE` writes visits for a spreadsheet.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
     if as_json:
-        _print(event.to_json() + "\n" for event in _read(store, wanted))
+        _print(visit.event.to_json() + "\n" for visit in _read(store, wanted))
     else:
-        _print_table(store, wanted)
+        _print_table(store, wanted, utc)
+
+
+@command.command("show")
+@click.argument("visit", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON with times in UTC.")
+@click.option("--utc", is_flag=True, help="Show times in UTC, not in the local time zone.")
+@_filtered
+def show(wanted: EventFilter, store: Path, visit: str, as_json: bool, utc: bool) -> None:
+    """Show all that is known of one visit: `twincar-edge events ID`, where ID may be how its id begins."""
+    from twincar_edge.cli.visits import describe_visit
+    from twincar_edge.errors import InputError
+
+    parent = click.get_current_context().parent
+    before = {} if parent is None else parent.params
+    found = list(_read(store, replace(wanted, id=visit, limit=_NAMED + 1)))
+    found = [one for one in found if one.event.id == visit] or found
+    if not found:
+        raise InputError(f"no visit whose id begins with {visit!r}: `twincar-edge events` lists ids")
+    if len(found) > 1:
+        ids = ", ".join(one.event.id for one in found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
+        raise InputError(f"several visits have an id that begins with {visit!r}: {ids}")
+    if as_json or before.get("as_json"):
+        _print(iter([found[0].event.to_json() + "\n"]))
+    else:
+        _print(line + "\n" for line in describe_visit(found[0], utc=utc or bool(before.get("utc"))))
 
 
 @command.command("export")
@@ -112,8 +147,8 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
 
     def lines() -> Iterator[str]:
         yield csv_header()
-        for event in _read(store, wanted):
-            yield csv_row(event)
+        for visit in _read(store, wanted):
+            yield csv_row(visit.event)
 
     if target == "-":
         _print(lines())
@@ -122,12 +157,12 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
         file.writelines(lines())
 
 
-def _read(store: Path, wanted: EventFilter) -> Iterator[Event]:
+def _read(store: Path, wanted: EventFilter) -> Iterator[StoredVisit]:
     """Give the visits, and say in the end how many could not be read."""
-    from twincar_edge.runtime.sinks.store import read_events
+    from twincar_edge.runtime.sinks.store import read_visits
 
     unreadable: list[str] = []
-    yield from read_events(store, wanted, unreadable.append)
+    yield from read_visits(store, wanted, unreadable.append)
     if unreadable:
         more = f" (and {len(unreadable) - 1} more)" if unreadable[1:] else ""
         click.echo(f"warning: {unreadable[0]}{more}", err=True)
@@ -142,31 +177,21 @@ def _print(lines: Iterator[str]) -> None:
         discard_output()
 
 
-def _print_table(store: Path, wanted: EventFilter) -> None:
+def _print_table(store: Path, wanted: EventFilter, utc: bool) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+
+    from twincar_edge.cli.visits import visits_table
 
     limit = wanted.limit or _TABLE_ROWS
-    events = list(_read(store, replace(wanted, limit=limit + (wanted.limit is None))))
-    more = len(events) > limit
-    table = Table()
-    for heading in ("when", "camera", "vehicle", "level", "probability", "direction"):
-        table.add_column(heading, justify="right" if heading == "probability" else "left")
-    for event in events[-limit:]:
-        table.add_row(
-            f"{event.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
-            escape(event.camera),
-            escape(event.name) + ("" if event.type == "end" else " (not ended)"),
-            event.level,
-            f"{event.probability:.1%}",
-            event.direction.replace("_", " "),
-        )
+    visits = list(_read(store, replace(wanted, limit=limit + (wanted.limit is None))))
+    more = len(visits) > limit
+    console = Console()
     try:
-        Console().print(table)
-        if not events:
+        if visits:
+            console.print(visits_table(visits[-limit:], console, utc=utc))
+        else:
             click.echo("no visits", err=True)
-        elif more:
+        if more:
             click.echo(f"the newest {limit}: --limit N shows more", err=True)
     except BrokenPipeError:
         discard_output()

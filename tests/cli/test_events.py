@@ -1,0 +1,129 @@
+"""`twincar-edge events`: which visits it finds by local time, and what it shows of them in any terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from tests.support.event_toys import CROP, visit
+from twincar_edge.cli.moments import parse_day, parse_moment
+from twincar_edge.runtime.sinks.store import EventStore
+
+BERLIN = "Europe/Berlin"
+LONG = "Chevrolet Silverado 1500 Extended Cab 2012"
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", BERLIN)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_berlin")
+@pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-11-27", 24)])
+def test_a_day_lasts_from_midnight_to_midnight_where_the_box_is(day: str, hours: int) -> None:
+    begin, end = (moment.astimezone(UTC) for moment in parse_day(day))
+    assert begin == datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(BERLIN)).astimezone(UTC)
+    assert end - begin == timedelta(hours=hours)
+
+
+@pytest.mark.usefixtures("in_berlin")
+def test_days_have_names() -> None:
+    today = date.today()
+    assert parse_day("today") == parse_day(today.isoformat())
+    assert parse_day("Yesterday") == parse_day((today - timedelta(days=1)).isoformat())
+    assert parse_moment("yesterday") == parse_day("yesterday")[0]
+    assert parse_moment("2026-11-27") == parse_day("2026-11-27")[0]
+    assert parse_moment("2026-11-27T12:00Z") == datetime(2026, 11, 27, 12, tzinfo=UTC)
+    assert abs(parse_moment("2d") - (datetime.now(UTC) - timedelta(days=2))) < timedelta(minutes=1)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A store of a night on which clocks were set back, with a visit every hour from 21:30 UTC on."""
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    (crops / "kept.jpg").touch()
+    with EventStore(tmp_path / "events.sqlite", crops=crops, clips=tmp_path / "clips") as store:
+        for hour in range(28):
+            started_at = datetime(2026, 10, 24, 21, 30, tzinfo=UTC) + timedelta(hours=hour)
+            saved = {"crop": "kept.jpg", "clip": "gone.mp4"} if hour == 1 else {}
+            store.write(visit(id=f"{hour:02d}{'0' * 34}", started_at=started_at, name=LONG, **saved), CROP)
+    return tmp_path
+
+
+def events(state: Path, *arguments: str, zone: str = BERLIN, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    environment = {"TWINCAR_STATE": str(state), "TZ": zone, "COLUMNS": str(columns)}
+    return subprocess.run(
+        [sys.executable, "-m", "twincar_edge", "events", *arguments],
+        capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("zone", "hours"), [(BERLIN, range(1, 26)), ("UTC", range(3, 27))])
+def test_the_visits_of_a_day_are_those_of_the_local_day(state: Path, zone: str, hours: range) -> None:
+    lines = events(state, "--on", "2026-10-25", "--json", zone=zone).stdout.splitlines()
+    assert [int(json.loads(line)["id"][:2]) for line in lines] == list(hours)
+    assert all(json.loads(line)["started_at"].endswith("Z") for line in lines)
+
+
+def test_the_zone_is_said_once_or_at_each_time_where_it_changes(state: Path) -> None:
+    heading, first, *_ = events(state, "--on", "2026-10-24").stdout.splitlines()
+    assert heading.startswith("when (CEST)  ") and first.startswith("2026-10-24 23:30:00  ")
+    heading, first, *_, last = events(state, "--on", "2026-10-25").stdout.splitlines()
+    assert heading.startswith("when  ")
+    assert first.startswith("2026-10-25 00:30:00 CEST  ") and last.startswith("2026-10-25 23:30:00 CET ")
+    heading, first, *_ = events(state, "--utc").stdout.splitlines()
+    assert heading.startswith("when (UTC)  ") and first.startswith("2026-10-24 21:30:00  ")
+
+
+@pytest.mark.parametrize("columns", [50, 80, 100, 200])
+def test_a_table_fits_the_terminal_and_leaves_out_what_is_worth_least(state: Path, columns: int) -> None:
+    heading, *rows = events(state, "--on", "2026-10-25", columns=columns).stdout.splitlines()
+    assert max(map(len, [heading, *rows])) <= columns
+    every = ["when", "vehicle", "id", "prob.", "camera", "saved", "level", "direction"]
+    assert heading.split() == every[: len(heading.split())]
+    assert len(heading.split()) == {50: 3, 80: 3, 100: 5, 200: 8}[columns]
+    assert (len(rows) == 25) == (columns > 50)  # names are wrapped rather than left out
+
+
+def test_a_visit_is_shown_whole_with_the_paths_of_its_files(state: Path) -> None:
+    lines = events(state, "01", columns=40).stdout.splitlines()
+    shown = dict(line.split(maxsplit=1) for line in lines)
+    assert shown["id"] == "01" + "0" * 34
+    assert shown["vehicle"] == LONG
+    assert shown["began"] == "2026-10-25 00:30:00 CEST"
+    assert shown["picture"] == f"{state}/crops/kept.jpg"
+    assert shown["clip"] == f"{state}/clips/gone.mp4 (no longer there, or not yet)"
+    assert json.loads(events(state, "01", "--json").stdout)["id"] == shown["id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("0",), r"several visits have an id that begins with '0': 04"),
+        (("exprot",), "no visit whose id begins with 'exprot'"),
+        (("--on", "tuesday"), "invalid day 'tuesday': use today, yesterday, or 2025-03-01"),
+        (("--since", "9999999w"), "invalid time '9999999w'"),
+        (("--on", "9999-12-31"), "invalid day '9999-12-31'"),
+        (("--on", "today", "--since", "1h"), "--on cannot be combined with --since or --until"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line_and_exit_code_2(
+    state: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = events(state, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr.splitlines()[-1]

@@ -1,0 +1,110 @@
+"""Visits for people: a table that fits the terminal, and all that is known of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twincar_edge.errors import one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from twincar_edge.runtime.events import Event
+    from twincar_edge.runtime.sinks.store import StoredVisit
+
+_LEAST_ID = 8
+_ALWAYS = 3  # columns that a narrow terminal wraps instead of leaving them out
+_UNLIMITED = 10_000  # columns of a terminal
+
+
+def visits_table(visits: Sequence[StoredVisit], console: Console, *, utc: bool = False) -> Table:
+    """Return a table of visits; where the console is too narrow, the columns of least worth are left out."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = _columns(visits, utc)
+    while True:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for heading, _ in columns:
+            table.add_column(heading, justify="right" if heading == "prob." else "left")
+        for visit in visits:
+            table.add_row(*(escape(one_line(cell(visit))) for _, cell in columns))
+        width = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
+        if width <= console.width or len(columns) <= _ALWAYS:
+            return table
+        columns.pop()
+
+
+def _columns(visits: Sequence[StoredVisit], utc: bool) -> list[tuple[str, Callable[[StoredVisit], str]]]:
+    """Return headings and cells in order of worth."""
+    zones = {f"{_in_zone(visit.event.started_at, utc):%Z}" for visit in visits}
+    when = f"when ({zones.pop()})" if len(zones) == 1 else "when"
+    form = "%Y-%m-%d %H:%M:%S %Z" if zones else "%Y-%m-%d %H:%M:%S"  # clocks were changed among these visits
+    ids = {visit.event.id for visit in visits}
+    length = next(n for n in range(_LEAST_ID, 1000) if len({id[:n] for id in ids}) == len(ids) or n == 999)
+    columns: list[tuple[str, Callable[[StoredVisit], str]]] = [
+        (when, lambda visit: f"{_in_zone(visit.event.started_at, utc):{form}}"),
+        ("vehicle", lambda visit: visit.event.name + ("" if visit.event.type == "end" else " (not ended)")),
+        ("id", lambda visit: visit.event.id[:length]),
+        ("prob.", lambda visit: f"{visit.event.probability:.1%}"),
+        ("camera", lambda visit: visit.event.camera),
+    ]
+    if any(visit.crop or visit.clip for visit in visits):
+        columns.append(("saved", _saved))
+    columns += [
+        ("level", lambda visit: visit.event.level),
+        ("direction", lambda visit: visit.event.direction.replace("_", " ")),
+    ]
+    return columns
+
+
+def _saved(visit: StoredVisit) -> str:
+    return ", ".join(what for what, path in (("picture", visit.crop), ("clip", visit.clip)) if path is not None)
+
+
+def describe_visit(visit: StoredVisit, *, utc: bool = False) -> Iterator[str]:
+    """Yield all that is known of a visit, a line each; paths are whole, however narrow the terminal."""
+    for name, value in _facts(visit, utc):
+        yield f"{name:<11}{one_line(value)}"
+
+
+def _facts(visit: StoredVisit, utc: bool) -> Iterator[tuple[str, str]]:
+    event = visit.event
+    yield "id", event.id
+    yield "vehicle", event.name
+    yield "answer", f"{event.level}, {event.probability:.1%}, of {event.crops} pictures"
+    others = [guess for guess in event.top5 if guess.name != event.name]
+    if others:
+        yield "or", ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in others)
+    yield "camera", event.camera + (f", zone {event.zone}" if event.zone else "")
+    yield "source", event.source + _place(event)
+    yield "began", f"{_in_zone(event.started_at, utc):%Y-%m-%d %H:%M:%S %Z}"
+    ended = event.ended_at
+    yield "ended", "not yet" if ended is None else f"{_in_zone(ended, utc):%Y-%m-%d %H:%M:%S %Z}"
+    yield "direction", event.direction.replace("_", " ")
+    yield "picture", _path(visit.crop)
+    yield "clip", _path(visit.clip)
+    model = event.classifier
+    yield "model", f"{model.name} ({model.sha256[:12]}, {model.precision}, {model.ep})"
+
+
+def _place(event: Event) -> str:
+    if event.image is not None:
+        return f", image {event.image}"
+    if event.first_time_s is None or event.last_time_s is None:
+        return ""
+    return f", {event.first_time_s:.1f} to {event.last_time_s:.1f} s"
+
+
+def _path(path: Path | None) -> str:
+    if path is None:
+        return "not saved"
+    return str(path) if path.exists() else f"{path} (no longer there, or not yet)"
+
+
+def _in_zone(moment: datetime, utc: bool) -> datetime:
+    return moment.astimezone(UTC if utc else None)
