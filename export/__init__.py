@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from twincar_edge.errors import require
-from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
+from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport, CoverageError
 from twincar_edge.export.config import ExportConfig, ExportResult
 from twincar_edge.export.int8.config import PRESETS, Int8Config, Int8Search
 from twincar_edge.export.parity.compare import check_parity
@@ -25,6 +25,7 @@ __all__ = [
     "Comparison",
     "ConfidenceOptions",
     "ConfidenceReport",
+    "CoverageError",
     "ExportConfig",
     "ExportResult",
     "Flip",

@@ -17,11 +17,11 @@ from pydantic import ValidationError
 from twincar_edge import __version__
 from twincar_edge.dataset_logits import Side, labels_for, run_sides
 from twincar_edge.datasets import Split
-from twincar_edge.errors import InputError, first_fault
+from twincar_edge.errors import InputError, Parameter, first_fault
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.choices import fit_temperature
 from twincar_edge.export.confidence.files import write_confidence
-from twincar_edge.export.confidence.report import ConfidenceReport
+from twincar_edge.export.confidence.report import ConfidenceReport, CoverageError
 from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.config import ExportConfig, ExportResult
 from twincar_edge.export.data import open_split
@@ -220,9 +220,12 @@ def _finish(
             _remove(path)  # an earlier export's: nobody should find it beside these reports
     else:
         write_report(found.search, config.output, SEARCH_NAME)
+    least = config.confidence.min_coverage
+    mute = {precision: share for precision in models if (share := found.confidence.named(precision)) < least}
     written: dict[Precision, Path] = {}
     for precision, model in models.items():
         broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too
+        broken = broken or precision in mute
         name = f"{report.name}.{precision}"
         good, failed = config.output / f"{name}.onnx", config.output / f"{name}.failed.onnx"
         # An earlier export's file of the same name goes as well.
@@ -249,6 +252,16 @@ def _finish(
     if not report.passed:
         left = ", ".join(path.name for path in written.values()) or "nothing"
         raise ParityError(report, f"left in {config.output}: {left}, and parity.md")
+    if mute:
+        left = ", ".join(path.name for path in written.values()) or "nothing"
+        shares = " and ".join(f"{title(precision)} {share:.1%}" for precision, share in mute.items())
+        raise CoverageError(
+            f"at a threshold of {found.confidence.threshold:g}, {shares} of the held-out images get a name, below the "
+            f"limit of {least:.0%}; left in {config.output}: {left}, and confidence.md: train a better model, raise ",
+            Parameter("false_accept"),
+            ", or allow it with ",
+            Parameter("min_coverage"),
+        )
     return ExportResult(
         written["fp32"], written.get("int8"), written.get("fp16"), report, found.confidence, found.search
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from twincar_edge.errors import GateError
 from twincar_edge.export.open_set.limits import Limits
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
@@ -52,6 +53,7 @@ class ConfidenceOptions(Record):
             may be given as it is.
         hold_noise: hold noise to `false_accept` too, and not only twin cars and the folder.
         hold_masked: the same for "masked", the held-out images without their own class.
+        min_coverage: the least share of the held-out images that must get a name, be it a make alone.
         keep_known: the share of held-out images that stay familiar enough for a class name in full, a model, a make.
         max_wrong_names: the share of the images in `unknown` that may get a class name in full. With it and
             `max_wrong_claims`, these images choose all thresholds, and not `false_accept` and `keep_known`.
@@ -64,6 +66,7 @@ class ConfidenceOptions(Record):
     unknown: tuple[Path, ...] = ()
     hold_noise: bool = False
     hold_masked: bool = False
+    min_coverage: Share = 0.5
     keep_known: tuple[Share, Share, Share] = (0.9, 0.9, 0.92)
     max_wrong_names: Share | None = None
     max_wrong_claims: Share | None = None
@@ -98,6 +101,10 @@ class ConfidenceOptions(Record):
         if self.max_wrong_names is None or self.max_wrong_claims is None:
             return None
         return Limits(self.max_wrong_names, self.max_wrong_claims)
+
+
+class CoverageError(GateError):
+    """An export's threshold leaves too few of the held-out images a name."""
 
 
 class ReliabilityBin(Record):
@@ -192,6 +199,10 @@ class ConfidenceReport(Record):
             unknown_named=figures.at_threshold.unknown_named,
             limits=self.limits.get(precision),
         )
+
+    def named(self, precision: str) -> float:
+        """Return the share of the held-out images that this precision's file gives a name, be it a make alone."""
+        return self.precisions[precision].at_threshold.levels["make"].coverage
 
     def columns(self) -> tuple[str, ...]:
         """Return the headings of `rows`."""

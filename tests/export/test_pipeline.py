@@ -415,6 +415,23 @@ def command(*args: object) -> int:
 
 
 @pytest.mark.usefixtures("graph_at_hand")
+def test_a_threshold_that_leaves_most_images_without_a_name_is_a_missed_limit_unless_allowed(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("export", toy, "-o", tmp_path, "--name", "toy", "--reject-below", "1", "--temperature", "10")
+    assert command(*arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: at a threshold of 1, FP32 0.0% of the held-out images get a name, below the limit")
+    assert error.endswith("raise --false-accept SHARE, or allow it with --min-coverage SHARE\n")
+    assert error.count("\n") == 1
+    assert files(tmp_path) == REPORTS
+    assert command(*arguments, "--keep-failed") == 1
+    assert files(tmp_path) == [*REPORTS, "toy.fp32.failed.onnx"]
+    assert command(*arguments, "--min-coverage", "0") == 0
+    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
+
+
+@pytest.mark.usefixtures("graph_at_hand")
 def test_the_command_prints_the_table_and_the_files(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

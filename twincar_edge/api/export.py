@@ -65,6 +65,7 @@ def export(
 
     Raises:
         ParityError: a file missed a limit; it is not left where it could be deployed.
+        CoverageError: a file gives too few of the held-out images a name (`confidence.min_coverage`); likewise.
         InputError: the images, the folder or an option cannot be used.
         ModelError: the checkpoint cannot be used or exported.
         MissingExtraError: the extra `export`, or ONNX Runtime, is not installed.

@@ -21,17 +21,7 @@ from twincar_edge.export.opset import OPSET
 
 # The options that are choices of `Int8Config`, by the names of both.
 _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibration", "percentile")
-_CONFIDENCE = (
-    "temperature",
-    "reject_below",
-    "false_accept",
-    "unknown",
-    "hold_noise",
-    "hold_masked",
-    "keep_known",
-    "max_wrong_names",
-    "max_wrong_claims",
-)
+_CONFIDENCE = tuple(ConfidenceOptions.model_fields)
 
 
 @click.command("export", cls=GroupedCommand, groups=("Model", "Data", "INT8", "Confidence", "Limits"))
@@ -202,6 +192,15 @@ _CONFIDENCE = (
     help="Let at most this share of the pictures of --unknown get any wrong name, from 0 to 1.",
 )
 @limit_options
+@option(
+    "--min-coverage",
+    group="Limits",
+    metavar="SHARE",
+    type=float,
+    default=ConfidenceOptions().min_coverage,
+    show_default=True,
+    help="Fail if a smaller share of the held-out images gets a name, be it a make alone; 0 allows any.",
+)
 @option(
     "--keep-failed",
     group="Limits",
