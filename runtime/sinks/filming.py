@@ -12,7 +12,8 @@ from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
-from twincar_edge.runtime.sinks.clips import Clip, ClipRules, require_encoder, write_clip
+from twincar_edge.runtime.sinks.clips import Clip, ClipRules, write_clip
+from twincar_edge.runtime.sinks.encoding import require_encoder
 from twincar_edge.runtime.sinks.failures import FailureReporter
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder
 

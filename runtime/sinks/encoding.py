@@ -1,0 +1,129 @@
+"""Writing H.264 in MP4, which plays in every browser, phone and player.
+
+OpenCV's wheel has no encoder for it; PyAV has, which the extra `clips` installs.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.errors import InputError, require
+from twincar_edge.preprocess import resize
+
+_CODEC = "libx264"
+_OPTIONS = {"preset": "veryfast", "crf": "26"}
+_TICKS = 90_000  # a second, as usual in MP4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is laid out: options of the MP4 muxer and of the encoder."""
+
+    container: Mapping[str, str]
+    codec: Mapping[str, str]
+
+
+# The index at the front lets a browser play before it has the whole file; making it so writes the file twice.
+INDEX_FIRST = Layout({"movflags": "+faststart"}, {})
+# Fragments, of two seconds, can be read when the process was killed; the muxer makes an ordinary file of them at last.
+# They can only begin at 0 s where no frame waits for a later one.
+SURVIVES_KILL = Layout(
+    {"movflags": "+hybrid_fragmented", "frag_duration": "2000000", "flush_packets": "1"}, {"bf": "0"}
+)
+
+
+def require_encoder() -> None:
+    """Make sure that video can be encoded here.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        InputError: PyAV was built without H.264.
+    """
+    if _CODEC not in _av().codecs_available:
+        raise InputError(f"video cannot be encoded: PyAV has no {_CODEC} here, install av from PyPI")
+
+
+class VideoEncoder:
+    """Encodes pictures into a file, each with its own time. Its size is the first picture's, less an odd pixel.
+
+    Attributes:
+        pictures: how many were added.
+    """
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        """Prepare; the file is opened with the first picture. `layout` is `INDEX_FIRST` or `SURVIVES_KILL`."""
+        self.pictures = 0
+        self._path = path
+        self._layout = layout
+        self._tick = -1
+
+    def add(self, image_bgr: NDArray[np.uint8], time_s: float) -> None:
+        """Encode a picture, uint8 [H, W, 3], which is shown from `time_s` on; later than the one before.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with _as_os_error():
+            if not self.pictures:
+                self._open(image_bgr, time_s)
+            width, height = self._size_wh
+            if image_bgr.shape[:2] not in (self._shape, (height, width)):  # the camera has changed its size
+                image_bgr = resize(image_bgr, self._size_wh)
+            picture = np.ascontiguousarray(image_bgr[:height, :width])
+            frame = self._av.VideoFrame.from_ndarray(picture, format="bgr24")
+            tick = max(round((time_s - self._start_s) * _TICKS), self._tick + 1)
+            self._tick, self._ticks_shown = tick, tick - self._tick
+            frame.pts = tick
+            frame.time_base = Fraction(1, _TICKS)
+            self._container.mux(self._stream.encode(frame))
+            self.pictures += 1
+
+    def close(self) -> None:
+        """Finish the file; without a picture there is none.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.pictures:
+            with _as_os_error():
+                try:
+                    for packet in self._stream.encode(None):
+                        packet.duration = self._ticks_shown  # only the last one's is not known from the next
+                        self._container.mux(packet)
+                finally:
+                    self._container.close()
+
+    def _open(self, image_bgr: NDArray[np.uint8], time_s: float) -> None:
+        self._av = _av()
+        self._shape = image_bgr.shape[:2]
+        rows, columns = self._shape
+        self._size_wh = columns & ~1, rows & ~1  # H.264 stores colour for two by two pixels
+        self._start_s = time_s
+        self._container = self._av.open(str(self._path), "w", format="mp4", options=dict(self._layout.container))
+        self._stream = self._container.add_stream(_CODEC, options={**_OPTIONS, **self._layout.codec})
+        self._stream.width, self._stream.height = self._size_wh
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, _TICKS)
+        self._stream.codec_context.thread_count = 1  # the other cores are the loop's
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    av = _av()
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror) from error
+
+
+def _av() -> ModuleType:
+    return require("av", "clips")  # only where video is encoded: it brings an FFmpeg of its own
