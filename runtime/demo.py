@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.bundled import demo_clip, demo_model
-from twincar_edge.draw import GREEN, GREY, PALETTE, RED, Cell, contact_sheet, draw_box
+from twincar_edge.draw import GREEN, GREY, RED, Cell, contact_sheet
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing
 from twincar_edge.images import write_image
+from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.sinks import Delivery, JsonLines, Sink, Terms
-from twincar_edge.runtime.sources import Frame, open_source
+from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
-from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
+from twincar_edge.runtime.watch import CameraConfig, LiveFrame, OnFrame, WatchConfig, WatchSummary, watch
 
 LEAST_RIGHT = 0.9
 _VISITS = Terms(types=frozenset({"end"}), drain_s=None)
@@ -53,7 +53,7 @@ def run_demo(
     clip: Path | None = None,
     model: Path | None = None,
     ep: str = "auto",
-    on_frame: Callable[[Frame, Sequence[LiveTrack]], None] | None = None,
+    on_frame: OnFrame | None = None,
 ) -> DemoReport:
     """Watch a clip whose truth is known, and write `annotated.mp4`, `contact_sheet.jpg` and `visits.jsonl`.
 
@@ -76,14 +76,15 @@ def run_demo(
     with ExitStack() as stack:
         temporary_events = stack.enter_context(replacing(events))
         source = stack.enter_context(open_source(str(clip)))
-        annotated = stack.enter_context(_AnnotatedVideo(stack.enter_context(replacing(video)), source.fps or 25.0))
-
-        def show(frame: Frame, tracks: Sequence[LiveTrack]) -> None:
-            annotated.write(frame, tracks)
-            if on_frame is not None:
-                on_frame(frame, tracks)
-
         camera = CameraConfig(name="demo", source=str(clip), locate="motion")
+        temporary_video = stack.enter_context(replacing(video))
+        annotated = stack.enter_context(_AnnotatedVideo(temporary_video, source.fps or 25.0, Painter(camera)))
+
+        def show(live: LiveFrame) -> None:
+            annotated.write(live)
+            if on_frame is not None:
+                on_frame(live)
+
         config = WatchConfig(cameras=(camera,), ep=ep, keep=True)
         summary = watch(
             config,
@@ -122,11 +123,12 @@ class _BestCrops(Sink):
 
 
 class _AnnotatedVideo:
-    """Writes frames with a box and an answer on every vehicle; opens the file with the first frame's size."""
+    """Writes annotated frames as MPEG-4, which OpenCV's wheel can encode: the demo runs with the base install."""
 
-    def __init__(self, path: Path, fps: float) -> None:
+    def __init__(self, path: Path, fps: float, painter: Painter) -> None:
         self._path = path
         self._fps = fps
+        self._painter = painter
         self._writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> Self:
@@ -138,12 +140,9 @@ class _AnnotatedVideo:
         if self._writer is not None:
             self._writer.release()
 
-    def write(self, frame: Frame, tracks: Sequence[LiveTrack]) -> None:
-        """Draw the vehicles and append the frame."""
-        image_bgr = frame.image_bgr.copy()
-        for track in tracks:
-            tag = "" if track.name is None else f"{track.name}  {track.probability:.0%}"
-            draw_box(image_bgr, track.box_xyxy, tag, GREY if track.name is None else PALETTE[track.id % len(PALETTE)])
+    def write(self, live: LiveFrame) -> None:
+        """Draw what is known of a frame and append it."""
+        image_bgr = self._painter.paint(live)
         if self._writer is None:
             size_wh = (image_bgr.shape[1], image_bgr.shape[0])
             self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size_wh)

@@ -10,15 +10,18 @@ import threading
 from collections.abc import Sequence, Set
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.runtime.annotating.video import AnnotatedVideos, VideoSummary
 from twincar_edge.runtime.collect import Collector
 from twincar_edge.runtime.configuration.config import WatchConfig
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.loop.answering import LiveFrame, OnFrame
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
 from twincar_edge.runtime.monitoring.status import LoopStatus
@@ -49,15 +52,25 @@ class Service:
         reader_gone: set when the reader of standard output has gone, which ends the run.
     """
 
-    def __init__(self, config: WatchConfig, *, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        config: WatchConfig,
+        *,
+        stop: threading.Event | None = None,
+        annotate: Path | None = None,
+        on_frame: OnFrame | None = None,
+    ) -> None:
         """Build the parts; nothing is opened yet.
 
         Args:
             config: the cameras, the model, and what surrounds them.
             stop: ends the run after the current frames; may be set from any thread.
+            annotate: where the annotated video is written; see `AnnotatedVideos`.
+            on_frame: called after each frame with what is known of it.
 
         Raises:
-            InputError: settings of the sinks that cannot work.
+            InputError: settings of the sinks, or a path, that cannot work.
+            MissingExtraError: PyAV is needed and not installed.
         """
         stop = stop or threading.Event()
         self.url: str | None = None
@@ -84,7 +97,11 @@ class Service:
         self._queues: list[Delivery | Filming] = [*deliveries, *([filming] if filming is not None else [])]
         outlet = _Outlet(deliveries, self._queues, {options.kind for options in config.sinks})
         seen = None if self._state is None else self._state.folder
-        self._watch = Watch(config, [outlet], stop=stop, seen=seen, footage=footage)
+        self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras)
+        shown = [show for show in (self._videos, on_frame) if show is not None]
+        self._watch = Watch(
+            config, [outlet], stop=stop, seen=seen, footage=footage, on_frame=_all_of(shown) if shown else None
+        )
         self._notifier = Notifier.from_environment(self._is_alive)
         self._reloader: ModelReloader  # built by `start`: it needs the open model
 
@@ -100,10 +117,14 @@ class Service:
         with ExitStack() as stack:
             if self._state is not None and self._locks_state:
                 stack.enter_context(self._state)
+            if self._videos is not None:
+                stack.enter_context(self._videos)
             stack.enter_context(self._watch)
             if not any(camera.newest_only for camera in self._watch.cameras):
-                for queue in self._queues:
+                for queue in (*self._queues, *([] if self._videos is None else [self._videos])):
                     queue.wait_for_room()
+            if self._videos is not None:
+                self._videos.require_moving(camera.source for camera in self._watch.cameras)
             stack.enter_context(self._notifier)
             answering = self._watch.answering
             self._reloader = ModelReloader(
@@ -146,6 +167,11 @@ class Service:
                     delivery.finished(camera.name, camera.source.recordings)
         return summary
 
+    @property
+    def videos(self) -> tuple[VideoSummary, ...]:
+        """Return the annotated videos that were written; none before the service has stopped."""
+        return () if self._videos is None else self._videos.summaries
+
     def reload(self) -> None:
         """Request a reload of the model file. Returns at once, and may be called from a signal handler."""
         self._reloader.request()
@@ -166,6 +192,14 @@ class Service:
     def _end_without_reader(self) -> None:
         self.reader_gone.set()
         self._stop.set()
+
+
+def _all_of(callbacks: Sequence[OnFrame]) -> OnFrame:
+    def call(live: LiveFrame) -> None:
+        for callback in callbacks:
+            callback(live)
+
+    return call
 
 
 class _Outlet(Sink):

@@ -29,7 +29,7 @@ from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.choice import AUTO, Choice, DetectorFile, choose_locator
 from twincar_edge.runtime.locating.detector import Detector, open_detector
 from twincar_edge.runtime.locating.pulled import pulled_detector
-from twincar_edge.runtime.loop.answering import Answering, LiveTrack, OnFrame
+from twincar_edge.runtime.loop.answering import Answering, LiveFrame, LiveTrack, OnFrame
 from twincar_edge.runtime.loop.camera import CameraThread, camera_status
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Inbox
@@ -40,7 +40,17 @@ from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Source, open_source
 from twincar_edge.runtime.visits import VisitMaker
 
-__all__ = ["CameraConfig", "CameraSummary", "LiveTrack", "OnFrame", "Watch", "WatchConfig", "WatchSummary", "watch"]
+__all__ = [
+    "CameraConfig",
+    "CameraSummary",
+    "LiveFrame",
+    "LiveTrack",
+    "OnFrame",
+    "Watch",
+    "WatchConfig",
+    "WatchSummary",
+    "watch",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +81,7 @@ def watch(
             `FrameSource` wraps any iterable.
         classifier: in place of `config.model`, whose golden inputs are then not run.
         stop: ends the run after the current frames; the vehicles then in view become visits.
-        on_frame: called after each frame with the vehicles in it.
+        on_frame: called after each frame with what is known of it.
         clock: the time of day, with a time zone.
         timer: seconds, for latencies.
         new_id: makes a visit's id; random where it is not given.

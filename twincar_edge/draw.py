@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +22,15 @@ GREY: Colour = (140, 132, 126)
 GREEN: Colour = (96, 174, 39)
 RED: Colour = (60, 76, 231)
 BLUE: Colour = (196, 124, 52)
-PALETTE: tuple[Colour, ...] = (BLUE, (43, 156, 240), (150, 90, 190), (158, 160, 22), (90, 110, 235), (110, 150, 60))
+# Told apart with any kind of colour vision: Okabe and Ito, "Color Universal Design", 2008, without its dark blue.
+PALETTE: tuple[Colour, ...] = (
+    (0, 159, 230),  # orange
+    (233, 180, 86),  # sky blue
+    (66, 228, 240),  # yellow
+    (167, 121, 204),  # reddish purple
+    (115, 158, 0),  # bluish green
+    (0, 94, 213),  # vermilion
+)
 
 BOLD, REGULAR = 700, 400  # font weights, as CSS counts them
 STRONGEST = 0.62  # how much of the picture the hottest place of a heat map hides
@@ -60,20 +69,41 @@ def fit_text(text: str, width_px: int, height_px: int, weight: int = REGULAR) ->
     return text.rstrip() + "…"
 
 
-def draw_box(
-    image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], tag: str, colour: Colour, height_px: int = 16
-) -> None:
-    """Draw a box onto the image, with its tag above it, or inside where there is no room above."""
+def type_size(image_bgr: NDArray[np.uint8]) -> int:
+    """Return a size of type in pixels that can be read on an image however large it is shown."""
+    rows, columns = image_bgr.shape[:2]
+    return max(12, round(math.sqrt(rows * columns) / 56))
+
+
+def draw_box(image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], colour: Colour, width_px: int) -> None:
+    """Draw a box onto the image, with a dark rim so that it shows on any ground."""
     left, top, right, bottom = box_xyxy
-    cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), colour, 2, cv2.LINE_AA)
-    if not tag:
-        return
-    width, pad = text_size(tag, height_px, BOLD)[0], height_px // 3
-    high = height_px + 2 * pad
-    x = max(0, min(left - 1, image_bgr.shape[1] - width - 2 * pad))
-    y = top - high if top >= high else top
-    cv2.rectangle(image_bgr, (x, y), (x + width + 2 * pad, y + high - 1), colour, cv2.FILLED)
-    put_text(image_bgr, tag, (x + pad, y + pad - height_px // 8), height_px, WHITE, BOLD)
+    cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), INK, width_px + 2)
+    cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), colour, width_px)
+
+
+def label_size(lines: Sequence[str], height_px: int) -> tuple[int, int]:
+    """Return the width and height in pixels of a label; see `draw_label`."""
+    pad = height_px // 3
+    width = max(text_size(line, height_px, weight)[0] for line, weight in zip(lines, _weights(lines), strict=True))
+    return width + 2 * pad, len(lines) * (height_px + pad) + pad
+
+
+def draw_label(
+    image_bgr: NDArray[np.uint8], lines: Sequence[str], left_top: tuple[int, int], height_px: int, ground: Colour
+) -> None:
+    """Write lines, the first one bold, on a ground of one colour, in black or white, whichever is easier to read."""
+    (left, top), (width, height), pad = left_top, label_size(lines, height_px), height_px // 3
+    cv2.rectangle(image_bgr, left_top, (left + width - 1, top + height - 1), ground, cv2.FILLED)
+    blue, green, red = ground
+    ink = INK if 0.114 * blue + 0.587 * green + 0.299 * red > 95 else WHITE  # luma, Rec. 601
+    for row, (line, weight) in enumerate(zip(lines, _weights(lines), strict=True)):
+        y = top + pad + row * (height_px + pad) - height_px // 8
+        put_text(image_bgr, line, (left + pad, y), height_px, ink, weight)
+
+
+def _weights(lines: Sequence[str]) -> list[int]:
+    return [BOLD, *[REGULAR] * (len(lines) - 1)]
 
 
 def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:

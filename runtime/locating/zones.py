@@ -117,7 +117,7 @@ def masks(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> list[Mask]:
 
     def filled(zone: Zone) -> Mask:
         mask = np.zeros((height, width), np.uint8)
-        points = _in_pixels(zone, columns, rows) * (width / columns, height / rows)
+        points = in_pixels(zone, columns, rows) * (width / columns, height / rows)
         cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 1)
         return mask > 0
 
@@ -130,18 +130,19 @@ def masks(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> list[Mask]:
 
 
 def _stands_in(box: AnyBox, size_wh: tuple[int, int], zone: Zone) -> bool:
-    outline = _in_pixels(zone, *size_wh).astype(np.float32)
+    outline = in_pixels(zone, *size_wh).astype(np.float32)
     point = ((box[0] + box[2]) / 2, box[3] - _WHEELS * (box[3] - box[1]))
     return cv2.pointPolygonTest(outline, point, False) >= 0
 
 
-def _in_pixels(zone: Zone, columns: int, rows: int) -> NDArray[np.float64]:
+def in_pixels(zone: Zone, columns: int, rows: int) -> NDArray[np.float64]:
+    """Return a zone's points in pixels of a frame of that size, float64 [N, 2]."""
     points = np.array(zone.points, np.float64)
     return points * (columns, rows) if points.max() <= 1.0 else points
 
 
 def _bounding_box(zone: Zone, columns: int, rows: int) -> Box:
-    points = _in_pixels(zone, columns, rows)
+    points = in_pixels(zone, columns, rows)
     left, top = np.floor(points.min(axis=0)).astype(int)
     right, bottom = np.ceil(points.max(axis=0)).astype(int)
     box = (int(left), int(top), min(int(right), columns), min(int(bottom), rows))

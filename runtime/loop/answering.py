@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.answers import Level
 from twincar_edge.runtime.inference.classifier import Classifier
-from twincar_edge.runtime.locating.boxes import Box
+from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame
@@ -24,16 +25,30 @@ TURN_S = 0.5  # the longest wait for items: the loop turns at least this often, 
 class LiveTrack:
     """A vehicle in a frame, for drawing: its box in pixels, and the answer so far.
 
-    `name` is None until the track is confirmed and its first crop classified; it is "unknown" where the model rejects.
+    `name` and `level` are None until its first crop is classified; they are "unknown" where the model rejects. `crops`
+    is how many crops the answer rests on. `told`: an event of the vehicle was published.
     """
 
     id: int
     box_xyxy: Box
     name: str | None
+    level: Level | None
     probability: float
+    crops: int
+    told: bool
 
 
-OnFrame = Callable[[Frame, Sequence[LiveTrack]], None]
+@dataclass(frozen=True, eq=False)
+class LiveFrame:
+    """A processed frame of a camera, the vehicles in it, and what the locator left out, for drawing."""
+
+    camera: str
+    frame: Frame
+    tracks: tuple[LiveTrack, ...]
+    ignored: tuple[Ignored, ...] = ()
+
+
+OnFrame = Callable[[LiveFrame], None]
 Publish = Callable[[Event, NDArray[np.uint8]], None]
 
 
@@ -147,11 +162,13 @@ class Answering:
     def _show(self, item: Shown) -> None:
         if self._on_frame is None:
             return
-        tracks = []
-        for number, box, visit in item.vehicles:
-            if visit.evidence.crops:
-                answer = visit.evidence.answer()
-                tracks.append(LiveTrack(number, box, answer.name, answer.probability))
-            else:
-                tracks.append(LiveTrack(number, box, None, 0.0))
-        self._on_frame(item.frame, tracks)
+        tracks = tuple(_live_track(*vehicle) for vehicle in item.vehicles)
+        self._on_frame(LiveFrame(item.camera, item.frame, tracks, item.ignored))
+
+
+def _live_track(number: int, box: Box, visit: Visit) -> LiveTrack:
+    crops = visit.evidence.crops
+    if not crops:
+        return LiveTrack(number, box, None, None, 0.0, 0, visit.started)
+    answer = visit.evidence.answer()
+    return LiveTrack(number, box, answer.name, answer.level, answer.probability, crops, visit.started)

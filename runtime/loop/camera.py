@@ -179,7 +179,7 @@ class CameraThread:
                 self._footage.add(frame)
                 self._footage.see(items, frame.time_s)
         if self._show:
-            items.append(Shown(self.name, frame, shown))
+            items.append(Shown(self.name, frame, shown, tuple(self._locator.ignored)))
         self._inbox.put(items, newest_only=self.newest_only)
 
     def _single_image(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twincar_edge.runtime.evidence import Look
-from twincar_edge.runtime.locating.boxes import Box
+from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit
 
@@ -41,11 +41,12 @@ class End:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A processed frame, and the vehicles in it (track number, box, visit), for drawing."""
+    """A processed frame, the vehicles in it (track number, box, visit), and what was left out, for drawing."""
 
     camera: str
     frame: Frame
     vehicles: tuple[tuple[int, Box, Visit], ...]
+    ignored: tuple[Ignored, ...]
 
 
 Item = Crop | End | Shown

@@ -31,7 +31,7 @@ from twincar_edge.runtime.locating.zones import Zone
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, FrameSource, Source, open_source
-from twincar_edge.runtime.watch import CameraConfig, LiveTrack, WatchConfig, WatchSummary, watch
+from twincar_edge.runtime.watch import CameraConfig, LiveFrame, LiveTrack, WatchConfig, WatchSummary, watch
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_on_frame_sees_each_frame_and_what_is_known_of_the_cars_in_it(classifier
         WatchConfig(),
         sources=frames(film([drive_by(RED_BGR, 10)], 50)),
         classifier=classifier,
-        on_frame=lambda frame, tracks: seen.append((frame.index, list(tracks))),
+        on_frame=lambda live: seen.append((live.frame.index, list(live.tracks))),
     )
     assert [index for index, _ in seen] == list(range(50))
     assert seen[5][1] == []
@@ -248,7 +248,7 @@ def test_sinks_are_closed_and_the_source_released_when_the_loop_fails(classifier
     released = []
     source.release = lambda: released.append(True)  # type: ignore[method-assign]
 
-    def fail(_frame: Frame, _tracks: Sequence[LiveTrack]) -> None:
+    def fail(_live: LiveFrame) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -290,7 +290,7 @@ def test_a_model_that_has_drifted_is_not_watched_with_and_the_source_is_released
     seen: list[Frame] = []
     with pytest.raises(ModelError, match="does not answer on cpu as it did when it was exported"):
         config = WatchConfig(model=drifted, ep="cpu")
-        watch(config, sources={"camera": source}, on_frame=lambda frame, _: seen.append(frame))
+        watch(config, sources={"camera": source}, on_frame=lambda live: seen.append(live.frame))
     assert (seen, released) == ([], [True])
 
 

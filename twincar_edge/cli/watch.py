@@ -23,6 +23,7 @@ from twincar_edge.cli.watch_options import watch_config
 from twincar_edge.errors import one_line, parameter_spelling
 
 if TYPE_CHECKING:
+    from twincar_edge.runtime.annotating.window import Windows
     from twincar_edge.runtime.configuration.config import WatchConfig
     from twincar_edge.runtime.truth import Pass
     from twincar_edge.runtime.watch import WatchSummary
@@ -54,7 +55,24 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Write events to a terminal as JSON lines too, not as a table.",
 )
-def command(source: str | None, config_file: Path | None, truth: Path | None, as_json: bool, **options: Any) -> None:
+@option(
+    "--annotate",
+    group="Pictures",
+    type=click.Path(path_type=Path),
+    metavar="FILE.mp4",
+    help="Write a video of what is seen: boxes, trails, zones, answers as they develop, and what was left out. "
+    "{camera} stands for the camera's name. Needs the extra `clips`.",
+)
+@option("--show", group="Pictures", is_flag=True, help="Show the same in a window; q or Esc ends the run.")
+def command(
+    source: str | None,
+    config_file: Path | None,
+    truth: Path | None,
+    annotate: Path | None,
+    show: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Watch SOURCE and give the events of each vehicle that passes.
 
     SOURCE is /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, a folder of images (those that
@@ -76,19 +94,30 @@ def command(source: str | None, config_file: Path | None, truth: Path | None, as
     stop = threading.Event()
     served = config.monitor is not None or any(is_camera(camera.source, once=camera.once) for camera in config.cameras)
     with log_to_stderr() if served else contextlib.nullcontext(), _signals(stop) as received:
-        with Service(config, stop=stop) as service, _on_hangup(service.reload):
-            summary = service.run()
+        windows = _windows(config) if show else None
+        service = Service(config, stop=stop, annotate=annotate, on_frame=windows)
+        with service, _on_hangup(service.reload):
+            summary = service.run() if windows is None else windows.run(service.run, stop)
         if service.reader_gone.is_set():
             discard_output()
             return
     _print_summary(summary, config, from_file=config_file is not None)
     click.echo(f"  events went to: {one_line(service.destinations)}", err=True)
+    for video in service.videos:
+        dropped = f"; {video.dropped} left out, encoding was too slow" if video.dropped else ""
+        click.echo(f"wrote {one_line(str(video.path))}: {video.frames} frames{dropped}", err=True)
     if passes is not None:
         from twincar_edge.runtime.truth import score_visits
 
         click.echo(f"  truth: {score_visits(passes, summary.results).summary()}", err=True)
     if signal.SIGINT in received:
         click.get_current_context().exit(EXIT_INTERRUPTED)
+
+
+def _windows(config: WatchConfig) -> Windows:
+    from twincar_edge.runtime.annotating.window import Windows
+
+    return Windows(config.cameras)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.sinks.settings import SinkSettings, StdoutSettings
 
 NONE = "none"  # as the store
+_OF_ONE_RUN = ("config_file", "truth", "annotate", "show", "as_json")  # what no file holds, and may stand beside one
 
 
 def watch_config(
@@ -42,7 +43,7 @@ def watch_config(
     fields = (*CameraConfig.model_fields, *WatchConfig.model_fields)
     given = {name: value for name in fields if (value := options.get(name)) is not None and value is not False}
     if "size" in given:
-        given["size"] = _size(given["size"])
+        given["size"] = parse_size(given["size"])
     if "detect_classes" in given:
         given["detect_classes"] = tuple(name.strip() for name in given["detect_classes"].split(","))
     return one_camera(source, sinks=tuple(_sinks(source, options, terminal)), **given)
@@ -59,7 +60,7 @@ def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
         parameter
         for parameter in context.command.params
         if context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
-        and parameter.name not in ("config_file", "truth", "as_json")
+        and parameter.name not in _OF_ONE_RUN
     ]
     if given:
         raise click.UsageError(f"{given[0].opts[-1]} cannot be combined with --config: write it into {config_file}")
@@ -108,7 +109,12 @@ def _screen(title: str, terminal: bool, asked: StdoutSettings | None = None) -> 
     return TableSettings(title=redact_url(title), name=asked.name, types=asked.types) if terminal else asked
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `WIDTHxHEIGHT`.
+
+    Raises:
+        InputError: the text is anything else.
+    """
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 0 < len(part) <= 5 for part in parts):
         raise InputError(f"a size is WIDTHxHEIGHT, such as 1920x1080, found {text!r}")

@@ -1,0 +1,112 @@
+"""What is known of a frame is drawn where it is, and the rest of the frame stays as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.clips import Image
+from twincar_edge.draw import PALETTE
+from twincar_edge.runtime.annotating.picture import Painter
+from twincar_edge.runtime.configuration.config import CameraConfig
+from twincar_edge.runtime.locating.boxes import Box, Ignored
+from twincar_edge.runtime.locating.zones import parse_zone
+from twincar_edge.runtime.loop.answering import LiveFrame, LiveTrack
+from twincar_edge.runtime.sources import Frame
+
+BOX: Box = (300, 200, 500, 340)
+TOLD = LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, True)
+
+
+def live(*tracks: LiveTrack, size_wh: tuple[int, int] = (800, 450), time_s: float = 0.0, **more: object) -> LiveFrame:
+    grey = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
+    return LiveFrame("gate", Frame(0, time_s, grey, "clip"), tracks, **more)  # type: ignore[arg-type]
+
+
+def has(image: Image, colour: tuple[int, int, int], box: Box) -> bool:
+    left, top, right, bottom = box
+    return bool((image[top:bottom, left:right] == colour).all(axis=2).any())
+
+
+def drawn(image: Image, before: Image) -> Image:
+    """Where the picture was changed: bool [H, W]."""
+    return np.asarray((image != before).any(axis=2))
+
+
+@pytest.fixture
+def painter() -> Painter:
+    return Painter(CameraConfig(name="gate"))
+
+
+def test_a_vehicle_has_a_box_in_its_colour_and_its_inside_stays_visible(painter: Painter) -> None:
+    frame = live(TOLD)
+    image = painter.paint(frame)
+    left, top, right, bottom = BOX
+    colour = PALETTE[TOLD.id % len(PALETTE)]
+    for x, y in ((left, 270), (right - 1, 270), (350, bottom - 1)):
+        assert tuple(image[y, x]) == colour
+    assert not drawn(image, frame.frame.image_bgr)[top + 5 : bottom - 10, left + 5 : right - 5].any()
+    assert (frame.frame.image_bgr == 90).all()  # others use the frame too
+
+
+def test_a_vehicle_is_grey_until_an_event_of_it_was_published(painter: Painter) -> None:
+    image = painter.paint(live(LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, False)))
+    assert not any(has(image, colour, (0, 0, 800, 450)) for colour in PALETTE)
+
+
+def test_two_vehicles_side_by_side_have_two_colours(painter: Painter) -> None:
+    beside = LiveTrack(2, (500, 200, 700, 340), "unknown", "unknown", 0.4, 2, True)
+    image = painter.paint(live(TOLD, beside))
+    assert tuple(image[270, 300]) != tuple(image[270, 699])
+
+
+def test_a_vehicle_leaves_a_trail_that_ends(painter: Painter) -> None:
+    colour = PALETTE[1]
+    behind = (100, 320, 280, 340)  # where the lower edge's middle was
+    for step in range(20):
+        moved = (BOX[0] - 200 + 10 * step, BOX[1], BOX[2] - 200 + 10 * step, BOX[3])
+        image = painter.paint(live(LiveTrack(1, moved, None, None, 0.0, 0, True), time_s=step / 10))
+    assert has(image, colour, behind)
+    assert not has(painter.paint(live(TOLD, time_s=60.0)), colour, behind)
+
+
+def test_what_was_left_out_is_drawn_with_its_reason(painter: Painter) -> None:
+    frame, empty = live(ignored=(Ignored((600, 100, 640, 120), "small"),)), live()
+    changed = drawn(painter.paint(frame), painter.paint(empty))
+    rows, columns = np.nonzero(changed)
+    assert columns.min() >= 595 and columns.max() <= 700
+    assert rows.min() >= 95 and 122 < rows.max() <= 145  # the reason is below the box
+
+
+def test_zones_are_outlined_and_excluded_ones_hatched() -> None:
+    zones = (parse_zone("gate=0.5,0.4 0.9,0.4 0.9,0.9 0.5,0.9"), parse_zone("exclude=0,0 0.5,0.3"))
+    plain = Painter(CameraConfig()).paint(live())
+    changed = drawn(Painter(CameraConfig(zones=zones)).paint(live()), plain)
+    assert changed[180:400, 400].all()  # the left edge of the gate
+    assert not changed[260:380, 450:700].any()
+    assert 0.02 < changed[60:130, 20:390].mean() < 0.5
+
+
+def test_the_square_has_the_least_area() -> None:
+    frame = live(size_wh=(1000, 1000))
+    changed = drawn(Painter(CameraConfig(min_area=0.04)).paint(frame), frame.frame.image_bgr)
+    columns = np.nonzero(changed[700:900, :400].any(axis=0))[0]
+    assert columns.max() - columns.min() == pytest.approx(200, abs=6)
+    fixed = CameraConfig(min_area=0.04, locate="zone", zones=(parse_zone("0,0 1,1"),))
+    assert not drawn(Painter(fixed).paint(frame), frame.frame.image_bgr)[700:900, 100:400].any()
+
+
+@pytest.mark.parametrize("size_wh", [(1, 1), (64, 48), (320, 180), (1080, 1920), (3840, 2160)])
+@pytest.mark.parametrize("name", ["Škoda Octavia 2020", "比亚迪 汉 🚗", "a\nb\x1b[31m\x00", "x" * 500, ""])
+def test_any_name_is_drawn_on_a_frame_of_any_size(size_wh: tuple[int, int], name: str) -> None:
+    painter = Painter(CameraConfig(zones=(parse_zone("0,0 1,1"), parse_zone("exclude=5000,0 6000,9"))))
+    track = LiveTrack(1, (0, 0, *size_wh), name, "year", 0.9, 1, True)
+    image = painter.paint(live(track, size_wh=size_wh, ignored=(Ignored((0, 0, *size_wh), "zone"),)))
+    assert max(image.shape) >= 640
+    assert image.shape[0] * size_wh[0] == image.shape[1] * size_wh[1]
+
+
+def test_a_camera_that_changes_its_size_is_drawn_on_at_the_new_size(painter: Painter) -> None:
+    painter.paint(live(TOLD))
+    image = painter.paint(live(TOLD, size_wh=(1280, 720)))
+    assert tuple(image[270, 300]) == PALETTE[1]

@@ -1,0 +1,256 @@
+"""An annotated video has the frames of its source and their times, and never costs an event."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.clips import BLUE_BGR, RED_BGR, Image, as_frames, drive_by, film, write_video
+from tests.support.tiny_model import BLUE, RED, tiny_model
+from twincar_edge.cli import main
+from twincar_edge.draw import PALETTE
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.annotating.video import AnnotatedVideos
+from twincar_edge.runtime.configuration.config import CameraConfig
+from twincar_edge.runtime.loop.answering import LiveFrame
+from twincar_edge.runtime.sources import Frame
+
+FPS = 12.5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", golden=True)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cars = [drive_by(RED_BGR, 10), drive_by(BLUE_BGR, 60, to_the_right=False)]
+    return write_video(tmp_path_factory.mktemp("clip") / "gate.mp4", film(cars, 110), fps=FPS)
+
+
+def watch(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["watch", *map(str, arguments)])
+    return int(str(ended.value.code))
+
+
+def read(path: Path) -> tuple[list[Image], list[float], float]:
+    """A video's pictures, their times in seconds, and its nominal rate."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        rate = float(container.streams.video[0].average_rate or 0)
+        return [frame.to_ndarray(format="bgr24") for frame in frames], [frame.time for frame in frames], rate
+
+
+def distance(image: Image, colour: tuple[int, int, int]) -> float:
+    return float(np.abs(image.astype(float) - colour).mean())
+
+
+def test_every_frame_of_a_file_is_there_at_its_time_with_boxes_on_the_vehicles(
+    clip: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "videos" / "out.mp4"
+    assert watch(clip, "--model", model, "--threads", 1, "--annotate", out) == 0
+    shown = capfd.readouterr()
+    assert [json.loads(line)["name"] for line in shown.out.splitlines()] == [RED, BLUE]
+    assert f"wrote {out}: 110 frames\n" in shown.err
+    pictures, times_s, rate = read(out)
+    assert rate == FPS
+    assert times_s == pytest.approx([index / FPS for index in range(110)], abs=1e-4)
+    plain = read(clip)[0]
+    left = 2 * drive_by(RED_BGR, 10).box(25)[0]  # type: ignore[index] # twice as large: the frame is small
+    edge = np.s_[140:180, left - 5 : left]
+    ((_, *_rest), colour) = pictures, PALETTE[1]
+    before = cv2.resize(plain[25], (640, 360))[edge]
+    assert distance(pictures[25][edge], colour) < 0.7 * distance(before, colour)
+    assert np.abs(pictures[5][100:300].astype(int) - cv2.resize(plain[5], (640, 360))[100:300]).mean() < 6
+    assert [path.name for path in out.parent.iterdir()] == ["out.mp4"]
+
+
+def test_a_video_beside_a_configuration_has_one_file_for_each_camera(clip: Path, model: Path, tmp_path: Path) -> None:
+    config = tmp_path / "cameras.toml"
+    cameras = "".join(f'[[cameras]]\nname = "{name}"\nsource = "{clip}"\n' for name in ("north", "south"))
+    config.write_text(f'model = "{model}"\nstate = "{tmp_path / "state"}"\nthreads = 1\n{cameras}')
+    assert watch("--config", config, "--annotate", tmp_path / "{camera}.mp4") == 0
+    assert [len(read(tmp_path / f"{name}.mp4")[0]) for name in ("north", "south")] == [110, 110]
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "said"),
+    [
+        ("{clip}", "{tmp}/out.avi", "{annotate} writes MP4: name a file that ends in .mp4, found {tmp}/out.avi"),
+        ("{clip}", "{clip}", "{annotate} names the source itself, {clip}: name another file"),
+        ("{clip}", "{clip}/out.mp4", "cannot write {clip}/out.mp4: File exists"),
+        ("{clip}", "{tmp}", "{annotate} writes MP4: name a file that ends in .mp4, found {tmp}"),
+        ("{tmp}/car.jpg", "{tmp}/out.mp4", "{annotate} needs a video or a camera: {tmp}/car.jpg gives single images"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_one_line_before_the_run(
+    source: str, out: str, said: str, clip: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "car.jpg"), np.full((40, 60, 3), 90, np.uint8))
+    source, out, said = (
+        text.format(clip=clip, tmp=tmp_path, annotate="--annotate FILE.mp4") for text in (source, out, said)
+    )
+    assert watch(source, "--model", model, "--annotate", out) == 2
+    shown = capfd.readouterr()
+    assert (shown.out, shown.err) == ("", f"error: {said}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["car.jpg"]
+
+
+def test_several_cameras_need_several_files() -> None:
+    cameras = [CameraConfig(name="north"), CameraConfig(name="south")]
+    with pytest.raises(InputError, match=r"`annotate` names one file for 2 cameras: write out-\{camera\}\.mp4"):
+        AnnotatedVideos(Path("out.mp4"), cameras)
+
+
+def test_without_the_encoder_the_extra_is_named(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert watch(clip, "--annotate", tmp_path / "out.mp4") == 2
+    assert capfd.readouterr().err == "error: av is not installed: pip install 'twincar-edge[clips]'\n"
+
+
+def test_a_failed_start_leaves_the_video_of_before(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"before")
+    assert watch(clip, "--model", clip, "--annotate", out) == 2
+    assert out.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def live_frames() -> list[LiveFrame]:
+    return [LiveFrame("camera", frame, ()) for frame in as_frames(film([], 30))]
+
+
+def test_frames_of_a_live_camera_are_dropped_and_counted_where_encoding_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    videos = AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()])
+    monkeypatch.setattr("twincar_edge.runtime.annotating.picture.Painter.paint", slow(go))
+    with videos:
+        for live in live_frames():
+            videos(live)  # does not block
+        go.set()
+    (summary,) = videos.summaries
+    assert 4 <= summary.frames <= 6
+    assert summary.frames + summary.dropped == 30
+    assert len(read(summary.path)[0]) == summary.frames
+
+
+def slow(go: threading.Event) -> object:
+    def paint(_self: object, live: LiveFrame) -> Image:
+        go.wait(20)
+        return live.frame.image_bgr
+
+    return paint
+
+
+def test_a_disk_that_fills_up_ends_the_video_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()])
+    videos.wait_for_room()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("twincar_edge.runtime.sinks.encoding.VideoEncoder.add", full)
+    taken = 0
+    with pytest.raises(InputError, match=r"cannot write .*out\.mp4: No space left on device"), videos:
+        for live in live_frames():
+            videos(live)
+            taken += 1
+    assert taken == 30
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_camera_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
+    with AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()]) as videos:
+        pass
+    assert (videos.summaries, list(tmp_path.iterdir())) == ((), [])
+
+
+def test_times_of_a_live_camera_are_kept_and_a_change_of_size_is_not_the_end(tmp_path: Path) -> None:
+    times_s = [7.0, 7.1, 7.5, 9.0]
+    sizes = [(180, 321), (180, 321), (90, 160), (180, 321)]
+    with AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()]) as videos:
+        videos.wait_for_room()
+        for index, (time_s, size) in enumerate(zip(times_s, sizes, strict=True)):
+            videos(LiveFrame("camera", Frame(index, time_s, np.full((*size, 3), 90, np.uint8), "cam"), ()))
+    assert read(tmp_path / "out.mp4")[1] == pytest.approx([0.0, 0.1, 0.5, 2.0], abs=1e-3)
+
+
+# --- a live camera, and the command as a process of its own ---
+
+
+class _Camera(http.server.BaseHTTPRequestHandler):
+    """Sends the same drive again and again as MJPEG, 25 frames a second."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        pause = threading.Event()
+        with contextlib.suppress(OSError):
+            for picture in itertools.cycle(film([drive_by(RED_BGR, 5)], 40)):
+                data = cv2.imencode(".jpg", picture)[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+                self.wfile.write(head.encode() + data + b"\r\n")
+                pause.wait(0.04)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def camera_url() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Camera)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/live"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
+def test_the_video_of_a_live_camera_can_be_read_after_a_signal(
+    number: int, code: int, camera_url: str, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "videos" / "out.mp4"
+    command = [sys.executable, "-m", "twincar_edge", "watch", camera_url, "--model", str(model), "--threads", "1"]
+    command += ["--annotate", str(out), "--store", "none"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        ends = 0
+        while ends < (1 if number == signal.SIGTERM else 3):
+            ends += json.loads(process.stdout.readline())["type"] == "end"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    (left,) = out.parent.iterdir()
+    assert (left == out) == (number == signal.SIGTERM)
+    pictures, times_s, _ = read(left)
+    assert len(pictures) >= 15
+    assert times_s[-1] > 0.8
+    if number == signal.SIGTERM:
+        assert f"wrote {out}: {len(pictures)} frames" in errors

@@ -1,0 +1,54 @@
+"""`watch --show` on a real X server, where one is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.tiny_model import tiny_model
+from twincar_edge.cli import main
+
+
+@pytest.fixture
+def display() -> Iterator[str]:
+    if shutil.which("Xvfb") is None:
+        pytest.skip("needs Xvfb")
+    reading, writing = os.pipe()
+    server = subprocess.Popen(["Xvfb", "-displayfd", str(writing)], pass_fds=[writing], stderr=subprocess.DEVNULL)
+    os.close(writing)
+    with os.fdopen(reading) as number:
+        yield f":{number.readline().strip()}"
+    server.terminate()
+    server.wait()
+
+
+def test_a_run_is_shown_and_gives_its_events(display: str, tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 10)], 45))
+    command = [sys.executable, "-m", "twincar_edge", "watch", str(clip), "--show"]
+    command += ["--model", str(tiny_model(tmp_path / "tiny.onnx"))]
+    done = subprocess.run(command, env={**os.environ, "DISPLAY": display}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("display", ["", ":99999"])
+def test_without_a_display_nothing_is_watched(
+    display: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", display)
+    clip = write_video(tmp_path / "gate.mp4", film([], 5))
+    with pytest.raises(SystemExit) as ended:
+        main(["watch", str(clip), "--show"])
+    shown = capfd.readouterr()
+    assert ended.value.code == 2
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert "window" in shown.err
