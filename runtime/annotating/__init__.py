@@ -1,1 +1,1 @@
-"""What the loop saw and thought, as pictures: annotated video, and a window."""
+"""What the loop saw and thought, as pictures: annotated video, a window, and a frame to draw zones on."""

@@ -6,16 +6,16 @@ import fcntl
 import os
 import re
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.selftest.diagnosis import Check
 from twincar_edge.runtime.sources import Source, open_source
+from twincar_edge.runtime.sources.base import size_of
 from twincar_edge.runtime.sources.devices import DEVICES
+from twincar_edge.runtime.sources.first_frame import TIMEOUT_S, NoFrameInTimeError, first_frame
 
-TIMEOUT_S = 10.0
 # From linux/videodev2.h: VIDIOC_QUERYCAP, an ioctl that fills a v4l2_capability of 104 bytes; the flags of the node
 # itself are at 88; a node gives pictures that says VIDEO_CAPTURE, in one plane or several.
 _QUERYCAP = 0x80685600
@@ -67,42 +67,13 @@ def check_cameras(
 
 
 def _check_camera(path: Path, open_camera: Callable[[str], Source], timeout_s: float) -> Check:
-    """Open a camera in a thread of its own: a driver may block for ever, and the diagnosis must not."""
     name = f"camera {path}"
-    answers: list[str | TwincarError] = []
-    opened: list[Source] = []
-
-    def look() -> None:
-        try:
-            with open_camera(str(path)) as source:
-                opened.append(source)
-                answers.append(_first_frame(str(path), source))
-        except TwincarError as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=look, name=name, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if not answers:
-        problem = ""
-        for source in opened:
-            problem = f": {reported}" if (reported := source.status().problem) else ""
-            source.release()
-        return Check(
-            name=name,
-            status="warn",
-            found=f"no picture within {timeout_s:g} s{problem}",
-            advice="unplug it and plug it in again; end other programs that may use it",
-        )
-    (answer,) = answers
-    if isinstance(answer, str):
-        return Check(name=name, status="ok", found=answer)
-    return Check(name=name, status="warn", found=str(answer))  # it says itself what to do: a group to join, often
-
-
-def _first_frame(spec: str, source: Source) -> str:
-    frame = next(iter(source), None)
-    if frame is None:
-        raise InputError(f"{spec} opens but sends no picture: another program may be using it")
-    rows, columns = frame.image_bgr.shape[:2]
-    return f"{columns}x{rows}" + (f", {source.fps:g} frames a second" if source.fps else "")
+    try:
+        frame, fps = first_frame(lambda: open_camera(str(path)), timeout_s=timeout_s)
+    except NoFrameInTimeError as error:
+        advice = "unplug it and plug it in again; end other programs that may use it"
+        return Check(name=name, status="warn", found=str(error), advice=advice)
+    except TwincarError as error:
+        return Check(name=name, status="warn", found=str(error))  # it says itself what to do: a group to join, often
+    width, height = size_of(frame)
+    return Check(name=name, status="ok", found=f"{width}x{height}" + (f", {fps:g} frames a second" if fps else ""))

@@ -33,6 +33,7 @@ COMMANDS = {
     "classify": "Name the car in each image.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",
     "detector": "Get a detector of vehicles, or say which is there.",
+    "zones": "Write a frame with a grid, to write zones by or to click them on.",
     "events": "Show or export the visits that watch has stored.",
     "doctor": "Check that this machine answers right, and how fast.",
     "bench": "Measure latency and top-5 over providers and precisions.",

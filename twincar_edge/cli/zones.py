@@ -1,0 +1,89 @@
+"""`twincar-edge zones`: a frame with a grid, to write zones by, or to click them on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from twincar_edge.cli.completion import complete_files
+from twincar_edge.cli.watch_options import parse_size
+from twincar_edge.errors import InputError, nearest, one_line
+
+_EXAMPLE = "gate=0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"
+
+
+@click.command("zones")
+@click.argument("source", required=False, shell_complete=complete_files)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="A cameras.toml in place of SOURCE.")
+@click.option("--camera", metavar="NAME", help="Which of its cameras.  [default: the first]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("zones.jpg"), show_default=True,
+    help="The picture to write.",
+)  # fmt: skip
+@click.option("--zone", "zones", multiple=True, metavar='"X,Y X,Y X,Y"', help="A zone to draw, as `watch` takes it.")
+@click.option(
+    "--at",
+    "at_s",
+    type=click.FloatRange(min=0),
+    help="Take the frame at so many seconds.  [default: 0, of a camera 1, when its exposure has settled]",
+)
+@click.option("--size", metavar="WxH", help="Ask a camera of this machine for pictures of this size.")
+@click.option("--click", "clicks", is_flag=True, help="Open a window to click zones in, and print them as TOML.")
+def command(
+    source: str | None,
+    config_file: Path | None,
+    camera: str | None,
+    output: Path,
+    zones: tuple[str, ...],
+    at_s: float | None,
+    size: str | None,
+    clicks: bool,
+) -> None:
+    """Write one frame of SOURCE with a grid in pixels and in shares of the frame, to write zones by.
+
+    SOURCE is what `watch` takes. Zones that are given, or are in the file, are drawn. Standard output gets zones as
+    cameras.toml holds them, below their camera.
+    """
+    from twincar_edge.images import write_image
+    from twincar_edge.runtime.annotating.zone_picture import draw_zone_picture, zone_toml
+    from twincar_edge.runtime.configuration.config import CameraConfig, one_camera
+    from twincar_edge.runtime.configuration.config_file import read_config
+    from twincar_edge.runtime.locating.zones import parse_zone
+    from twincar_edge.runtime.sources import is_camera, open_source
+    from twincar_edge.runtime.sources.base import size_of
+    from twincar_edge.runtime.sources.first_frame import first_frame
+
+    if (source is None) == (config_file is None):
+        raise click.UsageError("give a SOURCE, or --config FILE with cameras in it")
+    given = [parse_zone(zone) for zone in zones]
+    chosen: CameraConfig
+    if config_file is not None:
+        by_name = {one.name: one for one in read_config(config_file).cameras}
+        if camera is not None and camera not in by_name:
+            raise InputError(f"{config_file} has no camera {camera!r}: {nearest(camera, tuple(by_name))}")
+        chosen = by_name[camera or next(iter(by_name))]
+    else:
+        assert source is not None
+        chosen = one_camera(source).cameras[0]
+    size_wh = chosen.size if size is None else parse_size(size)
+    if at_s is None:
+        at_s = 1.0 if is_camera(chosen.source, once=chosen.once) else 0.0
+    frame, _ = first_frame(lambda: open_source(chosen.source, once=True, size_wh=size_wh), at_s=at_s)
+    there = [*chosen.zones, *given]
+    if clicks:
+        from twincar_edge.runtime.annotating.clicking import click_zones
+
+        given += click_zones(frame.image_bgr, there)
+        there = [*chosen.zones, *given]
+    write_image(output, draw_zone_picture(frame.image_bgr, there))
+    width, height = size_of(frame)
+    click.echo(
+        f"wrote {one_line(str(output))}: {width}x{height}; shares at the top and left, pixels at the bottom and right",
+        err=True,
+    )
+    if not clicks and not given:
+        click.echo(f'write a zone as --zone "{_EXAMPLE}", or below its camera in cameras.toml:', err=True)
+        given = [parse_zone(_EXAMPLE)]
+    for zone in given:
+        click.echo(f"\n{zone_toml(zone)}", nl=False)
