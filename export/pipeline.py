@@ -9,21 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import onnx
-from pydantic import ValidationError
 
-from twincar_edge import __version__
 from twincar_edge.dataset_logits import Side, labels_for, run_sides
-from twincar_edge.datasets import Split
-from twincar_edge.errors import InputError, Parameter, first_fault
+from twincar_edge.datasets import Dataset, Split
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.choices import fit_temperature
 from twincar_edge.export.confidence.files import write_confidence
 from twincar_edge.export.confidence.report import ConfidenceReport, CoverageError
 from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.config import ExportConfig, ExportResult
+from twincar_edge.export.crop_sizes import measure_crop_sizes
 from twincar_edge.export.data import open_split
 from twincar_edge.export.familiarity import Familiarity, learn_familiarity
 from twincar_edge.export.golden import make_golden
@@ -31,6 +30,7 @@ from twincar_edge.export.graph import has_embedding, to_bytes, to_onnx, with_emb
 from twincar_edge.export.half import to_fp16
 from twincar_edge.export.int8.make import Reference, make_int8
 from twincar_edge.export.int8.report import SearchReport
+from twincar_edge.export.manifests import common_manifest
 from twincar_edge.export.open_set.choose import check_enough
 from twincar_edge.export.open_set.files import STEM as OPEN_SET
 from twincar_edge.export.open_set.files import write_open_set
@@ -45,9 +45,10 @@ from twincar_edge.export.report_files import report_paths, write_report
 from twincar_edge.export.trial_session import TrialSession
 from twincar_edge.files import write_bytes
 from twincar_edge.golden import Golden
-from twincar_edge.manifest import Manifest, Precision, QuantizationRecord, TrainingRecord
+from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
 from twincar_edge.progress import StageProgress
-from twincar_edge.runtime.inference.session import ModelSession
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 
@@ -79,7 +80,7 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     """Do what `twincar_edge.export.export` says."""
     tell = progress or _nobody
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
-    manifest = _manifest(config, checkpoint, created or datetime.now(UTC))
+    manifest = common_manifest(config, checkpoint, created or datetime.now(UTC))
     split = open_split(config.checkpoint, checkpoint.recipe, config.data)
     # Both say now, not after minutes, that images are of other classes or not there.
     labels_for(split.validation, checkpoint.classes)
@@ -89,7 +90,7 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     with _workspace(config.output) as folder:
         trial = TrialSession(folder, manifest)
         models, findings = _make(config, checkpoint, split, unknowns, trial, manifest.name, tell)
-    return _finish(config, manifest, models, findings)
+    return _finish(config, manifest, models, findings, split.validation, tell)
 
 
 def _make(
@@ -202,7 +203,12 @@ def _as_box(session: ModelSession, known: Familiarity | None, name: str) -> Subj
 
 
 def _finish(
-    config: ExportConfig, manifest: Manifest, models: dict[Precision, _Model], found: _Findings
+    config: ExportConfig,
+    manifest: Manifest,
+    models: dict[Precision, _Model],
+    found: _Findings,
+    images: Dataset,
+    tell: StageProgress,
 ) -> ExportResult:
     """Write the reports in any case, the files that met their limits, and raise for those that did not."""
     report = found.parity
@@ -223,6 +229,14 @@ def _finish(
     least = config.confidence.min_coverage
     mute = {precision: share for precision in models if (share := found.confidence.named(precision)) < least}
     written: dict[Precision, Path] = {}
+    documents: dict[Precision, Manifest] = {}
+
+    def write(precision: Precision) -> None:
+        known = found.familiarity.get(precision)
+        prototypes = None if known is None else known.prototypes
+        model = models[precision]
+        write_bytes(written[precision], to_bytes(model.graph, documents[precision], model.golden, prototypes))
+
     for precision, model in models.items():
         broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too
         broken = broken or precision in mute
@@ -232,7 +246,7 @@ def _finish(
         _remove(good if broken else failed)
         if not broken or config.keep_failed:
             known = found.familiarity.get(precision)
-            stamped = manifest.model_copy(
+            documents[precision] = manifest.model_copy(
                 update={
                     "embedding": model.session.manifest.embedding,
                     "familiarity": None if known is None else known.record,
@@ -245,10 +259,7 @@ def _finish(
                 }
             )
             written[precision] = failed if broken else good
-            write_bytes(
-                written[precision],
-                to_bytes(model.graph, stamped, model.golden, None if known is None else known.prototypes),
-            )
+            write(precision)
     if not report.passed:
         left = ", ".join(path.name for path in written.values()) or "nothing"
         raise ParityError(report, f"left in {config.output}: {left}, and parity.md")
@@ -262,40 +273,16 @@ def _finish(
             ", or allow it with ",
             Parameter("min_coverage"),
         )
+    # Of the file that boxes run, as they run it; parity holds the others to the same answers.
+    session = open_session(written.get("int8", written["fp32"]), ep="cpu")
+    sizes = measure_crop_sizes(Classifier(session), images, lambda *done: tell("full names by crop size", *done))
+    if sizes is not None:
+        for precision in written:
+            documents[precision] = documents[precision].model_copy(update={"crop_sizes": sizes})
+            write(precision)
     return ExportResult(
         written["fp32"], written.get("int8"), written.get("fp16"), report, found.confidence, found.search
     )
-
-
-def _manifest(config: ExportConfig, checkpoint: Checkpoint, created: datetime) -> Manifest:
-    """Return what all the files' manifests say alike.
-
-    Raises:
-        InputError: one of the configuration's values is not allowed in a manifest.
-    """
-    given = config.confidence.model_dump(include={"temperature", "reject_below"}, exclude_none=True)
-    document: dict[str, Any] = dict(
-        name=config.name or f"{checkpoint.architecture}-{checkpoint.sha256[:8]}",
-        architecture=checkpoint.architecture,
-        precision="fp32",
-        classes=checkpoint.classes.names,
-        preprocess=checkpoint.preprocess,
-        training=TrainingRecord(
-            checkpoint_sha256=checkpoint.sha256,
-            recipe=checkpoint.recipe,
-            data=checkpoint.data,
-            epoch=checkpoint.epoch,
-            validation_top1=checkpoint.validation_top1,
-            validation_top5=checkpoint.validation_top5,
-        ),
-        notes=config.notes,
-        created=created,
-        twincar_edge_version=__version__,
-    )
-    try:
-        return Manifest(**document, **given)
-    except ValidationError as error:
-        raise InputError(f"the manifest cannot hold this {first_fault(error)}") from error
 
 
 @contextmanager

@@ -159,13 +159,41 @@ class FamiliarityRecord(Record):
     prototype_images: int = Field(ge=1)
 
 
+class CropSizeFigures(Record):
+    """What images shrunk to a shorter side of `px` give: the share named in full, and the share of these right.
+
+    Images that are smaller stay as they are.
+    """
+
+    px: int = Field(ge=1)
+    coverage: Share
+    right: Share | None
+
+
+class CropSizesRecord(Record):
+    """How small a crop may be for a full name: `minimum_px` is its least shorter side in pixels.
+
+    It is the smallest of the `sizes` at which, as at all larger ones, the share of full names that are right stays
+    within `tolerance` of `right`, that of the `images` held-out images as they are. `coverage` of these get a full
+    name. Shares are between 0 and 1.
+    """
+
+    minimum_px: int = Field(ge=1)
+    tolerance: Share
+    images: int = Field(ge=1)
+    coverage: Share
+    right: Share
+    sizes: tuple[CropSizeFigures, ...] = Field(max_length=32)
+
+
 class Manifest(Record):
     """Everything that the camera box must know of a model.
 
     `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is
     "unknown"; 0 means that nothing is rejected. `embedding` names the graph's second output, the features that the last
     layer sees, [N, D]. `familiarity` says how near to the classes they must be; a file that has it carries
-    prototypes. Both are None in files without these. `notes` is for people: data terms, what the model is for.
+    prototypes. Both are None in files without these. `crop_sizes` says how small a crop may be for a full name; None
+    sets no limit. `notes` is for people: data terms, what the model is for.
 
     >>> manifest = tw.Classifier().manifest
     >>> manifest.name, manifest.precision, len(manifest.classes)
@@ -186,6 +214,7 @@ class Manifest(Record):
     confidence: ConfidenceRecord | None = None
     embedding: Text | None = Field(default=None, min_length=1, max_length=200)
     familiarity: FamiliarityRecord | None = None
+    crop_sizes: CropSizesRecord | None = None
     notes: Text = ""
     created: datetime
     twincar_edge_version: Text

@@ -7,7 +7,7 @@ summed up this hierarchy, and the deepest level at which the most probable name 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,6 +150,7 @@ class Hierarchy:
         reject_below: float,
         familiarity: float | None = None,
         thresholds: FamiliarityThresholds | None = None,
+        allowed: Callable[[Level, VehicleName], bool] | None = None,
     ) -> Prediction:
         """Turn one row of probabilities, float32 [classes], into a `Prediction`.
 
@@ -161,6 +162,7 @@ class Hierarchy:
             reject_below: the least probability of a name.
             familiarity: how near the picture is to what the model was taught.
             thresholds: the least familiarity for each level; where either is None, probability alone decides.
+            allowed: whether a name of a level may be the answer, whatever its probability; None allows all.
         """
         top5 = tuple(
             Guess(self.classes[label], float(probabilities[label])) for label in top_k(probabilities, 5).tolist()
@@ -169,20 +171,24 @@ class Hierarchy:
         def familiar(level: Level) -> bool:
             return familiarity is None or thresholds is None or familiarity >= getattr(thresholds, level)
 
-        best = int(probabilities.argmax())
-        if top5[0].probability >= reject_below and familiar("year"):
-            vehicle = self.vehicles[best]
-            return Prediction(best, top5[0].name, level_of(vehicle), top5[0].probability, vehicle, top5, familiarity)
-        for level in KNOWN_LEVELS[1:]:
-            groups = self.groups(level)
-            assert groups is not None
-            sums = groups.sums(probabilities)
-            place = int(sums.argmax())
-            if sums[place] >= reject_below and familiar(level):
-                vehicle = groups.names[place]
-                probability = min(1.0, float(sums[place]))
-                return Prediction(None, str(vehicle), level_of(vehicle), probability, vehicle, top5, familiarity)
+        for level in KNOWN_LEVELS:
+            vehicle, probability = self.best(level, probabilities)
+            if probability < reject_below or not familiar(level) or not (allowed is None or allowed(level, vehicle)):
+                continue
+            label = int(probabilities.argmax()) if level == "year" else None
+            name = str(vehicle) if label is None else self.classes[label]
+            return Prediction(label, name, level_of(vehicle), probability, vehicle, top5, familiarity)
         return Prediction(None, UNKNOWN, "unknown", top5[0].probability, None, top5, familiarity)
+
+    def best(self, level: Level, probabilities: NDArray[np.float32]) -> tuple[VehicleName, float]:
+        """Return the most probable name of a level, and its probability."""
+        groups = self.groups(level)
+        if groups is None:
+            label = int(probabilities.argmax())
+            return self.vehicles[label], float(probabilities[label])
+        sums = groups.sums(probabilities)
+        place = int(sums.argmax())
+        return groups.names[place], min(1.0, float(sums[place]))
 
     def groups(self, level: Level) -> Groups | None:
         """Return the names of a level; None for class names in full, which stand for themselves."""

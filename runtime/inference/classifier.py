@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar, overload
 
@@ -11,15 +12,19 @@ from numpy.typing import NDArray
 
 from twincar_edge.bundled import default_model
 from twincar_edge.errors import InputError
+from twincar_edge.labels import VehicleName
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
+from twincar_edge.runtime.inference.answers import Hierarchy, Level, Prediction
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.inputs import BoxesLike, ImageLike, as_boxes, as_image_bgr
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 
 BATCH = 16  # images that are decoded, and go through the model, at once
+# By what a JPEG of quality 95 changes: nine of ten crops move by less than these log-odds and this familiarity.
+ODDS_MARGIN = 0.75
+FAMILIARITY_MARGIN = 0.02
 _Image = TypeVar("_Image", bound=ImageLike)
 
 
@@ -154,16 +159,51 @@ class Classifier:
 
     def predict(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return one `Prediction` for each of N images, uint8 [H, W, 3], all in one batch."""
-        return [self.answer(*row) for row in self.judge(images_bgr).rows()]
+        rows = self.judge(images_bgr).rows()
+        return [self.answer(*row, size_px=min(image.shape[:2])) for row, image in zip(rows, images_bgr, strict=True)]
 
-    def answer(self, probabilities: NDArray[np.float32], familiarity: float | None = None) -> Prediction:
+    def answer(
+        self,
+        probabilities: NDArray[np.float32],
+        familiarity: float | None = None,
+        *,
+        size_px: int | None = None,
+        allowed: Callable[[Level, VehicleName], bool] | None = None,
+        margin: float = 0.0,
+    ) -> Prediction:
         """Turn one row of probabilities, float32 [classes], into a `Prediction` by the model's own thresholds.
 
-        Where `familiarity` is None, probability alone decides.
+        Args:
+            probabilities: of the classes.
+            familiarity: how familiar the picture is; where it is None, probability alone decides.
+            size_px: the picture's shorter side. A picture too small for a full name does not get one.
+            allowed: whether a name of a level may be the answer; None allows all.
+            margin: how far the thresholds are raised, as a multiple of what compressing a picture may change; below 0
+                they are lowered.
         """
         record = self.manifest.familiarity
-        thresholds = None if record is None else record.thresholds
-        return self.hierarchy.answer(probabilities, self.manifest.reject_below, familiarity, thresholds)
+        full = self.names_in_full(size_px)
+
+        def may_say(level: Level, vehicle: VehicleName) -> bool:
+            return (full or level != "year") and (allowed is None or allowed(level, vehicle))
+
+        return self.hierarchy.answer(
+            probabilities,
+            _shifted(self.manifest.reject_below, margin * ODDS_MARGIN),
+            None if familiarity is None else familiarity - margin * FAMILIARITY_MARGIN,
+            None if record is None else record.thresholds,
+            may_say,
+        )
+
+    def names_in_full(self, size_px: int | None) -> bool:
+        """Return whether a picture of this shorter side is large enough for a full name; None says nothing of it."""
+        sizes = self.manifest.crop_sizes
+        return sizes is None or size_px is None or size_px >= sizes.minimum_px
+
+
+def _shifted(probability: float, log_odds: float) -> float:
+    odds = math.exp(log_odds)
+    return probability * odds / (1 - probability + probability * odds)
 
 
 def _batches(images: Sequence[ImageLike]) -> Iterator[list[NDArray[np.uint8]]]:

@@ -40,6 +40,7 @@ def _print_table(model: Path, manifest: Manifest) -> None:
         f"{preprocess.resize}, {preprocess.interpolation}; mean and std are in the graph",
         "rejection": f"unknown below {manifest.reject_below:.2f}" if manifest.reject_below else "none",
         "familiarity": _familiarity(manifest),
+        "full names": _full_names(manifest),
         "temperature": f"{manifest.temperature:g}",
         "checkpoint": f"sha256 {training.checkpoint_sha256[:16]}…",
         "data": "not recorded" if training.data is None else f"{training.data.name}, {training.data.images} images",
@@ -59,6 +60,11 @@ def _print_table(model: Path, manifest: Manifest) -> None:
         if value:
             table.add_row(f"[bold]{name}[/bold]", escape(value))
     Console().print(table)
+
+
+def _full_names(manifest: Manifest) -> str:
+    record = manifest.crop_sizes
+    return "any crop" if record is None else f"crops of {record.minimum_px} px or more (shorter side)"
 
 
 def _familiarity(manifest: Manifest) -> str:

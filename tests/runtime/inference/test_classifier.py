@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model, with_manifest
 from twincar_edge.bundled import demo_model
 from twincar_edge.errors import InputError, ModelError
+from twincar_edge.manifest import CropSizesRecord
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.runtime.evidence import look_at
 from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy
@@ -50,6 +51,18 @@ def test_of_what_is_sure_together_the_answer_says_what_is_shared(tmp_path: Path)
     assert (yellow.label, yellow.name, yellow.level) == (None, "Castor", "make")
     assert yellow.probability == pytest.approx(1.0, abs=1e-4)
     assert {guess.name for guess in yellow.top5[:2]} == {RED, GREEN}
+
+
+def test_a_picture_below_the_size_that_the_file_asks_for_gets_no_full_name(tmp_path: Path) -> None:
+    sizes = CropSizesRecord(minimum_px=64, tolerance=0.02, images=100, coverage=0.9, right=0.9, sizes=())
+    path = with_manifest(tiny_model(tmp_path / "tiny.onnx"), tmp_path / "sized.onnx", crop_sizes=sizes)
+    sized = Classifier(open_session(path, ep="cpu", threads=1))
+    small, large = sized.predict([picture(0, 0, 200, (100, 63)), picture(0, 0, 200, (64, 100))])
+    assert (small.name, small.level, small.label) == ("Castor Red Sedan", "model", None)
+    assert (large.name, large.level) == (RED, "year")
+    boxes = [(0, 0, 63, 100), (0, 0, 64, 100)]
+    in_boxes = sized(picture(0, 0, 200, (200, 200)), boxes=boxes)
+    assert [answer.level for answer in in_boxes] == ["model", "year"]
 
 
 def test_the_models_temperature_softens_the_probability_and_keeps_the_answer(tmp_path: Path) -> None:
