@@ -5,20 +5,25 @@ geometric mean. A crop's weight is its area times its sharpness, and a tenth of 
 The mean, not the sum: the crops of one vehicle are alike, not independent, and a sum over a hundred of them would be
 certain of anything. Familiarity combines as the weighted mean, with the same weights. The model's temperature and
 thresholds then apply as they do to a single image.
+
+One lucky crop can carry the mean, so a name also needs consensus: several crops that find it the most probable, and at
+least one that clearly says it alone. The heaviest of these is the picture that is kept.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.labels import VehicleName
 from twincar_edge.metrics import softmax
 from twincar_edge.runtime.events import MOST_DECIDING_FRAMES
-from twincar_edge.runtime.inference.answers import Prediction
+from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level, Prediction, agrees
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, touches_border
 from twincar_edge.runtime.sources import Frame
@@ -28,6 +33,14 @@ _LEAST_SHARE = 1e-3  # a crop without any structure still counts, where there is
 _CUT_WEIGHT = 0.1
 _HALF_SHARP = 1500.0  # of `sharpness`: typical of a good picture; out of focus, it is about a tenth of that
 _LOOK_PX = 112
+# Times what compressing a picture may change. An unknown vehicle has crops that are far from any name; a named one may
+# have few that are far above the thresholds.
+_CLEAR_NAME, _CLEARLY_UNKNOWN = 1.0, -2.0
+_MOST_PICTURES = 4  # kept of a vehicle, of different answers
+# A model or a full name needs so many crops that find it the most probable of its level. A make may do with fewer where
+# there are fewer. Frigate asks for as many of its custom classifiers.
+AGREEING_CROPS = 3
+AGREEING_SHARE = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +58,11 @@ class Look:
     box_xyxy: Box
     picture_bgr: NDArray[np.uint8]
     weight: float
+
+    @property
+    def size_px(self) -> int:
+        """Return the shorter side of the vehicle's box."""
+        return int(min(self.picture_bgr.shape[:2]))
 
 
 def look_at(frame: Frame, box: Box, score: float) -> Look:
@@ -71,15 +89,28 @@ class Evidence:
         crops: how many the answer rests on.
     """
 
-    def __init__(self) -> None:
-        """Start without crops."""
+    def __init__(self, *, single: bool = False) -> None:
+        """Start without crops.
+
+        Args:
+            single: the vehicle's one crop is a single image. Nothing can agree with it, and its answer stands.
+        """
+        self._single = single
+        self._start(None)
+
+    def _start(self, classifier: Classifier | None) -> None:
+        self._classifier = classifier
         self.crops = 0
-        self._best: Look | None = None
-        self._heaviest: list[tuple[float, int]] = []  # a heap of weights and frames
-        self._classifier: Classifier | None = None
         self._weight = 0.0
         self._log_probabilities: NDArray[np.float64] | float = 0.0
         self._familiarity: float | None = None  # times the weight
+        self._heaviest: Look | None = None
+        # By what crops say alone, None for "unknown": heaps of the weights and frames of the heaviest, and, of those
+        # whose answer is clear, how many there are and the heaviest.
+        self._frames: dict[VehicleName | None, list[tuple[float, int]]] = {}
+        self._clear: Counter[VehicleName | None] = Counter()
+        self._pictures: dict[VehicleName | None, Look] = {}
+        self._votes: dict[Level, Counter[VehicleName]] = {level: Counter() for level in KNOWN_LEVELS}
 
     def add(
         self,
@@ -99,8 +130,7 @@ class Evidence:
             familiarity: how familiar the crop is to that model; None where the model cannot say.
         """
         if self._classifier is not None and self._classifier.session.sha256 != classifier.session.sha256:
-            self.crops, self._weight, self._log_probabilities, self._familiarity = 0, 0.0, 0.0, None
-            self._heaviest = []
+            self._start(classifier)
         self._classifier = classifier
         logs = np.log(np.maximum(probabilities.astype(np.float64), _LEAST_PROBABILITY))
         self._log_probabilities = self._log_probabilities + look.weight * logs
@@ -108,22 +138,34 @@ class Evidence:
             self._familiarity = (self._familiarity or 0.0) + look.weight * familiarity
         self._weight += look.weight
         self.crops += 1
-        heapq.heappush(self._heaviest, (look.weight, look.frame))
-        if len(self._heaviest) > MOST_DECIDING_FRAMES:
-            heapq.heappop(self._heaviest)
-        if self._best is None or look.weight > self._best.weight:
-            self._best = look
+        for level, votes in self._votes.items():
+            if level != "year" or classifier.names_in_full(look.size_px):
+                votes[classifier.hierarchy.best(level, probabilities)[0]] += 1
+        self._keep(look, probabilities, classifier, familiarity)
 
-    @property
-    def best(self) -> Look:
-        """Return the crop with the largest weight."""
-        assert self._best is not None, "no crop was added"
-        return self._best
+    def _keep(
+        self, look: Look, probabilities: NDArray[np.float32], classifier: Classifier, familiarity: float | None
+    ) -> None:
+        """Keep the crop's frame and picture, if no heavier ones say the same."""
 
-    @property
-    def deciding_frames(self) -> tuple[int, ...]:
-        """Return the frames whose crops weigh most in the answer, at most 16, the heaviest first."""
-        return tuple(frame for _, frame in sorted(self._heaviest, reverse=True))
+        def alone(margin: float) -> VehicleName | None:
+            return classifier.answer(probabilities, familiarity, size_px=look.size_px, margin=margin).vehicle
+
+        frames = self._frames.setdefault(alone(0), [])
+        heapq.heappush(frames, (look.weight, look.frame))
+        if len(frames) > MOST_DECIDING_FRAMES:
+            heapq.heappop(frames)
+        if self._heaviest is None or look.weight > self._heaviest.weight:
+            self._heaviest = look
+        clearly = alone(_CLEAR_NAME)
+        if clearly is None and alone(_CLEARLY_UNKNOWN) is not None:
+            return  # neither clearly a name nor clearly unknown
+        self._clear[clearly] += 1
+        kept = self._pictures.get(clearly)
+        if kept is None or look.weight > kept.weight:
+            self._pictures[clearly] = look
+        if len(self._pictures) > _MOST_PICTURES:
+            del self._pictures[min(self._pictures, key=self._clear.__getitem__)]
 
     @property
     def classifier(self) -> Classifier:
@@ -142,8 +184,45 @@ class Evidence:
         return None if self._familiarity is None else self._familiarity / self._weight
 
     def answer(self) -> Prediction:
-        """Return the answer of all crops together, as deep as the model's thresholds allow."""
-        return self.classifier.answer(self.probabilities, self.familiarity)
+        """Return the answer of all crops together, as deep as the model's thresholds and consensus allow."""
+        allowed = None if self._single else self._has_consensus
+        return self.classifier.answer(self.probabilities, self.familiarity, allowed=allowed)
+
+    def agreement(self, level: Level, vehicle: VehicleName) -> float:
+        """Return the share of crops, from 0 to 1, that find a name the most probable of its level.
+
+        Of a full name, it is the share of those that are large enough for one; 0 where none is.
+        """
+        votes = self._votes[level]
+        return votes[vehicle] / votes.total() if votes else 0.0
+
+    def _has_consensus(self, level: Level, vehicle: VehicleName) -> bool:
+        needed = min(AGREEING_CROPS, self.crops) if level == "make" else AGREEING_CROPS
+        enough = self._votes[level][vehicle] >= needed and self.agreement(level, vehicle) >= AGREEING_SHARE
+        return enough and any(_says(alone, vehicle) for alone in self._pictures)
+
+    def shown(self, answer: Prediction) -> Look:
+        """Return the crop that shows an answer best: the heaviest of those that clearly give it alone.
+
+        An `unknown` is shown by a crop that is unknown alone. Where no crop's answer is clear, it is the heaviest.
+        """
+        looks = [look for alone, look in self._pictures.items() if _says(alone, answer.vehicle)]
+        assert self._heaviest is not None, "no crop was added"
+        return max(looks, key=lambda look: look.weight, default=self._heaviest)
+
+    def deciding_frames(self, answer: Prediction) -> tuple[int, ...]:
+        """Return the frames whose crops give an answer alone, at most 16: the one that is shown, then the heaviest."""
+        shown = self.shown(answer).frame
+        pairs = [pair for alone, pairs in self._frames.items() if _says(alone, answer.vehicle) for pair in pairs]
+        frames = [frame for _, frame in sorted(pairs, reverse=True) if frame != shown]
+        return (shown, *frames)[:MOST_DECIDING_FRAMES]
+
+
+def _says(alone: VehicleName | None, answer: VehicleName | None) -> bool:
+    """Return whether a crop's own answer says all of an answer, and possibly more; of "unknown", whether it is too."""
+    if alone is None or answer is None:
+        return alone is answer
+    return agrees(answer, alone)
 
 
 def crop_weight(crop_bgr: NDArray[np.uint8], score: float, cut: bool) -> float:

@@ -8,12 +8,12 @@ probability crosses the threshold back and forth.
 from __future__ import annotations
 
 from twincar_edge.manifest import Manifest
-from twincar_edge.runtime.evidence import Evidence
-from twincar_edge.runtime.inference.answers import Prediction, agrees
+from twincar_edge.runtime.evidence import AGREEING_SHARE, Evidence
+from twincar_edge.runtime.inference.answers import Level, Prediction, agrees
+from twincar_edge.runtime.inference.classifier import FAMILIARITY_MARGIN
 
 PATIENCE = 3  # crops in a row that must contradict the published answer,
-MARGIN = 0.1  # and the probability by which they must, before another answer replaces it
-FAMILIARITY_MARGIN = 0.02  # the same for familiarity; known cars spread by 0.07
+MARGIN = 0.1  # and the probability, or the share of crops that agree, by which they must, to replace it
 
 
 class PublishedAnswer:
@@ -49,9 +49,13 @@ def unfamiliar(answer: Prediction, familiarity: float | None, manifest: Manifest
     """Return whether a vehicle is clearly not familiar enough for an answer to go as far as this one does."""
     if familiarity is None or manifest.familiarity is None:
         return False
-    thresholds = manifest.familiarity.thresholds
-    needed = thresholds.year if answer.label is not None else getattr(thresholds, answer.level)
+    needed: float = getattr(manifest.familiarity.thresholds, told_at(answer))
     return familiarity < needed - FAMILIARITY_MARGIN
+
+
+def told_at(answer: Prediction) -> Level:
+    """Return the level whose rules an answer met: a class's whole name is of the deepest, whatever it says."""
+    return answer.level if answer.label is None else "year"
 
 
 def overrules(new: Prediction, old: Prediction, evidence: Evidence) -> bool:
@@ -60,5 +64,6 @@ def overrules(new: Prediction, old: Prediction, evidence: Evidence) -> bool:
     manifest = evidence.classifier.manifest
     left = evidence.classifier.hierarchy.probability(old.vehicle, evidence.probabilities)
     if extends(old, new):  # it says less
-        return left < manifest.reject_below - MARGIN or unfamiliar(old, evidence.familiarity, manifest)
+        divided = evidence.agreement(told_at(old), old.vehicle) < AGREEING_SHARE - MARGIN
+        return divided or left < manifest.reject_below - MARGIN or unfamiliar(old, evidence.familiarity, manifest)
     return left + MARGIN <= new.probability

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from twincar_edge.runtime.events import ClassifierRecord, Direction, Event, EventType, NamedProbability
-from twincar_edge.runtime.evidence import Evidence
+from twincar_edge.runtime.evidence import Evidence, Look
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.locating.boxes import AnyBox, Box, centre, diagonal
 from twincar_edge.runtime.published import PublishedAnswer
@@ -33,17 +33,22 @@ class Visit:
         recording: the digest of the file that the first frame is from, or None.
         zone: the zone in which the vehicle was last seen, or None.
         evidence: what the model says of its crops.
+        shown: the crop that its last event shows, or None before the first event.
         published: the answer that its events gave last.
     """
 
-    def __init__(self, id: str, started_at: datetime, frame: Frame, box: Box) -> None:
-        """Begin at the frame in which the vehicle is first seen, and its box there, in pixels."""
+    def __init__(self, id: str, started_at: datetime, frame: Frame, box: Box, *, single: bool = False) -> None:
+        """Begin at the frame in which the vehicle is first seen, and its box there, in pixels.
+
+        `single` is `Evidence`'s.
+        """
         self.id = id
         self.started_at = started_at
         self.image = frame.name
         self.recording = frame.recording
         self.zone: str | None = None
-        self.evidence = Evidence()
+        self.evidence = Evidence(single=single)
+        self.shown: Look | None = None
         self.published = PublishedAnswer()
         # Each replaced as a whole, so that the other thread never reads half of an update.
         self._first = self._last = (frame.index, frame.time_s, box)
@@ -111,7 +116,7 @@ class VisitMaker:
     def begin(self, frame: Frame, box: Box) -> Visit:
         """Return a new visit of a vehicle that is first seen in this frame, now."""
         id = self._new_id() if self._new_id is not None else self._id(frame, box)
-        return Visit(id, self._clock(), frame, box)
+        return Visit(id, self._clock(), frame, box, single=self.stills)
 
     def _id(self, frame: Frame, box: Box) -> str:
         if frame.recording is None:
@@ -131,6 +136,7 @@ class VisitMaker:
 
     def _event(self, kind: EventType, visit: Visit, result: Prediction, *, false_positive: bool = False) -> Event:
         evidence = visit.evidence
+        visit.shown = shown = evidence.shown(result)
         session = evidence.classifier.session
         first_time_s, last_time_s = visit.times_s
         first_frame, last_frame = visit.frames
@@ -159,9 +165,9 @@ class VisitMaker:
             last_time_s=None if self.stills else round(last_time_s, 3),
             first_frame=first_frame,
             last_frame=last_frame,
-            best_frame=evidence.best.frame,
-            box_xyxy=evidence.best.box_xyxy,
-            deciding_frames=evidence.deciding_frames,
+            best_frame=shown.frame,
+            box_xyxy=shown.box_xyxy,
+            deciding_frames=evidence.deciding_frames(result),
             started_at=visit.started_at,
             ended_at=self._clock() if kind == "end" else None,
             false_positive=false_positive,

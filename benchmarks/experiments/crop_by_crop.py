@@ -68,7 +68,7 @@ class FoundVisit:
         truth: the pass.
         probabilities: of all crops together, float32 [classes].
         crops: the class of each crop's own best answer, int64 [crops], in the order of the frames.
-        best: that of the crop that counts most.
+        best: that of the crop that shows the visit's answer.
     """
 
     truth: Pass
@@ -112,4 +112,4 @@ def watch_clip(clip: Path, passes: Sequence[Pass], classifier: Classifier) -> Wa
 
 def _found(truth: Pass, evidence: CropByCrop) -> FoundVisit:
     crops = np.array(list(evidence.alone.values()), np.int64)
-    return FoundVisit(truth, evidence.probabilities, crops, evidence.alone[evidence.best.frame])
+    return FoundVisit(truth, evidence.probabilities, crops, evidence.alone[evidence.shown(evidence.answer()).frame])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.evidence import AGREEING_CROPS
 from twincar_edge.runtime.inference.answers import Level
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, Ignored
@@ -82,7 +83,7 @@ class Answering:
             inbox: where the cameras' threads put what they found.
             classifier: the model.
             makers: by camera, what makes its events.
-            publish: takes each event with the vehicle's best crop, and must not block.
+            publish: takes each event with the crop that shows it, and must not block.
             stages: measures latencies.
             batch: the most crops in one inference.
             on_frame: called after each frame with the vehicles in it.
@@ -120,12 +121,17 @@ class Answering:
             if isinstance(item, Crop):
                 probabilities, familiarity = next(answers)
                 item.visit.evidence.add(item.look, probabilities, classifier, familiarity)
-                if item.counts:
-                    self._publish_event(self._makers[item.camera].next_event(item.visit), item.visit)
+                self._tell(item)
             elif isinstance(item, End):
                 self._end(item)
             else:
                 self._show(item)
+
+    def _tell(self, item: Crop) -> None:
+        """Publish what a crop changes, from the crop on that completes the consensus."""
+        visit = item.visit
+        if item.counts and (visit.started or visit.evidence.crops >= AGREEING_CROPS):
+            self._publish_event(self._makers[item.camera].next_event(visit), visit)
 
     def _classify(
         self, classifier: Classifier, crops: Sequence[Crop]
@@ -155,9 +161,9 @@ class Answering:
         self._publish_event(event, visit)
 
     def _publish_event(self, event: Event | None, visit: Visit) -> None:
-        if event is not None:
+        if event is not None and visit.shown is not None:
             with self._stages.stage("write"):
-                self._publish(event, visit.evidence.best.picture_bgr)
+                self._publish(event, visit.shown.picture_bgr)
 
     def _show(self, item: Shown) -> None:
         if self._on_frame is None:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.support.clips import road
-from tests.support.tiny_model import CLASSES
+from tests.support.tiny_model import CLASSES, RED, tiny_model, with_manifest
 from tests.support.visit_toys import MIDDLE, classifier, evidence_of, frame, probabilities
-from twincar_edge.runtime.evidence import Evidence, crop_weight, look_at, sharpness
+from twincar_edge.manifest import CropSizesRecord
+from twincar_edge.runtime.evidence import Evidence, Look, crop_weight, look_at, sharpness
 from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
 
@@ -44,29 +46,31 @@ def test_the_answer_is_the_geometric_mean_of_what_the_crops_say(model: Classifie
 
 def test_large_crops_outweigh_small_ones(model: Classifier) -> None:
     small, large = (100, 50, 120, 62), (90, 40, 210, 112)
-    evidence = of_boxes(model, *[(small, (0.1, 0.9))] * 5, (large, (0.9, 0.1)))
+    evidence = of_boxes(model, *[(small, (0.1, 0.9, 0.0))] * 5, (large, (0.9, 0.1, 0.0)))
     assert evidence.probabilities[0] > 0.8
 
 
 def test_crops_that_the_border_cuts_weigh_little_and_are_not_shown(model: Classifier) -> None:
     cut, whole = (0, 50, 160, 130), (100, 50, 220, 130)
-    evidence = of_boxes(model, (cut, (0.1, 0.9)), (whole, (0.8, 0.2)), (cut, (0.1, 0.9)))
+    evidence = of_boxes(model, (cut, (0.1, 0.9, 0.0)), (whole, (0.8, 0.2, 0.0)), (cut, (0.1, 0.9, 0.0)))
     assert evidence.probabilities[0] > 0.6
-    assert (evidence.best.box_xyxy, evidence.best.frame) == (whole, 1)
-    assert evidence.best.picture_bgr.shape == (80, 120, 3)
+    shown = evidence.shown(evidence.answer())
+    assert (shown.box_xyxy, shown.frame) == (whole, 1)
+    assert shown.picture_bgr.shape == (80, 120, 3)
 
 
 def test_the_frames_that_decide_are_those_of_the_heaviest_crops(model: Classifier) -> None:
     boxes = [(100 - size, 50 - size // 2, 100 + size, 50 + size // 2) for size in range(10, 50)]
     evidence = of_boxes(model, *[(box, (0.8, 0.1, 0.1)) for box in boxes])
-    assert len(evidence.deciding_frames) == 16
-    assert evidence.deciding_frames[0] == evidence.best.frame
+    frames = evidence.deciding_frames(evidence.answer())
+    assert len(frames) == 16
+    assert frames[0] == evidence.shown(evidence.answer()).frame
     weights = [look_at(frame(), boxes[index], 1.0).weight for index in range(40)]
-    assert sorted(range(40), key=lambda index: -weights[index])[:16] == list(evidence.deciding_frames)
+    assert sorted(range(40), key=lambda index: -weights[index])[:16] == list(frames)
 
 
 def test_a_class_that_one_crop_rules_out_is_not_ruled_out_for_ever(model: Classifier) -> None:
-    assert evidence_of(model, (0.0, 1.0), *[(0.99, 0.01)] * 20).probabilities[0] > 0.9
+    assert evidence_of(model, (0.0, 1.0, 0.0), *[(0.99, 0.01, 0.0)] * 20).probabilities[0] > 0.9
 
 
 def test_the_best_crop_is_a_copy_and_survives_its_frame(model: Classifier) -> None:
@@ -74,15 +78,16 @@ def test_the_best_crop_is_a_copy_and_survives_its_frame(model: Classifier) -> No
     evidence = Evidence()
     evidence.add(look_at(Frame(0, 0.0, picture, "x"), MIDDLE, 1.0), probabilities(1.0, 0.0, 0.0), model)
     picture[:] = 0
-    assert evidence.best.picture_bgr.mean() > 50
+    assert evidence.shown(evidence.answer()).picture_bgr.mean() > 50
 
 
 def test_answers_of_another_model_discard_those_before(model: Classifier, tmp_path: Path) -> None:
     evidence = evidence_of(model, *[(0.9, 0.05, 0.05)] * 9)
     assert evidence.classifier is model
     other = classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Grey Van 2019"))
-    evidence.add(look_at(frame(9), MIDDLE, 1.0), probabilities(0.05, 0.05, 0.1, 0.8), other)
-    assert (evidence.crops, evidence.classifier) == (1, other)
+    for index in (9, 10, 11):
+        evidence.add(look_at(frame(index), MIDDLE, 1.0), probabilities(0.05, 0.05, 0.1, 0.8), other)
+    assert (evidence.crops, evidence.classifier) == (3, other)
     assert evidence.answer().name == "Pollux Grey Van 2019"
 
 
@@ -91,6 +96,98 @@ def test_the_same_model_opened_again_keeps_them(model: Classifier) -> None:
     again = classifier(model.session.model)
     evidence.add(look_at(frame(3), MIDDLE, 1.0), probabilities(0.9, 0.05, 0.05), again)
     assert (evidence.crops, evidence.classifier) == (4, again)
+
+
+# --- consensus, and the picture that shows the answer ---
+
+SURE_RED, SURE_BLUE = (0.96, 0.02, 0.02), (0.02, 0.02, 0.96)
+FLAT = (0.28, 0.27, 0.45)
+Row = tuple[float, ...]
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    """A model whose crops need 64 pixels for a full name."""
+    folder = tmp_path_factory.mktemp("strict")
+    sizes = CropSizesRecord(minimum_px=64, tolerance=0.02, images=100, coverage=0.9, right=0.9, sizes=())
+    tiny_model(folder / "plain.onnx", reject_below=0.8)
+    path = with_manifest(folder / "plain.onnx", folder / "strict.onnx", crop_sizes=sizes)
+    return Classifier(open_session(path, ep="cpu", threads=1))
+
+
+def weighed(model: Classifier, *crops: tuple[float, Row], size_px: int = 64) -> Evidence:
+    """The evidence of crops with these weights and answers; a crop's frame is its place."""
+    evidence = Evidence()
+    for index, (weight, row) in enumerate(crops):
+        picture = np.zeros((size_px, 2 * size_px, 3), np.uint8)
+        evidence.add(Look(index, MIDDLE, picture, weight), probabilities(*row), model)
+    return evidence
+
+
+def test_a_full_name_needs_three_crops_and_a_make_as_many_as_there_are(strict: Classifier) -> None:
+    told = [weighed(strict, *[(1, SURE_RED)] * crops).answer() for crops in (1, 2, 3)]
+    assert [(answer.name, answer.level) for answer in told] == [("Castor", "make"), ("Castor", "make"), (RED, "year")]
+
+
+def test_one_lucky_crop_names_nothing_however_heavy(strict: Classifier) -> None:
+    evidence = weighed(strict, (100, SURE_RED), *[(1, (0.2, 0.2, 0.6))] * 4)
+    assert strict.answer(evidence.probabilities).name == RED  # by the mean alone
+    assert evidence.answer().name == "unknown"
+
+
+def test_most_crops_must_find_the_name_the_most_probable(strict: Classifier) -> None:
+    doubtful = (0.4, 0.45, 0.15)
+    for others, level in ((2, "year"), (3, "make")):
+        evidence = weighed(strict, *[(10, SURE_RED)] * 3, *[(1, doubtful)] * others)
+        assert strict.answer(evidence.probabilities).name == RED
+        assert evidence.answer().level == level
+
+
+def test_what_no_crop_clearly_says_alone_no_visit_says(strict: Classifier) -> None:
+    nearly = (0.82, 0.17, 0.01)  # a compressed picture of it may fall below the threshold of 0.8
+    evidence = weighed(strict, *[(1, nearly)] * 9)
+    assert strict.answer(evidence.probabilities).name == RED
+    assert evidence.answer().name == "Castor"
+
+
+def test_crops_below_the_size_that_the_file_asks_for_get_no_full_name(strict: Classifier) -> None:
+    assert weighed(strict, *[(1, SURE_RED)] * 9, size_px=63).answer().name == "Castor Red Sedan"
+    assert weighed(strict, *[(1, SURE_RED)] * 9, size_px=64).answer().name == RED
+
+
+def test_a_single_image_is_answered_as_the_classifier_answers_it(strict: Classifier) -> None:
+    for row in (SURE_RED, (0.82, 0.17, 0.01), FLAT):
+        evidence = Evidence(single=True)
+        evidence.add(look_at(frame(), MIDDLE, 1.0), probabilities(*row), strict)
+        assert evidence.answer() == strict.answer(evidence.probabilities)
+
+
+def test_the_picture_is_the_heaviest_of_the_crops_that_clearly_give_the_answer(strict: Classifier) -> None:
+    crops = [(5, SURE_RED), (7, SURE_RED), (6, SURE_RED), (8, (0.82, 0.17, 0.01)), (9, SURE_BLUE)]
+    evidence = weighed(strict, *crops)
+    red = strict.answer(probabilities(*SURE_RED))
+    assert evidence.shown(red).frame == 1
+    assert evidence.deciding_frames(red) == (1, 3, 2, 0)
+
+
+def test_unknown_is_shown_by_a_crop_that_is_unknown_alone(tmp_path: Path) -> None:
+    stricter = classifier(tmp_path / "tiny.onnx", reject_below=0.95)
+    evidence = weighed(stricter, (9, SURE_RED), (9, SURE_BLUE), (1, FLAT))
+    answer = evidence.answer()
+    assert answer.name == "unknown"
+    assert evidence.shown(answer).frame == 2
+    assert evidence.deciding_frames(answer) == (2,)
+
+
+def test_few_pictures_are_kept_however_many_answers_the_crops_give(tmp_path: Path) -> None:
+    many = classifier(tmp_path / "many.onnx", classes=tuple(f"Make{number} Car Sedan 2020" for number in range(40)))
+    evidence = Evidence()
+    for index in range(400):
+        row = np.full(40, 0.001, np.float32)
+        row[0 if index % 2 else 1 + index % 39] = 0.961
+        evidence.add(look_at(frame(index), MIDDLE, 1.0), row, many)
+    assert len(evidence._pictures) <= 4
+    assert evidence.shown(many.answer(np.eye(40, dtype=np.float32)[0])).frame % 2
 
 
 # --- sharpness ---
@@ -129,4 +226,4 @@ def test_the_sharpest_of_equal_crops_is_the_one_that_is_shown(model: Classifier)
     evidence = Evidence()
     for index, picture in enumerate([*pictures, sharp, pictures[0]]):
         evidence.add(look_at(Frame(index, 0.0, picture, "x"), MIDDLE, 1.0), probabilities(1.0, 0.0, 0.0), model)
-    assert evidence.best.frame == 2
+    assert evidence.shown(evidence.answer()).frame == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_model import BLUE, RED
-from tests.support.visit_toys import classifier, evidence_of
+from tests.support.visit_toys import agreeing, classifier
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.published import MARGIN, PATIENCE, PublishedAnswer, extends, overrules
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 def names(model: Classifier, *rows: Row) -> list[str | None]:
     """The names to publish, as the answer of all crops takes these values in turn."""
     published = PublishedAnswer()
-    answers = [published.update(evidence_of(model, row)) for row in rows]
+    answers = [published.update(agreeing(model, row)) for row in rows]
     return [None if answer is None else answer.name for answer in answers]
 
 
@@ -57,11 +57,11 @@ def test_a_crop_that_agrees_starts_the_count_anew(model: Classifier) -> None:
 
 def test_contradictions_that_are_not_clear_count_but_replace_nothing(model: Classifier) -> None:
     published = PublishedAnswer()
-    published.update(evidence_of(model, SURE))
+    published.update(agreeing(model, SURE))
     for _ in range(2 * PATIENCE):
-        assert published.update(evidence_of(model, NEARLY)) is None
+        assert published.update(agreeing(model, NEARLY)) is None
     assert published.contradictions == 2 * PATIENCE
-    replaced = published.update(evidence_of(model, OTHER))  # a clear one now needs no patience
+    replaced = published.update(agreeing(model, OTHER))  # a clear one now needs no patience
     assert replaced is not None and replaced.name == BLUE
     assert (published.prediction, published.contradictions) == (replaced, 0)
 
@@ -76,7 +76,7 @@ def test_an_answer_extends_what_it_includes(model: Classifier) -> None:
 def test_an_answer_that_says_less_wins_by_the_margin_below_the_threshold(model: Classifier, above: float) -> None:
     left = THRESHOLD - MARGIN + above
     row = (left, 0.99 - left, 0.01)
-    assert overrules(answer(model, row), answer(model, SURE), evidence_of(model, row)) == (above < 0)
+    assert overrules(answer(model, row), answer(model, SURE), agreeing(model, row)) == (above < 0)
 
 
 @pytest.mark.parametrize("above", [-0.01, 0.01])
@@ -85,4 +85,4 @@ def test_another_answer_wins_by_the_margin_above_the_published_one(
 ) -> None:
     model = classifier(tmp_path_factory.mktemp("model") / "open.onnx")  # without a threshold
     row = (0.45 - MARGIN / 2, 0.1 - above, 0.45 + MARGIN / 2 + above)
-    assert overrules(answer(model, row), answer(model, SURE), evidence_of(model, row)) == (above > 0)
+    assert overrules(answer(model, row), answer(model, SURE), agreeing(model, row)) == (above > 0)

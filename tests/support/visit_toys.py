@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.support.clips import road
 from tests.support.tiny_model import tiny_model
-from twincar_edge.runtime.evidence import Evidence, look_at
+from twincar_edge.runtime.evidence import AGREEING_CROPS, Evidence, look_at
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.boxes import Box
@@ -28,6 +28,11 @@ def frame(index: int = 0) -> Frame:
 
 def probabilities(*values: float) -> NDArray[np.float32]:
     return np.array(values, np.float32)
+
+
+def agreeing(model: Classifier, row: tuple[float, ...]) -> Evidence:
+    """The evidence of as many crops as a name needs, which all got this answer."""
+    return evidence_of(model, *[row] * AGREEING_CROPS)
 
 
 def evidence_of(model: Classifier, *rows: tuple[float, ...], box: Box = MIDDLE) -> Evidence:

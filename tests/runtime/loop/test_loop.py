@@ -317,12 +317,13 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
     frame = Frame(0, 0.0, road(), "clip")
     seen, unseen = maker.begin(frame, (0, 0, 90, 50)), maker.begin(frame, (0, 0, 90, 50))
     inbox.add_writer()
-    inbox.put(
-        [
-            Crop("gate", seen, look_at(frame, (0, 0, 90, 50), 1.0), True, 0.0),
-            Crop("gate", unseen, look_at(frame, (0, 0, 90, 50), 1.0), False, 0.0),
-        ]
-    )
+    for _ in range(3):
+        inbox.put(
+            [
+                Crop("gate", seen, look_at(frame, (0, 0, 90, 50), 1.0), True, 0.0),
+                Crop("gate", unseen, look_at(frame, (0, 0, 90, 50), 1.0), False, 0.0),
+            ]
+        )
     inbox.put([End("gate", seen, counts=False), End("gate", unseen, counts=False)])
     inbox.remove_writer()
     loop.run()
