@@ -31,9 +31,11 @@ class Visit:
         started_at: the time of day at which the vehicle was first seen.
         image: the first frame's name.
         recording: the digest of the file that the first frame is from, or None.
+        confirmed: it is a vehicle, by all that the tracker knows; the camera's thread finds that out.
         zone: the zone in which the vehicle was last seen, or None.
         evidence: what the model says of its crops.
         shown: the crop that its last event shows, or None before the first event.
+        provisional: its last event was told before it was confirmed.
         published: the answer that its events gave last.
     """
 
@@ -46,9 +48,11 @@ class Visit:
         self.started_at = started_at
         self.image = frame.name
         self.recording = frame.recording
+        self.confirmed = False
         self.zone: str | None = None
         self.evidence = Evidence(single=single)
         self.shown: Look | None = None
+        self.provisional = False
         self.published = PublishedAnswer()
         # Each replaced as a whole, so that the other thread never reads half of an update.
         self._first = self._last = (frame.index, frame.time_s, box)
@@ -94,6 +98,7 @@ class VisitMaker:
         *,
         camera: str = "camera",
         stills: bool = False,
+        early_start: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] | None = None,
     ) -> None:
@@ -103,6 +108,7 @@ class VisitMaker:
             source: the source's name, without secrets.
             camera: the camera's name.
             stills: the source gives single images.
+            early_start: tell of a vehicle as soon as there is an answer, before it is confirmed.
             clock: the time of day, with a time zone.
             new_id: makes a visit's id. Without it, what is seen in a file gets the same id in every run over a file
                 with that content, and what a live camera sees gets a random one.
@@ -110,6 +116,7 @@ class VisitMaker:
         self._source = source
         self._camera = camera
         self.stills = stills
+        self.early_start = early_start
         self._clock = clock
         self._new_id = new_id
 
@@ -124,14 +131,23 @@ class VisitMaker:
         index = 0 if self.stills else frame.index  # an image is the same wherever it is in its folder
         return str(uuid.uuid5(_IN_FILES, f"{frame.recording} {self._camera} {index} {box}"))
 
-    def next_event(self, visit: Visit) -> Event | None:
-        """Return the event to publish after a crop was added: `start`, `update` where the answer changed, or None."""
+    def next_event(self, visit: Visit, *, confirmed: bool = True) -> Event | None:
+        """Return the event to publish after a crop was added, or None.
+
+        It is a `start`, or an `update` where the answer changed, or where the visit is `confirmed` since the last one.
+        """
         kind: EventType = "update" if visit.started else "start"
         answer = visit.published.update(visit.evidence)
-        return None if answer is None else self._event(kind, visit, answer)
+        if answer is None and confirmed and visit.provisional:
+            answer = visit.published.prediction
+        if answer is None:
+            return None
+        visit.provisional = not confirmed
+        return self._event(kind, visit, answer)
 
     def finish(self, visit: Visit, *, false_positive: bool = False) -> Event:
         """Return the visit's `end` event; `false_positive` marks one that was no vehicle. Needs one crop at least."""
+        visit.provisional = False
         return self._event("end", visit, visit.evidence.answer(), false_positive=false_positive)
 
     def _event(self, kind: EventType, visit: Visit, result: Prediction, *, false_positive: bool = False) -> Event:
@@ -170,6 +186,7 @@ class VisitMaker:
             deciding_frames=evidence.deciding_frames(result),
             started_at=visit.started_at,
             ended_at=self._clock() if kind == "end" else None,
+            provisional=visit.provisional,
             false_positive=false_positive,
             classifier=ClassifierRecord(
                 name=session.manifest.name, sha256=session.sha256, precision=session.manifest.precision, ep=session.ep

@@ -161,6 +161,7 @@ class Watch:
                     source.name,
                     camera=camera.name,
                     stills=source.stills,
+                    early_start=camera.early_start,
                     clock=self._clock,
                     new_id=self._new_id,
                 )

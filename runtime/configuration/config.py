@@ -29,7 +29,8 @@ class CameraConfig(Record):
     `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s`, `parked_after_s` and
     `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
     frames and, where boxes move, travelled by at least `min_travel` of its diagonal, as shadows, lamps and branches do
-    not.
+    not. Its `start` is sent once it will stay a visit; `early_start` sends it with the first answer, and says until
+    then that it is `provisional`.
 
     >>> tw.CameraConfig(name="gate", source="rtsp://camera/stream", locate="motion").name
     'gate'
@@ -52,6 +53,7 @@ class CameraConfig(Record):
     parked_for_s: float = Field(default=TrackingRules.parked_for_s, gt=0)
     min_hits: int = Field(default=3, ge=1)
     min_travel: float = Field(default=0.3, ge=0)
+    early_start: bool = False
 
     @field_validator("source")
     @classmethod

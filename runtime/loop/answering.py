@@ -128,10 +128,11 @@ class Answering:
                 self._show(item)
 
     def _tell(self, item: Crop) -> None:
-        """Publish what a crop changes, from the crop on that completes the consensus."""
-        visit = item.visit
-        if item.counts and (visit.started or visit.evidence.crops >= AGREEING_CROPS):
-            self._publish_event(self._makers[item.camera].next_event(visit), visit)
+        """Publish what a crop changes: from the crop on that completes the consensus, or at once for an early start."""
+        maker, visit = self._makers[item.camera], item.visit
+        settled = item.counts and visit.evidence.crops >= AGREEING_CROPS
+        if settled or visit.started or (maker.early_start and not maker.stills):
+            self._publish_event(maker.next_event(visit, confirmed=item.counts), visit)
 
     def _classify(
         self, classifier: Classifier, crops: Sequence[Crop]

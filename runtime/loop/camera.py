@@ -214,7 +214,7 @@ class CameraThread:
             # Only confirmed tracks are worth an inference, and get the first one at once.
             if track.confirmed and (track.hits - self.config.min_hits) % self.config.classify_every == 0:
                 look = self._look_at(frame, track.box_xyxy, track.score)
-                items.append(Crop(self.name, visit, look, self._counts(track), taken_s))
+                items.append(Crop(self.name, visit, look, self._is_confirmed(track, visit), taken_s))
         items += self._ended(self._tracker.lost)
         return items, tuple((track.id, track.box_xyxy, self._visits[track.id]) for track in found)
 
@@ -223,13 +223,21 @@ class CameraThread:
             return look_at(frame, box, score)
 
     def _counts(self, track: Track) -> bool:
-        return track.confirmed and (track.travel >= self.config.min_travel or not self._locator.moves)
+        """Return whether a track is a visit. What has travelled has done so, although its box may grow afterwards."""
+        travelled = track.travel >= self.config.min_travel or not self._locator.moves
+        return track.confirmed and (travelled or self._visits[track.id].confirmed)
+
+    def _is_confirmed(self, track: Track, visit: Visit) -> bool:
+        """Return whether a track is a visit and will stay one, so that receivers may be told."""
+        visit.confirmed = visit.confirmed or (self._counts(track) and not self._tracker.may_be_piece(track))
+        return visit.confirmed
 
     def _ended(self, tracks: Sequence[Track]) -> list[End]:
         for track in tracks:
             if not self._counts(track):
                 logger.debug("track %d is no visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
-        return [End(self.name, self._visits.pop(track.id), self._counts(track)) for track in tracks]
+        counts = [self._counts(track) for track in tracks]
+        return [End(self.name, self._visits.pop(track.id), one) for track, one in zip(tracks, counts, strict=True)]
 
 
 # A source's state in the terms of the monitoring.

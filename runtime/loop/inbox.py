@@ -19,7 +19,7 @@ from twincar_edge.runtime.visits import Visit
 class Crop:
     """A crop of a vehicle, to be classified.
 
-    `counts`: the track is established as a vehicle, so that its answer may be published. `taken_s` is when the frame
+    `counts`: the track is confirmed as a vehicle, so that its answer may be published. `taken_s` is when the frame
     was taken from the source, by the loop's timer.
     """
 

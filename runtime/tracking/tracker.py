@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from twincar_edge.runtime.locating.boxes import Box, Detection, area, gap, intersection, iou, touches_border, union
+from twincar_edge.runtime.locating.boxes import (
+    Box,
+    Detection,
+    area,
+    diagonal,
+    gap,
+    intersection,
+    iou,
+    touches_border,
+    union,
+)
 from twincar_edge.runtime.tracking.association import Handle, Matcher, Moving, Places
 from twincar_edge.runtime.tracking.tracks import Track
 
@@ -18,6 +28,7 @@ __all__ = ["Track", "Tracker", "TrackingRules"]
 
 _YOUNG = 3  # times the hits that confirm a track; what was followed for longer is a vehicle that hides behind another
 _PART = 0.6  # of a box lies in another: it is a part of it
+_NEAR = 0.5  # of its diagonal: within that distance of a box, the rest of the same vehicle may show
 _DROVE = 0.3  # of its diagonal: what never travelled so far is a lamp or a shadow, and was not parked
 
 
@@ -95,6 +106,13 @@ class Tracker:
         ended = self._end(lambda track: any(iou(track.box_xyxy, place) > 0.5 for place in places))
         self._gone += [track for track in ended if track.parked_xyxy is not None]
         return [track for track in ended if track.parked_xyxy is None]
+
+    def may_be_piece(self, track: Track) -> bool:
+        """Return whether a young track is so near to another one that it may turn out to be a piece of that vehicle."""
+        if self.rules.fixed or track.hits >= _YOUNG * self.rules.confirm_hits:
+            return False
+        near = _NEAR * diagonal(track.box_xyxy)
+        return any(gap(track.box_xyxy, other.box_xyxy) < near for other in self._tracks.values() if other is not track)
 
     def flush(self) -> list[Track]:
         """End all tracks, at the end of the source, and return them."""

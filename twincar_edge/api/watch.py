@@ -29,6 +29,7 @@ class WatchOptions(TypedDict, total=False):
     detect_classes: Sequence[str]
     detect_score: float
     classify_every: int
+    early_start: bool
     lost_after_s: float
     parked_after_s: float
     parked_for_s: float

@@ -111,6 +111,12 @@ camera_options = _all(
         type=click.FloatRange(min=0, min_open=True),
         help="End the visit of a parked vehicle that has not been found for this long.  [default: 86400]",
     ),
+    option(
+        "--early-start",
+        group="Events",
+        is_flag=True,
+        help="Send a visit's start with its first answer, marked provisional until the vehicle is confirmed.",
+    ),
 )
 
 # Each is a key at the top of the file, or of [[sink]].

@@ -334,6 +334,40 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
     assert loop.visits == {}
 
 
+def told_of(classifier: Classifier, confirmed: Sequence[bool], *, early: bool, counts: bool = True) -> list[str]:
+    """What is told of a vehicle whose crops come before or after it is confirmed: type, whether provisional, name."""
+    inbox, told = Inbox(depth=10), list[Event]()
+    maker = VisitMaker("clip", camera="gate", early_start=early)
+    loop = Answering(
+        inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), Stages(time.perf_counter), batch=1
+    )
+    red = np.full((100, 160, 3), RED_BGR, np.uint8)
+    visit = maker.begin(Frame(0, 0.0, red, "clip"), (0, 0, 160, 100))
+    inbox.add_writer()
+    for index, counting in enumerate(confirmed):
+        look = look_at(Frame(index, index / 25, red, "clip"), (0, 0, 160, 100), 1.0)
+        inbox.put([Crop("gate", visit, look, counting, 0.0)])
+    inbox.put([End("gate", visit, counts=counts)])
+    inbox.remove_writer()
+    loop.run()
+    assert all(event.false_positive == (not counts) for event in told if event.type == "end")
+    return [f"{event.type}{' provisional' * event.provisional} {event.name}" for event in told]
+
+
+def test_a_start_waits_until_the_vehicle_is_confirmed_and_three_crops_could_agree(classifier: Classifier) -> None:
+    assert told_of(classifier, [True] * 5, early=False) == [f"start {RED}", f"end {RED}"]
+    assert told_of(classifier, [False] * 9 + [True], early=False) == [f"start {RED}", f"end {RED}"]
+    assert told_of(classifier, [False] * 9, early=False, counts=False) == []
+    assert told_of(classifier, [True], early=False) == ["start Castor", "end Castor"]  # gone before it had more crops
+
+
+def test_an_early_start_is_provisional_until_the_vehicle_is_confirmed(classifier: Classifier) -> None:
+    early = ["start provisional Castor", f"update provisional {RED}"]
+    assert told_of(classifier, [False] * 4 + [True], early=True) == [*early, f"update {RED}", f"end {RED}"]
+    assert told_of(classifier, [True] * 4, early=True) == ["start Castor", f"update {RED}", f"end {RED}"]
+    assert told_of(classifier, [False] * 4, early=True, counts=False) == [*early, f"end {RED}"]
+
+
 def test_single_images_have_an_end_only(classifier: Classifier) -> None:
     sink = Everything()
     source = FrameSource(as_frames([np.full((40, 60, 3), RED_BGR, np.uint8)] * 2), stills=True)

@@ -124,6 +124,18 @@ def test_a_piece_that_its_vehicle_takes_in_is_lost_without_having_counted() -> N
     assert (piece.confirmed, whole.confirmed) == (False, True)
 
 
+def test_a_young_track_near_another_may_still_be_a_piece_of_that_vehicle() -> None:
+    whole, far = passing(12, 0, 20), passing(12, 0, 20, y=400)
+    piece = [(right + 30, top, right + 70, bottom) for _, top, right, bottom in whole]
+    tracker = Tracker()
+    young = []
+    for index, boxes in enumerate(zip(whole, piece, far, strict=True)):
+        tracks = tracker.update([Detection(box) for box in boxes], index / FPS)
+        young.append([tracker.may_be_piece(track) for track in tracks])
+    assert young[3] == [True, True, False]  # either may be a piece of the other; nothing is near the third
+    assert young[-1] == [False, False, False]  # what was followed for so long is a vehicle
+
+
 def test_a_car_that_drives_out_and_one_that_comes_in_there_are_two() -> None:
     tracker = Tracker()
     leaving = [(x, 100, min(x + 120, 640), 160) for x in range(400, 640, 20)]
