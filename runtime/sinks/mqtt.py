@@ -46,15 +46,15 @@ def discovery(topic: str, camera: str) -> tuple[str, dict[str, Any]]:
     Source: https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
     """
     node = f"{re.sub(r'[^A-Za-z0-9_-]', '_', topic)}_{topic_part(camera)}"
-    events = f"{topic}/{topic_part(camera)}/events"
+    last_vehicle = f"{topic}/{topic_part(camera)}/last_vehicle"
     return node, {
         "name": "Last vehicle",
         "unique_id": f"{node}_last_vehicle",
         "object_id": f"{node}_last_vehicle",
         "icon": "mdi:car",
-        "state_topic": events,
+        "state_topic": last_vehicle,
         "value_template": "{{ value_json.name[:255] }}",
-        "json_attributes_topic": events,
+        "json_attributes_topic": last_vehicle,
         "availability_topic": f"{topic}/availability",
         "payload_available": ONLINE,
         "payload_not_available": OFFLINE,
@@ -88,8 +88,10 @@ class _Client(paho.Client):
 class Mqtt(Sink):
     """Publishes each event as JSON under `<topic>/<camera>/events`.
 
-    `<topic>/availability` is retained: `online` while connected, `offline` after closing, and by the last will when the
-    process or the box dies. With a `discovery_prefix` each camera has a sensor in Home Assistant.
+    `<topic>/<camera>/last_vehicle` has the last visit that has ended, retained: what may still be retracted, or has
+    been, never comes there. `<topic>/availability` is retained: `online` while connected, `offline` after closing, and
+    by the last will when the process or the box dies. With a `discovery_prefix` each camera has a sensor in Home
+    Assistant.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class Mqtt(Sink):
         self._connected = False
         self._refusal: str | None = None
         self._acknowledged: set[int] = set()
-        self._pending: tuple[str, str, int] | None = None
+        self._pending: tuple[str, list[int]] | None = None  # the event, and its messages that paho holds
         self._client = _Client(CallbackAPIVersion.VERSION2)
         self._client.reconnect_delay_set(*reconnect_s)
         self._client.will_set(self._availability, OFFLINE, qos=1, retain=True)
@@ -153,7 +155,7 @@ class Mqtt(Sink):
         if self._connected:
             farewell = self._client.publish(self._availability, OFFLINE, qos=1, retain=True)
             if farewell.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._wait_for_acknowledgement(farewell.mid, _FAREWELL_S)
+                self._wait_for_acknowledgement([farewell.mid], _FAREWELL_S)
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -163,23 +165,30 @@ class Mqtt(Sink):
         Raises:
             DeliveryError: there is no connection, or no acknowledgement in time.
         """
-        topic, payload = f"{self._topic}/{topic_part(event.camera)}/events", event.to_json()
-        if self._pending is None or self._pending[:2] != (topic, payload):
+        payload = event.to_json()
+        if self._pending is None or self._pending[0] != payload:
             with self._changed:
                 if not self._changed.wait_for(lambda: self._connected, self._timeout_s):
                     raise DeliveryError(f"it cannot be reached: {self._why_not()}")
             self._announce(event.camera)
-            message = self._client.publish(topic, payload, qos=1)
-            if message.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
-                raise DeliveryError(f"it takes no event: {paho.error_string(message.rc)}")
-            self._pending = topic, payload, message.mid
-        if not self._wait_for_acknowledgement(self._pending[2], self._timeout_s):
+            camera = f"{self._topic}/{topic_part(event.camera)}"
+            messages = [self._publish(f"{camera}/events", payload)]
+            if event.type == "end" and not event.false_positive:
+                messages.append(self._publish(f"{camera}/last_vehicle", payload, retain=True))
+            self._pending = payload, messages
+        if not self._wait_for_acknowledgement(self._pending[1], self._timeout_s):
             raise DeliveryError(f"it does not acknowledge: {self._why_not()}")
         self._pending = None
 
-    def _wait_for_acknowledgement(self, message_id: int, seconds: float) -> bool:
+    def _publish(self, topic: str, payload: str, *, retain: bool = False) -> int:
+        message = self._client.publish(topic, payload, qos=1, retain=retain)
+        if message.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
+            raise DeliveryError(f"it takes no event: {paho.error_string(message.rc)}")
+        return message.mid
+
+    def _wait_for_acknowledgement(self, message_ids: Sequence[int], seconds: float) -> bool:
         with self._changed:
-            done = self._changed.wait_for(lambda: message_id in self._acknowledged, seconds)
+            done = self._changed.wait_for(lambda: self._acknowledged.issuperset(message_ids), seconds)
             if done:
                 self._acknowledged.clear()
             return done

@@ -215,11 +215,27 @@ def test_home_assistant_finds_a_sensor_for_each_camera_and_a_new_one_with_its_fi
         set(topic) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-/") for topic in topics
     )
     assert configs[0] == discovery("twincar-edge", "gate")[1]
-    assert configs[0]["state_topic"] == configs[0]["json_attributes_topic"] == "twincar-edge/gate/events"
+    assert configs[0]["state_topic"] == configs[0]["json_attributes_topic"] == "twincar-edge/gate/last_vehicle"
     assert configs[0]["availability_topic"] == "twincar-edge/availability"
     assert len({config["unique_id"] for config in configs}) == 2
     with Subscriber(broker.port, "homeassistant/#") as later:  # retained for a Home Assistant that starts later
         eventually(lambda: {message.topic for message in later.messages} == set(topics), "retained")
+
+
+def test_a_visit_that_is_retracted_never_becomes_the_last_vehicle(broker: Mosquitto) -> None:
+    car = visit(id="car")
+    ghost = visit(id="ghost", name="Castor Green Coupe 2020")
+    with sink(broker.port) as mqtt, Subscriber(broker.port, "twincar-edge/gate/#") as subscriber:
+        mqtt.write(car, CROP)
+        mqtt.write(ghost.model_copy(update={"type": "start", "provisional": True}), CROP)
+        mqtt.write(ghost.model_copy(update={"type": "update"}), CROP)
+        mqtt.write(ghost.model_copy(update={"false_positive": True}), CROP)
+        eventually(lambda: len(subscriber.messages) == 5, "all arrived")
+    told = [message.payload for message in subscriber.messages if message.topic == "twincar-edge/gate/last_vehicle"]
+    assert [Event.model_validate_json(payload) for payload in told] == [car]
+    with Subscriber(broker.port, "twincar-edge/gate/#") as later:  # retained for a Home Assistant that starts later
+        eventually(lambda: later.messages, "retained")
+        assert [Event.model_validate_json(message.payload).id for message in later.messages] == ["car"]
 
 
 def test_two_cameras_never_share_a_topic() -> None:
