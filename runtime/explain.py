@@ -17,7 +17,8 @@ from twincar_edge.images import read_image
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.runtime.inference.answers import Guess, Hierarchy
+from twincar_edge.runtime.inference.answers import Guess, Hierarchy, Prediction
+from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.overlay import draw_overlay
 
 
@@ -32,14 +33,17 @@ class Explanation:
     True
 
     Attributes:
-        name: the class that the model names.
+        prediction: the answer, as deep as the exported model's thresholds allow: what a box tells. Where no exported
+            model was given, it is the checkpoint's best class.
+        name: the best class.
         probability: of that class, between 0 and 1.
         top5: the best classes, best first.
-        target: the class whose evidence the heat map shows; the answer, unless another was asked for.
+        target: the class whose evidence the heat map shows; the best class, unless another was asked for.
         heatmap: float32 [H, W] of the original image, between 0 and 1: how much each place speaks for `target`.
         overlay_bgr: uint8 [H', W', 3], the picture under its heat map, with a caption; enlarged where it was small.
     """
 
+    prediction: Prediction
     name: str
     probability: float
     top5: tuple[Guess, ...]
@@ -54,7 +58,7 @@ def explain(
     *,
     class_mapping: Path | None = None,
     target: int | str | None = None,
-    temperature: float = 1.0,
+    classifier: Classifier | None = None,
 ) -> Explanation:
     """Explain one answer with Grad-CAM++ (Chattopadhyay et al., 2018, arXiv:1710.11063).
 
@@ -63,10 +67,11 @@ def explain(
         image: a file, or `image_bgr` uint8 [H, W, 3].
         class_mapping: class names, for a bare state dict that has none beside it.
         target: the class to look for, by output index or by name; None takes the model's answer.
-        temperature: divides the logits, as that of the exported model's manifest does on the box.
+        classifier: the exported model: what it answers is what is told. None takes the checkpoint's best class.
 
     Raises:
-        InputError: the image is unusable, the target is no class, or the architecture is not convolutional.
+        InputError: the image is unusable, the target is no class, the exported model has other classes, or the
+            architecture is not convolutional.
         ModelError: the checkpoint is unusable.
         MissingExtraError: torch or grad-cam is not installed.
     """
@@ -79,25 +84,32 @@ def explain(
 
     image_bgr = read_image(image) if isinstance(image, Path) else image
     read = read_checkpoint(checkpoint, class_mapping)
+    if classifier is not None and classifier.manifest.classes != read.classes.names:
+        raise InputError(f"{classifier.session.model} has other classes than {checkpoint}: name its own exported file")
     label = None if target is None else _target_label(target, read.classes)
     model = load_model(read)
     batch_nhwc = prepare_batch([image_bgr], read.preprocess)
     logits = torch_predict(model)(batch_nhwc)
     if not np.isfinite(logits).all():
         raise ModelError(f"{checkpoint} answers with numbers that are not finite")
-    found = Hierarchy(read.classes.names).answer(softmax(logits, temperature)[0], reject_below=0)
-    label = int(logits[0].argmax()) if label is None else label
+    if classifier is None:
+        found = Hierarchy(read.classes.names).answer(softmax(logits)[0], reject_below=0)
+    else:
+        (found,) = classifier.predict([image_bgr])
+    best = found.top5[0]
+    label = read.classes.names.index(best.name) if label is None else label
 
     (seen,) = grad_cam_plus_plus(model, batch_nhwc, [label])
     heatmap = to_image_geometry(seen, image_bgr.shape[:2], read.preprocess)
     name = read.classes[label]
     return Explanation(
-        name=found.name,
-        probability=found.probability,
+        prediction=found,
+        name=best.name,
+        probability=best.probability,
         top5=found.top5,
         target=name,
         heatmap=heatmap,
-        overlay_bgr=draw_overlay(image_bgr, heatmap, found.top5, None if name == found.name else name),
+        overlay_bgr=draw_overlay(image_bgr, heatmap, found, None if name == best.name else name),
     )
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import twincar_edge
+from tests.support.tiny_model import tiny_model
 from tests.support.training_toys import PLAIN, corner_image, toy_dataset, toy_recipe
 from twincar_edge import cli
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.preprocess import Preprocess, prepare
 from twincar_edge.runtime.explain import explain
-from twincar_edge.runtime.inference.answers import Guess
+from twincar_edge.runtime.inference.answers import Guess, Prediction
+from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.overlay import MIN_LONG_SIDE, draw_overlay
 from twincar_edge.training.cam import to_image_geometry
 from twincar_edge.training.checkpoint import write_checkpoint
@@ -54,6 +58,18 @@ def test_guesses_are_the_models_own(checkpoint: Path) -> None:
     assert [guess.name for guess in explanation.top5] == ["Red Coupe 2011", "Blue Coupe 2010"]
     assert sum(guess.probability for guess in explanation.top5) == pytest.approx(1)
     assert explanation.probability == explanation.top5[0].probability > 0.5
+
+
+def test_the_answer_goes_as_far_as_the_exported_models_thresholds(tmp_path: Path) -> None:
+    grey = np.full((120, 160, 3), 128, np.uint8)
+    explanation = twincar_edge.explain(grey)
+    (expected,) = Classifier().predict([grey])
+    assert explanation.prediction == expected
+    assert expected.name == "unknown"
+    assert explanation.target == explanation.name == expected.top5[0].name
+    other = tiny_model(tmp_path / "tiny.onnx")
+    with pytest.raises(InputError, match="has other classes than"):
+        twincar_edge.explain(grey, model=other)
 
 
 @pytest.mark.parametrize("target", [0, "Blue Coupe 2010"])
@@ -125,19 +141,25 @@ def test_the_overlay_leaves_cold_places_as_they_are_and_can_be_read() -> None:
     heatmap = np.zeros((300, 800), np.float32)
     heatmap[100:200, 100:200] = 1
     guesses = (Guess("Citroën 2CV Sedan 1975", 0.7), Guess("x" * 200, 0.2), Guess("B|ä 2012", 0.0))
-    overlay = draw_overlay(image_bgr, heatmap, guesses)
+    overlay = draw_overlay(image_bgr, heatmap, told(*guesses))
     assert overlay.dtype == np.uint8 and overlay.shape[1] == 800 and overlay.shape[0] > 300 + 60
     np.testing.assert_array_equal(overlay[:300, 400:], image_bgr[:, 400:])
     assert np.abs(overlay[140:160, 140:160].astype(int) - image_bgr[140:160, 140:160]).mean() > 30
     strip = overlay[300:]
     assert (strip.max(axis=2) > 200).sum() > 200  # light letters on a dark ground
-    taller = draw_overlay(image_bgr, heatmap, guesses, target="Another Coupe 2001")
+    taller = draw_overlay(image_bgr, heatmap, told(*guesses), target="Another Coupe 2001")
     assert taller.shape[0] > overlay.shape[0]
+    unknown = draw_overlay(image_bgr, heatmap, replace(told(*guesses), name="unknown", level="unknown"))
+    assert unknown.shape[0] == taller.shape[0]  # a line for what is told
+
+
+def told(*guesses: Guess) -> Prediction:
+    return Prediction(0, guesses[0].name, "year", guesses[0].probability, None, guesses)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (30, 400), (400, 30), (3000, 1000)])
 def test_the_overlay_is_large_enough_to_read_and_not_larger_than_useful(shape: tuple[int, int]) -> None:
-    overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32), (Guess("a", 1.0),))
+    overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32), told(Guess("a", 1.0)))
     assert MIN_LONG_SIDE <= max(overlay.shape[:2]) <= 1400
 
 
@@ -150,7 +172,8 @@ def test_the_command_writes_the_overlay_and_says_what_it_saw(
         cli.main(["explain", str(checkpoint), str(image), "-o", str(tmp_path / "out" / "o.png"), "--target", "1"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[0].endswith("%  Blue Coupe 2010") and "evidence for Red Coupe 2011" in out
+    assert out.splitlines()[0] == "Blue Coupe 2010"
+    assert out.splitlines()[1].endswith("%  Blue Coupe 2010") and "evidence for Red Coupe 2011" in out
     assert cv2.imread(str(tmp_path / "out" / "o.png")).shape[1] >= 700
 
 

@@ -1,0 +1,58 @@
+"""An event, `classify` of its saved picture, and `explain` of that tell one story about a vehicle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import twincar_edge
+from twincar_edge.images import read_image, write_image
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.answers import Prediction
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.sinks import Sink
+from twincar_edge.runtime.watch import CameraConfig, WatchConfig, watch
+
+
+class Album(Sink):
+    """Saves the picture of every event as `--save-crops` does, each in a file of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events: list[Event] = []
+
+    def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
+        write_image(self.picture(len(self.events)), crop_bgr)
+        self.events.append(event)
+
+    def picture(self, number: int) -> Path:
+        return self.folder / f"{number}.jpg"
+
+
+def says_as_much(answer: Prediction, event: Event) -> bool:
+    """Whether an answer says all that the event says; of an unknown vehicle, nothing."""
+    if event.make is None:
+        return answer.make is None
+    parts = [(event.make, answer.make), (event.model, answer.model), (event.year, answer.year)]
+    return all(told in (None, found) for told, found in parts)
+
+
+@pytest.mark.shared
+def test_event_picture_and_explanation_agree_on_a_real_street(shared: Path, tmp_path: Path) -> None:
+    album = Album(tmp_path)
+    street = str(shared / "clips" / "street_side.mp4")
+    watch(WatchConfig(cameras=(CameraConfig(source=street, min_area=0.03),)), [album])
+    classifier = Classifier()
+    answers = [classifier.predict([read_image(album.picture(n))])[0] for n in range(len(album.events))]
+    assert {event.level for event in album.events} > {"unknown"}  # some event names a vehicle
+    for event, answer in zip(album.events, answers, strict=True):
+        assert says_as_much(answer, event), (event.name, answer.name)
+        assert event.best_frame == event.deciding_frames[0]
+    named = next(number for number, event in enumerate(album.events) if event.level != "unknown")
+    (end,) = [n for n, event in enumerate(album.events) if (event.id, event.type) == (album.events[named].id, "end")]
+    for number in (named, end):
+        explanation = twincar_edge.explain(album.picture(number))
+        assert explanation.prediction == answers[number]
