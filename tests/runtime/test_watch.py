@@ -194,6 +194,10 @@ def test_on_frame_sees_each_frame_and_what_is_known_of_the_cars_in_it(classifier
     assert seen[5][1] == []
     assert [(track.name, track.probability > 0.9) for track in seen[25][1]] == [(RED, True)]
     assert [track.name for index, tracks in seen[:16] for track in tracks][:2] == [None, None]  # not confirmed yet
+    assert [(track.level, track.told) for track in seen[25][1]] == [("year", True)]
+    assert not any(track.told for index, tracks in seen for track in tracks if track.name is None)
+    crops = [track.crops for _, tracks in seen for track in tracks]
+    assert crops == sorted(crops) and crops[-1] > 10
 
 
 def test_the_stop_event_ends_the_run_and_vehicles_in_view_become_visits(classifier: Classifier) -> None:

@@ -89,7 +89,7 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
 
     def feed() -> None:
         for index in range(20):
-            inbox.put([crop(car, index), Shown("gate", Frame(index, 0.0, road(), "clip"), ())])
+            inbox.put([crop(car, index), Shown("gate", Frame(index, 0.0, road(), "clip"), (), ())])
         inbox.remove_writer()
 
     inbox.add_writer()
