@@ -30,7 +30,7 @@ from twincar_edge.runtime.locating.choice import AUTO, Choice, DetectorFile, cho
 from twincar_edge.runtime.locating.detector import Detector, open_detector
 from twincar_edge.runtime.locating.pulled import pulled_detector
 from twincar_edge.runtime.loop.answering import Answering, LiveFrame, LiveTrack, OnFrame
-from twincar_edge.runtime.loop.camera import CameraThread, camera_status
+from twincar_edge.runtime.loop.camera import CameraThread, camera_status, camera_summary
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Inbox
 from twincar_edge.runtime.loop.summary import CameraSummary, WatchSummary
@@ -316,21 +316,7 @@ class Watch:
         replaced = self.inbox.replaced()
         return WatchSummary(
             cameras=tuple(
-                CameraSummary(
-                    name=camera.name,
-                    source=camera.source.name,
-                    frames=camera.frames,
-                    skipped=camera.source.skipped,
-                    skip_reasons=dict(camera.source.skip_reasons),
-                    dropped=camera.source.status().dropped,
-                    crops_dropped=replaced.get(camera.name, 0),
-                    reconnects=camera.source.status().reconnects,
-                    visits=sum(n for (name, _), n in self.answering.visits.items() if name == camera.name),
-                    located_by=str(camera.choice),
-                    ignored=dict(camera.ignored.counts),
-                    error=None if camera.error is None else str(camera.error),
-                )
-                for camera in self.cameras
+                camera_summary(camera, self.answering.visits, replaced.get(camera.name, 0)) for camera in self.cameras
             ),
             seconds=round(seconds, 3),
             stages=self.stages.latencies(),

@@ -18,7 +18,7 @@ from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.locating.zones import zone_of
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
-from twincar_edge.runtime.loop.summary import ignored_notes
+from twincar_edge.runtime.loop.summary import CameraSummary, ignored_notes
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
 from twincar_edge.runtime.sources import Frame, Source
@@ -272,4 +272,29 @@ def camera_status(
         ignored=ignored,
         notes=ignored_notes(ignored, camera.config),
         problem=source.problem if camera.error is None else str(camera.error),
+    )
+
+
+def camera_summary(camera: CameraThread, visits: Mapping[tuple[str, str], int], replaced: int) -> CameraSummary:
+    """Return what came of a camera.
+
+    Args:
+        camera: the camera, at the end of its run.
+        visits: how many visits have ended, by camera and level of the answer.
+        replaced: its crops that newer ones replaced before the model saw them.
+    """
+    source = camera.source.status()
+    return CameraSummary(
+        name=camera.name,
+        source=camera.source.name,
+        frames=camera.frames,
+        skipped=camera.source.skipped,
+        skip_reasons=dict(camera.source.skip_reasons),
+        dropped=source.dropped,
+        crops_dropped=replaced,
+        reconnects=source.reconnects,
+        visits=sum(count for (name, _), count in visits.items() if name == camera.name),
+        located_by=str(camera.choice),
+        ignored=dict(camera.ignored.counts),
+        error=None if camera.error is None else str(camera.error),
     )
