@@ -87,6 +87,8 @@ class Evidence:
 
     Attributes:
         crops: how many the answer rests on.
+        vehicle_type: what the detector calls the vehicle; None where the locator cannot tell. Its names alone can be
+            the answer.
     """
 
     def __init__(self, *, single: bool = False) -> None:
@@ -95,6 +97,7 @@ class Evidence:
         Args:
             single: the vehicle's one crop is a single image. Nothing can agree with it, and its answer stands.
         """
+        self.vehicle_type: str | None = None
         self._single = single
         self._start(None)
 
@@ -186,7 +189,8 @@ class Evidence:
     def answer(self) -> Prediction:
         """Return the answer of all crops together, as deep as the model's thresholds and consensus allow."""
         allowed = None if self._single else self._has_consensus
-        return self.classifier.answer(self.probabilities, self.familiarity, allowed=allowed)
+        answer = self.classifier.answer(self.probabilities, self.familiarity, allowed=allowed)
+        return self.classifier.hierarchy.of_kind(answer, self.vehicle_type)
 
     def agreement(self, level: Level, vehicle: VehicleName) -> float:
         """Return the share of crops, from 0 to 1, that find a name the most probable of its level.

@@ -61,8 +61,10 @@ def told_at(answer: Prediction) -> Level:
 def overrules(new: Prediction, old: Prediction, evidence: Evidence) -> bool:
     """Return whether the evidence is clearly against `old` and for `new`, which does not extend it."""
     assert old.vehicle is not None, "any answer extends `unknown`"
-    manifest = evidence.classifier.manifest
-    left = evidence.classifier.hierarchy.probability(old.vehicle, evidence.probabilities)
+    manifest, hierarchy = evidence.classifier.manifest, evidence.classifier.hierarchy
+    if not hierarchy.may_be_a(old.vehicle, evidence.vehicle_type):
+        return True
+    left = hierarchy.probability(old.vehicle, evidence.probabilities)
     if extends(old, new):  # it says less
         divided = evidence.agreement(told_at(old), old.vehicle) < AGREEING_SHARE - MARGIN
         return divided or left < manifest.reject_below - MARGIN or unfamiliar(old, evidence.familiarity, manifest)

@@ -57,8 +57,9 @@ class Visit:
         # Each replaced as a whole, so that the other thread never reads half of an update.
         self._first = self._last = (frame.index, frame.time_s, box)
 
-    def see(self, frame: Frame, box: Box) -> None:
-        """Record that the vehicle is in this frame too, and its box there."""
+    def see(self, frame: Frame, box: Box, kind: str | None = None) -> None:
+        """Record that the vehicle is in this frame too, its box there, and its kind by now."""
+        self.evidence.vehicle_type = kind
         self._last = (frame.index, frame.time_s, box)
 
     @property
@@ -172,6 +173,7 @@ class VisitMaker:
             model=result.model,
             body_type=result.body_type,
             year=result.year,
+            vehicle_type=evidence.vehicle_type,
             top5=tuple(
                 NamedProbability(name=guess.name, probability=_rounded(guess.probability)) for guess in result.top5
             ),

@@ -309,6 +309,7 @@ class Watch:
             turn_age_s=self.stages.timer() - self.answering.turned_s,
             crops=self.answering.crops,
             visits=dict(self.answering.visits),
+            vehicle_types=dict(self.answering.vehicle_types),
             stages=self.stages.latencies(),
         )
 

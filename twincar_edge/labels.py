@@ -24,8 +24,11 @@ MULTI_WORD_MAKES = (
 BODY_TYPES = (
     "Extended Cab", "Regular Cab", "Crew Cab", "Quad Cab", "Club Cab", "Double Cab", "Cargo Van", "Passenger Van",
     "Convertible", "Hatchback", "Crossover", "SuperCab", "Roadster", "Minivan", "Pickup", "Sedan", "Coupe", "Wagon",
-    "SUV", "Van",
+    "Motorcycle", "Bicycle", "Truck", "SUV", "Van", "Bus",
 )  # fmt: skip
+
+# What detectors call a truck, besides lorries: most pickups, and some of the vans and SUVs.
+_TRUCKS = frozenset({"Pickup", "Truck", "SUV", *(body for body in BODY_TYPES if body.endswith(("Cab", "Van", "van")))})
 
 _YEAR = re.compile(r"(?:18|19|20|21)[0-9]{2}")  # not \d: digits of other scripts would not come back from an int
 MAX_CLASSES = 100_000
@@ -70,6 +73,24 @@ def parse_name(name: str) -> VehicleName:
     if body is not None:
         rest = rest[: -len(body)].removesuffix(" ")
     return VehicleName(make, rest, body, year)
+
+
+def may_be_a(vehicle: VehicleName, kind: str | None) -> bool:
+    """Return whether a class name may be that of a vehicle of this kind.
+
+    A car may have any name: detectors call pickups, vans and SUVs cars too. A truck may have a name whose body type is
+    one that detectors call a truck, or that has no body type. Any other kind has only names with that body type, as
+    "Setra S 415 Bus 2010": no car is a bus.
+
+    Args:
+        vehicle: the name, in parts.
+        kind: what a detector calls the vehicle, a name of COCO's; None where nobody can tell.
+    """
+    if kind in (None, "car"):
+        return True
+    if kind == "truck":
+        return vehicle.body_type is None or vehicle.body_type in _TRUCKS
+    return vehicle.body_type is not None and vehicle.body_type.lower() == kind
 
 
 @dataclass(frozen=True)

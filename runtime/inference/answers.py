@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.labels import VehicleName, parse_name
+from twincar_edge.labels import VehicleName, may_be_a, parse_name
 from twincar_edge.manifest import FamiliarityThresholds
 from twincar_edge.metrics import top_k
 
@@ -189,6 +189,21 @@ class Hierarchy:
         sums = groups.sums(probabilities)
         place = int(sums.argmax())
         return groups.names[place], min(1.0, float(sums[place]))
+
+    def of_kind(self, answer: Prediction, kind: str | None) -> Prediction:
+        """Return an answer to a vehicle of this kind: "unknown" where no class of that name may be one.
+
+        Args:
+            answer: what the model says.
+            kind: what a detector calls the vehicle; None where nobody can tell.
+        """
+        if answer.vehicle is None or self.may_be_a(answer.vehicle, kind):
+            return answer
+        return Prediction(None, UNKNOWN, "unknown", answer.top5[0].probability, None, answer.top5, answer.familiarity)
+
+    def may_be_a(self, vehicle: VehicleName, kind: str | None) -> bool:
+        """Return whether any class for which a name may stand may be a vehicle of this kind."""
+        return kind is None or any(may_be_a(known, kind) for known in self.vehicles if agrees(vehicle, known))
 
     def groups(self, level: Level) -> Groups | None:
         """Return the names of a level; None for class names in full, which stand for themselves."""

@@ -14,12 +14,14 @@ AnyBox = Sequence[float]
 class Detection:
     """Where a vehicle is in one frame: `box_xyxy` in pixels of the frame, `score` between 0 and 1.
 
-    `begins`: sure enough to begin a track; what is not can only go on with one.
+    `begins`: sure enough to begin a track; what is not can only go on with one. `kind`: what a detector calls the
+    vehicle, one of `VEHICLE_KINDS`; None where the locator cannot tell.
     """
 
     box_xyxy: Box
     score: float = 1.0
     begins: bool = True
+    kind: str | None = None
 
 
 IgnoredReason = Literal["small", "zone"]

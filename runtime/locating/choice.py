@@ -46,9 +46,9 @@ def choose_locator(locate: str, *, stills: bool, zones: Sequence[Zone] = (), det
         detector: the one at hand.
     """
     if locate != AUTO:
-        return Choice(locate, f"set by {Parameter('locate')}")
+        return Choice(locate, f"set by {Parameter('locate', locate)}")
     if detector is not None and not detector.pulled:
-        return Choice("detector", f"{Parameter('detector')} names {detector.path.name}")
+        return Choice("detector", f"set by {Parameter('detector', detector.path.name)}")
     if stills:
         return Choice("zone", f"images, with {Parameter('zones')}") if included(zones) else Choice("whole", "images")
     if detector is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+VEHICLE_KINDS = ("bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat")
+"""COCO's supercategory "vehicle". From above, say, a car may pass for a cell phone: that says nothing of its kind."""
+
 COCO_CLASSES = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck",
     "boat", "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat",

@@ -20,13 +20,13 @@ from twincar_edge.errors import InputError, ModelError, nearest
 from twincar_edge.preprocess import LETTERBOX_GREY, resize
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.inference.session import Engine, open_engine
-from twincar_edge.runtime.locating.boxes import Box, area, intersection
-from twincar_edge.runtime.locating.coco import COCO_CLASSES
+from twincar_edge.runtime.locating.boxes import Box, Detection, area, intersection
+from twincar_edge.runtime.locating.coco import COCO_CLASSES, VEHICLE_KINDS
 
 RELEASES = "https://github.com/Megvii-BaseDetection/YOLOX/releases"
 ANY = "any"
-VEHICLES = ("car", "bus", "truck")
-"""What a camera for cars looks for. Whoever wants motorcycles names them too."""
+VEHICLES = ("car", "bus", "truck", "motorcycle")
+"""What a gate opens for. Bicycles pass beside it."""
 
 _STRIDES = (8, 16, 32)
 _LONGEST_SIDE = 2048
@@ -61,12 +61,11 @@ class Detector:
             return tuple(range(len(self.classes)))
         return tuple(dict.fromkeys(self._class_id(name.strip()) for name in wanted))
 
-    def detect(
-        self, image_bgr: NDArray[np.uint8], class_ids: Sequence[int], least_score: float
-    ) -> list[tuple[Box, float]]:
-        """Return box and score of everything of these classes in a picture, the surest first.
+    def detect(self, image_bgr: NDArray[np.uint8], class_ids: Sequence[int], least_score: float) -> list[Detection]:
+        """Return everything of these classes in a picture, the surest first.
 
-        What is a car and, less surely, a truck is one thing: boxes are held against each other over all classes.
+        What is a car and, less surely, a truck is one thing, and a car: boxes are held against each other over all
+        classes.
 
         Args:
             image_bgr: uint8 [H, W, 3].
@@ -78,7 +77,8 @@ class Detector:
         """
         batch, scale = self._letterboxed(image_bgr)
         rows = self._run(batch)
-        scores = np.clip(rows[:, 4] * rows[:, [5 + number for number in class_ids]].max(axis=1), 0, 1)
+        of_class = rows[:, [5 + number for number in class_ids]]
+        scores = np.clip(rows[:, 4] * of_class.max(axis=1), 0, 1)
         chosen = np.flatnonzero(scores >= least_score)
         chosen = chosen[np.argsort(-scores[chosen], kind="stable")[:_MOST]]
         boxes = _decoded(rows[chosen, :4], self._cells[chosen]) / scale
@@ -86,15 +86,17 @@ class Detector:
         boxes = np.clip(boxes, 0, columns_rows)
         sizes = boxes[:, 2:] - boxes[:, :2]
         seen = (sizes >= 1).all(axis=1)
-        boxes, sizes, scores = boxes[seen], sizes[seen], scores[chosen][seen]
+        boxes, sizes, chosen = boxes[seen], sizes[seen], chosen[seen]
+        scores, best = scores[chosen], of_class[chosen].argmax(axis=1)
         if len(boxes) == 0:
             return []
         kept = cv2.dnn.NMSBoxes(np.hstack([boxes[:, :2], sizes]).tolist(), scores.tolist(), 0.0, _OVERLAP)
-        found: list[tuple[Box, float]] = []
+        found: list[Detection] = []
         for row in np.ravel(kept):
             box = _pixels(boxes[row])
-            if not any(intersection(box, surer) > _WITHIN * area(box) for surer, _ in found):
-                found.append((box, float(scores[row])))
+            if not any(intersection(box, surer.box_xyxy) > _WITHIN * area(box) for surer in found):
+                name = self.classes[class_ids[best[row]]]
+                found.append(Detection(box, float(scores[row]), kind=name if name in VEHICLE_KINDS else None))
         return found
 
     def _class_id(self, name: str) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -179,13 +179,14 @@ class Detecting(Locator):
         least = options.detect_score * (1.0 if options.stills else _GOES_ON)
         found: list[Detection] = []
         self.ignored = []
-        for box, score in self._detector.detect(frame.image_bgr, self._class_ids, least):
+        for detection in self._detector.detect(frame.image_bgr, self._class_ids, least):
+            box = detection.box_xyxy
             if box_area(box) < options.min_area * rows * columns:
                 self.ignored.append(Ignored(box, "small"))
             elif not counts(box, (columns, rows), options.zones):
                 self.ignored.append(Ignored(box, "zone"))
             else:
-                found.append(Detection(box, score, begins=score >= options.detect_score))
+                found.append(replace(detection, begins=detection.score >= options.detect_score))
         return found
 
 

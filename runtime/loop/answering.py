@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.evidence import AGREEING_CROPS
-from twincar_edge.runtime.inference.answers import Level
+from twincar_edge.runtime.inference.answers import UNKNOWN, Level
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
@@ -93,6 +93,7 @@ class Answering:
         self.turned_s = stages.timer()
         self.age_s: dict[str, float] = {}
         self.visits: Counter[tuple[str, str]] = Counter()
+        self.vehicle_types: Counter[tuple[str, str]] = Counter()
         self._inbox = inbox
         self._makers = makers
         self._publish = publish
@@ -159,6 +160,7 @@ class Answering:
             self._publish_event(maker.next_event(visit), visit)
         event = maker.finish(visit)
         self.visits[item.camera, event.level] += 1
+        self.vehicle_types[item.camera, event.vehicle_type or UNKNOWN] += 1
         self._publish_event(event, visit)
 
     def _publish_event(self, event: Event | None, visit: Visit) -> None:

@@ -190,6 +190,7 @@ class CameraThread:
         shown = []
         for number, detection in enumerate(detections, 1):
             visit = self.maker.begin(frame, detection.box_xyxy)
+            visit.see(frame, detection.box_xyxy, detection.kind)
             visit.zone = zone_of(detection.box_xyxy, size_of(frame), self.config.zones)
             look = self._look_at(frame, detection.box_xyxy, detection.score)
             items.append(Crop(self.name, visit, look, False, taken_s))
@@ -209,7 +210,7 @@ class CameraThread:
             visit = self._visits.get(track.id)
             if visit is None:
                 visit = self._visits[track.id] = self.maker.begin(frame, track.box_xyxy)
-            visit.see(frame, track.box_xyxy)
+            visit.see(frame, track.box_xyxy, track.kind)
             visit.zone = zone_of(track.box_xyxy, size_wh, self.config.zones) or visit.zone
             # Only confirmed tracks are worth an inference, and get the first one at once.
             if track.confirmed and (track.hits - self.config.min_hits) % self.config.classify_every == 0:

@@ -16,7 +16,9 @@ from prometheus_client.registry import Collector
 
 from twincar_edge import __version__
 from twincar_edge.runtime.events import Level
+from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.locating.boxes import IgnoredReason
+from twincar_edge.runtime.locating.coco import VEHICLE_KINDS
 from twincar_edge.runtime.monitoring.status import CAMERA_STATES, CameraStatus, LoopStatus, SinkStatus
 
 Value = float | int | None
@@ -130,6 +132,13 @@ def _work(status: LoopStatus) -> Iterator[Metric]:
         for level in get_args(Level)
     ]
     yield _counter("twincar_visits", "Visits that have ended, by the level of the answer.", ["camera", "level"], visits)
+    of_type = [
+        ([camera.name, kind], status.vehicle_types.get((camera.name, kind), 0))
+        for camera in status.cameras
+        for kind in (*VEHICLE_KINDS, UNKNOWN)
+    ]
+    text = "Visits that have ended, by the kind of vehicle; unknown where the locator cannot tell."
+    yield _counter("twincar_visits_by_type", text, ["camera", "vehicle_type"], of_type)
     yield _counter("twincar_crops_classified", "Crops that the model has answered.", [], [([], status.crops)])
     age_s = status.turn_age_s
     yield _gauge("twincar_turn_age_seconds", "Time since the answering thread last turned.", [], [([], age_s)])

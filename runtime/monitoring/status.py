@@ -109,6 +109,7 @@ class LoopStatus:
         turn_age_s: since the answering thread last turned; it turns even when there is nothing to do.
         crops: how many were classified.
         visits: how many have ended, by camera and level of the answer.
+        vehicle_types: how many have ended, by camera and kind of vehicle; `unknown` where the locator cannot tell.
         stages: latencies by stage.
         sinks: one each.
         collector: of hard examples, where they are collected.
@@ -119,6 +120,7 @@ class LoopStatus:
     turn_age_s: float
     crops: int = 0
     visits: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    vehicle_types: Mapping[tuple[str, str], int] = field(default_factory=dict)
     stages: Mapping[str, StageLatency] = field(default_factory=dict)
     sinks: tuple[SinkStatus, ...] = ()
     collector: CollectorStatus | None = None

@@ -58,7 +58,7 @@ class LiveTable(Sink):
             others = [guess for guess in visit.top5 if guess.name != visit.name]  # all of them, where it is "unknown"
             table.add_row(
                 escape(when),
-                escape(visit.name),
+                escape(visit.name if visit.vehicle_type in (None, "car") else f"{visit.name} ({visit.vehicle_type})"),
                 f"{visit.probability:.1%}",
                 visit.direction.replace("_", " "),
                 str(visit.crops),

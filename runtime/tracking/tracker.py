@@ -8,7 +8,7 @@ measured in seconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twincar_edge.runtime.locating.boxes import (
     Box,
@@ -89,7 +89,7 @@ class Tracker:
             new = [one for one in new if not self._is_piece(*one, found, expected)]
             new = [one for one in new if not self._shows_again(*one, found, time_s, size_wh)]
         for track, detection in found.items():
-            track.found(detection.box_xyxy, detection.score, time_s, self.rules.confirm_hits)
+            track.found(detection, time_s, self.rules.confirm_hits)
         seen = [track for track in self._tracks.values() if track in found]
         seen += [self._begin(handle, detection, time_s) for handle, detection in new]
         if not self.rules.fixed:
@@ -120,7 +120,15 @@ class Tracker:
 
     def _begin(self, handle: Handle, detection: Detection, time_s: float) -> Track:
         confirmed = self.rules.confirm_hits <= 1
-        track = Track(self._next_id, detection.box_xyxy, time_s, time_s, detection.score, confirmed=confirmed)
+        track = Track(
+            self._next_id,
+            detection.box_xyxy,
+            time_s,
+            time_s,
+            detection.score,
+            confirmed=confirmed,
+            kind=detection.kind,
+        )
         self._next_id += 1
         self._tracks[handle] = track
         return track
@@ -146,7 +154,7 @@ class Tracker:
         whole = next((track for track in found if _is_part(detection.box_xyxy, expected[track])), None)
         if whole is None:
             return False
-        found[whole] = Detection(union(found[whole].box_xyxy, detection.box_xyxy), found[whole].score)
+        found[whole] = replace(found[whole], box_xyxy=union(found[whole].box_xyxy, detection.box_xyxy))
         self._matcher.forget([handle])
         return True
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.locating.boxes import Box, diagonal, touches_border
+from twincar_edge.runtime.locating.boxes import Box, Detection, diagonal, touches_border
 
 _MEMORY = 0.6  # how much of the velocity is carried over from frame to frame, the rest is measured anew
 _HASTE = 1.25  # times its speed: a vehicle that is out of sight may go so much faster, or its speed was misjudged
@@ -31,6 +31,8 @@ class Track:
             box. A vehicle that drives, or nears, travels; a shadow, a lamp or a waving branch does not.
         standing_s: how long it had stood still when it last did, and `stands_xyxy` where.
         parked_xyxy: where it was parked, if it was, until it has moved off from there.
+        kind: what a detector calls it: what its scores say over all frames, since a single frame may err. None where
+            the locator cannot tell.
     """
 
     id: int
@@ -43,6 +45,7 @@ class Track:
     travel: float = 0.0
     standing_s: float = 0.0
     parked_xyxy: Box | None = None
+    kind: str | None = None
     _farthest: float = field(default=0.0, repr=False)
     _velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4), repr=False)
 
@@ -55,6 +58,7 @@ class Track:
             self.box_xyxy[3] - self.box_xyxy[1],
         )
         self._stands_since_s = self._stood_s = self.first_time_s
+        self._kind_scores: dict[str, float] = {} if self.kind is None else {self.kind: self.score}
 
     def predicted(self, time_s: float) -> tuple[float, ...]:
         """Return where the box should be at `time_s`, its edges moving on at their velocities."""
@@ -93,14 +97,18 @@ class Track:
         last, now = self.whole(self.last_time_s), self.whole(self.last_time_s + _HASTE * elapsed_s)
         return min(last[0], now[0]), min(last[1], now[1]), max(last[2], now[2]), max(last[3], now[3])
 
-    def found(self, box: Box, score: float, time_s: float, confirm_hits: int) -> None:
-        """Take the vehicle's box in another frame."""
+    def found(self, detection: Detection, time_s: float, confirm_hits: int) -> None:
+        """Take what was found of the vehicle in another frame."""
+        box = detection.box_xyxy
+        if detection.kind is not None:
+            self._kind_scores[detection.kind] = self._kind_scores.get(detection.kind, 0.0) + detection.score
+            self.kind = max(self._kind_scores, key=self._kind_scores.__getitem__)
         elapsed_s = time_s - self.last_time_s
         if elapsed_s > 0:
             measured = (np.array(box) - np.array(self.box_xyxy)) / elapsed_s
             memory = _MEMORY if self.hits > 1 else 0.0
             self._velocity = memory * self._velocity + (1 - memory) * measured
-        self.box_xyxy, self.score, self.last_time_s = box, score, time_s
+        self.box_xyxy, self.score, self.last_time_s = box, detection.score, time_s
         self.hits += 1
         self.confirmed |= self.hits >= confirm_hits
         fade = 0.5 ** (elapsed_s / _SIZE_HALVES_S)

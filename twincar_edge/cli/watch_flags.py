@@ -64,7 +64,8 @@ camera_options = _all(
         "--detect-classes",
         group="Locating",
         metavar="NAME,…",
-        help="Let the detector look for these classes, by COCO name or number, or any.  [default: car,bus,truck]",
+        help="Let the detector look for these classes, by COCO name or number, or any.  [default: "
+        "car,bus,truck,motorcycle]",
     ),
     option(
         "--detect-score",

@@ -29,14 +29,14 @@ ZONES = (parse_zone("0,0 0.5,1"),)
         ("auto", False, (), None, "motion", "no detector at hand; `twincar-edge detector pull` gets one"),
         ("auto", False, ZONES, None, "motion", "no detector at hand"),
         ("auto", False, (), PULLED, "detector", "yolox_nano.onnx is in the state folder; `locate='motion'`"),
-        ("auto", False, (), NAMED, "detector", "`detector` names mine.onnx"),
+        ("auto", False, (), NAMED, "detector", "set by `detector='mine.onnx'`"),
         ("auto", True, (), None, "whole", "images"),
         ("auto", True, ZONES, None, "zone", "images, with `zones`"),
         ("auto", True, (), PULLED, "whole", "images"),
-        ("auto", True, (), NAMED, "detector", "`detector` names mine.onnx"),
-        ("motion", False, (), NAMED, "motion", "set by `locate`"),
-        ("zone", False, ZONES, PULLED, "zone", "set by `locate`"),
-        ("detector", False, (), None, "detector", "set by `locate`"),
+        ("auto", True, (), NAMED, "detector", "set by `detector='mine.onnx'`"),
+        ("motion", False, (), NAMED, "motion", "set by `locate='motion'`"),
+        ("zone", False, ZONES, PULLED, "zone", "set by `locate='zone'`"),
+        ("detector", False, (), None, "detector", "set by `locate='detector'`"),
     ],
 )
 def test_the_best_locator_at_hand_is_chosen_with_its_reason(
@@ -79,13 +79,13 @@ def test_a_pulled_detector_finds_the_vehicles_of_a_video_and_the_log_says_so(
         assert camera.visits == 1
         assert camera.located_by.startswith("detector (")
         assert f"camera gate: locating by {camera.located_by}" in caplog.messages
-    assert "camera gate: locating by detector (set by `locate`)" in caplog.messages
+    assert "camera gate: locating by detector (set by `locate='detector'`)" in caplog.messages
 
 
 def test_motion_may_be_asked_for_although_a_detector_is_there(clip: Path, classifier: Classifier, state: Path) -> None:
     (state / "detectors" / "yolox_nano.onnx").write_bytes(b"damaged, which nobody looks at")
     (camera,) = watched(clip, classifier, locate="motion", state=state).cameras
-    assert (camera.visits, camera.located_by) == (1, "motion (set by `locate`)")
+    assert (camera.visits, camera.located_by) == (1, "motion (set by `locate='motion'`)")
     with pytest.raises(InputError, match="is damaged"):
         watched(clip, classifier, state=state)
 

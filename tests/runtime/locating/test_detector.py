@@ -31,14 +31,14 @@ def opened(path: Path) -> Detector:
 def test_boxes_are_in_pixels_of_the_picture_whatever_its_size(tmp_path: Path, size_wh: tuple[int, int]) -> None:
     detector = opened(redness(tmp_path / "d.onnx"))
     image = picture((2, 1), size_wh=size_wh)
-    ((box, score),) = detector.detect(image, detector.class_ids(VEHICLES), 0.3)
-    assert np.abs(np.array(box) - around(2, 1, size_wh)).max() <= 1
-    assert 0.5 < score <= 0.9
+    (found,) = detector.detect(image, detector.class_ids(VEHICLES), 0.3)
+    assert np.abs(np.array(found.box_xyxy) - around(2, 1, size_wh)).max() <= 1
+    assert 0.5 < found.score <= 0.9
 
 
 def test_a_box_ends_at_the_border_of_the_picture(tmp_path: Path) -> None:
     detector = opened(redness(tmp_path / "d.onnx"))
-    boxes = [box for box, _ in detector.detect(picture((0, 0), (7, 5)), (CAR,), 0.3)]
+    boxes = [found.box_xyxy for found in detector.detect(picture((0, 0), (7, 5)), (CAR,), 0.3)]
     assert sorted(boxes) == sorted([around(0, 0), around(7, 5)])
 
 
@@ -47,25 +47,33 @@ def test_only_the_classes_that_are_wanted_are_found(tmp_path: Path) -> None:
     image = picture((1, 1), (6, 3))
 
     def found(*wanted: str) -> list[Box]:
-        return sorted(box for box, _ in detector.detect(image, detector.class_ids(wanted), 0.3))
+        return sorted(one.box_xyxy for one in detector.detect(image, detector.class_ids(wanted), 0.3))
 
     assert found(*VEHICLES) == [around(1, 1)]
     assert found("cell phone") == found("67") == [around(6, 3)]
     assert found("any") == found("car", "cell phone") == sorted([around(1, 1), around(6, 3)])
 
 
-def test_what_is_a_car_and_a_truck_is_one_vehicle_with_the_larger_score(tmp_path: Path) -> None:
+def test_what_is_a_car_and_a_truck_is_one_vehicle_of_the_likelier_kind(tmp_path: Path) -> None:
     detector = opened(redness(tmp_path / "d.onnx", left=((CAR, 0.5), (TRUCK, 0.9))))
-    ((_, score),) = detector.detect(picture((1, 1)), detector.class_ids(VEHICLES), 0.3)
-    assert score == pytest.approx(0.9, abs=0.01)
+    (found,) = detector.detect(picture((1, 1)), detector.class_ids(VEHICLES), 0.3)
+    assert found.score == pytest.approx(0.9, abs=0.01)
+    assert found.kind == "truck"
+
+
+def test_what_is_no_vehicle_for_coco_has_no_kind(tmp_path: Path) -> None:
+    detector = opened(redness(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.9),)))
+    image = picture((1, 1), (6, 3))
+    kinds = {found.box_xyxy: found.kind for found in detector.detect(image, detector.class_ids(("any",)), 0.3)}
+    assert kinds == {around(1, 1): "car", around(6, 3): None}
 
 
 def test_of_boxes_of_one_vehicle_the_surest_stands(tmp_path: Path) -> None:
     detector = opened(redness(tmp_path / "d.onnx"))
     image = picture((2, 2))
     image[32:48, 48:64] = (0, 0, 200)  # the next cell, less red
-    ((box, _),) = detector.detect(image, (CAR,), 0.3)
-    assert box == around(2, 2)
+    (found,) = detector.detect(image, (CAR,), 0.3)
+    assert found.box_xyxy == around(2, 2)
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
@@ -196,7 +204,7 @@ def test_the_official_yolox_finds_the_car_in_photographs_of_cars(yolox: Detector
         image = np.asarray(cv2.imread(str(photograph)), np.uint8)
         boxes = yolox.detect(image, yolox.class_ids(VEHICLES), 0.3)
         whole = (0, 0, image.shape[1], image.shape[0])  # they are cut to the car's box
-        found += any(iou(box, whole) > 0.6 for box, _ in boxes)
+        found += any(iou(one.box_xyxy, whole) > 0.6 for one in boxes)
     assert found >= 37
 
 
@@ -204,6 +212,7 @@ def test_the_official_yolox_finds_the_car_in_photographs_of_cars(yolox: Detector
 def test_seen_from_straight_above_a_car_is_anything_but_a_car(yolox: Detector, shared: Path) -> None:
     image = frame_of(shared / "clips" / "parking_lot_overhead.mp4", 80)
     assert yolox.detect(image, yolox.class_ids(VEHICLES), 0.3) == []
-    ((box, score),) = yolox.detect(image, yolox.class_ids(("any",)), 0.3)
-    assert iou(box, (269, 67, 436, 342)) > 0.7
-    assert score > 0.6
+    (found,) = yolox.detect(image, yolox.class_ids(("any",)), 0.3)
+    assert iou(found.box_xyxy, (269, 67, 436, 342)) > 0.7
+    assert found.score > 0.6
+    assert found.kind is None

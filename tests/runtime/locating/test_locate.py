@@ -251,7 +251,7 @@ def test_a_zone_outside_the_frame_is_one_clear_error() -> None:
         ("whole", LocateOptions(zones=(parse_zone("0,0 1,1"),)), "takes no zones: use `locate='zone'`"),
         ("zone", LocateOptions(zones=(parse_zone("exclude=0,0 1,1"),)), "set `zones`"),
         ("motion", LocateOptions(stills=True), "not single images: use `locate='whole'`"),
-        ("detector", LocateOptions(), "needs `detector`, an ONNX file of YOLOX"),
+        ("detector", LocateOptions(), "needs a detector: get one with"),
     ],
 )
 def test_options_that_do_not_fit_are_one_clear_error(name: str, options: LocateOptions, message: str) -> None:
