@@ -13,7 +13,7 @@ from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset, Split
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import FamiliarityRecord, FamiliarityThresholds
-from twincar_edge.prototypes import Prototypes, class_means
+from twincar_edge.prototypes import Prototypes, class_prototypes
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level
 from twincar_edge.runtime.inference.session import ModelSession
 
@@ -76,7 +76,7 @@ def learn_familiarity(
         return None
     chosen = _some_of_each(split.train, labels)
     found = dataset_logits(session.embed, chosen, session.manifest.preprocess, progress=progress)
-    prototypes = class_means(found, labels_for(chosen, classes), len(classes))
+    prototypes = class_prototypes(found, labels_for(chosen, classes), len(classes))
     similarities = prototypes.similarities(embeddings)
     thresholds = choose_thresholds(similarities.max(axis=1), keep)
     record = FamiliarityRecord(

@@ -1,9 +1,11 @@
-"""Prototypes: the mean embedding of each class, by which a model tells cars that it was taught from all others.
+"""Prototypes: mean embeddings of each class, by which a model tells cars that it was taught from all others.
 
 A softmax has to choose among its classes, so a car of another class can still get a high probability. How near its
 embedding lies to the embeddings of known cars is a second, independent opinion. The prototypes travel in the model
 file's metadata beside the manifest, as 8-bit integers with a scale for each class, and numpy alone computes with them.
-Source: the nearest class mean, as in Mensink et al., "Distance-Based Image Classification", 2013.
+A class of many images has two prototypes, since it has views, such as front and rear, that lie apart.
+Source: nearest class means and several centroids a class, as in Mensink et al., "Distance-Based Image Classification",
+2013.
 """
 
 from __future__ import annotations
@@ -13,40 +15,63 @@ import binascii
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from twincar_edge.errors import InputError, ModelError, first_fault
 from twincar_edge.onnx_metadata import read_metadata
 from twincar_edge.records import Record
 
 PROTOTYPES_KEY = "twincar_edge.prototypes"
-SCHEMA_VERSION: Literal[1] = 1
+MEANS, GROUPED = 1, 2  # schema versions: one prototype for each class, or counts of them
 MAX_DIMENSIONS = 16_384
 MAX_CLASSES = 100_000
+MAX_A_CLASS = 64  # prototypes
+FEWEST_A_GROUP = 5  # images that make a prototype of their own
+TOWARDS_MEAN = 0.5  # how far a group's mean is moved to that of its class, which rests on more images
+_MOST_ROUNDS = 100  # of assigning images to groups
 
 
 class _Document(Record):
-    """The JSON form: int8 values in base64, class by class, and the scale that multiplies the values of each class."""
+    """The JSON form: int8 values in base64, class by class, and the scale that multiplies each prototype's values.
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    `counts` says how many prototypes each class has, one after the other; None where each has one.
+    """
+
+    schema_version: Literal[1, 2] = 1
     dimensions: int = Field(ge=1, le=MAX_DIMENSIONS)
     scales: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=MAX_CLASSES)]
     values: str
+    counts: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_A_CLASS)], ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _counts_add_up(self) -> Self:
+        if (self.counts is not None) != (self.schema_version == GROUPED):
+            raise ValueError("counts belong to schema version 2")
+        if self.counts is not None and sum(self.counts) != len(self.scales):
+            raise ValueError("counts and scales do not match")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
 class Prototypes:
-    """The mean embedding of each class.
+    """Mean embeddings of each class, one or more.
 
     Attributes:
-        means: float32 [classes, dimensions], the means of embeddings of length 1, in the order of the model's outputs.
+        means: float32 [prototypes, dimensions], means of embeddings of length 1, in the order of the model's outputs.
+        counts: how many of them each class has; None where each has one.
     """
 
     means: NDArray[np.float32]
+    counts: tuple[int, ...] | None = None
+
+    @property
+    def classes(self) -> int:
+        """Return how many classes have prototypes."""
+        return len(self.means) if self.counts is None else len(self.counts)
 
     @property
     def dimensions(self) -> int:
@@ -56,12 +81,20 @@ class Prototypes:
     def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return how near embeddings lie to each class, float32 [N, classes], at most 1.
 
-        A similarity is 1 less half the squared distance between the embedding, scaled to length 1, and the class mean.
-        It would be their cosine if means had length 1 too; they are shorter, the more so the more a class varies.
+        A similarity is 1 less half the squared distance between the embedding, scaled to length 1, and the nearest
+        prototype of the class. It would be their cosine if prototypes had length 1 too; they are shorter, the more so
+        the more a class varies.
 
         Args:
             embeddings: float32 [N, dimensions], as the model gives them.
         """
+        found = self._to_prototypes(embeddings)
+        if self.counts is None:
+            return found
+        starts = np.cumsum((0, *self.counts[:-1]))
+        return np.asarray(np.maximum.reduceat(found, starts, axis=1), np.float32)
+
+    def _to_prototypes(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(normalized(embeddings) @ self.means.T + self._offsets, np.float32)
 
     @cached_property
@@ -70,14 +103,21 @@ class Prototypes:
 
     def familiarity(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each embedding's similarity to its nearest class, float32 [N]."""
-        return np.asarray(self.similarities(embeddings).max(axis=1), np.float32)
+        return np.asarray(self._to_prototypes(embeddings).max(axis=1), np.float32)
 
     def to_json(self) -> str:
         """Return the document as it stands in the file's metadata."""
         scales = np.abs(self.means).max(axis=1) / 127
         values = np.round(self.means / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
         text = base64.b64encode(values.tobytes()).decode("ascii")
-        return _Document(dimensions=self.dimensions, scales=tuple(scales.tolist()), values=text).model_dump_json()
+        document = _Document(
+            schema_version=MEANS if self.counts is None else GROUPED,
+            dimensions=self.dimensions,
+            scales=tuple(scales.tolist()),
+            values=text,
+            counts=self.counts,
+        )
+        return document.model_dump_json(exclude_none=True)
 
 
 def normalized(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -86,8 +126,12 @@ def normalized(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(embeddings / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
-def class_means(embeddings: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> Prototypes:
+def class_prototypes(embeddings: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> Prototypes:
     """Return the prototypes of labelled embeddings, rounded as the model file stores them.
+
+    The images of a class are parted in two groups by k-means, which starts from the two sides of their main direction
+    and so draws nothing at random. Each group's mean, moved halfway to that of the class, is a prototype; where a group
+    would have fewer than `FEWEST_A_GROUP` images, the mean of the class is the only one.
 
     Args:
         embeddings: float32 [N, dimensions], as the model gives them.
@@ -97,12 +141,33 @@ def class_means(embeddings: NDArray[np.float32], labels: NDArray[np.int64], clas
     Raises:
         InputError: a class has no embedding.
     """
-    counts = np.bincount(labels, minlength=classes)
-    if not counts.all():
-        raise InputError(f"no image of {int((counts == 0).sum())} of the {classes} classes to make a prototype of")
-    sums = np.zeros((classes, embeddings.shape[1]), np.float64)
-    np.add.at(sums, labels, normalized(embeddings))
-    return parse_prototypes(Prototypes((sums / counts[:, None]).astype(np.float32)).to_json(), "the new table")
+    found = np.bincount(labels, minlength=classes)
+    if not found.all():
+        raise InputError(f"no image of {int((found == 0).sum())} of the {classes} classes to make a prototype of")
+    directions = normalized(embeddings).astype(np.float64)
+    of_classes = [_of_class(directions[labels == label]) for label in range(classes)]
+    counts = tuple(len(of_class) for of_class in of_classes)
+    table = Prototypes(np.concatenate(of_classes).astype(np.float32), counts if max(counts) > 1 else None)
+    return parse_prototypes(table.to_json(), "the new table")
+
+
+def _of_class(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the prototypes, float64 [1 or 2, D], of a class's embeddings of length 1, float64 [N, D]."""
+    mean: NDArray[np.float64] = np.asarray(directions.mean(axis=0, keepdims=True), np.float64)
+    if len(directions) < 2 * FEWEST_A_GROUP:
+        return mean
+    centred = directions - mean
+    # The images' places along their main direction, up to a scale: an eigenvector of their N x N products.
+    side = np.linalg.eigh(centred @ centred.T)[1][:, -1] > 0
+    for _ in range(_MOST_ROUNDS):
+        if min(side.sum(), (~side).sum()) < FEWEST_A_GROUP:
+            return mean
+        groups = np.stack([directions[side].mean(axis=0), directions[~side].mean(axis=0)])
+        nearer = np.square(directions - groups[0]).sum(axis=1) < np.square(directions - groups[1]).sum(axis=1)
+        if (nearer == side).all():
+            break
+        side = nearer
+    return np.asarray((1 - TOWARDS_MEAN) * groups + TOWARDS_MEAN * mean, np.float64)
 
 
 def read_prototypes(path: Path) -> Prototypes | None:
@@ -133,4 +198,4 @@ def parse_prototypes(text: str, where: str) -> Prototypes:
         raise ModelError(
             f"{where} has prototypes of {values.size} values, not {shape[0]} x {shape[1]}: export it again"
         )
-    return Prototypes(values.reshape(shape) * np.array(document.scales, np.float32)[:, None])
+    return Prototypes(values.reshape(shape) * np.array(document.scales, np.float32)[:, None], document.counts)

@@ -297,8 +297,9 @@ def _open_prototypes(model: Path, manifest: Manifest, session: Any) -> Prototype
     if prototypes is None:
         raise ModelError(f"{model} has thresholds for familiarity and no prototypes: export it again")
     shape = [len(manifest.classes), session.get_outputs()[1].shape[1]]
-    if list(prototypes.means.shape) != shape:
-        raise ModelError(f"{model} has prototypes {list(prototypes.means.shape)}, not {shape}: export it again")
+    found = [prototypes.classes, prototypes.dimensions]
+    if found != shape:
+        raise ModelError(f"{model} has prototypes {found}, not {shape}: export it again")
     return prototypes
 
 

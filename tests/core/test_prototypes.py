@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from twincar_edge.errors import InputError, ModelError
-from twincar_edge.prototypes import Prototypes, class_means, normalized, parse_prototypes
+from twincar_edge.prototypes import Prototypes, class_prototypes, normalized, parse_prototypes
 
 
 def test_familiarity_is_one_less_half_the_squared_distance_to_the_nearest_mean(rng: np.random.Generator) -> None:
@@ -26,18 +26,52 @@ def test_an_embedding_of_zeros_gives_a_number() -> None:
 
 
 def test_eight_bits_hold_the_means_and_reading_gives_what_was_stored(rng: np.random.Generator) -> None:
-    embeddings = rng.normal(size=(60, 32)).astype(np.float32) + 1
-    labels = np.arange(60) % 3
-    made = class_means(embeddings, labels, 3)
+    embeddings = rng.normal(size=(27, 32)).astype(np.float32) + 1  # too few of a class for two groups
+    labels = np.arange(27) % 3
+    made = class_prototypes(embeddings, labels, 3)
     exact = np.stack([normalized(embeddings)[labels == label].mean(axis=0) for label in range(3)])
     assert np.abs(made.means - exact).max() <= np.abs(exact).max() / 127
     read = parse_prototypes(made.to_json(), "x")
     np.testing.assert_array_equal(read.means, made.means)
+    assert read.counts is None
+    assert '"schema_version":1' in made.to_json() and "counts" not in made.to_json()  # as earlier releases read it
+
+
+def test_a_class_of_two_views_has_a_prototype_near_each(rng: np.random.Generator) -> None:
+    views = np.eye(4, dtype=np.float32)[[0, 1]] * 3
+    of_views = np.concatenate([view + rng.normal(0, 0.1, (20, 4)).astype(np.float32) for view in views])
+    few = np.array([0, 0, 3, 0], np.float32) + rng.normal(0, 0.1, (9, 4)).astype(np.float32)
+    made = class_prototypes(np.concatenate([few, of_views]), np.repeat([0, 1], [9, 40]), 2)
+    assert (made.counts, made.classes, made.dimensions) == ((1, 2), 2, 4)
+    mean = normalized(of_views).mean(axis=0)
+    for view in views:
+        halfway = (normalized(view[None])[0] + mean) / 2
+        assert np.abs(made.means[1:] - halfway).max(axis=1).min() < 0.05
+    similarities = made.similarities(np.stack([views[0], views[1], few[0]]))
+    assert similarities.shape == (3, 2)
+    assert similarities.argmax(axis=1).tolist() == [1, 1, 0]
+    np.testing.assert_allclose(made.familiarity(views), similarities[:2].max(axis=1), atol=1e-6)
+    read = parse_prototypes(made.to_json(), "x")
+    np.testing.assert_array_equal(read.means, made.means)
+    assert read.counts == made.counts
+    again = class_prototypes(np.concatenate([few, of_views]), np.repeat([0, 1], [9, 40]), 2)
+    np.testing.assert_array_equal(again.means, made.means)
+
+
+def test_a_group_of_few_images_makes_no_prototype(rng: np.random.Generator) -> None:
+    embeddings = np.ones((30, 4), np.float32) + rng.normal(0, 0.05, (30, 4)).astype(np.float32)
+    embeddings[:3] = -1  # three odd ones are no view of the class
+    assert class_prototypes(embeddings, np.zeros(30, np.int64), 1).counts is None
+
+
+def test_embeddings_that_are_all_alike_have_one_prototype() -> None:
+    made = class_prototypes(np.ones((40, 3), np.float32), np.zeros(40, np.int64), 1)
+    assert len(made.means) == 1
 
 
 def test_a_class_without_an_image_has_no_prototype() -> None:
     with pytest.raises(InputError, match="no image of 1 of the 3 classes"):
-        class_means(np.ones((2, 4), np.float32), np.array([0, 2]), 3)
+        class_prototypes(np.ones((2, 4), np.float32), np.array([0, 2]), 3)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +85,11 @@ def test_a_class_without_an_image_has_no_prototype() -> None:
         ({"dimensions": 10**9}, "not valid"),
         ({"dimensions": 0}, "not valid"),
         ({"more": 1}, "not valid"),
+        ({"counts": [1, 1, 1]}, "counts belong to schema version 2|not valid"),
+        ({"schema_version": 2}, "not valid"),
+        ({"schema_version": 2, "counts": [1, 1]}, "not valid"),
+        ({"schema_version": 2, "counts": [3, 0]}, "not valid"),
+        ({"schema_version": 3}, "not valid"),
     ],
 )
 def test_a_damaged_table_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:

@@ -37,6 +37,7 @@ from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
 from twincar_edge.export.open_set.pictures import open_unknown_pictures
 from twincar_edge.export.open_set.report import OpenSetReport
+from twincar_edge.export.regraft import main as regraft_main
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.manifest import read_manifest
@@ -505,6 +506,28 @@ def test_every_file_carries_an_embedding_and_what_familiarity_needs(toy: Path, t
         cosine = made.parity.comparison(side).mean_embedding_cosine
         assert cosine is not None
         assert cosine > 0.97
+
+
+def test_a_regraft_changes_prototypes_and_thresholds_alone(toy: Path, exported: ExportResult, tmp_path: Path) -> None:
+    path = tmp_path / "cars.onnx"
+    shutil.copy(exported.fp32, path)
+    before = open_session(path, ep="cpu")
+    data = toy.parent.parent / "cars"
+    assert regraft_main([str(path), str(data), "--reject-below", "0.61", "--keep-known", "0.5", "0.5", "0.6"]) == 0
+    after = open_session(path, ep="cpu")
+    assert after.manifest.familiarity is not None
+    assert after.manifest.familiarity.keep == {"year": 0.5, "model": 0.5, "make": 0.6}
+    assert (after.manifest.reject_below, after.manifest.temperature) == (0.61, before.manifest.temperature)
+    changed = {"familiarity", "reject_below", "confidence"}
+    assert after.manifest.model_dump(exclude=changed) == before.manifest.model_dump(exclude=changed)
+    golden = read_golden(path)
+    assert golden is not None
+    assert check_golden(after, golden).passed
+    batch = prepare_batch([sample.read() for sample in open_dataset(data).samples[:8]], after.manifest.preprocess)
+    assert (after.run(batch) == before.run(batch)).all()
+    size = path.stat().st_size
+    assert regraft_main([str(path), str(tmp_path / "absent")]) == 2
+    assert path.stat().st_size == size
 
 
 def test_an_embedding_that_drifts_too_far_fails(toy: Path, tmp_path: Path) -> None:

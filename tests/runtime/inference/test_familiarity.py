@@ -100,6 +100,7 @@ def rewritten(model: Path, prototypes: str | None) -> Path:
         (None, "no prototypes"),
         ("{}", "prototypes that are not valid"),
         (Prototypes(np.eye(2, 3, dtype=np.float32)).to_json(), r"prototypes \[2, 3\], not \[3, 3\]"),
+        (Prototypes(np.eye(3, dtype=np.float32), (1, 2)).to_json(), r"prototypes \[2, 3\], not \[3, 3\]"),
         (Prototypes(np.eye(3, 4, dtype=np.float32)).to_json(), r"prototypes \[3, 4\], not \[3, 3\]"),
     ],
 )

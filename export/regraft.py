@@ -1,0 +1,100 @@
+"""Give an exported file new prototypes and thresholds, and leave all else in it as it is.
+
+    python -m twincar_edge.export.regraft MODEL.onnx DATA --reject-below 0.5 --keep-known 0.86 0.86 0.9
+
+DATA are the labelled images that the model was trained on, which are split as its training split them. Graph, golden
+inputs and temperature stay, so the logits do, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import onnx
+from pydantic import ValidationError
+
+from twincar_edge.dataset_logits import Side, run_sides
+from twincar_edge.datasets import OpenOptions
+from twincar_edge.errors import InputError, ModelError, TwincarError, first_fault
+from twincar_edge.export.confidence.calibrate import calibrate_confidence
+from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
+from twincar_edge.export.data import open_split
+from twincar_edge.export.familiarity import learn_familiarity
+from twincar_edge.files import write_bytes
+from twincar_edge.manifest import METADATA_KEY
+from twincar_edge.prototypes import PROTOTYPES_KEY
+from twincar_edge.runtime.inference.session import open_session
+
+
+def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> ConfidenceReport:
+    """Make prototypes and thresholds for an exported file anew, and write it whole or not at all.
+
+    Args:
+        model: the file.
+        data: labelled images of its training.
+        options: the thresholds, given or to be found; the file's temperature stays.
+
+    Raises:
+        InputError: the images cannot be used, or are not those of the model.
+        ModelError: the file is not an exported model, or has no embedding.
+    """
+    session = open_session(model, ep="cpu")
+    manifest = session.manifest
+    if manifest.embedding is None:
+        raise ModelError(f"{model} has no embedding output: export it again")
+    split = open_split(model, manifest.training.recipe, data)
+    side = Side(session.run, manifest.preprocess, embed=session.embed)
+    found = run_sides({"logits": side, "embeddings": side.embedding()}, split.validation)
+    classes, precision = manifest.class_mapping, manifest.precision
+    learned = learn_familiarity(session, split, classes, found["embeddings"], options.keep_known)
+    if learned is None:
+        raise InputError(f"a class of {model} has no training image in {split.train.name}: no prototypes can be made")
+    report = calibrate_confidence(
+        {precision: side},
+        {precision: found["logits"]},
+        split.validation,
+        classes,
+        options.model_copy(update={"temperature": manifest.temperature}),
+        manifest.name,
+        familiarity={precision: learned},
+        embed={precision: side.embedding()},
+    )
+    changed = manifest.model_copy(
+        update={
+            "familiarity": learned.record,
+            "reject_below": report.threshold,
+            "confidence": report.record(precision),
+        }
+    )
+    graph = onnx.load(str(model))
+    metadata = {entry.key: entry.value for entry in graph.metadata_props}
+    metadata |= {METADATA_KEY: changed.to_json(), PROTOTYPES_KEY: learned.prototypes.to_json()}
+    onnx.helper.set_model_props(graph, metadata)
+    write_bytes(model, graph.SerializeToString(deterministic=True))
+    return report
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m twincar_edge.export.regraft")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--reject-below", type=float)
+    parser.add_argument("--keep-known", type=float, nargs=3, default=ConfidenceOptions().keep_known)
+    given = parser.parse_args(arguments)
+    try:
+        try:
+            options = ConfidenceOptions(reject_below=given.reject_below, keep_known=tuple(given.keep_known))
+        except ValidationError as error:
+            raise InputError(f"a file cannot be as sure as this {first_fault(error)}") from error
+        sys.stdout.write(regraft(given.model, OpenOptions(given.data), options).to_markdown())
+    except TwincarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
