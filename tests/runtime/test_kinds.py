@@ -65,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 def test_an_answer_of_another_kind_is_unknown(
     model: Classifier, row: tuple[float, ...], kind: str | None, expected: str
 ) -> None:
-    evidence = evidence_of(model, row)
+    evidence = evidence_of(model, row, row, row)
     evidence.vehicle_type = kind
     answer = evidence.answer()
     assert answer.name == expected
@@ -87,7 +87,7 @@ def test_a_make_is_a_buses_name_where_the_model_knows_buses_of_it(tmp_path: Path
 
 def test_a_published_name_is_withdrawn_when_the_vehicle_turns_out_to_be_a_bus(model: Classifier) -> None:
     published = PublishedAnswer()
-    evidence = evidence_of(model, (0.9, 0.05, 0.05))
+    evidence = evidence_of(model, *[(0.9, 0.05, 0.05)] * 3)
     first = published.update(evidence)
     assert first is not None
     assert first.name == RED
