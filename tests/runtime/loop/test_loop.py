@@ -336,7 +336,7 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
 
 def told_of(classifier: Classifier, confirmed: Sequence[bool], *, early: bool, counts: bool = True) -> list[str]:
     """What is told of a vehicle whose crops come before or after it is confirmed: type, whether provisional, name."""
-    inbox, told = Inbox(depth=10), list[Event]()
+    inbox, told = Inbox(depth=20), list[Event]()
     maker = VisitMaker("clip", camera="gate", early_start=early)
     loop = Answering(
         inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), Stages(time.perf_counter), batch=1
