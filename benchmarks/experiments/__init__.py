@@ -13,6 +13,7 @@ from twincar_edge import cli
 EXPERIMENTS = {
     "endurance": "What a run of watch holds over time: memory, open files, threads.",
     "levels": "Coverage and accuracy at each level of a name, on labelled pictures.",
+    "open_set_ssb": "The Semantic Shift Benchmark: known cars against easy, medium and hard unknown ones.",
     "training_throughput": "How fast training is: real images, one fixed batch, and timm's own step.",
     "visits": "How many vehicles the loop finds in clips with known truth, and what a visit gains over a crop.",
     "watch_overhead": "The loop on a clip, against decoding alone and inference alone.",

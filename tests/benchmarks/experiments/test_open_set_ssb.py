@@ -1,0 +1,93 @@
+"""The benchmark trains on the known classes alone, and judges the others by what it learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.experiments import run_experiment
+from tests.support.training_toys import corner_image
+from twincar_edge.benchmarks.experiments.open_set_ssb import SsbReport, of_classes, read_protocol
+from twincar_edge.datasets import open_dataset
+from twincar_edge.errors import InputError
+from twincar_edge.labels import ClassMapping
+from twincar_edge.training.checkpoint import read_checkpoint
+
+NAMES = ("Grey Van 2009", "Blue Coupe 2010", "Red Coupe 2011")
+KEYS = (
+    "architecture=test_resnet", "weights=none", "freeze_stages=0", "size=32", "train_size=32", "first_train_size=0",
+    "epochs=2", "batch_size=16", "ema_decay=0", "validation_share=0.25",
+)  # fmt: skip
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Grey pictures that no training may see, and blue and red ones."""
+    rng = np.random.default_rng(3)
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    rows = ["filename,label"]
+    for number in range(72):
+        label = number % 3
+        image = rng.integers(0, 60, (40, 40, 3), dtype=np.uint8) if label == 0 else corner_image(label - 1, rng)
+        assert cv2.imwrite(str(folder / "images" / f"{number:02d}.png"), image)
+        rows.append(f"{number:02d}.png,{label}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    (folder / "class_mapping.json").write_text(ClassMapping(NAMES).to_json())
+    return folder
+
+
+def protocol(path: Path, **changes: object) -> Path:
+    path.write_text(json.dumps({"known": [2, 1], "unknown": {"easy": [0]}} | changes))
+    return path
+
+
+def test_known_classes_are_learned_and_the_others_told_from_them(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [argument for key in KEYS for argument in ("--set", key)]
+    command = [data, protocol(tmp_path / "ssb.json"), "--run", tmp_path / "run", "--device", "cpu", "--threads", "1"]
+    assert run_experiment("open_set_ssb", *command, *options, "-o", tmp_path / "found.json") == 0
+    out = capsys.readouterr().out
+    found = SsbReport.model_validate_json((tmp_path / "found.json").read_text())
+    assert out.endswith(found.to_markdown()) and "epoch 2: top-1" in out
+    assert (found.known_classes, found.known_images) == (2, 12)
+    easy = found.unknown["easy"]
+    assert (easy.classes, easy.images) == (1, 24)
+    assert all(0 <= score <= 1 for score in (easy.probability, easy.max_logit, easy.familiarity))
+    assert read_checkpoint(tmp_path / "run" / "best.pt").classes.names == (NAMES[2], NAMES[1])
+    # A second call goes on with the training in the folder, which has ended.
+    assert run_experiment("open_set_ssb", *command, *options) == 0
+    assert "epoch" not in capsys.readouterr().out
+
+
+def test_classes_get_the_places_of_the_protocol(data: Path) -> None:
+    dataset = open_dataset(data)
+    chosen = of_classes(dataset, (2, 0))
+    assert chosen.classes.names == (NAMES[2], NAMES[0])
+    before = {sample.name: dataset.classes[sample.label] for sample in dataset.samples}
+    assert {sample.name: chosen.classes[sample.label] for sample in chosen.samples} == {
+        name: known for name, known in before.items() if known != NAMES[1]
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"known": [1, 1]}, "names a class twice"),
+        ({"unknown": {"easy": [2]}}, "names a class twice"),
+        ({"known": [1, 3]}, "has classes 0 to 2"),
+        ({"known": []}, "is not a protocol, at"),
+        ({"unknown": {"simple": [0]}}, "is not a protocol"),
+    ],
+)
+def test_a_protocol_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_protocol(protocol(tmp_path / "p.json", **changes), 3)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="cannot read the protocol"):
+        read_protocol(tmp_path / "absent.json", 3)
