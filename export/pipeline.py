@@ -36,7 +36,6 @@ from twincar_edge.export.open_set.files import STEM as OPEN_SET
 from twincar_edge.export.open_set.files import write_open_set
 from twincar_edge.export.open_set.hold import hold_unknown
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
-from twincar_edge.export.open_set.report import OpenSetReport
 from twincar_edge.export.parity.compare import Answers, report_parity
 from twincar_edge.export.parity.files import open_elsewhere, write_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName, title
@@ -73,7 +72,6 @@ class _Findings:
     confidence: ConfidenceReport
     search: SearchReport | None
     familiarity: dict[str, Familiarity]
-    open_set: dict[Precision, OpenSetReport]
 
 
 def run(config: ExportConfig, progress: StageProgress | None, created: datetime | None) -> ExportResult:
@@ -90,7 +88,7 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     with _workspace(config.output) as folder:
         trial = TrialSession(folder, manifest)
         models, findings = _make(config, checkpoint, split, unknowns, trial, manifest.name, tell)
-    return _finish(config, manifest, models, findings, split.validation, tell)
+    return _finish(config, manifest, models, findings, split.validation, unknowns, tell)
 
 
 def _make(
@@ -179,20 +177,7 @@ def _make(
     )
     if held is not None:
         confidence = confidence.model_copy(update={"limits": held.records})
-    open_set: dict[Precision, OpenSetReport] = {}
-    for precision, model_file in models.items() if unknowns.given else ():
-        subject = replace(
-            _as_box(model_file.session, familiarity.get(precision), f"{name}.{precision}.onnx"),
-            temperature=confidence.temperature,
-            reject_below=confidence.threshold,
-        )
-        open_set[precision] = measure_open_set(
-            subject,
-            images,
-            unknowns.given,
-            progress=lambda *done, name=precision: tell(f"known and unknown pictures, {title(name)}", *done),
-        )
-    return models, _Findings(parity, confidence, search, familiarity, open_set)
+    return models, _Findings(parity, confidence, search, familiarity)
 
 
 def _as_box(session: ModelSession, known: Familiarity | None, name: str) -> Subject:
@@ -208,6 +193,7 @@ def _finish(
     models: dict[Precision, _Model],
     found: _Findings,
     images: Dataset,
+    unknowns: Unknowns,
     tell: StageProgress,
 ) -> ExportResult:
     """Write the reports in any case, the files that met their limits, and raise for those that did not."""
@@ -215,12 +201,8 @@ def _finish(
     write_parity(report, config.output)
     write_confidence(found.confidence, config.output)
     for precision in get_args(Precision):
-        stem = f"{OPEN_SET}_{precision}"
-        if precision in found.open_set:
-            write_open_set(found.open_set[precision], config.output, stem)
-        else:
-            for path in report_paths(config.output, stem, plotted=True):
-                _remove(path)
+        for path in report_paths(config.output, f"{OPEN_SET}_{precision}", plotted=True):
+            _remove(path)
     if found.search is None:
         for path in report_paths(config.output, SEARCH_NAME):
             _remove(path)  # an earlier export's: nobody should find it beside these reports
@@ -280,6 +262,14 @@ def _finish(
         for precision in written:
             documents[precision] = documents[precision].model_copy(update={"crop_sizes": sizes})
             write(precision)
+    for precision, path in written.items() if unknowns.given else ():
+        open_set = measure_open_set(
+            Subject.of_session(open_session(path, ep="cpu")),
+            images,
+            unknowns.given,
+            progress=lambda *done, name=precision: tell(f"known and unknown pictures, {title(name)}", *done),
+        )
+        write_open_set(open_set, config.output, f"{OPEN_SET}_{precision}")
     return ExportResult(
         written["fp32"], written.get("int8"), written.get("fp16"), report, found.confidence, found.search
     )

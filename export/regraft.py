@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -20,11 +21,13 @@ from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, ModelError, TwincarError, first_fault
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
+from twincar_edge.export.crop_sizes import measure_crop_sizes
 from twincar_edge.export.data import open_split
 from twincar_edge.export.familiarity import learn_familiarity
 from twincar_edge.files import write_bytes
 from twincar_edge.manifest import METADATA_KEY
 from twincar_edge.prototypes import PROTOTYPES_KEY
+from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 
 
@@ -68,6 +71,8 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
             "confidence": report.record(precision),
         }
     )
+    finished = replace(session, manifest=changed, prototypes=learned.prototypes)
+    changed = changed.model_copy(update={"crop_sizes": measure_crop_sizes(Classifier(finished), split.validation)})
     graph = onnx.load(str(model))
     metadata = {entry.key: entry.value for entry in graph.metadata_props}
     metadata |= {METADATA_KEY: changed.to_json(), PROTOTYPES_KEY: learned.prototypes.to_json()}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from twincar_edge.export.familiarity import Familiarity
 from twincar_edge.export.open_set.choose import UnknownScores, choose
 from twincar_edge.export.open_set.limits import Limits
-from twincar_edge.export.open_set.measure import Subject
+from twincar_edge.export.open_set.measure import LARGEST_SIZE, Subject
 from twincar_edge.export.open_set.pictures import UnknownPictures
 from twincar_edge.export.open_set.scores import Scores
 from twincar_edge.manifest import UnknownLimits
@@ -68,7 +68,9 @@ def hold_unknown(
         for more in scores[1:]:
             together = together.joined(more)
         of_known = Scores(
-            softmax(logits[precision], subject.temperature), None if known is None else known.similarities.max(axis=1)
+            softmax(logits[precision], subject.temperature),
+            None if known is None else known.similarities.max(axis=1),
+            np.full(len(labels), LARGEST_SIZE),  # of no account: sizes are measured with the finished file
         )
         choice = choose(
             of_known, labels, UnknownScores(together, cars), Hierarchy(subject.classes.names), limits, reject_below

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.dataset_logits import labels_for, prepared_batches
+from twincar_edge.dataset_logits import labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError
 from twincar_edge.export.open_set.counts import Groups, count_known, separation
 from twincar_edge.export.open_set.pictures import UnknownPictures, shrunken
 from twincar_edge.export.open_set.report import SIZES, OpenSetReport, SizeFigures
 from twincar_edge.export.open_set.scores import Scores
-from twincar_edge.labels import ClassMapping
+from twincar_edge.labels import ClassMapping, VehicleName
 from twincar_edge.manifest import FamiliarityThresholds
 from twincar_edge.metrics import softmax
-from twincar_edge.preprocess import Preprocess
+from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.progress import Progress
-from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
+from twincar_edge.runtime.inference.answers import Hierarchy, Level, Prediction
 from twincar_edge.runtime.inference.session import ModelSession
 
 Judge = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32] | None]]
@@ -42,6 +42,7 @@ class Subject:
         temperature: divides the logits.
         reject_below: the least probability of a name.
         thresholds: the least familiarity of each level; None where probability alone decides.
+        minimum_px: the least shorter side of an image for a class in full.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Subject:
     temperature: float = 1.0
     reject_below: float = 0.0
     thresholds: FamiliarityThresholds | None = None
+    minimum_px: int = 0
 
     @classmethod
     def of_session(cls, session: ModelSession) -> Subject:
@@ -64,11 +66,21 @@ class Subject:
             manifest.temperature,
             manifest.reject_below,
             None if manifest.familiarity is None else manifest.familiarity.thresholds,
+            0 if manifest.crop_sizes is None else manifest.crop_sizes.minimum_px,
         )
 
     def answers(self, scores: Scores, hierarchy: Hierarchy) -> list[Prediction]:
         """Return the answer to each image, as a box gives it."""
-        return [hierarchy.answer(row, self.reject_below, familiar, self.thresholds) for row, familiar in scores.rows()]
+
+        def coarser(level: Level, _: VehicleName) -> bool:
+            return level != "year"
+
+        return [
+            hierarchy.answer(
+                row, self.reject_below, familiar, self.thresholds, coarser if side < self.minimum_px else None
+            )
+            for (row, familiar), side in zip(scores.rows(), scores.sides_px.tolist(), strict=True)
+        ]
 
     def scores(self, dataset: Dataset, progress: Progress | None = None) -> Scores:
         """Return what the model says of every image.
@@ -77,17 +89,21 @@ class Subject:
             InputError: the data set is empty, or an image is unusable.
             ModelError: the model fails.
         """
-        probabilities, familiarity = [], []
-        done = 0
-        for (batch_nhwc,) in prepared_batches(dataset, [self.preprocess], _BATCH):
-            logits, familiar = self.judge(batch_nhwc)
+        probabilities, familiarity, sides = [], [], []
+        for start in range(0, len(dataset), _BATCH):
+            images = [sample.read() for sample in dataset.samples[start : start + _BATCH]]
+            logits, familiar = self.judge(prepare_batch(images, self.preprocess))
             probabilities.append(softmax(logits, self.temperature))
             familiarity.append(familiar)
-            done += len(batch_nhwc)
+            sides += [min(image.shape[:2]) for image in images]
             if progress is not None:
-                progress(done, len(dataset))
+                progress(start + len(images), len(dataset))
+        if not sides:
+            raise InputError(f"the data set {dataset.name} is empty")
         known = [part for part in familiarity if part is not None]
-        return Scores(np.concatenate(probabilities), np.concatenate(known) if known else None)
+        return Scores(
+            np.concatenate(probabilities), np.concatenate(known) if known else None, np.array(sides, np.int64)
+        )
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

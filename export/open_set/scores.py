@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of N images: probabilities, float32 [N, classes], and familiarity, float32 [N], or None."""
+    """What a model says of N images.
+
+    Attributes:
+        probabilities: float32 [N, classes].
+        familiarity: float32 [N]; None where the model has no prototypes.
+        sides_px: the shorter side of each image, int64 [N].
+    """
 
     probabilities: NDArray[np.float32]
     familiarity: NDArray[np.float32] | None
+    sides_px: NDArray[np.int64]
 
     def rows(self) -> Iterator[tuple[NDArray[np.float32], float | None]]:
         """Yield each image's probabilities, float32 [classes], and familiarity."""
@@ -23,11 +30,16 @@ class Scores:
 
     def picked(self, which: NDArray[np.bool_]) -> Scores:
         """Return those of some images, bool [N]."""
-        return Scores(self.probabilities[which], None if self.familiarity is None else self.familiarity[which])
+        familiarity = None if self.familiarity is None else self.familiarity[which]
+        return Scores(self.probabilities[which], familiarity, self.sides_px[which])
 
     def joined(self, other: Scores) -> Scores:
         """Return both, one after the other."""
         familiarity = None
         if self.familiarity is not None and other.familiarity is not None:
             familiarity = np.concatenate([self.familiarity, other.familiarity])
-        return Scores(np.concatenate([self.probabilities, other.probabilities]), familiarity)
+        return Scores(
+            np.concatenate([self.probabilities, other.probabilities]),
+            familiarity,
+            np.concatenate([self.sides_px, other.sides_px]),
+        )

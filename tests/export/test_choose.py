@@ -31,7 +31,7 @@ def scores(rng: np.random.Generator, images: int, familiar: float, sure: float =
     logits[np.arange(images), labels] += rng.uniform(0, sure, images)
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     familiarity = rng.normal(familiar, 0.05, images).clip(-2, 1)
-    return Scores(shares.astype(np.float32), familiarity.astype(np.float32)), labels
+    return Scores(shares.astype(np.float32), familiarity.astype(np.float32), np.full(images, 100)), labels
 
 
 def unknown(rng: np.random.Generator, images: int, cars: Sequence[VehicleName | None] = CARS) -> UnknownScores:
@@ -86,7 +86,9 @@ def test_the_limits_hold_for_models_of_car_that_had_no_say(rng: np.random.Genera
             found = unknown(rng, 20 * models, cars)
             assert found.scores.familiarity is not None
             lift = rng.normal(0, 0.03, models)[np.arange(20 * models) % models]
-            lifted = Scores(found.scores.probabilities, (found.scores.familiarity + lift).astype(np.float32))
+            lifted = Scores(
+                found.scores.probabilities, (found.scores.familiarity + lift).astype(np.float32), found.scores.sides_px
+            )
             halves.append(UnknownScores(lifted, found.cars))
         chosen = choose(known, labels, halves[0], HIERARCHY, limits)
         assert chosen.thresholds is not None
@@ -100,14 +102,16 @@ def test_the_limits_hold_for_models_of_car_that_had_no_say(rng: np.random.Genera
 def test_a_model_without_familiarity_is_held_by_probability_alone(rng: np.random.Generator) -> None:
     known, labels = scores(rng, 300, 0.7)
     found, _ = scores(rng, 400, 0.6, sure=4)
-    others = UnknownScores(Scores(found.probabilities, None), [None] * 400)
-    chosen = choose(Scores(known.probabilities, None), labels, others, HIERARCHY, Limits(0.2, 0.25))
+    others = UnknownScores(Scores(found.probabilities, None, found.sides_px), [None] * 400)
+    chosen = choose(Scores(known.probabilities, None, known.sides_px), labels, others, HIERARCHY, Limits(0.2, 0.25))
     assert chosen.thresholds is None
     assert 0.5 <= chosen.reject_below < 1
     assert chosen.wrong_names <= 0.2 and chosen.wrong_claims <= 0.25
-    certain = UnknownScores(Scores(np.eye(4, dtype=np.float32)[np.arange(400) % 4], None), [None] * 400)
+    certain = UnknownScores(
+        Scores(np.eye(4, dtype=np.float32)[np.arange(400) % 4], None, np.full(400, 100)), [None] * 400
+    )
     with pytest.raises(InputError, match=r"no probability holds wrong names to 20\.0%"):
-        choose(Scores(known.probabilities, None), labels, certain, HIERARCHY, Limits(0.2, 0.25))
+        choose(Scores(known.probabilities, None, known.sides_px), labels, certain, HIERARCHY, Limits(0.2, 0.25))
 
 
 def test_the_bound_is_wilsons_and_wider_where_pictures_of_one_car_go_together(rng: np.random.Generator) -> None:

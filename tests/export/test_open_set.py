@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.support.tiny_model import CLASSES, tiny_model
+from tests.support.tiny_model import CLASSES, tiny_model, with_manifest
 from twincar_edge.cli import main
 from twincar_edge.datasets import open_dataset
 from twincar_edge.errors import InputError
@@ -18,6 +18,7 @@ from twincar_edge.export.open_set.measure import Subject, measure_open_set
 from twincar_edge.export.open_set.pictures import open_unknown_pictures, shrink, shrunken
 from twincar_edge.export.open_set.report import GroupFigures, OpenSetReport
 from twincar_edge.labels import ClassMapping, VehicleName
+from twincar_edge.manifest import CropSizeFigures, CropSizesRecord
 from twincar_edge.metrics import auroc
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
@@ -212,3 +213,21 @@ def test_a_picture_without_a_name_is_one_of_its_folder(
     report = measure_open_set(subject, None, [open_unknown_pictures(tmp_path / "a", CLASSES)], [32])
     assert [(group.of, group.name, group.images) for group in report.sizes[0].groups] == [("no car", "a", 1)]
     assert report.warnings == ("1 of the 2 given images were left out: 1 truncated (the first is cut.jpg)",)
+
+
+def test_a_picture_too_small_for_a_full_name_gets_a_coarser_one(model: Path, cars: Path, tmp_path: Path) -> None:
+    sizes = CropSizesRecord(
+        minimum_px=24,
+        tolerance=0.02,
+        images=500,
+        coverage=0.9,
+        right=0.95,
+        sizes=(CropSizeFigures(px=24, coverage=0.9, right=0.94),),
+    )
+    session = open_session(with_manifest(model, tmp_path / "sized.onnx", crop_sizes=sizes), ep="cpu", threads=1)
+    pictures = open_unknown_pictures(cars, CLASSES)
+    report = measure_open_set(Subject.of_session(session), None, [pictures], [24, 23])
+    large, small = (size.groups[0] for size in report.sizes)
+    assert large.wrong_full_name == 1 / 4
+    assert small.wrong_full_name == 0
+    assert small.wrong_model == large.wrong_model + 1 / 4  # "Castor Red Sedan", without the year

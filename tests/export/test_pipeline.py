@@ -353,7 +353,7 @@ def test_an_export_judges_given_pictures_as_evaluate_judges_its_file(toy: Path, 
     out = tmp_path / "out"
     out.mkdir()
     (out / "open_set_int8.md").write_text("an earlier export's")
-    options = ConfidenceOptions(unknown=folder, max_wrong_names=0.3, max_wrong_claims=0.4)
+    options = ConfidenceOptions(unknown=folder, max_wrong_names=0.3, max_wrong_claims=0.4, min_coverage=0)
     made = export(ExportConfig(toy, out, confidence=options))
     assert not (out / "open_set_int8.md").exists()
     report = OpenSetReport.model_validate_json((out / "open_set_fp32.json").read_text())
@@ -518,7 +518,7 @@ def test_a_regraft_changes_prototypes_and_thresholds_alone(toy: Path, exported: 
     assert after.manifest.familiarity is not None
     assert after.manifest.familiarity.keep == {"year": 0.5, "model": 0.5, "make": 0.6}
     assert (after.manifest.reject_below, after.manifest.temperature) == (0.61, before.manifest.temperature)
-    changed = {"familiarity", "reject_below", "confidence"}
+    changed = {"familiarity", "reject_below", "confidence", "crop_sizes"}
     assert after.manifest.model_dump(exclude=changed) == before.manifest.model_dump(exclude=changed)
     golden = read_golden(path)
     assert golden is not None
