@@ -1,15 +1,15 @@
-"""Reads `metadata_props` from an ONNX file's bytes, without the onnx package.
+"""Reads and replaces `metadata_props` in an ONNX file's bytes, without the onnx package.
 
 An ONNX file is one protobuf message (`ModelProto`), a sequence of fields: a key (field number and wire type), then a
 value. `metadata_props` is field 14 and repeats; each entry is a message of two strings, key (1) and value (2). All
-other top-level fields, the graph with its weights among them, are skipped by their length.
+other top-level fields, the graph with its weights among them, are skipped by their length, and copied as they are.
 Source: https://protobuf.dev/programming-guides/encoding/ and onnx.proto.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from twincar_edge.checkpoint_signs import is_checkpoint
@@ -54,6 +54,38 @@ def is_onnx(path: Path) -> bool:
     return True
 
 
+def with_metadata(data: bytes, changes: Mapping[str, str | None], where: str) -> bytes:
+    """Return the bytes of an ONNX file with some entries of its metadata replaced, added, or, for None, removed.
+
+    Everything else keeps its bytes and its order, so the graph is the same.
+
+    Args:
+        data: the file.
+        changes: the new text of each entry by key.
+        where: names the file in an error.
+
+    Raises:
+        ModelError: it is not an ONNX model, or an entry is larger than `read_metadata` accepts.
+    """
+    kept: list[bytes] = []
+    try:
+        for number, value, field in _fields_with_keys(data):
+            entry = b"" if value is None or number != _METADATA_PROPS else data[value]
+            keys = [entry[text].decode("utf-8") for key, text in _fields(entry) if key == _KEY and text is not None]
+            if not keys or keys[-1] not in changes:
+                kept.append(data[field])
+    except ValueError as error:
+        raise ModelError(f"{where} is not an ONNX model, or is corrupt: {error}") from error
+    for key, text in changes.items():
+        if text is None:
+            continue
+        entry = _field(_KEY, key.encode("utf-8")) + _field(_VALUE, text.encode("utf-8"))
+        if len(entry) > MAX_ENTRY_BYTES:
+            raise ModelError(f"{where} cannot hold {key}: it would be larger than {MAX_ENTRY_BYTES >> 20} MiB")
+        kept.append(_field(_METADATA_PROPS, entry))
+    return b"".join(kept)
+
+
 def _metadata(data: Buffer) -> dict[str, str]:
     found: dict[str, str] = {}
     has_graph = False
@@ -76,10 +108,17 @@ def _metadata(data: Buffer) -> dict[str, str]:
 
 def _fields(data: Buffer) -> Iterator[tuple[int, slice | None]]:
     """Yield each field's number, and where its bytes lie for a field that has a length."""
+    for number, value, _ in _fields_with_keys(data):
+        yield number, value
+
+
+def _fields_with_keys(data: Buffer) -> Iterator[tuple[int, slice | None, slice]]:
+    """Yield what `_fields` does, and where the whole field lies, its key and length included."""
     position = 0
     for _ in range(MAX_FIELDS):
         if position >= len(data):
             return
+        start = position
         key, position = _varint(data, position)
         number, wire_type = key >> 3, key & 7
         span = None
@@ -95,7 +134,7 @@ def _fields(data: Buffer) -> Iterator[tuple[int, slice | None]]:
             raise ValueError(f"field of unknown wire type {wire_type}")
         if number == 0 or position > len(data):
             raise ValueError("a field runs past the end")
-        yield number, span
+        yield number, span, slice(start, position)
     raise ValueError(f"it has more than {MAX_FIELDS} fields")
 
 
@@ -110,3 +149,17 @@ def _varint(data: Buffer, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
     raise ValueError("a number is too long")
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """Return a field that has a length, as protobuf writes it."""
+    return _to_varint(number << 3 | _BYTES) + _to_varint(len(value)) + value
+
+
+def _to_varint(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

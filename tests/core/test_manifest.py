@@ -28,7 +28,7 @@ from twincar_edge.manifest import (
     parse_manifest,
     read_manifest,
 )
-from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.onnx_metadata import read_metadata, with_metadata
 from twincar_edge.preprocess import Preprocess
 
 
@@ -101,6 +101,28 @@ def test_any_metadata_comes_back(tmp_path_factory: pytest.TempPathFactory, metad
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     path.write_bytes(onnx_model(metadata).SerializeToString())
     assert read_metadata(path) == metadata
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.text(max_size=300), max_size=5),
+    st.dictionaries(st.text(max_size=3), st.none() | st.text(max_size=300), max_size=5),
+)
+@settings(max_examples=50, deadline=None)
+def test_entries_are_replaced_as_the_onnx_package_reads_them(
+    metadata: dict[str, str], changes: dict[str, str | None]
+) -> None:
+    before = onnx_model(metadata)
+    after = onnx.load_model_from_string(with_metadata(before.SerializeToString(), changes, "the file"))
+    expected = {key: text for key, text in (metadata | changes).items() if text is not None}
+    assert {entry.key: entry.value for entry in after.metadata_props} == expected
+    before.ClearField("metadata_props")
+    after.ClearField("metadata_props")
+    assert after == before
+
+
+def test_what_is_not_an_onnx_file_gets_no_metadata() -> None:
+    with pytest.raises(ModelError, match="the file is not an ONNX model"):
+        with_metadata(GOOD[:-1], {"key": "text"}, "the file")
 
 
 def test_a_model_without_our_manifest_is_named_as_not_ours(tmp_path: Path) -> None:
