@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset, Split
+from twincar_edge.held_out import HeldOut, summarize
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import FamiliarityRecord, FamiliarityThresholds
 from twincar_edge.prototypes import Prototypes, class_prototypes
@@ -32,11 +33,13 @@ class Familiarity:
         prototypes: from training images, as this file embeds them.
         record: the thresholds, for the manifest.
         similarities: float32 [N, classes], of the held-out images.
+        held_out: the summary of the held-out images, by which enrolled classes are checked.
     """
 
     prototypes: Prototypes
     record: FamiliarityRecord
     similarities: NDArray[np.float32]
+    held_out: HeldOut
 
     def reached(self, similarities: NDArray[np.float32]) -> dict[Level, NDArray[np.bool_]]:
         """Return for each level which images, by their similarities, float32 [N, classes], are familiar enough."""
@@ -85,7 +88,7 @@ def learn_familiarity(
         images=len(embeddings),
         prototype_images=len(chosen),
     )
-    return Familiarity(prototypes, record, similarities)
+    return Familiarity(prototypes, record, similarities, summarize(embeddings, prototypes))
 
 
 def choose_thresholds(familiarity: NDArray[np.float32], keep: tuple[float, float, float]) -> FamiliarityThresholds:

@@ -12,6 +12,7 @@ import torch
 from twincar_edge.errors import ModelError
 from twincar_edge.export.opset import OPSET
 from twincar_edge.golden import GOLDEN_KEY, Golden
+from twincar_edge.held_out import HELD_OUT_KEY, HeldOut
 from twincar_edge.manifest import METADATA_KEY, Manifest
 from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
 from twincar_edge.training.model import CarClassifier
@@ -142,7 +143,11 @@ def check(graph: onnx.ModelProto, name: str) -> None:
 
 
 def to_bytes(
-    graph: onnx.ModelProto, manifest: Manifest, golden: Golden | None = None, prototypes: Prototypes | None = None
+    graph: onnx.ModelProto,
+    manifest: Manifest,
+    golden: Golden | None = None,
+    prototypes: Prototypes | None = None,
+    held_out: HeldOut | None = None,
 ) -> bytes:
     """Return the model file: the graph with what is given as its only metadata. The graph stays as it is."""
     stamped = onnx.ModelProto()
@@ -152,6 +157,8 @@ def to_bytes(
         metadata[GOLDEN_KEY] = golden.to_json()
     if prototypes is not None:
         metadata[PROTOTYPES_KEY] = prototypes.to_json()
+    if held_out is not None:
+        metadata[HELD_OUT_KEY] = held_out.to_json()
     onnx.helper.set_model_props(stamped, metadata)
     data: bytes = stamped.SerializeToString(deterministic=True)
     return data

@@ -215,9 +215,9 @@ def _finish(
 
     def write(precision: Precision) -> None:
         known = found.familiarity.get(precision)
-        prototypes = None if known is None else known.prototypes
+        tables = (None, None) if known is None else (known.prototypes, known.held_out)
         model = models[precision]
-        write_bytes(written[precision], to_bytes(model.graph, documents[precision], model.golden, prototypes))
+        write_bytes(written[precision], to_bytes(model.graph, documents[precision], model.golden, *tables))
 
     for precision, model in models.items():
         broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too

@@ -145,11 +145,11 @@ class ModelReloader:
 
 def _described(session: ModelSession) -> str:
     manifest = session.manifest
-    return f"{manifest.name} ({session.sha256[:12]}, {manifest.precision}, {len(manifest.classes)} classes)"
+    return f"{manifest.name} ({session.sha256[:12]}, {manifest.precision}, {len(session.classes)} classes)"
 
 
 def _class_changes(old: ModelSession, new: ModelSession) -> str:
-    before, after = set(old.manifest.classes), set(new.manifest.classes)
+    before, after = set(old.classes), set(new.classes)
     if before == after:
         return ""
     return f": {len(after - before)} classes added, {len(before - after)} removed"

@@ -23,6 +23,7 @@ from twincar_edge._version import __version__
 
 if TYPE_CHECKING:
     from twincar_edge.api.benchmark import benchmark
+    from twincar_edge.api.enroll import enroll
     from twincar_edge.api.evaluate import evaluate
     from twincar_edge.api.explain import explain
     from twincar_edge.api.export import export
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from twincar_edge.export.config import ExportResult
     from twincar_edge.manifest import Manifest, read_manifest
     from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+    from twincar_edge.runtime.enroll import EnrollReport
     from twincar_edge.runtime.event_stream import EventStream
     from twincar_edge.runtime.events import Event
     from twincar_edge.runtime.explain import Explanation
@@ -50,6 +52,7 @@ __all__ = [
     "BenchmarkReport",
     "CameraConfig",
     "Classifier",
+    "EnrollReport",
     "Evaluation",
     "Event",
     "EventStream",
@@ -69,6 +72,7 @@ __all__ = [
     "benchmark",
     "demo_clip",
     "demo_model",
+    "enroll",
     "evaluate",
     "explain",
     "export",
@@ -81,6 +85,7 @@ _MODULES = {
     "BenchmarkReport": "benchmarks.report",
     "CameraConfig": "runtime.configuration.config",
     "Classifier": "runtime.inference.classifier",
+    "EnrollReport": "runtime.enroll",
     "Evaluation": "training.evaluation",
     "Event": "runtime.events",
     "EventStream": "runtime.event_stream",
@@ -99,6 +104,7 @@ _MODULES = {
     "benchmark": "api.benchmark",
     "demo_clip": "bundled",
     "demo_model": "bundled",
+    "enroll": "api.enroll",
     "evaluate": "api.evaluate",
     "explain": "api.explain",
     "read_manifest": "manifest",

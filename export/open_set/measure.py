@@ -61,7 +61,7 @@ class Subject:
         return cls(
             session.model.name,
             session.judge,
-            manifest.class_mapping,
+            ClassMapping(session.classes),
             manifest.preprocess,
             manifest.temperature,
             manifest.reject_below,

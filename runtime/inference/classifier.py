@@ -60,7 +60,7 @@ class Classifier:
     Attributes:
         session: the open model.
         manifest: what the model file says of itself: classes, preprocessing, thresholds.
-        hierarchy: its classes by model and make.
+        hierarchy: its classes by model and make, those that were enrolled included.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Classifier:
             if verify:
                 require_golden(self.session)
         self.manifest = self.session.manifest
-        self.hierarchy = Hierarchy(self.manifest.classes)
+        self.hierarchy = Hierarchy(self.session.classes)
 
     @overload
     def __call__(self, images: ImageLike, *, boxes: None = None) -> Prediction: ...
@@ -145,7 +145,7 @@ class Classifier:
         ]
 
     def logits(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return logits, float32 [N, classes], for N images, uint8 [H, W, 3] each, of any size."""
+        """Return the graph's logits, float32 [N, trained classes], for N images, uint8 [H, W, 3] each, of any size."""
         return self.session.run(prepare_batch(images_bgr, self.manifest.preprocess))
 
     def probabilities(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

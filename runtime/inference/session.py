@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.cores import usable_cores
+from twincar_edge.enrolled import Enrolled, read_enrolled
 from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.files import is_file, sha256
 from twincar_edge.machine import this_machine
@@ -152,6 +153,7 @@ class ModelSession:
         threads: threads within one inference.
         engine: what runs the graph, whatever the manifest says of it.
         prototypes: the mean embedding of each class; None where the file has none.
+        enrolled: the classes that were enrolled after the export; None where there are none.
     """
 
     model: Path
@@ -161,6 +163,12 @@ class ModelSession:
     threads: int
     engine: Engine = field(repr=False)
     prototypes: Prototypes | None = field(default=None, repr=False)
+    enrolled: Enrolled | None = field(default=None, repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of all classes that `judge` answers with: the graph's outputs, then the enrolled ones."""
+        return self.manifest.classes + (() if self.enrolled is None else self.enrolled.names)
 
     def run(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, classes], for uint8 [N, H, W, 3] that `prepare_batch` made.
@@ -186,16 +194,25 @@ class ModelSession:
     def judge(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return logits, float32 [N, classes], and how familiar each image is, float32 [N], in one run.
 
-        The familiarity is None where the file has no prototypes.
+        The logits are of all `classes`, the enrolled ones too. The familiarity is None where the file has no
+        prototypes.
 
         Raises:
             ModelError: as `run`.
         """
-        if self.prototypes is None or len(batch_nhwc) == 0:
-            return self.run(batch_nhwc), None if self.prototypes is None else np.empty(0, np.float32)
+        if self.prototypes is None:
+            return self.run(batch_nhwc), None
+        if len(batch_nhwc) == 0:
+            return np.empty((0, len(self.classes)), np.float32), np.empty(0, np.float32)
         logits, embeddings = self.outputs(batch_nhwc)
         assert embeddings is not None, "a manifest with familiarity names an embedding"
-        return logits, self.prototypes.familiarity(embeddings)
+        familiarity = self.prototypes.familiarity(embeddings)
+        if self.enrolled is None:
+            return logits, familiarity
+        assert self.manifest.familiarity is not None, "a file with prototypes has thresholds"
+        leads = self.enrolled.leads(embeddings, familiarity)
+        year = self.manifest.familiarity.thresholds.year
+        return self.enrolled.extend(logits, familiarity, leads, self.manifest.temperature, year)
 
     def outputs(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return logits, float32 [N, classes], and embeddings, float32 [N, D], in one run, for one image or more.
@@ -242,7 +259,8 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
     engine = open_engine(model, ep=ep, threads=threads, spinning=spinning, entries=entries)
     _check_contract(model, manifest, engine.session)
     prototypes = None if manifest.familiarity is None else _open_prototypes(model, manifest, engine.session)
-    return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine, prototypes)
+    enrolled = read_enrolled(model, manifest, prototypes)
+    return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine, prototypes, enrolled)
 
 
 def _idling(ort: ModuleType, spinning: bool) -> dict[str, str]:

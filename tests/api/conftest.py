@@ -6,12 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from tests.support.clips import write_video
 from tests.support.training_toys import toy_dataset
 from twincar_edge.bundled import demo_clip
-from twincar_edge.synthetic import twin_car_images
+from twincar_edge.synthetic import draw_twin_car, twin_car_images
 
 RECIPE = """
 architecture = "test_resnet"
@@ -34,6 +35,13 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, one in (("crop", drawn[0]), ("other", drawn[10])):
         left, top, right, bottom = one.box_xyxy
         assert cv2.imwrite(str(folder / f"{name}.jpg"), one.image_bgr[top:bottom, left:right])
+    (folder / "rigel").mkdir()
+    (folder / "drawn").mkdir()
+    (folder / "drawn" / "Rigel Nova Sedan 2024").symlink_to("../rigel")
+    for number in range(4):  # a car that no model here knows
+        drawn_car = draw_twin_car(5, np.random.default_rng(number), (640, 480))
+        left, top, right, bottom = drawn_car.box_xyxy
+        assert cv2.imwrite(str(folder / "rigel" / f"{number}.png"), drawn_car.image_bgr[top:bottom, left:right])
     assert cv2.imwrite(str(folder / "street.jpg"), drawn[0].image_bgr)
     capture = cv2.VideoCapture(str(demo_clip()))
     frames = [frame for done, frame in islice(iter(capture.read, None), CLIP_FRAMES) if done]

@@ -52,6 +52,9 @@ def build() -> None:
         confidence=ConfidenceOptions(false_accept=0.02),
     )
     assert_type(exported, tw.ExportResult)
+    pictures = {"Rigel Nova Sedan 2024": [Path("a.jpg"), Path("b.jpg")]}
+    assert_type(tw.enroll("new.onnx", pictures, model=exported.fp32), tw.EnrollReport)
+    assert_type(tw.enroll("new.onnx", "folders", remove=["Rigel Nova Sedan 2024"]), tw.EnrollReport)
     assert_type(tw.explain("crop.jpg", trained.checkpoint), tw.Explanation)
     assert_type(tw.benchmark([exported.fp32, "other.onnx"], eps=["cpu"], fps=25), tw.BenchmarkReport)
     assert_type(tw.read_manifest(tw.demo_model()), tw.Manifest)

@@ -110,16 +110,17 @@ def with_golden(source: Path, path: Path) -> Path:
     session = open_session(source, ep="cpu", threads=1)
     embed = None if session.manifest.embedding is None else session.embed
     golden = make_golden(session.run, session.manifest.preprocess, embed)
-    return _rewrite(source, path, {GOLDEN_KEY: golden.to_json()})
+    return with_metadata_entries(source, path, {GOLDEN_KEY: golden.to_json()})
 
 
 def with_manifest(source: Path, path: Path, **changes: object) -> Path:
     """Write a model file of ours again, with another manifest and all else as it was, and return its path."""
     manifest = read_manifest(source).model_copy(update=changes)
-    return _rewrite(source, path, {METADATA_KEY: manifest.to_json()})
+    return with_metadata_entries(source, path, {METADATA_KEY: manifest.to_json()})
 
 
-def _rewrite(source: Path, path: Path, changes: dict[str, str]) -> Path:
+def with_metadata_entries(source: Path, path: Path, changes: dict[str, str]) -> Path:
+    """Write a model file again, with some entries of its metadata replaced or added, and return its path."""
     model = onnx.load(str(source))
     helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | changes)
     onnx.save(model, str(path))

@@ -147,6 +147,7 @@ def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: 
 
 
 def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
+    from twincar_edge.labels import ClassMapping
     from twincar_edge.runtime.inference.session import open_session
 
     if class_mapping is not None:
@@ -155,9 +156,9 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     manifest = session.manifest
 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.run(batch_nhwc) / manifest.temperature  # as sure as the box will be
+        return session.judge(batch_nhwc)[0] / manifest.temperature  # as sure as the box will be
 
-    return OpenedModel(predict, manifest.class_mapping, manifest.preprocess, model.name, session=session)
+    return OpenedModel(predict, ClassMapping(session.classes), manifest.preprocess, model.name, session=session)
 
 
 _OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], OpenedModel]] = {

@@ -31,6 +31,7 @@ COMMANDS = {
     "parity": "Compare ONNX files with the checkpoint that they come from, image by image.",
     "inspect": "Print what an exported model says of itself.",
     "classify": "Name the car in each image.",
+    "enroll": "Teach a model new classes from a handful of pictures each.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",
     "detector": "Get a detector of vehicles, or say which is there.",
     "zones": "Write a frame with a grid, to write zones by or to click them on.",

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from twincar_edge.bundled import default_model
+from twincar_edge.enrolled import Enrolled, read_enrolled
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.prototypes import read_prototypes
 
 
 @click.command("inspect")
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON, with enrolled classes if any.")
 def command(model: Path | None, as_json: bool) -> None:
     """Print the manifest that MODEL carries: an exported .onnx file, or the bundled model."""
     model = model or default_model()
     manifest = read_manifest(model)
+    enrolled = read_enrolled(model, manifest, read_prototypes(model))
     if as_json:
-        click.echo(manifest.model_dump_json(indent=2))
+        document = manifest.model_dump(mode="json")
+        if enrolled is not None:
+            document["enrolled"] = [one.model_dump(mode="json") for one in enrolled.classes]
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        _print_table(model, manifest)
+        _print_table(model, manifest, enrolled)
 
 
-def _print_table(model: Path, manifest: Manifest) -> None:
+def _print_table(model: Path, manifest: Manifest, enrolled: Enrolled | None) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -36,6 +43,7 @@ def _print_table(model: Path, manifest: Manifest) -> None:
         "model": f"{manifest.name} ({manifest.architecture}, {manifest.precision})",
         "file": f"{model.stat().st_size / 1e6:.1f} MB, sha256 {sha256(model)[:16]}…",
         "classes": f"{len(manifest.classes)}: {first}",
+        "enrolled": "" if enrolled is None else _enrolled(enrolled),
         "input": f"uint8 [N, {preprocess.size_wh[1]}, {preprocess.size_wh[0]}, 3] {preprocess.colour}, "
         f"{preprocess.resize}, {preprocess.interpolation}; mean and std are in the graph",
         "rejection": f"unknown below {manifest.reject_below:.2f}" if manifest.reject_below else "none",
@@ -73,6 +81,14 @@ def _familiarity(manifest: Manifest) -> str:
         return "not judged: no prototypes"
     needs = ", ".join(f"{level} {value:g}" for level, value in record.thresholds.model_dump().items())
     return f"unknown below the least of: {needs}; prototypes of {record.prototype_images} images"
+
+
+def _enrolled(enrolled: Enrolled) -> str:
+    return "\n".join(
+        f"{one.name}: {one.images} picture{'s' if one.images > 1 else ''}, {one.enrolled_at:%Y-%m-%d %H:%M}, "
+        f"similarity {one.threshold:.3f} or more, into sha256 {one.source_sha256[:16]}…"
+        for one in enrolled.classes
+    )
 
 
 def _golden(model: Path) -> str:

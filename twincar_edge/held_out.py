@@ -1,0 +1,97 @@
+"""A summary of a model's held-out pictures, by which a box tells whether enrolled classes change its answers.
+
+Only a picture that lies nearer to an enrolled class than to every trained one changes its answer, so those that lie
+farthest from all trained classes change first. The file carries the embeddings of the farthest, and of a sample of the
+others, taken evenly by how far they lie, as 8-bit integers. A picture of the sample stands for several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from twincar_edge.enrolled import Enrolled
+from twincar_edge.errors import ModelError, first_fault
+from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.prototypes import Prototypes, normalized, parse_prototypes
+from twincar_edge.records import Record
+
+HELD_OUT_KEY = "twincar_edge.held_out"
+SCHEMA_VERSION: Literal[1] = 1
+MOST_BYTES = 200_000  # of embeddings; base64 adds a third
+
+
+class _Document(Record):
+    """The JSON form: how many pictures, and the embeddings of some, the farthest first, as those of `Prototypes`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    images: int = Field(ge=1)
+    farthest: int = Field(ge=1)
+    embeddings: str
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The summary.
+
+    Attributes:
+        images: how many held-out pictures there were.
+        farthest: how many of the embeddings are of the pictures farthest from all trained classes.
+        embeddings: these first, then the sample of the others, float32 [M, D], scaled to length 1.
+    """
+
+    images: int
+    farthest: int
+    embeddings: NDArray[np.float32]
+
+    def changed(self, enrolled: Enrolled, trained: Prototypes) -> int:
+        """Return how many of the pictures are taken for an enrolled class, as far as the sample tells."""
+        taken = enrolled.leads(self.embeddings, trained.familiarity(self.embeddings)).max(axis=1) > 0
+        sampled = len(taken) - self.farthest
+        weight = (self.images - self.farthest) / sampled if sampled else 0.0
+        return round(float(taken[: self.farthest].sum() + weight * taken[self.farthest :].sum()))
+
+    def to_json(self) -> str:
+        """Return the document as it stands in the file's metadata."""
+        text = Prototypes(self.embeddings).to_json()
+        return _Document(images=self.images, farthest=self.farthest, embeddings=text).model_dump_json()
+
+
+def summarize(embeddings: NDArray[np.float32], trained: Prototypes) -> HeldOut:
+    """Return the summary of held-out pictures.
+
+    Args:
+        embeddings: of all of them, float32 [N, D], as the model gives them.
+        trained: the prototypes of the model.
+    """
+    most = min(len(embeddings), max(2, MOST_BYTES // embeddings.shape[1]))
+    order = np.argsort(trained.familiarity(embeddings), kind="stable")
+    farthest = most if most == len(order) else most // 2
+    others = order[farthest:]
+    sample = others[np.linspace(0, len(others) - 1, most - farthest).round().astype(np.int64)]
+    return HeldOut(len(order), farthest, normalized(embeddings[[*order[:farthest], *sample]]))
+
+
+def read_held_out(path: Path) -> HeldOut | None:
+    """Return the summary that a model file carries, or None where it has none.
+
+    Raises:
+        ModelError: the file is no ONNX model, or the summary is not valid.
+    """
+    text = read_metadata(path).get(HELD_OUT_KEY)
+    if text is None:
+        return None
+    try:
+        document = _Document.model_validate_json(text)
+    except ValidationError as error:
+        fault = first_fault(error)[:300]
+        raise ModelError(f"{path} has a summary of held-out pictures that is not valid, at {fault}") from error
+    embeddings = parse_prototypes(document.embeddings, str(path)).means
+    if not document.farthest <= len(embeddings) <= document.images:
+        raise ModelError(f"{path} has a summary of more pictures than were held out: export it again")
+    return HeldOut(document.images, document.farthest, embeddings)
