@@ -12,6 +12,7 @@ from twincar_edge import cli
 # Name -> the line that help shows. The function `command` of the module of that name in this package.
 EXPERIMENTS = {
     "endurance": "What a run of watch holds over time: memory, open files, threads.",
+    "enrollment": "What classes enrolled from a few pictures are worth, and what they cost the others.",
     "levels": "Coverage and accuracy at each level of a name, on labelled pictures.",
     "open_set_ssb": "The Semantic Shift Benchmark: known cars against easy, medium and hard unknown ones.",
     "training_throughput": "How fast training is: real images, one fixed batch, and timm's own step.",

@@ -1,0 +1,256 @@
+"""What enrolled classes are worth: a few pictures of each of several new cars, and the answers for all other pictures.
+
+    python -m twincar_edge.benchmarks.experiments enrollment STRANGERS DATA [--images DIR] -o enrollment.json
+
+STRANGERS is a folder with cars.csv (filename, make, model) and images/, cars that the model was not trained on. Some of
+its classes are enrolled, drawn anew each time; the pictures left over of these, those of the other classes, and DATA,
+labelled pictures of trained classes, are then answered with and without the enrolled classes.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish
+from twincar_edge.bundled import default_model
+from twincar_edge.cli.options import data_options
+from twincar_edge.dataset_logits import labels_for
+from twincar_edge.datasets import Dataset, OpenOptions
+from twincar_edge.enrolled import REACH, Enrolled, join, learn_class
+from twincar_edge.errors import InputError, ModelError
+from twincar_edge.images import read_image
+from twincar_edge.machine import Machine, this_machine
+from twincar_edge.metrics import softmax
+from twincar_edge.preprocess import prepare
+from twincar_edge.records import Record, Share
+from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
+from twincar_edge.runtime.inference.session import ModelSession, open_session
+
+SCHEMA_VERSION: Literal[1] = 1
+SHOTS = (1, 3, 5, 10)
+REACHES = (REACH, 1.15, 4 / 3, 1.5)
+NEW_CLASSES, DRAWS, SEED = 12, 10, 0
+BATCH = 32
+LEAST_LEFT = 2  # pictures of a class beyond the largest number of shots
+
+
+class EnrollmentFigures(Record):
+    """What enrolling gives with `shots` pictures a class and a reach, over all draws.
+
+    Of the pictures left over of the new classes, `named` get a full name, and `right` of these the right one. A wrong
+    claim says anything that is not true of the car, be it a make. Shares are of pictures, from 0 to 1.
+    """
+
+    shots: int
+    reach: float
+    named: Share
+    right: Share | None
+    wrong_claims_before: Share
+    wrong_claims: Share
+    top1_before: Share
+    top1: Share
+
+
+class EnrollmentReport(Record):
+    """A whole measurement."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    created: datetime
+    machine: Machine
+    model: str
+    model_sha256: str
+    strangers: int
+    known: int
+    new_classes: int
+    draws: int
+    points: tuple[EnrollmentFigures, ...]
+
+    def to_markdown(self) -> str:
+        """Return the figures as a Markdown table."""
+        lines = [
+            f"{self.model}, {self.new_classes} new classes drawn {self.draws} times; "
+            f"{self.strangers} pictures of other cars, {self.known} of trained classes",
+            "",
+            "| reach | pictures a class | named | right of these | wrong claims, other cars | top-1, trained classes |",
+            "|---|---|---|---|---|---|",
+        ]
+        for one in self.points:
+            right = "none" if one.right is None else f"{one.right:.1%}"
+            lines.append(
+                f"| {one.reach:.2f} | {one.shots} | {one.named:.1%} | {right} | "
+                f"{one.wrong_claims_before:.1%} → {one.wrong_claims:.1%} | {one.top1_before:.2%} → {one.top1:.2%} |"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """What the graph says of pictures: logits, float32 [N, classes], and embeddings, float32 [N, D]."""
+
+    logits: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+
+    def select(self, places: NDArray[np.int64]) -> _Pictures:
+        return _Pictures(self.logits[places], self.embeddings[places])
+
+
+def measure_enrollment(strangers: Path, dataset: Dataset, model: Path | None = None) -> EnrollmentReport:
+    """Enroll classes again and again, and count.
+
+    Raises:
+        InputError: a picture is unusable, or too few classes have enough pictures.
+        ModelError: the model cannot be used, or has no prototypes.
+    """
+    session = open_session(model or default_model(), spinning=True)
+    if session.prototypes is None:
+        raise ModelError(f"{session.model} has no embedding output with prototypes: export it again")
+    names, paths = _read_strangers(strangers)
+    other = _run(session, (read_image(path) for path in paths))
+    known = _run(session, (sample.read() for sample in dataset.samples))
+    labels = labels_for(dataset, session.manifest.class_mapping)
+    enough = [name for name in dict.fromkeys(names) if names.count(name) >= max(SHOTS) + LEAST_LEFT]
+    if len(enough) <= NEW_CLASSES:
+        raise InputError(f"{strangers} has {len(enough)} classes of enough pictures, {NEW_CLASSES + 1} are needed")
+    trial = _Trial(session, np.array(names), other, known, labels)
+    points = [trial.figures(enough, shots, reach) for reach in REACHES for shots in SHOTS]
+    return EnrollmentReport(
+        created=datetime.now(UTC),
+        machine=this_machine(),
+        model=session.manifest.name,
+        model_sha256=session.sha256,
+        strangers=len(names),
+        known=len(labels),
+        new_classes=NEW_CLASSES,
+        draws=DRAWS,
+        points=tuple(points),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    session: ModelSession
+    names: NDArray[np.str_]
+    strangers: _Pictures
+    known: _Pictures
+    labels: NDArray[np.int64]
+
+    def figures(self, enough: list[str], shots: int, reach: float) -> EnrollmentFigures:
+        rng = np.random.default_rng(SEED)  # the same classes and pictures for every row
+        before = [
+            wrong(answer, name) for answer, name in zip(self.answers(self.strangers, None), self.names, strict=True)
+        ]
+        wrong_before = np.array(before)
+        named, right, wrongs, wrongs_before, top1 = [], [], [], [], []
+        for _ in range(DRAWS):
+            new = sorted(rng.choice(len(enough), NEW_CLASSES, replace=False).tolist())
+            order = rng.permutation(len(self.names))
+            shown = {enough[place]: [one for one in order if self.names[one] == enough[place]][:shots] for place in new}
+            enrolled = self.enroll(shown, reach)
+            used = {one for places in shown.values() for one in places}
+            left = np.array([one for one in order if self.names[one] in shown and one not in used])
+            others = np.array([one for one in order if self.names[one] not in shown])
+            for answer, name in zip(self.answers(self.strangers.select(left), enrolled), self.names[left], strict=True):
+                named.append(answer.label is not None)
+                right.append(answer.name == name)
+            answers = self.answers(self.strangers.select(others), enrolled)
+            wrongs += [wrong(answer, name) for answer, name in zip(answers, self.names[others], strict=True)]
+            wrongs_before += wrong_before[others].tolist()
+            top1 += (self.extended(self.known, enrolled)[0].argmax(axis=1) == self.labels).tolist()
+        return EnrollmentFigures(
+            shots=shots,
+            reach=reach,
+            named=float(np.mean(named)),
+            right=float(np.sum(right) / np.sum(named)) if any(named) else None,
+            wrong_claims_before=float(np.mean(wrongs_before)),
+            wrong_claims=float(np.mean(wrongs)),
+            top1_before=float((self.known.logits.argmax(axis=1) == self.labels).mean()),
+            top1=float(np.mean(top1)),
+        )
+
+    def enroll(self, shown: dict[str, list[int]], reach: float) -> Enrolled:
+        assert self.session.prototypes is not None
+        parts = [
+            learn_class(
+                name,
+                self.strangers.embeddings[places],
+                self.session.prototypes,
+                enrolled_at=datetime.now(UTC),
+                source_sha256=self.session.sha256,
+                reach=reach,
+            )
+            for name, places in shown.items()
+        ]
+        enrolled = join(parts)
+        assert enrolled is not None
+        return enrolled
+
+    def extended(
+        self, pictures: _Pictures, enrolled: Enrolled | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return logits and familiarity as `ModelSession.judge` would with these enrolled classes."""
+        manifest = self.session.manifest
+        assert self.session.prototypes is not None and manifest.familiarity is not None
+        familiarity = self.session.prototypes.familiarity(pictures.embeddings)
+        if enrolled is None:
+            return pictures.logits, familiarity
+        leads = enrolled.leads(pictures.embeddings, familiarity)
+        year = manifest.familiarity.thresholds.year
+        return enrolled.extend(pictures.logits, familiarity, leads, manifest.temperature, year)
+
+    def answers(self, pictures: _Pictures, enrolled: Enrolled | None) -> list[Prediction]:
+        manifest = self.session.manifest
+        assert manifest.familiarity is not None
+        hierarchy = Hierarchy(manifest.classes + (() if enrolled is None else enrolled.names))
+        logits, familiarity = self.extended(pictures, enrolled)
+        return [
+            hierarchy.answer(row, manifest.reject_below, known, manifest.familiarity.thresholds)
+            for row, known in zip(softmax(logits, manifest.temperature), familiarity.tolist(), strict=True)
+        ]
+
+
+def wrong(answer: Prediction, name: str) -> bool:
+    """Return whether an answer says something of a car of no known class that is not true of it."""
+    return answer.level != "unknown" and (answer.level != "make" or not name.startswith(f"{answer.make} "))
+
+
+def _read_strangers(folder: Path) -> tuple[list[str], list[Path]]:
+    table = folder / "cars.csv"
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {table}: {error}") from error
+    if not rows or not {"filename", "make", "model"} <= rows[0].keys():
+        raise InputError(f"{table} needs the columns filename, make and model")
+    return [f"{row['make']} {row['model']}" for row in rows], [folder / "images" / row["filename"] for row in rows]
+
+
+def _run(session: ModelSession, images_bgr: Iterable[NDArray[np.uint8]]) -> _Pictures:
+    prepared = [prepare(image, session.manifest.preprocess) for image in images_bgr]
+    logits, embeddings = [], []
+    for start in range(0, len(prepared), BATCH):
+        some, others = session.outputs(np.stack(prepared[start : start + BATCH]))
+        assert others is not None
+        logits.append(some)
+        embeddings.append(others)
+    return _Pictures(np.concatenate(logits), np.concatenate(embeddings))
+
+
+@click.command("enrollment")
+@click.argument("strangers", type=PATH)
+@data_options(argument=True)
+@model_option
+@output_option
+def command(strangers: Path, data: OpenOptions, model: Path | None, output: Path | None) -> None:
+    """Enroll cars of STRANGERS, and answer the others and DATA, labelled pictures of trained classes."""
+    report = measure_enrollment(strangers, data.open(), model)
+    publish(report, report.to_markdown(), output)

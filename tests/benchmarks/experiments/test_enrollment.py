@@ -1,0 +1,52 @@
+"""The experiment that enrolls classes: what it counts as named, right and wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.experiments import run_experiment
+from tests.support.tiny_model import CLASSES, tiny_model
+from twincar_edge.benchmarks.experiments.enrollment import EnrollmentReport, wrong
+from twincar_edge.images import write_image
+from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
+
+
+def answer(name: str, reject_below: float, *probabilities: float) -> Prediction:
+    return Hierarchy((name, "Pollux Blue SUV 2021")).answer(np.array(probabilities, np.float32), reject_below)
+
+
+def test_a_true_make_is_no_wrong_claim_and_a_model_is() -> None:
+    assert wrong(answer("Castor Red Sedan 2020", 0.5, 0.9, 0.1), "Castor Green")
+    assert not wrong(answer("Castor", 0.5, 0.9, 0.1), "Castor Green")
+    assert wrong(answer("Castor", 0.5, 0.9, 0.1), "Pollux Blue")
+    assert not wrong(answer("Castor", 0.99, 0.5, 0.5), "Pollux Blue")
+
+
+def test_colours_that_are_enrolled_are_named_and_trained_ones_stay(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_model(tmp_path / "model.onnx", familiar=True, reject_below=0.6)
+    rows = ["filename,make,model"]
+    for number in range(13):
+        angle = (number + 0.5) / 13 * np.pi / 2
+        colour = 200 * np.array([0.5 * (number % 3), np.sin(angle), np.cos(angle)])
+        for place in range(12):
+            name = f"{number:02d}-{place:02d}.png"
+            shade = np.clip(colour + rng.integers(-1, 2, 3), 0, 255).astype(np.uint8)
+            write_image(tmp_path / "strangers" / "images" / name, np.full((20, 30, 3), shade, np.uint8))
+            rows.append(f"{name},Rigel,Colour{number:02d}")
+    (tmp_path / "strangers" / "cars.csv").write_text("\n".join(rows) + "\n")
+    for place, name in enumerate(CLASSES):
+        write_image(tmp_path / "known" / name / "1.png", np.full((20, 30, 3), 255 * np.eye(3)[2 - place], np.uint8))
+    output = tmp_path / "enrollment.json"
+    assert run_experiment("enrollment", tmp_path / "strangers", tmp_path / "known", "--model", model, "-o", output) == 0
+    report = EnrollmentReport.model_validate(json.loads(output.read_text()))
+    assert (report.strangers, report.known, len(report.points)) == (156, 3, 16)
+    assert {(one.top1_before, one.top1) for one in report.points} == {(1.0, 1.0)}
+    best = next(one for one in report.points if one.shots == 10 and one.reach == 1.5)
+    assert best.named > 0.5 and best.right is not None and best.right > 0.9
+    assert len(capsys.readouterr().out.splitlines()) == 4 + 16
