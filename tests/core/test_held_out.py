@@ -13,7 +13,7 @@ from tests.support.tiny_model import tiny_model, with_metadata_entries
 from twincar_edge.enrolled import learn_class
 from twincar_edge.errors import ModelError
 from twincar_edge.held_out import HELD_OUT_KEY, MOST_BYTES, read_held_out, summarize
-from twincar_edge.prototypes import Prototypes, class_means, normalized
+from twincar_edge.prototypes import Prototypes, class_prototypes, normalized
 
 
 def clusters(rng: np.random.Generator, spread: float) -> tuple[Prototypes, np.ndarray, np.ndarray]:
@@ -21,7 +21,7 @@ def clusters(rng: np.random.Generator, spread: float) -> tuple[Prototypes, np.nd
     centres = np.abs(rng.normal(size=(20, 512))).astype(np.float32)
     noise = [rng.normal(size=(one * 20, 512)).astype(np.float32) * spread for one in (10, 80)]
     labels = [np.arange(len(one)) % 20 for one in noise]
-    prototypes = class_means(centres[labels[0]] + noise[0], labels[0], 20)
+    prototypes = class_prototypes(centres[labels[0]] + noise[0], labels[0], 20)
     between = centres[0] * 0.6 + centres[1] * 0.4 + rng.normal(size=(5, 512)).astype(np.float32) * spread
     return prototypes, centres[labels[1]] + noise[1], between.astype(np.float32)
 
