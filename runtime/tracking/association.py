@@ -34,6 +34,10 @@ class Matcher(ABC):
     def match(self, detections: Sequence[Detection], time_s: float) -> list[Handle | None]:
         """Return each box's vehicle; None for an unsure box that fits none."""
 
+    def follows(self, handle: Handle, box: Box) -> bool:
+        """Return whether a box lies so far behind a vehicle that drives that it is another, which follows it."""
+        return False
+
     @abstractmethod
     def forget(self, handles: Iterable[Handle]) -> None:
         """Stop looking for these vehicles."""
@@ -64,6 +68,10 @@ class Moving(Matcher):
                 self._vehicles.append(matched[row])
         self._vehicles = [one for one in self._vehicles if one.hits > 1 or one.misses < _UNCONFIRMED_MISSES]
         return [matched.get(row) for row in range(len(detections))]
+
+    def follows(self, handle: Handle, box: Box) -> bool:
+        """Return whether a box lies behind the vehicle."""
+        return isinstance(handle, BoxFilter) and bool(handle.backs_up(np.array([box], np.float64))[0])
 
     def forget(self, handles: Iterable[Handle]) -> None:
         """Stop looking for these vehicles."""
@@ -99,6 +107,8 @@ def _matches(vehicles: Sequence[BoxFilter], rows: Sequence[int], boxes: NDArray[
     if not vehicles or not rows:
         return {}
     fit = _generalized_iou(np.stack([vehicle.box for vehicle in vehicles]), boxes[rows])
+    for row, vehicle in enumerate(vehicles):
+        fit[row, vehicle.backs_up(boxes[rows])] = -1.0
     matches = {rows[column]: vehicles[row] for row, column in assign(-fit) if fit[row, column] >= _LEAST_FIT}
     for row, vehicle in matches.items():
         vehicle.update(boxes[row])

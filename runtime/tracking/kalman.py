@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 _STEP_S = 1 / 25
 _MEASUREMENT = 0.1  # variance of a measured edge
 _ACCELERATION = 0.01
+_KNOWN_HITS = 3  # boxes after which the velocity says something
+_DRIVES = 0.5  # of its size in a second: what is slower has no direction to be trusted
+_BACK = 0.25  # of its size: no vehicle jumps back so far
 _START = 1.0  # variance of position and of velocity at the first box
 
 
@@ -28,7 +31,7 @@ class BoxFilter:
 
     def __init__(self, box: NDArray[np.float64]) -> None:
         """Start at a measured box, at rest."""
-        self.box = box
+        self.box = self.measured = box
         self.hits, self.misses = 1, 0
         self._velocity = np.zeros(4)
         self._position_variance = self._velocity_variance = _START
@@ -45,6 +48,19 @@ class BoxFilter:
         self._velocity_variance += noise
         self.misses += 1
 
+    def backs_up(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which boxes [N, 4] lie behind the last one as the vehicle drives: what follows it, bool [N].
+
+        Both edges must have jumped against the velocity, farther than boxes tremble.
+        """
+        if self.hits < _KNOWN_HITS:
+            return np.zeros(len(boxes), np.bool_)
+        sizes = self.measured[2:] - self.measured[:2]
+        velocity = (self._velocity[:2] + self._velocity[2:]) / 2
+        driving = np.abs(velocity) > _DRIVES * sizes * _STEP_S
+        back = -np.sign(velocity) * (boxes - self.measured).reshape(-1, 2, 2)  # [N, low or high, axis]
+        return np.asarray((driving & (back.min(axis=1) > _BACK * sizes)).any(axis=1), np.bool_)
+
     def update(self, box: NDArray[np.float64]) -> None:
         """Correct the estimate by a measured box."""
         total = self._position_variance + _MEASUREMENT
@@ -55,5 +71,6 @@ class BoxFilter:
         self._velocity_variance -= velocity_gain * self._covariance
         self._position_variance *= 1 - gain
         self._covariance *= 1 - gain
+        self.measured = box
         self.hits += 1
         self.misses = 0

@@ -22,6 +22,7 @@ from twincar_edge.runtime.locating.boxes import (
     union,
 )
 from twincar_edge.runtime.tracking.association import Handle, Matcher, Moving, Places
+from twincar_edge.runtime.tracking.pieces import Piece
 from twincar_edge.runtime.tracking.tracks import Track
 
 __all__ = ["Track", "Tracker", "TrackingRules"]
@@ -60,6 +61,7 @@ class Tracker:
         self._matcher: Matcher = Places() if self.rules.fixed else Moving()
         self._gone: list[Track] = []
         self._tracks: dict[Handle, Track] = {}
+        self._pieces: dict[Handle, Piece] = {}
         self._next_id = 1
 
     def update(
@@ -78,15 +80,21 @@ class Tracker:
             self.lost += self._end(lambda track: track.has_left(time_s, size_wh))
         expected = {track: track.whole(time_s) for track in self._tracks.values()}
         found: dict[Track, Detection] = {}
+        parts: list[tuple[Handle, Detection]] = []
         new: list[tuple[Handle, Detection]] = []
         for handle, detection in zip(self._matcher.match(detections, time_s), detections, strict=True):
             if handle in self._tracks:
                 found[self._tracks[handle]] = detection
+            elif handle in self._pieces:
+                parts.append((handle, detection))
             elif handle is not None:
                 new.append((handle, detection))
+        for track, detection in found.items():
+            track.own_xyxy = detection.box_xyxy
         if not self.rules.fixed:
+            apart = [one for one in parts if not self._stays_piece(*one, found, time_s, size_wh)]
             new = [one for one in new if not self._moves_off(*one, found)]
-            new = [one for one in new if not self._is_piece(*one, found, expected)]
+            new = [one for one in new if not self._is_piece(*one, found, expected, time_s)] + apart
             new = [one for one in new if not self._shows_again(*one, found, time_s, size_wh)]
         for track, detection in found.items():
             track.found(detection, time_s, self.rules.confirm_hits)
@@ -95,6 +103,7 @@ class Tracker:
         if not self.rules.fixed:
             self.lost += self._fragments_in(seen)
         self.lost += self._end(lambda track: track not in seen and self._is_gone(track, seen, time_s))
+        self._forget_pieces(time_s)
         self._park(time_s)
         return seen
 
@@ -146,6 +155,7 @@ class Tracker:
         detection: Detection,
         found: dict[Track, Detection],
         expected: dict[Track, tuple[float, ...]],
+        time_s: float,
     ) -> bool:
         """Return whether a vehicle fell into pieces in this frame, of which this is one, and if so join them.
 
@@ -154,9 +164,45 @@ class Tracker:
         whole = next((track for track in found if _is_part(detection.box_xyxy, expected[track])), None)
         if whole is None:
             return False
-        found[whole] = replace(found[whole], box_xyxy=union(found[whole].box_xyxy, detection.box_xyxy))
-        self._matcher.forget([handle])
+        self._pieces[handle] = Piece(whole, detection.box_xyxy, time_s)
+        self._join(whole, detection, found)
         return True
+
+    def _stays_piece(
+        self,
+        handle: Handle,
+        detection: Detection,
+        found: dict[Track, Detection],
+        time_s: float,
+        size_wh: tuple[int, int] | None,
+    ) -> bool:
+        """Return whether what was a piece of a vehicle still is one, and if so join them."""
+        piece = self._pieces[handle]
+        whole = piece.whole
+        piece.last_time_s = time_s
+        if whole in found and not piece.moves_apart(detection.box_xyxy, whole.own_xyxy, size_wh):
+            self._join(whole, detection, found)
+            return True
+        del self._pieces[handle]
+        known = next((known for known, track in self._tracks.items() if track is whole), None)
+        if whole not in found and known is not None and not self._matcher.follows(known, detection.box_xyxy):
+            self._go_on_as(known, handle, detection, found)
+            for other in self._pieces.values():
+                if other.whole is whole:
+                    other.begin_anew()
+            return True
+        whole.part_from()
+        return False
+
+    def _forget_pieces(self, time_s: float) -> None:
+        """Stop looking for pieces that were not found for a while: they are one with their vehicle again, or gone."""
+        gone = [h for h, piece in self._pieces.items() if time_s - piece.last_time_s > self.rules.lost_after_s / 2]
+        self._matcher.forget(gone)
+        for handle in gone:
+            del self._pieces[handle]
+
+    def _join(self, whole: Track, detection: Detection, found: dict[Track, Detection]) -> None:
+        found[whole] = replace(found[whole], box_xyxy=union(found[whole].box_xyxy, detection.box_xyxy))
 
     def _shows_again(
         self,
@@ -177,8 +223,7 @@ class Tracker:
                 continue
             if comes_in and size_wh is not None and not touches_border(track.box_xyxy, size_wh):
                 continue
-            self._go_on(known, handle)
-            found[track] = detection
+            self._go_on_as(known, handle, detection, found)
             return True
         return False
 
@@ -192,8 +237,7 @@ class Tracker:
             if place is None or track not in found or iou(found[track].box_xyxy, place) < 0.5:
                 continue
             if gap(detection.box_xyxy, place) == 0:
-                self._go_on(known, handle)
-                found[track] = detection
+                self._go_on_as(known, handle, detection, found)
                 track.parked_xyxy = None
                 return True
         return False
@@ -209,6 +253,13 @@ class Tracker:
         """Give a vehicle another handle."""
         self._matcher.forget([known])
         self._tracks[handle] = self._tracks.pop(known)
+
+    def _go_on_as(self, known: Handle, handle: Handle, detection: Detection, found: dict[Track, Detection]) -> None:
+        """Go on with a vehicle as this detection, which another handle has."""
+        track = self._tracks[known]
+        self._go_on(known, handle)
+        found[track] = detection
+        track.own_xyxy = detection.box_xyxy
 
     def _whereabouts(self, track: Track, time_s: float) -> Sequence[float]:
         return track.stands_xyxy if self._is_parked(track) else track.whereabouts(time_s)

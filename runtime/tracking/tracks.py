@@ -23,6 +23,7 @@ class Track:
     Attributes:
         id: counts from 1 within a run.
         box_xyxy: where it was last found; `first_box_xyxy` where it was first.
+        own_xyxy: the same without pieces that were joined to it.
         score: the last detection's.
         first_time_s, last_time_s: of its first and last match.
         hits: frames in which it was found.
@@ -51,7 +52,7 @@ class Track:
 
     def __post_init__(self) -> None:
         """Remember where it began."""
-        self.first_box_xyxy = self.stands_xyxy = self.box_xyxy
+        self.first_box_xyxy = self.stands_xyxy = self.own_xyxy = self.box_xyxy
         self._largest = diagonal(self.box_xyxy)
         self._size_wh: tuple[float, float] = (
             self.box_xyxy[2] - self.box_xyxy[0],
@@ -96,6 +97,12 @@ class Track:
         elapsed_s = max(0.0, time_s - self.last_time_s)
         last, now = self.whole(self.last_time_s), self.whole(self.last_time_s + _HASTE * elapsed_s)
         return min(last[0], now[0]), min(last[1], now[1]), max(last[2], now[2]), max(last[3], now[3])
+
+    def part_from(self) -> None:
+        """Forget the size that pieces gave it which were none."""
+        self.box_xyxy = self.own_xyxy
+        self._size_wh = self.own_xyxy[2] - self.own_xyxy[0], self.own_xyxy[3] - self.own_xyxy[1]
+        self._largest = diagonal(self.own_xyxy)
 
     def found(self, detection: Detection, time_s: float, confirm_hits: int) -> None:
         """Take what was found of the vehicle in another frame."""

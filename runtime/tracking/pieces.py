@@ -1,0 +1,69 @@
+"""Boxes that lie where another vehicle is expected: pieces of it, until their own motion shows that they are not.
+
+In one frame, a bumper beyond a strip of road's grey and a small car behind a large one look alike. Over a few frames
+they do not: a piece moves with its vehicle, and what follows moves at its own speed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twincar_edge.runtime.locating.boxes import Box, diagonal
+from twincar_edge.runtime.tracking.tracks import Track
+
+_APART = 0.5  # of its diagonal: what has moved so far against its vehicle is no piece of it
+_APART_OF_WHOLE = 0.1  # of the vehicle's diagonal: the same, for small pieces, whose boxes tremble
+_LEAST_HITS = 3
+_BORDER = 2  # pixels
+
+
+@dataclass(eq=False)
+class Piece:
+    """One such box across frames.
+
+    Attributes:
+        whole: the vehicle that it is taken for a part of.
+        box: where it is; `first_box` where it was first, and `first_own` where its vehicle's own box was then.
+        last_time_s: when it was last found.
+        hits: frames in which it was found.
+    """
+
+    whole: Track
+    box: Box
+    last_time_s: float
+
+    def __post_init__(self) -> None:
+        """Remember where it began."""
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Compare from here on: another piece speaks for the vehicle now."""
+        self.first_box, self.first_own = self.box, self.whole.own_xyxy
+        self.hits = 1
+
+    def moves_apart(self, box: Box, own: Box, size_wh: tuple[int, int] | None) -> bool:
+        """Take its box and its vehicle's own in another frame, and return whether it is a vehicle of its own.
+
+        A rigid thing may be hidden in part at any side, but on each axis one of its edges moves with it. What the
+        frame's border cuts is not the vehicle's edge.
+        """
+        self.box = box
+        self.hits += 1
+        if self.hits < _LEAST_HITS:
+            return False
+        farthest = max(_APART * diagonal(box), _APART_OF_WHOLE * diagonal(own))
+        for axis in (0, 1):
+            mine = _shifts(self.first_box, box, axis, size_wh)
+            its = _shifts(self.first_own, own, axis, size_wh)
+            if mine and its and min(abs(one - other) for one in mine for other in its) > farthest:
+                return True
+        return False
+
+
+def _shifts(first: Box, box: Box, axis: int, size_wh: tuple[int, int] | None) -> list[int]:
+    """Return by how much each edge on an axis has moved, without those that the frame's border cuts."""
+    most = None if size_wh is None else size_wh[axis] - _BORDER
+    edges = [
+        edge for edge in (axis, axis + 2) if most is None or all(_BORDER < one[edge] < most for one in (first, box))
+    ]
+    return [box[edge] - first[edge] for edge in edges]
