@@ -130,9 +130,10 @@ class Motion(Locator):
         closed = np.asarray(cv2.morphologyEx(_as_image(_without_specks(changed)), cv2.MORPH_CLOSE, _SQUARE_7), np.uint8)
         blobs = _merge_fragments(_blobs(closed), reach=_REACH * max(closed.shape))
         large = [blob for blob in blobs if box_area(blob.box) >= self.options.min_area * closed.size]
+        least_ignored = _LEAST_IGNORED * self.options.min_area * closed.size
+        small = [blob for blob in blobs if blob not in large and box_area(blob.box) >= least_ignored]
         self.ignored = [
-            Ignored(_box(blob, closed.shape, frame.image_bgr.shape), "small")
-            for blob in [blob for blob in blobs if blob not in large][:_MOST_IGNORED]
+            Ignored(_box(blob, closed.shape, frame.image_bgr.shape), "small") for blob in small[:_MOST_IGNORED]
         ]
         vehicles = [blob for blob in large if not self._is_uncovered(blob, closed.shape)]
         self.uncovered = [_box(blob, closed.shape, frame.image_bgr.shape) for blob in large if blob not in vehicles]
@@ -253,7 +254,8 @@ _SQUARE_7 = np.ones((7, 7), np.uint8)
 _REACH = 0.04  # of the picture's longer side: fragments of one vehicle lie that near
 _FRAGMENT = 1 / 3  # of the larger one's area: two boxes of like size are two vehicles, however near
 _GOES_ON = 1 / 3  # of the score that begins a track: a detector flickers, and a vehicle does not
-_MOST_IGNORED = 20  # small things of a frame, the largest first: snow must not slow the loop down
+_MOST_IGNORED = 10  # small things of a frame, the largest first: snow must not slow the loop down
+_LEAST_IGNORED = 0.1  # of the least area: what is smaller is a leaf or noise
 _MARGIN = 0.02  # of the box's side; a classifier was trained on crops that cut nothing off
 
 

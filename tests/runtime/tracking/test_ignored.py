@@ -29,7 +29,7 @@ def test_a_small_thing_counts_once_however_many_frames_show_it() -> None:
 def test_what_is_small_first_and_large_later_is_a_vehicle() -> None:
     nears = [Car(RED_BGR, 10 + n, 10 + n, 20 + 4 * n, 0, 60, (10 + 2 * n, 6 + n)) for n in range(30)]
     assert counted(nears, 60) == {}
-    assert counted(nears, 60, min_area=0.3) == {"small": 1}
+    assert counted(nears, 60, min_area=0.05) == {"small": 1}
 
 
 def test_what_flickers_in_its_place_is_no_moving_thing() -> None:
