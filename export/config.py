@@ -30,6 +30,7 @@ class ExportConfig:
         name: what the files are called; None makes a name of the architecture and the checkpoint's digest.
         notes: for people who find the file later: data terms, what the model is for.
         confidence: how sure the box may be: temperature and rejection threshold, given or to be found.
+        explainable: add the last feature map as an output, so that the box can explain answers without PyTorch.
         keep_failed: keep a file that missed a limit, as <name>.<precision>.failed.onnx.
 
     Raises:
@@ -47,6 +48,7 @@ class ExportConfig:
     name: str | None = None
     notes: str = ""
     confidence: ConfidenceOptions = field(default_factory=ConfidenceOptions)
+    explainable: bool = True
     keep_failed: bool = False
 
     def __post_init__(self) -> None:

@@ -76,7 +76,7 @@ def with_embedding(graph: onnx.ModelProto) -> onnx.ModelProto:
     if node is None or has_embedding(graph):
         return graph
     features = node.input[0]
-    value = _value_info(graph, features)
+    value = value_info(graph, features)
     if value is None or value.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
         return graph
     shape = value.type.tensor_type.shape.dim
@@ -164,7 +164,7 @@ def to_bytes(
     return data
 
 
-def _value_info(graph: onnx.ModelProto, name: str) -> onnx.ValueInfoProto | None:
+def value_info(graph: onnx.ModelProto, name: str) -> onnx.ValueInfoProto | None:
     """Return the type and shape of a tensor, or None where inference cannot tell."""
     inferred = onnx.shape_inference.infer_shapes(graph)
     return next((info for info in inferred.graph.value_info if info.name == name), None)

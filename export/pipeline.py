@@ -24,6 +24,7 @@ from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.config import ExportConfig, ExportResult
 from twincar_edge.export.crop_sizes import measure_crop_sizes
 from twincar_edge.export.data import open_split
+from twincar_edge.export.explainable import with_features
 from twincar_edge.export.familiarity import Familiarity, learn_familiarity
 from twincar_edge.export.golden import make_golden
 from twincar_edge.export.graph import has_embedding, to_bytes, to_onnx, with_embedding
@@ -106,12 +107,14 @@ def _make(
     model = load_model(checkpoint)
     fp32 = to_onnx(model, config.opset)
     tell("writing the graph", 1, 1)
+    if config.explainable and with_features(fp32)[1] is None:
+        logger.warning("%s does not end in pooling and linear layers: the box cannot explain it", model.architecture)
     models: dict[Precision, _Model] = {}
     sides = {PYTORCH: Side(torch_predict(model), preprocess)}
 
     def keep(precision: Precision, graph: onnx.ModelProto, quantization: QuantizationRecord | None = None) -> None:
-        graph = with_embedding(graph)
-        session = trial.open(graph, precision, quantization)
+        graph, head = with_features(with_embedding(graph)) if config.explainable else (with_embedding(graph), None)
+        session = trial.open(graph, precision, quantization, head)
         embed = session.embed if has_embedding(graph) else None
         models[precision] = _Model(graph, quantization, make_golden(session.run, preprocess, embed), session)
         sides[precision] = Side(session.run, preprocess, embed=embed)
@@ -231,6 +234,7 @@ def _finish(
             documents[precision] = manifest.model_copy(
                 update={
                     "embedding": model.session.manifest.embedding,
+                    "head": model.session.manifest.head,
                     "familiarity": None if known is None else known.record,
                     "precision": precision,
                     "quantization": model.quantization,

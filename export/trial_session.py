@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from twincar_edge.export.graph import EMBEDDING, has_embedding, to_bytes
-from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
+from twincar_edge.manifest import HeadRecord, Manifest, Precision, QuantizationRecord
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.timing import Schedule, Subject, measure
 
@@ -27,9 +27,15 @@ class TrialSession:
         self._manifest = manifest
 
     def open(
-        self, graph: onnx.ModelProto, precision: Precision, quantization: QuantizationRecord | None = None
+        self,
+        graph: onnx.ModelProto,
+        precision: Precision,
+        quantization: QuantizationRecord | None = None,
+        head: HeadRecord | None = None,
     ) -> ModelSession:
         """Open a graph; by how an INT8 one was quantized, sessions pick kernels that clip nothing.
+
+        `head` describes the graph's feature map, where it has that output.
 
         Raises:
             ModelError: ONNX Runtime cannot open it.
@@ -40,6 +46,7 @@ class TrialSession:
                 "precision": precision,
                 "quantization": quantization,
                 "embedding": EMBEDDING if has_embedding(graph) else None,
+                "head": head,
             }
         )
         file = self._folder / f"{precision}.onnx"

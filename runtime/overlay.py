@@ -1,69 +1,109 @@
-"""The picture of an explanation: a heat map over the image, and the answer below it."""
+"""The pictures of an explanation: a heat map over the image, and a panel that shows both with the answer below."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.draw import BOLD, REGULAR, fit_text, lay_heat, put_text, text_size
+from twincar_edge.draw import BOLD, COOL, REGULAR, WARM, fit_text, lay_contrast, lay_heat, put_text, text_size
 from twincar_edge.preprocess import resize
-from twincar_edge.runtime.inference.answers import Prediction
+from twincar_edge.runtime.inference.answers import Guess, Prediction
 
-MIN_LONG_SIDE, MAX_LONG_SIDE = 720, 1280  # pixels of the picture in the overlay
-LISTED = 3
+MIN_LONG_SIDE, MAX_LONG_SIDE = 480, 1280  # pixels of each picture
 _BACKGROUND, _INK, _FAINT, _BAR, _TRACK = (32, 28, 26), (245, 245, 245), (165, 160, 155), (80, 175, 255), (62, 56, 52)
+_LINE, _MARGIN, _TYPE, _GAP = 34, 14, 20, 6
+_LEAST_WIDTH = 720  # of a panel, so that its text can be read
 
 
-def draw_overlay(
-    image_bgr: NDArray[np.uint8],
-    heatmap: NDArray[np.float32],
-    answer: Prediction,
-    target: str | None = None,
-) -> NDArray[np.uint8]:
-    """Return the picture under its heat map, with the answer in a strip below it: uint8 [H', W', 3], BGR.
+def draw_overlay(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the picture under its heat map: uint8 [H', W', 3], BGR, its longer side 480 to 1280 pixels.
 
-    The strip has the name that is told, and the best guesses; only a guess that is told in full stands bold.
-
-    The picture shows through: where the heat map is cold it stays as it is. Its longer side becomes 720 to 1280 pixels,
-    so that the caption can be read.
+    The picture shows through: where the heat map is cold it stays as it is.
 
     Args:
         image_bgr: uint8 [H, W, 3].
-        heatmap: float32 [H, W] between 0 and 1.
-        answer: what is told, and the guesses.
-        target: the class that the heat map is for, where that is not the first guess.
+        heatmap: float32 [H, W] between 0 and 1; or, of a comparison of two classes, between -1 and 1.
     """
+    picture = _readable(image_bgr)
+    return lay_contrast(picture, heatmap) if heatmap.min() < 0 else lay_heat(picture, heatmap)
+
+
+def draw_panel(
+    image_bgr: NDArray[np.uint8],
+    heatmap: NDArray[np.float32],
+    prediction: Prediction,
+    target: str,
+    against: str | None = None,
+    *,
+    looks_like: Sequence[Guess] = (),
+) -> NDArray[np.uint8]:
+    """Return the picture, its overlay beside it, and below them the answer and the best classes: uint8 [H', W', 3].
+
+    Args:
+        image_bgr: uint8 [H, W, 3].
+        heatmap: as `draw_overlay` takes it.
+        prediction: the answer.
+        target: the class that the heat map is for.
+        against: the class that it is compared with.
+        looks_like: the nearest classes, with their similarity in place of a probability.
+    """
+    picture, overlay = _readable(image_bgr), draw_overlay(image_bgr, heatmap)
+    gap = np.full((picture.shape[0], _GAP, 3), _BACKGROUND, np.uint8)
+    pictures = np.hstack([picture, gap, overlay])
+    if pictures.shape[1] < _LEAST_WIDTH:
+        side = _LEAST_WIDTH - pictures.shape[1]
+        border = (0, 0, side // 2, side - side // 2)
+        pictures = np.asarray(cv2.copyMakeBorder(pictures, *border, cv2.BORDER_CONSTANT, value=_BACKGROUND), np.uint8)
+    width = pictures.shape[1]
+    strips = [_legend(width, target, against), _answer(width, prediction, looks_like)]
+    return np.vstack([pictures, *strips])
+
+
+def _readable(image_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = image_bgr.shape[:2]
     scale = min(max(max(rows, columns), MIN_LONG_SIDE), MAX_LONG_SIDE) / max(rows, columns)
     size_wh = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    picture = resize(image_bgr, size_wh, "cubic" if scale > 1 else "area")
-    return np.vstack([lay_heat(picture, heatmap), _caption(size_wh[0], answer, target)])
+    return resize(image_bgr, size_wh, "cubic" if scale > 1 else "area")
 
 
-def _caption(width: int, answer: Prediction, target: str | None) -> NDArray[np.uint8]:
-    line, margin, size = 34, 14, 20
-    guesses = answer.top5[:LISTED]
-    in_full = answer.name == guesses[0].name
-    first = 0 if in_full else line
-    extra = line if target else 0
-    strip = np.full((2 * margin + first + line * len(guesses) + extra, width, 3), _BACKGROUND, np.uint8)
-    if not in_full:
-        put_text(strip, fit_text(answer.name, width - 2 * margin, size, BOLD), (margin, margin + 4), size, _INK, BOLD)
+def _legend(width: int, target: str, against: str | None) -> NDArray[np.uint8]:
+    """Return a strip that says what the colours mean."""
+    lines = [("evidence for ", target, WARM)]
+    if against is not None:
+        lines.append(("evidence for ", against, COOL))
+    strip = np.full((_MARGIN + _LINE * len(lines), width, 3), _BACKGROUND, np.uint8)
+    for row, (words, name, colour) in enumerate(lines):
+        top = _MARGIN + row * _LINE
+        cv2.rectangle(strip, (_MARGIN, top + 4), (_MARGIN + 16, top + 20), colour, cv2.FILLED)
+        put_text(strip, fit_text(words + name, width - 3 * _MARGIN - 16, _TYPE), (2 * _MARGIN + 16, top), _TYPE, _INK)
+    return strip
+
+
+def _answer(width: int, prediction: Prediction, looks_like: Sequence[Guess]) -> NDArray[np.uint8]:
+    """Return a strip with the answer, then the best classes with bars, then those that the car looks like."""
+    rows = 1 + len(prediction.top5) + bool(looks_like)
+    strip = np.full((2 * _MARGIN + _LINE * rows, width, 3), _BACKGROUND, np.uint8)
     bar_width = width // 6
-    right = width - margin
+    right = width - _MARGIN
     bar_left = right - 62 - bar_width
-    for row, guess in enumerate(guesses):
-        top = margin + first + row * line + 4
+
+    told = fit_text(prediction.name, bar_left - 2 * _MARGIN, _TYPE, BOLD)
+    put_text(strip, told, (_MARGIN, _MARGIN + 4), _TYPE, _INK, BOLD)
+    for row, guess in enumerate(prediction.top5, 1):
+        top = _MARGIN + row * _LINE + 4
         filled = bar_left + round(bar_width * guess.probability)
         cv2.rectangle(strip, (bar_left, top + 6), (bar_left + bar_width, top + 18), _TRACK, cv2.FILLED)
         if filled > bar_left:
             cv2.rectangle(strip, (bar_left, top + 6), (filled, top + 18), _BAR, cv2.FILLED)
-        ink, weight = (_INK, BOLD) if row == 0 and in_full else (_FAINT, REGULAR)
         percent = f"{guess.probability:.0%}"
-        put_text(strip, percent, (right - text_size(percent, size, weight)[0], top), size, ink, weight)
-        put_text(strip, fit_text(guess.name, bar_left - 2 * margin, size, weight), (margin, top), size, ink, weight)
-    if target:
-        evidence = fit_text(f"evidence for: {target}", width - 2 * margin, size)
-        put_text(strip, evidence, (margin, margin + first + len(guesses) * line + 4), size, _BAR)
+        put_text(strip, percent, (right - text_size(percent, _TYPE)[0], top), _TYPE, _FAINT, REGULAR)
+        name = fit_text(guess.name, bar_left - 2 * _MARGIN, _TYPE)
+        put_text(strip, name, (_MARGIN, top), _TYPE, _FAINT)
+    if looks_like:
+        alike = ", ".join(f"{one.name} ({one.probability:.2f})" for one in looks_like[:2])
+        top = _MARGIN + (rows - 1) * _LINE + 4
+        put_text(strip, fit_text(f"looks like {alike}", width - 2 * _MARGIN, _TYPE), (_MARGIN, top), _TYPE, _FAINT)
     return strip

@@ -1,23 +1,39 @@
-"""Where a model looks: heat maps of what an answer rests on, by Grad-CAM++."""
+"""Where a model looks: heat maps of what an answer rests on, by the library `grad-cam`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from twincar_edge.errors import require
-from twincar_edge.preprocess import Preprocess, placement
+from twincar_edge.errors import InputError, nearest, require
 from twincar_edge.training.model import CarClassifier, cam_layer
 
+GRAD_CAM_PLUS_PLUS = "grad-cam++"
+# The library's class for each method. Those that run the model hundreds of times for one map are left out.
+METHODS = {
+    GRAD_CAM_PLUS_PLUS: "GradCAMPlusPlus",  # arXiv:1710.11063
+    "grad-cam": "GradCAM",  # arXiv:1610.02391
+    "hires-cam": "HiResCAM",  # arXiv:2011.08891
+    "xgrad-cam": "XGradCAM",  # arXiv:2008.02312
+    "layer-cam": "LayerCAM",  # doi:10.1109/TIP.2021.3089943
+    "eigen-cam": "EigenCAM",  # arXiv:2008.00299
+}
 
-def grad_cam_plus_plus(model: CarClassifier, batch_nhwc: NDArray[np.uint8], labels: ArrayLike) -> NDArray[np.float32]:
-    """Return how much each place of some images speaks for a class (Chattopadhyay et al., 2018, arXiv:1710.11063).
+
+def heat_maps(
+    model: CarClassifier,
+    batch_nhwc: NDArray[np.uint8],
+    labels: ArrayLike,
+    against: ArrayLike | None = None,
+    method: str = GRAD_CAM_PLUS_PLUS,
+) -> NDArray[np.float32]:
+    """Return how much each place of some images speaks for a class, or for one class rather than another.
 
     The model is left as it was found, its gradients included, but in evaluation mode; it may be frozen.
 
@@ -25,23 +41,27 @@ def grad_cam_plus_plus(model: CarClassifier, batch_nhwc: NDArray[np.uint8], labe
         model: on any device.
         batch_nhwc: prepared images, uint8 [N, H, W, 3].
         labels: int [N], the output whose evidence each map shows.
+        against: int [N]; with it, the evidence is for the difference of the two outputs.
+        method: one of `METHODS`.
 
     Returns:
         float32 [N, H, W], between 0 and 1 in each map.
 
     Raises:
-        InputError: the architecture is not convolutional.
+        InputError: there is no such method, or the architecture is not convolutional.
         MissingExtraError: grad-cam is not installed.
     """
+    if method not in METHODS:
+        raise InputError(f"no method {method!r}: {nearest(method, list(METHODS))}")
     library = require("pytorch_grad_cam", "train")
-    outputs = require("pytorch_grad_cam.utils.model_targets", "train")
     layer = cam_layer(model)
     # Gradients reach the layer from pixels that ask for them, so that no weight has to: an averaged model's are frozen,
     # and a trained one's keep the gradients that they have.
     pixels = torch.from_numpy(batch_nhwc).permute(0, 3, 1, 2).float().requires_grad_()
-    targets = [outputs.ClassifierOutputTarget(int(label)) for label in np.asarray(labels)]
+    others = [None] * len(batch_nhwc) if against is None else np.asarray(against).tolist()
+    targets = [_Target(label, other) for label, other in zip(np.asarray(labels).tolist(), others, strict=True)]
     with _frozen(model), torch.enable_grad():
-        cam = library.GradCAMPlusPlus(_ChannelsFirst(model), [layer])
+        cam = getattr(library, METHODS[method])(_ChannelsFirst(model), [layer])
         try:
             seen = cam(pixels, targets)
         finally:
@@ -49,20 +69,15 @@ def grad_cam_plus_plus(model: CarClassifier, batch_nhwc: NDArray[np.uint8], labe
     return np.asarray(seen, np.float32)
 
 
-def to_image_geometry(
-    heatmap: NDArray[np.float32], shape: tuple[int, int], preprocess: Preprocess
-) -> NDArray[np.float32]:
-    """Lay a heat map of the model's input, float32 [height, width], back over the image: float32 [H, W] of `shape`.
+@dataclass(frozen=True)
+class _Target:
+    """What the library takes the gradient of: one logit, or the difference of two."""
 
-    What the model did not see (outside a centre crop) gets 0; what lies on padding (of a letterbox) falls away.
-    """
-    rows, columns = shape
-    place = placement((columns, rows), preprocess)
-    (left, top, right, bottom), (x0, y0, x1, y1) = place.image_xyxy, place.input_xyxy
-    whole = np.zeros((rows, columns), np.float32)
-    part = cv2.resize(heatmap[y0:y1, x0:x1], (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-    whole[top:bottom, left:right] = np.clip(part, 0, 1)
-    return whole
+    label: int
+    against: int | None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        return logits[self.label] if self.against is None else logits[self.label] - logits[self.against]
 
 
 class _ChannelsFirst(nn.Module):

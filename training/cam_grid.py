@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from twincar_edge.datasets import Dataset
 from twincar_edge.draw import GREEN, RED, Cell, Colour, contact_sheet, lay_heat
 from twincar_edge.errors import InputError
+from twincar_edge.heatmaps import to_image_geometry
 from twincar_edge.images import write_image
 from twincar_edge.preprocess import prepare_batch, resize
-from twincar_edge.training.cam import grad_cam_plus_plus, to_image_geometry
+from twincar_edge.training.cam import heat_maps
 from twincar_edge.training.evaluation import Evaluation
 from twincar_edge.training.model import CarClassifier, cam_layer
 
@@ -53,7 +54,7 @@ def write_cam_grid(model: CarClassifier, dataset: Dataset, evaluation: Evaluatio
     right, wrong = choose_right(evaluation), choose_wrong(evaluation)
     chosen = [*right, *wrong]
     images = [dataset.samples[index].read() for index in chosen]
-    heat = grad_cam_plus_plus(model, prepare_batch(images, model.preprocess), evaluation.answers[chosen])
+    heat = heat_maps(model, prepare_batch(images, model.preprocess), evaluation.answers[chosen])
     cells = []
     for index, image_bgr, seen in zip(chosen, images, heat, strict=True):
         heatmap = to_image_geometry(seen, image_bgr.shape[:2], model.preprocess)

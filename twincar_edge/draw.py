@@ -31,6 +31,8 @@ PALETTE: tuple[Colour, ...] = (
     (115, 158, 0),  # bluish green
     (0, 94, 213),  # vermilion
 )
+WARM: Colour = PALETTE[-1]
+COOL: Colour = (178, 114, 0)  # that dark blue
 
 BOLD, REGULAR = 700, 400  # font weights, as CSS counts them
 STRONGEST = 0.62  # how much of the picture the hottest place of a heat map hides
@@ -116,9 +118,30 @@ def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDAr
     size_wh = (image_bgr.shape[1], image_bgr.shape[0])
     heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(0, 1)
     colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO).astype(np.float32)
-    # Smoothstep: the cold half hardly tints the picture, and there is no visible edge where the tint begins.
-    opacity = (STRONGEST * heat * heat * (3 - 2 * heat))[:, :, None]
+    opacity = _opacity(heat)
     return np.asarray((image_bgr * (1 - opacity) + colours * opacity).round(), np.uint8)
+
+
+def lay_contrast(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the picture under a signed heat map, uint8 [H, W, 3]: `WARM` where it is above 0, `COOL` where below.
+
+    Args:
+        image_bgr: uint8 [H, W, 3].
+        heatmap: float32 [H', W'] of the same picture in any resolution, between -1 and 1.
+    """
+    size_wh = (image_bgr.shape[1], image_bgr.shape[0])
+    heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(-1, 1)
+    colours = np.where(heat[:, :, None] > 0, np.array(WARM, np.float32), np.array(COOL, np.float32))
+    opacity = _opacity(np.abs(heat) ** 0.75)  # what speaks for the weaker class should show too
+    return np.asarray((image_bgr * (1 - opacity) + colours * opacity).round(), np.uint8)
+
+
+def _opacity(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how much of the picture heat hides, float32 [H, W, 1].
+
+    Smoothstep: the cold half hardly tints the picture, and there is no visible edge where the tint begins.
+    """
+    return np.asarray((STRONGEST * heat * heat * (3 - 2 * heat))[:, :, None], np.float32)
 
 
 @dataclass(frozen=True)

@@ -186,14 +186,38 @@ class CropSizesRecord(Record):
     sizes: tuple[CropSizeFigures, ...] = Field(max_length=32)
 
 
+class HeadLayer(Record):
+    """The names of one linear layer's weights in the file.
+
+    `weights` are [outputs, inputs] with `by_output`, else [inputs, outputs]. Of 8-bit weights, `scales` and
+    `zero_points` say by output what to multiply with, after subtracting what.
+    """
+
+    weights: Text = Field(max_length=1000)
+    scales: Text | None = Field(default=None, max_length=1000)
+    zero_points: Text | None = Field(default=None, max_length=1000)
+    by_output: bool
+
+
+class HeadRecord(Record):
+    """What a file needs to explain its answers: the output with its last feature map, and the layers behind it.
+
+    The feature map, [N, C, h, w], goes through average pooling and then the layers, with a ReLU between two.
+    """
+
+    features: Text = Field(min_length=1, max_length=200)
+    layers: tuple[HeadLayer, ...] = Field(min_length=1, max_length=2)
+
+
 class Manifest(Record):
     """Everything that the camera box must know of a model.
 
     `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is
     "unknown"; 0 means that nothing is rejected. `embedding` names the graph's second output, the features that the last
     layer sees, [N, D]. `familiarity` says how near to the classes they must be; a file that has it carries
-    prototypes. Both are None in files without these. `crop_sizes` says how small a crop may be for a full name; None
-    sets no limit. `notes` is for people: data terms, what the model is for.
+    prototypes. `head` names the output with the last feature map, and the weights behind it, for explanations.
+    `crop_sizes` says how small a crop may be for a full name. They are None in files without these. `notes` is for
+    people: data terms, what the model is for.
 
     >>> manifest = tw.Classifier().manifest
     >>> manifest.name, manifest.precision, len(manifest.classes)
@@ -215,6 +239,7 @@ class Manifest(Record):
     embedding: Text | None = Field(default=None, min_length=1, max_length=200)
     familiarity: FamiliarityRecord | None = None
     crop_sizes: CropSizesRecord | None = None
+    head: HeadRecord | None = None
     notes: Text = ""
     created: datetime
     twincar_edge_version: Text
@@ -231,6 +256,12 @@ class Manifest(Record):
     def _familiarity_needs_an_embedding(self) -> Self:
         if self.familiarity is not None and self.embedding is None:
             raise ValueError("familiarity needs an embedding output")
+        return self
+
+    @model_validator(mode="after")
+    def _two_layers_need_an_embedding(self) -> Self:
+        if self.head is not None and len(self.head.layers) > 1 and self.embedding is None:
+            raise ValueError("a head of two layers needs an embedding output")
         return self
 
     @property

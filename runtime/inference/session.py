@@ -21,7 +21,8 @@ from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.files import is_file, sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import Manifest, read_manifest
-from twincar_edge.prototypes import Prototypes, read_prototypes
+from twincar_edge.prototypes import Prototypes
+from twincar_edge.runtime.inference.contract import check_contract, open_prototypes
 from twincar_edge.runtime.inference.providers import AUTO, choose_provider, explain_auto, load_onnxruntime
 
 logger = logging.getLogger(__name__)
@@ -228,6 +229,23 @@ class ModelSession:
         logits, embeddings = self.engine.outputs(batch_nhwc, names)
         return self._finite("logits", logits), self._finite("embeddings", embeddings.astype(np.float32, copy=False))
 
+    def features(
+        self, batch_nhwc: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
+        """Return logits, embeddings, and the last feature map, float32 [N, C, h, w], in one run.
+
+        Raises:
+            ModelError: as `run`, or the file has no such output.
+        """
+        if self.manifest.head is None:
+            raise ModelError(
+                f"{self.model} has no feature map to explain with: export it again, or explain its checkpoint"
+            )
+        outputs = [output.name for output in self.engine.session.get_outputs()]
+        found = dict(zip(outputs, self.engine.outputs(batch_nhwc, outputs), strict=True))
+        logits, *rest = (self._finite(name, values.astype(np.float32, copy=False)) for name, values in found.items())
+        return logits, rest[0] if len(rest) > 1 else None, rest[-1]
+
     def _finite(self, what: str, found: NDArray[np.float32]) -> NDArray[np.float32]:
         if not np.isfinite(found).all():
             raise ModelError(
@@ -257,8 +275,8 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
         # (also on CPUs with VNNI, which need them not).
         entries["session.x64quantprecision"] = "1"
     engine = open_engine(model, ep=ep, threads=threads, spinning=spinning, entries=entries)
-    _check_contract(model, manifest, engine.session)
-    prototypes = None if manifest.familiarity is None else _open_prototypes(model, manifest, engine.session)
+    check_contract(model, manifest, engine.session)
+    prototypes = None if manifest.familiarity is None else open_prototypes(model, manifest, engine.session)
     enrolled = read_enrolled(model, manifest, prototypes)
     return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine, prototypes, enrolled)
 
@@ -290,35 +308,6 @@ def _check_names(model: Path, session: Any) -> None:
             _ = value.name, value.shape
     except UnicodeDecodeError as error:
         raise ModelError(f"{model} is corrupt: its inputs and outputs have names that are no text") from error
-
-
-def _check_contract(model: Path, manifest: Manifest, session: Any) -> None:
-    """Hold the graph's input and output against the manifest: they come from one file, and may still not agree."""
-    width, height = manifest.preprocess.size_wh
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(uint8)" or inputs[0].shape[1:] != [height, width, 3]:
-        found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
-        raise ModelError(f"{model} takes {found}, its manifest says uint8 [N, {height}, {width}, 3]: export it again")
-    found = ", ".join(f"{output.type} {output.shape}" for output in outputs)
-    if not outputs or outputs[0].type != "tensor(float)" or outputs[0].shape[1:] != [len(manifest.classes)]:
-        raise ModelError(f"{model} gives {found}, its manifest names {len(manifest.classes)} classes: export it again")
-    others = [output.name for output in outputs[1:]]
-    if others != ([] if manifest.embedding is None else [manifest.embedding]):
-        expected = "logits alone" if manifest.embedding is None else f"logits and {manifest.embedding!r}"
-        raise ModelError(f"{model} gives {found}, its manifest says {expected}: export it again")
-    if others and (outputs[1].type not in ("tensor(float)", "tensor(float16)") or len(outputs[1].shape) != 2):
-        raise ModelError(f"{model} gives {found}: an embedding is float [N, D]; export it again")
-
-
-def _open_prototypes(model: Path, manifest: Manifest, session: Any) -> Prototypes:
-    prototypes = read_prototypes(model)
-    if prototypes is None:
-        raise ModelError(f"{model} has thresholds for familiarity and no prototypes: export it again")
-    shape = [len(manifest.classes), session.get_outputs()[1].shape[1]]
-    found = [prototypes.classes, prototypes.dimensions]
-    if found != shape:
-        raise ModelError(f"{model} has prototypes {found}, not {shape}: export it again")
-    return prototypes
 
 
 def _first_line(error: Exception) -> str:

@@ -45,7 +45,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.endswith("loaded: []\n")
 
 
-@pytest.mark.parametrize("arguments", [["train", "cars", "-o", "run"], ["explain", "a.pt", "car.png"]])
+@pytest.mark.parametrize("arguments", [["train", "cars", "-o", "run"], ["explain", "--checkpoint", "a.pt", "car.png"]])
 def test_without_torch_a_command_that_needs_it_names_the_extra(arguments: list[str]) -> None:
     program = f"import sys\nsys.modules['torch'] = None\nfrom twincar_edge.cli import main\nmain({arguments})\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -91,7 +91,7 @@ def test_from_python_the_same_is_said_as_a_call(checkpoint: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ("explain", "{model}", "{image}"),
+        ("explain", "--checkpoint", "{model}", "{image}"),
         ("export", "{model}", "-o", "{folder}"),
         ("evaluate", "{model}", "--data", "."),
     ],

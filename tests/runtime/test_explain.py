@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import twincar_edge
 from tests.support.tiny_model import tiny_model
 from tests.support.training_toys import PLAIN, corner_image, toy_dataset, toy_recipe
 from twincar_edge import cli
-from twincar_edge.errors import InputError, ModelError
+from twincar_edge.bundled import default_checkpoint, default_model
+from twincar_edge.errors import InputError
+from twincar_edge.heatmaps import to_image_geometry
 from twincar_edge.preprocess import Preprocess, prepare
-from twincar_edge.runtime.explain import explain
+from twincar_edge.runtime.explain import Explanation, open_explainer
 from twincar_edge.runtime.inference.answers import Guess, Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
-from twincar_edge.runtime.overlay import MIN_LONG_SIDE, draw_overlay
-from twincar_edge.training.cam import to_image_geometry
+from twincar_edge.runtime.overlay import MIN_LONG_SIDE, draw_overlay, draw_panel
 from twincar_edge.training.checkpoint import write_checkpoint
 from twincar_edge.training.fit import fit
 from twincar_edge.training.machine import Machine
 from twincar_edge.training.model import CarClassifier
 
 SIDE = 96
+
+
+def explain(
+    checkpoint: Path,
+    image_bgr: NDArray[np.uint8],
+    target: int | str | None = None,
+    against: int | str | None = None,
+    method: str | None = None,
+) -> Explanation:
+    return open_explainer(str(checkpoint), method=method).explain(image_bgr, target=target, against=against)
+
+
+def answer(*guesses: Guess) -> Prediction:
+    return Prediction(None, "unknown", "unknown", guesses[0].probability, None, guesses)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +59,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_heat_lies_where_the_classes_differ(checkpoint: Path, label: int) -> None:
     image_bgr = corner_image(label, np.random.default_rng(99), SIDE)
     explanation = explain(checkpoint, image_bgr)
-    assert explanation.name == explanation.target == ("Blue Coupe 2010", "Red Coupe 2011")[label]
+    assert explanation.prediction.name == explanation.target == ("Blue Coupe 2010", "Red Coupe 2011")[label]
     heatmap = explanation.heatmap
     assert heatmap.dtype == np.float32 and heatmap.shape == (SIDE, SIDE)
     assert heatmap.min() >= 0 and 0.9 < heatmap.max() <= 1
@@ -55,28 +71,42 @@ def test_the_heat_lies_where_the_classes_differ(checkpoint: Path, label: int) ->
 
 def test_guesses_are_the_models_own(checkpoint: Path) -> None:
     explanation = explain(checkpoint, corner_image(1, np.random.default_rng(5), SIDE))
-    assert [guess.name for guess in explanation.top5] == ["Red Coupe 2011", "Blue Coupe 2010"]
-    assert sum(guess.probability for guess in explanation.top5) == pytest.approx(1)
-    assert explanation.probability == explanation.top5[0].probability > 0.5
+    assert [guess.name for guess in explanation.prediction.top5] == ["Red Coupe 2011", "Blue Coupe 2010"]
+    assert sum(guess.probability for guess in explanation.prediction.top5) == pytest.approx(1)
+    assert explanation.prediction.probability == explanation.prediction.top5[0].probability > 0.5
 
 
 def test_the_answer_goes_as_far_as_the_exported_models_thresholds(tmp_path: Path) -> None:
     grey = np.full((120, 160, 3), 128, np.uint8)
-    explanation = twincar_edge.explain(grey)
     (expected,) = Classifier().predict([grey])
-    assert explanation.prediction == expected
     assert expected.name == "unknown"
-    assert explanation.target == explanation.name == expected.top5[0].name
-    other = tiny_model(tmp_path / "tiny.onnx")
+    by_torch = twincar_edge.explain(grey, default_checkpoint(), model=default_model())
+    for explanation in (twincar_edge.explain(grey), by_torch):
+        assert explanation.prediction == expected
+        assert explanation.target == expected.top5[0].name
     with pytest.raises(InputError, match="has other classes than"):
-        twincar_edge.explain(grey, model=other)
+        twincar_edge.explain(grey, default_checkpoint(), model=tiny_model(tmp_path / "tiny.onnx"))
+
+
+def test_the_exported_model_and_its_checkpoint_give_the_same_map(shared: Path) -> None:
+    for image in sorted((shared / "cars196_more" / "images").iterdir())[:3]:
+        by_torch = twincar_edge.explain(image, default_checkpoint(), model=default_model())
+        alone = twincar_edge.explain(image)
+        assert alone.target == by_torch.target
+        correlation = np.corrcoef(alone.heatmap.ravel(), by_torch.heatmap.ravel())[0, 1]
+        assert correlation > 0.98  # INT8 against PyTorch; FP32 files give the very map
+
+
+def test_an_exported_model_takes_no_method_of_the_library() -> None:
+    with pytest.raises(InputError, match="explained by grad-cam\\+\\+, grad-cam, occlusion, not 'layer-cam'"):
+        twincar_edge.explain(np.zeros((8, 8, 3), np.uint8), method="layer-cam")
 
 
 @pytest.mark.parametrize("target", [0, "Blue Coupe 2010"])
 def test_evidence_for_another_class_can_be_asked_for(checkpoint: Path, target: int | str) -> None:
     image_bgr = corner_image(1, np.random.default_rng(5), SIDE)
     explanation = explain(checkpoint, image_bgr, target=target)
-    assert (explanation.name, explanation.target) == ("Red Coupe 2011", "Blue Coupe 2010")
+    assert (explanation.prediction.name, explanation.target) == ("Red Coupe 2011", "Blue Coupe 2010")
     assert not np.array_equal(explanation.heatmap, explain(checkpoint, image_bgr).heatmap)
 
 
@@ -93,9 +123,31 @@ def test_a_target_that_is_no_class_is_named_with_its_nearest(checkpoint: Path, t
         explain(checkpoint, corner_image(0, np.random.default_rng(5), SIDE), target=target)
 
 
-def test_an_exported_model_cannot_be_explained(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"explain needs the \.pt checkpoint that it came from"):
-        explain(tmp_path / "model.onnx", np.zeros((8, 8, 3), np.uint8))
+@pytest.mark.parametrize("method", ["grad-cam++", "grad-cam", "layer-cam", "occlusion"])
+def test_another_method_points_to_the_same_place(checkpoint: Path, method: str) -> None:
+    heatmap = explain(checkpoint, corner_image(1, np.random.default_rng(5), SIDE), method=method).heatmap
+    row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    assert max(row, column) < SIDE / 2
+
+
+def test_an_unknown_method_is_named_with_its_nearest(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="no method 'gradcam': did you mean 'grad-cam'"):
+        explain(checkpoint, corner_image(1, np.random.default_rng(5), SIDE), method="gradcam")
+
+
+def test_a_comparison_shows_what_speaks_for_either_class(checkpoint: Path) -> None:
+    image_bgr = corner_image(1, np.random.default_rng(5), SIDE)
+    one = explain(checkpoint, image_bgr, against="auto")
+    other = explain(checkpoint, image_bgr, target=0, against=1)
+    assert (one.target, one.against) == ("Red Coupe 2011", "Blue Coupe 2010")
+    np.testing.assert_allclose(one.heatmap, -other.heatmap, atol=1e-5)
+    assert one.heatmap.min() >= -1 and one.heatmap.max() <= 1
+    row, column = np.unravel_index(one.heatmap.argmax(), one.heatmap.shape)
+    assert max(row, column) < SIDE / 2
+    by_gradient = explain(checkpoint, image_bgr, against="auto", method="grad-cam++")
+    assert by_gradient.heatmap[: SIDE // 3, : SIDE // 3].mean() > 0.3
+    with pytest.raises(InputError, match="is the target itself, 'Red Coupe 2011'"):
+        explain(checkpoint, image_bgr, against=1)
 
 
 def test_a_transformer_is_refused(tmp_path: Path) -> None:
@@ -136,31 +188,49 @@ def test_what_a_centre_crop_does_not_see_stays_cold() -> None:
     assert not back[:, :30].any() and not back[:, 70:].any() and back[:, 31:69].min() == 1
 
 
-def test_the_overlay_leaves_cold_places_as_they_are_and_can_be_read() -> None:
+def test_the_overlay_leaves_cold_places_as_they_are() -> None:
     image_bgr = np.random.default_rng(1).integers(0, 256, (300, 800, 3), dtype=np.uint8)
     heatmap = np.zeros((300, 800), np.float32)
     heatmap[100:200, 100:200] = 1
-    guesses = (Guess("Citroën 2CV Sedan 1975", 0.7), Guess("x" * 200, 0.2), Guess("B|ä 2012", 0.0))
-    overlay = draw_overlay(image_bgr, heatmap, told(*guesses))
-    assert overlay.dtype == np.uint8 and overlay.shape[1] == 800 and overlay.shape[0] > 300 + 60
+    overlay = draw_overlay(image_bgr, heatmap)
+    assert overlay.dtype == np.uint8 and overlay.shape == image_bgr.shape
     np.testing.assert_array_equal(overlay[:300, 400:], image_bgr[:, 400:])
     assert np.abs(overlay[140:160, 140:160].astype(int) - image_bgr[140:160, 140:160]).mean() > 30
-    strip = overlay[300:]
-    assert (strip.max(axis=2) > 200).sum() > 200  # light letters on a dark ground
-    taller = draw_overlay(image_bgr, heatmap, told(*guesses), target="Another Coupe 2001")
-    assert taller.shape[0] > overlay.shape[0]
-    unknown = draw_overlay(image_bgr, heatmap, replace(told(*guesses), name="unknown", level="unknown"))
-    assert unknown.shape[0] == taller.shape[0]  # a line for what is told
 
 
-def told(*guesses: Guess) -> Prediction:
-    return Prediction(0, guesses[0].name, "year", guesses[0].probability, None, guesses)
+def test_a_comparison_has_two_colours() -> None:
+    heatmap = np.zeros((300, 800), np.float32)
+    heatmap[100:200, 100:200], heatmap[100:200, 600:700] = 1, -1
+    overlay = draw_overlay(np.full((300, 800, 3), 128, np.uint8), heatmap).astype(int)
+    blue, _, red = overlay[150, 150]
+    assert red > blue + 50
+    blue, _, red = overlay[150, 650]
+    assert blue > red + 50
+    assert (overlay[10, 10] == 128).all()
+
+
+def test_the_panel_can_be_read_and_says_unknown_where_the_box_would() -> None:
+    image_bgr = np.zeros((300, 400, 3), np.uint8)
+    guesses = (Guess("Citroën 2CV Sedan 1975", 0.4), Guess("x" * 200, 0.2), Guess("B|ä 2012", 0.0))
+    panel = draw_panel(image_bgr, np.zeros((300, 400), np.float32), answer(*guesses), guesses[0].name)
+    shorter = draw_panel(image_bgr, np.zeros((300, 400), np.float32), answer(guesses[0]), guesses[0].name)
+    compared = draw_panel(
+        image_bgr, np.zeros((300, 400), np.float32), answer(*guesses), guesses[0].name, guesses[2].name
+    )
+    assert panel.shape[1] >= 720 and shorter.shape[0] < panel.shape[0] < compared.shape[0]
+    strip = panel[-200:]
+    assert (strip.max(axis=2) > 150).sum() > 200  # light letters on a dark ground
+    told = draw_panel(
+        image_bgr, np.zeros((300, 400), np.float32), Prediction(0, "A", "make", 0.4, None, guesses), guesses[0].name
+    )
+    assert not np.array_equal(told, panel)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (30, 400), (400, 30), (3000, 1000)])
-def test_the_overlay_is_large_enough_to_read_and_not_larger_than_useful(shape: tuple[int, int]) -> None:
-    overlay = draw_overlay(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32), told(Guess("a", 1.0)))
-    assert MIN_LONG_SIDE <= max(overlay.shape[:2]) <= 1400
+def test_the_pictures_are_large_enough_to_read_and_not_larger_than_useful(shape: tuple[int, int]) -> None:
+    image_bgr, heatmap = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.float32)
+    assert MIN_LONG_SIDE <= max(draw_overlay(image_bgr, heatmap).shape[:2]) <= 1280
+    assert 720 <= draw_panel(image_bgr, heatmap, answer(Guess("a", 1.0)), "a").shape[1] <= 2600
 
 
 def test_the_command_writes_the_overlay_and_says_what_it_saw(
@@ -169,7 +239,18 @@ def test_the_command_writes_the_overlay_and_says_what_it_saw(
     image = tmp_path / "car.png"
     cv2.imwrite(str(image), corner_image(0, np.random.default_rng(8), SIDE))
     with pytest.raises(SystemExit) as caught:
-        cli.main(["explain", str(checkpoint), str(image), "-o", str(tmp_path / "out" / "o.png"), "--target", "1"])
+        cli.main(
+            [
+                "explain",
+                "--checkpoint",
+                str(checkpoint),
+                str(image),
+                "-o",
+                str(tmp_path / "out" / "o.png"),
+                "--target",
+                "1",
+            ]
+        )
     assert caught.value.code == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == "Blue Coupe 2010"
@@ -183,7 +264,35 @@ def test_an_unusable_image_is_one_line(
 ) -> None:
     (tmp_path / "car.jpg").write_bytes(content)
     with pytest.raises(SystemExit) as caught:
-        cli.main(["explain", str(checkpoint), str(tmp_path / "car.jpg"), "-o", str(tmp_path / "o.png")])
+        cli.main(["explain", "--checkpoint", str(checkpoint), str(tmp_path / "car.jpg"), "-o", str(tmp_path / "o.png")])
     error = capsys.readouterr().err
     assert caught.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "o.png").exists()
+
+
+def test_a_folder_gives_a_picture_each_and_a_sheet(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "car.png"), corner_image(0, np.random.default_rng(8), SIDE))
+    arguments = [
+        "explain",
+        "--checkpoint",
+        str(checkpoint),
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+        "--json",
+        "--parts",
+    ]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*arguments, "-o", str(tmp_path / "why")])
+    assert caught.value.code == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(record["picture"]).name for record in records] == ["car-1.png", "car-2.png"]
+    assert records[0]["target"] == "Blue Coupe 2010" and records[0]["against"] is None
+    heatmap = np.load(tmp_path / "why" / "car-2.npy")
+    assert heatmap.shape == (SIDE, SIDE) and heatmap.dtype == np.float32
+    assert sorted(path.name for path in (tmp_path / "why").iterdir()) == sorted(
+        [f"car-{n}{end}" for n in (1, 2) for end in (".png", ".npy", ".overlay.png")] + ["sheet.jpg"]
+    )

@@ -15,7 +15,7 @@ from twincar_edge.datasets import Dataset, ImageFile, Sample
 from twincar_edge.draw import GREEN, RED
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess, prepare_batch
-from twincar_edge.training.cam import grad_cam_plus_plus
+from twincar_edge.training.cam import heat_maps
 from twincar_edge.training.cam_grid import choose_right, choose_wrong, write_cam_grid
 from twincar_edge.training.evaluation import Evaluation, evaluate, evaluate_logits
 from twincar_edge.training.model import CarClassifier, cam_layer, torch_predict
@@ -54,7 +54,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_the_heat_lies_where_the_classes_differ(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
-    heat = grad_cam_plus_plus(model, batch_nhwc, [0, 1, 1])
+    heat = heat_maps(model, batch_nhwc, [0, 1, 1])
     assert heat.dtype == np.float32 and heat.shape == (3, SIDE, SIDE)
     patch = slice(SIDE // 16, SIDE // 3)
     for heatmap in heat:
@@ -63,17 +63,17 @@ def test_the_heat_lies_where_the_classes_differ(model: CarClassifier, batch_nhwc
 
 
 def test_each_image_has_its_own_map_whatever_stands_beside_it(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
-    together = grad_cam_plus_plus(model, batch_nhwc, [0, 1, 0])
-    alone = [grad_cam_plus_plus(model, batch_nhwc[i : i + 1], [label])[0] for i, label in enumerate((0, 1, 0))]
+    together = heat_maps(model, batch_nhwc, [0, 1, 0])
+    alone = [heat_maps(model, batch_nhwc[i : i + 1], [label])[0] for i, label in enumerate((0, 1, 0))]
     np.testing.assert_allclose(together, alone, atol=1e-3)
-    assert not np.allclose(together[2], grad_cam_plus_plus(model, batch_nhwc, [0, 1, 1])[2], atol=0.05)
+    assert not np.allclose(together[2], heat_maps(model, batch_nhwc, [0, 1, 1])[2], atol=0.05)
 
 
 def test_a_frozen_model_has_the_same_maps_as_one_that_learns(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
-    expected = grad_cam_plus_plus(model, batch_nhwc, [0, 1, 1])
+    expected = heat_maps(model, batch_nhwc, [0, 1, 1])
     try:
         model.requires_grad_(False)
-        np.testing.assert_array_equal(grad_cam_plus_plus(model, batch_nhwc, [0, 1, 1]), expected)
+        np.testing.assert_array_equal(heat_maps(model, batch_nhwc, [0, 1, 1]), expected)
         assert not any(parameter.requires_grad for parameter in model.parameters())
     finally:
         model.requires_grad_(True)
@@ -83,7 +83,7 @@ def test_the_model_keeps_its_gradients_and_no_hook_stays(model: CarClassifier, b
     weight = next(model.parameters())
     try:
         weight.grad = torch.full_like(weight, 3.0)
-        grad_cam_plus_plus(model, batch_nhwc, [0, 1, 1])
+        heat_maps(model, batch_nhwc, [0, 1, 1])
         assert weight.grad is not None and bool((weight.grad == 3).all())
         assert all(p.grad is None for p in model.parameters() if p is not weight)
     finally:
@@ -94,7 +94,7 @@ def test_the_model_keeps_its_gradients_and_no_hook_stays(model: CarClassifier, b
 
 def test_after_an_error_no_hook_stays_and_the_model_can_learn(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     with pytest.raises(IndexError):
-        grad_cam_plus_plus(model, batch_nhwc, [0, 1, 2])
+        heat_maps(model, batch_nhwc, [0, 1, 2])
     assert not cam_layer(model)._forward_hooks
     assert all(parameter.requires_grad for parameter in model.parameters())
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
-from twincar_edge.bundled import default_checkpoint, default_model
-from twincar_edge.errors import require
-from twincar_edge.runtime.inference.inputs import ImageLike, as_image_bgr
+from twincar_edge.runtime.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.explain import Explanation
@@ -20,39 +17,41 @@ def explain(
     *,
     model: PathLike | None = None,
     target: int | str | None = None,
+    against: int | str | None = None,
+    method: str | None = None,
     class_mapping: PathLike | None = None,
 ) -> Explanation:
     """Show which parts of an image an answer is based on, with Grad-CAM++ (arXiv:1710.11063).
 
-    >>> explanation = tw.explain("crop.jpg", "runs/cars/best.pt")
-    >>> explanation.target == explanation.name, float(explanation.heatmap.max()) <= 1
+    >>> explanation = tw.explain("crop.jpg", model=tw.demo_model())
+    >>> explanation.target == explanation.prediction.name, float(explanation.heatmap.max()) <= 1
     (True, True)
 
     Args:
         image: a path, encoded bytes, an array in BGR or a PIL image, as `Classifier` takes them.
-        checkpoint: the .pt, .pth or .safetensors file that a model was exported from, or
-            hf://OWNER/REPO/PATH/FILE[@REVISION]; None for that of the bundled model.
-        model: the .onnx file that was exported from it: its thresholds decide how far the answer goes. None for the
-            bundled model's own; with another checkpoint, the best class is the answer.
+        checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION], to draw the map of with
+            PyTorch; None draws that of the exported model, without it.
+        model: the .onnx file that `export` wrote: its thresholds decide how far the answer goes. None for the bundled
+            model; with a checkpoint, None takes the best class for the answer.
         target: the class to look for, by name or output index; None for the best class.
+        against: a class to compare it with: the map then shows what speaks for one and what for the other. "auto" is
+            the best of the other classes.
+        method: "grad-cam++", "grad-cam" or "occlusion"; of a checkpoint also another of the library `grad-cam`. None is
+            Grad-CAM++, and occlusion where two classes are compared.
         class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
 
     Raises:
-        InputError: the image cannot be read, the target is no class, or the architecture is not convolutional.
-        ModelError: the checkpoint cannot be used.
-        MissingExtraError: the extra `explain`, or an ONNX Runtime for the exported model, is not installed.
+        InputError: the image cannot be read, a class or the method is not known, or a checkpoint's architecture is not
+            convolutional.
+        ModelError: the model cannot be used, or an exported file has no feature map to explain with.
+        MissingExtraError: the extra `explain`, for a checkpoint, or ONNX Runtime is not installed.
     """
-    from twincar_edge.runtime.explain import explain as explain_answer
-    from twincar_edge.runtime.inference.classifier import Classifier
-    from twincar_edge.training.hub import resolve_checkpoint
+    from twincar_edge.runtime.explain import open_explainer
 
-    require("torch", "explain")
-    image_bgr = as_image_bgr(image)
-    exported = default_model() if checkpoint is None and model is None else optional_path(model)
-    return explain_answer(
-        default_checkpoint() if checkpoint is None else Path(resolve_checkpoint(str(checkpoint))),
-        image_bgr,
+    explainer = open_explainer(
+        None if checkpoint is None else str(checkpoint),
+        model=optional_path(model),
         class_mapping=optional_path(class_mapping),
-        target=target,
-        classifier=None if exported is None else Classifier(exported),
+        method=method,
     )
+    return explainer.explain(image, target=target, against=against)

@@ -33,6 +33,7 @@ def export(
     class_mapping: PathLike | None = None,
     name: str | None = None,
     notes: str = "",
+    explainable: bool = True,
     keep_failed: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ExportResult:
@@ -60,6 +61,7 @@ def export(
         class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
         name: what the files are called; None makes a name of the architecture and the checkpoint's digest.
         notes: text for the manifest.
+        explainable: add the last feature map as an output, so that a box can explain answers without PyTorch.
         keep_failed: keep a file that missed a limit, as NAME.int8.failed.onnx.
         progress: called with what is done at the moment, how much of it is done, and of how much.
 
@@ -92,6 +94,7 @@ def export(
         name=name,
         notes=notes,
         confidence=confidence or ConfidenceOptions(),
+        explainable=explainable,
         keep_failed=keep_failed,
     )
     return export_config(config, progress)

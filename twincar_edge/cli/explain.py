@@ -1,51 +1,141 @@
-"""`twincar-edge explain`: where the model looked."""
+"""`twincar-edge explain`: why the model gives an answer."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from twincar_edge.api.explain import explain
-from twincar_edge.cli.options import checkpoint_argument
-from twincar_edge.images import write_image
+from twincar_edge.files import as_text, write_bytes
+from twincar_edge.images import read_image, write_image
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.explain import Explanation
+
+_PATH = click.Path(path_type=Path)
+SHEET = "sheet.jpg"
 
 
 @click.command("explain")
-@checkpoint_argument(required=False)
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=_PATH)
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default="overlay.png", show_default=True, help="The picture."
+    "--model",
+    type=_PATH,
+    help="Explain the answers of this exported .onnx file.  [default: the bundled model]",
+)
+@click.option(
+    "--checkpoint",
+    metavar="REF",
+    help="Draw the map of this checkpoint, with PyTorch: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]. The answer "
+    "is that of --model, or without it the checkpoint's best class.",
 )
 @click.option("--target", help="Look for this class, by name or output index.  [default: the best class]")
 @click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Tell what a box with this exported .onnx file tells.  [default: the bundled model, without CHECKPOINT]",
+    "--against",
+    metavar="CLASS|auto",
+    help="Compare with this class: what speaks for one, and what for the other. auto: the best of the others.",
 )
 @click.option(
+    "--method",
+    help="Draw the map by grad-cam++, grad-cam or occlusion; for a checkpoint also by hires-cam, xgrad-cam, layer-cam "
+    "or eigen-cam.  [default: grad-cam++; occlusion with --against]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=_PATH,
+    help="Write the picture to this file; for several images, one each and a contact sheet into this folder.  "
+    "[default: why.png, or why/]",
+)
+@click.option("--parts", is_flag=True, help="Also write the overlay alone (.overlay.png) and the raw map (.npy).")
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON lines.")
+@click.option(
     "--class-mapping",
-    type=click.Path(path_type=Path),
-    help="Class names of CHECKPOINT, where it is a bare state dict.  [default: class_mapping.json beside it]",
+    type=_PATH,
+    help="Take the class names of a bare state dict from this file.  [default: class_mapping.json beside it]",
 )
 def command(
-    checkpoint: str | None,
-    image: Path,
-    output: Path,
-    target: str | None,
+    images: tuple[Path, ...],
     model: Path | None,
+    checkpoint: str | None,
+    target: str | None,
+    against: str | None,
+    method: str | None,
+    output: Path | None,
+    parts: bool,
+    as_json: bool,
     class_mapping: Path | None,
 ) -> None:
-    """Lay a Grad-CAM++ heat map over IMAGE: what CHECKPOINT based its answer on.
+    """Show which places of each IMAGE the answer rests on, as a heat map by Grad-CAM++.
 
-    CHECKPOINT is a .pt, .pth or .safetensors file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]. Without one, the
-    bundled model explains itself. The first line is the answer: what a box tells, where the exported model is known.
+    IMAGE is an image file, a folder of images, or a quoted pattern. The picture has the image, the image under its
+    heat map, the answer as `classify` gives it, and the best classes.
     """
-    wanted = int(target) if target is not None and target.isdecimal() else target
-    explanation = explain(image, checkpoint, model=model, target=wanted, class_mapping=class_mapping)
-    write_image(output, explanation.overlay_bgr)
-    click.echo(explanation.prediction.name)
-    for guess in explanation.top5:
+    from twincar_edge.runtime.explain import open_explainer
+    from twincar_edge.runtime.sources.images import expand
+
+    paths = expand(list(images))
+    explainer = open_explainer(checkpoint, model=model, class_mapping=class_mapping, method=method)
+    several = len(paths) > 1 or images[0].is_dir()
+    places = _places(paths, output or Path("why")) if several else [output or Path("why.png")]
+    explained: list[Explanation] = []
+    for path, place in zip(paths, places, strict=True):
+        explanation = explainer.explain(read_image(path), target=_class(target), against=_class(against))
+        _write(explanation, place, parts)
+        if several:
+            explained.append(explanation)
+        if as_json:
+            record = {"image": as_text(str(path)), "picture": as_text(str(place)), **explanation.to_dict()}
+            click.echo(json.dumps(record, ensure_ascii=False))
+        else:
+            _print(explanation, place)
+    if several:
+        _write_sheet(paths, explained, places[0].parent / SHEET)
+
+
+def _class(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def _places(paths: list[Path], folder: Path) -> list[Path]:
+    """Return where each image's picture goes: images of one name in different folders get numbers."""
+    names = [path.stem for path in paths]
+    return [
+        folder / (f"{name}.png" if names.count(name) == 1 else f"{name}-{number}.png")
+        for number, name in enumerate(names, 1)
+    ]
+
+
+def _write(explanation: Explanation, place: Path, parts: bool) -> None:
+    write_image(place, explanation.panel_bgr)
+    if parts:
+        import io
+
+        import numpy as np
+
+        write_image(place.with_suffix(".overlay.png"), explanation.overlay_bgr)
+        raw = io.BytesIO()
+        np.save(raw, explanation.heatmap)
+        write_bytes(place.with_suffix(".npy"), raw.getvalue())
+
+
+def _print(explanation: Explanation, place: Path) -> None:
+    prediction = explanation.prediction
+    click.echo(prediction.name)
+    for guess in prediction.top5:
         click.echo(f"{guess.probability:7.2%}  {guess.name}")
-    looked_for = "" if explanation.target == explanation.name else f", evidence for {explanation.target}"
-    click.echo(f"-> {output}{looked_for}")
+    against = "" if explanation.against is None else f" against {explanation.against}"
+    click.echo(f"-> {place}, evidence for {explanation.target}{against}")
+
+
+def _write_sheet(paths: list[Path], explained: list[Explanation], place: Path) -> None:
+    from twincar_edge.draw import BLUE, Cell, contact_sheet
+
+    cells = [
+        Cell(one.overlay_bgr, one.prediction.name, f"{path.name}, {one.prediction.probability:.0%}", BLUE)
+        for path, one in zip(paths, explained, strict=True)
+    ]
+    write_image(place, contact_sheet(cells, f"What {len(cells)} answers rest on"))
+    click.echo(f"-> {place}", err=True)

@@ -44,6 +44,13 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
 )
 @option("--fp16", group="Model", common=True, is_flag=True, help="Write a half-precision file too, for GPU providers.")
 @option(
+    "--explainable/--not-explainable",
+    group="Model",
+    default=True,
+    show_default=True,
+    help="Add the last feature map as an output, so that a box can explain answers without PyTorch.",
+)
+@option(
     "--opset",
     group="Model",
     metavar="N",

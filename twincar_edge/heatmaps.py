@@ -1,0 +1,123 @@
+"""Heat maps of what an answer rests on, in numpy alone.
+
+For networks that end in pooling and one or two linear layers, the gradient of a logit with respect to the last feature
+map has a closed form: the same at every place, the head's weights divided by the number of places. So Grad-CAM and
+Grad-CAM++ need no backward pass. Occlusion needs the model's answers alone, some 200 of them.
+Sources: occlusion (Zeiler and Fergus, 2014, arXiv:1311.2901), CAM (Zhou et al., 2016, arXiv:1512.04150), Grad-CAM
+(Selvaraju et al., 2017, arXiv:1610.02391), Grad-CAM++ (Chattopadhyay et al., 2018, arXiv:1710.11063, eq. 19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.preprocess import Preprocess, placement
+
+Floats = NDArray[np.float32]
+_EPSILON = 1e-6
+_PATCH = 0.15  # of the longer side: about the size of a headlight, a grille or a wheel
+_PATCH_GREY = 114
+_OCCLUSION_BATCH = 32
+
+
+def grad_cam_plus_plus(features: Floats, gradients: Floats) -> Floats:
+    """Return how much each place speaks for a logit, by Grad-CAM++: float32 [N, h, w], at least 0.
+
+    Args:
+        features: the last feature map, float32 [N, C, h, w].
+        gradients: of the logit with respect to the pooled features, float32 [N, C].
+    """
+    places = features.shape[2] * features.shape[3]
+    each = gradients.astype(np.float64) / places
+    squared, cubed = each**2, each**3
+    shares = squared / (2 * squared + features.sum(axis=(2, 3), dtype=np.float64) * cubed + _EPSILON)
+    return _weighted(features, np.maximum(each, 0) * shares * places)
+
+
+def grad_cam(features: Floats, gradients: Floats) -> Floats:
+    """Return how much each place speaks for a logit, by Grad-CAM: float32 [N, h, w], at least 0; as above."""
+    return _weighted(features, gradients / (features.shape[2] * features.shape[3]))
+
+
+def contributions(features: Floats, gradients: Floats) -> Floats:
+    """Return what each place adds to a logit, or takes from it: float32 [N, h, w].
+
+    With one linear layer their sum is the logit itself, less its bias. Of the difference of two logits it shows which
+    places speak for one class and which for the other. Arguments as above.
+    """
+    each = gradients / (features.shape[2] * features.shape[3])
+    return np.asarray(np.einsum("nchw,nc->nhw", features, each), np.float32)
+
+
+def occlusion(image: NDArray[np.uint8], scores: Callable[[NDArray[np.uint8]], Floats]) -> Floats:
+    """Return by how much a score falls where a place is covered, float32 [1, H, W]; below 0 where it rises.
+
+    A grey patch moves over the image in steps of half its size, and each pixel gets the mean of the patches over it.
+
+    Args:
+        image: the model's input, uint8 [H, W, 3].
+        scores: from inputs, uint8 [N, H, W, 3], to a score each, float32 [N].
+    """
+    rows, columns = image.shape[:2]
+    size = max(2, round(_PATCH * max(rows, columns)))
+    places = [
+        (slice(max(0, top), top + size), slice(max(0, left), left + size))
+        for top in range(-(size // 2), rows - size // 4, size // 2)
+        for left in range(-(size // 2), columns - size // 4, size // 2)
+    ]
+    covered = np.repeat(image[None], len(places), axis=0)
+    for one, place in zip(covered, places, strict=True):
+        one[place] = _PATCH_GREY
+    [whole] = scores(image[None])
+    total, counts = np.zeros((rows, columns)), np.zeros((rows, columns))
+    for start in range(0, len(places), _OCCLUSION_BATCH):
+        part = slice(start, start + _OCCLUSION_BATCH)
+        for place, score in zip(places[part], scores(covered[part]), strict=True):
+            total[place] += whole - score
+            counts[place] += 1
+    # The edges of patches are no edges of what was covered.
+    smooth = cv2.GaussianBlur(np.asarray(total / np.maximum(counts, 1), np.float32), (0, 0), size / 4)
+    return np.asarray(smooth, np.float32)[None]
+
+
+def scaled(maps: Floats) -> Floats:
+    """Return maps, float32 [N, h, w], each scaled to 0 to 1; one that is the same everywhere becomes 0."""
+    lowest = maps.min(axis=(1, 2), keepdims=True)
+    highest = (maps - lowest).max(axis=(1, 2), keepdims=True)
+    return np.asarray((maps - lowest) / np.where(highest > 0, highest, 1), np.float32)
+
+
+def scaled_both_ways(maps: Floats) -> Floats:
+    """Return signed maps, float32 [N, h, w], each scaled to -1 to 1 so that 0 stays 0; one of zeros stays as it is."""
+    strongest = np.abs(maps).max(axis=(1, 2), keepdims=True)
+    return np.asarray(maps / np.where(strongest > 0, strongest, 1), np.float32)
+
+
+def to_image_geometry(heatmap: Floats, shape: tuple[int, int], preprocess: Preprocess) -> Floats:
+    """Lay a heat map over the image that it belongs to: float32 [H, W] of `shape`, in the map's own range.
+
+    What the model did not see (outside a centre crop) gets 0; what lies on padding (of a letterbox) falls away.
+
+    Args:
+        heatmap: of the model's input, float32 [h, w] of any size.
+        shape: the image's rows and columns.
+        preprocess: how the image became the input.
+    """
+    rows, columns = shape
+    width, height = preprocess.size_wh
+    place = placement((columns, rows), preprocess)
+    (left, top, right, bottom), (x0, y0, x1, y1) = place.image_xyxy, place.input_xyxy
+    fine = cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_LINEAR)
+    whole = np.zeros((rows, columns), np.float32)
+    whole[top:bottom, left:right] = cv2.resize(
+        fine[y0:y1, x0:x1], (right - left, bottom - top), interpolation=cv2.INTER_LINEAR
+    )
+    return whole
+
+
+def _weighted(features: Floats, weights: NDArray[np.floating]) -> Floats:
+    return np.asarray(np.maximum(np.einsum("nchw,nc->nhw", features, weights), 0), np.float32)
