@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,8 @@ from twincar_edge.onnx_metadata import read_metadata
 from twincar_edge.records import Record
 
 PROTOTYPES_KEY = "twincar_edge.prototypes"
-MEANS, GROUPED = 1, 2  # schema versions: one prototype for each class, or counts of them
+PLAIN: Literal[1] = 1  # schema versions, by what stands in base64
+COMPRESSED: Literal[2] = 2
 MAX_DIMENSIONS = 16_384
 MAX_CLASSES = 100_000
 MAX_A_CLASS = 64  # prototypes
@@ -38,10 +40,11 @@ _MOST_ROUNDS = 100  # of assigning images to groups
 class _Document(Record):
     """The JSON form: int8 values in base64, class by class, and the scale that multiplies each prototype's values.
 
-    `counts` says how many prototypes each class has, one after the other; None where each has one.
+    In schema version 2 the values are compressed with zlib, which leaves 60% of them, and `counts` may say how many
+    prototypes each class has, one after the other; None where each has one.
     """
 
-    schema_version: Literal[1, 2] = 1
+    schema_version: Literal[1, 2] = COMPRESSED
     dimensions: int = Field(ge=1, le=MAX_DIMENSIONS)
     scales: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=MAX_CLASSES)]
     values: str
@@ -49,7 +52,7 @@ class _Document(Record):
 
     @model_validator(mode="after")
     def _counts_add_up(self) -> Self:
-        if (self.counts is not None) != (self.schema_version == GROUPED):
+        if self.counts is not None and self.schema_version == PLAIN:
             raise ValueError("counts belong to schema version 2")
         if self.counts is not None and sum(self.counts) != len(self.scales):
             raise ValueError("counts and scales do not match")
@@ -109,9 +112,8 @@ class Prototypes:
         """Return the document as it stands in the file's metadata."""
         scales = np.abs(self.means).max(axis=1) / 127
         values = np.round(self.means / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
-        text = base64.b64encode(values.tobytes()).decode("ascii")
+        text = base64.b64encode(zlib.compress(values.tobytes(), 9)).decode("ascii")
         document = _Document(
-            schema_version=MEANS if self.counts is None else GROUPED,
             dimensions=self.dimensions,
             scales=tuple(scales.tolist()),
             values=text,
@@ -188,10 +190,12 @@ def parse_prototypes(text: str, where: str) -> Prototypes:
     """
     try:
         document = _Document.model_validate_json(text)
-        values = np.frombuffer(base64.b64decode(document.values, validate=True), np.int8)
+        packed = base64.b64decode(document.values, validate=True)
+        size = len(document.scales) * document.dimensions
+        values = np.frombuffer(packed if document.schema_version == PLAIN else _unpacked(packed, size), np.int8)
     except ValidationError as error:
         raise ModelError(f"{where} has prototypes that are not valid, at {first_fault(error)[:300]}") from error
-    except binascii.Error as error:
+    except (binascii.Error, zlib.error) as error:
         raise ModelError(f"{where} has prototypes that cannot be read: {error}") from error
     shape = (len(document.scales), document.dimensions)
     if values.size != shape[0] * shape[1]:
@@ -199,3 +203,8 @@ def parse_prototypes(text: str, where: str) -> Prototypes:
             f"{where} has prototypes of {values.size} values, not {shape[0]} x {shape[1]}: export it again"
         )
     return Prototypes(values.reshape(shape) * np.array(document.scales, np.float32)[:, None], document.counts)
+
+
+def _unpacked(packed: bytes, size: int) -> bytes:
+    """Return what was compressed, of `size` bytes, or one more where it is longer: a small text can unpack to much."""
+    return zlib.decompressobj().decompress(packed, size + 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -34,7 +37,24 @@ def test_eight_bits_hold_the_means_and_reading_gives_what_was_stored(rng: np.ran
     read = parse_prototypes(made.to_json(), "x")
     np.testing.assert_array_equal(read.means, made.means)
     assert read.counts is None
-    assert '"schema_version":1' in made.to_json() and "counts" not in made.to_json()  # as earlier releases read it
+    assert "counts" not in made.to_json()
+
+
+def test_a_table_of_schema_version_1_is_read() -> None:
+    values = base64.b64encode(np.array([[127, 0], [-127, 64]], np.int8).tobytes()).decode()
+    document = {"schema_version": 1, "dimensions": 2, "scales": [0.01, 0.005], "values": values}
+    read = parse_prototypes(json.dumps(document), "x")
+    np.testing.assert_allclose(read.means, [[1.27, 0], [-0.635, 0.32]])
+
+
+def test_a_table_that_unpacks_to_more_than_it_says_is_refused_without_unpacking_it() -> None:
+    document = json.loads(Prototypes(np.eye(3, dtype=np.float32)).to_json())
+    document["values"] = base64.b64encode(zlib.compress(bytes(10**8))).decode()
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="10 values, not 3 x 3"):
+        parse_prototypes(json.dumps(document), "x")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
 
 
 def test_a_class_of_two_views_has_a_prototype_near_each(rng: np.random.Generator) -> None:
@@ -77,7 +97,8 @@ def test_a_class_without_an_image_has_no_prototype() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"values": "AAAA"}, "3 values, not 3 x 3"),
+        ({"schema_version": 1, "values": "AAAA"}, "3 values, not 3 x 3"),
+        ({"values": "AAAA"}, "cannot be read"),
         ({"values": "?"}, "cannot be read"),
         ({"scales": [float("nan")] * 3}, "not valid"),
         ({"scales": [2.0, 1.0, 1.0]}, "not valid"),
@@ -85,10 +106,9 @@ def test_a_class_without_an_image_has_no_prototype() -> None:
         ({"dimensions": 10**9}, "not valid"),
         ({"dimensions": 0}, "not valid"),
         ({"more": 1}, "not valid"),
-        ({"counts": [1, 1, 1]}, "counts belong to schema version 2|not valid"),
-        ({"schema_version": 2}, "not valid"),
-        ({"schema_version": 2, "counts": [1, 1]}, "not valid"),
-        ({"schema_version": 2, "counts": [3, 0]}, "not valid"),
+        ({"schema_version": 1, "counts": [1, 1, 1]}, "not valid"),
+        ({"counts": [1, 1]}, "not valid"),
+        ({"counts": [3, 0]}, "not valid"),
         ({"schema_version": 3}, "not valid"),
     ],
 )
