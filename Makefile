@@ -56,7 +56,8 @@ bundled-model: $(VENV)/.dev
 	$(BIN)/twincar-edge train $(CARS196) -o $(RUN) --overwrite --recipe lite0-cars196
 	$(BIN)/python -m twincar_edge.training.halve $(RUN)/best.pt $(RUN)/lite0-cars196.safetensors
 	$(BIN)/twincar-edge export $(RUN)/lite0-cars196.safetensors -o build --name lite0-cars196 --int8 \
-		--target x86-avx2 --max-top1-drop 0.2 --min-agreement 99 --min-sure-agreement 100 --reject-below 0.65 \
+		--target x86-avx2 --max-top1-drop 0.2 --min-agreement 99 --min-sure-agreement 100 \
+		--reject-below 0.5 --keep-known 0.88 0.88 0.91 \
 		--notes "$$(cat twincar_edge/assets/lite0-cars196.notes.txt)"
 	cp build/lite0-cars196.int8.onnx twincar_edge/assets/lite0-cars196.onnx
 	cp $(RUN)/lite0-cars196.safetensors twincar_edge/assets/
