@@ -39,7 +39,15 @@ MAY_IMPORT = {
     "export": {"core", "training", "runtime", "export"},
     "benchmarks": {"core", "runtime", "benchmarks"},
     "benchmarks.peers": {"core", "training", "runtime", "benchmarks"},
-    "benchmarks.experiments": {"core", "cli", "training", "runtime", "benchmarks", "benchmarks.experiments"},
+    "benchmarks.experiments": {
+        "core",
+        "cli",
+        "training",
+        "runtime",
+        "benchmarks",
+        "benchmarks.experiments",
+        "runtime.explain",
+    },
     "api": {"core", "api", "runtime", "runtime.explain", "training", "export", "benchmarks"},
     "cli": {"core", "cli", "api", "runtime", "runtime.explain", "training", "export", "benchmarks"},
 }
