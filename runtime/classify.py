@@ -25,20 +25,23 @@ class ImageAnswer:
     problem: str | None
 
 
-def classify_each(paths: Sequence[Path], classifier: Classifier, *, batch: int = 16) -> Iterator[ImageAnswer]:
+def classify_each(
+    paths: Sequence[Path], classifier: Classifier, *, batch: int = 16, recursive: bool = False
+) -> Iterator[ImageAnswer]:
     """Give the answers in the order of the images, as they come, `batch` images at once through the model.
 
     Args:
-        paths: image files, folders (their images, not those of folders in them) and glob patterns.
+        paths: image files, folders and glob patterns.
         classifier: an open model.
         batch: images at once.
+        recursive: search folders with their subfolders.
 
     Raises:
         InputError: a folder or pattern holds no image, `batch` is less than 1, or, at the end, no image was usable.
     """
     if batch < 1:
         raise InputError(f"a batch holds 1 image or more, found {batch}")
-    images = expand(list(paths))
+    images = expand(list(paths), recursive=recursive)
     if not images:
         raise InputError("no image to classify: name image files, folders or patterns")
     problem = None

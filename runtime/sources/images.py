@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import as_text, is_file, is_folder
 from twincar_edge.images import IMAGE_SUFFIXES, ImageError, decode_image, read_image_bytes
 from twincar_edge.runtime.sources.ahead import ReadAhead
@@ -16,6 +18,7 @@ from twincar_edge.runtime.sources.recording import image_digest
 DEPTH = 2  # images decoded ahead; one of 100 megapixels takes 300 MB
 RELEASE_S = 3.0  # for the image that is being decoded
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
+_MOST_FOLDERS = 10_000  # of a search through subfolders
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -123,26 +126,64 @@ def matching(pattern: str) -> list[Path]:
     return sorted(found, key=natural_order)
 
 
-def expand(paths: list[Path]) -> list[Path]:
+def expand(paths: list[Path], *, recursive: bool = False) -> list[Path]:
     """Return the image files that a list of files, folders and patterns stands for, each once, in the order given.
 
     A file that is named outright is kept whatever its suffix, and even if it is missing: reading it will say why.
 
+    Args:
+        paths: files, folders and patterns.
+        recursive: search each folder with its subfolders, without hidden ones and without symbolic links to folders.
+
     Raises:
-        InputError: a folder or pattern holds no image.
+        InputError: a folder or pattern holds no image, or a folder cannot be listed or has too many subfolders.
     """
     found: dict[Path, None] = {}
     for path in paths:
         if is_folder(path):
-            images = images_in(path)
+            images = _images_below(path) if recursive else images_in(path)
             if not images:
-                raise InputError(f"{path} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                raise _no_images(path, recursive=recursive)
         elif has_magic(str(path)) and not is_file(path):
             images = matching(str(path))
         else:
             images = [path]
         found.update(dict.fromkeys(images))
     return list(found)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Return the image files of a folder and its subfolders, in natural order."""
+
+    def cannot_list(error: OSError) -> None:
+        raise InputError(f"cannot list the folder {error.filename}: {error.strerror}") from error
+
+    found: list[Path] = []
+    for count, part in enumerate(_folders(folder, cannot_list)):
+        if count > _MOST_FOLDERS:
+            raise InputError(f"{folder} has more than {_MOST_FOLDERS} subfolders: name a smaller folder")
+        found += images_in(part)
+    return sorted(found, key=natural_order)
+
+
+def _no_images(folder: Path, *, recursive: bool) -> InputError:
+    """Return the error for a folder without images; it says where its subfolders hold some."""
+    suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+    if recursive:
+        return InputError(f"{folder} and its subfolders hold no images ({suffixes})")
+    for part in islice(_folders(folder), 1, 1 + _MOST_FOLDERS):
+        if images_in(part):
+            return InputError(
+                f"{folder} holds no images, but its subfolders do: search them with ", Parameter("recursive", True)
+            )
+    return InputError(f"{folder} holds no images ({suffixes})")
+
+
+def _folders(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Give a folder and its subfolders, without hidden ones; symbolic links are not followed."""
+    for root, names, _ in os.walk(folder, onerror=on_error):
+        names[:] = sorted(name for name in names if not name.startswith(".") and not Path(root, name).is_symlink())
+        yield Path(root)
 
 
 def has_magic(text: str) -> bool:

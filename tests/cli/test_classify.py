@@ -173,3 +173,15 @@ def test_an_answer_that_is_sure_of_the_make_alone_says_the_make(folder: Path) ->
     }  # fmt: skip
     assert answer["probability"] == pytest.approx(1.0, abs=1e-4)
     assert {guess["name"] for guess in answer["top"]} == {RED, GREEN}
+
+
+def test_recursive_names_the_cars_of_subfolders(model: Path, folder: Path) -> None:
+    below = folder / "below"
+    below.mkdir()
+    for path in sorted(folder.glob("*.png")):
+        path.rename(below / path.name)
+    with pytest.raises(InputError, match="its subfolders do"):
+        invoke(folder, "--model", model)
+    result = invoke(folder, "--recursive", "--model", model)
+    names = [json.loads(line)["name"] for line in result.stdout.splitlines()]
+    assert names == [RED, GREEN, BLUE]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--ep", default="auto", show_default=True, help="Execution provider.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
 @click.option("--batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Images at once.")
+@click.option("--recursive", is_flag=True, help="Search folders with their subfolders.")
 @click.option("--top", type=click.IntRange(1, 5), default=1, show_default=True, help="How many guesses to show.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines; the default where the output is not a terminal.")
 def command(
@@ -33,6 +34,7 @@ def command(
     ep: str,
     threads: int | None,
     batch: int,
+    recursive: bool,
     top: int,
     as_json: bool,
 ) -> None:
@@ -45,7 +47,7 @@ def command(
     from twincar_edge.runtime.inference.session import open_session
 
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
-    answers = _report_problems(classify_each(paths, Classifier(session), batch=batch))
+    answers = _report_problems(classify_each(paths, Classifier(session), batch=batch, recursive=recursive))
     if as_json or not sys.stdout.isatty():
         try:
             for answer in answers:

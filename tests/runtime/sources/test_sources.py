@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.clips import film, write_video
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.sources import Source, devices, is_camera, network, open_source, redact_url, video
+from twincar_edge.runtime.sources import Source, devices, images, is_camera, network, open_source, redact_url, video
 from twincar_edge.runtime.sources.images import expand, natural_order
 
 SMALL = (64, 48)
@@ -219,6 +219,36 @@ def test_paths_to_classify_expand_to_images_each_once(tmp_path: Path) -> None:
     write_images(tmp_path, 3)
     found = expand([tmp_path / "car_2.png", tmp_path, tmp_path / "car_*.png", tmp_path / "missing.png"])
     assert [path.name for path in found] == ["car_2.png", "car_0.png", "car_1.png", "missing.png"]
+
+
+def test_a_recursive_search_finds_the_images_of_subfolders_but_of_no_hidden_or_linked_ones(tmp_path: Path) -> None:
+    for name in ("", "b10", "b9", "b9/deep", ".hidden"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        write_images(tmp_path / name, 1)
+    (tmp_path / "b9" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    found = expand([tmp_path], recursive=True)
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    assert names == ["b9/car_0.png", "b9/deep/car_0.png", "b10/car_0.png", "car_0.png"]
+    assert [path.name for path in expand([tmp_path])] == ["car_0.png"]
+
+
+def test_a_folder_with_images_only_in_subfolders_names_the_recursive_search(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no images \("):
+        expand([tmp_path])
+    with pytest.raises(InputError, match="and its subfolders hold no images"):
+        expand([tmp_path], recursive=True)
+    write_images(tmp_path / "cars", 1)
+    with pytest.raises(InputError, match="its subfolders do: search them with `recursive=True`"):
+        expand([tmp_path])
+
+
+def test_a_recursive_search_ends_at_too_many_subfolders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_MOST_FOLDERS", 1)
+    for name in ("a", "b"):
+        write_images(tmp_path / name, 1)
+    with pytest.raises(InputError, match="more than 1 subfolders"):
+        expand([tmp_path], recursive=True)
 
 
 def test_natural_order_counts_in_numbers() -> None:
