@@ -126,14 +126,15 @@ def matching(pattern: str) -> list[Path]:
     return sorted(found, key=natural_order)
 
 
-def expand(paths: list[Path], *, recursive: bool = False) -> list[Path]:
+def expand(paths: list[Path], *, recursive: bool | None = None) -> list[Path]:
     """Return the image files that a list of files, folders and patterns stands for, each once, in the order given.
 
     A file that is named outright is kept whatever its suffix, and even if it is missing: reading it will say why.
 
     Args:
         paths: files, folders and patterns.
-        recursive: search each folder with its subfolders, without hidden ones and without symbolic links to folders.
+        recursive: search each folder with its subfolders, without hidden ones and without symbolic links to folders;
+            None where the caller offers no such search, so that no message names it.
 
     Raises:
         InputError: a folder or pattern holds no image, or a folder cannot be listed or has too many subfolders.
@@ -166,12 +167,12 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(found, key=natural_order)
 
 
-def _no_images(folder: Path, *, recursive: bool) -> InputError:
+def _no_images(folder: Path, *, recursive: bool | None) -> InputError:
     """Return the error for a folder without images; it says where its subfolders hold some."""
     suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
     if recursive:
         return InputError(f"{folder} and its subfolders hold no images ({suffixes})")
-    for part in islice(_folders(folder), 1, 1 + _MOST_FOLDERS):
+    for part in islice(_folders(folder), 1, 1 + _MOST_FOLDERS) if recursive is False else ():
         if images_in(part):
             return InputError(
                 f"{folder} holds no images, but its subfolders do: search them with ", Parameter("recursive", True)

@@ -240,6 +240,8 @@ def test_a_folder_with_images_only_in_subfolders_names_the_recursive_search(tmp_
         expand([tmp_path], recursive=True)
     write_images(tmp_path / "cars", 1)
     with pytest.raises(InputError, match="its subfolders do: search them with `recursive=True`"):
+        expand([tmp_path], recursive=False)
+    with pytest.raises(InputError, match=r"holds no images \("):
         expand([tmp_path])
 
 
