@@ -13,28 +13,47 @@ from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError, read_image
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.locating.boxes import Detection, area
+from twincar_edge.runtime.locating.locate import Locator
+from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.sources.images import expand
 
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """One image file's answer: `prediction`, or the `problem` that kept the image from being read, in one line."""
+    """The answer to one image file, or to one vehicle in it.
+
+    Attributes:
+        image: the file.
+        prediction: the answer; None where the image cannot be read, or a detector found no vehicle in it.
+        problem: what kept the image from being read, in one line.
+        detection: where a detector found the vehicle; None for the whole image.
+    """
 
     image: Path
     prediction: Prediction | None
     problem: str | None
+    detection: Detection | None = None
 
 
 def classify_each(
-    paths: Sequence[Path], classifier: Classifier, *, batch: int = 16, recursive: bool = False
+    paths: Sequence[Path],
+    classifier: Classifier,
+    *,
+    batch: int = 16,
+    recursive: bool = False,
+    locator: Locator | None = None,
 ) -> Iterator[ImageAnswer]:
     """Give the answers in the order of the images, as they come, `batch` images at once through the model.
+
+    With a locator, each vehicle that it finds gets an answer of its own, the largest of an image first.
 
     Args:
         paths: image files, folders and glob patterns.
         classifier: an open model.
         batch: images at once.
         recursive: search folders with their subfolders.
+        locator: finds the vehicles in an image; None takes every image for a crop of one.
 
     Raises:
         InputError: a folder or pattern holds no image, `batch` is less than 1, or, at the end, no image was usable.
@@ -49,6 +68,15 @@ def classify_each(
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         read = [_read(path) for path in part]
+        if locator is not None:
+            for path, image in zip(part, read, strict=True):
+                if isinstance(image, ImageError):
+                    problem = str(image)
+                    yield ImageAnswer(path, None, problem)
+                else:
+                    usable += 1
+                    yield from _vehicles(path, image, locator, classifier, batch)
+            continue
         predictions = iter(classifier.predict([image for image in read if not isinstance(image, ImageError)]))
         for path, image in zip(part, read, strict=True):
             if isinstance(image, ImageError):
@@ -60,6 +88,22 @@ def classify_each(
     if not usable:
         others = f", and {len(images) - 1} more are unusable" if len(images) > 1 else ""
         raise InputError(f"{problem}{others}")
+
+
+def _vehicles(
+    path: Path, image_bgr: NDArray[np.uint8], locator: Locator, classifier: Classifier, batch: int
+) -> Iterator[ImageAnswer]:
+    """Give the answer to each vehicle in an image, the largest first; one without a prediction where there is none."""
+    found = locator.locate(Frame(0, 0.0, image_bgr, path.name))
+    found.sort(key=lambda detection: area(detection.box_xyxy), reverse=True)
+    if not found:
+        yield ImageAnswer(path, None, None)
+    for start in range(0, len(found), batch):
+        part = found[start : start + batch]
+        crops = [image_bgr[top:bottom, left:right] for left, top, right, bottom in (one.box_xyxy for one in part)]
+        for detection, prediction in zip(part, classifier.predict(crops), strict=True):
+            answer = classifier.hierarchy.of_kind(prediction, detection.kind)
+            yield ImageAnswer(path, answer, None, detection)
 
 
 def classify(paths: Sequence[Path], classifier: Classifier, *, batch: int = 16) -> list[ImageAnswer]:

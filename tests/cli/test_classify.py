@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR
+from tests.support.detector_toys import TRUCK, around, official_toy, picture, redness
 from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model
 from twincar_edge.cli.classify import command
 from twincar_edge.errors import InputError, ModelError
@@ -185,3 +187,41 @@ def test_recursive_names_the_cars_of_subfolders(model: Path, folder: Path) -> No
     result = invoke(folder, "--recursive", "--model", model)
     names = [json.loads(line)["name"] for line in result.stdout.splitlines()]
     assert names == [RED, GREEN, BLUE]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """One photo of two vehicles, one of them cut by the border, and one of an empty road."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), picture((0, 1), (5, 3)))
+    cv2.imwrite(str(folder / "b.png"), picture())
+    return folder
+
+
+def test_detect_names_each_vehicle_of_a_photo_the_largest_first(model: Path, photos: Path, tmp_path: Path) -> None:
+    detector = redness(tmp_path / "detector.onnx", right=((TRUCK, 0.9),))
+    result = invoke(photos, "--model", model, "--detector", detector)
+    assert (result.exit_code, result.stderr) == (0, f"{photos / 'b.png'}: no vehicle found\n")
+    truck, car = (json.loads(line) for line in result.stdout.splitlines())
+    assert (truck["box_xyxy"], car["box_xyxy"]) == (list(around(5, 3)), list(around(0, 1)))
+    assert (truck["vehicle_type"], car["vehicle_type"]) == ("truck", "car")
+    assert 0.3 < car["detection_score"] <= 1
+    [whole] = Classifier(model)(photos / "a.png", boxes=[around(0, 1)])
+    assert car["name"] == whole.name != "unknown"
+    assert truck["name"] == "unknown"  # no class of the model is a truck
+
+
+def test_detect_without_a_detector_says_how_to_get_one(model: Path, photos: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        invoke(photos, "--model", model, "--detect")
+    assert str(caught.value).startswith("no detector at hand: get one with `twincar-edge detector pull`, or name")
+
+
+def test_detect_uses_the_detector_in_the_state_folder(model: Path, photos: Path, tmp_path: Path) -> None:
+    with official_toy(tmp_path) as file:
+        folder = Path(os.environ["TWINCAR_STATE"]) / "detectors"
+        folder.mkdir(parents=True)
+        shutil.copy(file, folder)
+        result = invoke(photos / "a.png", "--model", model, "--detect")
+    assert len(result.stdout.splitlines()) == 2

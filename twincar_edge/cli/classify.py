@@ -11,23 +11,80 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.pipes import discard_output
-from twincar_edge.errors import one_line
+from twincar_edge.errors import InputError, Parameter, one_line
 from twincar_edge.files import as_text
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.classify import ImageAnswer
+    from twincar_edge.runtime.locating.locate import Locator
 
 
-@click.command("classify")
+@click.command("classify", cls=GroupedCommand, groups=("Images", "Model"))
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
-@click.option("--model", type=click.Path(path_type=Path), help="An exported .onnx file.  [default: the bundled model]")
-@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
-@click.option("--batch", type=click.IntRange(1, 1024), default=16, show_default=True, help="Images at once.")
-@click.option("--recursive", is_flag=True, help="Search folders with their subfolders.")
-@click.option("--top", type=click.IntRange(1, 5), default=1, show_default=True, help="How many guesses to show.")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines; the default where the output is not a terminal.")
+@option(
+    "--model",
+    group="Model",
+    common=True,
+    type=click.Path(path_type=Path),
+    help="Classify with this exported .onnx file.  [default: the bundled model]",
+)
+@option(
+    "--detect",
+    group="Images",
+    common=True,
+    is_flag=True,
+    help="Find the vehicles in each image, and name each. Needs a detector: `twincar-edge detector pull`.",
+)
+@option("--recursive", group="Images", common=True, is_flag=True, help="Search folders with their subfolders.")
+@option(
+    "--top",
+    group="Images",
+    common=True,
+    metavar="N",
+    type=click.IntRange(1, 5),
+    default=1,
+    show_default=True,
+    help="Show this many guesses.",
+)
+@option(
+    "--json",
+    "as_json",
+    group="Images",
+    common=True,
+    is_flag=True,
+    help="Print JSON lines; the default where the output is not a terminal.",
+)
+@option(
+    "--detector",
+    group="Images",
+    type=click.Path(path_type=Path),
+    help="Find vehicles with this detector, an ONNX file in the layout of YOLOX; implies --detect.",
+)
+@option(
+    "--ep",
+    group="Model",
+    default="auto",
+    show_default=True,
+    help="Run the model on this execution provider: auto, cpu, openvino, cuda, …",
+)
+@option(
+    "--threads",
+    group="Model",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Run one inference on this many CPU threads.  [default: all]",
+)
+@option(
+    "--batch",
+    group="Model",
+    metavar="N",
+    type=click.IntRange(1, 1024),
+    default=16,
+    show_default=True,
+    help="Classify up to this many images in one inference.",
+)
 def command(
     paths: tuple[Path, ...],
     model: Path | None,
@@ -35,19 +92,24 @@ def command(
     threads: int | None,
     batch: int,
     recursive: bool,
+    detect: bool,
+    detector: Path | None,
     top: int,
     as_json: bool,
 ) -> None:
     """Name the car in each image: PATH is an image file, a folder of images, or a quoted pattern.
 
-    An image that cannot be read is reported and left out; only if none can be read the exit code is 2.
+    An image is taken for a crop of one car, unless --detect looks for vehicles in it. An image that cannot be read is
+    reported and left out; only if none can be read the exit code is 2.
     """
     from twincar_edge.runtime.classify import classify_each
     from twincar_edge.runtime.inference.classifier import Classifier
     from twincar_edge.runtime.inference.session import open_session
 
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
-    answers = _report_problems(classify_each(paths, Classifier(session), batch=batch, recursive=recursive))
+    locator = _locator(detector, ep, threads) if detect or detector is not None else None
+    each = classify_each(paths, Classifier(session), batch=batch, recursive=recursive, locator=locator)
+    answers = _report_problems(each)
     if as_json or not sys.stdout.isatty():
         try:
             for answer in answers:
@@ -58,22 +120,47 @@ def command(
         _print_table(answers, top)
 
 
+def _locator(detector: Path | None, ep: str, threads: int | None) -> Locator:
+    from twincar_edge.runtime.locating.detector import open_detector
+    from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
+    from twincar_edge.runtime.locating.pulled import PULL, pulled_detector
+
+    file = detector or pulled_detector()
+    if file is None:
+        message = f"no detector at hand: get one with {PULL}, or name an ONNX file of YOLOX with "
+        raise InputError(message, Parameter("detector"))
+    opened = open_detector(file, ep=ep, threads=threads)
+    return make_locator("detector", LocateOptions(stills=True, detector=opened))
+
+
 def _report_problems(answers: Iterable[ImageAnswer]) -> Iterable[ImageAnswer]:
-    """Give the answers, and report images that cannot be read; the error of a run without any names the last one."""
+    """Give the answers, and report images that cannot be read; the error of a run without any names the last one.
+
+    An image in which a detector found no vehicle is reported too.
+    """
     pending: str | None = None
     for answer in answers:
         if pending is not None:
             click.echo(f"skipped: {pending}", err=True)
         pending = answer.problem
-        if pending is None:
+        if answer.prediction is not None:
             yield answer
+        elif pending is None:
+            click.echo(f"{one_line(str(answer.image))}: no vehicle found", err=True)
     if pending is not None:
         click.echo(f"skipped: {pending}", err=True)
 
 
 def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
     assert answer.prediction is not None
-    return {"image": as_text(str(answer.image)), **answer.prediction.to_dict(top)}
+    record = {"image": as_text(str(answer.image)), **answer.prediction.to_dict(top)}
+    if answer.detection is not None:
+        record |= {
+            "box_xyxy": answer.detection.box_xyxy,
+            "vehicle_type": answer.detection.kind,
+            "detection_score": round(answer.detection.score, 6),
+        }
+    return record
 
 
 def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
@@ -87,6 +174,9 @@ def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
         assert answer.prediction is not None
         prediction = answer.prediction
         image = escape(one_line(str(answer.image)))
+        if answer.detection is not None:
+            left, top_edge, right, bottom = answer.detection.box_xyxy
+            image += f"  {answer.detection.kind or 'vehicle'} at {left},{top_edge} {right},{bottom}"
         table.add_row(image, escape(prediction.name), f"{prediction.probability:.1%}")
         for place, guess in enumerate(prediction.top5[:top] if top > 1 else (), 1):
             if place > 1 or guess.name != prediction.name:
