@@ -27,6 +27,7 @@ from twincar_edge.heatmaps import (
 )
 from twincar_edge.metrics import softmax, top_k
 from twincar_edge.preprocess import prepare_batch
+from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.answers import Guess, Hierarchy, Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.head import Head, read_head
@@ -263,6 +264,21 @@ def _scores(
     """Return the logit of a class, or by how much it leads another's: float32 [N]."""
     logits = side.logits(batch_nhwc)
     return logits[:, label] if other is None else logits[:, label] - logits[:, other]
+
+
+def check_model(event: Event, explainer: Explainer) -> None:
+    """Check that an explanation is of the model that answered.
+
+    Raises:
+        InputError: the event names another file.
+    """
+    answered = event.classifier
+    if explainer.sha256 != answered.sha256:
+        raise InputError(
+            f"visit {event.id} was answered by another file of {answered.name}, with SHA-256 {answered.sha256[:12]}…: "
+            "name it with ",
+            Parameter("model"),
+        )
 
 
 def _other(against: int | str, label: int, best: list[int], classes: tuple[str, ...]) -> int:

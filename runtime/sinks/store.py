@@ -7,7 +7,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,9 @@ def _saved(folder: Path | None, name: str | None) -> str | None:
     return None if folder is None or name is None else as_text(str(folder.absolute() / name))
 
 
+_NAMED = 5  # ids that an error names
+
+
 @dataclass(frozen=True)
 class EventFilter:
     """Selects visits. A field that is None or empty selects all.
@@ -254,6 +257,30 @@ def read_visits(
                 yield StoredVisit(event, *(None if saved_at is None else Path(saved_at) for saved_at in paths))
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
+
+
+def read_visit(
+    path: Path, visit: str, wanted: EventFilter | None = None, on_unreadable: Callable[[str], None] | None = None
+) -> StoredVisit:
+    """Return one visit.
+
+    Args:
+        path: the store.
+        visit: its id, or how it begins.
+        wanted: among which visits to look; all of them if not given.
+        on_unreadable: as `read_visits`.
+
+    Raises:
+        InputError: there is no such store or visit, or several visits have an id that begins so.
+    """
+    found = list(read_visits(path, replace(wanted or EventFilter(), id=visit, limit=_NAMED + 1), on_unreadable))
+    found = [one for one in found if one.event.id == visit] or found
+    if not found:
+        raise InputError(f"no visit whose id begins with {visit!r}: `twincar-edge events` lists ids")
+    if len(found) > 1:
+        ids = ", ".join(one.event.id for one in found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
+        raise InputError(f"several visits have an id that begins with {visit!r}: {ids}")
+    return found[0]
 
 
 def _open_store(path: Path) -> sqlite3.Connection:

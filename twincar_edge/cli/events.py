@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _LEVELS = ("year", "model", "make", "unknown")
 _TABLE_ROWS = 100
-_NAMED = 5  # ids that an error names
 
 
 _FILTERS = (
@@ -120,21 +119,15 @@ def command(wanted: EventFilter, store: Path, as_json: bool, utc: bool) -> None:
 def show(wanted: EventFilter, store: Path, visit: str, as_json: bool, utc: bool) -> None:
     """Show all that is known of one visit: `twincar-edge events ID`, where ID may be how its id begins."""
     from twincar_edge.cli.visits import describe_visit
-    from twincar_edge.errors import InputError
+    from twincar_edge.runtime.sinks.store import read_visit
 
     parent = click.get_current_context().parent
     before = {} if parent is None else parent.params
-    found = list(_read(store, replace(wanted, id=visit, limit=_NAMED + 1)))
-    found = [one for one in found if one.event.id == visit] or found
-    if not found:
-        raise InputError(f"no visit whose id begins with {visit!r}: `twincar-edge events` lists ids")
-    if len(found) > 1:
-        ids = ", ".join(one.event.id for one in found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
-        raise InputError(f"several visits have an id that begins with {visit!r}: {ids}")
+    found = read_visit(store, visit, wanted, lambda line: click.echo(f"warning: {line}", err=True))
     if as_json or before.get("as_json"):
-        _print(iter([found[0].event.to_json() + "\n"]))
+        _print(iter([found.event.to_json() + "\n"]))
     else:
-        _print(line + "\n" for line in describe_visit(found[0], utc=utc or bool(before.get("utc"))))
+        _print(line + "\n" for line in describe_visit(found, utc=utc or bool(before.get("utc"))))
 
 
 @command.command("export")

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twincar_edge.files import as_text, write_bytes
+from twincar_edge.errors import InputError
+from twincar_edge.files import as_text, is_file, write_bytes
 from twincar_edge.images import read_image, write_image
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.explain import Explanation
+    from twincar_edge.runtime.sinks.store import StoredVisit
 
 _PATH = click.Path(path_type=Path)
 SHEET = "sheet.jpg"
 
 
 @click.command("explain")
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=_PATH)
+@click.argument("images", nargs=-1, metavar="[IMAGE...]", type=_PATH)
+@click.option("--event", metavar="ID", help="Explain the answer to this stored visit: its id, or how it begins.")
+@click.option("--store", type=_PATH, help="Find the visit in this store.  [default: the one in the state folder]")
 @click.option(
     "--model",
     type=_PATH,
@@ -58,6 +62,8 @@ SHEET = "sheet.jpg"
 )
 def command(
     images: tuple[Path, ...],
+    event: str | None,
+    store: Path | None,
     model: Path | None,
     checkpoint: str | None,
     target: str | None,
@@ -70,15 +76,23 @@ def command(
 ) -> None:
     """Show which places of each IMAGE the answer rests on, as a heat map by Grad-CAM++.
 
-    IMAGE is an image file, a folder of images, or a quoted pattern. The picture has the image, the image under its
+    IMAGE is an image file, a folder of images, or a quoted pattern; with --event, the visit's saved picture takes its
+    place, and the model must be the one that answered. The picture has the image, the image under its
     heat map, the answer as `classify` gives it, and the best classes.
     """
-    from twincar_edge.runtime.explain import open_explainer
+    from twincar_edge.runtime.explain import check_model, open_explainer
+    from twincar_edge.runtime.sinks.store import read_visit
     from twincar_edge.runtime.sources.images import expand
+    from twincar_edge.runtime.storage.state import StateFolder
 
-    paths = expand(list(images))
+    if (event is None) == (not images):
+        raise click.UsageError("give images, or one --event")
+    visit = None if event is None else read_visit(store or StateFolder().store, event)
+    paths = expand(list(images)) if visit is None else [_picture_of(visit)]
     explainer = open_explainer(checkpoint, model=model, class_mapping=class_mapping, method=method)
-    several = len(paths) > 1 or images[0].is_dir()
+    if visit is not None and checkpoint is None:
+        check_model(visit.event, explainer)
+    several = len(paths) > 1 or any(image.is_dir() for image in images)
     places = _places(paths, output or Path("why")) if several else [output or Path("why.png")]
     explained: list[Explanation] = []
     for path, place in zip(paths, places, strict=True):
@@ -93,6 +107,14 @@ def command(
             _print(explanation, place)
     if several:
         _write_sheet(paths, explained, places[0].parent / SHEET)
+
+
+def _picture_of(visit: StoredVisit) -> Path:
+    if visit.crop is None:
+        raise InputError(f"visit {visit.event.id} has no picture: `watch --save-crops FOLDER` saves them")
+    if not is_file(visit.crop):
+        raise InputError(f"visit {visit.event.id} has no picture any more: {visit.crop} has been removed")
+    return visit.crop
 
 
 def _class(text: str | None) -> int | str | None:
