@@ -22,8 +22,8 @@ def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord |
     """Return a graph with a further output, `features` [batch, C, h, w], and where its head's weights are.
 
     Only for a graph that ends in average pooling and one or two linear layers, with a ReLU between two. Any other is
-    returned as it is, with None. The graph may be in any precision; nothing is computed that was not computed before,
-    and the logits stay the same.
+    returned as it is, with None. One that has the output already is returned as it is, with the names of the weights.
+    The graph may be in any precision; nothing is computed that was not computed before, and the logits stay the same.
     """
     producers = {name: node for node in graph.graph.node for name in node.output}
     layers: list[HeadLayer] = []
@@ -41,6 +41,9 @@ def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord |
     if node is None or node.op_type not in _POOLING or not layers:
         return graph, None
     name = node.input[0]
+    record = HeadRecord(features=FEATURES, layers=tuple(layers))
+    if any(output.name == name == FEATURES for output in graph.graph.output):
+        return graph, record
     known = value_info(graph, name)
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     if known is None or known.type.tensor_type.elem_type not in kinds or len(known.type.tensor_type.shape.dim) != 4:
@@ -58,7 +61,7 @@ def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord |
     output.CopyFrom(known)
     output.name = FEATURES
     check(result, "the model with features")
-    return result, HeadRecord(features=FEATURES, layers=tuple(layers))
+    return result, record
 
 
 def _before(producers: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> tuple[onnx.NodeProto | None, set[str]]:

@@ -31,7 +31,7 @@ def check_contract(model: Path, manifest: Manifest, session: Any) -> None:
     if manifest.head is not None:
         others.append((manifest.head.features, 4, "a feature map is float [N, C, h, w]"))
     if [output.name for output in outputs[1:]] != [name for name, _, _ in others]:
-        expected = " and ".join(["logits", *(repr(name) for name, _, _ in others)])
+        expected = " and ".join(["logits", *(repr(name) for name, _, _ in others)]) if others else "logits alone"
         raise ModelError(f"{model} gives {found}, its manifest says {expected}: export it again")
     for output, (_, axes, meaning) in zip(outputs[1:], others, strict=True):
         if output.type not in ("tensor(float)", "tensor(float16)") or len(output.shape) != axes:

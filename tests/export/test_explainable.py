@@ -117,6 +117,13 @@ def test_contributions_add_up_to_the_difference_of_two_logits(
     np.testing.assert_allclose(found, logits[:, 0] - logits[:, 1] - (bias[0] - bias[1]), atol=1e-4)
 
 
+def test_a_graph_that_has_the_output_stays_as_it_is(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
+    graph, head = with_features(with_embedding(toy[1]))
+    again, same = with_features(with_embedding(graph))
+    assert head is not None
+    assert (again, same) == (graph, head)
+
+
 def test_a_graph_without_pooling_and_linear_layers_stays_as_it_is() -> None:
     model = model_of("test_vit")
     graph = to_onnx(model)

@@ -52,8 +52,8 @@ def _export(checkpoint: Path, precision: str) -> bytes:
     from twincar_edge.training.model import load_model
 
     graph = to_onnx(load_model(read_checkpoint(checkpoint)))
-    # The prototypes are of the INT8 file's embeddings: these files answer by probability alone.
-    of_int8 = ("quantization", "parity", "confidence", "embedding", "familiarity")
+    # These are of the INT8 file: the others answer by probability alone.
+    of_int8 = ("quantization", "parity", "confidence", "embedding", "familiarity", "head", "crop_sizes")
     changes = {"precision": precision, **dict.fromkeys(of_int8)}
     manifest = read_manifest(default_model()).model_copy(update=changes)
     return to_bytes(to_fp16(graph) if precision == "fp16" else graph, manifest)
