@@ -6,6 +6,7 @@ boxes that were left out are followed together with those that were not, by the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, IgnoredReason, centre, diagonal
 from twincar_edge.runtime.tracking.association import Handle, Moving
 
+_EVERY_S = 0.1  # counting things needs no more looks, and following them in each frame costs as much as the vehicles
 _TRAVELLED = 1.0  # of its diagonal: leaves, lamps and shadows stay about where they are
 
 
@@ -46,12 +48,14 @@ class IgnoredCounter:
         self._least_hits = least_hits
         self._lost_after_s = lost_after_s
         self._matcher = Moving()
+        self._looked_s = -math.inf
         self._things: dict[Handle, _Thing] = {}
 
     def update(self, accepted: Sequence[Detection], ignored: Sequence[Ignored], time_s: float) -> None:
-        """Take what the locator found in a frame, and what it left out there."""
-        if not ignored and not self._things:
+        """Take what the locator found in a frame, and what it left out there; of ten frames a second at most."""
+        if time_s - self._looked_s < _EVERY_S or (not ignored and not self._things):
             return
+        self._looked_s = time_s
         boxes = [*accepted, *(Detection(one.box_xyxy) for one in ignored)]
         reasons = [*(None for _ in accepted), *(one.reason for one in ignored)]
         for handle, detection, reason in zip(self._matcher.match(boxes, time_s), boxes, reasons, strict=True):
