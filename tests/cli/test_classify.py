@@ -218,9 +218,12 @@ def test_detect_without_a_detector_says_how_to_get_one(model: Path, photos: Path
     assert str(caught.value).startswith("no detector at hand: get one with `twincar-edge detector pull`, or name")
 
 
-def test_detect_uses_the_detector_in_the_state_folder(model: Path, photos: Path, tmp_path: Path) -> None:
+def test_detect_uses_the_detector_in_the_state_folder(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWINCAR_STATE", str(tmp_path / "state"))
     with official_toy(tmp_path) as file:
-        folder = Path(os.environ["TWINCAR_STATE"]) / "detectors"
+        folder = tmp_path / "state" / "detectors"
         folder.mkdir(parents=True)
         shutil.copy(file, folder)
         result = invoke(photos / "a.png", "--model", model, "--detect")
