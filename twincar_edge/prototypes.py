@@ -34,6 +34,7 @@ MAX_CLASSES = 100_000
 MAX_A_CLASS = 64  # prototypes
 FEWEST_A_GROUP = 5  # images that make a prototype of their own
 TOWARDS_MEAN = 0.5  # how far a group's mean is moved to that of its class, which rests on more images
+_ONE_THREAD = 262_144  # multiplications that OpenBLAS leaves to one thread
 _MOST_ROUNDS = 100  # of assigning images to groups
 
 
@@ -98,7 +99,18 @@ class Prototypes:
         return np.asarray(np.maximum.reduceat(found, starts, axis=1), np.float32)
 
     def _to_prototypes(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(normalized(embeddings) @ self.means.T + self._offsets, np.float32)
+        # One image and few prototypes at a time: BLAS shares larger products among threads, and on a busy box the wait
+        # for the other thread costs as much as the inference.
+        found = np.empty((len(embeddings), len(self.means)), np.float32)
+        rows = max(1, _ONE_THREAD // self.dimensions)
+        parts = [slice(start, start + rows) for start in range(0, len(self.means), rows)]
+        directions = normalized(embeddings)
+        for number in range(len(directions)):
+            one = slice(number, number + 1)
+            for part in parts:
+                np.matmul(directions[one], self.means[part].T, out=found[one, part])
+        found += self._offsets
+        return found
 
     @cached_property
     def _offsets(self) -> NDArray[np.float32]:

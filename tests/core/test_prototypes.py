@@ -24,6 +24,23 @@ def test_familiarity_is_one_less_half_the_squared_distance_to_the_nearest_mean(r
     np.testing.assert_allclose(Prototypes(means).familiarity(embeddings * 7), found, atol=1e-6)
 
 
+def test_a_large_table_is_used_in_parts_that_blas_leaves_to_one_thread(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means, embeddings = (rng.random((count, 1280), dtype=np.float32) / 36 for count in (500, 3))
+    sizes, matmul = [], np.matmul
+
+    def watched(one: np.ndarray, other: np.ndarray, out: np.ndarray) -> np.ndarray:
+        sizes.append(one.shape[0] * other.size)
+        return matmul(one, other, out=out)
+
+    monkeypatch.setattr(np, "matmul", watched)
+    found = Prototypes(means).similarities(embeddings)
+    exact = normalized(embeddings) @ means.T + 0.5 * (1 - np.square(means).sum(axis=1))
+    np.testing.assert_allclose(found, exact, atol=1e-5)
+    assert len(sizes) == 9 and max(sizes) <= 262_144  # OpenBLAS's limit for one thread
+
+
 def test_an_embedding_of_zeros_gives_a_number() -> None:
     assert np.isfinite(Prototypes(np.eye(3, dtype=np.float32)).familiarity(np.zeros((1, 3), np.float32))).all()
 
