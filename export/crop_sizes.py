@@ -11,7 +11,7 @@ from twincar_edge.dataset_logits import labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.export.confidence.calibrate import FEW_IMAGES
 from twincar_edge.manifest import CropSizeFigures, CropSizesRecord
-from twincar_edge.preprocess import resize
+from twincar_edge.preprocess import shrink_to
 from twincar_edge.progress import Progress
 from twincar_edge.runtime.inference.classifier import BATCH, Classifier
 
@@ -39,16 +39,21 @@ def measure_crop_sizes(
     if len(dataset) < FEW_IMAGES:
         return None
     labels = labels_for(dataset, classifier.manifest.class_mapping)
-    told = {px: np.full(len(dataset), -1, np.int64) for px in (None, *SIZES_PX)}
+    full = np.full(len(dataset), -1, np.int64)
+    told = {px: full.copy() for px in SIZES_PX}
+
+    def answer(images: Sequence[NDArray[np.uint8]], into: NDArray[np.int64]) -> None:
+        answers = [classifier.answer(*row) for row in classifier.judge(images).rows()]
+        into[:] = [-1 if one.label is None else one.label for one in answers]
+
     for start in range(0, len(dataset), BATCH):
         images = [sample.read() for sample in dataset.samples[start : start + BATCH]]
-        for px, into in told.items():
-            pictures = [image if px is None else _shrunk(image, px) for image in images]
-            answers = [classifier.answer(*row) for row in classifier.judge(pictures).rows()]
-            into[start : start + len(images)] = [-1 if one.label is None else one.label for one in answers]
+        part = slice(start, start + len(images))
+        answer(images, full[part])
+        for px, found in told.items():
+            answer([shrink_to(image, px) for image in images], found[part])
         if progress is not None:
-            progress(start + len(images), len(dataset))
-    full = told.pop(None)
+            progress(part.stop, len(dataset))
     if (full >= 0).sum() < FEW_IMAGES:
         return None
     coverage, right = _figures(full, labels)
@@ -56,7 +61,7 @@ def measure_crop_sizes(
     sizes = []
     for px, found in told.items():
         covered, named_right = _figures(found, labels)
-        sizes.append(CropSizeFigures(px=px or 0, coverage=covered, right=named_right))
+        sizes.append(CropSizeFigures(px=px, coverage=covered, right=named_right))
     return CropSizesRecord(
         minimum_px=least_size(sizes, right),
         tolerance=TOLERANCE,
@@ -79,12 +84,6 @@ def least_size(sizes: Sequence[CropSizeFigures], right: float) -> int:
             break
         least = size.px
     return least
-
-
-def _shrunk(image_bgr: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
-    rows, columns = image_bgr.shape[:2]
-    scale = px / min(rows, columns)
-    return image_bgr if scale >= 1 else resize(image_bgr, (round(columns * scale), round(rows * scale)), "area")
 
 
 def _figures(told: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float | None]:

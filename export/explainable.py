@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import onnx
 
-from twincar_edge.export.graph import check, last_layer, value_info
+from twincar_edge.export.graph import LINEAR_LAYERS, check, last_layer, renamed, value_info
 from twincar_edge.manifest import HeadLayer, HeadRecord
 
 FEATURES = "features"
-_LINEAR = ("Gemm", "MatMul")
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
 _PASSING = (*_QUANTIZED, "Cast", "Reshape", "Flatten", "Squeeze", "Identity", "Add")  # Add: the bias after a MatMul
 _POOLING = ("GlobalAveragePool", "ReduceMean")
@@ -28,7 +27,7 @@ def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord |
     producers = {name: node for node in graph.graph.node for name in node.output}
     layers: list[HeadLayer] = []
     node = last_layer(graph)
-    while node is not None and node.op_type in _LINEAR and len(layers) < _MOST_LAYERS:
+    while node is not None and node.op_type in LINEAR_LAYERS and len(layers) < _MOST_LAYERS:
         layer = _layer(graph, node)
         if layer is None:
             return graph, None
@@ -36,7 +35,7 @@ def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord |
         node, passed = _before(producers, node)
         # Quantization removes a ReLU whose clipping the 8 bits do anyway.
         clipped = "Relu" in passed or "QuantizeLinear" in passed
-        if node is not None and node.op_type in _LINEAR and not clipped:
+        if node is not None and node.op_type in LINEAR_LAYERS and not clipped:
             return graph, None
     if node is None or node.op_type not in _POOLING or not layers:
         return graph, None
@@ -48,15 +47,7 @@ def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord |
     kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
     if known is None or known.type.tensor_type.elem_type not in kinds or len(known.type.tensor_type.shape.dim) != 4:
         return graph, None
-    result = onnx.ModelProto()
-    result.CopyFrom(graph)
-    for other in result.graph.node:
-        for names in (other.input, other.output):
-            for place, used in enumerate(names):
-                if used == name:
-                    names[place] = FEATURES
-    for old in [info for info in result.graph.value_info if info.name == name]:
-        result.graph.value_info.remove(old)
+    result = renamed(graph, name, FEATURES)
     output = result.graph.output.add()
     output.CopyFrom(known)
     output.name = FEATURES

@@ -20,7 +20,7 @@ from twincar_edge.training.model import CarClassifier
 logger = logging.getLogger(__name__)
 
 INPUT, OUTPUT, EMBEDDING = "batch_nhwc", "logits", "embedding"
-_LAST_LAYERS = ("Gemm", "MatMul")
+LINEAR_LAYERS = ("Gemm", "MatMul")
 EXAMPLE_BATCH = 2  # torch.export takes a batch of 0 or 1 for a constant
 
 
@@ -82,15 +82,7 @@ def with_embedding(graph: onnx.ModelProto) -> onnx.ModelProto:
     shape = value.type.tensor_type.shape.dim
     if len(shape) != 2 or not shape[1].dim_value:
         return graph
-    result = onnx.ModelProto()
-    result.CopyFrom(graph)
-    for other in result.graph.node:
-        for names in (other.input, other.output):
-            for place, name in enumerate(names):
-                if name == features:
-                    names[place] = EMBEDDING
-    for known in [info for info in result.graph.value_info if info.name == features]:
-        result.graph.value_info.remove(known)
+    result = renamed(graph, features, EMBEDDING)
     kind, batch = value.type.tensor_type.elem_type, graph.graph.output[0].type.tensor_type.shape.dim[0].dim_param
     result.graph.output.append(
         onnx.helper.make_tensor_value_info(EMBEDDING, kind, [batch or "batch", shape[1].dim_value])
@@ -99,11 +91,23 @@ def with_embedding(graph: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def renamed(graph: onnx.ModelProto, tensor: str, name: str) -> onnx.ModelProto:
+    """Return a graph in which an inner tensor has another name, and no note of its type: it can become an output."""
+    result = onnx.ModelProto()
+    result.CopyFrom(graph)
+    for node in result.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name if known == tensor else known for known in names]
+    for known in [info for info in result.graph.value_info if info.name == tensor]:
+        result.graph.value_info.remove(known)
+    return result
+
+
 def last_layer(graph: onnx.ModelProto) -> onnx.NodeProto | None:
     """Return the node with weights that gives the logits, or None where it is of a kind that is not looked for."""
     producers = {name: node for node in graph.graph.node for name in node.output}
     node = producers.get(OUTPUT)
-    while node is not None and node.op_type not in _LAST_LAYERS:
+    while node is not None and node.op_type not in LINEAR_LAYERS:
         # From logits back through what may stand behind the layer: Cast, QuantizeLinear and DequantizeLinear, Add.
         node = producers.get(node.input[0]) if node.input else None
     return node

@@ -105,6 +105,16 @@ def resize(
     return image_bgr
 
 
+def shrink_to(image_bgr: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """Return an image, uint8 [H, W, 3], with its shorter side reduced to `side_px`; a smaller one stays as it is.
+
+    Pixels are averaged, as in a camera that is farther away.
+    """
+    rows, columns = image_bgr.shape[:2]
+    scale = side_px / min(rows, columns)
+    return image_bgr if scale >= 1 else resize(image_bgr, (round(columns * scale), round(rows * scale)), "area")
+
+
 def _shrink(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
     """Let OpenCV resize; its INTER_AREA adds up in float32 in any case, and is a quarter faster on float32 pixels.
 

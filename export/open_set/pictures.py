@@ -16,6 +16,7 @@ from twincar_edge.datasets.table import read_records
 from twincar_edge.errors import InputError
 from twincar_edge.images import IMAGE_SUFFIXES
 from twincar_edge.labels import MAX_NAME_LENGTH, ClassMapping, VehicleName, parse_name
+from twincar_edge.preprocess import shrink_to
 
 CARS_CSV = "cars.csv"
 COLUMNS = ("filename", "make", "model")
@@ -91,20 +92,7 @@ class _Shrunken:
 
     def read_bytes(self) -> bytes:
         """Read and reduce it, and return it as PNG."""
-        return to_png(shrink(self.sample.read(), self.side))
-
-
-def shrink(image_bgr: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return an image, uint8 [H, W, 3], with its shorter side reduced to `side` pixels; a smaller one stays as it is.
-
-    Pixels are averaged, as in a camera that is farther away.
-    """
-    height, width = image_bgr.shape[:2]
-    scale = side / min(height, width)
-    if scale >= 1:
-        return image_bgr
-    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(image_bgr, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+        return to_png(shrink_to(self.sample.read(), self.side))
 
 
 def to_png(image_bgr: NDArray[np.uint8]) -> bytes:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.runtime.inference.classifier import Judgement
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -25,8 +27,7 @@ class Scores:
 
     def rows(self) -> Iterator[tuple[NDArray[np.float32], float | None]]:
         """Yield each image's probabilities, float32 [classes], and familiarity."""
-        familiarity = [None] * len(self.probabilities) if self.familiarity is None else self.familiarity.tolist()
-        yield from zip(self.probabilities, familiarity, strict=True)
+        return Judgement(self.probabilities, self.familiarity).rows()
 
     def picked(self, which: NDArray[np.bool_]) -> Scores:
         """Return those of some images, bool [N]."""

@@ -15,11 +15,12 @@ from twincar_edge.cli import main
 from twincar_edge.datasets import open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
-from twincar_edge.export.open_set.pictures import open_unknown_pictures, shrink, shrunken
+from twincar_edge.export.open_set.pictures import open_unknown_pictures, shrunken
 from twincar_edge.export.open_set.report import GroupFigures, OpenSetReport
 from twincar_edge.labels import ClassMapping, VehicleName
 from twincar_edge.manifest import CropSizeFigures, CropSizesRecord
 from twincar_edge.metrics import auroc
+from twincar_edge.preprocess import shrink_to
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 
@@ -139,8 +140,8 @@ def test_without_labelled_images_only_the_unknown_ones_are_measured(
 
 
 def test_a_size_is_that_of_the_shorter_side_and_nothing_is_enlarged(known: Path) -> None:
-    assert shrink(np.zeros((40, 60, 3), np.uint8), 20).shape == (20, 30, 3)
-    assert shrink(np.zeros((40, 60, 3), np.uint8), 41).shape == (40, 60, 3)
+    assert shrink_to(np.zeros((40, 60, 3), np.uint8), 20).shape == (20, 30, 3)
+    assert shrink_to(np.zeros((40, 60, 3), np.uint8), 41).shape == (40, 60, 3)
     dataset = open_dataset(known)
     assert shrunken(dataset, 16).samples[0].read().shape == (16, 24, 3)
     assert np.array_equal(shrunken(dataset, 64).samples[0].read(), dataset.samples[0].read())

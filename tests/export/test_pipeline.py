@@ -32,7 +32,7 @@ from twincar_edge.export import (
 from twincar_edge.export.confidence.report import GIVEN
 from twincar_edge.export.data import calibration_samples, open_split
 from twincar_edge.export.explainable import FEATURES
-from twincar_edge.export.graph import strip
+from twincar_edge.export.graph import renamed, strip
 from twincar_edge.export.int8 import make
 from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
@@ -73,10 +73,7 @@ def graph_at_hand(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> No
         graph = onnx.load(exported.fp32)
         strip(graph)
         del graph.graph.output[2:]  # torch's has no feature map, nor a tensor of that name
-        for node in graph.graph.node:
-            for names in (node.input, node.output):
-                names[:] = ["last" if name == FEATURES else name for name in names]
-        return graph
+        return renamed(graph, FEATURES, "last")
 
     monkeypatch.setattr(pipeline, "to_onnx", loaded)
 
