@@ -186,8 +186,12 @@ def _make(
 def _as_box(session: ModelSession, known: Familiarity | None, name: str) -> Subject:
     """Return a model under trial with the familiarity that its file will decide by."""
     manifest = session.manifest.model_copy(update={"familiarity": None if known is None else known.record})
-    finished = replace(session, manifest=manifest, prototypes=None if known is None else known.prototypes)
-    return replace(Subject.of_session(finished), name=name)
+    return replace(Subject.of_session(_finished(session, manifest, known)), name=name)
+
+
+def _finished(session: ModelSession, manifest: Manifest, known: Familiarity | None) -> ModelSession:
+    """Return a model under trial with what its file will have."""
+    return replace(session, manifest=manifest, prototypes=None if known is None else known.prototypes)
 
 
 def _finish(
@@ -215,13 +219,6 @@ def _finish(
     mute = {precision: share for precision in models if (share := found.confidence.named(precision)) < least}
     written: dict[Precision, Path] = {}
     documents: dict[Precision, Manifest] = {}
-
-    def write(precision: Precision) -> None:
-        known = found.familiarity.get(precision)
-        tables = (None, None) if known is None else (known.prototypes, known.held_out)
-        model = models[precision]
-        write_bytes(written[precision], to_bytes(model.graph, documents[precision], model.golden, *tables))
-
     for precision, model in models.items():
         broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too
         broken = broken or precision in mute
@@ -245,7 +242,16 @@ def _finish(
                 }
             )
             written[precision] = failed if broken else good
-            write(precision)
+    if report.passed and not mute:
+        # Of the file that boxes run; parity holds the others to the same answers.
+        best: Precision = "int8" if "int8" in models else "fp32"
+        box = Classifier(_finished(models[best].session, documents[best], found.familiarity.get(best)))
+        sizes = measure_crop_sizes(box, images, lambda *done: tell("full names by crop size", *done))
+        documents = {name: one.model_copy(update={"crop_sizes": sizes}) for name, one in documents.items()}
+    for precision, path in written.items():
+        model, known = models[precision], found.familiarity.get(precision)
+        tables = (None, None) if known is None else (known.prototypes, known.held_out)
+        write_bytes(path, to_bytes(model.graph, documents[precision], model.golden, *tables))
     if not report.passed:
         left = ", ".join(path.name for path in written.values()) or "nothing"
         raise ParityError(report, f"left in {config.output}: {left}, and parity.md")
@@ -259,13 +265,6 @@ def _finish(
             ", or allow it with ",
             Parameter("min_coverage"),
         )
-    # Of the file that boxes run, as they run it; parity holds the others to the same answers.
-    session = open_session(written.get("int8", written["fp32"]), ep="cpu")
-    sizes = measure_crop_sizes(Classifier(session), images, lambda *done: tell("full names by crop size", *done))
-    if sizes is not None:
-        for precision in written:
-            documents[precision] = documents[precision].model_copy(update={"crop_sizes": sizes})
-            write(precision)
     for precision, path in written.items() if unknowns.given else ():
         open_set = measure_open_set(
             Subject.of_session(open_session(path, ep="cpu")),
