@@ -68,42 +68,35 @@ def classify_each(
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
         read = [_read(path) for path in part]
-        if locator is not None:
-            for path, image in zip(part, read, strict=True):
-                if isinstance(image, ImageError):
-                    problem = str(image)
-                    yield ImageAnswer(path, None, problem)
-                else:
-                    usable += 1
-                    yield from _vehicles(path, image, locator, classifier, batch)
-            continue
-        predictions = iter(classifier.predict([image for image in read if not isinstance(image, ImageError)]))
+        crops = [] if locator is not None else [image for image in read if not isinstance(image, ImageError)]
+        predictions = iter(classifier.predict(crops) if crops else ())
         for path, image in zip(part, read, strict=True):
             if isinstance(image, ImageError):
                 problem = str(image)
                 yield ImageAnswer(path, None, problem)
-            else:
-                usable += 1
+                continue
+            usable += 1
+            if locator is None:
                 yield ImageAnswer(path, next(predictions), None)
+            else:
+                yield from _vehicles(path, image, locator, classifier)
     if not usable:
         others = f", and {len(images) - 1} more are unusable" if len(images) > 1 else ""
         raise InputError(f"{problem}{others}")
 
 
 def _vehicles(
-    path: Path, image_bgr: NDArray[np.uint8], locator: Locator, classifier: Classifier, batch: int
+    path: Path, image_bgr: NDArray[np.uint8], locator: Locator, classifier: Classifier
 ) -> Iterator[ImageAnswer]:
     """Give the answer to each vehicle in an image, the largest first; one without a prediction where there is none."""
     found = locator.locate(Frame(0, 0.0, image_bgr, path.name))
     found.sort(key=lambda detection: area(detection.box_xyxy), reverse=True)
     if not found:
         yield ImageAnswer(path, None, None)
-    for start in range(0, len(found), batch):
-        part = found[start : start + batch]
-        crops = [image_bgr[top:bottom, left:right] for left, top, right, bottom in (one.box_xyxy for one in part)]
-        for detection, prediction in zip(part, classifier.predict(crops), strict=True):
-            answer = classifier.hierarchy.of_kind(prediction, detection.kind)
-            yield ImageAnswer(path, answer, None, detection)
+        return
+    predictions = classifier(image_bgr, boxes=[detection.box_xyxy for detection in found])
+    for detection, prediction in zip(found, predictions, strict=True):
+        yield ImageAnswer(path, classifier.hierarchy.of_kind(prediction, detection.kind), None, detection)
 
 
 def classify(paths: Sequence[Path], classifier: Classifier, *, batch: int = 16) -> list[ImageAnswer]:
