@@ -12,6 +12,7 @@ import click
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.groups import GroupedCommand, option
+from twincar_edge.cli.options import ep_option, threads_option
 from twincar_edge.cli.pipes import discard_output
 from twincar_edge.errors import InputError, Parameter, one_line
 from twincar_edge.files import as_text
@@ -62,20 +63,8 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Find vehicles with this detector, an ONNX file in the layout of YOLOX; implies --detect.",
 )
-@option(
-    "--ep",
-    group="Model",
-    default="auto",
-    show_default=True,
-    help="Run the model on this execution provider: auto, cpu, openvino, cuda, …",
-)
-@option(
-    "--threads",
-    group="Model",
-    metavar="N",
-    type=click.IntRange(min=1),
-    help="Run one inference on this many CPU threads.  [default: all]",
-)
+@ep_option
+@threads_option
 @option(
     "--batch",
     group="Model",

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from twincar_edge.cli.options import ep_option, threads_option
+
 PATH = click.Path(path_type=Path)
 
 
@@ -14,8 +16,8 @@ PATH = click.Path(path_type=Path)
 @click.option("-o", "--output", required=True, type=PATH, help="A new folder, which gets one folder a group.")
 @click.option("--model", type=PATH, help="The model that is to learn them.  [default: the bundled model]")
 @click.option("--smallest", type=click.IntRange(min=2), default=3, show_default=True, help="Pictures of a group.")
-@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@ep_option
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 def command(
     folder: Path, output: Path, model: Path | None, smallest: int, ep: str, threads: int | None, as_json: bool

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.cli.options import ep_option
+
 if TYPE_CHECKING:
     from twincar_edge.runtime.demo import DemoReport
     from twincar_edge.runtime.truth import Score
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--clip", type=click.Path(path_type=Path), help="Another clip with its truth.  [default: the demo's own]")
 @click.option("--model", type=click.Path(path_type=Path), help="Another exported model.  [default: the demo's own]")
-@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
+@ep_option
 def command(output: Path, clip: Path | None, model: Path | None, ep: str) -> None:
     """Watch a gate clip and show each visit beside what truly drove through.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from twincar_edge.cli.options import ep_option
+from twincar_edge.cli.tables import has_no_width
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.selftest.diagnosis import Diagnosis
@@ -17,7 +19,7 @@ _PIPE_WIDTH = 160  # a line of the table where it goes into a file
 
 @click.command("doctor")
 @click.option("--model", type=click.Path(path_type=Path), help="An exported .onnx file.  [default: the bundled model]")
-@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
+@ep_option
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -55,6 +57,6 @@ def _print(diagnosis: Diagnosis) -> None:
     for name, status, found in diagnosis.rows():
         table.add_row(escape(name), f"[{_COLOURS[status]}]{status}[/]", escape(found))
     console = Console()
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+    if has_no_width():
         console = Console(width=_PIPE_WIDTH)
     console.print(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from twincar_edge.enrolled import REACH
+from twincar_edge.cli.options import ep_option, threads_option
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.enroll import EnrollReport
@@ -24,14 +24,12 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--reach",
     type=float,
-    default=REACH,
-    show_default=True,
     help="How far a crop may lie from its class, as a share of the class's variance. More names more crops, and more "
-    "cars of other classes wrongly.",
+    "cars of other classes wrongly.  [default: 1.0]",
 )
 @click.option("--unchecked", is_flag=True, help="Write the file although a check fails or cannot be made.")
-@click.option("--ep", default="auto", show_default=True, help="Execution provider.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@ep_option
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 def command(
     paths: tuple[Path, ...],
@@ -39,7 +37,7 @@ def command(
     folder: Path | None,
     remove: tuple[str, ...],
     output: Path,
-    reach: float,
+    reach: float | None,
     unchecked: bool,
     ep: str,
     threads: int | None,
@@ -53,7 +51,7 @@ def command(
     The new file is written only if the new pictures recognize one another, and the answers for the pictures that the
     model was validated on stay. Otherwise the exit code is 1. A running `watch` takes the file on SIGHUP.
     """
-    from twincar_edge.runtime.enroll import EnrollConfig, enroll, read_class_folders
+    from twincar_edge.api.enroll import enroll
     from twincar_edge.runtime.sources.images import expand
 
     model = paths[0] if paths and paths[0].suffix.lower() == ".onnx" else None
@@ -62,20 +60,15 @@ def command(
         raise click.UsageError("crops and --class go together")
     if name is not None and folder is not None:
         raise click.UsageError("--class and --from cannot be combined")
-    classes = read_class_folders(folder) if folder is not None else {}
-    if name is not None:
-        classes = {name: expand(list(crops))}
     report = enroll(
-        EnrollConfig(
-            output=output,
-            model=model,
-            classes=classes,
-            remove=remove,
-            unchecked=unchecked,
-            reach=reach,
-            ep=ep,
-            threads=threads,
-        )
+        output,
+        folder if name is None else {name: expand(list(crops))},
+        model=model,
+        remove=remove,
+        unchecked=unchecked,
+        reach=reach,
+        ep=ep,
+        threads=threads,
     )
     click.echo(report.model_dump_json(indent=2) if as_json else _text(report))
 

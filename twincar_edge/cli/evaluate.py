@@ -16,6 +16,7 @@ from twincar_edge.cli.options import (
     model_class_mapping_option,
     progress_bar,
     split_option,
+    threads_option,
     unknown_option,
 )
 from twincar_edge.datasets import OpenOptions
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @split_option()
 @model_class_mapping_option("MODEL")
 @click.option("--ep", default="auto", show_default=True, help="Execution provider, for an ONNX file.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@threads_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option(
     "-o",

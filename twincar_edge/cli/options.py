@@ -13,12 +13,26 @@ import click
 
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
-from twincar_edge.datasets import OpenOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 Command = Callable[..., Any]
+
+ep_option = option(
+    "--ep",
+    group="Model",
+    default="auto",
+    show_default=True,
+    help="Run the model on this execution provider: auto, cpu, openvino, cuda, …",
+)
+threads_option = option(
+    "--threads",
+    group="Model",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Run one inference on this many CPU threads.  [default: all]",
+)
 
 
 def data_options(*, argument: bool = False, required: bool = True) -> Callable[[Command], Command]:
@@ -44,6 +58,8 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
             data_crop: bool,
             **others: Any,
         ) -> Any:
+            from twincar_edge.datasets import OpenOptions  # OpenCV and numpy, which no help needs
+
             data = None if data_path is None else OpenOptions(data_path, data_images, data_mapping, data_crop)
             return command(*args, data=data, **others)
 

@@ -9,7 +9,13 @@ import click
 
 from twincar_edge.bundled import default_checkpoint, default_model
 from twincar_edge.cli.completion import complete_files
-from twincar_edge.cli.options import data_options, model_class_mapping_option, progress_bar, split_option
+from twincar_edge.cli.options import (
+    data_options,
+    model_class_mapping_option,
+    progress_bar,
+    split_option,
+    threads_option,
+)
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.datasets import OpenOptions
@@ -39,7 +45,7 @@ from twincar_edge.files import make_folder
 @data_options(required=False)
 @split_option("the held-out images of the run that REF lies in, or those of DATA")
 @model_class_mapping_option("REF")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all]")
+@threads_option
 @limit_options
 @click.option(
     "-o",

@@ -17,6 +17,11 @@ _FEWEST = 2  # columns; rich wraps them where even these have no room
 _WRAPPED = 20  # characters that a column which may wrap keeps
 
 
+def has_no_width() -> bool:
+    """Return whether standard output is no terminal, and COLUMNS does not say how wide it is."""
+    return not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit()
+
+
 def print_table(
     heads: Sequence[str],
     rows: Iterable[Sequence[str]],
@@ -68,7 +73,7 @@ def print_table(
 
     says = [head for head in worth if any(line[head] != NOTHING for line in lines)]
     order = says + [head for head in worth if head not in says]
-    if not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit():
+    if has_no_width():
         console = Console(width=max(width(build(set(order))), 80))
     count = len(order)
     spare = max([len(line[wrap]) - _WRAPPED for line in lines] + [0]) if wrap else 0
