@@ -23,6 +23,7 @@ from twincar_edge.images import IMAGE_SUFFIXES, ImageError, read_image, write_im
 from twincar_edge.preprocess import prepare
 from twincar_edge.prototypes import normalized
 from twincar_edge.records import Record
+from twincar_edge.runtime.inference.classifier import BATCH
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.inference.session import ModelSession, open_session
@@ -31,7 +32,6 @@ SMALLEST = 3  # pictures of a group: fewer make no class that can be checked
 MOST_IMAGES = 20_000  # HDBSCAN takes minutes and gigabytes beyond
 SHEET = "clusters.jpg"
 REST = "unsorted"
-_BATCH = 16
 _MOST_ROWS = 40  # of the contact sheet
 _COLUMNS = 6
 _CELL_WH = (150, 100)
@@ -108,9 +108,9 @@ def _embed(session: ModelSession, paths: Sequence[Path]) -> tuple[list[Path], ND
     """Return the images that can be read, and their embeddings, float32 [N, D], scaled to length 1."""
     kept: list[Path] = []
     parts: list[NDArray[np.float32]] = []
-    for start in range(0, len(paths), _BATCH):
+    for start in range(0, len(paths), BATCH):
         read = []
-        for path in paths[start : start + _BATCH]:
+        for path in paths[start : start + BATCH]:
             try:
                 read.append(prepare(read_image(path), session.manifest.preprocess))
             except ImageError:

@@ -29,6 +29,7 @@ from twincar_edge.onnx_metadata import with_metadata
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.prototypes import Prototypes
 from twincar_edge.records import Record, Share
+from twincar_edge.runtime.inference.classifier import BATCH
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.inputs import ImageLike, as_image_bgr
 from twincar_edge.runtime.inference.providers import AUTO
@@ -37,7 +38,6 @@ from twincar_edge.runtime.sources.images import expand
 
 logger = logging.getLogger(__name__)
 
-BATCH = 16  # pictures at once
 MOST_PICTURES = 1000  # of one class; a mean gains nothing more
 LEAST_RECOGNIZED = 0.4  # of the pictures of a class, by the others, within a reach of at least CHECK_REACH
 CHECK_REACH = 4 / 3

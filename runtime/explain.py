@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from twincar_edge.bundled import default_model
 from twincar_edge.errors import InputError, ModelError, Parameter, nearest, require
 from twincar_edge.heatmaps import (
+    GRAD_CAM,
+    GRAD_CAM_PLUS_PLUS,
+    OCCLUSION,
     contributions,
     grad_cam,
     grad_cam_plus_plus,
@@ -35,7 +38,6 @@ from twincar_edge.runtime.inference.inputs import ImageLike, as_image_bgr
 from twincar_edge.runtime.overlay import draw_overlay, draw_panel
 
 RUNNER_UP = "auto"
-GRAD_CAM_PLUS_PLUS, GRAD_CAM, OCCLUSION = "grad-cam++", "grad-cam", "occlusion"
 _IN_NUMPY = {GRAD_CAM_PLUS_PLUS: grad_cam_plus_plus, GRAD_CAM: grad_cam}
 _ALIKE = 3
 

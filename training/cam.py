@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from twincar_edge.errors import InputError, nearest, require
+from twincar_edge.heatmaps import GRAD_CAM, GRAD_CAM_PLUS_PLUS
 from twincar_edge.training.model import CarClassifier, cam_layer
 
-GRAD_CAM_PLUS_PLUS = "grad-cam++"
 # The library's class for each method. Those that run the model hundreds of times for one map are left out.
 METHODS = {
     GRAD_CAM_PLUS_PLUS: "GradCAMPlusPlus",  # arXiv:1710.11063
-    "grad-cam": "GradCAM",  # arXiv:1610.02391
+    GRAD_CAM: "GradCAM",  # arXiv:1610.02391
     "hires-cam": "HiResCAM",  # arXiv:2011.08891
     "xgrad-cam": "XGradCAM",  # arXiv:2008.02312
     "layer-cam": "LayerCAM",  # doi:10.1109/TIP.2021.3089943

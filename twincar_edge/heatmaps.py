@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from twincar_edge.preprocess import Preprocess, placement
 
+GRAD_CAM_PLUS_PLUS, GRAD_CAM, OCCLUSION = "grad-cam++", "grad-cam", "occlusion"
+"""The methods, by which users name them."""
+
 Floats = NDArray[np.float32]
 _EPSILON = 1e-6
 _PATCH = 0.15  # of the longer side: about the size of a headlight, a grille or a wheel

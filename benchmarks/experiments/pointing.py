@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
 from twincar_edge.bundled import demo_model
+from twincar_edge.heatmaps import GRAD_CAM, GRAD_CAM_PLUS_PLUS, OCCLUSION
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.records import Record, Share
-from twincar_edge.runtime.explain import GRAD_CAM, GRAD_CAM_PLUS_PLUS, OCCLUSION, Explainer, open_explainer
+from twincar_edge.runtime.explain import Explainer, open_explainer
 from twincar_edge.synthetic import CLASS_NAMES, TwinCarImage, twin_car_images, twin_of
 
 SCHEMA_VERSION: Literal[1] = 1

@@ -51,10 +51,7 @@ class Painter:
 
     def paint(self, live: LiveFrame) -> Image:
         """Return the frame with everything drawn onto it: a new uint8 [H, W, 3], larger than a small frame."""
-        frame = live.frame.image_bgr
-        factor = max(1, -(-MIN_LONG_SIDE // max(frame.shape[:2])))
-        rows, columns = frame.shape[:2]
-        image = frame.copy() if factor == 1 else resize(frame, (columns * factor, rows * factor), "cubic")
+        image, factor = enlarged(live.frame.image_bgr, MIN_LONG_SIDE)
         size = type_size(image)
         self._scenery.draw(image, size)
         for ignored in live.ignored:
@@ -86,6 +83,14 @@ class Painter:
         points = np.array([point for _, point in self._trails[track.id]], np.int32)
         for colour, width in ((INK, line_width(size) + 2), (colour_of(track), line_width(size))):
             cv2.polylines(image, [points], False, colour, width, cv2.LINE_AA)
+
+
+def enlarged(image_bgr: Image, long_side: int) -> tuple[Image, int]:
+    """Return a copy by a whole factor whose longer side is `long_side` pixels or more, and that factor."""
+    rows, columns = image_bgr.shape[:2]
+    factor = max(1, -(-long_side // max(rows, columns)))
+    copy = image_bgr.copy() if factor == 1 else resize(image_bgr, (columns * factor, rows * factor), "cubic")
+    return copy, factor
 
 
 def colour_of(track: LiveTrack) -> Colour:

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.draw import INK, WHITE, draw_label, label_size, type_size
-from twincar_edge.preprocess import resize
-from twincar_edge.runtime.annotating.picture import draw_zones, thin_width
+from twincar_edge.runtime.annotating.picture import draw_zones, enlarged, thin_width
 from twincar_edge.runtime.locating.zones import Zone
 
 LEAST_SIDE = 320  # pixels: smaller frames are enlarged, or the labels would cover one another
@@ -23,8 +22,7 @@ def draw_zone_picture(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> ND
     Shares of the frame are written at the top and on the left, pixels of the frame at the bottom and on the right.
     """
     rows, columns = image_bgr.shape[:2]
-    factor = max(1, -(-LEAST_SIDE // max(rows, columns)))
-    image = image_bgr.copy() if factor == 1 else resize(image_bgr, (columns * factor, rows * factor), "cubic")
+    image, _ = enlarged(image_bgr, LEAST_SIDE)
     size = type_size(image)
     _draw_grid(image, thin_width(size))
     draw_zones(image, zones, size)

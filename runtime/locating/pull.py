@@ -40,9 +40,7 @@ def pull_detector(
         MissingExtraError: ONNX Runtime is not installed.
         ModelError: ONNX Runtime cannot run it here.
     """
-    if name not in OFFICIAL:
-        raise InputError(f"no detector {name!r}: {nearest(name, tuple(OFFICIAL))}")
-    official = OFFICIAL[name]
+    official = _official(name)
     path = detectors_folder(state) / official.file_name
     if _is_there(path, state):
         return path
@@ -72,9 +70,7 @@ def take_detector(file: Path, name: str | None = None, *, state: Path | None = N
         MissingExtraError: ONNX Runtime is not installed.
         ModelError: ONNX Runtime cannot run it here.
     """
-    if name is not None and name not in OFFICIAL:
-        raise InputError(f"no detector {name!r}: {nearest(name, tuple(OFFICIAL))}")
-    wanted = tuple(OFFICIAL.values()) if name is None else (OFFICIAL[name],)
+    wanted = tuple(OFFICIAL.values()) if name is None else (_official(name),)
     if not is_file(file):
         raise InputError(f"cannot read {file}: no such file, or not a regular one")
     try:
@@ -93,6 +89,12 @@ def take_detector(file: Path, name: str | None = None, *, state: Path | None = N
             " where it is used",
         )
     return _put(data, detectors_folder(state) / official.file_name)
+
+
+def _official(name: str) -> OfficialDetector:
+    if name not in OFFICIAL:
+        raise InputError(f"no detector {name!r}: {nearest(name, tuple(OFFICIAL))}")
+    return OFFICIAL[name]
 
 
 def _is_there(path: Path, state: Path | None) -> bool:

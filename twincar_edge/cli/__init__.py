@@ -39,7 +39,7 @@ COMMANDS = {
     "events": "Show or export the visits that watch has stored.",
     "doctor": "Check that this machine answers right, and how fast.",
     "bench": "Measure latency and top-5 over providers and precisions.",
-    "explain": "Show where the model looked, as a Grad-CAM++ overlay.",
+    "explain": "Show what an answer rests on, as a heat map over the image.",
     "synthesize": "Draw labelled twin cars: images, or a gate clip with its truth.",
 }
 

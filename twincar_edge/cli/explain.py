@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import as_text, is_file, write_bytes
@@ -133,10 +135,6 @@ def _places(paths: list[Path], folder: Path) -> list[Path]:
 def _write(explanation: Explanation, place: Path, parts: bool) -> None:
     write_image(place, explanation.panel_bgr)
     if parts:
-        import io
-
-        import numpy as np
-
         write_image(place.with_suffix(".overlay.png"), explanation.overlay_bgr)
         raw = io.BytesIO()
         np.save(raw, explanation.heatmap)
