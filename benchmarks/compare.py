@@ -38,7 +38,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """Return what the interval says: a ratio whose interval contains 1 is no difference."""
+        """Return "faster", "slower", or "within noise" where the interval contains 1."""
         if self.interval is None:
             return NONE
         low, high = self.interval

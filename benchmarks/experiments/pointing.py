@@ -28,7 +28,7 @@ from twincar_edge.synthetic import CLASS_NAMES, TwinCarImage, twin_car_images, t
 SCHEMA_VERSION: Literal[1] = 1
 TOLERANCE = 0.05  # of the picture's longer side, around the part
 SEED = 77
-_RANDOM_CELLS = 7  # as many to a side as the last feature map of the bundled models has
+_RANDOM_CELLS = 7  # to a side, as coarse as the last feature map of the default model
 
 
 class PointingRow(Record):

@@ -29,7 +29,7 @@ _MEANING = {
         "white noise, soft patches of colour, and flat colours. How many of these get a name says more about the kind "
         "of noise than about cars: judge models by it, and less what a camera will see."
     ),
-    GIVEN: "the folders that were given with the export; a name that is true as far as it goes is no wrong one.",
+    GIVEN: "the folders that were given with the export. A coarse name that is true counts as right.",
     MASKED: (
         "the held-out images with their own class taken out of the answer, which stands for a car that the model was "
         "not taught. It is the hard set: the features did learn the class, and its nearest neighbours, often the same "

@@ -115,7 +115,10 @@ class Groups:
 def separation(
     known: Scores, unknown: Sequence[UnknownPictures], scores: Sequence[Scores], *, cars: bool
 ) -> Separation | None:
-    """Return how well known cars are told from other cars, or from what is no car; None where there are none."""
+    """Return how well scores separate known cars from other cars, or from things other than cars.
+
+    None where there are no such pictures.
+    """
     chosen = [
         found.picked(which)
         for one, found in zip(unknown, scores, strict=True)

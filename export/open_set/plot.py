@@ -26,7 +26,7 @@ def plot_open_set(report: OpenSetReport, path: Path) -> None:
     Raises:
         InputError: the picture cannot be written.
     """
-    figure = new_figure((12.5, 4.8), f"Open set: {report.name}")
+    figure = new_figure((12.5, 5.4), f"Open set: {report.name}")
     left, right = figure.subplots(1, 2)
     _draw_known(left, report)
     _draw_others(right, report)
@@ -80,4 +80,5 @@ def _finish(axes: Axes, report: OpenSetReport) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     plain(axes)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=9, framealpha=0.9, edgecolor="#dddddd")
+        # Below the axes: inside, it would hide a line of one report or another.
+        axes.legend(fontsize=9, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
