@@ -1,4 +1,4 @@
-"""Give an exported file new prototypes and thresholds, and leave all else in it as it is.
+"""Give an exported file new prototypes, thresholds and summary of held-out pictures, and leave the rest as it is.
 
     python -m twincar_edge.export.regraft MODEL.onnx DATA --reject-below 0.5 --keep-known 0.86 0.86 0.9
 
@@ -13,7 +13,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 from pydantic import ValidationError
 
 from twincar_edge.dataset_logits import Side, run_sides
@@ -25,7 +24,9 @@ from twincar_edge.export.crop_sizes import measure_crop_sizes
 from twincar_edge.export.data import open_split
 from twincar_edge.export.familiarity import learn_familiarity
 from twincar_edge.files import write_bytes
+from twincar_edge.held_out import HELD_OUT_KEY
 from twincar_edge.manifest import METADATA_KEY
+from twincar_edge.onnx_metadata import with_metadata
 from twincar_edge.prototypes import PROTOTYPES_KEY
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
@@ -73,11 +74,12 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
     )
     finished = replace(session, manifest=changed, prototypes=learned.prototypes)
     changed = changed.model_copy(update={"crop_sizes": measure_crop_sizes(Classifier(finished), split.validation)})
-    graph = onnx.load(str(model))
-    metadata = {entry.key: entry.value for entry in graph.metadata_props}
-    metadata |= {METADATA_KEY: changed.to_json(), PROTOTYPES_KEY: learned.prototypes.to_json()}
-    onnx.helper.set_model_props(graph, metadata)
-    write_bytes(model, graph.SerializeToString(deterministic=True))
+    tables = {
+        METADATA_KEY: changed.to_json(),
+        PROTOTYPES_KEY: learned.prototypes.to_json(),
+        HELD_OUT_KEY: learned.held_out.to_json(),
+    }
+    write_bytes(model, with_metadata(model.read_bytes(), tables, str(model)))
     return report
 
 

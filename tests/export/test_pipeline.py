@@ -41,8 +41,10 @@ from twincar_edge.export.open_set.report import OpenSetReport
 from twincar_edge.export.regraft import main as regraft_main
 from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
+from twincar_edge.held_out import HELD_OUT_KEY, read_held_out
 from twincar_edge.manifest import read_manifest
 from twincar_edge.metrics import topk_accuracy
+from twincar_edge.onnx_metadata import with_metadata
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.inference.golden_check import check_golden
 from twincar_edge.runtime.inference.session import open_session
@@ -512,7 +514,7 @@ def test_every_file_carries_an_embedding_and_what_familiarity_needs(toy: Path, t
 
 def test_a_regraft_changes_prototypes_and_thresholds_alone(toy: Path, exported: ExportResult, tmp_path: Path) -> None:
     path = tmp_path / "cars.onnx"
-    shutil.copy(exported.fp32, path)
+    path.write_bytes(with_metadata(exported.fp32.read_bytes(), {HELD_OUT_KEY: None}, "cars.onnx"))
     before = open_session(path, ep="cpu")
     data = toy.parent.parent / "cars"
     assert regraft_main([str(path), str(data), "--reject-below", "0.61", "--keep-known", "0.5", "0.5", "0.6"]) == 0
@@ -525,6 +527,7 @@ def test_a_regraft_changes_prototypes_and_thresholds_alone(toy: Path, exported: 
     golden = read_golden(path)
     assert golden is not None
     assert check_golden(after, golden).passed
+    assert read_held_out(path) is not None  # made with the prototypes
     batch = prepare_batch([sample.read() for sample in open_dataset(data).samples[:8]], after.manifest.preprocess)
     assert (after.run(batch) == before.run(batch)).all()
     size = path.stat().st_size
