@@ -12,14 +12,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.errors import require
 from twincar_edge.runtime.annotating.video import AnnotatedVideos, VideoSummary
 from twincar_edge.runtime.collect import Collector
 from twincar_edge.runtime.configuration.config import WatchConfig
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.loop.answering import LiveFrame, OnFrame
 from twincar_edge.runtime.loop.footage import Footage
@@ -31,9 +33,13 @@ from twincar_edge.runtime.sinks import Delivery, Sink, Terms, crop_name, running
 from twincar_edge.runtime.sinks.clips import clip_name
 from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_filming, open_sinks
+from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StoreSettings
 from twincar_edge.runtime.sources import is_camera
 from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.watch import Watch, WatchSummary
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.page.server import PageServer
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +54,7 @@ class Service:
 
     Attributes:
         url: where the service is monitored, or None.
+        page: the web page, or None.
         destinations: where the events go, in words without secrets.
         reader_gone: set when the reader of standard output has gone, which ends the run.
     """
@@ -74,6 +81,7 @@ class Service:
         """
         stop = stop or threading.Event()
         self.url: str | None = None
+        self.page: PageServer | None = None
         self.reader_gone = threading.Event()
         self._config = config
         self._stop = stop
@@ -135,7 +143,27 @@ class Service:
                 from twincar_edge.runtime.monitoring.server import Monitoring  # slow to import, and seldom needed
 
                 self.url = stack.enter_context(Monitoring(config.monitor, self.status, self._limits)).url
+            if config.page is not None:
+                self.page = stack.enter_context(self._page_server(config.page))
             self._stack = stack.pop_all()
+
+    def _page_server(self, settings: PageSettings) -> PageServer:
+        require("starlette", "page")
+        from twincar_edge.runtime.page.content import Content, Running
+        from twincar_edge.runtime.page.server import PageServer
+
+        state = self._state or StateFolder(self._config.state)
+        folders, store = [], state.store
+        for options in self._config.sinks:
+            if isinstance(options, CropsSettings | ClipsSettings):
+                folders.append(options.path)
+            elif isinstance(options, StoreSettings):
+                store = options.path or state.store
+        answering = self._watch.answering
+        content = Content(
+            store, state.folder, tuple(folders), lambda: answering.classifier, Running(self.status, self._limits)
+        )
+        return PageServer(content, settings)
 
     def stop(self) -> None:
         """Close everything that `start` opened, after the run; sinks get some seconds for what is still queued."""

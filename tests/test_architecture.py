@@ -73,6 +73,9 @@ HEAVY = {
     "matplotlib": {"training", "benchmarks", "export"},
     "scipy": {"core", "training", "export"},
     "av": {"runtime"},
+    "starlette": {"runtime"},
+    "uvicorn": {"runtime"},
+    "jinja2": {"runtime"},
     "pyarrow": {"core"},
     "click": {"cli", "benchmarks.experiments"},
 }

@@ -24,7 +24,8 @@ from tests.support.servers import free_port, require_server
 from tests.test_architecture import ROOMS
 from twincar_edge.cli.watch import command
 from twincar_edge.runtime.configuration.config_file import read_config
-from twincar_edge.runtime.monitoring.server import Monitoring, parse_address
+from twincar_edge.runtime.listening import parse_address
+from twincar_edge.runtime.monitoring.server import Monitoring
 
 DEPLOY = REPOSITORY / "deploy"
 UNIT = DEPLOY / "twincar-edge.service"

@@ -78,6 +78,17 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def write_private_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file that only its owner may read, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.chmod(0o600)
+        temporary.write_bytes(text.encode("utf-8"))
+
+
 def is_file(path: Path) -> bool:
     """Return whether a path is a file's; not so where that cannot be told, as in a folder that may not be searched."""
     try:

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 
 from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.records import Record
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
@@ -75,7 +76,8 @@ class WatchConfig(Record):
 
     What surrounds the loop: `sinks` take the events, and `state` is the folder for what must outlive the run (the
     default one where it is None and something is to be kept). `monitor` is where metrics and health are served,
-    `HOST:PORT`; None serves nothing. `collect` gathers hard examples in a folder, up to `collect_limit` bytes.
+    `HOST:PORT`; None serves nothing. `page` is the web page, which shows visits from a store: one of the sinks.
+    `collect` gathers hard examples in a folder, up to `collect_limit` bytes.
 
     >>> gate = tw.CameraConfig(name="gate", source="gate.mp4")
     >>> yard = tw.CameraConfig(name="yard", source="yard.mp4")
@@ -98,6 +100,7 @@ class WatchConfig(Record):
     sinks: tuple[SinkSettings, ...] = ()
     state: ConfigPath | None = None
     monitor: str | None = None
+    page: PageSettings | None = None
     collect: ConfigPath | None = None
     collect_limit: Size = Field(default=500_000_000, gt=0)
 
@@ -105,6 +108,12 @@ class WatchConfig(Record):
     def _clips_have_one_folder(self) -> Self:
         if sum(sink.kind == "clips" for sink in self.sinks) > 1:
             raise ValueError("two sinks save clips: name one folder for them")
+        return self
+
+    @model_validator(mode="after")
+    def _page_has_a_store(self) -> Self:
+        if self.page is not None and all(sink.kind != "store" for sink in self.sinks):
+            raise ValueError("the page shows visits from a store, and no sink is one: add a sink of the kind 'store'")
         return self
 
     @model_validator(mode="after")

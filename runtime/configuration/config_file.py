@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.configuration.toml_lines import Place, key_lines
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.sinks.settings import SinkSettings
@@ -37,7 +38,7 @@ _SINKS: dict[str | int, type[BaseModel]] = {
     kind.model_fields["kind"].default: kind for kind in get_args(get_args(SinkSettings)[0])
 }
 _KINDS = tuple(map(str, _SINKS))
-_TABLES: dict[str | int, type[BaseModel]] = {"cameras": CameraConfig, "zones": Zone, **_SINKS}
+_TABLES: dict[str | int, type[BaseModel]] = {"cameras": CameraConfig, "zones": Zone, "page": PageSettings, **_SINKS}
 
 
 @dataclass(frozen=True, order=True)

@@ -7,7 +7,6 @@ has its own thread, there are few of them, and each is cut off after some second
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import socket
 import socketserver
@@ -24,6 +23,7 @@ from prometheus_client.exposition import choose_encoder
 
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.listening import as_host, is_loopback, parse_address
 from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
 from twincar_edge.runtime.monitoring.metrics import make_registry
 from twincar_edge.runtime.monitoring.status import LoopStatus
@@ -37,24 +37,6 @@ _INDEX = (
     "<!doctype html><title>twincar-edge</title><h1>twincar-edge</h1>"
     '<p><a href="healthz">healthz</a>: is it well? <a href="metrics">metrics</a>: for Prometheus.'
 )
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (on 127.0.0.1); port 0 takes a free one.
-
-    Raises:
-        InputError: it is none of these.
-    """
-    host, colon, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if (
-        not colon
-        or not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) < 65536)
-        or (":" in bare) != host.startswith("[")
-        or host.startswith("[") != host.endswith("]")
-    ):
-        raise InputError(f"metrics are served at HOST:PORT, as 127.0.0.1:9464, found {text!r}")
-    return bare or "127.0.0.1", int(port)
 
 
 class Monitoring:
@@ -120,8 +102,8 @@ class Monitoring:
             why = getattr(error, "strerror", None) or error
             raise InputError(f"cannot serve metrics at {host}:{port}: {why}; name another address") from error
         bound = self._server.server_name
-        self.url = f"http://{f'[{bound}]' if ':' in bound else bound}:{self._server.server_port}/"
-        if not ipaddress.ip_address(bound.split("%")[0]).is_loopback:
+        self.url = f"http://{as_host(bound)}:{self._server.server_port}/"
+        if not is_loopback(bound):
             logger.warning("metrics are served at %s: everybody who reaches this machine can read them", self.url)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="monitoring", daemon=True

@@ -56,6 +56,11 @@ class StateFolder:
         return self.folder / STORE_NAME
 
     @property
+    def pictures(self) -> Path:
+        """Return the default folder of pictures that the web page shows."""
+        return self.folder / "pictures"
+
+    @property
     def spool(self) -> Path:
         """Return the folder of the spools."""
         return self.folder / "spool"

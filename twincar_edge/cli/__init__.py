@@ -37,6 +37,8 @@ COMMANDS = {
     "detector": "Get a detector of vehicles, or say which is there.",
     "zones": "Write a frame with a grid, to write zones by or to click them on.",
     "events": "Show or export the visits that watch has stored.",
+    "page": "Serve the web page over the visits that watch has stored.",
+    "token": "Make, list or remove tokens that open the web page.",
     "doctor": "Check that this machine answers right, and how fast.",
     "bench": "Measure latency and top-5 over providers and precisions.",
     "explain": "Show what an answer rests on, as a heat map over the image.",

@@ -65,6 +65,8 @@ def _section(option: click.Option) -> str:
     return option.group if isinstance(option, GroupedOption) and not option.common else COMMON
 
 
-def option(*names: str, group: str, common: bool = False, **attrs: Any) -> Callable[[Command], Command]:
+def option(
+    *names: str, group: str, common: bool = False, cls: type[GroupedOption] = GroupedOption, **attrs: Any
+) -> Callable[[Command], Command]:
     """Give a command an option in a group of its help; otherwise as `click.option`."""
-    return click.option(*names, cls=GroupedOption, group=group, common=common, **attrs)
+    return click.option(*names, cls=cls, group=group, common=common, **attrs)

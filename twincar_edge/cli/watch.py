@@ -17,6 +17,7 @@ from twincar_edge.cli import EXIT_INTERRUPTED
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.logs import log_to_stderr
+from twincar_edge.cli.page_option import announce
 from twincar_edge.cli.pipes import discard_output
 from twincar_edge.cli.watch_flags import GROUPS, camera_options, run_options
 from twincar_edge.cli.watch_options import watch_config
@@ -97,6 +98,8 @@ def command(
         windows = _windows(config) if show else None
         service = Service(config, stop=stop, annotate=annotate, on_frame=windows)
         with service, _on_hangup(service.reload):
+            if service.page is not None:
+                announce(service.page)
             summary = service.run() if windows is None else windows.run(service.run, stop)
         if service.reader_gone.is_set():
             discard_output()

@@ -14,6 +14,8 @@ import click
 
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
+from twincar_edge.cli.page_option import PageOption
+from twincar_edge.runtime.listening import PAGE_ADDRESS
 
 Command = Callable[..., Any]
 GROUPS = ("Source", "Locating", "Tracking", "Model", "Events", "Pictures", "Service")  # of the help
@@ -228,6 +230,14 @@ run_options = _all(
         common=True,
         metavar="HOST:PORT",
         help="Serve /metrics and /healthz at this address, such as 127.0.0.1:9464.",
+    ),
+    option(
+        "--page",
+        cls=PageOption,
+        group="Service",
+        common=True,
+        metavar="[HOST:PORT]",
+        help=f"Serve the web page: cameras, visits, explanations. Needs the extra `page`.  [default: {PAGE_ADDRESS}]",
     ),
     option("--collect", group="Pictures", type=_PATH, help="Save pictures that the model is unsure of in this folder."),
     option(

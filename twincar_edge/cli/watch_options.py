@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.sinks.settings import SinkSettings, StdoutSettings
 
 NONE = "none"  # as the store
+PICTURES_LIMIT = 500_000_000  # bytes, of the pictures that the page keeps where no folder is named
 _OF_ONE_RUN = ("config_file", "truth", "annotate", "show", "as_json")  # what no file holds, and may stand beside one
 
 
@@ -39,9 +40,12 @@ def watch_config(
         return _from_file(config_file, terminal)
     assert source is not None
     from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig, one_camera
+    from twincar_edge.runtime.configuration.page_settings import page_settings
 
     fields = (*CameraConfig.model_fields, *WatchConfig.model_fields)
     given = {name: value for name in fields if (value := options.get(name)) is not None and value is not False}
+    if "page" in given:
+        given["page"] = page_settings(address=given["page"])
     if "size" in given:
         given["size"] = parse_size(given["size"])
     if "detect_classes" in given:
@@ -79,6 +83,7 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
         file_settings,
         mqtt_settings,
     )
+    from twincar_edge.runtime.storage.state import StateFolder
 
     sinks: list[SinkSettings] = []
     if options["output"] is not None:
@@ -97,6 +102,9 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
             sinks.append(settings(path=path, limit=limit, age=age))
         elif limit is not None or age is not None:
             raise click.UsageError(f"--{what}-limit and --{what}-age belong to --save-{what} DIR")
+    if options["page"] is not None and options["save_crops"] is None:
+        path = StateFolder(options["state"]).pictures
+        sinks.append(CropsSettings(path=path, limit=PICTURES_LIMIT))
     return sinks
 
 

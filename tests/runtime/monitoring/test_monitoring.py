@@ -19,9 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests import REPOSITORY
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.listening import parse_address
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.metrics import make_registry
-from twincar_edge.runtime.monitoring.server import MOST_CLIENTS, Monitoring, parse_address
+from twincar_edge.runtime.monitoring.server import MOST_CLIENTS, Monitoring
 from twincar_edge.runtime.monitoring.stages import StageLatency
 from twincar_edge.runtime.monitoring.status import CameraStatus, CollectorStatus, LoopStatus, ModelStatus, SinkStatus
 

@@ -1,0 +1,69 @@
+"""The page's application: which part answers which path, behind what guard."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from twincar_edge.errors import TwincarError
+from twincar_edge.runtime.configuration.page_settings import PageSettings
+from twincar_edge.runtime.page import login, monitoring, visits
+from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.guard import Guard, allowed_hosts
+from twincar_edge.runtime.page.rendering import HERE, Pages
+from twincar_edge.runtime.page.tokens import Tokens, session_secret
+
+_SESSION_S = 30 * 86_400
+
+
+def make_app(content: Content, settings: PageSettings, *, bound: str, tokens: Tokens | None) -> Starlette:
+    """Return the application.
+
+    Args:
+        content: what it shows.
+        settings: names and paths by which it is reached.
+        bound: the IP address that the server listens at.
+        tokens: who may use it; None where everybody who reaches it may.
+
+    Raises:
+        InputError: the key of the sessions cannot be kept in the state folder.
+    """
+    pages = Pages(live=content.running is not None, logged_in=tokens is not None)
+    guard = Middleware(Guard, bound=bound, hosts=allowed_hosts(bound, settings.hosts), tokens=tokens)
+    session = Middleware(
+        SessionMiddleware,
+        secret_key=session_secret(content.state) if tokens is not None else "",
+        session_cookie="twincar-session",
+        max_age=_SESSION_S,
+        path=settings.root_path or "/",
+        same_site="strict",
+        https_only=settings.certificate is not None,
+    )
+
+    def failed(request: Request, error: Exception) -> Response:
+        status, text = 500, "The page failed; the log of the box says why."
+        headers = None
+        if isinstance(error, HTTPException):
+            status, text, headers = error.status_code, error.detail, error.headers
+        elif isinstance(error, TwincarError):
+            status, text = 503, str(error)
+        if "text/html" not in request.headers.get("accept", ""):
+            return PlainTextResponse(text + "\n", status, headers)
+        return pages.render(request, "problem.html", status=status, title=f"{status}", problem=text)
+
+    return Starlette(
+        routes=[
+            *login.routes(pages, tokens),
+            *visits.routes(pages, content),
+            *monitoring.routes(content),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ],
+        middleware=[session, guard] if tokens is not None else [guard],
+        exception_handlers={HTTPException: failed, TwincarError: failed, Exception: failed},
+    )

@@ -1,0 +1,66 @@
+"""What the page shows, and where it comes from: a running loop, or only the store that one writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+from twincar_edge.bundled import default_model
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.monitoring.health import HealthLimits
+from twincar_edge.runtime.monitoring.status import LoopStatus
+
+
+@dataclass(frozen=True)
+class Running:
+    """The loop whose page this is.
+
+    Attributes:
+        status: gives a snapshot; may be called from any thread.
+        limits: of its health.
+    """
+
+    status: Callable[[], LoopStatus]
+    limits: HealthLimits
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that the page can show.
+
+    Attributes:
+        store: the database of visits; it may not exist yet.
+        state: the folder for what the page itself keeps: tokens, corrections, and pictures with their names.
+        folders: where pictures and clips of visits lie. A file outside them is never served.
+        classifier: gives the model that answers now, for explanations and uploaded pictures.
+        running: the loop in this process, or None.
+    """
+
+    store: Path
+    state: Path
+    folders: tuple[Path, ...]
+    classifier: Callable[[], Classifier]
+    running: Running | None = None
+
+    def saved(self, path: Path | None) -> Path | None:
+        """Return a visit's picture or clip if it is still there and in one of the folders."""
+        if path is None or not path.is_file():
+            return None
+        whole = path.resolve()
+        return whole if any(whole.is_relative_to(folder.resolve()) for folder in self.folders) else None
+
+
+def opened_once(model: Path | None) -> Callable[[], Classifier]:
+    """Return what opens a model when it is first needed: the file `model`, or the bundled one."""
+    lock = Lock()
+    opened: list[Classifier] = []
+
+    def classifier() -> Classifier:
+        with lock:
+            if not opened:
+                opened.append(Classifier(model or default_model(), threads=1))
+            return opened[0]
+
+    return classifier

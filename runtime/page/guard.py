@@ -1,0 +1,193 @@
+"""What every request has to pass: the right host and origin, a small body, a known user; and headers for the answer.
+
+A browser sends requests for any page that it has open. What keeps another site's page from using this one: the host
+must be ours (or a name that an attacker controls could be pointed at this address: DNS rebinding), requests that change
+something must come from our own pages, and the session's cookie is sent with no other site's requests
+(`SameSite=Strict`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import quote, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from twincar_edge.errors import Parameter
+from twincar_edge.runtime.listening import as_host, is_loopback
+from twincar_edge.runtime.page.tokens import Token, Tokens, User
+
+MAX_BODY_BYTES = 24 * 2**20
+BODY_TIMEOUT_S = 30.0
+LOCAL_USER = User(name="local", role="teach")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = frozenset({"/login", "/healthz"})  # a watchdog has no token
+OPEN_FOLDER = "/static/"
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self' blob:; media-src 'self'; style-src 'self'; script-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def allowed_hosts(bound: str, extra: Iterable[str]) -> frozenset[str]:
+    """Return the host names by which the page may be called, in lower case; IP addresses of this machine go without.
+
+    Args:
+        bound: the IP address that the server listens at.
+        extra: names beside this machine's own.
+    """
+    names = {"localhost", *(name.lower() for name in extra)}
+    if not is_loopback(bound):
+        own = socket.gethostname().lower()
+        names |= {own, own.split(".")[0], f"{own.split('.')[0]}.local"}
+    return frozenset(names)
+
+
+class Guard:
+    """The outermost layer of the page's application, inside only the layer of sessions."""
+
+    def __init__(self, app: ASGIApp, *, bound: str, hosts: frozenset[str], tokens: Tokens | None) -> None:
+        """Wrap an application.
+
+        Args:
+            app: what is guarded.
+            bound: the IP address that the server listens at.
+            hosts: the names by which the page may be called, of `allowed_hosts`.
+            tokens: who may come in; None where nobody needs a token, because only this machine reaches the page.
+        """
+        self._app = app
+        self._bound = bound
+        self._hosts = hosts
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        if scope["type"] != "http":
+            return
+        send = _with_headers(send, cached=scope["path"].startswith(OPEN_FOLDER))
+        refusal = self._refusal(scope)
+        if refusal is None:
+            user = self._user(scope)
+            if user is None and scope["path"] not in OPEN_PATHS and not scope["path"].startswith(OPEN_FOLDER):
+                refusal = _to_login(scope)
+            scope.setdefault("state", {})["user"] = user
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        else:
+            await self._app(scope, _Body(receive), send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if self._tokens is None and any(name in headers for name in _FORWARDED):
+            return PlainTextResponse(
+                f"A proxy forwards requests of others to this page, which demands no token: start it with "
+                f"{Parameter('tokens', True)}.\n",
+                403,
+            )
+        host = _host_name(headers.get("host", ""))
+        if host is None or not (_is_address(host) or host in self._hosts):
+            return PlainTextResponse(f"This page has another name: allow this one with {Parameter('hosts')}.\n", 421)
+        if scope["method"] not in SAFE_METHODS and not _same_origin(headers):
+            return PlainTextResponse("Only this page's own forms may change something.\n", 403)
+        return None
+
+    def _user(self, scope: Scope) -> User | None:
+        if self._tokens is None:
+            return LOCAL_USER
+        scheme, _, text = Headers(scope=scope).get("authorization", "").partition(" ")
+        token = self._tokens.find(text.strip()) if scheme.lower() == "bearer" else self._of_session(scope)
+        return None if token is None else User(name=token.name, role=token.role)
+
+    def _of_session(self, scope: Scope) -> Token | None:
+        assert self._tokens is not None
+        session = scope.get("session", {})
+        name, digest = session.get("name"), session.get("token")
+        return self._tokens.named(name, digest) if isinstance(name, str) and isinstance(digest, str) else None
+
+
+def _to_login(scope: Scope) -> Response:
+    if scope["method"] not in SAFE_METHODS or "text/html" not in Headers(scope=scope).get("accept", ""):
+        return PlainTextResponse("This page needs a token.\n", 401, {"WWW-Authenticate": "Bearer"})
+    connection = HTTPConnection(scope)
+    wanted = connection.url.path + (f"?{connection.url.query}" if connection.url.query else "")
+    return RedirectResponse(f"{scope.get('root_path', '')}/login?next={quote(wanted, safe='')}", 303)
+
+
+def _host_name(host: str) -> str | None:
+    """Return the name in a `Host` header, in lower case and without port and brackets, or None if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _is_address(host: str) -> bool:
+    """Return whether a host is an IP address: no name server can point one elsewhere."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _same_origin(headers: Headers) -> bool:
+    """Return whether a request comes from one of our own pages, or from no browser."""
+    site = headers.get("sec-fetch-site")
+    if site is not None and site not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+class _Body:
+    """The body of a request, of limited size, and received in limited time."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._size = 0
+        self._more = True
+        self._until: float | None = None
+
+    async def __call__(self) -> Message:
+        if not self._more:  # then this waits until the client goes, however long a stream of ours lasts
+            return await self._receive()
+        now = asyncio.get_running_loop().time()
+        self._until = self._until or now + BODY_TIMEOUT_S
+        try:
+            message = await asyncio.wait_for(self._receive(), self._until - now)
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+        self._size += len(message.get("body", b""))
+        self._more = message.get("more_body", False)
+        return {"type": "http.disconnect"} if self._size > MAX_BODY_BYTES else message
+
+
+def _with_headers(send: Send, *, cached: bool) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Cache-Control", "max-age=3600" if cached else "no-store")
+        await send(message)
+
+    return send_with_headers
+
+
+def own_url(bound: str, port: int, *, https: bool) -> str:
+    """Return where the page is, ending in a slash; a server at all addresses is named by this machine's name."""
+    host = socket.gethostname() if ipaddress.ip_address(bound.split("%")[0]).is_unspecified else as_host(bound)
+    return f"{'https' if https else 'http'}://{host}:{port}/"

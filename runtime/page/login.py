@@ -1,0 +1,99 @@
+"""Logging in with a token, and out; and what a user's role allows."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from twincar_edge.runtime.page.rendering import Pages
+from twincar_edge.runtime.page.tokens import Role, Tokens, User
+
+FREE_TRIES = 5
+LOCKED_S = 60.0
+_MOST_CLIENTS = 10_000
+
+
+def user_of(request: Request) -> User:
+    """Return who sends a request; the guard has let nobody else in."""
+    user: User | None = request.state.user
+    if user is None:
+        raise HTTPException(401)
+    return user
+
+
+def require_role(request: Request, role: Role) -> User:
+    """Return who sends a request.
+
+    Raises:
+        HTTPException: the user's role does not allow it.
+    """
+    user = user_of(request)
+    if not user.may(role):
+        raise HTTPException(403, f"This needs a token with the role {role}; yours has the role {user.role}.")
+    return user
+
+
+class _Tries:
+    """Failed log-ins by address: after some, an address has to wait."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def wait_s(self, address: str) -> float:
+        """Return how long an address has to wait until its next try."""
+        failed, at = self._failed.get(address, (0, 0.0))
+        return max(0.0, at + LOCKED_S - self._clock()) if failed >= FREE_TRIES else 0.0
+
+    def failed(self, address: str) -> None:
+        """Count a failure. The addresses that failed longest ago are forgotten where there are too many."""
+        now = self._clock()
+        failed, at = self._failed.pop(address, (0, now))
+        self._failed[address] = (1 if now - at > LOCKED_S else failed + 1, now)
+        if len(self._failed) > _MOST_CLIENTS:
+            self._failed.popitem(last=False)
+
+
+def routes(pages: Pages, tokens: Tokens | None) -> list[Route]:
+    """Return the routes for logging in and out; `tokens` is None where nobody needs one."""
+    tries = _Tries()
+
+    async def login(request: Request) -> Response:
+        wanted = _own_path(request.query_params.get("next", ""), request.scope.get("root_path", ""))
+        if tokens is None:
+            return RedirectResponse(wanted, 303)
+        if request.method != "POST":
+            return pages.render(request, "login.html", next=wanted)
+        address = request.client.host if request.client is not None else ""
+        if (wait_s := tries.wait_s(address)) > 0:
+            problem = f"Too many wrong tokens: try again in {wait_s:.0f} seconds."
+            response = pages.render(request, "login.html", status=429, next=wanted, problem=problem)
+            response.headers["Retry-After"] = f"{wait_s:.0f}"
+            return response
+        form = await request.form(max_files=0, max_fields=4)
+        token = tokens.find(str(form.get("token", "")).strip())
+        if token is None:
+            tries.failed(address)
+            problem = "This token is not known. `twincar-edge token list` lists the tokens of this box."
+            return pages.render(request, "login.html", status=403, next=wanted, problem=problem)
+        request.session.clear()
+        request.session.update(name=token.name, token=token.sha256)
+        return RedirectResponse(wanted, 303)
+
+    async def logout(request: Request) -> Response:
+        request.session.clear()
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/login", 303)
+
+    return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]
+
+
+def _own_path(wanted: str, root: str) -> str:
+    """Return a path of ours to go on to: never another site's address, as `//host` or a backslash would be."""
+    ours = wanted.startswith("/") and not wanted.startswith("//") and "\\" not in wanted and wanted.isprintable()
+    return wanted if ours else f"{root}/"

@@ -1,0 +1,72 @@
+"""Templates of the page, and what all of them can use."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from twincar_edge._version import __version__
+
+HERE = Path(__file__).parent
+
+
+class Pages:
+    """Renders the templates; everything that is put into one is escaped."""
+
+    def __init__(self, *, live: bool, logged_in: bool) -> None:
+        """Prepare.
+
+        Args:
+            live: a loop runs in this process, whose cameras can be seen.
+            logged_in: users have logged in with tokens, and can log out.
+        """
+        self._templates = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(percent=percent, day=day, clock=clock, local=local)
+        self._templates.globals.update(version=__version__, live=live, logged_in=logged_in)
+
+    def render(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        """Return a page.
+
+        Args:
+            request: what it answers.
+            name: the template's file name.
+            status: the HTTP status.
+            **values: what the template uses.
+        """
+        root = request.scope.get("root_path", "")
+        text = self._templates.get_template(name).render(
+            root=root, path=request.url.path.removeprefix(root), user=getattr(request.state, "user", None), **values
+        )
+        return HTMLResponse(text, status)
+
+
+def percent(share: float) -> str:
+    """Return a share as people read it, such as 93%."""
+    return f"{100 * share:.0f}%"
+
+
+def local(moment: datetime) -> datetime:
+    """Return a time in the box's time zone."""
+    return moment.astimezone()
+
+
+def day(moment: datetime) -> str:
+    """Return the day of a time in the box's time zone, such as 28 Nov 2026."""
+    there = moment.astimezone()
+    return f"{there.day} {there:%b %Y}"
+
+
+def clock(moment: datetime) -> str:
+    """Return the time of day in the box's time zone."""
+    return f"{moment.astimezone():%H:%M:%S}"

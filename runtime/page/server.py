@@ -1,0 +1,127 @@
+"""Serves the page beside a running loop, or alone: uvicorn, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from types import TracebackType
+from typing import Any, Self, cast
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import is_file
+from twincar_edge.runtime.configuration.page_settings import PageSettings
+from twincar_edge.runtime.listening import is_loopback, listen
+from twincar_edge.runtime.page.app import make_app
+from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.guard import own_url
+from twincar_edge.runtime.page.tokens import OWNER, Tokens
+
+logger = logging.getLogger(__name__)
+
+MOST_CLIENTS = 64
+_HEAD_TIMEOUT_S = 10.0
+_LAST_ANSWERS_S = 1  # for what is being sent when the page ends
+
+
+class PageServer:
+    """Serves the page while the block runs.
+
+    Attributes:
+        url: where, ending in a slash.
+        first_token: the token that was made because there was none, or None. It is kept nowhere: show it once.
+    """
+
+    def __init__(self, content: Content, settings: PageSettings) -> None:
+        """Prepare; nothing listens yet.
+
+        Args:
+            content: what the page shows.
+            settings: where and how it is served.
+        """
+        self.url = ""
+        self.first_token: str | None = None
+        self._content = content
+        self._settings = settings
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Listen.
+
+        Raises:
+            InputError: the address, the certificate or the state folder cannot be used.
+        """
+        settings = self._settings
+        for file in (settings.certificate, settings.key):
+            if file is not None and not is_file(file):
+                raise InputError(f"cannot serve the page by HTTPS: there is no file {file}")
+        listener = listen(settings.address, "the page")
+        try:
+            bound, port = listener.getsockname()[:2]
+            tokens = self._tokens(bound)
+            config = uvicorn.Config(
+                make_app(self._content, settings, bound=bound, tokens=tokens),
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                root_path=settings.root_path,
+                proxy_headers=tokens is not None,
+                limit_concurrency=MOST_CLIENTS,
+                timeout_graceful_shutdown=_LAST_ANSWERS_S,
+                ssl_certfile=settings.certificate,
+                ssl_keyfile=settings.key,
+            )
+            try:
+                config.load()
+            except OSError as error:  # `ssl.SSLError` is one
+                raise InputError(f"cannot serve the page by HTTPS: {error.strerror or error}") from error
+        except BaseException:
+            listener.close()
+            raise
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="page", daemon=True
+        )
+        self._thread.start()
+        self.url = own_url(bound, port, https=settings.certificate is not None)
+        logger.info("the page is at %s", self.url)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop listening, end what is still being sent, and wait for the thread."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+
+    def _tokens(self, bound: str) -> Tokens | None:
+        if is_loopback(bound) and not self._settings.tokens:
+            return None
+        tokens = Tokens(self._content.state)
+        if not tokens.all():
+            self.first_token = tokens.add(OWNER, "teach")
+        return tokens
+
+
+class _Protocol(H11Protocol):
+    """Hangs up on clients that connect and send no request: uvicorn itself waits for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self._hang_up_on_silence)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up_on_silence(self) -> None:
+        if cast(Any, self.cycle) is None:
+            self.transport.close()

@@ -1,0 +1,48 @@
+"""`--page`, whose value may be left out, and what the command line says of a page that is served."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from twincar_edge.cli.groups import GroupedOption
+from twincar_edge.runtime.listening import PAGE_ADDRESS
+
+if TYPE_CHECKING:
+    from twincar_edge.runtime.page.server import PageServer
+
+_ADDRESS = re.compile(r"(\[[^\]/]*\]|[^/:\s]*):\d+")
+
+
+class PageOption(GroupedOption):
+    """An option that takes HOST:PORT or nothing: what follows it and is no address is an argument of its own."""
+
+    def __init__(self, *args: Any, **attrs: Any) -> None:
+        """Take what a `GroupedOption` takes."""
+        super().__init__(*args, is_flag=False, flag_value=PAGE_ADDRESS, **attrs)
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser put back what is no address; click itself takes any text that does not begin with a dash."""
+        super().add_to_parser(parser, ctx)
+        for name in self.opts:
+            known = parser._long_opt[name]
+            known.process = _putting_back(known.process)
+
+
+def _putting_back(process: Any) -> Any:
+    def put_back(value: Any, state: Any) -> None:
+        if isinstance(value, str) and not _ADDRESS.fullmatch(value):
+            state.rargs.insert(0, value)
+            value = PAGE_ADDRESS
+        process(value, state)
+
+    return put_back
+
+
+def announce(page: PageServer) -> None:
+    """Say where the page is, and show its first token, which nothing keeps."""
+    click.echo(f"page: {page.url}", err=True)
+    if page.first_token is not None:
+        click.echo(f"page's token, shown only now: {page.first_token}", err=True)
