@@ -227,7 +227,6 @@ run_options = _all(
     option(
         "--monitor",
         group="Service",
-        common=True,
         metavar="HOST:PORT",
         help="Serve /metrics and /healthz at this address, such as 127.0.0.1:9464.",
     ),

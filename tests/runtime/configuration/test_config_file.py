@@ -17,6 +17,7 @@ from tests import REPOSITORY
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.configuration.config_file import MAX_BYTES, read_config
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.configuration.toml_lines import key_lines
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.sinks.settings import CropsSettings, MqttSettings, SinkSettings, WebhookSettings
@@ -299,7 +300,7 @@ def keys(model: type[BaseModel]) -> set[str]:
 def test_the_documentation_has_every_key() -> None:
     text = (REPOSITORY / "docs" / "operations.md").read_text()
     kinds = get_args(get_args(SinkSettings)[0])
-    wanted = keys(WatchConfig) | keys(CameraConfig) | keys(Zone).difference({"points", "exclude"})
+    wanted = keys(WatchConfig) | keys(PageSettings) | keys(CameraConfig) | keys(Zone).difference({"points", "exclude"})
     assert {key for key in wanted | set().union(*map(keys, kinds)) if f"`{key}`" not in text} == set()
     assert {kind for kind in kinds if f'`"{kind.model_fields["kind"].default}"`' not in text} == set()
 

@@ -203,25 +203,6 @@ def test_a_host_that_is_not_this_machine_is_one_line(address: str) -> None:
         Monitoring(address, lambda: STATUS).__enter__()
 
 
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
-        (":9464", ("127.0.0.1", 9464)),
-        ("localhost:0", ("localhost", 0)),
-        ("[::1]:9464", ("::1", 9464)),
-    ],
-)
-def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "9464", "host", "host:", "host:x", "host:65536", "::1:9464", "[::1:9464", "a:-1"])
-def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(InputError, match=r"HOST:PORT, as 127\.0\.0\.1:9464"):
-        parse_address(text)
-
-
 def test_listening_beyond_this_machine_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), Monitoring(LOCAL, lambda: STATUS):
         assert caplog.messages == []
