@@ -27,12 +27,12 @@ def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
 
 @pytest.mark.parametrize("address", ["203.0.113.7:8600", "a..b:8600", "\udcff:8600"])
 def test_a_host_that_is_not_this_machine_is_one_line(address: str) -> None:
-    with pytest.raises(InputError, match="^cannot serve the page at [^\n]*; name another address$"):
+    with pytest.raises(InputError, match=r"^cannot serve the page at [^\n]*; name another address$"):
         listen(address, "the page")
 
 
 def test_an_address_in_use_is_one_line() -> None:
     with listen("127.0.0.1:0", "the page") as first:
         port = first.getsockname()[1]
-        with pytest.raises(InputError, match="^cannot serve the page at [^\n]*in use; name another address$"):
+        with pytest.raises(InputError, match=r"^cannot serve the page at [^\n]*in use; name another address$"):
             listen(f"127.0.0.1:{port}", "the page")
