@@ -54,7 +54,8 @@ class JsonLines(Sink):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise DeliveryError(f"cannot write {getattr(stream, 'name', 'the stream')}: {error.strerror}") from error
+            name = "standard output" if self._stream is None else getattr(stream, "name", "the stream")
+            raise DeliveryError(f"cannot write to {name}: {error.strerror}") from error
 
     def _write(self, stream: TextIO, line: str) -> None:
         """Write around the stream's buffer: a thread that waits for a slow reader must not hold the buffer's lock.

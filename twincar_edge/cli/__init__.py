@@ -16,6 +16,7 @@ import click
 
 from twincar_edge._version import __version__
 from twincar_edge.cli.completion import complete_table
+from twincar_edge.cli.pipes import checked_output, prepare_streams
 from twincar_edge.cli.spelling import option_spelling
 from twincar_edge.errors import TwincarError, nearest, parameter_spelling
 
@@ -86,10 +87,12 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours is one line on standard error, and decides the exit code."""
         try:
-            return super().invoke(ctx)
+            with checked_output():
+                result = super().invoke(ctx)
         except TwincarError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        return result
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete commands from the table, importing nothing, and the group's own options."""
@@ -113,6 +116,7 @@ def group() -> None:
 
 def main(args: list[str] | None = None, command: click.Group = group, program: str = "twincar-edge") -> None:
     """Run a command line and exit: every failure that a user can cause is one line on standard error."""
+    prepare_streams()
     try:
         code = command.main(args, prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:
@@ -120,5 +124,8 @@ def main(args: list[str] | None = None, command: click.Group = group, program: s
         code = EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
+        code = error.exit_code
+    except TwincarError as error:  # of what click itself prints, such as help
+        click.echo(f"error: {error}", err=True)
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)

@@ -13,7 +13,6 @@ import click
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import ep_option, threads_option
-from twincar_edge.cli.pipes import discard_output
 from twincar_edge.errors import InputError, Parameter, one_line
 from twincar_edge.files import as_text
 
@@ -100,11 +99,8 @@ def command(
     each = classify_each(paths, Classifier(session), batch=batch, recursive=recursive, locator=locator)
     answers = _report_problems(each)
     if as_json or not sys.stdout.isatty():
-        try:
-            for answer in answers:
-                click.echo(json.dumps(_record(answer, top), ensure_ascii=False))
-        except BrokenPipeError:
-            discard_output()
+        for answer in answers:
+            click.echo(json.dumps(_record(answer, top), ensure_ascii=False))
     else:
         _print_table(answers, top)
 

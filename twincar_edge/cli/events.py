@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from twincar_edge.cli.moments import day_option, moment_option
-from twincar_edge.cli.pipes import discard_output
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit
@@ -162,12 +161,8 @@ def _read(store: Path, wanted: EventFilter) -> Iterator[StoredVisit]:
 
 
 def _print(lines: Iterator[str]) -> None:
-    try:
-        for line in lines:
-            sys.stdout.write(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read them has enough
-        discard_output()
+    for line in lines:
+        sys.stdout.write(line)
 
 
 def _print_table(store: Path, wanted: EventFilter, utc: bool) -> None:
@@ -179,12 +174,9 @@ def _print_table(store: Path, wanted: EventFilter, utc: bool) -> None:
     visits = list(_read(store, replace(wanted, limit=limit + (wanted.limit is None))))
     more = len(visits) > limit
     console = Console()
-    try:
-        if visits:
-            console.print(visits_table(visits[-limit:], console, utc=utc))
-        else:
-            click.echo("no visits", err=True)
-        if more:
-            click.echo(f"the newest {limit}: --limit N shows more", err=True)
-    except BrokenPipeError:
-        discard_output()
+    if visits:
+        console.print(visits_table(visits[-limit:], console, utc=utc))
+    else:
+        click.echo("no visits", err=True)
+    if more:
+        click.echo(f"the newest {limit}: --limit N shows more", err=True)

@@ -21,7 +21,7 @@ from twincar_edge.cli.page_option import announce
 from twincar_edge.cli.pipes import discard_output
 from twincar_edge.cli.watch_flags import GROUPS, camera_options, run_options
 from twincar_edge.cli.watch_options import watch_config
-from twincar_edge.errors import one_line, parameter_spelling
+from twincar_edge.errors import InputError, one_line, parameter_spelling
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.annotating.window import Windows
@@ -106,6 +106,9 @@ def command(
             return
     _print_summary(summary, config, from_file=config_file is not None)
     click.echo(f"  events went to: {one_line(service.destinations)}", err=True)
+    lost = [sink for sink in service.status().sinks if sink.dropped]
+    for sink in lost:
+        click.echo(f"  {sink.name} lost {sink.dropped} events: {sink.problem or 'it was too slow'}", err=True)
     for video in service.videos:
         dropped = f"; {video.dropped} left out, encoding was too slow" if video.dropped else ""
         click.echo(f"wrote {one_line(str(video.path))}: {video.frames} frames{dropped}", err=True)
@@ -115,6 +118,8 @@ def command(
         click.echo(f"  truth: {score_visits(passes, summary.results).summary()}", err=True)
     if signal.SIGINT in received:
         click.get_current_context().exit(EXIT_INTERRUPTED)
+    if lost and not received:
+        click.get_current_context().exit(InputError.exit_code)
 
 
 def _windows(config: WatchConfig) -> Windows:

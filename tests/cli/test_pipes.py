@@ -1,0 +1,76 @@
+"""Standard output that fails: each command says so in one line, and exits with 2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.tiny_model import tiny_model
+from twincar_edge.images import write_image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipes")
+    tiny_model(folder / "tiny.onnx")
+    frames = film([drive_by(RED_BGR, 5)], 45)
+    write_video(folder / "gate.mp4", frames)
+    write_image(folder / "car.png", frames[20])
+    return folder
+
+
+def run(folder: Path, command: str, redirection: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        f"exec {sys.executable} -m twincar_edge {command} {redirection}",
+        shell=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TWINCAR_STATE": str(folder / "state")} | environ,
+    )
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+@pytest.mark.parametrize("command", ["inspect tiny.onnx", "classify --model tiny.onnx car.png"])
+def test_what_cannot_be_printed_is_one_line(
+    folder: Path, command: str, redirection: str, reason: str, unbuffered: str
+) -> None:
+    done = run(folder, command, redirection, PYTHONUNBUFFERED=unbuffered)
+    assert done.stderr == f"error: cannot write to standard output: {reason}\n"
+    assert done.returncode == 2
+
+
+def test_help_that_cannot_be_printed_is_one_line(folder: Path) -> None:
+    done = run(folder, "--help", ">/dev/full")
+    assert done.stderr == "error: cannot write to standard output: No space left on device\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_watch_says_that_events_were_lost(folder: Path, redirection: str) -> None:
+    done = run(folder, "watch --model tiny.onnx --store none gate.mp4", redirection)
+    assert "stdout lost 1 events: cannot write to standard output" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
+def test_watch_with_an_output_file_needs_no_standard_streams(folder: Path) -> None:
+    done = run(folder, "watch --model tiny.onnx --store none -o events.jsonl gate.mp4", ">&- 2>&- <&-")
+    assert done.returncode == 0
+    assert len((folder / "events.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["inspect tiny.onnx", "doctor --model tiny.onnx"])
+def test_a_character_that_the_locale_lacks_is_replaced(folder: Path, command: str) -> None:
+    done = run(folder, command, "", PYTHONIOENCODING="ascii")
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 1) if command.startswith("doctor") else done.returncode == 0
+    assert done.stdout.isascii()
