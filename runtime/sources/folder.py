@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 SETTLE_S = 0.25  # for so long a file must not change before it is taken for complete
 RELIST_S = 10.0  # the folder is listed so often even if nothing is heard of it: of a network drive, nothing ever is
 POLL_S = 1.0  # where the system cannot tell of changes at all
+FIRST_LOOK_S = 0.5  # after the system has been asked to tell of changes, for what came before it did
 
 
 class WatchedFolder(Source):
@@ -159,22 +160,30 @@ class WatchedFolder(Source):
             return None
 
     def _changes(self, polling: bool = False) -> Iterator[object]:
-        """Wait, at each step, until something may have changed in the folder or the watching shall end."""
+        """Wait, at each step, until something may have changed in the folder or the watching shall end.
+
+        The system tells only of what changes after it was asked, so the first step is short.
+        """
         import watchfiles  # half of what importing the sources would take
 
+        quiet_s = RELIST_S
         try:
-            yield from watchfiles.watch(
+            for changes in watchfiles.watch(
                 self._folder,
                 watch_filter=None,
                 recursive=False,
                 debounce=200,
                 step=100,
-                rust_timeout=round(1000 * RELIST_S),
+                rust_timeout=round(1000 * FIRST_LOOK_S),
                 yield_on_timeout=True,
                 stop_event=self,
                 force_polling=polling,
                 poll_delay_ms=round(1000 * POLL_S),
-            )
+            ):
+                quiet_s += FIRST_LOOK_S
+                if changes or quiet_s >= RELIST_S:
+                    yield changes
+                    quiet_s = 0.0
         except (OSError, RuntimeError) as error:
             if polling:
                 raise InputError(f"cannot watch the folder {self._folder}: {error}") from error

@@ -204,6 +204,21 @@ def test_a_drive_that_tells_of_no_changes_is_listed_now_and_then(inbox: Path, mo
         taken.until(0)
 
 
+def test_an_image_that_arrives_before_the_system_watches_is_taken_at_once(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = watchfiles.watch
+
+    def watch(path: Path, **options: object) -> object:
+        write(path, 0)
+        return real(path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watchfiles, "watch", watch)
+    monkeypatch.setattr(folder, "RELIST_S", 10 * WAIT_S)
+    with taking(inbox) as taken:
+        taken.until(0)
+
+
 # --- what is remembered ---
 
 
