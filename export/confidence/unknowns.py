@@ -1,11 +1,13 @@
 """Pictures that show no car that the model knows: what its rejection threshold is chosen on.
 
 Each kind is a `Dataset`, so that one loop (`twincar_edge.dataset_logits`) runs a model over drawn pictures and
-files alike. Drawn pictures are drawn when they are read, from a seed and their number alone.
+files alike. Drawn pictures are drawn when they are first read, from a seed and their number alone, and kept as PNG: an
+export reads them for logits and again for embeddings.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from twincar_edge.synthetic.images import crop_box, draw_twin_car
 
 TWIN_CAR_IMAGES = 192  # 12 of each class: one is half a point, and drawing all takes seconds
 NOISE_IMAGES = 99
+_KEPT = 512  # drawn pictures in memory, at most 150 KB each: more than an export reads
 SEED = 2012
 _SIZE_WH = (256, 192)
 
@@ -81,6 +84,7 @@ class _TwinCar:
     label: int
     number: int
 
+    @functools.lru_cache(_KEPT)  # noqa: B019 - it is frozen: what it keeps alive is two numbers
     def read_bytes(self) -> bytes:
         """Draw it, and return it as PNG."""
         rng = np.random.default_rng([SEED, self.number])
@@ -95,6 +99,7 @@ class _Noise:
     kind: str
     number: int
 
+    @functools.lru_cache(_KEPT)  # noqa: B019 - it is frozen: what it keeps alive is two numbers
     def read_bytes(self) -> bytes:
         """Draw it, and return it as PNG."""
         return to_png(_KINDS[self.kind](np.random.default_rng([SEED, self.number])))

@@ -483,6 +483,7 @@ def test_bad_input_is_one_line_and_exit_code_2(args: tuple[str, ...], capsys: py
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("graph_at_hand")
 def test_every_file_carries_an_embedding_and_what_familiarity_needs(toy: Path, tmp_path: Path) -> None:
     options = ConfidenceOptions(keep_known=(0.8, 0.8, 0.9))
     made = export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=30), fp16=True, confidence=options))
@@ -535,6 +536,7 @@ def test_a_regraft_changes_prototypes_and_thresholds_alone(toy: Path, exported: 
     assert path.stat().st_size == size
 
 
+@pytest.mark.usefixtures("graph_at_hand")
 def test_an_embedding_that_drifts_too_far_fails(toy: Path, tmp_path: Path) -> None:
     limits = ParityLimits(agreement=0, sure_agreement=0, top1_drop=1, top5_drop=1, embedding_cosine=1.0)
     with pytest.raises(ParityError, match="embeddings have a mean cosine"):
