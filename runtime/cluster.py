@@ -19,7 +19,8 @@ from pydantic import Field
 from twincar_edge.bundled import default_model
 from twincar_edge.draw import GREEN, GREY, PAPER, Cell, contact_sheet
 from twincar_edge.errors import InputError, ModelError, require
-from twincar_edge.images import IMAGE_SUFFIXES, ImageError, read_image, write_image
+from twincar_edge.files import is_folder
+from twincar_edge.images import ImageError, read_image, write_image
 from twincar_edge.preprocess import prepare
 from twincar_edge.prototypes import normalized
 from twincar_edge.records import Record
@@ -27,6 +28,7 @@ from twincar_edge.runtime.inference.classifier import BATCH
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.inference.session import ModelSession, open_session
+from twincar_edge.runtime.sources.images import expand
 
 SMALLEST = 3  # pictures of a group: fewer make no class that can be checked
 MOST_IMAGES = 20_000  # HDBSCAN takes minutes and gigabytes beyond
@@ -59,7 +61,7 @@ class ClusterReport(Record):
 
 
 def cluster(config: ClusterConfig) -> ClusterReport:
-    """Copy the images of a folder, and of those in it, into a folder for each group, with a contact sheet.
+    """Copy the images of a folder and its subfolders into a folder for each group, with a contact sheet.
 
     Raises:
         InputError: there are too few or too many images, or the output is there already or cannot be written.
@@ -94,13 +96,11 @@ def cluster(config: ClusterConfig) -> ClusterReport:
 
 
 def _images(folder: Path) -> list[Path]:
-    try:
-        entries = [folder, *(entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())]
-        found = sorted(path for one in entries for path in one.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
-    if not 1 <= len(found) <= MOST_IMAGES:
-        raise InputError(f"{folder} has {len(found)} images: 1 to {MOST_IMAGES} can be grouped")
+    if not is_folder(folder):
+        raise InputError(f"{folder} is not a folder: name one with the pictures to group")
+    found = expand([folder], recursive=True)
+    if len(found) > MOST_IMAGES:
+        raise InputError(f"{folder} has {len(found)} images: {MOST_IMAGES} at most can be grouped")
     return found
 
 

@@ -23,12 +23,12 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """Seven yellow, five green and one blue picture, in two folders, and a file that is none."""
+    """Seven yellow, five green and one blue picture, in folders of folders, and a file that is none."""
     folder = tmp_path / "hard"
     for number in range(13):
         colour = (0, 200, 200) if number < 7 else (0, 200, 100) if number < 12 else (200, 0, 0)
         shade = np.clip(np.array(colour) + rng.integers(0, 9, 3), 0, 255).astype(np.uint8)
-        write_image(folder / ("A" if number % 2 else "B") / f"{number}.png", np.full((30, 40, 3), shade, np.uint8))
+        write_image(folder / ("A" if number % 2 else "B/C") / f"{number}.png", np.full((30, 40, 3), shade, np.uint8))
     (folder / "A" / "broken.jpg").write_bytes(b"no picture")
     return folder
 
@@ -57,7 +57,7 @@ def test_what_cannot_be_grouped_is_one_line_and_leaves_nothing(
     model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    for folder, message in ((tmp_path / "empty", "has 0 images"), (tmp_path / "missing", "cannot read the folder")):
+    for folder, message in ((tmp_path / "empty", "hold no images"), (tmp_path / "missing", "not a folder")):
         with pytest.raises(InputError, match=message):
             cluster(ClusterConfig(folder, tmp_path / "groups", model))
     with pytest.raises(InputError, match="13 images that can be read, fewer than a group needs"):

@@ -22,7 +22,7 @@ PATH = click.Path(path_type=Path)
 def command(
     folder: Path, output: Path, model: Path | None, smallest: int, ep: str, threads: int | None, as_json: bool
 ) -> None:
-    """Group the pictures in DIR, such as `watch --collect` keeps, by how alike the model finds them.
+    """Group the pictures in DIR and its subfolders, such as `watch --collect` keeps, by how alike the model finds them.
 
     The pictures are copied into cluster-001, the largest, and so on, and those that are like no others into unsorted.
     clusters.jpg shows all groups. Rename each folder to the class that it shows, and `enroll --from` teaches them to

@@ -166,16 +166,13 @@ def _print(lines: Iterator[str]) -> None:
 
 
 def _print_table(store: Path, wanted: EventFilter, utc: bool) -> None:
-    from rich.console import Console
-
-    from twincar_edge.cli.visits import visits_table
+    from twincar_edge.cli.visits import print_visits
 
     limit = wanted.limit or _TABLE_ROWS
     visits = list(_read(store, replace(wanted, limit=limit + (wanted.limit is None))))
     more = len(visits) > limit
-    console = Console()
     if visits:
-        console.print(visits_table(visits[-limit:], console, utc=utc))
+        print_visits(visits[-limit:], utc=utc)
     else:
         click.echo("no visits", err=True)
     if more:

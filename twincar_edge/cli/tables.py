@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
 NOTHING = "–"  # of a cell
-_FEWEST = 2  # columns; rich wraps them where even these have no room
+_FEWEST = 2  # columns; they wrap where even these have no room
 _WRAPPED = 20  # characters that a column which may wrap keeps
 
 
@@ -56,14 +56,14 @@ def print_table(
     lines = [dict(zip(heads, row, strict=True)) for row in rows]
     console = Console()
 
-    def build(shown: set[str]) -> Table:
+    def build(shown: set[str], *, whole: bool = True) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), title=Text(title) if title else None)
         if caption:
             table.caption, table.caption_justify = Text(caption), "left"
         for head in heads:
             if head in shown:
                 justify: JustifyMethod = "left" if head in left else "right"
-                table.add_column(head, justify=justify, no_wrap=head != wrap, overflow="fold")
+                table.add_column(head, justify=justify, no_wrap=whole and head != wrap, overflow="fold")
         for line in lines:
             table.add_row(*(Text(line[head]) for head in heads if head in shown))
         return table
@@ -79,7 +79,8 @@ def print_table(
     spare = max([len(line[wrap]) - _WRAPPED for line in lines] + [0]) if wrap else 0
     while count > _FEWEST and width(build(set(order[:count]))) - spare > console.width:
         count -= 1
-    console.print(build(set(order[:count])))
+    shown = set(order[:count])
+    console.print(build(shown, whole=width(build(shown)) - spare <= console.width))
     hidden = [head for head in heads if head in order[count:]]
     if hidden:
         click.echo(f"columns left out: {', '.join(hidden)}; a wider terminal shows them, and so does {elsewhere}")

@@ -7,40 +7,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twincar_edge.cli.tables import NOTHING, print_table
 from twincar_edge.errors import one_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from twincar_edge.runtime.events import Event
     from twincar_edge.runtime.sinks.store import StoredVisit
 
 _LEAST_ID = 8
-_ALWAYS = 3  # columns that a narrow terminal wraps instead of leaving them out
-_UNLIMITED = 10_000  # columns of a terminal
 
 
-def visits_table(visits: Sequence[StoredVisit], console: Console, *, utc: bool = False) -> Table:
-    """Return a table of visits; where the console is too narrow, the columns of least worth are left out."""
-    from rich.markup import escape
-    from rich.table import Table
-
+def print_visits(visits: Sequence[StoredVisit], *, utc: bool = False) -> None:
+    """Print a table of visits."""
     columns = _columns(visits, utc)
-    while True:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for heading, _ in columns:
-            table.add_column(heading, justify="right" if heading == "prob." else "left")
-        for visit in visits:
-            table.add_row(*(escape(one_line(cell(visit))) for _, cell in columns))
-        width = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
-        if width <= console.width or len(columns) <= _ALWAYS:
-            return table
-        columns.pop()
+    heads = [head for head, _ in columns]
+    rows = [[one_line(cell(visit)) or NOTHING for _, cell in columns] for visit in visits]
+    left = [head for head in heads if head != "prob."]
+    print_table(heads, rows, worth=heads, left=left, elsewhere="--json")
 
 
 def _columns(visits: Sequence[StoredVisit], utc: bool) -> list[tuple[str, Callable[[StoredVisit], str]]]:
-    """Return headings and cells in order of worth."""
+    """Return heads and cells in order of worth."""
     zones = {f"{_in_zone(visit.event.started_at, utc):%Z}" for visit in visits}
     when = f"when ({zones.pop()})" if len(zones) == 1 else "when"
     form = "%Y-%m-%d %H:%M:%S %Z" if zones else "%Y-%m-%d %H:%M:%S"  # clocks were changed among these visits
