@@ -310,6 +310,7 @@ class Watch:
             crops=self.answering.crops,
             visits=dict(self.answering.visits),
             vehicle_types=dict(self.answering.vehicle_types),
+            answers=self.answering.windows.windows(self.stages.timer()),
             stages=self.stages.latencies(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,6 +113,20 @@ def expected_calibration_error(
     """
     found = reliability(probabilities, labels, bins)
     return float((found.images * np.abs(found.probability - found.right)).sum() / found.images.sum())
+
+
+def wilson_interval(share: float, count: float, z: float) -> tuple[float, float]:
+    """Return Wilson's score interval of a share that was found in `count` trials (J. Am. Stat. Assoc. 22, 1927).
+
+    Args:
+        share: between 0 and 1.
+        count: above 0; a fraction where trials that go together count as fewer.
+        z: half the interval's width in standard deviations, 1.96 for 95%.
+    """
+    centre = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    width = 1 + z**2 / count
+    return (centre - half) / width, (centre + half) / width
 
 
 def auroc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:

@@ -14,6 +14,7 @@ from twincar_edge.export.open_set.limits import Limits
 from twincar_edge.export.open_set.scores import Scores
 from twincar_edge.labels import VehicleName
 from twincar_edge.manifest import FamiliarityThresholds
+from twincar_edge.metrics import wilson_interval
 from twincar_edge.runtime.inference.answers import Hierarchy, Level
 from twincar_edge.runtime.inference.levels import LevelCertainty, certainty_by_level
 
@@ -80,8 +81,7 @@ def upper_bound(wrong: _Flags, groups: NDArray[np.int64]) -> float:
     if 0 < share < 1 and len(counts) > 1:
         variance = len(counts) / (len(counts) - 1) * float(np.square(of_group - share * counts).sum()) / images**2
         effective = min(effective, share * (1 - share) / variance) if variance else effective
-    spread = math.sqrt(share * (1 - share) / effective + (Z_90 / (2 * effective)) ** 2)
-    return (share + Z_90**2 / (2 * effective) + Z_90 * spread) / (1 + Z_90**2 / effective)
+    return wilson_interval(share, effective, Z_90)[1]
 
 
 def check_enough(pictures: int, limits: Limits) -> None:

@@ -15,6 +15,7 @@ from twincar_edge.runtime.inference.answers import UNKNOWN, Level
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.monitoring.drift import AnswerWindows
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit, VisitMaker
@@ -64,6 +65,8 @@ class Answering:
         turned_s: when the loop last turned, by its timer.
         age_s: by camera, the age of the frame of its newest answer at the time of the answer.
         visits: how many visits have ended, by camera and level of the answer.
+        vehicle_types: how many have ended, by camera and kind of vehicle.
+        windows: what the visits of the last hour and of the week before were answered.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Answering:
         self.age_s: dict[str, float] = {}
         self.visits: Counter[tuple[str, str]] = Counter()
         self.vehicle_types: Counter[tuple[str, str]] = Counter()
+        self.windows = AnswerWindows()
         self._inbox = inbox
         self._makers = makers
         self._publish = publish
@@ -104,6 +108,7 @@ class Answering:
     def use(self, classifier: Classifier) -> None:
         """Use another model from the next batch on; may be called from any thread."""
         self.classifier = classifier
+        self.windows.clear()
 
     def run(self) -> None:
         """Answer until every camera's thread has left and the inbox is empty.
@@ -161,6 +166,7 @@ class Answering:
         event = maker.finish(visit)
         self.visits[item.camera, event.level] += 1
         self.vehicle_types[item.camera, event.vehicle_type or UNKNOWN] += 1
+        self.windows.add(event, self._stages.timer())
         self._publish_event(event, visit)
 
     def _publish_event(self, event: Event | None, visit: Visit) -> None:

@@ -19,6 +19,7 @@ from twincar_edge.runtime.events import Level
 from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.locating.coco import VEHICLE_KINDS
+from twincar_edge.runtime.monitoring.drift import AnswerWindow
 from twincar_edge.runtime.monitoring.status import CAMERA_STATES, CameraStatus, LoopStatus, SinkStatus
 
 Value = float | int | None
@@ -47,6 +48,12 @@ _CAMERA_GAUGES: tuple[tuple[str, str, Callable[[CameraStatus], Value]], ...] = (
     ),
     ("twincar_vehicles_in_view", "Vehicles in the newest frame.", lambda camera: camera.in_view),
     ("twincar_crops_waiting", "Crops that wait for the model.", lambda camera: camera.crops_waiting),
+)
+_DRIFT_GAUGES: tuple[tuple[str, str, Callable[[AnswerWindow], Value]], ...] = (
+    ("twincar_drift_visits", "Visits that ended in the window.", lambda window: window.visits),
+    ("twincar_drift_unknown_share", "Share of these visits answered unknown.", lambda window: window.unknown_share),
+    ("twincar_drift_familiarity_mean", "Their mean familiarity.", lambda window: window.familiarity_mean),
+    ("twincar_drift_probability_mean", "Their mean probability.", lambda window: window.probability_mean),
 )
 _SINK_COUNTERS: tuple[tuple[str, str, Callable[[SinkStatus], int]], ...] = (
     ("twincar_sink_delivered", "Events delivered.", lambda sink: sink.delivered),
@@ -139,6 +146,9 @@ def _work(status: LoopStatus) -> Iterator[Metric]:
     ]
     text = "Visits that have ended, by the kind of vehicle; unknown where the locator cannot tell."
     yield _counter("twincar_visits_by_type", text, ["camera", "vehicle_type"], of_type)
+    for name, text, value in _DRIFT_GAUGES:
+        of_window = [([camera, window], value(figures)) for (camera, window), figures in status.answers.items()]
+        yield _gauge(name, text, ["camera", "window"], of_window)
     yield _counter("twincar_crops_classified", "Crops that the model has answered.", [], [([], status.crops)])
     age_s = status.turn_age_s
     yield _gauge("twincar_turn_age_seconds", "Time since the answering thread last turned.", [], [([], age_s)])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from twincar_edge.runtime.locating.boxes import IgnoredReason
+from twincar_edge.runtime.monitoring.drift import AnswerWindow
 from twincar_edge.runtime.monitoring.stages import StageLatency
 
 CameraState = Literal["opening", "running", "reconnecting", "ended", "failed"]
@@ -110,6 +111,7 @@ class LoopStatus:
         crops: how many were classified.
         visits: how many have ended, by camera and level of the answer.
         vehicle_types: how many have ended, by camera and kind of vehicle; `unknown` where the locator cannot tell.
+        answers: what the visits of a window were answered, by camera and window.
         stages: latencies by stage.
         sinks: one each.
         collector: of hard examples, where they are collected.
@@ -121,6 +123,7 @@ class LoopStatus:
     crops: int = 0
     visits: Mapping[tuple[str, str], int] = field(default_factory=dict)
     vehicle_types: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str], AnswerWindow] = field(default_factory=dict)
     stages: Mapping[str, StageLatency] = field(default_factory=dict)
     sinks: tuple[SinkStatus, ...] = ()
     collector: CollectorStatus | None = None

@@ -17,8 +17,8 @@ Status = Literal["ok", "absent", "warn", "fail"]
 class Check(Record):
     """One thing that was looked at.
 
-    `fail` says that answers would be wrong or nothing would run, `warn` that it is slower or something is missing,
-    `absent` that something is not installed which nobody asked for.
+    `fail` says that answers would be wrong or nothing would run, `warn` that it is slower, worse than before, or that
+    something is missing, `absent` that something is not installed which nobody asked for.
     `advice` says what to do; it is empty where there is nothing to.
     """
 

@@ -29,6 +29,7 @@ from twincar_edge.runtime.inference.session import ModelSession, open_session, o
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.selftest.cameras import check_cameras
 from twincar_edge.runtime.selftest.diagnosis import Check, Diagnosis, Measured, Status
+from twincar_edge.runtime.selftest.drift import check_drift
 from twincar_edge.runtime.selftest.instructions import check_instructions
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.timing import Clock, Schedule, Subject, measure
@@ -41,11 +42,19 @@ FRAME_SIZE_WH = (1280, 720)
 
 
 class DoctorConfig(Record):
-    """What to examine: `model` None takes the bundled one; `ep` and `threads` are as in `WatchConfig`."""
+    """What to examine.
+
+    Attributes:
+        model: None takes the bundled one.
+        ep: as in `WatchConfig`.
+        threads: as in `WatchConfig`.
+        store: a file of visits; None compares none.
+    """
 
     model: Path | None = None
     ep: str = AUTO
     threads: int | None = Field(default=None, ge=1)
+    store: Path | None = None
 
 
 def diagnose(
@@ -87,8 +96,11 @@ def diagnose(
         measured, more = _measure(session, schedule, timer)
         checks += more
     checks += cameras()
+    now = clock()
+    if config.store is not None:
+        checks += check_drift(config.store, now)
     return Diagnosis(
-        created=clock(),
+        created=now,
         machine=machine,
         model=str(model),
         ep_asked=config.ep,

@@ -25,18 +25,25 @@ _PIPE_WIDTH = 160  # a line of the table where it goes into a file
     type=click.IntRange(min=1),
     help="CPU threads of one inference.  [default: as watch, all usable cores but one]",
 )
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also compare each camera's newest visits in this store with those of the two weeks before.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The diagnosis as JSON, for machines.")
-def command(model: Path | None, ep: str, threads: int | None, as_json: bool) -> None:
+def command(model: Path | None, ep: str, threads: int | None, store: Path | None, as_json: bool) -> None:
     """Check that this machine answers right, and how fast.
 
-    Looks at versions, providers, the model file and its golden inputs, cores, instructions, latency and cameras. "fail"
-    would make answers wrong or lets nothing run (exit code 1); "warn" is slower, or something is missing; "absent" is
-    not installed, and nobody asked for it.
+    Looks at versions, providers, the model file and its golden inputs, cores, instructions, latency and cameras, and
+    with --store whether a camera's answers have become worse. "fail" would make answers wrong or lets nothing run (exit
+    code 1); "warn" is slower, worse than before, or something is missing; "absent" is not installed, and nobody asked
+    for it.
     """
     from twincar_edge.runtime.selftest.diagnosis import DoctorError
     from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
 
-    diagnosis = diagnose(DoctorConfig(model=model, ep=ep, threads=threads))
+    diagnosis = diagnose(DoctorConfig(model=model, ep=ep, threads=threads, store=store))
     if as_json:
         click.echo(diagnosis.to_json(), nl=False)
     else:

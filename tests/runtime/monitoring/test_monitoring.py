@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import REPOSITORY
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.listening import parse_address
+from twincar_edge.runtime.monitoring.drift import AnswerWindow
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.metrics import make_registry
 from twincar_edge.runtime.monitoring.server import MOST_CLIENTS, Monitoring
@@ -39,6 +40,10 @@ STATUS = LoopStatus(
     crops=450,
     visits={("gate", "year"): 30, ("gate", "unknown"): 12},
     vehicle_types={("gate", "car"): 33, ("gate", "bus"): 9},
+    answers={
+        ("gate", "1h"): AnswerWindow(25, unknown_share=0.4, familiarity_mean=0.5, probability_mean=0.75),
+        ("gate", "7d"): AnswerWindow(0, None, None, None),
+    },
     stages={"classify": StageLatency(runs=300, p50_ms=4.0, p95_ms=9.0)},
     sinks=(SinkStatus("mqtt", queued=5, spooled=70, delivered=1000, dropped=1, problem="no broker"),),
     collector=CollectorStatus(kept=9, dropped=4, bytes=120_000),
@@ -95,6 +100,11 @@ def test_every_figure_of_the_status_is_a_metric(monitoring: Monitoring) -> None:
         ("twincar_visits_by_type_total", (*gate, ("vehicle_type", "car"))): 33,
         ("twincar_visits_by_type_total", (*gate, ("vehicle_type", "bus"))): 9,
         ("twincar_visits_by_type_total", (("camera", "yard"), ("vehicle_type", "unknown"))): 0,
+        ("twincar_drift_visits", (*gate, ("window", "1h"))): 25,
+        ("twincar_drift_visits", (*gate, ("window", "7d"))): 0,
+        ("twincar_drift_unknown_share", (*gate, ("window", "1h"))): 0.4,
+        ("twincar_drift_familiarity_mean", (*gate, ("window", "1h"))): 0.5,
+        ("twincar_drift_probability_mean", (*gate, ("window", "1h"))): 0.75,
         ("twincar_stage_runs_total", (("stage", "classify"),)): 300,
         ("twincar_stage_latency_seconds", (("quantile", "0.5"), ("stage", "classify"))): 0.004,
         ("twincar_stage_latency_seconds", (("quantile", "0.95"), ("stage", "classify"))): 0.009,
@@ -124,6 +134,7 @@ def test_the_documentation_has_every_metric(monitoring: Monitoring) -> None:
 def test_what_is_not_known_yet_is_left_out_and_not_zero(monitoring: Monitoring) -> None:
     found = samples(get(monitoring.url + "metrics")[1])
     assert ("twincar_frame_age_seconds", (("camera", "yard"),)) not in found
+    assert ("twincar_drift_unknown_share", (("camera", "gate"), ("window", "7d"))) not in found
 
 
 def test_a_scrape_sees_the_loop_as_it_is_now_and_two_loops_share_nothing() -> None:

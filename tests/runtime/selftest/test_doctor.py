@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.event_toys import CROP, visit
 from tests.support.tiny_model import tiny_model, with_manifest
 from twincar_edge import cli
 from twincar_edge.errors import InputError, TwincarError
@@ -29,6 +30,7 @@ from twincar_edge.runtime.selftest.cameras import check_cameras, gives_pictures
 from twincar_edge.runtime.selftest.diagnosis import Check, Diagnosis, DoctorError
 from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
 from twincar_edge.runtime.selftest.instructions import check_instructions
+from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.sources import Frame, FrameSource
 from twincar_edge.runtime.timing import Schedule
 
@@ -93,6 +95,15 @@ def test_latency_and_frame_rate_are_from_what_a_frame_costs(healthy: Path) -> No
     assert (measured.latency_p50_ms, measured.latency_p95_ms, measured.locate_p95_ms) == (1, 1, 1)
     assert measured.sustained_fps == 500  # a millisecond to find the vehicle, one to answer
     assert "500 frames a second" in row(diagnosis, "latency").found
+
+
+def test_with_a_store_the_visits_of_its_cameras_are_compared_too(healthy: Path, tmp_path: Path) -> None:
+    store = tmp_path / "events.sqlite"
+    with EventStore(store) as sink:
+        sink.write(visit(), CROP)
+    diagnosis = examine(healthy, store=store)
+    assert diagnosis.checks[-1].name == "visits of gate"
+    assert "too few to compare" in diagnosis.checks[-1].found
 
 
 # --- what makes answers wrong, or lets nothing run ---
