@@ -45,6 +45,25 @@ def read_header(data: bytes) -> ImageHeader | None:
     return None
 
 
+def foreign_format(data: bytes) -> str | None:
+    """Return the name of a format of pictures that is not read here, or None.
+
+    Sources: ISO/IEC 14496-12 section 4.3 (the brands of `ftyp`); the magic numbers of GIF89a, JPEG 2000 and JPEG XL.
+    """
+    if data[4:8] == b"ftyp":
+        return {b"avif": "AVIF", b"avis": "AVIF"}.get(data[8:12], "HEIC" if data[8:11] in _HEIC else None)
+    return next((name for magic, name in _FOREIGN.items() if data.startswith(magic)), None)
+
+
+_HEIC = (b"hei", b"hev", b"mif", b"msf")
+_FOREIGN = {
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+}
+
+
 def _jpeg(data: bytes) -> ImageHeader:
     position = 2
     size_wh = None

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_bytes
-from twincar_edge.image_headers import FORMATS, HeaderError, read_header
+from twincar_edge.image_headers import FORMATS, HeaderError, foreign_format, read_header
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+# Pictures that are not read. A folder's are taken as images all the same, so that each is reported and not passed over.
+FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng"})
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 100_000_000
 
@@ -56,7 +58,9 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     except HeaderError as error:
         raise ImageError("truncated", f"{name} is cut off or damaged: {error}") from error
     if header is None:
-        raise ImageError("not an image", f"{name} is not a {FORMATS} image")
+        known = foreign_format(data)
+        reason = f"is {known}, which is not read: convert it to JPEG" if known else f"is not a {FORMATS} image"
+        raise ImageError("not an image", f"{name} {reason}")
     width, height = header.size_wh
     if not width or not height:  # the decoder might read another: TIFF's decoder also takes sizes of signed types
         raise ImageError("damaged", f"{name} has no valid size: the {header.format} header gives {width}x{height}")
@@ -107,7 +111,7 @@ def write_image(path: Path, image_bgr: NDArray[np.uint8]) -> None:
     Raises:
         InputError: the suffix names no image format, or the file cannot be written.
     """
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if path.suffix.lower() not in IMAGE_SUFFIXES - {".jfif"}:  # which OpenCV does not know
         raise InputError(f"cannot write {path}: {path.suffix or 'no suffix'} is no image format, use .jpg or .png")
     try:
         done, data = cv2.imencode(path.suffix, image_bgr)

@@ -50,7 +50,8 @@ def discovery(topic: str, camera: str) -> tuple[str, dict[str, Any]]:
     return node, {
         "name": "Last vehicle",
         "unique_id": f"{node}_last_vehicle",
-        "object_id": f"{node}_last_vehicle",
+        # Entity ids have small letters, digits and underscores only. Before 2025.10 this key is ignored.
+        "default_entity_id": f"sensor.{re.sub(r'[^a-z0-9_]', '_', node.lower())}_last_vehicle",
         "icon": "mdi:car",
         "state_topic": last_vehicle,
         "value_template": "{{ value_json.name[:255] }}",

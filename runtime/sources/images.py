@@ -10,14 +10,14 @@ from pathlib import Path
 
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import as_text, is_file, is_folder
-from twincar_edge.images import IMAGE_SUFFIXES, ImageError, decode_image, read_image_bytes
+from twincar_edge.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, ImageError, decode_image, read_image_bytes
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source, quote_source
 from twincar_edge.runtime.sources.recording import image_digest
 
 DEPTH = 2  # images decoded ahead; one of 100 megapixels takes 300 MB
 RELEASE_S = 3.0  # for the image that is being decoded
-_SUFFIXES = tuple(IMAGE_SUFFIXES)
+_SUFFIXES = tuple(IMAGE_SUFFIXES | FOREIGN_SUFFIXES)
 _MOST_FOLDERS = 10_000  # of a search through subfolders
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -113,17 +113,34 @@ def images_in(folder: Path) -> list[Path]:
 def matching(pattern: str) -> list[Path]:
     """Return the image files that match a glob pattern (`**` for any depth), in natural order.
 
+    A part of the path that exists as it is written is no pattern: a folder may be called `cam [front]`.
+
     Raises:
         InputError: none does.
     """
-    parts = Path(pattern).parts
-    first = next(place for place, part in enumerate(parts) if has_magic(part))
-    found = [path for path in Path(*parts[:first]).glob("/".join(parts[first:])) if _is_image(path)]
+    found = [path for path in _matches(Path(pattern).parts) if _is_image(path)]
     if not found:
         raise InputError(
             f"no image matches {quote_source(pattern)} (images end in {', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     return sorted(found, key=natural_order)
+
+
+def _matches(parts: tuple[str, ...]) -> set[Path]:
+    places = {Path()}
+    for number, part in enumerate(parts):
+        if part == "**":
+            return {path for place in places for path in place.glob("/".join(parts[number:]))}
+        places = {
+            path
+            for place in places
+            for path in ([place / part] if _exists(place / part) else place.glob(part) if has_magic(part) else [])
+        }
+    return places
+
+
+def _exists(path: Path) -> bool:
+    return is_file(path) or is_folder(path)
 
 
 def expand(paths: list[Path], *, recursive: bool | None = None) -> list[Path]:

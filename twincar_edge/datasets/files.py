@@ -8,7 +8,7 @@ from pathlib import Path
 from twincar_edge.datasets.dataset import Dataset, ImageFile, Sample
 from twincar_edge.datasets.table import checked_name, label_index, read_table
 from twincar_edge.errors import InputError
-from twincar_edge.images import IMAGE_SUFFIXES
+from twincar_edge.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from twincar_edge.labels import ClassMapping
 
 LABELS_CSV = "labels.csv"
@@ -64,7 +64,7 @@ def is_folders(path: Path) -> bool:
     if not path.is_dir():
         return False
     files = (file for folder in _visible(path) if folder.is_dir() for file in _visible(folder))
-    return any(file.suffix.lower() in IMAGE_SUFFIXES for file in files)
+    return any(file.suffix.lower() in IMAGE_SUFFIXES | FOREIGN_SUFFIXES for file in files)
 
 
 def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:

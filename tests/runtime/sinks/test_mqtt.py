@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -218,6 +219,12 @@ def test_home_assistant_finds_a_sensor_for_each_camera_and_a_new_one_with_its_fi
     assert configs[0]["state_topic"] == configs[0]["json_attributes_topic"] == "twincar-edge/gate/last_vehicle"
     assert configs[0]["availability_topic"] == "twincar-edge/availability"
     assert len({config["unique_id"] for config in configs}) == 2
+    assert configs[0]["default_entity_id"] == "sensor.twincar_edge_gate_last_vehicle"
+    for (
+        config
+    ) in configs:  # https://www.home-assistant.io/docs/configuration/state_object: letters, digits, underscores
+        assert re.fullmatch(r"sensor\.[a-z0-9_]+", config["default_entity_id"])
+        assert "object_id" not in config  # deprecated in 2025.10, an error from 2026.4 on
     with Subscriber(broker.port, "homeassistant/#") as later:  # retained for a Home Assistant that starts later
         eventually(lambda: {message.topic for message in later.messages} == set(topics), "retained")
 

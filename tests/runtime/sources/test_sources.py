@@ -39,6 +39,32 @@ def write_images(folder: Path, count: int, pattern: str = "car_{}.png") -> None:
 # --- video files ---
 
 
+def test_a_part_of_a_pattern_that_exists_as_written_is_no_pattern(tmp_path: Path) -> None:
+    write_images(tmp_path / "cam [front]", 2)
+    write_images(tmp_path / "cam [front]" / "night [ir]", 3)
+    assert numbers(open_source(str(tmp_path / "cam [front]" / "*.png"))) == [0, 1]
+    assert numbers(open_source(str(tmp_path / "*" / "night [ir]" / "car_[01].png"))) == [0, 1]
+    assert len(numbers(open_source(str(tmp_path / "cam [front]" / "**" / "*.png")))) == 5
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path, 1)
+    (tmp_path / "car_0.png").rename(tmp_path / "plain.png")
+    done, jpeg = cv2.imencode(".jpg", np.zeros((20, 20, 3), np.uint8))
+    assert done
+    (tmp_path / "camera.jfif").write_bytes(jpeg.tobytes())
+    (tmp_path / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(12))
+    (tmp_path / "web.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(12))
+    (tmp_path / "notes.txt").write_text("no picture")
+    source = open_source(str(tmp_path), once=True)
+    assert [frame.name for frame in source] == ["camera.jfif", "plain.png"]
+    assert dict(source.skip_reasons) == {"not an image": 2}
+    assert "phone.HEIC is HEIC, which is not read: convert it to JPEG" in caplog.text
+    assert "web.avif is AVIF, which is not read: convert it to JPEG" in caplog.text
+
+
 @pytest.mark.parametrize(("suffix", "fourcc"), [("mp4", "mp4v"), ("avi", "MJPG")])
 def test_a_video_gives_every_frame_in_order_with_its_own_time(tmp_path: Path, suffix: str, fourcc: str) -> None:
     path = write_video(tmp_path / f"clip.{suffix}", numbered(30), fourcc, fps=12.5)
