@@ -13,6 +13,7 @@ from twincar_edge.labels import ClassMapping
 
 LABELS_CSV = "labels.csv"
 CLASS_MAPPING = "class_mapping.json"
+_PARTS = frozenset({"train", "test", "val", "valid", "validation"})
 _ROWS_THAT_DECIDE = 20  # a few, so that one missing image does not mislead
 
 
@@ -60,25 +61,29 @@ def images_folder(folder: Path, names: Sequence[str]) -> Path:
 
 
 def is_folders(path: Path) -> bool:
-    """Say whether `path` is a folder whose immediate subfolders hold images."""
+    """Say whether `path` is a folder whose immediate subfolders hold images, or folders of them for each part."""
     if not path.is_dir():
         return False
-    files = (file for folder in _visible(path) if folder.is_dir() for file in _visible(folder))
-    return any(file.suffix.lower() in IMAGE_SUFFIXES | FOREIGN_SUFFIXES for file in files)
+    return any(_is_picture(file) for part in _parts(path) for folder in _folders(part) for file in _visible(folder))
 
 
 def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
     """Open a folder in which each subfolder is a class and its name the class name.
 
-    Every visible file is taken as an image, so that one with a wrong suffix is reported by the integrity pass and not
-    passed over. Underscores read as spaces where no folder's name has a space.
+    Where the subfolders are the parts of a split (train, test, …), each has such subfolders, and all are opened; one
+    part alone is opened by its own path. Every visible file is taken as an image, so that one with a wrong suffix is
+    reported by the integrity pass and not passed over. Underscores read as spaces where no folder's name has a space.
 
     Raises:
-        InputError: a class folder holds no files, a file has an unusable name, or the given mapping lacks a class.
+        InputError: there are fewer than two classes, or parts of a split in their place; a class folder holds no files,
+            a file has an unusable name, or the given mapping lacks a class.
     """
-    folders = [folder for folder in _visible(path) if folder.is_dir()]
-    classes = ClassMapping.from_folder_names(folder.name for folder in folders)
-    labels = list(range(len(folders)))
+    parts = _parts(path)
+    folders = sorted((folder for part in parts for folder in _folders(part)), key=lambda folder: folder.name)
+    names = sorted({folder.name for folder in folders})
+    _check_classes(path, names, least=2 if class_mapping is None else 1)
+    classes = ClassMapping.from_folder_names(names)
+    labels = list(range(len(names)))
     if class_mapping is not None:
         found, classes = classes, ClassMapping.from_json(class_mapping)
         unknown = [name for name in found if name not in classes.names]
@@ -86,14 +91,52 @@ def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
             raise InputError(f"{class_mapping} lacks {len(unknown)} class folders, the first {unknown[0]!r}")
         labels = [classes.names.index(name) for name in found]
     samples: list[Sample] = []
-    for label, folder in zip(labels, sorted(folders, key=lambda folder: folder.name), strict=True):
+    for folder in folders:
         files = [file for file in _visible(folder) if not file.is_dir()]
         if not files:
             raise InputError(f"the class folder {folder} holds no files: fill or remove it, or open a folder inside it")
         for file in files:
-            name = checked_name(f"{folder.name}/{file.name}", str(folder))
-            samples.append(Sample(name, label, ImageFile(file)))
+            name = checked_name(file.relative_to(path).as_posix(), str(folder))
+            samples.append(Sample(name, labels[names.index(folder.name)], ImageFile(file)))
     return Dataset(path.resolve().name, classes, tuple(samples))
+
+
+def _check_classes(path: Path, names: Sequence[str], least: int) -> None:
+    """Check that the names of folders can be those of classes.
+
+    Raises:
+        InputError: there are fewer than `least`, or they are the parts of a split.
+    """
+    seen = ", ".join(map(repr, names[:4])) or "no folder"
+    if names and all(name.lower().removeprefix("cars_") in _PARTS for name in names):
+        raise InputError(
+            f"{path} holds {seen}: these are parts of a split and no classes; each needs a folder for each class in "
+            "it, or labels beside it (Stanford Cars: devkit/)"
+        )
+    if len(names) < least:
+        raise InputError(f"{path} holds {seen}: a classifier needs two class folders or more, each with its images")
+
+
+def _parts(path: Path) -> list[Path]:
+    """Return the folders whose subfolders are classes: the parts of a split where `path` has nothing else, or itself.
+
+    A single folder of the same name, or in its place, is looked through: Kaggle's car_data/car_data/train.
+    """
+    folders = _folders(path)
+    if [folder.name for folder in folders] == [path.name]:
+        return _parts(folders[0])
+    is_split = folders and all(folder.name.lower() in _PARTS for folder in folders)
+    if is_split and not any(_is_picture(file) for folder in folders for file in _visible(folder)):
+        return folders
+    return [path]
+
+
+def _folders(path: Path) -> list[Path]:
+    return [folder for folder in _visible(path) if folder.is_dir()]
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES | FOREIGN_SUFFIXES and not file.is_dir()
 
 
 def _visible(folder: Path) -> list[Path]:

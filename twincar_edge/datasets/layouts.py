@@ -45,7 +45,7 @@ LAYOUTS = {
     "stanford": Layout(
         is_stanford,
         lambda data: read_stanford(data.path, data.class_mapping, data.crop),
-        "a folder with cars_train/ and devkit/cars_train_annos.mat",
+        "a folder with cars_train/ and devkit/cars_train_annos.mat, or with car_ims/ and cars_annos.mat",
     ),
     "csv": Layout(
         is_csv,
@@ -60,7 +60,7 @@ LAYOUTS = {
     "folders": Layout(
         is_folders,
         lambda data: read_folders(data.path, data.class_mapping),
-        "a folder with one subfolder of images for each class",
+        "a folder with one subfolder of images for each class, or with train/ and test/ of such folders",
     ),
 }
 

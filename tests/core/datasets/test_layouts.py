@@ -193,6 +193,37 @@ def test_files_that_are_no_images_are_left_to_the_integrity_pass(class_folders: 
     assert len(kept) == 6
 
 
+def test_parts_of_a_split_are_opened_together_or_one_at_a_time(tmp_path: Path, jpeg: Jpeg) -> None:
+    root = tmp_path / "car_data" / "car_data"  # as Kaggle has it
+    for part, count in (("train", 2), ("test", 1)):
+        for label, name in enumerate(["Alpha 2010", "Beta SUV 2011"]):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                (root / part / name / f"{part}{number}.jpg").write_bytes(jpeg(label))
+    for path in (root, root.parent):
+        dataset = open_dataset(path)
+        assert dataset.classes.names == ("Alpha 2010", "Beta SUV 2011")
+        assert sorted(dataset.labels.tolist()) == [0, 0, 0, 1, 1, 1]
+    assert [sample.name for sample in open_dataset(root / "test").samples] == [
+        "Alpha 2010/test0.jpg",
+        "Beta SUV 2011/test0.jpg",
+    ]
+
+
+@pytest.mark.parametrize("names", [("cars_train", "cars_test"), ("train", "val"), ("cars_train",)])
+def test_images_in_the_parts_of_a_split_are_no_classes(tmp_path: Path, jpeg: Jpeg, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "00001.jpg").write_bytes(jpeg(0))
+    assert "parts of a split and no classes" in refused(tmp_path)
+
+
+def test_one_class_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
+    (tmp_path / "car_ims").mkdir()
+    (tmp_path / "car_ims" / "000001.jpg").write_bytes(jpeg(0))
+    assert "holds 'car_ims': a classifier needs two class folders or more" in refused(tmp_path)
+
+
 # Stanford Cars
 
 
@@ -264,6 +295,45 @@ def test_stanford_cars_opens_uncropped_and_one_part_at_a_time(stanford: Path) ->
     (stanford / "cars_test_annos_withlabels.mat").unlink()
     assert len(open_dataset(stanford)) == 3
     assert "has no labels: put cars_test_annos_withlabels.mat" in refused(stanford / "cars_test")
+
+
+def test_kaggles_copy_of_stanford_cars_has_its_images_one_folder_deeper(stanford: Path) -> None:
+    expected = [(sample.name, sample.label, sample.box_xyxy) for sample in open_dataset(stanford).samples]
+    for part in ("cars_train", "cars_test"):
+        (stanford / part).rename(stanford / "images")
+        (stanford / part).mkdir()
+        (stanford / "images").rename(stanford / part / part)
+    (stanford / "car_devkit").mkdir()
+    (stanford / "devkit").rename(stanford / "car_devkit" / "devkit")
+    labels = stanford / "car_devkit" / "devkit" / "cars_test_annos_withlabels.mat"
+    labels.rename(stanford / "cars_test_annos_withlabels (1).mat")
+    copy = open_dataset(stanford)
+    assert [(sample.name, sample.label, sample.box_xyxy) for sample in copy.samples] == expected
+    assert check_integrity(copy)[1].counts.get("missing") is None
+    for train in (stanford / "cars_train", stanford / "cars_train" / "cars_train"):
+        assert len(open_dataset(train)) == 3
+
+
+def test_the_merged_copy_of_stanford_cars_opens_by_its_own_annotations(stanford: Path, tmp_path: Path) -> None:
+    root = tmp_path / "merged"
+    (root / "car_ims").mkdir(parents=True)
+    for number in (1, 2):
+        (stanford / "cars_train" / f"{number:05d}.jpg").rename(root / "car_ims" / f"{number:06d}.jpg")
+    fields = ("relative_im_path", *FIELDS[:5], "test")
+    records = np.empty((1, 2), [(field, object) for field in fields])
+    records[0, 0] = ("car_ims/000001.jpg", *map(np.uint16, (13, 9, 36, 24, 3, 0)))
+    records[0, 1] = ("car_ims/000002.jpg", *map(np.uint16, (1, 1, 48, 32, 1, 1)))
+    cells = np.empty((1, len(NAMES)), object)
+    cells[0, :] = NAMES
+    scipy.io.savemat(root / "cars_annos.mat", {"annotations": records, "class_names": cells})
+    for path in (root, root / "car_ims"):
+        dataset = open_dataset(path)
+        assert dataset.classes.names == tuple(NAMES)
+        assert [(sample.name, sample.label) for sample in dataset.samples] == [
+            ("car_ims/000001.jpg", 2),
+            ("car_ims/000002.jpg", 0),
+        ]
+        assert check_integrity(dataset)[1].counts == {}
 
 
 def test_a_single_annotation_is_read_like_many(stanford: Path) -> None:
@@ -428,7 +498,7 @@ def test_a_path_that_is_not_there_and_a_layout_that_is_none_are_named(tmp_path: 
 
 
 def test_a_layout_can_be_forced_and_must_then_fit(labelled_folder: Path, tmp_path: Path) -> None:
-    assert open_dataset(labelled_folder, layout="folders").classes.names == ("images",)
+    assert "holds 'images': a classifier needs two class folders" in refused(labelled_folder, layout="folders")
     for layout in ("stanford", "parquet", "csv"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         assert str(tmp_path / "empty") in refused(tmp_path / "empty", layout=layout)
