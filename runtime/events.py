@@ -21,6 +21,8 @@ from twincar_edge.runtime.inference.answers import Level as Level
 SCHEMA_VERSION: Literal[3] = 3
 EventType = Literal["start", "update", "end"]
 Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
+Limit = Literal["merged", "cut", "small"]
+"""What holds a visit's answer back: it shows two vehicles, or every crop is cut by the frame's border, or too small."""
 MOST_DECIDING_FRAMES = 16
 
 
@@ -88,6 +90,7 @@ class Event(Record):
     ended_at: AwareDatetime | None
     provisional: bool = False
     false_positive: bool = False
+    merged: bool = False
     classifier: ClassifierRecord
 
     @model_validator(mode="before")

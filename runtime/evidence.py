@@ -8,6 +8,10 @@ thresholds then apply as they do to a single image.
 
 One lucky crop can carry the mean, so a name also needs consensus: several crops that find it the most probable, and at
 least one that clearly says it alone. The heaviest of these is the picture that is kept.
+
+What was followed as one vehicle may be two, of which one shows when the other has gone. If several crops clearly give a
+full name, and several that all come later give one of another make, the answer is "unknown". Two models of one make may
+look alike from one side, so names of one make say nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.labels import VehicleName
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.events import MOST_DECIDING_FRAMES
+from twincar_edge.runtime.events import MOST_DECIDING_FRAMES, Limit
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level, Prediction, agrees
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, touches_border
@@ -52,12 +56,14 @@ class Look:
         box_xyxy: the vehicle's box in the frame, in pixels.
         picture_bgr: the pixels in the box, uint8 [h, w, 3].
         weight: how much the crop counts relative to others of the same vehicle, above 0.
+        cut: the frame's border cuts the vehicle.
     """
 
     frame: int
     box_xyxy: Box
     picture_bgr: NDArray[np.uint8]
     weight: float
+    cut: bool = False
 
     @property
     def size_px(self) -> int:
@@ -65,19 +71,34 @@ class Look:
         return int(min(self.picture_bgr.shape[:2]))
 
 
-def look_at(frame: Frame, box: Box, score: float) -> Look:
+def look_at(frame: Frame, box: Box, score: float, *, place: bool = False) -> Look:
     """Crop a vehicle from a frame.
 
     Args:
         frame: the frame.
         box: the vehicle's box in it, in pixels.
         score: the locator's confidence, between 0 and 1.
+        place: the box is that of a place, such as a zone. That it reaches the border does not mean that the vehicle is
+            cut.
     """
     left, top, right, bottom = box
     picture_bgr = frame.image_bgr[top:bottom, left:right].copy()
     rows, columns = frame.image_bgr.shape[:2]
-    weight = crop_weight(picture_bgr, max(score, _LEAST_SHARE), touches_border(box, (columns, rows)))
-    return Look(frame.index, box, picture_bgr, weight)
+    cut = not place and touches_border(box, (columns, rows))
+    return Look(frame.index, box, picture_bgr, crop_weight(picture_bgr, max(score, _LEAST_SHARE), cut), cut)
+
+
+@dataclass
+class _Span:
+    """The crops that clearly give full names of a make: how many, and the numbers of the first and the last."""
+
+    first: int
+    last: int = 0
+    crops: int = 0
+
+    def add(self, number: int) -> None:
+        self.last = number
+        self.crops += 1
 
 
 class Evidence:
@@ -104,6 +125,7 @@ class Evidence:
     def _start(self, classifier: Classifier | None) -> None:
         self._classifier = classifier
         self.crops = 0
+        self._whole = self._large = 0  # crops that are not cut, and that are large enough for a full name
         self._weight = 0.0
         self._log_probabilities: NDArray[np.float64] | float = 0.0
         self._familiarity: float | None = None  # times the weight
@@ -112,6 +134,7 @@ class Evidence:
         # whose answer is clear, how many there are and the heaviest.
         self._frames: dict[VehicleName | None, list[tuple[float, int]]] = {}
         self._clear: Counter[VehicleName | None] = Counter()
+        self._makes: dict[str, _Span] = {}
         self._pictures: dict[VehicleName | None, Look] = {}
         self._votes: dict[Level, Counter[VehicleName]] = {level: Counter() for level in KNOWN_LEVELS}
 
@@ -141,6 +164,8 @@ class Evidence:
             self._familiarity = (self._familiarity or 0.0) + look.weight * familiarity
         self._weight += look.weight
         self.crops += 1
+        self._whole += not look.cut
+        self._large += classifier.names_in_full(look.size_px)
         for level, votes in self._votes.items():
             if level != "year" or classifier.names_in_full(look.size_px):
                 votes[classifier.hierarchy.best(level, probabilities)[0]] += 1
@@ -151,19 +176,22 @@ class Evidence:
     ) -> None:
         """Keep the crop's frame and picture, if no heavier ones say the same."""
 
-        def alone(margin: float) -> VehicleName | None:
-            return classifier.answer(probabilities, familiarity, size_px=look.size_px, margin=margin).vehicle
+        def alone(margin: float) -> Prediction:
+            return classifier.answer(probabilities, familiarity, size_px=look.size_px, margin=margin)
 
-        frames = self._frames.setdefault(alone(0), [])
+        frames = self._frames.setdefault(alone(0).vehicle, [])
         heapq.heappush(frames, (look.weight, look.frame))
         if len(frames) > MOST_DECIDING_FRAMES:
             heapq.heappop(frames)
         if self._heaviest is None or look.weight > self._heaviest.weight:
             self._heaviest = look
-        clearly = alone(_CLEAR_NAME)
-        if clearly is None and alone(_CLEARLY_UNKNOWN) is not None:
+        clear = alone(_CLEAR_NAME)
+        clearly = clear.vehicle
+        if clearly is None and alone(_CLEARLY_UNKNOWN).vehicle is not None:
             return  # neither clearly a name nor clearly unknown
         self._clear[clearly] += 1
+        if clearly is not None and clear.label is not None:  # in full: siblings of two makes share a lot
+            self._makes.setdefault(clearly.make, _Span(self.crops)).add(self.crops)
         kept = self._pictures.get(clearly)
         if kept is None or look.weight > kept.weight:
             self._pictures[clearly] = look
@@ -192,6 +220,21 @@ class Evidence:
         answer = self.classifier.answer(self.probabilities, self.familiarity, allowed=allowed)
         return self.classifier.hierarchy.of_kind(answer, self.vehicle_type)
 
+    @property
+    def merged(self) -> bool:
+        """Return whether the crops show two vehicles, one after the other."""
+        spans = [span for span in self._makes.values() if span.crops >= AGREEING_CROPS]
+        return bool(spans) and min(span.last for span in spans) < max(span.first for span in spans)
+
+    @property
+    def limit(self) -> Limit | None:
+        """Return what holds the answer back."""
+        if self.merged:
+            return "merged"
+        if not self._whole:
+            return "cut"
+        return None if self._large else "small"
+
     def agreement(self, level: Level, vehicle: VehicleName) -> float:
         """Return the share of crops, from 0 to 1, that find a name the most probable of its level.
 
@@ -201,6 +244,8 @@ class Evidence:
         return votes[vehicle] / votes.total() if votes else 0.0
 
     def _has_consensus(self, level: Level, vehicle: VehicleName) -> bool:
+        if self.merged:
+            return False
         needed = min(AGREEING_CROPS, self.crops) if level == "make" else AGREEING_CROPS
         enough = self._votes[level][vehicle] >= needed and self.agreement(level, vehicle) >= AGREEING_SHARE
         return enough and any(_says(alone, vehicle) for alone in self._pictures)

@@ -61,6 +61,8 @@ def told_at(answer: Prediction) -> Level:
 def overrules(new: Prediction, old: Prediction, evidence: Evidence) -> bool:
     """Return whether the evidence is clearly against `old` and for `new`, which does not extend it."""
     assert old.vehicle is not None, "any answer extends `unknown`"
+    if evidence.merged:
+        return True
     manifest, hierarchy = evidence.classifier.manifest, evidence.classifier.hierarchy
     if not hierarchy.may_be_a(old.vehicle, evidence.vehicle_type):
         return True

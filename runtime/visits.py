@@ -190,6 +190,7 @@ class VisitMaker:
             ended_at=self._clock() if kind == "end" else None,
             provisional=visit.provisional,
             false_positive=false_positive,
+            merged=evidence.merged,
             classifier=ClassifierRecord(
                 name=session.manifest.name, sha256=session.sha256, precision=session.manifest.precision, ep=session.ep
             ),

@@ -304,7 +304,7 @@ class Watch:
         waiting, replaced = self.inbox.waiting(), self.inbox.replaced()
         session = self.answering.classifier.session
         return LoopStatus(
-            cameras=tuple(camera_status(camera, self.answering.age_s, waiting, replaced) for camera in self.cameras),
+            cameras=tuple(camera_status(camera, self.answering, waiting, replaced) for camera in self.cameras),
             model=ModelStatus(session.manifest.name, session.sha256, session.manifest.precision, session.ep),
             turn_age_s=self.stages.timer() - self.answering.turned_s,
             crops=self.answering.crops,
@@ -318,7 +318,7 @@ class Watch:
         replaced = self.inbox.replaced()
         return WatchSummary(
             cameras=tuple(
-                camera_summary(camera, self.answering.visits, replaced.get(camera.name, 0)) for camera in self.cameras
+                camera_summary(camera, self.answering, replaced.get(camera.name, 0)) for camera in self.cameras
             ),
             seconds=round(seconds, 3),
             stages=self.stages.latencies(),

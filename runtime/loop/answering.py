@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.events import Event, Limit
 from twincar_edge.runtime.evidence import AGREEING_CROPS
 from twincar_edge.runtime.inference.answers import UNKNOWN, Level
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -19,6 +20,8 @@ from twincar_edge.runtime.monitoring.drift import AnswerWindows
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit, VisitMaker
+
+logger = logging.getLogger(__name__)
 
 TURN_S = 0.5  # the longest wait for items: the loop turns at least this often, which shows that it is alive
 
@@ -67,6 +70,7 @@ class Answering:
         visits: how many visits have ended, by camera and level of the answer.
         vehicle_types: how many have ended, by camera and kind of vehicle.
         windows: what the visits of the last hour and of the week before were answered.
+        limited: how many of them have a limited answer, by camera and what limits it.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Answering:
         self.visits: Counter[tuple[str, str]] = Counter()
         self.vehicle_types: Counter[tuple[str, str]] = Counter()
         self.windows = AnswerWindows()
+        self.limited: Counter[tuple[str, Limit]] = Counter()
         self._inbox = inbox
         self._makers = makers
         self._publish = publish
@@ -109,6 +114,10 @@ class Answering:
         """Use another model from the next batch on; may be called from any thread."""
         self.classifier = classifier
         self.windows.clear()
+
+    def limited_of(self, camera: str) -> dict[Limit, int]:
+        """Return how many visits of a camera have a limited answer, by what limits it."""
+        return {limit: count for (name, limit), count in list(self.limited.items()) if name == camera}
 
     def run(self) -> None:
         """Answer until every camera's thread has left and the inbox is empty.
@@ -167,6 +176,10 @@ class Answering:
         self.visits[item.camera, event.level] += 1
         self.vehicle_types[item.camera, event.vehicle_type or UNKNOWN] += 1
         self.windows.add(event, self._stages.timer())
+        if (limit := visit.evidence.limit) is not None:
+            self.limited[item.camera, limit] += 1
+        if event.merged:
+            logger.info("camera %s: visit %s shows two vehicles, one after the other", item.camera, visit.id)
         self._publish_event(event, visit)
 
     def _publish_event(self, event: Event | None, visit: Visit) -> None:

@@ -16,9 +16,10 @@ from twincar_edge.runtime.locating.choice import Choice
 from twincar_edge.runtime.locating.detector import Detector
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.locating.zones import zone_of
+from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
-from twincar_edge.runtime.loop.summary import CameraSummary, ignored_notes
+from twincar_edge.runtime.loop.summary import CameraSummary, camera_notes
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
 from twincar_edge.runtime.sources import Frame, Source
@@ -221,7 +222,7 @@ class CameraThread:
 
     def _look_at(self, frame: Frame, box: Box, score: float) -> Look:
         with self._stages.stage("cut"):
-            return look_at(frame, box, score)
+            return look_at(frame, box, score, place=not self._locator.moves)
 
     def _counts(self, track: Track) -> bool:
         """Return whether a track is a visit. What has travelled has done so, although its box may grow afterwards."""
@@ -252,11 +253,11 @@ _STATES: dict[SourceState, CameraState] = {
 
 
 def camera_status(
-    camera: CameraThread, answer_age_s: Mapping[str, float], waiting: Mapping[str, int], replaced: Mapping[str, int]
+    camera: CameraThread, answering: Answering, waiting: Mapping[str, int], replaced: Mapping[str, int]
 ) -> CameraStatus:
-    """Return a camera's status; the answers' ages, queued and replaced crops are given by camera."""
+    """Return a camera's status; queued and replaced crops are given by camera."""
     source = camera.source.status()
-    ignored = dict(camera.ignored.counts)
+    ignored, limited = dict(camera.ignored.counts), answering.limited_of(camera.name)
     return CameraStatus(
         name=camera.name,
         live=camera.source.live and not camera.source.stills,
@@ -266,25 +267,27 @@ def camera_status(
         skipped=source.skipped,
         reconnects=source.reconnects,
         frame_age_s=source.last_frame_age_s,
-        answer_age_s=answer_age_s.get(camera.name),
+        answer_age_s=answering.age_s.get(camera.name),
         in_view=camera.in_view,
         crops_waiting=waiting.get(camera.name, 0),
         crops_dropped=replaced.get(camera.name, 0),
         ignored=ignored,
-        notes=ignored_notes(ignored, camera.config),
+        limited=limited,
+        notes=camera_notes(camera.config, camera.choice.locator, ignored, limited),
         problem=source.problem if camera.error is None else str(camera.error),
     )
 
 
-def camera_summary(camera: CameraThread, visits: Mapping[tuple[str, str], int], replaced: int) -> CameraSummary:
+def camera_summary(camera: CameraThread, answering: Answering, replaced: int) -> CameraSummary:
     """Return what came of a camera.
 
     Args:
         camera: the camera, at the end of its run.
-        visits: how many visits have ended, by camera and level of the answer.
+        answering: what answered for it.
         replaced: its crops that newer ones replaced before the model saw them.
     """
     source = camera.source.status()
+    ignored, limited = dict(camera.ignored.counts), answering.limited_of(camera.name)
     return CameraSummary(
         name=camera.name,
         source=camera.source.name,
@@ -294,8 +297,10 @@ def camera_summary(camera: CameraThread, visits: Mapping[tuple[str, str], int], 
         dropped=source.dropped,
         crops_dropped=replaced,
         reconnects=source.reconnects,
-        visits=sum(count for (name, _), count in visits.items() if name == camera.name),
+        visits=sum(count for (name, _), count in answering.visits.items() if name == camera.name),
         located_by=str(camera.choice),
-        ignored=dict(camera.ignored.counts),
+        ignored=ignored,
+        limited=limited,
+        notes=camera_notes(camera.config, camera.choice.locator, ignored, limited),
         error=None if camera.error is None else str(camera.error),
     )

@@ -7,21 +7,31 @@ from collections.abc import Mapping
 from twincar_edge.errors import Parameter
 from twincar_edge.records import Record
 from twincar_edge.runtime.configuration.config import CameraConfig
-from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.events import Event, Limit
 from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.monitoring.stages import StageLatency
 
 
-def ignored_notes(ignored: Mapping[IgnoredReason, int], camera: CameraConfig) -> tuple[str, ...]:
-    """Return a sentence for each reason for which moving things were left out, with the parameter that changes it."""
-    sentences = {
+def camera_notes(
+    camera: CameraConfig, locator: str, ignored: Mapping[IgnoredReason, int], limited: Mapping[Limit, int]
+) -> tuple[str, ...]:
+    """Return a sentence for each reason for which things were left out, or answers held back, with what changes it."""
+    left_out = {
         "small": ("was", "were", f"smaller than {Parameter('min_area', camera.min_area)}"),
         "zone": ("passed", "passed", f"outside {Parameter('zones')}"),
     }
-    return tuple(
-        f"{count} moving {'thing' if count == 1 else 'things'} {sentences[reason][count != 1]} {sentences[reason][2]}"
-        for reason, count in ignored.items()
+    apart = "a view from the side" if locator == "detector" else Parameter("locate", "detector")
+    held_back = {
+        "merged": f"showed two vehicles, one after the other, and got no name: {apart} tells them apart better",
+        "cut": "showed a vehicle that the frame's border cuts in every crop: let the camera see more of the road",
+        "small": "showed a vehicle too small for a full name in every crop: zoom in, or move the camera nearer",
+    }
+    things = (
+        f"{count} moving {'thing' if count == 1 else 'things'} {left_out[why][count != 1]} {left_out[why][2]}"
+        for why, count in ignored.items()
     )
+    visits = (f"{count} {'visit' if count == 1 else 'visits'} {held_back[why]}" for why, count in limited.items())
+    return (*things, *visits)
 
 
 class CameraSummary(Record):
@@ -30,7 +40,8 @@ class CameraSummary(Record):
     `source` has no secrets in it. `skipped` frames could not be decoded; `dropped` ones came while an older one was
     being looked at, and `crops_dropped` counts crops that a newer one of the same vehicle replaced before the model saw
     them: both only of live cameras. `located_by` is the locator, and why this one. `ignored` counts moving things that
-    were left out, by reason. `error` is what ended the camera before its time.
+    were left out, and `limited` visits whose answer was held back, by reason; `notes` says so in sentences, with what
+    changes it. `error` is what ended the camera before its time.
     """
 
     name: str
@@ -44,6 +55,8 @@ class CameraSummary(Record):
     visits: int
     located_by: str
     ignored: dict[IgnoredReason, int]
+    limited: dict[Limit, int]
+    notes: tuple[str, ...]
     error: str | None
 
 

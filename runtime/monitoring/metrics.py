@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from twincar_edge import __version__
-from twincar_edge.runtime.events import Level
+from twincar_edge.runtime.events import Level, Limit
 from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.locating.coco import VEHICLE_KINDS
@@ -128,6 +128,13 @@ def _cameras(status: LoopStatus) -> Iterator[Metric]:
         for reason in get_args(IgnoredReason)
     ]
     yield _counter("twincar_ignored", "Moving things left out, by reason.", ["camera", "reason"], ignored)
+    limited = [
+        ([camera.name, reason], camera.limited.get(reason, 0))
+        for camera in status.cameras
+        for reason in get_args(Limit)
+    ]
+    text = "Visits that have ended and whose answer was held back, by reason."
+    yield _counter("twincar_visits_limited", text, ["camera", "reason"], limited)
     for name, text, value in _CAMERA_GAUGES:
         yield _gauge(name, text, ["camera"], [([camera.name], value(camera)) for camera in status.cameras])
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from twincar_edge.runtime.events import Limit
 from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.monitoring.drift import AnswerWindow
 from twincar_edge.runtime.monitoring.stages import StageLatency
@@ -37,7 +38,8 @@ class CameraStatus:
         crops_waiting: crops that wait for the model.
         crops_dropped: crops that a newer one of the same vehicle replaced before the model saw them.
         ignored: how many moving things were no vehicle to it, by reason (`IgnoredReason`).
-        notes: the same in sentences, with the parameter that changes it.
+        limited: how many visits have ended whose answer was held back, by reason (`Limit`).
+        notes: both in sentences, with what changes it.
         problem: the last one, in words, or None.
     """
 
@@ -54,6 +56,7 @@ class CameraStatus:
     crops_waiting: int = 0
     crops_dropped: int = 0
     ignored: Mapping[IgnoredReason, int] = field(default_factory=dict)
+    limited: Mapping[Limit, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem: str | None = None
 

@@ -100,7 +100,7 @@ def test_the_same_model_opened_again_keeps_them(model: Classifier) -> None:
 
 # --- consensus, and the picture that shows the answer ---
 
-SURE_RED, SURE_BLUE = (0.96, 0.02, 0.02), (0.02, 0.02, 0.96)
+SURE_RED, SURE_GREEN, SURE_BLUE = (0.96, 0.02, 0.02), (0.02, 0.96, 0.02), (0.02, 0.02, 0.96)
 FLAT = (0.28, 0.27, 0.45)
 Row = tuple[float, ...]
 
@@ -141,6 +141,46 @@ def test_most_crops_must_find_the_name_the_most_probable(strict: Classifier) -> 
         evidence = weighed(strict, *[(10, SURE_RED)] * 3, *[(1, doubtful)] * others)
         assert strict.answer(evidence.probabilities).name == RED
         assert evidence.answer().level == level
+
+
+@pytest.mark.parametrize(
+    ("crops", "merged"),
+    [
+        ([SURE_RED] * 5 + [SURE_BLUE] * 3, True),
+        ([SURE_RED] * 5 + [FLAT] * 9 + [SURE_BLUE] * 3, True),
+        ([SURE_RED] * 5 + [SURE_BLUE] * 2, False),  # too few to say anything
+        ([SURE_RED] * 5 + [SURE_BLUE] * 3 + [SURE_RED], False),  # one vehicle that the model is not sure of
+        ([SURE_RED] * 5 + [SURE_GREEN] * 3, False),  # of the same make
+        ([SURE_RED] * 5 + [(0.1, 0.1, 0.8)] * 3, False),  # not clearly another one
+    ],
+)
+def test_crops_that_name_one_make_and_then_another_show_two_vehicles(
+    strict: Classifier, crops: list[Row], merged: bool
+) -> None:
+    evidence = weighed(strict, *[(10 if row is SURE_RED else 1, row) for row in crops])
+    assert strict.answer(evidence.probabilities).name == RED  # by the mean alone
+    assert evidence.merged == merged
+    assert evidence.limit == ("merged" if merged else None)
+    assert (evidence.answer().name == "unknown") == merged
+    assert not weighed(strict, *[(1, row) for row in crops], size_px=63).merged  # too small to say anything
+
+
+def test_a_vehicle_that_is_cut_or_small_in_every_crop_is_held_back(strict: Classifier) -> None:
+    picture = np.zeros((64, 128, 3), np.uint8)
+    evidence = Evidence()
+    evidence.add(Look(0, MIDDLE, picture, 1.0, cut=True), probabilities(*SURE_RED), strict)
+    assert evidence.limit == "cut"
+    evidence.add(Look(1, MIDDLE, picture[:63], 1.0), probabilities(*SURE_RED), strict)
+    assert evidence.limit is None  # a cut crop was large enough
+    assert weighed(strict, (1, SURE_RED), size_px=63).limit == "small"
+    assert weighed(strict, (1, SURE_RED)).limit is None
+
+
+def test_a_place_at_the_border_does_not_cut_the_vehicle_in_it() -> None:
+    box = (0, 50, 160, 130)
+    assert look_at(frame(), box, 1.0).cut
+    place = look_at(frame(), box, 1.0, place=True)
+    assert not place.cut and place.weight == pytest.approx(10 * look_at(frame(), box, 1.0).weight)
 
 
 def test_what_no_crop_clearly_says_alone_no_visit_says(strict: Classifier) -> None:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def command(
     passes = None if truth is None else _read_truth(truth, config.model)
     stop = threading.Event()
     served = config.monitor is not None or any(is_camera(camera.source, once=camera.once) for camera in config.cameras)
-    with log_to_stderr() if served else contextlib.nullcontext(), _signals(stop) as received:
+    with _spelling(config_file), log_to_stderr() if served else contextlib.nullcontext(), _signals(stop) as received:
         windows = _windows(config) if show else None
         service = Service(config, stop=stop, annotate=annotate, on_frame=windows)
         with service, _on_hangup(service.reload):
@@ -104,7 +105,7 @@ def command(
         if service.reader_gone.is_set():
             discard_output()
             return
-    _print_summary(summary, config, from_file=config_file is not None)
+    _print_summary(summary)
     click.echo(f"  events went to: {one_line(service.destinations)}", err=True)
     lost = [sink for sink in service.status().sinks if sink.dropped]
     for sink in lost:
@@ -165,12 +166,16 @@ def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
     return read_truth(truth, read_manifest(model or default_model()).class_mapping)
 
 
-def _print_summary(summary: WatchSummary, config: WatchConfig, *, from_file: bool) -> None:
-    """Say on standard error what the run did: standard output holds events only."""
+def _spelling(config_file: Path | None) -> AbstractContextManager[None]:
+    """Let messages name parameters as keys of the file, where there is one."""
     from twincar_edge.runtime.configuration.config_file import key_spelling
-    from twincar_edge.runtime.loop.summary import ignored_notes
 
-    for camera, camera_config in zip(summary.cameras, config.cameras, strict=True):
+    return contextlib.nullcontext() if config_file is None else parameter_spelling(key_spelling)
+
+
+def _print_summary(summary: WatchSummary) -> None:
+    """Say on standard error what the run did: standard output holds events only."""
+    for camera in summary.cameras:
         skipped = ", ".join(f"{count} {reason}" for reason, count in camera.skip_reasons.items())
         line = (
             f"{one_line(camera.source)}: {camera.visits} visits in {camera.frames} frames, {summary.seconds:.1f} s, "
@@ -181,8 +186,7 @@ def _print_summary(summary: WatchSummary, config: WatchConfig, *, from_file: boo
         line += f"; reconnected {camera.reconnects} times" if camera.reconnects else ""
         click.echo(line + (f"; ended by: {camera.error}" if camera.error else ""), err=True)
         click.echo(f"  located by: {camera.located_by}", err=True)
-        with parameter_spelling(key_spelling) if from_file else contextlib.nullcontext():
-            for note in ignored_notes(camera.ignored, camera_config):
-                click.echo(f"  {note}", err=True)
+        for note in camera.notes:
+            click.echo(f"  {note}", err=True)
     for name, stage in summary.stages.items():
         click.echo(f"  {name:<9} p50 {stage.p50_ms:8.2f} ms   p95 {stage.p95_ms:8.2f} ms   {stage.runs} runs", err=True)

@@ -368,6 +368,30 @@ def test_an_early_start_is_provisional_until_the_vehicle_is_confirmed(classifier
     assert told_of(classifier, [False] * 4, early=True, counts=False) == [*early, f"end {RED}"]
 
 
+def test_a_visit_that_shows_two_vehicles_is_marked_and_counted(classifier: Classifier) -> None:
+    inbox, told = Inbox(depth=20), list[Event]()
+    maker = VisitMaker("clip", camera="gate")
+    loop = Answering(
+        inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), Stages(time.perf_counter), batch=1
+    )
+    visit = maker.begin(Frame(0, 0.0, road(), "clip"), (10, 10, 150, 90))
+    inbox.add_writer()
+    for index, colour in enumerate([RED_BGR] * 5 + [BLUE_BGR] * 6):
+        picture = np.full((100, 160, 3), colour, np.uint8)
+        inbox.put(
+            [Crop("gate", visit, look_at(Frame(index, index / 25, picture, "clip"), (10, 10, 150, 90), 1.0), True, 0.0)]
+        )
+    inbox.put([End("gate", visit, counts=True)])
+    inbox.remove_writer()
+    loop.run()
+    assert [(event.type, event.name, event.merged) for event in told] == [
+        ("start", RED, False),
+        ("update", "unknown", True),
+        ("end", "unknown", True),
+    ]
+    assert loop.limited_of("gate") == {"merged": 1}
+
+
 def test_single_images_have_an_end_only(classifier: Classifier) -> None:
     sink = Everything()
     source = FrameSource(as_frames([np.full((40, 60, 3), RED_BGR, np.uint8)] * 2), stills=True)

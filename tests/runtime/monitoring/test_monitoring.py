@@ -31,7 +31,8 @@ LOCAL = "127.0.0.1:0"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 GATE = CameraStatus(
     "gate", True, "running", frames=900, dropped=40, skipped=2, reconnects=3, frame_age_s=0.04, answer_age_s=0.06,
-    in_view=2, crops_waiting=1, crops_dropped=7, ignored={"small": 37}, problem="stalled for 10 s",
+    in_view=2, crops_waiting=1, crops_dropped=7, ignored={"small": 37}, limited={"merged": 5},
+    problem="stalled for 10 s",
 )  # fmt: skip
 STATUS = LoopStatus(
     cameras=(GATE, CameraStatus("yard", True, "opening")),
@@ -90,6 +91,8 @@ def test_every_figure_of_the_status_is_a_metric(monitoring: Monitoring) -> None:
         ("twincar_crops_dropped_total", gate): 7,
         ("twincar_ignored_total", (*gate, ("reason", "small"))): 37,
         ("twincar_ignored_total", (*gate, ("reason", "zone"))): 0,
+        ("twincar_visits_limited_total", (*gate, ("reason", "merged"))): 5,
+        ("twincar_visits_limited_total", (*gate, ("reason", "cut"))): 0,
         ("twincar_crops_classified_total", ()): 450,
         ("twincar_turn_age_seconds", ()): 0.25,
         ("twincar_camera_state", (*gate, ("state", "running"))): 1,
