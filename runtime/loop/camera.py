@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from twincar_edge.cores import give_way
-from twincar_edge.errors import TwincarError
+from twincar_edge.errors import Parameter, TwincarError
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.evidence import Look, look_at
 from twincar_edge.runtime.locating.boxes import Box, Detection
@@ -102,6 +102,8 @@ class CameraThread:
         )
         self.ignored = IgnoredCounter(config.min_hits, config.lost_after_s)
         self._visits: dict[int, Visit] = {}
+        self._found = 0  # visits that have ended
+        self._advised = False
         self._inbox = inbox
         self.newest_only = source.live and not source.stills
         self._stages = stages
@@ -206,6 +208,7 @@ class CameraThread:
             discarded = self._tracker.discard(self._locator.uncovered)
             found = self._tracker.update(detections, frame.time_s, size_wh)
             self.ignored.update(detections, self._locator.ignored, frame.time_s)
+        self._advise(size_wh)
         items: list[Item] = [End(self.name, self._visits.pop(track.id), counts=False) for track in discarded]
         for track in found:
             visit = self._visits.get(track.id)
@@ -219,6 +222,21 @@ class CameraThread:
                 items.append(Crop(self.name, visit, look, self._is_confirmed(track, visit), taken_s))
         items += self._ended(self._tracker.lost)
         return items, tuple((track.id, track.box_xyxy, self._visits[track.id]) for track in found)
+
+    def _advise(self, size_wh: tuple[int, int]) -> None:
+        """Log once that nearly all that moves is too small to count, with the least area that would count it."""
+        if self._advised or (better := self.ignored.better_area(self._found, size_wh[0] * size_wh[1])) is None:
+            return
+        self._advised = True
+        logger.warning(
+            "camera %s: %d moving things were smaller than %s, and %d vehicles large enough; if the small ones are "
+            "vehicles, %s counts most of them",
+            self.name,
+            self.ignored.counts["small"],
+            Parameter("min_area", self.config.min_area),
+            self._found,
+            Parameter("min_area", better),
+        )
 
     def _look_at(self, frame: Frame, box: Box, score: float) -> Look:
         with self._stages.stage("cut"):
@@ -239,6 +257,7 @@ class CameraThread:
             if not self._counts(track):
                 logger.debug("track %d is no visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
         counts = [self._counts(track) for track in tracks]
+        self._found += sum(counts)
         return [End(self.name, self._visits.pop(track.id), one) for track, one in zip(tracks, counts, strict=True)]
 
 

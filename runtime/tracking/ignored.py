@@ -7,15 +7,21 @@ boxes that were left out are followed together with those that were not, by the 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, IgnoredReason, centre, diagonal
+import numpy as np
+
+from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, IgnoredReason, area, centre, diagonal
 from twincar_edge.runtime.tracking.association import Handle, Moving
 
 _EVERY_S = 0.1  # counting things needs no more looks, and following them in each frame costs as much as the vehicles
 _TRAVELLED = 1.0  # of its diagonal: leaves, lamps and shadows stay about where they are
+_TELLING = 20  # small things that say something about the camera's view,
+_RARE = 0.1  # when it found so few vehicles for each of them
+_MOST_AREAS = 200
+_MARGIN = 1.1  # times its own area: a locator's box may be so much larger than what it compares with the least area
 
 
 @dataclass
@@ -23,6 +29,7 @@ class _Thing:
     first_box: Box
     last_time_s: float
     hits: int = 0
+    largest: float = 0.0
     travelled: bool = False
     accepted: bool = False
     reasons: Counter[IgnoredReason] = field(default_factory=Counter)
@@ -30,6 +37,7 @@ class _Thing:
     def see(self, box: Box, time_s: float) -> None:
         self.last_time_s = time_s
         self.hits += 1
+        self.largest = max(self.largest, area(box))
         (x, y), (first_x, first_y) = centre(box), centre(self.first_box)
         farther = _TRAVELLED * max(diagonal(box), diagonal(self.first_box))
         self.travelled |= abs(x - first_x) > farther or abs(y - first_y) > farther
@@ -50,6 +58,7 @@ class IgnoredCounter:
         self._matcher = Moving()
         self._looked_s = -math.inf
         self._things: dict[Handle, _Thing] = {}
+        self._areas: deque[float] = deque(maxlen=_MOST_AREAS)  # of the newest small things, each where it was largest
 
     def update(self, accepted: Sequence[Detection], ignored: Sequence[Ignored], time_s: float) -> None:
         """Take what the locator found in a frame, and what it left out there; of ten frames a second at most."""
@@ -69,6 +78,23 @@ class IgnoredCounter:
                 thing.reasons[reason] += 1
         self._end(time_s - self._lost_after_s)
 
+    def better_area(self, vehicles: int, frame_px: int) -> float | None:
+        """Return the `min_area` with which nine in ten of the small things would have counted, in one digit.
+
+        Args:
+            vehicles: how many were found.
+            frame_px: the pixels of a frame.
+
+        Returns:
+            None where too few things were small, or vehicles were found as well.
+        """
+        small = self.counts["small"]
+        if small < _TELLING or vehicles > _RARE * small:
+            return None
+        share = float(np.quantile(self._areas, 0.1)) / _MARGIN / frame_px
+        digit = 10.0 ** math.floor(math.log10(share))
+        return round(digit * math.floor(share / digit), 9)
+
     def flush(self) -> None:
         """Count what is still in view, at the end of the source."""
         self._end(float("inf"))
@@ -79,4 +105,7 @@ class IgnoredCounter:
         for handle, thing in gone.items():
             del self._things[handle]
             if thing.travelled and not thing.accepted and thing.hits >= self._least_hits:
-                self.counts[thing.reasons.most_common(1)[0][0]] += 1
+                reason = thing.reasons.most_common(1)[0][0]
+                self.counts[reason] += 1
+                if reason == "small":
+                    self._areas.append(thing.largest)

@@ -357,6 +357,18 @@ def test_the_summary_counts_what_was_left_out_and_names_the_parameter(clip: Path
     assert "2 moving things were smaller than `min_area = 0.3`" in invoke("--config", config).stderr
 
 
+def test_the_log_says_once_which_least_area_counts_what_drives_by(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("twincar_edge.runtime.tracking.ignored._TELLING", 2)
+    pictures = film([drive_by(RED_BGR, 10), drive_by(BLUE_BGR, 60, to_the_right=False)], 160)
+    assert run(classifier, pictures, min_area=0.3).visits == 0
+    (line,) = [one for one in caplog.messages if "moving things" in one]
+    better = re.search(r"if the small ones are vehicles, `min_area=([\d.]+)` counts most of them", line)
+    assert better is not None
+    assert run(classifier, pictures, min_area=float(better[1])).visits == 2
+
+
 def test_the_command_refuses_a_drifted_model_and_goes_on_when_told_to(clip: Path, drifted: Path) -> None:
     arguments = (clip, "--model", drifted, "--ep", "cpu", "--threads", 1)
     with pytest.raises(ModelError, match="go on regardless with `allow_drift=True`") as caught:

@@ -50,5 +50,21 @@ def test_a_thing_counts_by_the_reason_given_most_often() -> None:
     assert counter.counts == {"zone": 1}
 
 
+def test_things_that_are_nearly_all_small_say_which_least_area_would_count_them() -> None:
+    counter = IgnoredCounter(least_hits=3, lost_after_s=1.0)
+    place: Callable[[int, int], Box] = lambda n, size: (100 * n, 50, 100 * n + size, 50 + size)  # noqa: E731
+    better = []
+    for thing in range(20):
+        better.append(counter.better_area(0, 1_000_000))
+        for n in range(5):
+            size = 60 + thing if n == 2 else 30
+            counter.update([], [Ignored(place(n, size), "small")], 10.0 * thing + n / 5)
+        counter.flush()
+    assert better == [None] * 20  # few things say nothing
+    assert counter.better_area(0, 1_000_000) == 0.003  # the smallest but two were 62 pixels wide and high
+    assert counter.better_area(2, 1_000_000) == 0.003
+    assert counter.better_area(3, 1_000_000) is None  # vehicles are found
+
+
 def test_motion_says_nothing_of_what_moves_outside_its_zone() -> None:
     assert counted([walker(10, 20)], 100, zones=(parse_zone("0,0.5 1,1"),)) == {}
