@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ MAX_NAME_LENGTH = 200
 
 @dataclass(frozen=True)
 class VehicleName:
-    """A class name in parts. `str()` gives the name back, letter for letter.
+    """A class name in parts. `str()` gives the name back, with spaces between words.
 
     `model` holds all that is neither make, body type nor year, trim included, and may be empty; `body_type` and `year`
     are None where the name does not end in one.
@@ -57,10 +59,10 @@ class VehicleName:
 def parse_name(name: str) -> VehicleName:
     """Split `name`, written as Stanford Cars writes it: make, model, body type, year.
 
-    A body type counts only where it ends the name (before the year): in "Infiniti G Coupe IPL 2012" it is part of the
-    model.
+    Underscores separate words where the name has no space, as in names of folders and files. A body type counts only
+    where it ends the name (before the year): in "Infiniti G Coupe IPL 2012" it is part of the model.
     """
-    rest = name
+    rest = name if " " in name else name.replace("_", " ").strip()
     year = None
     head, _, last = rest.rpartition(" ")
     if head and _YEAR.fullmatch(last):
@@ -128,6 +130,27 @@ class ClassMapping:
         """Return the name of output `label`."""
         return self.names[label]
 
+    def find(self, name: str) -> int | None:
+        """Return the output index of a class by its name, or by another way to write it; None where none is meant.
+
+        Folders and files cannot have every name, and systems spell some in their own way. `Ram C-V` is found as
+        `Ram C/V`, `AM_General_Hummer` as `AM General Hummer`, and letters with accents in composed or decomposed form.
+        """
+        exact = self._by_name.get(name)
+        alike = self._by_spelling.get(_plain(name), []) if exact is None else [exact]
+        return alike[0] if len(alike) == 1 else None
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        return {name: label for label, name in enumerate(self.names)}
+
+    @cached_property
+    def _by_spelling(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for label, name in enumerate(self.names):
+            found.setdefault(_plain(name), []).append(label)
+        return found
+
     def vehicle(self, label: int) -> VehicleName:
         """Return the name of output `label`, in parts."""
         return parse_name(self.names[label])
@@ -174,11 +197,22 @@ class ClassMapping:
 
     @classmethod
     def from_folder_names(cls, names: Iterable[str]) -> ClassMapping:
-        """Take class folders' names, sorted, as the classes; underscores read as spaces where no name has a space."""
-        ordered = sorted(names)
+        """Take class folders' names, sorted, as the classes; underscores read as spaces where no name has a space.
+
+        Letters with accents are composed, whatever the system that wrote the folders did.
+        """
+        ordered = [unicodedata.normalize("NFC", name) for name in sorted(names)]
         if not any(" " in name for name in ordered):
             ordered = [" ".join(name.replace("_", " ").split()) for name in ordered]
         return cls(tuple(ordered))
+
+
+def _plain(name: str) -> str:
+    """Return the form of a name by which its spellings are matched."""
+    return " ".join(unicodedata.normalize("NFC", name).translate(_SPELLINGS).split())
+
+
+_SPELLINGS = str.maketrans({"_": " ", "/": "-", "\\": "-"})
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -66,6 +66,20 @@ def test_a_name_splits_into_its_parts_and_comes_back(
     assert str(parse_name(name)) == name
 
 
+def test_underscores_separate_words_where_there_are_no_spaces() -> None:
+    assert parse_name("AM_General_Hummer_SUV_2000") == parse_name("AM General Hummer SUV 2000")
+    assert parse_name("Kia Ceed_SW Wagon 2012").model == "Ceed_SW"
+
+
+def test_a_class_is_found_by_other_spellings_of_its_name_unless_two_are_meant() -> None:
+    mapping = ClassMapping(("Ram C/V 2012", "Ram C-V 2012", "Citro\u00ebn C4", "Audi A/B"))
+    assert [mapping.find(name) for name in mapping.names] == [0, 1, 2, 3]
+    assert mapping.find("Citroe\u0308n_C4") == 2
+    assert mapping.find("Audi A-B") == 3
+    assert mapping.find("Ram_C-V_2012") is None
+    assert mapping.find("Audi") is None
+
+
 @pytest.mark.shared
 def test_all_196_names_of_stanford_cars_split_and_come_back(shared: Path) -> None:
     classes = ClassMapping.from_json(shared / "cars196" / "class_mapping.json")

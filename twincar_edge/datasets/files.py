@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from twincar_edge.datasets.dataset import Dataset, ImageFile, Sample
-from twincar_edge.datasets.table import checked_name, label_index, read_table
+from twincar_edge.datasets.table import checked_name, label_indices, read_table
 from twincar_edge.errors import InputError
 from twincar_edge.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from twincar_edge.labels import ClassMapping
@@ -42,14 +43,25 @@ def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None 
     images = images or images_folder(folder, [row.name for row in rows])
     if not images.is_dir():
         raise InputError(f"the folder of images {images} does not exist")
-    by_label: dict[str, int] = {}
-    samples = []
+    found: dict[str, str] = {}
     for row in rows:
-        if row.label not in by_label:
-            by_label[row.label] = label_index(row.label, classes, f"{table} line {row.line}")
-        samples.append(Sample(row.name, by_label[row.label], ImageFile(images / row.name)))
+        found.setdefault(row.label, f"{table} line {row.line}")
+    by_label = label_indices(found, classes)
+    samples = [Sample(row.name, by_label[row.label], ImageFile(_as_stored(images, row.name))) for row in rows]
     name = table.parent.resolve().name if table.name == LABELS_CSV else table.stem
     return Dataset(name, classes, tuple(samples))
+
+
+def _as_stored(images: Path, name: str) -> Path:
+    """Return the path of an image whose name a list may spell otherwise than the disk.
+
+    macOS writes letters with accents decomposed into archives, and most lists have them composed.
+    """
+    path = images / name
+    if name.isascii() or path.exists():
+        return path
+    spelled = (images / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next((other for other in spelled if other.exists()), path)
 
 
 def images_folder(folder: Path, names: Sequence[str]) -> Path:
@@ -86,10 +98,11 @@ def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
     labels = list(range(len(names)))
     if class_mapping is not None:
         found, classes = classes, ClassMapping.from_json(class_mapping)
-        unknown = [name for name in found if name not in classes.names]
+        known = {name: classes.find(name) for name in found}
+        unknown = [name for name, label in known.items() if label is None]
         if unknown:
             raise InputError(f"{class_mapping} lacks {len(unknown)} class folders, the first {unknown[0]!r}")
-        labels = [classes.names.index(name) for name in found]
+        labels = [label for label in known.values() if label is not None]
     samples: list[Sample] = []
     for folder in folders:
         files = [file for file in _visible(folder) if not file.is_dir()]

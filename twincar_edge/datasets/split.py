@@ -93,7 +93,8 @@ def _part(dataset: Dataset, path: Path) -> Dataset:
     except InputError as error:
         raise InputError(f"{path} does not fit: {error}") from error
     for row, sample in zip(rows, part.samples, strict=True):
-        if label_index(row.label, dataset.classes, f"{path} line {row.line}") != sample.label:
+        written = str(sample.label)  # as `write_split` does; a class may be called 1
+        if row.label != written and label_index(row.label, dataset.classes, f"{path} line {row.line}") != sample.label:
             raise InputError(
                 f"{path} line {row.line} labels {row.name!r} {row.label}, and the data set labels it {sample.label}: "
                 "the class mapping has changed since the split was written"

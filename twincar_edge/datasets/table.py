@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -97,19 +97,41 @@ def checked_name(filename: str, where: str) -> str:
     return path.as_posix()
 
 
+def label_indices(labels: Mapping[str, str], classes: ClassMapping) -> dict[str, int]:
+    """Return the output index of each label of a file.
+
+    Where all are indices and not all are class names, they are indices, even if some are names too: so it is with
+    classes that are called 1, 2 and 10.
+
+    Args:
+        labels: each label as written, with where it was found first, for errors.
+        classes: the classes.
+
+    Raises:
+        InputError: as `label_index`.
+    """
+    indices = {label: index for label in labels if (index := _index(label, classes)) is not None}
+    if len(indices) == len(labels) and any(classes.find(label) is None for label in labels):
+        return indices
+    return {label: label_index(label, classes, where) for label, where in labels.items()}
+
+
 def label_index(label: str, classes: ClassMapping, where: str) -> int:
     """Return the output index of a label that is written as an index or as a class name.
 
     Raises:
         InputError: it is neither, or it is the index of one class and the name of another.
     """
-    named = classes.names.index(label) if label in classes.names else None
-    index = int(label) if label.isascii() and label.isdigit() and len(label) < 10 else None
-    if index is not None and index >= len(classes):
-        index = None
+    named = classes.find(label)
+    index = _index(label, classes)
     if named is not None and index is not None and named != index:
         raise InputError(f"{where}: label {label!r} is the index of one class and the name of another")
     found = index if named is None else named
     if found is None:
         raise InputError(f"{where}: label {label[:60]!r} is no index from 0 to {len(classes) - 1} and no class name")
     return found
+
+
+def _index(label: str, classes: ClassMapping) -> int | None:
+    index = int(label) if label.isascii() and label.isdigit() and len(label) < 10 else None
+    return None if index is None or index >= len(classes) else index

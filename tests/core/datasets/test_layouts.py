@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.io
 
-from twincar_edge.datasets import LAYOUTS, check_integrity, open_dataset
+from twincar_edge.datasets import LAYOUTS, check_integrity, open_dataset, read_split, stratified_split, write_split
 from twincar_edge.datasets import parquet as parquet_layout
 from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError, decode_image
@@ -222,6 +222,43 @@ def test_one_class_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     (tmp_path / "car_ims").mkdir()
     (tmp_path / "car_ims" / "000001.jpg").write_bytes(jpeg(0))
     assert "holds 'car_ims': a classifier needs two class folders or more" in refused(tmp_path)
+
+
+def test_classes_that_are_called_by_numbers_keep_their_split(tmp_path: Path, jpeg: Jpeg) -> None:
+    names = ("1", "2", "10", "11")
+    for label, name in enumerate(names):
+        (tmp_path / "cars" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "cars" / name / f"{number}.jpg").write_bytes(jpeg(label))
+    dataset = open_dataset(tmp_path / "cars")
+    split = stratified_split(dataset, 0.25, seed=0)
+    write_split(split, tmp_path)
+    again = read_split(dataset, tmp_path)
+    assert again.train.labels.tolist() == split.train.labels.tolist()
+    (tmp_path / "class_mapping.json").write_text(dataset.classes.to_json())
+    listed = open_dataset(tmp_path / "train.csv", images=tmp_path / "cars")
+    assert listed.labels.tolist() == split.train.labels.tolist()
+
+
+@pytest.mark.parametrize("folder", ["Ram C-V Cargo Van 2012", "Ram_C-V_Cargo_Van_2012"])
+def test_folders_find_classes_whose_names_they_cannot_have(tmp_path: Path, jpeg: Jpeg, folder: str) -> None:
+    mapping = tmp_path / "class_mapping.json"
+    mapping.write_text('["Alpha 2010", "Ram C/V Cargo Van 2012", "Citro\u00ebn C4 2012"]')
+    for name in ("Citroe\u0308n C4 2012", folder):
+        (tmp_path / "cars" / name).mkdir(parents=True)
+        (tmp_path / "cars" / name / "0.jpg").write_bytes(jpeg(0))
+    dataset = open_dataset(tmp_path / "cars", class_mapping=mapping)
+    assert sorted(dataset.labels.tolist()) == [1, 2]
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"filename,label\n{folder}/0.jpg,Ram C-V Cargo Van 2012\n")
+    assert open_dataset(labels, images=tmp_path / "cars").labels.tolist() == [1]
+
+
+def test_a_list_may_spell_file_names_otherwise_than_the_disk(labelled_folder: Path, jpeg: Jpeg) -> None:
+    (labelled_folder / "images" / "coupe\u0301.jpg").write_bytes(jpeg(0))
+    (labelled_folder / "labels.csv").write_text("filename,label\ncoup\u00e9.jpg,0\n", "utf-8")
+    dataset = open_dataset(labelled_folder)
+    assert check_integrity(dataset)[1].counts == {}
 
 
 # Stanford Cars
