@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,11 +14,24 @@ from numpy.typing import NDArray
 
 from tests import REPOSITORY
 from tests.support.fuzzing import CommandLine
+from twincar_edge.cores import usable_cores
 from twincar_edge.labels import ClassMapping
 
 # A busy machine is no mistake of the code: examples have no deadline, and slow ones are no reason to fail.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers for `pytest -n auto`: the cores that this process may use."""
+    return usable_cores()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker one thread for computing, before it is started: the other cores belong to other workers."""
+    if config.getoption("numprocesses", None):
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+            os.environ.setdefault(variable, "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

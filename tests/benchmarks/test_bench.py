@@ -231,8 +231,13 @@ def command(*args: object) -> int:
 
 
 def test_the_command_prints_the_table_and_writes_the_reports(
-    model: Path, cars: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    cars: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # for all columns, however long the times are
     outputs = [tmp_path / f"results{suffix}" for suffix in (".json", ".md", ".csv", ".png")]
     args = ["bench", model, "--ep", "cpu,tensorrt", "--rounds", 1, "--per-round", 2, "--warmup", 0]
     args += ["--data", tmp_path / "cars", *(part for path in outputs for part in ("-o", path))]

@@ -63,7 +63,7 @@ def schema_2_json(event: Event) -> str:
     return json.dumps(event.model_dump(mode="json", exclude=later) | {"schema_version": 2})
 
 
-def eventually(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+def eventually(holds: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Wait until something holds, or fail after a time that only a fault takes."""
     deadline = time.monotonic() + seconds
     while not holds():

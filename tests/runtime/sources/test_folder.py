@@ -21,7 +21,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import Source, folder, open_source
 from twincar_edge.runtime.sources.seen import SLACK, SeenImages, Signature, signature_of
 
-WAIT_S = 20.0  # for what happens in less than a second
+WAIT_S = 60.0  # for what happens in less than a second
 
 
 def encoded(number: int) -> bytes:
