@@ -74,6 +74,12 @@ def real(shared: Path) -> Real:
 
 
 @pytest.fixture(scope="module")
+def fp32(real: Real) -> NDArray[np.float32]:
+    """What the graph as it is answers to the held-out images."""
+    return real.logits(real.graph)
+
+
+@pytest.fixture(scope="module")
 def int8(real: Real) -> Callable[[Int8Config], onnx.ModelProto]:
     prepared = prepare(real.graph)
     chosen = calibration_samples(real.train, 64)
@@ -119,8 +125,9 @@ def weights_in_4_bits(graph: onnx.GraphProto) -> None:
 
 
 @pytest.mark.shared
-def test_what_is_not_sabotaged_passes(real: Real, int8: Callable[[Int8Config], onnx.ModelProto]) -> None:
-    fp32 = real.logits(real.graph)
+def test_what_is_not_sabotaged_passes(
+    real: Real, fp32: NDArray[np.float32], int8: Callable[[Int8Config], onnx.ModelProto]
+) -> None:
     assert real.gate("fp32", fp32).passed
     assert real.gate("int8", real.logits(int8(PLAIN)), fp32).passed
 
@@ -142,12 +149,16 @@ def test_another_resize_is_refused(real: Real, change: dict[str, str]) -> None:
 
 
 @pytest.mark.shared
-def test_weights_of_4_bits_are_refused(real: Real, int8: Callable[[Int8Config], onnx.ModelProto]) -> None:
-    report = real.gate("int8", real.logits(altered(int8(PLAIN), weights_in_4_bits)), real.logits(real.graph))
+def test_weights_of_4_bits_are_refused(
+    real: Real, fp32: NDArray[np.float32], int8: Callable[[Int8Config], onnx.ModelProto]
+) -> None:
+    report = real.gate("int8", real.logits(altered(int8(PLAIN), weights_in_4_bits)), fp32)
     assert report.failed("int8") and not report.failed("fp32")
 
 
 @pytest.mark.shared
-def test_one_scale_for_all_channels_is_refused(real: Real, int8: Callable[[Int8Config], onnx.ModelProto]) -> None:
-    report = real.gate("int8", real.logits(int8(Int8Config(per_channel=False))), real.logits(real.graph))
+def test_one_scale_for_all_channels_is_refused(
+    real: Real, fp32: NDArray[np.float32], int8: Callable[[Int8Config], onnx.ModelProto]
+) -> None:
+    report = real.gate("int8", real.logits(int8(Int8Config(per_channel=False))), fp32)
     assert report.failed("int8") and not report.failed("fp32")

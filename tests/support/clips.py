@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,4 +92,13 @@ def write_video(path: Path, pictures: Sequence[Image], fourcc: str = "mp4v", fps
     for picture in pictures:
         writer.write(picture)
     writer.release()
+    return path
+
+
+def beginning_of(clip: Path, seconds: float, path: Path) -> Path:
+    """Write the first seconds of an MP4, with its pictures copied and not encoded again, and return the path."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(clip), "-t", str(seconds)]
+    subprocess.run([*command, "-an", "-c", "copy", str(path)], check=True)
     return path

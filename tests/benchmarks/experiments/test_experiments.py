@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.support.clips import beginning_of
 from tests.support.experiments import run_experiment
 from tests.support.tiny_model import tiny_model
 from twincar_edge.benchmarks import experiments
@@ -44,7 +45,8 @@ def test_an_experiment_that_does_not_exist_names_the_nearest_one(capsys: pytest.
 
 def test_the_loop_is_compared_with_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, output = tiny_model(tmp_path / "tiny.onnx"), tmp_path / "found.json"
-    assert run_experiment("watch_overhead", demo_clip(), "--model", model, "--rounds", 1, "-o", output) == 0
+    clip = beginning_of(demo_clip(), 14, tmp_path / "gate.mp4")
+    assert run_experiment("watch_overhead", clip, "--model", model, "--rounds", 1, "-o", output) == 0
     found = WatchOverhead.model_validate_json(output.read_text("utf-8"))
     assert capsys.readouterr().out == found.summary() + "\n"
     assert found.crops >= found.batches > 0

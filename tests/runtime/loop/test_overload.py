@@ -13,6 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.support.clips import beginning_of
 from tests.support.event_toys import eventually
 from tests.support.rtsp_server import RtspServer
 from twincar_edge.benchmarks.memory import held_memory_mb
@@ -25,7 +26,7 @@ from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 INFERENCE_S = 0.5  # so 2 a second, behind streams of 25 frames a second
-WATCHED_S = 20.0
+WATCHED_S = 10.0
 SETTLE_S = 2.0  # behind the first answers: by then all libraries are loaded
 TICK_S = 0.1
 # For a frame to be taken, located and put, and for a turn to hand on its events: some frames' time. To this comes, for
@@ -138,9 +139,8 @@ def with_empty_road_first(clip: Path, folder: Path) -> Path:
 
     Who comes to a view first takes it for the background; on a busy machine it takes seconds until a run begins.
     """
-    head, parts, longer = folder / "head.mp4", folder / "parts.txt", folder / "longer.mp4"
+    head, parts, longer = beginning_of(clip, 1, folder / "head.mp4"), folder / "parts.txt", folder / "longer.mp4"
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error"]
-    subprocess.run([*ffmpeg, "-i", clip, "-t", "1", "-an", "-c", "copy", head], check=True)
     parts.write_text("".join(f"file '{part.absolute()}'\n" for part in [head] * 6 + [clip]))
     subprocess.run([*ffmpeg, "-f", "concat", "-safe", "0", "-i", parts, "-an", "-c", "copy", longer], check=True)
     return longer
