@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from twincar_edge.dataset_logits import labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError
+from twincar_edge.export.open_set.conditions import CONDITIONS, changed, count_condition, some_known
 from twincar_edge.export.open_set.counts import Groups, count_known, separation
 from twincar_edge.export.open_set.pictures import UnknownPictures, shrunken
-from twincar_edge.export.open_set.report import SIZES, OpenSetReport, SizeFigures
+from twincar_edge.export.open_set.report import SIZES, ConditionFigures, OpenSetReport, SizeFigures
 from twincar_edge.export.open_set.scores import Scores
 from twincar_edge.labels import ClassMapping, VehicleName
 from twincar_edge.manifest import FamiliarityThresholds
@@ -127,10 +128,12 @@ def measure_open_set(
 ) -> OpenSetReport:
     """Answer known cars and pictures of what the model does not know, at each size, and count.
 
+    Some of the known cars are also answered as parts, at night, in rain, and behind a covered lens.
+
     Args:
         subject: the model.
         known: labelled cars of its classes that it never learned from; None leaves out what needs them.
-        unknown: one set or more.
+        unknown: sets of pictures; may be empty.
         sizes: pixels that the shorter side is reduced to.
         progress: called with (images done, images in all).
 
@@ -142,10 +145,12 @@ def measure_open_set(
     ordered = check_sizes(sizes)
     labels = None if known is None else labels_for(known, subject.classes)
     hierarchy = Hierarchy(subject.classes.names)
+    some = None if known is None else some_known(known)
     total = len(ordered) * ((0 if known is None else len(known)) + sum(len(one.dataset) for one in unknown))
+    total += len(CONDITIONS) * (0 if some is None else len(some))
     done = 0
 
-    def scores(dataset: Dataset, size: int) -> Scores:
+    def scores(dataset: Dataset) -> Scores:
         nonlocal done
         before = done
 
@@ -154,12 +159,12 @@ def measure_open_set(
                 progress(before + within, total)
 
         done += len(dataset)
-        return subject.scores(shrunken(dataset, size), tell)
+        return subject.scores(dataset, tell)
 
     figures = []
     for size in ordered:
-        known_scores = None if known is None else scores(known, size)
-        unknown_scores = [scores(one.dataset, size) for one in unknown]
+        known_scores = None if known is None else scores(shrunken(known, size))
+        unknown_scores = [scores(shrunken(one.dataset, size)) for one in unknown]
         groups = Groups()
         for one, found in zip(unknown, unknown_scores, strict=True):
             groups.add(one, subject.answers(found, hierarchy), {parts.make for parts in hierarchy.vehicles})
@@ -175,11 +180,18 @@ def measure_open_set(
                 size_px=size, known=known_figures, groups=groups.figures(), cars=separated[0], no_car=separated[1]
             )
         )
+    conditions: list[ConditionFigures] = []
+    if some is not None:
+        some_labels = labels_for(some, subject.classes)
+        for condition in CONDITIONS:
+            answers = subject.answers(scores(changed(some, condition, ordered[0])), hierarchy)
+            conditions.append(count_condition(condition, answers, some_labels, hierarchy))
     return OpenSetReport(
         name=subject.name,
         temperature=subject.temperature,
         reject_below=subject.reject_below,
         thresholds=subject.thresholds,
         sizes=tuple(figures),
+        conditions=tuple(conditions),
         warnings=tuple(one.remark for one in unknown if one.remark),
     )

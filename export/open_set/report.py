@@ -89,11 +89,28 @@ class SizeFigures(Record):
     no_car: Separation | None
 
 
+class ConditionFigures(Record):
+    """Known pictures, changed to what a camera may see: the shares `right`, `wrong` and `unknown` add up to 1.
+
+    `full_name` is the share that got a class in full, `full_name_right` the share of these that is right; None where
+    none did. Where the pictures do not show a car any more, every name is wrong.
+    """
+
+    name: Text
+    shows_car: bool
+    images: int = Field(ge=1)
+    full_name: Share
+    full_name_right: Share | None
+    right: Share
+    wrong: Share
+    unknown: Share
+
+
 class OpenSetReport(Record):
     """A whole measurement of one model; shares are between 0 and 1.
 
     The model answers as a box would: with `temperature`, `reject_below` and, where it has prototypes, the `thresholds`
-    of familiarity.
+    of familiarity. `conditions` are made of the known pictures at the largest size.
     """
 
     schema_version: Literal[1] = OPEN_SET_SCHEMA_VERSION
@@ -102,6 +119,7 @@ class OpenSetReport(Record):
     reject_below: Share
     thresholds: FamiliarityThresholds | None
     sizes: tuple[SizeFigures, ...] = Field(min_length=1)
+    conditions: tuple[ConditionFigures, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
@@ -119,6 +137,9 @@ class OpenSetReport(Record):
             lines += ["## Cars of other classes", "", *table(_CAR_COLUMNS, rows), ""]
         if rows := self._group_rows(no_car=True):
             lines += ["## Things that are no car", "", *table(_THING_COLUMNS, rows), ""]
+        if rows := self._condition_rows():
+            title = f"## Known cars at {self.sizes[0].size_px} px, changed to what a camera may see"
+            lines += [title, "", *table(_CONDITION_COLUMNS, rows), ""]
         if rows := self._separation_rows():
             lines += ["## AUROC: known cars against", "", *table(_SEPARATION_COLUMNS, rows), ""]
         return "\n".join([*lines, *_EXPLANATION]) + "\n"
@@ -160,6 +181,13 @@ class OpenSetReport(Record):
                     rows.append((f"{size.size_px} px", group.name, str(group.images), *map(_percent, shares)))
         return rows
 
+    def _condition_rows(self) -> list[tuple[str, ...]]:
+        rows = []
+        for found in self.conditions:
+            shares = (found.full_name, found.full_name_right, found.wrong, found.right, found.unknown)
+            rows.append((found.name, str(found.images), *map(_percent, shares)))
+        return rows
+
     def _separation_rows(self) -> list[tuple[str, ...]]:
         rows = []
         for title, found in (
@@ -182,6 +210,9 @@ _KNOWN_COLUMNS = (
 _WRONG = ("Wrong full name", "Wrong model", "Wrong make", "Any wrong")
 _CAR_COLUMNS = ("Shorter side", "Cars", "Images", *_WRONG, "Right as far as it goes", "Unknown")
 _THING_COLUMNS = ("Shorter side", "Pictures", "Images", "Full name", "Model", "Make", "Any name", "Unknown")
+_CONDITION_COLUMNS = (
+    "Pictures", "Images", "Full name", "Of these right", "Any wrong", "Right as far as it goes", "Unknown"
+)  # fmt: skip
 _SEPARATION_COLUMNS = ("Shorter side", "Against", "Probability", "Familiarity", "Decision")
 _EXPLANATION = (
     "Pictures are reduced to a shorter side of at most so many pixels. A wrong answer counts by how far it goes. A",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,9 @@ import pytest
 
 from tests.support.tiny_model import CLASSES, tiny_model, with_manifest
 from twincar_edge.cli import main
-from twincar_edge.datasets import open_dataset
+from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError
+from twincar_edge.export.open_set.conditions import CONDITIONS, MOST_PICTURES, some_known
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
 from twincar_edge.export.open_set.pictures import open_unknown_pictures, shrunken
 from twincar_edge.export.open_set.report import GroupFigures, OpenSetReport
@@ -232,3 +234,85 @@ def test_a_picture_too_small_for_a_full_name_gets_a_coarser_one(model: Path, car
     assert large.wrong_full_name == 1 / 4
     assert small.wrong_full_name == 0
     assert small.wrong_model == large.wrong_model + 1 / 4  # "Castor Red Sedan", without the year
+
+
+# --- known cars under other conditions ---
+
+
+@pytest.fixture
+def picture_bgr() -> np.ndarray:
+    image_bgr = np.full((120, 200, 3), 90, np.uint8)
+    image_bgr[:, :100] = 220  # the left half is bright
+    image_bgr[40:80, 60:140] = (20, 60, 180)
+    return image_bgr
+
+
+def under(name: str, picture_bgr: np.ndarray) -> np.ndarray:
+    (condition,) = (condition for condition in CONDITIONS if condition.name == name)
+    return condition.change(picture_bgr, np.random.default_rng(0))
+
+
+def test_conditions_do_to_a_picture_what_their_names_say(picture_bgr: np.ndarray) -> None:
+    assert (under("as it is", picture_bgr) == picture_bgr).all()
+    assert (under("left half", picture_bgr) == picture_bgr[:, :100]).all()
+    assert (under("right half", picture_bgr) == picture_bgr[:, 100:]).all()
+    assert under("a quarter", picture_bgr).shape == (60, 100, 3)
+    night = under("night", picture_bgr)
+    assert 0 < night.mean() < 0.5 * picture_bgr.mean()
+    assert night[:20, 120:].std() > 1 > picture_bgr[:20, 120:].std()
+    rain = under("rain", picture_bgr)
+    assert rain.shape == picture_bgr.shape
+    assert np.corrcoef(rain.ravel(), picture_bgr.ravel())[0, 1] > 0.8  # the car is still there
+    assert rain[:20, 120:].max() > 120 > picture_bgr[:20, 120:].max()  # and streaks before it
+    assert under("covered lens", picture_bgr).std() < 10
+    noise = under("noise", picture_bgr)
+    assert abs(np.corrcoef(noise.ravel(), picture_bgr.ravel())[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 2)])
+def test_conditions_take_the_smallest_pictures(size: tuple[int, int]) -> None:
+    for condition in CONDITIONS:
+        assert condition.change(np.full((*size, 3), 90, np.uint8), np.random.default_rng(0)).size > 0
+
+
+def test_known_cars_under_conditions_are_counted_without_any_other_data(
+    model: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", str(model), "--data", str(known), "--conditions", "--sizes", "40", "--threads", "1"]
+    for out in ("once", "again"):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "-o", str(tmp_path / out)])
+        assert ended.value.code == 0
+    text = (tmp_path / "once" / "open_set.json").read_text()
+    assert text == (tmp_path / "again" / "open_set.json").read_text()  # the same pictures each time
+    report = OpenSetReport.model_validate_json(text)
+    conditions = {found.name: found for found in report.conditions}
+    assert list(conditions) == [condition.name for condition in CONDITIONS]
+    plain, half, covered = (conditions[name] for name in ("as it is", "left half", "covered lens"))
+    # Four of six in full, of which one is a red car that is called green; one more as a Castor; one unknown.
+    assert (plain.full_name, plain.full_name_right, plain.wrong, plain.unknown) == pytest.approx(
+        (4 / 6, 3 / 4, 1 / 6, 1 / 6)
+    )
+    assert half == plain.model_copy(update={"name": "left half"})  # the cars are of one colour
+    assert (covered.right, covered.full_name_right) == (0, None)
+    assert all(found.right + found.wrong + found.unknown == pytest.approx(1) for found in report.conditions)
+    assert "| left half | 6 | 66.7% | 75.0% | 16.7% | 66.7% | 16.7% |" in report.to_markdown()
+    assert report.to_markdown() in capsys.readouterr().out
+
+
+def test_conditions_without_labelled_images_are_one_line(
+    model: Path, cars: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(model), "--unknown", str(cars), "--conditions"])
+    assert ended.value.code == 2
+    assert "--conditions needs labelled images" in capsys.readouterr().err
+
+
+def test_conditions_are_shown_on_a_sample_of_a_large_data_set(known: Path) -> None:
+    dataset = open_dataset(known)
+    many = Dataset("many", dataset.classes, tuple(replace(dataset.samples[n % 6], name=f"{n}") for n in range(900)))
+    some = some_known(many)
+    assert len(some) == MOST_PICTURES
+    assert some == some_known(many)
+    assert some_known(dataset) is dataset

@@ -49,12 +49,18 @@ if TYPE_CHECKING:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
 @unknown_option
 @click.option(
+    "--conditions",
+    is_flag=True,
+    help="Also answer labelled images as halves of cars, at night, in rain and behind a covered lens. --unknown "
+    "includes it.",
+)
+@click.option(
     "--sizes",
     type=IntegersType(),
     metavar="PIXELS,…",
     default="224,112,64",
     show_default=True,
-    help="With --unknown: shorter sides that the pictures are reduced to.",
+    help="With --unknown or --conditions: shorter sides that the pictures are reduced to.",
 )
 def command(
     model: str,
@@ -67,6 +73,7 @@ def command(
     output: Path | None,
     json_path: Path | None,
     unknown: tuple[Path, ...],
+    conditions: bool,
     sizes: tuple[int, ...],
 ) -> None:
     """Measure MODEL on labelled images, and with --unknown on pictures of what it does not know.
@@ -82,6 +89,8 @@ def command(
 
     if data is None and split is None and not unknown:
         raise InputError("no images to evaluate on: name them with --data, or a run with --split")
+    if conditions and data is None and split is None:
+        raise InputError("--conditions needs labelled images: name them with --data, or a run with --split")
     if output is not None:
         require("matplotlib", "train")
     opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
@@ -99,7 +108,7 @@ def command(
 
         if dataset is not None:
             evaluation = evaluate(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
-        if pictures:
+        if pictures or conditions:
             bar.update(task, description="known and unknown pictures")
             open_set = measure_open_set(opened.subject(), dataset, pictures, sizes, progress)
     reports = [report for report in (evaluation, open_set) if report is not None]

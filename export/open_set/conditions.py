@@ -1,0 +1,157 @@
+"""Known cars under conditions that no data set shows: parts of a car, night, rain, and a lens that sees nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.datasets import Dataset, Sample
+from twincar_edge.export.open_set.counts import count_known, depth
+from twincar_edge.export.open_set.pictures import to_png
+from twincar_edge.export.open_set.report import ConditionFigures
+from twincar_edge.preprocess import shrink_to
+from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
+
+MOST_PICTURES = 300  # of the known ones, which every condition changes: a share is then right to 3 points
+_SEED = 0
+_GAMMA = 2.2
+_NIGHT_LIGHT = 0.1
+_FULL_WELL = 2000  # electrons of a white pixel by day: a small sensor with short exposure
+_READ_NOISE = 5.0  # electrons
+_RAIN_STREAKS = 120
+_Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A change of a picture, uint8 [H, W, 3], that may draw random numbers; `shows_car` False makes any name wrong."""
+
+    name: str
+    shows_car: bool
+    change: Callable[[_Image, np.random.Generator], _Image]
+
+
+def _left(image_bgr: _Image, _: np.random.Generator) -> _Image:
+    return image_bgr[:, : _half(image_bgr.shape[1])]
+
+
+def _right(image_bgr: _Image, _: np.random.Generator) -> _Image:
+    return image_bgr[:, -_half(image_bgr.shape[1]) :]
+
+
+def _quarter(image_bgr: _Image, random: np.random.Generator) -> _Image:
+    rows, columns = (_half(length) for length in image_bgr.shape[:2])
+    top, left = random.integers(0, 2, 2) * (image_bgr.shape[0] - rows, image_bgr.shape[1] - columns)
+    return image_bgr[top : top + rows, left : left + columns]
+
+
+def _half(length: int) -> int:
+    return max(1, length // 2)
+
+
+def _night(image_bgr: _Image, random: np.random.Generator) -> _Image:
+    """Take a tenth of the light, with the noise of the photons that are left and of reading the sensor."""
+    light = (image_bgr / 255.0) ** _GAMMA * _NIGHT_LIGHT
+    electrons = random.poisson(light * _FULL_WELL) + random.normal(0, _READ_NOISE, light.shape)
+    return _as_image(255 * np.clip(electrons / _FULL_WELL, 0, 1) ** (1 / _GAMMA))
+
+
+def _rain(image_bgr: _Image, random: np.random.Generator) -> _Image:
+    """Blur as through a wet lens, and draw bright streaks of which each hides half of what is behind it."""
+    rows, columns = image_bgr.shape[:2]
+    side = min(rows, columns)
+    wet = cv2.GaussianBlur(image_bgr, (0, 0), max(side / 112, 0.5))
+    streaks = np.zeros((rows, columns), np.uint8)
+    slant = random.uniform(-0.3, 0.3)
+    for left, top, length in zip(
+        random.integers(0, columns, _RAIN_STREAKS).tolist(),
+        random.integers(-side // 5, rows, _RAIN_STREAKS).tolist(),
+        random.uniform(0.08, 0.2, _RAIN_STREAKS).tolist(),
+        strict=True,
+    ):
+        end = (round(left + slant * length * side), round(top + length * side))
+        cv2.line(streaks, (left, top), end, 255, max(1, round(side / 150)), cv2.LINE_AA)
+    share = 0.5 * cv2.GaussianBlur(streaks, (0, 0), 0.7)[..., None] / 255.0
+    return _as_image(wet * (1 - share) + 210 * share)
+
+
+def _covered(image_bgr: _Image, random: np.random.Generator) -> _Image:
+    """Leave a tenth of the light's contrast, blurred over half of the picture."""
+    mean = image_bgr.mean(axis=(0, 1))
+    blurred = cv2.GaussianBlur(image_bgr, (0, 0), min(image_bgr.shape[:2]) / 4).astype(np.float64)
+    return _as_image(mean / 2 + 0.1 * (blurred - mean) + random.normal(0, 2, image_bgr.shape))
+
+
+def _noise(image_bgr: _Image, random: np.random.Generator) -> _Image:
+    return random.integers(0, 256, image_bgr.shape, np.uint8)
+
+
+def _as_image(values: NDArray[np.float64]) -> _Image:
+    return np.clip(values.round(), 0, 255).astype(np.uint8)
+
+
+CONDITIONS = (
+    Condition("as it is", True, lambda image_bgr, _: image_bgr),
+    Condition("left half", True, _left),
+    Condition("right half", True, _right),
+    Condition("a quarter", True, _quarter),
+    Condition("night", True, _night),
+    Condition("rain", True, _rain),
+    Condition("covered lens", False, _covered),
+    Condition("noise", False, _noise),
+)
+
+
+def some_known(known: Dataset) -> Dataset:
+    """Return `MOST_PICTURES` of the known pictures, or all where there are fewer; the same ones each time."""
+    if len(known) <= MOST_PICTURES:
+        return known
+    chosen = np.random.default_rng(_SEED).permutation(len(known))[:MOST_PICTURES]
+    return known.select(known.samples[place].name for place in sorted(chosen.tolist()))
+
+
+def changed(known: Dataset, condition: Condition, side: int) -> Dataset:
+    """Return pictures with their shorter side reduced to `side` pixels, and then changed; the same pixels each time."""
+    samples = (
+        Sample(sample.name, sample.label, _Changed(sample, condition, side, number))
+        for number, sample in enumerate(known.samples)
+    )
+    return Dataset(known.name, known.classes, tuple(samples))
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """A picture that is changed when it is read."""
+
+    sample: Sample
+    condition: Condition
+    side: int
+    number: int
+
+    def read_bytes(self) -> bytes:
+        """Read and change it, and return it as PNG."""
+        random = np.random.default_rng([_SEED, self.number])
+        return to_png(np.ascontiguousarray(self.condition.change(shrink_to(self.sample.read(), self.side), random)))
+
+
+def count_condition(
+    condition: Condition, answers: list[Prediction], labels: NDArray[np.int64], hierarchy: Hierarchy
+) -> ConditionFigures:
+    """Count the answers to the pictures under one condition; `labels` are int64 [N], N at least 1."""
+    counted = count_known(answers, labels, hierarchy)
+    in_full = sum(depth(answer) == "year" for answer in answers) / len(answers)
+    right = (1 - counted.unknown) * (counted.right or 0.0) if condition.shows_car else 0.0
+    return ConditionFigures(
+        name=condition.name,
+        shows_car=condition.shows_car,
+        images=len(answers),
+        full_name=in_full,
+        full_name_right=counted.levels["year"].right if condition.shows_car else None,
+        right=right,
+        wrong=max(0.0, 1 - counted.unknown - right),
+        unknown=counted.unknown,
+    )
