@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +28,14 @@ from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
 from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.monitoring.systemd import Notifier
+from twincar_edge.runtime.page.pictures import LivePictures
 from twincar_edge.runtime.reload import ModelReloader
 from twincar_edge.runtime.sinks import Delivery, Sink, Terms, crop_name, running
 from twincar_edge.runtime.sinks.clips import clip_name
 from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_filming, open_sinks
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StoreSettings
-from twincar_edge.runtime.sources import is_camera
+from twincar_edge.runtime.sources import Source, is_camera
 from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.watch import Watch, WatchSummary
 
@@ -66,6 +67,7 @@ class Service:
         stop: threading.Event | None = None,
         annotate: Path | None = None,
         on_frame: OnFrame | None = None,
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         """Build the parts; nothing is opened yet.
 
@@ -74,6 +76,7 @@ class Service:
             stop: ends the run after the current frames; may be set from any thread.
             annotate: where the annotated video is written; see `AnnotatedVideos`.
             on_frame: called after each frame with what is known of it.
+            sources: open sources by the camera's name, in place of what the config names.
 
         Raises:
             InputError: settings of the sinks, or a path, that cannot work.
@@ -106,9 +109,20 @@ class Service:
         outlet = _Outlet(deliveries, self._queues, {options.kind for options in config.sinks})
         seen = None if self._state is None else self._state.folder
         self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras)
-        shown = [show for show in (self._videos, on_frame) if show is not None]
+        shown: list[OnFrame] = [show for show in (self._videos, on_frame) if show is not None]
+        self._pictures = None if config.page is None else LivePictures(config.cameras)
+        wants = (lambda _camera: True) if shown or self._pictures is None else self._pictures.wants
+        if self._pictures is not None:
+            shown.append(self._pictures)
         self._watch = Watch(
-            config, [outlet], stop=stop, seen=seen, footage=footage, on_frame=_all_of(shown) if shown else None
+            config,
+            [outlet],
+            sources=sources,
+            stop=stop,
+            seen=seen,
+            footage=footage,
+            on_frame=_all_of(shown) if shown else None,
+            wants=wants,
         )
         self._notifier = Notifier.from_environment(self._is_alive)
         self._reloader: ModelReloader  # built by `start`: it needs the open model
@@ -143,11 +157,12 @@ class Service:
                 from twincar_edge.runtime.monitoring.server import Monitoring  # slow to import, and seldom needed
 
                 self.url = stack.enter_context(Monitoring(config.monitor, self.status, self._limits)).url
-            if config.page is not None:
-                self.page = stack.enter_context(self._page_server(config.page))
+            if config.page is not None and self._pictures is not None:
+                stack.enter_context(self._pictures)
+                self.page = stack.enter_context(self._page_server(config.page, self._pictures))
             self._stack = stack.pop_all()
 
-    def _page_server(self, settings: PageSettings) -> PageServer:
+    def _page_server(self, settings: PageSettings, pictures: LivePictures) -> PageServer:
         require("starlette", "page")
         from twincar_edge.runtime.page.content import Content, Running
         from twincar_edge.runtime.page.server import PageServer
@@ -161,7 +176,11 @@ class Service:
                 store = options.path or state.store
         answering = self._watch.answering
         content = Content(
-            store, state.folder, tuple(folders), lambda: answering.classifier, Running(self.status, self._limits)
+            store,
+            state.folder,
+            tuple(folders),
+            lambda: answering.classifier,
+            Running(self.status, self._limits, pictures),
         )
         return PageServer(content, settings)
 

@@ -119,6 +119,7 @@ class Watch:
         classifier: Classifier | None = None,
         stop: threading.Event | None = None,
         on_frame: OnFrame | None = None,
+        wants: Callable[[str], bool] = lambda _camera: True,
         seen: Path | None = None,
         footage: Callable[[], Footage] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -127,6 +128,7 @@ class Watch:
     ) -> None:
         """Take what a run needs; nothing is opened yet.
 
+        `wants` says of each frame, by the camera's name, whether `on_frame` is called with it; from any thread.
         `seen` is the folder in which watched folders remember what they have read, over restarts; None forgets.
         `footage` makes what a camera films clips with; None films nothing.
         """
@@ -139,6 +141,7 @@ class Watch:
         self._sources = sources or {}
         self._classifier = classifier
         self._on_frame = on_frame
+        self._wants = wants
         self._seen = seen
         self._footage = footage
         self._clock = clock
@@ -175,7 +178,7 @@ class Watch:
                     choice=choice,
                     detector=detector,
                     footage=None if self._footage is None else self._footage(),
-                    show=self._on_frame is not None,
+                    show=None if self._on_frame is None else self._wants,
                     alone=len(self._config.cameras) == 1,
                 )
                 self.cameras.append(thread)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from twincar_edge.cores import give_way
 from twincar_edge.errors import Parameter, TwincarError
@@ -62,10 +62,12 @@ class CameraThread:
         choice: Choice,
         detector: Detector | None = None,
         footage: Footage | None = None,
-        show: bool = False,
+        show: Callable[[str], bool] | None = None,
         alone: bool = False,
     ) -> None:
-        """Prepare; nothing runs yet. `footage` records clips; `show` queues every frame too, for drawing.
+        """Prepare; nothing runs yet. `footage` records clips.
+
+        `show` says of each frame, by the camera's name, whether it is queued too, for drawing; None queues none.
 
         `alone` says that the run has no other camera: what ends this one ends the run, which reports it.
 
@@ -181,7 +183,7 @@ class CameraThread:
             with self._stages.stage("film"):
                 self._footage.add(frame)
                 self._footage.see(items, frame.time_s)
-        if self._show:
+        if self._show is not None and self._show(self.name):
             items.append(Shown(self.name, frame, shown, tuple(self._locator.ignored)))
         self._inbox.put(items, newest_only=self.newest_only)
 

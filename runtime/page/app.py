@@ -13,16 +13,20 @@ from starlette.staticfiles import StaticFiles
 
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.page import login, monitoring, visits
+from twincar_edge.runtime.page import live, login, monitoring, visits
 from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.feed import VisitFeed
 from twincar_edge.runtime.page.guard import Guard, allowed_hosts
 from twincar_edge.runtime.page.rendering import HERE, Pages
+from twincar_edge.runtime.page.streaming import Streams
 from twincar_edge.runtime.page.tokens import Tokens, session_secret
 
 _SESSION_S = 30 * 86_400
 
 
-def make_app(content: Content, settings: PageSettings, *, bound: str, tokens: Tokens | None) -> Starlette:
+def make_app(
+    content: Content, settings: PageSettings, *, bound: str, tokens: Tokens | None, streams: Streams, feed: VisitFeed
+) -> Starlette:
     """Return the application.
 
     Args:
@@ -30,11 +34,14 @@ def make_app(content: Content, settings: PageSettings, *, bound: str, tokens: To
         settings: names and paths by which it is reached.
         bound: the IP address that the server listens at.
         tokens: who may use it; None where everybody who reaches it may.
+        streams: the answers that go on.
+        feed: tells of visits as they come.
 
     Raises:
         InputError: the key of the sessions cannot be kept in the state folder.
     """
     pages = Pages(live=content.running is not None, logged_in=tokens is not None)
+    cards = live.CameraCards(content)
     guard = Middleware(Guard, bound=bound, hosts=allowed_hosts(bound, settings.hosts), tokens=tokens)
     session = Middleware(
         SessionMiddleware,
@@ -60,7 +67,8 @@ def make_app(content: Content, settings: PageSettings, *, bound: str, tokens: To
     return Starlette(
         routes=[
             *login.routes(pages, tokens),
-            *visits.routes(pages, content),
+            *visits.routes(pages, content, cards),
+            *live.routes(pages, content, cards, streams, feed),
             *monitoring.routes(content),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],

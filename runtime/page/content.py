@@ -11,6 +11,7 @@ from twincar_edge.bundled import default_model
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.status import LoopStatus
+from twincar_edge.runtime.page.pictures import LivePictures
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,12 @@ class Running:
     Attributes:
         status: gives a snapshot; may be called from any thread.
         limits: of its health.
+        pictures: what its cameras see.
     """
 
     status: Callable[[], LoopStatus]
     limits: HealthLimits
+    pictures: LivePictures
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters.update(percent=percent, day=day, clock=clock, local=local)
+        self._templates.filters.update(percent=percent, day=day, clock=clock, local=local, age=age)
         self._templates.globals.update(version=__version__, live=live, logged_in=logged_in)
 
     def render(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -44,11 +44,14 @@ class Pages:
             status: the HTTP status.
             **values: what the template uses.
         """
+        return HTMLResponse(self.fragment(request, name, **values), status)
+
+    def fragment(self, request: Request, name: str, **values: Any) -> str:
+        """Return what a template gives; see `render`."""
         root = request.scope.get("root_path", "")
-        text = self._templates.get_template(name).render(
+        return self._templates.get_template(name).render(
             root=root, path=request.url.path.removeprefix(root), user=getattr(request.state, "user", None), **values
         )
-        return HTMLResponse(text, status)
 
 
 def percent(share: float) -> str:
@@ -70,3 +73,11 @@ def day(moment: datetime) -> str:
 def clock(moment: datetime) -> str:
     """Return the time of day in the box's time zone."""
     return f"{moment.astimezone():%H:%M:%S}"
+
+
+def age(seconds: float) -> str:
+    """Return how long ago something was, such as 3 s ago, or 2 h ago."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "now" if seconds < 1 else f"{seconds:.0f} s ago"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -17,7 +18,9 @@ from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.listening import is_loopback, listen
 from twincar_edge.runtime.page.app import make_app
 from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.feed import VisitFeed
 from twincar_edge.runtime.page.guard import own_url
+from twincar_edge.runtime.page.streaming import Streams
 from twincar_edge.runtime.page.tokens import OWNER, Tokens
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,9 @@ class PageServer:
         self.first_token: str | None = None
         self._content = content
         self._settings = settings
+        self._streams = Streams()
+        self._feed = VisitFeed(content.store)
+        self._running = ExitStack()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -64,7 +70,14 @@ class PageServer:
             bound, port = listener.getsockname()[:2]
             tokens = self._tokens(bound)
             config = uvicorn.Config(
-                make_app(self._content, settings, bound=bound, tokens=tokens),
+                make_app(
+                    self._content,
+                    settings,
+                    bound=bound,
+                    tokens=tokens,
+                    streams=self._streams,
+                    feed=self._feed,
+                ),
                 http=_Protocol,
                 ws="none",
                 lifespan="off",
@@ -85,6 +98,7 @@ class PageServer:
         except BaseException:
             listener.close()
             raise
+        self._running.enter_context(self._feed)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="page", daemon=True
@@ -99,8 +113,10 @@ class PageServer:
     ) -> None:
         """Stop listening, end what is still being sent, and wait for the thread."""
         if self._server is not None and self._thread is not None:
+            self._streams.close()
             self._server.should_exit = True
             self._thread.join()
+            self._running.close()
 
     def _tokens(self, bound: str) -> Tokens | None:
         if is_loopback(bound) and not self._settings.tokens:

@@ -18,6 +18,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.files import is_file
 from twincar_edge.runtime.events import Level
 from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.live import CameraCards
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visit, read_visits
 
@@ -77,11 +78,13 @@ def _moment(text: str, *, end: bool = False) -> datetime | None:
         raise HTTPException(400, f"{text!r} is no time: write 2026-11-28 or 2026-11-28T14:30.") from error
 
 
-def routes(pages: Pages, content: Content) -> list[Route]:
+def routes(pages: Pages, content: Content, cards: CameraCards) -> list[Route]:
     """Return the routes of the visits."""
 
     def index(request: Request) -> Response:
-        return pages.render(request, "index.html", visits=_newest(content, EventFilter(limit=12))[::-1])
+        return pages.render(
+            request, "index.html", visits=_newest(content, EventFilter(limit=12))[::-1], **cards.values()
+        )
 
     def listed(request: Request) -> Response:
         query = VisitQuery.of(request.query_params)
