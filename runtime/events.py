@@ -24,6 +24,7 @@ Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
 Limit = Literal["merged", "cut", "small"]
 """What holds a visit's answer back: it shows two vehicles, or every crop is cut by the frame's border, or too small."""
 MOST_DECIDING_FRAMES = 16
+MOST_LEADS = 16
 
 
 class NamedProbability(Record):
@@ -31,6 +32,12 @@ class NamedProbability(Record):
 
     name: str
     probability: Share
+
+
+class Lead(NamedProbability):
+    """The class that was the most probable by all crops up to a frame, and its probability then."""
+
+    frame: int
 
 
 class ClassifierRecord(Record):
@@ -84,6 +91,7 @@ class Event(Record):
     best_frame: int
     box_xyxy: tuple[int, int, int, int]
     deciding_frames: tuple[int, ...] = Field(default=(), max_length=MOST_DECIDING_FRAMES)
+    course: tuple[Lead, ...] = Field(default=(), max_length=MOST_LEADS)
     crop: str | None = None
     clip: str | None = None
     started_at: AwareDatetime
@@ -108,11 +116,12 @@ class Event(Record):
     def to_dict(self) -> dict[str, Any]:
         """Return the event's fields as one row of a `pandas.DataFrame`.
 
-        Times are `datetime`s. `top5` is a list of dicts, `box_xyxy` a tuple; the fields of `classifier` are columns of
-        their own: `classifier_name`, `classifier_sha256`, …
+        Times are `datetime`s. `top5` and `course` are lists of dicts, `box_xyxy` is a tuple; the fields of `classifier`
+        are columns of their own: `classifier_name`, `classifier_sha256`, …
         """
-        row = self.model_dump(exclude={"classifier", "top5"})
+        row = self.model_dump(exclude={"classifier", "course", "top5"})
         row["top5"] = [guess.model_dump() for guess in self.top5]
+        row["course"] = [lead.model_dump() for lead in self.course]
         return row | {f"classifier_{name}": value for name, value in self.classifier}
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.labels import VehicleName
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.events import MOST_DECIDING_FRAMES, Limit
+from twincar_edge.runtime.events import MOST_DECIDING_FRAMES, MOST_LEADS, Lead, Limit
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level, Prediction, agrees
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, touches_border
@@ -129,6 +129,9 @@ class Evidence:
         self._weight = 0.0
         self._log_probabilities: NDArray[np.float64] | float = 0.0
         self._familiarity: float | None = None  # times the weight
+        self._leads: list[Lead] = []
+        self._label = -1  # of the class that leads
+        self._frame = 0  # of the newest crop
         self._heaviest: Look | None = None
         # By what crops say alone, None for "unknown": heaps of the weights and frames of the heaviest, and, of those
         # whose answer is clear, how many there are and the heaviest.
@@ -169,7 +172,26 @@ class Evidence:
         for level, votes in self._votes.items():
             if level != "year" or classifier.names_in_full(look.size_px):
                 votes[classifier.hierarchy.best(level, probabilities)[0]] += 1
+        self._follow(look.frame)
         self._keep(look, probabilities, classifier, familiarity)
+
+    def _follow(self, frame: int) -> None:
+        """Note the class that leads where it is another one than before; the first lead and the newest ones stay."""
+        self._frame, before = frame, self._label
+        self._label = int(np.argmax(self._log_probabilities))
+        if self._label != before:
+            self._leads.append(self._lead())
+        if len(self._leads) > MOST_LEADS - 1:
+            del self._leads[1]
+
+    def _lead(self) -> Lead:
+        probability = min(1.0, round(float(self.probabilities[self._label]), 6))
+        return Lead(name=self.classifier.hierarchy.classes[self._label], probability=probability, frame=self._frame)
+
+    def course(self) -> tuple[Lead, ...]:
+        """Return how the answer developed: each class that took the lead, and how sure it is by now, at most 16."""
+        leads = tuple(self._leads)
+        return leads if leads[-1].frame == self._frame else (*leads, self._lead())
 
     def _keep(
         self, look: Look, probabilities: NDArray[np.float32], classifier: Classifier, familiarity: float | None

@@ -186,6 +186,7 @@ class VisitMaker:
             best_frame=shown.frame,
             box_xyxy=shown.box_xyxy,
             deciding_frames=evidence.deciding_frames(result),
+            course=evidence.course(),
             started_at=visit.started_at,
             ended_at=self._clock() if kind == "end" else None,
             provisional=visit.provisional,

@@ -45,6 +45,8 @@ def csv_row(event: Event) -> str:
             cells += [getattr(value, part) for part in ClassifierRecord.model_fields]
         elif field == "deciding_frames":
             cells.append(" ".join(map(str, value)))
+        elif field == "course":
+            cells.append("; ".join(f"{lead.frame} {lead.probability:g} {lead.name}" for lead in value))
         elif field == "box_xyxy":
             cells += value
         else:

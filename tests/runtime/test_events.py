@@ -7,7 +7,7 @@ import re
 
 from tests import REPOSITORY
 from tests.support.event_toys import visit
-from twincar_edge.runtime.events import ClassifierRecord, Event, NamedProbability, schema_file, schema_json
+from twincar_edge.runtime.events import ClassifierRecord, Event, Lead, NamedProbability, schema_file, schema_json
 
 TEXT = (REPOSITORY / "docs" / "events.md").read_text("utf-8")
 
@@ -27,7 +27,7 @@ def test_the_documented_example_is_an_event() -> None:
 
 def test_each_field_is_described_once_in_the_order_of_the_event() -> None:
     described = re.findall(r"^\| `([a-z0-9_.]+)` \|", TEXT, re.MULTILINE)
-    nested = {"top5": NamedProbability, "classifier": ClassifierRecord}
+    nested = {"top5": NamedProbability, "course": Lead, "classifier": ClassifierRecord}
     expected = []
     for name in Event.model_fields:
         expected += [name, *(f"{name}.{part}" for part in nested[name].model_fields)] if name in nested else [name]

@@ -69,6 +69,24 @@ def test_the_frames_that_decide_are_those_of_the_heaviest_crops(model: Classifie
     assert sorted(range(40), key=lambda index: -weights[index])[:16] == list(frames)
 
 
+def test_the_course_has_each_class_that_took_the_lead_and_the_end(model: Classifier) -> None:
+    blue, red = (0.1, 0.85, 0.05), (0.8, 0.1, 0.1)
+    course = evidence_of(model, blue, red, red, red, red).course()
+    assert [(lead.frame, lead.name) for lead in course] == [(0, CLASSES[1]), (2, CLASSES[0]), (4, CLASSES[0])]
+    assert course[1].probability < course[2].probability
+    assert course[2].probability == pytest.approx(evidence_of(model, blue, *[red] * 4).probabilities[0], abs=1e-5)
+    assert [lead.frame for lead in evidence_of(model, red).course()] == [0]
+
+
+def test_a_course_that_changes_all_the_time_keeps_its_beginning_and_its_end(model: Classifier) -> None:
+    rows = [(0.9, 0.05, 0.05), *[row for _ in range(20) for row in ((0.001, 0.998, 0.001), (0.998, 0.001, 0.001))]]
+    rows.append(rows[0])
+    course = evidence_of(model, *rows).course()
+    assert len(course) == 16
+    assert (course[0].frame, course[-1].frame) == (0, 41)
+    assert [lead.frame for lead in course] == sorted(lead.frame for lead in course)
+
+
 def test_a_class_that_one_crop_rules_out_is_not_ruled_out_for_ever(model: Classifier) -> None:
     assert evidence_of(model, (0.0, 1.0, 0.0), *[(0.99, 0.01, 0.0)] * 20).probabilities[0] > 0.9
 

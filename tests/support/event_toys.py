@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from twincar_edge.runtime.events import ClassifierRecord, Event, NamedProbability
+from twincar_edge.runtime.events import ClassifierRecord, Event, Lead, NamedProbability
 
 CROP = np.full((40, 60, 3), (30, 30, 200), np.uint8)
 MOMENT = datetime(2025, 3, 1, 12, 0, 15, 40_000, tzinfo=UTC)
@@ -43,6 +43,7 @@ def visit(**changes: Any) -> Event:
         "best_frame": 40,
         "box_xyxy": (10, 20, 70, 60),
         "deciding_frames": (40, 38),
+        "course": (Lead(name="Castor Red Sedan 2020", probability=0.9, frame=60),),
         "started_at": MOMENT,
         "ended_at": MOMENT + timedelta(seconds=2),
         "classifier": ClassifierRecord(name="tiny", sha256="0" * 64, precision="fp32", ep="cpu"),
@@ -59,7 +60,7 @@ def visits(count: int, first: int = 0) -> list[Event]:
 
 def schema_2_json(event: Event) -> str:
     """The event as a release with schema 2 stored it."""
-    later = {"familiarity", "vehicle_type", "deciding_frames", "provisional", "merged"}
+    later = {"familiarity", "vehicle_type", "deciding_frames", "course", "provisional", "merged"}
     return json.dumps(event.model_dump(mode="json", exclude=later) | {"schema_version": 2})
 
 

@@ -117,6 +117,7 @@ def test_csv_has_one_header_and_a_column_for_everything_in_an_event(tmp_path: Pa
     )
     assert [rows[0][f"box_{side}"] for side in ("left", "top", "right", "bottom")] == ["10", "20", "70", "60"]
     assert rows[0]["deciding_frames"] == "40 38"
+    assert rows[0]["course"] == "60 0.9 Castor Red Sedan 2020"
     assert rows[0]["classifier_ep"] == "cpu"
 
 
