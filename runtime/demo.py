@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -16,18 +17,22 @@ from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.draw import GREEN, GREY, RED, Cell, contact_sheet
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing
-from twincar_edge.images import write_image
+from twincar_edge.images import read_image, write_image
+from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.annotating.picture import Painter
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.inference.classifier import Classifier
-from twincar_edge.runtime.inference.session import open_session
-from twincar_edge.runtime.sinks import Delivery, JsonLines, Sink, Terms
+from twincar_edge.runtime.service import Service
+from twincar_edge.runtime.sinks import crop_name
+from twincar_edge.runtime.sinks.settings import CropsSettings, JsonLinesSettings, SinkSettings, StoreSettings
 from twincar_edge.runtime.sources import open_source
+from twincar_edge.runtime.sources.playback import Playback
+from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
-from twincar_edge.runtime.watch import CameraConfig, LiveFrame, OnFrame, WatchConfig, WatchSummary, watch
+from twincar_edge.runtime.watch import CameraConfig, LiveFrame, OnFrame, WatchConfig, WatchSummary
 
+PICTURES_LIMIT = 50_000_000  # bytes
 LEAST_RIGHT = 0.9
-_VISITS = Terms(types=frozenset({"end"}), drain_s=None)
 _VERDICT_COLOURS = {"right": GREEN, "coarser": GREY, "unknown": GREY, "wrong name": RED, "missed": RED, "doubled": RED}
 
 
@@ -57,8 +62,10 @@ def run_demo(
 ) -> DemoReport:
     """Watch a clip whose truth is known, and write `annotated.mp4`, `contact_sheet.jpg` and `visits.jsonl`.
 
+    The visits are stored in the folder `state` too, with their pictures, where `live_demo` shows them.
+
     Args:
-        output: the folder for the three files.
+        output: the folder for the files.
         clip: a video with a .json of the same name beside it; None for the bundled one.
         model: an exported model; None for the bundled one.
         ep: execution provider.
@@ -68,15 +75,14 @@ def run_demo(
         InputError: the clip or its truth cannot be read, or the folder cannot be written.
         ModelError: the model cannot be used.
     """
-    clip = clip or demo_clip()
-    classifier = Classifier(open_session(model or demo_model(), ep=ep, spinning=True))
-    passes = read_truth(clip.with_suffix(".json"), classifier.manifest.class_mapping)
+    clip, model = clip or demo_clip(), model or demo_model()
+    passes = read_truth(clip.with_suffix(".json"), read_manifest(model).class_mapping)
     events, video, sheet = output / "visits.jsonl", output / "annotated.mp4", output / "contact_sheet.jpg"
-    crops = _BestCrops()
     with ExitStack() as stack:
         temporary_events = stack.enter_context(replacing(events))
         source = stack.enter_context(open_source(str(clip)))
-        camera = CameraConfig(name="demo", source=str(clip), locate="motion")
+        config = _demo_config(output, clip, model, ep, sinks=(JsonLinesSettings(path=temporary_events),), keep=True)
+        (camera,) = config.cameras
         temporary_video = stack.enter_context(replacing(video))
         annotated = stack.enter_context(_AnnotatedVideo(temporary_video, source.fps or 25.0, Painter(camera)))
 
@@ -85,41 +91,61 @@ def run_demo(
             if on_frame is not None:
                 on_frame(live)
 
-        config = WatchConfig(cameras=(camera,), ep=ep, keep=True)
-        summary = watch(
-            config,
-            [Delivery(JsonLines(temporary_events), "visits", _VISITS), crops],
-            sources={camera.name: source},
-            classifier=classifier,
-            on_frame=show,
-        )
+        with Service(config, sources={camera.name: source}, on_frame=show) as service:
+            summary = service.run()
     score = score_visits(passes, summary.results)
-    write_image(sheet, _contact_sheet(score, crops.by_visit))
+    write_image(sheet, _contact_sheet(score, StateFolder(config.state).pictures))
     return DemoReport(score, summary, video, sheet, events)
 
 
-def _contact_sheet(score: Score, crops: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def live_demo(
+    output: Path,
+    page: PageSettings,
+    *,
+    clip: Path | None = None,
+    model: Path | None = None,
+    ep: str = "auto",
+    stop: threading.Event,
+) -> Service:
+    """Return a service that shows a clip on the web page, over and over and as fast as a camera, until `stop` is set.
+
+    Its visits, and those of `run_demo`, are on the page too. The arguments are those of `run_demo`.
+    """
+    clip = clip or demo_clip()
+    config = _demo_config(output, clip, model or demo_model(), ep, page=page)
+    return Service(config, stop=stop, sources={config.cameras[0].name: Playback(clip, stop)})
+
+
+def _demo_config(
+    output: Path, clip: Path, model: Path, ep: str, *, sinks: tuple[SinkSettings, ...] = (), **options: Any
+) -> WatchConfig:
+    state = StateFolder(output / "state")
+    stored = (StoreSettings(), CropsSettings(path=state.pictures, limit=PICTURES_LIMIT))
+    return WatchConfig(
+        cameras=(CameraConfig(name="demo", source=str(clip), locate="motion"),),
+        model=model,
+        ep=ep,
+        state=state.folder,
+        sinks=(*sinks, *stored),
+        **options,
+    )
+
+
+def _contact_sheet(score: Score, pictures: Path) -> NDArray[np.uint8]:
+    def crop(visit: Event) -> NDArray[np.uint8] | None:
+        path = pictures / crop_name(visit)
+        return read_image(path) if path.exists() else None  # a disk that is nearly full takes no pictures
+
     cells = []
     for result in score.passes:
-        crop = crops[result.visits[0].id] if result.visits else None
         said = " / ".join(f"{visit.name}  {visit.probability:.0%}" for visit in result.visits) or "missed"
         colour = _VERDICT_COLOURS[result.verdict]
         same = result.verdict == "right"
         subtitle = f"right, {result.visits[0].probability:.0%}" if same else f"{result.verdict}: {said}"
-        cells.append(Cell(crop, result.truth.name, subtitle, colour))
-    cells += [Cell(crops[visit.id], "no vehicle", f"extra: {visit.name}", RED) for visit in score.extra]
+        picture = crop(result.visits[0]) if result.visits else None
+        cells.append(Cell(picture, result.truth.name, subtitle, colour))
+    cells += [Cell(crop(visit), "no vehicle", f"extra: {visit.name}", RED) for visit in score.extra]
     return contact_sheet(cells, f"twincar-edge demo: {score.summary()}")
-
-
-class _BestCrops(Sink):
-    """A sink that keeps each visit's best crop, for the contact sheet."""
-
-    def __init__(self) -> None:
-        self.by_visit: dict[str, NDArray[np.uint8]] = {}
-
-    def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
-        """Keep the crop."""
-        self.by_visit[event.id] = crop_bgr
 
 
 class _AnnotatedVideo:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.support.clips import film, write_video
 from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.cli import main
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.manifest import read_manifest
-from twincar_edge.runtime.demo import DemoReport, run_demo
+from twincar_edge.runtime.configuration.page_settings import PageSettings
+from twincar_edge.runtime.demo import DemoReport, live_demo, run_demo
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.sources.playback import Playback
 from twincar_edge.synthetic import CLASS_NAMES, GateTruth
 
 
@@ -35,13 +41,58 @@ def test_the_bundled_model_names_at_least_nine_of_ten(report: DemoReport) -> Non
 
 def test_the_demo_leaves_events_an_annotated_video_and_a_contact_sheet(report: DemoReport) -> None:
     visits = [Event.model_validate_json(line) for line in report.events.read_text().splitlines()]
-    assert tuple(visits) == report.summary.results
+    assert [visit.id for visit in visits] == [visit.id for visit in report.summary.results]
     video = cv2.VideoCapture(str(report.video))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == report.summary.frames
     video.release()
     assert cv2.imread(str(report.sheet)) is not None
     left = sorted(path.name for path in report.events.parent.iterdir())
-    assert left == ["annotated.mp4", "contact_sheet.jpg", "visits.jsonl"]
+    assert left == ["annotated.mp4", "contact_sheet.jpg", "state", "visits.jsonl"]
+
+
+def test_the_page_of_the_demo_shows_its_visits_and_the_clip_live(report: DemoReport) -> None:
+    stop = threading.Event()
+    page = PageSettings(address="127.0.0.1:0")
+    with live_demo(report.events.parent, page, ep="cpu", stop=stop) as service, ThreadPoolExecutor(1) as pool:
+        run = pool.submit(service.run)
+        assert service.page is not None
+        url = service.page.url
+        try:
+            visit = report.summary.results[-1]
+            for path in ("", f"visits/{visit.id}"):
+                assert visit.name in urllib.request.urlopen(url + path, timeout=20).read().decode()
+            for path in ("live/demo.jpg", f"visits/{visit.id}/picture"):
+                assert urllib.request.urlopen(url + path, timeout=20).read().startswith(b"\xff\xd8")
+        finally:
+            stop.set()
+        assert run.result().cameras[0].error is None
+
+
+def test_a_played_clip_keeps_its_pace_and_goes_on_with_new_frames(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "gate.mp4", film([], 5))
+    stop, now, waited = threading.Event(), [100.0], []
+
+    class Clock:
+        def is_set(self) -> bool:
+            return stop.is_set()
+
+        def wait(self, seconds: float) -> bool:
+            waited.append(seconds)
+            now[0] += max(0.0, seconds)
+            return stop.is_set()
+
+    frames = []
+    for frame in Playback(clip, Clock(), monotonic=lambda: now[0]):  # type: ignore[arg-type]
+        frames.append(frame)
+        if len(frames) == 7:
+            now[0] += 10  # the box was busy: what follows is late, and not faster
+        if len(frames) == 12:
+            stop.set()
+    assert [frame.index for frame in frames] == list(range(12))
+    assert [frame.time_s for frame in frames] == pytest.approx([index / 25 for index in range(12)])
+    assert waited[1:7] == pytest.approx([1 / 25] * 6)
+    assert waited[8:12] == pytest.approx([1 / 25] * 4)
+    assert {frame.recording for frame in frames} == {None}
 
 
 def test_too_few_right_visits_are_a_failure(report: DemoReport) -> None:

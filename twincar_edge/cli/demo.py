@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from twincar_edge.cli.options import ep_option
+from twincar_edge.cli.page_option import PageOption, announce
+from twincar_edge.runtime.listening import PAGE_ADDRESS
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.demo import DemoReport
     from twincar_edge.runtime.truth import Score
 
 
+_OUTPUT = Path("out/demo")
+
+
 @click.command("demo")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("out/demo"), show_default=True,
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=_OUTPUT, show_default=True,
     help="Folder for the annotated video, the contact sheet and the visits.",
 )  # fmt: skip
 @click.option("--clip", type=click.Path(path_type=Path), help="Another clip with its truth.  [default: the demo's own]")
 @click.option("--model", type=click.Path(path_type=Path), help="Another exported model.  [default: the demo's own]")
 @ep_option
-def command(output: Path, clip: Path | None, model: Path | None, ep: str) -> None:
+@click.option(
+    "--page", cls=PageOption, metavar="[HOST:PORT]",
+    help="Show the clip live on the web page instead, over and over, until Ctrl-C. Needs the extra `page`.  "
+    f"[default: {PAGE_ADDRESS}]",
+)  # fmt: skip
+def command(output: Path, clip: Path | None, model: Path | None, ep: str, page: str | None) -> None:
     """Watch a gate clip and show each visit beside what truly drove through.
 
     Exits with 1 where fewer than 90% of the visits are right.
     """
+    if page is not None:
+        _show_live(output, clip, model, ep, page)
+        return
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -38,7 +54,24 @@ def command(output: Path, clip: Path | None, model: Path | None, ep: str) -> Non
         report = run_demo(output, clip=clip, model=model, ep=ep, on_frame=lambda *_: progress.advance(task))
     _print_visits(report.score)
     _print_summary(report)
+    folder = "" if output == _OUTPUT else f" -o {shlex.quote(str(output))}"
+    click.echo(f"see the visits, and the clip live, in a browser: twincar-edge demo --page{folder}")
     report.require()
+
+
+def _show_live(output: Path, clip: Path | None, model: Path | None, ep: str, address: str) -> None:
+    from twincar_edge.runtime.configuration.page_settings import page_settings
+    from twincar_edge.runtime.demo import live_demo
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    settings = page_settings(address=address)
+    with live_demo(output, settings, clip=clip, model=model, ep=ep, stop=stop) as service:
+        assert service.page is not None
+        announce(service.page)
+        click.echo("the clip plays until Ctrl-C", err=True)
+        service.run()
 
 
 def _print_visits(score: Score) -> None:

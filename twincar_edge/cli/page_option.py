@@ -21,7 +21,7 @@ class PageOption(GroupedOption):
 
     def __init__(self, *args: Any, **attrs: Any) -> None:
         """Take what a `GroupedOption` takes."""
-        super().__init__(*args, is_flag=False, flag_value=PAGE_ADDRESS, **attrs)
+        super().__init__(*args, is_flag=False, flag_value=PAGE_ADDRESS, **{"group": "Service", **attrs})
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Let the parser put back what is no address; click itself takes any text that does not begin with a dash."""
