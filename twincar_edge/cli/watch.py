@@ -27,6 +27,7 @@ from twincar_edge.errors import InputError, one_line, parameter_spelling
 if TYPE_CHECKING:
     from twincar_edge.runtime.annotating.window import Windows
     from twincar_edge.runtime.configuration.config import WatchConfig
+    from twincar_edge.runtime.page.server import PageServer
     from twincar_edge.runtime.truth import Pass
     from twincar_edge.runtime.watch import WatchSummary
 
@@ -83,7 +84,8 @@ def command(
     `twincar-edge events` too.
 
     A lost camera is opened again until it answers. Ctrl-C ends the run with a summary (exit code 130), and so does
-    SIGTERM (exit code 0). SIGHUP reloads the model file, if it passes its checks. While a live camera is watched,
+    SIGTERM (exit code 0). With --page, the page of a file's visits stays until Ctrl-C where standard error is a
+    terminal. SIGHUP reloads the model file, if it passes its checks. While a live camera is watched,
     standard error has a log.
     """
     from twincar_edge.runtime.service import Service
@@ -102,6 +104,9 @@ def command(
             if service.page is not None:
                 announce(service.page)
             summary = service.run() if windows is None else windows.run(service.run, stop)
+            if service.page is not None and not stop.is_set():
+                _keep_page(service.page, stop)
+                received.clear()  # Ctrl-C has ended the page, not the run
         if service.reader_gone.is_set():
             discard_output()
             return
@@ -121,6 +126,15 @@ def command(
         click.get_current_context().exit(EXIT_INTERRUPTED)
     if lost and not received:
         click.get_current_context().exit(InputError.exit_code)
+
+
+def _keep_page(page: PageServer, stop: threading.Event) -> None:
+    """Let somebody at a terminal look at the visits of a file for as long as they like; a script goes on."""
+    if sys.stderr.isatty():
+        click.echo(f"the source is over; the page stays until Ctrl-C: {page.url}", err=True)
+        stop.wait()
+    else:
+        click.echo("the source is over, and the page with it: `twincar-edge page` shows its visits", err=True)
 
 
 def _windows(config: WatchConfig) -> Windows:
