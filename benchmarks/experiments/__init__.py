@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "enrollment": "What classes enrolled from a few pictures are worth, and what they cost the others.",
     "levels": "Coverage and accuracy at each level of a name, on labelled pictures.",
     "open_set_ssb": "The Semantic Shift Benchmark: known cars against easy, medium and hard unknown ones.",
+    "page_overhead": "The loop without the web page, with it, and with three clients that watch it.",
     "pointing": "Whether explanations point at the part that tells twin cars apart.",
     "training_throughput": "How fast training is: real images, one fixed batch, and timm's own step.",
     "visits": "How many vehicles the loop finds in clips with known truth, and what a visit gains over a crop.",

@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.support.clips import beginning_of
+from tests.support.clips import RED_BGR, beginning_of, drive_by, film, write_video
 from tests.support.experiments import run_experiment
 from tests.support.tiny_model import tiny_model
 from twincar_edge.benchmarks import experiments
+from twincar_edge.benchmarks.experiments.page_overhead import PageOverhead
 from twincar_edge.benchmarks.experiments.watch_overhead import WatchOverhead
 from twincar_edge.bundled import demo_clip
 
@@ -52,3 +53,13 @@ def test_the_loop_is_compared_with_its_parts(tmp_path: Path, capsys: pytest.Capt
     assert found.crops >= found.batches > 0
     parts = (found.decode, found.infer, found.watch)
     assert all(len(part.fps) == len(part.cpu) == 1 and part.fps[0] > 0 for part in parts)
+
+
+def test_the_loop_is_measured_with_its_page_watched(tmp_path: Path) -> None:
+    model, output = tiny_model(tmp_path / "tiny.onnx", golden=True), tmp_path / "found.json"
+    clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 100))
+    code = run_experiment("page_overhead", clip, "--model", model, "--rounds", 1, "-o", output)
+    found = PageOverhead.model_validate_json(output.read_text("utf-8"))
+    assert code == (found.shares("watched")[0] < 0.9)
+    assert all(rate[0] > 0 for rate in (found.closed, found.open, found.watched))
+    assert found.sent_mb > 0.01  # the clients did see pictures
