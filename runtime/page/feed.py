@@ -8,9 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.page.listeners import Listener, Listeners
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visits
 from twincar_edge.runtime.storage.database import open_read_only
 
@@ -18,13 +19,6 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.25
 NEWEST = 24  # visits that are looked at
-
-
-class Listener(Protocol):
-    """Who is told of news."""
-
-    def wake(self) -> None:
-        """Say that there are some; from any thread."""
 
 
 class VisitFeed:
@@ -37,7 +31,7 @@ class VisitFeed:
     def __init__(self, store: Path) -> None:
         """Take the store's file, which may come later."""
         self._store = store
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners()
         self._newest: tuple[StoredVisit, ...] | None = None
         self._changed = threading.Condition()
         self._closed = False
@@ -58,14 +52,10 @@ class VisitFeed:
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
         """Have the store followed while the block runs, and the listener told of news."""
-        with self._changed:
-            self._listeners.append(listener)
-            self._changed.notify_all()
-        try:
-            yield
-        finally:
+        with self._listeners.listening(listener):
             with self._changed:
-                self._listeners.remove(listener)
+                self._changed.notify_all()
+            yield
 
     def newest(self) -> tuple[StoredVisit, ...] | None:
         """Return the newest visits, by their start; None where the store was not read yet."""
@@ -80,8 +70,7 @@ class VisitFeed:
                 except InputError as error:
                     logger.debug("cannot follow the visits: %s", error)
                     tail.close()
-                for listener in tuple(self._listeners):
-                    listener.wake()
+                self._listeners.wake()
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, POLL_S)
             if not self._listeners:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Protocol, Self
+from typing import Self
 
 import cv2
 
@@ -18,19 +18,13 @@ from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.answering import LiveFrame
+from twincar_edge.runtime.page.listeners import Listener, Listeners
 
 logger = logging.getLogger(__name__)
 
 MOST_WIDE = 960  # pixels
 INTERVAL_S = 0.2  # between two pictures of a camera
 _QUALITY = 80
-
-
-class Watcher(Protocol):
-    """Who is told of new pictures."""
-
-    def wake(self) -> None:
-        """Say that there is a new picture; from any thread."""
 
 
 class LivePictures:
@@ -69,7 +63,7 @@ class LivePictures:
     def wants(self, camera: str) -> bool:
         """Return whether the camera's next frame would be shown. It takes no lock: the loop asks with each frame."""
         view = self._views[camera]
-        return bool(view.watchers) and self._monotonic() >= view.due_s
+        return bool(view.listeners) and self._monotonic() >= view.due_s
 
     def __call__(self, live: LiveFrame) -> None:
         """Take a frame, if it is wanted. It is painted elsewhere."""
@@ -81,17 +75,9 @@ class LivePictures:
             self._waiting[live.camera] = live  # in the place of an older one
             self._changed.notify_all()
 
-    @contextmanager
-    def watching(self, camera: str, watcher: Watcher) -> Iterator[None]:
-        """Have new pictures made while the block runs, and the watcher told of them."""
-        watchers = self._views[camera].watchers
-        with self._changed:
-            watchers.append(watcher)
-        try:
-            yield
-        finally:
-            with self._changed:
-                watchers.remove(watcher)
+    def watching(self, camera: str, listener: Listener) -> AbstractContextManager[None]:
+        """Have new pictures made while the block runs, and the listener woken by each."""
+        return self._views[camera].listeners.listening(listener)
 
     def newest(self, camera: str) -> bytes | None:
         """Return the newest picture that was made, as JPEG; it may be old where nobody watched since."""
@@ -106,10 +92,7 @@ class LivePictures:
                 view.picture = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
             except Exception:  # a picture that fails must not be the last one
                 logger.exception("no live picture of camera %s", live.camera)
-            with self._changed:
-                watchers = tuple(view.watchers)
-            for watcher in watchers:
-                watcher.wake()
+            view.listeners.wake()
 
     def _take(self) -> LiveFrame | None:
         """Wait for a frame and return it, of the camera that has waited longest; None at the end."""
@@ -123,7 +106,7 @@ class _View:
 
     def __init__(self, camera: CameraConfig) -> None:
         self.painter = Painter(camera)
-        self.watchers: list[Watcher] = []
+        self.listeners = Listeners()
         self.picture: bytes | None = None
         self.due_s = 0.0
 

@@ -10,12 +10,18 @@
   const pictures = [...document.querySelectorAll("img.live")];
   const inView = new Set();
   const visits = document.getElementById("visits");
+  const pause = document.getElementById("pause");
+  let paused = matchMedia("(prefers-reduced-motion: reduce)").matches;
   let news = null;
+
+  const still = () => paused || document.hidden;
+  const words = (node) => node.outerHTML.replace(/ open=""/g, "").replace(/\s+/g, " ");
+  const same = (one, other) => words(one) === words(other);
 
   function showPictures() {
     let streams = MOST_STREAMS;
     for (const picture of pictures) {
-      const shown = !document.hidden && inView.has(picture);
+      const shown = !still() && inView.has(picture);
       const stream = shown && streams-- > 0;
       if (stream !== (picture.dataset.shows === "stream")) {
         picture.dataset.shows = stream ? "stream" : "still";
@@ -26,14 +32,14 @@
 
   function refreshStills() {
     for (const picture of pictures) {
-      if (!document.hidden && inView.has(picture) && picture.dataset.shows !== "stream" && picture.complete) {
+      if (!still() && inView.has(picture) && picture.dataset.shows !== "stream" && picture.complete) {
         picture.src = `${picture.dataset.still}?${Date.now()}`;
       }
     }
   }
 
   async function refreshHealth() {
-    if (document.hidden) return;
+    if (still()) return;
     let text;
     try {
       const answer = await fetch(`${root}/cameras`);
@@ -43,20 +49,13 @@
       return; // the box is away for a moment
     }
     const fresh = new DOMParser().parseFromString(text, "text/html");
-    const scopes = [[document.getElementById("cameras"), fresh]];
-    for (const card of document.querySelectorAll("[data-camera]")) {
-      scopes.push([card, fresh.querySelector(`[data-camera="${CSS.escape(card.dataset.camera)}"]`)]);
-    }
-    for (const [there, now] of scopes) {
-      if (!there || !now) continue;
-      for (const part of there.querySelectorAll("[data-part]")) {
-        const other = now.querySelector(`[data-part="${part.dataset.part}"]`);
-        if (!other || (part.dataset.was ?? part.innerHTML) === other.innerHTML) continue;
-        const open = part.querySelector("details")?.open;
-        part.dataset.was = other.innerHTML;
-        part.replaceChildren(...[...other.childNodes].map((node) => document.importNode(node, true)));
-        if (open) part.querySelector("details")?.setAttribute("open", "");
-      }
+    for (const part of document.querySelectorAll("[data-part]")) {
+      const now = fresh.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
+      // What holds the focus is being read.
+      if (!now || part.contains(document.activeElement) || same(part, now)) continue;
+      const open = part.querySelector("details")?.open;
+      part.replaceChildren(...now.childNodes);
+      if (open) part.querySelector("details")?.setAttribute("open", "");
     }
   }
 
@@ -66,7 +65,10 @@
     const card = document.importNode(parsed, true);
     const known = visits.querySelector(`[data-visit="${CSS.escape(card.dataset.visit)}"]`);
     if (known) {
-      if (!known.isEqualNode(card)) known.replaceWith(card);
+      if (same(known, card)) return;
+      const focused = known.contains(document.activeElement);
+      known.replaceWith(card);
+      if (focused) card.querySelector("a").focus();
       return;
     }
     const cards = [...visits.children];
@@ -78,7 +80,7 @@
   }
 
   function listen() {
-    if (document.hidden) {
+    if (still()) {
       news?.close();
       news = null;
     } else if (!news) {
@@ -109,12 +111,21 @@
     showPictures();
   });
   pictures.forEach((picture) => observer.observe(picture));
-  document.addEventListener("visibilitychange", () => {
+
+  function refresh() {
+    pause.textContent = paused ? "Resume" : "Pause";
     showPictures();
     listen();
     refreshHealth();
+  }
+
+  document.addEventListener("visibilitychange", refresh);
+  pause.addEventListener("click", () => {
+    paused = !paused;
+    refresh();
   });
-  listen();
+  pause.hidden = false;
+  refresh();
   if (pictures.length > MOST_STREAMS) setInterval(refreshStills, STILL_MS);
   if (document.querySelector("[data-camera]")) setInterval(refreshHealth, HEALTH_MS);
 })();
