@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from twincar_edge.errors import InputError
 
 CALIBRATION_BINS = 15  # as Guo et al. have them
+Z_95 = 1.959963984540054  # the normal distribution's 97.5% point: an interval of 95%
 
 
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
@@ -139,3 +140,16 @@ def auroc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> flo
     ordered = np.sort(negatives)
     below = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right")
     return float(below.mean() / (2 * len(negatives)))
+
+
+def wilson_interval(share: float, count: float, z: float = Z_95) -> tuple[float, float]:
+    """Return the interval in which the true share lies, as far as so many trials tell: Wilson's score interval.
+
+    Args:
+        share: of the trials, from 0 to 1.
+        count: how many independent trials, above 0; it need not be whole.
+        z: the quantile of the normal distribution that the interval's ends are at; 95% by default.
+    """
+    centre = share + z**2 / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return max(0.0, (centre - spread) / (1 + z**2 / count)), min(1.0, (centre + spread) / (1 + z**2 / count))

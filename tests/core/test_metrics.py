@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twincar_edge.errors import InputError
-from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy
+from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy, wilson_interval
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 14), st.integers(0, 2**32 - 1))
@@ -81,3 +81,10 @@ def test_calibration_errors_cancel_within_a_bin_and_add_up_across_bins() -> None
 
 def test_a_bin_counts_by_its_answers() -> None:
     assert expected_calibration_error(sure([1.0, 1.0, 1.0, 0.6]), [0, 0, 0, 1]) == pytest.approx(0.6 / 4)
+
+
+def test_the_interval_of_a_share_is_wilsons_and_holds_where_all_or_none_are_right() -> None:
+    # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I, method 3
+    for right, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
+        assert wilson_interval(right / count, count) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(1, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
