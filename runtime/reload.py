@@ -6,7 +6,9 @@ import logging
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
@@ -24,6 +26,19 @@ ReloadOutcome = Literal["taken", "unchanged", "refused"]
 OUTCOMES: tuple[ReloadOutcome, ...] = get_args(ReloadOutcome)
 SETTLE_S = 1.0
 ATTEMPTS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """A request to read a file, or the one in use again; `answer` tells who waits for the outcome."""
+
+    path: Path | None = None
+    answer: Future[ReloadOutcome] | None = None
+
+    def refuse(self, error: BaseException) -> None:
+        """Raise an error where the outcome is waited for."""
+        if self.answer is not None:
+            self.answer.set_exception(error)
 
 
 class ModelReloader:
@@ -63,8 +78,8 @@ class ModelReloader:
         self._settle_s = settle_s
         self._attempts = attempts
         self._counts: Counter[ReloadOutcome] = Counter()
-        # SimpleQueue.put is reentrant, as a signal handler needs; threading.Event.set is not.
-        self._requests: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        # SimpleQueue.put is reentrant, as a signal handler needs; threading.Event.set is not. None ends the thread.
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
 
@@ -78,38 +93,67 @@ class ModelReloader:
     ) -> None:
         """End the thread; a model that is being opened at this moment is not taken."""
         self._stop.set()
-        self._requests.put(False)
+        self._requests.put(None)
         self._thread.join()
+        while not self._requests.empty():
+            if (left := self._requests.get()) is not None:
+                left.refuse(_stopped())
 
     def request(self) -> None:
         """Request a reload. Returns at once, and may be called from a signal handler."""
-        self._requests.put(True)
+        self._requests.put(_Request())
+
+    def switch(self, path: Path) -> ReloadOutcome:
+        """Use the model in another file, if it passes the checks; it is the file of later reloads too. Waits for that.
+
+        Raises:
+            TwincarError: the file was refused; the old model stays in use.
+        """
+        answer: Future[ReloadOutcome] = Future()
+        self._requests.put(_Request(path, answer))
+        if self._stop.is_set():  # nobody may read the request any more
+            raise _stopped()
+        return answer.result()
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of requests by outcome."""
         return {outcome: self._counts[outcome] for outcome in OUTCOMES}
 
     def _run(self) -> None:
-        while self._requests.get():
-            while not self._requests.empty():  # one reload serves all requests that wait
-                if not self._requests.get():
+        while (first := self._requests.get()) is not None:
+            waiting = [first]
+            while not self._requests.empty():
+                if (one := self._requests.get()) is None:
+                    for left in waiting:
+                        left.refuse(_stopped())
                     return
-            with self._notifier.reloading():
-                self._counts[self._reload()] += 1
+                waiting.append(one)
+            for path in dict.fromkeys(request.path for request in waiting):  # one reload serves all that want this file
+                with self._notifier.reloading():
+                    self._serve(path, [request for request in waiting if request.path == path])
 
-    def _reload(self) -> ReloadOutcome:
-        path = self._session.model
+    def _serve(self, path: Path | None, requests: Sequence[_Request]) -> None:
         try:
-            session = self._open(path)
+            outcome = self._reload(path or self._session.model)
         except (TwincarError, OSError, MemoryError) as error:
             old = self._session
             logger.error("new model refused, %s (%s) stays in use: %s", old.manifest.name, old.sha256[:12], error)
-            return "refused"
+            self._counts["refused"] += 1
+            for request in requests:
+                request.refuse(error)
+            return
+        self._counts[outcome] += 1
+        for request in requests:
+            if request.answer is not None:
+                request.answer.set_result(outcome)
+
+    def _reload(self, path: Path) -> ReloadOutcome:
+        session = self._open(path)
         if session is None:
             logger.warning("model file %s is unchanged (%s)", path, self._session.sha256[:12])
             return "unchanged"
         if self._stop.is_set():
-            return "refused"
+            raise _stopped()
         self._use(Classifier(session))
         # A warning, so that whoever requested it sees the outcome also where the log has warnings only.
         logger.warning("new model %s%s", _described(session), _class_changes(self._session, session))
@@ -141,6 +185,10 @@ class ModelReloader:
             if self._stop.wait(self._settle_s):
                 break
         raise InputError(f"{path} keeps changing while it is read: request the reload when it is complete")
+
+
+def _stopped() -> InputError:
+    return InputError("the loop has ended: its model is no longer replaced")
 
 
 def _described(session: ModelSession) -> str:

@@ -19,6 +19,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support.tiny_model import BLUE, CLASSES, tiny_model
+from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
 from twincar_edge.runtime import reload
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -247,6 +248,33 @@ def test_leaving_the_block_does_not_wait_for_a_file_to_settle(
         reloader.request()
         assert opened.wait(30)
     assert not any(thread.name == "reload" for thread in threading.enumerate())
+
+
+def test_another_file_is_used_and_is_read_again_later(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.onnx"
+    other_model(other)
+    with ModelReloader(session, taken) as reloader:
+        assert reloader.switch(other) == "taken"
+        assert ask(reloader) == {"taken": 1, "unchanged": 1}
+        other.write_bytes(other_model(tmp_path / "newer.onnx", reject_below=0.9))
+        assert ask(reloader) == {"taken": 2, "unchanged": 1}
+    assert [one.session.model for one in taken.classifiers] == [other, other]
+
+
+def test_another_file_that_fails_is_an_error_for_who_asked_and_the_old_model_stays(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(drifted(tmp_path / "drifted.onnx"))
+    with ModelReloader(session, taken) as reloader:
+        with pytest.raises(ModelError, match=r"bad\.onnx"):
+            reloader.switch(bad)
+        assert ask(reloader) == {"refused": 1, "unchanged": 1}  # the file in use is still the old one
+    with pytest.raises(InputError, match="the loop has ended"):
+        reloader.switch(model)
+    assert taken.classifiers == []
 
 
 def test_sighup_asks_for_it_however_often_it_comes(
