@@ -116,20 +116,6 @@ def expected_calibration_error(
     return float((found.images * np.abs(found.probability - found.right)).sum() / found.images.sum())
 
 
-def wilson_interval(share: float, count: float, z: float) -> tuple[float, float]:
-    """Return Wilson's score interval of a share that was found in `count` trials (J. Am. Stat. Assoc. 22, 1927).
-
-    Args:
-        share: between 0 and 1.
-        count: above 0; a fraction where trials that go together count as fewer.
-        z: half the interval's width in standard deviations, 1.96 for 95%.
-    """
-    centre = share + z**2 / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    width = 1 + z**2 / count
-    return (centre - half) / width, (centre + half) / width
-
-
 def auroc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:
     """Return the chance that a positive has the higher score of the two, a tie counting half: the area under the ROC.
 
@@ -143,7 +129,9 @@ def auroc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> flo
 
 
 def wilson_interval(share: float, count: float, z: float = Z_95) -> tuple[float, float]:
-    """Return the interval in which the true share lies, as far as so many trials tell: Wilson's score interval.
+    """Return the interval in which the true share lies, as far as so many trials tell.
+
+    Source: E. B. Wilson's score interval, J. Am. Stat. Assoc. 22, 1927.
 
     Args:
         share: of the trials, from 0 to 1.
