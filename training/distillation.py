@@ -32,26 +32,29 @@ HINT_REDUCTIONS = (8, 16, 32)  # maps whose sides are these fractions of the inp
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained classifier of the student's classes.
+    """A trained classifier of the student's classes, or of some of them.
 
     Attributes:
         model: in evaluation mode, without gradients.
-        order: which of its outputs each class of the student is.
+        known: the student's outputs whose classes it knows.
+        order: which of its outputs each of these is.
         sha256: of its file.
     """
 
     model: CarClassifier
+    known: list[int]
     order: list[int]
     sha256: str
 
 
-def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping) -> tuple[Teacher, Recipe]:
+def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping, *, fewer: bool = False) -> tuple[Teacher, Recipe]:
     """Open a teacher, and put its digest into the recipe.
 
     Args:
         path: its checkpoint.
         recipe: of the student; without a `distillation`, it gets the default one.
         classes: of the student.
+        fewer: the teacher may lack some of them, as an old model lacks the new ones.
 
     Raises:
         InputError: it has other classes, or the recipe states the digest of another file.
@@ -59,8 +62,9 @@ def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping) -> tuple[Tea
     """
     checkpoint = read_checkpoint(path)
     theirs = tuple(checkpoint.classes)
-    if set(theirs) != set(classes):
-        odd = min(set(theirs) ^ set(classes))
+    odd_ones = set(theirs) - set(classes) if fewer else set(theirs) ^ set(classes)
+    if odd_ones:
+        odd = min(odd_ones)
         raise InputError(
             f"the teacher {path.name} has other classes than the images: {odd!r} is only in "
             f"{'the images' if odd in set(classes) else 'the teacher'}"
@@ -73,7 +77,8 @@ def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping) -> tuple[Tea
         )
     distillation = distillation.model_copy(update={"teacher_sha256": checkpoint.sha256})
     model = load_model(checkpoint).requires_grad_(False)
-    teacher = Teacher(model, [theirs.index(name) for name in classes], checkpoint.sha256)
+    known = [place for place, name in enumerate(classes) if name in set(theirs)]
+    teacher = Teacher(model, known, [theirs.index(classes[place]) for place in known], checkpoint.sha256)
     return teacher, recipe.model_copy(update={"distillation": distillation})
 
 
@@ -148,14 +153,14 @@ class DistillationLoss:
         answers, theirs = self._teach(batch.crops_nhwc)
         wanted = (answers / chosen.temperature).softmax(dim=1)
         from_labels = cross_entropy(logits, batch.targets, label_smoothing=self._recipe.label_smoothing)
-        loss = chosen.weight * cross_entropy(logits, wanted) + (1 - chosen.weight) * from_labels
+        loss = chosen.weight * cross_entropy(logits[:, self._teacher.known], wanted) + (1 - chosen.weight) * from_labels
         if chosen.hints:
             loss = loss + chosen.hints * hint_loss(own, theirs)
         return loss, logits
 
     @torch.no_grad()
     def _teach(self, crops_nhwc: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the teacher's logits [N, classes], and with hints its feature maps, the pooled features last."""
+        """Return the teacher's logits for the classes it knows, and with hints its feature maps, pooled ones last."""
         model, found = self._teacher.model, list[Tensor]()
         crops_nhwc = crops_nhwc.flip(-1) if self._flips else crops_nhwc
         with self._autocast():

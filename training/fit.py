@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from twincar_edge.datasets import (
@@ -25,6 +25,7 @@ from twincar_edge.training.distillation import DistillationLoss, open_teacher
 from twincar_edge.training.distributed import Processes, join_processes
 from twincar_edge.training.environment import environment, to_json
 from twincar_edge.training.evaluation import evaluate
+from twincar_edge.training.extension import Extending, ExtensionError, open_extension
 from twincar_edge.training.history import EpochMetrics, History
 from twincar_edge.training.loop import TrainingLoop
 from twincar_edge.training.machine import Machine, choose_device, limited_threads, memory_advice, seeded
@@ -50,6 +51,7 @@ def fit(
     data_options: OpenOptions | None = None,
     weights_file: Path | None = None,
     teacher: Path | None = None,
+    extending: Extending | None = None,
     machine: Machine | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -72,6 +74,8 @@ def fit(
         weights_file: pretrained weights, for `recipe.weights = "file"`.
         teacher: checkpoint of a model of the same classes that this one learns from beside the labels, as
             `recipe.distillation` says, or in the default way where that is None.
+        extending: the model that gets the classes of `dataset` which it does not know. It is the teacher too, and its
+            architecture and preprocessing replace the recipe's.
         machine: device, threads, memory and arithmetic.
         overwrite: replace an earlier training in the same folder.
         resume: go on with the training in the folder, which must be of the same recipe and images.
@@ -83,30 +87,43 @@ def fit(
             there or its memory too small, an architecture is not known, there are no weights for it, or the teacher
             is missing, of other classes, or another than the one that the training began with.
         ModelError: the weights or the state do not fit, or the loss has stopped being a finite number.
+        ExtensionError: the run is whole, but the old classes have lost more than `extending` allows.
     """
     machine = machine or Machine()
     folder = RunFolder(run_folder)
     processes, device = join_processes(choose_device(machine.device))
     if processes.rank:
         on_epoch = progress = None
+    extension, classes = None, dataset.classes
+    if extending is not None:
+        if teacher is not None:
+            raise InputError("an extended model learns from the old one: give no other ", Parameter("teacher"))
+        extension = open_extension(extending.model, dataset)
+        recipe, classes, teacher = extension.recipe(recipe), extension.classes, extending.model
     if recipe.distillation is not None and teacher is None:
         raise InputError("the recipe learns from a teacher: name its checkpoint with ", Parameter("teacher"))
     with seeded(recipe.seed), limited_threads(machine.threads), memory_advice(recipe.batch_size):
-        model = CarClassifier(recipe.architecture, len(dataset.classes), recipe.preprocess, recipe.dropout)
+        model = CarClassifier(recipe.architecture, len(classes), recipe.preprocess, recipe.dropout)
         goes_on = resume and folder.state.exists()
-        if not goes_on:
+        if not goes_on and extension is None:
             load_weights(model, recipe.weights, weights_file)
         frozen = freeze_stages(model, recipe.freeze_stages)
         objective = None
         if teacher is not None:
-            opened, recipe = open_teacher(teacher, recipe, dataset.classes)
+            opened, recipe = open_teacher(teacher, recipe, classes, fewer=extension is not None)
             objective = DistillationLoss(model, opened, recipe, device, machine)
         if processes.rank == 0:
             folder.prepare(overwrite=overwrite, resume=resume)
             if not goes_on:
-                _prepare_data(recipe, dataset, folder, data_options, teacher, progress)
+                _prepare_data(recipe, dataset, folder, progress, None if extension is None else extension.added)
+                write_text(folder.class_mapping, classes.to_json())
+                folder.write_record(recipe, data_options, teacher if extending is None else None, extending)
         processes.wait()
         split = read_split(dataset, folder.path)
+        if extension is not None:
+            split = Split(extension.relabelled(split.train), extension.relabelled(split.validation))
+            if not goes_on:
+                extension.start(model, split.train)
         images = TrainingImages(
             split.train,
             recipe.preprocess,
@@ -129,7 +146,15 @@ def fit(
         if processes.rank == 0:
             _write_results(folder, history, split.validation, recipe.batch_size, progress)
     assert history.best is not None  # a recipe has one epoch or more
-    return TrainingResult(run_folder, folder.checkpoint, history.epochs, history.best)
+    report = None
+    if extension is not None and extending is not None and processes.rank == 0:
+        model = load_model(read_checkpoint(folder.checkpoint))
+        report = extension.check(model, split.validation, extending.max_old_drop)
+        write_text(folder.extension, report.to_json())
+        logger.info("%s", report.summary())
+        if (report.drop or 0.0) > report.max_old_drop:
+            raise ExtensionError(report)
+    return TrainingResult(run_folder, folder.checkpoint, history.epochs, history.best, report)
 
 
 def _run_epochs(
@@ -171,33 +196,30 @@ def _prepare_data(
     recipe: Recipe,
     dataset: Dataset,
     folder: RunFolder,
-    data_options: OpenOptions | None,
-    teacher: Path | None,
     progress: StageProgress | None,
+    needed: Iterable[str] | None,
 ) -> None:
-    """Find the usable images, split them, and write down what was found."""
+    """Find the usable images, split them, and write down what was found; the `needed` classes must have images."""
     kept, report = check_integrity(
         dataset, None if progress is None else lambda done, total: progress("check", done, total)
     )
     report.write_csv(folder.integrity)
     if report.findings:
         logger.warning("%d of %d images are left out, see %s", len(report.findings), report.checked, folder.integrity)
-    _check_classes(kept)
+    _check_classes(kept, dataset.classes if needed is None else needed)
     split = stratified_split(kept, recipe.validation_share, recipe.seed)
-    write_text(folder.class_mapping, dataset.classes.to_json())
-    folder.write_record(recipe, data_options, teacher)
     write_split(split, folder.path)
     logger.info("%d images to train on, %d held out", len(split.train), len(split.validation))
 
 
-def _check_classes(dataset: Dataset) -> None:
-    """Make sure that each class can be learned and held out.
+def _check_classes(dataset: Dataset, needed: Iterable[str]) -> None:
+    """Make sure that each of the needed classes can be learned and held out.
 
     Raises:
         InputError: a class has fewer than two usable images; the first such classes are named.
     """
-    counts = Counter(sample.label for sample in dataset.samples)
-    few = [(name, counts[label]) for label, name in enumerate(dataset.classes) if counts[label] < MIN_IMAGES_A_CLASS]
+    counts = Counter(dataset.classes[sample.label] for sample in dataset.samples)
+    few = [(name, counts[name]) for name in needed if counts[name] < MIN_IMAGES_A_CLASS]
     if few:
         some = ", ".join(f"{name!r} {count}" for name, count in few[:3]) + (", …" if len(few) > 3 else "")
         raise InputError(

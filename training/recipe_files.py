@@ -13,6 +13,7 @@ from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.training.recipe import Recipe
 
 DEFAULT_RECIPE = "lite0-cars196"
+EXTENDING_RECIPE = "extend"  # the default where a trained model gets more classes
 _SHIPPED = Path(__file__).parent / "recipes"
 _SHORT_KEYS = ("size",)  # of a recipe's input, not of the recipe
 

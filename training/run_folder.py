@@ -16,15 +16,17 @@ from twincar_edge.files import remains, write_text
 from twincar_edge.records import Record
 from twincar_edge.training import artifacts
 from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
+from twincar_edge.training.extension import Extending
 from twincar_edge.training.recipe import Recipe
 
 
 class RunRecord(Record):
-    """The contents of `recipe.json`: how the model was trained, and where images and teacher lay on that machine."""
+    """The contents of `recipe.json`: how the model was trained, and where images and other models lay then."""
 
     recipe: Recipe
     data: OpenOptions | None = None
     teacher: Path | None = None
+    extending: Extending | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class RunFolder:
         return self.path / "integrity.csv"
 
     @property
+    def extension(self) -> Path:
+        """Return how the model compares with the one that it extends (`ExtensionReport`)."""
+        return self.path / "extension.json"
+
+    @property
     def recipe(self) -> Path:
         """Return the record of recipe and data (`RunRecord`)."""
         return self.path / "recipe.json"
@@ -83,7 +90,7 @@ class RunFolder:
         split = (self.path / TRAIN_CSV, self.path / VALIDATION_CSV)
         own = (
             self.checkpoint, self.state, self.weights, self.safetensors, self.class_mapping, self.metrics,
-            self.integrity, self.recipe, self.environment,
+            self.integrity, self.recipe, self.environment, self.extension,
         )  # fmt: skip
         pictures = (*artifacts.EVALUATION_FILES, *artifacts.TRAINING_PLOTS, artifacts.GRADCAM_GRID)
         return (*own, *split, *(self.path / name for name in pictures))
@@ -111,7 +118,13 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
 
-    def write_record(self, recipe: Recipe, data: OpenOptions | None, teacher: Path | None = None) -> None:
+    def write_record(
+        self,
+        recipe: Recipe,
+        data: OpenOptions | None,
+        teacher: Path | None = None,
+        extending: Extending | None = None,
+    ) -> None:
         """Write `recipe.json`; paths become absolute.
 
         Raises:
@@ -124,7 +137,9 @@ class RunFolder:
                 images=_absolute(data.images),
                 class_mapping=_absolute(data.class_mapping),
             )
-        record = RunRecord(recipe=recipe, data=data, teacher=_absolute(teacher))
+        if extending is not None:
+            extending = extending.model_copy(update={"model": extending.model.absolute()})
+        record = RunRecord(recipe=recipe, data=data, teacher=_absolute(teacher), extending=extending)
         write_text(self.recipe, record.model_dump_json(indent=2) + "\n")
 
     def read_record(self) -> RunRecord:

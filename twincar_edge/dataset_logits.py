@@ -129,18 +129,16 @@ def prepared_batches(
 
 
 def labels_for(dataset: Dataset, classes: ClassMapping) -> NDArray[np.int64]:
-    """Return the data set's labels as a model's output indices, int64 [N], matched by class name.
+    """Return the data set's labels as a model's output indices, int64 [N], matched by class name in any spelling.
 
     Only the classes that the data set has images of need to be known to the model.
 
     Raises:
         InputError: the model does not know some of these classes.
     """
-    index = {name: label for label, name in enumerate(classes)}
-    used = sorted({sample.label for sample in dataset.samples})
-    unknown = [dataset.classes[label] for label in used if dataset.classes[label] not in index]
+    outputs = {label: classes.find(dataset.classes[label]) for label in {sample.label for sample in dataset.samples}}
+    unknown = [dataset.classes[label] for label, output in sorted(outputs.items()) if output is None]
     if unknown:
         first = ", ".join(repr(name) for name in unknown[:3]) + (", …" if len(unknown) > 3 else "")
         raise InputError(f"the model does not know {len(unknown)} classes of the data set {dataset.name}: {first}")
-    outputs = {label: index[dataset.classes[label]] for label in used}
     return np.array([outputs[sample.label] for sample in dataset.samples], np.int64)

@@ -35,9 +35,9 @@ def toy_recipe(**changes: object) -> Recipe:
 
 
 def corner_image(label: int, rng: np.random.Generator, size: int = 40, noise: int = 60) -> np.ndarray:
-    """Noise all over, and in the upper left quarter a patch: blue for class 0, red for class 1."""
+    """Noise all over, and in the upper left quarter a patch: blue for class 0, red for class 1, green for class 2."""
     image = rng.integers(0, noise, (size, size, 3), dtype=np.uint8)
-    image[size // 16 : size // 3, size // 16 : size // 3, 0 if label == 0 else 2] += 150
+    image[size // 16 : size // 3, size // 16 : size // 3, (0, 2, 1)[label]] += 150
     return image
 
 

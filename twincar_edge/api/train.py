@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from twincar_edge.api.data import PathLike, labelled_images
-from twincar_edge.errors import InputError, require
+from twincar_edge.errors import InputError, Parameter, require
 from twincar_edge.training.recipe import Recipe
-from twincar_edge.training.recipe_files import DEFAULT_RECIPE, read_recipe
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, read_recipe
 
 if TYPE_CHECKING:
     from twincar_edge.datasets import OpenOptions
+    from twincar_edge.training.extension import Extending
     from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.result import TrainingResult
 
@@ -25,10 +26,12 @@ def train(
     images: PathLike | None = None,
     class_mapping: PathLike | None = None,
     crop: bool = True,
-    recipe: str | Path | Recipe = DEFAULT_RECIPE,
+    recipe: str | Path | Recipe | None = None,
     changes: Mapping[str, object] | None = None,
     weights: PathLike | None = None,
     teacher: PathLike | None = None,
+    extend: PathLike | None = None,
+    max_old_drop: float = 1.0,
     resume: PathLike | None = None,
     overwrite: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -51,11 +54,15 @@ def train(
         images: the folder of the images that a CSV names; None for `images/` beside it, or its own folder.
         class_mapping: class_mapping.json of the labels; None for the names that the data carries.
         crop: crop to the annotated box, where the data has one.
-        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`.
+        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`; None for
+            "lite0-cars196", and for "extend" with `extend`.
         changes: keys of the recipe with other values; a key inside a table as "augmentation.flip".
         weights: pretrained weights: "auto", "none", a file, or hf://OWNER/REPO/FILE; None for what the recipe says.
         teacher: the checkpoint of a model of the same classes that this one learns from beside the labels: a file, or
             hf://OWNER/REPO/FILE.
+        extend: the checkpoint of a model that gets the classes of `data` which it does not know: a file, or
+            hf://OWNER/REPO/FILE. Give pictures of its own classes too where you have them.
+        max_old_drop: by how many points top-1 on the classes of `extend` may drop.
         resume: a run to go on with, on its own data and recipe, in place of `data` and `output`.
         overwrite: replace an earlier run in the same folder.
         device: "auto" takes a GPU where there is one.
@@ -70,26 +77,33 @@ def train(
     Raises:
         InputError: the data, recipe, teacher or folder cannot be used, or the device is missing or too small.
         ModelError: the weights do not fit, or the loss stopped being a finite number.
+        GateError: the classes of `extend` lost more than `max_old_drop`; the run is whole nevertheless.
         MissingExtraError: the extra `train` is not installed.
     """
     require("torch", "train")
+    from twincar_edge.training import extension
     from twincar_edge.training.fit import fit
     from twincar_edge.training.hub import resolve_checkpoint
     from twincar_edge.training.machine import Machine
 
     weights_file = None
     teacher_file = None if teacher is None else resolve_checkpoint(str(teacher))
+    extending = None
+    if extend is not None:
+        extending = extension.Extending(model=resolve_checkpoint(str(extend)), max_old_drop=max_old_drop)
     if resume is not None:
-        if data is not None or output is not None or changes or weights is not None or overwrite:
+        if data is not None or output is not None or changes or weights is not None or extend or overwrite:
             raise InputError(f"resume: {resume} has its own data and recipe; pass none beside it")
-        chosen, opened, recorded_teacher = recorded_training(Path(resume))
+        chosen, opened, recorded_teacher, extending = recorded_training(Path(resume))
         folder, teacher_file = Path(resume), teacher_file or recorded_teacher
     else:
         found = labelled_images(data, images, class_mapping, crop)
         if found is None or output is None:
             raise InputError("train needs `data` and `output`, or `resume`")
         texts = [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]
-        chosen, weights_file = choose_recipe(recipe, texts, None if weights is None else str(weights))
+        chosen, weights_file = choose_recipe(
+            recipe, texts, None if weights is None else str(weights), extending=extending is not None
+        )
         opened, folder = found, Path(output)
     return fit(
         chosen,
@@ -98,6 +112,7 @@ def train(
         data_options=opened,
         weights_file=weights_file,
         teacher=teacher_file,
+        extending=extending,
         machine=Machine(device, threads, cache_mb, precision, compile),
         overwrite=overwrite,
         resume=resume is not None,
@@ -107,19 +122,24 @@ def train(
 
 
 def choose_recipe(
-    recipe: str | Path | Recipe, changes: Sequence[str], weights: str | None
+    recipe: str | Path | Recipe | None, changes: Sequence[str], weights: str | None, *, extending: bool = False
 ) -> tuple[Recipe, Path | None]:
     """Return a recipe with changes, and the file of pretrained weights where there is one.
 
     Args:
-        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`.
+        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`; None for the default one.
         changes: `key=value`, as `read_recipe` takes them.
         weights: "auto", "none", a path, or a reference to the Hub; None for what the recipe says.
+        extending: a trained model gets more classes, and starts from its own weights.
 
     Raises:
         InputError: there is no such recipe, key or file, or a value is not allowed.
     """
     weights_file = None
+    if extending and weights is not None:
+        raise InputError("an extended model starts from the old one: give no other ", Parameter("weights"))
+    if recipe is None:
+        recipe = EXTENDING_RECIPE if extending else DEFAULT_RECIPE
     if weights in ("auto", "none"):
         changes = (*changes, f"weights={weights}", *(("freeze_stages=0",) if weights == "none" else ()))
     elif weights:
@@ -134,8 +154,8 @@ def choose_recipe(
     return recipe, weights_file
 
 
-def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None]:
-    """Return the recipe, the labelled images and the teacher, if any, of an earlier training, from its folder.
+def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None, Extending | None]:
+    """Return the recipe, the labelled images, the teacher and what was extended, if any, of an earlier training.
 
     Raises:
         InputError: the folder is not a run, or its images are not recorded.
@@ -145,4 +165,4 @@ def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None]:
     record = RunFolder(run).read_record()
     if record.data is None:
         raise InputError(f"{run} does not say where its images are: train anew")
-    return record.recipe, record.data, record.teacher
+    return record.recipe, record.data, record.teacher, record.extending

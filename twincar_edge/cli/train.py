@@ -18,12 +18,13 @@ from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.training.distributed import is_main_process
 from twincar_edge.training.recipe import Recipe
-from twincar_edge.training.recipe_files import DEFAULT_RECIPE, shipped_recipes
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, shipped_recipes
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from twincar_edge.training.extension import Extending
     from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.machine import Machine
     from twincar_edge.training.result import TrainingResult
@@ -51,8 +52,7 @@ _STAGES = {
     "--recipe",
     group="Recipe",
     common=True,
-    default=DEFAULT_RECIPE,
-    show_default=True,
+    show_default=f"{DEFAULT_RECIPE}; with --extend, {EXTENDING_RECIPE}",
     shell_complete=complete_recipes,
     help=f"Train by this recipe: {', '.join(shipped_recipes())}, or a TOML file.",
 )
@@ -78,6 +78,23 @@ _STAGES = {
     metavar="FILE",
     shell_complete=complete_files,
     help="Learn from the answers of this checkpoint beside the labels: a FILE, or hf://OWNER/REPO/FILE.",
+)
+@option(
+    "--extend",
+    group="Recipe",
+    metavar="MODEL",
+    shell_complete=complete_files,
+    help="Add the classes of DATA that this checkpoint does not know to those that it knows: a FILE, or "
+    "hf://OWNER/REPO/FILE.",
+)
+@option(
+    "--max-old-drop",
+    group="Recipe",
+    metavar="POINTS",
+    type=click.FloatRange(min=0, max=100),
+    default=1.0,
+    show_default=True,
+    help="With --extend: let top-1 on the classes of MODEL drop by at most this.",
 )
 @option(
     "--resume",
@@ -125,10 +142,12 @@ _STAGES = {
 def command(
     data: OpenOptions | None,
     output: Path | None,
-    recipe: str,
+    recipe: str | None,
     changes: tuple[str, ...],
     weights: str | None,
     teacher: str | None,
+    extend: str | None,
+    max_old_drop: float,
     resume: Path | None,
     overwrite: bool,
     **machine: Any,
@@ -149,6 +168,7 @@ def command(
     for module in ("torch", "torchvision", "timm", "sklearn", "matplotlib", "pytorch_grad_cam"):
         require(module, "train")
     from twincar_edge.api.train import choose_recipe, recorded_training
+    from twincar_edge.training import extension
     from twincar_edge.training.hub import resolve_checkpoint
     from twincar_edge.training.machine import Machine
 
@@ -156,17 +176,24 @@ def command(
     teacher_file = None if teacher is None else resolve_checkpoint(teacher)
     if resume is not None:
         source = click.get_current_context().get_parameter_source
-        given = [name for name in ("output", "recipe", "changes", "weights", "overwrite") if _is_given(source(name))]
+        given = [
+            name
+            for name in ("output", "recipe", "changes", "weights", "extend", "max_old_drop", "overwrite")
+            if _is_given(source(name))
+        ]
         if data is not None or given:
             raise InputError(f"{resume} has its own data and recipe: give --resume without {_spelled(data, given)}")
-        recorded, recorded_data, recorded_teacher = recorded_training(resume)
+        recorded, recorded_data, recorded_teacher, extending = recorded_training(resume)
         teacher_file = teacher_file or recorded_teacher
-        result = _fit(recorded, recorded_data, resume, runs_on, teacher=teacher_file, resume=True)
+        result = _fit(recorded, recorded_data, resume, runs_on, teacher=teacher_file, extending=extending, resume=True)
     else:
         if data is None or output is None:
             raise InputError("name the labelled images and the folder of the results: train DATA -o RUN")
-        chosen, weights_file = choose_recipe(recipe, changes, weights)
-        result = _fit(chosen, data, output, runs_on, weights_file, teacher_file, overwrite=overwrite)
+        extending = None
+        if extend is not None:
+            extending = extension.Extending(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)
+        chosen, weights_file = choose_recipe(recipe, changes, weights, extending=extending is not None)
+        result = _fit(chosen, data, output, runs_on, weights_file, teacher_file, extending, overwrite=overwrite)
     if is_main_process():
         best = result.best
         click.echo(
@@ -182,6 +209,7 @@ def _fit(
     machine: Machine,
     weights_file: Path | None = None,
     teacher: Path | None = None,
+    extending: Extending | None = None,
     *,
     overwrite: bool = False,
     resume: bool = False,
@@ -199,6 +227,7 @@ def _fit(
                 data_options=data,
                 weights_file=weights_file,
                 teacher=teacher,
+                extending=extending,
                 machine=machine,
                 overwrite=overwrite,
                 resume=resume,
@@ -265,4 +294,6 @@ def _is_given(source: click.core.ParameterSource | None) -> bool:
 
 def _spelled(data: OpenOptions | None, options: list[str]) -> str:
     names = {"changes": "--set"}
-    return ", ".join((["DATA"] if data is not None else []) + [names.get(name, f"--{name}") for name in options])
+    return ", ".join(
+        (["DATA"] if data is not None else []) + [names.get(name, f"--{name.replace('_', '-')}") for name in options]
+    )

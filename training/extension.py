@@ -1,0 +1,230 @@
+"""More classes for a trained model, which stays the teacher for those that it knows.
+
+Li and Hoiem, "Learning without forgetting", 2016. An output for a new class starts from the mean features of its
+pictures: Qi, Brown and Lowe, "Low-shot learning with imprinted weights", 2018.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from twincar_edge.dataset_logits import dataset_logits, labels_for
+from twincar_edge.datasets import Dataset
+from twincar_edge.errors import GateError, InputError, ModelError, Parameter, first_fault
+from twincar_edge.labels import ClassMapping
+from twincar_edge.metrics import topk_accuracy
+from twincar_edge.preprocess import prepare_batch
+from twincar_edge.records import Record, Share
+from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
+from twincar_edge.training.model import CarClassifier, load_model, torch_predict
+from twincar_edge.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+MAX_OLD_DROP = 1.0  # points
+IMPRINTED_IMAGES = 50  # of a class: enough for a mean
+_BATCH = 32
+
+
+class Extending(Record):
+    """Which checkpoint gets more classes, and by how many points top-1 on its own classes may then drop."""
+
+    model: Path
+    max_old_drop: float = Field(default=MAX_OLD_DROP, ge=0, le=100)
+
+
+class ExtensionReport(Record):
+    """The held-out pictures of old and new classes, with every class as a possible answer.
+
+    Top-1 of the old classes is None where the data has no held-out picture of them.
+    """
+
+    added: tuple[str, ...]
+    old_images: int
+    old_top1_before: Share | None
+    old_top1: Share | None
+    new_images: int
+    new_top1: Share
+    max_old_drop: float
+
+    @property
+    def drop(self) -> float | None:
+        """Return by how many points top-1 on the old classes has dropped; None where that was not measured."""
+        if self.old_top1 is None or self.old_top1_before is None:
+            return None
+        return 100 * (self.old_top1_before - self.old_top1)
+
+    def to_json(self) -> str:
+        """Return the report as JSON."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def summary(self) -> str:
+        """Return the report as a line of text."""
+        line = f"{len(self.added)} new classes: top-1 {self.new_top1:.2%} on {self.new_images} held-out images"
+        if self.old_top1 is None or self.old_top1_before is None:
+            return f"{line}; old classes: not checked, the data has no held-out image of them"
+        return f"{line}; old classes: top-1 {self.old_top1:.2%} on {self.old_images}, {self.old_top1_before:.2%} before"
+
+
+class ExtensionError(GateError):
+    """The extended model has lost more on the old classes than is allowed."""
+
+    def __init__(self, report: ExtensionReport) -> None:
+        """Say what was lost."""
+        super().__init__(
+            f"the old classes have lost {report.drop:.2f} points of top-1, {report.max_old_drop:g} are allowed: "
+            "give more of their pictures, a lower learning rate or more weight to the old model's answers (",
+            Parameter("distillation.weight"),
+            "), or allow more with ",
+            Parameter("max_old_drop"),
+        )
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A model that gets more classes.
+
+    Attributes:
+        checkpoint: of the old model.
+        classes: its own, in their order, and the new ones of the images behind them.
+    """
+
+    checkpoint: Checkpoint
+    classes: ClassMapping
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Return the new classes."""
+        return self.classes.names[len(self.checkpoint.classes) :]
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """Return a recipe with the old model's architecture and preprocessing, and its crops where it states no size.
+
+        Raises:
+            InputError: the recipe's sizes do not fit them.
+        """
+        old = self.checkpoint
+        own: dict[str, Any] = {"architecture": old.architecture, "preprocess": old.preprocess, "weights": "file"}
+        if not recipe.train_size and not recipe.first_train_size:
+            own["train_size"] = old.recipe.get("train_size", 0)
+        try:
+            return Recipe.model_validate(recipe.model_dump() | own)
+        except ValidationError as error:
+            raise InputError(f"the recipe does not fit the model {old.name}, at {first_fault(error)}") from error
+
+    def relabelled(self, dataset: Dataset) -> Dataset:
+        """Return images under the extended classes, matched by class name in any spelling."""
+        labels = labels_for(dataset, self.classes).tolist()
+        samples = (replace(sample, label=label) for sample, label in zip(dataset.samples, labels, strict=True))
+        return Dataset(dataset.name, self.classes, tuple(samples))
+
+    def start(self, model: CarClassifier, train: Dataset) -> None:
+        """Give a model the old weights, and start the outputs of the new classes from the features of their pictures.
+
+        Args:
+            model: with an output for each of `classes`.
+            train: the images that it will learn from, under `classes`.
+
+        Raises:
+            ModelError: the checkpoint does not fit its architecture, or that has no linear layer as its last.
+        """
+        old = load_model(self.checkpoint)
+        theirs, ours = _last_linear(old), _last_linear(model)
+        count = len(self.checkpoint.classes)
+        means = _mean_features(old, theirs, train, range(count, len(self.classes)))
+        own = model.backbone.state_dict()
+        kept = {name: tensor for name, tensor in old.backbone.state_dict().items() if tensor.shape == own[name].shape}
+        model.backbone.load_state_dict(kept, strict=False)
+        with torch.no_grad():
+            ours.weight[:count], ours.bias[:count] = theirs.weight, theirs.bias
+            ours.weight[count:], ours.bias[count:] = _imprinted(theirs, means)
+
+    def check(self, model: CarClassifier, validation: Dataset, max_old_drop: float) -> ExtensionReport:
+        """Hold the extended model against the old one on held-out images, under `classes`."""
+        count = len(self.checkpoint.classes)
+        is_old = validation.labels < count
+        logits = dataset_logits(torch_predict(model), validation, model.preprocess)
+        before = after = None
+        if is_old.any():
+            of_old = replace(validation, samples=tuple(s for s in validation.samples if s.label < count))
+            old = dataset_logits(torch_predict(load_model(self.checkpoint)), of_old, self.checkpoint.preprocess)
+            before = topk_accuracy(old, of_old.labels)
+            after = topk_accuracy(logits[is_old], of_old.labels)
+        return ExtensionReport(
+            added=self.added,
+            old_images=int(is_old.sum()),
+            old_top1_before=before,
+            old_top1=after,
+            new_images=int((~is_old).sum()),
+            new_top1=topk_accuracy(logits[~is_old], validation.labels[~is_old]),
+            max_old_drop=max_old_drop,
+        )
+
+
+def open_extension(path: Path, dataset: Dataset) -> Extension:
+    """Open a model that gets the classes of a data set which it does not know.
+
+    Args:
+        path: its checkpoint.
+        dataset: pictures of new classes, and of its own where there are any.
+
+    Raises:
+        InputError: it knows all the classes of the images.
+        ModelError: the checkpoint cannot be read.
+    """
+    checkpoint = read_checkpoint(path)
+    used = {sample.label for sample in dataset.samples}
+    added = [
+        dataset.classes[label] for label in sorted(used) if checkpoint.classes.find(dataset.classes[label]) is None
+    ]
+    if not added:
+        raise InputError(f"{path.name} knows all {len(used)} classes of {dataset.name}: there is none to add")
+    if len(added) == len(used):
+        logger.warning("no images of the old classes: only the old model's answers to the new cars keep them")
+    return Extension(checkpoint, ClassMapping((*checkpoint.classes, *added)))
+
+
+def _last_linear(model: CarClassifier) -> nn.Linear:
+    """Return the layer that gives the logits."""
+    layers = [module for module in model.head().modules() if isinstance(module, nn.Linear)]
+    if not layers or layers[-1].out_features != model.classes or layers[-1].bias is None:
+        raise ModelError(f"{model.architecture} has no linear layer with a bias as its last: it cannot be extended")
+    return layers[-1]
+
+
+def _mean_features(model: CarClassifier, layer: nn.Linear, train: Dataset, labels: Iterable[int]) -> Tensor:
+    """Return the mean input of the last layer for each of some classes, float32 [classes, D]."""
+    found: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach().clone()))
+    means = []
+    try:
+        for label in labels:
+            found.clear()
+            samples = [sample for sample in train.samples if sample.label == label][:IMPRINTED_IMAGES]
+            for start in range(0, len(samples), _BATCH):
+                images = [sample.read() for sample in samples[start : start + _BATCH]]
+                torch_predict(model)(prepare_batch(images, model.preprocess))
+            means.append(torch.cat(found).mean(dim=0))
+    finally:
+        hook.remove()
+    return torch.stack(means)
+
+
+def _imprinted(layer: nn.Linear, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights and biases of new outputs.
+
+    A row points from the mean of the new classes to its own, and is as long as the old rows are on average. At that
+    mean it gives the average of the old logits there.
+    """
+    centre = means.mean(dim=0)
+    weight = nn.functional.normalize(means - centre) * layer.weight.norm(dim=1).mean()
+    bias = layer(centre).mean() - weight @ centre
+    return weight, bias
