@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from timm.models import EfficientNet, group_parameters
 from torch import Tensor, nn
 
-from twincar_edge.errors import InputError, ModelError, nearest
+from twincar_edge.errors import InputError, ModelError, Parameter, nearest
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.checkpoint import Checkpoint
 
@@ -147,7 +147,8 @@ def cam_layer(model: CarClassifier) -> nn.Module:
     # convolution that an architecture leaves out, and that gives the same map.
     if not any(isinstance(part, nn.Conv2d) for module in found for part in module.modules()):
         raise InputError(
-            f"{model.architecture} has no convolutional stage to look at: Grad-CAM needs a convolutional net"
+            f"{model.architecture} has no convolutional stage to look at: Grad-CAM needs a convolutional net; use ",
+            Parameter("method", "occlusion"),
         )
     return cast("nn.Module", found[-1])
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.enroll import EnrollReport
     from twincar_edge.runtime.event_stream import EventStream
     from twincar_edge.runtime.events import Event
-    from twincar_edge.runtime.explain import Explanation
+    from twincar_edge.runtime.explanation import Explanation
     from twincar_edge.runtime.inference.answers import Guess, Prediction
     from twincar_edge.runtime.inference.classifier import Classifier
     from twincar_edge.training.evaluation import Evaluation
@@ -89,7 +89,7 @@ _MODULES = {
     "Evaluation": "training.evaluation",
     "Event": "runtime.events",
     "EventStream": "runtime.event_stream",
-    "Explanation": "runtime.explain",
+    "Explanation": "runtime.explanation",
     "ExportResult": "export.config",
     "GateError": "errors",
     "Guess": "runtime.inference.answers",

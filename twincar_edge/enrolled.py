@@ -84,20 +84,25 @@ class Enrolled:
         """Return the names of the classes."""
         return tuple(one.name for one in self.classes)
 
-    def leads(self, embeddings: NDArray[np.float32], nearest: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return by how much each class leads, float32 [N, classes]; it is taken where this is above 0.
+    def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how near embeddings, float32 [N, D], lie to each class, float32 [N, classes].
 
         A mean of n pictures lies off the true one by the variance over n, as a squared distance. Similarities are
         corrected for that, so that a class of few pictures is not at a disadvantage.
+        """
+        correction = np.array([one.variance / (2 * one.images) for one in self.classes], np.float32)
+        return np.asarray(self.means.similarities(embeddings) + correction, np.float32)
+
+    def leads(self, embeddings: NDArray[np.float32], nearest: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return by how much each class leads, float32 [N, classes]; it is taken where this is above 0.
 
         Args:
             embeddings: float32 [N, D], as the model gives them.
             nearest: the similarity of each to the nearest trained class, float32 [N].
         """
-        correction = np.array([one.variance / (2 * one.images) for one in self.classes], np.float32)
         thresholds = np.array([one.threshold for one in self.classes], np.float32)
-        similarities = self.means.similarities(embeddings) + correction
-        return np.asarray(similarities - np.maximum(nearest[:, None], thresholds), np.float32)
+        lead = self.similarities(embeddings) - np.maximum(nearest[:, None], thresholds)
+        return np.asarray(lead, np.float32)
 
     def extend(
         self,

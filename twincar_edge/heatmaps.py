@@ -24,7 +24,7 @@ Floats = NDArray[np.float32]
 _EPSILON = 1e-6
 _PATCH = 0.15  # of the longer side: about the size of a headlight, a grille or a wheel
 _PATCH_GREY = 114
-_OCCLUSION_BATCH = 32
+_OCCLUSION_BATCH = 4  # as fast as more at once, and their memory would stay with the model's session
 
 
 def grad_cam_plus_plus(features: Floats, gradients: Floats) -> Floats:
@@ -57,13 +57,13 @@ def contributions(features: Floats, gradients: Floats) -> Floats:
 
 
 def occlusion(image: NDArray[np.uint8], scores: Callable[[NDArray[np.uint8]], Floats]) -> Floats:
-    """Return by how much a score falls where a place is covered, float32 [1, H, W]; below 0 where it rises.
+    """Return by how much scores fall where a place is covered, float32 [K, H, W]; below 0 where they rise.
 
     A grey patch moves over the image in steps of half its size, and each pixel gets the mean of the patches over it.
 
     Args:
         image: the model's input, uint8 [H, W, 3].
-        scores: from inputs, uint8 [N, H, W, 3], to a score each, float32 [N].
+        scores: from inputs, uint8 [N, H, W, 3], to K scores each, float32 [N, K].
     """
     rows, columns = image.shape[:2]
     size = max(2, round(_PATCH * max(rows, columns)))
@@ -72,19 +72,21 @@ def occlusion(image: NDArray[np.uint8], scores: Callable[[NDArray[np.uint8]], Fl
         for top in range(-(size // 2), rows - size // 4, size // 2)
         for left in range(-(size // 2), columns - size // 4, size // 2)
     ]
-    covered = np.repeat(image[None], len(places), axis=0)
-    for one, place in zip(covered, places, strict=True):
-        one[place] = _PATCH_GREY
     [whole] = scores(image[None])
-    total, counts = np.zeros((rows, columns)), np.zeros((rows, columns))
+    total, counts = np.zeros((rows, columns, len(whole))), np.zeros((rows, columns, 1))
     for start in range(0, len(places), _OCCLUSION_BATCH):
-        part = slice(start, start + _OCCLUSION_BATCH)
-        for place, score in zip(places[part], scores(covered[part]), strict=True):
+        part = places[start : start + _OCCLUSION_BATCH]
+        covered = np.repeat(image[None], len(part), axis=0)
+        for one, place in zip(covered, part, strict=True):
+            one[place] = _PATCH_GREY
+        for place, score in zip(part, scores(covered), strict=True):
             total[place] += whole - score
             counts[place] += 1
     # The edges of patches are no edges of what was covered.
-    smooth = cv2.GaussianBlur(np.asarray(total / np.maximum(counts, 1), np.float32), (0, 0), size / 4)
-    return np.asarray(smooth, np.float32)[None]
+    drops = np.asarray(total / np.maximum(counts, 1), np.float32)
+    return np.stack(
+        [np.asarray(cv2.GaussianBlur(one, (0, 0), size / 4), np.float32) for one in np.moveaxis(drops, 2, 0)]
+    )
 
 
 def scaled(maps: Floats) -> Floats:

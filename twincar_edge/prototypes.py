@@ -98,6 +98,17 @@ class Prototypes:
         starts = np.cumsum((0, *self.counts[:-1]))
         return np.asarray(np.maximum.reduceat(found, starts, axis=1), np.float32)
 
+    def gradients(self, embeddings: NDArray[np.float32], label: int) -> NDArray[np.float32]:
+        """Return the gradient of the similarity to one class with respect to embeddings, float32 [N, dimensions]."""
+        counts = self.counts or (1,) * len(self.means)
+        start = sum(counts[:label])
+        of_class = slice(start, start + counts[label])
+        nearest = self.means[of_class][self._to_prototypes(embeddings)[:, of_class].argmax(axis=1)]
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        directions = normalized(embeddings)
+        along = (nearest * directions).sum(axis=1, keepdims=True) * directions
+        return np.asarray((nearest - along) / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
     def _to_prototypes(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         # One image and few prototypes at a time: BLAS shares larger products among threads, and on a busy box the wait
         # for the other thread costs as much as the inference.

@@ -22,7 +22,8 @@ from twincar_edge.bundled import demo_model
 from twincar_edge.heatmaps import GRAD_CAM, GRAD_CAM_PLUS_PLUS, OCCLUSION
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.records import Record, Share
-from twincar_edge.runtime.explain import Explainer, open_explainer
+from twincar_edge.runtime.explain import open_explainer
+from twincar_edge.runtime.explanation import Explainer
 from twincar_edge.synthetic import CLASS_NAMES, TwinCarImage, twin_car_images, twin_of
 
 SCHEMA_VERSION: Literal[1] = 1

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import ModelError
-from twincar_edge.manifest import HeadLayer
+from twincar_edge.manifest import HeadLayer, Manifest
 from twincar_edge.onnx_tensors import read_tensors
-from twincar_edge.runtime.inference.session import ModelSession
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,49 +29,55 @@ class Head:
             weights: of the logits in the sum, float32 [N, classes]: one at a class, or 1 and -1 for a difference.
             embeddings: what the last layer took, float32 [N, D]; only two layers need it, for the ReLU's mask.
         """
-        found = weights @ self.layers[-1]
+        return self.gradients_behind(weights @ self.layers[-1], embeddings)
+
+    def gradients_behind(
+        self, gradients: NDArray[np.float32], embeddings: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Return the gradient with respect to the pooled features, float32 [N, C].
+
+        Args:
+            gradients: those with respect to the embeddings, float32 [N, D].
+            embeddings: as `gradients` takes them.
+        """
         if len(self.layers) == 1:
-            return np.asarray(found, np.float32)
+            return np.asarray(gradients, np.float32)
         assert embeddings is not None, "a manifest with two layers names an embedding"
-        return np.asarray((found * (embeddings > 0)) @ self.layers[0], np.float32)
+        return np.asarray((gradients * (embeddings > 0)) @ self.layers[0], np.float32)
 
 
-def read_head(session: ModelSession) -> Head:
-    """Read the head of an open model from its file.
+def read_head(model: Path, manifest: Manifest, session: Any) -> Head | None:
+    """Read the head of a model from its file, which is open in `session`; None where it gives no feature map.
 
     Raises:
-        ModelError: the file has no feature map to explain with, or its weights do not fit it.
+        ModelError: its weights do not fit it.
     """
-    record = session.manifest.head
+    record = manifest.head
     if record is None:
-        raise ModelError(
-            f"{session.model} has no feature map to explain with: export it again, or explain its checkpoint"
-        )
+        return None
     names = {name for layer in record.layers for name in (layer.weights, layer.scales, layer.zero_points) if name}
-    tensors = read_tensors(session.model, names)
-    layers = tuple(_weights(layer, tensors, session) for layer in record.layers)
-    channels = session.engine.session.get_outputs()[-1].shape[1]
+    tensors = read_tensors(model, names)
+    layers = tuple(_weights(layer, tensors, model) for layer in record.layers)
+    channels = session.get_outputs()[-1].shape[1]
     sizes = [channels, *(layer.shape[0] for layer in layers)]
     fits = all(layer.shape[1] == size for layer, size in zip(layers, sizes, strict=False))
-    if not fits or sizes[-1] != len(session.manifest.classes):
+    if not fits or sizes[-1] != len(manifest.classes):
         found = ", ".join(str(list(layer.shape)) for layer in layers)
-        raise ModelError(f"{session.model} has a head of {found} behind {channels} features: export it again")
+        raise ModelError(f"{model} has a head of {found} behind {channels} features: export it again")
     return Head(layers)
 
 
-def _weights(layer: HeadLayer, tensors: dict[str, NDArray[np.generic]], session: ModelSession) -> NDArray[np.float32]:
+def _weights(layer: HeadLayer, tensors: dict[str, NDArray[np.generic]], model: Path) -> NDArray[np.float32]:
     weights = np.asarray(tensors[layer.weights], np.float32)
     if weights.ndim != 2:
-        raise ModelError(f"{session.model} has head weights {list(weights.shape)}: export it again")
+        raise ModelError(f"{model} has head weights {list(weights.shape)}: export it again")
     weights = weights if layer.by_output else weights.T
     for name, apply in ((layer.zero_points, np.subtract), (layer.scales, np.multiply)):
         if name is not None:
             values = np.asarray(tensors[name], np.float32).reshape(-1)
             if values.size not in (1, len(weights)):
-                raise ModelError(
-                    f"{session.model} has {values.size} values in {name}, not {len(weights)}: export it again"
-                )
+                raise ModelError(f"{model} has {values.size} values in {name}, not {len(weights)}: export it again")
             weights = apply(weights, values[:, None])
     if not np.isfinite(weights).all():
-        raise ModelError(f"{session.model} has head weights that are not finite: export it again")
+        raise ModelError(f"{model} has head weights that are not finite: export it again")
     return np.asarray(weights, np.float32)

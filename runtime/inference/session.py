@@ -23,6 +23,7 @@ from twincar_edge.machine import this_machine
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.prototypes import Prototypes
 from twincar_edge.runtime.inference.contract import check_contract, open_prototypes
+from twincar_edge.runtime.inference.head import Head, read_head
 from twincar_edge.runtime.inference.providers import AUTO, choose_provider, explain_auto, load_onnxruntime
 
 logger = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ class ModelSession:
         engine: what runs the graph, whatever the manifest says of it.
         prototypes: the mean embedding of each class; None where the file has none.
         enrolled: the classes that were enrolled after the export; None where there are none.
+        head: the weights behind the last feature map; None where the file does not give that map.
     """
 
     model: Path
@@ -165,6 +167,7 @@ class ModelSession:
     engine: Engine = field(repr=False)
     prototypes: Prototypes | None = field(default=None, repr=False)
     enrolled: Enrolled | None = field(default=None, repr=False)
+    head: Head | None = field(default=None, repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -205,7 +208,14 @@ class ModelSession:
             return self.run(batch_nhwc), None
         if len(batch_nhwc) == 0:
             return np.empty((0, len(self.classes)), np.float32), np.empty(0, np.float32)
-        logits, embeddings = self.outputs(batch_nhwc)
+        return self.judge_outputs(*self.outputs(batch_nhwc))
+
+    def judge_outputs(
+        self, logits: NDArray[np.float32], embeddings: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return what `judge` does, for the outputs of a run that was made already."""
+        if self.prototypes is None:
+            return logits, None
         assert embeddings is not None, "a manifest with familiarity names an embedding"
         familiarity = self.prototypes.familiarity(embeddings)
         if self.enrolled is None:
@@ -231,20 +241,19 @@ class ModelSession:
 
     def features(
         self, batch_nhwc: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """Return logits, embeddings, and the last feature map, float32 [N, C, h, w], in one run.
 
+        What the file does not give is None.
+
         Raises:
-            ModelError: as `run`, or the file has no such output.
+            ModelError: as `run`.
         """
-        if self.manifest.head is None:
-            raise ModelError(
-                f"{self.model} has no feature map to explain with: export it again, or explain its checkpoint"
-            )
-        outputs = [output.name for output in self.engine.session.get_outputs()]
-        found = dict(zip(outputs, self.engine.outputs(batch_nhwc, outputs), strict=True))
-        logits, *rest = (self._finite(name, values.astype(np.float32, copy=False)) for name, values in found.items())
-        return logits, rest[0] if len(rest) > 1 else None, rest[-1]
+        names = [output.name for output in self.engine.session.get_outputs()]
+        found = zip(names, self.engine.outputs(batch_nhwc, names), strict=True)
+        logits, *rest = (self._finite(name, values.astype(np.float32, copy=False)) for name, values in found)
+        features = None if self.manifest.head is None else rest.pop()
+        return logits, rest[0] if rest else None, features
 
     def _finite(self, what: str, found: NDArray[np.float32]) -> NDArray[np.float32]:
         if not np.isfinite(found).all():
@@ -278,7 +287,8 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
     check_contract(model, manifest, engine.session)
     prototypes = None if manifest.familiarity is None else open_prototypes(model, manifest, engine.session)
     enrolled = read_enrolled(model, manifest, prototypes)
-    return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine, prototypes, enrolled)
+    head = read_head(model, manifest, engine.session)
+    return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine, prototypes, enrolled, head)
 
 
 def _idling(ort: ModuleType, spinning: bool) -> dict[str, str]:

@@ -24,6 +24,16 @@ def test_familiarity_is_one_less_half_the_squared_distance_to_the_nearest_mean(r
     np.testing.assert_allclose(Prototypes(means).familiarity(embeddings * 7), found, atol=1e-6)
 
 
+def test_the_gradient_of_a_similarity_says_how_it_changes(rng: np.random.Generator) -> None:
+    table = Prototypes(rng.normal(size=(6, 8)).astype(np.float32) / 4, (1, 2, 3))
+    embeddings = rng.normal(size=(5, 8)).astype(np.float32)
+    step = 0.01 * rng.normal(size=(5, 8)).astype(np.float32)
+    changed = table.similarities(embeddings + step) - table.similarities(embeddings - step)
+    for label in range(3):
+        predicted = 2 * (table.gradients(embeddings, label) * step).sum(axis=1)
+        np.testing.assert_allclose(changed[:, label], predicted, atol=1e-5)
+
+
 def test_a_large_table_is_used_in_parts_that_blas_leaves_to_one_thread(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

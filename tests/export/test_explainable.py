@@ -18,7 +18,7 @@ from twincar_edge.export.graph import to_bytes, to_onnx, with_embedding
 from twincar_edge.export.half import to_fp16
 from twincar_edge.heatmaps import contributions, grad_cam_plus_plus, scaled, to_image_geometry
 from twincar_edge.manifest import HeadLayer, HeadRecord, Manifest, TrainingRecord
-from twincar_edge.runtime.inference.head import read_head
+from twincar_edge.runtime.explain import open_explainer
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.training.cam import heat_maps
 from twincar_edge.training.model import TWINCAR_RESNET50, CarClassifier
@@ -48,7 +48,8 @@ def one_hot(labels: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def maps_of(session: ModelSession, batch_nhwc: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
     _, embeddings, features = session.features(batch_nhwc)
-    return scaled(grad_cam_plus_plus(features, read_head(session).gradients(one_hot(labels), embeddings)))
+    assert features is not None and session.head is not None
+    return scaled(grad_cam_plus_plus(features, session.head.gradients(one_hot(labels), embeddings)))
 
 
 @pytest.fixture(scope="module", params=[ARCHITECTURE, TWINCAR_RESNET50])
@@ -109,10 +110,11 @@ def test_contributions_add_up_to_the_difference_of_two_logits(
     model, graph = toy
     session = open_session(write_model(tmp_path / "model.onnx", model, graph), ep="cpu")
     logits, _, features = session.features(batch_nhwc)
+    assert features is not None and session.head is not None
     weights = np.tile(np.array([[1, -1, 0]], np.float32), (6, 1))
     bias = model.head().bias.detach().numpy()  # type: ignore[union-attr, operator]
-    maps = contributions(features, read_head(session).gradients(weights))
-    np.testing.assert_array_equal(contributions(features, read_head(session).gradients(-weights)), -maps)
+    maps = contributions(features, session.head.gradients(weights))
+    np.testing.assert_array_equal(contributions(features, session.head.gradients(-weights)), -maps)
     found = maps.sum(axis=(1, 2))
     np.testing.assert_allclose(found, logits[:, 0] - logits[:, 1] - (bias[0] - bias[1]), atol=1e-4)
 
@@ -151,20 +153,23 @@ def test_weights_that_the_file_does_not_have_are_an_error_in_one_line(
     path = tmp_path / "model.onnx"
     path.write_bytes(to_bytes(graph, manifest))
     with pytest.raises(ModelError, match="no weights 'no such': export it again"):
-        read_head(open_session(path, ep="cpu"))
+        open_session(path, ep="cpu")
     other = next(tensor.name for tensor in graph.graph.initializer if len(tensor.dims) == 4)
     wrong = manifest.model_copy(
         update={"head": HeadRecord(features="features", layers=(HeadLayer(weights=other, by_output=True),))}
     )
     path.write_bytes(to_bytes(graph, wrong))
     with pytest.raises(ModelError, match=r"head weights \[.*export it again"):
-        read_head(open_session(path, ep="cpu"))
+        open_session(path, ep="cpu")
 
 
-def test_a_file_without_the_output_says_so(toy: tuple[CarClassifier, onnx.ModelProto], tmp_path: Path) -> None:
+def test_a_file_without_the_output_is_explained_by_occlusion(
+    toy: tuple[CarClassifier, onnx.ModelProto], batch_nhwc: NDArray[np.uint8], tmp_path: Path
+) -> None:
     model, graph = toy
     manifest = open_session(write_model(tmp_path / "model.onnx", model, graph), ep="cpu").manifest
     plain = tmp_path / "plain.onnx"
     plain.write_bytes(to_bytes(with_embedding(graph), manifest.model_copy(update={"head": None})))
-    with pytest.raises(ModelError, match="no feature map to explain with: export it again"):
-        open_session(plain, ep="cpu").features(np.zeros((1, 64, 64, 3), np.uint8))
+    assert open_explainer(model=plain).explain(batch_nhwc[0]).method == "occlusion"
+    with pytest.raises(ModelError, match="no feature map for grad-cam: export it again, or use `method='occlusion'`"):
+        open_explainer(model=plain, method="grad-cam").explain(batch_nhwc[0])

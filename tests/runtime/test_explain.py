@@ -18,7 +18,8 @@ from twincar_edge.bundled import default_checkpoint, default_model
 from twincar_edge.errors import InputError
 from twincar_edge.heatmaps import to_image_geometry
 from twincar_edge.preprocess import Preprocess, prepare
-from twincar_edge.runtime.explain import Explanation, open_explainer
+from twincar_edge.runtime.explain import open_explainer
+from twincar_edge.runtime.explanation import Explanation
 from twincar_edge.runtime.inference.answers import Guess, Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.overlay import MIN_LONG_SIDE, draw_overlay, draw_panel
@@ -163,7 +164,7 @@ def test_a_transformer_is_refused(tmp_path: Path) -> None:
         preprocess=preprocess,
         recipe={},
     )
-    with pytest.raises(InputError, match="Grad-CAM needs a convolutional net"):
+    with pytest.raises(InputError, match="Grad-CAM needs a convolutional net; use `method='occlusion'`"):
         explain(tmp_path / "vit.pt", np.zeros((8, 8, 3), np.uint8))
 
 

@@ -8,7 +8,7 @@ from twincar_edge.api.data import PathLike, optional_path
 from twincar_edge.runtime.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
-    from twincar_edge.runtime.explain import Explanation
+    from twincar_edge.runtime.explanation import Explanation
 
 
 def explain(

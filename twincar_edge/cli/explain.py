@@ -15,7 +15,7 @@ from twincar_edge.files import as_text, is_file, write_bytes
 from twincar_edge.images import read_image, write_image
 
 if TYPE_CHECKING:
-    from twincar_edge.runtime.explain import Explanation
+    from twincar_edge.runtime.explanation import Explanation
     from twincar_edge.runtime.sinks.store import StoredVisit
 
 _PATH = click.Path(path_type=Path)

@@ -1,0 +1,177 @@
+"""An open exported file explains itself: by one run, beside other threads, and its enrolled classes too."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.support.tiny_model import RED, tiny_model
+from twincar_edge.bundled import default_model
+from twincar_edge.cli import main
+from twincar_edge.enrolled import learn_class
+from twincar_edge.images import write_image
+from twincar_edge.preprocess import prepare_batch
+from twincar_edge.runtime.explain_exported import ExportedModel, explain_crop
+from twincar_edge.runtime.explanation import ExplanationStoppedError
+from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.session import Engine
+from twincar_edge.synthetic import draw_twin_car
+
+ENROLLED = "Rigel Nova Sedan 2024"
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(default_model(), ep="cpu", threads=1)
+
+
+def drawn(label: int, seed: int = 5) -> NDArray[np.uint8]:
+    car = draw_twin_car(label, np.random.default_rng(seed))
+    left, top, right, bottom = car.box_xyxy
+    return car.image_bgr[top:bottom, left:right]
+
+
+@pytest.fixture(scope="module")
+def enrolled(classifier: Classifier) -> Classifier:
+    """The bundled model with an enrolled class: drawn cars, unlike all that it was trained on."""
+    session = classifier.session
+    pictures = [drawn(4, seed) for seed in (9, 10, 11)]
+    embeddings = session.embed(prepare_batch(pictures, session.manifest.preprocess))
+    assert session.prototypes is not None
+    known = learn_class(
+        ENROLLED,
+        embeddings,
+        session.prototypes,
+        enrolled_at=datetime(2026, 3, 1, tzinfo=UTC),
+        source_sha256=session.sha256,
+    )
+    return Classifier(dataclasses.replace(session, enrolled=known))
+
+
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the size of each batch that any model runs on."""
+    sizes: list[int] = []
+    outputs = Engine.outputs
+
+    def counted(engine: Engine, batch: NDArray[np.uint8], names: list[str]) -> list[NDArray[np.float32]]:
+        sizes.append(len(batch))
+        return outputs(engine, batch, names)
+
+    monkeypatch.setattr(Engine, "outputs", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("against", [None, "auto"])
+def test_the_answer_and_the_map_come_from_one_run_that_opens_no_file(
+    classifier: Classifier, against: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crop_bgr = drawn(0)
+    expected = classifier(crop_bgr)
+    sizes = runs(monkeypatch)
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("a file was opened"))
+    explanation = explain_crop(classifier, crop_bgr, against=against, method="grad-cam")
+    assert sizes == [1]
+    assert explanation.prediction == expected
+    assert explanation.target == expected.top5[0].name and len(explanation.looks_like) == 3
+    assert (explanation.heatmap.min() < 0) == (against is not None)
+    assert explanation.overlay_bgr.dtype == np.uint8 and explanation.overlay_bgr.ndim == 3
+
+
+def test_a_comparison_ends_when_its_caller_says_so(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = runs(monkeypatch)
+    turns = iter([False, False, True])
+    with pytest.raises(ExplanationStoppedError, match="stopped before it was done"):
+        explain_crop(classifier, drawn(0), against="auto", stopped=lambda: next(turns))
+    assert len(sizes) == 3
+    assert max(sizes) <= 4  # what runs at once, and so the longest wait
+
+
+def test_threads_share_a_classifier(classifier: Classifier) -> None:
+    crops = [drawn(label) for label in (0, 2, 4, 6)]
+    alone = [explain_crop(classifier, crop).heatmap for crop in crops]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda crop: explain_crop(classifier, crop).heatmap, crops))
+    np.testing.assert_array_equal(
+        np.concatenate([one.ravel() for one in together]), np.concatenate([one.ravel() for one in alone])
+    )
+
+
+@pytest.mark.parametrize("method", ["grad-cam++", "grad-cam", "occlusion"])
+def test_an_enrolled_class_is_explained_by_what_is_like_its_pictures(enrolled: Classifier, method: str) -> None:
+    crop_bgr = drawn(4, 9)
+    seen = explain_crop(enrolled, crop_bgr, target=ENROLLED, method=method)
+    assert seen.target == ENROLLED and ENROLLED in [guess.name for guess in seen.looks_like]
+    assert seen.heatmap.min() >= 0 and seen.heatmap.max() > 0.9
+
+
+def test_heat_for_an_enrolled_class_lies_where_more_of_the_place_makes_the_picture_more_like_it(
+    enrolled: Classifier,
+) -> None:
+    model = ExportedModel(enrolled)
+    look = model.look(drawn(4, 9))
+    assert look.embeddings is not None and look.features is not None and enrolled.session.enrolled is not None
+    channels, rows, columns = look.features.shape[1:]
+    places = look.features.reshape(channels, rows * columns).T / (rows * columns)
+    more = enrolled.session.enrolled.similarities(look.embeddings + 0.05 * places)[:, 0]
+    less = enrolled.session.enrolled.similarities(look.embeddings - 0.05 * places)[:, 0]
+    heat = model.maps("grad-cam", look, model.classes.index(ENROLLED), None)[0]
+    expected = np.maximum(more - less, 0).reshape(rows, columns)
+    np.testing.assert_allclose(heat, (expected - expected.min()) / np.ptp(expected), atol=0.02)
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "occlusion"])
+def test_an_enrolled_class_is_compared_with_a_trained_one(enrolled: Classifier, method: str) -> None:
+    crop_bgr, trained = drawn(4, 9), enrolled.manifest.classes[0]
+    one = explain_crop(enrolled, crop_bgr, target=ENROLLED, against=trained, method=method)
+    other = explain_crop(enrolled, crop_bgr, target=trained, against=ENROLLED, method=method)
+    assert (one.target, one.against) == (ENROLLED, trained)
+    np.testing.assert_allclose(one.heatmap, -other.heatmap, atol=1e-4)
+
+
+def test_the_runner_up_of_an_enrolled_answer_is_the_next_class(enrolled: Classifier) -> None:
+    explanation = explain_crop(enrolled, drawn(4, 9), against="auto", method="grad-cam")
+    first, second, *_ = explanation.prediction.top5
+    assert ENROLLED in (first.name, second.name)
+    assert (explanation.target, explanation.against) == (first.name, second.name)
+
+
+def test_a_map_of_zeros_is_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny_model(tmp_path / "tiny.onnx")
+    write_image(tmp_path / "grey.png", np.full((40, 60, 3), 114, np.uint8))  # as grey as what covers it
+    with pytest.raises(SystemExit) as caught:
+        main(["explain", str(tmp_path / "grey.png"), "--model", str(model), "-o", str(tmp_path / "why.png")])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error == (
+        f"error: no place of the picture speaks for '{RED}' more than another, by occlusion: use --target\n"
+    )
+    assert not (tmp_path / "why.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--target", "Castor Red Sedan 2002", f"no class 'Castor Red Sedan 2002': did you mean '{RED}'"),
+        ("--against", "9", "the target 9 lies outside the model's 3 classes, 0 to 2"),
+        ("--method", "grad-cam", "has no feature map for grad-cam: export it again, or use --method occlusion"),
+        ("--method", "layer-cam", "an exported model is explained by grad-cam++, grad-cam, occlusion, not 'layer-cam'"),
+    ],
+)
+def test_what_cannot_be_explained_is_an_error_in_one_line(
+    option: str, value: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "red.png", np.full((40, 60, 3), (0, 0, 200), np.uint8))
+    model = tiny_model(tmp_path / "tiny.onnx")
+    words = ["explain", str(tmp_path / "red.png"), "--model", str(model), "-o", str(tmp_path / "why.png")]
+    with pytest.raises(SystemExit) as caught:
+        main([*words, option, value])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+    assert not (tmp_path / "why.png").exists()
