@@ -68,7 +68,7 @@ def cluster(config: ClusterConfig) -> ClusterReport:
         ModelError: the model cannot be used, or gives no embedding.
         MissingExtraError: scikit-learn or ONNX Runtime is not installed.
     """
-    learn: Any = require("sklearn.cluster", "cluster")
+    require("sklearn.cluster", "cluster")
     if config.smallest < 2:
         raise InputError(f"a group has 2 pictures or more, found {config.smallest}")
     if config.output.exists():
@@ -78,14 +78,11 @@ def cluster(config: ClusterConfig) -> ClusterReport:
     require_golden(session)
     if session.manifest.embedding is None:
         raise ModelError(f"{session.model} has no embedding output: export it again")
-    kept, embeddings = _embed(session, paths)
+    kept, embeddings = embed_pictures(session, paths)
     if len(kept) < config.smallest:
         raise InputError(f"{config.folder} has {len(kept)} images that can be read, fewer than a group needs")
-    labels = learn.HDBSCAN(min_cluster_size=config.smallest, copy=True).fit_predict(embeddings.astype(np.float64))
-    groups = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
-    groups.sort(key=len, reverse=True)
-    rest = np.flatnonzero(labels < 0)
-    ordered = [[kept[place] for place in _nearest_first(embeddings, group)] for group in groups]
+    groups, rest = group(embeddings, config.smallest)
+    ordered = [[kept[place] for place in one] for one in groups]
     _write(config.output, ordered, [kept[place] for place in rest])
     return ClusterReport(
         output=config.output,
@@ -104,8 +101,12 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _embed(session: ModelSession, paths: Sequence[Path]) -> tuple[list[Path], NDArray[np.float32]]:
-    """Return the images that can be read, and their embeddings, float32 [N, D], scaled to length 1."""
+def embed_pictures(session: ModelSession, paths: Sequence[Path]) -> tuple[list[Path], NDArray[np.float32]]:
+    """Return the images that can be read, and their embeddings, float32 [N, D], scaled to length 1.
+
+    Raises:
+        ModelError: the model fails, or gives no embedding.
+    """
     kept: list[Path] = []
     parts: list[NDArray[np.float32]] = []
     for start in range(0, len(paths), BATCH):
@@ -119,6 +120,27 @@ def _embed(session: ModelSession, paths: Sequence[Path]) -> tuple[list[Path], ND
         if read:
             parts.append(normalized(session.embed(np.stack(read))))
     return kept, np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+
+
+def group(embeddings: NDArray[np.float32], smallest: int = SMALLEST) -> tuple[list[list[int]], list[int]]:
+    """Return the places of pictures in groups of alike ones, the largest group first, and of those that are in none.
+
+    In a group, the most typical picture is first.
+
+    Args:
+        embeddings: float32 [N, D], scaled to length 1.
+        smallest: pictures of a group.
+
+    Raises:
+        MissingExtraError: scikit-learn is not installed.
+    """
+    learn: Any = require("sklearn.cluster", "cluster")
+    if len(embeddings) < smallest:
+        return [], list(range(len(embeddings)))
+    labels = learn.HDBSCAN(min_cluster_size=smallest, copy=True).fit_predict(embeddings.astype(np.float64))
+    groups = [np.flatnonzero(labels == label) for label in range(int(labels.max()) + 1)]
+    groups.sort(key=len, reverse=True)
+    return [_nearest_first(embeddings, one) for one in groups], np.flatnonzero(labels < 0).tolist()
 
 
 def _nearest_first(embeddings: NDArray[np.float32], group: NDArray[np.intp]) -> list[int]:

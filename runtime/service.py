@@ -181,6 +181,7 @@ class Service:
             tuple(folders),
             lambda: answering.classifier,
             Running(self.status, self._limits, pictures),
+            self._reloader.switch,
         )
         return PageServer(content, settings)
 

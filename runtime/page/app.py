@@ -13,13 +13,14 @@ from starlette.staticfiles import StaticFiles
 
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.page import live, login, monitoring, visits
+from twincar_edge.runtime.page import judgements, live, login, monitoring, teach, visits
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.feed import VisitFeed
 from twincar_edge.runtime.page.guard import Guard, allowed_hosts
 from twincar_edge.runtime.page.rendering import HERE, Pages
 from twincar_edge.runtime.page.streaming import Streams
 from twincar_edge.runtime.page.tokens import Tokens, session_secret
+from twincar_edge.runtime.teaching.judging import Judging
 
 _SESSION_S = 30 * 86_400
 
@@ -40,6 +41,7 @@ def make_app(
     Raises:
         InputError: the key of the sessions cannot be kept in the state folder.
     """
+    judging = Judging(content.state, content.classifier)
     pages = Pages(live=content.running is not None, logged_in=tokens is not None)
     cards = live.CameraCards(content)
     guard = Middleware(Guard, bound=bound, hosts=allowed_hosts(bound, settings.hosts), tokens=tokens)
@@ -67,8 +69,10 @@ def make_app(
     return Starlette(
         routes=[
             *login.routes(pages, tokens),
-            *visits.routes(pages, content, cards),
+            *visits.routes(pages, content, cards, judging),
             *live.routes(pages, content, cards, streams, feed),
+            *judgements.routes(content, judging),
+            *teach.routes(pages, content, judging),
             *monitoring.routes(content),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],

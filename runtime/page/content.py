@@ -39,6 +39,8 @@ class Content:
         folders: where pictures and clips of visits lie. A file outside them is never served.
         classifier: gives the model that answers now, for explanations and uploaded pictures.
         running: the loop in this process, or None.
+        use_model: has the model in another file answer from now on, after the checks of a reload; raises a
+            `TwincarError` where it is refused. None: the model stays.
     """
 
     store: Path
@@ -46,6 +48,7 @@ class Content:
     folders: tuple[Path, ...]
     classifier: Callable[[], Classifier]
     running: Running | None = None
+    use_model: Callable[[Path], object] | None = None
 
     def saved(self, path: Path | None) -> Path | None:
         """Return a visit's picture or clip if it is still there and in one of the folders."""
@@ -55,15 +58,24 @@ class Content:
         return whole if any(whole.is_relative_to(folder.resolve()) for folder in self.folders) else None
 
 
-def opened_once(model: Path | None) -> Callable[[], Classifier]:
-    """Return what opens a model when it is first needed: the file `model`, or the bundled one."""
-    lock = Lock()
-    opened: list[Classifier] = []
+class OwnClassifier:
+    """A model for the page alone, opened when it is first needed."""
 
-    def classifier() -> Classifier:
-        with lock:
-            if not opened:
-                opened.append(Classifier(model or default_model(), threads=1))
-            return opened[0]
+    def __init__(self, model: Path | None) -> None:
+        """Take the file `model`, or the bundled one."""
+        self._model = model
+        self._lock = Lock()
+        self._opened: Classifier | None = None
 
-    return classifier
+    def __call__(self) -> Classifier:
+        """Return it; raises what opening a `Classifier` raises."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = Classifier(self._model or default_model(), threads=1)
+            return self._opened
+
+    def use(self, model: Path) -> None:
+        """Use the model in another file; raises what opening a `Classifier` raises."""
+        opened = Classifier(model, threads=1)
+        with self._lock:
+            self._opened = opened

@@ -20,7 +20,9 @@ from twincar_edge.runtime.events import Level
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.live import CameraCards
 from twincar_edge.runtime.page.rendering import Pages
+from twincar_edge.runtime.page.said import judged
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visit, read_visits
+from twincar_edge.runtime.teaching.judging import Judging
 
 PAGE_SIZE = 48
 _LONGEST_TEXT = 200
@@ -78,8 +80,8 @@ def _moment(text: str, *, end: bool = False) -> datetime | None:
         raise HTTPException(400, f"{text!r} is no time: write 2026-11-28 or 2026-11-28T14:30.") from error
 
 
-def routes(pages: Pages, content: Content, cards: CameraCards) -> list[Route]:
-    """Return the routes of the visits."""
+def routes(pages: Pages, content: Content, cards: CameraCards, judging: Judging) -> list[Route]:
+    """Return the routes of the visits; `judging` has what people said of them."""
 
     def index(request: Request) -> Response:
         return pages.render(
@@ -104,7 +106,7 @@ def routes(pages: Pages, content: Content, cards: CameraCards) -> list[Route]:
         )
 
     def shown(request: Request) -> Response:
-        visit = _visit(content, request)
+        visit = find_visit(content, request.path_params["id"])
         return pages.render(
             request,
             "visit.html",
@@ -112,13 +114,14 @@ def routes(pages: Pages, content: Content, cards: CameraCards) -> list[Route]:
             event=visit.event,
             picture=content.saved(visit.crop) is not None,
             clip=content.saved(visit.clip) is not None,
+            judged=judged(judging, visit.event),
         )
 
     def picture(request: Request) -> Response:
-        return _file(content.saved(_visit(content, request).crop))
+        return _file(content.saved(find_visit(content, request.path_params["id"]).crop))
 
     def clip(request: Request) -> Response:
-        return _file(content.saved(_visit(content, request).clip))
+        return _file(content.saved(find_visit(content, request.path_params["id"]).clip))
 
     return [
         Route("/", index),
@@ -133,9 +136,14 @@ def _newest(content: Content, wanted: EventFilter) -> list[StoredVisit]:
     return list(read_visits(content.store, wanted)) if is_file(content.store) else []
 
 
-def _visit(content: Content, request: Request) -> StoredVisit:
+def find_visit(content: Content, id: str) -> StoredVisit:
+    """Return a visit.
+
+    Raises:
+        HTTPException: there is none with this id.
+    """
     try:
-        return read_visit(content.store, request.path_params["id"])
+        return read_visit(content.store, id)
     except InputError as error:
         raise HTTPException(404, str(error)) from error
 

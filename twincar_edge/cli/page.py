@@ -45,12 +45,13 @@ def command(
     """
     require("starlette", "page")
     from twincar_edge.runtime.configuration.page_settings import page_settings
-    from twincar_edge.runtime.page.content import Content, opened_once
+    from twincar_edge.runtime.page.content import Content, OwnClassifier
     from twincar_edge.runtime.page.server import PageServer
     from twincar_edge.runtime.storage.state import StateFolder
 
     there = StateFolder(state)
-    content = Content(store or there.store, there.folder, (there.pictures, *folders), opened_once(model))
+    own = OwnClassifier(model)
+    content = Content(store or there.store, there.folder, (there.pictures, *folders), own, use_model=own.use)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -1,0 +1,195 @@
+"""Teaching: unknown vehicles in groups to be named, learning new classes, and how right the answers were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.files import is_file
+from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.login import require_role
+from twincar_edge.runtime.page.rendering import Pages
+from twincar_edge.runtime.page.said import MOST_NAMES
+from twincar_edge.runtime.page.visits import find_visit
+from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visit, read_visits
+from twincar_edge.runtime.sinks.store_sample import random_visits
+from twincar_edge.runtime.teaching.accuracy import measure
+from twincar_edge.runtime.teaching.corrections import Judgement
+from twincar_edge.runtime.teaching.groups import MOST_PICTURES, Grouping, Groups
+from twincar_edge.runtime.teaching.judging import Judging, check_name
+from twincar_edge.runtime.teaching.learning import LEAST_PICTURES, Learner
+
+DRAWN = 10  # visits that are offered at once
+_MOST_GROUPS = 20
+_MOST_THUMBS = 60  # of a group
+
+
+def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
+    """Return the routes of teaching."""
+    grouping = Grouping()
+    learner = Learner(content.state)
+    problem: list[str] = []  # of the last attempt to use a new model, until it has been shown
+
+    def overview(request: Request) -> Response:
+        judgements = judging.corrections.newest()
+        drawn = set(judging.corrections.drawn())
+        unknown = _unknown(content, judgements)
+        groups, model_problem = _grouped(content, grouping, unknown)
+        known = judging.known()
+        named = {
+            name: paths for name, paths in judging.pictures().items() if known is None or name not in known.classes
+        }
+        shown = problem.copy()
+        problem.clear()
+        return pages.render(
+            request,
+            "teach.html",
+            sampled=measure(one for visit, one in judgements.items() if visit in drawn),
+            chosen=measure(one for visit, one in judgements.items() if visit not in drawn),
+            unjudged=len(_open(content, judging)),
+            groups=[[unknown[place] for place in one[:_MOST_THUMBS]] for one in groups.groups[:_MOST_GROUPS]],
+            sizes=[len(one) for one in groups.groups],
+            rest=[unknown[place] for place in groups.rest[:_MOST_THUMBS]],
+            unknown=len(unknown),
+            waiting=groups.waiting,
+            note=groups.problem or model_problem,
+            names=judging.names()[:MOST_NAMES],
+            learnable={name: len(paths) for name, paths in named.items() if len(paths) >= LEAST_PICTURES},
+            too_few=[name for name, paths in named.items() if len(paths) < LEAST_PICTURES],
+            lesson=learner.lesson,
+            learned=learner.model if is_file(learner.model) else None,
+            problem=shown[0] if shown else None,
+            labelled=judging.labelled.classes,
+        )
+
+    async def name(request: Request) -> Response:
+        user = require_role(request, "teach").name
+        form = await request.form(max_files=0, max_fields=MOST_PICTURES + 8)
+        visits = [str(value) for value in form.getlist("visit")]
+        await run_in_threadpool(_name_all, content, judging, visits, str(form.get("name", "")), user)
+        return _to(request, "/teach")
+
+    async def learn(request: Request) -> Response:
+        user = require_role(request, "teach").name
+        form = await request.form(max_files=0, max_fields=MOST_PICTURES)
+        chosen = [str(value) for value in form.getlist("name")]
+
+        def run() -> None:
+            pictures = judging.pictures()
+            learner.learn(content.classifier().session, {one: pictures[one] for one in chosen if one in pictures}, user)
+
+        await _run(run)
+        return _to(request, "/teach")
+
+    async def use(request: Request) -> Response:
+        require_role(request, "teach")
+        try:
+            await run_in_threadpool(learner.use, content.use_model)
+        except TwincarError as error:
+            problem[:] = [str(error)]
+        return _to(request, "/teach")
+
+    def check(request: Request) -> Response:
+        return pages.render(
+            request,
+            "check.html",
+            visits=_open(content, judging),
+            names=judging.names()[:MOST_NAMES],
+            drawn=len(judging.corrections.drawn()),
+        )
+
+    async def draw(request: Request) -> Response:
+        require_role(request, "teach")
+        await run_in_threadpool(_draw, content, judging)
+        return _to(request, "/teach/check")
+
+    return [
+        Route("/teach", overview),
+        Route("/teach/name", name, methods=["POST"]),
+        Route("/teach/learn", learn, methods=["POST"]),
+        Route("/teach/use", use, methods=["POST"]),
+        Route("/teach/check", check),
+        Route("/teach/check", draw, methods=["POST"]),
+    ]
+
+
+def _to(request: Request, path: str) -> Response:
+    return RedirectResponse(request.scope.get("root_path", "") + path, 303)
+
+
+async def _run(work: Any) -> None:
+    try:
+        await run_in_threadpool(work)
+    except InputError as error:
+        raise HTTPException(400, str(error)) from error
+
+
+def _unknown(content: Content, judgements: dict[str, Judgement]) -> list[StoredVisit]:
+    """Return the newest unknown visits that nobody has judged and that have a picture, the newest first."""
+    if not is_file(content.store):
+        return []
+    wanted = EventFilter(levels=("unknown",), limit=MOST_PICTURES + len(judgements))
+    found = [one for one in read_visits(content.store, wanted) if one.event.id not in judgements]
+    return [one for one in reversed(found) if content.saved(one.crop) is not None][:MOST_PICTURES]
+
+
+def _grouped(content: Content, grouping: Grouping, unknown: Sequence[StoredVisit]) -> tuple[Groups, str | None]:
+    try:
+        session = content.classifier().session
+        return grouping.group(session, [one.crop for one in unknown if one.crop is not None]), None
+    except TwincarError as error:
+        return Groups([], list(range(len(unknown)))), str(error)
+
+
+def _name_all(content: Content, judging: Judging, visits: Sequence[str], name: str, user: str) -> None:
+    if not 1 <= len(visits) <= MOST_PICTURES:
+        raise HTTPException(400, f"Check 1 to {MOST_PICTURES} pictures; {len(visits)} are checked.")
+    try:
+        name = check_name(name)
+        for visit in [find_visit(content, id) for id in visits]:  # all of them before the first is named
+            judging.name(visit.event, content.saved(visit.crop), user, name)
+    except InputError as error:
+        raise HTTPException(400, str(error)) from error
+
+
+def _open(content: Content, judging: Judging) -> list[StoredVisit]:
+    """Return the visits that were drawn, can still be seen, and that nobody has judged."""
+    judgements = judging.corrections.newest()
+    found = []
+    for id in judging.corrections.drawn():
+        if id in judgements:
+            continue
+        try:
+            visit = read_visit(content.store, id)
+        except InputError:  # the store has lost it
+            continue
+        if content.saved(visit.crop) is not None:
+            found.append(visit)
+    return found
+
+
+def _draw(content: Content, judging: Judging) -> None:
+    """Draw visits until enough are to be judged.
+
+    A draw may fall on a visit that somebody has judged already, which counts as it was judged: if such visits were left
+    out, the others would be right more often than all are, because people judge what looks wrong.
+    """
+    if not is_file(content.store):
+        return
+    missing = DRAWN - len(_open(content, judging))
+    judgements, drawn = judging.corrections.newest(), set(judging.corrections.drawn())
+    new = []
+    for id, picture in random_visits(content.store):
+        if missing <= 0:
+            break
+        if id not in drawn and content.saved(picture) is not None:
+            new.append(id)
+            missing -= id not in judgements
+    judging.corrections.draw(new)

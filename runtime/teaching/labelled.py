@@ -1,0 +1,72 @@
+"""Pictures of visits under the names that people gave them, in a folder for each class, as `train` reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+from twincar_edge.errors import InputError
+from twincar_edge.files import is_file, write_bytes
+from twincar_edge.images import read_image_bytes
+from twincar_edge.runtime.collect import class_folder
+
+
+class Labelled:
+    """Copies of the pictures of judged visits, which outlive the visits' own.
+
+    Attributes:
+        classes: holds a folder for each class.
+        no_vehicle: holds pictures that show none, as `evaluate` takes them for what a model does not know.
+    """
+
+    def __init__(self, state: Path) -> None:
+        """Take the state folder; folders are made as needed."""
+        self.classes = state / "labelled"
+        self.no_vehicle = state / "no-vehicle"
+
+    def of_class(self, name: str) -> Path:
+        """Return the folder of a class."""
+        return self.classes / class_folder(name)
+
+    def picture(self, visit: str, name: str) -> Path | None:
+        """Return the copy of a visit's picture in the folder of a class, or None where there is none."""
+        path = self.of_class(name) / _file_name(visit)
+        return path if is_file(path) else None
+
+    def keep(self, visit: str, folder: Path | None, picture: Path | None) -> bool:
+        """Have the copy of a visit's picture in one folder and no other; return whether it is there.
+
+        Args:
+            visit: the visit's id.
+            folder: one of those of this object; None for no copy.
+            picture: the visit's own; None where it is gone. An earlier copy is as good.
+
+        Raises:
+            InputError: the picture cannot be read, or no copy written.
+        """
+        copies = self._copies(visit)
+        if folder is not None:
+            target = folder / _file_name(visit)
+            if target in copies:
+                copies.remove(target)
+            elif (source := picture or next(iter(copies), None)) is not None:
+                write_bytes(target, read_image_bytes(source))
+            else:
+                return False
+        for copy in copies:
+            try:
+                copy.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # others of the class are left, and `train` takes no empty folder
+                    copy.parent.rmdir()
+            except OSError as error:
+                raise InputError(f"cannot remove {copy}: {error.strerror}") from error
+        return folder is not None
+
+    def _copies(self, visit: str) -> list[Path]:
+        name = _file_name(visit)
+        return [*self.classes.glob(f"*/{name}"), *self.no_vehicle.glob(name)]
+
+
+def _file_name(visit: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "_", visit)[:200] + ".jpg"
