@@ -20,6 +20,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".
 FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng"})
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 100_000_000
+MAX_UPLOAD_PIXELS = 40_000_000  # of pictures that others send
 
 # A damaged file is one line of ours, not a page of OpenCV's; OPENCV_LOG_LEVEL brings that page back for debugging.
 if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -39,15 +40,16 @@ class ImageError(InputError):
         self.problem = problem
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
     """Decode an encoded image to `image_bgr`, uint8 [H, W, 3]; greyscale and alpha become BGR.
 
     Args:
         data: the bytes of a JPEG, PNG, BMP, WebP or TIFF file.
         name: what to call the image in an error.
+        max_pixels: the largest picture that is decoded.
 
     Raises:
-        ImageError: the bytes are empty, too many, cut off, or no image, or the picture is larger than 100 megapixels.
+        ImageError: the bytes are empty, too many, cut off, or no image, or the picture is too large.
     """
     if not data:
         raise ImageError("empty", f"{name} is empty")
@@ -64,8 +66,8 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     width, height = header.size_wh
     if not width or not height:  # the decoder might read another: TIFF's decoder also takes sizes of signed types
         raise ImageError("damaged", f"{name} has no valid size: the {header.format} header gives {width}x{height}")
-    if width * height > MAX_IMAGE_PIXELS:
-        raise ImageError("too large", f"{name} is {width}x{height}, more than {MAX_IMAGE_PIXELS // 10**6} megapixels")
+    if width * height > max_pixels:
+        raise ImageError("too large", f"{name} is {width}x{height}, more than {max_pixels // 10**6} megapixels")
     if not header.complete:
         raise ImageError("truncated", f"{name} is cut off: the {header.format} image has no end")
     try:
