@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "page_overhead": "The loop without the web page, with it, and with three clients that watch it.",
     "pointing": "Whether explanations point at the part that tells twin cars apart.",
     "training_throughput": "How fast training is: real images, one fixed batch, and timm's own step.",
+    "uncut": "How much of an explanation's heat lies on the vehicles of uncut pictures.",
     "visits": "How many vehicles the loop finds in clips with known truth, and what a visit gains over a crop.",
     "watch_overhead": "The loop on a clip, against decoding alone and inference alone.",
 }

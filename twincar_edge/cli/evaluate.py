@@ -24,6 +24,7 @@ from twincar_edge.errors import InputError, require
 from twincar_edge.files import make_folder, write_text
 
 if TYPE_CHECKING:
+    from twincar_edge.benchmarks.faithfulness.report import FaithfulnessReport
     from twincar_edge.datasets import Dataset
     from twincar_edge.export.open_set.report import OpenSetReport
     from twincar_edge.training.evaluation import Evaluation
@@ -62,6 +63,21 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --unknown or --conditions: shorter sides that the pictures are reduced to.",
 )
+@click.option("--explain", is_flag=True, help="Measure how faithful the explanations of an .onnx file are.")
+@click.option(
+    "--explain-images",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="With --explain: explain so many images, spread over the data set.",
+)
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --explain: compare the maps with those of this .onnx file, such as the FP32 one.",
+)
 def command(
     model: str,
     data: OpenOptions | None,
@@ -75,15 +91,21 @@ def command(
     unknown: tuple[Path, ...],
     conditions: bool,
     sizes: tuple[int, ...],
+    explain: bool,
+    explain_images: int,
+    reference: Path | None,
 ) -> None:
-    """Measure MODEL on labelled images, and with --unknown on pictures of what it does not know.
+    """Measure MODEL on labelled images, with --unknown on pictures of what it does not know, with --explain its maps.
 
     MODEL is a checkpoint (.pt, .pth or .safetensors) or an .onnx file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
     """
     require("sklearn", "train")
+    from twincar_edge.benchmarks.faithfulness.files import write_faithfulness
+    from twincar_edge.benchmarks.faithfulness.measure import DatasetPictures, measure_faithfulness
     from twincar_edge.export.open_set.files import write_open_set
     from twincar_edge.export.open_set.measure import check_sizes, measure_open_set
     from twincar_edge.export.open_set.pictures import open_unknown_pictures
+    from twincar_edge.runtime.inference.session import open_session
     from twincar_edge.training.evaluation import evaluate
     from twincar_edge.training.hub import resolve_checkpoint
 
@@ -94,12 +116,17 @@ def command(
     if output is not None:
         require("matplotlib", "train")
     opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
+    if explain and opened.session is None:
+        raise InputError(f"explanations are measured on .onnx files: export {model} first")
+    if explain and data is None and split is None:
+        raise InputError("no labelled images to explain: name them with --data, or a run with --split")
+    compared = None if reference is None or not explain else open_session(reference, ep=ep, threads=threads)
     pictures = [open_unknown_pictures(folder, opened.classes) for folder in unknown]
     check_sizes(sizes)
     dataset = None if data is None and split is None else open_images(data, split)
     if output is not None:
         make_folder(output)  # before the long run, which would otherwise be for nothing
-    evaluation = open_set = None
+    evaluation = open_set = faithfulness = None
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None)
 
@@ -111,9 +138,13 @@ def command(
         if pictures or conditions:
             bar.update(task, description="known and unknown pictures")
             open_set = measure_open_set(opened.subject(), dataset, pictures, sizes, progress)
-    reports = [report for report in (evaluation, open_set) if report is not None]
+        if explain and dataset is not None and opened.session is not None:
+            bar.update(task, description="explanations")
+            chosen = DatasetPictures(dataset, explain_images)
+            faithfulness = measure_faithfulness(opened.session, chosen, compared, progress)
+    reports = [report for report in (evaluation, open_set, faithfulness) if report is not None]
     if json_path is not None:
-        write_text(json_path, _to_json(evaluation, open_set))
+        write_text(json_path, _to_json(evaluation, open_set=open_set, explanations=faithfulness))
     click.echo("\n".join(report.to_markdown() for report in reports), nl=False)
     if output is not None:
         written: tuple[Path, ...] = ()
@@ -121,15 +152,16 @@ def command(
             written += _write_report(output, evaluation, dataset, opened.model)
         if open_set is not None:
             written += write_open_set(open_set, output)
+        if faithfulness is not None:
+            written += write_faithfulness(faithfulness, output)
         for path in written:
             click.echo(f"-> {path}")
 
 
-def _to_json(evaluation: Evaluation | None, open_set: OpenSetReport | None) -> str:
-    """Return both reports as one JSON document, the second under "open_set"."""
+def _to_json(evaluation: Evaluation | None, **others: OpenSetReport | FaithfulnessReport | None) -> str:
+    """Return all reports as one JSON document, the others under their names."""
     document = {} if evaluation is None else json.loads(evaluation.to_json())
-    if open_set is not None:
-        document["open_set"] = json.loads(open_set.to_json())
+    document |= {name: json.loads(report.to_json()) for name, report in others.items() if report is not None}
     return json.dumps(document, indent=2) + "\n"
 
 

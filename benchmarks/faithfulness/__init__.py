@@ -1,0 +1,1 @@
+"""How faithful explanations are: whether an answer changes where its heat map says that it rests."""
