@@ -12,7 +12,7 @@ from twincar_edge.api import watch as module
 from twincar_edge.api.watch import WatchOptions
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 
-SURROUNDINGS = {"sinks", "state", "monitor", "collect", "collect_limit", "keep"}
+SURROUNDINGS = {"sinks", "state", "monitor", "page", "collect", "collect_limit", "keep"}
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_model import CLASSES, tiny_model
-from twincar_edge.datasets import open_dataset
+from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.export.crop_sizes import SIZES_PX, least_size, measure_crop_sizes
 from twincar_edge.manifest import CropSizeFigures
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 
 GREEN_BGR = (0, 200, 0)
+RED_BGR = (0, 0, 255)
 
 
 def figures(**right: float | None) -> list[CropSizeFigures]:
@@ -41,23 +42,25 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return Classifier(open_session(path, ep="cpu", threads=1))
 
 
-def folder_of(path: Path, count: int) -> Path:
-    """Green pictures of 100 by 130 pixels."""
-    into = path / CLASSES[1]
-    into.mkdir(parents=True)
-    for number in range(count):
-        picture = np.full((100, 130, 3), GREEN_BGR, np.uint8)
-        picture[0, 0] = number  # no two files alike
-        cv2.imwrite(str(into / f"{number}.png"), picture)
-    return path
+def green_pictures(path: Path, count: int) -> Dataset:
+    """Pictures of 100 by 130 pixels of one class, out of a folder that has another class too."""
+    for name, colour, images in ((CLASSES[0], RED_BGR, 1), (CLASSES[1], GREEN_BGR, count)):
+        into = path / name
+        into.mkdir(parents=True)
+        for number in range(images):
+            picture = np.full((100, 130, 3), colour, np.uint8)
+            picture[0, 0] = number  # no two files alike
+            cv2.imwrite(str(into / f"{number}.png"), picture)
+    dataset = open_dataset(path)
+    return dataset.select(one.name for one in dataset.samples if dataset.classes[one.label] == CLASSES[1])
 
 
 def test_images_are_answered_at_every_size(classifier: Classifier, tmp_path: Path) -> None:
-    record = measure_crop_sizes(classifier, open_dataset(folder_of(tmp_path, 100)))
+    record = measure_crop_sizes(classifier, green_pictures(tmp_path, 100))
     assert record is not None
     assert (record.images, record.coverage, record.right, record.minimum_px) == (100, 1.0, 1.0, min(SIZES_PX))
     assert [size.px for size in record.sizes] == list(SIZES_PX)
 
 
 def test_few_images_set_no_limit(classifier: Classifier, tmp_path: Path) -> None:
-    assert measure_crop_sizes(classifier, open_dataset(folder_of(tmp_path, 99))) is None
+    assert measure_crop_sizes(classifier, green_pictures(tmp_path, 99)) is None

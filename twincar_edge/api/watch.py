@@ -45,7 +45,7 @@ class WatchOptions(TypedDict, total=False):
 
 
 # Of `WatchConfig`: what the command puts around the loop, and a program does itself with the events.
-_OF_THE_COMMAND = ("sinks", "state", "monitor", "collect", "collect_limit", "keep")
+_OF_THE_COMMAND = ("sinks", "state", "monitor", "page", "collect", "collect_limit", "keep")
 
 
 def watch(
