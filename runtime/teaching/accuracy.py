@@ -12,7 +12,6 @@ from twincar_edge.metrics import wilson_interval
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level, agrees
 from twincar_edge.runtime.teaching.corrections import Judgement
 
-_Z_95 = 1.959963984540054
 Verdict = Literal["right", "wrong", "undecided", "silent"]
 
 
@@ -31,8 +30,7 @@ class Count:
     @property
     def interval(self) -> tuple[float, float]:
         """Return the interval of 95% in which the true share lies; there is none of nothing."""
-        low, high = wilson_interval(self.share, self.all, _Z_95)
-        return max(0.0, low), min(1.0, high)  # rounding may lead beyond
+        return wilson_interval(self.share, self.all)
 
 
 @dataclass(frozen=True)
