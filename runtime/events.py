@@ -125,6 +125,38 @@ class Event(Record):
         return row | {f"classifier_{name}": value for name, value in self.classifier}
 
 
+class StoredEvent:
+    """An event as a store or spool has kept it, perhaps by another version of this program: its text, unchanged.
+
+    Attributes:
+        text: one line of JSON.
+        id: the visit's.
+        type: `start`, `update` or `end`.
+        camera: the camera's name.
+        false_positive: the visit turned out to be no vehicle.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Read what every version writes.
+
+        Raises:
+            ValueError: the text is not a JSON object with an id, a type and a camera.
+        """
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("not a JSON object")
+        names = [fields.get(name) for name in ("id", "type", "camera")]
+        if not all(isinstance(name, str) and name for name in names):
+            raise ValueError("no id, type or camera")
+        self.text = text
+        self.id, self.type, self.camera = map(str, names)
+        self.false_positive = fields.get("false_positive") is True
+
+    def to_json(self) -> str:
+        """Return the text."""
+        return self.text
+
+
 def schema_file() -> Path:
     """Return the JSON schema of events that comes with the package, one file a schema version."""
     return Path(__file__).parent / "schemas" / f"event-{SCHEMA_VERSION}.json"

@@ -19,6 +19,7 @@ from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.monitoring.systemd import Notifier
+from twincar_edge.runtime.supervised import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class ModelReloader:
         # SimpleQueue.put is reentrant, as a signal handler needs; threading.Event.set is not. None ends the thread.
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+        self._thread = SupervisedThread(self._run, "reload", pause=self._stop.wait)
 
     def __enter__(self) -> Self:
         """Start the thread."""
@@ -118,6 +119,10 @@ class ModelReloader:
     def counts(self) -> Mapping[str, int]:
         """Return the number of requests by outcome."""
         return {outcome: self._counts[outcome] for outcome in OUTCOMES}
+
+    def faults(self) -> list[str]:
+        """Return that its thread has failed a short while ago, in words."""
+        return [] if self._thread.problem is None else [self._thread.problem]
 
     def _run(self) -> None:
         while (first := self._requests.get()) is not None:

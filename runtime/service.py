@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_COLLECT = Terms(types=frozenset({"end"}), limit=16, crops=True, retry=False)
+_COLLECT = Terms(types=frozenset({"end"}), limit=16, crops=True, retry=False, local=True)
 
 
 class Service:
@@ -231,6 +231,7 @@ class Service:
             now,
             model=replace(now.model, reloads=self._reloader.counts()),
             sinks=tuple(queue.status() for queue in self._queues),
+            faults=tuple(fault for part in (*self._queues, self._reloader, self._notifier) for fault in part.faults()),
             collector=None if self._collector is None else self._collector.status(),
         )
 

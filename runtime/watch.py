@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.monitoring.status import LoopStatus, ModelStatus
 from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Source, open_source
+from twincar_edge.runtime.supervised import SupervisedThread
 from twincar_edge.runtime.visits import VisitMaker
 
 __all__ = [
@@ -216,9 +218,7 @@ class Watch:
                 stack.callback(alarm.join)
                 stack.callback(alarm.cancel)
             done = threading.Event()
-            watchdog = threading.Thread(
-                target=self._shutdown_watchdog, args=(done,), name="shutdown watchdog", daemon=True
-            )
+            watchdog = SupervisedThread(partial(self._shutdown_watchdog, done), "shutdown watchdog", pause=done.wait)
             watchdog.start()
             stack.callback(watchdog.join)
             stack.callback(done.set)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from twincar_edge.api.evaluate import evaluate
     from twincar_edge.api.explain import explain
     from twincar_edge.api.export import export
+    from twincar_edge.api.resend import resend_events
     from twincar_edge.api.train import train
     from twincar_edge.api.watch import watch
     from twincar_edge.benchmarks.report import BenchmarkReport
@@ -77,6 +78,7 @@ __all__ = [
     "explain",
     "export",
     "read_manifest",
+    "resend_events",
     "train",
     "watch",
 ]
@@ -108,6 +110,7 @@ _MODULES = {
     "evaluate": "api.evaluate",
     "explain": "api.explain",
     "read_manifest": "manifest",
+    "resend_events": "api.resend",
     "train": "api.train",
     "watch": "api.watch",
 }

@@ -25,6 +25,8 @@ class Health(Record):
             mended by one.
         problems: what is wrong, a line each; no secrets.
         cameras: each camera's state.
+        degraded: what goes wrong on this machine although it watches on, a line each: a sink that cannot write to its
+            disk, a thread that was started again.
         notes: what a camera leaves out, and the parameter that changes it; no problems.
     """
 
@@ -32,13 +34,15 @@ class Health(Record):
     alive: bool
     problems: tuple[str, ...]
     cameras: dict[str, str]
+    degraded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
     """Judge a snapshot.
 
-    A sink that cannot deliver is no problem here: what it cannot deliver waits on disk, and its metrics say so.
+    A sink that cannot deliver to another machine is no problem here: what it cannot deliver waits on disk, and its
+    metrics say so.
     """
     inside = []
     if status.turn_age_s > limits.turn_age_s:
@@ -51,6 +55,10 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
         alive=not inside,
         problems=(*inside, *outside),
         cameras={camera.name: camera.state for camera in status.cameras},
+        degraded=(
+            *(f"sink {sink.name}: {sink.problem}" for sink in status.sinks if sink.local and sink.problem is not None),
+            *status.faults,
+        ),
         notes=tuple(f"camera {camera.name}: {note}" for camera in status.cameras for note in camera.notes),
     )
 

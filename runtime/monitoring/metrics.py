@@ -62,6 +62,8 @@ _SINK_COUNTERS: tuple[tuple[str, str, Callable[[SinkStatus], int]], ...] = (
 _SINK_GAUGES: tuple[tuple[str, str, Callable[[SinkStatus], Value]], ...] = (
     ("twincar_sink_queued", "Events that wait in memory.", lambda sink: sink.queued),
     ("twincar_sink_spooled", "Events that wait on disk.", lambda sink: sink.spooled),
+    ("twincar_sink_set_aside", "Events that the receiver refused, kept on disk.", lambda sink: sink.aside),
+    ("twincar_sink_oldest_seconds", "How long the oldest undelivered event has waited.", lambda sink: sink.oldest_s),
     (
         "twincar_sink_failing",
         "1 while the sink cannot deliver; /healthz and the log say why.",

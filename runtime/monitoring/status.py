@@ -63,7 +63,19 @@ class CameraStatus:
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """One sink: events that wait in memory and on disk, that were delivered and lost, and its last problem in words."""
+    """One sink.
+
+    Attributes:
+        name: its name.
+        queued: events that wait in memory.
+        spooled: events that wait on disk.
+        delivered: events delivered in this run.
+        dropped: events given up in this run.
+        problem: what keeps it from delivering now, in words, or None.
+        aside: events that the receiver refused, kept on disk.
+        local: it writes to a disk of this machine.
+        oldest_s: for how long the oldest undelivered event has waited, 0 without one.
+    """
 
     name: str
     queued: int = 0
@@ -71,6 +83,9 @@ class SinkStatus:
     delivered: int = 0
     dropped: int = 0
     problem: str | None = None
+    aside: int = 0
+    local: bool = False
+    oldest_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,7 @@ class LoopStatus:
         stages: latencies by stage.
         sinks: one each.
         collector: of hard examples, where they are collected.
+        faults: threads that failed a short while ago and were started again, a line each.
     """
 
     cameras: tuple[CameraStatus, ...]
@@ -130,3 +146,4 @@ class LoopStatus:
     stages: Mapping[str, StageLatency] = field(default_factory=dict)
     sinks: tuple[SinkStatus, ...] = ()
     collector: CollectorStatus | None = None
+    faults: tuple[str, ...] = ()

@@ -13,8 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
+
+from twincar_edge.runtime.supervised import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ class Notifier:
         self._watchdog_s = watchdog_s
         self._alive = alive
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: SupervisedThread | None = None
         self._complained = False
 
     @classmethod
@@ -67,8 +70,8 @@ class Notifier:
     def __enter__(self) -> Self:
         """Start the watchdog's thread, where systemd watches."""
         if self._address is not None and self._watchdog_s is not None:
-            self._thread = threading.Thread(
-                target=self._keep_quiet, args=(self._watchdog_s / 2,), name="watchdog", daemon=True
+            self._thread = SupervisedThread(
+                partial(self._keep_quiet, self._watchdog_s / 2), "watchdog", pause=self._stop.wait
             )
             self._thread.start()
         return self
@@ -102,6 +105,10 @@ class Notifier:
             yield
         finally:
             self.ready()
+
+    def faults(self) -> list[str]:
+        """Return that the watchdog's thread has failed a short while ago, in words."""
+        return [] if self._thread is None or self._thread.problem is None else [self._thread.problem]
 
     def _keep_quiet(self, every_s: float) -> None:
         was_alive = True

@@ -8,9 +8,10 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from twincar_edge.errors import TwincarError
-from twincar_edge.runtime.events import Event
+from twincar_edge.errors import TwincarError, first_fault
+from twincar_edge.runtime.events import Event, StoredEvent
 
 Crop = NDArray[np.uint8]
 # Stands for "no picture": the sink did not ask for pictures, or the event comes from the spool, which keeps none.
@@ -27,7 +28,11 @@ class DeliveryError(TwincarError):
 
 
 class RefusedError(DeliveryError):
-    """The receiver rejects this event for good; it may accept others."""
+    """The receiver rejects this event. It may accept others; if it rejects them too, the fault is the receiver's."""
+
+
+class UnreadableError(RefusedError):
+    """The event itself is at fault: this version cannot read what another one has stored."""
 
 
 class Sink(ABC):
@@ -65,6 +70,28 @@ class Sink(ABC):
         Raises:
             DeliveryError: the event was not delivered and may be sent again.
             BrokenPipeError: the reader of a stream has gone for good.
+        """
+
+    def write_stored(self, event: StoredEvent) -> None:
+        """Deliver an event that was stored by another version, or is sent again.
+
+        Sinks that pass JSON on send it as it stands. This default reads it for `write`.
+
+        Raises:
+            UnreadableError: this version cannot read it.
+            DeliveryError: as `write`.
+        """
+        try:
+            read = Event.model_validate_json(event.text)
+        except ValidationError as error:
+            raise UnreadableError(f"another version wrote the event: {first_fault(error)}") from error
+        self.write(read, NO_CROP)
+
+    def tend(self) -> None:  # noqa: B027 - optional, as `open`
+        """Do what is due about once an hour, whether events come or not: such as delete what is too old.
+
+        Raises:
+            DeliveryError: it cannot be done now.
         """
 
     def finished(self, camera: str, recordings: Collection[str]) -> None:  # noqa: B027 - optional

@@ -4,6 +4,8 @@ The loop calls `put`, which does not block, because a camera does not wait. (In 
 sink without a spool can make `put` wait for room.) One thread hands the events to the sink in order, and retries on
 failure. Where there is a spool, a second thread writes to disk what was not delivered within a moment: a quick receiver
 costs no disk writes, and one that is away or hangs costs no event. After a restart the spooled events are sent first.
+
+`sending.py` is the sender's thread; the writer's is here.
 """
 
 from __future__ import annotations
@@ -15,22 +17,22 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import get_args
 
-from pydantic import ValidationError
-
-from twincar_edge.errors import TwincarError, first_fault
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
 from twincar_edge.runtime.monitoring.status import SinkStatus
-from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item, OnDisk
-from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, RefusedError, Sink
+from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog
+from twincar_edge.runtime.sinks.base import NO_CROP, Crop, Sink
 from twincar_edge.runtime.sinks.failures import FailureReporter
+from twincar_edge.runtime.sinks.sending import Sender, Waiting, as_json
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.storage.database import DatabaseError
+from twincar_edge.runtime.supervised import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
 ALL_TYPES: frozenset[EventType] = frozenset(get_args(EventType))
 PERSIST_AFTER_S = 0.2
+TOO_OLD_S = 300.0
 _WRITER_GRACE_S = 1.0
 
 
@@ -43,6 +45,7 @@ class Terms:
         limit: how many events wait in memory.
         crops: it takes pictures. They are large, and never go to the spool.
         retry: try again after a failure, instead of dropping the event.
+        local: it writes to a disk of this machine.
         drain_s: how long closing waits for the sink to take what is queued; None for as long as that takes, or for
             `DRAIN_S` once the run is told to stop.
     """
@@ -51,6 +54,7 @@ class Terms:
     limit: int = 1000
     crops: bool = False
     retry: bool = True
+    local: bool = False
     drain_s: float | None = DRAIN_S
 
     def take(self, event: Event) -> bool:
@@ -98,19 +102,29 @@ class Delivery(Sink):
         self._sink = sink
         self._terms = terms or Terms()
         self._spool = spool
-        self._backoff = backoff or Backoff()
         self._persist_after_s = persist_after_s
-        self._on_gone = on_gone
         self._stop = stop or threading.Event()
         self._waits = False
         self._finished: list[tuple[str, Collection[str]]] = []
         self._clock = clock
-        self._backlog: Backlog[Event] = Backlog(self._terms.limit, clock)
+        self._backlog: Backlog[Waiting] = Backlog(self._terms.limit, clock)
         self._failures = FailureReporter(label or name, "events", "delivers again", "it is too slow", on_problem)
         self._spool_problem: str | None = None
-        self._sent = threading.Event()  # the sender uses the spool no more
-        self._sender = threading.Thread(target=self._send, name=f"{name} sender", daemon=True)
-        self._writer = threading.Thread(target=self._persist, name=f"{name} spool writer", daemon=True)
+        self._sending = Sender(
+            sink,
+            self._backlog,
+            self._failures,
+            backoff or Backoff(),
+            spool=spool,
+            spool_fails=self._spool_fails,
+            retry=self._terms.retry,
+            finished=self._finished,
+            on_gone=on_gone,
+            clock=clock,
+        )
+        pause, wanted = self._backlog.pause, self._backlog.is_open
+        self._sender = SupervisedThread(self._sending.run, f"{name} sender", pause=pause, wanted=wanted)
+        self._writer = SupervisedThread(self._persist, f"{name} spool writer", pause=pause, wanted=wanted)
 
     def open(self) -> None:
         """Open sink and spool, and start.
@@ -126,6 +140,9 @@ class Delivery(Sink):
                 self._sink.close()
                 raise
             self._backlog.resume(self._spool.last_number)
+            if self._spool.aside:
+                some = "1 event is" if self._spool.aside == 1 else f"{self._spool.aside} events are"
+                self._failures.report(f"{some} set aside: `twincar-edge events resend` sends them again")
             self._writer.start()
         self._sender.start()
 
@@ -150,8 +167,16 @@ class Delivery(Sink):
     def status(self) -> SinkStatus:
         """Return the state of the delivery."""
         queued, delivered, dropped = self._backlog.counts()
-        spooled = 0 if self._spool is None else self._spool.waiting
-        return SinkStatus(self.name, queued, spooled, delivered, dropped, self._failures.problem or self._spool_problem)
+        spooled, aside = (0, 0) if self._spool is None else (self._spool.waiting, self._spool.aside)
+        oldest_s = self._backlog.oldest_s()
+        problem = self._failures.problem or self._spool_problem
+        if problem is None and oldest_s >= TOO_OLD_S:
+            problem = f"the oldest event has waited for {oldest_s:.0f} s"
+        return SinkStatus(self.name, queued, spooled, delivered, dropped, problem, aside, self._terms.local, oldest_s)
+
+    def faults(self) -> list[str]:
+        """Return which of its threads have failed a short while ago, in words."""
+        return [thread.problem for thread in (self._sender, self._writer) if thread.problem is not None]
 
     def stop(self) -> None:
         """Take no more events, and begin to close: within `drain_s`, or, after `wait_for_room`, when all is sent."""
@@ -166,89 +191,9 @@ class Delivery(Sink):
         self._backlog.sender_ended()
         if self._spool is not None:
             self._writer.join(_WRITER_GRACE_S)
-            if not self._writer.is_alive() and self._sent.wait(_WRITER_GRACE_S):
+            if not self._writer.is_alive() and self._sending.ended.wait(_WRITER_GRACE_S):
                 self._spool.close()
         self._failures.lost_at_closing(self._backlog.drop_rest())
-
-    # -- The thread that sends
-
-    def _send(self) -> None:
-        try:
-            while (place := self._backlog.take()) is not None:
-                item = self._from_spool(place) if isinstance(place, OnDisk) else place
-                if item is not None:
-                    self._deliver(item)
-        finally:
-            self._backlog.sender_ended()
-            self._sent.set()
-            try:
-                if self._backlog.all_delivered():
-                    for camera, recordings in self._finished:
-                        self._sink.finished(camera, recordings)
-                self._sink.close()
-            except (TwincarError, OSError) as error:
-                self._failures.failed(str(error))
-
-    def _from_spool(self, place: OnDisk) -> Item[Event] | None:
-        assert self._spool is not None
-        try:
-            entry = self._spool.first(place.after)
-        except DatabaseError as error:
-            self._spool_fails(error)
-            self._backlog.give_up_closing()
-            self._backlog.pause(self._backoff.next_s())
-            return None
-        if entry is None:
-            self._backlog.done(place.through)
-            return None
-        number, text = entry
-        try:
-            return Item(number, Event.model_validate_json(text), NO_CROP, self._clock())
-        except ValidationError as error:  # another version of this program wrote it
-            self._refuse(number, text, f"invalid event in the spool: {first_fault(error)}")
-            return None
-
-    def _deliver(self, item: Item[Event]) -> None:
-        try:
-            self._sink.write(item.event, item.crop_bgr)
-        except BrokenPipeError:
-            self._failures.problem = "the reader of the events has gone"
-            self._backlog.discard()
-            if self._on_gone is not None:
-                self._on_gone()
-        except RefusedError as error:
-            self._refuse(item.number, item.event.to_json(), str(error))
-        except (TwincarError, OSError) as error:
-            self._failures.failed(str(error))
-            if self._terms.retry:
-                wait_s = self._backoff.next_s()
-                if isinstance(error, DeliveryError) and error.retry_after_s is not None:
-                    wait_s = max(wait_s, error.retry_after_s)
-                self._backlog.give_back(item)
-                self._backlog.pause(wait_s)
-            else:
-                self._done(item.number, dropped=1)
-        except Exception as error:  # a bug in a sink must stop neither the loop nor later events
-            logger.debug("%s: a bug", self._failures.label, exc_info=True)
-            self._refuse(item.number, item.event.to_json(), f"{type(error).__name__}: {error}")
-        else:
-            self._backoff.reset()
-            self._done(item.number, delivered=1)
-            queued, _delivered, dropped = self._backlog.counts()
-            self._failures.succeeded(queued, dropped)
-
-    def _refuse(self, number: int, event: str, reason: str) -> None:
-        self._failures.given_up(reason)
-        if self._spool is not None:
-            try:
-                self._spool.refuse(event, reason)
-            except DatabaseError as error:
-                self._spool_fails(error)
-        self._done(number, dropped=1)
-
-    def _done(self, number: int, *, delivered: int = 0, dropped: int = 0) -> None:
-        if self._backlog.done(number, delivered=delivered, dropped=dropped):
-            self._remove(number)
 
     # -- The thread that writes to the spool what was not delivered at once
 
@@ -257,7 +202,7 @@ class Delivery(Sink):
         backoff = Backoff(limit_s=10.0)
         while (batch := self._backlog.overdue(self._persist_after_s)) is not None:
             try:
-                displaced = self._spool.add([(item.number, item.event.to_json()) for item in batch])
+                displaced = self._spool.add([(item.number, as_json(item.event)) for item in batch])
             except DatabaseError as error:
                 self._spool_fails(error)
                 if not self._backlog.not_persisted(backoff.next_s()):
@@ -269,14 +214,10 @@ class Delivery(Sink):
                 self._failures.failed("the spool is full, and the oldest events make room")
             done_through = self._backlog.persisted(batch, displaced)
             if done_through >= batch[0].number:  # delivered while it was being written
-                self._remove(done_through)
-
-    def _remove(self, through: int) -> None:
-        assert self._spool is not None
-        try:
-            self._spool.remove(through)
-        except DatabaseError as error:
-            self._spool_fails(error)
+                try:
+                    self._spool.remove(done_through)
+                except DatabaseError as error:
+                    self._spool_fails(error)
 
     def _spool_fails(self, error: DatabaseError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)

@@ -31,35 +31,41 @@ class FailureReporter:
         self._recovered = recovered
         self._too_slow = too_slow
         self._on_problem = on_problem
-        self._already_reported = 0
+        self._reported_lost = 0
+        self._reported_failure = False
+        self._reported_refusal: str | None = None
 
-    def failed(self, problem: str) -> None:
-        """Note a failure; report it if the sink worked before."""
-        first, self.problem = self.problem is None, problem
-        if first:
+    def failed(self, problem: str, *, report: bool = True) -> None:
+        """Note a failure; report it, once, unless it is too early to say (`report`)."""
+        self.problem = problem
+        if report and not self._reported_failure:
+            self._reported_failure = True
             self.report(problem)
 
     def succeeded(self, queued: int, dropped: int) -> None:
-        """Note a success; report it if the sink failed before, or if it is too slow.
+        """Note a success; report it if a failure was reported, or if the sink is too slow.
 
         Args:
             queued: items that still wait.
             dropped: items lost since the start.
         """
-        lost = dropped - self._already_reported
-        before, self.problem = self.problem, None
-        if before is not None:
+        lost = dropped - self._reported_lost
+        before, self._reported_failure = self._reported_failure, False
+        self.problem = None
+        if before:
             loss = f"; {lost} {self._items} were lost" if lost else ""
             self.report(self._recovered + loss)
         elif lost and not queued:
             self.report(f"{self._too_slow}, {lost} {self._items} were lost")
-        if before is not None or not queued:
-            self._already_reported = dropped
+        if before or not queued:
+            self._reported_lost = dropped
 
-    def given_up(self, reason: str) -> None:
-        """Report that one event is given up, and do not report it as lost again."""
-        self.report(f"an event is given up: {reason}")
-        self._already_reported += 1
+    def refused(self, reason: str, outcome: str, *, lost: bool) -> None:
+        """Note that one item was refused. Say so, and its outcome, when the reason is another than last time."""
+        if reason != self._reported_refusal:
+            self._reported_refusal = reason
+            self.report(f"{reason}: {outcome}")
+        self._reported_lost += lost
 
     def lost_at_closing(self, lost: int) -> None:
         """Report how many items are lost because the run ends."""

@@ -16,6 +16,7 @@ from twincar_edge.runtime.sinks.clips import Clip, ClipRules, write_clip
 from twincar_edge.runtime.sinks.encoding import require_encoder
 from twincar_edge.runtime.sinks.failures import FailureReporter
 from twincar_edge.runtime.sinks.visit_folder import VisitFolder
+from twincar_edge.runtime.supervised import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Filming:
         self._backlog: Backlog[Clip] = Backlog(limit, time.monotonic)
         self._waits = False
         self._failures = FailureReporter(name, "clips", "saves again", "encoding is too slow", on_problem)
-        self._thread = threading.Thread(target=self._save_all, name=name, daemon=True)
+        self._thread = SupervisedThread(self._save_all, name, pause=self._backlog.pause, wanted=self._backlog.is_open)
 
     def __enter__(self) -> Self:
         """Make the folder, and start.
@@ -93,10 +94,15 @@ class Filming:
     def status(self) -> SinkStatus:
         """Return the state of saving."""
         queued, delivered, dropped = self._backlog.counts()
-        return SinkStatus(self.name, queued, 0, delivered, dropped, self._failures.problem)
+        return SinkStatus(self.name, queued, 0, delivered, dropped, self._failures.problem, local=True)
+
+    def faults(self) -> list[str]:
+        """Return that its thread has failed a short while ago, in words."""
+        return [] if self._thread.problem is None else [self._thread.problem]
 
     def _save_all(self) -> None:
         give_way()  # the loop's threads go first
+        self._backlog.reclaim()  # what it held when an error ended it
         while isinstance(item := self._backlog.take(), Item):
             problem = self._save(item.event)
             self._backlog.done(item.number, delivered=problem is None, dropped=problem is not None)

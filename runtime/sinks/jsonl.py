@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.events import Event, StoredEvent
 from twincar_edge.runtime.sinks.appending import AppendedFile
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 
@@ -44,6 +44,13 @@ class JsonLines(Sink):
             DeliveryError: it cannot be written now (no space).
             BrokenPipeError: the reader of the stream has gone.
         """
+        self._append(event)
+
+    def write_stored(self, event: StoredEvent) -> None:
+        """Write an event as it was stored; raises what `write` raises."""
+        self._append(event)
+
+    def _append(self, event: Event | StoredEvent) -> None:
         line = event.to_json() + "\n"
         if self._file is not None:
             self._file.append(line.encode("utf-8"))

@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from twincar_edge._version import __version__
-from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.events import Event, StoredEvent
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 
 logger = logging.getLogger(__name__)
@@ -166,6 +166,13 @@ class Mqtt(Sink):
         Raises:
             DeliveryError: there is no connection, or no acknowledgement in time.
         """
+        self._send(event)
+
+    def write_stored(self, event: StoredEvent) -> None:
+        """Publish an event as it was stored; raises what `write` raises."""
+        self._send(event)
+
+    def _send(self, event: Event | StoredEvent) -> None:
         payload = event.to_json()
         if self._pending is None or self._pending[0] != payload:
             with self._changed:

@@ -135,22 +135,23 @@ def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str
     return text
 
 
-_QUICK = Terms(limit=16, crops=True, retry=False)
+_FILE = Terms(local=True)
+_QUICK = Terms(limit=16, crops=True, retry=False, local=True)
 
 SINKS: dict[str, Kind] = {
     # The reader of a pipe sets the pace and ends the run; it does not expect events of an earlier run.
     "stdout": Kind(
         lambda _options, _: JsonLines(), lambda _: "", Terms(limit=10_000, retry=False, drain_s=None), spooled=False
     ),
-    "jsonl": Kind(lambda options, _: JsonLines(options.path), lambda options: str(options.path), Terms()),
-    "csv": Kind(lambda options, _: CsvFile(options.path), lambda options: str(options.path), Terms()),
+    "jsonl": Kind(lambda options, _: JsonLines(options.path), lambda options: str(options.path), _FILE),
+    "csv": Kind(lambda options, _: CsvFile(options.path), lambda options: str(options.path), _FILE),
     "table": Kind(
         lambda options, _: LiveTable(options.title, options.rows),
         lambda _: "on the terminal",
         Terms(limit=100, retry=False),
         spooled=False,
     ),
-    "store": Kind(_store, lambda options: str(options.path or "state"), Terms()),
+    "store": Kind(_store, lambda options: str(options.path or "state"), _FILE),
     "crops": Kind(_crops, lambda options: str(options.path), _QUICK, spooled=False),
     "webhook": Kind(_webhook, _webhook_name, Terms()),
     "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", Terms()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,6 @@ from twincar_edge.runtime.storage.database import Database, DatabaseError, trans
 logger = logging.getLogger(__name__)
 
 SPOOL_LIMIT = 50_000
-REFUSED_LIMIT = 1_000
 _MIGRATIONS = (
     """
     CREATE TABLE waiting (number INTEGER PRIMARY KEY, event TEXT NOT NULL);
@@ -27,13 +27,14 @@ _MIGRATIONS = (
 class Spool:
     """A queue on disk, ordered by event number. Threads may share it.
 
-    Above `limit` events the oldest are removed, and `add` returns how many. Events that the receiver refuses are kept
-    separately, the newest thousand of them. A damaged file is set aside and a new one begun.
+    Above `limit` events the oldest are removed, and `add` returns how many. Events that the receiver refuses are set
+    aside in the same file, as many at most. A damaged file is renamed and a new one begun.
 
     All methods but `open` and `close` raise `DatabaseError` while the disk is full or failing, and change nothing then.
 
     Attributes:
         waiting: events that wait.
+        aside: events that are set aside.
         last_number: number of the last event that was waiting when the file was opened.
     """
 
@@ -41,12 +42,14 @@ class Spool:
         """Keep at most `limit` events in the file `path`, which no other process opens."""
         self.path = path
         self.waiting = 0
+        self.aside = 0
         self.last_number = 0
         self._limit = limit
+        self._left_through = 0
         self._database = Database(path, _MIGRATIONS, "spool", alone=True, on_open=self._count)
 
     def open(self) -> None:
-        """Open or make the file. If a full disk prevents making it, `add` tries again.
+        """Open or make the file. If the disk is full or failing, each later use tries again.
 
         Raises:
             InputError: the file is not ours, not writable, or in use by another process.
@@ -54,8 +57,11 @@ class Spool:
         try:
             self._database.open()
         except DatabaseError as error:
-            if self.path.exists() and self.path.stat().st_size:
+            if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
                 raise InputError(str(error)) from error
+            if self.path.exists() and self.path.stat().st_size:
+                # What is in the file keeps its numbers; new events get numbers above any of them.
+                self.last_number = time.time_ns() // 1000
             logger.warning("%s", error)
 
     def close(self) -> None:
@@ -92,12 +98,18 @@ class Spool:
         )
         return found
 
+    def leave(self, through: int) -> None:
+        """Keep the events with numbers up to `through`, which cannot be read now, for the next opening."""
+        self._left_through = through
+
     def remove(self, through: int) -> None:
         """Remove the events with numbers up to `through`. After a failure, the next removal takes them too."""
 
         def run(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                gone = connection.execute("DELETE FROM waiting WHERE number <= ?", [through]).rowcount
+                gone = connection.execute(
+                    "DELETE FROM waiting WHERE number > ? AND number <= ?", [self._left_through, through]
+                ).rowcount
             self.waiting -= gone
             if gone and not self.waiting:
                 # The space that a long outage took goes back to the disk.
@@ -105,24 +117,56 @@ class Spool:
 
         self._database.run(run)
 
-    def refuse(self, event: str, reason: str, now: datetime | None = None) -> None:
-        """Keep an event, as JSON, that the receiver will never take, with the reason."""
+    def set_aside(self, refused: Sequence[tuple[str, str]], now: datetime | None = None) -> None:
+        """Keep events that the receiver does not take: pairs of reason and event as JSON, oldest first."""
         moment = (now or datetime.now(UTC)).isoformat()
+        rows = [(moment, reason, event) for reason, event in refused]
 
         def run(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                connection.execute("INSERT INTO refused (at, reason, event) VALUES (?, ?, ?)", [moment, reason, event])
+                connection.executemany("INSERT INTO refused (at, reason, event) VALUES (?, ?, ?)", rows)
+                surplus = max(0, self.aside + len(rows) - self._limit)
                 connection.execute(
-                    "DELETE FROM refused WHERE number <= (SELECT max(number) FROM refused) - ?", [REFUSED_LIMIT]
+                    "DELETE FROM refused WHERE number IN (SELECT number FROM refused ORDER BY number LIMIT ?)",
+                    [surplus],
                 )
+            self.aside += len(rows) - surplus
+
+        self._database.run(run)
+
+    def first_aside(self, after: int, through: int, since: datetime | None = None) -> tuple[int, str] | None:
+        """Return number and JSON of the oldest event set aside with a number above `after` and up to `through`.
+
+        `since` leaves out what was set aside before.
+        """
+        query = "SELECT number, event FROM refused WHERE number > ? AND number <= ? AND at >= ? ORDER BY number LIMIT 1"
+        values = [after, through, "" if since is None else since.astimezone(UTC).isoformat()]
+        found: tuple[int, str] | None = self._database.run(
+            lambda connection: connection.execute(query, values).fetchone()
+        )
+        return found
+
+    def last_aside(self) -> int:
+        """Return the number of the event that was set aside last, or 0."""
+        query = "SELECT coalesce(max(number), 0) FROM refused"
+        return int(self._database.run(lambda connection: connection.execute(query).fetchone()[0]))
+
+    def forget_aside(self, number: int) -> None:
+        """Remove an event that was set aside."""
+
+        def run(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                gone = connection.execute("DELETE FROM refused WHERE number = ?", [number]).rowcount
+            self.aside -= gone
 
         self._database.run(run)
 
     def refused(self) -> list[tuple[str, str]]:
-        """Return reason and JSON of the refused events, oldest first."""
+        """Return reason and JSON of the events that are set aside, oldest first."""
         query = "SELECT reason, event FROM refused ORDER BY number"
         return self._database.run(lambda connection: connection.execute(query).fetchall())
 
     def _count(self, connection: sqlite3.Connection) -> None:
         query = "SELECT count(*), coalesce(max(number), 0) FROM waiting"
         self.waiting, self.last_number = connection.execute(query).fetchone()
+        (self.aside,) = connection.execute("SELECT count(*) FROM refused").fetchone()

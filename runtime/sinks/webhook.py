@@ -22,12 +22,12 @@ from urllib.parse import unquote, urlsplit
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.connection import connection_problem
-from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.events import Event, StoredEvent
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, RefusedError, Sink
 from twincar_edge.runtime.sources.base import redact_url
 
 _SECRET_PREFIX = b"whsec_"
-# Answers about this one event; all others are about the receiver.
+# Answers that may be about this one event; all others are about the receiver.
 _REFUSED = frozenset({400, 413, 415, 422})
 _SLOW_S = 60.0
 _LONGEST_WAIT_S = 3600.0
@@ -95,7 +95,7 @@ def signing_key(secret: bytes) -> bytes:
     return key
 
 
-def message_id(event: Event, body: bytes) -> str:
+def message_id(event: Event | StoredEvent, body: bytes) -> str:
     """Return what identifies one event however often it is sent: visit, type and a digest of the content.
 
     It has no full stop, because full stops delimit the signed content.
@@ -163,6 +163,13 @@ class Webhook(Sink):
             DeliveryError: no connection, no answer in time, or an error status.
             RefusedError: the receiver says that the event is invalid (400, 413, 415, 422).
         """
+        self._send(event)
+
+    def write_stored(self, event: StoredEvent) -> None:
+        """Post an event as it was stored; raises what `write` raises."""
+        self._send(event)
+
+    def _send(self, event: Event | StoredEvent) -> None:
         body = event.to_json().encode("utf-8")
         try:
             status, retry_after = self._post(body, message_id(event, body))

@@ -37,6 +37,7 @@ def watch() -> list[str]:
     camera = tw.CameraConfig(name="gate", source="0")
     next(tw.watch(tw.WatchConfig(cameras=(camera,)), model=tw.Classifier()))
     tw.watch(0, sirte=2)  # type: ignore[call-arg]
+    assert_type(tw.resend_events("state", sink="webhook"), list[str])
     return names
 
 

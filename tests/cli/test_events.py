@@ -134,3 +134,14 @@ def test_what_cannot_be_meant_is_one_line_and_exit_code_2(
     done = events(state, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr.splitlines()[-1]
+
+
+def test_resend_asks_the_sinks_of_a_state_folder(tmp_path: Path) -> None:
+    spool = tmp_path / "spool" / "webhook-hook.sqlite"
+    spool.parent.mkdir()
+    spool.touch()
+    assert events(tmp_path, "resend", "--sink", "webhook", "--since", "2d").stdout == "requested: webhook-hook\n"
+    assert spool.with_suffix(".resend").exists()
+    done = events(tmp_path, "resend", "--state", str(tmp_path), "--sink", "mqtt")
+    assert done.returncode == 2
+    assert "no sink 'mqtt' keeps events" in done.stderr

@@ -91,7 +91,7 @@ class _Visits(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group("events", cls=_Visits, invoke_without_command=True, subcommand_metavar="[ID | export]")
+@click.group("events", cls=_Visits, invoke_without_command=True, subcommand_metavar="[ID | export | resend]")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with times in UTC, not a table.")
 @click.option("--utc", is_flag=True, help="Show times in UTC, not in the local time zone.")
 @_filtered
@@ -100,7 +100,8 @@ def command(wanted: EventFilter, store: Path, as_json: bool, utc: bool) -> None:
 
     The table shows the newest 100 visits unless --limit says otherwise, and as many columns as the terminal is wide.
     With an ID, or how it begins, it shows all of that visit, with the paths of its picture and clip.
-    `twincar-edge events export --csv FILE` writes visits for a spreadsheet.
+    `twincar-edge events export --csv FILE` writes visits for a spreadsheet; `twincar-edge events resend` sends events
+    again that a receiver has refused.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
@@ -147,6 +148,21 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
         return
     with replacing(Path(target)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines())
+
+
+@command.command("resend")
+@click.option("--sink", metavar="NAME", help="Of this sink: its kind or name.  [default: all]")
+@click.option("--since", metavar="TIME", callback=moment_option, help="Refused at or after: 1h, 2d, yesterday, ….")
+@click.option("--state", type=click.Path(path_type=Path), help="The state folder of watch.")
+def resend(sink: str | None, since: datetime | None, state: Path | None) -> None:
+    """Send again the events that a receiver refused while it took others, and that were set aside.
+
+    A running `watch` does so within seconds, otherwise the next one; its log says what became of them.
+    """
+    from twincar_edge.runtime.sinks.resend import request_resend
+
+    for name in request_resend(state, sink, since):
+        click.echo(f"requested: {name}")
 
 
 def _read(store: Path, wanted: EventFilter) -> Iterator[StoredVisit]:

@@ -79,3 +79,14 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 def test_a_sink_that_cannot_deliver_leaves_the_loop_healthy() -> None:
     assert check_health(replace(WELL, sinks=(SinkStatus("mqtt", spooled=12, problem="no broker"),)), LIMITS).healthy
+
+
+def test_what_fails_on_this_machine_is_named_and_no_reason_for_a_new_start() -> None:
+    sinks = (
+        SinkStatus("store", problem="disk is full", local=True),
+        SinkStatus("webhook", problem="no answer in time"),
+        SinkStatus("crops", local=True),
+    )
+    health = check_health(replace(WELL, sinks=sinks, faults=("the thread 'reload' failed",)), LIMITS)
+    assert (health.healthy, health.alive) == (True, True)
+    assert health.degraded == ("sink store: disk is full", "the thread 'reload' failed")

@@ -251,6 +251,9 @@ class _SlowFolder:
     def make(self) -> None:
         """Nothing to make."""
 
+    def sweep(self) -> None:
+        """Nothing is too old."""
+
     def save(self, name: str, _write: object) -> None:
         self.go.wait()
         self.saved.append(name)
@@ -267,7 +270,7 @@ def test_a_camera_never_waits_for_a_disk_and_the_oldest_clip_makes_room() -> Non
     clips = [clip_of(film([], 1), str(number)) for number in range(6)]
     with filming:
         filming.put(clips[0])
-        eventually(lambda: filming.status().queued == 1 and filming._backlog._in_flight, "one is being saved")
+        eventually(lambda: filming.status().queued == 1 and filming._backlog._taken, "one is being saved")
         for clip in clips[1:]:
             filming.put(clip)
         assert (filming.status().queued, filming.status().dropped) == (3, 3)
@@ -293,7 +296,7 @@ def test_a_file_waits_until_its_clips_are_saved() -> None:
         folder.go.set()
         thread.join(20)
     assert folder.saved == [clip.name for clip in clips]
-    assert filming.status() == SinkStatus("clips", delivered=8)
+    assert filming.status() == SinkStatus("clips", delivered=8, local=True)
 
 
 def test_a_run_that_stops_waits_for_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +342,7 @@ def test_a_real_run_saves_a_clip_of_every_pass_and_names_it_in_the_event(tmp_pat
     config = WatchConfig(cameras=(camera,), model=demo_model(), ep="cpu", sinks=sinks, state=tmp_path / "state")
     events, status, stages = run(config)
     assert len(events) == 4
-    assert status[-1] == SinkStatus("clips", delivered=len(events))
+    assert status[-1] == SinkStatus("clips", delivered=len(events), local=True)
     assert "film" in stages
     assert {path.name for path in (tmp_path / "clips").iterdir()} == {event.clip for event in events.values()}
     film_s = {round(time_s * RATE): picture for time_s, picture in frames_of(gate)}

@@ -17,6 +17,7 @@ from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Sink, Spool, Terms, running
 from twincar_edge.runtime.sinks.base import Crop
+from twincar_edge.runtime.sinks.delivery import TOO_OLD_S
 
 
 class Receiver(Sink):
@@ -217,7 +218,7 @@ def test_where_nothing_is_kept_the_oldest_make_room_and_are_counted() -> None:
     events = visits(12)
     with delivery(sink, None, said, limit=4) as sending:
         sending.put(events[0])
-        eventually(lambda: sending._backlog._in_flight is not None, "the first is in the sink's hands")
+        eventually(lambda: sending._backlog._taken, "the first is in the sink's hands")
         for event in events[1:]:
             sending.put(event)
         assert (sending.status().queued, sending.status().dropped) == (5, 7)
@@ -251,7 +252,7 @@ def test_an_event_that_its_receiver_refuses_is_kept_apart_and_the_next_goes_on(t
         for event in visits(4):
             sending.put(event)
     assert sink.got == ["0", "3"]
-    assert sending.status().dropped == 2
+    assert (sending.status().dropped, sending.status().aside) == (0, 2)
     spool = Spool(tmp_path / "spool")
     spool.open()
     refused = spool.refused()
@@ -259,8 +260,8 @@ def test_an_event_that_its_receiver_refuses_is_kept_apart_and_the_next_goes_on(t
     assert [reason for reason, _event in refused] == ["it says 422", "ZeroDivisionError: a defect"]
     assert [Event.model_validate_json(event).id for _reason, event in refused] == ["1", "2"]
     assert said == [
-        "receiver: an event is given up: it says 422",
-        "receiver: an event is given up: ZeroDivisionError: a defect",
+        "receiver: it says 422: the event is set aside; `twincar-edge events resend` sends it again",
+        "receiver: ZeroDivisionError: a defect: the event is set aside; `twincar-edge events resend` sends it again",
     ]
 
 
@@ -347,7 +348,7 @@ def test_what_another_version_left_in_the_spool_does_not_stop_the_rest(tmp_path:
     with delivery(sink, tmp_path / "spool") as sending:
         pass
     assert sink.got == ["good"]
-    assert sending.status().dropped == 1
+    assert (sending.status().dropped, sending.status().aside) == (0, 1)
 
 
 def test_what_an_earlier_release_left_in_the_spool_is_sent(tmp_path: Path) -> None:
@@ -368,6 +369,20 @@ def test_waits_grow_and_are_not_the_same_for_all() -> None:
     assert [longest.next_s() for _ in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
     longest.reset()
     assert longest.next_s() == 1
+
+
+def test_a_sink_that_hangs_is_failing_when_its_oldest_event_is_too_old(tmp_path: Path) -> None:
+    now, hang = [0.0], threading.Event()
+    with delivery(Receiver(lambda _event: hang.wait()), tmp_path / "spool", clock=lambda: now[0]) as sending:
+        sending.put(visit(id="1"))
+        now[0] += TOO_OLD_S - 1
+        sending.put(visit(id="2"))
+        assert (sending.status().oldest_s, sending.status().problem) == (TOO_OLD_S - 1, None)
+        now[0] += 1
+        assert sending.status().problem == "the oldest event has waited for 300 s"
+        hang.set()
+        eventually(lambda: sending.status().delivered == 2, "delivered")
+        assert (sending.status().oldest_s, sending.status().problem) == (0, None)
 
 
 @pytest.mark.parametrize(("types", "told"), [({"end"}, ["car"]), ({"start", "end"}, ["car", "ground"])])
