@@ -24,6 +24,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.connection import connection_problem
 from twincar_edge.runtime.events import Event, StoredEvent
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, RefusedError, Sink
+from twincar_edge.runtime.sinks.exchange import Answer, Exchange
 from twincar_edge.runtime.sources.base import redact_url
 
 _SECRET_PREFIX = b"whsec_"
@@ -140,7 +141,7 @@ class Webhook(Sink):
             url: http:// or https://, with user and password for HTTP Basic if need be.
             secret: shared with the receiver; see `signing_key`.
             ca_file: certificates (PEM) to trust in place of the system's.
-            timeout_s: for connecting, and for each wait for the answer.
+            timeout_s: for a request and its answer, from looking the host up on.
             clock: seconds since 1970.
 
         Raises:
@@ -150,11 +151,9 @@ class Webhook(Sink):
             signing_key(secret)
         self._target = parse_target(url)
         self._secret = secret
-        self._timeout_s = timeout_s
         self._clock = clock
-        self._context = None
-        if self._target.tls:
-            self._context = tls_context(ca_file)
+        tls = tls_context(ca_file) if self._target.tls else None
+        self._exchange = Exchange(self._target.host, self._target.port, timeout_s, tls)
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
         """Post one event.
@@ -172,9 +171,10 @@ class Webhook(Sink):
     def _send(self, event: Event | StoredEvent) -> None:
         body = event.to_json().encode("utf-8")
         try:
-            status, retry_after = self._post(body, message_id(event, body))
+            answer = self._post(body, message_id(event, body))
         except (OSError, http.client.HTTPException) as error:
             raise DeliveryError(f"it cannot be reached: {connection_problem(error)}") from error
+        status = answer.status
         if 200 <= status < 300:
             return
         reason = http.client.responses.get(status, "")
@@ -183,13 +183,13 @@ class Webhook(Sink):
             raise RefusedError(said)
         if 300 <= status < 400:
             raise DeliveryError(f"{said}, and redirects are not followed: name the URL that it leads to", _SLOW_S)
-        wait_s = _wait_s(retry_after, self._clock())
+        wait_s = _wait_s(answer.retry_after, self._clock())
         if wait_s is None and 400 <= status < 500 and status not in (408, 425, 429):
             wait_s = _SLOW_S  # wrong URL or rights: retrying soon is no use until a person changes it
         raise DeliveryError(said, wait_s)
 
-    def _post(self, body: bytes, id: str) -> tuple[int, str | None]:
-        target, timestamp = self._target, int(self._clock())
+    def _post(self, body: bytes, id: str) -> Answer:
+        timestamp = int(self._clock())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"twincar-edge/{__version__}",
@@ -198,23 +198,11 @@ class Webhook(Sink):
             "webhook-timestamp": str(timestamp),
             "Idempotency-Key": id,
         }
-        if target.authorization is not None:
-            headers["Authorization"] = target.authorization
+        if self._target.authorization is not None:
+            headers["Authorization"] = self._target.authorization
         if self._secret is not None:
             headers |= signature_headers(self._secret, id, timestamp, body)
-        connection: http.client.HTTPConnection
-        if self._context is not None:
-            connection = http.client.HTTPSConnection(
-                target.host, target.port, timeout=self._timeout_s, context=self._context
-            )
-        else:
-            connection = http.client.HTTPConnection(target.host, target.port, timeout=self._timeout_s)
-        try:
-            connection.request("POST", target.path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.headers.get("Retry-After")
-        finally:
-            connection.close()
+        return self._exchange.post(self._target.path, body, headers)
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.server
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,6 +26,7 @@ from tests.support.servers import free_port, web_server
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Spool, Terms
+from twincar_edge.runtime.sinks.exchange import Exchange
 from twincar_edge.runtime.sinks.opening import open_sinks
 from twincar_edge.runtime.sinks.settings import WebhookSettings
 from twincar_edge.runtime.sinks.webhook import Webhook, message_id, parse_target
@@ -267,6 +272,71 @@ def test_every_event_arrives_once_and_in_order_at_a_receiver_that_fails_now_and_
     ]
     assert taken == [str(number) for number in range(20) if number != 15]
     assert (sending.status().dropped, sending.status().aside) == (0, 1)
+
+
+# --- receivers that hold a request up ---
+
+
+def _trickle(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        connection.sendall(b"a")
+        time.sleep(0.02)
+
+
+def _continue_for_ever(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        time.sleep(0.001)
+
+
+def _trickle_in_the_tls_handshake(connection: socket.socket) -> None:
+    connection.sendall(b"\x16\x03\x03\x40\x00")  # a record of 16 kB
+    while True:
+        connection.sendall(b"\x00")
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "behave"),
+    [("http", _trickle), ("http", _continue_for_ever), ("https", _trickle_in_the_tls_handshake)],
+    ids=["trickle", "100 Continue", "TLS handshake"],
+)
+def test_a_receiver_that_keeps_sending_is_given_up_at_the_deadline(
+    scheme: str, behave: Callable[[socket.socket], None]
+) -> None:
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            behave(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/"
+        with Webhook(url, timeout_s=0.3) as sink, pytest.raises(DeliveryError, match="no answer in time"):
+            sink.write(visit(), CROP)
+        thread.join(20)  # its connection was closed, or it would send for ever
+        assert not thread.is_alive()
+
+
+def test_a_name_lookup_that_hangs_is_given_up_at_the_deadline_and_not_begun_twice() -> None:
+    lookups, go = [], threading.Event()
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        lookups.append(threading.current_thread())
+        go.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    exchange = Exchange("receiver.example", 80, 0.05, resolve=resolve)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            exchange.post("/", b"", {})
+    assert len(lookups) == 1
+    go.set()
+    lookups[0].join(20)
+    with pytest.raises(socket.gaierror):
+        exchange.post("/", b"", {})
 
 
 # --- URLs ---

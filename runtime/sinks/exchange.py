@@ -1,0 +1,142 @@
+"""One HTTP exchange within one deadline: name resolution, connection, TLS, request and answer together.
+
+A time limit of a socket is for each wait, so that a receiver which sends a byte now and then would hold a request up
+for ever. Here the connection is shut down at the deadline, whatever it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+_Address = tuple[int, int, int, str, Any]  # as `socket.getaddrinfo` gives it
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The status of an answer, and its header Retry-After."""
+
+    status: int
+    retry_after: str | None
+
+
+class Exchange:
+    """Posts to one host, one request at a time, each on a connection of its own."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+        *,
+        resolve: Callable[..., list[Any]] = socket.getaddrinfo,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            host: name or address.
+            port: TCP port.
+            timeout_s: for the whole of one exchange.
+            tls: verifies the receiver's certificate; None for no TLS.
+            resolve: looks a name up, as `socket.getaddrinfo`; it may take longer than the time limit.
+        """
+        self._host = host
+        self._port = port
+        self._timeout_s = timeout_s
+        self._tls = tls
+        self._resolve = resolve
+        self._lookup: Future[list[_Address]] | None = None
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send a request, and return the answer.
+
+        Raises:
+            TimeoutError: there was no answer before the deadline.
+            OSError, http.client.HTTPException: there is no connection, or the answer is not HTTP.
+        """
+        deadline_s = time.monotonic() + self._timeout_s
+        connected = self._connect(deadline_s)
+        # A duplicate: TLS takes the socket over, and leaves this object without one.
+        with connected.dup() as handle:
+            late = threading.Event()
+            timer = threading.Timer(_left_s(deadline_s), _shut_down, (handle, late))
+            timer.daemon = True
+            timer.start()
+            try:
+                answer = self._exchange(connected, path, body, headers)
+                if late.is_set():  # the end of the connection looks like the end of the headers
+                    raise TimeoutError
+                return answer
+            except (OSError, http.client.HTTPException) as error:
+                if late.is_set():
+                    raise TimeoutError from error
+                raise
+            finally:
+                timer.cancel()
+                timer.join()
+
+    def _exchange(self, connected: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        connection: http.client.HTTPConnection
+        if self._tls is None:
+            connection = http.client.HTTPConnection(self._host, self._port)
+        else:
+            connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls)
+            try:
+                connected = self._tls.wrap_socket(connected, server_hostname=self._host)
+            except BaseException:
+                connected.close()
+                raise
+        connection.sock = connected
+        try:
+            connection.request("POST", path, body, dict(headers))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers.get("Retry-After"))
+        finally:
+            connection.close()
+
+    def _connect(self, deadline_s: float) -> socket.socket:
+        failure: OSError = TimeoutError()
+        for family, kind, protocol, _name, address in self._addresses(deadline_s):
+            connecting = socket.socket(family, kind, protocol)
+            try:
+                connecting.settimeout(_left_s(deadline_s))
+                connecting.connect(address)
+                connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return connecting
+            except OSError as error:
+                connecting.close()
+                failure = error
+        raise failure
+
+    def _addresses(self, deadline_s: float) -> list[_Address]:
+        """Look the host up in a thread of its own, which cannot be interrupted; there is one at a time."""
+        lookup = self._lookup
+        if lookup is None or lookup.done():
+            lookup = self._lookup = Future()
+            threading.Thread(target=self._look_up, args=(lookup,), name="name lookup", daemon=True).start()
+        return lookup.result(_left_s(deadline_s))
+
+    def _look_up(self, lookup: Future[list[_Address]]) -> None:
+        try:
+            lookup.set_result(self._resolve(self._host, self._port, type=socket.SOCK_STREAM))
+        except BaseException as error:  # noqa: BLE001 - whoever waits has it raised
+            lookup.set_exception(error)
+
+
+def _left_s(deadline_s: float) -> float:
+    return max(0.001, deadline_s - time.monotonic())
+
+
+def _shut_down(handle: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError):  # the receiver has closed it already
+        handle.shutdown(socket.SHUT_RDWR)
