@@ -180,7 +180,7 @@ _CONDITIONS = {
     "make": "folded(make) = folded(?)",
     "model": "instr(folded(model), folded(?)) > 0",
     "name": "instr(folded(name), folded(?)) > 0",
-    "id": "instr(id, ?) = 1",
+    "id": "id >= ? AND id < ? || char(1114111)",  # begins with it, by the index of the primary key
 }
 
 
@@ -232,7 +232,8 @@ def read_visits(
         value = getattr(wanted, field)
         if value is not None:
             conditions.append(condition)
-            values.append(_microseconds(value) if isinstance(value, datetime) else value)
+            one = _microseconds(value) if isinstance(value, datetime) else value
+            values += [one] * condition.count("?")
     if wanted.levels:
         conditions.append(f"level IN ({', '.join('?' * len(wanted.levels))})")
         values += wanted.levels

@@ -339,3 +339,10 @@ def test_a_process_killed_at_50_random_moments_loses_and_doubles_no_visit(
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
     assert not list(tmp_path.glob("*.corrupt-*"))
+
+
+def test_a_visit_is_found_by_how_its_id_begins_letter_for_letter(tmp_path: Path) -> None:
+    path = written(tmp_path / "s", *(visit(id=id) for id in ("a", "ab", "ab%", "abc-1", "ab\u00e9", "AB", "ac", "b")))
+    found = {event.id for event in query(path, EventFilter(id="ab"))}
+    assert found == {"ab", "ab%", "abc-1", "ab\u00e9"}
+    assert [event.id for event in query(path, EventFilter(id="ab%"))] == ["ab%"]
