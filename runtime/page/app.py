@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.page import answers, judgements, live, login, monitoring, teach, visits
+from twincar_edge.runtime.page import answers, judgements, live, login, monitoring, teach, visit_list, visits
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.feed import VisitFeed
 from twincar_edge.runtime.page.guard import Guard, allowed_hosts
@@ -70,6 +70,7 @@ def make_app(
         routes=[
             *login.routes(pages, tokens),
             *visits.routes(pages, content, cards, judging),
+            *visit_list.routes(pages, content),
             *live.routes(pages, content, cards, streams, feed),
             *answers.routes(pages, content),
             *judgements.routes(content, judging),

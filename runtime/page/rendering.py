@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 from twincar_edge._version import __version__
 
 HERE = Path(__file__).parent
+LEVEL_NAMES = {"year": "make, model, year", "model": "make, model", "make": "make only", "unknown": "unknown"}
 
 
 class Pages:
@@ -33,7 +34,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters.update(percent=percent, day=day, clock=clock, local=local, age=age)
-        self._templates.globals.update(version=__version__, live=live, logged_in=logged_in)
+        self._templates.globals.update(version=__version__, live=live, logged_in=logged_in, level_names=LEVEL_NAMES)
 
     def render(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """Return a page.

@@ -40,6 +40,16 @@ _MIGRATIONS = (
     ALTER TABLE visits ADD COLUMN clip TEXT;
     CREATE INDEX visits_by_recording ON visits (recording, camera) WHERE recording IS NOT NULL
     """,
+    # For `visit_pages`: all that the page filters by in the order of time, without the large column `event` beside it;
+    # and which cameras, makes and names there are.
+    """
+    CREATE INDEX visits_by_time_with_facts ON visits (started_us, camera, level, make, model, name);
+    DROP INDEX IF EXISTS visits_by_time;
+    CREATE INDEX visits_by_camera ON visits (camera);
+    CREATE INDEX visits_by_make ON visits (make);
+    CREATE INDEX visits_by_model ON visits (model);
+    CREATE INDEX visits_by_name ON visits (name)
+    """,
 )
 _COLUMNS = (
     "id", "started_us", "type", "camera", "level", "name", "make", "model", "event", "recording", "run", "crop", "clip"

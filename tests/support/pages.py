@@ -1,0 +1,111 @@
+"""A page that is really served, over a store with given visits, and a client that sends whatever a test wants."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import cv2
+
+from tests.support.event_toys import CROP
+from tests.support.visit_toys import classifier
+from twincar_edge.runtime.configuration.page_settings import page_settings
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.page.content import Content, Running
+from twincar_edge.runtime.page.server import PageServer
+from twincar_edge.runtime.sinks.store import EventStore
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, read to its end."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def cookie(self) -> str:
+        """The cookie that the answer sets, as a request sends it."""
+        return self.headers.get("Set-Cookie", "").partition(";")[0]
+
+
+@dataclass
+class ServedPage:
+    """A page that is being served. `headers` go with every request, such as a cookie after `log_in`."""
+
+    server: PageServer
+    content: Content
+    port: int
+    headers: dict[str, str]
+    trusted: ssl.SSLContext | None = None
+
+    def ask(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, **headers: str) -> Answer:
+        """Send a request; `Sec_Fetch_Site="none"` is the header `Sec-Fetch-Site: none`, an empty one is left out."""
+        if self.trusted is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        else:
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=self.trusted)
+        given = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(method, path, body, given, encode_chunked=not isinstance(body, bytes | None))
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        """Get a page as a browser does."""
+        return self.ask("GET", path, **({"Accept": "text/html"} | headers))
+
+    def post(self, path: str, form: dict[str, str] | None = None, **headers: str) -> Answer:
+        """Send a form as a browser does."""
+        kind = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+        return self.ask("POST", path, urlencode(form or {}).encode(), **(kind | headers))
+
+    def log_in(self, token: str | None = None, to: str = "/") -> Answer:
+        """Log in, with the page's first token if none is given, and keep the cookie."""
+        answer = self.post(f"/login?{urlencode({'next': to})}", {"token": token or self.server.first_token or ""})
+        self.headers["Cookie"] = answer.cookie
+        return answer
+
+
+def write_store(folder: Path, events: Iterable[Event]) -> Path:
+    """Write a store with visits, each with a picture in `folder/pictures` if the event names one; return its path."""
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    store = EventStore(folder / "events.sqlite", crops=pictures, clips=pictures)
+    for event in events:
+        if event.crop is not None:
+            cv2.imwrite(str(pictures / event.crop), CROP)
+        store.write(event, CROP)
+    store.close()
+    return folder / "events.sqlite"
+
+
+@contextmanager
+def served(
+    folder: Path,
+    events: Iterable[Event] = (),
+    *,
+    address: str = "127.0.0.1:0",
+    running: Running | None = None,
+    trusted: ssl.SSLContext | None = None,
+    **settings: Any,
+) -> Iterator[ServedPage]:
+    """Serve a page whose state folder is `folder`, over a store with these visits."""
+    store = write_store(folder, events)
+    model = folder / "tiny.onnx"
+    content = Content(store, folder, (folder / "pictures",), lambda: classifier(model), running)
+    with PageServer(content, page_settings(address=address, **settings)) as server:
+        yield ServedPage(server, content, urlsplit(server.url).port or 0, {}, trusted)
