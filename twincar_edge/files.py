@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -81,12 +82,17 @@ def write_text(path: Path, text: str) -> None:
 def write_private_text(path: Path, text: str) -> None:
     """Write a UTF-8 file that only its owner may read, whole or not at all.
 
+    What root writes belongs to the folder's owner: the folder may be that of a service that runs as another user.
+
     Raises:
         InputError: it cannot be written.
     """
     with replacing(path) as temporary:
         temporary.chmod(0o600)
         temporary.write_bytes(text.encode("utf-8"))
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.chown(temporary, owner.st_uid, owner.st_gid)
 
 
 def is_file(path: Path) -> bool:

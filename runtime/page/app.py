@@ -5,29 +5,38 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.page import answers, judgements, live, login, monitoring, teach, visit_list, visits
+from twincar_edge.runtime.page import (
+    answers,
+    judgements,
+    live,
+    login,
+    monitoring,
+    teach,
+    visit_list,
+    visits,
+)
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.feed import VisitFeed
 from twincar_edge.runtime.page.guard import Guard, allowed_hosts
+from twincar_edge.runtime.page.headers import SafeHeaders
+from twincar_edge.runtime.page.login import Sessions
 from twincar_edge.runtime.page.rendering import HERE, Pages
 from twincar_edge.runtime.page.streaming import Streams
 from twincar_edge.runtime.page.tokens import Tokens, session_secret
 from twincar_edge.runtime.teaching.judging import Judging
 
-_SESSION_S = 30 * 86_400
-
 
 def make_app(
     content: Content, settings: PageSettings, *, bound: str, tokens: Tokens | None, streams: Streams, feed: VisitFeed
-) -> Starlette:
+) -> ASGIApp:
     """Return the application.
 
     Args:
@@ -46,13 +55,9 @@ def make_app(
     cards = live.CameraCards(content)
     guard = Middleware(Guard, bound=bound, hosts=allowed_hosts(bound, settings.hosts), tokens=tokens)
     session = Middleware(
-        SessionMiddleware,
+        Sessions,
         secret_key=session_secret(content.state) if tokens is not None else "",
-        session_cookie="twincar-session",
-        max_age=_SESSION_S,
         path=settings.root_path or "/",
-        same_site="strict",
-        https_only=settings.certificate is not None,
     )
 
     def failed(request: Request, error: Exception) -> Response:
@@ -64,9 +69,11 @@ def make_app(
             status, text = 503, str(error)
         if "text/html" not in request.headers.get("accept", ""):
             return PlainTextResponse(text + "\n", status, headers)
-        return pages.render(request, "problem.html", status=status, title=f"{status}", problem=text)
+        page = pages.render(request, "problem.html", status=status, title=f"{status}", problem=text)
+        page.headers.update(headers or {})
+        return page
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *login.routes(pages, tokens),
             *visits.routes(pages, content, cards, judging),
@@ -81,3 +88,4 @@ def make_app(
         middleware=[session, guard] if tokens is not None else [guard],
         exception_handlers={HTTPException: failed, TwincarError: failed, Exception: failed},
     )
+    return SafeHeaders(app)

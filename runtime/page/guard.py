@@ -1,4 +1,4 @@
-"""What every request has to pass: the right host and origin, a small body, a known user; and headers for the answer.
+"""What every request has to pass: the right host and origin, a small body, a known user.
 
 A browser sends requests for any page that it has open. What keeps another site's page from using this one: the host
 must be ours (or a name that an attacker controls could be pointed at this address: DNS rebinding), requests that change
@@ -10,36 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from twincar_edge.errors import Parameter
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.runtime.listening import as_host, is_loopback
+from twincar_edge.runtime.page.headers import STATIC, own_path
 from twincar_edge.runtime.page.tokens import Token, Tokens, User
 
+logger = logging.getLogger(__name__)
+
 MAX_BODY_BYTES = 24 * 2**20
+STRANGERS_BODY_BYTES = 64 * 2**10  # before anybody has logged in
 BODY_TIMEOUT_S = 30.0
 LOCAL_USER = User(name="local", role="teach")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/login", "/healthz"})  # a watchdog has no token
-OPEN_FOLDER = "/static/"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self' blob:; media-src 'self'; style-src 'self'; script-src 'self'; "
-        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
 
 
 def allowed_hosts(bound: str, extra: Iterable[str]) -> frozenset[str]:
@@ -57,7 +52,7 @@ def allowed_hosts(bound: str, extra: Iterable[str]) -> frozenset[str]:
 
 
 class Guard:
-    """The outermost layer of the page's application, inside only the layer of sessions."""
+    """Lets a request in, or answers it; the layer of sessions is outside it."""
 
     def __init__(self, app: ASGIApp, *, bound: str, hosts: frozenset[str], tokens: Tokens | None) -> None:
         """Wrap an application.
@@ -77,17 +72,24 @@ class Guard:
         """Answer a request, or hand it on."""
         if scope["type"] != "http":
             return
-        send = _with_headers(send, cached=scope["path"].startswith(OPEN_FOLDER))
         refusal = self._refusal(scope)
+        limit = STRANGERS_BODY_BYTES
         if refusal is None:
-            user = self._user(scope)
-            if user is None and scope["path"] not in OPEN_PATHS and not scope["path"].startswith(OPEN_FOLDER):
+            try:
+                user = self._user(scope)
+            except InputError as error:
+                logger.warning("nobody can use the page: %s", error)
+                user, refusal = None, PlainTextResponse("The page's tokens cannot be read; its log says why.\n", 503)
+            path = own_path(scope)
+            if user is not None:
+                limit = MAX_BODY_BYTES
+            elif refusal is None and path not in OPEN_PATHS and not path.startswith(STATIC):
                 refusal = _to_login(scope)
             scope.setdefault("state", {})["user"] = user
         if refusal is not None:
             await refusal(scope, receive, send)
         else:
-            await self._app(scope, _Body(receive), send)
+            await self._app(scope, _Body(receive, limit), send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -155,36 +157,28 @@ def _same_origin(headers: Headers) -> bool:
 class _Body:
     """The body of a request, of limited size, and received in limited time."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
+        self._limit = limit
         self._size = 0
         self._more = True
         self._until: float | None = None
 
     async def __call__(self) -> Message:
+        """Return what comes next; what is too large or too slow fails where the application reads it."""
         if not self._more:  # then this waits until the client goes, however long a stream of ours lasts
             return await self._receive()
         now = asyncio.get_running_loop().time()
         self._until = self._until or now + BODY_TIMEOUT_S
         try:
             message = await asyncio.wait_for(self._receive(), self._until - now)
-        except TimeoutError:
-            return {"type": "http.disconnect"}
+        except TimeoutError as error:
+            raise HTTPException(408, f"This took longer than {BODY_TIMEOUT_S:.0f} seconds to arrive.") from error
         self._size += len(message.get("body", b""))
         self._more = message.get("more_body", False)
-        return {"type": "http.disconnect"} if self._size > MAX_BODY_BYTES else message
-
-
-def _with_headers(send: Send, *, cached: bool) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers.setdefault(name, value)
-            headers.setdefault("Cache-Control", "max-age=3600" if cached else "no-store")
-        await send(message)
-
-    return send_with_headers
+        if self._size > self._limit:
+            raise HTTPException(413, f"This is too large: at most {self._limit / 2**20:g} MiB are taken.")
+        return message
 
 
 def own_url(bound: str, port: int, *, https: bool) -> str:

@@ -1,4 +1,4 @@
-"""Logging in with a token, and out; and what a user's role allows."""
+"""Logging in with a token, and out; sessions; and what a user's role allows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.page.tokens import Role, Tokens, User
@@ -17,6 +19,7 @@ from twincar_edge.runtime.page.tokens import Role, Tokens, User
 FREE_TRIES = 5
 LOCKED_S = 60.0
 _MOST_CLIENTS = 10_000
+_SESSION_S = 30 * 86_400
 
 
 def user_of(request: Request) -> User:
@@ -37,6 +40,24 @@ def require_role(request: Request, role: Role) -> User:
     if not user.may(role):
         raise HTTPException(403, f"This needs a token with the role {role}; yours has the role {user.role}.")
     return user
+
+
+class Sessions:
+    """Who is logged in, as a signed cookie. It is `Secure` where the browser uses HTTPS, be it only to a proxy."""
+
+    def __init__(self, app: ASGIApp, *, secret_key: str, path: str) -> None:
+        """Wrap an application whose cookies are for `path`."""
+
+        def sessions(https: bool) -> SessionMiddleware:
+            return SessionMiddleware(
+                app, secret_key, "twincar-session", _SESSION_S, path, same_site="strict", https_only=https
+            )
+
+        self._by_scheme = {"https": sessions(True), "http": sessions(False)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on with its session."""
+        await self._by_scheme[scope["scheme"]](scope, receive, send)
 
 
 class _Tries:
@@ -87,7 +108,8 @@ def routes(pages: Pages, tokens: Tokens | None) -> list[Route]:
         return RedirectResponse(wanted, 303)
 
     async def logout(request: Request) -> Response:
-        request.session.clear()
+        if tokens is not None:
+            request.session.clear()
         return RedirectResponse(f"{request.scope.get('root_path', '')}/login", 303)
 
     return [Route("/login", login, methods=["GET", "POST"]), Route("/logout", logout, methods=["POST"])]

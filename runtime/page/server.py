@@ -26,7 +26,8 @@ from twincar_edge.runtime.page.tokens import OWNER, Tokens
 logger = logging.getLogger(__name__)
 
 MOST_CLIENTS = 64
-_HEAD_TIMEOUT_S = 10.0
+_MOST_CONNECTIONS = 2 * MOST_CLIENTS  # those between the two are told that it is too busy
+_SILENCE_S = 10.0  # between two looks at what a client does
 _LAST_ANSWERS_S = 1  # for what is being sent when the page ends
 
 
@@ -82,6 +83,7 @@ class PageServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
+                log_level="error",  # what hostile clients send is no news
                 access_log=False,
                 server_header=False,
                 root_path=settings.root_path,
@@ -128,16 +130,24 @@ class PageServer:
 
 
 class _Protocol(H11Protocol):
-    """Hangs up on clients that connect and send no request: uvicorn itself waits for ever."""
+    """Hangs up on clients that send no whole request, and on far too many: uvicorn lets both stay."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self._hang_up_on_silence)
+        self._done: Any = None  # the cycle that was over at the last look; None is that of no request
+        self._look = self.loop.call_later(_SILENCE_S, self._hang_up_on_silence)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_timer.cancel()
+        self._look.cancel()
         super().connection_lost(exc)
 
     def _hang_up_on_silence(self) -> None:
-        if cast(Any, self.cycle) is None:
-            self.transport.close()
+        cycle = cast(Any, self.cycle)
+        if cycle is None or cycle.response_complete:
+            if cycle is self._done:
+                self.transport.close()
+                return
+            self._done = cycle
+        self._look = self.loop.call_later(_SILENCE_S, self._hang_up_on_silence)

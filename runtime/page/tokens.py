@@ -39,7 +39,7 @@ class Token(Record):
 
     name: TokenName
     role: Role
-    sha256: str
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     created_at: AwareDatetime
 
 
@@ -53,7 +53,7 @@ class Tokens:
     def __init__(self, state: Path) -> None:
         """Take the state folder."""
         self.path = state / FILE_NAME
-        self._read_at: tuple[int, int] | None = None
+        self._read_at: tuple[int, int, int] | None = None
         self._tokens: tuple[Token, ...] = ()
 
     def all(self) -> tuple[Token, ...]:
@@ -69,7 +69,7 @@ class Tokens:
             return ()
         except OSError as error:
             raise InputError(f"cannot read the tokens in {self.path}: {error.strerror}") from error
-        version = status.st_mtime_ns, status.st_size
+        version = status.st_ino, status.st_mtime_ns, status.st_size
         if version != self._read_at:
             self._tokens, self._read_at = self._read(), version
         return self._tokens

@@ -1,0 +1,218 @@
+"""The server of the page: HTTPS, a path behind a proxy, monitoring, clients that hold it, how it starts and ends."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.monitoring.test_monitoring import STATUS
+from tests.support.event_toys import eventually, visit
+from tests.support.pages import ServedPage, served
+from tests.support.servers import make_certificates
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.configuration.config import CameraConfig
+from twincar_edge.runtime.configuration.page_settings import page_settings
+from twincar_edge.runtime.monitoring.health import HealthLimits
+from twincar_edge.runtime.page import server
+from twincar_edge.runtime.page.content import Running
+from twincar_edge.runtime.page.pictures import LivePictures
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPage]:
+    with served(tmp_path_factory.mktemp("page"), [visit(id="a")]) as page:
+        yield page
+
+
+def test_a_certificate_makes_it_https_and_its_cookies_secure(tmp_path: Path, certificates: Path) -> None:
+    trusted = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+    files = {"certificate": certificates / "server.crt", "key": certificates / "server.key"}
+    with served(tmp_path, [visit(id="a")], trusted=trusted, tokens=True, **files) as page:
+        assert page.server.url == f"https://127.0.0.1:{page.port}/"
+        answer = page.log_in()
+        assert "secure" in answer.headers["Set-Cookie"].lower().split("; ")
+        assert page.get("/visits/a", Origin=page.server.url.rstrip("/")).status == 200
+        with socket.create_connection(("127.0.0.1", page.port), 20) as plain:
+            plain.sendall(b"GET /visits HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert b"200" not in plain.recv(1000)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "why"),
+    [
+        ("gone.crt", "server.key", "there is no file"),
+        ("server.crt", "stranger.key", "cannot serve the page by HTTPS"),
+        ("names", "server.key", "cannot serve the page by HTTPS"),
+    ],
+)
+def test_files_that_are_no_certificate_and_its_key_are_one_line(
+    tmp_path: Path, certificates: Path, certificate: str, key: str, why: str
+) -> None:
+    files = {"certificate": certificates / certificate, "key": certificates / key}
+    with pytest.raises(InputError, match=why), served(tmp_path, **files):
+        pass
+
+
+def test_a_certificate_without_its_key_is_refused() -> None:
+    with pytest.raises(InputError, match="needs its key"):
+        page_settings(certificate=Path("a.crt"))
+
+
+def test_below_another_path_behind_a_proxy_every_address_has_it(tmp_path: Path) -> None:
+    """The proxy takes the path away from what it passes on, as the documented settings for Caddy and nginx do."""
+    with served(tmp_path, [visit(id="a", crop="a.jpg")], tokens=True, root_path="/cars") as page:
+        forwarded = {"X_Forwarded_For": "203.0.113.7", "X_Forwarded_Proto": "https"}
+        assert page.get("/static/style.css", **forwarded).status == 200
+        assert page.get("/visits", **forwarded).headers["Location"] == "/cars/login?next=%2Fcars%2Fvisits"
+        assert 'action="/cars/login?next=/cars/visits"' in page.get("/login?next=%2Fcars%2Fvisits").text
+        answer = page.log_in(to="/cars/visits")
+        assert answer.headers["Location"] == "/cars/visits"
+        assert "path=/cars;" in answer.headers["Set-Cookie"]
+        for path in ("/", "/visits", "/visits/a"):
+            text = page.get(path, **forwarded).text
+            for attribute in ('href="', 'src="', 'action="'):
+                rest = [part.split('"')[0] for part in text.split(attribute)[1:]]
+                assert [
+                    address for address in rest if address.startswith("/") and not address.startswith("/cars/")
+                ] == []
+        assert 'href="/cars/visits" aria-current="page"' in page.get("/visits").text
+
+
+def test_metrics_and_health_of_the_loop_are_on_the_page(tmp_path: Path) -> None:
+    running = Running(lambda: STATUS, HealthLimits(), LivePictures([CameraConfig(name="gate")]))
+    with served(tmp_path, running=running, tokens=True) as page:
+        health = page.ask("GET", "/healthz")  # a watchdog has no token
+        assert (health.status, health.headers["Content-Type"]) == (503, "application/json")
+        assert b"camera yard has given no frame yet" in health.body
+        assert page.ask("GET", "/metrics").status == 401
+        scraped = page.ask("GET", "/metrics", Authorization=f"Bearer {page.server.first_token}")
+        assert b'twincar_frames_total{camera="gate"} 900.0' in scraped.body
+
+
+def test_without_a_loop_there_is_nothing_to_monitor(tmp_path: Path) -> None:
+    with served(tmp_path) as page:
+        assert page.get("/healthz").status == page.get("/metrics").status == 404
+
+
+def _connect(page: ServedPage) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", page.port), 20)
+
+
+def _is_cut(client: socket.socket) -> bool:
+    try:
+        while client.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /visits HT",
+        b"GET /visits HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /visits HT",
+        b"POST /logout HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n" + b"a" * 2**20,
+    ],
+    ids=["nothing", "half a request", "half a second request", "a body without end"],
+)
+def test_silent_clients_are_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(server, "_SILENCE_S", 0.1)
+    with served(tmp_path) as page, _connect(page) as client:
+        client.sendall(sent)
+        assert _is_cut(client)
+        assert page.get("/").status == 200
+
+
+def test_many_clients_at_once_are_turned_away_and_the_page_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_CLIENTS", 4)
+    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 8)
+    with served(tmp_path) as page:
+        held = [_connect(page) for _ in range(8)]
+        try:
+            with _connect(page) as ninth:
+                assert _is_cut(ninth)
+            held.pop().close()
+            eventually(lambda: _status(page) == 503, "it says that it is busy")
+        finally:
+            for client in held:
+                client.close()
+        eventually(lambda: _status(page) == 200, "the page is back")
+
+
+def _status(page: ServedPage) -> int:
+    try:
+        return page.get("/").status
+    except OSError:
+        return 0
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\xff\xfe\x00\r\n\r\n",
+        b"GET /visits HTTP/9.9\r\nConnection: close\r\n\r\n",
+        b"GET " + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /%ff%00?%ff=\xff HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET /visits?since=9999-99-99&until=1&before=0001-01-01&level=x&name=%00 HTTP/1.1\r\n"
+        b"Host: 127.0.0.1\r\nConnection: close\r\n\r\n",
+    ],
+    ids=["noise", "version", "long", "not utf-8", "websocket", "two hosts", "odd query"],
+)
+def test_hostile_requests_leave_no_trace_in_the_log(
+    page: ServedPage,
+    request_bytes: bytes,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with _connect(page) as client:
+        client.sendall(request_bytes)
+        assert _is_cut(client)
+    assert page.get("/").status == 200
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_listens_and_no_thread_is_left_after_the_block(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with served(tmp_path) as page, _connect(page) as client:
+        client.sendall(b"GET /vis")
+        page.get("/")
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert [thread for thread in threading.enumerate() if thread not in before and "page" in thread.name] == []
+    with pytest.raises(ConnectionRefusedError):
+        page.get("/")
+
+
+def test_a_port_in_use_is_one_line_that_says_so(tmp_path: Path) -> None:
+    with (
+        served(tmp_path / "one") as first,
+        pytest.raises(InputError, match=r"cannot serve the page at 127.0.0.1:\d+: .*in use"),
+        served(tmp_path / "two", address=f"127.0.0.1:{first.port}"),
+    ):
+        pass
+
+
+def test_a_page_without_a_store_says_that_nothing_has_passed(tmp_path: Path) -> None:
+    with served(tmp_path) as page:
+        assert not page.content.store.exists()
+        assert "No vehicle has passed yet" in page.get("/").text
+        assert page.get("/visits/a").status == 404

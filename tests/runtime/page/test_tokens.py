@@ -1,0 +1,225 @@
+"""Tokens: when the page demands one, what is kept of it, how logging in is limited, and what a role allows."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import socket
+import stat
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from tests.support.event_toys import visit
+from tests.support.pages import served
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.page import login
+from twincar_edge.runtime.page.tokens import Tokens, User
+
+ALL = "0.0.0.0:0"
+
+
+def test_on_the_loopback_nobody_needs_a_token(tmp_path: Path) -> None:
+    with served(tmp_path, address="127.0.0.2:0") as page:
+        assert page.server.first_token is None
+        assert not Tokens(tmp_path).path.exists()
+
+
+@pytest.mark.parametrize("settings", [{"address": ALL}, {"tokens": True}], ids=["all addresses", "asked for"])
+def test_on_any_other_address_or_where_asked_for_everything_needs_one(
+    tmp_path: Path, settings: dict[str, object]
+) -> None:
+    with served(tmp_path, [visit(id="a", crop="a.jpg")], **settings) as page:
+        for path in ("/", "/visits", "/visits/a", "/visits/a/picture", "/visits/a/clip", "/nowhere", "/metrics"):
+            assert page.get(path, Accept="*/*").status == 401
+            answer = page.get(path)
+            assert (answer.status, answer.headers["Location"]) == (303, f"/login?next={quote(path, safe='')}")
+        for method in ("POST", "PUT", "DELETE"):
+            assert page.ask(method, "/visits").status == 401
+        assert page.get("/static/style.css").status == 200
+        assert page.log_in().status == 303
+        assert page.get("/visits/a").status == 200
+
+
+def test_this_machines_name_is_ours_on_all_addresses(tmp_path: Path) -> None:
+    with served(tmp_path, address=ALL) as page:
+        assert page.get("/login", Host=socket.gethostname()).status == 200
+        assert page.get("/login", Host="evil.example").status == 421
+
+
+def test_the_first_token_is_shown_once_and_kept_as_a_digest_that_only_the_owner_may_read(tmp_path: Path) -> None:
+    with served(tmp_path, tokens=True) as page:
+        token = page.server.first_token
+        assert token is not None
+        assert len(token) >= 32
+        page.log_in(token)
+    with served(tmp_path, tokens=True) as again:
+        assert again.server.first_token is None
+        assert again.log_in(token).status == 303
+    kept = [path for path in tmp_path.iterdir() if path.name.startswith("page-")]
+    assert {path.name for path in kept} == {"page-tokens.json", "page-session-key"}
+    for path in kept:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert token not in path.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_token_that_root_makes_can_be_read_by_the_service_whose_folder_it_is(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12346)
+    Tokens(tmp_path).add("anna", "view")
+    made = Tokens(tmp_path).path.stat()
+    assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (12345, 12346, 0o600)
+
+
+def test_a_session_outlives_a_restart_and_a_forged_one_does_not_open_the_page(tmp_path: Path) -> None:
+    with served(tmp_path, tokens=True) as page:
+        page.log_in()
+        cookie = page.headers["Cookie"]
+    with served(tmp_path, tokens=True) as again:
+        assert again.get("/", Cookie=cookie).status == 200
+        name, _, value = cookie.partition("=")
+        for forged in ("e30=.aaaa.bbbb", value[:-2] + "AA", value.split(".")[0], "\xff"):
+            assert again.get("/", Cookie=f"{name}={forged}").status == 303
+
+
+def test_no_script_and_no_other_site_gets_the_cookie(tmp_path: Path) -> None:
+    with served(tmp_path, tokens=True) as page:
+        parts = page.log_in().headers["Set-Cookie"].lower().split("; ")
+        assert {"httponly", "samesite=strict", "path=/"} <= set(parts)
+        assert "secure" not in parts
+        behind_tls = page.post("/login", {"token": page.server.first_token or ""}, X_Forwarded_Proto="https")
+        assert "secure" in behind_tls.headers["Set-Cookie"].lower().split("; ")
+
+
+def test_a_removed_token_locks_out_at_once_and_a_new_one_of_its_name_does_not_let_its_sessions_in(
+    tmp_path: Path,
+) -> None:
+    tokens = Tokens(tmp_path)
+    text = tokens.add("anna", "view")
+    with served(tmp_path, tokens=True) as page:
+        page.log_in(text)
+        assert page.get("/").status == 200
+        assert page.get("/", Cookie="", Authorization=f"Bearer {text}").status == 200
+        tokens.remove("anna")
+        assert page.get("/").status == 303
+        assert page.get("/", Cookie="", Authorization=f"Bearer {text}").status == 303
+        tokens.add("anna", "view")
+        assert page.get("/").status == 303
+
+
+def test_logging_out_forgets_the_session(tmp_path: Path) -> None:
+    with served(tmp_path, tokens=True) as page:
+        page.log_in()
+        assert "owner" in page.get("/").text
+        answer = page.post("/logout")
+        assert (answer.status, answer.headers["Location"], answer.cookie) == (303, "/login", "twincar-session=null")
+
+
+def test_after_some_wrong_tokens_an_address_has_to_wait(tmp_path: Path) -> None:
+    with served(tmp_path, tokens=True) as page:
+        for _ in range(login.FREE_TRIES):
+            answer = page.post("/login", {"token": "wrong"})
+            assert (answer.status, answer.cookie) == (403, "")
+        right = page.log_in()
+        assert right.status == 429
+        assert 0 < int(right.headers["Retry-After"]) <= login.LOCKED_S
+        assert right.cookie == ""
+        # A proxy on this machine says who asks; others are not locked out with them.
+        assert (
+            page.post("/login", {"token": page.server.first_token or ""}, X_Forwarded_For="203.0.113.7").status == 303
+        )
+
+
+def test_the_wait_ends_and_forgotten_failures_do_not_count() -> None:
+    now = [0.0]
+    tries = login._Tries(lambda: now[0])
+    for _ in range(login.FREE_TRIES):
+        assert tries.wait_s("a") == 0
+        tries.failed("a")
+    assert tries.wait_s("a") == login.LOCKED_S
+    assert tries.wait_s("b") == 0
+    now[0] += login.LOCKED_S
+    assert tries.wait_s("a") == 0
+    tries.failed("a")
+    assert tries.wait_s("a") == login.LOCKED_S  # a sixth wrong token at once makes it wait again
+    now[0] += login.LOCKED_S + 1
+    tries.failed("a")
+    assert tries.wait_s("a") == 0
+
+
+@pytest.mark.parametrize(
+    ("wanted", "goes_to"),
+    [
+        ("/visits?make=BMW&page=2", "/visits?make=BMW&page=2"),
+        ("//evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("\\\\evil.example", "/"),
+        ("/\t/evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/\r\nSet-Cookie: a=b", "/"),
+        ("", "/"),
+    ],
+)
+def test_logging_in_leads_to_no_other_site(tmp_path: Path, wanted: str, goes_to: str) -> None:
+    with served(tmp_path, tokens=True) as page:
+        answer = page.log_in(to=wanted)
+        assert (answer.status, answer.headers["Location"]) == (303, goes_to)
+
+
+def test_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, str]] = []
+    really = hmac.compare_digest
+
+    def compare(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return really(one, other)
+
+    tokens = Tokens(tmp_path)
+    first, last = tokens.add("first", "view"), tokens.add("last", "view")
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for text in (first, last, "wrong"):
+        compared.clear()
+        tokens.find(text)
+        assert [one for one, _ in compared] == [token.sha256 for token in tokens.all()]
+
+
+@pytest.mark.parametrize(("role", "needed", "may"), [
+    ("view", "view", True), ("view", "teach", False), ("teach", "view", True), ("teach", "teach", True),
+])  # fmt: skip
+def test_a_role_allows_what_it_says(role: str, needed: str, may: bool) -> None:
+    request = Request({"type": "http", "state": {"user": User.model_validate({"name": "anna", "role": role})}})
+    if may:
+        assert login.require_role(request, needed).name == "anna"  # type: ignore[arg-type]
+    else:
+        with pytest.raises(HTTPException, match="role") as refused:
+            login.require_role(request, needed)  # type: ignore[arg-type]
+        assert refused.value.status_code == 403
+
+
+def test_names_of_tokens_are_checked_and_taken_once(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    tokens.add("anna", "view")
+    with pytest.raises(InputError, match="there is a token called 'anna'"):
+        tokens.add("anna", "teach")
+    for name in ("", "a b", "<script>", "a" * 65, "../x"):
+        with pytest.raises(InputError, match="cannot be a token's name"):
+            tokens.add(name, "view")
+    with pytest.raises(InputError, match="there are: anna"):
+        tokens.remove("otto")
+
+
+@pytest.mark.parametrize("text", ["{", "\udcff", '{"tokens": [{"name": "a"}]}', '{"tokens": [], "more": 1}'])
+def test_a_damaged_file_of_tokens_lets_nobody_in(tmp_path: Path, text: str) -> None:
+    with served(tmp_path, tokens=True) as page:
+        page.log_in()
+        Tokens(tmp_path).path.write_text(text, errors="surrogateescape")
+        answer = page.get("/")
+        assert answer.status == 503
+        assert str(tmp_path) not in answer.text
+        assert answer.headers["Content-Security-Policy"]
+    with pytest.raises(InputError, match="has no tokens"):
+        Tokens(tmp_path).all()
