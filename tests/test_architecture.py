@@ -76,7 +76,7 @@ HEAVY = {
     "starlette": {"runtime"},
     "uvicorn": {"runtime"},
     "jinja2": {"runtime"},
-    "pyarrow": {"core"},
+    "pyarrow": {"core", "runtime"},
     "click": {"cli", "benchmarks.experiments"},
 }
 BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client"}

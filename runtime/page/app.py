@@ -15,6 +15,8 @@ from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.page import (
     answers,
+    charts,
+    downloads,
     judgements,
     live,
     login,
@@ -78,6 +80,8 @@ def make_app(
             *login.routes(pages, tokens),
             *visits.routes(pages, content, cards, judging),
             *visit_list.routes(pages, content),
+            *charts.routes(pages, content),
+            *downloads.routes(content),
             *live.routes(pages, content, cards, streams, feed),
             *answers.routes(pages, content),
             *judgements.routes(content, judging),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, get_args
@@ -129,6 +130,7 @@ def routes(pages: Pages, content: Content) -> list[Route]:
             counted=COUNTED,
             older=None if page.older is None else query.address(before=str(page.older)),
             newer=None if page.newer is None else query.address(after=str(page.newer)),
+            has_parquet=importlib.util.find_spec("pyarrow") is not None,
             **filter_values(content, query),
         )
 

@@ -35,23 +35,29 @@ def csv_row(event: Event) -> str:
     Names come from a model's labels, which are untrusted: a text that a spreadsheet would take for a formula gets a
     leading apostrophe.
     """
-    cells: list[Any] = []
+    values = (cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in cells(event))
+    return _line([_harmless(cell) if isinstance(cell, str) else cell for cell in values])
+
+
+def cells(event: Event) -> list[Any]:
+    """Return an event's values, in the order of `COLUMNS`."""
+    found: list[Any] = []
     for field in Event.model_fields:
         value = getattr(event, field)
         if field == "top5":
             guesses = [part for guess in value[:_TOP] for part in (guess.name, guess.probability)]
-            cells += guesses + [None] * (2 * _TOP - len(guesses))
+            found += guesses + [None] * (2 * _TOP - len(guesses))
         elif field == "classifier":
-            cells += [getattr(value, part) for part in ClassifierRecord.model_fields]
+            found += [getattr(value, part) for part in ClassifierRecord.model_fields]
         elif field == "deciding_frames":
-            cells.append(" ".join(map(str, value)))
+            found.append(" ".join(map(str, value)))
         elif field == "course":
-            cells.append("; ".join(f"{lead.frame} {lead.probability:g} {lead.name}" for lead in value))
+            found.append("; ".join(f"{lead.frame} {lead.probability:g} {lead.name}" for lead in value))
         elif field == "box_xyxy":
-            cells += value
+            found += value
         else:
-            cells.append(value.isoformat() if hasattr(value, "isoformat") else value)
-    return _line([_harmless(cell) if isinstance(cell, str) else cell for cell in cells])
+            found.append(value)
+    return found
 
 
 def _harmless(text: str) -> str:

@@ -1,0 +1,56 @@
+"""The visits of a list as a file: CSV as it is read, Parquet where pyarrow is installed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.visit_list import VisitQuery
+from twincar_edge.runtime.sinks.csv import csv_header, csv_row
+from twincar_edge.runtime.sinks.parquet import write_parquet
+from twincar_edge.runtime.sinks.visit_pages import read_all
+
+
+def routes(content: Content) -> list[Route]:
+    """Return the routes of the files; the filter of the list is in their addresses too."""
+
+    def csv(request: Request) -> Response:
+        wanted = VisitQuery.of(request.query_params).filter()
+
+        def lines() -> Iterator[str]:
+            yield csv_header()
+            for visits in read_all(content.store, wanted):
+                yield "".join(csv_row(visit.event) for visit in visits)
+
+        return StreamingResponse(lines(), media_type="text/csv", headers=_attached("visits.csv"))
+
+    def parquet(request: Request) -> Response:
+        wanted = VisitQuery.of(request.query_params).filter()
+        number, name = tempfile.mkstemp(suffix=".parquet")
+        os.close(number)
+        path = Path(name)
+        try:
+            write_parquet(path, ([visit.event for visit in visits] for visits in read_all(content.store, wanted)))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return FileResponse(
+            path,
+            media_type="application/vnd.apache.parquet",
+            headers=_attached("visits.parquet"),
+            background=BackgroundTask(path.unlink, missing_ok=True),
+        )
+
+    return [Route("/visits.csv", csv), Route("/visits.parquet", parquet)]
+
+
+def _attached(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
