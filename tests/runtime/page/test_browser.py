@@ -1,0 +1,203 @@
+"""The page in a real browser: how it is used, and that nothing of it is out of reach or comes from elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.runtime.monitoring.test_monitoring import STATUS
+from tests.support.browsers import chromium, violations
+from tests.support.event_toys import MOMENT, visit, visits
+from tests.support.pages import ServedPage, served, write_store
+from twincar_edge.runtime.configuration.config import CameraConfig
+from twincar_edge.runtime.monitoring.health import HealthLimits
+from twincar_edge.runtime.page.content import Running
+from twincar_edge.runtime.page.pictures import LivePictures
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext
+
+EVIL = "<script>document.title = 'taken over'</script>"
+PATHS = ("/", "/visits", "/visits?name=nothing&make=Castor", "/visits/seen", "/visits/unknown", "/charts", "/nowhere")
+NARROW = 360
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPage]:
+    """A page with a named, an unknown and a hostile visit, and some more."""
+    many = [visit(id=f"{n}", started_at=MOMENT - timedelta(hours=n), camera="yard") for n in range(1, 60)]
+    unknown = visit(id="unknown", level="unknown", name="unknown", make=None, model=None, familiarity=0.4)
+    evil = visit(id="evil", name=EVIL, make=EVIL, camera=EVIL, crop="evil.jpg", started_at=MOMENT - timedelta(days=9))
+    events = [visit(id="seen", crop="seen.jpg", name="Pollux Blue SUV 2021", make="Pollux"), unknown, *many, evil]
+    with served(tmp_path_factory.mktemp("page"), events) as page:
+        yield page
+
+
+@pytest.fixture
+def context(browser: Browser, page: ServedPage) -> Iterator[BrowserContext]:
+    with browser.new_context(base_url=page.server.url, viewport={"width": NARROW, "height": 740}) as context:
+        context.set_default_timeout(10_000)
+        yield context
+
+
+@dataclass
+class Seen:
+    """What was seen on one page in one theme."""
+
+    violations: list[str] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    widths: dict[int, int] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def seen(browser: Browser, page: ServedPage) -> dict[tuple[str, str], Seen]:
+    """Look at each page once in each theme."""
+    found = {}
+    for theme in ("light", "dark"):
+        with browser.new_context(base_url=page.server.url, color_scheme=theme) as context:  # type: ignore[arg-type]
+            for path in PATHS:
+                one = found[path, theme] = Seen()
+                tab = context.new_page()
+                tab.on("console", lambda line, one=one: one.console.append(line.text))
+                tab.on("pageerror", lambda error, one=one: one.console.append(str(error)))
+                tab.on("request", lambda request, one=one: one.requests.append(request.url))
+                tab.goto(path, wait_until="load")
+                for width in (1280, NARROW):
+                    tab.set_viewport_size({"width": width, "height": 740})
+                    one.widths[width] = tab.evaluate("document.documentElement.scrollWidth")
+                    if width == (1280 if theme == "light" else NARROW):
+                        one.violations += violations(tab)
+                tab.close()
+    return found
+
+
+def test_axe_finds_nothing_in_light_on_a_desk_and_in_dark_on_a_phone(seen: dict[tuple[str, str], Seen]) -> None:
+    assert {key: one.violations for key, one in seen.items() if one.violations} == {}
+
+
+def test_nothing_has_to_be_scrolled_sideways(seen: dict[tuple[str, str], Seen]) -> None:
+    wide = {key: one.widths for key, one in seen.items() if any(one.widths[width] > width for width in one.widths)}
+    assert wide == {}
+
+
+def test_the_console_stays_empty(seen: dict[tuple[str, str], Seen]) -> None:
+    assert {key: one.console for key, one in seen.items() if one.console and key[0] != "/nowhere"} == {}
+
+
+def test_no_request_leaves_the_machine(seen: dict[tuple[str, str], Seen], page: ServedPage) -> None:
+    asked = {urlsplit(url).netloc for one in seen.values() for url in one.requests if not url.startswith("blob:")}
+    assert asked == {f"127.0.0.1:{page.port}"}
+
+
+def test_visits_are_filtered_by_keyboard(context: BrowserContext) -> None:
+    tab = context.new_page()
+    tab.goto("/visits")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "Skip to the content"
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.name") == "name"
+    tab.keyboard.type("pollux suv")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/visits?name=pollux+suv*")
+    assert tab.locator(".card h3").all_text_contents() == ["Pollux Blue SUV 2021"]
+
+
+def test_choices_make_an_address_that_shows_the_same_to_others(context: BrowserContext) -> None:
+    tab = context.new_page()
+    tab.goto("/visits")
+    tab.get_by_text("More filters").click()
+    tab.get_by_label("Camera").select_option("gate")
+    tab.get_by_label("Answer").select_option("unknown")
+    tab.get_by_role("button", name="Show").click()
+    tab.wait_for_url("**level=unknown*")
+    other = context.new_page()
+    other.goto(tab.url)
+    assert other.locator(".card h3").all_text_contents() == ["Unknown vehicle"]
+    assert other.get_by_label("Answer").input_value() == "unknown"
+
+
+def test_names_that_are_script_stay_text(context: BrowserContext) -> None:
+    tab = context.new_page()
+    for path in ("/visits/evil", f"/visits?make={EVIL}", "/charts"):
+        tab.goto(path)
+        assert EVIL in tab.locator("main").text_content()
+        assert "taken over" not in tab.title().removeprefix(EVIL)
+
+
+def test_everything_can_be_read_without_javascript(browser: Browser, page: ServedPage) -> None:
+    with browser.new_context(base_url=page.server.url, java_script_enabled=False) as context:
+        tab = context.new_page()
+        tab.goto("/visits")
+        tab.get_by_role("link", name="Older visits").click()
+        assert tab.locator(".card").count() == 62 - 48
+        tab.get_by_role("link", name="Charts").click()
+        tab.get_by_text("As a table").first.click()
+        assert tab.get_by_role("row", name="Castor").is_visible()
+        tab.goto("/visits/seen")
+        assert tab.get_by_role("heading", name="Pollux Blue SUV 2021").is_visible()
+        assert tab.get_by_alt_text("The vehicle at its best moment").is_visible()
+
+
+def test_a_visit_shows_within_a_second_of_its_end(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path) as page, browser.new_context(base_url=page.server.url) as context:
+        tab = context.new_page()
+        tab.goto("/")
+        assert "No vehicle has passed yet" in tab.locator("main").text_content()
+        took_s = []
+        for event in visits(3):
+            write_store(tmp_path, [event.model_copy(update={"crop": f"{event.id}.jpg"})])
+            ended_s = time.monotonic()
+            tab.locator(f'[data-visit="{event.id}"] img').wait_for()
+            took_s.append(time.monotonic() - ended_s)
+        assert min(took_s) < 1
+        assert tab.locator(".card h3").count() == 3
+        assert "No vehicle has passed yet" not in tab.locator("main").text_content()
+
+
+def test_the_cameras_cards_are_within_reach_of_all(browser: Browser, tmp_path: Path) -> None:
+    cameras = [CameraConfig(name=camera.name) for camera in STATUS.cameras]
+    with (
+        LivePictures(cameras) as pictures,
+        served(tmp_path, running=Running(lambda: STATUS, HealthLimits(), pictures)) as page,
+        browser.new_context(base_url=page.server.url, viewport={"width": NARROW, "height": 740}) as context,
+    ):
+        tab = context.new_page()
+        for theme in ("light", "dark"):
+            tab.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+            tab.goto("/", wait_until="domcontentloaded")  # live pictures never end
+            assert tab.get_by_text("stalled for 10 s").is_visible()
+            assert violations(tab) == []
+        assert tab.evaluate("document.documentElement.scrollWidth") == NARROW
+
+
+def test_logging_in_and_out(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with (
+        served(tmp_path_factory.mktemp("guarded"), [visit(id="seen")], tokens=True) as page,
+        browser.new_context(base_url=page.server.url) as context,
+    ):
+        tab = context.new_page()
+        tab.goto("/visits/seen")
+        assert violations(tab) == []
+        tab.keyboard.type(page.server.first_token or "")  # the field has the focus
+        tab.keyboard.press("Enter")
+        tab.get_by_role("heading", name="Castor Red Sedan 2020").wait_for()
+        assert tab.evaluate("document.cookie") == ""
+        tab.get_by_role("button", name="Log out").click()
+        tab.get_by_label("Token").wait_for()
+        tab.goto("/visits/seen")
+        assert urlsplit(tab.url).path == "/login"
