@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from starlette.routing import Route
 from twincar_edge.errors import InputError
 from twincar_edge.images import MAX_UPLOAD_PIXELS, decode_image, read_image
 from twincar_edge.runtime.explain_exported import explain_crop
-from twincar_edge.runtime.explanation import RUNNER_UP, Explanation
+from twincar_edge.runtime.explanation import RUNNER_UP, Explanation, ExplanationStoppedError
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.page.content import Content
@@ -33,6 +34,7 @@ from twincar_edge.runtime.page.visits import find_visit
 
 _KEPT = 24  # answers whose pictures a browser may still fetch
 _BUSY_S = 10.0
+_LONGEST_S = 10.0  # of a comparison, which runs the model some 200 times
 _QUALITY = 88  # of JPEGs
 
 
@@ -82,7 +84,7 @@ class Answers:
             evidence = explain_crop(classifier, image_bgr)
             contrast = None
             if len(classifier.session.classes) > 1:
-                contrast = _contrast(classifier, image_bgr, against)
+                contrast = _contrast(classifier, image_bgr, against, time.monotonic() + _LONGEST_S)
         pictures = {"picture": _jpeg(image_bgr), "evidence": _jpeg(evidence.overlay_bgr)}
         if contrast is not None:
             pictures["contrast"] = _jpeg(contrast.overlay_bgr)
@@ -109,9 +111,15 @@ class Answers:
             self._working.release()
 
 
-def _contrast(classifier: Classifier, image_bgr: NDArray[np.uint8], against: str | None) -> Explanation | None:
+def _contrast(
+    classifier: Classifier, image_bgr: NDArray[np.uint8], against: str | None, until_s: float
+) -> Explanation | None:
     try:
-        return explain_crop(classifier, image_bgr, against=against or RUNNER_UP)
+        return explain_crop(
+            classifier, image_bgr, against=against or RUNNER_UP, stopped=lambda: time.monotonic() > until_s
+        )
+    except ExplanationStoppedError:
+        return None  # the box is busy: the rest of the answer is worth more than waiting
     except InputError:
         if against is not None:
             raise

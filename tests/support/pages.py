@@ -17,7 +17,7 @@ from tests.support.event_toys import CROP
 from tests.support.visit_toys import classifier
 from twincar_edge.runtime.configuration.page_settings import page_settings
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.page.content import Content, Running
+from twincar_edge.runtime.page.content import Content, OwnClassifier, Running
 from twincar_edge.runtime.page.server import PageServer
 from twincar_edge.runtime.sinks.store import EventStore
 
@@ -101,11 +101,12 @@ def served(
     address: str = "127.0.0.1:0",
     running: Running | None = None,
     trusted: ssl.SSLContext | None = None,
+    model: Path | None = None,
     **settings: Any,
 ) -> Iterator[ServedPage]:
-    """Serve a page whose state folder is `folder`, over a store with these visits."""
+    """Serve a page whose state folder is `folder`, over a store with these visits; it answers with a tiny model."""
     store = write_store(folder, events)
-    model = folder / "tiny.onnx"
-    content = Content(store, folder, (folder / "pictures",), lambda: classifier(model), running)
+    answering = OwnClassifier(model) if model is not None else lambda: classifier(folder / "tiny.onnx")
+    content = Content(store, folder, (folder / "pictures",), answering, running)
     with PageServer(content, page_settings(address=address, **settings)) as server:
         yield ServedPage(server, content, urlsplit(server.url).port or 0, {}, trusted)
