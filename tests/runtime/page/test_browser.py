@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
 EVIL = "<script>document.title = 'taken over'</script>"
-PATHS = ("/", "/visits", "/visits?name=nothing&make=Castor", "/visits/seen", "/visits/unknown", "/charts", "/nowhere")
+PATHS = (
+    "/",
+    "/visits",
+    "/visits?name=nothing&make=Castor",
+    "/visits/seen",
+    "/visits/unknown",
+    "/charts",
+    "/teach",
+    "/try",
+    "/nowhere",
+)
 NARROW = 360
 
 
