@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from tests.runtime.monitoring.test_monitoring import STATUS
 from tests.support.browsers import chromium, violations
 from tests.support.event_toys import MOMENT, visit, visits
 from tests.support.pages import ServedPage, served, write_store
+from twincar_edge.bundled import demo_model
+from twincar_edge.images import write_image
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.page.content import Running
 from twincar_edge.runtime.page.pictures import LivePictures
+from twincar_edge.synthetic import draw_twin_car
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
@@ -177,6 +181,42 @@ def test_a_visit_shows_within_a_second_of_its_end(browser: Browser, tmp_path: Pa
         assert min(took_s) < 1
         assert tab.locator(".card h3").count() == 3
         assert "No vehicle has passed yet" not in tab.locator("main").text_content()
+
+
+def test_a_picture_is_named_and_explained(browser: Browser, tmp_path: Path) -> None:
+    write_image(tmp_path / "car.png", draw_twin_car(0, np.random.default_rng(5)).image_bgr)
+    with (
+        served(tmp_path / "state", [visit(id="seen", crop="seen.png")], model=demo_model()) as page,
+        browser.new_context(base_url=page.server.url) as context,
+    ):
+        write_image(tmp_path / "state" / "pictures" / "seen.png", draw_twin_car(2, np.random.default_rng(5)).image_bgr)
+        tab = context.new_page()
+        tab.goto("/try")
+        tab.get_by_label("A picture of one car").set_input_files(tmp_path / "car.png")
+        tab.get_by_role("button", name="Name the car").click()
+        tab.get_by_role("heading", name="Castor Vela Sedan 2019").wait_for()
+        shown = tab.get_by_alt_text("The picture under")
+        assert shown.count() == 2
+        assert all(one.evaluate("image => image.naturalWidth") > 0 for one in shown.all())
+        assert violations(tab) == []
+        tab.goto("/visits/seen")
+        tab.get_by_role("link", name="Why this answer?").click()
+        tab.get_by_role("heading", name="Why ").wait_for()
+        assert tab.get_by_alt_text("The picture under a heat map").evaluate("image => image.naturalWidth") > 0
+        assert violations(tab) == []
+
+
+def test_a_correction_lands_on_the_disk(browser: Browser, tmp_path: Path) -> None:
+    with (
+        served(tmp_path, [visit(id="seen", crop="seen.jpg")]) as page,
+        browser.new_context(base_url=page.server.url) as context,
+    ):
+        tab = context.new_page()
+        tab.goto("/visits/seen")
+        tab.get_by_label("It is").fill("Rigel Yellow Sedan 2024")
+        tab.get_by_role("button", name="Save").click()
+        tab.get_by_text("Rigel Yellow Sedan 2024").first.wait_for()
+        assert (tmp_path / "labelled" / "Rigel Yellow Sedan 2024" / "seen.jpg").is_file()
 
 
 def test_the_cameras_cards_are_within_reach_of_all(browser: Browser, tmp_path: Path) -> None:
