@@ -95,6 +95,11 @@ def fit(
     if processes.rank:
         on_epoch = progress = None
     extension, classes = None, dataset.classes
+    if extending is None and len(classes) < 2:
+        raise InputError(
+            f"{dataset.name} has one class, {classes[0]!r}, and a classifier tells two or more apart: open "
+            "the folder that has one subfolder for each class"
+        )
     if extending is not None:
         if teacher is not None:
             raise InputError("an extended model learns from the old one: give no other ", Parameter("teacher"))

@@ -7,12 +7,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.training_toys import TINY, toy_dataset, toy_recipe
 from twincar_edge.datasets import Dataset, OpenOptions, open_dataset, read_split
 from twincar_edge.errors import InputError, ModelError
+from twincar_edge.images import write_image
 from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training import objective
@@ -56,6 +58,14 @@ def test_two_classes_are_learned_in_seconds(trained: TrainingResult) -> None:
     assert trained.best.validation.top1 > 0.95
     assert trained.epochs[-1].train_loss < 0.5 * trained.epochs[0].train_loss
     assert all(row.images_per_s > 0 and row.seconds > 0 for row in trained.epochs)
+
+
+def test_one_class_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "cars" / "car_ims").mkdir(parents=True)
+    write_image(tmp_path / "cars" / "car_ims" / "0.png", np.zeros((32, 48, 3), np.uint8))
+    with pytest.raises(InputError, match="has one class, 'car ims', and a classifier tells two or more apart"):
+        fit(toy_recipe(), open_dataset(tmp_path / "cars"), tmp_path / "run", machine=ONE_THREAD)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_run_folder_holds_all_that_a_training_leaves(trained: TrainingResult, toys: Path, dataset: Dataset) -> None:

@@ -87,13 +87,13 @@ def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
     reported by the integrity pass and not passed over. Underscores read as spaces where no folder's name has a space.
 
     Raises:
-        InputError: there are fewer than two classes, or parts of a split in their place; a class folder holds no files,
-            a file has an unusable name, or the given mapping lacks a class.
+        InputError: there are no class folders, or parts of a split in their place; a class folder holds no files, a
+            file has an unusable name, or the given mapping lacks a class.
     """
     parts = _parts(path)
     folders = sorted((folder for part in parts for folder in _folders(part)), key=lambda folder: folder.name)
     names = sorted({folder.name for folder in folders})
-    _check_classes(path, names, least=2 if class_mapping is None else 1)
+    _check_classes(path, names)
     classes = ClassMapping.from_folder_names(names)
     labels = list(range(len(names)))
     if class_mapping is not None:
@@ -114,20 +114,20 @@ def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
     return Dataset(path.resolve().name, classes, tuple(samples))
 
 
-def _check_classes(path: Path, names: Sequence[str], least: int) -> None:
+def _check_classes(path: Path, names: Sequence[str]) -> None:
     """Check that the names of folders can be those of classes.
 
     Raises:
-        InputError: there are fewer than `least`, or they are the parts of a split.
+        InputError: there are none, or they are the parts of a split.
     """
-    seen = ", ".join(map(repr, names[:4])) or "no folder"
     if names and all(name.lower().removeprefix("cars_") in _PARTS for name in names):
+        seen = ", ".join(map(repr, names))
         raise InputError(
-            f"{path} holds {seen}: these are parts of a split and no classes; each needs a folder for each class in "
-            "it, or labels beside it (Stanford Cars: devkit/)"
+            f"{path} holds {seen}: these are parts of a split and no classes; each needs its own class folders, "
+            "or labels beside it (Stanford Cars: devkit/)"
         )
-    if len(names) < least:
-        raise InputError(f"{path} holds {seen}: a classifier needs two class folders or more, each with its images")
+    if not names:
+        raise InputError(f"{path} holds no class folders: expected one for each class, with its images")
 
 
 def _parts(path: Path) -> list[Path]:
