@@ -6,9 +6,10 @@ was published before: it has the answer of all crops. docs/events.md describes t
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from twincar_edge.runtime.events import ClassifierRecord, Direction, Event, EventType, NamedProbability
 from twincar_edge.runtime.evidence import Evidence, Look
@@ -29,6 +30,7 @@ class Visit:
     Attributes:
         id: the visit's id.
         started_at: the time of day at which the vehicle was first seen.
+        began_s: the same in monotonic seconds.
         image: the first frame's name.
         recording: the digest of the file that the first frame is from, or None.
         confirmed: it is a vehicle, by all that the tracker knows; the camera's thread finds that out.
@@ -39,13 +41,16 @@ class Visit:
         published: the answer that its events gave last.
     """
 
-    def __init__(self, id: str, started_at: datetime, frame: Frame, box: Box, *, single: bool = False) -> None:
+    def __init__(
+        self, id: str, started_at: datetime, frame: Frame, box: Box, *, began_s: float = 0.0, single: bool = False
+    ) -> None:
         """Begin at the frame in which the vehicle is first seen, and its box there, in pixels.
 
-        `single` is `Evidence`'s.
+        `began_s` is when that was, in monotonic seconds; `single` is `Evidence`'s.
         """
         self.id = id
         self.started_at = started_at
+        self.began_s = began_s
         self.image = frame.name
         self.recording = frame.recording
         self.confirmed = False
@@ -101,6 +106,7 @@ class VisitMaker:
         stills: bool = False,
         early_start: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
     ) -> None:
         """Take what all visits of a camera share.
@@ -110,7 +116,8 @@ class VisitMaker:
             camera: the camera's name.
             stills: the source gives single images.
             early_start: tell of a vehicle as soon as there is an answer, before it is confirmed.
-            clock: the time of day, with a time zone.
+            clock: the time of day, with a time zone, at which a visit starts.
+            monotonic: seconds that only rise, in which it lasts: the time of day may be set meanwhile.
             new_id: makes a visit's id. Without it, what is seen in a file gets the same id in every run over a file
                 with that content, and what a live camera sees gets a random one.
         """
@@ -119,12 +126,16 @@ class VisitMaker:
         self.stills = stills
         self.early_start = early_start
         self._clock = clock
+        self._monotonic = monotonic
         self._new_id = new_id
 
     def begin(self, frame: Frame, box: Box) -> Visit:
         """Return a new visit of a vehicle that is first seen in this frame, now."""
         id = self._new_id() if self._new_id is not None else self._id(frame, box)
-        return Visit(id, self._clock(), frame, box, single=self.stills)
+        return Visit(id, self._clock(), frame, box, began_s=self._monotonic(), single=self.stills)
+
+    def _lasted(self, visit: Visit) -> timedelta:
+        return timedelta(seconds=max(0.0, self._monotonic() - visit.began_s))
 
     def _id(self, frame: Frame, box: Box) -> str:
         if frame.recording is None:
@@ -188,7 +199,7 @@ class VisitMaker:
             deciding_frames=evidence.deciding_frames(result),
             course=evidence.course(),
             started_at=visit.started_at,
-            ended_at=self._clock() if kind == "end" else None,
+            ended_at=visit.started_at + self._lasted(visit) if kind == "end" else None,
             provisional=visit.provisional,
             false_positive=false_positive,
             merged=evidence.merged,

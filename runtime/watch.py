@@ -85,7 +85,7 @@ def watch(
         stop: ends the run after the current frames; the vehicles then in view become visits.
         on_frame: called after each frame with what is known of it.
         clock: the time of day, with a time zone.
-        timer: seconds, for latencies.
+        timer: seconds that only rise, for latencies and for how long a visit lasts.
         new_id: makes a visit's id; random where it is not given.
 
     Raises:
@@ -168,6 +168,7 @@ class Watch:
                     stills=source.stills,
                     early_start=camera.early_start,
                     clock=self._clock,
+                    monotonic=self.stages.timer,
                     new_id=self._new_id,
                 )
                 thread = CameraThread(

@@ -12,6 +12,7 @@ from twincar_edge.cores import give_way
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
+from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.sinks.clips import Clip, ClipRules, write_clip
 from twincar_edge.runtime.sinks.encoding import require_encoder
 from twincar_edge.runtime.sinks.failures import FailureReporter
@@ -21,6 +22,7 @@ from twincar_edge.runtime.supervised import SupervisedThread
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 8
+TEND_S = 600.0  # the folder knows for itself what is due
 
 
 class Filming:
@@ -103,7 +105,13 @@ class Filming:
     def _save_all(self) -> None:
         give_way()  # the loop's threads go first
         self._backlog.reclaim()  # what it held when an error ended it
-        while isinstance(item := self._backlog.take(), Item):
+        while (item := self._backlog.take(TEND_S)) is not None:
+            try:
+                self._folder.sweep()
+            except DeliveryError as error:
+                self._failures.failed(str(error))
+            if not isinstance(item, Item):
+                continue
             problem = self._save(item.event)
             self._backlog.done(item.number, delivered=problem is None, dropped=problem is not None)
             if problem is not None:

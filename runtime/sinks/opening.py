@@ -66,7 +66,8 @@ def _store(options: kinds.StoreSettings, around: Surroundings) -> Sink:
         )
     path = options.path or (around.state.store if around.state is not None else None)
     assert path is not None
-    return EventStore(path, crops=around.crops, clips=around.clips)
+    limits = Limits(options.limit, options.age)
+    return EventStore(path, crops=around.crops, clips=around.clips, limits=limits)
 
 
 def _crops(options: kinds.CropsSettings, _around: Surroundings) -> Sink:

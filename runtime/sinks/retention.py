@@ -1,15 +1,21 @@
-"""What a folder of files on a shared disk may take: limits, and an index of the files that count against them."""
+"""What may be kept on a shared disk: limits, an index of the files that count against them, a guard against clocks."""
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 RESERVE_BYTES = 200 * 10**6
+SWEEP_S = 3600.0
+HOLD_S = 6 * 3600.0
 
 FreeBytes = Callable[[Path], int]
 
@@ -64,15 +70,44 @@ class RetentionIndex:
         self.bytes += size - self._sizes.pop(path, 0)
         self._sizes[path] = size
 
-    def prune(self, expired: Callable[[Path], bool]) -> list[Path]:
-        """Delete the oldest file while it has expired or all take more than the limit; return the deleted ones."""
-        deleted = []
-        while self._sizes:
-            path, size = next(iter(self._sizes.items()))
-            if not expired(path) and (self._size_bytes is None or self.bytes <= self._size_bytes):
-                break
-            path.unlink(missing_ok=True)
-            del self._sizes[path]
-            self.bytes -= size
-            deleted.append(path)
-        return deleted
+    def paths(self) -> list[Path]:
+        """Return the files, oldest first."""
+        return list(self._sizes)
+
+    def delete(self, path: Path) -> None:
+        """Delete a file."""
+        path.unlink(missing_ok=True)
+        self.bytes -= self._sizes.pop(path)
+
+    def surplus(self) -> Path | None:
+        """Return the oldest file if all take more than the limit, or None."""
+        within = self._size_bytes is None or self.bytes <= self._size_bytes
+        return None if within else next(iter(self._sizes), None)
+
+
+class AgeGuard:
+    """Holds a deletion by age back that would take most of what there is at once.
+
+    An hourly sweep takes a small part. Where it would take more than half, the clock has jumped or a limit was changed:
+    it has to want the same for `HOLD_S` until it may.
+    """
+
+    def __init__(self, what: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Take what is deleted, in words, in the plural; `monotonic` returns seconds that only rise."""
+        self._what = what
+        self._monotonic = monotonic
+        self._since_s: float | None = None
+
+    def allows(self, expired: int, total: int) -> bool:
+        """Return whether so many of all may be deleted now."""
+        if 2 * expired <= total:
+            self._since_s = None
+            return True
+        now_s = self._monotonic()
+        if self._since_s is None:
+            self._since_s = now_s
+            logger.warning(
+                "%d of %d %s are too old all at once: is the clock right? They are deleted if this holds for %.0f h",
+                expired, total, self._what, HOLD_S / 3600,
+            )  # fmt: skip
+        return now_s - self._since_s >= HOLD_S

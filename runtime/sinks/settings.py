@@ -85,10 +85,12 @@ class TableSettings(_Settings):
 
 
 class StoreSettings(_Settings):
-    """The store of visits, at `path` or in the state folder."""
+    """The store of visits, at `path` or in the state folder. Above `limit` and `age` the oldest visits are deleted."""
 
     kind: Literal["store"] = "store"
     path: ConfigPath | None = None
+    limit: Size | None = Field(default=None, gt=0)
+    age: Age | None = Field(default=None, gt=timedelta(0))
     types: Types = _ALL
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +26,11 @@ def crop_folder(
     limits: Limits | None = None,
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    monotonic: Callable[[], float] = time.monotonic,
     free_bytes: FreeBytes = free_bytes,
 ) -> VisitFolder:
     """Return the folder of pictures at `path`; see `VisitFolder`."""
-    return VisitFolder(path, _SUFFIX, "picture", limits, clock=clock, free_bytes=free_bytes)
+    return VisitFolder(path, _SUFFIX, "picture", limits, clock=clock, monotonic=monotonic, free_bytes=free_bytes)
 
 
 class CropSaver(Sink):
@@ -54,3 +56,11 @@ class CropSaver(Sink):
         """
         if crop_bgr.size:
             self._folder.save(crop_name(event), lambda path: write_image(path, crop_bgr))
+
+    def tend(self) -> None:
+        """Delete what is too old.
+
+        Raises:
+            DeliveryError: the folder cannot be read, or a file not deleted.
+        """
+        self._folder.sweep()

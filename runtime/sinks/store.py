@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
@@ -18,6 +19,8 @@ from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import as_text, is_file
 from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
+from twincar_edge.runtime.sinks.retention import Limits
+from twincar_edge.runtime.sinks.store_retention import StoreRetention
 from twincar_edge.runtime.storage.database import Database, DatabaseError, has_tables, open_read_only, transaction
 
 logger = logging.getLogger(__name__)
@@ -80,12 +83,31 @@ class EventStore(Sink):
     begun: today's visits must not be lost for the sake of yesterday's.
     """
 
-    def __init__(self, path: Path, *, crops: Path | None = None, clips: Path | None = None) -> None:
-        """Write to the file `path`, made when it is needed; `crops` and `clips` are the folders of saved files."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        crops: Path | None = None,
+        clips: Path | None = None,
+        limits: Limits | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            path: the file, made when it is needed.
+            crops: the folder of saved pictures.
+            clips: the folder of saved clips.
+            limits: above which the oldest visits are deleted, about once an hour; no limits if not given.
+            clock: the time of day, with a time zone.
+            monotonic: seconds that only rise.
+        """
         self._crops = crops
         self._clips = clips
         self._run = uuid.uuid4().hex
         self._database = Database(path, _MIGRATIONS, "store")
+        self._retention = StoreRetention(self._database, limits or Limits(), clock=clock, monotonic=monotonic)
 
     def open(self) -> None:
         """Open the file. If it cannot be opened now, as on a full disk, `write` tries again.
@@ -117,6 +139,17 @@ class EventStore(Sink):
                     connection.execute(_UPSERT, self._row(event))
 
         self._execute(run)
+
+    def tend(self) -> None:
+        """Delete the oldest visits above the limits.
+
+        Raises:
+            DeliveryError: see `write`.
+        """
+        try:
+            self._retention.sweep()
+        except DatabaseError as error:
+            raise DeliveryError(str(error)) from error
 
     def finished(self, camera: str, recordings: Collection[str]) -> None:
         """Drop what earlier runs over these files have stored: this run has replaced it.

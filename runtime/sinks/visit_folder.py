@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from twincar_edge.errors import InputError
 from twincar_edge.files import make_folder, remains
 from twincar_edge.runtime.sinks.base import DeliveryError
-from twincar_edge.runtime.sinks.retention import FreeBytes, Limits, RetentionIndex, free_bytes
+from twincar_edge.runtime.sinks.retention import SWEEP_S, AgeGuard, FreeBytes, Limits, RetentionIndex, free_bytes
 
 # Begins with the time, so that the order of names is the order of time.
 _STEM = re.compile(r"(\d{8}T\d{6}\.\d{3})Z-[A-Za-z0-9_-]+", re.ASCII)
@@ -35,7 +36,8 @@ def visit_time(name: str) -> datetime | None:
 class VisitFolder:
     """Holds files with names of `visit_file_name`, and deletes the oldest of them above its limits.
 
-    Other files do not count and are never deleted.
+    The size is kept to at each save, the age at each sweep, which is due once an hour. Other files do not count and are
+    never deleted.
     """
 
     # Half-written files older than this are left over from a killed run; younger ones another process may be writing.
@@ -49,6 +51,7 @@ class VisitFolder:
         limits: Limits | None = None,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
         free_bytes: FreeBytes = free_bytes,
     ) -> None:
         """Prepare; the folder is made by `make`.
@@ -59,6 +62,7 @@ class VisitFolder:
             what: one of them in words, for messages.
             limits: what the files may take; no limits if not given.
             clock: the time of day, with a time zone.
+            monotonic: seconds that only rise.
             free_bytes: of the disk that a folder is on.
         """
         self.path = path
@@ -66,6 +70,9 @@ class VisitFolder:
         self._what = what
         self._limits = limits or Limits()
         self._clock = clock
+        self._monotonic = monotonic
+        self._guard = AgeGuard(f"{what}s in {path}", monotonic)
+        self._swept_s: float | None = None
         self._free_bytes = free_bytes
         self._index: RetentionIndex | None = None
 
@@ -91,18 +98,37 @@ class VisitFolder:
             raise InputError(f"cannot save {self._what}s in {self.path}: {error.strerror}") from error
 
     def index(self) -> RetentionIndex:
-        """Return the index of the files; the first call reads the folder and deletes what is above the limits.
+        """Return the index of the files; where a sweep is due, read the folder and delete what is above the limits.
 
         Raises:
             OSError: it cannot be read.
         """
-        if self._index is None:
-            index = RetentionIndex(self._limits.size_bytes)
-            paths = (path for folder in self.folders() for path in folder.iterdir())
-            index.fill(path for path in paths if self.owns(path) and path.is_file() and not path.is_symlink())
-            self._index = index
-        self._prune(self._index)
-        return self._index
+        now_s = self._monotonic()
+        if self._index is not None and self._swept_s is not None and now_s - self._swept_s < SWEEP_S:
+            return self._index
+        index = RetentionIndex(self._limits.size_bytes)
+        paths = (path for folder in self.folders() for path in folder.iterdir())
+        index.fill(path for path in paths if self.owns(path) and path.is_file() and not path.is_symlink())
+        self._index, self._swept_s = index, now_s
+        expired = [path for path in index.paths() if self._expired(path)]
+        if self._guard.allows(len(expired), len(index.paths())):
+            for path in expired:
+                self._delete(index, path)
+        self._keep_size(index)
+        return index
+
+    def sweep(self) -> None:
+        """Delete what is above the limits, if there are limits and a sweep is due.
+
+        Raises:
+            DeliveryError: the folder cannot be read, or a file not deleted.
+        """
+        if self._limits.size_bytes is None and self._limits.age is None:
+            return
+        try:
+            self.index()
+        except OSError as error:
+            raise DeliveryError(f"cannot look for old {self._what}s: {error}") from error
 
     def save(self, name: str, write: Callable[[Path], None]) -> None:
         """Let `write` write a file of this name, whole or not at all; then delete what is above the limits.
@@ -121,7 +147,7 @@ class VisitFolder:
             write(path)
             if index is not None:
                 index.add(path)
-                self._prune(index)
+                self._keep_size(index)
         except (OSError, InputError) as error:
             raise DeliveryError(f"a {self._what} is not saved: {error}") from error
 
@@ -134,11 +160,15 @@ class VisitFolder:
         ours = path.suffix == self._suffix and _STEM.fullmatch(path.stem) is not None
         return ours and visit_time(path.name) is not None
 
-    def _prune(self, index: RetentionIndex) -> None:
-        for path in index.prune(self._expired):
-            if path.parent != self.path:
-                with contextlib.suppress(OSError):  # not empty
-                    path.parent.rmdir()
+    def _keep_size(self, index: RetentionIndex) -> None:
+        while (path := index.surplus()) is not None:
+            self._delete(index, path)
+
+    def _delete(self, index: RetentionIndex, path: Path) -> None:
+        index.delete(path)
+        if path.parent != self.path:
+            with contextlib.suppress(OSError):  # not empty
+                path.parent.rmdir()
 
     def _expired(self, path: Path) -> bool:
         started_at = visit_time(path.name)

@@ -101,3 +101,10 @@ def test_pictures_and_clips_have_their_limits() -> None:
     *_, crops, clips = config_of(*arguments).sinks
     assert crops == CropsSettings(path=Path("crops"))
     assert clips == ClipsSettings(path=Path("clips"), limit=2 * 10**9, age=timedelta(days=7))
+
+
+def test_the_store_has_limits_as_pictures_have() -> None:
+    (_stdout, store) = config_of("--store-limit", "1GB", "--store-age", "365d").sinks
+    assert store == StoreSettings(limit=10**9, age=timedelta(days=365))
+    with pytest.raises(click.UsageError, match="--store-age cannot be combined with --store none"):
+        config_of("--store", "none", "--store-age", "1d")

@@ -26,9 +26,9 @@ Row = tuple[float, ...]
 
 @pytest.fixture
 def visits() -> VisitMaker:
-    times = iter(NOW + timedelta(seconds=i) for i in range(100))
+    seconds = iter(range(100))
     ids = iter(f"id-{i}" for i in range(100))
-    return VisitMaker("gate.mp4", clock=lambda: next(times), new_id=lambda: next(ids))
+    return VisitMaker("gate.mp4", clock=lambda: NOW, monotonic=lambda: next(seconds), new_id=lambda: next(ids))
 
 
 @pytest.fixture
@@ -259,3 +259,11 @@ def test_the_same_model_opened_again_goes_on_with_what_is_known(
 )
 def test_direction_is_the_axis_on_which_it_moved_farther(last: Box, direction: str) -> None:
     assert travel_direction((0, 0, 100, 60), last) == direction
+
+
+def test_a_visit_lasts_as_long_as_it_did_although_the_clock_is_set_meanwhile(model: Classifier) -> None:
+    times = iter([NOW, NOW - timedelta(hours=3)])
+    seconds = iter([100.0, 107.5])
+    maker = VisitMaker("gate.mp4", clock=lambda: next(times), monotonic=lambda: next(seconds))
+    end = maker.finish(visit_of(maker, model, (0.8, 0.15, 0.05)))
+    assert (end.started_at, end.ended_at) == (NOW, NOW + timedelta(seconds=7.5))

@@ -189,6 +189,13 @@ run_options = _all(
         help="Keep the events in this database, or in none.  [default: one in the state folder]",
     ),
     option(
+        "--store-limit",
+        group="Events",
+        metavar="SIZE",
+        help="Remove the oldest events when the database exceeds this size, such as 500MB.",
+    ),
+    option("--store-age", group="Events", metavar="TIME", help="Remove events older than this, such as 365d."),
+    option(
         "--state",
         group="Service",
         type=_PATH,

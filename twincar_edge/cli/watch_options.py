@@ -90,8 +90,11 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
         sinks.append(file_settings(options["output"]))
     if terminal or options["output"] is None:
         sinks.append(_screen(source, terminal))
+    limits = {name: options[f"store_{name}"] for name in ("limit", "age")}
     if options["store"] != NONE:
-        sinks.append(StoreSettings(path=options["store"]))
+        sinks.append(StoreSettings(path=options["store"], **limits))
+    elif any(limits.values()):
+        raise click.UsageError("--store-limit and --store-age cannot be combined with --store none")
     if options["webhook"] is not None:
         sinks.append(WebhookSettings(url=options["webhook"]))
     if options["mqtt"] is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.support.event_toys import CROP, MOMENT, visit, visits
+from tests.support.event_toys import CROP, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.images import read_image
 from twincar_edge.runtime.events import Event
@@ -173,15 +173,6 @@ def test_crops_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_their
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept - others == {"20200301T120015.040Z-link.jpg", *(crop_name(event) for event in events[5:])}
     assert others < kept
-
-
-def test_crops_older_than_their_age_go(tmp_path: Path) -> None:
-    now = [MOMENT]
-    with CropSaver(crop_folder(tmp_path, Limits(age=timedelta(days=30)), clock=lambda: now[0])) as sink:
-        sink.write(visit(id="old"), CROP)
-        now[0] += timedelta(days=31)
-        sink.write(visit(id="new", started_at=now[0]), CROP)
-    assert [path.name for path in tmp_path.iterdir()] == [crop_name(visit(id="new", started_at=now[0]))]
 
 
 def test_no_picture_takes_the_disks_reserve(tmp_path: Path) -> None:

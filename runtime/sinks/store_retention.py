@@ -1,0 +1,85 @@
+"""Deletes the oldest visits of a store above its limits."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+from twincar_edge.runtime.sinks.retention import SWEEP_S, AgeGuard, Limits
+from twincar_edge.runtime.storage.database import Database, transaction
+
+_AT_ONCE = 1000  # rows in a transaction, so that the log stays small
+_OLDEST = "SELECT rowid FROM visits {where} ORDER BY started_us LIMIT ?"
+
+
+class StoreRetention:
+    """Keeps a store to its limits, by a sweep an hour."""
+
+    def __init__(
+        self,
+        database: Database,
+        limits: Limits,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Keep `database` to `limits`; `clock` is the time of day, `monotonic` returns seconds that only rise."""
+        self._database = database
+        self._limits = limits
+        self._clock = clock
+        self._monotonic = monotonic
+        self._guard = AgeGuard(f"visits in {database.path}", monotonic)
+        self._swept_s: float | None = None
+
+    def sweep(self) -> None:
+        """Delete what is above the limits, if there are limits and a sweep is due.
+
+        Raises:
+            DatabaseError: the store cannot be read or written now.
+        """
+        now_s = self._monotonic()
+        if self._limits == Limits() or (self._swept_s is not None and now_s - self._swept_s < SWEEP_S):
+            return
+        self._swept_s = now_s
+        if self._limits.age is not None:
+            before_us = int((self._clock() - self._limits.age).timestamp() * 1e6)
+            expired, total = self._database.run(lambda connection: _count(connection, before_us))
+            if self._guard.allows(expired, total):
+                self._delete("WHERE started_us < ?", [before_us], expired)
+        if self._limits.size_bytes is not None:
+            limit_bytes = self._limits.size_bytes
+            while rows := self._database.run(lambda connection: _surplus(connection, limit_bytes)):
+                self._delete("", [], rows)
+
+    def _delete(self, where: str, values: list[int], rows: int) -> None:
+        """Delete so many rows, the oldest first, and give their room back to the disk."""
+        statement = f"DELETE FROM visits WHERE rowid IN ({_OLDEST.format(where=where)})"
+
+        def run(most: int, connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                connection.execute(statement, [*values, most])
+            connection.execute("PRAGMA incremental_vacuum").fetchall()
+
+        while rows > 0:
+            self._database.run(partial(run, min(rows, _AT_ONCE)))
+            rows -= _AT_ONCE
+
+
+def _count(connection: sqlite3.Connection, before_us: int) -> tuple[int, int]:
+    query = "SELECT (SELECT count(*) FROM visits WHERE started_us < ?), (SELECT count(*) FROM visits)"
+    found: tuple[int, int] = connection.execute(query, [before_us]).fetchone()
+    return found
+
+
+def _surplus(connection: sqlite3.Connection, limit_bytes: int) -> int:
+    """Return about how many rows are too many, at most all that there are; 0 if the store is within its limit."""
+    pages, free, page_bytes = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    used = (pages - free) * page_bytes
+    (rows,) = connection.execute("SELECT count(*) FROM visits").fetchone()
+    return 0 if used <= limit_bytes else math.ceil(rows * (1 - limit_bytes / used))
