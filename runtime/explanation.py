@@ -183,10 +183,10 @@ class Explainer:
         label = best[0] if target is None else _label(target, model.classes)
         other = None if against is None else _other(against, label, best, model.classes)
         method = self._method or (GRAD_CAM_PLUS_PLUS if other is None and model.gives_features else OCCLUSION)
-        if method == OCCLUSION:
-            seen = self._occlusion(look, label, other, stopped)
-        else:
-            seen = model.maps(method, look, label, other)
+        seen = self._seen(method, look, label, other, stopped)
+        if self._method is None and method != OCCLUSION and not seen.any():
+            method = OCCLUSION  # Grad-CAM++ sees nothing where no feature has a positive gradient
+            seen = self._seen(method, look, label, other, stopped)
         if not seen.any():
             raise InputError(
                 f"no place of the picture speaks for {model.classes[label]!r} more than another, by {method}: use ",
@@ -201,6 +201,13 @@ class Explainer:
             model.looks_like(look),
             method,
         )
+
+    def _seen(
+        self, method: str, look: Look, label: int, other: int | None, stopped: Callable[[], bool] | None
+    ) -> Floats:
+        if method == OCCLUSION:
+            return self._occlusion(look, label, other, stopped)
+        return self._model.maps(method, look, label, other)
 
     def _occlusion(self, look: Look, label: int, other: int | None, stopped: Callable[[], bool] | None) -> Floats:
         def scores(batch_nhwc: Images) -> Floats:

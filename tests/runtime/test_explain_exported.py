@@ -15,6 +15,7 @@ from tests.support.tiny_model import RED, tiny_model
 from twincar_edge.bundled import default_model
 from twincar_edge.cli import main
 from twincar_edge.enrolled import learn_class
+from twincar_edge.errors import InputError
 from twincar_edge.images import write_image
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.explain_exported import ExportedModel, explain_crop
@@ -81,6 +82,17 @@ def test_the_answer_and_the_map_come_from_one_run_that_opens_no_file(
     assert explanation.target == expected.top5[0].name and len(explanation.looks_like) == 3
     assert (explanation.heatmap.min() < 0) == (against is not None)
     assert explanation.overlay_bgr.dtype == np.uint8 and explanation.overlay_bgr.ndim == 3
+
+
+def test_occlusion_takes_over_where_grad_cam_sees_nothing(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ExportedModel, "maps", lambda *_: np.zeros((1, 7, 7), np.float32))
+    explanation = explain_crop(classifier, drawn(0))
+    assert explanation.method == "occlusion"
+    assert explanation.heatmap.max() > 0
+    with pytest.raises(InputError, match="no place of the picture speaks"):
+        explain_crop(classifier, drawn(0), method="grad-cam++")
 
 
 def test_a_comparison_ends_when_its_caller_says_so(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
