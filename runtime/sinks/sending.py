@@ -15,10 +15,10 @@ from collections.abc import Callable, Collection, Sequence
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, StoredEvent
-from twincar_edge.runtime.sinks import resend
 from twincar_edge.runtime.sinks.backlog import Backlog, Idle, Item, OnDisk
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, RefusedError, Sink, UnreadableError
 from twincar_edge.runtime.sinks.failures import FailureReporter
+from twincar_edge.runtime.sinks.resend import POLL_S, Resend
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.storage.database import DatabaseError
 
@@ -83,7 +83,7 @@ class Sender:
         self._finished = finished
         self._on_gone = on_gone
         self._clock = clock
-        self._resend = None if spool is None else resend.Resend(spool, failures.label)
+        self._resend = None if spool is None else Resend(spool, failures.label)
         self._unread = 0  # attempts to read the spool that failed, in a row
         self._unsaved: list[tuple[str, str]] = []  # set aside, but not on disk yet: reason and event
         self._refusing_since_s: float | None = None
@@ -272,7 +272,7 @@ class Sender:
         """Return how long to wait for an event before looking for a request, and for what is due."""
         if self._resend is None:
             return TEND_S
-        return 0.0 if self._resend.active else resend.POLL_S
+        return 0.0 if self._resend.active else POLL_S
 
     def _send_again(self) -> None:
         """Send one of the events that were set aside, where that is asked for."""

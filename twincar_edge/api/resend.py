@@ -15,6 +15,12 @@ def resend_events(
 
     A `twincar-edge watch` that runs with this state folder sends them within seconds, otherwise the next one.
 
+    >>> try:
+    ...     tw.resend_events("state", sink="webhook")
+    ... except tw.InputError as error:
+    ...     print(error)
+    no sink has kept an event in state/spool: name another folder with `state`
+
     Args:
         state: the state folder; the default one if not given.
         sink: the sink's kind or name; all sinks if not given.
