@@ -18,8 +18,8 @@ from twincar_edge.runtime.sinks.store import EventStore, query
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    with small_disk(tmp_path / "disk", "1m") as folder:
+    """A file system of two megabytes: a store of a few visits and its log take half of one."""
+    with small_disk(tmp_path / "disk", "2m") as folder:
         yield folder
 
 
@@ -40,13 +40,13 @@ def started(sink: Sink, said: list[str], spool: Spool | None = None, **terms: ob
 def test_pictures_stop_under_the_reserve_and_events_go_on(disk: Path) -> None:
     said: list[str] = []
     store = started(EventStore(disk / "events.sqlite"), said)
-    pictures = CropSaver(crop_folder(disk / "crops", Limits(reserve_bytes=300_000)))
+    pictures = CropSaver(crop_folder(disk / "crops", Limits(reserve_bytes=900_000)))
     crops = started(pictures, said, crops=True, retry=False, limit=16)
     with store, crops:
         events = visits(60)
         for number, event in enumerate(events[:50]):
             if number == 10:
-                (disk / "ballast").write_bytes(b"x" * 600_000)
+                (disk / "ballast").write_bytes(b"x" * 1_200_000)
             for sink in (store, crops):
                 sink.write(event, CROP)
             eventually(lambda: store.status().queued == crops.status().queued == 0, "written")

@@ -15,7 +15,7 @@ from tests.support.event_toys import eventually, schema_2_json, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, JsonLines, RefusedError, Spool, Terms, resend
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, JsonLines, RefusedError, Spool, Terms, sending
 from twincar_edge.runtime.sinks.resend import request_resend
 from twincar_edge.runtime.sinks.sending import REFUSED_IN_A_ROW
 from twincar_edge.runtime.sinks.store import EventStore, query
@@ -47,7 +47,7 @@ def spool(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Requests are looked for all the time."""
-    monkeypatch.setattr(resend, "POLL_S", 0.01)
+    monkeypatch.setattr(sending, "POLL_S", 0.01)
     yield
 
 
