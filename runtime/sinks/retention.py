@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 RESERVE_BYTES = 200 * 10**6
 SWEEP_S = 3600.0
 HOLD_S = 6 * 3600.0
+# A few old files are soon most of what there is, as on a quiet road; losing them is no mass deletion.
+GUARDED_FROM = 20
 
 FreeBytes = Callable[[Path], int]
 
@@ -88,8 +90,8 @@ class RetentionIndex:
 class AgeGuard:
     """Holds a deletion by age back that would take most of what there is at once.
 
-    An hourly sweep takes a small part. Where it would take more than half, the clock has jumped or a limit was changed:
-    it has to want the same for `HOLD_S` until it may.
+    An hourly sweep takes a small part. Where it would take `GUARDED_FROM` or more, and more than half, the clock has
+    jumped or a limit was changed: it has to want the same for `HOLD_S` until it may.
     """
 
     def __init__(self, what: str, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -100,7 +102,7 @@ class AgeGuard:
 
     def allows(self, expired: int, total: int) -> bool:
         """Return whether so many of all may be deleted now."""
-        if 2 * expired <= total:
+        if expired < GUARDED_FROM or 2 * expired <= total:
             self._since_s = None
             return True
         now_s = self._monotonic()

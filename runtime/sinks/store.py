@@ -21,53 +21,10 @@ from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 from twincar_edge.runtime.sinks.retention import Limits
 from twincar_edge.runtime.sinks.store_retention import StoreRetention
+from twincar_edge.runtime.sinks.store_schema import MIGRATIONS, UPSERT, microseconds
 from twincar_edge.runtime.storage.database import Database, DatabaseError, has_tables, open_read_only, transaction
 
 logger = logging.getLogger(__name__)
-
-# Times are microseconds since 1970, UTC; `event` is the newest event of the visit, as JSON.
-_MIGRATIONS = (
-    """
-    CREATE TABLE visits (
-        id TEXT PRIMARY KEY, started_us INTEGER NOT NULL, type TEXT NOT NULL, camera TEXT NOT NULL,
-        level TEXT NOT NULL, name TEXT NOT NULL, make TEXT, model TEXT, event TEXT NOT NULL
-    );
-    CREATE INDEX visits_by_time ON visits (started_us)
-    """,
-    # `recording` is the digest of the file in which a visit was seen, and `run` the run that wrote the row; `crop` and
-    # `clip` are where its picture and clip are saved.
-    """
-    ALTER TABLE visits ADD COLUMN recording TEXT;
-    ALTER TABLE visits ADD COLUMN run TEXT;
-    ALTER TABLE visits ADD COLUMN crop TEXT;
-    ALTER TABLE visits ADD COLUMN clip TEXT;
-    CREATE INDEX visits_by_recording ON visits (recording, camera) WHERE recording IS NOT NULL
-    """,
-    # For `visit_pages`: all that the page filters by in the order of time, without the large column `event` beside it;
-    # and which cameras, makes and names there are.
-    """
-    CREATE INDEX visits_by_time_with_facts ON visits (started_us, camera, level, make, model, name);
-    DROP INDEX IF EXISTS visits_by_time;
-    CREATE INDEX visits_by_camera ON visits (camera);
-    CREATE INDEX visits_by_make ON visits (make);
-    CREATE INDEX visits_by_model ON visits (model);
-    CREATE INDEX visits_by_name ON visits (name)
-    """,
-)
-_COLUMNS = (
-    "id", "started_us", "type", "camera", "level", "name", "make", "model", "event", "recording", "run", "crop", "clip"
-)  # fmt: skip
-# An event that is delivered again after a restart must not reopen a visit that has ended.
-_UPSERT = (
-    f"INSERT INTO visits ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
-    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[1:])} "
-    "WHERE visits.type <> 'end' OR excluded.type = 'end'"
-)
-
-
-def _microseconds(moment: datetime) -> int:
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 10**6 + delta.microseconds
 
 
 class EventStore(Sink):
@@ -106,7 +63,7 @@ class EventStore(Sink):
         self._crops = crops
         self._clips = clips
         self._run = uuid.uuid4().hex
-        self._database = Database(path, _MIGRATIONS, "store")
+        self._database = Database(path, MIGRATIONS, "store")
         self._retention = StoreRetention(self._database, limits or Limits(), clock=clock, monotonic=monotonic)
 
     def open(self) -> None:
@@ -136,7 +93,7 @@ class EventStore(Sink):
                 if event.false_positive:
                     connection.execute("DELETE FROM visits WHERE id = ?", (event.id,))
                 else:
-                    connection.execute(_UPSERT, self._row(event))
+                    connection.execute(UPSERT, self._row(event))
 
         self._execute(run)
 
@@ -175,7 +132,7 @@ class EventStore(Sink):
 
     def _row(self, event: Event) -> tuple[Any, ...]:
         return (
-            event.id, _microseconds(event.started_at), event.type, event.camera, event.level, event.name, event.make,
+            event.id, microseconds(event.started_at), event.type, event.camera, event.level, event.name, event.make,
             event.model, event.to_json(), event.recording, self._run, _saved(self._crops, event.crop),
             _saved(self._clips, event.clip),
         )  # fmt: skip
@@ -275,7 +232,7 @@ def read_visits(
         value = getattr(wanted, field)
         if value is not None:
             conditions.append(condition)
-            one = _microseconds(value) if isinstance(value, datetime) else value
+            one = microseconds(value) if isinstance(value, datetime) else value
             values += [one] * condition.count("?")
     if wanted.levels:
         conditions.append(f"level IN ({', '.join('?' * len(wanted.levels))})")

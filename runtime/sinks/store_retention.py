@@ -62,7 +62,7 @@ class StoreRetention:
         def run(most: int, connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 connection.execute(statement, [*values, most])
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.executescript("PRAGMA incremental_vacuum")  # `execute` would give one page back and stop
 
         while rows > 0:
             self._database.run(partial(run, min(rows, _AT_ONCE)))

@@ -18,8 +18,8 @@ from tests.runtime.sinks.test_delivery import quick
 from tests.support.event_toys import CROP, MOMENT, eventually, schema_2_json, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool
-from twincar_edge.runtime.sinks import store as store_module
 from twincar_edge.runtime.sinks.store import EventFilter, EventStore, query, read_events, read_visits
+from twincar_edge.runtime.sinks.store_schema import MIGRATIONS
 from twincar_edge.runtime.storage.database import Database
 
 
@@ -49,7 +49,7 @@ def test_a_store_of_the_first_version_is_read_as_it_is_and_brought_up_to_date_wh
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "s"
-    database = Database(path, store_module._MIGRATIONS[:1], "store")
+    database = Database(path, MIGRATIONS[:1], "store")
     values = ("old", 0, "end", "gate", "unknown", "unknown", None, None, visit(id="old").to_json())
     database.run(lambda it: it.execute(f"INSERT INTO visits VALUES ({', '.join('?' * len(values))})", values))
     database.close()

@@ -1,0 +1,50 @@
+"""The table of the store of visits: how it is made and brought up to date, and how a row is written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+# Times are microseconds since 1970, UTC; `event` is the newest event of the visit, as JSON.
+MIGRATIONS = (
+    """
+    CREATE TABLE visits (
+        id TEXT PRIMARY KEY, started_us INTEGER NOT NULL, type TEXT NOT NULL, camera TEXT NOT NULL,
+        level TEXT NOT NULL, name TEXT NOT NULL, make TEXT, model TEXT, event TEXT NOT NULL
+    );
+    CREATE INDEX visits_by_time ON visits (started_us)
+    """,
+    # `recording` is the digest of the file in which a visit was seen, and `run` the run that wrote the row; `crop` and
+    # `clip` are where its picture and clip are saved.
+    """
+    ALTER TABLE visits ADD COLUMN recording TEXT;
+    ALTER TABLE visits ADD COLUMN run TEXT;
+    ALTER TABLE visits ADD COLUMN crop TEXT;
+    ALTER TABLE visits ADD COLUMN clip TEXT;
+    CREATE INDEX visits_by_recording ON visits (recording, camera) WHERE recording IS NOT NULL
+    """,
+    # For `visit_pages`: all that the page filters by in the order of time, without the large column `event` beside it;
+    # and which cameras, makes and names there are.
+    """
+    CREATE INDEX visits_by_time_with_facts ON visits (started_us, camera, level, make, model, name);
+    DROP INDEX IF EXISTS visits_by_time;
+    CREATE INDEX visits_by_camera ON visits (camera);
+    CREATE INDEX visits_by_make ON visits (make);
+    CREATE INDEX visits_by_model ON visits (model);
+    CREATE INDEX visits_by_name ON visits (name)
+    """,
+)
+_COLUMNS = (
+    "id", "started_us", "type", "camera", "level", "name", "make", "model", "event", "recording", "run", "crop", "clip"
+)  # fmt: skip
+# An event that is delivered again after a restart must not reopen a visit that has ended.
+UPSERT = (
+    f"INSERT INTO visits ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[1:])} "
+    "WHERE visits.type <> 'end' OR excluded.type = 'end'"
+)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return a time as microseconds since 1970, UTC."""
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 10**6 + delta.microseconds
