@@ -9,6 +9,7 @@ from pathlib import Path
 from twincar_edge.errors import InputError
 from twincar_edge.files import make_folder
 from twincar_edge.runtime.sinks.base import DeliveryError
+from twincar_edge.runtime.storage.disks import SameDisk
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -25,6 +26,7 @@ class AppendedFile:
         self._path = path
         self._header = header
         self._descriptor: int | None = None
+        self._disk = SameDisk(path.parent)
 
     def open(self) -> None:
         """Open the file. A full disk is not an error: `append` tries again.
@@ -72,6 +74,7 @@ class AppendedFile:
         return self._open()
 
     def _open(self) -> int:
+        self._disk.check()
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size

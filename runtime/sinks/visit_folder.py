@@ -13,6 +13,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.files import make_folder, remains
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.sinks.retention import SWEEP_S, AgeGuard, FreeBytes, Limits, RetentionIndex, free_bytes
+from twincar_edge.runtime.storage.disks import SameDisk
 
 # Begins with the time, so that the order of names is the order of time.
 _STEM = re.compile(r"(\d{8}T\d{6}\.\d{3})Z-[A-Za-z0-9_-]+", re.ASCII)
@@ -75,6 +76,7 @@ class VisitFolder:
         self._swept_s: float | None = None
         self._free_bytes = free_bytes
         self._index: RetentionIndex | None = None
+        self._disk = SameDisk(path)
 
     @property
     def bytes(self) -> int:
@@ -89,6 +91,7 @@ class VisitFolder:
         """
         make_folder(self.path)
         try:
+            self._disk.check()
             for folder in self.folders():
                 for path in remains(folder):
                     written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -126,6 +129,7 @@ class VisitFolder:
         if self._limits.size_bytes is None and self._limits.age is None:
             return
         try:
+            self._disk.check()
             self.index()
         except OSError as error:
             raise DeliveryError(f"cannot look for old {self._what}s: {error}") from error
@@ -134,11 +138,12 @@ class VisitFolder:
         """Let `write` write a file of this name, whole or not at all; then delete what is above the limits.
 
         Raises:
-            DeliveryError: it cannot be written, or the disk has less free than the reserve.
+            DeliveryError: it cannot be written, the disk has less free than the reserve, or the folder's disk has gone.
         """
         path = self.path / name
         limited = self._limits.size_bytes is not None or self._limits.age is not None
         try:
+            self._disk.check()
             index = self.index() if limited else None
             if (shortage := self._limits.shortage(self._free_bytes(self.path))) is not None:
                 raise DeliveryError(

@@ -3,7 +3,7 @@
 A file has the application's mark and a schema version (`user_version`), and is brought up to date by the migrations
 that it has not seen. It is in write-ahead mode: readers never block the writer, and a killed process leaves nothing to
 repair. Every commit is flushed to the disk (`synchronous=FULL`): a power cut loses nothing that was committed. A
-damaged file is renamed, never overwritten.
+damaged file is renamed, never overwritten. A file that was moved away or deleted is begun again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.runtime.storage.disks import SameDisk
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -65,6 +66,8 @@ class Database:
         self._on_open = on_open
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._disk = SameDisk(path.parent)
+        self._place: tuple[int, int] | None = None  # of the open file: device and inode
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -95,7 +98,7 @@ class Database:
         with self._lock:
             try:
                 try:
-                    return work(self._connection or self._connect())
+                    return work(self._current())
                 except sqlite3.DatabaseError as error:
                     if not _is_damage(error):
                         raise
@@ -104,9 +107,21 @@ class Database:
             except (sqlite3.Error, OSError) as error:
                 raise DatabaseError(f"cannot use the {self._what} {self.path}: {error}") from error
 
+    def _current(self) -> sqlite3.Connection:
+        """Return a connection to the file at the path: SQLite would go on to write to one that was deleted."""
+        if self._connection is not None and _place(self.path) != self._place:
+            logger.warning("the %s %s was moved or deleted: a new one is begun", self._what, self.path)
+            # SQLite leaves the log of a moved file where it is: its visits belong to that file, not to the next one.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._disconnect()
+        return self._connection or self._connect()
+
     def _connect(self) -> sqlite3.Connection:
+        self._disk.check()
         connection = _open(self.path, self._migrations, alone=self._alone)
         try:
+            self._place = _place(self.path)
             self._on_open(connection)
         except BaseException:
             connection.close()
@@ -175,6 +190,15 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 def has_tables(connection: sqlite3.Connection) -> bool:
     """Return whether a database has any table; a process that is killed while making one leaves none."""
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file; None where there is none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -1,0 +1,102 @@
+"""Files and folders that are deleted, moved, or on a disk that goes, while they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.sinks.test_delivery import Away, Receiver, delivery, ids
+from tests.support.disks import small_disk
+from tests.support.event_toys import CROP, eventually, visit, visits
+from twincar_edge.runtime.sinks import CropSaver, DeliveryError, JsonLines, Sink, crop_folder
+from twincar_edge.runtime.sinks.store import EventStore, query
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_folder(path: Path) -> None:
+    for file in path.parent.iterdir():
+        file.unlink()
+    path.parent.rmdir()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def move_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved folder"))
+
+
+@pytest.mark.parametrize("remove", [delete, delete_folder, move, move_folder])
+def test_a_store_that_was_deleted_or_moved_is_begun_again_before_the_next_visit(
+    tmp_path: Path, remove: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "state" / "events.sqlite"
+    before, after = visits(3), visits(3, first=3)
+    with EventStore(path) as store:
+        for event in before:
+            store.write(event, CROP)
+        remove(path)
+        for event in after:
+            store.write(event, CROP)
+    assert query(path) == after
+    for moved in (tmp_path / "state" / "moved", tmp_path / "moved folder" / "events.sqlite"):
+        if moved.exists():
+            assert query(moved) == before
+    assert caplog.text.count("was moved or deleted") == 1
+
+
+def test_a_store_that_was_replaced_is_written_to(tmp_path: Path) -> None:
+    with EventStore(tmp_path / "other") as other:
+        other.write(visit(id="restored"), CROP)
+    with EventStore(tmp_path / "s") as store:
+        store.write(visit(id="1"), CROP)
+        (tmp_path / "other").replace(tmp_path / "s")
+        store.write(visit(id="2"), CROP)
+    assert {event.id for event in query(tmp_path / "s")} == {"restored", "2"}
+
+
+def test_a_spool_that_was_deleted_keeps_what_comes_then(tmp_path: Path) -> None:
+    with delivery(Receiver(Away()), tmp_path / "spool") as sending:
+        sending.put(visit(id="1"))
+        eventually(lambda: sending.status().spooled == 1, "on disk")
+        (tmp_path / "spool").unlink()
+        sending.put(visit(id="2"))
+        eventually(lambda: sending.status().queued == 0, "on disk")
+    receiver = Receiver()
+    with delivery(receiver, tmp_path / "spool"):
+        pass
+    assert receiver.got == ["2"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: EventStore(folder / "s"),
+        lambda folder: JsonLines(folder / "s"),
+        lambda folder: CropSaver(crop_folder(folder)),
+    ],
+    ids=["store", "jsonl", "crops"],
+)
+def test_nothing_is_written_below_a_mount_point_whose_disk_has_gone(
+    tmp_path: Path, make: Callable[[Path], Sink]
+) -> None:
+    """The disk comes here where there was none, which the sink sees as it would see the other way round."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    events = visits(2)
+    with make(folder) as sink:
+        sink.write(events[0], CROP)
+        with small_disk(folder, "1m"):
+            for event in events:
+                with pytest.raises(DeliveryError, match="is on another disk than before"):
+                    sink.write(event, CROP)
+            assert list(folder.iterdir()) == []
+        sink.write(events[1], CROP)
+    if isinstance(sink, EventStore):
+        assert ids(query(folder / "s")) == ids(events)
