@@ -2,9 +2,9 @@
 
     python -m twincar_edge.benchmarks.experiments enrollment STRANGERS DATA [--images DIR] -o enrollment.json
 
-STRANGERS is a folder with cars.csv (filename, make, model) and images/, cars that the model was not trained on. Some of
-its classes are enrolled, drawn anew each time; the pictures left over of these, those of the other classes, and DATA,
-labelled pictures of trained classes, are then answered with and without the enrolled classes.
+STRANGERS is a folder with cars.csv (filename, make, model; kind, where a picture is from) and images/, cars that the model
+was not trained on. Some of its classes are enrolled, drawn anew each time; the pictures left over of these, those of the
+other classes, and DATA, labelled pictures of trained classes, are then answered with and without the enrolled classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 
 import click
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish
 from twincar_edge.bundled import default_model
@@ -43,11 +43,20 @@ BATCH = 32
 LEAST_LEFT = 2  # pictures of a class beyond the largest number of shots
 
 
+class KindFigures(Record):
+    """Of the pictures of one kind that are left over of the new classes: how many were counted, named, and right."""
+
+    pictures: int
+    named: Share
+    right: Share | None
+
+
 class EnrollmentFigures(Record):
     """What enrolling gives with `shots` pictures a class and a reach, over all draws.
 
     Of the pictures left over of the new classes, `named` get a full name, and `right` of these the right one. A wrong
-    claim says anything that is not true of the car, be it a make. Shares are of pictures, from 0 to 1.
+    claim says anything that is not true of the car, be it a make. Shares are of pictures, from 0 to 1. Pictures of one
+    car park are from one place and view, photos from the web are not: `kinds` has both apart.
     """
 
     shots: int
@@ -58,6 +67,7 @@ class EnrollmentFigures(Record):
     wrong_claims: Share
     top1_before: Share
     top1: Share
+    kinds: dict[str, KindFigures]
 
 
 class EnrollmentReport(Record):
@@ -80,16 +90,22 @@ class EnrollmentReport(Record):
             f"{self.model}, {self.new_classes} new classes drawn {self.draws} times; "
             f"{self.strangers} pictures of other cars, {self.known} of trained classes",
             "",
-            "| reach | pictures a class | named | right of these | wrong claims, other cars | top-1, trained classes |",
-            "|---|---|---|---|---|---|",
+            "| reach | pictures a class | named | right of these | wrong claims, other cars | top-1, trained classes |"
+            + "".join(f" {kind}: named | right |" for kind in self.points[0].kinds),
+            "|---|---|---|---|---|---|" + "---|---|" * len(self.points[0].kinds),
         ]
         for one in self.points:
-            right = "none" if one.right is None else f"{one.right:.1%}"
+            kinds = "".join(f" {kind.named:.1%} | {_share(kind.right)} |" for kind in one.kinds.values())
             lines.append(
-                f"| {one.reach:.2f} | {one.shots} | {one.named:.1%} | {right} | "
+                f"| {one.reach:.2f} | {one.shots} | {one.named:.1%} | {_share(one.right)} | "
                 f"{one.wrong_claims_before:.1%} → {one.wrong_claims:.1%} | {one.top1_before:.2%} → {one.top1:.2%} |"
+                + kinds
             )
         return "\n".join(lines)
+
+
+def _share(share: float | None) -> str:
+    return "none" if share is None else f"{share:.1%}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +129,14 @@ def measure_enrollment(strangers: Path, dataset: Dataset, model: Path | None = N
     session = open_session(model or default_model(), spinning=True)
     if session.prototypes is None:
         raise ModelError(f"{session.model} has no embedding output with prototypes: export it again")
-    names, paths = _read_strangers(strangers)
+    names, kinds, paths = _read_strangers(strangers)
     other = _run(session, (read_image(path) for path in paths))
     known = _run(session, (sample.read() for sample in dataset.samples))
     labels = labels_for(dataset, session.manifest.class_mapping)
     enough = [name for name in dict.fromkeys(names) if names.count(name) >= max(SHOTS) + LEAST_LEFT]
     if len(enough) <= NEW_CLASSES:
         raise InputError(f"{strangers} has {len(enough)} classes of enough pictures, {NEW_CLASSES + 1} are needed")
-    trial = _Trial(session, np.array(names), other, known, labels)
+    trial = _Trial(session, np.array(names), np.array(kinds), other, known, labels)
     points = [trial.figures(enough, shots, reach) for reach in REACHES for shots in SHOTS]
     return EnrollmentReport(
         created=datetime.now(UTC),
@@ -139,6 +155,7 @@ def measure_enrollment(strangers: Path, dataset: Dataset, model: Path | None = N
 class _Trial:
     session: ModelSession
     names: NDArray[np.str_]
+    kinds: NDArray[np.str_]
     strangers: _Pictures
     known: _Pictures
     labels: NDArray[np.int64]
@@ -149,7 +166,7 @@ class _Trial:
             wrong(answer, name) for answer, name in zip(self.answers(self.strangers, None), self.names, strict=True)
         ]
         wrong_before = np.array(before)
-        named, right, wrongs, wrongs_before, top1 = [], [], [], [], []
+        named, right, kinds, wrongs, wrongs_before, top1 = [], [], [], [], [], []
         for _ in range(DRAWS):
             new = sorted(rng.choice(len(enough), NEW_CLASSES, replace=False).tolist())
             order = rng.permutation(len(self.names))
@@ -158,6 +175,7 @@ class _Trial:
             used = {one for places in shown.values() for one in places}
             left = np.array([one for one in order if self.names[one] in shown and one not in used])
             others = np.array([one for one in order if self.names[one] not in shown])
+            kinds += self.kinds[left].tolist()
             for answer, name in zip(self.answers(self.strangers.select(left), enrolled), self.names[left], strict=True):
                 named.append(answer.label is not None)
                 right.append(answer.name == name)
@@ -169,7 +187,8 @@ class _Trial:
             shots=shots,
             reach=reach,
             named=float(np.mean(named)),
-            right=float(np.sum(right) / np.sum(named)) if any(named) else None,
+            right=_right_of(right, named),
+            kinds=_by_kind(np.array(kinds), np.array(named), np.array(right)),
             wrong_claims_before=float(np.mean(wrongs_before)),
             wrong_claims=float(np.mean(wrongs)),
             top1_before=float((self.known.logits.argmax(axis=1) == self.labels).mean()),
@@ -217,12 +236,29 @@ class _Trial:
         ]
 
 
+def _right_of(right: ArrayLike, named: ArrayLike) -> float | None:
+    return float(np.sum(right) / np.sum(named)) if np.any(named) else None
+
+
+def _by_kind(kinds: NDArray[np.str_], named: NDArray[np.bool_], right: NDArray[np.bool_]) -> dict[str, KindFigures]:
+    found = {}
+    for kind in sorted(set(kinds.tolist())):
+        of_kind = kinds == kind
+        found[kind] = KindFigures(
+            pictures=int(of_kind.sum()),
+            named=float(named[of_kind].mean()),
+            right=_right_of(right[of_kind], named[of_kind]),
+        )
+    return found
+
+
 def wrong(answer: Prediction, name: str) -> bool:
     """Return whether an answer says something of a car of no known class that is not true of it."""
     return answer.level != "unknown" and (answer.level != "make" or not name.startswith(f"{answer.make} "))
 
 
-def _read_strangers(folder: Path) -> tuple[list[str], list[Path]]:
+def _read_strangers(folder: Path) -> tuple[list[str], list[str], list[Path]]:
+    """Return the name of each picture's car, where it is from, and its file."""
     table = folder / "cars.csv"
     try:
         with table.open(encoding="utf-8", newline="") as file:
@@ -231,7 +267,8 @@ def _read_strangers(folder: Path) -> tuple[list[str], list[Path]]:
         raise InputError(f"cannot read {table}: {error}") from error
     if not rows or not {"filename", "make", "model"} <= rows[0].keys():
         raise InputError(f"{table} needs the columns filename, make and model")
-    return [f"{row['make']} {row['model']}" for row in rows], [folder / "images" / row["filename"] for row in rows]
+    names = [f"{row['make']} {row['model']}" for row in rows]
+    return names, [row.get("kind") or "any" for row in rows], [folder / "images" / row["filename"] for row in rows]
 
 
 def _run(session: ModelSession, images_bgr: Iterable[NDArray[np.uint8]]) -> _Pictures:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.experiments import run_experiment
 from tests.support.tiny_model import CLASSES, tiny_model
-from twincar_edge.benchmarks.experiments.enrollment import EnrollmentReport, wrong
+from twincar_edge.benchmarks.experiments.enrollment import DRAWS, NEW_CLASSES, EnrollmentReport, wrong
 from twincar_edge.images import write_image
 from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
 
@@ -30,7 +30,7 @@ def test_colours_that_are_enrolled_are_named_and_trained_ones_stay(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny_model(tmp_path / "model.onnx", familiar=True, reject_below=0.6)
-    rows = ["filename,make,model"]
+    rows = ["filename,make,model,kind"]
     for number in range(13):
         angle = (number + 0.5) / 13 * np.pi / 2
         colour = 200 * np.array([0.5 * (number % 3), np.sin(angle), np.cos(angle)])
@@ -38,7 +38,7 @@ def test_colours_that_are_enrolled_are_named_and_trained_ones_stay(
             name = f"{number:02d}-{place:02d}.png"
             shade = np.clip(colour + rng.integers(-1, 2, 3), 0, 255).astype(np.uint8)
             write_image(tmp_path / "strangers" / "images" / name, np.full((20, 30, 3), shade, np.uint8))
-            rows.append(f"{name},Rigel,Colour{number:02d}")
+            rows.append(f"{name},Rigel,Colour{number:02d},{'web' if number % 2 else 'car park'}")
     (tmp_path / "strangers" / "cars.csv").write_text("\n".join(rows) + "\n")
     for place, name in enumerate(CLASSES):
         write_image(tmp_path / "known" / name / "1.png", np.full((20, 30, 3), 255 * np.eye(3)[2 - place], np.uint8))
@@ -49,4 +49,6 @@ def test_colours_that_are_enrolled_are_named_and_trained_ones_stay(
     assert {(one.top1_before, one.top1) for one in report.points} == {(1.0, 1.0)}
     best = next(one for one in report.points if one.shots == 10 and one.reach == 1.5)
     assert best.named > 0.5 and best.right is not None and best.right > 0.9
+    assert set(best.kinds) == {"car park", "web"}
+    assert sum(kind.pictures for kind in best.kinds.values()) == DRAWS * NEW_CLASSES * 2
     assert len(capsys.readouterr().out.splitlines()) == 4 + 16
