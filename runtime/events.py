@@ -99,6 +99,7 @@ class Event(Record):
     provisional: bool = False
     false_positive: bool = False
     merged: bool = False
+    interrupted: bool = False
     classifier: ClassifierRecord
 
     @model_validator(mode="before")

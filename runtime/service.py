@@ -30,9 +30,10 @@ from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.page.pictures import LivePictures
 from twincar_edge.runtime.reload import ModelReloader
-from twincar_edge.runtime.sinks import Delivery, Sink, Terms, crop_name, running
+from twincar_edge.runtime.sinks import NO_CROP, Delivery, Sink, Terms, crop_name, running
 from twincar_edge.runtime.sinks.clips import clip_name
 from twincar_edge.runtime.sinks.filming import Filming
+from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
 from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_filming, open_sinks
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StoreSettings
 from twincar_edge.runtime.sources import Source, is_camera
@@ -103,10 +104,14 @@ class Service:
         self._collector = None if config.collect is None else Collector(config.collect, config.collect_limit)
         if self._collector is not None:
             deliveries.append(Delivery(self._collector, "hard examples", _COLLECT, stop=stop))
+        self._open_visits: OpenVisits | None = None
+        if live and self._locks_state and self._state is not None:
+            self._open_visits = OpenVisits(self._state.folder / "open-visits.sqlite")
+            deliveries.append(Delivery(self._open_visits, "open visits", Terms(local=True), stop=stop))
         filming = open_filming(config.sinks, stop=stop)
         footage = None if filming is None else lambda: Footage(filming.put, filming.rules)
         self._queues: list[Delivery | Filming] = [*deliveries, *([filming] if filming is not None else [])]
-        outlet = _Outlet(deliveries, self._queues, {options.kind for options in config.sinks})
+        self._outlet = outlet = _Outlet(deliveries, self._queues, {options.kind for options in config.sinks})
         seen = None if self._state is None else self._state.folder
         self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras)
         shown: list[OnFrame] = [show for show in (self._videos, on_frame) if show is not None]
@@ -208,6 +213,8 @@ class Service:
             ModelError: the model failed.
         """
         self._notifier.ready(f"watching {', '.join(self._names)}")
+        for event in [] if self._open_visits is None else self._open_visits.left:
+            self._outlet.write(interrupted_end(event), NO_CROP)
         summary = self._watch.run()
         for camera in self._watch.cameras:
             if camera.finished:
@@ -268,7 +275,7 @@ class _Outlet(Sink):
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
         """Give an event to every delivery, with the file names of its crop and clip where these are saved."""
-        if event.type == "end" and not event.false_positive:
+        if event.type == "end" and not event.false_positive and not event.interrupted:
             crop = crop_name(event) if "crops" in self._kinds else None
             clip = clip_name(event) if "clips" in self._kinds and event.first_time_s is not None else None
             if crop is not None or clip is not None:

@@ -93,7 +93,7 @@ class EventStore(Sink):
                 if event.false_positive:
                     connection.execute("DELETE FROM visits WHERE id = ?", (event.id,))
                 else:
-                    connection.execute(UPSERT, self._row(event))
+                    connection.execute(UPSERT, (*self._row(event), event.interrupted))
 
         self._execute(run)
 

@@ -36,11 +36,12 @@ MIGRATIONS = (
 _COLUMNS = (
     "id", "started_us", "type", "camera", "level", "name", "make", "model", "event", "recording", "run", "crop", "clip"
 )  # fmt: skip
-# An event that is delivered again after a restart must not reopen a visit that has ended.
+# An event that is delivered again after a restart must not reopen a visit that has ended. An `end` with `interrupted`
+# (the last parameter) must not replace the one that came.
 UPSERT = (
     f"INSERT INTO visits ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[1:])} "
-    "WHERE visits.type <> 'end' OR excluded.type = 'end'"
+    "WHERE visits.type <> 'end' OR (excluded.type = 'end' AND NOT ?)"
 )
 
 

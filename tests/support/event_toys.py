@@ -60,7 +60,7 @@ def visits(count: int, first: int = 0) -> list[Event]:
 
 def schema_2_json(event: Event) -> str:
     """The event as a release with schema 2 stored it."""
-    later = {"familiarity", "vehicle_type", "deciding_frames", "course", "provisional", "merged"}
+    later = {"familiarity", "vehicle_type", "deciding_frames", "course", "provisional", "merged", "interrupted"}
     return json.dumps(event.model_dump(mode="json", exclude=later) | {"schema_version": 2})
 
 

@@ -1,0 +1,94 @@
+"""Visits whose run was killed are ended by the next."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import REPOSITORY
+from tests.support.event_toys import CROP, MOMENT, visit
+from tests.support.tiny_model import tiny_model
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.service import Service
+from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
+from twincar_edge.runtime.sinks.settings import JsonLinesSettings, StoreSettings
+from twincar_edge.runtime.sinks.store import EventStore, query
+
+# A run with vehicles in view, as far as its sinks know.
+_RUN = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.support.event_toys import CROP, visit
+from twincar_edge.runtime.sinks.open_visits import OpenVisits
+from twincar_edge.runtime.sinks.store import EventStore
+
+folder = Path({folder!r})
+with OpenVisits(folder / "open-visits.sqlite") as open_visits, EventStore(folder / "events.sqlite") as store:
+    for sink in (open_visits, store):
+        for event in (visit(id="gone", type="start"), visit(id="gone"), visit(id="here", type="start"),
+                      visit(id="here", type="update", crops=9), visit(id="file", type="start", recording="0" * 64)):
+            sink.write(event, CROP)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """The state folder of a run that was killed while a vehicle was in view."""
+    program = _RUN.format(root=str(REPOSITORY), folder=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(20)
+    process.stdout.close()
+    return tmp_path
+
+
+def test_the_next_run_ends_what_a_killed_run_has_left_in_view(
+    killed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    clip = tmp_path_factory.mktemp("video") / "pictures"
+    clip.mkdir()
+    config = WatchConfig(
+        cameras=(CameraConfig(name="gate", source=str(clip)),),
+        model=tiny_model(clip.parent / "tiny.onnx"), ep="cpu", threads=1, state=killed, duration_s=0.01,
+        sinks=(StoreSettings(), JsonLinesSettings(path=clip.parent / "events.jsonl", types=frozenset({"end"}))),
+    )  # fmt: skip
+    for _ in range(2):  # the second time there is nothing left
+        with Service(config) as service:
+            service.run()
+    (line,) = (clip.parent / "events.jsonl").read_text().splitlines()
+    end = Event.model_validate_json(line)
+    assert (end.id, end.type, end.crops, end.interrupted) == ("here", "end", 9, True)
+    assert end.ended_at is not None and (end.ended_at - end.started_at).total_seconds() == 1.5  # as it was last told of
+    stored = {event.id: (event.type, event.interrupted) for event in query(killed / "events.sqlite")}
+    assert stored == {"gone": ("end", False), "here": ("end", True), "file": ("start", False)}
+
+
+def test_an_interrupted_end_does_not_take_the_place_of_one_that_came(tmp_path: Path) -> None:
+    with EventStore(tmp_path / "s") as store:
+        store.write(visit(), CROP)
+        store.write(interrupted_end(visit(type="start", ended_at=None)), CROP)
+    assert query(tmp_path / "s") == [visit()]
+
+
+def test_a_visit_without_times_ends_when_it_started(tmp_path: Path) -> None:
+    end = interrupted_end(visit(type="start", first_time_s=None, last_time_s=None, ended_at=None))
+    assert (end.started_at, end.ended_at) == (MOMENT, MOMENT)
+
+
+def test_what_another_version_has_left_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with OpenVisits(tmp_path / "o") as sink:
+        sink.write(visit(id="a", type="start"), CROP)
+        sink._database.run(lambda connection: connection.execute("UPDATE open SET event = '{}'"))
+    with OpenVisits(tmp_path / "o") as sink:
+        assert sink.left == []
+    assert "another version" in caplog.text
