@@ -31,7 +31,11 @@ _CAMERA_COUNTERS: tuple[tuple[str, str, Callable[[CameraStatus], int]], ...] = (
         "Frames of a live camera that came while an older one was being looked at.",
         lambda camera: camera.dropped,
     ),
-    ("twincar_frames_skipped", "Frames or images that could not be decoded.", lambda camera: camera.skipped),
+    (
+        "twincar_frames_skipped",
+        "Frames or images that could not be decoded, or never change.",
+        lambda camera: camera.skipped,
+    ),
     ("twincar_reconnects", "How often the source was opened again.", lambda camera: camera.reconnects),
     (
         "twincar_crops_dropped",

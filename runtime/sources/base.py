@@ -71,14 +71,16 @@ class SourceStatus:
 
     Attributes:
         state: `opening` until the first frame; `live` while frames come (a file or folder is live while it is read,
-            however long a folder waits for its next image); `stalled` when a connection that is open sends nothing;
+            however long a folder waits for its next image); `stalled` when a connection that is open sends nothing, or
+            only a picture that never changes;
             `waiting` while a camera that was lost, or could not be opened, is tried again; `ended` when there will be
             no more frames.
         frames: given so far.
         dropped: frames of a live source that a newer one replaced before anybody took them.
-        skipped: frames or images that could not be decoded.
+        skipped: frames or images that could not be decoded, and those of a live picture that never changes.
         reconnects: how often a live source was opened again.
-        last_frame_age_s: since the newest frame; None where there was none yet.
+        last_frame_age_s: since the newest frame, or since the first of those that never change; None where there was
+            none yet.
         problem: what is wrong now, in one line without secrets, or None.
         size_wh: of the newest frame; None where there was none yet.
         fps: nominal frames a second, where the source tells.

@@ -16,7 +16,8 @@ import cv2
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources.base import Source
 from twincar_edge.runtime.sources.capture import Capture, nominal_fps, open_within
-from twincar_edge.runtime.sources.live import LiveRules, LiveSource
+from twincar_edge.runtime.sources.live import LiveSource
+from twincar_edge.runtime.sources.live_rules import LiveRules
 
 logger = logging.getLogger(__name__)
 

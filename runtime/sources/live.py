@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -20,41 +19,14 @@ from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.sources.base import Frame, Source, SourceState, SourceStatus, redact_url, size_of
 from twincar_edge.runtime.sources.capture import Capture, nominal_fps
+from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.pace import Pace
+from twincar_edge.runtime.sources.unchanged import MANY, Unchanged
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1  # how often a consumer that waits looks at its stop event and at the reader
 RELEASE_S = 1.0  # for the reader to come back from the frame it waits for
-
-
-@dataclass(frozen=True)
-class LiveRules:
-    """What is taken for trouble, and what follows.
-
-    Attributes:
-        silence_s: the read time-out of the capture; a grab that took so long found nothing, whatever it says (FFmpeg's
-            decoder gives up the frames it held back when a read fails).
-        stalled_s: without a frame for so long, the source says that it is stalled.
-        hung_s: a call into the capture that takes so long has ignored its time-out, as `VideoCapture.read` does now
-            and then (opencv#22677); its thread is left behind, and another one opens the camera again.
-        most_hung: threads that may be left behind at a time. Where so many hang, the camera waits for one of them.
-        steady_s: after a connection that lasted so long, the first try comes quickly again.
-        undecodable: pictures in a row that cannot be decoded before the connection is made again.
-        first_retry_s: the wait before the first try of a series; each wait is up to twice the last, less a random part.
-        longest_retry_s: the longest wait. It is one second for good, where others let it grow to minutes: a camera
-            that returns shall give frames within three seconds, and of these a try that has just failed takes up to
-            1.5 s (`network.KNOCK_S`) or opening an RTSP stream about 1 s. A try that finds nobody is one small packet.
-    """
-
-    silence_s: float = 5.0
-    stalled_s: float = 2.0
-    hung_s: float = 10.0
-    most_hung: int = 3
-    steady_s: float = 5.0
-    undecodable: int = 50
-    first_retry_s: float = 0.25
-    longest_retry_s: float = 1.0
 
 
 class _Reader:
@@ -118,6 +90,8 @@ class LiveSource(Source):
         self._changed = threading.Condition(self._lock)
         self._started_s = monotonic()
         self._pace: Pace | None = None
+        self._unchanged = Unchanged()
+        self._frozen = False
         self._index = -1
         self._mailbox: Frame | None = None
         self._dropped = 0
@@ -306,13 +280,26 @@ class LiveSource(Source):
             if self._size_wh is not None and self._size_wh != size_wh:
                 logger.warning("%s sends %dx%d now, no more %dx%d", self.name, *size_wh, *self._size_wh)
             self._size_wh = size_wh
+            run = self._unchanged.add(frame.image_bgr, arrived_s)
+            self._frozen = run >= MANY and arrived_s - self._unchanged.since_s >= self._rules.frozen_s
             self._note_frame(arrived_s)
+            if self._frozen:
+                self._skip_reasons["unchanged picture"] += 1
+                return
             self._dropped += self._mailbox is not None
             self._mailbox = frame
             self._changed.notify_all()
 
     def _note_frame(self, arrived_s: float) -> None:
-        self._connected, self._problem, self._newest_s = True, None, arrived_s
+        self._connected = True
+        if self._frozen:
+            self._newest_s = self._unchanged.since_s
+            self._report(
+                f"{self.name} has sent the same picture, byte for byte, for {self._rules.frozen_s:g} s: the camera is "
+                "frozen, or its video is interlaced, which OpenCV cannot decode: set the camera to progressive video"
+            )
+            return
+        self._problem, self._newest_s = None, arrived_s
         if self._outage_reported:
             self._outage_reported = False
             logger.warning("%s is back", self.name)

@@ -11,7 +11,8 @@ import urllib.parse
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
-from twincar_edge.runtime.sources.live import LiveRules, LiveSource
+from twincar_edge.runtime.sources.live import LiveSource
+from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.video import VideoFile
 
 NETWORK_TIMEOUT_MS = 5000  # for opening and for each frame; without it a lost camera blocks the read for ever

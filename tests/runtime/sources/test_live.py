@@ -17,7 +17,9 @@ from tests.support.event_toys import eventually
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import Frame, SourceStatus, live
 from twincar_edge.runtime.sources.capture import open_within
-from twincar_edge.runtime.sources.live import LiveRules, LiveSource
+from twincar_edge.runtime.sources.live import LiveSource
+from twincar_edge.runtime.sources.live_rules import LiveRules
+from twincar_edge.runtime.sources.unchanged import MANY
 
 SIZE_WH = (64, 48)
 WAIT_S = 20.0  # for what happens at once
@@ -144,6 +146,40 @@ def number(frame: Frame) -> int:
 
 
 # --- which frames come ---
+
+
+def test_a_camera_whose_picture_never_changes_is_in_trouble_until_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    class EverySecond(Scripted):
+        def grab(self) -> bool:
+            grabbed = super().grab()
+            rig.clock.now_s += 1
+            return grabbed
+
+    camera = EverySecond()
+    with Rig(camera) as rig:
+        for _ in range(30):  # a scene may be still for a while
+            camera.send(7)
+        eventually(lambda: rig.status.dropped == 29, "they are looked at", WAIT_S)
+        assert (rig.status.state, rig.status.problem, rig.status.skipped) == ("live", None, 0)
+        for _ in range(5):
+            camera.send(7)
+        eventually(lambda: rig.status.skipped == 5, "they are left out", WAIT_S)
+        assert (rig.status.state, rig.status.last_frame_age_s) == ("stalled", 34)
+        assert "has sent the same picture, byte for byte, for 30 s" in (rig.status.problem or "")
+        assert rig.source.skip_reasons == {"unchanged picture": 5}
+        camera.send(8)
+        eventually(lambda: rig.status.state == "live", "it is back", WAIT_S)
+        assert (rig.status.problem, rig.status.skipped) == (None, 5)
+    assert caplog.text.count("same picture") == 1
+
+
+def test_a_still_picture_is_no_trouble_before_there_are_many(caplog: pytest.LogCaptureFixture) -> None:
+    camera = Scripted(*[7] * (MANY - 1))
+    with Rig(camera, rules=LiveRules(frozen_s=0)) as rig:
+        eventually(lambda: rig.status.dropped == MANY - 2, "they are looked at", WAIT_S)
+        assert rig.status.problem is None
+        camera.send(7)
+        eventually(lambda: rig.status.skipped == 1, "the next is one too many", WAIT_S)
 
 
 def test_who_is_slow_gets_the_newest_frame_and_the_others_are_counted() -> None:
