@@ -2,9 +2,10 @@
 
     python -m twincar_edge.benchmarks.experiments enrollment STRANGERS DATA [--images DIR] -o enrollment.json
 
-STRANGERS is a folder with cars.csv (filename, make, model; kind, where a picture is from) and images/, cars that the model
-was not trained on. Some of its classes are enrolled, drawn anew each time; the pictures left over of these, those of the
-other classes, and DATA, labelled pictures of trained classes, are then answered with and without the enrolled classes.
+STRANGERS is a folder with cars.csv (filename, make, model; kind, where a picture is from) and images/, cars that the
+model was not trained on. Some of its classes are enrolled, drawn anew each time; the pictures left over of these, those
+of the other classes, and DATA, labelled pictures of trained classes, are then answered with and without the enrolled
+classes.
 """
 
 from __future__ import annotations
