@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 ONLINE, OFFLINE = "online", "offline"
 _KEEP_ALIVE_S = 30  # the broker notices a dead box after one and a half times this
 _FAREWELL_S = 1.0
+_STEADY_S = 60.0  # a connection that lasts so long is a good one
 
 
 def topic_part(name: str) -> str:
@@ -136,6 +139,9 @@ class Mqtt(Sink):
         self._acknowledged: set[int] = set()
         self._pending: tuple[str, list[int]] | None = None  # the event, and its messages that paho holds
         self._client = _Client(CallbackAPIVersion.VERSION2)
+        self._reconnect_s = reconnect_s
+        self._short_connections = 0  # in a row
+        self._connected_s = -math.inf
         self._client.reconnect_delay_set(*reconnect_s)
         self._client.will_set(self._availability, OFFLINE, qos=1, retain=True)
         if user is not None:
@@ -228,16 +234,27 @@ class Mqtt(Sink):
         client.publish(self._availability, ONLINE, qos=1, retain=True)
         for camera in list(self._cameras):
             self._publish_discovery(camera)
+        self._connected_s = time.monotonic()
         with self._changed:
             self._connected, self._refusal = True, None
             self._changed.notify_all()
 
     def _on_disconnect(
-        self, _client: paho.Client, _data: Any, _flags: paho.DisconnectFlags, code: ReasonCode, _more: Properties | None
+        self, client: paho.Client, _data: Any, _flags: paho.DisconnectFlags, code: ReasonCode, _more: Properties | None
     ) -> None:
         logger.debug("%s: disconnected: %s", self.name, code)
         with self._changed:
-            self._connected = False
+            connected, self._connected = self._connected, False
+        if connected:
+            self._back_off(client)
+
+    def _back_off(self, client: paho.Client) -> None:
+        """Set the next wait: paho begins with the shortest one after each connection, however short that was."""
+        steady = time.monotonic() - self._connected_s >= _STEADY_S
+        self._short_connections = 0 if steady else self._short_connections + 1
+        first_s, longest_s = self._reconnect_s
+        wait_s = min(longest_s, first_s * 2 ** min(max(0, self._short_connections - 1), 16))
+        client.reconnect_delay_set(wait_s, longest_s)
 
     def _on_publish(
         self, _client: paho.Client, _data: Any, message_id: int, _code: ReasonCode, _more: Properties | None

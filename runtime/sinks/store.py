@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -143,6 +143,7 @@ def _saved(folder: Path | None, name: str | None) -> str | None:
 
 
 _NAMED = 5  # ids that an error names
+_CHUNK = 500  # visits that are read at once
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def read_visits(
 ) -> Iterator[StoredVisit]:
     """Yield the selected visits, ordered by start time.
 
-    The file is opened read-only, and its writer is not blocked.
+    The file is opened read-only, and its writer is not blocked. Visits that are deleted meanwhile are left out.
 
     Args:
         path: the store.
@@ -237,27 +238,38 @@ def read_visits(
     if wanted.levels:
         conditions.append(f"level IN ({', '.join('?' * len(wanted.levels))})")
         values += wanted.levels
+    condition = " AND ".join(conditions)
     limit = -1 if wanted.limit is None else wanted.limit
-    statement = (
-        "SELECT id, event, {saved} FROM (SELECT *, rowid AS place FROM visits "
-        f"WHERE {' AND '.join(conditions)} ORDER BY started_us DESC, rowid DESC LIMIT ?) ORDER BY started_us, place"
-    )
+    newest = f"SELECT started_us, rowid AS place FROM visits WHERE {condition} ORDER BY 1 DESC, 2 DESC LIMIT ?"
     try:
         with closing(_open_store(path)) as connection:
             if not has_tables(connection):
                 return
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             saved = "NULL, NULL" if version < 2 else "crop, clip"  # a reader does not migrate the file
-            for visit, text, *paths in connection.execute(statement.replace("{saved}", saved), [*values, limit]):
-                try:
-                    event = Event.model_validate_json(text)
-                except ValidationError:
-                    if on_unreadable is not None:
-                        on_unreadable(f"visit {visit} was written by another version; skipped")
-                    continue
-                yield StoredVisit(event, *(None if saved_at is None else Path(saved_at) for saved_at in paths))
+            statement = f"SELECT rowid, id, event, {saved} FROM visits WHERE {condition} AND rowid IN "
+            found = connection.execute(f"SELECT place FROM ({newest}) ORDER BY started_us, place", [*values, limit])
+            places = [place for (place,) in found]
+            for first in range(0, len(places), _CHUNK):
+                for visit, text, *paths in _rows(connection, statement, values, places[first : first + _CHUNK]):
+                    try:
+                        event = Event.model_validate_json(text)
+                    except ValidationError:
+                        if on_unreadable is not None:
+                            on_unreadable(f"visit {visit} was written by another version; skipped")
+                        continue
+                    yield StoredVisit(event, *(None if saved_at is None else Path(saved_at) for saved_at in paths))
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
+
+
+def _rows(
+    connection: sqlite3.Connection, statement: str, values: Sequence[Any], places: Sequence[int]
+) -> list[Sequence[str]]:
+    """Return all rows at these places at once: a read that stays open would keep the writer from emptying its log."""
+    rows = connection.execute(f"{statement}({', '.join('?' * len(places))})", [*values, *places]).fetchall()
+    found = {place: row for place, *row in rows}
+    return [found[place] for place in places if place in found]
 
 
 def read_visit(

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _APPLICATION_ID = 0x54574E45  # "TWNE"
+_LOG_BYTES = 2**20
 _MAGIC = b"SQLite format 3\0"
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -273,6 +274,8 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
     connection.execute("PRAGMA synchronous=FULL")
     # A log of a quarter of a megabyte in place of four: a disk that is nearly full has better uses for the room.
     connection.execute("PRAGMA wal_autocheckpoint=64")
+    # A log that a slow reader has made long gets short again.
+    connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
     if version == len(migrations):
         return
     with transaction(connection):

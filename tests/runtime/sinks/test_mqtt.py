@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -314,3 +317,31 @@ def test_a_wrong_password_or_certificate_is_said_without_the_password(
     ):
         mqtt.write(visit(), CROP)
     assert password not in str(caught.value) + caplog.text
+
+
+def test_a_broker_that_hangs_up_on_every_connection_is_tried_with_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[int] = []
+    enough = threading.Event()
+
+    def wait(client: paho.Client) -> None:
+        waits.append(client._reconnect_min_delay)
+        if len(waits) >= 7:
+            enough.set()
+            time.sleep(0.05)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # the test is over
+            while not enough.is_set():
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"\x20\x02\x00\x00")  # CONNACK: accepted
+
+    monkeypatch.setattr(paho.Client, "_reconnect_wait", wait)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        with Mqtt("127.0.0.1", listener.getsockname()[1], reconnect_s=(1, 30)):
+            assert enough.wait(20)
+    assert waits[:7] == [1, 2, 4, 8, 16, 30, 30]

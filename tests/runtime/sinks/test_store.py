@@ -346,3 +346,45 @@ def test_a_visit_is_found_by_how_its_id_begins_letter_for_letter(tmp_path: Path)
     found = {event.id for event in query(path, EventFilter(id="ab"))}
     assert found == {"ab", "ab%", "abc-1", "ab\u00e9"}
     assert [event.id for event in query(path, EventFilter(id="ab%"))] == ["ab%"]
+
+
+def test_a_reader_that_stops_in_the_middle_does_not_make_the_log_grow(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with EventStore(path) as store:
+        for event in visits(100):
+            store.write(event, CROP)
+        reader = read_events(path)
+        assert next(reader) == visits(1)[0]
+        for event in visits(200, first=100):
+            store.write(event, CROP)
+        assert (tmp_path / "s-wal").stat().st_size < 2 * 2**20
+        assert len(list(reader)) == 99  # what there was when it began
+    assert len(query(path)) == 300
+
+
+def test_more_visits_than_are_read_at_once_come_in_order_and_those_deleted_meanwhile_do_not(tmp_path: Path) -> None:
+    events = visits(1200)
+    with EventStore(tmp_path / "s") as store:
+        for event in reversed(events):
+            store.write(event, CROP)
+        reader = read_events(tmp_path / "s")
+        first = next(reader)
+        store._database.run(lambda connection: connection.execute("DELETE FROM visits WHERE id = '1100'"))
+        assert [first, *reader] == [event for event in events if event.id != "1100"]
+    assert query(tmp_path / "s", EventFilter(limit=3)) == events[-3:]
+
+
+def test_a_log_that_has_grown_gets_short_again(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with EventStore(path) as store:
+        store.write(visit(), CROP)
+        reader = sqlite3.connect(path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM visits").fetchone()
+        for event in visits(200):
+            store.write(event, CROP)
+        assert (tmp_path / "s-wal").stat().st_size > 2**21
+        reader.close()
+        for event in visits(80, first=200):
+            store.write(event, CROP)
+        assert (tmp_path / "s-wal").stat().st_size <= 2**20
