@@ -24,25 +24,39 @@ logger = logging.getLogger(__name__)
 # Up to the last @, even one in the path: a password with a slash or a space in it must not come through, a host name
 # may go.
 _USER_INFO = re.compile(r"(?<=://).*@", re.DOTALL)
-# Cameras take their password in the path or query as well: `?user=admin&pwd=1234`,
-# `/user=admin_password=1234_channel=1`.
-_SECRET_FIELD = re.compile(r"(?i)((?:user|usr|login|pass|pwd|psw|token|secret|key|auth|sig)[a-z]*)=[^&;#\s]*")
+# What follows: the host, the first part of the path, and the rest. Cameras take a password or token there as well:
+# `?user=admin&pwd=1234`, `/user=admin_password=1234_channel=1`, `rtsps://host:7441/aBcD1234eFgH5678`.
+_PARTS = re.compile(r"(?<=://)([^/?#\s'\"]*)(/[^/?#\s'\"]*)?([/?#][^\s'\"]*)?")
+_LONGEST_WORD = 12
+_FILE_PATH = re.compile(r"[.~]?/(?!/)[^@?]*")
 
 
 def redact_url(text: str) -> str:
-    """Return `text` with the user, password and secret fields of every URL in it replaced by `***`.
+    """Return `text` with all that may be secret in every URL in it replaced by `***`.
 
-    The only form in which a source's name reaches an error, an event, a log or the screen. Text without a URL comes
-    back as it is.
+    What is left is the scheme, host, port, and the first part of the path if it is a short word. It is the only form in
+    which a source's name reaches an error, an event, a log or the screen. Text without a URL comes back as it is.
     """
     if "://" not in text:
         return text
-    return _SECRET_FIELD.sub(r"\1=***", _USER_INFO.sub("***@", text))
+    return _PARTS.sub(_without_secrets, _USER_INFO.sub("***@", text))
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    host, first, rest = (part or "" for part in found.groups())
+    end = re.search(r"[:;,.)]*$", rest or first)  # of the sentence around it
+    assert end is not None
+    word = first if rest else first[: end.start()]
+    if len(word) > _LONGEST_WORD + 1 or "=" in word:
+        word = "/***"
+    hidden = rest[:1] + "***" if rest.strip("/?#") else rest
+    return host + word + hidden + (end[0] if not rest or hidden != rest else "")
 
 
 def quote_source(spec: str) -> str:
     """Return what a user wrote for a source in quotes, for an error: it may be a URL with a slip, and a password."""
-    return repr(redact_url(f"://{spec}").removeprefix("://") if re.search("[:=]", spec) else spec)
+    harmless = _FILE_PATH.fullmatch(spec) or not re.search("[:=]", spec)
+    return repr(spec if harmless else redact_url(f"://{spec}").removeprefix("://"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -237,6 +237,8 @@ def _open(path: Path, migrations: Sequence[str], *, alone: bool) -> sqlite3.Conn
         raise InputError(f"cannot open {path}: {error.strerror}") from error
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InputError(f"cannot open {path}: not writable")
+    with contextlib.suppress(OSError):  # SQLite says why; its log gets the same rights
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
     connection = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
     try:
         if alone:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -66,11 +67,13 @@ class StateFolder:
         return self.folder / "spool"
 
     def __enter__(self) -> Self:
-        """Make the folder and lock it.
+        """Make the folder, for its user and group only, and lock it.
 
         Raises:
             InputError: it cannot be made, or another process holds it; the line names that process.
         """
+        with suppress(OSError):  # `make_folder` says why
+            self.folder.mkdir(0o750, parents=True)
         make_folder(self.folder)
         path = self.folder / "lock"
         try:

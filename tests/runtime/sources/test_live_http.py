@@ -150,7 +150,7 @@ def test_an_http_stream_is_live_and_keeps_its_password_to_itself(caplog: pytest.
         told = caplog.text + repr(source) + source.name + repr(frames[0]) + repr(source.status())
         told += "".join(thread.name for thread in threading.enumerate())
         assert "secret" not in told
-        assert source.name == f"http://***@127.0.0.1:{server.server_port}/video?pwd=***"
+        assert source.name == f"http://***@127.0.0.1:{server.server_port}/video?***"
         assert f"{source.name} sends no more frames" in caplog.text
         assert f"{source.name} is back" in caplog.text
 

@@ -13,7 +13,17 @@ import pytest
 
 from tests.support.clips import film, write_video
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.sources import Source, devices, images, is_camera, network, open_source, redact_url, video
+from twincar_edge.runtime.sources import (
+    Source,
+    devices,
+    images,
+    is_camera,
+    network,
+    open_source,
+    quote_source,
+    redact_url,
+    video,
+)
 from twincar_edge.runtime.sources.images import expand, natural_order
 
 SMALL = (64, 48)
@@ -426,14 +436,37 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.
         ("rtsp://admin:s/ecret@10.0.0.7/live", "rtsp://***@10.0.0.7/live"),
         ("rtsp://admin:se@cret@10.0.0.7/live", "rtsp://***@10.0.0.7/live"),
         ("rtsp://admin:s?ec#ret@10.0.0.7/live", "rtsp://***@10.0.0.7/live"),
-        ("http://cam/video?user=admin&password=secret&fps=5", "http://cam/video?user=***&password=***&fps=5"),
-        ("http://cam/video?fps=5&Auth_Token=secret", "http://cam/video?fps=5&Auth_Token=***"),
-        ("rtsp://cam/user=admin_password=secret_channel=1_stream=0.sdp", "rtsp://cam/user=***"),
+        ("http://cam/video?user=admin&password=secret&fps=5", "http://cam/video?***"),
+        ("http://cam/video?fps=5&Auth_Token=secret", "http://cam/video?***"),
+        ("rtsp://cam/user=admin_password=secret_channel=1_stream=0.sdp", "rtsp://cam/***"),
         ("rtsp://admin:sec ret@10.0.0.7/live", "rtsp://***@10.0.0.7/live"),
         ("rtsp://admin:sec\nret@10.0.0.7/live", "rtsp://***@10.0.0.7/live"),
+        ("http://cam/video?pin=1234", "http://cam/video?***"),
+        ("http://cam/cgi-bin/snapshot.cgi?p=1234", "http://cam/cgi-bin/***"),
+        ("rtsps://10.0.0.7:7441/aBcD1234eFgH5678?enableSrtp", "rtsps://10.0.0.7:7441/***?***"),
+        ("rtsps://10.0.0.7:7441/aBcD1234eFgH5678", "rtsps://10.0.0.7:7441/***"),
+        ("rtsp://10.0.0.7/Streaming/Channels/101", "rtsp://10.0.0.7/Streaming/***"),
+        ("rtsp://10.0.0.7/live/", "rtsp://10.0.0.7/live/"),
+        (
+            "cannot open rtsps://h/aBcD1234eFgH5678: gone, rtsp://h/a/b?c=d.",
+            "cannot open rtsps://h/***: gone, rtsp://h/a/***.",
+        ),
         ("clips/monday 1.mp4", "clips/monday 1.mp4"),
         ("cannot open http://a:secret@b/c: gone", "cannot open http://***@b/c: gone"),
     ],
 )
 def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
     assert redact_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        ("/data/2025-11-01T12:30:00/gate=1.mp4", "'/data/2025-11-01T12:30:00/gate=1.mp4'"),
+        ("//admin:secret@10.0.0.7/live", "'***@10.0.0.7/live'"),
+        ("rtsp:/10.0.0.7/live?pin=1234", "'rtsp:/10.0.0.7/***'"),
+        ("/10.0.0.7/live?pin=1234", "'/10.0.0.7/***'"),
+    ],
+)
+def test_a_path_is_quoted_whole_and_a_url_with_a_slip_without_secrets(spec: str, shown: str) -> None:
+    assert quote_source(spec) == shown

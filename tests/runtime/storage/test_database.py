@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.storage.database import Database, DatabaseError, open_read_only, transaction
+from twincar_edge.runtime.storage.state import StateFolder
 
 FIRST = "CREATE TABLE notes (text TEXT NOT NULL)"
 SECOND = "ALTER TABLE notes ADD COLUMN author TEXT"
@@ -130,3 +133,17 @@ def test_a_reader_sees_what_was_committed_and_cannot_write(tmp_path: Path) -> No
         reader.execute("INSERT INTO notes (text) VALUES ('three')")
     reader.close()
     book.close()
+
+
+def test_others_cannot_read_a_state_folder_or_a_database(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with StateFolder(tmp_path / "a" / "state") as state:
+            book = database(state.store)
+            book.open()
+            for path in (state.store, state.store.with_name(state.store.name + "-wal")):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o640
+            book.close()
+        assert stat.S_IMODE(state.folder.stat().st_mode) == 0o750
+    finally:
+        os.umask(before)
