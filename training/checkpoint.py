@@ -103,7 +103,7 @@ class _Document(Record, arbitrary_types_allowed=True):
 def read_checkpoint(path: Path, class_mapping: Path | None = None) -> Checkpoint:
     """Read a checkpoint: one that `fit` wrote, or the original TwinCar's `twin_car_best_model_v2.pth`.
 
-    The original's is a ResNet50 state dict, bare or under "state_dict" or "model_state_dict". It holds no class names:
+    The original's is a ResNet50 state dict, bare or as `unwrap_state_dict` finds it. It holds no class names:
     they come from `class_mapping`, or from the `class_mapping.json` beside the file. Tensors in half precision come
     back as float32.
 
@@ -228,7 +228,7 @@ def _read_original(state_dict: dict[str, Tensor], path: Path, class_mapping: Pat
     if not state_dict.keys() >= _RESNET50_KEYS:
         raise ModelError(
             f"{path} is neither a checkpoint of `twincar-edge train` nor TwinCar's ResNet50: "
-            f"{min(_RESNET50_KEYS - state_dict.keys())} is missing"
+            f"{min(_RESNET50_KEYS - state_dict.keys())} is missing, its first tensor is {next(iter(state_dict))[:60]!r}"
         )
     beside = path.parent / CLASS_MAPPING_NAME
     if class_mapping is None and not beside.is_file():

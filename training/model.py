@@ -188,7 +188,8 @@ def load_backbone(model: CarClassifier, state_dict: dict[str, Tensor], name: str
     if misfits:
         some = "; ".join(misfits[:MAX_NAMED_KEYS]) + ("; …" if len(misfits) > MAX_NAMED_KEYS else "")
         raise ModelError(f"{name} does not fit {model.architecture}: {len(misfits)} tensors differ ({some})")
-    ours = [key for key in model.backbone.state_dict() if with_head or not key.startswith(_head_prefix(model))]
+    own = state_dict.keys() & model.backbone.state_dict().keys()
+    ours = [key for key in own if with_head or not key.startswith(_head_prefix(model))]
     model.backbone.load_state_dict({key: state_dict[key] for key in ours}, strict=with_head)
 
 
@@ -256,6 +257,8 @@ def _misfits(model: CarClassifier, state_dict: dict[str, Tensor], with_head: boo
         if not with_head and key.startswith(prefix):
             continue
         if key not in state_dict:
+            if key.endswith(".num_batches_tracked"):
+                continue  # PyTorch before 0.4.1 wrote none, and no answer depends on it
             misfits.append(f"{key} is missing")
         elif key not in own:
             misfits.append(f"{key} is not known")

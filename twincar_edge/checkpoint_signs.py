@@ -1,7 +1,9 @@
-"""Tells a checkpoint by its first bytes, whatever its name, so that messages say what was given. Nothing is loaded."""
+"""Tells checkpoints and other files of weights by their bytes, whatever their names. Nothing is loaded."""
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 _HEAD = 512
@@ -11,17 +13,57 @@ _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number
 _SAFETENSORS_LENGTH = slice(0, 8)  # of the JSON header that follows
 
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+# Archives by the names of their members, and what a message says of them.
+_ARCHIVES: list[tuple[Callable[[str], bool], str]] = [
+    (
+        lambda name: name.endswith("/constants.pkl"),
+        "a TorchScript archive, which holds code, and was not loaded: open it with torch.jit.load if you trust it, and "
+        "save its state_dict()",
+    ),
+    (
+        lambda name: name.endswith("/archive_format") or name == "serialized_exported_program.json",
+        "a program of torch.export, not a checkpoint: open it with torch.export.load if you trust it, and save its "
+        "state_dict",
+    ),
+    (
+        lambda name: name.endswith(".npy"),
+        "an archive of NumPy arrays, not a checkpoint: save the weights with torch.save(model.state_dict())",
+    ),
+]
+
+
 def is_checkpoint(path: Path) -> bool:
     """Return whether a file begins as a PyTorch or safetensors file does; one that cannot be read does not."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-        size = path.stat().st_size
-    except OSError:
-        return False
+    head = _head(path)
     if head.startswith(_ZIP):
         length = int.from_bytes(head[_ZIP_NAME_LENGTH], "little")
         return head[_ZIP_NAME : _ZIP_NAME + length].endswith(b"/data.pkl")
-    if head.startswith(_OLD_TORCH):
-        return True
-    return head[8:9] == b"{" and int.from_bytes(head[_SAFETENSORS_LENGTH], "little") <= size - 8
+    return head.startswith(_OLD_TORCH) or is_safetensors(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as a safetensors file does; one that cannot be read does not."""
+    head = _head(path)
+    return head[8:9] == b"{" and int.from_bytes(head[_SAFETENSORS_LENGTH], "little") <= path.stat().st_size - 8
+
+
+def other_kind(path: Path) -> str | None:
+    """Return what a file of weights is that is no checkpoint, and what to do about it; None where that is not known."""
+    if _head(path).startswith(_HDF5):
+        return "an HDF5 file, as Keras writes: give a checkpoint of PyTorch"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError):
+        return None
+    return next((kind for matches, kind in _ARCHIVES if any(map(matches, names))), None)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEAD)
+    except OSError:
+        return b""

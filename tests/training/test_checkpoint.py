@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
 import pickle
 import random
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -30,7 +33,7 @@ from twincar_edge.training.checkpoint import (
     write_state_dict,
 )
 from twincar_edge.training.checkpoint_files import METADATA_KEY
-from twincar_edge.training.model import CarClassifier
+from twincar_edge.training.model import CarClassifier, load_model
 
 NAMES = ClassMapping(("Alpha Sedan 2010", "Beta Coupé 2011", "Gamma SUV 2012"))
 # What marks a ResNet50 with the original's head; its three outputs.
@@ -293,6 +296,104 @@ def test_the_originals_state_dict_is_known_bare_or_wrapped(tmp_path: Path, wrap:
     assert (checkpoint.architecture, checkpoint.classes, checkpoint.preprocess) == ("resnet50", NAMES, Preprocess())
     assert checkpoint.state_dict.keys() == ORIGINAL.keys()
     assert (checkpoint.recipe, checkpoint.data, checkpoint.epoch, checkpoint.validation_top1) == ({}, None, None, None)
+
+
+def prefixed(prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in ORIGINAL.items()}
+
+
+AS_PEOPLE_SAVE_THEM: dict[str, Any] = {
+    "DataParallel": prefixed("module."),
+    "compiled": prefixed("_orig_mod."),
+    "compiled in DataParallel": prefixed("module._orig_mod."),
+    "AveragedModel": {"n_averaged": torch.tensor(3), **prefixed("module.")},
+    "model": {"model": ORIGINAL, "epoch": 3},
+    "net": {"net": prefixed("module."), "acc": 98.2},
+    "ema alone": {"ema": {"module": ORIGINAL, "updates": 3}},
+    "Lightning": {
+        "state_dict": {**prefixed("model."), "criterion.weight": torch.ones(3)},
+        "pytorch-lightning_version": "2.5.0",
+        "hyper_parameters": {"lr": 0.1},
+    },
+    "numpy scalar": {"state_dict": ORIGINAL, "best": np.float64(0.93)},
+    "numpy array": {"state_dict": ORIGINAL, "history": np.zeros(3)},
+    "Namespace": {"model": ORIGINAL, "args": argparse.Namespace(lr=0.1, output=Path("runs"))},
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", AS_PEOPLE_SAVE_THEM)
+def test_weights_are_found_as_training_scripts_save_them(tmp_path: Path, kind: str, zipped: bool) -> None:
+    torch.save(AS_PEOPLE_SAVE_THEM[kind], tmp_path / "m.pth", _use_new_zipfile_serialization=zipped)
+    (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
+    assert read_checkpoint(tmp_path / "m.pth").state_dict.keys() == ORIGINAL.keys()
+
+
+def test_averaged_weights_are_taken_only_where_there_are_no_others(tmp_path: Path) -> None:
+    torch.save({"ema": {"a": torch.ones(1)}, "model": {"a": torch.zeros(1)}}, tmp_path / "m.pth")
+    assert read_state_dict(tmp_path / "m.pth")["a"].item() == 0
+
+
+def test_no_object_beside_the_weights_is_ever_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"state_dict": ORIGINAL, "args": argparse.Namespace(lr=0.1)}, tmp_path / "m.pth")
+    made = []
+    monkeypatch.setattr(argparse.Namespace, "__new__", lambda cls: made.append(cls) or object.__new__(cls))
+    assert read_state_dict(tmp_path / "m.pth").keys() == ORIGINAL.keys() and not made
+    assert torch.load(tmp_path / "m.pth", weights_only=False)["args"] and made
+
+
+def test_harmless_objects_beside_the_weights_do_not_let_others_in(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    content = {"state_dict": ORIGINAL, "args": argparse.Namespace(), "best": np.float64(1), "x": Payload(proof)}
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(
+        ModelError, match=r"holds more than weights \(Python objects such as \w+\.system, which can run"
+    ):
+        read_state_dict(tmp_path / "m.pth")
+    assert not proof.exists()
+
+
+def test_a_model_without_counts_of_batches_answers_as_before(tmp_path: Path) -> None:
+    model = CarClassifier(TINY, 3, Preprocess(size_wh=(48, 32)))
+    checkpoint = read_checkpoint(write(tmp_path / "m.pt", state_dict=model.backbone.state_dict()))
+    counts = {name for name in checkpoint.state_dict if name.endswith("num_batches_tracked")}
+    old = {name: tensor for name, tensor in checkpoint.state_dict.items() if name not in counts}
+    image = torch.rand(1, 3, 48, 32)
+    with torch.no_grad():
+        expected = load_model(checkpoint).backbone(image)
+        found = load_model(read_checkpoint(write(tmp_path / "old.pt", state_dict=old))).backbone(image)
+    assert counts and torch.equal(expected, found)
+
+
+def test_safetensors_are_known_under_any_name(tmp_path: Path) -> None:
+    safetensors.torch.save_file(ORIGINAL, tmp_path / "pytorch_model.bin")
+    assert read_state_dict(tmp_path / "pytorch_model.bin").keys() == ORIGINAL.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("TorchScript", r"is a TorchScript archive, which holds code, .* torch\.jit\.load .* save its state_dict"),
+        ("torch.export", r"is a program of torch\.export, .* save its state_dict"),
+        ("NumPy", "is an archive of NumPy arrays"),
+        ("Keras", "is an HDF5 file, as Keras writes"),
+        ("unknown prefix", r"conv1\.weight is missing, its first tensor is 'backbone\.conv1\.weight'"),
+    ],
+)
+def test_what_cannot_be_opened_without_running_it_is_named(tmp_path: Path, kind: str, message: str) -> None:
+    path = tmp_path / "m.pt"
+    if kind == "Keras":
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    elif kind == "unknown prefix":
+        torch.save(prefixed("backbone."), path)
+    else:  # the members by which each writer's archives are told; writing real ones takes seconds
+        member = {"TorchScript": "m/constants.pkl", "torch.export": "m/archive_format", "NumPy": "a.npy"}[kind]
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("m/data/0", b"")
+            archive.writestr(member, b"pt2")
+    with pytest.raises(ModelError, match=message) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
