@@ -6,9 +6,9 @@ import os
 import re
 import socket
 import threading
-import urllib.parse
 
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.sources.addresses import escape_password, host_and_port, password_hint
 from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
 from twincar_edge.runtime.sources.live import LiveSource
@@ -18,7 +18,6 @@ from twincar_edge.runtime.sources.video import VideoFile
 NETWORK_TIMEOUT_MS = 5000  # for opening and for each frame; without it a lost camera blocks the read for ever
 KNOCK_S = 1.5  # for a TCP connection: long enough for one lost packet to be sent again
 HANGS_AFTER_S = 5.0  # beyond the time-outs: then they have been ignored
-_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _SCHEME = re.compile(r"(?i)(rtsps?|https?)://.")
 
 
@@ -33,14 +32,17 @@ def open_stream(
     """Open an RTSP or HTTP stream; a plain video file behind HTTP is read as a file.
 
     Args:
-        spec: the URL, with user and password in it where the camera wants them.
+        spec: the URL, with user and password in it where the camera wants them, as `escape_password` takes them.
         stride: give only every Nth frame.
         stop: ends the iteration of a stream.
         keep_trying: where it cannot be opened now, wait for it as for a stream that was lost.
 
     Raises:
-        InputError: nothing answers in time, or what answers is no video; not with `keep_trying`.
+        InputError: the URL names no host and port; or nothing answers in time, or what answers is no video, which
+            `keep_trying` waits for.
     """
+    spec = escape_password(spec)
+    host_and_port(spec)  # waiting does not make a wrong URL right
     timeout_s = NETWORK_TIMEOUT_MS / 1000
 
     def connect() -> Capture:
@@ -79,19 +81,15 @@ def _knock(url: str) -> None:
     Raises:
         InputError: nobody does.
     """
-    scheme, _, rest = url.partition("://")
-    # As FFmpeg reads it: a password may hold an @, and what comes behind the address is not looked at here.
-    place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    # FFmpeg goes through a proxy that this variable names, and then nobody has to listen at the host itself.
+    if url.lower().startswith("http") and os.environ.get("http_proxy"):
+        return
     try:
-        parts = urllib.parse.urlsplit(f"//{place}")
-        host, port = parts.hostname, parts.port or _PORTS[scheme.lower()]
-        # FFmpeg goes through a proxy that this variable names, and then nobody has to listen at the host itself.
-        if host and not (scheme.lower().startswith("http") and os.environ.get("http_proxy")):
-            socket.create_connection((host, port), KNOCK_S).close()
-    except ValueError:
-        return  # no host and port: what that may be, FFmpeg shall say
+        socket.create_connection(host_and_port(url), KNOCK_S).close()
     except OSError as error:
-        raise InputError(f"cannot open {redact_url(url)}: {_reason(error)}") from error
+        raise InputError(f"cannot open {redact_url(url)}: {_reason(error)}{password_hint(url)}") from error
+    except UnicodeError as error:  # a label of the name is empty, or longer than 63 characters
+        raise InputError(f"cannot open {redact_url(url)}: this is not the name of a host") from error
 
 
 def _reason(error: OSError) -> str:

@@ -1,0 +1,119 @@
+"""URLs of cameras: what is escaped, what is left alone, and what is refused with the right spelling."""
+
+from __future__ import annotations
+
+import base64
+import socket
+
+import pytest
+
+from tests.runtime.sources.test_live_http import Camera, CameraServer, film
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.sources import open_source
+from twincar_edge.runtime.sources.addresses import escape_password, host_and_port
+
+
+@pytest.mark.parametrize(
+    ("given", "escaped"),
+    [
+        ("rtsp://u:a#b@cam/live", "rtsp://u:a%23b@cam/live"),
+        ("rtsp://u:a/b@cam:8554/live?x=1", "rtsp://u:a%2Fb@cam:8554/live?x=1"),
+        ("http://u:a?b/c#d@cam/", "http://u:a%3Fb%2Fc%23d@cam/"),
+        ("rtsp://u:1#b@cam/live", "rtsp://u:1%23b@cam/live"),
+        ("rtsp://u#1:secret@cam/live", "rtsp://u%231:secret@cam/live"),
+        ("rtsp://u:a#b@[fe80::1]:554/live", "rtsp://u:a%23b@[fe80::1]:554/live"),
+    ],
+)
+def test_reserved_characters_that_can_only_be_the_passwords_are_escaped(given: str, escaped: str) -> None:
+    assert escape_password(given) == escaped
+    assert escape_password(escaped) == escaped
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://cam/live",
+        "rtsp://u:p@cam/live#t=1",
+        "rtsp://u:p@ss@cam/live",
+        "rtsp://u:100%@cam/live",
+        "http://cam/?mail=a@b",
+        "http://cam:80/?mail=a@b",
+        "http://cam:80/user:x@y",
+        "http://cam:/user:x@y",
+        "http://[::1]:80/user:x@y",
+        "http://[::1]/user:x@y",
+        "rtsp://u:1/b@cam/live",
+        "rtsp://u:p@cam/live?to=a@b",
+    ],
+)
+def test_a_url_that_can_be_read_in_another_way_is_left_as_it_is(url: str) -> None:
+    assert escape_password(url) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("rtsp://u:p@[fe80::1]:8554/live", ("fe80::1", 8554)),
+        ("RTSPS://[::1]/live", ("::1", 322)),
+        ("rtsp://u:p@ss@cam/live", ("cam", 554)),
+        ("https://cam?a=1", ("cam", 443)),
+    ],
+)
+def test_a_urls_host_and_port_are_found(url: str, place: tuple[str, int]) -> None:
+    assert host_and_port(url) == place
+
+
+@pytest.mark.parametrize("keep_trying", [False, True])
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("rtsp://::1/live", r"write an IPv6 address in brackets"),
+        ("rtsp://u:secret@fe80::1:554/live", r"rtsp://\*\*\*@fe80::1:554/live: write an IPv6 address in brackets"),
+        ("rtsp://u:secret/live", r"cannot open rtsp://\*\*\*: the port is not a number; .*# as %23"),
+        ("rtsp://u:se#cret@a@cam/live", r"the port is not a number; .*# as %23"),
+        ("rtsp:///live", "names no host"),
+    ],
+)
+def test_a_url_without_a_host_and_port_is_refused_at_once(url: str, message: str, keep_trying: bool) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        open_source(url, keep_trying=keep_trying)
+    assert "secret" not in str(caught.value) and "se#cret" not in str(caught.value)
+
+
+def test_a_host_that_may_be_a_piece_of_a_password_is_said_to_be_so() -> None:
+    with pytest.raises(InputError, match=r"write # as %23, / as %2F and \? as %3F") as caught:
+        open_source("rtsp://127.0.0.1:1/secret@127.0.0.1/live")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_with_a_reserved_character_reaches_the_camera() -> None:
+    given: list[str] = []
+
+    def wants_a_password(camera: Camera) -> None:
+        if "Authorization" not in camera.headers:
+            camera.send_response(401)
+            camera.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            camera.send_header("Content-Length", "0")
+            camera.end_headers()
+            return
+        given.append(camera.headers["Authorization"].removeprefix("Basic "))
+        film(0)(camera)
+
+    with CameraServer(wants_a_password) as server:
+        with open_source(server.url.replace("//", "//admin:a#/?b@")) as source:
+            next(iter(source))
+        assert base64.b64decode(given[0]) == b"admin:a#/?b"
+
+
+def test_an_ipv6_camera_is_reached() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6 loopback")
+        port = probe.getsockname()[1]
+        with pytest.raises(InputError, match="nobody listens on this port") as caught:
+            open_source(f"rtsp://admin:a#b@[::1]:{port}/live")
+    assert "a#b" not in str(caught.value) and "a%23b" not in str(caught.value)
