@@ -103,3 +103,11 @@ def stated_frames(capture: Capture) -> int:
     """Return how many frames the container says it has, 0 where it does not know (OpenCV gives wild numbers then)."""
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     return int(count) if math.isfinite(count) and 0 < count < 2**53 else 0
+
+
+def codec_name(capture: Capture) -> str:
+    """Return what the video is encoded with, by the four letters in the container, or "" where it does not say."""
+    fourcc = capture.get(cv2.CAP_PROP_FOURCC)
+    letters = int(fourcc).to_bytes(4, "little") if math.isfinite(fourcc) and 0 < fourcc < 2**32 else b""
+    name = "".join(chr(letter) for letter in letters if chr(letter).isalnum()).upper()
+    return {"AV01": "AV1", "AVC1": "H264", "MPG2": "MPEG2"}.get(name, name)

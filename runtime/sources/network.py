@@ -13,6 +13,7 @@ from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
+from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.video import VideoFile
 
 NETWORK_TIMEOUT_MS = 5000  # for opening and for each frame; without it a lost camera blocks the read for ever
@@ -67,7 +68,7 @@ def open_stream(
                 raise
     # A recording that is served by RTSP states its length too, and comes at its own pace like a camera.
     if opened is not None and http and stated_frames(opened) > 0:
-        return VideoFile(opened, spec, kind="stream", stride=stride)
+        return VideoFile(opened, spec, PyAVInput(spec, 1, timeout_s), kind="stream", stride=stride)
     rules = LiveRules(silence_s=timeout_s, hung_s=timeout_s + HANGS_AFTER_S)
     return LiveSource(spec, connect, kind="stream", stride=stride, stop=stop, opened=opened, rules=rules)
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from twincar_edge.cores import give_way, usable_cores
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, MissingExtraError
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source
-from twincar_edge.runtime.sources.capture import Capture, nominal_fps, stated_frames
+from twincar_edge.runtime.sources.capture import Capture, codec_name, nominal_fps, stated_frames
+from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.recording import recording_digest
+from twincar_edge.runtime.sources.unchanged import MANY, Unchanged
+
+logger = logging.getLogger(__name__)
 
 ASSUMED_FPS = 25.0  # where a file does not say
 DEPTH = 4  # frames decoded ahead: enough to smooth what a frame costs, at 25 MB of 1080p
@@ -23,22 +29,35 @@ RELEASE_S = 3.0  # for the frame that is being decoded
 _TRIES = 8  # reads in a row that may fail before the rest of a video is given up
 
 
+class _NoFrameError(InputError):
+    """Not one frame can be decoded."""
+
+
 class VideoFile(Source):
     """A video of known length, in the file system or behind a URL: nothing is lost, and time is the video's own.
 
-    Frames are decoded ahead in a thread of its own.
+    Frames are decoded ahead in a thread of its own. What OpenCV cannot decode right is read through PyAV.
     """
 
     def __init__(
-        self, capture: Capture, name: str, *, kind: str = "video", stride: int = 1, recording: str | None = None
+        self,
+        capture: Capture,
+        name: str,
+        spare: PyAVInput,
+        *,
+        kind: str = "video",
+        stride: int = 1,
+        recording: str | None = None,
     ) -> None:
-        """Take an open capture; `recording` is the digest of the file."""
+        """Take an open capture, and the same video for PyAV; `recording` is the digest of the file."""
         super().__init__(name)
         self.recordings = set() if recording is None else {recording}
         self._recording = recording
         self.kind = kind
         self.fps = nominal_fps(capture)
         self._capture = capture
+        self._codec = codec_name(capture)
+        self._spare = spare
         self._stride = stride
         self._ahead = ReadAhead(self._decode(), DEPTH, name=f"decode {self.name}")
 
@@ -49,7 +68,7 @@ class VideoFile(Source):
         the count that the file states.
 
         Raises:
-            InputError: not one frame can be decoded.
+            InputError: not one frame can be decoded, or all are the same and PyAV is missing, which would show others.
         """
         try:
             yield from self._counted(self._ahead)
@@ -64,6 +83,66 @@ class VideoFile(Source):
             self._capture.release()
 
     def _decode(self) -> Iterator[Frame]:
+        try:
+            yield from self._checked(self._frames())
+        except _NoFrameError:
+            try:
+                self._capture = self._spare.open()
+            except MissingExtraError as error:
+                raise InputError(
+                    f"cannot decode {self.name}: OpenCV has no decoder for its {self._codec} video: pip install "
+                    f"'twincar-edge[{error.extra}]', or convert it: ffmpeg -i IN -c:v libx264 OUT.mp4"
+                ) from error
+            except InputError as error:
+                raise InputError(f"not one frame of the {self._codec} video {self.name} can be decoded") from error
+            logger.info("%s is read through PyAV: OpenCV has no decoder for its %s video", self.name, self._codec)
+            yield from self._frames()
+
+    def _checked(self, frames: Generator[Frame]) -> Iterator[Frame]:
+        """Give frames, and hold those back that are the same in every byte until it is known why.
+
+        Of a frame flagged as interlaced OpenCV gives the picture before it again, or memory that was never written. So
+        do drawn videos and title cards, which are given as they are.
+        """
+        unchanged, held = Unchanged(), list[Frame]()
+        given: Frame | None = None
+        for frame in frames:
+            before = held[-1] if held else given
+            if unchanged.add(frame.image_bgr, frame.time_s) == 1 and before is not None:
+                yield from held
+                held.clear()
+                given = frame
+                yield frame
+                continue
+            held.append(frame if before is None else replace(frame, image_bgr=before.image_bgr))  # one in memory
+            if len(held) == MANY:
+                break
+        missing: MissingExtraError | None = None
+        try:
+            if held and self._spare.interlaced(held[-1].index + 1):
+                frames.close()
+                logger.info("%s is interlaced: it is read through PyAV, and deinterlaced", self.name)
+                self._capture = self._spare.open()
+                with self._lock:
+                    self._skip_reasons.clear()  # they are counted anew
+                begin_s = -math.inf if given is None else given.time_s + 0.5 / (self.fps or ASSUMED_FPS)
+                yield from (frame for frame in self._frames() if frame.time_s > begin_s)
+                return
+        except MissingExtraError as error:
+            missing = error
+        yield from held
+        for frame in frames:
+            if missing is not None and given is None and unchanged.add(frame.image_bgr, frame.time_s) == 1:
+                given = frame
+            yield frame
+        if missing is not None and given is None and unchanged.run > 1:
+            raise InputError(
+                f"all {unchanged.run} pictures of {self.name} are the same in every byte: nothing moves in it, or its "
+                f"{self._codec} video is interlaced, which OpenCV cannot decode: pip install "
+                f"'twincar-edge[{missing.extra}]', or convert it: ffmpeg -i IN -vf bwdif OUT.mp4"
+            )
+
+    def _frames(self) -> Generator[Frame]:
         rate = self.fps or ASSUMED_FPS
         stated = stated_frames(self._capture)
         read, index, first_ms, last_s = 0, -1, None, -math.inf
@@ -87,7 +166,7 @@ class VideoFile(Source):
         finally:
             self._capture.release()
         if read == 0:
-            raise InputError(f"{self.name} opens as a video, but not one frame of it can be decoded")
+            raise _NoFrameError(f"{self.name} opens as a video, but not one frame of it can be decoded")
         lost = stated - read
         # A container without an index only estimates its length, and a frame or two less at the end is no defect; where
         # the last frame came and some are missing, they are missing in the middle.
@@ -112,10 +191,10 @@ def open_video_file(spec: str, stride: int) -> Source:
     except OSError as error:
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
     # Absolute, so that a file name with a colon is not taken for a protocol.
-    url, threads = str(path.absolute()), [cv2.CAP_PROP_N_THREADS, max(1, usable_cores() // 2)]
+    url, threads = str(path.absolute()), max(1, usable_cores() // 2)
     # FFmpeg's threads give way like the one that starts them, which is therefore not this one.
     with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
-        capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, threads).result()
+        capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads]).result()
     if empty or not capture.isOpened():
         capture.release()
         raise InputError(
@@ -126,4 +205,4 @@ def open_video_file(spec: str, stride: int) -> Source:
     except OSError as error:
         capture.release()
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
-    return VideoFile(capture, spec, stride=stride, recording=recording)
+    return VideoFile(capture, spec, PyAVInput(url, threads), stride=stride, recording=recording)

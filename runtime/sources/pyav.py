@@ -1,0 +1,188 @@
+"""Video that OpenCV cannot decode right, read through PyAV: interlaced frames, and codecs that it lacks.
+
+OpenCV stays the reader of everything else. PyAV is in the extra `clips`, and brings an FFmpeg of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge.cores import give_way
+from twincar_edge.errors import InputError, require
+from twincar_edge.images import MAX_IMAGE_PIXELS
+
+# What a file or an answer may lead to further: an MP4 or a play list can name other files and addresses.
+_FILE, _HTTP = "file", "http,https,httpproxy,tcp,tls"
+# As `frame.rotation` counts, anticlockwise.
+_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
+
+
+@dataclass(frozen=True)
+class PyAVInput:
+    """A video that PyAV can open, as often as needed; a URL with a time-out for opening and for each read."""
+
+    url: str
+    threads: int
+    timeout_s: float | None = None
+
+    def interlaced(self, frames: int) -> bool:
+        """Return whether one of the first `frames` frames is flagged as interlaced.
+
+        Raises:
+            MissingExtraError: PyAV is not installed.
+        """
+        try:
+            capture = self.open()
+        except InputError:
+            return False
+        try:
+            return any(frame.interlaced_frame for frame in islice(capture.frames, frames))
+        finally:
+            capture.release()
+
+    def open(self) -> PyAVCapture:
+        """Open it, and decode its first frame.
+
+        Raises:
+            MissingExtraError: PyAV is not installed.
+            InputError: PyAV cannot decode it either.
+        """
+        # FFmpeg's threads give way like the one that starts them.
+        with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
+            return opener.submit(PyAVCapture, self).result()
+
+
+class PyAVCapture:
+    """A `Capture` that deinterlaces what is interlaced, and gives no picture for a frame that is marked as corrupt.
+
+    As OpenCV does, it turns pictures as the file says, and gives all in the size of the first.
+
+    Attributes:
+        frames: the frames as they are decoded, before all of that.
+    """
+
+    def __init__(self, what: PyAVInput) -> None:
+        """Open it, and decode its first frame; see `PyAVInput.open`."""
+        self._av: Any = require("av", "clips")
+        whitelist = _FILE if what.timeout_s is None else _HTTP
+        try:
+            self._container = self._av.open(
+                what.url, timeout=what.timeout_s, options={"protocol_whitelist": whitelist}, metadata_errors="replace"
+            )
+        except self._av.error.FFmpegError as error:
+            raise InputError("PyAV cannot open the video") from error
+        self._open = True
+        try:
+            self._stream = self._container.streams.video[0]
+            self._stream.codec_context.thread_count = what.threads
+            self._stream.thread_type = "AUTO"
+            self._stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
+            decoded = self._decode()
+            first = next(decoded)
+        except (IndexError, StopIteration) as error:
+            self.release()
+            raise InputError("PyAV cannot decode the video") from error
+        self.frames = _chain(first, decoded)
+        self._graph: Any = None
+        self._layout: tuple[int, int, str] | None = None
+        self._size_wh = first.width, first.height
+        self._turn = _TURNS.get(first.rotation)
+        self._progressive = self._deinterlaced()
+        self._now: Any = None
+
+    def isOpened(self) -> bool:
+        """Return whether it has not been released."""
+        return self._open
+
+    def get(self, propId: int, /) -> float:
+        """Return the rate, the number of frames or the time of the frame that was grabbed, as OpenCV does."""
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        if propId == cv2.CAP_PROP_FPS:
+            return float(rate or 0)
+        if propId == cv2.CAP_PROP_FRAME_COUNT:
+            duration, base = self._stream.duration, self._stream.time_base
+            return float(self._stream.frames or (duration and base and rate and round(duration * base * rate)) or 0)
+        if propId == cv2.CAP_PROP_POS_MSEC:
+            return math.nan if self._now is None or self._now.time is None else self._now.time * 1000
+        return 0.0
+
+    def grab(self) -> bool:
+        """Go to the next frame."""
+        self._now = next(self._progressive, None) if self._open else None
+        return self._now is not None
+
+    def retrieve(self) -> tuple[bool, NDArray[np.uint8] | None]:
+        """Return the picture of the frame that was grabbed."""
+        if self._now is None or self._now.is_corrupt:
+            return False, None
+        width, height = self._size_wh
+        image = self._now.reformat(width=width, height=height, format="bgr24").to_ndarray()
+        return True, image if self._turn is None else np.ascontiguousarray(cv2.rotate(image, self._turn))
+
+    def release(self) -> None:
+        """Close it."""
+        self._open = False
+        self._container.close()
+
+    def _decode(self) -> Iterator[Any]:
+        """Give the frames that can be decoded; a packet that cannot be is left out, as OpenCV does."""
+        packets = self._container.demux(self._stream)
+        decode = self._stream.codec_context.decode
+        while True:
+            try:
+                packet = next(packets, None)
+            except (self._av.error.FFmpegError, IndexError):
+                packet = None  # IndexError: PyAV stumbles at the end over a stream that a transport stream began late
+            with contextlib.suppress(self._av.error.FFmpegError):
+                yield from decode(packet)
+            if packet is None:
+                return
+
+    def _deinterlaced(self) -> Iterator[Any]:
+        """Give the frames, from the first interlaced one on through FFmpeg's filter, which leaves progressive ones."""
+        for frame in self.frames:
+            layout = frame.width, frame.height, frame.format.name
+            if self._graph is None and not frame.interlaced_frame:
+                yield frame
+                continue
+            if self._layout != layout:
+                yield from self._filtered(None)
+                self._layout = layout
+                self._graph = self._deinterlacer(frame)
+            yield from self._filtered(frame)
+        yield from self._filtered(None)
+
+    def _deinterlacer(self, frame: Any) -> Any:
+        graph = self._av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
+        # A frame for a frame: events need no 50 pictures a second.
+        graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+        graph.configure()
+        return graph
+
+    def _filtered(self, frame: Any) -> Iterator[Any]:
+        if self._graph is None:
+            return
+        self._graph.vpush(frame)
+        while True:
+            try:
+                yield self._graph.vpull()
+            except (self._av.error.BlockingIOError, self._av.error.EOFError):
+                return
+
+
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
