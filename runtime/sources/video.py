@@ -14,6 +14,7 @@ import numpy as np
 
 from twincar_edge.cores import give_way, usable_cores
 from twincar_edge.errors import InputError, MissingExtraError
+from twincar_edge.files import as_text
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source
 from twincar_edge.runtime.sources.capture import Capture, codec_name, nominal_fps, stated_frames
@@ -185,6 +186,8 @@ def open_video_file(spec: str, stride: int) -> Source:
         InputError: it is missing, may not be read, or is not a video that can be decoded.
     """
     path = Path(spec)
+    if as_text(spec) != spec:  # OpenCV would end the process
+        raise InputError(f"cannot read the video {as_text(spec)}: its name is not UTF-8: rename it")
     try:
         with path.open("rb") as file:
             empty = not file.read(1)

@@ -178,6 +178,19 @@ def test_opencv_and_ffmpeg_are_quiet_about_a_damaged_video(tmp_path: Path) -> No
     assert done.stderr.splitlines() == [f"skipped: 2 of the 30 frames of {path} cannot be decoded"]
 
 
+def test_a_video_whose_name_is_no_utf_8_is_one_clear_error(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", numbered(2)).rename(tmp_path / "caf\udce9.mp4")
+    code = (
+        "import sys\n"
+        "from twincar_edge.errors import InputError\n"
+        "from twincar_edge.runtime.sources import open_source\n"
+        "try:\n    open_source(sys.argv[1])\nexcept InputError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False)
+    assert done.returncode == 0  # OpenCV ends the process
+    assert done.stdout.decode().endswith("caf\\udce9.mp4: its name is not UTF-8: rename it\n")
+
+
 # --- images ---
 
 
