@@ -39,12 +39,20 @@ def _size(value: Any) -> Any:
         raise ValueError(f"invalid size {value!r}: use bytes, or a number and a unit, such as 500MB or 2GB") from error
 
 
+def _seconds(value: Any) -> Any:
+    """Return the seconds that a text such as `1.5` or `2m` names; leave everything else to the field."""
+    if not isinstance(value, str) or re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value, re.ASCII):
+        return float(value) if isinstance(value, str) else value
+    return parse_age(value).total_seconds()
+
+
 def beside_the_file(path: Path, info: ValidationInfo) -> Path:
     """Return a path relative to `folder` of the validation's context: of the configuration file, where there is one."""
     return path if info.context is None else Path(info.context["folder"]) / path
 
 
-# For configs: the text, or a number of bytes; the text, or what pydantic takes for a time.
+# For configs: the text, or a number of bytes; the text, or what pydantic takes for a time or a number.
 Size = Annotated[int, BeforeValidator(_size)]
 Age = Annotated[timedelta, BeforeValidator(lambda value: parse_age(value) if isinstance(value, str) else value)]
+Seconds = Annotated[float, BeforeValidator(_seconds)]
 ConfigPath = Annotated[Path, AfterValidator(beside_the_file)]

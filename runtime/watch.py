@@ -254,8 +254,7 @@ class Watch:
             self.inbox.close()
 
     def _open_source(self, camera: CameraConfig) -> Source:
-        given = self._sources.get(camera.name)
-        if given is not None:
+        if (given := self._sources.get(camera.name)) is not None:
             return given
         return open_source(
             camera.source,
@@ -263,6 +262,7 @@ class Watch:
             stride=camera.stride,
             stop=self.stop,
             size_wh=camera.size,
+            poll_s=camera.poll_s,
             keep_trying=self._config.keep_trying,
             seen=None if self._seen is None else self._seen / f"seen-{camera.name}",
         )

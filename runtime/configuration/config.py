@@ -13,7 +13,7 @@ from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
-from twincar_edge.runtime.quantities import ConfigPath, Size, beside_the_file
+from twincar_edge.runtime.quantities import ConfigPath, Seconds, Size, beside_the_file
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
@@ -25,7 +25,7 @@ CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 class CameraConfig(Record):
     """One camera (or file, or folder): where its frames come from, and how vehicles are found in them.
 
-    `source`, `once`, `stride` and `size` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`:
+    `source`, `once`, `stride`, `size` and `poll_s` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`:
     `choose_locator` says what that is. `zones` to `detect_score` are
     `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s`, `parked_after_s` and
     `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
@@ -40,6 +40,7 @@ class CameraConfig(Record):
     name: CameraName = "camera"
     source: str = Field(default="frames", min_length=1, repr=False)  # may hold a password
     size: tuple[int, int] | None = None
+    poll_s: Seconds | None = Field(default=None, gt=0, le=3600)
     once: bool = False
     stride: int = Field(default=1, ge=1)
     locate: str = AUTO

@@ -52,6 +52,7 @@ class SourceOptions:
     size_wh: tuple[int, int] | None
     keep_trying: bool
     seen: Path | None
+    poll_s: float | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ KINDS: dict[str, Kind] = {
     ),
     "stream": Kind(
         is_stream,
-        lambda spec, options: open_stream(spec, options.stride, stop=options.stop, keep_trying=options.keep_trying),
+        lambda spec, options: open_stream(
+            spec, options.stride, stop=options.stop, keep_trying=options.keep_trying, poll_s=options.poll_s
+        ),
     ),
     "folder": Kind(
         lambda spec: is_folder(Path(spec)),
@@ -112,6 +115,7 @@ def open_source(
     size_wh: tuple[int, int] | None = None,
     keep_trying: bool = False,
     seen: Path | None = None,
+    poll_s: float | None = None,
 ) -> Source:
     """Open what the user named: a device, stream, folder, image, video file or pattern.
 
@@ -125,13 +129,14 @@ def open_source(
             what is wrong with it. Files and folders have to be there.
         seen: a file that remembers which images of a watched folder were given, so that a new start goes on behind
             them.
+        poll_s: seconds from one picture to the next, of an HTTP camera that gives one a request.
 
     Raises:
         InputError: it does not exist, cannot be opened, or is none of these.
     """
     if stride < 1:
         raise InputError(f"a stride is 1 or more, found {stride}")
-    options = SourceOptions(stride, once, stop or threading.Event(), size_wh, keep_trying, seen)
+    options = SourceOptions(stride, once, stop or threading.Event(), size_wh, keep_trying, seen, poll_s)
     for kind in KINDS.values():
         if kind.matches(spec):
             return kind.open(spec, options)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
 import threading
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
+from twincar_edge.images import IMAGE_SUFFIXES
 from twincar_edge.runtime.sources.addresses import escape_password, host_and_port, password_hint
 from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
+from twincar_edge.runtime.sources.polled import DEFAULT_POLL_S, NotOnePicture, PolledCamera
 from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.video import VideoFile
+
+logger = logging.getLogger(__name__)
 
 NETWORK_TIMEOUT_MS = 5000  # for opening and for each frame; without it a lost camera blocks the read for ever
 KNOCK_S = 1.5  # for a TCP connection: long enough for one lost packet to be sent again
 HANGS_AFTER_S = 5.0  # beyond the time-outs: then they have been ignored
+POLLED_FROZEN_S = 600.0  # servers of single pictures renew some of them every few minutes only
 _SCHEME = re.compile(r"(?i)(rtsps?|https?)://.")
 
 
@@ -28,36 +37,59 @@ def is_stream(spec: str) -> bool:
 
 
 def open_stream(
-    spec: str, stride: int = 1, *, stop: threading.Event | None = None, keep_trying: bool = False
+    spec: str,
+    stride: int = 1,
+    *,
+    stop: threading.Event | None = None,
+    keep_trying: bool = False,
+    poll_s: float | None = None,
 ) -> Source:
     """Open an RTSP or HTTP stream; a plain video file behind HTTP is read as a file.
+
+    An HTTP address that gives one picture a request is a camera that is polled. It is known by `poll_s`, by the suffix
+    of its path, or because its video ends after one picture.
 
     Args:
         spec: the URL, with user and password in it where the camera wants them, as `escape_password` takes them.
         stride: give only every Nth frame.
         stop: ends the iteration of a stream.
         keep_trying: where it cannot be opened now, wait for it as for a stream that was lost.
+        poll_s: from one picture to the next, of a camera that is polled.
 
     Raises:
-        InputError: the URL names no host and port; or nothing answers in time, or what answers is no video, which
-            `keep_trying` waits for.
+        InputError: the URL names no host and port, or is polled without HTTP; or nothing answers in time, or what
+            answers is no video, which `keep_trying` waits for.
     """
     spec = escape_password(spec)
     host_and_port(spec)  # waiting does not make a wrong URL right
+    http = spec.lower().startswith("http")
+    if poll_s is not None and not http:
+        raise InputError(f"cannot poll {redact_url(spec)}: ", Parameter("poll_s"), " is for http:// and https://")
     timeout_s = NETWORK_TIMEOUT_MS / 1000
+    stop = stop or threading.Event()
+    suffix = PurePosixPath(urllib.parse.urlsplit(spec).path).suffix.lower()
+    state = _Pictures(perhaps=http and (poll_s is not None or suffix in IMAGE_SUFFIXES))
 
     def connect() -> Capture:
         _knock(spec)
+        if state.perhaps:
+            try:
+                camera = PolledCamera(spec, poll_s or DEFAULT_POLL_S, timeout_s=timeout_s, stop=stop)
+                logger.info("%s gives one picture a request: polling it", redact_url(spec))
+                return camera
+            except NotOnePicture:
+                if poll_s is not None:
+                    raise
+                state.perhaps = False
         capture = open_ffmpeg(spec, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
         if capture.isOpened():
-            return capture
+            return _Counting(capture, state) if http else capture
         capture.release()
         raise InputError(
             f"cannot open {redact_url(spec)}: the host is there, but there is no video within {timeout_s:g} s: check "
             "the path, the user and the password"
         )
 
-    http = spec.lower().startswith("http")
     opened = None
     if http or not keep_trying:  # a recording behind HTTP has to be told from a camera before it is read
         hangs = f"cannot open {redact_url(spec)}: it does not come back from its own time-out"
@@ -66,11 +98,43 @@ def open_stream(
         except InputError:
             if not keep_trying:
                 raise
-    # A recording that is served by RTSP states its length too, and comes at its own pace like a camera.
-    if opened is not None and http and stated_frames(opened) > 0:
+    # A recording that is served by RTSP states its length too, and comes at its own pace like a camera. A single frame
+    # is a picture whatever the server calls it: what is live never ends by itself.
+    if opened is not None and http and stated_frames(opened) > 1:
         return VideoFile(opened, spec, PyAVInput(spec, 1, timeout_s), kind="stream", stride=stride)
-    rules = LiveRules(silence_s=timeout_s, hung_s=timeout_s + HANGS_AFTER_S)
+    wait_s = poll_s or 0.0
+    rules = LiveRules(
+        silence_s=timeout_s + wait_s,
+        stalled_s=LiveRules.stalled_s + 2 * wait_s,
+        hung_s=timeout_s + HANGS_AFTER_S + wait_s,
+        frozen_s=POLLED_FROZEN_S if state.perhaps else LiveRules.frozen_s,
+    )
     return LiveSource(spec, connect, kind="stream", stride=stride, stop=stop, opened=opened, rules=rules)
+
+
+@dataclass
+class _Pictures:
+    """Whether an address may give one picture a request."""
+
+    perhaps: bool
+
+
+class _Counting:
+    """A capture that notes when its connection was over after one picture."""
+
+    def __init__(self, capture: Capture, state: _Pictures) -> None:
+        self._capture, self._state, self._grabbed = capture, state, 0
+        self.isOpened, self.get, self.retrieve = capture.isOpened, capture.get, capture.retrieve
+
+    def grab(self) -> bool:
+        grabbed = self._capture.grab()
+        if not grabbed and self._grabbed == 1:
+            self._state.perhaps = True
+        self._grabbed += grabbed
+        return grabbed
+
+    def release(self) -> None:
+        self._capture.release()
 
 
 def _knock(url: str) -> None:

@@ -20,6 +20,7 @@ class WatchOptions(TypedDict, total=False):
 
     name: str
     size: tuple[int, int]
+    poll_s: float
     once: bool
     stride: int
     locate: Literal["auto", "whole", "zone", "motion", "detector"]

@@ -36,6 +36,13 @@ camera_options = _all(
     option("--name", group="Source", help="Call the camera so in events and metrics.  [default: camera]"),
     option("--size", group="Source", metavar="WxH", help="Ask a local camera for frames of this size, in pixels."),
     option(
+        "--poll",
+        "poll_s",
+        group="Source",
+        metavar="TIME",
+        help="Ask an HTTP camera that gives one picture a request for the next after this time.  [default: 1s]",
+    ),
+    option(
         "--locate",
         group="Locating",
         common=True,

@@ -1,0 +1,174 @@
+"""Cameras that give one picture a request: the address is asked again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import email.message
+import http.client
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from typing import IO, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from twincar_edge._version import __version__
+from twincar_edge.errors import InputError
+from twincar_edge.images import MAX_IMAGE_BYTES, ImageError, decode_image
+from twincar_edge.runtime.connection import connection_problem
+from twincar_edge.runtime.sources.base import redact_url
+
+DEFAULT_POLL_S = 1.0
+_CHUNK = 2**16
+_NOT_MODIFIED = 304
+_UNNAMED = "application/octet-stream"  # files of an unknown type, and pictures of some cameras
+
+
+class NotOnePicture(InputError):
+    """The address answers with something else than one picture, which may be video."""
+
+
+class PolledCamera:
+    """One picture a request, as a `Capture`. A picture that the server calls unchanged (304) is given again."""
+
+    def __init__(
+        self,
+        url: str,
+        poll_s: float,
+        *,
+        timeout_s: float,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Ask for the first picture.
+
+        Args:
+            url: with user and password in it, for basic or digest authentication.
+            poll_s: from the start of one request to the start of the next.
+            timeout_s: for one picture, from the request to its last byte.
+            stop: ends the wait between pictures.
+            clock: seconds.
+
+        Raises:
+            NotOnePicture: it answers with something else, which may be video.
+            InputError: it answers with text, or cannot be had.
+        """
+        self._name = redact_url(url)
+        self._url, self._opener = _opener(url)
+        self._poll_s, self._timeout_s, self._stop, self._clock = poll_s, timeout_s, stop, clock
+        self._data = b""
+        self._image_bgr: NDArray[np.uint8] | None = None
+        self._validators: dict[str, str] = {}
+        self._waiting = True  # the first picture has not been grabbed yet
+        self._fetch()
+
+    def isOpened(self) -> bool:  # noqa: D102
+        return True
+
+    def get(self, propId: int, /) -> float:  # noqa: D102
+        return 1 / self._poll_s if propId == cv2.CAP_PROP_FPS else 0.0
+
+    def grab(self) -> bool:
+        """Ask for the next picture when its time has come.
+
+        Raises:
+            InputError: it cannot be had.
+        """
+        if not self._waiting:
+            self._stop.wait(max(0.0, self._asked_s + self._poll_s - self._clock()))
+            self._fetch()
+        self._waiting = False
+        return True
+
+    def retrieve(self) -> tuple[bool, Any]:  # noqa: D102
+        if self._image_bgr is None:
+            with contextlib.suppress(ImageError):
+                self._image_bgr = decode_image(self._data, self._name)
+        return self._image_bgr is not None, self._image_bgr
+
+    def release(self) -> None:  # noqa: D102
+        self._opener.close()
+
+    def _fetch(self) -> None:
+        self._asked_s = self._clock()
+        headers = {"User-Agent": f"twincar-edge/{__version__}", "Cache-Control": "no-cache", **self._validators}
+        try:
+            with self._opener.open(urllib.request.Request(self._url, headers=headers), timeout=self._timeout_s) as got:
+                self._check_type(got.headers)
+                self._data = self._read(got)
+                self._image_bgr = None
+                self._validators = _validators(got.headers)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == _NOT_MODIFIED and self._data:
+                return
+            reason = http.client.responses.get(error.code, "")
+            raise InputError(f"cannot open {self._name}: it answers {error.code} {reason}".rstrip()) from error
+        except urllib.error.URLError as error:
+            problem = connection_problem(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
+            raise InputError(f"cannot open {self._name}: {problem}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise InputError(f"cannot open {self._name}: {connection_problem(error)}") from error
+        except ValueError as error:  # of urllib, for a kind of authentication that it does not have
+            raise InputError(f"cannot open {self._name}: its answer cannot be understood") from error
+
+    def _check_type(self, headers: email.message.Message) -> None:
+        kind = headers.get_content_type()
+        if kind.startswith("image/") or kind == _UNNAMED or "Content-Type" not in headers:
+            return
+        error = InputError if kind.startswith("text/") else NotOnePicture
+        raise error(f"cannot open {self._name}: it answers with {kind[:60]}, not with a picture (image/jpeg)")
+
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
+        data = bytearray()
+        while part := answer.read1(_CHUNK):
+            data += part
+            if len(data) > MAX_IMAGE_BYTES:
+                raise InputError(f"cannot open {self._name}: the picture is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+            if self._clock() - self._asked_s > self._timeout_s:
+                raise InputError(f"cannot open {self._name}: a picture takes longer than {self._timeout_s:g} s")
+        return bytes(data)
+
+
+class _RedirectsToHttp(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to HTTP and HTTPS only; urllib would also go to FTP."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            return None
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
+    """Return the URL without user and password, and what gives these to its host alone, when asked for them."""
+    parts = urllib.parse.urlsplit(url)
+    user_info, _, place = parts.netloc.rpartition("@")
+    bare = urllib.parse.urlunsplit(parts._replace(netloc=place, fragment=""))
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    if user_info:
+        user, _, password = (urllib.parse.unquote(part) for part in user_info.partition(":"))
+        passwords.add_password(None, bare, user, password)
+    return bare, urllib.request.build_opener(
+        _RedirectsToHttp(),
+        urllib.request.HTTPDigestAuthHandler(passwords),
+        urllib.request.HTTPBasicAuthHandler(passwords),
+    )
+
+
+def _validators(headers: email.message.Message) -> dict[str, str]:
+    """Return what asks for a picture only if it has changed (RFC 9110, 13.1)."""
+    found = {"If-None-Match": headers.get("ETag"), "If-Modified-Since": headers.get("Last-Modified")}
+    return {name: value for name, value in found.items() if value}
