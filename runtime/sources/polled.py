@@ -152,6 +152,15 @@ class _RedirectsToHttp(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+class _ClosesRefusals(urllib.request.BaseHandler):
+    """Closes the answer that asks for a password; urllib's handlers leave it open."""
+
+    handler_order = 100  # before those
+
+    def http_error_401(self, _request: Any, answer: Any, *_: Any) -> None:
+        answer.close()
+
+
 def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
     """Return the URL without user and password, and what gives these to its host alone, when asked for them."""
     parts = urllib.parse.urlsplit(url)
@@ -163,6 +172,7 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
         passwords.add_password(None, bare, user, password)
     return bare, urllib.request.build_opener(
         _RedirectsToHttp(),
+        _ClosesRefusals(),
         urllib.request.HTTPDigestAuthHandler(passwords),
         urllib.request.HTTPBasicAuthHandler(passwords),
     )
