@@ -25,6 +25,7 @@ from twincar_edge.prototypes import Prototypes
 from twincar_edge.runtime.inference.contract import check_contract, open_prototypes
 from twincar_edge.runtime.inference.head import Head, read_head
 from twincar_edge.runtime.inference.providers import AUTO, choose_provider, explain_auto, load_onnxruntime
+from twincar_edge.runtime.inference.refusals import first_line, why_not_opened
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Engine:
         try:
             found: list[NDArray[np.float32]] = self.session.run(names, {self.session.get_inputs()[0].name: batch})
         except self._errors as error:
-            raise ModelError(f"{self.model} failed on {self.ep}: {_first_line(error)}") from error
+            raise ModelError(f"{self.model} failed on {self.ep}: {first_line(error)}") from error
         return found
 
 
@@ -119,7 +120,7 @@ def open_engine(
         provider.attach(ort, options, threads)
     except errors as error:
         raise InputError(
-            f"{name} cannot be used: {_first_line(error)}; repair its installation, or use ", Parameter("ep", "cpu")
+            f"{name} cannot be used: {first_line(error)}; repair its installation, or use ", Parameter("ep", "cpu")
         ) from error
     try:
         # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file
@@ -130,7 +131,7 @@ def open_engine(
     except OSError as error:
         raise InputError(f"cannot read {model}: {error.strerror}") from error
     except errors as error:
-        raise ModelError(f"{model} cannot be opened on {name}: {_first_line(error)}") from error
+        raise ModelError(f"{model} {why_not_opened(error, name)}") from error
     _check_names(model, session)
     actual = session.get_providers()[0]
     if actual != provider.ort_name:
@@ -318,9 +319,3 @@ def _check_names(model: Path, session: Any) -> None:
             _ = value.name, value.shape
     except UnicodeDecodeError as error:
         raise ModelError(f"{model} is corrupt: its inputs and outputs have names that are no text") from error
-
-
-def _first_line(error: Exception) -> str:
-    # A message that quotes a damaged file is no text, and becomes an error of its own on its way to Python.
-    text = error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else str(error)
-    return text.strip().split("\n", 1)[0][:300]
