@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from twincar_edge.cores import give_way
 from twincar_edge.errors import InputError, require
 from twincar_edge.images import MAX_IMAGE_PIXELS
+from twincar_edge.runtime.sources.unchanged import MANY
 
 # What a file or an answer may lead to further: an MP4 or a play list can name other files and addresses.
 _FILE, _HTTP = "file", "http,https,httpproxy,tcp,tls"
+_FROM_KEY_FRAME = 300  # frames to look at for an interlaced one: most encoders give a key frame at least every 250
 # As `frame.rotation` counts, anticlockwise.
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
 
@@ -35,8 +37,10 @@ class PyAVInput:
     threads: int
     timeout_s: float | None = None
 
-    def interlaced(self, frames: int) -> bool:
-        """Return whether one of the first `frames` frames is flagged as interlaced.
+    def interlaced(self, at_s: float = 0.0) -> bool:
+        """Return whether a frame is flagged as interlaced, at the beginning or shortly after the time `at_s`.
+
+        It looks at a bounded number of frames, however long the video is.
 
         Raises:
             MissingExtraError: PyAV is not installed.
@@ -46,7 +50,10 @@ class PyAVInput:
         except InputError:
             return False
         try:
-            return any(frame.interlaced_frame for frame in islice(capture.frames, frames))
+            if at_s > 0:
+                capture.seek(at_s)
+            many = _FROM_KEY_FRAME if at_s > 0 else MANY
+            return any(frame.interlaced_frame for frame in islice(capture.frames, many))
         finally:
             capture.release()
 
@@ -133,6 +140,11 @@ class PyAVCapture:
         """Close it."""
         self._open = False
         self._container.close()
+
+    def seek(self, time_s: float) -> None:
+        """Go to the key frame before a time since the beginning, or stay where the container cannot."""
+        with contextlib.suppress(self._av.error.FFmpegError):
+            self._container.seek(round(time_s * self._av.time_base) + (self._container.start_time or 0))
 
     def _decode(self) -> Iterator[Any]:
         """Give the frames that can be decoded; a packet that cannot be is left out, as OpenCV does."""

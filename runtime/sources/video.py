@@ -120,7 +120,9 @@ class VideoFile(Source):
                 break
         missing: MissingExtraError | None = None
         try:
-            if held and self._spare.interlaced(held[-1].index + 1):
+            # Two equal pictures at the end of a video that moves are nothing.
+            suspect = len(held) == MANY or (held and given is None)
+            if suspect and self._spare.interlaced(0.0 if given is None else given.time_s):
                 frames.close()
                 logger.info("%s is interlaced: it is read through PyAV, and deinterlaced", self.name)
                 self._capture = self._spare.open()
@@ -131,6 +133,12 @@ class VideoFile(Source):
                 return
         except MissingExtraError as error:
             missing = error
+            if given is not None and len(held) == MANY:
+                logger.warning(
+                    "%s: from frame %d on %d pictures are the same in every byte; if the %s video is interlaced there, "
+                    "OpenCV cannot decode it: pip install 'twincar-edge[%s]'",
+                    self.name, given.index, MANY + 1, self._codec, error.extra,
+                )  # fmt: skip
         yield from held
         for frame in frames:
             if missing is not None and given is None and unchanged.add(frame.image_bgr, frame.time_s) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -81,7 +82,9 @@ def test_a_short_interlaced_clip_is_read_too(tmp_path: Path) -> None:
     assert places(list(open_source(str(path)))) == [0, 1, 2]
 
 
-def test_a_video_that_becomes_interlaced_in_the_middle_goes_on(tmp_path: Path) -> None:
+def test_a_video_that_becomes_interlaced_in_the_middle_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     parts = [
         encode(tmp_path / "a.m2v", "mpeg2video", {}, range(12)),
         encode(tmp_path / "b.m2v", "mpeg2video", {"flags": "+ilme"}, range(12, FRAMES)),
@@ -91,6 +94,10 @@ def test_a_video_that_becomes_interlaced_in_the_middle_goes_on(tmp_path: Path) -
     frames = list(open_source(str(path)))
     assert places(frames) == list(range(FRAMES))
     assert [frame.index for frame in frames] == list(range(FRAMES))
+    assert not caplog.text
+    without_pyav(monkeypatch)
+    assert len(list(open_source(str(path)))) == FRAMES
+    assert f"from frame 11 on {MANY + 1} pictures are the same in every byte; if the MPEG2" in caplog.text
 
 
 def test_a_drawn_still_and_a_title_card_are_given_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +110,32 @@ def test_a_drawn_still_and_a_title_card_are_given_as_they_are(tmp_path: Path, mo
         assert [frame.index for frame in frames] == list(range(2 * MANY + 10))
         assert [round((float(frame.image_bgr.mean()) - 20) / 8) for frame in frames[-10:]] == list(range(10))
         without_pyav(monkeypatch)
+
+
+def test_a_long_video_is_looked_at_where_it_stands_still_and_not_from_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[tuple[float, bool]] = []
+
+    def look(self: PyAVInput, at_s: float = 0.0) -> bool:
+        looked_at.append((at_s, interlaced(self, at_s)))
+        return looked_at[-1][1]
+
+    interlaced = PyAVInput.interlaced
+    monkeypatch.setattr(PyAVInput, "interlaced", look)
+    stands = [*range(30), *[30] * (MANY + 5), 31, 31]
+    pictures = [np.full((48, 64, 3), 20 + 4 * number, np.uint8) for number in stands]
+    path = write_video(tmp_path / "clip.mp4", pictures)
+    assert [frame.index for frame in open_source(str(path))] == list(range(len(stands)))
+    assert looked_at == [(pytest.approx(30 / 25), False)]
+    capture = PyAVInput(str(encode(tmp_path / "keys.mp4", options={"g": "10"})), 1).open()
+    capture.seek(1.1)
+    assert [round(frame.time * 25) for frame in islice(capture.frames, 3)] == [
+        0,
+        20,
+        21,
+    ]  # the first is decoded already
+    capture.release()
 
 
 def test_without_pyav_a_video_that_never_changes_is_an_error_with_the_remedy(
