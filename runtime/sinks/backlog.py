@@ -213,11 +213,13 @@ class Backlog(Generic[E]):
             if self._closing:
                 self._deadline_s = self._clock()
 
-    def pause(self, seconds: float, *, or_news: bool = False) -> None:
-        """Wait between attempts, but no longer than until closing, or, with `or_news`, until the next event comes."""
+    def pause(self, seconds: float, *, or_news: bool = False, asked_s: float = 0.0) -> None:
+        """Wait until closing or, with `or_news`, the next event; `asked_s` by the receiver at closing too."""
         with self._changed:
-            newest = self._next_number
+            newest, asked_until_s = self._next_number, self._clock() + asked_s
             self._changed.wait_for(lambda: self._closing or (or_news and self._next_number != newest), seconds)
+            while self._clock() < min(asked_until_s, math.inf if self._deadline_s is None else self._deadline_s):
+                self._changed.wait(min(_POLL_S, asked_s))
 
     def discard(self) -> None:
         """Drop everything in memory and end: the reader has gone for good."""

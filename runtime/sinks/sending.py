@@ -237,11 +237,9 @@ class Sender:
     def _wait_after(self, error: TwincarError | OSError) -> None:
         """Wait before the next attempt: the receiver cannot take events now."""
         self._failures.failed(str(error))
-        wait_s = self._backoff.next_s()
-        if isinstance(error, DeliveryError) and error.retry_after_s is not None:
-            wait_s = max(wait_s, error.retry_after_s)
+        asked_s = error.retry_after_s or 0.0 if isinstance(error, DeliveryError) else 0.0
         self._backlog.give_back()
-        self._backlog.pause(wait_s)
+        self._backlog.pause(max(self._backoff.next_s(), asked_s), asked_s=asked_s)
 
     def _reader_has_gone(self) -> None:
         self._failures.problem = "the reader of the events has gone"

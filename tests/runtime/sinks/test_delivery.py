@@ -293,6 +293,37 @@ def test_a_wait_that_the_receiver_asks_for_is_kept(tmp_path: Path) -> None:
     assert attempts[1] - attempts[0] >= 0.3
 
 
+def test_a_wait_that_the_receiver_asks_for_is_kept_at_the_end_of_a_run() -> None:
+    attempts: list[float] = []
+
+    def busy(_event: Event) -> None:
+        attempts.append(time.monotonic())
+        if len(attempts) == 1:
+            raise DeliveryError("later", retry_after_s=0.5)
+
+    with delivery(Receiver(busy)) as sending:
+        sending.put(visit())
+        eventually(lambda: attempts, "refused once")
+    assert sending.status().delivered == 1
+    assert len(attempts) == 2 and attempts[1] - attempts[0] >= 0.5
+
+
+def test_a_wait_that_is_longer_than_the_end_may_take_is_given_up_and_the_event_stays(tmp_path: Path) -> None:
+    def busy(_event: Event) -> None:
+        attempts.append(time.monotonic())
+        raise DeliveryError("later", retry_after_s=3600.0)
+
+    attempts: list[float] = []
+    begun_s = time.monotonic()
+    with delivery(Receiver(busy), tmp_path / "spool", drain_s=0.5) as sending:
+        sending.put(visit())
+        eventually(lambda: attempts, "refused once")
+    assert len(attempts) == 1 and time.monotonic() - begun_s < 20
+    with delivery(receiver := Receiver(), tmp_path / "spool"):
+        pass
+    assert len(receiver.got) == 1
+
+
 def test_a_reader_that_has_gone_ends_the_delivery_and_tells_the_loop() -> None:
     def gone(_event: Event) -> None:
         raise BrokenPipeError
