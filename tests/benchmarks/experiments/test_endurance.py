@@ -68,7 +68,7 @@ def test_a_run_is_measured_from_outside_and_what_is_printed_is_written(
     assert len(found.samples) == 7
     last = found.samples[-1]
     assert (last.frames, last.visits, last.events_dropped, last.reconnects) == (2, 2, 0, 0)
-    assert last.events == 3 * 2  # to the file, the store, and the pictures
+    assert last.events == 4 * 2  # to the file, the store, the pictures, and the list of visits that are open
     assert last.resident_mb > last.anonymous_mb > 1
     assert last.open_files > 5 and last.threads > 3
     assert all(size > 0 for size in found.written_mb.values())
