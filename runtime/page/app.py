@@ -55,7 +55,7 @@ def make_app(
     judging = Judging(content.state, content.classifier)
     pages = Pages(live=content.running is not None, logged_in=tokens is not None)
     cards = live.CameraCards(content)
-    guard = Middleware(Guard, bound=bound, hosts=allowed_hosts(bound, settings.hosts), tokens=tokens)
+    guard = Middleware(Guard, hosts=allowed_hosts(bound, settings.hosts), tokens=tokens)
     session = Middleware(
         Sessions,
         secret_key=session_secret(content.state) if tokens is not None else "",

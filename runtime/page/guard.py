@@ -54,17 +54,15 @@ def allowed_hosts(bound: str, extra: Iterable[str]) -> frozenset[str]:
 class Guard:
     """Lets a request in, or answers it; the layer of sessions is outside it."""
 
-    def __init__(self, app: ASGIApp, *, bound: str, hosts: frozenset[str], tokens: Tokens | None) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], tokens: Tokens | None) -> None:
         """Wrap an application.
 
         Args:
             app: what is guarded.
-            bound: the IP address that the server listens at.
             hosts: the names by which the page may be called, of `allowed_hosts`.
             tokens: who may come in; None where nobody needs a token, because only this machine reaches the page.
         """
         self._app = app
-        self._bound = bound
         self._hosts = hosts
         self._tokens = tokens
 
