@@ -63,6 +63,8 @@ def download(
         raise InputError(f"cannot download {url}: {problem}") from error
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"cannot download {url}: {connection_problem(error)}") from error
+    except ValueError as error:  # of urllib, for a redirect to what is no URL
+        raise InputError(f"cannot download {url}: the server's answer cannot be understood") from error
     if len(data) > size_bytes:
         raise InputError(f"cannot download {url}: the answer is longer than the file, which has {size_bytes} bytes")
     if len(data) < size_bytes:

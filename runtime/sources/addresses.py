@@ -53,6 +53,22 @@ def host_and_port(url: str) -> tuple[str, int]:
     return host, port or DEFAULT_PORTS[scheme.lower()]
 
 
+def split_user_info(url: str) -> tuple[str, str]:
+    """Return user and password of a URL as they are written, or nothing, and the URL without them.
+
+    urllib's own parser refuses a URL whose password has a bracket, or a letter that Unicode folds into a delimiter.
+    """
+    scheme, separator, rest = url.partition("://")
+    place = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user_info, at, _ = place.rpartition("@")
+    return user_info, f"{scheme}{separator}{rest[len(user_info) + len(at) :]}"
+
+
+def path_of(url: str) -> str:
+    """Return the path of a URL, without query and fragment."""
+    return re.sub(r"^[^/?#]*", "", url.partition("://")[2]).partition("?")[0].partition("#")[0]
+
+
 def password_hint(url: str) -> str:
     """Return what to add to the error of a host that is not there, if the host may be a piece of a password."""
     behind = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[1:]

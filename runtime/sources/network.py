@@ -7,13 +7,12 @@ import os
 import re
 import socket
 import threading
-import urllib.parse
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.images import IMAGE_SUFFIXES
-from twincar_edge.runtime.sources.addresses import escape_password, host_and_port, password_hint
+from twincar_edge.runtime.sources.addresses import escape_password, host_and_port, password_hint, path_of
 from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
 from twincar_edge.runtime.sources.live import LiveSource
@@ -67,7 +66,7 @@ def open_stream(
         raise InputError(f"cannot poll {redact_url(spec)}: ", Parameter("poll_s"), " is for http:// and https://")
     timeout_s = NETWORK_TIMEOUT_MS / 1000
     stop = stop or threading.Event()
-    suffix = PurePosixPath(urllib.parse.urlsplit(spec).path).suffix.lower()
+    suffix = PurePosixPath(path_of(spec)).suffix.lower()
     state = _Pictures(perhaps=http and (poll_s is not None or suffix in IMAGE_SUFFIXES))
 
     def connect() -> Capture:

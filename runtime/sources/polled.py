@@ -21,6 +21,7 @@ from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
 from twincar_edge.images import MAX_IMAGE_BYTES, ImageError, decode_image
 from twincar_edge.runtime.connection import connection_problem
+from twincar_edge.runtime.sources.addresses import split_user_info
 from twincar_edge.runtime.sources.base import redact_url
 
 DEFAULT_POLL_S = 1.0
@@ -163,9 +164,8 @@ class _ClosesRefusals(urllib.request.BaseHandler):
 
 def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
     """Return the URL without user and password, and what gives these to its host alone, when asked for them."""
-    parts = urllib.parse.urlsplit(url)
-    user_info, _, place = parts.netloc.rpartition("@")
-    bare = urllib.parse.urlunsplit(parts._replace(netloc=place, fragment=""))
+    user_info, bare = split_user_info(url)
+    bare = bare.partition("#")[0]
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     if user_info:
         user, _, password = (urllib.parse.unquote(part) for part in user_info.partition(":"))

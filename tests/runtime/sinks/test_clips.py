@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -200,6 +201,7 @@ def test_what_a_killed_run_has_written_is_whole_and_what_it_has_begun_goes_later
             if begun():
                 break
             os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.002)  # or it gets nowhere beside other work
     finally:
         process.kill()
         process.wait()

@@ -8,9 +8,10 @@ import socket
 import pytest
 
 from tests.runtime.sources.test_live_http import Camera, CameraServer, film
+from tests.support.servers import free_port
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import open_source
-from twincar_edge.runtime.sources.addresses import escape_password, host_and_port
+from twincar_edge.runtime.sources.addresses import escape_password, host_and_port, path_of, split_user_info
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,14 @@ def test_an_ipv6_camera_is_reached() -> None:
         with pytest.raises(InputError, match="nobody listens on this port") as caught:
             open_source(f"rtsp://admin:a#b@[::1]:{port}/live")
     assert "a#b" not in str(caught.value) and "a%23b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("password", ["[hunter2]", "hunter2]", "a\uff0fb", "\u2100"])
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_password_that_urllib_cannot_parse_is_no_traceback(scheme: str, password: str) -> None:
+    url = f"{scheme}://admin:{password}@127.0.0.1:{free_port()}/snap.jpg?token=1#top"
+    assert split_user_info(url) == (f"admin:{password}", url.replace(f"admin:{password}@", ""))
+    assert path_of(url) == "/snap.jpg"
+    with pytest.raises(InputError) as error:
+        open_source(url)
+    assert "hunter2" not in str(error.value) and "snap.jpg" in str(error.value)
