@@ -62,7 +62,7 @@ def parse_name(name: str) -> VehicleName:
     Underscores separate words where the name has no space, as in names of folders and files. A body type counts only
     where it ends the name (before the year): in "Infiniti G Coupe IPL 2012" it is part of the model.
     """
-    rest = name if " " in name else name.replace("_", " ").strip()
+    rest = name if " " in name else " ".join(name.replace("_", " ").split()) or name
     year = None
     head, _, last = rest.rpartition(" ")
     if head and _YEAR.fullmatch(last):

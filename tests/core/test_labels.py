@@ -69,6 +69,7 @@ def test_a_name_splits_into_its_parts_and_comes_back(
 def test_underscores_separate_words_where_there_are_no_spaces() -> None:
     assert parse_name("AM_General_Hummer_SUV_2000") == parse_name("AM General Hummer SUV 2000")
     assert parse_name("Kia Ceed_SW Wagon 2012").model == "Ceed_SW"
+    assert (parse_name("_").make, parse_name("_Kia__Rio_").make) == ("_", "Kia")
 
 
 def test_a_class_is_found_by_other_spellings_of_its_name_unless_two_are_meant() -> None:
@@ -99,9 +100,9 @@ CAR_WORDS = st.sampled_from(["Land", "Rover", "AM", "General", "Cargo", "Van", "
 
 
 @given(st.lists(WORDS | CAR_WORDS, min_size=1, max_size=7).map(" ".join))
-def test_any_printable_name_comes_back_letter_for_letter(name: str) -> None:
+def test_any_printable_name_comes_back_letter_for_letter_but_for_underscores_that_are_spaces(name: str) -> None:
     vehicle = parse_name(name)
-    assert str(vehicle) == name
+    assert str(vehicle) == (name if " " in name else " ".join(name.replace("_", " ").split()) or name)
     assert vehicle.make
 
 
