@@ -21,7 +21,7 @@ from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 from twincar_edge.runtime.sinks.retention import Limits
 from twincar_edge.runtime.sinks.store_retention import StoreRetention
-from twincar_edge.runtime.sinks.store_schema import MIGRATIONS, UPSERT, microseconds
+from twincar_edge.runtime.sinks.store_schema import MIGRATIONS, UPSERT, microseconds, saved_columns
 from twincar_edge.runtime.storage.database import Database, DatabaseError, has_tables, open_read_only, transaction
 
 logger = logging.getLogger(__name__)
@@ -212,6 +212,15 @@ def read_events(
     return (visit.event for visit in read_visits(path, wanted, on_unreadable))
 
 
+def stored_visit(text: str, crop: str | None, clip: str | None) -> StoredVisit | None:
+    """Return a row's visit, or None where another version has written it."""
+    try:
+        event = Event.model_validate_json(text)
+    except ValidationError:
+        return None
+    return StoredVisit(event, *(None if saved is None else Path(saved) for saved in (crop, clip)))
+
+
 def read_visits(
     path: Path, wanted: EventFilter | None = None, on_unreadable: Callable[[str], None] | None = None
 ) -> Iterator[StoredVisit]:
@@ -245,20 +254,18 @@ def read_visits(
         with closing(_open_store(path)) as connection:
             if not has_tables(connection):
                 return
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            saved = "NULL, NULL" if version < 2 else "crop, clip"  # a reader does not migrate the file
-            statement = f"SELECT rowid, id, event, {saved} FROM visits WHERE {condition} AND rowid IN "
+            statement = (
+                f"SELECT rowid, id, event, {saved_columns(connection)} FROM visits WHERE {condition} AND rowid IN "
+            )
             found = connection.execute(f"SELECT place FROM ({newest}) ORDER BY started_us, place", [*values, limit])
             places = [place for (place,) in found]
             for first in range(0, len(places), _CHUNK):
-                for visit, text, *paths in _rows(connection, statement, values, places[first : first + _CHUNK]):
-                    try:
-                        event = Event.model_validate_json(text)
-                    except ValidationError:
-                        if on_unreadable is not None:
-                            on_unreadable(f"visit {visit} was written by another version; skipped")
-                        continue
-                    yield StoredVisit(event, *(None if saved_at is None else Path(saved_at) for saved_at in paths))
+                for id, *row in _rows(connection, statement, values, places[first : first + _CHUNK]):
+                    visit = stored_visit(*row)
+                    if visit is not None:
+                        yield visit
+                    elif on_unreadable is not None:
+                        on_unreadable(f"visit {id} was written by another version; skipped")
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
 

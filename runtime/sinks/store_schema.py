@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime
 
 # Times are microseconds since 1970, UTC; `event` is the newest event of the visit, as JSON.
@@ -49,3 +50,14 @@ def microseconds(moment: datetime) -> int:
     """Return a time as microseconds since 1970, UTC."""
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * 10**6 + delta.microseconds
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """Return the version of the schema that a store has: a reader does not migrate the file."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def saved_columns(connection: sqlite3.Connection) -> str:
+    """Return the columns with the paths of picture and clip, in SQL; NULLs where the store has none of them."""
+    return "NULL, NULL" if schema_version(connection) < 2 else "crop, clip"

@@ -15,12 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from twincar_edge.errors import InputError
 from twincar_edge.files import is_file
-from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit
+from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, stored_visit
+from twincar_edge.runtime.sinks.store_schema import microseconds, saved_columns, schema_version
 from twincar_edge.runtime.storage.database import has_tables, open_read_only
 
 Column = Literal["camera", "make", "model", "name", "level"]
@@ -88,7 +86,7 @@ def read_page(
             values += [place.started_us, place.row]
         order = "ASC" if after else "DESC"
         statement = (
-            f"SELECT started_us, rowid, event, {_saved_columns(connection)} FROM visits WHERE {where} "
+            f"SELECT started_us, rowid, event, {saved_columns(connection)} FROM visits WHERE {where} "
             f"ORDER BY started_us {order}, rowid {order} LIMIT ?"
         )
         rows = connection.execute(statement, [*values, size + 1]).fetchall()
@@ -100,7 +98,7 @@ def read_page(
         return VisitPage()
     first, last = (Place(*row[:2]) for row in (rows[0], rows[-1]))
     return VisitPage(
-        tuple(visit for row in rows if (visit := _visit(*row[2:])) is not None),
+        tuple(visit for row in rows if (visit := stored_visit(*row[2:])) is not None),
         older=last if more or after is not None else None,
         newer=first if (after is not None and more) or before is not None else None,
     )
@@ -129,9 +127,9 @@ def read_one(path: Path, visit: str) -> StoredVisit | None:
     with _reading(path) as connection:
         if connection is None:
             return None
-        statement = f"SELECT event, {_saved_columns(connection)} FROM visits WHERE id = ?"
+        statement = f"SELECT event, {saved_columns(connection)} FROM visits WHERE id = ?"
         row = connection.execute(statement, [visit]).fetchone()
-    return None if row is None else _visit(*row)
+    return None if row is None else stored_visit(*row)
 
 
 def count(path: Path, wanted: EventFilter, most: int) -> int:
@@ -221,9 +219,9 @@ def _condition(connection: sqlite3.Connection, wanted: EventFilter) -> tuple[str
         add(f"+{column} IN (SELECT value FROM json_each(?))", json.dumps(found))
 
     if wanted.since is not None:
-        add("started_us >= ?", _microseconds(wanted.since))
+        add("started_us >= ?", microseconds(wanted.since))
     if wanted.until is not None:
-        add("started_us < ?", _microseconds(wanted.until))
+        add("started_us < ?", microseconds(wanted.until))
     if wanted.camera is not None:
         add("+camera = ?", wanted.camera)
     if wanted.make is not None:
@@ -247,28 +245,6 @@ def _distinct(connection: sqlite3.Connection, column: Column) -> list[str]:
         f"SELECT (SELECT min({column}) FROM visits WHERE {column} > value) FROM found WHERE value IS NOT NULL) "
         "SELECT value FROM found WHERE value IS NOT NULL"
     )
-    if _version(connection) < _INDEXED:
+    if schema_version(connection) < _INDEXED:
         statement = f"SELECT DISTINCT {column} FROM visits WHERE {column} IS NOT NULL"
     return [value for (value,) in connection.execute(statement)]
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _saved_columns(connection: sqlite3.Connection) -> str:
-    return "NULL, NULL" if _version(connection) < 2 else "crop, clip"  # a reader does not migrate the file
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
-
-
-def _visit(text: str, crop: str | None, clip: str | None) -> StoredVisit | None:
-    """Return a row's visit, or None where another version has written it."""
-    try:
-        event = Event.model_validate_json(text)
-    except ValidationError:
-        return None
-    return StoredVisit(event, *(None if saved is None else Path(saved) for saved in (crop, clip)))
