@@ -18,8 +18,9 @@ from twincar_edge.runtime.page.login import require_role
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.page.said import MOST_NAMES
 from twincar_edge.runtime.page.visits import find_visit
-from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visit, read_visits
+from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visits
 from twincar_edge.runtime.sinks.store_sample import random_visits
+from twincar_edge.runtime.sinks.visit_pages import read_one
 from twincar_edge.runtime.teaching.accuracy import measure
 from twincar_edge.runtime.teaching.corrections import Judgement
 from twincar_edge.runtime.teaching.groups import MOST_PICTURES, Grouping, Groups
@@ -38,8 +39,8 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
     problem: list[str] = []  # of the last attempt to use a new model, until it has been shown
 
     def overview(request: Request) -> Response:
-        judgements = judging.corrections.newest()
-        drawn = set(judging.corrections.drawn())
+        judgements, drawn = judging.corrections.newest(), judging.corrections.drawn()
+        offered = set(drawn)
         unknown = _unknown(content, judgements)
         groups, model_problem = _grouped(content, grouping, unknown)
         known = judging.known()
@@ -51,9 +52,9 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
         return pages.render(
             request,
             "teach.html",
-            sampled=measure(one for visit, one in judgements.items() if visit in drawn),
-            chosen=measure(one for visit, one in judgements.items() if visit not in drawn),
-            unjudged=len(_open(content, judging)),
+            sampled=measure(one for visit, one in judgements.items() if visit in offered),
+            chosen=measure(one for visit, one in judgements.items() if visit not in offered),
+            unjudged=len(_open(content, judgements, drawn)),
             groups=[[unknown[place] for place in one[:_MOST_THUMBS]] for one in groups.groups[:_MOST_GROUPS]],
             sizes=[len(one) for one in groups.groups],
             rest=[unknown[place] for place in groups.rest[:_MOST_THUMBS]],
@@ -97,12 +98,13 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
         return _to(request, "/teach")
 
     def check(request: Request) -> Response:
+        drawn = judging.corrections.drawn()
         return pages.render(
             request,
             "check.html",
-            visits=_open(content, judging),
+            visits=_open(content, judging.corrections.newest(), drawn),
             names=judging.names()[:MOST_NAMES],
-            drawn=len(judging.corrections.drawn()),
+            drawn=len(drawn),
         )
 
     async def draw(request: Request) -> Response:
@@ -159,20 +161,10 @@ def _name_all(content: Content, judging: Judging, visits: Sequence[str], name: s
         raise HTTPException(400, str(error)) from error
 
 
-def _open(content: Content, judging: Judging) -> list[StoredVisit]:
+def _open(content: Content, judgements: dict[str, Judgement], drawn: Sequence[str]) -> list[StoredVisit]:
     """Return the visits that were drawn, can still be seen, and that nobody has judged."""
-    judgements = judging.corrections.newest()
-    found = []
-    for id in judging.corrections.drawn():
-        if id in judgements:
-            continue
-        try:
-            visit = read_visit(content.store, id)
-        except InputError:  # the store has lost it
-            continue
-        if content.saved(visit.crop) is not None:
-            found.append(visit)
-    return found
+    visits = (read_one(content.store, id) for id in drawn if id not in judgements)  # None: the store has lost it
+    return [visit for visit in visits if visit is not None and content.saved(visit.crop) is not None]
 
 
 def _draw(content: Content, judging: Judging) -> None:
@@ -183,13 +175,13 @@ def _draw(content: Content, judging: Judging) -> None:
     """
     if not is_file(content.store):
         return
-    missing = DRAWN - len(_open(content, judging))
-    judgements, drawn = judging.corrections.newest(), set(judging.corrections.drawn())
+    judgements, drawn = judging.corrections.newest(), judging.corrections.drawn()
+    missing, offered = DRAWN - len(_open(content, judgements, drawn)), set(drawn)
     new = []
     for id, picture in random_visits(content.store):
         if missing <= 0:
             break
-        if id not in drawn and content.saved(picture) is not None:
+        if id not in offered and content.saved(picture) is not None:
             new.append(id)
             missing -= id not in judgements
     judging.corrections.draw(new)
