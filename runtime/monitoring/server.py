@@ -19,13 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-from prometheus_client.exposition import choose_encoder
-
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.listening import as_host, is_loopback, parse_address
-from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
-from twincar_edge.runtime.monitoring.metrics import make_registry
+from twincar_edge.runtime.monitoring.exposition import Answer, Exposition
+from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.status import LoopStatus
 
 logger = logging.getLogger(__name__)
@@ -79,21 +77,12 @@ class Monitoring:
         Raises:
             InputError: the port is in use, may not be used, or the host is not this machine's.
         """
-        registry = make_registry(self._status)
+        exposition = Exposition(self._status, self._limits)
 
-        def metrics(accept: str) -> tuple[HTTPStatus, str, bytes]:
-            encode, content_type = choose_encoder(accept)
-            return HTTPStatus.OK, content_type, encode(registry)
-
-        def health(_accept: str) -> tuple[HTTPStatus, str, bytes]:
-            found = check_health(self._status(), self._limits)
-            code = HTTPStatus.OK if found.healthy else HTTPStatus.SERVICE_UNAVAILABLE
-            return code, "application/json", found.model_dump_json().encode() + b"\n"
-
-        def index(_accept: str) -> tuple[HTTPStatus, str, bytes]:
+        def index(_accept: str) -> Answer:
             return HTTPStatus.OK, "text/html; charset=utf-8", _INDEX.encode()
 
-        pages = {"/": index, "/metrics": metrics, "/healthz": health}
+        pages = {"/": index, "/metrics": exposition.metrics, "/healthz": exposition.health}
         host, port = self._address
         try:
             family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -123,7 +112,7 @@ class Monitoring:
         self._server.server_close()
 
 
-Page = Callable[[str], tuple[HTTPStatus, str, bytes]]
+Page = Callable[[str], Answer]
 
 
 class _Server(ThreadingHTTPServer):

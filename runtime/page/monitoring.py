@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client.exposition import choose_encoder
+from collections.abc import Callable
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from twincar_edge.runtime.monitoring.health import check_health
-from twincar_edge.runtime.monitoring.metrics import make_registry
+from twincar_edge.runtime.monitoring.exposition import Answer, Exposition
 from twincar_edge.runtime.page.content import Content
 
 
@@ -17,14 +17,13 @@ def routes(content: Content) -> list[Route]:
     running = content.running
     if running is None:
         return []
-    registry = make_registry(running.status)
+    exposition = Exposition(running.status, running.limits)
 
-    def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"Content-Type": content_type})
+    def route(path: str, answer: Callable[[str], Answer]) -> Route:
+        def respond(request: Request) -> Response:
+            status, content_type, body = answer(request.headers.get("accept", ""))
+            return Response(body, status, {"Content-Type": content_type})
 
-    def health(_request: Request) -> Response:
-        found = check_health(running.status(), running.limits)
-        return Response(found.model_dump_json() + "\n", 200 if found.healthy else 503, media_type="application/json")
+        return Route(path, respond)
 
-    return [Route("/metrics", metrics), Route("/healthz", health)]
+    return [route("/metrics", exposition.metrics), route("/healthz", exposition.health)]
