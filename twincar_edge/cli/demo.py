@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 
 from twincar_edge.cli.options import ep_option
 from twincar_edge.cli.page_option import PageOption, announce
+from twincar_edge.cli.stopping import stop_signals
 from twincar_edge.runtime.listening import PAGE_ADDRESS
 
 if TYPE_CHECKING:
@@ -64,10 +64,8 @@ def _show_live(output: Path, clip: Path | None, model: Path | None, ep: str, add
     from twincar_edge.runtime.demo import live_demo
 
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     settings = page_settings(address=address)
-    with live_demo(output, settings, clip=clip, model=model, ep=ep, stop=stop) as service:
+    with stop_signals(stop), live_demo(output, settings, clip=clip, model=model, ep=ep, stop=stop) as service:
         assert service.page is not None
         announce(service.page)
         click.echo("the clip plays until Ctrl-C", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.page_option import announce
+from twincar_edge.cli.stopping import stop_signals
 from twincar_edge.errors import require
 from twincar_edge.runtime.listening import PAGE_ADDRESS
 
@@ -53,8 +53,7 @@ def command(
     own = OwnClassifier(model)
     content = Content(store or there.store, there.folder, (there.pictures, *folders), own, use_model=own.use)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with log_to_stderr(), PageServer(content, page_settings(address=address, **options)) as page:
+    settings = page_settings(address=address, **options)
+    with log_to_stderr(), stop_signals(stop), PageServer(content, settings) as page:
         announce(page)
         stop.wait()

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +19,7 @@ from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.page_option import announce
 from twincar_edge.cli.pipes import discard_output
+from twincar_edge.cli.stopping import stop_signals
 from twincar_edge.cli.watch_flags import GROUPS, camera_options, run_options
 from twincar_edge.cli.watch_options import watch_config
 from twincar_edge.errors import InputError, one_line, parameter_spelling
@@ -97,7 +97,11 @@ def command(
     passes = None if truth is None else _read_truth(truth, config.model)
     stop = threading.Event()
     served = config.monitor is not None or any(is_camera(camera.source, once=camera.once) for camera in config.cameras)
-    with _spelling(config_file), log_to_stderr() if served else contextlib.nullcontext(), _signals(stop) as received:
+    with (
+        _spelling(config_file),
+        log_to_stderr() if served else contextlib.nullcontext(),
+        stop_signals(stop) as received,
+    ):
         windows = _windows(config) if show else None
         service = Service(config, stop=stop, annotate=annotate, on_frame=windows)
         with service, _on_hangup(service.reload):
@@ -141,25 +145,6 @@ def _windows(config: WatchConfig) -> Windows:
     from twincar_edge.runtime.annotating.window import Windows
 
     return Windows(config.cameras)
-
-
-@contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[list[int]]:
-    """Let the first SIGINT or SIGTERM end the run in good order; a second one ends it at once, as by default."""
-    received: list[int] = []
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        stop.set()
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
