@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import socketserver
 import sys
 import threading
 import time
@@ -20,8 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from twincar_edge._version import __version__
-from twincar_edge.errors import InputError
-from twincar_edge.runtime.listening import as_host, is_loopback, parse_address
+from twincar_edge.runtime.listening import as_host, is_loopback, listen, parse_address
 from twincar_edge.runtime.monitoring.exposition import Answer, Exposition
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.status import LoopStatus
@@ -64,7 +62,8 @@ class Monitoring:
             InputError: the address is none.
         """
         self.url = ""
-        self._address = parse_address(address)
+        parse_address(address)
+        self._address = address
         self._status = status
         self._limits = limits or HealthLimits()
         self._client_timeout_s = client_timeout_s
@@ -83,13 +82,7 @@ class Monitoring:
             return HTTPStatus.OK, "text/html; charset=utf-8", _INDEX.encode()
 
         pages = {"/": index, "/metrics": exposition.metrics, "/healthz": exposition.health}
-        host, port = self._address
-        try:
-            family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            self._server = _Server(where, family, pages, self._client_timeout_s)
-        except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise InputError(f"cannot serve metrics at {host}:{port}: {why}; name another address") from error
+        self._server = _Server(listen(self._address, "metrics"), pages, self._client_timeout_s)
         bound = self._server.server_name
         self.url = f"http://{as_host(bound)}:{self._server.server_port}/"
         if not is_loopback(bound):
@@ -120,20 +113,16 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    allow_reuse_port = False
 
-    def __init__(self, where: Any, family: int, pages: dict[str, Page], client_timeout_s: float) -> None:
-        self.address_family = family
+    def __init__(self, listener: socket.socket, pages: dict[str, Page], client_timeout_s: float) -> None:
         self.pages = pages
         self._client_timeout_s = client_timeout_s
         self._clients: dict[socket.socket, float] = {}  # and when each has to be gone
         self._lock = threading.Lock()
-        super().__init__(where, _Handler)
-
-    def server_bind(self) -> None:
-        """Bind without `HTTPServer`'s question for the host's full name, which may take many seconds."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()  # the one that it has made unasked
+        self.socket = listener
+        self.server_name, self.server_port = listener.getsockname()[:2]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give a client its thread, or hang up where too many are connected."""
