@@ -168,9 +168,10 @@ class Evidence:
         self._weight += look.weight
         self.crops += 1
         self._whole += not look.cut
-        self._large += classifier.names_in_full(look.size_px)
+        large = classifier.names_in_full(look.size_px)
+        self._large += large
         for level, votes in self._votes.items():
-            if level != "year" or classifier.names_in_full(look.size_px):
+            if level != "year" or large:
                 votes[classifier.hierarchy.best(level, probabilities)[0]] += 1
         self._follow(look.frame)
         self._keep(look, probabilities, classifier, familiarity)
