@@ -22,7 +22,7 @@ from twincar_edge.runtime.sources import open_source
 
 KINDS = ("car", "bus", "truck")
 LEAST_SCORE = 0.5
-LEAST_AREA, MOST_AREA = 0.02, 0.5  # of the frame: smaller is no car to name, larger leaves no street to look at
+LEAST_AREA, MOST_AREA = 0.02, 0.5  # of the frame: a smaller car cannot be named, a larger one hides the street
 
 
 def frames_with_vehicles(clip: str, detector: Detector, every: int) -> list[Picture]:
