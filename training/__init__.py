@@ -1,4 +1,4 @@
-"""From labelled images to a checkpoint: recipes, the model, the fit loop, evaluation.
+"""From labeled images to a checkpoint: recipes, the model, the fit loop, evaluation.
 
-Import from the modules: `recipe` and `run_folder` need no torch, `model`, `checkpoint` and `fit` do.
+Import from the modules. `recipe` does not need torch; `model`, `checkpoint` and `fit` do.
 """

@@ -1,4 +1,4 @@
-"""The names of the files that say how well a model answers, for those that list them without drawing any."""
+"""Names of the files with evaluation results, for code that lists them without drawing them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Varying training images: a batch at a time, on the device that trains, each image by its own random choices.
+"""Batch augmentation on the training device, with random parameters for each image.
 
-torchvision's transforms draw one set of choices for a whole batch. Here every image has its own, and crop, mirror and
-rotation are one affine map, so that each pixel is interpolated once.
+torchvision's transforms draw one set of parameters for a whole batch. Here each image has its own. Crop, flip and
+rotation are combined into one affine map, so that each pixel is interpolated only once.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from torchvision.transforms import v2
 from twincar_edge.training.recipe import Augmentation
 
 BLUR_KERNEL, BLUR_SIGMA = 5, (0.1, 1.5)
-ROTATED_SHARE = 0.5  # of the images: half of them upright keeps the camera's view the common one
+ROTATED_SHARE = 0.5  # of the images; the others stay upright, which is the usual view of a camera
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
-_RGB_TO_YIQ = (_GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # NTSC's luma and two axes of colour
+_RGB_TO_YIQ = (_GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # NTSC's luma and two color axes
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The random choices of a batch of N images, on the CPU, so that every device makes the same.
+    """The random parameters of a batch of N images. Drawn on the CPU, so that they are the same for all devices.
 
     Attributes:
-        affine: float32 [N, 2, 3], from output to input, both in -1 to 1 (`torch.nn.functional.affine_grid`).
+        affine: float32 [N, 2, 3], from output to input coordinates, both from -1 to 1
+            (`torch.nn.functional.affine_grid`).
         jitter: float32 [3, N], factors of brightness, contrast and saturation.
-        hue: float32 [N], turns of the colours in radians.
-        sigma: float32 [N], of the Gaussian blur in pixels; 0 for none.
+        hue: float32 [N], hue shifts in radians.
+        sigma: float32 [N], of the Gaussian blur, in pixels; 0 for none.
     """
 
     affine: Tensor
@@ -39,12 +40,12 @@ class Choices:
     sigma: Tensor
 
     def part(self, rows: slice) -> Choices:
-        """Return the choices of some of the images."""
+        """Return the parameters of the images in `rows`."""
         return Choices(self.affine[rows], self.jitter[:, rows], self.hue[rows], self.sigma[rows])
 
 
 def reduced(batch_nhwc: Tensor, size_wh: tuple[int, int]) -> Tensor:
-    """Return images at a smaller size, antialiased; the tensor itself where it has that size already."""
+    """Return the images at a smaller size, antialiased; the same tensor if it already has that size."""
     width, height = size_wh
     if tuple(batch_nhwc.shape[1:3]) == (height, width):
         return batch_nhwc
@@ -55,12 +56,12 @@ def reduced(batch_nhwc: Tensor, size_wh: tuple[int, int]) -> Tensor:
 def draw_choices(
     augmentation: Augmentation, count: int, size_wh: tuple[int, int], generator: torch.Generator | None = None
 ) -> Choices:
-    """Draw what happens to each of `count` images.
+    """Draw the random parameters of `count` images.
 
     Args:
         augmentation: the strengths.
         count: images in the batch.
-        size_wh: of the augmented images, whose aspect ratio a rotation needs.
+        size_wh: the size of the augmented images, in pixels; rotation depends on its aspect ratio.
         generator: source of randomness, on the CPU; None for torch's global one.
     """
 
@@ -87,24 +88,24 @@ def draw_choices(
 
 
 def augment(batch_nhwc: Tensor, choices: Choices, size_wh: tuple[int, int]) -> Tensor:
-    """Return the varied images: float32 [N, size_wh[1], size_wh[0], 3], 0 to 255, on the batch's device.
+    """Return the augmented images: float32 [N, size_wh[1], size_wh[0], 3], 0 to 255, on the batch's device.
 
     Args:
-        batch_nhwc: uint8 [N, H, W, 3] in red, green, blue, best a little larger than `size_wh`: nothing is smoothed
-            before it is shrunk.
-        choices: what happens to each image.
-        size_wh: of the result, in pixels.
+        batch_nhwc: uint8 [N, H, W, 3] in RGB, ideally only slightly larger than `size_wh`, because shrinking is not
+            antialiased.
+        choices: the random parameters of each image.
+        size_wh: the size of the result, in pixels.
     """
     device = batch_nhwc.device
     width, height = size_wh
     images = batch_nhwc.permute(0, 3, 1, 2).float()
     affine = choices.affine.to(device, non_blocking=True)
     grid = affine_grid(affine, [len(images), 3, height, width], align_corners=False)
-    # Where a rotated crop reaches beyond the image, its edge goes on.
+    # Where a rotated crop extends beyond the image, the border pixels are repeated.
     images = grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     images = _jitter(images, choices.jitter.to(device, non_blocking=True))
     if choices.hue.any():
-        images = _turn_colours(images, choices.hue.to(device, non_blocking=True))
+        images = _shift_hue(images, choices.hue.to(device, non_blocking=True))
     blurred = choices.sigma.nonzero()[:, 0]
     if len(blurred):
         rows = blurred.to(device)
@@ -113,7 +114,7 @@ def augment(batch_nhwc: Tensor, choices: Choices, size_wh: tuple[int, int]) -> T
 
 
 def _jitter(images: Tensor, factors: Tensor) -> Tensor:
-    """Scale brightness, then contrast about the image's mean grey, then saturation about each pixel's grey."""
+    """Scale brightness, then contrast around the image's mean gray, then saturation around each pixel's gray."""
     brightness, contrast, saturation = factors[:, :, None, None, None]
     grey = images.new_tensor(_GREY)[None, :, None, None]
     images = (images * brightness).clamp_(0, 255)
@@ -122,8 +123,8 @@ def _jitter(images: Tensor, factors: Tensor) -> Tensor:
     return torch.lerp((images * grey).sum(dim=1, keepdim=True), images, saturation).clamp_(0, 255)
 
 
-def _turn_colours(images: Tensor, radians: Tensor) -> Tensor:
-    """Turn each image's colours about the grey axis, which keeps every pixel's luma: a rotation of YIQ's IQ plane."""
+def _shift_hue(images: Tensor, radians: Tensor) -> Tensor:
+    """Shift each image's hue by rotating the IQ plane of YIQ, which preserves the luma of each pixel."""
     cos, sin = radians.cos(), radians.sin()
     zero, one = torch.zeros_like(cos), torch.ones_like(cos)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=1).reshape(-1, 3, 3)
@@ -133,7 +134,7 @@ def _turn_colours(images: Tensor, radians: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image by its own Gaussian, along one axis and then the other."""
+    """Blur each image with its own Gaussian, separately along each axis."""
     count, channels, height, width = images.shape
     steps = torch.arange(BLUR_KERNEL, device=images.device) - BLUR_KERNEL // 2
     kernel = torch.exp(-0.5 * (steps / sigma[:, None]) ** 2)
@@ -146,20 +147,20 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 class Mixing:
-    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) on a share of the batches, by torchvision's transforms.
+    """Mixup (Zhang et al., 2018) and CutMix (Yun et al., 2019) on a share of the batches, by torchvision.
 
-    Randomness comes from torch's global state.
+    Uses torch's global random state.
     """
 
     def __init__(self, augmentation: Augmentation, classes: int) -> None:
-        """Prepare the mixing; without a strength there is none."""
+        """Prepare the transforms whose alpha is not 0."""
         kinds = ((v2.MixUp, augmentation.mixup), (v2.CutMix, augmentation.cutmix))
         self._transforms = [kind(alpha=alpha, num_classes=classes) for kind, alpha in kinds if alpha]
         self._share = augmentation.mixed_share
         self._classes = classes
 
     def __call__(self, batch_nhwc: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images, shaped as they came, and targets: float32 [N, classes], each row of sum 1."""
+        """Return images of the same shape, and targets: float32 [N, classes], each row with sum 1."""
         chosen = int(torch.randint(len(self._transforms), ())) if self._transforms else 0
         if not self._transforms or float(torch.rand(())) >= self._share:
             return batch_nhwc, one_hot(labels, self._classes).float()

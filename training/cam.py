@@ -1,4 +1,4 @@
-"""Where a model looks: heat maps of what an answer rests on, by the library `grad-cam`."""
+"""Class activation maps: the evidence for an answer at each place of the image, computed with `grad-cam`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.errors import InputError, nearest, require
 from twincar_edge.heatmaps import GRAD_CAM, GRAD_CAM_PLUS_PLUS
 from twincar_edge.training.model import CarClassifier, cam_layer
 
-# The library's class for each method. Those that run the model hundreds of times for one map are left out.
+# The library's class for each method. Methods that run the model hundreds of times for one map are excluded.
 METHODS = {
     GRAD_CAM_PLUS_PLUS: "GradCAMPlusPlus",  # arXiv:1710.11063
     GRAD_CAM: "GradCAM",  # arXiv:1610.02391
@@ -33,45 +33,45 @@ def heat_maps(
     against: ArrayLike | None = None,
     method: str = GRAD_CAM_PLUS_PLUS,
 ) -> NDArray[np.float32]:
-    """Return how much each place of some images speaks for a class, or for one class rather than another.
+    """Return the evidence at each place of the images for a class, or for one class against another.
 
-    The model is left as it was found, its gradients included, but in evaluation mode; it may be frozen.
+    The model may be frozen. It is in evaluation mode afterwards; its weights and gradients do not change.
 
     Args:
-        model: on any device.
+        model: the classifier, on any device.
         batch_nhwc: prepared images, uint8 [N, H, W, 3].
-        labels: int [N], the output whose evidence each map shows.
-        against: int [N]; with it, the evidence is for the difference of the two outputs.
+        labels: int [N], the output that each map explains.
+        against: int [N]; if given, each map explains the difference between the two outputs.
         method: one of `METHODS`.
 
     Returns:
-        float32 [N, H, W], between 0 and 1 in each map.
+        float32 [N, H, W], from 0 to 1 in each map.
 
     Raises:
-        InputError: there is no such method, or the architecture is not convolutional.
+        InputError: unknown method, or the architecture is not convolutional.
         MissingExtraError: grad-cam is not installed.
     """
     if method not in METHODS:
         raise InputError(f"no method {method!r}: {nearest(method, list(METHODS))}")
     library = require("pytorch_grad_cam", "train")
     layer = cam_layer(model)
-    # Gradients reach the layer from pixels that ask for them, so that no weight has to: an averaged model's are frozen,
-    # and a trained one's keep the gradients that they have.
+    # The pixels require gradients, so that no weight has to: the weights of an averaged model are frozen, and those of
+    # a model in training keep the gradients that they have.
     pixels = torch.from_numpy(batch_nhwc).permute(0, 3, 1, 2).float().requires_grad_()
     others = [None] * len(batch_nhwc) if against is None else np.asarray(against).tolist()
     targets = [_Target(label, other) for label, other in zip(np.asarray(labels).tolist(), others, strict=True)]
     with _frozen(model), torch.enable_grad():
         cam = getattr(library, METHODS[method])(_ChannelsFirst(model), [layer])
         try:
-            seen = cam(pixels, targets)
+            maps = cam(pixels, targets)
         finally:
             cam.activations_and_grads.release()
-    return np.asarray(seen, np.float32)
+    return np.asarray(maps, np.float32)
 
 
 @dataclass(frozen=True)
 class _Target:
-    """What the library takes the gradient of: one logit, or the difference of two."""
+    """The scalar that the library differentiates: one logit, or the difference of two."""
 
     label: int
     against: int | None
@@ -81,7 +81,7 @@ class _Target:
 
 
 class _ChannelsFirst(nn.Module):
-    """The library takes the map's size from the last two axes of its input."""
+    """An adapter to NCHW input: the library takes the map's size from the last two axes of its input."""
 
     def __init__(self, model: CarClassifier) -> None:
         super().__init__()
@@ -92,17 +92,17 @@ class _ChannelsFirst(nn.Module):
         return logits
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Keep the gradients, which the library would drop: nothing of its own is added to them."""
+        """Do nothing: the library would reset gradients that it does not change."""
 
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Let no weight ask for a gradient, for as long as this is open."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Disable the gradients of all weights inside the block."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""A sheet of right and wrong answers, each under the heat map of what it rests on."""
+"""A contact sheet of right and wrong answers, each with its heat map."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from twincar_edge.training.model import CarClassifier, cam_layer
 
 logger = logging.getLogger(__name__)
 
-EACH = 8  # right answers, and wrong ones, at most
+MAX_EACH = 8  # right answers, and the same number of wrong ones
 COLUMNS = 4
-CELL_WH = (420, 270)  # wide enough for the longest names of Stanford Cars
+CELL_WH = (420, 270)  # wide enough for the longest class names of Stanford Cars
 FRAME = 5  # pixels
 
 
 def write_cam_grid(model: CarClassifier, dataset: Dataset, evaluation: Evaluation, path: Path) -> Path | None:
-    """Draw right answers, spread over the classes, and the surest of the wrong ones under their Grad-CAM++ heat maps.
+    """Draw right answers, spread over the classes, and the most confident wrong ones, with Grad-CAM++ heat maps.
 
-    The heat shows the evidence for the answer that was given, right or wrong. The same evaluation gives the same sheet.
+    The heat map shows the evidence for the model's answer, right or wrong. The sheet is deterministic.
 
     Args:
-        model: the one that was evaluated.
+        model: the evaluated model.
         dataset: the images that it was evaluated on.
         evaluation: its answers to these images.
-        path: the picture to write, whole or not at all.
+        path: the picture, written atomically.
 
     Returns:
-        The path, or None where the architecture has no convolutional stage to look at: that is logged, and no fault.
+        The path, or None if the architecture has no convolutional stage, which is logged.
 
     Raises:
         InputError: an image is unusable, or the picture cannot be written.
@@ -54,30 +54,30 @@ def write_cam_grid(model: CarClassifier, dataset: Dataset, evaluation: Evaluatio
     right, wrong = choose_right(evaluation), choose_wrong(evaluation)
     chosen = [*right, *wrong]
     images = [dataset.samples[index].read() for index in chosen]
-    heat = heat_maps(model, prepare_batch(images, model.preprocess), evaluation.answers[chosen])
+    maps = heat_maps(model, prepare_batch(images, model.preprocess), evaluation.answers[chosen])
     cells = []
-    for index, image_bgr, seen in zip(chosen, images, heat, strict=True):
-        heatmap = to_image_geometry(seen, image_bgr.shape[:2], model.preprocess)
+    for index, image_bgr, heat in zip(chosen, images, maps, strict=True):
+        heatmap = to_image_geometry(heat, image_bgr.shape[:2], model.preprocess)
         cells.append(_cell(evaluation, index, image_bgr, heatmap))
     heading = (
-        f"Grad-CAM++, evidence for the answer: {len(right)} right and the {len(wrong)} surest wrong answers "
+        f"Grad-CAM++, evidence for the answer: {len(right)} right and the {len(wrong)} most confident wrong answers "
         f"of {evaluation.images} ({evaluation.metrics.top1:.1%} right)"
     )
     write_image(path, contact_sheet(cells, heading, COLUMNS, CELL_WH))
     return path
 
 
-def choose_wrong(evaluation: Evaluation, count: int = EACH) -> list[int]:
-    """Return which images got the surest wrong answers, the surest first, at most `count`."""
+def choose_wrong(evaluation: Evaluation, count: int = MAX_EACH) -> list[int]:
+    """Return the indices of at most `count` images with wrong answers, the most confident answer first."""
     wrong = np.flatnonzero(evaluation.answers != evaluation.labels).tolist()
     return sorted(wrong, key=lambda index: (-evaluation.confidences[index], index))[:count]
 
 
-def choose_right(evaluation: Evaluation, count: int = EACH) -> list[int]:
-    """Return images that were answered right, at most `count`, in the order of their classes.
+def choose_right(evaluation: Evaluation, count: int = MAX_EACH) -> list[int]:
+    """Return the indices of at most `count` images with right answers, in class order.
 
-    They come from classes at even distances, the surest answer of each; with fewer classes than `count`, each class
-    gives one after the other.
+    Takes the most confident answer of each of `count` evenly spaced classes. With fewer classes, takes the next most
+    confident answers of each in turn.
     """
     right = np.flatnonzero(evaluation.answers == evaluation.labels).tolist()
     rank: Counter[int] = Counter()
@@ -89,21 +89,21 @@ def choose_right(evaluation: Evaluation, count: int = EACH) -> list[int]:
     ranked.sort()
     if len(rank) > count:
         places = np.linspace(0, len(rank) - 1, count).round().astype(int)
-        ranked = [ranked[place] for place in places]  # the first of each class stand in front
+        ranked = [ranked[place] for place in places]  # the first answer of each class comes first
     return [index for _, _, index in sorted(ranked[:count], key=lambda entry: (entry[1], entry[0]))]
 
 
 def _cell(evaluation: Evaluation, index: int, image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> Cell:
     label, answer = int(evaluation.labels[index]), int(evaluation.answers[index])
-    sure = f"{evaluation.confidences[index]:.0%}"
+    confidence = f"{evaluation.confidences[index]:.0%}"
     truth = evaluation.classes[label]
     if label == answer:
-        return Cell(_framed(image_bgr, heatmap, GREEN), truth, f"right, {sure}", GREEN)
-    return Cell(_framed(image_bgr, heatmap, RED), truth, f"answered {sure}: {evaluation.classes[answer]}", RED)
+        return Cell(_framed(image_bgr, heatmap, GREEN), truth, f"right, {confidence}", GREEN)
+    return Cell(_framed(image_bgr, heatmap, RED), truth, f"answered {confidence}: {evaluation.classes[answer]}", RED)
 
 
 def _framed(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32], colour: Colour) -> NDArray[np.uint8]:
-    """Return the picture under its heat in a frame, as large as a cell takes it, so that frames are equally thick."""
+    """Return the framed image with its heat map, resized to the cell first, so that all frames are equally thick."""
     scale = min((side - 2 * FRAME) / size for side, size in zip(CELL_WH, image_bgr.shape[1::-1], strict=True))
     width, height = (max(1, round(size * scale)) for size in image_bgr.shape[1::-1])
     picture = lay_heat(resize(image_bgr, (width, height), "cubic" if scale > 1 else "area"), heatmap)

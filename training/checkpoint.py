@@ -1,6 +1,6 @@
-"""The one place that reads a checkpoint: weights and plain values, never code.
+"""Reads and writes checkpoints: weights and plain values, never code.
 
-`checkpoint_files` opens the two kinds of file; here stands what a checkpoint is.
+This module defines the contents of a checkpoint; `checkpoint_files` reads and writes the two file formats.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ FORMAT = "twincar-edge checkpoint"
 SCHEMA_VERSION: Literal[1] = 1
 CLASS_MAPPING_NAME = "class_mapping.json"
 
-# The keys by which TwinCar's ResNet50 with its two-layer head is known, and the bias that has one value a class.
+# The keys that identify TwinCar's ResNet50 with its two-layer head, and its output bias, one value per class.
 _RESNET50_KEYS = frozenset({"conv1.weight", "layer4.2.conv3.weight", "fc.0.weight", "fc.3.weight", "fc.3.bias"})
 _RESNET50_OUTPUT = "fc.3.bias"
 
 
 class Contents(TypedDict):
-    """What a checkpoint is written from; `Checkpoint` says what each is, and what is left out is not known."""
+    """The parameters of `write_checkpoint`, documented in `Checkpoint`. Omitted ones are unknown."""
 
     architecture: str
     state_dict: dict[str, Tensor]
@@ -53,10 +53,10 @@ class Contents(TypedDict):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with all that belongs to it, as it was read.
+    """A model as read from a file, with its metadata.
 
-    `state_dict` holds the backbone's tensors. `recipe` is how it was trained, empty where that is not known; so are
-    `data`, `epoch` (from 1) and the validation accuracies (shares) None. `sha256` is the file's, `name` its file name.
+    `state_dict` holds the backbone's tensors. `recipe` is the training recipe, empty if unknown. `data`, `epoch` (from
+    1) and the validation accuracies (0 to 1) are None if unknown. `sha256` is the file's digest, `name` its file name.
     """
 
     architecture: str
@@ -72,7 +72,7 @@ class Checkpoint:
     name: str
 
     def contents(self) -> Contents:
-        """Return what a copy of it is written from: `write_safetensors(path, **checkpoint.contents())`."""
+        """Return the parameters that write a copy: `write_safetensors(path, **checkpoint.contents())`."""
         return Contents(
             architecture=self.architecture,
             state_dict=self.state_dict,
@@ -103,17 +103,17 @@ class _Document(Record, arbitrary_types_allowed=True):
 def read_checkpoint(path: Path, class_mapping: Path | None = None) -> Checkpoint:
     """Read a checkpoint: one that `fit` wrote, or the original TwinCar's `twin_car_best_model_v2.pth`.
 
-    The original's is a ResNet50 state dict, bare or as `unwrap_state_dict` finds it. It holds no class names:
-    they come from `class_mapping`, or from the `class_mapping.json` beside the file. Tensors in half precision come
-    back as float32.
+    The original's is a ResNet50 state dict, bare or wrapped (`unwrap_state_dict`). It holds no class names: they come
+    from `class_mapping`, or from the `class_mapping.json` beside the file. Half-precision tensors are returned as
+    float32.
 
     Args:
-        path: the checkpoint; safetensors where it ends in .safetensors, PyTorch's own format otherwise.
+        path: the checkpoint; safetensors if it ends in .safetensors, otherwise PyTorch's format.
         class_mapping: class names that replace the file's own, or that it lacks.
 
     Raises:
-        ModelError: the file is missing, is no checkpoint, holds anything but weights and plain values, or does not
-            validate.
+        ModelError: the file is missing, is not a checkpoint, holds anything but weights and plain values, or is
+            invalid.
         InputError: the class mapping cannot be read.
     """
     loaded, digest = load_plain(path)
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path, class_mapping: Path | None = None) -> Checkpoint
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read only the tensors of a checkpoint or state dict, whatever the model: weights that a training starts from.
+    """Read only the tensors of a checkpoint or state dict of any architecture, as initial weights for training.
 
     Raises:
         ModelError: as `read_checkpoint`.
@@ -132,7 +132,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def write_checkpoint(path: Path, **contents: Unpack[Contents]) -> None:
-    """Write a checkpoint of this project's format, whole or not at all: primitives and tensors only.
+    """Write a checkpoint in this project's format, atomically: primitives and tensors only.
 
     Raises:
         InputError: the file cannot be written.
@@ -141,29 +141,29 @@ def write_checkpoint(path: Path, **contents: Unpack[Contents]) -> None:
 
 
 def write_safetensors(path: Path, *, half: bool = False, **contents: Unpack[Contents]) -> None:
-    """Write the same checkpoint as a safetensors file, whole or not at all; the same contents give the same bytes.
+    """Write the same checkpoint as a safetensors file, atomically; the same contents give the same bytes.
 
     Args:
-        path: where to; `read_checkpoint` knows the file by the suffix .safetensors.
+        path: the file, which must end in .safetensors.
         half: store floating-point tensors in float16.
-        contents: as of `write_checkpoint`.
+        contents: as in `write_checkpoint`.
 
     Raises:
         InputError: the file cannot be written, or its name has another suffix.
         ModelError: a value is too large for float16.
     """
     if path.suffix.lower() != SAFETENSORS_SUFFIX:
-        raise InputError(f"{path} would not be known as a safetensors file: give it the suffix {SAFETENSORS_SUFFIX}")
+        raise InputError(f"{path} lacks the suffix of a safetensors file: use {SAFETENSORS_SUFFIX}")
     tensors = plain_tensors(contents["state_dict"])
     save_safetensors(path, in_half(tensors) if half else tensors, _document(contents))
 
 
 def write_state_dict(path: Path, state_dict: dict[str, Tensor]) -> None:
-    """Write bare tensors by name, whole or not at all, as the original TwinCar's quickstart loads them.
+    """Write a bare state dict, atomically, as the original TwinCar's quickstart loads it.
 
-    `model.load_state_dict(torch.load(path))` takes the file: for "resnet50" in the original's model, for every other
-    architecture in `timm.create_model(architecture, num_classes=...)`. `read_checkpoint` reads a ResNet50's again, with
-    its `class_mapping.json` beside it.
+    `model.load_state_dict(torch.load(path))` loads the file, where `model` is the original's for "resnet50" and
+    `timm.create_model(architecture, num_classes=...)` for any other architecture. `read_checkpoint` reads a ResNet50's
+    file if its `class_mapping.json` is beside it.
 
     Raises:
         InputError: the file cannot be written.
@@ -172,7 +172,7 @@ def write_state_dict(path: Path, state_dict: dict[str, Tensor]) -> None:
 
 
 def _document(contents: Contents) -> dict[str, Any]:
-    """Return all of a checkpoint but its tensors, as JSON has it."""
+    """Return the JSON document of a checkpoint: everything but its tensors."""
     data = contents.get("data")
     return {
         "format": FORMAT,
@@ -192,7 +192,7 @@ def _read_document(loaded: dict[Any, Any], path: Path, class_mapping: Path | Non
     version = loaded.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ModelError(
-            f"{path} is a checkpoint of schema version {version!r}, this release reads {SCHEMA_VERSION}: "
+            f"{path} has schema version {version!r}, but this release reads only version {SCHEMA_VERSION}: "
             "upgrade twincar-edge"
         )
     try:
@@ -206,7 +206,8 @@ def _read_document(loaded: dict[Any, Any], path: Path, class_mapping: Path | Non
         given = ClassMapping.from_json(class_mapping)
         if len(given) != len(classes):
             raise ModelError(
-                f"{path} has {len(classes)} outputs and {class_mapping} {len(given)} names: give its own mapping"
+                f"{path} has {len(classes)} outputs, but {class_mapping} has {len(given)} names: "
+                "use the mapping that belongs to the checkpoint"
             )
         classes = given
     return Checkpoint(
@@ -227,14 +228,14 @@ def _read_document(loaded: dict[Any, Any], path: Path, class_mapping: Path | Non
 def _read_original(state_dict: dict[str, Tensor], path: Path, class_mapping: Path | None, digest: str) -> Checkpoint:
     if not state_dict.keys() >= _RESNET50_KEYS:
         raise ModelError(
-            f"{path} is neither a checkpoint of `twincar-edge train` nor TwinCar's ResNet50: "
-            f"{min(_RESNET50_KEYS - state_dict.keys())} is missing, its first tensor is {next(iter(state_dict))[:60]!r}"
+            f"{path} is neither a checkpoint of `twincar-edge train` nor TwinCar's ResNet50: it has no tensor "
+            f"{min(_RESNET50_KEYS - state_dict.keys())}; its first tensor is {next(iter(state_dict))[:60]!r}"
         )
     beside = path.parent / CLASS_MAPPING_NAME
     if class_mapping is None and not beside.is_file():
         raise ModelError(
             f"{path} is a state dict without class names: put its class_mapping.json beside it ({beside}), "
-            "or name that file with ",
+            "or give that file with ",
             Parameter("class_mapping"),
         )
     mapping = class_mapping if class_mapping is not None else beside
@@ -242,7 +243,8 @@ def _read_original(state_dict: dict[str, Tensor], path: Path, class_mapping: Pat
     outputs = state_dict[_RESNET50_OUTPUT].numel()
     if outputs != len(classes):
         raise ModelError(
-            f"{path} has {outputs} outputs and {mapping} {len(classes)} names: give the mapping that belongs to it"
+            f"{path} has {outputs} outputs, but {mapping} has {len(classes)} names: "
+            "use the mapping that belongs to the checkpoint"
         )
     return Checkpoint(
         architecture="resnet50",

@@ -1,10 +1,9 @@
-"""The two kinds of file that hold a checkpoint, PyTorch's and safetensors, and what may stand in one: never code.
+"""The two file formats of a checkpoint, PyTorch's and safetensors. Reading never runs code from the file.
 
-A pickle can run anything. PyTorch's files go through `torch.load(weights_only=True)`, whose unpickler builds tensors
-and primitives and refuses all else. Training scripts put objects of a few harmless types beside the weights; inert
-placeholders take their place, so that nothing of the file runs. A safetensors file can hold nothing but a JSON header
-and the tensors' bytes (https://github.com/huggingface/safetensors). What a checkpoint has beyond its tensors stands
-there as one JSON text in the header's metadata.
+A pickle can run any code. PyTorch's files are read with `torch.load(weights_only=True)`, whose unpickler builds only
+tensors and primitives. Some training scripts save objects of harmless types beside the weights; inert placeholders
+replace them, so that no code of theirs runs either. A safetensors file holds only a JSON header and the tensors' bytes
+(https://github.com/huggingface/safetensors). The rest of a checkpoint is one JSON text in the header's metadata.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ SAFETENSORS_SUFFIX = ".safetensors"
 METADATA_KEY = "twincar-edge"
 MAX_TENSORS = 100_000
 
-# The names under which training scripts wrap a state dict, one in another at times. The averaged weights come last:
-# they are taken where the file has no others.
+# The keys under which training scripts save a state dict; they may be nested. Averaged weights come last: they are used
+# only if the file has no others.
 _WRAPPERS = (
     "state_dict", "model_state_dict", "model", "net", "network", "module", "weights",
     "state_dict_ema", "model_ema", "ema_state_dict", "ema",
 )  # fmt: skip
-# What DataParallel, torch.compile, Lightning and AveragedModel put before the names of all tensors.
+# Prefixes that DataParallel, torch.compile, Lightning and AveragedModel add to the names of all tensors.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _MAX_WRAPPERS = 8
-# Tensors beside the network's: the count of AveragedModel, and the class weights of a loss.
-_NOT_THE_NETWORKS = re.compile(r"n_averaged$|(loss|loss_fn|criterion)\.")
-# What torch.load was seen to raise on files that are cut off, altered, or no checkpoint at all.
+# Tensors that are not the network's: AveragedModel's counter, and the class weights of a loss.
+_NON_NETWORK = re.compile(r"n_averaged$|(loss|loss_fn|criterion)\.")
+# Exceptions of torch.load for files that are truncated, corrupt, or not checkpoints.
 _UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError,
     AssertionError, OverflowError, MemoryError, struct.error,
 )  # fmt: skip
-# In the words of torch's unpickler: a class or function that is not on its list, or a call to one.
+# Fragments of the unpickler's messages for a class or function that is not on its list, or a call to one.
 _CODE_SIGNS = ("nsupported global", "nsupported GLOBAL", "nsupported class", "unrecognized function")
 _OBJECT = re.compile(r"GLOBAL ([\w.]{1,100})")
 _HALF = (torch.float16, torch.bfloat16)
@@ -60,7 +59,7 @@ _DTYPES = (
 
 
 class _Placeholder:
-    """Takes the place of an object beside the weights; keeps nothing, does nothing."""
+    """Replaces an object beside the weights: keeps nothing, does nothing."""
 
     def __new__(cls, *_args: object) -> _Placeholder:
         return super().__new__(cls)
@@ -85,11 +84,11 @@ _PLACEHOLDERS: list[Any] = [
 
 
 def load_plain(path: Path) -> tuple[Any, str]:
-    """Return what a file holds, unchecked, and its SHA-256: of the same open file, so that both are of the same bytes.
+    """Return a file's contents, unchecked, and its SHA-256. Both are read from one open file, thus from the same bytes.
 
-    A safetensors file with this project's metadata comes back as the document that a PyTorch file would hold, its
-    tensors under "state_dict"; one without as its bare tensors by name. Of a file with harmless objects beside the
-    weights (an `argparse.Namespace`, numpy values, paths), the weights alone come back.
+    A safetensors file with this project's metadata gives the same document as a PyTorch file, with its tensors under
+    "state_dict"; without that metadata, it gives its tensors by name. A file with harmless objects beside the weights
+    (an `argparse.Namespace`, numpy values, paths) gives the weights alone.
 
     Raises:
         ModelError: the file is missing or unreadable, or holds anything but weights and plain values.
@@ -108,10 +107,10 @@ def load_plain(path: Path) -> tuple[Any, str]:
 def unwrap_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """Return the state dict in a file's content, bare or wrapped, checked by `check_tensors`.
 
-    A prefix that wrappers gave to all names ("module.", "_orig_mod.", "model.", "net.") is taken off.
+    Removes a prefix that wrappers added to all names ("module.", "_orig_mod.", "model.", "net.").
 
     Raises:
-        ModelError: there is none, or it does not pass.
+        ModelError: there is no state dict, or a check fails.
     """
     content = _innermost(content)
     if not isinstance(content, dict):
@@ -132,7 +131,7 @@ def _innermost(content: Any) -> Any:
 
 def _without_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     for _ in range(_MAX_WRAPPERS):
-        network = {name: tensor for name, tensor in state_dict.items() if not _NOT_THE_NETWORKS.match(name)}
+        network = {name: tensor for name, tensor in state_dict.items() if not _NON_NETWORK.match(name)}
         prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in network)), None)
         if prefix is None or not network:
             break
@@ -141,38 +140,39 @@ def _without_prefixes(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check_tensors(state_dict: dict[Any, Any], path: Path) -> dict[str, Tensor]:
-    """Return a state dict that is safe to use: names, dense tensors of numbers, all finite; half precision as float32.
+    """Return a state dict after checking its names and tensors; half-precision tensors become float32.
 
     Raises:
-        ModelError: it is not, or has no tensors.
+        ModelError: there are no tensors or too many, a key is not a name, or a tensor is not dense, of an unsupported
+            dtype, not finite, or larger than its storage.
     """
     if not 1 <= len(state_dict) <= MAX_TENSORS:
         raise ModelError(f"{path} holds no state dict: it has {len(state_dict)} tensors")
     for name, tensor in state_dict.items():
         if not isinstance(name, str):
-            raise ModelError(f"{path} holds no state dict: its keys are not names")
+            raise ModelError(f"{path} holds no state dict: a key is not a string")
         if not isinstance(tensor, Tensor):
             raise ModelError(f"{path} holds no state dict: {name[:60]!r} is a {type(tensor).__name__}, not a tensor")
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise ModelError(f"{path}: {name} is not a plain dense tensor")
         if tensor.dtype not in _DTYPES:
-            raise ModelError(f"{path}: {name} has values of a kind that no model here has ({tensor.dtype})")
-        # A few stored bytes can be declared as terabytes through strides of 0.
+            raise ModelError(f"{path}: {name} has an unsupported dtype ({tensor.dtype})")
+        # With strides of 0, a few stored bytes can claim to be terabytes.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ModelError(f"{path}: {name} claims more values than the file holds")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: {name} has values that are not finite, the training went wrong")
+            raise ModelError(f"{path}: {name} has values that are not finite: the training diverged")
     return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in state_dict.items()}
 
 
 def plain_tensors(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors as files take them: on the CPU, dense, each with memory of its own."""
-    # clone(): a view would drag its whole storage into the file.
+    """Return the tensors ready to save: on the CPU, contiguous, each with its own storage."""
+    # clone(): saving a view would save its whole storage.
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
 
 
 def in_half(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict with its floating-point tensors in float16, half the size.
+    """Return the state dict with its floating-point tensors in float16.
 
     Raises:
         ModelError: a value is too large for float16, whose largest is 65504.
@@ -180,12 +180,12 @@ def in_half(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state_dict.items()}
     for name, tensor in halved.items():
         if tensor.is_floating_point() and (torch.isinf(tensor) & torch.isfinite(state_dict[name])).any():
-            raise ModelError(f"{name} has values above 65504, too large for half precision: write it in full")
+            raise ModelError(f"{name} has values above 65504, too large for half precision: write it in full precision")
     return halved
 
 
 def save_plain(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and primitives as PyTorch does, whole or not at all.
+    """Write tensors and primitives in PyTorch's format, atomically.
 
     Raises:
         InputError: the file cannot be written.
@@ -195,14 +195,14 @@ def save_plain(path: Path, content: dict[str, Any]) -> None:
 
 
 def save_safetensors(path: Path, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
-    """Write tensors and the JSON of `document`, whole or not at all; the same content gives the same bytes.
+    """Write tensors and the JSON of `document`, atomically; the same content gives the same bytes.
 
     Raises:
         InputError: the file cannot be written.
     """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     with _writing(path) as temporary:
-        # save_file would make a file of its own, which only its owner may read.
+        # save_file would replace the temporary file by one that only its owner can read.
         temporary.write_bytes(safetensors.torch.save(tensors, {METADATA_KEY: text}))
 
 
@@ -211,7 +211,7 @@ def _writing(path: Path) -> Iterator[Path]:
     with replacing(path) as temporary:
         try:
             yield temporary
-        except (RuntimeError, SafetensorError) as error:  # so the two writers report a full disk
+        except (RuntimeError, SafetensorError) as error:  # how the two writers report a full disk
             raise InputError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
 
 
@@ -230,13 +230,13 @@ def _load_torch(file: BinaryIO, path: Path) -> Any:
             raise _unreadable(path) from error
         found = _OBJECT.search(str(error))
         raise ModelError(
-            f"{path} holds more than weights (Python objects{f' such as {found[1]}' if found else ''}, which can run "
-            "code), and was not loaded: save model.state_dict() instead of the whole model"
+            f"{path} was not loaded, because it holds Python objects{f' such as {found[1]}' if found else ''}, which "
+            "can run code: save model.state_dict() instead of the whole model"
         ) from error
 
 
 def _load_weights_only(file: BinaryIO) -> Any:
-    with warnings.catch_warnings():  # torch warns of oddities in files that it then refuses, or reads all the same
+    with warnings.catch_warnings():  # torch also warns about irregular files that it then rejects or reads
         warnings.simplefilter("ignore")
         return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -248,8 +248,8 @@ def _names_an_object(error: BaseException) -> bool:
 def _load_safetensors(file: BinaryIO, path: Path) -> Any:
     try:
         data = file.read()
-        tensors = safetensors.torch.load(data)  # checks the header: its length, and that it lies in nothing else
-        # The library gives the metadata only of a file that it opens itself, which may be another by now.
+        tensors = safetensors.torch.load(data)  # checks the header's length and the tensors' offsets
+        # The library returns metadata only of a file that it opens itself, which may have been replaced by now.
         metadata = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]]).get("__metadata__") or {}
     except (SafetensorError, *_UNREADABLE) as error:
         raise _unreadable(path) from error
@@ -258,9 +258,9 @@ def _load_safetensors(file: BinaryIO, path: Path) -> Any:
     try:
         document = json.loads(metadata[METADATA_KEY])
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not a valid checkpoint: its metadata is no JSON") from error
+        raise ModelError(f"{path} is not a valid checkpoint: its metadata is not valid JSON") from error
     if not isinstance(document, dict):
-        raise ModelError(f"{path} is not a valid checkpoint: its metadata is no JSON object")
+        raise ModelError(f"{path} is not a valid checkpoint: its metadata is not a JSON object")
     return {**document, "state_dict": tensors}
 
 
@@ -270,4 +270,4 @@ def _unreadable(path: Path) -> ModelError:
     kind = other_kind(path)
     if kind is not None:
         return ModelError(f"{path} is {kind}")
-    return ModelError(f"{path} is not a checkpoint that can be read: it is cut off, altered, or something else")
+    return ModelError(f"{path} is not a readable checkpoint: it is truncated, corrupt, or of another format")

@@ -1,4 +1,4 @@
-"""Training images: decoded once into memory, gathered into batches ahead of the model."""
+"""Training images: decoded once into memory, and gathered into prefetched batches."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from twincar_edge.progress import Progress
 logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE_MB = 4096
-# Random crops are taken from images a little larger than what the model trains on, so that they hardly ever enlarge.
+# Cached images are a little larger than the training size, so that random crops are rarely enlarged.
 CACHE_MARGIN = 1.25
 BATCHES_AHEAD = 4
 
 
 class TrainingImages:
-    """Decoded images in the model's own geometry, only larger, with their labels.
+    """Decoded images with their labels, in the model's geometry but larger.
 
-    Images are prepared by the model's own preprocessing, so they meet the model in training as they do at evaluation.
-    They are kept in memory as uint8 while `cache_mb` allows it; beyond that, each epoch decodes them again.
+    The model's own preprocessing prepares the images, so training sees them as evaluation does. They are cached in
+    memory as uint8 if they fit into `cache_mb`; otherwise each epoch decodes them again.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class TrainingImages:
         cache_mb: int = DEFAULT_CACHE_MB,
         progress: Progress | None = None,
     ) -> None:
-        """Read all images into memory, or decide that they are too many.
+        """Read all images into memory if they fit.
 
         Args:
-            dataset: images that are usable.
-            preprocess: the model's own.
-            largest_wh: the largest size that augmented images will have, in pixels.
-            cache_mb: the most memory for decoded images, in units of 10^6 bytes.
-            progress: called with (images done, images in all) while they are read.
+            dataset: usable images.
+            preprocess: the model's preprocessing.
+            largest_wh: the largest size of augmented images, in pixels.
+            cache_mb: memory limit for decoded images, in megabytes (10^6 bytes).
+            progress: called with (images done, total images) during reading.
 
         Raises:
             InputError: an image is unusable.
@@ -58,11 +58,13 @@ class TrainingImages:
         width, height = self._larger.size_wh
         size_mb = len(dataset) * width * height * 3 / 1e6
         if size_mb <= cache_mb:
-            logger.info("%d training images at %dx%d take %.0f MB of memory", len(dataset), width, height, size_mb)
+            logger.info(
+                "caching %d training images at %dx%d in %.0f MB of memory", len(dataset), width, height, size_mb
+            )
             self._pixels = self._read_all(progress)
         else:
             logger.warning(
-                "%d training images at %dx%d would take %.0f MB of memory, more than %d: each epoch decodes them again",
+                "%d training images at %dx%d need %.0f MB, more than the cache of %d MB: decoding them in each epoch",
                 *(len(dataset), width, height, size_mb, cache_mb),
             )
 
@@ -71,7 +73,7 @@ class TrainingImages:
         return len(self._samples)
 
     def gather(self, indices: Tensor, size_wh: tuple[int, int]) -> Tensor:
-        """Return some images: uint8 [N, size_wh[1], size_wh[0], 3] in the model's colour order."""
+        """Return the images at `indices`, uint8 [N, size_wh[1], size_wh[0], 3] in the model's color order."""
         if self._pixels is not None and size_wh == self._larger.size_wh:
             return torch.from_numpy(self._pixels[indices.numpy()])
         batch = np.empty((len(indices), size_wh[1], size_wh[0], 3), np.uint8)
@@ -95,22 +97,22 @@ class TrainingImages:
                 if progress is not None:
                     progress(done, len(pixels))
         finally:
-            pool.shutdown(cancel_futures=True)  # an interrupted training must not first read all the rest
+            pool.shutdown(cancel_futures=True)  # an interrupted run must not read the remaining images first
         return pixels
 
 
 def with_margin(size_wh: tuple[int, int]) -> tuple[int, int]:
-    """Return the size, in pixels, that images have before a random crop of them becomes `size_wh`."""
+    """Return the size of the images, in pixels, from which random crops of `size_wh` are taken."""
     width, height = (min(4096, -(-round(side * CACHE_MARGIN) // 8) * 8) for side in size_wh)
     return width, height
 
 
-def draw_order(labels: Tensor, balanced: bool, generator: torch.Generator) -> Tensor:
-    """Return which images an epoch shows, int64 [N], in random order.
+def sample_order(labels: Tensor, balanced: bool, generator: torch.Generator) -> Tensor:
+    """Return the indices of an epoch's images, int64 [N], in random order.
 
     Args:
         labels: int64 [N], of all images.
-        balanced: draw with replacement, each class as often as any other, instead of each image once.
+        balanced: sample with replacement so that all classes are equally frequent, instead of each image once.
         generator: source of randomness.
     """
     if not balanced:
@@ -119,11 +121,11 @@ def draw_order(labels: Tensor, balanced: bool, generator: torch.Generator) -> Te
     return torch.multinomial(weights[labels], len(labels), replacement=True, generator=generator)
 
 
-def batches_of(order: Tensor, batch_size: int) -> list[Tensor]:
-    """Cut an epoch's order into batches.
+def split_batches(order: Tensor, batch_size: int) -> list[Tensor]:
+    """Split an epoch's order into batches.
 
-    A last batch that is not full is left out, unless it is the only one: its gradient would count as much as the
-    others'. Other images are left out in the next epoch.
+    Drops an incomplete last batch, unless it is the only one: its gradient would weigh as much as that of a full batch.
+    The next epoch, in another order, drops other images.
     """
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) < batch_size else parts
@@ -132,13 +134,13 @@ def batches_of(order: Tensor, batch_size: int) -> list[Tensor]:
 def prefetch(
     images: TrainingImages, batches: list[Tensor], size_wh: tuple[int, int], *, pinned: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give each batch's images and labels, gathered in threads ahead of their use.
+    """Yield each batch's images and labels, prefetched in threads.
 
     Args:
-        images: where from.
+        images: the training images.
         batches: the indices of each batch.
         size_wh: size of the images, in pixels.
-        pinned: in page-locked memory, from where a GPU takes them while it works on others.
+        pinned: use page-locked memory, from which a GPU copies while it computes.
     """
 
     def load(indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""Learning from a teacher: its answers beside the labels, and its feature maps as hints, on the same random crops.
+"""Knowledge distillation: a student learns from a teacher's outputs and feature maps on the same random crops.
 
-Answers: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015. Feature maps: Romero et al.,
-"FitNets: Hints for thin deep nets", 2015.
+Outputs: Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015. Feature maps (hints): Romero et
+al., "FitNets: Hints for thin deep nets", 2015.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from twincar_edge.training.recipe import Distillation, Recipe
 
 logger = logging.getLogger(__name__)
 
-HINT_REDUCTIONS = (8, 16, 32)  # maps whose sides are these fractions of the input's
+HINT_REDUCTIONS = (8, 16, 32)  # strides of the feature maps that are compared
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained classifier of the student's classes, or of some of them.
+    """A trained classifier of all or some of the student's classes.
 
     Attributes:
-        model: in evaluation mode, without gradients.
-        known: the student's outputs whose classes it knows.
-        order: which of its outputs each of these is.
-        sha256: of its file.
+        model: the classifier, in evaluation mode, without gradients.
+        known: the student's outputs whose classes the teacher has.
+        order: the teacher's output for each of `known`.
+        sha256: the digest of its checkpoint file.
     """
 
     model: CarClassifier
@@ -48,75 +48,81 @@ class Teacher:
 
 
 def open_teacher(path: Path, recipe: Recipe, classes: ClassMapping, *, fewer: bool = False) -> tuple[Teacher, Recipe]:
-    """Open a teacher, and put its digest into the recipe.
+    """Load a teacher, and return it with a recipe that contains its digest.
 
     Args:
-        path: its checkpoint.
-        recipe: of the student; without a `distillation`, it gets the default one.
-        classes: of the student.
-        fewer: the teacher may lack some of them, as an old model lacks the new ones.
+        path: the teacher's checkpoint.
+        recipe: the student's; if it has no `distillation`, the returned one has the default.
+        classes: the student's classes.
+        fewer: the teacher may lack some classes, as an old model lacks new ones.
 
     Raises:
-        InputError: it has other classes, or the recipe states the digest of another file.
+        InputError: the classes differ, or the recipe has the digest of another file.
         ModelError: the checkpoint cannot be read.
     """
     checkpoint = read_checkpoint(path)
     theirs = tuple(checkpoint.classes)
-    odd_ones = set(theirs) - set(classes) if fewer else set(theirs) ^ set(classes)
-    if odd_ones:
-        odd = min(odd_ones)
+    differing = set(theirs) - set(classes) if fewer else set(theirs) ^ set(classes)
+    if differing:
+        odd = min(differing)
         raise InputError(
-            f"the teacher {path.name} has other classes than the images: {odd!r} is only in "
+            f"the classes of the teacher {path.name} and of the images differ: {odd!r} is only in "
             f"{'the images' if odd in set(classes) else 'the teacher'}"
         )
     distillation = recipe.distillation or Distillation()
     if distillation.teacher_sha256 not in ("", checkpoint.sha256):
         raise InputError(
             f"{path} is not the teacher of this recipe: its SHA-256 is {checkpoint.sha256}, "
-            f"expected {distillation.teacher_sha256}"
+            f"the recipe expects {distillation.teacher_sha256}"
         )
     distillation = distillation.model_copy(update={"teacher_sha256": checkpoint.sha256})
     model = load_model(checkpoint).requires_grad_(False)
-    known = [place for place, name in enumerate(classes) if name in set(theirs)]
-    teacher = Teacher(model, known, [theirs.index(classes[place]) for place in known], checkpoint.sha256)
+    known = [label for label, name in enumerate(classes) if name in set(theirs)]
+    teacher = Teacher(model, known, [theirs.index(classes[label]) for label in known], checkpoint.sha256)
     return teacher, recipe.model_copy(update={"distillation": distillation})
 
 
 class Student(nn.Module):
     """A classifier that also returns its features, projected onto the teacher's channels."""
 
-    def __init__(self, model: CarClassifier, places: list[int], projections: nn.ModuleList) -> None:
-        """Take the model, which of its feature maps are projected, and a projection for each and the pooled ones."""
+    def __init__(self, model: CarClassifier, map_indices: list[int], projections: nn.ModuleList) -> None:
+        """Wrap a model.
+
+        Args:
+            model: the classifier.
+            map_indices: the feature maps to project.
+            projections: one for each of these maps, and one for the pooled features, which is last.
+        """
         super().__init__()
         self.model = model
         self.projections = projections
-        self._places = places
+        self._map_indices = map_indices
 
     def forward(self, batch_nhwc: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return logits, and the projected maps with the pooled features last, of pixels from 0 to 255."""
+        """Return the logits and the projected features, the pooled ones last, for pixels from 0 to 255."""
         logits, maps, pooled = features(self.model, batch_nhwc)
-        chosen = [*(maps[place] for place in self._places), pooled]
-        return logits, [project(found) for project, found in zip(self.projections, chosen, strict=True)]
+        chosen = [*(maps[index] for index in self._map_indices), pooled]
+        return logits, [project(feature) for project, feature in zip(self.projections, chosen, strict=True)]
 
 
 class DistillationLoss:
-    """The objective of a student: cross-entropy with labels and teacher, and the distance of their features.
+    """A student's objective: cross-entropy with labels and teacher, and the distance between their features.
 
     Attributes:
-        network: the model, or a `Student` around it where the recipe has hints.
-        own: the projections of the hints.
+        network: the model, or a `Student` around it if the recipe has hints.
+        extra: the projections of the hints.
     """
 
     def __init__(
         self, model: CarClassifier, teacher: Teacher, recipe: Recipe, device: torch.device, machine: Machine
     ) -> None:
-        """Put the teacher on the device, and match its feature maps with the student's where the recipe has hints.
+        """Move the teacher to the device and, if the recipe has hints, match its feature maps with the student's.
 
         Raises:
-            InputError: there are hints, and the two have no feature maps of the same scale; or the teacher cannot take
+            InputError: with hints, the two have no feature maps of the same stride; or the teacher does not accept
                 crops of the recipe's sizes.
         """
-        assert recipe.distillation is not None, "open_teacher() comes first"
+        assert recipe.distillation is not None, "call open_teacher() first"
         self._recipe = recipe
         self._distillation = recipe.distillation
         self._teacher = teacher
@@ -129,73 +135,74 @@ class DistillationLoss:
         )
         self.network: nn.Module = model
         projections = nn.ModuleList()
-        self._places: list[int] = []
+        self._map_indices: list[int] = []
         if self._distillation.hints:
-            own_places, self._places, projections = _match(model, teacher.model)
-            self.network = Student(model, own_places, projections)
-        self.own: nn.Module = projections
+            student_indices, self._map_indices, projections = _match(model, teacher.model)
+            self.network = Student(model, student_indices, projections)
+        self.extra: nn.Module = projections
         teacher.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for width, height in {recipe.crop_size_wh_in(epoch + 1) for epoch in range(recipe.epochs)}:
             try:
                 self._teach(torch.zeros(1, height, width, 3, device=device))
-            except (AssertionError, RuntimeError) as error:  # of architectures that take one size alone
+            except (AssertionError, RuntimeError) as error:  # from architectures of one fixed input size
                 raise InputError(
-                    f"the teacher ({teacher.model.architecture}) takes no crops of {width}x{height} pixels: give "
-                    "its own size with ",
+                    f"the teacher ({teacher.model.architecture}) does not accept crops of {width}x{height} pixels: "
+                    "set its own input size with ",
                     Parameter("distillation.teacher_size", teacher.model.preprocess.size_wh[0]),
                 ) from error
-        logger.info("learning from a %s, SHA-256 %s", teacher.model.architecture, teacher.sha256)
+        logger.info("distilling from the teacher %s, SHA-256 %s", teacher.model.architecture, teacher.sha256)
 
     def loss(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss and the student's logits."""
         chosen = self._distillation
-        logits, own = output if chosen.hints else (output, [])
-        answers, theirs = self._teach(batch.crops_nhwc)
-        wanted = (answers / chosen.temperature).softmax(dim=1)
-        from_labels = cross_entropy(logits, batch.targets, label_smoothing=self._recipe.label_smoothing)
-        loss = chosen.weight * cross_entropy(logits[:, self._teacher.known], wanted) + (1 - chosen.weight) * from_labels
+        logits, student_features = output if chosen.hints else (output, [])
+        teacher_logits, teacher_features = self._teach(batch.crops_nhwc)
+        soft_targets = (teacher_logits / chosen.temperature).softmax(dim=1)
+        teacher_loss = cross_entropy(logits[:, self._teacher.known], soft_targets)
+        label_loss = cross_entropy(logits, batch.targets, label_smoothing=self._recipe.label_smoothing)
+        loss = chosen.weight * teacher_loss + (1 - chosen.weight) * label_loss
         if chosen.hints:
-            loss = loss + chosen.hints * hint_loss(own, theirs)
+            loss = loss + chosen.hints * hint_loss(student_features, teacher_features)
         return loss, logits
 
     @torch.no_grad()
     def _teach(self, crops_nhwc: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the teacher's logits for the classes it knows, and with hints its feature maps, pooled ones last."""
+        """Return the teacher's logits for its classes and, with hints, its features, the pooled ones last."""
         model, found = self._teacher.model, list[Tensor]()
         crops_nhwc = crops_nhwc.flip(-1) if self._flips else crops_nhwc
         with self._autocast():
             if self._distillation.hints:
                 logits, maps, pooled = features(model, crops_nhwc)
-                found = [*(maps[place] for place in self._places), pooled]
+                found = [*(maps[index] for index in self._map_indices), pooled]
             else:
                 logits = model(crops_nhwc)
         return logits[:, self._teacher.order], found
 
 
-def hint_loss(own: list[Tensor], theirs: list[Tensor]) -> Tensor:
-    """Return the mean squared difference of features, each channel of the teacher's at mean 0 and variance 1.
+def hint_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """Return the mean squared difference of features, after normalizing each of the teacher's channels.
 
     Args:
-        own: the student's, projected: [N, C, H, W] each, or [N, C] where pooled.
-        theirs: the teacher's, of other heights and widths perhaps.
+        student: its projected features, [N, C, H, W] each, or [N, C] if pooled.
+        teacher: its features, whose height and width may differ; each channel is scaled to mean 0 and variance 1.
     """
     losses = []
-    for mine, target in zip(own, theirs, strict=True):
-        wanted = adaptive_avg_pool2d(target, (mine.shape[-2], mine.shape[-1])) if target.ndim == 4 else target
-        wanted = wanted.float()
-        std, mean = torch.std_mean(wanted, dim=[axis for axis in range(wanted.ndim) if axis != 1], keepdim=True)
-        losses.append(mse_loss(mine.float(), (wanted - mean) / (std + 1e-3)))
+    for feature, target in zip(student, teacher, strict=True):
+        resized = adaptive_avg_pool2d(target, (feature.shape[-2], feature.shape[-1])) if target.ndim == 4 else target
+        resized = resized.float()
+        std, mean = torch.std_mean(resized, dim=[axis for axis in range(resized.ndim) if axis != 1], keepdim=True)
+        losses.append(mse_loss(feature.float(), (resized - mean) / (std + 1e-3)))
     return torch.stack(losses).mean()
 
 
 def _match(student: CarClassifier, teacher: CarClassifier) -> tuple[list[int], list[int], nn.ModuleList]:
-    """Return which feature maps of both belong together, and projections of the student's and its pooled features."""
+    """Return the matching feature maps of student and teacher, and the projections of the student's features."""
     (own, own_pooled), (theirs, their_pooled) = (_by_reduction(model) for model in (student, teacher))
     shared = [reduction for reduction in HINT_REDUCTIONS if reduction in own and reduction in theirs]
     if not shared:
         raise InputError(
             f"{student.architecture} and its teacher {teacher.architecture} have no feature maps of the same scale: "
-            "leave hints out with ",
+            "disable hints with ",
             Parameter("distillation.hints", 0),
         )
     projections: list[nn.Module] = [nn.Conv2d(own[scale][1], theirs[scale][1], 1) for scale in shared]
@@ -204,13 +211,13 @@ def _match(student: CarClassifier, teacher: CarClassifier) -> tuple[list[int], l
 
 
 def _by_reduction(model: CarClassifier) -> tuple[dict[int, tuple[int, int]], int]:
-    """Return, by how many times a feature map is smaller than the input, its place and channels; and those pooled."""
+    """Return the index and channels of the feature map of each stride, and the number of pooled features."""
     width, height = model.preprocess.size_wh
     training = model.training
     model.eval()
     with torch.no_grad():
         _, maps, pooled = features(model, torch.zeros(1, height, width, 3, device=model.scale.device))
     model.train(training)
-    # Of several maps of one size, the last.
-    found = {2 ** round(math.log2(width / each.shape[-1])): (place, each.shape[1]) for place, each in enumerate(maps)}
+    # The last of several maps of one size wins.
+    found = {2 ** round(math.log2(width / each.shape[-1])): (index, each.shape[1]) for index, each in enumerate(maps)}
     return found, pooled.shape[1]

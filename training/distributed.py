@@ -1,7 +1,7 @@
-"""The processes that train one model together: each takes its part of every batch, and all take the same steps.
+"""Distributed data-parallel training: each process takes its part of every batch, and all take the same steps.
 
-`torchrun --nproc-per-node=N -m twincar_edge train …` starts them; Hugging Face's accelerate joins them. A training that
-is alone needs none of it.
+`torchrun --nproc-per-node=N -m twincar_edge train …` starts the processes; Hugging Face's accelerate joins them. A
+single process does not need accelerate.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import require
 
-if TYPE_CHECKING:  # the command asks which process speaks before it knows whether torch is there
+if TYPE_CHECKING:  # the command calls is_main_process() before it knows whether torch is installed
     import torch
     from accelerate import Accelerator
     from torch import Tensor, nn
 
 
 class Processes(Protocol):
-    """The processes of a training, seen from one of them; `rank` counts from 0, which writes the files."""
+    """The processes of a training run, as one of them sees it. `rank` counts from 0; rank 0 writes the files."""
 
     rank: int
     count: int
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model such that its gradients become the mean over the processes."""
+        """Return the model in a wrapper that averages its gradients over the processes."""
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum over the processes of `values`, one or more numbers on the training's device."""
+        """Return the sum of `values` over the processes; `values` is on the training device."""
 
     def concatenate(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the rows of all processes, those of rank 0 first. A process may have none."""
+        """Return the rows of all processes in the order of their ranks. A process may have none."""
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Block until all processes have called this (a barrier)."""
 
 
-class Alone:
-    """One process, which is all there is."""
+class SingleProcess:
+    """Training in one process."""
 
     rank, count = 0, 1
 
@@ -60,11 +60,11 @@ class Alone:
         """Return at once."""
 
 
-class Together:
-    """Several processes, joined by accelerate over PyTorch's own torch.distributed."""
+class ProcessGroup:
+    """Several processes, joined by accelerate over torch.distributed."""
 
     def __init__(self, accelerator: Accelerator) -> None:
-        """Take the accelerator, which knows the process group and the device."""
+        """Take the accelerator, which has the process group and the device."""
         self._accelerator = accelerator
         self.rank = accelerator.process_index
         self.count = accelerator.num_processes
@@ -76,10 +76,10 @@ class Together:
         return device
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model such that its gradients become the mean over the processes.
+        """Return the model in a wrapper that averages its gradients over the processes.
 
-        On GPUs, batch normalization then counts over the whole batch too; on CPUs PyTorch cannot do that, and each
-        process normalizes by its own part.
+        On GPUs, batch normalization is synchronized over the whole batch. PyTorch does not support that on CPUs, where
+        each process normalizes by its own part.
         """
         if self.device.type == "cuda":
             from timm.layers.norm_act import convert_sync_batchnorm
@@ -89,45 +89,45 @@ class Together:
         return prepared
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum over the processes of `values`."""
+        """Return the sum of `values` over the processes."""
         summed: Tensor = self._accelerator.reduce(values, reduction="sum")
         return summed
 
     def concatenate(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the rows of all processes, those of rank 0 first."""
+        """Return the rows of all processes in the order of their ranks."""
         from accelerate.utils import gather_object
 
         return np.concatenate(gather_object([rows]))
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Block until all processes have called this."""
         self._accelerator.wait_for_everyone()
 
 
 def join_processes(device: torch.device) -> tuple[Processes, torch.device]:
-    """Join the processes that torchrun has started, if it has.
+    """Join the process group, if torchrun started one.
 
     Args:
-        device: the kind of device that is asked for.
+        device: the type of device to train on.
 
     Returns:
-        The processes, and this one's own device.
+        The processes, and the device of this one.
 
     Raises:
-        MissingExtraError: there are several and accelerate is not installed.
+        MissingExtraError: there are several processes and accelerate is not installed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Alone(), device
+        return SingleProcess(), device
     accelerate: Any = require("accelerate", "train")
-    together = Together(accelerate.Accelerator(cpu=device.type == "cpu"))
-    return together, together.device
+    group = ProcessGroup(accelerate.Accelerator(cpu=device.type == "cpu"))
+    return group, group.device
 
 
-def own_part(processes: Processes, count: int) -> slice:
-    """Return which of `count` things this process takes: the parts are alike, and in the order of the ranks."""
+def rank_slice(processes: Processes, count: int) -> slice:
+    """Return this process's share of `count` items: equal shares (to within one item), in the order of the ranks."""
     return slice(count * processes.rank // processes.count, count * (processes.rank + 1) // processes.count)
 
 
 def is_main_process() -> bool:
-    """Return whether this process speaks for all: the only one, or torchrun's first."""
+    """Return whether this process writes output: it is the only one, or rank 0 of torchrun's."""
     return int(os.environ.get("RANK", "0")) == 0

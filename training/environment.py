@@ -1,4 +1,4 @@
-"""On what a training ran: what somebody needs to know who wants the same weights again."""
+"""The record of the environment of a training run, for reproducing its weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ GIT_SECONDS = 10
 
 
 def environment(device: torch.device, precision: str, processes: int, data: DataRecord) -> dict[str, Any]:
-    """Return versions, machine, device, this project's git commit and the data's digest, as JSON takes it.
+    """Return versions, machine, device, this project's git commit and the data's digest, as JSON values.
 
     Args:
-        device: where the model trained.
-        precision: of its arithmetic, "fp32" or "bf16".
-        processes: how many trained it together.
-        data: the images that it learned from.
+        device: the training device.
+        precision: "fp32" or "bf16".
+        processes: number of training processes.
+        data: the record of the training images.
     """
     gpu = None
     if device.type == "cuda":
@@ -54,9 +54,9 @@ def to_json(record: dict[str, Any]) -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this code runs from, with "-dirty" after it where files were changed.
+    """Return the commit of the checkout that this code runs from, followed by "-dirty" if it has changes.
 
-    None where it is no checkout of its own: an installed package, or git is absent.
+    None if the code does not run from a checkout, or git is not installed.
     """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():

@@ -1,4 +1,4 @@
-"""How well a model answers on labelled images. Runs any model; needs no torch."""
+"""Evaluates a model, given as a function, on labeled images. Needs no torch."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LISTED_PAIRS = 20
 
 @dataclass(frozen=True)
 class ClassReport:
-    """How well one class is named. Shares lie between 0 and 1.
+    """Precision, recall and F1 of one class, from 0 to 1.
 
-    `precision` is the share of right answers among those that name the class, `recall` among the class's own images,
-    `images` in number; `f1` is their harmonic mean.
+    `precision` is the share of right answers among all answers with this class, `recall` the share among its `images`
+    images, `f1` their harmonic mean.
     """
 
     name: str
@@ -40,9 +40,9 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """How often images of the class `truth` were answered with the class `answer`.
+    """How often the model answered `answer` for images of the class `truth`.
 
-    `count` is in images, `share` (0 to 1) of all images of `truth`.
+    `count` is the number of such images, `share` (0 to 1) is their share of all images of `truth`.
     """
 
     truth: str
@@ -53,7 +53,7 @@ class ConfusedPair:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model reached on a data set.
+    """The metrics and answers of a model on a data set.
 
     >>> evaluation = tw.evaluate("models/cars.fp32.onnx", split="runs/cars")
     >>> evaluation.images, 0 <= evaluation.metrics.top1 <= 1
@@ -62,13 +62,13 @@ class Evaluation:
     True
 
     Attributes:
-        dataset: its name.
+        dataset: the data set's name.
         classes: the names of the model's outputs.
-        metrics: the figures over all images.
-        per_class: those of each class that the data set has images of, in output order.
-        labels: int64 [N], the right output of each image, in the order of the data set's samples.
-        answers: int64 [N], the output that the model gave.
-        confidences: float32 [N], the probability that it gave it.
+        metrics: the metrics over all images.
+        per_class: the metrics of each class that has images, in output order.
+        labels: int64 [N], the true output for each image, in the order of the data set's samples.
+        answers: int64 [N], the output with the highest logit.
+        confidences: float32 [N], the probability of that output.
     """
 
     dataset: str
@@ -85,19 +85,19 @@ class Evaluation:
         return len(self.labels)
 
     def confusion(self) -> NDArray[np.int64]:
-        """Return how many images of each class (row) got each answer (column), int64 [classes, classes]."""
+        """Return the confusion matrix: true classes as rows, answers as columns, int64 [classes, classes]."""
         from sklearn.metrics import confusion_matrix
 
         counts = confusion_matrix(self.labels, self.answers, labels=np.arange(len(self.classes)))
         return np.asarray(counts, np.int64)
 
     def hardest(self, count: int = LISTED_CLASSES) -> tuple[ClassReport, ...]:
-        """Return the classes of lowest recall, the lowest first, those that are always right left out."""
+        """Return at most `count` classes with a recall below 1, the lowest first."""
         ordered = sorted(self.per_class, key=lambda entry: (entry.recall, -entry.images, entry.name))
         return tuple(entry for entry in ordered if entry.recall < 1)[:count]
 
     def most_confused(self, count: int = LISTED_PAIRS) -> tuple[ConfusedPair, ...]:
-        """Return the wrong answers that were given most often, the most frequent first, of equals the larger share."""
+        """Return at most `count` wrong answers, the most frequent first; ties go to the larger share."""
         wrong = self.labels != self.answers
         pairs, counts = np.unique(np.stack([self.labels[wrong], self.answers[wrong]]), axis=1, return_counts=True)
         images = np.bincount(self.labels, minlength=len(self.classes))
@@ -108,7 +108,7 @@ class Evaluation:
         return tuple(sorted(found, key=lambda pair: (-pair.count, -pair.share, pair.truth, pair.answer))[:count])
 
     def to_json(self) -> str:
-        """Return the figures as a JSON document."""
+        """Return the metrics as a JSON document."""
         document = {
             "dataset": self.dataset,
             "images": self.images,
@@ -120,7 +120,7 @@ class Evaluation:
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
     def to_csv(self) -> str:
-        """Return a row for each class and the two averages, in the columns of scikit-learn's classification report."""
+        """Return CSV rows for each class and the two averages, with the columns of scikit-learn's report."""
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["class", "precision", "recall", "f1-score", "support"])
@@ -133,11 +133,11 @@ class Evaluation:
         return text.getvalue()
 
     def to_markdown(self) -> str:
-        """Return the figures as Markdown tables: overall, the hardest classes, and the pairs most often confused."""
+        """Return the metrics as Markdown tables: overall, the hardest classes, and the most confused pairs."""
         lines = [
             f"Evaluation on {self.dataset}: {self.images} images of {len(self.per_class)} classes",
             "",
-            "| figure | value |",
+            "| metric | value |",
             "| --- | ---: |",
             *(f"| {name} | {value} |" for name, value in _figures(self.metrics)),
         ]
@@ -153,7 +153,7 @@ class Evaluation:
                 for hard in hardest
             ]
         if confused:
-            lines += ["", "| most confused | answered | times | of its images |", "| --- | --- | ---: | ---: |"]
+            lines += ["", "| most confused class | answer | images | share of class |", "| --- | --- | ---: | ---: |"]
             lines += [
                 f"| {_cell(pair.truth)} | {_cell(pair.answer)} | {pair.count} | {pair.share:.1%} |" for pair in confused
             ]
@@ -168,42 +168,43 @@ def evaluate(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a model on every image of a data set.
+    """Evaluate a model on all images of a data set.
 
     Args:
-        predict: the model: `torch_predict(model)`, a session's `run`, or any function alike.
-        dataset: images that are usable.
+        predict: the model: `torch_predict(model)`, a session's `run`, or any function of that type.
+        dataset: usable images.
         classes: names of the model's outputs; the data set's classes are matched by name.
-        preprocess: the model's own.
-        batch_size: images in a batch.
-        progress: called with (images done, images in all) after each batch.
+        preprocess: the model's preprocessing.
+        batch_size: images per batch.
+        progress: called with (images done, total images) after each batch.
 
     Raises:
-        InputError: the data set is empty, an image is unusable, or the model does not know one of its classes.
+        InputError: the data set is empty, an image is unusable, or the model lacks one of the classes.
         ModelError: the model does not return a logit for each class.
     """
-    labels_for(dataset, classes)  # a class that the model does not know is refused before the long run
+    labels_for(dataset, classes)  # raises for an unknown class before the long computation
     return evaluate_logits(dataset_logits(predict, dataset, preprocess, batch_size, progress), dataset, classes)
 
 
 def evaluate_logits(logits: NDArray[np.float32], dataset: Dataset, classes: ClassMapping) -> Evaluation:
-    """Measure answers that a model has given already.
+    """Evaluate logits that were computed earlier.
 
     Args:
         logits: float32 [N, classes], in the order of the data set's samples.
-        dataset: whose images were answered.
+        dataset: the labeled images.
         classes: names of the model's outputs; the data set's classes are matched by name.
 
     Raises:
-        InputError: the data set is empty, the model does not know one of its classes, or logits are not finite.
-        ModelError: there is not a logit for each image and class.
+        InputError: the data set is empty, the model lacks one of its classes, or logits are not finite.
+        ModelError: there is not one logit for each image and class.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
     labels = labels_for(dataset, classes)
     if logits.shape != (len(dataset), len(classes)):
         raise ModelError(
-            f"the model gave {list(logits.shape)} logits for {len(dataset)} images and {len(classes)} class names"
+            f"the model returned logits of shape {list(logits.shape)}, expected {[len(dataset), len(classes)]}: "
+            "use the class names that belong to the model"
         )
     metrics = classification_metrics(logits, labels)
     answers = logits.argmax(axis=1).astype(np.int64)
@@ -244,4 +245,4 @@ def _figures(metrics: ClassificationMetrics) -> list[tuple[str, str]]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")  # a bar in a name would end the cell
+    return text.replace("|", "\\|")  # a pipe in a name would end the cell

@@ -1,7 +1,7 @@
-"""More classes for a trained model, which stays the teacher for those that it knows.
+"""Class-incremental training: adds classes to a trained model, which stays the teacher for its own classes.
 
-Li and Hoiem, "Learning without forgetting", 2016. An output for a new class starts from the mean features of its
-pictures: Qi, Brown and Lowe, "Low-shot learning with imprinted weights", 2018.
+Li and Hoiem, "Learning without forgetting", 2016. The output of a new class is initialized from the mean features of
+its images: Qi, Brown and Lowe, "Low-shot learning with imprinted weights", 2018.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from twincar_edge.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-MAX_OLD_DROP = 1.0  # points
-IMPRINTED_IMAGES = 50  # of a class: enough for a mean
+MAX_OLD_DROP = 1.0  # percentage points
+IMPRINTED_IMAGES = 50  # per class; enough for a mean
 _BATCH = 32
 
 
-class Extending(Record):
-    """Which checkpoint gets more classes, and by how many points top-1 on its own classes may then drop."""
+class ExtensionConfig(Record):
+    """The checkpoint to extend, and how far top-1 on its own classes may drop, in percentage points."""
 
     model: Path
     max_old_drop: float = Field(default=MAX_OLD_DROP, ge=0, le=100)
 
 
 class ExtensionReport(Record):
-    """The held-out pictures of old and new classes, with every class as a possible answer.
+    """Accuracy on held-out images of old and new classes, with all classes as possible answers.
 
-    Top-1 of the old classes is None where the data has no held-out picture of them.
+    Shares are from 0 to 1. Top-1 of the old classes is None if the data has no held-out images of them.
     """
 
     added: tuple[str, ...]
@@ -57,7 +57,7 @@ class ExtensionReport(Record):
 
     @property
     def drop(self) -> float | None:
-        """Return by how many points top-1 on the old classes has dropped; None where that was not measured."""
+        """Return the drop of top-1 on the old classes in percentage points, or None if it was not measured."""
         if self.old_top1 is None or self.old_top1_before is None:
             return None
         return 100 * (self.old_top1_before - self.old_top1)
@@ -67,34 +67,35 @@ class ExtensionReport(Record):
         return self.model_dump_json(indent=2) + "\n"
 
     def summary(self) -> str:
-        """Return the report as a line of text."""
+        """Return the report as one line of text."""
         line = f"{len(self.added)} new classes: top-1 {self.new_top1:.2%} on {self.new_images} held-out images"
         if self.old_top1 is None or self.old_top1_before is None:
-            return f"{line}; old classes: not checked, the data has no held-out image of them"
+            return f"{line}; old classes: not checked, the data has no held-out images of them"
         return f"{line}; old classes: top-1 {self.old_top1:.2%} on {self.old_images}, {self.old_top1_before:.2%} before"
 
 
 class ExtensionError(GateError):
-    """The extended model has lost more on the old classes than is allowed."""
+    """Top-1 on the old classes dropped by more than the limit."""
 
     def __init__(self, report: ExtensionReport) -> None:
-        """Say what was lost."""
+        """Make the message from the report."""
         super().__init__(
-            f"the old classes have lost {report.drop:.2f} points of top-1, {report.max_old_drop:g} are allowed: "
-            "give more of their pictures, a lower learning rate or more weight to the old model's answers (",
+            f"top-1 on the old classes dropped by {report.drop:.2f} points, more than the limit of "
+            f"{report.max_old_drop:g}: add images of the old classes, lower the learning rate, raise the weight of the "
+            "old model's answers (",
             Parameter("distillation.weight"),
-            "), or allow more with ",
+            "), or raise the limit with ",
             Parameter("max_old_drop"),
         )
 
 
 @dataclass(frozen=True)
 class Extension:
-    """A model that gets more classes.
+    """A model and the classes to add to it.
 
     Attributes:
-        checkpoint: of the old model.
-        classes: its own, in their order, and the new ones of the images behind them.
+        checkpoint: the old model.
+        classes: the old classes in their order, followed by the new ones.
     """
 
     checkpoint: Checkpoint
@@ -106,10 +107,10 @@ class Extension:
         return self.classes.names[len(self.checkpoint.classes) :]
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """Return a recipe with the old model's architecture and preprocessing, and its crops where it states no size.
+        """Return the recipe with the old model's architecture, preprocessing and, if it sets no size, training size.
 
         Raises:
-            InputError: the recipe's sizes do not fit them.
+            InputError: the recipe's sizes do not fit the old model.
         """
         old = self.checkpoint
         own: dict[str, Any] = {"architecture": old.architecture, "preprocess": old.preprocess, "weights": "file"}
@@ -120,21 +121,21 @@ class Extension:
         except ValidationError as error:
             raise InputError(f"the recipe does not fit the model {old.name}, at {first_fault(error)}") from error
 
-    def relabelled(self, dataset: Dataset) -> Dataset:
-        """Return images under the extended classes, matched by class name in any spelling."""
+    def relabeled(self, dataset: Dataset) -> Dataset:
+        """Return the images with labels of the extended classes, matched by class name in any spelling."""
         labels = labels_for(dataset, self.classes).tolist()
         samples = (replace(sample, label=label) for sample, label in zip(dataset.samples, labels, strict=True))
         return Dataset(dataset.name, self.classes, tuple(samples))
 
-    def start(self, model: CarClassifier, train: Dataset) -> None:
-        """Give a model the old weights, and start the outputs of the new classes from the features of their pictures.
+    def initialize(self, model: CarClassifier, train: Dataset) -> None:
+        """Copy the old weights into a model, and initialize the new outputs from the features of their images.
 
         Args:
-            model: with an output for each of `classes`.
-            train: the images that it will learn from, under `classes`.
+            model: the model, with an output for each of `classes`.
+            train: the training images, with labels of `classes`.
 
         Raises:
-            ModelError: the checkpoint does not fit its architecture, or that has no linear layer as its last.
+            ModelError: the checkpoint does not fit its architecture, or the last layer is not linear.
         """
         old = load_model(self.checkpoint)
         theirs, ours = _last_linear(old), _last_linear(model)
@@ -148,7 +149,7 @@ class Extension:
             ours.weight[count:], ours.bias[count:] = _imprinted(theirs, means)
 
     def check(self, model: CarClassifier, validation: Dataset, max_old_drop: float) -> ExtensionReport:
-        """Hold the extended model against the old one on held-out images, under `classes`."""
+        """Compare the extended model with the old one on held-out images with labels of `classes`."""
         count = len(self.checkpoint.classes)
         is_old = validation.labels < count
         logits = dataset_logits(torch_predict(model), validation, model.preprocess)
@@ -170,14 +171,14 @@ class Extension:
 
 
 def open_extension(path: Path, dataset: Dataset) -> Extension:
-    """Open a model that gets the classes of a data set which it does not know.
+    """Read a checkpoint, and find the classes of a data set that it lacks.
 
     Args:
-        path: its checkpoint.
-        dataset: pictures of new classes, and of its own where there are any.
+        path: the checkpoint.
+        dataset: images of new classes and, optionally, of old ones.
 
     Raises:
-        InputError: it knows all the classes of the images.
+        InputError: the model has all classes of the images already.
         ModelError: the checkpoint cannot be read.
     """
     checkpoint = read_checkpoint(path)
@@ -186,22 +187,22 @@ def open_extension(path: Path, dataset: Dataset) -> Extension:
         dataset.classes[label] for label in sorted(used) if checkpoint.classes.find(dataset.classes[label]) is None
     ]
     if not added:
-        raise InputError(f"{path.name} knows all {len(used)} classes of {dataset.name}: there is none to add")
+        raise InputError(f"{path.name} already has all {len(used)} classes of {dataset.name}: add images of new ones")
     if len(added) == len(used):
-        logger.warning("no images of the old classes: only the old model's answers to the new cars keep them")
+        logger.warning("no images of the old classes: only distillation on the new images preserves them")
     return Extension(checkpoint, ClassMapping((*checkpoint.classes, *added)))
 
 
 def _last_linear(model: CarClassifier) -> nn.Linear:
-    """Return the layer that gives the logits."""
+    """Return the layer that computes the logits."""
     layers = [module for module in model.head().modules() if isinstance(module, nn.Linear)]
     if not layers or layers[-1].out_features != model.classes or layers[-1].bias is None:
-        raise ModelError(f"{model.architecture} has no linear layer with a bias as its last: it cannot be extended")
+        raise ModelError(f"cannot extend {model.architecture}: its last layer is not a linear layer with a bias")
     return layers[-1]
 
 
 def _mean_features(model: CarClassifier, layer: nn.Linear, train: Dataset, labels: Iterable[int]) -> Tensor:
-    """Return the mean input of the last layer for each of some classes, float32 [classes, D]."""
+    """Return the mean input of the last layer for each of `labels`, float32 [classes, D]."""
     found: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].detach().clone()))
     means = []
@@ -219,12 +220,12 @@ def _mean_features(model: CarClassifier, layer: nn.Linear, train: Dataset, label
 
 
 def _imprinted(layer: nn.Linear, means: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weights and biases of new outputs.
+    """Return weights and biases of the new outputs.
 
-    A row points from the mean of the new classes to its own, and is as long as the old rows are on average. At that
-    mean it gives the average of the old logits there.
+    A row points from the center of the new classes to the mean of its own class, with the average length of the old
+    rows. At the center, each new logit equals the average of the old logits.
     """
-    centre = means.mean(dim=0)
-    weight = nn.functional.normalize(means - centre) * layer.weight.norm(dim=1).mean()
-    bias = layer(centre).mean() - weight @ centre
+    center = means.mean(dim=0)
+    weight = nn.functional.normalize(means - center) * layer.weight.norm(dim=1).mean()
+    bias = layer(center).mean() - weight @ center
     return weight, bias

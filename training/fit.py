@@ -1,4 +1,4 @@
-"""A training from labelled images and a recipe to the best checkpoint, and all that it leaves behind."""
+"""Trains a model from labeled images and a recipe, and writes the run folder with the best checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from twincar_edge.training.distillation import DistillationLoss, open_teacher
 from twincar_edge.training.distributed import Processes, join_processes
 from twincar_edge.training.environment import environment, to_json
 from twincar_edge.training.evaluation import evaluate
-from twincar_edge.training.extension import Extending, ExtensionError, open_extension
+from twincar_edge.training.extension import ExtensionConfig, ExtensionError, open_extension
 from twincar_edge.training.history import EpochMetrics, History
 from twincar_edge.training.loop import TrainingLoop
 from twincar_edge.training.machine import Machine, choose_device, limited_threads, memory_advice, seeded
@@ -51,43 +51,42 @@ def fit(
     data_options: OpenOptions | None = None,
     weights_file: Path | None = None,
     teacher: Path | None = None,
-    extending: Extending | None = None,
+    extending: ExtensionConfig | None = None,
     machine: Machine | None = None,
     overwrite: bool = False,
     resume: bool = False,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: StageProgress | None = None,
 ) -> TrainingResult:
-    """Train a classifier, validating after each epoch and keeping the best.
+    """Train a classifier, validate after each epoch, and keep the best epoch's checkpoint.
 
-    Unusable images are left out first (`integrity.csv`), the rest is split by class (`train.csv`, `val.csv`). Stopped
-    at any moment, even killed, the folder holds whole files: `best.pt` is the best of the epochs that ended, and
-    `resume` goes on after the last of them to the same end. On a CPU the same recipe, images, threads and library
-    versions give the same weights. Under torchrun, its processes train the one model together; the first of them
-    writes, and calls `on_epoch` and `progress`.
+    Excludes unusable images (`integrity.csv`) and splits the rest by class (`train.csv`, `val.csv`). Files are written
+    atomically, so a run can be stopped or killed at any time: `best.pt` is then the best completed epoch, and `resume`
+    continues after the last completed one, with the same final weights. On a CPU, the same recipe, images, threads and
+    library versions give the same weights. Under torchrun, all processes train one model; rank 0 writes the files and
+    calls `on_epoch` and `progress`.
 
     Args:
-        recipe: every choice that decides what comes out.
-        dataset: labelled images; a model output for each of its classes.
-        run_folder: where the results go; made as needed, and empty unless `overwrite` or `resume`.
-        data_options: where the data set was opened, so that later commands can open it again.
+        recipe: every choice that affects the weights.
+        dataset: labeled images; the model has an output for each class.
+        run_folder: folder for the results; created if missing, and must be empty unless `overwrite` or `resume`.
+        data_options: how the data set was opened, recorded so that later commands can open it.
         weights_file: pretrained weights, for `recipe.weights = "file"`.
-        teacher: checkpoint of a model of the same classes that this one learns from beside the labels, as
-            `recipe.distillation` says, or in the default way where that is None.
-        extending: the model that gets the classes of `dataset` which it does not know. It is the teacher too, and its
+        teacher: checkpoint with the same classes, for distillation as set in `recipe.distillation`, or its defaults.
+        extending: the model to extend by the classes of `dataset` that it lacks. It is also the teacher, and its
             architecture and preprocessing replace the recipe's.
-        machine: device, threads, memory and arithmetic.
-        overwrite: replace an earlier training in the same folder.
-        resume: go on with the training in the folder, which must be of the same recipe and images.
+        machine: device, threads, memory and precision.
+        overwrite: replace an earlier run in the same folder.
+        resume: continue the run in the folder, which must have the same recipe and images.
         on_epoch: called after each epoch, once its files are written.
-        progress: called often; the stages are "check", "read", "train", "validate" and "evaluate".
+        progress: called after each batch; the stages are "check", "read", "train", "validate" and "evaluate".
 
     Raises:
-        InputError: the folder is not empty, the data cannot be split or a class has too few images, the device is not
-            there or its memory too small, an architecture is not known, there are no weights for it, or the teacher
-            is missing, of other classes, or another than the one that the training began with.
-        ModelError: the weights or the state do not fit, or the loss has stopped being a finite number.
-        ExtensionError: the run is whole, but the old classes have lost more than `extending` allows.
+        InputError: the folder is not empty, the data cannot be split, a class has too few images, the device is
+            missing or out of memory, the architecture is unknown or has no weights, or the teacher is missing, has
+            other classes, or is not the one that the run started with.
+        ModelError: the weights or the saved state do not fit, or the loss is not finite.
+        ExtensionError: the run is complete, but top-1 on the old classes dropped by more than `extending` allows.
     """
     machine = machine or Machine()
     folder = RunFolder(run_folder)
@@ -97,20 +96,20 @@ def fit(
     extension, classes = None, dataset.classes
     if extending is None and len(classes) < 2:
         raise InputError(
-            f"{dataset.name} has one class, {classes[0]!r}, and a classifier tells two or more apart: open "
-            "the folder that has one subfolder for each class"
+            f"{dataset.name} has only one class, {classes[0]!r}, and a classifier needs at least two: open "
+            "the folder that has a subfolder for each class"
         )
     if extending is not None:
         if teacher is not None:
-            raise InputError("an extended model learns from the old one: give no other ", Parameter("teacher"))
+            raise InputError("the model to extend is its own teacher: leave out ", Parameter("teacher"))
         extension = open_extension(extending.model, dataset)
         recipe, classes, teacher = extension.recipe(recipe), extension.classes, extending.model
     if recipe.distillation is not None and teacher is None:
-        raise InputError("the recipe learns from a teacher: name its checkpoint with ", Parameter("teacher"))
+        raise InputError("the recipe distills from a teacher: give its checkpoint with ", Parameter("teacher"))
     with seeded(recipe.seed), limited_threads(machine.threads), memory_advice(recipe.batch_size):
         model = CarClassifier(recipe.architecture, len(classes), recipe.preprocess, recipe.dropout)
-        goes_on = resume and folder.state.exists()
-        if not goes_on and extension is None:
+        resuming = resume and folder.state.exists()
+        if not resuming and extension is None:
             load_weights(model, recipe.weights, weights_file)
         frozen = freeze_stages(model, recipe.freeze_stages)
         objective = None
@@ -119,16 +118,16 @@ def fit(
             objective = DistillationLoss(model, opened, recipe, device, machine)
         if processes.rank == 0:
             folder.prepare(overwrite=overwrite, resume=resume)
-            if not goes_on:
+            if not resuming:
                 _prepare_data(recipe, dataset, folder, progress, None if extension is None else extension.added)
                 write_text(folder.class_mapping, classes.to_json())
                 folder.write_record(recipe, data_options, teacher if extending is None else None, extending)
         processes.wait()
         split = read_split(dataset, folder.path)
         if extension is not None:
-            split = Split(extension.relabelled(split.train), extension.relabelled(split.validation))
-            if not goes_on:
-                extension.start(model, split.train)
+            split = Split(extension.relabeled(split.train), extension.relabeled(split.validation))
+            if not resuming:
+                extension.initialize(model, split.train)
         images = TrainingImages(
             split.train,
             recipe.preprocess,
@@ -138,10 +137,10 @@ def fit(
         )
         loop = TrainingLoop(recipe, model, frozen, images, device, machine, processes, progress, objective)
         history = History()
-        if goes_on:
+        if resuming:
             history, state = read_state(folder.state, recipe, split.train.digest())
             loop.load_state_dict(state)
-            logger.info("going on after epoch %d of %d", len(history.epochs), recipe.epochs)
+            logger.info("resuming after epoch %d of %d", len(history.epochs), recipe.epochs)
         if processes.rank == 0:
             precision = "bf16" if loop.bf16 else "fp32"
             record = environment(device, precision, processes.count, split.train.record())
@@ -150,7 +149,7 @@ def fit(
         history = _run_epochs(recipe, split, folder, loop, history, processes, on_epoch)
         if processes.rank == 0:
             _write_results(folder, history, split.validation, recipe.batch_size, progress)
-    assert history.best is not None  # a recipe has one epoch or more
+    assert history.best is not None  # a recipe has at least one epoch
     report = None
     if extension is not None and extending is not None and processes.rank == 0:
         model = load_model(read_checkpoint(folder.checkpoint))
@@ -180,7 +179,7 @@ def _run_epochs(
             write_checkpoint(
                 folder.checkpoint,
                 architecture=recipe.architecture,
-                state_dict=loop.answering.backbone.state_dict(),
+                state_dict=loop.eval_model.backbone.state_dict(),
                 classes=split.train.classes,
                 preprocess=recipe.preprocess,
                 recipe=recipe.model_dump(mode="json"),
@@ -190,7 +189,7 @@ def _run_epochs(
                 validation_top5=row.validation.top5,
             )
         write_text(folder.metrics, history.to_csv())
-        # The last of an epoch's files: killed before it, the epoch is run again and writes the others anew.
+        # The state comes last: if the run is killed before, the epoch is repeated and writes all its files again.
         write_state(folder.state, recipe, split.train.digest(), history, loop.state_dict())
         if on_epoch is not None:
             on_epoch(row)
@@ -204,24 +203,26 @@ def _prepare_data(
     progress: StageProgress | None,
     needed: Iterable[str] | None,
 ) -> None:
-    """Find the usable images, split them, and write down what was found; the `needed` classes must have images."""
+    """Find the usable images, split them and write the results; each of the `needed` classes must have enough."""
     kept, report = check_integrity(
         dataset, None if progress is None else lambda done, total: progress("check", done, total)
     )
     report.write_csv(folder.integrity)
     if report.findings:
-        logger.warning("%d of %d images are left out, see %s", len(report.findings), report.checked, folder.integrity)
+        logger.warning(
+            "excluded %d of %d images as unusable, see %s", len(report.findings), report.checked, folder.integrity
+        )
     _check_classes(kept, dataset.classes if needed is None else needed)
     split = stratified_split(kept, recipe.validation_share, recipe.seed)
     write_split(split, folder.path)
-    logger.info("%d images to train on, %d held out", len(split.train), len(split.validation))
+    logger.info("%d training images, %d held out for validation", len(split.train), len(split.validation))
 
 
 def _check_classes(dataset: Dataset, needed: Iterable[str]) -> None:
-    """Make sure that each of the needed classes can be learned and held out.
+    """Check that each needed class has images for training and for validation.
 
     Raises:
-        InputError: a class has fewer than two usable images; the first such classes are named.
+        InputError: a class has fewer than two usable images; the message names the first such classes.
     """
     counts = Counter(dataset.classes[sample.label] for sample in dataset.samples)
     few = [(name, counts[name]) for name in needed if counts[name] < MIN_IMAGES_A_CLASS]
@@ -229,14 +230,14 @@ def _check_classes(dataset: Dataset, needed: Iterable[str]) -> None:
         some = ", ".join(f"{name!r} {count}" for name, count in few[:3]) + (", …" if len(few) > 3 else "")
         raise InputError(
             f"{len(few)} of {len(dataset.classes)} classes of {dataset.name} have fewer than {MIN_IMAGES_A_CLASS} "
-            f"usable images ({some}): add images, or take these classes out of the class mapping"
+            f"usable images ({some}): add images, or remove these classes from the class mapping"
         )
 
 
 def _write_results(
     folder: RunFolder, history: History, validation: Dataset, batch_size: int, progress: StageProgress | None
 ) -> None:
-    """Write weights for other programs, figures and pictures, all of the best epoch as it stands in the folder."""
+    """Write weights for other programs, metrics and plots, all from the best epoch's checkpoint in the folder."""
     checkpoint = read_checkpoint(folder.checkpoint)
     write_state_dict(folder.weights, checkpoint.state_dict)
     write_safetensors(folder.safetensors, **checkpoint.contents())

@@ -1,4 +1,4 @@
-"""Copy a checkpoint into a safetensors file of half its size: `python -m twincar_edge.training.halve FROM TO`."""
+"""Copies a checkpoint into a half-precision safetensors file: `python -m twincar_edge.training.halve FROM TO`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twincar_edge.training.checkpoint import read_checkpoint, write_safetensors
 
 
 def main(arguments: list[str]) -> int:
-    """Copy the first of two paths into the second; returns the exit code."""
+    """Copy the checkpoint at the first path to the second; return the exit code."""
     if len(arguments) != 2:
         sys.stderr.write("usage: python -m twincar_edge.training.halve FROM TO.safetensors\n")
         return 2

@@ -1,4 +1,4 @@
-"""What a training reached, epoch by epoch, and when that is enough."""
+"""The metrics of each epoch of a training run, and early stopping."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from twincar_edge.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One row of `metrics.csv`: what an epoch cost and reached.
+    """One row of `metrics.csv`: the metrics and the duration of an epoch.
 
-    `epoch` counts from 1. `train_loss` is the mean over the epoch's batches, in nats, with label smoothing and mixing;
-    `train_top1` is the share of its images, as they were augmented, whose heaviest label was the answer.
-    `validation` holds the figures on the held-out images. `train_size` is the width of the training crops in pixels,
-    `learning_rate` the head's when the epoch ended. `images_per_s` counts training images over training time, `seconds`
-    is the whole epoch.
+    `epoch` counts from 1. `train_loss` is the mean over the epoch's batches, in nats, with label smoothing and mixing.
+    `train_top1` is the share (0 to 1) of augmented images whose answer was the label of the largest weight.
+    `validation` holds the metrics on the held-out images. `train_size` is the width of the training crops in pixels,
+    `learning_rate` the head's at the end of the epoch. `images_per_s` counts training images per second of training,
+    `seconds` is the duration of the whole epoch.
     """
 
     epoch: int
@@ -31,7 +31,7 @@ class EpochMetrics:
     seconds: float
 
     def flat(self) -> dict[str, int | float]:
-        """Return the row's figures by the names of their columns; those of the validation begin with `val_`."""
+        """Return the row's values by column name; validation metrics have the prefix `val_`."""
         row = asdict(self)
         validation = {f"val_{name}": value for name, value in row.pop("validation").items()}
         return row | validation
@@ -39,26 +39,26 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class History:
-    """The epochs of a training so far, oldest first."""
+    """The completed epochs of a training run, oldest first."""
 
     epochs: tuple[EpochMetrics, ...] = ()
 
     @property
     def next_epoch(self) -> int:
-        """Return the number of the epoch to come, from 1."""
+        """Return the number of the next epoch, from 1."""
         return len(self.epochs) + 1
 
     @property
     def best(self) -> EpochMetrics | None:
-        """Return the epoch of the highest macro F1; of equals the later, which has seen more."""
+        """Return the epoch of the highest macro F1; ties go to the later epoch, which has seen more images."""
         return max(self.epochs, key=lambda row: (row.validation.macro_f1, row.epoch), default=None)
 
     def with_epoch(self, row: EpochMetrics) -> History:
-        """Return the history with one epoch more."""
+        """Return a copy with this epoch appended."""
         return History((*self.epochs, row))
 
     def ended(self, recipe: Recipe) -> bool:
-        """Return whether the training is done: all its epochs, or `patience` epochs without a better one."""
+        """Return whether training is done: after all epochs, or after `patience` epochs without an improvement."""
         best = self.best
         if best is None:
             return False
@@ -66,7 +66,7 @@ class History:
         return done >= recipe.epochs or 0 < recipe.patience <= done - best.epoch
 
     def to_csv(self) -> str:
-        """Return a table with a row for each epoch."""
+        """Return a CSV table with a row for each epoch."""
         text = io.StringIO(newline="")
         rows = [row.flat() for row in self.epochs]
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What an epoch does: batches through the model, steps of the optimizer, and a look at the held-out images."""
+"""The training loop: epochs of batches and optimizer steps, each followed by validation."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.progress import StageProgress
 from twincar_edge.training.augmentation import Mixing, augment, draw_choices, reduced
-from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
-from twincar_edge.training.distributed import Processes, own_part
+from twincar_edge.training.data import TrainingImages, prefetch, sample_order, split_batches, with_margin
+from twincar_edge.training.distributed import Processes, rank_slice
 from twincar_edge.training.history import EpochMetrics
 from twincar_edge.training.machine import Machine, epoch_seed, uses_bf16
 from twincar_edge.training.metrics import classification_metrics
@@ -30,10 +30,10 @@ from twincar_edge.training.recipe import Recipe
 
 
 class TrainingLoop:
-    """One training: the model, its optimizer, and all else that changes from step to step.
+    """The model, its optimizer, and all other state of a training run that changes from step to step.
 
-    Each epoch starts from a seed of its own, so it depends on the state before it and its number alone: a training that
-    goes on from `state_dict` ends as one that never stopped.
+    Each epoch has its own seed, so its result depends only on the state before it and on its number: a run resumed from
+    `state_dict` ends with the same weights as an uninterrupted one.
     """
 
     def __init__(
@@ -48,25 +48,26 @@ class TrainingLoop:
         progress: StageProgress | None = None,
         objective: Objective | None = None,
     ) -> None:
-        """Put the model on its device and build what trains it.
+        """Move the model to its device, and build the optimizer and its schedule.
 
         Args:
-            recipe: every choice.
-            model: with its starting weights, the frozen ones marked (`freeze_stages`).
+            recipe: the training recipe.
+            model: the model with its initial weights, partly frozen by `freeze_stages`.
             frozen_norms: the normalization layers of the frozen part.
-            images: what to learn from.
-            device: where to train.
-            machine: arithmetic, and whether to compile.
-            processes: those that share the work.
+            images: the training images.
+            device: the training device.
+            machine: precision, and whether to compile.
+            processes: the processes of the run.
             progress: called after each batch; the stages are "train" and "validate".
-            objective: gives the loss of a batch; None for the cross-entropy with the labels.
+            objective: computes the loss of a batch; None for the cross-entropy with the labels.
 
         Raises:
-            InputError: the batch cannot be shared evenly by the processes, or the precision does not suit the device.
+            InputError: the batch size is not divisible by the number of processes, or the precision does not suit the
+                device.
         """
         if recipe.batch_size % processes.count:
             raise InputError(
-                f"{processes.count} processes cannot share batches of {recipe.batch_size} evenly: use ",
+                f"a batch of {recipe.batch_size} cannot be divided evenly among {processes.count} processes: use ",
                 Parameter("batch_size", -(-recipe.batch_size // processes.count) * processes.count),
             )
         self.recipe = recipe
@@ -81,29 +82,29 @@ class TrainingLoop:
         self._progress = progress
         self._frozen_norms = frozen_norms
         self._mixing = Mixing(recipe.augmentation, model.classes)
-        self._steps_an_epoch = len(batches_of(images.labels, recipe.batch_size))
-        steps = recipe.epochs * self._steps_an_epoch
-        self.optimizer, self.schedule = build_optimizer(model, recipe, steps, self.objective.own)
+        self._steps_per_epoch = len(split_batches(images.labels, recipe.batch_size))
+        steps = recipe.epochs * self._steps_per_epoch
+        self.optimizer, self.schedule = build_optimizer(model, recipe, steps, self.objective.extra)
         wrapped = processes.wrap(self.objective.network)
         self._forward = torch.compile(wrapped) if machine.compile else wrapped
 
     @property
-    def answering(self) -> CarClassifier:
-        """Return the model that is validated and kept: the average of the weights, where there is one."""
+    def eval_model(self) -> CarClassifier:
+        """Return the model to validate and save: the moving average of the weights if there is one."""
         return self.model if self.ema is None else cast("CarClassifier", self.ema.module)
 
     def run_epoch(self, epoch: int, validation: Dataset) -> EpochMetrics:
         """Train one epoch and validate.
 
         Raises:
-            ModelError: the loss has stopped being a finite number.
+            ModelError: the loss is not finite.
         """
         torch.manual_seed(epoch_seed(self.recipe.seed, epoch))
         start = time.perf_counter()
         loss, top1, images_per_s = self._train(epoch)
         if not math.isfinite(loss):
             raise ModelError(
-                f"the training loss is {loss} in epoch {epoch}: lower the learning rates, for example to ",
+                f"training diverged: the loss is {loss} in epoch {epoch}; lower the learning rates, for example to ",
                 Parameter("learning_rate", self.recipe.learning_rate / 2),
                 " and ",
                 Parameter("head_learning_rate", self.recipe.head_learning_rate / 2),
@@ -122,46 +123,46 @@ class TrainingLoop:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next epoch depends on: tensors and plain values."""
+        """Return the state that the next epoch depends on: tensors and plain values."""
         return {
             "model": self.model.backbone.state_dict(),
-            "ema": None if self.ema is None else self.answering.backbone.state_dict(),
-            "objective": self.objective.own.state_dict(),
+            "ema": None if self.ema is None else self.eval_model.backbone.state_dict(),
+            "objective": self.objective.extra.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken.
+        """Restore the state from `state_dict`.
 
         Raises:
-            ModelError: it is that of another model or optimizer, or was altered.
+            ModelError: the state belongs to another model or optimizer, or is corrupt.
         """
         try:
             self.model.backbone.load_state_dict(state["model"])
             if self.ema is not None:
-                self.answering.backbone.load_state_dict(state["ema"])
-            self.objective.own.load_state_dict(state.get("objective", {}))  # older releases wrote none
+                self.eval_model.backbone.load_state_dict(state["ema"])
+            self.objective.extra.load_state_dict(state.get("objective", {}))  # older releases did not write it
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # all that torch raises here
             raise ModelError(
-                "the saved state does not fit the model of its recipe: start again with ", Parameter("overwrite", True)
+                "the saved state does not fit the model of its recipe: start over with ", Parameter("overwrite", True)
             ) from error
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Give what an epoch trains on, a batch at a time."""
+        """Yield the augmented batches of an epoch."""
         recipe = self.recipe
         generator = torch.Generator().manual_seed(epoch_seed(recipe.seed, epoch))
-        order = draw_order(self.images.labels, recipe.class_balance == "weighted", generator)
-        batches = batches_of(order, recipe.batch_size)
-        parts = [own_part(self.processes, len(batch)) for batch in batches]
+        order = sample_order(self.images.labels, recipe.class_balance == "weighted", generator)
+        batches = split_batches(order, recipe.batch_size)
+        parts = [rank_slice(self.processes, len(batch)) for batch in batches]
         own = [batch[part] for batch, part in zip(batches, parts, strict=True)]
         size_wh, crop_wh = recipe.train_size_wh_in(epoch), recipe.crop_size_wh_in(epoch)
         mixes = epoch <= recipe.epochs * recipe.augmentation.mixed_until
         loaded = prefetch(self.images, own, with_margin(crop_wh), pinned=self.device.type == "cuda")
         for batch, part, (pixels, labels) in zip(batches, parts, loaded, strict=True):
-            # Drawn for the whole batch, so that what happens to an image does not depend on who takes it.
+            # Drawn for the whole batch, so that an image's augmentation does not depend on the process that gets it.
             choices = draw_choices(recipe.augmentation, len(batch), crop_wh, generator).part(part)
             crops_nhwc = augment(pixels.to(self.device, non_blocking=True), choices, crop_wh)
             targets = labels.to(self.device, non_blocking=True)
@@ -170,14 +171,14 @@ class TrainingLoop:
             yield Batch(reduced(crops_nhwc, size_wh), crops_nhwc, targets, len(batch))
 
     def step(self, batch: Batch, number: int) -> Tensor:
-        """Take one step of the optimizer.
+        """Take one optimizer step.
 
         Args:
-            batch: what to learn from.
-            number: of the step in the whole training, from 0.
+            batch: the batch to learn from.
+            number: the number of the step in the whole run, from 0.
 
         Returns:
-            float32 [2] on the device: the sum of the losses over the images, and how many answers were right.
+            float32 [2] on the device: the sum of the losses over the images, and the number of right answers.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             output = self._forward(batch.images_nhwc)
@@ -194,25 +195,25 @@ class TrainingLoop:
         return torch.stack([loss.detach() * len(targets), right])
 
     def _train(self, epoch: int) -> tuple[float, float, float]:
-        """Return the mean loss, the share of right answers, and the images a second."""
+        """Return the mean loss, the share of right answers, and the throughput in images per second."""
         train_mode(self.model, self._frozen_norms)
-        sums = torch.zeros(2, device=self.device)  # of the losses, and of the right answers
-        done, images = 0, sum(map(len, batches_of(self.images.labels, self.recipe.batch_size)))
+        sums = torch.zeros(2, device=self.device)  # of losses, of right answers
+        done, images = 0, sum(map(len, split_batches(self.images.labels, self.recipe.batch_size)))
         start = time.perf_counter()
         for number, batch in enumerate(self.batches(epoch)):
-            sums += self.step(batch, (epoch - 1) * self._steps_an_epoch + number)
+            sums += self.step(batch, (epoch - 1) * self._steps_per_epoch + number)
             done += batch.count
             self._report("train", done, images)
-        loss, right = (self.processes.total(sums) / images).tolist()  # waits for the device: the time is all of it
+        loss, right = (self.processes.total(sums) / images).tolist()  # synchronizes the device before time is taken
         return loss, right, images / (time.perf_counter() - start)
 
     def _validate(self, validation: Dataset) -> NDArray[np.float32]:
-        """Return logits in float32, through the one preprocessing: what an export will be held to."""
-        samples = validation.samples[own_part(self.processes, len(validation))]
+        """Return float32 logits, computed with the preprocessing and precision that an export must match."""
+        samples = validation.samples[rank_slice(self.processes, len(validation))]
         own = np.empty((0, self.model.classes), np.float32)
         if samples:
             own = dataset_logits(
-                torch_predict(self.answering),
+                torch_predict(self.eval_model),
                 Dataset(validation.name, validation.classes, samples),
                 self.recipe.preprocess,
                 self.recipe.batch_size,

@@ -1,4 +1,4 @@
-"""What of the machine a training uses: device, threads, arithmetic, random state."""
+"""The machine resources of a training run: device, threads, precision, random state."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from twincar_edge.errors import InputError, Parameter
 from twincar_edge.training.data import DEFAULT_CACHE_MB
 
 PRECISIONS = ("auto", "fp32", "bf16")
-# On a CPU with AMX, the bfloat16 gradient that torch 2.14 gives a strided 3x3 convolution over a map of one pixel holds
-# memory that nobody wrote: numbers up to 1e32, or NaN. A backbone that halves its input five times meets no such map
-# from 17 pixels on; twice that leaves room for one that halves it once more.
+# On CPUs with AMX, torch 2.14 computes wrong bfloat16 gradients for a strided 3x3 convolution of a 1x1 feature map: it
+# returns uninitialized memory, values up to 1e32 or NaN. A backbone of stride 32 has no such map for inputs of 17
+# pixels or more; 33 pixels are enough for a backbone of stride 64 too.
 AMX_SMALLEST_SIDE = 33
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What of the machine a training may use; none of it changes what a recipe means.
+    """The machine resources that training may use. They are not part of the recipe.
 
-    `device` is "auto" (CUDA where there is a GPU), "cpu" or "cuda". `threads` bounds the CPU threads, 0 leaves
-    PyTorch's choice; on a machine that does other work too, 1 can be faster than all cores. `cache_mb` bounds the
-    memory for decoded images. `precision` is "fp32", "bf16" (autocast), or "auto": bf16 on GPUs that have it, and on
-    CPUs with matrix units for it. `compile` lets torch.compile make the model faster, after a minute of compiling.
+    `device` is "auto" (CUDA if there is a GPU), "cpu" or "cuda". `threads` limits the CPU threads; 0 leaves the choice
+    to PyTorch. On a machine with other load, 1 can be faster than all cores. `cache_mb` limits the memory for decoded
+    images. `precision` is "fp32", "bf16" (autocast), or "auto": bf16 on GPUs that support it and on CPUs with AMX.
+    `compile` uses torch.compile, which compiles for about a minute first.
     """
 
     device: str = "auto"
@@ -39,38 +39,38 @@ class Machine:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of `Machine.device`.
+    """Return the torch device for `Machine.device`.
 
     Raises:
-        InputError: the name is none of these, or CUDA was asked for and PyTorch finds no GPU.
+        InputError: unknown name, or CUDA was requested and PyTorch finds no GPU.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"no device {name!r}: use auto, cpu or cuda")
+        raise InputError(f"unknown device {name!r}: use auto, cpu or cuda")
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
         raise InputError(
-            "cuda was requested, but PyTorch finds no GPU: see nvidia-smi, or use ", Parameter("device", "cpu")
+            "cuda was requested, but PyTorch finds no GPU: check nvidia-smi, or use ", Parameter("device", "cpu")
         )
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
 def uses_bf16(precision: str, device: torch.device, smallest_crop_wh: tuple[int, int]) -> bool:
-    """Return whether a training computes in bfloat16 on this device, for `Machine.precision`.
+    """Return whether training computes in bfloat16 on this device, for `Machine.precision`.
 
-    "auto" takes it where the hardware is sure to gain: emulated it only costs, and on x86 without matrix units (AMX) a
-    depthwise network was measured between 14% slower and 17% faster, by the size of the crops. It does not where a
-    backbone may come down to maps of one pixel: see `AMX_SMALLEST_SIDE`.
+    "auto" chooses bfloat16 only where the hardware certainly gains from it. Emulated, it is slower; on x86 without AMX,
+    a depthwise network was measured from 14% slower to 17% faster, depending on the crop size. With AMX, "auto" also
+    requires crops of `AMX_SMALLEST_SIDE` pixels or more.
 
     Args:
         precision: "auto", "fp32" or "bf16".
-        device: where to train.
+        device: the training device.
         smallest_crop_wh: the smallest size of the training crops, in pixels.
 
     Raises:
-        InputError: the name is none of these, or bfloat16 was asked for where it gives wrong gradients.
+        InputError: unknown name, or bfloat16 was requested where its gradients are wrong.
     """
     if precision not in PRECISIONS:
-        raise InputError(f"no precision {precision!r} to train in: use {', '.join(PRECISIONS)}")
+        raise InputError(f"unknown training precision {precision!r}: use {', '.join(PRECISIONS)}")
     if precision == "fp32":
         return False
     if device.type == "cuda":
@@ -81,8 +81,8 @@ def uses_bf16(precision: str, device: torch.device, smallest_crop_wh: tuple[int,
     side = min(smallest_crop_wh)
     if precision == "bf16" and side < AMX_SMALLEST_SIDE:
         raise InputError(
-            f"this CPU cannot train on crops of {side} pixels in bf16: its matrix units give wrong gradients for maps "
-            "of one pixel; use ",
+            f"cannot train on crops of {side} pixels in bf16 on this CPU: PyTorch computes wrong gradients with AMX "
+            "for feature maps of one pixel; use ",
             Parameter("precision", "fp32"),
             f", or crops of {AMX_SMALLEST_SIDE} pixels or more",
         )
@@ -91,10 +91,10 @@ def uses_bf16(precision: str, device: torch.device, smallest_crop_wh: tuple[int,
 
 @contextmanager
 def memory_advice(batch_size: int) -> Iterator[None]:
-    """Turn running out of memory inside the block into one line that says what to try.
+    """Convert an out-of-memory error in the block to one line that suggests a smaller batch or training size.
 
     Raises:
-        InputError: instead of the library's error.
+        InputError: the block ran out of memory.
     """
     try:
         yield
@@ -103,7 +103,7 @@ def memory_advice(batch_size: int) -> Iterator[None]:
         if where == "machine" and not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
             raise
         raise InputError(
-            f"the {where} has too little memory for batches of {batch_size}: try ",
+            f"the {where} ran out of memory with a batch size of {batch_size}: try ",
             Parameter("batch_size", max(2, batch_size // 2)),
             ", or a smaller ",
             Parameter("train_size"),
@@ -111,21 +111,21 @@ def memory_advice(batch_size: int) -> Iterator[None]:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """Return the seed of one epoch: other epochs and other seeds share nothing with it. Epoch 0 is the start."""
+    """Return the seed of one epoch, independent of those of other epochs and seeds. Epoch 0 is the initialization."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch for the block, and give the caller its own random state back."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # named, else several GPUs are a warning
+    """Seed torch for the block, and restore the random state afterwards."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # without `devices`, several GPUs warn
         torch.manual_seed(epoch_seed(seed, 0))
         yield
 
 
 @contextmanager
 def limited_threads(count: int) -> Iterator[None]:
-    """Bound the CPU threads of torch and OpenCV for the block; 0 leaves them."""
+    """Limit the CPU threads of torch and OpenCV in the block; 0 does not change them."""
     before, before_cv2 = torch.get_num_threads(), cv2.getNumThreads()
     if count > 0:
         torch.set_num_threads(count)

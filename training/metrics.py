@@ -1,4 +1,4 @@
-"""The figures of a classifier on labelled images. scikit-learn computes what it knows."""
+"""Metrics of a classifier on labeled images, computed by scikit-learn where it has them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twincar_edge.metrics import expected_calibration_error, softmax, topk_accur
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
-    """How well a classifier answers. Shares lie between 0 and 1.
+    """Metrics of a classifier on a data set. Shares are from 0 to 1.
 
-    "Micro" figures count images, so for one label an image micro precision, recall and F1 all equal `top1`. "Macro"
-    figures average over the classes that the data set has images of, "weighted" ones weigh them by their images.
-    `macro_accuracy` is the balanced accuracy, the mean over the classes of the share of their images that is named
-    right: `macro_recall` by its other name. `loss` is the cross-entropy in nats, without label smoothing. `kappa` is
-    Cohen's, `mcc` Matthews' correlation coefficient, both from -1 to 1, and 0 where the data set has one class only.
-    `ece` is the expected calibration error of the first answer.
+    "Micro" metrics count images: with one label per image, micro precision, recall and F1 all equal `top1`. "Macro"
+    metrics average over the classes that have images; "weighted" ones weight the classes by their images.
+    `macro_accuracy` is the balanced accuracy, the mean recall of the classes, and equals `macro_recall`. `loss` is the
+    cross-entropy in nats, without label smoothing. `kappa` is Cohen's kappa, `mcc` Matthews' correlation coefficient;
+    both are from -1 to 1, and 0 if the data set has only one class. `ece` is the expected calibration error of the
+    top-1 answer.
     """
 
     top1: float
@@ -39,10 +39,10 @@ class ClassificationMetrics:
 
 
 def classification_metrics(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> ClassificationMetrics:
-    """Return the figures of `logits`, float32 [N, classes], against `labels`, int64 [N].
+    """Return the metrics of `logits`, float32 [N, classes], for `labels`, int64 [N].
 
     Raises:
-        InputError: no images, shapes that do not match, labels outside the classes, or logits that are not finite.
+        InputError: no images, mismatched shapes, labels out of range, or logits that are not finite.
     """
     from scipy.special import log_softmax
     from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
@@ -56,7 +56,7 @@ def classification_metrics(logits: NDArray[np.float32], labels: NDArray[np.int64
         return float(found[0]), float(found[1]), float(found[2])
 
     macro, weighted = averaged("macro"), averaged("weighted")
-    single = len(present) == 1  # agreement beyond chance is not defined for one class
+    single = len(present) == 1  # kappa and MCC are undefined for one class
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     return ClassificationMetrics(
         top1=top1,

@@ -1,6 +1,6 @@
-"""The classifier: a backbone by name behind the one place where mean and std are applied.
+"""The classifier: a backbone, preceded by the normalization with mean and std.
 
-`resnet50` is the original TwinCar's model, its state-dict keys included; every other name is timm's.
+`resnet50` is the original TwinCar's model with the same state-dict keys; all other names are timm's.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ TWINCAR_RESNET50 = "resnet50"
 HEAD_FEATURES = 512  # the hidden layer of the original's head
 MAX_NAMED_KEYS = 3
 
-# Which parameters of torchvision's ResNet belong to which stage, in the notation of timm's `group_parameters`.
+# The stages of torchvision's ResNet by parameter name, in the format of timm's `group_parameters`.
 _RESNET_STAGES = {"stem": r"^conv1|bn1|maxpool", "blocks": r"^layer(\d+)"}
 
 
 class CarClassifier(nn.Module):
-    """A backbone that takes prepared images as they are: uint8 pixels in, logits out.
+    """A classifier from prepared images, as uint8 pixels, to logits.
 
-    Normalization stands in here and nowhere else, so that training, evaluation, export and explanation cannot differ
-    in it. The buffers that hold it are not part of the state dict: a state dict is the bare backbone's.
+    Normalization happens only here, so that training, evaluation, export and explanation cannot differ in it. Its
+    buffers are not in the state dict, which is that of the bare backbone.
     """
 
     scale: Tensor
@@ -42,56 +42,56 @@ class CarClassifier(nn.Module):
         """Build the model with random weights.
 
         Args:
-            architecture: "resnet50", or any name that timm knows.
+            architecture: "resnet50", or a timm architecture.
             classes: number of outputs.
-            preprocess: gives the input size, mean and std.
-            dropout: the share of head inputs that training drops.
+            preprocess: the input size, mean and std.
+            dropout: dropout rate before the last layer, from 0 to 1.
 
         Raises:
-            InputError: the architecture is not known, or cannot take images of this size.
+            InputError: the architecture is unknown, or does not support images of this size.
         """
         super().__init__()
         self.architecture = architecture
         self.classes = classes
         self.preprocess = preprocess
         self.backbone = _build_backbone(architecture, classes, preprocess, dropout)
-        # (x / 255 - mean) / std as one multiply-add; in float64 until the end, so that nothing is rounded twice.
+        # (x / 255 - mean) / std as one multiply-add, computed in float64 so that it is rounded only once.
         mean = torch.tensor(preprocess.mean, dtype=torch.float64).reshape(1, 3, 1, 1)
         std = torch.tensor(preprocess.std, dtype=torch.float64).reshape(1, 3, 1, 1)
         self.register_buffer("scale", (1 / (255 * std)).float(), persistent=False)
         self.register_buffer("shift", (-mean / std).float(), persistent=False)
 
     def forward(self, batch_nhwc: Tensor) -> Tensor:
-        """Return logits, float32 [N, classes], of `batch_nhwc`, uint8 [N, H, W, 3] in the model's colour order."""
+        """Return logits, float32 [N, classes], of `batch_nhwc`, uint8 [N, H, W, 3] in the model's color order."""
         logits: Tensor = self.backbone(self.normalized(batch_nhwc))
         return logits.float()
 
     def normalized(self, batch_nhwc: Tensor) -> Tensor:
-        """Return what the backbone takes, float32 [N, 3, H, W], of `batch_nhwc`."""
-        # contiguous(): without it the exported graph ends in a Gather for the layout.
+        """Return the backbone's input, float32 [N, 3, H, W], for `batch_nhwc`."""
+        # contiguous(): without it, the exported graph contains a Gather for the layout.
         pixels = batch_nhwc.permute(0, 3, 1, 2).contiguous().float()
         return pixels * self.scale + self.shift
 
     def head(self) -> nn.Module:
-        """Return the module that turns features into logits: what a pretrained backbone has no weights for."""
+        """Return the module from features to logits, for which a pretrained backbone has no weights."""
         if self.architecture == TWINCAR_RESNET50:
             return cast("nn.Module", self.backbone.fc)
         return cast("nn.Module", self.backbone.get_classifier())  # type: ignore[operator]
 
     def stages(self) -> list[list[str]]:
-        """Return the names of the backbone's parameters, stage by stage: the stem first, the head left out.
+        """Return the names of the backbone's parameters by stage, from the stem on, without the head.
 
-        timm records for its models which parameter belongs to which stage; torchvision's ResNet is grouped alike.
+        timm defines the stages of its models; torchvision's ResNet is grouped in the same way.
 
         Raises:
-            InputError: timm records no stages for this architecture.
+            InputError: timm defines no stages for this architecture.
         """
         if self.architecture == TWINCAR_RESNET50:
             matcher = _RESNET_STAGES
         elif hasattr(self.backbone, "group_matcher"):
             matcher = self.backbone.group_matcher(coarse=True)  # type: ignore[operator]
         else:
-            raise InputError(f"timm knows no stages of {self.architecture}: train it with freeze_stages = 0")
+            raise InputError(f"timm defines no stages for {self.architecture}: train it with freeze_stages = 0")
         head = {id(parameter) for parameter in self.head().parameters()}
         own = {name for name, parameter in self.backbone.named_parameters() if id(parameter) not in head}
         groups = group_parameters(self.backbone, matcher)
@@ -100,18 +100,18 @@ class CarClassifier(nn.Module):
 
 
 def features(model: CarClassifier, batch_nhwc: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Return a model's logits with the features that they are made of.
+    """Return a model's logits and features.
 
     Args:
         model: the classifier.
-        batch_nhwc: [N, H, W, 3], values 0 to 255 in the model's colour order.
+        batch_nhwc: [N, H, W, 3], values from 0 to 255 in the model's color order.
 
     Returns:
-        The logits, float32 [N, classes], as the model itself gives them; the feature maps [N, C, H, W] of its stages,
-        from first to last; and the pooled features [N, C] that its head takes.
+        The logits, float32 [N, classes], equal to those of `model(batch_nhwc)`; the feature maps [N, C, H, W] of its
+        stages, from first to last; and the pooled features [N, C], the input of its head.
 
     Raises:
-        InputError: timm gives no feature maps of this architecture.
+        InputError: timm does not support feature maps for this architecture.
     """
     x, net = model.normalized(batch_nhwc), cast("Any", model.backbone)
     if model.architecture == TWINCAR_RESNET50:
@@ -125,83 +125,83 @@ def features(model: CarClassifier, batch_nhwc: Tensor) -> tuple[Tensor, list[Ten
         x, maps = net.forward_intermediates(x)
         pooled = net.forward_head(x, pre_logits=True)
     else:
-        raise InputError(f"timm gives no feature maps of {model.architecture}: choose another architecture")
+        raise InputError(f"timm does not support feature maps for {model.architecture}: choose another architecture")
     return model.head()(pooled).float(), maps, pooled
 
 
 def cam_layer(model: CarClassifier) -> nn.Module:
-    """Return the last layer whose output keeps the image's layout, just before pooling: the target of Grad-CAM.
+    """Return the last layer with a spatial output, just before pooling: the target of Grad-CAM.
 
     Raises:
-        InputError: the architecture has no such stage, a transformer for example.
+        InputError: the architecture has no such layer, for example a transformer.
     """
     if model.architecture == TWINCAR_RESNET50:
         return cast("nn.Module", model.backbone.layer4)
-    if isinstance(model.backbone, EfficientNet):  # a convolution more stands between its last stage and the pooling
+    if isinstance(model.backbone, EfficientNet):  # has another convolution between its last stage and the pooling
         return cast("nn.Module", model.backbone.bn2)
     info = getattr(model.backbone, "feature_info", None)
     names = [entry.get("module", "") for entry in (info if isinstance(info, list) else getattr(info, "info", []))]
     modules = dict(model.backbone.named_modules())
     found = [modules[name] for name in names if name and name in modules]
-    # Of all of them one with a convolution is enough: timm also names the empty place (an Identity) of a last
-    # convolution that an architecture leaves out, and that gives the same map.
+    # One module with a convolution is enough: for an architecture without a last convolution, timm lists an Identity,
+    # which has the same map.
     if not any(isinstance(part, nn.Conv2d) for module in found for part in module.modules()):
         raise InputError(
-            f"{model.architecture} has no convolutional stage to look at: Grad-CAM needs a convolutional net; use ",
+            f"{model.architecture} has no convolutional stage, which Grad-CAM needs: use ",
             Parameter("method", "occlusion"),
         )
     return cast("nn.Module", found[-1])
 
 
 def load_model(checkpoint: Checkpoint) -> CarClassifier:
-    """Return the checkpoint's model in evaluation mode, on the CPU.
+    """Return the checkpoint's model on the CPU, in evaluation mode.
 
     Raises:
-        ModelError: the weights do not fit the architecture, or the outputs do not fit the class names.
+        ModelError: the weights do not fit the architecture, or the number of outputs differs from that of class names.
     """
     try:
         model = CarClassifier(checkpoint.architecture, len(checkpoint.classes), checkpoint.preprocess)
     except InputError as error:
         raise ModelError(f"{checkpoint.name}: {error}") from error
-    if not _misfits(model, checkpoint.state_dict, with_head=False) and _misfits(model, checkpoint.state_dict):
+    if not _mismatches(model, checkpoint.state_dict, with_head=False) and _mismatches(model, checkpoint.state_dict):
         raise ModelError(
             f"{checkpoint.name} does not have one output for each of its {len(checkpoint.classes)} class names: "
-            "give the class_mapping.json that belongs to it"
+            "use the class_mapping.json that belongs to it"
         )
     load_backbone(model, checkpoint.state_dict, checkpoint.name)
     return model.eval()
 
 
 def load_backbone(model: CarClassifier, state_dict: dict[str, Tensor], name: str, *, with_head: bool = True) -> None:
-    """Load a state dict into the backbone, every tensor or none.
+    """Load a state dict into the backbone: all tensors, or none if there is an error.
 
     Args:
-        model: where to.
+        model: the model to load into.
         state_dict: the backbone's tensors by name.
-        name: what to call the source in an error.
-        with_head: False leaves the head as it is: weights of a model with other classes start a training so.
+        name: the name of the source for error messages.
+        with_head: False keeps the model's own head, for weights of a model with other classes.
 
     Raises:
-        ModelError: tensors are missing, superfluous, or of another shape.
+        ModelError: tensors are missing, unexpected, or of another shape.
     """
-    misfits = _misfits(model, state_dict, with_head)
-    if misfits:
-        some = "; ".join(misfits[:MAX_NAMED_KEYS]) + ("; …" if len(misfits) > MAX_NAMED_KEYS else "")
-        raise ModelError(f"{name} does not fit {model.architecture}: {len(misfits)} tensors differ ({some})")
+    mismatches = _mismatches(model, state_dict, with_head)
+    if mismatches:
+        some = "; ".join(mismatches[:MAX_NAMED_KEYS]) + ("; …" if len(mismatches) > MAX_NAMED_KEYS else "")
+        raise ModelError(f"{name} does not fit {model.architecture}: {len(mismatches)} tensors differ ({some})")
     own = state_dict.keys() & model.backbone.state_dict().keys()
     ours = [key for key in own if with_head or not key.startswith(_head_prefix(model))]
     model.backbone.load_state_dict({key: state_dict[key] for key in ours}, strict=with_head)
 
 
 def fits(model: CarClassifier, state_dict: dict[str, Tensor]) -> bool:
-    """Return whether a state dict has every tensor of the backbone and its head, in their shapes, and no other."""
-    return not _misfits(model, state_dict)
+    """Return whether a state dict has exactly the tensors of the backbone and its head, with equal shapes."""
+    return not _mismatches(model, state_dict)
 
 
 def torch_predict(model: CarClassifier) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Return the model as a function from `batch_nhwc` (uint8) to logits (float32), both numpy, without gradients.
+    """Return a function that runs the model without gradients: numpy uint8 [N, H, W, 3] to float32 [N, classes].
 
-    It runs on the device that holds the model, in evaluation mode, which it sets.
+    Puts the model into evaluation mode; it stays on its device.
     """
     model.eval()
     device = model.scale.device
@@ -217,16 +217,16 @@ def torch_predict(model: CarClassifier) -> Callable[[NDArray[np.uint8]], NDArray
 def _build_backbone(architecture: str, classes: int, preprocess: Preprocess, dropout: float) -> nn.Module:
     if architecture == TWINCAR_RESNET50:
         backbone = torchvision.models.resnet50(weights=None)
-        backbone.fc = nn.Sequential(  # the original quickstart's head, whose keys are fc.0 and fc.3
+        backbone.fc = nn.Sequential(  # the original quickstart's head, with the keys fc.0 and fc.3
             nn.Linear(backbone.fc.in_features, HEAD_FEATURES),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(HEAD_FEATURES, classes),
         )
         return cast("nn.Module", backbone)
-    # Only names out of timm's table: create_model itself would also follow hf-hub: and local-dir: to somewhere else.
+    # Only names of timm's registry: create_model would also load from hf-hub: and local-dir: references.
     if not timm.is_model(architecture):
-        raise InputError(f"no architecture {architecture!r} in timm: {_nearest_architectures(architecture)}")
+        raise InputError(f"timm has no architecture {architecture!r}: {_nearest_architectures(architecture)}")
     options: dict[str, Any] = {"num_classes": classes, "drop_rate": dropout}
     config = timm.get_pretrained_cfg(architecture)
     width, height = preprocess.size_wh
@@ -236,12 +236,12 @@ def _build_backbone(architecture: str, classes: int, preprocess: Preprocess, dro
         return timm.create_model(architecture, pretrained=False, **options)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{architecture} cannot be built for {width}x{height} images: {reason}") from error
+        raise InputError(f"cannot build {architecture} for {width}x{height} images: {reason}") from error
 
 
 def _nearest_architectures(name: str) -> str:
     clause = nearest(name, tuple(timm.list_models()))
-    return clause if clause.startswith("did you mean") else "timm.list_models() lists what there is"
+    return clause if clause.startswith("did you mean") else "timm.list_models() lists all architectures"
 
 
 def _head_prefix(model: CarClassifier) -> str:
@@ -249,19 +249,19 @@ def _head_prefix(model: CarClassifier) -> str:
     return next(str(name) for name, module in model.backbone.named_modules() if module is head) + "."
 
 
-def _misfits(model: CarClassifier, state_dict: dict[str, Tensor], with_head: bool = True) -> list[str]:
+def _mismatches(model: CarClassifier, state_dict: dict[str, Tensor], with_head: bool = True) -> list[str]:
     own = model.backbone.state_dict()
     prefix = _head_prefix(model)
-    misfits = []
+    mismatches = []
     for key in sorted(own.keys() | state_dict.keys()):
         if not with_head and key.startswith(prefix):
             continue
         if key not in state_dict:
             if key.endswith(".num_batches_tracked"):
-                continue  # PyTorch before 0.4.1 wrote none, and no answer depends on it
-            misfits.append(f"{key} is missing")
+                continue  # PyTorch before 0.4.1 did not write it, and no logit depends on it
+            mismatches.append(f"{key} is missing")
         elif key not in own:
-            misfits.append(f"{key} is not known")
+            mismatches.append(f"{key} is unexpected")
         elif own[key].shape != state_dict[key].shape:
-            misfits.append(f"{key} is {list(state_dict[key].shape)}, not {list(own[key].shape)}")
-    return misfits
+            mismatches.append(f"{key} is {list(state_dict[key].shape)}, not {list(own[key].shape)}")
+    return mismatches

@@ -1,4 +1,4 @@
-"""What a step of the optimizer minimizes: the loss on a batch, as a part that the training loop is given."""
+"""The training objective: the loss on a batch, which the training loop minimizes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from twincar_edge.training.model import CarClassifier
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from, on the device; of several processes, this one's part of it.
+    """This process's part of the batch of one optimizer step, on the device.
 
     Attributes:
-        images_nhwc: what the model sees, float32 [N, H, W, 3] from 0 to 255.
-        crops_nhwc: the same crops at the size that a teacher sees (`Recipe.crop_size_wh_in`).
-        targets: int64 [N] labels, or float32 [N, classes] shares of them.
-        count: images of the batch over all processes.
+        images_nhwc: the model's input, float32 [N, H, W, 3] from 0 to 255.
+        crops_nhwc: the same crops at the teacher's size (`Recipe.crop_size_wh_in`).
+        targets: labels, int64 [N], or label weights, float32 [N, classes].
+        count: images in the batch over all processes.
     """
 
     images_nhwc: Tensor
@@ -29,28 +29,27 @@ class Batch:
 
 
 class Objective(Protocol):
-    """The loss of a training, with what it needs beyond the model.
+    """The loss of a training run, with the modules that it needs beyond the model.
 
     Attributes:
-        network: what `Batch.images_nhwc` runs through: the classifier, or a module around it that returns more.
-        own: the objective's own parameters. They are trained with the model and kept for `--resume`; the checkpoint
-            does not have them.
+        network: the module that gets `Batch.images_nhwc`: the classifier, or a wrapper that returns more.
+        extra: modules that are trained with the model. They are saved for resuming, but not in the checkpoint.
     """
 
     network: nn.Module
-    own: nn.Module
+    extra: nn.Module
 
     def loss(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss, a scalar, and the logits, float32 [N, classes], for the network's output on a batch."""
+        """Return the scalar loss and the logits, float32 [N, classes], for the network's output on a batch."""
 
 
 class LabelLoss:
     """Cross-entropy with the labels."""
 
     def __init__(self, model: CarClassifier, label_smoothing: float) -> None:
-        """Take the model, and the share of each target that goes to all classes alike."""
+        """Take the model, and the share of each target that is spread evenly over all classes."""
         self.network: nn.Module = model
-        self.own: nn.Module = nn.ModuleList()
+        self.extra: nn.Module = nn.ModuleList()
         self._label_smoothing = label_smoothing
 
     def loss(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What is trained, and how fast each part of it."""
+"""Freezing of stages, the optimizer, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from twincar_edge.errors import InputError
 from twincar_edge.training.model import CarClassifier
 from twincar_edge.training.recipe import Recipe
 
-# The original TwinCar's: halved when macro F1 has not risen for more than two epochs.
+# As in the original TwinCar: the rate is halved when macro F1 has not improved for more than two epochs.
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 2
 OPTIMIZERS: dict[str, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
 
 def freeze_stages(model: CarClassifier, count: int) -> list[nn.Module]:
-    """Stop the stem and the first `count` stages from learning; 0 freezes nothing.
+    """Freeze the stem and the first `count` stages; 0 freezes nothing.
 
     Returns:
-        The normalization layers of the frozen part. They must stay in evaluation mode while the rest trains, else
-        their running statistics drift away from weights that do not follow: see `train_mode`.
+        The normalization layers of the frozen part. They must stay in evaluation mode during training (`train_mode`);
+        otherwise their running statistics drift away from the frozen weights.
 
     Raises:
-        InputError: the backbone does not have so many stages.
+        InputError: the backbone has fewer stages.
     """
     if count == 0:
         return []
     stages = model.stages()
     if count >= len(stages):
-        raise InputError(f"{model.architecture} has {len(stages) - 1} stages after its stem: cannot freeze {count}")
+        raise InputError(f"cannot freeze {count} stages: {model.architecture} has {len(stages) - 1} after its stem")
     parameters = dict(model.backbone.named_parameters())
-    for stage in stages[: count + 1]:  # the stem counts as no stage, and is frozen with the first
+    for stage in stages[: count + 1]:  # the stem is not counted, and is frozen with the first stage
         for name in stage:
             parameters[name].requires_grad_(False)
     frozen = []
@@ -45,63 +45,63 @@ def freeze_stages(model: CarClassifier, count: int) -> list[nn.Module]:
 
 
 def train_mode(model: CarClassifier, frozen_norms: list[nn.Module]) -> None:
-    """Set the model to training mode, its frozen normalization layers apart."""
+    """Set the model to training mode, except for its frozen normalization layers."""
     model.train()
     for module in frozen_norms:
         module.eval()
 
 
 class Schedule:
-    """How the learning rates change over a training, whichever rule the recipe names."""
+    """The learning-rate schedule of a recipe: one-cycle with cosine decay, or reduction on a plateau."""
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, steps: int, peaks: list[float]) -> None:
-        """Set the rates to where they start.
+        """Set the initial learning rates.
 
         Args:
-            optimizer: its parameter groups have the rates.
-            recipe: names the rule.
-            steps: of the whole training.
+            optimizer: the optimizer, whose parameter groups hold the rates.
+            recipe: chooses the schedule.
+            steps: optimizer steps in the whole run.
             peaks: the highest rate of each parameter group.
         """
-        self._rule: OneCycleLR | ReduceLROnPlateau
+        self._scheduler: OneCycleLR | ReduceLROnPlateau
         if recipe.schedule == "cosine":
             # One-cycle: Smith and Topin, "Super-Convergence", 2018.
-            self._rule = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=recipe.warmup_share)
+            self._scheduler = OneCycleLR(optimizer, max_lr=peaks, total_steps=steps, pct_start=recipe.warmup_share)
         else:
-            self._rule = ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
+            self._scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=PLATEAU_FACTOR, patience=PLATEAU_PATIENCE)
 
     def after_step(self) -> None:
-        """Follow a step of the optimizer."""
-        if isinstance(self._rule, OneCycleLR):
-            self._rule.step()
+        """Update the rates after an optimizer step."""
+        if isinstance(self._scheduler, OneCycleLR):
+            self._scheduler.step()
 
     def after_epoch(self, macro_f1: float) -> None:
-        """Follow an epoch that reached this macro F1 on the held-out images."""
-        if isinstance(self._rule, ReduceLROnPlateau):
-            self._rule.step(macro_f1)
+        """Update the rates after an epoch, given its macro F1 on the held-out images."""
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(macro_f1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on from here: plain values."""
-        return self._rule.state_dict()
+        """Return the state for `load_state_dict`, as plain values."""
+        return self._scheduler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
-        self._rule.load_state_dict(state)
+        """Restore the state from `state_dict`."""
+        self._scheduler.load_state_dict(state)
 
 
 def build_optimizer(
-    model: CarClassifier, recipe: Recipe, steps: int, own: nn.Module | None = None
+    model: CarClassifier, recipe: Recipe, steps: int, extra: nn.Module | None = None
 ) -> tuple[Optimizer, Schedule]:
-    """Return the optimizer of the parameters that learn, and the schedule of its rates.
+    """Return the optimizer of the trainable parameters, and its learning-rate schedule.
 
-    The head and each stage have a peak rate of their own. Biases and normalization do not decay: decay would only shift
-    what the following layer undoes. AdamW: Loshchilov and Hutter, 2019; Adam adds the decay to the gradient instead.
+    The head and each stage have their own peak rate. Biases and normalization parameters have no weight decay: the next
+    layer would compensate for it. AdamW: Loshchilov and Hutter, 2019; Adam adds the decay to the gradient instead.
 
     Args:
-        model: with its frozen parameters marked as such, on the device where it trains.
-        recipe: names the optimizer and its rates.
-        steps: of the whole training.
-        own: parameters beside the model's (`Objective.own`), which learn as the head does.
+        model: the model with its frozen parameters, on the training device.
+        recipe: chooses the optimizer and its rates.
+        steps: optimizer steps in the whole run.
+        extra: modules beside the model (`Objective.extra`), trained at the head's rate.
     """
     head = {id(parameter) for parameter in model.head().parameters()}
     by_name = dict(model.backbone.named_parameters())
@@ -113,15 +113,15 @@ def build_optimizer(
         for stage in reversed(model.stages()):
             parts.insert(0, ([by_name[name] for name in stage], rate))
             rate *= recipe.layer_decay
-    if own is not None:
-        parts.append((list(own.parameters()), recipe.head_learning_rate))
+    if extra is not None:
+        parts.append((list(extra.parameters()), recipe.head_learning_rate))
     groups, peaks = [], []
     for members, rate in parts:
         for decays in (True, False):
-            learning = [p for p in members if p.requires_grad and (p.ndim > 1) == decays]
-            if learning:
+            trainable = [p for p in members if p.requires_grad and (p.ndim > 1) == decays]
+            if trainable:
                 decay = recipe.weight_decay if decays else 0.0
-                groups.append({"params": learning, "lr": rate, "weight_decay": decay})
+                groups.append({"params": trainable, "lr": rate, "weight_decay": decay})
                 peaks.append(rate)
     optimizer = OPTIMIZERS[recipe.optimizer](groups, lr=recipe.learning_rate, fused=True)
     return optimizer, Schedule(optimizer, recipe, steps, peaks)

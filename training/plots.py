@@ -1,7 +1,7 @@
-"""The curves of a training, epoch by epoch, as PNG files.
+"""Training curves by epoch, as PNG files.
 
-Figures are built without pyplot: nothing is kept between them, and no display is needed. The colours are Okabe and
-Ito's, which people tell apart with any colour vision; markers differ as well.
+Figures are built without pyplot, so they share no global state and need no display. The colors are Okabe and Ito's,
+which can be told apart with any kind of color vision; the markers differ too.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from twincar_edge.training.history import EpochMetrics, History
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 DPI = 130
 TITLE_SIZE = 13  # points
-MARKED_EPOCHS = 40  # beyond that markers run into one another
+MAX_MARKED_EPOCHS = 40  # with more, markers overlap
 
 _MARKERS = {BLUE: "o", ORANGE: "s", GREEN: "^"}
 _Curve = tuple[str, str, Callable[[EpochMetrics], float]]
-"""A curve: its name, its colour, and its value in an epoch."""
+"""A curve: its name, its color, and its value in an epoch."""
 
 
 def plot_loss_and_accuracy(history: History, path: Path) -> None:
-    """Draw loss (left) and top-1 accuracy (right) on training and held-out images over the epochs.
+    """Plot loss (left) and top-1 accuracy (right) on training and held-out images over the epochs.
 
-    The training's figures are those on augmented images, its loss on smoothed and mixed labels: it may well be the
-    worse of the two.
+    The training curves are measured on augmented images, the training loss on smoothed and mixed labels. So they can be
+    worse than the validation curves.
 
     Args:
-        history: one epoch or more.
-        path: the PNG to write, whole or not at all.
+        history: at least one epoch.
+        path: the PNG, written atomically.
 
     Raises:
         InputError: it cannot be written.
@@ -59,11 +59,11 @@ def plot_loss_and_accuracy(history: History, path: Path) -> None:
 
 
 def plot_precision_recall(history: History, path: Path) -> None:
-    """Draw precision, recall and F1 on the held-out images over the epochs: macro (left) and weighted (right).
+    """Plot precision, recall and F1 on the held-out images over the epochs: macro (left) and weighted (right).
 
     Args:
-        history: one epoch or more.
-        path: the PNG to write, whole or not at all.
+        history: at least one epoch.
+        path: the PNG, written atomically.
 
     Raises:
         InputError: it cannot be written.
@@ -80,25 +80,25 @@ def plot_precision_recall(history: History, path: Path) -> None:
         ("recall", ORANGE, lambda row: row.validation.weighted_recall),
         ("F1", GREEN, lambda row: row.validation.weighted_f1),
     ]
-    _draw_shares(left, history, macro, "macro average (each class counts the same)")
-    _draw_shares(right, history, weighted, "weighted average (each image counts the same)")
-    top = max(left.get_ylim()[1], right.get_ylim()[1])  # two scales side by side would be read as one
+    _draw_shares(left, history, macro, "macro average (equal weight per class)")
+    _draw_shares(right, history, weighted, "weighted average (equal weight per image)")
+    top = max(left.get_ylim()[1], right.get_ylim()[1])  # readers compare the two plots, so they share one scale
     left.set_ylim(0, top)
     right.set_ylim(0, top)
     save(figure, path)
 
 
 def plot_topk(history: History, path: Path) -> None:
-    """Draw top-1, top-3 and top-5 accuracy on the held-out images over the epochs.
+    """Plot top-1, top-3 and top-5 accuracy on the held-out images over the epochs.
 
     Args:
-        history: one epoch or more.
-        path: the PNG to write, whole or not at all.
+        history: at least one epoch.
+        path: the PNG, written atomically.
 
     Raises:
         InputError: it cannot be written.
     """
-    figure = new_figure((8, 4.8), "The right class among the best 1, 3 and 5 guesses, validation images")
+    figure = new_figure((8, 4.8), "Top-1, top-3 and top-5 accuracy on the validation images")
     curves: list[_Curve] = [
         ("top-5", GREEN, lambda row: row.validation.top5),
         ("top-3", ORANGE, lambda row: row.validation.top3),
@@ -109,7 +109,7 @@ def plot_topk(history: History, path: Path) -> None:
 
 
 def new_figure(size_inches: tuple[float, float], title: str = "") -> Figure:
-    """Return an empty figure, with a title where one is given, whose parts make room for one another."""
+    """Return an empty figure with a constrained layout and, optionally, a title."""
     figure = Figure(figsize=size_inches, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08))
     if title:
         figure.suptitle(title, fontsize=TITLE_SIZE, fontweight="bold", parse_math=False)
@@ -117,7 +117,7 @@ def new_figure(size_inches: tuple[float, float], title: str = "") -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG, whole or not at all.
+    """Write a figure as a PNG, atomically.
 
     Raises:
         InputError: it cannot be written.
@@ -126,39 +126,39 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=DPI, format="png", facecolor="white", bbox_inches="tight")
 
 
-def plain(axes: Axes, grid: Literal["both", "x"] = "both") -> None:
-    """Take away what an axes shows and nobody reads, and lay a faint grid under the data."""
+def style_axes(axes: Axes, grid: Literal["both", "x"] = "both") -> None:
+    """Remove the top and right spines, and add a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, axis=grid, color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
 
 
-def whole_numbers() -> MaxNLocator:
-    """Return what puts the ticks of an axis at whole numbers, one tick if there is but one."""
+def integer_ticks() -> MaxNLocator:
+    """Return a locator that places ticks at integers only, at least one."""
     return MaxNLocator(integer=True, min_n_ticks=1)
 
 
-def _draw(axes: Axes, history: History, curves: Sequence[_Curve], figure_format: str) -> None:
-    """Draw curves over the epochs; the legend gives their figures in the best epoch, which a line marks."""
+def _draw(axes: Axes, history: History, curves: Sequence[_Curve], value_format: str) -> None:
+    """Plot curves over the epochs. A line marks the best epoch, and the legend has its values."""
     epochs = [row.epoch for row in history.epochs]
     best = history.best
-    plain(axes)
-    for name, colour, value in curves:
-        marker = _MARKERS[colour] if len(epochs) <= MARKED_EPOCHS else ""
-        label = name if best is None else f"{name}: {figure_format.format(value(best))}"
+    style_axes(axes)
+    for name, color, value in curves:
+        marker = _MARKERS[color] if len(epochs) <= MAX_MARKED_EPOCHS else ""
+        label = name if best is None else f"{name}: {value_format.format(value(best))}"
         values = [value(row) for row in history.epochs]
-        axes.plot(epochs, values, color=colour, marker=marker, markersize=4.5, label=label)
+        axes.plot(epochs, values, color=color, marker=marker, markersize=4.5, label=label)
     if best is not None:
         axes.axvline(best.epoch, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3, zorder=1, label="best epoch")
     axes.set_xlabel("epoch")
-    axes.set_xlim(0.5, max(epochs, default=1) + 0.5)  # also one epoch has a width
-    axes.xaxis.set_major_locator(whole_numbers())
+    axes.set_xlim(0.5, max(epochs, default=1) + 0.5)  # not of zero width for a single epoch
+    axes.xaxis.set_major_locator(integer_ticks())
     title = "" if best is None else f"in the best epoch, {best.epoch}"
     axes.legend(loc="best", title=title, title_fontsize=9, fontsize=9, framealpha=0.9, edgecolor="#dddddd")
 
 
 def _draw_shares(axes: Axes, history: History, curves: Sequence[_Curve], label: str) -> None:
-    """Draw curves of shares, on an axis from 0 to 100 % or a little above its data."""
+    """Plot curves of shares, on an axis from 0 to slightly above the data, at most slightly above 100%."""
     _draw(axes, history, curves, "{:.1%}")
     axes.set_ylim(0, min(1.03, max(0.01, 1.08 * axes.dataLim.y1)))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -1,4 +1,4 @@
-"""A training recipe: every choice that decides what a training gives, and nothing about the machine it runs on."""
+"""A training recipe: every choice that affects the trained weights, independent of the machine."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from twincar_edge.records import Record, Share
 
 DEFAULT_ARCHITECTURE = "tf_efficientnet_lite0"
 DEFAULT_SIZE = 224
-GROWING_SHARE = 0.75  # of the epochs; the rest trains at the last size
+GROWING_SHARE = 0.75  # of the epochs; the remaining ones use the final size
 Alpha = Annotated[float, Field(ge=0, le=100)]
 Side = Annotated[int, Field(ge=0, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
 class Augmentation(Record):
-    """How training images are varied, each time anew.
+    """Random augmentation of training images.
 
-    `min_scale` is the smallest share of the image's area that a random crop keeps (1 keeps it whole). `stretch` bounds
-    the crop's change of aspect ratio: 4/3 allows 3:4 to 4:3. `flip` is the chance of a left-right flip: 0 where classes
-    differ in which side something is on. `rotation_degrees` bounds a rotation either way. `jitter` scales brightness,
-    contrast and saturation changes, `hue` bounds a turn of the colours either way, as a share of the whole circle.
-    `blur` is the chance of a Gaussian blur. `mixup` and `cutmix` are the alpha of their Beta distributions, 0 for none;
-    `mixed_share` of the batches are mixed, by one of the two where both are on, until `mixed_until` (a share of the
-    training) has passed: the last epochs see whole cars.
+    `min_scale` is the smallest share of the image's area in a random crop (1 keeps the whole image). `stretch` limits
+    the change of the crop's aspect ratio: 4/3 allows 3:4 to 4:3. `flip` is the probability of a left-right flip; use 0
+    if classes differ by the side of a feature. `rotation_degrees` is the largest rotation in either direction. `jitter`
+    is the strength of brightness, contrast and saturation changes. `hue` is the largest hue shift in either direction,
+    as a share of the full circle. `blur` is the probability of a Gaussian blur. `mixup` and `cutmix` are the alpha of
+    their Beta distributions; 0 disables them. `mixed_share` of the batches are mixed, by one of the two at random if
+    both are enabled, until `mixed_until` (a share of the epochs): the last epochs see unmixed images.
     """
 
     min_scale: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -43,15 +43,15 @@ class Augmentation(Record):
 
 
 class Distillation(Record):
-    """How a training learns from a teacher: a checkpoint of the same classes that `fit` is given beside the recipe.
+    """Knowledge distillation from a teacher, a checkpoint with the same classes that is a parameter of `fit`.
 
-    The loss is `weight` times the cross-entropy with the teacher's answers and 1 - `weight` times that with the labels.
-    `temperature` divides the teacher's logits: above 1 its answers get softer, below 1 surer. `hints` is the weight of
-    a further loss, the distance of the student's feature maps from the teacher's; 0 leaves it out.
+    The loss is `weight` times the cross-entropy with the teacher's answers plus 1 - `weight` times that with the
+    labels. `temperature` divides the teacher's logits: above 1 its probabilities get softer, below 1 sharper. `hints`
+    is the weight of another loss, the distance between the feature maps of student and teacher; 0 disables it.
 
-    `teacher_size` is the side of the crops that the teacher sees, in pixels; the model sees the same crops, reduced to
-    its training size. 0 shows both the same pixels. `teacher_sha256` is the digest of the teacher's file: `fit` fills
-    it in where it is empty, and refuses any other file where it is not.
+    `teacher_size` is the side of the teacher's crops in pixels; the model gets the same crops, reduced to its training
+    size. 0 gives both the same pixels. `teacher_sha256` is the digest of the teacher's file: `fit` fills it in if it is
+    empty, and otherwise rejects any other file.
     """
 
     weight: Share = 0.7
@@ -62,27 +62,27 @@ class Distillation(Record):
 
 
 class Recipe(Record):
-    """What `fit` does. Travels inside the checkpoint and, from there, inside the ONNX manifest; holds no local path.
+    """The parameters of a training run. Stored in the checkpoint and in the ONNX manifest; contains no local path.
 
-    `preprocess` is how images reach the finished model, and how they are validated. It may be given as `size`, the side
-    of the model's input in pixels, with the normalization that the architecture's public weights expect. Training crops
-    may be smaller: `train_size` pixels square, 0 for the size of `preprocess`; they start at `first_train_size`, 0 for
-    the same, and grow by steps of `size_step` (progressive learning: Tan and Le, "EfficientNetV2", 2021). A backbone
-    that halves its input five times sees every size alike where the sizes are multiples of 32: elsewhere it pads more.
+    `preprocess` is the preprocessing of the trained model, also used for validation. `size`, the side of the model's
+    input in pixels, can replace it, with the normalization of the architecture's public weights. Training crops can be
+    smaller: `train_size` pixels square, 0 for the size of `preprocess`. They start at `first_train_size`, 0 for the
+    same size, and grow in steps of `size_step` (progressive learning: Tan and Le, "EfficientNetV2", 2021). For a
+    backbone of stride 32, use multiples of 32: other sizes need more padding.
 
-    `weights` says where the backbone starts: "auto" from pretrained weights of the `train` extra, or a download; "file"
-    from a state dict given to `fit`; "none" from random weights. `freeze_stages` counts the stages that stay as they
-    are, the stem with them; 0 trains everything, and is the default where `weights` is "none".
+    `weights` selects the backbone's initial weights: "auto" takes pretrained weights from the `train` extra or a
+    download, "file" a state dict that is a parameter of `fit`, "none" random weights. `freeze_stages` is the number of
+    stages to freeze, in addition to the stem; 0 freezes nothing, and is the default if `weights` is "none".
 
-    Learning rates are the peaks, for the backbone's last stage and for the new head; each stage before the last learns
-    `layer_decay` times as fast as the one after it. `schedule` "cosine" warms up over `warmup_share` of the steps and
-    decays to nothing; "plateau" starts at the peak and halves the rates after three epochs without a better macro F1.
-    `patience` ends a training after so many epochs without a better macro F1; 0 never does.
+    Learning rates are peak values, for the backbone's last stage and for the new head. The rate of each earlier stage
+    is `layer_decay` times that of the next. `schedule` "cosine" warms up over `warmup_share` of the steps, then decays
+    to zero; "plateau" starts at the peak and halves the rates after three epochs without an improvement of macro F1.
+    `patience` stops training after that many epochs without an improvement of macro F1; 0 disables early stopping.
 
-    `distillation` is how the model learns from a teacher, None where it learns from labels alone.
+    `distillation` configures learning from a teacher; None uses labels only.
 
-    `class_balance` "weighted" shows each class as often as any other, "none" each image once an epoch. With an
-    `ema_decay` above 0, what is validated and kept is the exponential moving average of the weights over the steps.
+    `class_balance` "weighted" samples all classes equally often, "none" uses each image once per epoch. With an
+    `ema_decay` above 0, the exponential moving average of the weights is validated and saved.
     """
 
     architecture: str = DEFAULT_ARCHITECTURE
@@ -120,7 +120,7 @@ class Recipe(Record):
         defaults: dict[str, Any] = {}
         size = data.pop("size", None)
         if size is not None and "preprocess" in data:
-            raise ValueError("size and preprocess both say how large the model's input is: give one of them")
+            raise ValueError("size and preprocess both set the model's input size: use only one of them")
         if "preprocess" not in data:
             side = DEFAULT_SIZE if size is None else size
             architecture = data.get("architecture", DEFAULT_ARCHITECTURE)
@@ -132,31 +132,35 @@ class Recipe(Record):
         return {**defaults, **data}
 
     @model_validator(mode="after")
-    def _freezes_only_what_has_learned(self) -> Self:
+    def _check_freeze_stages(self) -> Self:
         if self.weights == "none" and self.freeze_stages:
-            raise ValueError("random weights cannot stay frozen: freeze_stages must be 0 where weights are none")
+            raise ValueError("random weights cannot be frozen: with weights none, freeze_stages must be 0")
         return self
 
     @model_validator(mode="after")
-    def _grows(self) -> Self:
+    def _check_first_train_size(self) -> Self:
         if self.first_train_size > min(self.train_size_wh):
-            raise ValueError(f"training crops grow: first_train_size must be {min(self.train_size_wh)} or less")
+            raise ValueError(
+                f"training crops can only grow: first_train_size must be {min(self.train_size_wh)} or less"
+            )
         return self
 
     @model_validator(mode="after")
-    def _reduces_crops(self) -> Self:
+    def _check_teacher_size(self) -> Self:
         side, largest = 0 if self.distillation is None else self.distillation.teacher_size, max(self.train_size_wh)
         if side and side < largest:
-            raise ValueError(f"the model sees the teacher's crops reduced: teacher_size must be {largest} or more")
+            raise ValueError(
+                f"the teacher's crops cannot be smaller than the model's: teacher_size must be {largest} or more"
+            )
         return self
 
     @property
     def train_size_wh(self) -> tuple[int, int]:
-        """Return the size of the crops that the model trains on at the end, in pixels."""
+        """Return the final size of the training crops, in pixels."""
         return (self.train_size, self.train_size) if self.train_size else self.preprocess.size_wh
 
     def crop_size_wh_in(self, epoch: int) -> tuple[int, int]:
-        """Return the size of the random crops of an epoch (from 1) in pixels: a teacher's, or the model's."""
+        """Return the size of the random crops in an epoch (from 1), in pixels: the teacher's size if it has one."""
         if self.distillation is not None and self.distillation.teacher_size:
             return self.distillation.teacher_size, self.distillation.teacher_size
         return self.train_size_wh_in(epoch)
@@ -164,7 +168,7 @@ class Recipe(Record):
     def train_size_wh_in(self, epoch: int) -> tuple[int, int]:
         """Return the size of the training crops in an epoch (from 1), in pixels.
 
-        It grows in steps of `size_step` over the first part of the training, `GROWING_SHARE`, and stays there.
+        The size grows in steps of `size_step` during the first `GROWING_SHARE` of the epochs, then stays constant.
         """
         last = self.train_size_wh
         growing = max(1, round(self.epochs * GROWING_SHARE))
@@ -180,9 +184,9 @@ class Recipe(Record):
 
 
 def default_preprocess(architecture: str, size_wh: tuple[int, int] = (DEFAULT_SIZE, DEFAULT_SIZE)) -> Preprocess:
-    """Return the preprocessing of an architecture: a squash to `size_wh`, and the mean and std of its public weights.
+    """Return the preprocessing of an architecture: a resize to `size_wh`, with the mean and std of its public weights.
 
-    timm records mean and std for each of its architectures; names that it does not know get ImageNet's.
+    timm has the mean and std of its architectures; unknown ones get ImageNet's.
     """
     if architecture == "resnet50":  # the original TwinCar's, from torchvision
         return Preprocess(size_wh=size_wh)

@@ -1,4 +1,4 @@
-"""Recipes as TOML files: those that ship with the package, anybody's own, and single keys on top."""
+"""Recipes as TOML files, shipped with the package or the user's own, with overrides of single keys."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.training.recipe import Recipe
 
 DEFAULT_RECIPE = "lite0-cars196"
-EXTENDING_RECIPE = "extend"  # the default where a trained model gets more classes
+EXTENDING_RECIPE = "extend"  # the default for adding classes to a trained model
 _SHIPPED = Path(__file__).parent / "recipes"
-_SHORT_KEYS = ("size",)  # of a recipe's input, not of the recipe
+_SHORT_KEYS = ("size",)  # allowed in recipe files, but not fields of `Recipe`
 
 
 def shipped_recipes() -> tuple[str, ...]:
-    """Return the names of the recipes that come with the package."""
+    """Return the names of the recipes in the package."""
     return tuple(sorted(path.stem for path in _SHIPPED.glob("*.toml")))
 
 
 def read_recipe(name: str = DEFAULT_RECIPE, changes: Iterable[str] = ()) -> Recipe:
-    """Read a recipe and change single keys of it.
+    """Read a recipe and override single keys.
 
     Args:
-        name: of a recipe that ships with the package, or the path of a TOML file.
-        changes: `key=value`, a key inside a table as `augmentation.jitter`, values as TOML writes them; text may go
-            without quotes. A later change wins.
+        name: the name of a shipped recipe, or the path of a TOML file.
+        changes: overrides as `key=value`, with a dotted key for a table (`augmentation.jitter`) and a TOML value; text
+            needs no quotes. Later overrides win.
 
     Raises:
-        InputError: no such recipe, not TOML, an unknown key (the nearest known ones are named), or a value that is not
-            allowed.
+        InputError: no such recipe, invalid TOML, an unknown key (the message suggests similar ones), or an invalid
+            value.
     """
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not name.endswith(".toml") and name not in shipped_recipes():
-        raise InputError(f"no recipe {name!r}: {nearest(name, shipped_recipes())}; or give a file that ends in .toml")
+        raise InputError(f"no recipe {name!r}: {nearest(name, shipped_recipes())}; or use a file that ends in .toml")
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -50,21 +50,21 @@ def read_recipe(name: str = DEFAULT_RECIPE, changes: Iterable[str] = ()) -> Reci
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        raise InputError(f"{name} is no recipe that can be trained, at {first_fault(error)}") from error
+        raise InputError(f"{name} is not a valid recipe, at {first_fault(error)}") from error
 
 
 def _apply(document: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"a change of a recipe is written key=value, found {change!r}")
+        raise InputError(f"invalid recipe override {change!r}: use key=value")
     *tables, last = key.strip().split(".")
     target = document
     for table in tables:
         target = target.setdefault(table, {})
         if not isinstance(target, dict):
-            raise InputError(f"{table} is no table of a recipe: {_nearest_key(key.strip())}")
+            raise InputError(f"a recipe has no table {table!r}: {_nearest_key(key.strip())}")
     if not tables and last in _SHORT_KEYS:
-        document.pop("preprocess", None)  # what it stands for
+        document.pop("preprocess", None)  # `size` replaces it
     target[last] = _value(text.strip())
 
 
@@ -93,7 +93,7 @@ def _known_keys() -> tuple[str, ...]:
 def _fields(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
-        kinds = get_args(field.annotation) or (field.annotation,)  # a table may be left out: Distillation | None
+        kinds = get_args(field.annotation) or (field.annotation,)  # a table may be optional: Distillation | None
         tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         keys += _fields(tables[0], f"{prefix}{name}.") if tables else [prefix + name]
     return keys

@@ -1,4 +1,4 @@
-"""The files that a person opens to see how well a model answers, and how it came to."""
+"""Writes the evaluation results and training curves of a model as files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
-    """Write the figures, the table of the classes and the two pictures of confusions: `artifacts.EVALUATION_FILES`.
+    """Write the metrics, the table of classes and the two confusion plots: `artifacts.EVALUATION_FILES`.
 
     Returns:
         The paths of the files.
@@ -34,7 +34,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
 
 
 def write_training_plots(history: History, folder: Path) -> tuple[Path, ...]:
-    """Draw the curves of a training of one epoch or more: `artifacts.TRAINING_PLOTS`.
+    """Plot the curves of a training run of at least one epoch: `artifacts.TRAINING_PLOTS`.
 
     Returns:
         The paths of the files.
@@ -49,21 +49,23 @@ def write_training_plots(history: History, folder: Path) -> tuple[Path, ...]:
 
 
 def write_gradcam_grid(model: CarClassifier, dataset: Dataset, evaluation: Evaluation, folder: Path) -> Path | None:
-    """Draw right and wrong answers under their Grad-CAM++ heat maps: `artifacts.GRADCAM_GRID`.
+    """Draw right and wrong answers with their Grad-CAM++ heat maps: `artifacts.GRADCAM_GRID`.
 
     Args:
-        model: the one that was evaluated.
+        model: the evaluated model.
         dataset: the images that it was evaluated on.
         evaluation: its answers to these images.
-        folder: where the picture goes.
+        folder: the folder to write to.
 
     Returns:
-        The path of the file, or None where the architecture has no convolutional stage to look at, which is logged.
+        The path of the file, or None if the architecture has no convolutional stage, which is logged.
 
     Raises:
         InputError: an image is unusable, or the file cannot be written.
         MissingExtraError: grad-cam is not installed.
     """
-    from twincar_edge.training.cam_grid import write_cam_grid  # an ONNX file is evaluated without torch
+    from twincar_edge.training.cam_grid import (
+        write_cam_grid,
+    )  # imports torch, which evaluating ONNX files does not need
 
     return write_cam_grid(model, dataset, evaluation, folder / artifacts.GRADCAM_GRID)

@@ -1,4 +1,4 @@
-"""What a training returns. Nothing heavy is imported here."""
+"""The result of a training run. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training gave: its folder, an entry for each epoch, and the best of them, which `checkpoint` holds.
+    """The result of a training run: its folder, the metrics of each epoch, and the best epoch, saved in `checkpoint`.
 
-    `extension` holds it against the model that it extends; None of any other training.
+    `extension` compares the model with the one that it extends; None if it extends none.
 
     After `trained = tw.train(...)`:
 

@@ -1,4 +1,4 @@
-"""What a training leaves behind in its folder, and how the rooms after it find their way in there."""
+"""The layout of a run folder: the files that training writes and later commands read."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from twincar_edge.files import remains, write_text
 from twincar_edge.records import Record
 from twincar_edge.training import artifacts
 from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
-from twincar_edge.training.extension import Extending
+from twincar_edge.training.extension import ExtensionConfig
 from twincar_edge.training.recipe import Recipe
 
 
 class RunRecord(Record):
-    """The contents of `recipe.json`: how the model was trained, and where images and other models lay then."""
+    """The contents of `recipe.json`: the recipe, and the paths of the images and other models at that time."""
 
     recipe: Recipe
     data: OpenOptions | None = None
     teacher: Path | None = None
-    extending: Extending | None = None
+    extending: ExtensionConfig | None = None
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one training. All are written whole or not at all, each epoch's before the next begins."""
+    """The files of one training run. All are written atomically, those of an epoch before the next one starts."""
 
     path: Path
 
@@ -42,7 +42,7 @@ class RunFolder:
 
     @property
     def class_mapping(self) -> Path:
-        """Return the class names, as TwinCar writes them."""
+        """Return the class names in TwinCar's format."""
         return self.path / CLASS_MAPPING_NAME
 
     @property
@@ -52,7 +52,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """Return what a training goes on from after the last epoch that ended."""
+        """Return the state after the last completed epoch, from which training resumes."""
         return self.path / "last.pt"
 
     @property
@@ -72,12 +72,12 @@ class RunFolder:
 
     @property
     def integrity(self) -> Path:
-        """Return the CSV of the images that were left out, and why."""
+        """Return the CSV of excluded images with the reasons."""
         return self.path / "integrity.csv"
 
     @property
     def extension(self) -> Path:
-        """Return how the model compares with the one that it extends (`ExtensionReport`)."""
+        """Return the comparison with the model that this one extends (`ExtensionReport`)."""
         return self.path / "extension.json"
 
     @property
@@ -86,7 +86,7 @@ class RunFolder:
         return self.path / "recipe.json"
 
     def files(self) -> tuple[Path, ...]:
-        """Return the paths of all that a training writes."""
+        """Return the paths of all files that training writes."""
         split = (self.path / TRAIN_CSV, self.path / VALIDATION_CSV)
         own = (
             self.checkpoint, self.state, self.weights, self.safetensors, self.class_mapping, self.metrics,
@@ -96,14 +96,14 @@ class RunFolder:
         return (*own, *split, *(self.path / name for name in pictures))
 
     def prepare(self, *, overwrite: bool = False, resume: bool = False) -> None:
-        """Make sure that the folder can take a training.
+        """Create the folder if necessary, and check that a run can write to it.
 
         Args:
-            overwrite: remove what an earlier training left; nothing else in the folder is touched.
-            resume: the folder holds a training that goes on; what it was writing when it was killed is removed.
+            overwrite: remove the files of an earlier run; other files stay.
+            resume: accept the folder of the run to resume; remove its incomplete files.
 
         Raises:
-            InputError: the folder is not empty and both are False, or it cannot be made.
+            InputError: the folder cannot be created, or is not empty and both parameters are False.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ class RunFolder:
                     file.unlink(missing_ok=True)
             elif any(self.path.iterdir()):
                 raise InputError(
-                    f"{self.path} is not empty: choose another folder, or replace the training in it with ",
+                    f"{self.path} is not empty: choose another folder, or replace the run in it with ",
                     Parameter("overwrite", True),
                 )
         except OSError as error:
@@ -123,12 +123,12 @@ class RunFolder:
         recipe: Recipe,
         data: OpenOptions | None,
         teacher: Path | None = None,
-        extending: Extending | None = None,
+        extending: ExtensionConfig | None = None,
     ) -> None:
-        """Write `recipe.json`; paths become absolute.
+        """Write `recipe.json` with absolute paths.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         if data is not None:
             data = dataclasses.replace(
@@ -146,28 +146,30 @@ class RunFolder:
         """Read `recipe.json`.
 
         Raises:
-            InputError: it is missing, or does not validate.
+            InputError: the file is missing or invalid.
         """
         try:
             return RunRecord.model_validate_json(self.recipe.read_text("utf-8"))
         except OSError as error:
             raise InputError(
-                f"{self.path} is not the folder of a training: cannot read {self.recipe.name} ({error.strerror})"
+                f"{self.path} is not a run folder: cannot read {self.recipe.name} ({error.strerror})"
             ) from error
         except UnicodeDecodeError as error:
             raise InputError(f"{self.recipe} is not UTF-8 text") from error
         except ValidationError as error:
-            raise InputError(f"{self.recipe} is not the record of a training, at {first_fault(error)}") from error
+            raise InputError(f"{self.recipe} is not a valid training record, at {first_fault(error)}") from error
 
     def open_split(self) -> Split:
-        """Open the images that this training learned from and those that it held out, where they lay then.
+        """Open the training and validation images from their recorded location.
 
         Raises:
-            InputError: the record names no data, or the images or the split are not there any more.
+            InputError: the record has no location, or the images or the split no longer exist.
         """
         data = self.read_record().data
         if data is None:
-            raise InputError(f"{self.recipe} does not say where the images are: name them with ", Parameter("data"))
+            raise InputError(
+                f"{self.recipe} does not record where the images are: give the data with ", Parameter("data")
+            )
         return read_split(data.open(), self.path)
 
 
@@ -176,17 +178,17 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def named_images(split: Path, data: OpenOptions | None) -> Dataset:
-    """Return the images that `split` names: the held-out ones of a run (its folder), or those in a CSV.
+    """Return the images of `split`: the held-out ones of a run folder, or those listed in a CSV.
 
     Args:
-        split: the folder or the CSV.
-        data: where the images are; a run's folder may know itself.
+        split: the run folder or the CSV.
+        data: the location of the images; optional for a run folder that records it.
 
     Raises:
-        InputError: a CSV comes without `data`, or names images that are not there.
+        InputError: a CSV is given without `data`, or lists images that do not exist.
     """
     if split.is_dir():
         return RunFolder(split).open_split().validation if data is None else read_split(data.open(), split).validation
     if data is None:
-        raise InputError(f"{split} lists images, but not where they are: add ", Parameter("data"))
+        raise InputError(f"{split} lists images, but not their location: add ", Parameter("data"))
     return data.open().select(row.name for row in read_table(split))

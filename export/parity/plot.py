@@ -1,4 +1,4 @@
-"""What parity found, in one picture: each comparison has a row of two."""
+"""The plot of a parity report, with a row of two panels for each comparison."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from twincar_edge.export.parity.comparison import SURE_MARGIN, Comparison
 from twincar_edge.export.parity.markdown import points
 from twincar_edge.export.parity.names import title
 from twincar_edge.export.parity.report import ParityReport
-from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, plain, save
+from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, save, style_axes
 
 _ROW_INCHES = 3.5
-_FEW_FLIPS = 30  # more are drawn smaller, to be told apart
-_SMALLEST_SPAN = 1.0  # points, each way: a change of nothing is drawn as one
+_FEW_FLIPS = 30  # with more, markers are smaller so that they do not overlap
+_SMALLEST_SPAN = 1.0  # points in each direction, so that tiny changes look tiny
 
 
 def plot_parity(report: ParityReport, path: Path) -> None:
-    """Draw, for each comparison, every image by the reference's margin and its largest difference, and the accuracies.
+    """Plot two panels for each comparison.
 
-    Left: images to the left of the line are those of which the reference is itself in doubt, and there answers may
-    change. Right: what top-1 and top-5 lose or gain, with the 95% interval of the paired difference, and the limit.
+    Left: each image by the reference's margin and its largest difference of a logit; left of the line, the reference is
+    not confident, and answers may change. Right: the changes of top-1 and top-5, with the 95% confidence interval of
+    the paired difference, and the limit.
 
     Args:
-        report: of one comparison or more.
-        path: the PNG to write, whole or not at all.
+        report: a report with at least one comparison.
+        path: the PNG, written atomically.
 
     Raises:
         InputError: it cannot be written.
     """
     rows = len(report.comparisons)
-    verdict = "every limit is met" if report.passed else f"{len(report.breaches)} limits missed"
-    if len(report.breaches) == 1:
-        verdict = "1 limit missed"
+    count = len(report.breaches)
+    verdict = "all limits met" if report.passed else f"{count} limit{'s' * (count != 1)} not met"
     heading = f"Parity of {report.name} on {report.data.images} images of {report.data.name}: {verdict}"
     figure = new_figure((12, 0.6 + _ROW_INCHES * rows), heading)
     grid = figure.subplots(rows, 2, squeeze=False, width_ratios=(1.45, 1))
@@ -44,8 +44,8 @@ def plot_parity(report: ParityReport, path: Path) -> None:
         _draw_images(left, side)
         left.set_title(_row_title(side, report), fontsize=11, loc="left", parse_math=False)
         _draw_accuracies(right, side, report, span)
-    grid[-1, 0].set_xlabel("margin of the reference: its best probability less its second")
-    grid[-1, 1].set_xlabel("change in points; bars: 95% interval of the paired difference")
+    grid[-1, 0].set_xlabel("margin of the reference: difference between its two best probabilities")
+    grid[-1, 1].set_xlabel("change in points; bars: 95% confidence interval of the paired difference")
     save(figure, path)
 
 
@@ -55,13 +55,13 @@ def _row_title(side: Comparison, report: ParityReport) -> str:
     return (
         f"{title(side.subject)} against {title(side.against)}: {side.agreement:.2%} of {report.data.images} agree"
         + ("" if allowed is None else f", logits may differ by {allowed:.2g}")
-        + (", limits are missed" if missed else "")
+        + (", limits not met" if missed else "")
     )
 
 
 def _draw_images(axes: Axes, side: Comparison) -> None:
     margins, differences = np.array(side.reference_margins), np.array(side.max_logit_differences)
-    plain(axes)
+    style_axes(axes)
     axes.scatter(margins, differences, s=14, color=BLUE, alpha=0.35, linewidths=0, label="same answer")
     axes.axvline(SURE_MARGIN, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
     if side.flips:
@@ -76,11 +76,11 @@ def _draw_images(axes: Axes, side: Comparison) -> None:
             zorder=3,
             label=f"answer changed ({len(side.flips)})",
         )
-    top = 1.35 * float(differences.max())  # the legend stands above the data
+    top = 1.35 * float(differences.max())  # leaves room for the legend
     axes.set_ylim(0, top or 1.0)
     axes.set_xlim(-0.015, 1.015)
     axes.annotate(
-        "reference is sure →", (SURE_MARGIN, 1), (5, -3), xycoords=("data", "axes fraction"),
+        "reference is confident →", (SURE_MARGIN, 1), (5, -3), xycoords=("data", "axes fraction"),
         textcoords="offset points", va="top", fontsize=9, color=GREY,
     )  # fmt: skip
     axes.set_ylabel("largest difference of a logit")
@@ -88,13 +88,13 @@ def _draw_images(axes: Axes, side: Comparison) -> None:
 
 
 def _draw_accuracies(axes: Axes, side: Comparison, report: ParityReport, span: float) -> None:
-    """Draw both changes on one scale, the same in every row: rows are read against one another."""
+    """Plot both changes on a scale that all rows share, so that rows can be compared."""
     rows = (
         ("top-1", side.top1_reference, side.top1, side.top1_difference_interval, report.limits.top1_drop),
         ("top-5", side.top5_reference, side.top5, side.top5_difference_interval, report.limits.top5_drop),
     )
     judged = allowed_logit_difference(side, report.limits) is None
-    plain(axes, "x")
+    style_axes(axes, "x")
     axes.axvline(0, color=GREY, linewidth=1)
     for place, (name, before, now, (low, high), limit) in enumerate(rows):
         change = now - before
@@ -116,7 +116,7 @@ def _draw_accuracies(axes: Axes, side: Comparison, report: ParityReport, span: f
 
 
 def _reach(side: Comparison) -> float:
-    """Return how far from 0 a comparison's changes and intervals go, in points."""
+    """Return the largest absolute value of a comparison's changes and intervals, in points."""
     ends = (*side.top1_difference_interval, *side.top5_difference_interval)
     changes = (side.top1 - side.top1_reference, side.top5 - side.top5_reference)
     return 100 * max(abs(value) for value in (*ends, *changes))

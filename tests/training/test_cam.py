@@ -137,8 +137,7 @@ def test_a_transformer_gets_no_sheet_and_a_line_in_the_log(
         assert write_cam_grid(vit, dataset, answered(dataset, 2), tmp_path / "grid.png") is None
     assert list(tmp_path.iterdir()) == []
     assert [record.getMessage() for record in caplog.records] == [
-        "no grid.png: test_vit has no convolutional stage to look at: Grad-CAM needs a convolutional net; "
-        "use `method='occlusion'`"
+        "no grid.png: test_vit has no convolutional stage, which Grad-CAM needs: use `method='occlusion'`"
     ]
 
 

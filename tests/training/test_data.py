@@ -13,7 +13,7 @@ from twincar_edge.datasets import Dataset
 from twincar_edge.datasets.dataset import ImageFile
 from twincar_edge.images import ImageError
 from twincar_edge.preprocess import Preprocess, prepare
-from twincar_edge.training.data import TrainingImages, batches_of, draw_order, prefetch, with_margin
+from twincar_edge.training.data import TrainingImages, prefetch, sample_order, split_batches, with_margin
 
 SMALL = Preprocess(size_wh=(32, 32))
 
@@ -54,23 +54,23 @@ def test_images_are_decoded_once_where_memory_allows_it(dataset: Dataset, monkey
 
 def test_every_image_comes_once_an_epoch_and_a_part_of_a_batch_waits(dataset: Dataset) -> None:
     labels = torch.from_numpy(dataset.labels)
-    order = draw_order(labels, balanced=False, generator=torch.Generator().manual_seed(0))
+    order = sample_order(labels, balanced=False, generator=torch.Generator().manual_seed(0))
     assert sorted(order.tolist()) == list(range(16)) and order.tolist() != sorted(order.tolist())
-    assert [len(batch) for batch in batches_of(order, 5)] == [5, 5, 5]
-    assert [len(batch) for batch in batches_of(order, 8)] == [8, 8]
-    assert [len(batch) for batch in batches_of(order, 32)] == [16]  # unless there is no other
+    assert [len(batch) for batch in split_batches(order, 5)] == [5, 5, 5]
+    assert [len(batch) for batch in split_batches(order, 8)] == [8, 8]
+    assert [len(batch) for batch in split_batches(order, 32)] == [16]  # unless there is no other
 
 
 def test_balanced_drawing_shows_rare_classes_as_often_as_common_ones() -> None:
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
-    drawn = labels[draw_order(labels, balanced=True, generator=torch.Generator().manual_seed(0))]
+    drawn = labels[sample_order(labels, balanced=True, generator=torch.Generator().manual_seed(0))]
     counts = torch.bincount(drawn)
     assert len(drawn) == 1000 and all(260 < count < 410 for count in counts.tolist())
 
 
 def test_prefetched_batches_come_in_their_order_with_their_labels(dataset: Dataset) -> None:
     images = TrainingImages(dataset, SMALL, (32, 32))
-    batches = batches_of(torch.arange(15, -1, -1), 2)
+    batches = split_batches(torch.arange(15, -1, -1), 2)
     found = list(prefetch(images, batches, (40, 40)))
     assert [labels.tolist() for _, labels in found] == [images.labels[batch].tolist() for batch in batches]
     for (pixels, _), indices in zip(found, batches, strict=True):
@@ -82,4 +82,4 @@ def test_an_unusable_image_is_named_also_when_it_is_read_ahead(dataset: Dataset,
     images = TrainingImages(broken, SMALL, (32, 32), cache_mb=0)
     (tmp_path / "data" / "images" / "005.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"005\.png"):
-        list(prefetch(images, batches_of(torch.arange(8), 2), (40, 40)))
+        list(prefetch(images, split_batches(torch.arange(8), 2), (40, 40)))

@@ -165,13 +165,13 @@ def test_a_teacher_of_other_classes_is_refused_in_one_line(
         main([*command, "--device", "cpu", "--threads", "1", "--teacher", str(other)])
     error = capsys.readouterr().err
     assert ended.value.code == 2
-    assert error.startswith("error: the teacher other.pt has other classes than the images: ")
+    assert error.startswith("error: the classes of the teacher other.pt and of the images differ: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_that_distills_asks_for_its_teacher(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="learns from a teacher: name its checkpoint with `teacher`"):
+    with pytest.raises(InputError, match="distills from a teacher: give its checkpoint with `teacher`"):
         fit(toy_recipe(distillation={}), dataset, tmp_path / "run", machine=ONE_THREAD)
     with pytest.raises(ModelError, match=r"cannot read the checkpoint .*absent\.pt"):
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=tmp_path / "absent.pt", machine=ONE_THREAD)
@@ -196,7 +196,7 @@ def test_a_teacher_answers_in_the_order_of_classes_and_of_colours_that_its_stude
 
 def test_a_teacher_of_one_input_size_says_which(dataset: Dataset, tmp_path: Path) -> None:
     path = untrained(tmp_path / "vit.pt", "vit_tiny_patch16_224", size_wh=(160, 160))
-    with pytest.raises(InputError, match=r"takes no crops of 32x32 pixels: .*`distillation\.teacher_size=160`"):
+    with pytest.raises(InputError, match=r"does not accept crops of 32x32 pixels: .*`distillation\.teacher_size=160`"):
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=path, machine=ONE_THREAD)
     recipe = toy_recipe(epochs=1, distillation={"teacher_size": 160, "hints": 1}, augmentation=PLAIN)
     fit(recipe, dataset, tmp_path / "run", teacher=path, machine=ONE_THREAD)

@@ -15,7 +15,7 @@ from tests.support.training_toys import toy_dataset, toy_recipe
 from twincar_edge.datasets import open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.training.checkpoint import read_checkpoint
-from twincar_edge.training.distributed import Alone, is_main_process, join_processes, own_part
+from twincar_edge.training.distributed import SingleProcess, is_main_process, join_processes, rank_slice
 from twincar_edge.training.fit import fit
 from twincar_edge.training.run_folder import RunFolder
 
@@ -61,25 +61,27 @@ def test_a_training_alone_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.delenv("RANK", raising=False)
     processes, device = join_processes(torch.device("cpu"))
-    assert isinstance(processes, Alone) and device.type == "cpu" and is_main_process()
+    assert isinstance(processes, SingleProcess) and device.type == "cpu" and is_main_process()
     monkeypatch.setenv("RANK", "1")
     assert not is_main_process()
 
 
 def test_a_batch_that_cannot_be_shared_evenly_says_which_could(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Three(Alone):
+    class Three(SingleProcess):
         count = 3
 
     monkeypatch.setattr("twincar_edge.training.fit.join_processes", lambda device: (Three(), device))
     toy_dataset(tmp_path / "data", per_class=4)
-    with pytest.raises(InputError, match=r"3 processes cannot share batches of 16 evenly: use `batch_size=18`"):
+    with pytest.raises(
+        InputError, match=r"a batch of 16 cannot be divided evenly among 3 processes: use `batch_size=18`"
+    ):
         fit(toy_recipe(epochs=1), open_dataset(tmp_path / "data"), tmp_path / "run")
 
 
 def test_the_parts_of_a_batch_are_alike_and_miss_nothing() -> None:
-    class One(Alone):
+    class One(SingleProcess):
         def __init__(self, rank: int) -> None:
             self.rank, self.count = rank, 3
 
-    parts = [range(10)[own_part(One(rank), 10)] for rank in range(3)]
+    parts = [range(10)[rank_slice(One(rank), 10)] for rank in range(3)]
     assert [number for part in parts for number in part] == list(range(10)) and {len(part) for part in parts} == {3, 4}

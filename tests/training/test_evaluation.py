@@ -271,7 +271,7 @@ def test_evaluate_names_the_extra_that_draws(
         (["best.pt"], "no images to evaluate on: name them with --data, or a run with --split"),
         (["best.pt", "--split", "{run}/val.csv"], "add --data"),
         (["best.pt", "--data", "{run}/nothing"], "nothing does not exist"),
-        (["best.pt", "--split", "{data}"], "is not the folder of a training"),
+        (["best.pt", "--split", "{data}"], "is not a run folder"),
         (["model.h5", "--data", "{data}"], r"model\.h5 is no model that can be evaluated: expected one of \.pt"),
         (["none.pt", "--data", "{data}"], r"cannot read the checkpoint .*none\.pt"),
     ],
@@ -289,10 +289,10 @@ def test_evaluate_says_in_one_line_what_it_cannot_do(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "epochs=0"], "is no recipe that can be trained, at epochs"),
-        (["--set", "size=4"], "is no recipe that can be trained"),
-        (["--set", "architecture=resnet5000"], "no architecture 'resnet5000' in timm"),
-        (["--set", "weights=none", "--set", "freeze_stages=2"], "random weights cannot stay frozen"),
+        (["--set", "epochs=0"], "is not a valid recipe, at epochs"),
+        (["--set", "size=4"], "is not a valid recipe"),
+        (["--set", "architecture=resnet5000"], "timm has no architecture 'resnet5000'"),
+        (["--set", "weights=none", "--set", "freeze_stages=2"], "random weights cannot be frozen"),
         (["--weights", "{data}/none.pth"], r"cannot read the checkpoint .*none\.pth"),
         (["--set", "augmentation.flip=2"], r"at augmentation\.flip"),
     ],

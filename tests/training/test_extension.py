@@ -19,7 +19,7 @@ from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
 from twincar_edge.metrics import topk_accuracy
 from twincar_edge.training.checkpoint import read_checkpoint
-from twincar_edge.training.extension import Extending, ExtensionError, ExtensionReport, open_extension
+from twincar_edge.training.extension import ExtensionConfig, ExtensionError, ExtensionReport, open_extension
 from twincar_edge.training.fit import fit
 from twincar_edge.training.machine import Machine
 from twincar_edge.training.model import CarClassifier, load_model, torch_predict
@@ -53,7 +53,7 @@ def old_model(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_the_new_class_is_learned_and_the_old_ones_stay(old_model: Path, cars: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     options = OpenOptions(cars)
-    extending = Extending(model=old_model, max_old_drop=5)
+    extending = ExtensionConfig(model=old_model, max_old_drop=5)
     result = fit(EXTEND, options.open(), run.path, data_options=options, extending=extending, machine=ONE_THREAD)
     report = result.extension
     assert report is not None
@@ -74,13 +74,13 @@ def test_the_new_class_is_learned_and_the_old_ones_stay(old_model: Path, cars: P
 def test_a_model_starts_with_the_old_answers_and_outputs_for_the_new_class(old_model: Path, cars: Path) -> None:
     dataset = open_dataset(cars)
     extension = open_extension(old_model, dataset)
-    images = extension.relabelled(dataset)
+    images = extension.relabeled(dataset)
     assert [extension.classes[sample.label] for sample in images.samples] == [
         dataset.classes[sample.label] for sample in dataset.samples
     ]
     preprocess = extension.checkpoint.preprocess
     model = CarClassifier(extension.checkpoint.architecture, 3, preprocess)
-    extension.start(model, images)
+    extension.initialize(model, images)
     before = dataset_logits(torch_predict(load_model(extension.checkpoint)), images, preprocess)
     after = dataset_logits(torch_predict(model), images, preprocess)
     np.testing.assert_array_equal(after[:, :2], before)
@@ -91,7 +91,7 @@ def test_an_old_class_in_another_spelling_is_no_new_one(old_model: Path, cars: P
     (tmp_path / "cars" / OLD[1]).rename(tmp_path / "cars" / OLD[1].replace(" ", "_"))
     extension = open_extension(old_model, dataset := open_dataset(tmp_path / "cars"))
     assert extension.classes.names == (*OLD, GREEN)
-    assert np.bincount(extension.relabelled(dataset).labels).tolist() == [32, 32, 32]
+    assert np.bincount(extension.relabeled(dataset).labels).tolist() == [32, 32, 32]
 
 
 def test_new_outputs_tell_new_classes_apart_before_any_training(old_model: Path, cars: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_new_outputs_tell_new_classes_apart_before_any_training(old_model: Path,
     shutil.copytree(cars / OLD[1], tmp_path / "Rot 2020")
     extension = open_extension(old_model, dataset := open_dataset(tmp_path))
     model = CarClassifier(extension.checkpoint.architecture, 4, extension.checkpoint.preprocess)
-    extension.start(model, images := extension.relabelled(dataset))
+    extension.initialize(model, images := extension.relabeled(dataset))
     logits = dataset_logits(torch_predict(model), images, extension.checkpoint.preprocess)
     assert topk_accuracy(logits[:, 2:], images.labels - 2) > 0.9
 
@@ -110,7 +110,7 @@ def test_without_old_pictures_the_old_answers_are_kept_by_the_old_model(
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / GREEN).symlink_to(cars / GREEN)
     new = open_dataset(tmp_path / "new")  # one class alone
-    extending = Extending(model=old_model)
+    extending = ExtensionConfig(model=old_model)
     result = fit(EXTEND, new, tmp_path / "run", extending=extending, machine=ONE_THREAD)
     assert result.extension is not None
     assert (result.extension.old_images, result.extension.old_top1, result.extension.drop) == (0, None, None)
@@ -121,17 +121,17 @@ def test_without_old_pictures_the_old_answers_are_kept_by_the_old_model(
     assert topk_accuracy(logits[:, :2], dataset.labels) > 0.8  # still told apart from each other
 
 
-def test_what_the_old_classes_may_not_lose_is_a_limit_and_the_run_is_whole(
+def test_too_large_a_drop_on_old_classes_fails_after_a_complete_run(
     old_model: Path, cars: Path, tmp_path: Path
 ) -> None:
     recipe = toy_recipe(epochs=1, learning_rate=0.5, head_learning_rate=0.5, distillation={"weight": 0})
     run = RunFolder(tmp_path / "run")
-    with pytest.raises(ExtensionError, match="points of top-1, 2 are allowed") as missed:
+    with pytest.raises(ExtensionError, match="points, more than the limit of 2: ") as missed:
         fit(
             recipe,
             open_dataset(cars),
             run.path,
-            extending=Extending(model=old_model, max_old_drop=2),
+            extending=ExtensionConfig(model=old_model, max_old_drop=2),
             machine=ONE_THREAD,
         )
     assert missed.value.exit_code == 1
@@ -143,7 +143,7 @@ def test_what_the_old_classes_may_not_lose_is_a_limit_and_the_run_is_whole(
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_end(old_model: Path, cars: Path, tmp_path: Path) -> None:
     recipe = EXTEND.model_copy(update={"epochs": 2})
-    options, extending = OpenOptions(cars), Extending(model=old_model, max_old_drop=100)
+    options, extending = OpenOptions(cars), ExtensionConfig(model=old_model, max_old_drop=100)
     ends = []
     for name in ("whole", "stopped"):
 
@@ -173,13 +173,13 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(old_model: Path, ca
 def test_nothing_to_add_and_two_teachers_are_refused(
     old_model: Path, dataset: Dataset, cars: Path, tmp_path: Path
 ) -> None:
-    extending = Extending(model=old_model)
-    with pytest.raises(InputError, match="knows all 2 classes of data: there is none to add"):
+    extending = ExtensionConfig(model=old_model)
+    with pytest.raises(InputError, match="already has all 2 classes of data: add images of new ones"):
         fit(EXTEND, dataset, tmp_path / "run", extending=extending, machine=ONE_THREAD)
-    with pytest.raises(InputError, match="learns from the old one: give no other `teacher`"):
+    with pytest.raises(InputError, match="the model to extend is its own teacher: leave out `teacher`"):
         fit(EXTEND, open_dataset(cars), tmp_path / "run", teacher=old_model, extending=extending, machine=ONE_THREAD)
     with pytest.raises(ModelError, match="cannot read"):
-        missing = Extending(model=tmp_path / "none.pt")
+        missing = ExtensionConfig(model=tmp_path / "none.pt")
         fit(EXTEND, open_dataset(cars), tmp_path / "run", extending=missing, machine=ONE_THREAD)
     assert not (tmp_path / "run").exists()
 

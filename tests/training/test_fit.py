@@ -63,7 +63,7 @@ def test_two_classes_are_learned_in_seconds(trained: TrainingResult) -> None:
 def test_one_class_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "cars" / "car_ims").mkdir(parents=True)
     write_image(tmp_path / "cars" / "car_ims" / "0.png", np.zeros((32, 48, 3), np.uint8))
-    with pytest.raises(InputError, match="has one class, 'car ims', and a classifier tells two or more apart"):
+    with pytest.raises(InputError, match="has only one class, 'car ims', and a classifier needs at least two"):
         fit(toy_recipe(), open_dataset(tmp_path / "cars"), tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run").exists()
 
@@ -186,7 +186,7 @@ def test_a_folder_in_use_is_left_alone_unless_told_otherwise(dataset: Dataset, t
     [
         ({"architecture": "resnet_fifty"}, "no architecture 'resnet_fifty'"),
         ({"architecture": "test_nfnet", "weights": "auto", "freeze_stages": 0}, "no pretrained weights"),
-        ({"weights": "file"}, "name one with `weights_file`"),
+        ({"weights": "file"}, "give one with `weights_file`"),
     ],
 )
 def test_what_cannot_start_leaves_no_folder(
@@ -258,18 +258,18 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
         return logits.sum() * float("nan")
 
     monkeypatch.setattr(objective, "cross_entropy", not_finite)
-    with pytest.raises(ModelError, match=r"the training loss is nan in epoch 1: .*`learning_rate="):
+    with pytest.raises(ModelError, match=r"training diverged: the loss is nan in epoch 1; .*`learning_rate="):
         fit(toy_recipe(epochs=1), dataset, tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run" / "best.pt").exists()
 
 
 def test_a_damaged_record_says_what_is_wrong(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    with pytest.raises(InputError, match=r"is not the folder of a training: cannot read recipe\.json"):
+    with pytest.raises(InputError, match=r"is not a run folder: cannot read recipe\.json"):
         folder.read_record()
     folder.recipe.write_text('{"recipe": {"epochs": "many"}}')
-    with pytest.raises(InputError, match=r"is not the record of a training, at recipe\.epochs"):
+    with pytest.raises(InputError, match=r"is not a valid training record, at recipe\.epochs"):
         folder.read_record()
     folder.write_record(toy_recipe(), None)
-    with pytest.raises(InputError, match="does not say where the images are: name them with `data`"):
+    with pytest.raises(InputError, match="does not record where the images are: give the data with `data`"):
         folder.open_split()

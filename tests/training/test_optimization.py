@@ -21,7 +21,7 @@ def test_training_mode_leaves_frozen_normalization_in_evaluation_mode() -> None:
     train_mode(model, frozen)
     assert frozen and not any(module.training for module in frozen)
     assert model.backbone.bn2.training and not model.backbone.bn1.training
-    with pytest.raises(InputError, match="has 5 stages after its stem: cannot freeze 6"):
+    with pytest.raises(InputError, match="cannot freeze 6 stages: test_efficientnet has 5 after its stem"):
         freeze_stages(model, 6)
 
 

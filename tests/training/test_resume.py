@@ -122,16 +122,16 @@ def test_resuming_takes_no_other_choices(
 
 
 def test_a_state_of_something_else_is_refused(unbroken: TrainingResult, dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="belongs to another recipe than the one beside it"):
+    with pytest.raises(ModelError, match="belongs to another recipe than this run"):
         fit(toy_recipe(), dataset, unbroken.run_folder, machine=ONE_THREAD, resume=True)
     folder = RunFolder(tmp_path / "run")
     fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD)
     fewer = dataset.select(sample.name for sample in dataset.samples)
     folder.state.write_bytes(folder.checkpoint.read_bytes())
-    with pytest.raises(ModelError, match=r"last\.pt is not the state of a training: start again with `overwrite=True`"):
+    with pytest.raises(ModelError, match=r"last\.pt is not a training state: start over with `overwrite=True`"):
         fit(toy_recipe(epochs=1), fewer, folder.path, machine=ONE_THREAD, resume=True)
     folder.state.write_bytes(folder.checkpoint.read_bytes()[:5000])
-    with pytest.raises(ModelError, match=r"last\.pt is not a checkpoint that can be read"):
+    with pytest.raises(ModelError, match=r"last\.pt is not a readable checkpoint"):
         fit(toy_recipe(epochs=1), fewer, folder.path, machine=ONE_THREAD, resume=True)
 
 
@@ -149,7 +149,7 @@ def _fewer_groups(loop: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("alter", [_other_model, _no_optimizer, _fewer_groups])
-def test_a_state_that_was_altered_is_one_line_and_stays_as_it_is(
+def test_a_corrupt_state_is_a_one_line_error_and_is_not_overwritten(
     alter: Callable[[dict[str, Any]], None], dataset: Dataset, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
@@ -159,7 +159,7 @@ def test_a_state_that_was_altered_is_one_line_and_stays_as_it_is(
     state["epochs"] = []  # as if the epoch were still to come
     torch.save(state, folder.state)
     before = folder.state.read_bytes()
-    with pytest.raises(ModelError, match="does not fit the model of its recipe: start again with `overwrite=True`"):
+    with pytest.raises(ModelError, match="does not fit the model of its recipe: start over with `overwrite=True`"):
         fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD, resume=True)
     assert folder.state.read_bytes() == before
 

@@ -119,12 +119,12 @@ def test_timms_weights_are_fitted_to_another_input_size(hub: FakeHub) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no weights", "is not a checkpoint that can be read"),
+        (b"no weights", "is not a readable checkpoint"),
         (safetensors.torch.save({"conv1.0.weight": torch.zeros(1)}), "pretrained weights of test_resnet do not fit it"),
         (safetensors.torch.save({"a": torch.tensor([float("nan")])}), "a has values that are not finite"),
     ],
 )
-def test_weights_of_the_hub_that_are_none_are_one_line(hub: FakeHub, content: bytes, message: str) -> None:
+def test_unusable_weights_from_the_hub_are_a_one_line_error(hub: FakeHub, content: bytes, message: str) -> None:
     hub.files[timm_file(TINY)[0]] = content
     model = CarClassifier(TINY, 3, SMALL)
     before = model.backbone.fc.weight.clone()
@@ -156,7 +156,7 @@ def test_without_a_network_one_quick_line_says_how_to_get_the_weights(
     model = CarClassifier(architecture, 3, SMALL)
     start = time.monotonic()
     with pytest.raises(
-        InputError, match=rf"^no pretrained weights of {architecture}.*{how}.*`weights='none'`"
+        InputError, match=rf"^the pretrained weights of {architecture} are not in the cache: .*{how}.*`weights='none'`"
     ) as caught:
         load_weights(model, "auto")
     assert time.monotonic() - start < 5

@@ -14,7 +14,7 @@ from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE,
 
 if TYPE_CHECKING:
     from twincar_edge.datasets import OpenOptions
-    from twincar_edge.training.extension import Extending
+    from twincar_edge.training.extension import ExtensionConfig
     from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.result import TrainingResult
 
@@ -90,7 +90,7 @@ def train(
     teacher_file = None if teacher is None else resolve_checkpoint(str(teacher))
     extending = None
     if extend is not None:
-        extending = extension.Extending(model=resolve_checkpoint(str(extend)), max_old_drop=max_old_drop)
+        extending = extension.ExtensionConfig(model=resolve_checkpoint(str(extend)), max_old_drop=max_old_drop)
     if resume is not None:
         if data is not None or output is not None or changes or weights is not None or extend or overwrite:
             raise InputError(f"resume: {resume} has its own data and recipe; pass none beside it")
@@ -154,7 +154,7 @@ def choose_recipe(
     return recipe, weights_file
 
 
-def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None, Extending | None]:
+def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None, ExtensionConfig | None]:
     """Return the recipe, the labelled images, the teacher and what was extended, if any, of an earlier training.
 
     Raises:

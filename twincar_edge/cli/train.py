@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from twincar_edge.training.extension import Extending
+    from twincar_edge.training.extension import ExtensionConfig
     from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.machine import Machine
     from twincar_edge.training.result import TrainingResult
@@ -191,7 +191,7 @@ def command(
             raise InputError("name the labelled images and the folder of the results: train DATA -o RUN")
         extending = None
         if extend is not None:
-            extending = extension.Extending(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)
+            extending = extension.ExtensionConfig(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)
         chosen, weights_file = choose_recipe(recipe, changes, weights, extending=extending is not None)
         result = _fit(chosen, data, output, runs_on, weights_file, teacher_file, extending, overwrite=overwrite)
     if is_main_process():
@@ -209,7 +209,7 @@ def _fit(
     machine: Machine,
     weights_file: Path | None = None,
     teacher: Path | None = None,
-    extending: Extending | None = None,
+    extending: ExtensionConfig | None = None,
     *,
     overwrite: bool = False,
     resume: bool = False,
