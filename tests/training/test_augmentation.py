@@ -29,7 +29,7 @@ def no_choices(count: int) -> Choices:
     return Choices(still, torch.ones(3, count), torch.zeros(count), torch.zeros(count))
 
 
-def test_strength_zero_keeps_the_picture() -> None:
+def test_strength_zero_changes_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     varied = augment(picture(), draw_choices(PLAIN, 1, (48, 32), generator), (48, 32))
     assert varied.dtype == torch.float32 and varied.shape == (1, 32, 48, 3)
@@ -46,7 +46,7 @@ def test_images_of_a_batch_differ_and_the_same_generator_repeats_them() -> None:
     assert float(first.min()) >= 0 and float(first.max()) <= 255
 
 
-def test_a_part_of_the_choices_gives_what_the_whole_batch_gives() -> None:
+def test_a_slice_of_the_parameters_gives_the_same_images() -> None:
     batch = picture().repeat(6, 1, 1, 1)
     choices = draw_choices(STRONG, 6, (24, 24), torch.Generator().manual_seed(5))
     whole = augment(batch, choices, (24, 24))
@@ -117,7 +117,7 @@ def test_blur_is_torchvisions_gaussian_and_touches_only_its_own_images() -> None
         torch.testing.assert_close(varied[row], expected, atol=0.01, rtol=0)
 
 
-def test_a_turn_of_the_colours_keeps_grey_and_brightness() -> None:
+def test_a_hue_shift_preserves_gray_and_luma() -> None:
     choices = no_choices(1)
     colours = torch.tensor([[[[120, 120, 120], [160, 90, 90]]]], dtype=torch.uint8)
     quarter = Choices(choices.affine, choices.jitter, torch.tensor([math.pi / 2]), choices.sigma)
@@ -128,7 +128,7 @@ def test_a_turn_of_the_colours_keeps_grey_and_brightness() -> None:
     assert not torch.allclose(turned[0, 0, 1], colours[0, 0, 1].float(), atol=20)
 
 
-def test_mixing_takes_its_share_of_the_batches_and_mixes_labels_alike() -> None:
+def test_the_configured_share_of_batches_is_mixed_with_its_labels() -> None:
     torch.manual_seed(0)
     batch = torch.stack([torch.zeros(8, 8, 3), torch.full((8, 8, 3), 200.0)])
     labels = torch.tensor([0, 2])
@@ -154,7 +154,7 @@ def test_without_strengths_nothing_is_mixed_and_no_randomness_is_used() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_reduced_images_are_averages_and_a_size_that_stays_costs_nothing() -> None:
+def test_reducing_averages_pixels_and_is_free_for_an_equal_size() -> None:
     batch_nhwc = torch.rand(2, 32, 48, 3) * 255
     assert reduced(batch_nhwc, (48, 32)) is batch_nhwc
     small = reduced(batch_nhwc, (12, 8))

@@ -53,7 +53,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return toy_dataset(tmp_path_factory.mktemp("cam") / "data", per_class=6, size=SIDE)
 
 
-def test_the_heat_lies_where_the_classes_differ(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_the_heat_is_where_the_classes_differ(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     heat = heat_maps(model, batch_nhwc, [0, 1, 1])
     assert heat.dtype == np.float32 and heat.shape == (3, SIDE, SIDE)
     patch = slice(SIDE // 16, SIDE // 3)
@@ -62,14 +62,14 @@ def test_the_heat_lies_where_the_classes_differ(model: CarClassifier, batch_nhwc
         assert heatmap[patch, patch].mean() > 3 * heatmap[SIDE // 2 :, SIDE // 2 :].mean()
 
 
-def test_each_image_has_its_own_map_whatever_stands_beside_it(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_an_images_map_does_not_depend_on_the_batch(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     together = heat_maps(model, batch_nhwc, [0, 1, 0])
     alone = [heat_maps(model, batch_nhwc[i : i + 1], [label])[0] for i, label in enumerate((0, 1, 0))]
     np.testing.assert_allclose(together, alone, atol=1e-3)
     assert not np.allclose(together[2], heat_maps(model, batch_nhwc, [0, 1, 1])[2], atol=0.05)
 
 
-def test_a_frozen_model_has_the_same_maps_as_one_that_learns(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_a_frozen_model_has_the_same_maps(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     expected = heat_maps(model, batch_nhwc, [0, 1, 1])
     try:
         model.requires_grad_(False)
@@ -79,7 +79,7 @@ def test_a_frozen_model_has_the_same_maps_as_one_that_learns(model: CarClassifie
         model.requires_grad_(True)
 
 
-def test_the_model_keeps_its_gradients_and_no_hook_stays(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_gradients_are_kept_and_hooks_removed(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     weight = next(model.parameters())
     try:
         weight.grad = torch.full_like(weight, 3.0)
@@ -92,7 +92,7 @@ def test_the_model_keeps_its_gradients_and_no_hook_stays(model: CarClassifier, b
     assert not cam_layer(model)._forward_hooks
 
 
-def test_after_an_error_no_hook_stays_and_the_model_can_learn(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_hooks_are_removed_after_an_error(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     with pytest.raises(IndexError):
         heat_maps(model, batch_nhwc, [0, 1, 2])
     assert not cam_layer(model)._forward_hooks
@@ -149,20 +149,20 @@ def sure(labels: list[int], answers: list[int], sureness: list[float], classes: 
     return evaluate_logits(logits, Dataset("toys", names, samples), names)
 
 
-def test_wrong_answers_are_shown_from_the_surest_on() -> None:
+def test_wrong_answers_are_sorted_by_confidence() -> None:
     evaluation = sure([0, 0, 1, 1, 1], [1, 0, 0, 0, 0], [3, 9, 5, 5, 1], classes=2)
     assert choose_wrong(evaluation) == [2, 3, 0, 4]
     assert choose_wrong(evaluation, 2) == [2, 3]
 
 
-def test_right_answers_come_from_classes_at_even_distances_the_surest_of_each() -> None:
+def test_right_answers_come_from_evenly_spaced_classes() -> None:
     labels = [label for label in range(9) for _ in range(2)]
     evaluation = sure(labels, labels, [1 + number % 2 for number in range(18)], classes=9)
     assert choose_right(evaluation, 3) == [1, 9, 17]
     assert [labels[index] for index in choose_right(evaluation, 5)] == [0, 2, 4, 6, 8]
 
 
-def test_with_few_classes_each_gives_one_right_answer_after_the_other() -> None:
+def test_with_few_classes_right_answers_rotate_over_classes() -> None:
     labels = [0, 0, 0, 0, 1, 1]
     evaluation = sure(labels, labels, [1, 4, 3, 2, 1, 2], classes=2)
     assert choose_right(evaluation, 4) == [1, 2, 5, 4]

@@ -69,7 +69,7 @@ def altered(path: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
-def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_round_trips(tmp_path: Path, name: str) -> None:
     checkpoint = read_checkpoint(write(tmp_path / name))
     assert (checkpoint.architecture, checkpoint.classes, checkpoint.epoch) == (TINY, NAMES, 2)
     assert checkpoint.preprocess == Preprocess(size_wh=(48, 32), resize="letterbox", colour="bgr")
@@ -81,7 +81,7 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     assert len(checkpoint.sha256) == 64 and checkpoint.name == name
 
 
-def test_a_checkpoint_goes_from_one_kind_of_file_to_the_other_and_loses_nothing(tmp_path: Path) -> None:
+def test_converting_between_file_formats_is_lossless(tmp_path: Path) -> None:
     first = read_checkpoint(write(tmp_path / "best.pt"))
     write_safetensors(tmp_path / "best.safetensors", **first.contents())
     second = read_checkpoint(tmp_path / "best.safetensors")
@@ -105,7 +105,7 @@ def test_a_safetensors_file_with_another_suffix_is_rejected(tmp_path: Path) -> N
     assert not (tmp_path / "m.pth").exists()
 
 
-def test_half_precision_halves_the_file_and_comes_back_as_float32(tmp_path: Path) -> None:
+def test_half_precision_halves_the_file_and_reads_as_float32(tmp_path: Path) -> None:
     state_dict = {"a": torch.linspace(-3, 3, 10_000), "b": torch.ones(2, dtype=torch.int64)}
     whole = write(tmp_path / "whole.safetensors", state_dict=state_dict)
     half = write(tmp_path / "half.safetensors", state_dict=state_dict, half=True)
@@ -167,7 +167,7 @@ def test_a_whole_model_is_refused_with_the_way_to_save_its_weights(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors", "ours as safetensors"])
-def test_damaged_files_end_in_our_error_whatever_the_damage(tmp_path: Path, kind: str) -> None:
+def test_corrupt_files_raise_our_error(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ("best.safetensors" if "safetensors" in kind else "best.pt")
     if kind == "ours as safetensors":
         write(path)
@@ -210,7 +210,7 @@ def test_damaged_files_end_in_our_error_whatever_the_damage(tmp_path: Path, kind
         ({"state_dict": {"a": torch.eye(3).to_sparse()}}, "a is not a plain dense tensor"),
     ],
 )
-def test_a_checkpoint_that_does_not_validate_says_where(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_checkpoint_names_the_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         read_checkpoint(altered(write(tmp_path / "best.pt"), **changes))
     assert "best.pt" in str(caught.value) and "\n" not in str(caught.value)
@@ -235,7 +235,7 @@ TENSOR = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
         (json.dumps(TENSOR | {"__metadata__": {METADATA_KEY: {"epoch": 1}}}).encode(), None),
     ],
 )
-def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, header: bytes, length: int | None) -> None:
+def test_a_wrong_safetensors_header_is_rejected(tmp_path: Path, header: bytes, length: int | None) -> None:
     path = with_header(tmp_path / "m.safetensors", header, bytes(4), length)
     for read in (read_checkpoint, read_state_dict):
         with pytest.raises(ModelError, match=r"m\.safetensors is not a readable checkpoint"):
@@ -256,7 +256,7 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path: Path, header: bytes
         ("{}", "neither a checkpoint of `twincar-edge train` nor TwinCar's"),
     ],
 )
-def test_safetensors_metadata_that_is_no_checkpoints_says_where(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_safetensors_metadata_names_the_field(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "m.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(1)}, path, {METADATA_KEY: text})
     with pytest.raises(ModelError, match=message) as caught:
@@ -275,7 +275,7 @@ def test_safetensors_metadata_that_is_no_checkpoints_says_where(tmp_path: Path, 
         ({}, "it has 0 tensors"),
     ],
 )
-def test_tensors_that_no_model_has_are_named(
+def test_unsupported_tensors_are_named(
     tmp_path: Path, suffix: str, state_dict: dict[str, Tensor], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
@@ -283,7 +283,7 @@ def test_tensors_that_no_model_has_are_named(
 
 
 @pytest.mark.parametrize("missing", ["architecture", "preprocess", "state_dict", "recipe"])
-def test_a_checkpoint_without_one_of_its_parts_says_which(tmp_path: Path, missing: str) -> None:
+def test_a_missing_field_is_named(tmp_path: Path, missing: str) -> None:
     path = write(tmp_path / "best.pt")
     document = torch.load(path, weights_only=True)
     del document[missing]
@@ -293,7 +293,7 @@ def test_a_checkpoint_without_one_of_its_parts_says_which(tmp_path: Path, missin
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model_state_dict"])
-def test_the_originals_state_dict_is_known_bare_or_wrapped(tmp_path: Path, wrap: str | None) -> None:
+def test_the_originals_state_dict_is_recognized_bare_or_wrapped(tmp_path: Path, wrap: str | None) -> None:
     path = tmp_path / "twin_car_best_model_v2.pth"
     torch.save(ORIGINAL if wrap is None else {wrap: ORIGINAL, "epoch": 12}, path)
     (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
@@ -334,12 +334,12 @@ def test_weights_are_found_as_training_scripts_save_them(tmp_path: Path, kind: s
     assert read_checkpoint(tmp_path / "m.pth").state_dict.keys() == ORIGINAL.keys()
 
 
-def test_averaged_weights_are_taken_only_where_there_are_no_others(tmp_path: Path) -> None:
+def test_averaged_weights_are_used_only_without_others(tmp_path: Path) -> None:
     torch.save({"ema": {"a": torch.ones(1)}, "model": {"a": torch.zeros(1)}}, tmp_path / "m.pth")
     assert read_state_dict(tmp_path / "m.pth")["a"].item() == 0
 
 
-def test_no_object_beside_the_weights_is_ever_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_beside_the_weights_are_never_constructed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"state_dict": ORIGINAL, "args": argparse.Namespace(lr=0.1)}, tmp_path / "m.pth")
     made = []
     monkeypatch.setattr(argparse.Namespace, "__new__", lambda cls: made.append(cls) or object.__new__(cls))
@@ -356,7 +356,7 @@ def test_harmless_objects_beside_the_weights_do_not_let_others_in(tmp_path: Path
     assert not proof.exists()
 
 
-def test_a_model_without_counts_of_batches_answers_as_before(tmp_path: Path) -> None:
+def test_batch_counters_may_be_missing(tmp_path: Path) -> None:
     model = CarClassifier(TINY, 3, Preprocess(size_wh=(48, 32)))
     checkpoint = read_checkpoint(write(tmp_path / "m.pt", state_dict=model.backbone.state_dict()))
     counts = {name for name in checkpoint.state_dict if name.endswith("num_batches_tracked")}
@@ -368,7 +368,7 @@ def test_a_model_without_counts_of_batches_answers_as_before(tmp_path: Path) -> 
     assert counts and torch.equal(expected, found)
 
 
-def test_safetensors_are_known_under_any_name(tmp_path: Path) -> None:
+def test_safetensors_are_recognized_by_content(tmp_path: Path) -> None:
     safetensors.torch.save_file(ORIGINAL, tmp_path / "pytorch_model.bin")
     assert read_state_dict(tmp_path / "pytorch_model.bin").keys() == ORIGINAL.keys()
 
@@ -400,7 +400,7 @@ def test_what_cannot_be_opened_without_running_it_is_named(tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
-def test_the_originals_state_dict_is_known_as_safetensors(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+def test_the_originals_state_dict_is_recognized_as_safetensors(tmp_path: Path, metadata: dict[str, str] | None) -> None:
     halved = {name: tensor.half() for name, tensor in ORIGINAL.items()}
     safetensors.torch.save_file(halved, tmp_path / "model.safetensors", metadata)
     (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
@@ -453,7 +453,7 @@ def test_a_mapping_of_another_size_is_an_error_with_both_counts(tmp_path: Path) 
         ({3: torch.zeros(1)}, "holds no state dict"),
     ],
 )
-def test_files_of_weights_that_are_not_ours_say_what_they_lack(tmp_path: Path, content: Any, message: str) -> None:
+def test_unusable_weight_files_are_explained(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ModelError, match=message):
         read_checkpoint(tmp_path / "other.pth")
@@ -461,7 +461,7 @@ def test_files_of_weights_that_are_not_ours_say_what_they_lack(tmp_path: Path, c
 
 @pytest.mark.parametrize("name", ["best.pt", "best.SafeTensors"])
 @pytest.mark.parametrize("kind", ["absent", "folder", "empty", "text", "jpeg"])
-def test_what_is_no_checkpoint_at_all_is_one_line(tmp_path: Path, kind: str, name: str) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_a_one_line_error(tmp_path: Path, kind: str, name: str) -> None:
     path = tmp_path / name
     if kind == "folder":
         path.mkdir()
@@ -471,9 +471,7 @@ def test_what_is_no_checkpoint_at_all_is_one_line(tmp_path: Path, kind: str, nam
         read_checkpoint(path)
 
 
-def test_writing_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "best.pt")
     before = path.read_bytes()
 
@@ -487,9 +485,7 @@ def test_writing_that_fails_leaves_the_old_file_and_nothing_else(
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_safetensors_that_cannot_be_written_leave_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_safetensors_write_leaves_only_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "best.safetensors")
     before = path.read_bytes()
 
@@ -505,7 +501,7 @@ def test_safetensors_that_cannot_be_written_leave_the_old_file_and_nothing_else(
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_weights_that_start_a_training_come_out_of_any_checkpoint(tmp_path: Path) -> None:
+def test_initial_weights_can_come_from_any_checkpoint(tmp_path: Path) -> None:
     model = CarClassifier(TINY, 3, Preprocess(size_wh=(32, 32)))
     state_dict = model.backbone.state_dict()
     assert read_state_dict(write(tmp_path / "ours.pt", state_dict=state_dict)).keys() == state_dict.keys()

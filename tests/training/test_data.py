@@ -34,7 +34,9 @@ def test_a_batch_is_the_models_own_preprocessing_only_larger(dataset: Dataset) -
     assert smaller.shape == (1, 32, 24, 3)
 
 
-def test_images_are_decoded_once_where_memory_allows_it(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_once_if_the_cache_is_large_enough(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reads: list[Path] = []
     read_bytes = ImageFile.read_bytes
 
@@ -52,7 +54,7 @@ def test_images_are_decoded_once_where_memory_allows_it(dataset: Dataset, monkey
     assert len(reads) == 2 * len(dataset)
 
 
-def test_every_image_comes_once_an_epoch_and_a_part_of_a_batch_waits(dataset: Dataset) -> None:
+def test_each_image_is_used_once_per_epoch_except_incomplete_batches(dataset: Dataset) -> None:
     labels = torch.from_numpy(dataset.labels)
     order = sample_order(labels, balanced=False, generator=torch.Generator().manual_seed(0))
     assert sorted(order.tolist()) == list(range(16)) and order.tolist() != sorted(order.tolist())
@@ -61,7 +63,7 @@ def test_every_image_comes_once_an_epoch_and_a_part_of_a_batch_waits(dataset: Da
     assert [len(batch) for batch in split_batches(order, 32)] == [16]  # unless there is no other
 
 
-def test_balanced_drawing_shows_rare_classes_as_often_as_common_ones() -> None:
+def test_balanced_sampling_equalizes_classes() -> None:
     labels = torch.tensor([0] * 900 + [1] * 90 + [2] * 10)
     drawn = labels[sample_order(labels, balanced=True, generator=torch.Generator().manual_seed(0))]
     counts = torch.bincount(drawn)
@@ -77,7 +79,7 @@ def test_prefetched_batches_come_in_their_order_with_their_labels(dataset: Datas
         assert torch.equal(pixels, images.gather(indices, (40, 40)))
 
 
-def test_an_unusable_image_is_named_also_when_it_is_read_ahead(dataset: Dataset, tmp_path: Path) -> None:
+def test_prefetching_names_an_unusable_image(dataset: Dataset, tmp_path: Path) -> None:
     broken = toy_dataset(tmp_path / "data", per_class=4)
     images = TrainingImages(broken, SMALL, (32, 32), cache_mb=0)
     (tmp_path / "data" / "images" / "005.png").write_bytes(b"")

@@ -68,7 +68,7 @@ def last_model(run: Path, recipe: Recipe) -> CarClassifier:
 @pytest.mark.parametrize(
     ("architecture", "side"), [(TINY, 64), ("test_efficientnet", 64), ("test_convnext2", 64), ("resnet50", 64)]
 )
-def test_features_are_those_that_the_logits_are_made_of(architecture: str, side: int) -> None:
+def test_features_determine_the_logits(architecture: str, side: int) -> None:
     model = CarClassifier(architecture, 3, Preprocess(size_wh=(side, side))).eval()
     batch_nhwc = torch.randint(0, 256, (2, side, side, 3), dtype=torch.uint8)
     with torch.no_grad():
@@ -103,9 +103,7 @@ def test_a_student_agrees_with_its_teacher_where_the_labels_have_no_weight(
     assert losses[-1] < losses[0]
 
 
-def test_the_checkpoint_records_the_teacher_and_is_one_like_any_other(
-    teacher: Path, dataset: Dataset, toys: Path, tmp_path: Path
-) -> None:
+def test_the_checkpoint_records_the_teacher(teacher: Path, dataset: Dataset, toys: Path, tmp_path: Path) -> None:
     result = fit(HINTED, dataset, tmp_path / "run", teacher=teacher, data_options=OpenOptions(toys), machine=ONE_THREAD)
     checkpoint = read_checkpoint(result.checkpoint)
     assert checkpoint.recipe["distillation"]["teacher_sha256"] == sha256(teacher)
@@ -118,7 +116,7 @@ def test_the_checkpoint_records_the_teacher_and_is_one_like_any_other(
     assert {name.split(".")[0] for name in own} == {"0", "1", "2", "3"}  # maps at 1/8, 1/16, 1/32, and pooled
 
 
-def test_interrupted_and_resumed_a_student_ends_as_if_nothing_had_been(
+def test_a_resumed_student_ends_with_the_same_weights(
     teacher: Path, dataset: Dataset, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = OpenOptions(toys)
@@ -170,14 +168,14 @@ def test_a_teacher_of_other_classes_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_that_distills_asks_for_its_teacher(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_distilling_recipe_needs_a_teacher(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="distills from a teacher: give its checkpoint with `teacher`"):
         fit(toy_recipe(distillation={}), dataset, tmp_path / "run", machine=ONE_THREAD)
     with pytest.raises(ModelError, match=r"cannot read the checkpoint .*absent\.pt"):
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=tmp_path / "absent.pt", machine=ONE_THREAD)
 
 
-def test_a_teacher_answers_in_the_order_of_classes_and_of_colours_that_its_student_has(tmp_path: Path) -> None:
+def test_a_teacher_uses_the_students_class_and_color_order(tmp_path: Path) -> None:
     path = untrained(tmp_path / "teacher.pt", colour="bgr")
     swapped = ClassMapping(tuple(CLASSES)[::-1])
     opened, recipe = open_teacher(path, toy_recipe(label_smoothing=0.1, distillation={"weight": 0.25}), swapped)
@@ -194,7 +192,7 @@ def test_a_teacher_answers_in_the_order_of_classes_and_of_colours_that_its_stude
     torch.testing.assert_close(loss, expected)
 
 
-def test_a_teacher_of_one_input_size_says_which(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_teacher_of_fixed_input_size_names_it(dataset: Dataset, tmp_path: Path) -> None:
     path = untrained(tmp_path / "vit.pt", "vit_tiny_patch16_224", size_wh=(160, 160))
     with pytest.raises(InputError, match=r"does not accept crops of 32x32 pixels: .*`distillation\.teacher_size=160`"):
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=path, machine=ONE_THREAD)
@@ -211,7 +209,7 @@ def test_hints_need_feature_maps_of_the_same_scale(
     assert not (tmp_path / "run").exists()
 
 
-def test_hints_cost_nothing_once_the_maps_are_the_teachers_up_to_scale() -> None:
+def test_the_hint_loss_ignores_scale() -> None:
     theirs = torch.randn(8, 5, 6, 6) * 3 + 1
     std, mean = torch.std_mean(theirs, dim=(0, 2, 3), keepdim=True)
     assert hint_loss([(theirs - mean) / std], [theirs]) < 1e-5

@@ -38,7 +38,7 @@ def train(data: Path, run: Path, processes: int) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_two_processes_give_the_same_weights_as_one(tmp_path: Path) -> None:
     toy_dataset(tmp_path / "data")
     done = [train(tmp_path / "data", tmp_path / f"run{count}", count) for count in (1, 2)]
     assert [process.returncode for process in done] == [0, 0], done[1].stderr
@@ -57,7 +57,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     assert '"processes": 2' in RunFolder(tmp_path / "run2").environment.read_text()
 
 
-def test_a_training_alone_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_joins_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.delenv("RANK", raising=False)
     processes, device = join_processes(torch.device("cpu"))
@@ -66,7 +66,7 @@ def test_a_training_alone_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_main_process()
 
 
-def test_a_batch_that_cannot_be_shared_evenly_says_which_could(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_indivisible_batch_size_suggests_a_divisible_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Three(SingleProcess):
         count = 3
 
@@ -78,7 +78,7 @@ def test_a_batch_that_cannot_be_shared_evenly_says_which_could(tmp_path: Path, m
         fit(toy_recipe(epochs=1), open_dataset(tmp_path / "data"), tmp_path / "run")
 
 
-def test_the_parts_of_a_batch_are_alike_and_miss_nothing() -> None:
+def test_rank_slices_are_equal_and_complete() -> None:
     class One(SingleProcess):
         def __init__(self, rank: int) -> None:
             self.rank, self.count = rank, 3

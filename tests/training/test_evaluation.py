@@ -51,7 +51,7 @@ def answers(dataset: Dataset, guesses: list[int], classes: int) -> object:
     return predict
 
 
-def test_the_figures_are_those_of_a_count_by_hand(labelled_folder: Path) -> None:
+def test_metrics_equal_manual_counts(labelled_folder: Path) -> None:
     dataset = open_dataset(labelled_folder)  # labels 0, 1, 2, 0, 1, 2, ..., six of each
     guesses = list(dataset.labels)
     guesses[0] = guesses[3] = guesses[6] = 1  # three of class 0 are taken for class 1
@@ -69,7 +69,7 @@ def test_the_figures_are_those_of_a_count_by_hand(labelled_folder: Path) -> None
     assert evaluation.most_confused() == (ConfusedPair(NAMES[0], NAMES[1], 3, 0.5),)
 
 
-def test_labels_answers_and_how_sure_they_are_stand_in_the_order_of_the_images(labelled_folder: Path) -> None:
+def test_labels_answers_and_confidences_are_in_image_order(labelled_folder: Path) -> None:
     dataset = open_dataset(labelled_folder)
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1] * 6]
     logits[5] *= 3
@@ -79,7 +79,7 @@ def test_labels_answers_and_how_sure_they_are_stand_in_the_order_of_the_images(l
     assert evaluation.confidences.argmax() == 5
 
 
-def test_pairs_are_listed_from_the_most_often_confused_on(labelled_folder: Path) -> None:
+def test_confused_pairs_are_sorted_by_frequency(labelled_folder: Path) -> None:
     dataset = open_dataset(labelled_folder).select(f"{number:03d}.jpg" for number in range(16))  # 6, 5 and 5 images
     guesses = list(dataset.labels)
     guesses[1] = guesses[4] = 2  # 1 -> 2 twice
@@ -93,7 +93,7 @@ def test_pairs_are_listed_from_the_most_often_confused_on(labelled_folder: Path)
     assert len(evaluation.most_confused(3)) == 3
 
 
-def test_a_model_that_is_always_right_confuses_nothing(labelled_folder: Path) -> None:
+def test_a_perfect_model_has_no_confused_pairs(labelled_folder: Path) -> None:
     dataset = open_dataset(labelled_folder)
     evaluation = evaluate_logits(np.eye(3, dtype=np.float32)[dataset.labels], dataset, dataset.classes)
     assert evaluation.most_confused() == evaluation.hardest() == ()
@@ -124,7 +124,7 @@ def test_a_model_that_does_not_know_a_class_is_refused_before_it_runs(labelled_f
 
 def test_a_model_with_fewer_outputs_than_names_is_refused(labelled_folder: Path) -> None:
     dataset = open_dataset(labelled_folder)
-    with pytest.raises(ModelError, match=r"\[18, 2\] logits for 18 images and 3 class names"):
+    with pytest.raises(ModelError, match=r"logits of shape \[18, 2\], expected \[18, 3\]"):
         evaluate(answers(dataset, [0] * 18, 2), dataset, ClassMapping(NAMES), SMALL)  # type: ignore[arg-type]
 
 
@@ -145,7 +145,7 @@ def test_figures_can_be_read_by_people_and_machines(labelled_folder: Path) -> No
     assert f"\n| {NAMES[0]} |" not in text  # what is always right is not hard
 
 
-def test_a_bar_in_a_name_does_not_end_its_cell(labelled_folder: Path) -> None:
+def test_a_pipe_in_a_name_is_escaped(labelled_folder: Path) -> None:
     dataset = open_dataset(labelled_folder)
     odd = dataclasses.replace(dataset, classes=ClassMapping(("a|b", *NAMES[1:])))
     text = evaluate_logits(np.eye(3, dtype=np.float32)[[1] * 18], odd, odd.classes).to_markdown()
@@ -220,7 +220,7 @@ def test_evaluate_writes_the_pictures_of_a_checkpoint(
     assert json.loads((output / "metrics.json").read_text())["images"] == 16
 
 
-def test_evaluate_writes_the_pictures_of_an_onnx_file_as_sure_as_the_box_is(
+def test_evaluate_writes_plots_of_an_onnx_file_with_its_temperature(
     tmp_path: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {}
@@ -276,7 +276,7 @@ def test_evaluate_names_the_extra_that_draws(
         (["none.pt", "--data", "{data}"], r"cannot read the checkpoint .*none\.pt"),
     ],
 )
-def test_evaluate_says_in_one_line_what_it_cannot_do(
+def test_evaluate_errors_are_one_line(
     run_folder: tuple[Path, Path], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, folder = run_folder
@@ -297,7 +297,7 @@ def test_evaluate_says_in_one_line_what_it_cannot_do(
         (["--set", "augmentation.flip=2"], r"at augmentation\.flip"),
     ],
 )
-def test_train_says_in_one_line_what_it_cannot_do(
+def test_train_errors_are_one_line(
     run_folder: tuple[Path, Path],
     tmp_path: Path,
     arguments: list[str],

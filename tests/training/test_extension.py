@@ -86,7 +86,7 @@ def test_a_model_starts_with_the_old_answers_and_outputs_for_the_new_class(old_m
     np.testing.assert_array_equal(after[:, :2], before)
 
 
-def test_an_old_class_in_another_spelling_is_no_new_one(old_model: Path, cars: Path, tmp_path: Path) -> None:
+def test_an_old_class_in_another_spelling_is_not_added(old_model: Path, cars: Path, tmp_path: Path) -> None:
     shutil.copytree(cars, tmp_path / "cars")
     (tmp_path / "cars" / OLD[1]).rename(tmp_path / "cars" / OLD[1].replace(" ", "_"))
     extension = open_extension(old_model, dataset := open_dataset(tmp_path / "cars"))
@@ -94,7 +94,7 @@ def test_an_old_class_in_another_spelling_is_no_new_one(old_model: Path, cars: P
     assert np.bincount(extension.relabeled(dataset).labels).tolist() == [32, 32, 32]
 
 
-def test_new_outputs_tell_new_classes_apart_before_any_training(old_model: Path, cars: Path, tmp_path: Path) -> None:
+def test_initialized_outputs_separate_new_classes(old_model: Path, cars: Path, tmp_path: Path) -> None:
     shutil.copytree(cars / OLD[0], tmp_path / "Blau 2020")
     shutil.copytree(cars / OLD[1], tmp_path / "Rot 2020")
     extension = open_extension(old_model, dataset := open_dataset(tmp_path))
@@ -104,7 +104,7 @@ def test_new_outputs_tell_new_classes_apart_before_any_training(old_model: Path,
     assert topk_accuracy(logits[:, 2:], images.labels - 2) > 0.9
 
 
-def test_without_old_pictures_the_old_answers_are_kept_by_the_old_model(
+def test_without_old_images_distillation_preserves_old_answers(
     old_model: Path, cars: Path, dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "new").mkdir()
@@ -141,7 +141,7 @@ def test_too_large_a_drop_on_old_classes_fails_after_a_complete_run(
     assert report.drop > 2
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_end(old_model: Path, cars: Path, tmp_path: Path) -> None:
+def test_a_resumed_extension_ends_with_the_same_weights(old_model: Path, cars: Path, tmp_path: Path) -> None:
     recipe = EXTEND.model_copy(update={"epochs": 2})
     options, extending = OpenOptions(cars), ExtensionConfig(model=old_model, max_old_drop=100)
     ends = []
@@ -191,7 +191,7 @@ def test_nothing_to_add_and_two_teachers_are_refused(
         (["--extend", "x.pt", "--resume", "y"], "without --extend"),
     ],
 )
-def test_the_command_line_refuses_what_cannot_go_together(
+def test_the_command_line_rejects_conflicting_options(
     old_model: Path, cars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
 ) -> None:
     resumes = "--resume" in more

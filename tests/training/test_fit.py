@@ -68,7 +68,7 @@ def test_one_class_is_refused_before_anything_is_written(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_the_run_folder_holds_all_that_a_training_leaves(trained: TrainingResult, toys: Path, dataset: Dataset) -> None:
+def test_the_run_folder_contains_all_files(trained: TrainingResult, toys: Path, dataset: Dataset) -> None:
     folder = RunFolder(trained.run_folder)
     written = set(folder.files()) - {folder.extension}  # of a training that extends a model
     assert set(trained.run_folder.iterdir()) == written
@@ -104,7 +104,7 @@ def test_the_best_checkpoint_evaluates_to_what_was_logged(trained: TrainingResul
     assert Recipe.model_validate(checkpoint.recipe) == toy_recipe()
 
 
-def test_a_checkpoint_names_no_path_of_this_machine(trained: TrainingResult, toys: Path) -> None:
+def test_a_checkpoint_contains_no_local_path(trained: TrainingResult, toys: Path) -> None:
     content = trained.checkpoint.read_bytes()
     for folder in (toys, trained.run_folder):
         assert str(folder).encode() not in content
@@ -124,14 +124,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert other.epochs[0].train_loss != trained.epochs[0].train_loss
 
 
-def test_decoding_each_epoch_gives_what_the_cache_gives(
+def test_training_without_a_cache_gives_the_same_weights(
     trained: TrainingResult, dataset: Dataset, tmp_path: Path
 ) -> None:
     machine = Machine(device="cpu", threads=1, cache_mb=0)
     assert figures(fit(toy_recipe(), dataset, tmp_path / "run", machine=machine).epochs) == figures(trained.epochs)
 
 
-def test_frozen_stages_stay_as_they_are_statistics_included(dataset: Dataset, tmp_path: Path) -> None:
+def test_frozen_stages_and_their_statistics_do_not_change(dataset: Dataset, tmp_path: Path) -> None:
     source = CarClassifier(TINY, 2, SMALL)
     torch.save(source.backbone.state_dict(), tmp_path / "w.pth")
     recipe = toy_recipe(weights="file", freeze_stages=2, epochs=1)
@@ -168,7 +168,7 @@ def test_an_interrupted_training_keeps_its_best_so_far(dataset: Dataset, tmp_pat
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
 
 
-def test_a_folder_in_use_is_left_alone_unless_told_otherwise(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_folder_in_use_needs_overwrite(dataset: Dataset, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "notes.txt").write_text("mine")
@@ -185,11 +185,11 @@ def test_a_folder_in_use_is_left_alone_unless_told_otherwise(dataset: Dataset, t
     ("changes", "message"),
     [
         ({"architecture": "resnet_fifty"}, "no architecture 'resnet_fifty'"),
-        ({"architecture": "test_nfnet", "weights": "auto", "freeze_stages": 0}, "no pretrained weights"),
+        ({"architecture": "test_nfnet", "weights": "auto", "freeze_stages": 0}, "the pretrained weights of test_nfnet"),
         ({"weights": "file"}, "give one with `weights_file`"),
     ],
 )
-def test_what_cannot_start_leaves_no_folder(
+def test_a_failed_start_leaves_no_folder(
     dataset: Dataset, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -197,7 +197,7 @@ def test_what_cannot_start_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_average_of_the_weights_is_what_is_kept(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_moving_average_is_saved(dataset: Dataset, tmp_path: Path) -> None:
     plain = fit(toy_recipe(epochs=2), dataset, tmp_path / "plain", machine=ONE_THREAD)
     averaged = fit(toy_recipe(epochs=2, ema_decay=0.9), dataset, tmp_path / "averaged", machine=ONE_THREAD)
     assert [row.train_loss for row in plain.epochs] == [row.train_loss for row in averaged.epochs]
@@ -209,7 +209,7 @@ def test_the_average_of_the_weights_is_what_is_kept(dataset: Dataset, tmp_path: 
     assert evaluation.metrics.top1 == averaged.best.validation.top1
 
 
-def test_a_training_stops_early_when_it_gets_no_better(dataset: Dataset, tmp_path: Path) -> None:
+def test_patience_stops_training_early(dataset: Dataset, tmp_path: Path) -> None:
     result = fit(toy_recipe(epochs=9, patience=1), dataset, tmp_path / "run", machine=ONE_THREAD)
     scores = [row.validation.macro_f1 for row in result.epochs]
     assert (len(scores) < 9 and scores[-1] < max(scores)) or scores[-1] == scores[-2] == max(scores)
@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
     assert not (tmp_path / "run" / "best.pt").exists()
 
 
-def test_a_damaged_record_says_what_is_wrong(tmp_path: Path) -> None:
+def test_an_invalid_record_is_explained(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     with pytest.raises(InputError, match=r"is not a run folder: cannot read recipe\.json"):
         folder.read_record()

@@ -19,13 +19,13 @@ def history(*macro_f1: float) -> History:
     return found
 
 
-def test_of_equally_good_epochs_the_later_is_the_best() -> None:
+def test_the_later_of_equal_epochs_is_the_best() -> None:
     assert history().best is None and history().next_epoch == 1
     best = history(0.1, 0.4, 0.3, 0.4, 0.2).best
     assert best is not None and best.epoch == 4
 
 
-def test_a_training_ends_with_its_epochs_or_after_too_many_without_a_better_one() -> None:
+def test_training_ends_after_all_epochs_or_by_patience() -> None:
     recipe = toy_recipe(epochs=5, patience=2)
     assert not history().ended(recipe)
     assert not history(0.5, 0.4).ended(recipe)
@@ -35,7 +35,7 @@ def test_a_training_ends_with_its_epochs_or_after_too_many_without_a_better_one(
     assert history(0.1, 0.2, 0.3, 0.4, 0.5).ended(recipe)
 
 
-def test_the_table_has_a_row_an_epoch_and_a_column_a_figure() -> None:
+def test_the_table_has_a_row_per_epoch_and_a_column_per_metric() -> None:
     rows = list(csv.DictReader(history(0.5, 0.125).to_csv().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["val_macro_f1"] for row in rows] == ["0.5", "0.125"]

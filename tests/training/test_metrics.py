@@ -50,14 +50,14 @@ def test_every_figure_is_that_of_a_count_by_hand() -> None:
     assert asdict(metrics) == pytest.approx(EXPECTED, abs=1e-6)
 
 
-def test_all_right_is_one_everywhere_and_without_loss() -> None:
+def test_perfect_answers_have_metrics_of_one() -> None:
     metrics = classification_metrics(np.eye(4, dtype=np.float32) * 100, np.arange(4))
     assert set(asdict(metrics).values()) == {0.0, 1.0}
     assert (metrics.loss, metrics.ece) == (0, 0)
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-def test_a_single_class_has_shares_and_no_agreement_beyond_chance(classes: int) -> None:
+def test_kappa_and_mcc_are_zero_for_a_single_class(classes: int) -> None:
     logits = np.zeros((5, classes), np.float32)
     logits[:, 0] = 50
     metrics = classification_metrics(logits, np.zeros(5, np.int64))
@@ -72,7 +72,7 @@ def test_a_single_class_can_be_answered_wrong() -> None:
     assert (metrics.kappa, metrics.mcc) == (0, 0)
 
 
-def test_the_loss_of_a_sure_wrong_answer_is_not_cut_off() -> None:
+def test_the_loss_of_a_confident_wrong_answer_is_not_clipped() -> None:
     assert classification_metrics(np.array([[300, 0]], np.float32), np.array([1])).loss == pytest.approx(300)
 
 
@@ -85,6 +85,6 @@ def test_the_loss_of_a_sure_wrong_answer_is_not_cut_off() -> None:
         (np.array([[np.nan, 0]], np.float32), [0]),
     ],
 )
-def test_what_has_no_figures_is_refused(logits: np.ndarray, labels: list[int]) -> None:
+def test_invalid_input_has_no_metrics(logits: np.ndarray, labels: list[int]) -> None:
     with pytest.raises(InputError):
         classification_metrics(logits, np.array(labels, np.int64))

@@ -25,7 +25,7 @@ def pixels(count: int, side: int = 32) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def test_normalization_is_the_textbook_one_applied_once() -> None:
+def test_normalization_is_applied_once() -> None:
     preprocess = Preprocess(size_wh=(32, 32), mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
     model = CarClassifier(TINY, 4, preprocess).eval()
     batch = pixels(2)
@@ -34,12 +34,12 @@ def test_normalization_is_the_textbook_one_applied_once() -> None:
     np.testing.assert_allclose(torch_predict(model)(batch), expected.detach().numpy(), atol=1e-5)
 
 
-def test_normalization_is_no_part_of_the_state_dict() -> None:
+def test_normalization_is_not_in_the_state_dict() -> None:
     model = CarClassifier(TINY, 4, SMALL)
     assert set(model.state_dict()) == {f"backbone.{name}" for name in model.backbone.state_dict()}
 
 
-def test_prediction_sets_evaluation_mode_and_gives_float32() -> None:
+def test_prediction_uses_evaluation_mode_and_returns_float32() -> None:
     model = CarClassifier(TINY, 4, SMALL, dropout=0.9).train()
     predict = torch_predict(model)
     first, second = predict(pixels(3)), predict(pixels(3))
@@ -80,9 +80,7 @@ def test_the_originals_state_dict_gives_the_originals_answers(tmp_path: Path) ->
         ("test_resnet", 5, "conv1.0.weight", "layer4."),
     ],
 )
-def test_stages_run_from_the_stem_to_the_last_and_leave_out_the_head(
-    architecture: str, stages: int, stem: str, last: str
-) -> None:
+def test_stages_exclude_the_head(architecture: str, stages: int, stem: str, last: str) -> None:
     model = CarClassifier(architecture, 7, SMALL)
     found = model.stages()
     assert len(found) == stages
@@ -96,7 +94,7 @@ def test_stages_run_from_the_stem_to_the_last_and_leave_out_the_head(
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "tf_efficientnet_lite0", "test_resnet", "test_byobnet"])
-def test_the_layer_to_look_at_is_a_map_before_pooling(architecture: str) -> None:
+def test_the_cam_layer_is_the_map_before_pooling(architecture: str) -> None:
     model = CarClassifier(architecture, 3, Preprocess(size_wh=(64, 64))).eval()
     shapes = []
     cam_layer(model).register_forward_hook(lambda _module, _input, output: shapes.append(tuple(output.shape)))
@@ -107,7 +105,7 @@ def test_the_layer_to_look_at_is_a_map_before_pooling(architecture: str) -> None
     assert shapes[0] == before_pooling
 
 
-def test_a_transformer_has_no_layer_to_look_at() -> None:
+def test_a_transformer_has_no_cam_layer() -> None:
     with pytest.raises(InputError, match="test_vit has no convolutional stage"):
         cam_layer(CarClassifier("test_vit", 3, SMALL))
 
@@ -127,7 +125,7 @@ def test_an_input_size_reaches_architectures_that_are_built_for_one() -> None:
         ("", "no architecture"),
     ],
 )
-def test_an_unknown_architecture_is_named_with_its_nearest(name: str, message: str) -> None:
+def test_an_unknown_architecture_gets_a_suggestion(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         CarClassifier(name, 3, SMALL)
 

@@ -79,7 +79,7 @@ def test_a_plateau_halves_the_rates_after_three_epochs_without_a_better_f1() -> 
 
 
 @pytest.mark.parametrize("rule", ["cosine", "plateau"])
-def test_a_schedule_goes_on_from_where_it_was(rule: str) -> None:
+def test_a_schedule_resumes_from_its_state(rule: str) -> None:
     def start() -> tuple[torch.optim.Optimizer, object]:
         torch.manual_seed(0)
         return build_optimizer(CarClassifier(TINY, 2, SMALL), toy_recipe(schedule=rule), steps=8)

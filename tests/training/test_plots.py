@@ -125,13 +125,13 @@ def test_most_confused_pairs_are_bars_of_their_counts(tmp_path: Path) -> None:
     assert lengths[0] / lengths[1] == pytest.approx(12 / 9, rel=0.1)
 
 
-def test_where_nothing_was_confused_the_picture_says_so(tmp_path: Path) -> None:
+def test_the_plot_notes_that_nothing_was_confused(tmp_path: Path) -> None:
     plot_most_confused(evaluation([0, 1, 2], [0, 1, 2]), tmp_path / "none.png")
     image_bgr = picture(tmp_path / "none.png")
     assert orange(image_bgr) == 0 and (image_bgr.min(axis=2) < 100).sum() > 500  # letters
 
 
-def test_a_name_is_never_read_as_a_formula(tmp_path: Path) -> None:
+def test_names_are_not_parsed_as_math(tmp_path: Path) -> None:
     odd = evaluation([0, 1, 2, 2], [1, 0, 2, 1], ("Aé $\\frac$ 2012", "B_c^{ $x$ 2012", "$\\"))
     assert len(write_evaluation(odd, tmp_path)) == 4
 
@@ -144,7 +144,7 @@ def test_all_files_are_written_where_their_names_are_listed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("plot", CURVES)
-def test_a_picture_that_cannot_be_written_leaves_nothing(plot: Callable[[History, Path], None], tmp_path: Path) -> None:
+def test_a_failed_plot_leaves_no_file(plot: Callable[[History, Path], None], tmp_path: Path) -> None:
     (tmp_path / "curve.png").mkdir()
     with pytest.raises(InputError, match="cannot write"):
         plot(history(3), tmp_path / "curve.png")

@@ -36,7 +36,7 @@ def test_an_invalid_recipe_is_rejected(changes: dict[str, object], message: str)
         toy_recipe(**changes)
 
 
-def test_a_recipe_fills_in_what_follows_from_the_rest() -> None:
+def test_dependent_defaults_are_filled_in() -> None:
     assert Recipe().preprocess.mean == (0.5, 0.5, 0.5)
     assert Recipe(architecture="resnet50").preprocess == Preprocess()
     assert Recipe.model_validate({"size": 192}).preprocess.size_wh == (192, 192)
@@ -44,7 +44,7 @@ def test_a_recipe_fills_in_what_follows_from_the_rest() -> None:
     assert toy_recipe().train_size_wh == (32, 32) and toy_recipe(train_size=24).train_size_wh == (24, 24)
 
 
-def test_training_crops_grow_to_their_last_size_and_stay_there() -> None:
+def test_training_crops_grow_to_their_final_size() -> None:
     recipe = toy_recipe(preprocess=Preprocess(size_wh=(224, 224)), train_size=176, first_train_size=128, epochs=40)
     sizes = [recipe.train_size_wh_in(epoch)[0] for epoch in range(1, 41)]
     assert sizes[0] == 128 and sizes == sorted(sizes) and set(sizes) == {128, 144, 160, 176}
@@ -98,12 +98,12 @@ def test_single_keys_change_and_the_last_change_wins() -> None:
         ("absent.toml", "epochs=3", "cannot read the recipe absent.toml: No such file"),
     ],
 )
-def test_a_change_that_means_nothing_names_the_nearest_key(name: str, change: str, message: str) -> None:
+def test_an_invalid_override_gets_a_suggestion(name: str, change: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_recipe(name, [change])
 
 
-def test_anybodys_own_recipe_is_a_toml_file(tmp_path: Path) -> None:
+def test_a_users_recipe_is_a_toml_file(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text('architecture = "resnet50"\nepochs = 2\n[preprocess]\nsize_wh = [96, 64]\n')
     recipe = read_recipe(str(own))

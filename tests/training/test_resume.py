@@ -73,7 +73,7 @@ def without_times(run: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("write", "epochs"), [(1, 0), (2, 0), (3, 1), (5, 2)])
-def test_killed_while_writing_and_resumed_it_ends_as_if_nothing_had_been(
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(
     unbroken: TrainingResult, toys: Path, dataset: Dataset, tmp_path: Path, write: int, epochs: int
 ) -> None:
     folder = killed_at(write, toys, tmp_path / "run")
@@ -100,7 +100,7 @@ def test_the_command_resumes_with_the_folders_own_data_and_recipe(
     assert said[0].startswith("epoch 3/5: ") and said[-1].startswith("best epoch ")
 
 
-def test_a_training_that_has_ended_is_not_run_again(unbroken: TrainingResult, dataset: Dataset) -> None:
+def test_a_finished_run_is_not_repeated(unbroken: TrainingResult, dataset: Dataset) -> None:
     again = fit(RECIPE, dataset, unbroken.run_folder, machine=ONE_THREAD, resume=True)
     assert again.epochs == unbroken.epochs
 
@@ -113,7 +113,7 @@ def test_a_training_that_has_ended_is_not_run_again(unbroken: TrainingResult, da
         (["cars"], "give --resume without DATA"),
     ],
 )
-def test_resuming_takes_no_other_choices(
+def test_resume_rejects_other_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -121,7 +121,7 @@ def test_resuming_takes_no_other_choices(
     assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_a_state_of_something_else_is_refused(unbroken: TrainingResult, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_state_of_another_run_is_rejected(unbroken: TrainingResult, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="belongs to another recipe than this run"):
         fit(toy_recipe(), dataset, unbroken.run_folder, machine=ONE_THREAD, resume=True)
     folder = RunFolder(tmp_path / "run")
@@ -174,7 +174,7 @@ main(["train", sys.argv[1], "-o", sys.argv[2], "--recipe", sys.argv[3], "--devic
 """
 
 
-def test_without_room_on_the_disk_one_line_says_so_and_nothing_is_half_written(toys: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_a_one_line_error_without_partial_files(toys: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "toy.toml"
     keys = ('architecture = "test_resnet"', 'weights = "none"', "size = 32", "epochs = 1", "batch_size = 16")
     recipe.write_text("\n".join(keys) + "\n")

@@ -134,7 +134,7 @@ def test_unusable_weights_from_the_hub_are_a_one_line_error(hub: FakeHub, conten
     assert torch.equal(model.backbone.fc.weight, before)
 
 
-def test_an_architecture_that_timm_has_no_weights_for_says_so(no_network: None) -> None:
+def test_an_architecture_without_timm_weights_is_an_error(no_network: None) -> None:
     with pytest.raises(InputError, match=r"timm has no pretrained weights of efficientnet_lite1: .*`weights_file`"):
         load_weights(CarClassifier("efficientnet_lite1", 3, SMALL), "auto")
 
@@ -150,7 +150,7 @@ def test_an_architecture_that_timm_has_no_weights_for_says_so(no_network: None) 
         (TINY, rf"timm\.create_model\('{TINY}', pretrained=True\).*`weights_file='{TINY}\.pth'`"),
     ],
 )
-def test_without_a_network_one_quick_line_says_how_to_get_the_weights(
+def test_without_a_network_the_error_has_the_download_command(
     no_network: None, architecture: str, how: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = CarClassifier(architecture, 3, SMALL)
@@ -192,7 +192,7 @@ def test_a_file_is_fetched_once_and_checked_against_its_name(hub: FakeHub, tmp_p
     ("url_end", "message"),
     [("m-00000000.pth", "invalid hash value"), ("cut-00000000.pth", "invalid hash value"), ("none.pth", "Not Found")],
 )
-def test_a_fetch_that_fails_leaves_nothing(hub: FakeHub, tmp_path: Path, url_end: str, message: str) -> None:
+def test_a_failed_download_leaves_no_file(hub: FakeHub, tmp_path: Path, url_end: str, message: str) -> None:
     hub.files["o/r/m-00000000.pth"] = hub.files["o/r/cut-00000000.pth"] = b"other weights"
     hub.cut_at = 5 if url_end.startswith("cut") else None
     with pytest.raises(InputError, match=f"cannot fetch .*{url_end}: .*{message}"):
@@ -200,7 +200,7 @@ def test_a_fetch_that_fails_leaves_nothing(hub: FakeHub, tmp_path: Path, url_end
     assert list((tmp_path / "torch-cache" / "hub" / "checkpoints").iterdir()) == []
 
 
-def test_a_server_that_never_answers_is_given_up(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_times_out(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twincar_edge.training.weights.TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
