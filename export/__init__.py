@@ -1,6 +1,6 @@
-"""From a checkpoint to ONNX files that are shown to answer as the checkpoint does: FP32, INT8, and parity.
+"""Exports a checkpoint to ONNX files (FP32, FP16, INT8) and checks their parity with the checkpoint.
 
-Importing this package imports neither torch nor onnx nor ONNX Runtime; `export` does.
+Importing this package does not import torch, onnx or ONNX Runtime; calling `export` does.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ __all__ = [
 def export(
     config: ExportConfig, progress: StageProgress | None = None, created: datetime | None = None
 ) -> ExportResult:
-    """Export a checkpoint, check that what comes out answers as it does, and write the files that do.
+    """Export a checkpoint, check its parity, and write the files that are within the limits.
 
-    Writes `<name>.fp32.onnx`, where they are asked for `<name>.int8.onnx` and `<name>.fp16.onnx`, and reports as JSON,
-    Markdown and PNG: `parity`, `confidence` and, of a search, `int8_search`. Each ONNX file is self-contained: weights,
-    normalization, a manifest with its own parity, and golden inputs by which a box tests itself.
+    Writes `<name>.fp32.onnx`, on request `<name>.int8.onnx` and `<name>.fp16.onnx`, and reports as JSON, Markdown and
+    PNG: `parity`, `confidence` and, for a search, `int8_search`. Each ONNX file is self-contained: weights,
+    normalization, a manifest with the file's parity, and golden inputs for self-tests.
 
     Args:
-        config: what to export, to where, and what it must hold.
-        progress: called with what is done at the moment, how much of it is done, and of how much.
-        created: the time that the manifest gives; None takes now.
+        config: what to export, where to, and the limits.
+        progress: called with (stage, steps done, total steps).
+        created: the creation time in the manifest; None for now.
 
     Raises:
-        ParityError: a limit was missed. The report is written, and no file that missed a limit is left under the name
-            by which a deployment would pick it up.
+        ParityError: a parity limit was not met. The reports are written; no failing file keeps its deployable name.
+        CoverageError: too few held-out images get a name at the threshold; as for `ParityError`.
         InputError: the images, the folder or an option is unusable.
         ModelError: the checkpoint is unusable, or its architecture cannot be exported or quantized.
         MissingExtraError: torch, onnx, onnxscript or ONNX Runtime is not installed.

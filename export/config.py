@@ -1,4 +1,4 @@
-"""What an export is asked for, and what it returns. Nothing heavy is imported here."""
+"""The configuration and the result of an export. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from twincar_edge.export.parity.report import ParityLimits, ParityReport
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to export, to where, and what it must hold.
+    """What to export, where to, and the limits.
 
     Attributes:
-        checkpoint: what `twincar-edge train` wrote, or the original TwinCar's .pth.
-        output: the folder for the files; made where it is not there.
-        int8: the choices of an INT8 file, or a search for those that keep to the limits; None makes none.
-        fp16: make a half-precision file as well, for GPU providers.
+        checkpoint: a checkpoint of `twincar-edge train`, or the original TwinCar's .pth.
+        output: the folder for the files; created if missing.
+        int8: settings for an INT8 file, or a search for settings within the limits; None exports no INT8 file.
+        fp16: also export a half-precision file, for GPU providers.
         opset: the ONNX operator set, one of `opset.OPSETS`.
-        limits: what the files may lose.
-        data: labelled images; None takes those of the training, from the folder that the checkpoint lies in.
-        class_mapping: the class names, for a checkpoint that holds none.
-        name: what the files are called; None makes a name of the architecture and the checkpoint's digest.
-        notes: for people who find the file later: data terms, what the model is for.
-        confidence: how sure the box may be: temperature and rejection threshold, given or to be found.
-        explainable: add the last feature map as an output, so that the box can explain answers without PyTorch.
-        keep_failed: keep a file that missed a limit, as <name>.<precision>.failed.onnx.
+        limits: the parity limits.
+        data: labeled images; None takes those of the training run in whose folder the checkpoint is.
+        class_mapping: the class names, for a checkpoint without them.
+        name: the stem of the file names; None combines the architecture and the checkpoint's digest.
+        notes: free text for the manifest, for example data terms and intended use.
+        confidence: temperature and rejection threshold, given or to be chosen.
+        explainable: add the last feature map as an output, for explanations without PyTorch.
+        keep_failed: keep a file that is not within the limits, as <name>.<precision>.failed.onnx.
 
     Raises:
-        InputError: the name cannot be a file name, or ONNX Runtime cannot be trusted with the operator set.
+        InputError: the name is not a valid file name, or the operator set is not supported.
     """
 
     checkpoint: Path
@@ -52,21 +52,21 @@ class ExportConfig:
     keep_failed: bool = False
 
     def __post_init__(self) -> None:
-        """Check the name, since files are written under it, and the operator set."""
+        """Check the name and the operator set."""
         if self.name is not None and (
             not self.name.strip() or Path(self.name).name != self.name or self.name[0] == "."
         ):
-            raise InputError(f"a model's name becomes its file name: it cannot be {self.name!r}")
+            raise InputError(f"invalid model name {self.name!r}: it must be a valid file name")
         if self.opset not in OPSETS:
             raise InputError(
-                f"the opset must be {OPSETS[0]} to {OPSETS[-1]}, found {self.opset}: torch exports from "
-                f"{OPSETS[0]} on, and ONNX Runtime computes INT8 files of opset {OPSETS[-1] + 1} wrongly"
+                f"unsupported opset {self.opset}: use {OPSETS[0]} to {OPSETS[-1]}; torch needs {OPSETS[0]} or more, "
+                f"and ONNX Runtime computes INT8 files of opset {OPSETS[-1] + 1} incorrectly"
             )
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files of an export that met its limits, and what was found on the way.
+    """The files of an export within its limits, and the reports.
 
     After `exported = tw.export(...)`:
 
@@ -75,11 +75,11 @@ class ExportResult:
 
     Attributes:
         fp32: the FP32 file.
-        int8: the INT8 file, or None where none was asked for; `fp16` likewise.
-        fp16: the half-precision file.
-        parity: what each file lost.
-        confidence: how temperature and threshold were found, and what they give.
-        search: the INT8 candidates, or None where nothing was searched.
+        int8: the INT8 file, or None if it was not requested.
+        fp16: the half-precision file, or None if it was not requested.
+        parity: the comparison of each file with its reference.
+        confidence: the choice of temperature and threshold, and their effect.
+        search: the INT8 candidates, or None without a search.
     """
 
     fp32: Path

@@ -1,4 +1,4 @@
-"""How small a crop may be for a full name: the held-out images, shrunk step by step and answered as a box answers."""
+"""Finds the minimum crop size for a full name: classifies held-out images at decreasing sizes."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ TOLERANCE = 0.02
 def measure_crop_sizes(
     classifier: Classifier, dataset: Dataset, progress: Progress | None = None
 ) -> CropSizesRecord | None:
-    """Return what full names are worth by crop size, and the least size that supports them.
+    """Return coverage and accuracy of full names by crop size, and the minimum size.
 
     Args:
-        classifier: the exported file; a record of sizes that it already has plays no part.
-        dataset: labelled images that it was not trained on.
-        progress: called with (images done, images in all).
+        classifier: the exported file; crop sizes in its manifest are ignored.
+        dataset: labeled images that were not used for training.
+        progress: called with (images done, total images).
 
     Returns:
-        None where fewer than `FEW_IMAGES` images get a full name: one more that is wrong would move the limit.
+        None if fewer than `FEW_IMAGES` images get a full name: single errors would then change the result.
 
     Raises:
-        InputError: an image is unusable, or of a class that the model does not know.
-        ModelError: the model fails.
+        InputError: an image is unusable, or its class is not one of the model's.
+        ModelError: inference fails.
     """
     if len(dataset) < FEW_IMAGES:
         return None
     labels = labels_for(dataset, classifier.manifest.class_mapping)
     full = np.full(len(dataset), -1, np.int64)
-    told = {px: full.copy() for px in SIZES_PX}
+    answers_by_size = {px: full.copy() for px in SIZES_PX}
 
     def answer(images: Sequence[NDArray[np.uint8]], into: NDArray[np.int64]) -> None:
         answers = [classifier.answer(*row) for row in classifier.judge(images).rows()]
@@ -50,7 +50,7 @@ def measure_crop_sizes(
         images = [sample.read() for sample in dataset.samples[start : start + BATCH]]
         part = slice(start, start + len(images))
         answer(images, full[part])
-        for px, found in told.items():
+        for px, found in answers_by_size.items():
             answer([shrink_to(image, px) for image in images], found[part])
         if progress is not None:
             progress(part.stop, len(dataset))
@@ -59,7 +59,7 @@ def measure_crop_sizes(
     coverage, right = _figures(full, labels)
     assert right is not None
     sizes = []
-    for px, found in told.items():
+    for px, found in answers_by_size.items():
         covered, named_right = _figures(found, labels)
         sizes.append(CropSizeFigures(px=px, coverage=covered, right=named_right))
     return CropSizesRecord(
@@ -73,9 +73,9 @@ def measure_crop_sizes(
 
 
 def least_size(sizes: Sequence[CropSizeFigures], right: float) -> int:
-    """Return the smallest size at which, and at all larger ones, full names are right within the tolerance of `right`.
+    """Return the smallest size such that accuracy is within the tolerance of `right` there and at all larger sizes.
 
-    Where the largest one is not, it is that one all the same: what is larger was not measured.
+    Returns the largest size if even that is not within the tolerance.
     """
     ordered = sorted(sizes, key=lambda size: -size.px)
     least = ordered[0].px
@@ -86,7 +86,7 @@ def least_size(sizes: Sequence[CropSizeFigures], right: float) -> int:
     return least
 
 
-def _figures(told: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float | None]:
-    named = told >= 0
-    right = float((told[named] == labels[named]).mean()) if named.any() else None
+def _figures(answers: NDArray[np.int64], labels: NDArray[np.int64]) -> tuple[float, float | None]:
+    named = answers >= 0
+    right = float((answers[named] == labels[named]).mean()) if named.any() else None
     return round(float(named.mean()), 4), None if right is None else round(right, 4)

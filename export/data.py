@@ -1,4 +1,4 @@
-"""Which images an export calibrates on, and which it checks on: those that the training held out, wherever possible."""
+"""Selects the images for calibration and for validation: those held out in training, wherever possible."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.progress import Progress
 from twincar_edge.training.run_folder import RunFolder
 
-CALIBRATION_BATCH = 4  # ONNX Runtime calibrates without optimization and keeps much in memory; more gains little
+CALIBRATION_BATCH = 4  # calibration runs without graph optimization and uses much memory; larger batches gain little
 CALIBRATION_SEED = 0
 
 
 class _SplitChoices(BaseModel):
-    """The part of a recipe that says how `fit` split its images."""
+    """The fields of a recipe that determine how `fit` split its images."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
 def open_split(model: Path, recipe: Mapping[str, Any], data: OpenOptions | None) -> Split:
-    """Return the images to calibrate on and those to check on.
+    """Return the images for calibration (`train`) and for validation.
 
-    Without `data` they are those of the training, from the folder that the model lies in. Images that are given are
-    split as the training split them, where its lists name them; all others are split here, with the recipe's share and
-    seed, so that a second export sees the same.
+    Without `data`, these are the images of the training run in whose folder the model is. Given images are split as in
+    training if the run's lists contain any of them. Otherwise they are split with the recipe's share and seed, so every
+    export gets the same split.
 
     Args:
-        model: the checkpoint's file, or one that was made of it.
-        recipe: how it was trained.
-        data: labelled images.
+        model: the checkpoint file, or an export of it.
+        recipe: the recipe in the checkpoint.
+        data: labeled images.
 
     Raises:
-        InputError: there are no images, or they are not what the training's lists say.
+        InputError: there are no images, or they do not match the run's lists.
         ModelError: the recipe cannot be used.
     """
     run = RunFolder(model.parent)
     if data is None:
         if not run.recipe.is_file():
             raise InputError(
-                f"no images to compare answers on: there is no {run.recipe.name} of a training beside {model}; "
-                "give labelled images with ",
+                f"no images to check parity on: there is no {run.recipe.name} of a training run beside {model}; "
+                "give labeled images with ",
                 Parameter("data"),
             )
         return run.open_split()
@@ -66,13 +66,13 @@ def open_split(model: Path, recipe: Mapping[str, Any], data: OpenOptions | None)
 
 
 def calibration_samples(train: Dataset, images: int) -> Dataset:
-    """Return the training images that calibration looks at: `images` of them, or all where there are fewer.
+    """Return at most `images` training images for calibration; the choice is deterministic.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no training images.
     """
     if len(train) == 0:
-        raise InputError("INT8 is calibrated on training images, and the split has none")
+        raise InputError("INT8 calibration needs training images, but the split has none: add images")
     order = np.random.default_rng(CALIBRATION_SEED).permutation(len(train))[:images]
     return train.select(train.samples[place].name for place in sorted(order.tolist()))
 
@@ -80,7 +80,7 @@ def calibration_samples(train: Dataset, images: int) -> Dataset:
 def calibration_batches(
     chosen: Dataset, preprocess: Preprocess, progress: Progress | None = None
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield images as the model takes them, uint8 [N, H, W, 3], one batch in memory at a time.
+    """Yield preprocessed images, uint8 [N, H, W, 3], with only one batch in memory at a time.
 
     Raises:
         InputError: an image is unusable.
@@ -93,7 +93,7 @@ def calibration_batches(
 
 
 def _is_named_by(run: RunFolder, dataset: Dataset) -> bool:
-    """Say whether the training's lists name any of these images."""
+    """Return whether the run's lists contain any of these images."""
     lists = [run.path / name for name in (TRAIN_CSV, VALIDATION_CSV)]
     if not all(path.is_file() for path in lists):
         return False

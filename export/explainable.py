@@ -1,6 +1,6 @@
-"""Gives a model file what it needs to explain itself without PyTorch: its last feature map, and where its head is.
+"""Adds the data for explanations without PyTorch to a model: its last feature map, and the location of its head.
 
-See `twincar_edge/heatmaps.py` for what is computed from these.
+`twincar_edge/heatmaps.py` computes heat maps from these.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from twincar_edge.manifest import HeadLayer, HeadRecord
 
 FEATURES = "features"
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
-_PASSING = (*_QUANTIZED, "Cast", "Reshape", "Flatten", "Squeeze", "Identity", "Add")  # Add: the bias after a MatMul
+_SKIPPED = (*_QUANTIZED, "Cast", "Reshape", "Flatten", "Squeeze", "Identity", "Add")  # Add: the bias after a MatMul
 _POOLING = ("GlobalAveragePool", "ReduceMean")
-_MOST_LAYERS = 2
+_MAX_LAYERS = 2
 
 
 def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord | None]:
-    """Return a graph with a further output, `features` [batch, C, h, w], and where its head's weights are.
+    """Return the graph with an additional output `features` [batch, C, h, w], and the record of its head's weights.
 
-    Only for a graph that ends in average pooling and one or two linear layers, with a ReLU between two. Any other is
-    returned as it is, with None. One that has the output already is returned as it is, with the names of the weights.
-    The graph may be in any precision; nothing is computed that was not computed before, and the logits stay the same.
+    The graph must end in average pooling and one or two linear layers, with a ReLU between two; any other graph is
+    returned unchanged, with None. A graph that already has the output is returned unchanged, with the record. The graph
+    may be in any precision. The output adds no computation, and the logits stay the same.
     """
     producers = {name: node for node in graph.graph.node for name in node.output}
     layers: list[HeadLayer] = []
     node = last_layer(graph)
-    while node is not None and node.op_type in LINEAR_LAYERS and len(layers) < _MOST_LAYERS:
+    while node is not None and node.op_type in LINEAR_LAYERS and len(layers) < _MAX_LAYERS:
         layer = _layer(graph, node)
         if layer is None:
             return graph, None
         layers.insert(0, layer)
-        node, passed = _before(producers, node)
-        # Quantization removes a ReLU whose clipping the 8 bits do anyway.
-        clipped = "Relu" in passed or "QuantizeLinear" in passed
+        node, skipped = _before(producers, node)
+        # Quantization removes a ReLU if the 8-bit range clips in the same way.
+        clipped = "Relu" in skipped or "QuantizeLinear" in skipped
         if node is not None and node.op_type in LINEAR_LAYERS and not clipped:
             return graph, None
     if node is None or node.op_type not in _POOLING or not layers:
@@ -56,17 +56,17 @@ def with_features(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, HeadRecord |
 
 
 def _before(producers: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> tuple[onnx.NodeProto | None, set[str]]:
-    """Return the linear layer or pooling before a layer, or None, and the kinds of nodes between."""
-    passed: set[str] = set()
+    """Return the preceding linear or pooling node, or None, and the operator types in between."""
+    skipped: set[str] = set()
     found = producers.get(node.input[0])
-    while found is not None and found.op_type in (*_PASSING, "Relu"):
-        passed.add(found.op_type)
+    while found is not None and found.op_type in (*_SKIPPED, "Relu"):
+        skipped.add(found.op_type)
         found = producers.get(found.input[0])
-    return found, passed
+    return found, skipped
 
 
 def _layer(graph: onnx.ModelProto, node: onnx.NodeProto) -> HeadLayer | None:
-    """Return the names of a linear layer's weights, or None where they are of a form that is not looked for."""
+    """Return the names of a linear layer's weights, or None if their form is not supported."""
     initializers = {tensor.name for tensor in graph.graph.initializer}
     producers = {name: other for other in graph.graph.node for name in other.output}
     attributes = {attribute.name: attribute for attribute in node.attribute}

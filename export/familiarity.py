@@ -1,4 +1,4 @@
-"""What a file needs to tell cars that it was taught from others: prototypes, and the familiarity each level needs."""
+"""Prototypes and familiarity thresholds, by which a file distinguishes trained cars from others."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from twincar_edge.runtime.inference.session import ModelSession
 
 logger = logging.getLogger(__name__)
 
-PROTOTYPE_IMAGES = 50  # of each class: a mean gains nothing more that 8 bits could hold
+PROTOTYPE_IMAGES = 50  # per class; with more, the mean changes by less than 8 bits can store
 _SEED = 0
 _DIGITS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """What a file needs to judge familiarity, and what it gives on the held-out images.
+    """Prototypes and familiarity thresholds of a file, with the similarities of the held-out images.
 
     Attributes:
-        prototypes: from training images, as this file embeds them.
+        prototypes: the mean embeddings of training images, computed by this file.
         record: the thresholds, for the manifest.
         similarities: float32 [N, classes], of the held-out images.
-        held_out: the summary of the held-out images, by which enrolled classes are checked.
+        held_out: the summary of the held-out images, used to check enrolled classes.
     """
 
     prototypes: Prototypes
@@ -42,8 +42,8 @@ class Familiarity:
     held_out: HeldOut
 
     def reached(self, similarities: NDArray[np.float32]) -> dict[Level, NDArray[np.bool_]]:
-        """Return for each level which images, by their similarities, float32 [N, classes], are familiar enough."""
-        familiarity = similarities.max(axis=1).astype(np.float64)  # as the box compares
+        """Return for each level which images reach its threshold, bool [N], from float32 [N, classes]."""
+        familiarity = similarities.max(axis=1).astype(np.float64)  # the type that inference compares in
         return {level: familiarity >= getattr(self.record.thresholds, level) for level in KNOWN_LEVELS}
 
 
@@ -55,29 +55,29 @@ def learn_familiarity(
     keep: tuple[float, float, float],
     progress: Callable[[int, int], None] | None = None,
 ) -> Familiarity | None:
-    """Make prototypes of training images, and choose thresholds on the held-out ones.
+    """Compute prototypes from training images, and choose thresholds on the held-out ones.
 
     Args:
         session: the exported file, with an embedding output.
         split: the training images and the held-out ones.
         classes: the names of the outputs.
-        embeddings: of the held-out images, float32 [N, D].
-        keep: the share of held-out images that stay familiar enough for a class name in full, a model, a make.
-        progress: called with (images done, images in all).
+        embeddings: the held-out images' embeddings, float32 [N, D].
+        keep: the shares of held-out images that must reach the threshold for a full name, a model, a make.
+        progress: called with (images done, total images).
 
     Returns:
-        None where a class has no training image: it would have no prototype, and all its cars would be strangers.
+        None if a class has no training images: without a prototype, all its cars would be rejected as unfamiliar.
 
     Raises:
-        InputError: an image is unusable, or of a class that the model does not know.
-        ModelError: the model fails.
+        InputError: an image is unusable, or its class is not one of the model's.
+        ModelError: inference fails.
     """
     labels = labels_for(split.train, classes) if len(split.train) else np.empty(0, np.int64)
     missing = len(classes) - len(np.unique(labels))
     if missing:
-        logger.warning("no prototypes: %d classes have no training image", missing)
+        logger.warning("no prototypes: %d classes have no training images", missing)
         return None
-    chosen = _some_of_each(split.train, labels)
+    chosen = _sample_per_class(split.train, labels)
     found = dataset_logits(session.embed, chosen, session.manifest.preprocess, progress=progress)
     prototypes = class_prototypes(found, labels_for(chosen, classes), len(classes))
     similarities = prototypes.similarities(embeddings)
@@ -95,15 +95,15 @@ def choose_thresholds(familiarity: NDArray[np.float32], keep: tuple[float, float
     """Return for each level the highest threshold that keeps its share of images, rounded down to 4 digits.
 
     Args:
-        familiarity: of held-out images, float32 [N].
-        keep: shares from 0 to 1, for a class name in full, a model, a make; none smaller than the one before.
+        familiarity: the held-out images' familiarity, float32 [N].
+        keep: shares from 0 to 1 for a full name, a model, a make, in ascending order.
     """
     lowest = [float(np.quantile(familiarity, 1 - share, method="lower")) for share in keep]
     year, model, make = (float(np.floor(value * 10**_DIGITS) / 10**_DIGITS) for value in lowest)
     return FamiliarityThresholds(year=year, model=model, make=make)
 
 
-def _some_of_each(train: Dataset, labels: NDArray[np.int64]) -> Dataset:
+def _sample_per_class(train: Dataset, labels: NDArray[np.int64]) -> Dataset:
     order = np.random.default_rng(_SEED).permutation(len(train))
     counts = dict.fromkeys(labels.tolist(), 0)
     names = []

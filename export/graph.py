@@ -1,4 +1,4 @@
-"""From a PyTorch classifier to a clean ONNX graph, and from a graph to the bytes of a model file."""
+"""Converts a PyTorch classifier to a clean ONNX graph, and a graph to the bytes of a model file."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ logger = logging.getLogger(__name__)
 
 INPUT, OUTPUT, EMBEDDING = "batch_nhwc", "logits", "embedding"
 LINEAR_LAYERS = ("Gemm", "MatMul")
-EXAMPLE_BATCH = 2  # torch.export takes a batch of 0 or 1 for a constant
+EXAMPLE_BATCH = 2  # torch.export treats a batch size of 0 or 1 as a constant
 
 
 def to_onnx(model: CarClassifier, opset: int = OPSET) -> onnx.ModelProto:
     """Return the classifier as an ONNX graph: `batch_nhwc` uint8 [batch, H, W, 3] to `logits` float32 [batch, classes].
 
-    The batch is dynamic, mean and std are inside, BatchNorm is folded into the convolutions, weights are inside the
-    file. What torch writes beside it (source lines with local paths, stack traces) is taken out.
+    The batch size is dynamic. The graph contains normalization and weights; BatchNorm is folded into convolutions.
+    torch's annotations (source lines with local paths, stack traces) are removed.
 
     Args:
         model: the classifier.
         opset: the ONNX operator set, one of `opset.OPSETS`.
 
     Raises:
-        ModelError: torch cannot export this architecture, or the graph is not a valid one.
+        ModelError: torch cannot export this architecture, or the graph is invalid.
     """
     width, height = model.preprocess.size_wh
     example = torch.zeros(EXAMPLE_BATCH, height, width, 3, dtype=torch.uint8)
@@ -52,25 +52,24 @@ def to_onnx(model: CarClassifier, opset: int = OPSET) -> onnx.ModelProto:
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        raise ModelError(f"{model.architecture} cannot be exported to ONNX: {_reason(error)}") from error
+        raise ModelError(f"cannot export {model.architecture} to ONNX: {_reason(error)}") from error
     assert program is not None  # only the legacy exporter returns None
     graph = program.model_proto
     strip(graph)
     check(graph, model.architecture)
-    left = sum(node.op_type == "BatchNormalization" for node in graph.graph.node)
-    if left:
-        logger.info("%s keeps %d BatchNorm layers that do not follow a convolution", model.architecture, left)
+    unfolded = sum(node.op_type == "BatchNormalization" for node in graph.graph.node)
+    if unfolded:
+        logger.info("%s: %d BatchNorm layers do not follow a convolution, not folded", model.architecture, unfolded)
     return graph
 
 
 def with_embedding(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a graph with a second output, `embedding` [batch, D]: what its last layer with weights takes.
+    """Return the graph with an additional output `embedding` [batch, D]: the input of its last linear layer.
 
-    For a network with one layer after pooling these are the pooled features, not yet scaled to a length. The graph may
-    be in any precision; of an INT8 one they are the rounded features that the last layer sees. They are float32, and
-    float16 in a half-precision graph, where ONNX Runtime's CPU provider undoes a cast. Nothing is computed that was not
-    computed before, and the logits stay the same. A graph that does not end in a layer of this kind, or that has the
-    output already, is returned as it is.
+    For a network with one layer after pooling, this is the pooled features, not normalized. The graph may be in any
+    precision; in an INT8 graph, the features are the quantized ones. They are float32, or float16 in a half-precision
+    graph, where ONNX Runtime's CPU provider would remove a cast. The output adds no computation, and the logits stay
+    the same. A graph that does not end in a linear layer, or that already has the output, is returned unchanged.
     """
     node = last_layer(graph)
     if node is None or has_embedding(graph):
@@ -92,7 +91,7 @@ def with_embedding(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def renamed(graph: onnx.ModelProto, tensor: str, name: str) -> onnx.ModelProto:
-    """Return a graph in which an inner tensor has another name, and no note of its type: it can become an output."""
+    """Return the graph with an inner tensor renamed and without its `value_info`, so that it can become an output."""
     result = onnx.ModelProto()
     result.CopyFrom(graph)
     for node in result.graph.node:
@@ -104,11 +103,11 @@ def renamed(graph: onnx.ModelProto, tensor: str, name: str) -> onnx.ModelProto:
 
 
 def last_layer(graph: onnx.ModelProto) -> onnx.NodeProto | None:
-    """Return the node with weights that gives the logits, or None where it is of a kind that is not looked for."""
+    """Return the linear layer that computes the logits, or None if there is none."""
     producers = {name: node for node in graph.graph.node for name in node.output}
     node = producers.get(OUTPUT)
     while node is not None and node.op_type not in LINEAR_LAYERS:
-        # From logits back through what may stand behind the layer: Cast, QuantizeLinear and DequantizeLinear, Add.
+        # Skip the nodes that may follow the layer: Cast, QuantizeLinear, DequantizeLinear, Add.
         node = producers.get(node.input[0]) if node.input else None
     return node
 
@@ -119,11 +118,11 @@ def has_embedding(graph: onnx.ModelProto) -> bool:
 
 
 def strip(graph: onnx.ModelProto) -> None:
-    """Take out, in place, all that is not needed to run: notes at every level, operator sets that no node uses.
+    """Remove, in place, everything not needed to run: annotations at all levels, and unused operator sets.
 
-    torch notes for each node the Python source line that it comes from, with its path, and ONNX Runtime's quantizer
-    notes what it did. A file that leaves the building says only what its manifest says. ONNX Runtime also declares
-    every operator set that it knows, its own included, which other runtimes may refuse.
+    torch annotates each node with its Python source line and path, and ONNX Runtime's quantizer with its steps. An
+    exported file must not leak these. ONNX Runtime also declares all its operator sets, including its own, which other
+    runtimes may reject.
     """
     for part in _parts(graph):
         part.ClearField("doc_string")
@@ -135,15 +134,15 @@ def strip(graph: onnx.ModelProto) -> None:
 
 
 def check(graph: onnx.ModelProto, name: str) -> None:
-    """Run the ONNX checker, type and shape inference included.
+    """Run the ONNX checker, including type and shape inference.
 
     Raises:
-        ModelError: the graph is not valid; `name` says whose it is.
+        ModelError: the graph is invalid; the message contains `name`.
     """
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"the ONNX graph of {name} is not valid: {_reason(error)}") from error
+        raise ModelError(f"the ONNX graph of {name} is invalid: {_reason(error)}") from error
 
 
 def to_bytes(
@@ -153,7 +152,7 @@ def to_bytes(
     prototypes: Prototypes | None = None,
     held_out: HeldOut | None = None,
 ) -> bytes:
-    """Return the model file: the graph with what is given as its only metadata. The graph stays as it is."""
+    """Return the bytes of a model file: the graph with the given metadata and no other. Does not change `graph`."""
     stamped = onnx.ModelProto()
     stamped.CopyFrom(graph)
     metadata = {METADATA_KEY: manifest.to_json()}
@@ -169,13 +168,13 @@ def to_bytes(
 
 
 def value_info(graph: onnx.ModelProto, name: str) -> onnx.ValueInfoProto | None:
-    """Return the type and shape of a tensor, or None where inference cannot tell."""
+    """Return the type and shape of a tensor, or None if they cannot be inferred."""
     inferred = onnx.shape_inference.infer_shapes(graph)
     return next((info for info in inferred.graph.value_info if info.name == name), None)
 
 
 def _parts(graph: onnx.ModelProto) -> Iterator[Any]:
-    """Yield every message of the file that can carry notes."""
+    """Yield every message of the file that can have annotations."""
     yield graph
     yield graph.graph
     for function in graph.functions:
@@ -186,7 +185,7 @@ def _parts(graph: onnx.ModelProto) -> Iterator[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the cause at the root of a chain of errors, in one line."""
+    """Return the root cause of an error as one line."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

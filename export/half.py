@@ -1,4 +1,4 @@
-"""FP16: the graph's weights and arithmetic in half precision, for GPU providers."""
+"""Conversion to FP16: weights and arithmetic in half precision, for GPU providers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from twincar_edge.export.graph import OUTPUT, check, strip
 
 
 def to_fp16(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Return an FP32 graph of `to_onnx` in half precision; it takes and gives what the FP32 graph does.
+    """Convert an FP32 graph of `to_onnx` to half precision, with the same inputs and outputs.
 
-    Mean and std stay in float: pixels up to 255 would lose their last bit there. So does the output, which the box
-    divides by a temperature.
+    Normalization stays in float32, because float16 loses precision for pixels up to 255. So do the logits, which
+    inference divides by a temperature.
 
     Raises:
-        ModelError: the converted graph is not a valid one.
+        ModelError: the converted graph is invalid.
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(graph)
@@ -26,8 +26,8 @@ def to_fp16(graph: onnx.ModelProto) -> onnx.ModelProto:
             break
         in_float.append(node.name)
     half: onnx.ModelProto = convert_float_to_float16(copied, keep_io_types=[OUTPUT], node_block_list=in_float)
-    del half.graph.value_info[:]  # some keep the type that they had
-    ONNXModel(half).topological_sort()  # the casts were put at the end
+    del half.graph.value_info[:]  # some entries still have the old type
+    ONNXModel(half).topological_sort()  # the converter appends its casts at the end
     strip(half)
     check(half, "the FP16 model")
     return half

@@ -1,4 +1,4 @@
-"""What the manifests of all files of one export say alike."""
+"""The part of the manifest that all files of one export share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from twincar_edge.training.checkpoint import Checkpoint
 
 
 def common_manifest(config: ExportConfig, checkpoint: Checkpoint, created: datetime) -> Manifest:
-    """Return what all the files' manifests say alike.
+    """Return the manifest from which those of all files are derived.
 
     Raises:
-        InputError: one of the configuration's values is not allowed in a manifest.
+        InputError: a value of the configuration is not allowed in a manifest.
     """
     given = config.confidence.model_dump(include={"temperature", "reject_below"}, exclude_none=True)
     document: dict[str, Any] = dict(
@@ -42,4 +42,4 @@ def common_manifest(config: ExportConfig, checkpoint: Checkpoint, created: datet
     try:
         return Manifest(**document, **given)
     except ValidationError as error:
-        raise InputError(f"the manifest cannot hold this {first_fault(error)}") from error
+        raise InputError(f"invalid value for the manifest, at {first_fault(error)}") from error

@@ -1,4 +1,4 @@
-"""The ONNX operator sets that a model is exported in."""
+"""The supported ONNX operator sets."""
 
 OPSET = 20
-OPSETS = range(18, 23)  # torch exports from 18 on; 23 gives INT8 files that compute wrongly (onnxruntime#25932)
+OPSETS = range(18, 23)  # torch needs 18 or more; INT8 files of opset 23 compute incorrectly (onnxruntime#25932)

@@ -1,4 +1,4 @@
-"""One export from checkpoint to files: the graphs, what they lost, and only then anything that could be deployed."""
+"""The export pipeline: makes the graphs, checks them, and only then writes deployable files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from twincar_edge.export.open_set.files import write_open_set
 from twincar_edge.export.open_set.hold import hold_unknown
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
 from twincar_edge.export.parity.compare import Answers, report_parity
-from twincar_edge.export.parity.files import open_elsewhere, write_parity
+from twincar_edge.export.parity.files import open_other_providers, write_parity
 from twincar_edge.export.parity.names import PYTORCH, SideName, title
 from twincar_edge.export.parity.report import ParityError, ParityReport
 from twincar_edge.export.report_files import report_paths, write_report
@@ -59,7 +59,7 @@ SEARCH_NAME = "int8_search"
 
 @dataclass(frozen=True)
 class _Model:
-    """A graph that may become a file: how it was quantized, its golden inputs, and its session."""
+    """A graph to be written as a file, with its quantization, golden inputs and open session."""
 
     graph: onnx.ModelProto
     quantization: QuantizationRecord | None
@@ -76,20 +76,20 @@ class _Findings:
 
 
 def run(config: ExportConfig, progress: StageProgress | None, created: datetime | None) -> ExportResult:
-    """Do what `twincar_edge.export.export` says."""
-    tell = progress or _nobody
+    """Run an export, as `twincar_edge.export.export` documents it."""
+    report = progress or _ignore
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
     manifest = common_manifest(config, checkpoint, created or datetime.now(UTC))
     split = open_split(config.checkpoint, checkpoint.recipe, config.data)
-    # Both say now, not after minutes, that images are of other classes or not there.
+    # Both raise errors about missing images or other classes before minutes of computation.
     labels_for(split.validation, checkpoint.classes)
     unknowns = open_unknowns(checkpoint.classes, config.confidence.unknown)
     if config.confidence.limits is not None:
         check_enough(sum(len(one.dataset) for one in unknowns.given), config.confidence.limits)
     with _workspace(config.output) as folder:
         trial = TrialSession(folder, manifest)
-        models, findings = _make(config, checkpoint, split, unknowns, trial, manifest.name, tell)
-    return _finish(config, manifest, models, findings, split.validation, unknowns, tell)
+        models, findings = _make(config, checkpoint, split, unknowns, trial, manifest.name, report)
+    return _finish(config, manifest, models, findings, split.validation, unknowns, report)
 
 
 def _make(
@@ -99,16 +99,18 @@ def _make(
     unknowns: Unknowns,
     trial: TrialSession,
     name: str,
-    tell: StageProgress,
+    report: StageProgress,
 ) -> tuple[dict[Precision, _Model], _Findings]:
-    """Make every graph that was asked for, and find out what it lost and how sure it may be."""
+    """Make all requested graphs, and measure their parity and confidence."""
     images, classes, preprocess = split.validation, checkpoint.classes, checkpoint.preprocess
-    tell("writing the graph", 0, 1)
+    report("writing the graph", 0, 1)
     model = load_model(checkpoint)
     fp32 = to_onnx(model, config.opset)
-    tell("writing the graph", 1, 1)
+    report("writing the graph", 1, 1)
     if config.explainable and with_features(fp32)[1] is None:
-        logger.warning("%s does not end in pooling and linear layers: the box cannot explain it", model.architecture)
+        logger.warning(
+            "%s does not end in pooling and linear layers: the file will not support explanations", model.architecture
+        )
     models: dict[Precision, _Model] = {}
     sides = {PYTORCH: Side(torch_predict(model), preprocess)}
 
@@ -118,28 +120,28 @@ def _make(
         embed = session.embed if has_embedding(graph) else None
         models[precision] = _Model(graph, quantization, make_golden(session.run, preprocess, embed), session)
         sides[precision] = Side(session.run, preprocess, embed=embed)
-        for ep, elsewhere in open_elsewhere(session.model, tell=logger.warning):
-            sides[str(SideName(precision, ep=ep))] = elsewhere
+        for ep, side in open_other_providers(session.model, notice=logger.warning):
+            sides[str(SideName(precision, ep=ep))] = side
 
     keep("fp32", fp32)
-    logits = run_sides(sides, images, lambda *done: tell("FP32 against PyTorch", *done))
+    logits = run_sides(sides, images, lambda *done: report("FP32 against PyTorch", *done))
     temperature = config.confidence.temperature
     if temperature is None:
         temperature = fit_temperature(logits["fp32"], labels_for(images, classes))
-    seen = set(sides)
+    compared = set(sides)
     search = None
     if config.fp16:
         keep("fp16", to_fp16(fp32))
     if config.int8 is not None:
         reference = Reference(fp32, preprocess, classes, logits["fp32"], temperature)
-        made = make_int8(reference, config.int8, split, config.limits, trial, tell)
+        made = make_int8(reference, config.int8, split, config.limits, trial, report)
         search = made.report
         keep("int8", made.graph, made.config.record(made.images))
-    rest = {side: sides[side] for side in sides if side not in seen}
+    rest = {side: sides[side] for side in sides if side not in compared}
     if rest:
-        logits |= run_sides(rest, images, lambda *done: tell("comparing answers", *done))
+        logits |= run_sides(rest, images, lambda *done: report("comparing answers", *done))
     embed: dict[str, Side] = {name: sides[name].embedding() for name in models if sides[name].embed is not None}
-    embeddings = run_sides(embed, images, lambda *done: tell("comparing embeddings", *done)) if embed else {}
+    embeddings = run_sides(embed, images, lambda *done: report("comparing embeddings", *done)) if embed else {}
     answers = [Answers(side, logits[side], temperature, embeddings.get(side)) for side in sides]
     parity = report_parity(answers, images, classes, config.limits, name)
     familiarity: dict[str, Familiarity] = {}
@@ -152,7 +154,7 @@ def _make(
             classes,
             embeddings[precision],
             config.confidence.keep_known,
-            lambda *done, name=precision: tell(f"prototypes of {title(name)}", *done),
+            lambda *done, name=precision: report(f"prototypes of {title(name)}", *done),
         )
         if learned is not None:
             familiarity[precision] = learned
@@ -173,7 +175,7 @@ def _make(
         classes,
         options,
         name,
-        lambda *done: tell("pictures of unknown things", *done),
+        lambda *done: report("unknown images", *done),
         unknowns,
         familiarity,
         {precision: embed[precision] for precision in familiarity},
@@ -184,13 +186,13 @@ def _make(
 
 
 def _as_box(session: ModelSession, known: Familiarity | None, name: str) -> Subject:
-    """Return a model under trial with the familiarity that its file will decide by."""
+    """Return a candidate model with the familiarity thresholds of its future file."""
     manifest = session.manifest.model_copy(update={"familiarity": None if known is None else known.record})
     return replace(Subject.of_session(_finished(session, manifest, known)), name=name)
 
 
 def _finished(session: ModelSession, manifest: Manifest, known: Familiarity | None) -> ModelSession:
-    """Return a model under trial with what its file will have."""
+    """Return a candidate session with the manifest and prototypes of its future file."""
     return replace(session, manifest=manifest, prototypes=None if known is None else known.prototypes)
 
 
@@ -201,32 +203,31 @@ def _finish(
     found: _Findings,
     images: Dataset,
     unknowns: Unknowns,
-    tell: StageProgress,
+    report: StageProgress,
 ) -> ExportResult:
-    """Write the reports in any case, the files that met their limits, and raise for those that did not."""
-    report = found.parity
-    write_parity(report, config.output)
+    """Write all reports and the files that are within the limits; raise for files that are not."""
+    parity = found.parity
+    write_parity(parity, config.output)
     write_confidence(found.confidence, config.output)
     for precision in get_args(Precision):
         for path in report_paths(config.output, f"{OPEN_SET}_{precision}", plotted=True):
             _remove(path)
     if found.search is None:
         for path in report_paths(config.output, SEARCH_NAME):
-            _remove(path)  # an earlier export's: nobody should find it beside these reports
+            _remove(path)  # a report of an earlier export, which does not belong to these files
     else:
         write_report(found.search, config.output, SEARCH_NAME)
     least = config.confidence.min_coverage
-    mute = {precision: share for precision in models if (share := found.confidence.named(precision)) < least}
+    low_coverage = {precision: share for precision in models if (share := found.confidence.named(precision)) < least}
     written: dict[Precision, Path] = {}
     documents: dict[Precision, Manifest] = {}
     for precision, model in models.items():
-        broken = report.failed("fp32") or report.failed(precision)  # what is made from a broken FP32 is broken too
-        broken = broken or precision in mute
-        name = f"{report.name}.{precision}"
-        good, failed = config.output / f"{name}.onnx", config.output / f"{name}.failed.onnx"
-        # An earlier export's file of the same name goes as well.
-        _remove(good if broken else failed)
-        if not broken or config.keep_failed:
+        # The other precisions are made from FP32, so they fail if it does.
+        failed = parity.failed("fp32") or parity.failed(precision) or precision in low_coverage
+        name = f"{parity.name}.{precision}"
+        good_path, failed_path = config.output / f"{name}.onnx", config.output / f"{name}.failed.onnx"
+        _remove(good_path if failed else failed_path)  # possibly from an earlier export
+        if not failed or config.keep_failed:
             known = found.familiarity.get(precision)
             documents[precision] = manifest.model_copy(
                 update={
@@ -235,34 +236,34 @@ def _finish(
                     "familiarity": None if known is None else known.record,
                     "precision": precision,
                     "quantization": model.quantization,
-                    "parity": report.comparison(precision).record(report.data.images),
+                    "parity": parity.comparison(precision).record(parity.data.images),
                     "temperature": found.confidence.temperature,
                     "reject_below": found.confidence.threshold,
                     "confidence": found.confidence.record(precision),
                 }
             )
-            written[precision] = failed if broken else good
-    if report.passed and not mute:
-        # Of the file that boxes run; parity holds the others to the same answers.
+            written[precision] = failed_path if failed else good_path
+    if parity.passed and not low_coverage:
+        # Measured with the file to deploy; parity ensures that the others answer alike.
         best: Precision = "int8" if "int8" in models else "fp32"
-        box = Classifier(_finished(models[best].session, documents[best], found.familiarity.get(best)))
-        sizes = measure_crop_sizes(box, images, lambda *done: tell("full names by crop size", *done))
+        classifier = Classifier(_finished(models[best].session, documents[best], found.familiarity.get(best)))
+        sizes = measure_crop_sizes(classifier, images, lambda *done: report("full names by crop size", *done))
         documents = {name: one.model_copy(update={"crop_sizes": sizes}) for name, one in documents.items()}
     for precision, path in written.items():
         model, known = models[precision], found.familiarity.get(precision)
         tables = (None, None) if known is None else (known.prototypes, known.held_out)
         write_bytes(path, to_bytes(model.graph, documents[precision], model.golden, *tables))
-    if not report.passed:
-        left = ", ".join(path.name for path in written.values()) or "nothing"
-        raise ParityError(report, f"left in {config.output}: {left}, and parity.md")
-    if mute:
-        left = ", ".join(path.name for path in written.values()) or "nothing"
-        shares = " and ".join(f"{title(precision)} {share:.1%}" for precision, share in mute.items())
+    kept = ", ".join(path.name for path in written.values()) or "no model file"
+    if not parity.passed:
+        raise ParityError(parity, f"written to {config.output}: {kept}, and parity.md")
+    if low_coverage:
+        shares = " and ".join(f"{title(precision)} {share:.1%}" for precision, share in low_coverage.items())
         raise CoverageError(
-            f"at a threshold of {found.confidence.threshold:g}, {shares} of the held-out images get a name, below the "
-            f"limit of {least:.0%}; left in {config.output}: {left}, and confidence.md: train a better model, raise ",
+            f"at a threshold of {found.confidence.threshold:g}, {shares} of the held-out images get a name, "
+            f"below the limit of {least:.0%}; written to {config.output}: {kept}, and confidence.md; train a better "
+            "model, raise ",
             Parameter("false_accept"),
-            ", or allow it with ",
+            ", or lower ",
             Parameter("min_coverage"),
         )
     for precision, path in written.items() if unknowns.given else ():
@@ -270,20 +271,20 @@ def _finish(
             Subject.of_session(open_session(path, ep="cpu")),
             images,
             unknowns.given,
-            progress=lambda *done, name=precision: tell(f"known and unknown pictures, {title(name)}", *done),
+            progress=lambda *done, name=precision: report(f"known and unknown images, {title(name)}", *done),
         )
         write_open_set(open_set, config.output, f"{OPEN_SET}_{precision}")
     return ExportResult(
-        written["fp32"], written.get("int8"), written.get("fp16"), report, found.confidence, found.search
+        written["fp32"], written.get("int8"), written.get("fp16"), parity, found.confidence, found.search
     )
 
 
 @contextmanager
 def _workspace(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder inside `folder`: one that cannot be written shows before the work, not after it.
+    """Yield a temporary folder inside `folder`, so that an unwritable folder fails before the work, not after it.
 
     Raises:
-        InputError: it cannot be made, or runs out of space.
+        InputError: the folder cannot be created, or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -297,8 +298,8 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot remove {path}, which this export did not confirm: {error.strerror}") from error
+        raise InputError(f"cannot remove {path}, left by an earlier export: {error.strerror}") from error
 
 
-def _nobody(what: str, done: int, total: int) -> None:
-    """Listen to no progress."""
+def _ignore(stage: str, done: int, total: int) -> None:
+    """Ignore progress."""

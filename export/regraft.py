@@ -1,9 +1,9 @@
-"""Give an exported file new prototypes, thresholds and summary of held-out pictures, and leave the rest as it is.
+"""Recomputes the prototypes, thresholds and held-out summary of an exported file.
 
     python -m twincar_edge.export.regraft MODEL.onnx DATA --reject-below 0.5 --keep-known 0.86 0.86 0.9
 
-DATA are the labelled images that the model was trained on, which are split as its training split them. Graph, golden
-inputs and temperature stay, so the logits do, bit for bit.
+DATA are the labeled images of the model's training, split as in training. Graph, golden inputs and temperature do not
+change, so the logits stay bit-identical.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from twincar_edge.runtime.inference.session import open_session
 
 
 def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> ConfidenceReport:
-    """Make prototypes and thresholds for an exported file anew, and write it whole or not at all.
+    """Recompute prototypes and thresholds of an exported file, and replace the file atomically.
 
     Args:
         model: the file.
-        data: labelled images of its training.
-        options: the thresholds, given or to be found; the file's temperature stays.
+        data: labeled images of its training.
+        options: the thresholds, given or to be chosen; the file's temperature is kept.
 
     Raises:
-        InputError: the images cannot be used, or are not those of the model.
-        ModelError: the file is not an exported model, or has no embedding.
+        InputError: the images cannot be used, or do not match the model.
+        ModelError: the file is not an exported model, or has no embedding output.
     """
     session = open_session(model, ep="cpu")
     manifest = session.manifest
@@ -54,7 +54,7 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
     classes, precision = manifest.class_mapping, manifest.precision
     learned = learn_familiarity(session, split, classes, found["embeddings"], options.keep_known)
     if learned is None:
-        raise InputError(f"a class of {model} has no training image in {split.train.name}: no prototypes can be made")
+        raise InputError(f"cannot make prototypes: a class of {model} has no training images in {split.train.name}")
     report = calibrate_confidence(
         {precision: side},
         {precision: found["logits"]},
@@ -84,7 +84,7 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the arguments say; return the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m twincar_edge.export.regraft")
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
         try:
             options = ConfidenceOptions(reject_below=given.reject_below, keep_known=tuple(given.keep_known))
         except ValidationError as error:
-            raise InputError(f"a file cannot be as sure as this {first_fault(error)}") from error
+            raise InputError(f"invalid confidence option, at {first_fault(error)}") from error
         sys.stdout.write(regraft(given.model, OpenOptions(given.data), options).to_markdown())
     except TwincarError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -1,4 +1,4 @@
-"""The files of a report, the same for everything that an export finds out."""
+"""Writes reports as JSON, Markdown and PNG files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twincar_edge.files import write_text
 
 
 class Report(Protocol):
-    """What can be written for machines and for people."""
+    """A report that can be written as JSON and as Markdown."""
 
     def to_json(self) -> str:
         """Return the report as JSON."""
@@ -20,23 +20,23 @@ class Report(Protocol):
 
 
 def report_paths(folder: Path, stem: str, *, plotted: bool = False) -> tuple[Path, ...]:
-    """Return where the report called `stem` lies in a folder: `.json`, `.md` and, where there is a picture, `.png`."""
+    """Return the paths of the report `stem` in a folder: `.json`, `.md` and, if `plotted`, `.png`."""
     return tuple(folder / f"{stem}{suffix}" for suffix in (".json", ".md", *((".png",) if plotted else ())))
 
 
 def write_report(
     report: Report, folder: Path, stem: str, plot: Callable[[Path], None] | None = None
 ) -> tuple[Path, ...]:
-    """Write a report into a folder, each file whole or not at all; return their paths.
+    """Write a report into a folder, each file atomically; return the paths.
 
     Args:
-        report: what was found.
-        folder: where to.
-        stem: what the files are called, without suffix.
-        plot: draws the picture; None leaves it out.
+        report: the report.
+        folder: the folder to write to.
+        stem: the file name without suffix.
+        plot: draws the plot; None writes no plot.
 
     Raises:
-        InputError: they cannot be written.
+        InputError: a file cannot be written.
     """
     paths = report_paths(folder, stem, plotted=plot is not None)
     write_text(paths[0], report.to_json())

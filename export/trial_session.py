@@ -1,4 +1,4 @@
-"""Sessions of graphs under trial, opened as a camera box opens a file: what is measured is what will run."""
+"""Opens candidate graphs in the same way as deployed files, so that measurements apply to deployment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrialSession:
     """Opens graphs on ONNX Runtime's CPU provider, through temporary files in one folder."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Take the folder, and the manifest of the FP32 file."""
+        """Take the folder for temporary files, and the manifest of the FP32 file."""
         self._folder = folder
         self._manifest = manifest
 
@@ -33,13 +33,17 @@ class TrialSession:
         quantization: QuantizationRecord | None = None,
         head: HeadRecord | None = None,
     ) -> ModelSession:
-        """Open a graph; by how an INT8 one was quantized, sessions pick kernels that clip nothing.
+        """Open a graph.
 
-        `head` describes the graph's feature map, where it has that output.
+        Args:
+            graph: the graph.
+            precision: its precision.
+            quantization: how an INT8 graph was quantized; the session chooses kernels that do not saturate by it.
+            head: the record of the graph's head, if it has the `features` output.
 
         Raises:
-            ModelError: ONNX Runtime cannot open it.
-            OSError: the folder is full.
+            ModelError: ONNX Runtime cannot open the graph.
+            OSError: the temporary file cannot be written.
         """
         manifest = self._manifest.model_copy(
             update={
@@ -54,10 +58,10 @@ class TrialSession:
         return open_session(file, ep="cpu")
 
     def latencies_ms(self, sessions: Mapping[str, ModelSession]) -> dict[str, float]:
-        """Return each session's median latency at batch 1, in ms, all measured in turns.
+        """Return each session's median latency at batch 1, in ms, measured in interleaved rounds.
 
         Raises:
-            ModelError: one of them fails.
+            ModelError: inference fails.
         """
         width, height = self._manifest.preprocess.size_wh
         image_nhwc: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)

@@ -1,6 +1,6 @@
-"""How sure a model may be: a temperature for its probabilities, and a threshold under which the answer is "unknown".
+"""Chooses the temperature of the probabilities and the threshold below which the answer is "unknown".
 
-One pass over pictures that show no known car, then the choices of `confidence_choices` on what the models answered.
+Runs the models once over images of unknown things; `choices` then chooses from the logits.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from twincar_edge.progress import Progress
 from twincar_edge.runtime.inference.answers import Hierarchy, Level
 from twincar_edge.runtime.inference.levels import certainty_by_level
 
-LEAST_THRESHOLD = 0.5  # above it no two names contradict each other; familiarity rejects unknown cars by itself
-FEW_IMAGES = 100  # one temperature needs little, yet this little is luck
-_FEWEST_MASKED = 3  # of two classes without one, the class that is left would always be certain
+MIN_THRESHOLD = 0.5  # above 0.5, names of different levels cannot contradict each other; familiarity rejects the rest
+FEW_IMAGES = 100  # with fewer images, a fitted temperature is unreliable
+_MIN_MASKED_CLASSES = 3  # with two classes, masking one would leave the other with probability 1
 
 
 def calibrate_confidence(
@@ -63,40 +63,40 @@ def calibrate_confidence(
     familiarity: Mapping[str, Familiarity] | None = None,
     embed: Mapping[str, Side] | None = None,
 ) -> ConfidenceReport:
-    """Find temperature and threshold, one pair for all precisions of a checkpoint, and say what they give.
+    """Choose temperature and threshold, the same for all precisions of a checkpoint, and measure their effect.
 
-    The temperature is fitted on the first precision alone. The threshold is the lowest that holds for all of them, so
-    that what is promised of unknown pictures is true of whichever file is deployed.
+    The temperature is fitted on the first precision only. The threshold is the lowest one that meets `false_accept` for
+    all precisions, so that the limit holds for any deployed file.
 
     Args:
-        sides: the models by precision, the one that the others were made from first. Their temperatures play no part.
-        logits: what each of them answers to the data set, float32 [N, classes], as `run_sides` gives it.
-        dataset: labelled images that none of them was trained or calibrated on.
+        sides: the models by precision, first the one that the others were made from. Their temperatures are ignored.
+        logits: each model's logits for the data set, float32 [N, classes], from `run_sides`.
+        dataset: labeled images that were not used for training or calibration.
         classes: the names of the outputs.
-        options: what is given and what is to be found.
-        name: what the report calls the model.
-        progress: called with (unknown pictures done, unknown pictures in all).
-        unknowns: what `open_unknowns` gave for these classes and this folder; None opens them here.
-        familiarity: what models judge familiarity by, by precision. With it an answer needs both, its probability and
-            its familiarity, and the threshold is not chosen below `LEAST_THRESHOLD`.
-        embed: these models as functions to embeddings, by precision.
+        options: temperature and threshold, or how to choose them.
+        name: the model's name in the report.
+        progress: called with (unknown images done, total unknown images).
+        unknowns: the result of `open_unknowns` for these classes and folders; None opens them here.
+        familiarity: prototypes and familiarity thresholds by precision. With these, an answer needs both its
+            probability and its familiarity, and the chosen threshold is at least `MIN_THRESHOLD`.
+        embed: the same models as functions to embeddings, by precision.
 
     Raises:
-        InputError: the data set is empty or has classes that the model does not know, logits do not fit it or are not
-            finite, or the folder of unknown pictures holds none.
-        ModelError: a model fails.
+        InputError: the data set is empty or has classes that the model lacks, logits do not fit it or are not finite,
+            or a folder of unknown images has no images.
+        ModelError: inference fails.
     """
     if not sides or set(sides) != set(logits):
-        raise InputError(f"expected the logits of each model, found models {list(sides)} and logits {list(logits)}")
+        raise InputError(f"expected logits for each model, found models {list(sides)} and logits {list(logits)}")
     labels = labels_for(dataset, classes)
     for found in logits.values():
-        topk_accuracy(found, labels)  # for what it raises, before pictures are drawn
+        topk_accuracy(found, labels)  # raises for invalid logits, before images are drawn
     first = logits[next(iter(sides))]
     temperature = fit_temperature(first, labels) if options.temperature is None else options.temperature
 
     unknowns = unknowns or open_unknowns(classes, options.unknown)
     answers = _answers(sides, unknowns.sets, progress)
-    strange = _answers(embed, unknowns.sets, None) if embed else {}
+    embeddings = _answers(embed, unknowns.sets, None) if embed else {}
     hierarchy = Hierarchy(classes.names)
     certainties = {
         precision: _certainty(
@@ -106,7 +106,7 @@ def calibrate_confidence(
             hierarchy,
             {set_name: found[precision] for set_name, found in answers.items()},
             (familiarity or {}).get(precision),
-            {set_name: found[precision] for set_name, found in strange.items() if precision in found},
+            {set_name: found[precision] for set_name, found in embeddings.items() if precision in found},
             unknowns,
         )
         for precision in sides
@@ -115,22 +115,22 @@ def calibrate_confidence(
     threshold = options.reject_below
     if threshold is None:
         leading = next(iter(certainties.values()))
-        hold = _to_hold(tuple(leading.unknown), options)
+        hold = _limited_sets(tuple(leading.unknown), options)
         threshold = max(choose_threshold(side.unknown, options.false_accept, hold) for side in certainties.values())
         if familiarity:
-            threshold = max(threshold, LEAST_THRESHOLD)
+            threshold = max(threshold, MIN_THRESHOLD)
     report = _report(name, dataset, logits, labels, certainties, temperature, threshold, hold, options)
     return report.model_copy(update={"warnings": (*unknowns.remarks, *_warnings(report, options))})
 
 
-def _to_hold(sets: tuple[str, ...], options: ConfidenceOptions) -> tuple[str, ...]:
-    """Return the sets that the threshold is chosen by: those of cars, and the others where they are asked for.
+def _limited_sets(sets: tuple[str, ...], options: ConfidenceOptions) -> tuple[str, ...]:
+    """Return the sets that `false_accept` applies to: those of cars, and the others on request.
 
-    What share of noise is named hangs on what noise one draws more than on the model, so it only counts where it is
-    wanted, or where there is nothing else.
+    The share of noise that gets a name depends more on the kind of noise than on the model. So noise counts only on
+    request, or if there is no other set.
     """
-    wanted = {NOISE: options.hold_noise, MASKED: options.hold_masked}
-    return tuple(name for name in sets if wanted.get(name, True)) or (NOISE,)
+    requested = {NOISE: options.hold_noise, MASKED: options.hold_masked}
+    return tuple(name for name in sets if requested.get(name, True)) or (NOISE,)
 
 
 def _report(
@@ -144,7 +144,7 @@ def _report(
     hold: tuple[str, ...],
     options: ConfidenceOptions,
 ) -> ConfidenceReport:
-    """Put the figures of what was chosen together, as yet without warnings."""
+    """Return the report of the chosen values, without warnings."""
     leading_precision, leading = next(iter(certainties.items()))
     first = logits[leading_precision]
     thresholds = sorted({*(step / STEPS for step in range(STEPS + 1)), threshold})
@@ -171,16 +171,16 @@ def _report(
 def _answers(
     sides: Mapping[str, Side], sets: Mapping[str, Dataset], progress: Progress | None
 ) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Run the models over each set: logits, float32 [N, classes], by set and precision."""
+    """Run the models on each set; return their outputs, float32 [N, D], by set and precision."""
     total, done = sum(map(len, sets.values())), 0
     answers: dict[str, dict[str, NDArray[np.float32]]] = {}
     for name, dataset in sets.items():
 
-        def tell(within: int, _: int, before: int = done) -> None:
+        def report(within: int, _: int, before: int = done) -> None:
             if progress is not None:
                 progress(before + within, total)
 
-        answers[name] = run_sides(sides, dataset, tell)
+        answers[name] = run_sides(sides, dataset, report)
         done += len(dataset)
     return answers
 
@@ -195,26 +195,26 @@ def _certainty(
     embeddings: Mapping[str, NDArray[np.float32]],
     unknowns: Unknowns,
 ) -> Certainty:
-    """Turn a model's logits (and embeddings) of known and unknown pictures into what a threshold is judged by."""
+    """Return the certainties that thresholds are applied to, from logits and embeddings of known and unknown images."""
     reached = masked_reached = None
-    strangers: dict[str, dict[Level, NDArray[np.bool_]] | None] = dict.fromkeys(unknown)
+    unknown_reached: dict[str, dict[Level, NDArray[np.bool_]] | None] = dict.fromkeys(unknown)
     if familiarity is not None:
         reached = familiarity.reached(familiarity.similarities)
         others = familiarity.similarities.copy()
         others[np.arange(len(labels)), labels] = -np.inf
         masked_reached = familiarity.reached(others)
         for name, found in embeddings.items():
-            strangers[name] = familiarity.reached(familiarity.prototypes.similarities(found))
+            unknown_reached[name] = familiarity.reached(familiarity.prototypes.similarities(found))
     wrong = {
         name: wrong_probability(
             certainty_by_level(
-                softmax(found, temperature), hierarchy, familiar=strangers[name], cars=unknowns.cars(name)
+                softmax(found, temperature), hierarchy, familiar=unknown_reached[name], cars=unknowns.cars(name)
             )
         )
         for name, found in unknown.items()
     }
     masked = None
-    if known.shape[1] >= _FEWEST_MASKED:
+    if known.shape[1] >= _MIN_MASKED_CLASSES:
         masked = masked_certainty(known, labels, temperature, hierarchy, masked_reached)
         wrong[MASKED] = wrong_probability(masked)
     return Certainty(certainty_by_level(softmax(known, temperature), hierarchy, labels, reached), masked, wrong)
@@ -245,29 +245,29 @@ def _bins(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> tupl
 
 
 def _warnings(report: ConfidenceReport, options: ConfidenceOptions) -> list[str]:
-    """Say in a line each what a person should know before trusting these figures."""
+    """Return the limitations of the report, one line each."""
     lines = []
     if report.temperature_fitted and report.data.images < FEW_IMAGES:
-        lines.append(f"the temperature rests on {report.data.images} images: {FEW_IMAGES} or more would say more")
+        lines.append(f"the temperature was fitted on only {report.data.images} images: use {FEW_IMAGES} or more")
     if report.temperature_fitted and report.temperature in (LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE):
-        why = "nearly every" if report.temperature == LOWEST_TEMPERATURE else "hardly any"
-        lines.append(f"the temperature is at its bound {report.temperature:g}: {why} held-out image is answered right")
+        why = "nearly all" if report.temperature == LOWEST_TEMPERATURE else "hardly any"
+        lines.append(f"the temperature is at its limit of {report.temperature:g}: {why} held-out images are right")
     if report.held == (NOISE,):
-        lines.append("the threshold was chosen by noise alone: give pictures of unknown cars to choose it by")
+        lines.append("the threshold was chosen by noise alone: give images of unknown cars")
     if options.hold_masked and MASKED not in report.unknown:
-        lines.append(f"{MASKED} cannot be held: without its own class, an image of a model of two has one answer left")
+        lines.append(f"{MASKED} images cannot limit the threshold: the model has only two classes")
     for precision, found in report.precisions.items():
         point = found.at_threshold
         for name in report.held:
             if point.unknown_named[name] > options.false_accept + ROUNDING:
                 lines.append(
-                    f"no threshold holds {name} to {options.false_accept:.1%}: {precision} is certain of a name for "
-                    f"{point.unknown_named[name]:.1%} of them"
+                    f"no threshold limits wrong names for {name} to {options.false_accept:.1%}: {precision} gives "
+                    f"{point.unknown_named[name]:.1%} of them a name at {report.threshold:g}"
                 )
         named = point.levels["make"].coverage
         if named < 0.5:
             lines.append(
-                f"at {report.threshold:g} {precision} names only {named:.1%} of the held-out images: a higher "
-                "false accept rate names more"
+                f"at {report.threshold:g}, {precision} names only {named:.1%} of the held-out images: raise the false "
+                "accept rate to name more"
             )
     return lines

@@ -1,4 +1,4 @@
-"""The choices behind a model's confidence, on plain arrays: a temperature, and a threshold for "unknown"."""
+"""Algorithms that choose the temperature and the threshold for "unknown", on plain arrays."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from twincar_edge.metrics import topk_accuracy
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level
 from twincar_edge.runtime.inference.levels import LevelCertainty
 
-# A model that is right on every image has no best temperature, the lower the better: below 0.2, float32 probabilities
-# of unknown cars reach 1 as well, and no threshold tells them apart any more.
+# If a model is right on all images, the likelihood increases as the temperature falls to 0. Below 0.2, the float32
+# probabilities of unknown cars also reach 1, and no threshold can separate them.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.2, 10.0
-STEPS = 100  # thresholds are whole hundredths
-_HALVINGS = 50
-ROUNDING = 1e-9  # 29 of 100 pictures are 0.29, which binary fractions do not hold exactly
+STEPS = 100  # thresholds are multiples of 0.01
+_BISECTIONS = 50
+ROUNDING = 1e-9  # tolerance, because shares such as 0.29 have no exact binary representation
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the temperature at which the true classes are likeliest. Source: Guo et al., 2017, "temperature scaling".
+    """Return the temperature that maximizes the likelihood of the labels (temperature scaling: Guo et al., 2017).
 
-    The negative log likelihood is convex in 1/T, so its slope there is bisected; answers do not change, only how sure
-    they are. Three digits of it are kept, which is more than images can tell. Where nothing speaks for any temperature,
-    as when all logits are equal, it is 1. It stays between `LOWEST_TEMPERATURE`, where it ends up if every image is
-    answered right (one image, for example), and `HIGHEST_TEMPERATURE`, where it does if the model only guesses.
+    The negative log likelihood is convex in 1/T, so its slope is bisected. The temperature changes probabilities, not
+    answers. It is rounded to three digits, and is 1 if the likelihood does not depend on it, for example if all logits
+    are equal. It is `LOWEST_TEMPERATURE` if all images are right (for example a single image), and
+    `HIGHEST_TEMPERATURE` if the model only guesses.
 
     Args:
-        logits: float32 [N, classes], of images that were not trained on.
+        logits: float32 [N, classes], of images not used for training.
         labels: int64 [N].
 
     Raises:
         InputError: there are no images, shapes do not match, a label is outside the classes, or a logit is not finite.
     """
-    topk_accuracy(logits, labels)  # for what it raises
+    topk_accuracy(logits, labels)  # validates the arguments
     scores = logits.astype(np.float64)
-    of_truth = scores[np.arange(len(labels)), labels]
+    true_scores = scores[np.arange(len(labels)), labels]
 
     def slope(temperature: float) -> float:
-        """Return the derivative of the negative log likelihood with respect to 1/T, which falls as T grows."""
+        """Return the derivative of the negative log likelihood with respect to 1/T, which decreases with T."""
         weights = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
-        return float(((weights * scores).sum(axis=1) / weights.sum(axis=1) - of_truth).mean())
+        return float(((weights * scores).sum(axis=1) / weights.sum(axis=1) - true_scores).mean())
 
     if abs(slope(1.0)) < 1e-12:
         return 1.0
@@ -54,7 +54,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         return LOWEST_TEMPERATURE
     if slope(HIGHEST_TEMPERATURE) >= 0:
         return HIGHEST_TEMPERATURE
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if slope(math.exp(middle)) > 0:
             low = middle
@@ -64,22 +64,22 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
 
 
 def choose_threshold(unknown: Mapping[str, NDArray[np.floating]], false_accept: float, hold: Collection[str]) -> float:
-    """Return the lowest threshold at which each set to hold has at most `false_accept` of its pictures named.
+    """Return the lowest threshold at which at most `false_accept` of the images of each set in `hold` get a wrong name.
 
-    The threshold is a whole hundredth, rounded up. As on the box, a probability that equals it is named. Where too many
-    pictures have probability 1, nothing holds them, and the threshold is 1: whoever asks must look at what it gives.
+    The threshold is a multiple of 0.01. As in inference, a probability equal to it gets a name. If too many images have
+    probability 1, no threshold is high enough and the result is 1; check the share of wrong names at that threshold.
 
     Args:
-        unknown: the highest threshold at which each picture still gets a wrong name, float [N], by set.
+        unknown: the highest threshold at which each image still gets a wrong name, float [N], by set.
         false_accept: a share from 0 to 1.
-        hold: the sets that count; none gives 0, which names everything.
+        hold: the sets that `false_accept` applies to; if empty, the result is 0.
 
     Raises:
-        InputError: a set to hold is not there or is empty.
+        InputError: a set in `hold` is missing or empty.
     """
     for name in hold:
         if len(unknown.get(name, ())) == 0:
-            raise InputError(f"no unknown pictures {name!r} to choose a threshold by: found {sorted(unknown)}")
+            raise InputError(f"no unknown images in the set {name!r} to choose a threshold by: found {sorted(unknown)}")
     for step in range(STEPS):
         if all(share_named(unknown[name], step / STEPS) <= false_accept + ROUNDING for name in hold):
             return step / STEPS
@@ -89,19 +89,19 @@ def choose_threshold(unknown: Mapping[str, NDArray[np.floating]], false_accept: 
 def share_named(best: NDArray[np.floating], threshold: float) -> float:
     """Return the share of images, from 0 to 1, whose probability reaches a threshold.
 
-    The box compares a Python float with the threshold, so float32 is widened here too: 0.9 in float32 lies below 0.9.
+    Compares in float64, as inference does: 0.9 in float32 is less than 0.9.
     """
     return float((best.astype(np.float64) >= threshold).mean())
 
 
 @dataclass(frozen=True)
 class Certainty:
-    """How sure one precision is of each of its answers.
+    """The certainty of one precision's answers.
 
     Attributes:
         known: of the held-out images, by level.
-        masked: of the same without their own classes; None where there are too few classes.
-        unknown: the highest threshold at which each picture still gets a wrong name, float64 [N], by set.
+        masked: of the held-out images with their own classes masked; None if there are too few classes.
+        unknown: the highest threshold at which each image still gets a wrong name, float64 [N], by set.
     """
 
     known: Mapping[Level, LevelCertainty]
@@ -110,7 +110,7 @@ class Certainty:
 
 
 def operating_point(certainty: Certainty, threshold: float) -> OperatingPoint:
-    """Return what a threshold gives."""
+    """Return coverage, accuracy and wrong names at a threshold."""
     masked = certainty.masked
     levels = {
         level: LevelPoint(
@@ -132,7 +132,7 @@ def operating_point(certainty: Certainty, threshold: float) -> OperatingPoint:
 
 
 def _share_answered_right(levels: Mapping[Level, LevelCertainty], threshold: float) -> float | None:
-    """Return the share of right answers among those that have a name, each judged at the deepest level it reaches."""
+    """Return the accuracy of the answers that have a name, each at the deepest level that it reaches."""
     reached = np.stack([levels[level].best >= threshold for level in KNOWN_LEVELS])
     right = np.stack([levels[level].right for level in KNOWN_LEVELS])
     named = reached.any(axis=0)

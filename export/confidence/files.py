@@ -1,4 +1,4 @@
-"""The files of a confidence report."""
+"""Writes the files of a confidence report."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from twincar_edge.export.report_files import write_report
 
 
 def write_confidence(report: ConfidenceReport, folder: Path) -> tuple[Path, ...]:
-    """Write `confidence.json`, `.md` and `.png` into a folder, each whole or not at all; return their paths.
+    """Write `confidence.json`, `.md` and `.png` into a folder, each atomically; return the paths.
 
     Raises:
-        InputError: they cannot be written.
+        InputError: a file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "train")

@@ -1,4 +1,4 @@
-"""How sure a model is, at each level of a name, of pictures that it cannot know."""
+"""The certainty of answers to images of unknown cars, at each level of a name."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ def masked_certainty(
     hierarchy: Hierarchy,
     familiar: Mapping[Level, NDArray[np.bool_]] | None = None,
 ) -> dict[Level, LevelCertainty]:
-    """Return how sure a model is of each image where its own class cannot be the answer.
+    """Return the certainty for each image with the logit of its own class masked.
 
-    The logit of the class is taken out and the others share what it had. No model has to be trained without the class
-    for it; but the features did learn the class, so it is an estimate, of the hardest kind of unknown car. Its model or
-    make may still be right, where other classes have them.
+    This estimates the certainty for the hardest kind of unknown car without training another model; it is only an
+    estimate, because the features were trained on the class. The model or make of the answer may still be right, if
+    other classes share it.
 
     Args:
-        logits: float32 [N, classes], of 2 classes or more.
+        logits: float32 [N, classes], with 2 or more classes.
         labels: int64 [N], each image's own class.
         temperature: divides the logits.
-        hierarchy: of the classes.
-        familiar: bool [N] for each level, which images are familiar enough without their own class; None where all are.
+        hierarchy: the hierarchy of the classes.
+        familiar: bool [N] for each level, whether images reach its familiarity threshold without their own class; None
+            if all do.
     """
     others = logits.copy()
     others[np.arange(len(labels)), labels] = -np.inf
@@ -38,10 +39,9 @@ def masked_certainty(
 
 
 def wrong_probability(levels: Mapping[Level, LevelCertainty]) -> NDArray[np.float64]:
-    """Return the highest threshold at which each image still gets a wrong name, float64 [N]; 0 or less for none.
+    """Return the highest threshold at which each image still gets a wrong name, float64 [N]; 0 or less if never.
 
-    Above a half names of different levels cannot contradict each other, so a name that is wrong at one level is not
-    hidden by one of another.
+    Above 0.5, names of different levels cannot contradict each other, so a right name cannot hide a wrong one.
     """
     wrong = [np.where(level.right, 0.0, level.best) for level in levels.values()]
     return np.asarray(np.max(wrong, axis=0), np.float64)

@@ -1,4 +1,4 @@
-"""What choosing a temperature and a rejection threshold found, as data, as JSON and as Markdown."""
+"""The report on temperature and rejection threshold, as data, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -17,47 +17,46 @@ from twincar_edge.runtime.inference.answers import Level
 
 CONFIDENCE_SCHEMA_VERSION: Literal[2] = 2
 
-# The sets of unknown pictures.
+# The sets of unknown images.
 TWIN_CARS = "twin cars"
 NOISE = "noise"
-GIVEN = "given images"  # and not the folder's name, which is nobody's business in a manifest
+GIVEN = "given images"  # not the folder's name, which must not leak into a manifest
 MASKED = "masked"
 
 _MEANING = {
-    TWIN_CARS: "drawn cars of invented makes that the model does not know.",
+    TWIN_CARS: "synthetic cars of invented makes that the model does not know.",
     NOISE: (
-        "white noise, soft patches of colour, and flat colours. How many of these get a name says more about the kind "
-        "of noise than about cars: judge models by it, and less what a camera will see."
+        "white noise, soft patches of color, and flat colors. The share that gets a name depends on the kind of noise: "
+        "use it to compare models, not to predict results on a camera."
     ),
-    GIVEN: "the folders that were given with the export. A coarse name that is true counts as right.",
+    GIVEN: "the folders given to the export. A true coarse name counts as right.",
     MASKED: (
-        "the held-out images with their own class taken out of the answer, which stands for a car that the model was "
-        "not taught. It is the hard set: the features did learn the class, and its nearest neighbours, often the same "
-        "car of another year or body, are all there to be mistaken for it. A model or make that is right all the same "
-        "is no wrong name."
+        "the held-out images with the logit of their own class removed, which simulates an unknown car. This is the "
+        "hardest set: the features were trained on the class, and similar classes, often the same car of another year "
+        "or body type, remain as answers. A right model or make does not count as a wrong name."
     ),
 }
 
 LEVEL_TITLES: dict[Level, str] = {"year": "class in full", "model": "make and model", "make": "make"}
-SHOWN_THRESHOLDS = (*(step / 10 for step in range(10)), 0.95)  # in the table for people; the report has every 0.01
+SHOWN_THRESHOLDS = (*(step / 10 for step in range(10)), 0.95)  # in the Markdown table; the JSON has every 0.01
 
 
 class ConfidenceOptions(Record):
-    """How temperature and rejection threshold are found.
+    """How to choose temperature and rejection threshold. All shares are from 0 to 1.
 
     Attributes:
         temperature: divides the logits; None fits it on the held-out images.
-        reject_below: the probability under which the answer is "unknown"; None chooses it by `false_accept`.
-        false_accept: how much of each set of unknown pictures may get a wrong name, between 0 and 1.
-        unknown: folders of pictures of what the model does not know, beside the sets that are always there; one folder
-            may be given as it is.
-        hold_noise: hold noise to `false_accept` too, and not only twin cars and the folder.
-        hold_masked: the same for "masked", the held-out images without their own class.
-        min_coverage: the least share of the held-out images that must get a name, be it a make alone.
-        keep_known: the share of held-out images that stay familiar enough for a class name in full, a model, a make.
-        max_wrong_names: the share of the images in `unknown` that may get a class name in full. With it and
-            `max_wrong_claims`, these images choose all thresholds, and not `false_accept` and `keep_known`.
-        max_wrong_claims: the share of them that may get any wrong name.
+        reject_below: the probability below which the answer is "unknown"; None chooses it by `false_accept`.
+        false_accept: the largest share of each set of unknown images that may get a wrong name.
+        unknown: folders of images of unknown things, in addition to the built-in sets; a single path is accepted.
+        hold_noise: apply `false_accept` to noise too, not only to twin cars and the folders.
+        hold_masked: apply `false_accept` to "masked" too, the held-out images without their own class.
+        min_coverage: the smallest share of held-out images that must get a name, possibly only a make.
+        keep_known: the shares of held-out images that must reach the familiarity threshold of a full name, a model and
+            a make.
+        max_wrong_names: the largest share of the images in `unknown` that may get a full name. Together with
+            `max_wrong_claims`, it chooses all thresholds in place of `false_accept` and `keep_known`.
+        max_wrong_claims: the largest share of the images in `unknown` that may get any wrong name.
     """
 
     temperature: Temperature | None = None
@@ -73,42 +72,42 @@ class ConfidenceOptions(Record):
 
     @field_validator("unknown", mode="before")
     @classmethod
-    def _are_folders(cls, folders: object) -> object:
+    def _as_tuple(cls, folders: object) -> object:
         return (folders,) if isinstance(folders, str | Path) else folders or ()
 
     @field_validator("keep_known")
     @classmethod
-    def _rises(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_ascending(cls, shares: tuple[float, float, float]) -> tuple[float, float, float]:
         if list(shares) != sorted(shares):
-            raise ValueError("a level that says less must keep no smaller share")
+            raise ValueError("the shares for a full name, a model and a make must be in ascending order")
         return shares
 
     @model_validator(mode="after")
-    def _limits_need_pictures(self) -> Self:
+    def _check_limits(self) -> Self:
         names, claims = self.max_wrong_names, self.max_wrong_claims
         if (names is None) != (claims is None):
-            raise ValueError("max_wrong_names and max_wrong_claims go together")
+            raise ValueError("max_wrong_names and max_wrong_claims must be set together")
         if names is not None and claims is not None:
             if names > claims:
-                raise ValueError("a wrong name in full is a wrong claim: max_wrong_claims must be no smaller")
+                raise ValueError("max_wrong_claims includes wrong full names: it must be max_wrong_names or more")
             if not self.unknown:
-                raise ValueError("max_wrong_names and max_wrong_claims need pictures of what the model does not know")
+                raise ValueError("max_wrong_names and max_wrong_claims need images of unknown things")
         return self
 
     @property
     def limits(self) -> Limits | None:
-        """Return the limits by which the given pictures choose the thresholds; None where they do not."""
+        """Return the limits by which the given images choose the thresholds, or None."""
         if self.max_wrong_names is None or self.max_wrong_claims is None:
             return None
         return Limits(self.max_wrong_names, self.max_wrong_claims)
 
 
 class CoverageError(GateError):
-    """An export's threshold leaves too few of the held-out images a name."""
+    """Too few held-out images get a name at an export's threshold."""
 
 
 class ReliabilityBin(Record):
-    """Answers of about the same probability: how many, their mean probability, and the share of right ones."""
+    """Answers of similar probability: their number, mean probability and accuracy."""
 
     images: int = Field(ge=1)
     probability: Share
@@ -116,11 +115,11 @@ class ReliabilityBin(Record):
 
 
 class LevelPoint(Record):
-    """What a threshold gives at one level: `year` is the whole class name, `model` without year and body, or `make`.
+    """Results at a threshold for one level: `year` is the full class name, `model` has no year and body type, `make`.
 
-    `coverage` is the share of the held-out images whose answer goes so far or farther, `right` the share of those that
-    are right so far (None where there are none). `masked_coverage` and `masked_right` are the same of these images
-    without their own classes; None where these cannot be taken away.
+    `coverage` is the share of held-out images whose answer has this level or a deeper one, `right` their accuracy at
+    this level (None if there are none). `masked_coverage` and `masked_right` are the same with the images' own classes
+    masked; None if there are too few classes.
     """
 
     coverage: Share
@@ -130,12 +129,11 @@ class LevelPoint(Record):
 
 
 class OperatingPoint(Record):
-    """What a threshold gives.
+    """Results at a threshold.
 
-    `coverage` is the share of the held-out images that get their class name in full, `named_top1` the share of those
-    with the right one (None where none has). `levels` has this for every level, and `answered_right` is the share of
-    right answers among all that have a name, each as far as it goes. `unknown_named` is the share of each set of
-    unknown pictures that gets a wrong name, be it a make alone.
+    `coverage` is the share of held-out images that get a full name, `named_top1` their accuracy (None if there are
+    none). `levels` has both for each level. `answered_right` is the accuracy of all answers with a name, each at its
+    own level. `unknown_named` is the share of each set of unknown images that gets a wrong name, possibly only a make.
     """
 
     threshold: Share
@@ -147,9 +145,9 @@ class OperatingPoint(Record):
 
 
 class PrecisionFigures(Record):
-    """One precision's figures: calibration error and likelihood (nats) without and with the temperature, and the point.
+    """Results of one precision: calibration error and likelihood (nats) without and with the temperature.
 
-    `at_threshold` is what the chosen threshold gives with this precision's own probabilities.
+    `at_threshold` has the results at the chosen threshold, with this precision's own probabilities.
     """
 
     top1: Share
@@ -161,13 +159,13 @@ class PrecisionFigures(Record):
 
 
 class ConfidenceReport(Record):
-    """How sure a model may be, and how that was found. Shares are between 0 and 1.
+    """The chosen temperature and threshold, and their effect. Shares are from 0 to 1.
 
-    `data` are the held-out images; `unknown` is how many pictures each set of unknown ones has, and `held` names the
-    sets that the threshold was chosen by, none where it was given. `precisions` has the figures of each file; the first
-    of them is the one that the temperature was fitted on, and that `points` (every 0.01, and the chosen threshold)
-    and the reliability bins (without and with the temperature; empty ones are left out) are of. `limits` says for each
-    file what the given pictures chose its thresholds by; it is empty where they did not.
+    `data` are the held-out images. `unknown` is the number of images in each set of unknown ones. `held` lists the sets
+    that the threshold was chosen by; it is empty if the threshold was given. `precisions` has the results of each file.
+    The temperature is fitted on the first precision; `points` (every 0.01, and the chosen threshold) and the
+    reliability bins (without and with the temperature, non-empty ones only) are also of that. `limits` has, for each
+    file, the limits by which the given images chose its thresholds; otherwise it is empty.
     """
 
     schema_version: Literal[2] = CONFIDENCE_SCHEMA_VERSION
@@ -187,7 +185,7 @@ class ConfidenceReport(Record):
     limits: dict[str, UnknownLimits] = Field(default_factory=dict)
 
     def record(self, precision: str) -> ConfidenceRecord:
-        """Return what the manifest of this precision's file keeps."""
+        """Return the record for the manifest of this precision's file."""
         figures = self.precisions[precision]
         return ConfidenceRecord(
             images=self.data.images,
@@ -201,7 +199,7 @@ class ConfidenceReport(Record):
         )
 
     def named(self, precision: str) -> float:
-        """Return the share of the held-out images that this precision's file gives a name, be it a make alone."""
+        """Return the share of held-out images to which this precision's file gives a name, possibly only a make."""
         return self.precisions[precision].at_threshold.levels["make"].coverage
 
     def columns(self) -> tuple[str, ...]:
@@ -209,7 +207,7 @@ class ConfidenceReport(Record):
         return ("Model", "Top-1", "ECE before", "after", "NLL before", "after", *self._point_columns())
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the cells of the table of precisions, one row for each."""
+        """Return the cells of the table of precisions, one row per precision."""
         rows = []
         for precision, found in self.precisions.items():
             rows.append(
@@ -226,12 +224,12 @@ class ConfidenceReport(Record):
         return rows
 
     def to_json(self) -> str:
-        """Return the report as JSON; `ConfidenceReport.model_validate_json` reads it again."""
+        """Return the report as JSON, which `ConfidenceReport.model_validate_json` reads."""
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the report as Markdown: what was chosen, what to beware of, the figures, and what they mean."""
-        how = "fitted on" if self.temperature_fitted else "given, judged by"
+        """Return the report as Markdown: the chosen values, warnings, the results, and their meaning."""
+        how = "fitted on" if self.temperature_fitted else "given, evaluated on"
         lines = [
             f"# Confidence of {self.name}",
             "",
@@ -240,22 +238,23 @@ class ConfidenceReport(Record):
             "",
         ]
         if self.warnings:
-            lines += ["To beware of:", "", *(f"- {warning}" for warning in self.warnings), ""]
+            lines += ["Warnings:", "", *(f"- {warning}" for warning in self.warnings), ""]
         lines += [*table(self.columns(), self.rows()), ""]
         lines += [
-            "Before and after: without and with the temperature. ECE is the expected calibration error, by how much "
-            "being sure and being right differ; NLL the negative log likelihood in nats. In full: held-out images that "
-            "get a class name at the threshold; Named: those that get a name at all, be it a make alone; Right: how "
-            "many of those are right, as far as they go. The temperature is fitted on these same images, and the "
-            "threshold chosen on these same unknown pictures: expect new ones to be a little harder.",
+            "Before and after: without and with the temperature. ECE is the expected calibration error, the mean gap "
+            "between probability and accuracy; NLL the negative log likelihood in nats. In full: held-out images that "
+            "get a full class name at the threshold. Named: those that get any name, possibly only a make. Right: the "
+            "accuracy of these names, each at its own level. The temperature is fitted on these same images, and the "
+            "threshold chosen on these same unknown images: expect slightly worse results on new images.",
             "",
-            "## How far an answer goes",
+            "## Results by level",
             "",
-            f"Probabilities are summed up the names. At {self.threshold:g}, of the held-out images, and of the same "
-            "images without their own class, which stands for a car of a year or body that the model was not taught:",
+            "The probability of a model or make is the sum over its classes. Shares of held-out images at "
+            f"{self.threshold:g}; masked: with their own class removed, which simulates a car of an unknown year or "
+            "body type.",
             "",
             *table(
-                ("Level", "So far or farther", "Right so far", "Own class taken away", "Right so far"),
+                ("Level", "This level or deeper", "Right", "Masked: this level or deeper", "Masked: right"),
                 [self._level_row(level, point) for level, point in self._chosen.levels.items()],
             ),
             "",
@@ -266,7 +265,7 @@ class ConfidenceReport(Record):
                 [self._point_row(point) for point in self.points if self._is_shown(point)],
             ),
             "",
-            "## Pictures of what the model does not know",
+            "## Images of unknown things",
             "",
             *(f"- {name} ({images}): {_MEANING[name]}" for name, images in self.unknown.items()),
         ]
@@ -276,13 +275,13 @@ class ConfidenceReport(Record):
         for limits in self.limits.values():
             return (
                 "chosen together with familiarity, so that with 90% confidence at most "
-                f"{limits.max_wrong_names:.1%} of pictures like the {limits.images} given ones get a name in full and "
-                f"{limits.max_wrong_claims:.1%} any wrong name"
+                f"{limits.max_wrong_names:.1%} of images like the {limits.images} given ones get a full name and at "
+                f"most {limits.max_wrong_claims:.1%} any wrong name"
             )
         if self.false_accept is None:
-            return "that was given"
+            return "this threshold was given"
         if not self.held:
-            return "no set of unknown pictures was held"
+            return "no set of unknown images limited it"
         return f"the lowest at which at most {self.false_accept:.1%} of {' and of '.join(self.held)} get a wrong name"
 
     @property

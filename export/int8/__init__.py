@@ -1,1 +1,1 @@
-"""INT8: its choices, the ranges of activations, quantization, and the search for choices that keep to the limits."""
+"""INT8: its settings, calibration, quantization, and the search for settings within the parity limits."""

@@ -1,4 +1,4 @@
-"""The choices of an INT8 export, and the named choices for each kind of box. Nothing heavy is imported here."""
+"""The settings of an INT8 export, and presets for each target. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy", "mse
 
 
 class Int8Config(Record):
-    """How weights and activations become 8-bit integers.
+    """How weights and activations are quantized to 8 bits.
 
-    `target` is the preset that the choices come from, or None. `activations` and `weights` are the integer types;
-    `symmetric` activations have their zero in the middle, which TensorRT asks for. `per_channel` gives each output
-    channel of a layer a scale of its own: without it a fine-grained classifier falls by ten points.
+    `target` is the preset that the settings come from, or None. `activations` and `weights` are the integer types.
+    `symmetric` activations have their zero point in the middle of the range, which TensorRT requires. `per_channel`
+    gives each output channel of a layer its own scale: without it, a fine-grained classifier loses ten points.
 
-    `reduce_range` keeps weights as far below 8 bits as it takes for the file to answer alike on x86 CPUs with and
-    without VNNI; without it the file is a little more accurate where VNNI is sure to be there, and elsewhere needs
-    kernels that are exact and slower. `float_layers` counts the layers with weights, from the input on, that stay in
-    float: what is rounded early nothing later can mend, and these layers are few in bytes. `float_nodes` names more of
-    them by their weights, anywhere in the graph. `float_bias` leaves biases in float, as TensorRT asks for.
+    `reduce_range` limits the range of weights so that the file computes the same on x86 CPUs with and without VNNI.
+    Without it, the file is slightly more accurate with VNNI, and needs exact but slower kernels on other CPUs.
+    `float_layers` is the number of layers with weights, counted from the input, that stay in float: later layers cannot
+    correct their rounding errors, and they have few weights. `float_nodes` lists further float layers by the names of
+    their weights. `float_bias` keeps biases in float, which TensorRT requires.
 
-    `calibration` says how the range of each activation is found (see `ActivationRanges`), `percentile` how much of it
-    that method keeps; `calibration_images` of the training images are looked at for it.
+    `calibration` is the method for the ranges of activations (see `ActivationRanges`), `percentile` the parameter of
+    the method of that name, and `calibration_images` the maximum number of training images for calibration.
     """
 
     target: str | None = None
@@ -46,13 +46,13 @@ class Int8Config(Record):
     calibration_images: Annotated[int, Field(ge=1, le=100_000)] = 256
 
     @model_validator(mode="after")
-    def _is_what_runtimes_compute(self) -> Self:
+    def _check_types(self) -> Self:
         if self.activations == "int8" and self.weights == "uint8":
-            raise ValueError("no runtime multiplies int8 activations by uint8 weights: take int8 weights")
+            raise ValueError("no runtime supports int8 activations with uint8 weights: use int8 weights")
         return self
 
     def record(self, images: int) -> QuantizationRecord:
-        """Return what the manifest keeps, with the number of calibration images that there really were."""
+        """Return the record for the manifest, with the actual number of calibration images."""
         exact = self.calibration if self.calibration != "percentile" else f"percentile {self.percentile:g}"
         return QuantizationRecord(
             target=self.target,
@@ -68,10 +68,10 @@ class Int8Config(Record):
         )
 
 
-# Target -> its choices. x86 multiplies unsigned activations by signed weights fastest; S8S8 gains nothing there over
-# float. Arm's dot product takes signed ones and adds into 32 bits, so nothing is clipped. TensorRT takes symmetric
-# signed activations only, keeps biases in float, and fuses from the first layer on. OpenVINO picks kernels by the CPU,
-# so its files keep to what clips nowhere.
+# Target -> its settings. x86 multiplies unsigned activations by signed weights fastest; S8S8 is no faster than float
+# there. Arm's dot product takes signed values and accumulates in 32 bits, so nothing saturates. TensorRT supports only
+# symmetric signed activations, keeps biases in float, and fuses from the first layer on. OpenVINO chooses kernels by
+# the CPU, so its files must not saturate on any.
 PRESETS: dict[str, Int8Config] = {
     "x86-avx2": Int8Config(target="x86-avx2"),
     "x86-vnni": Int8Config(target="x86-vnni", reduce_range=False),
@@ -90,10 +90,10 @@ PRESETS: dict[str, Int8Config] = {
 
 
 class Int8Search(Record):
-    """A search for the INT8 choices that keep to the limits of parity.
+    """A search for INT8 settings within the parity limits.
 
-    `target` names the one preset to begin with; None tries those that suit this machine. `changes` are choices of
-    `Int8Config` that hold in every candidate.
+    `target` is the preset to start with; None tries the presets for this machine. `changes` are fields of `Int8Config`
+    that are fixed in all candidates.
     """
 
     target: str | None = None
@@ -102,15 +102,15 @@ class Int8Search(Record):
 
     @property
     def methods(self) -> tuple[Calibration, ...]:
-        """Return the calibrations to try."""
+        """Return the calibration methods to try."""
         given = self.changes.get("calibration")
         return CALIBRATIONS if given is None else (given,)
 
     def presets(self) -> list[Int8Config]:
-        """Return the choices to begin with, the preferred first, with the changes.
+        """Return the presets to start with, with the changes, in order of preference.
 
         Raises:
-            InputError: there is no such target, or the changes are no choices, or do not go together.
+            InputError: the target is unknown, or the changes are invalid.
         """
         return [self.changed(preset) for preset in presets_for(self.target, this_machine())]
 
@@ -118,23 +118,23 @@ class Int8Search(Record):
         """Return a preset with the changes.
 
         Raises:
-            InputError: they are no choices, or do not go together.
+            InputError: the changes are invalid.
         """
         try:
             choices = {**preset.model_dump(), **self.changes, "calibration_images": self.calibration_images}
             return Int8Config.model_validate(choices)
         except ValidationError as error:
-            raise InputError(f"INT8 cannot be made like that: {first_fault(error)}") from error
+            raise InputError(f"invalid INT8 settings: {first_fault(error)}") from error
 
 
 def presets_for(target: str | None, machine: Machine) -> tuple[Int8Config, ...]:
-    """Return the presets to try, the preferred first.
+    """Return the presets to try, in order of preference.
 
-    A target has one. Without one they are those of this machine's processor: what is right on every x86 CPU stands
-    before what is made for those with VNNI.
+    A target has one preset. None returns those for this machine's CPU: on x86, the preset for all CPUs comes before
+    the one for CPUs with VNNI.
 
     Raises:
-        InputError: there is no such target.
+        InputError: the target is unknown.
     """
     if target is not None:
         if target not in PRESETS:

@@ -1,4 +1,4 @@
-"""From an FP32 graph to an INT8 one: by given choices, or by a search for those that keep to the limits."""
+"""Makes an INT8 graph from an FP32 one, with given settings or by a search for settings within the limits."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from twincar_edge.labels import ClassMapping
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.progress import StageProgress
 
-HARM_IMAGES = 32  # training images on which the harm of a single layer is seen
+HARM_IMAGES = 32  # training images for measuring the harm of single layers
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The FP32 model that INT8 is made from and judged against.
+    """The FP32 model that INT8 is made from and compared with.
 
     Attributes:
         graph: its ONNX graph.
-        preprocess: how images reach it.
+        preprocess: its preprocessing.
         classes: the names of its outputs.
-        logits: what it answers to the validation images, float32 [N, classes].
-        temperature: divides them before softmax.
+        logits: its logits for the validation images, float32 [N, classes].
+        temperature: divides the logits before softmax.
     """
 
     graph: onnx.ModelProto
@@ -49,7 +49,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Int8Graph:
-    """An INT8 graph with the choices that made it; `images` is how many it was calibrated on."""
+    """An INT8 graph with its settings, its number of calibration images, and the report of a search."""
 
     graph: onnx.ModelProto
     config: Int8Config
@@ -65,12 +65,13 @@ def make_int8(
     trial: TrialSession,
     progress: StageProgress,
 ) -> Int8Graph:
-    """Quantize a graph; it is calibrated on training images, and a search judges its candidates on the others.
+    """Quantize a graph, calibrated on training images; a search compares its candidates on validation images.
 
-    Whether what comes out keeps to the limits is for parity to say: where no candidate does, the closest is returned.
+    The result may exceed the limits, which parity checks later: if no candidate is within them, the closest one is
+    returned.
 
     Raises:
-        InputError: there are no training images, the target is unknown, or choices do not go together.
+        InputError: there are no training images, the target is unknown, or the settings are invalid.
         ModelError: nothing in the graph can be quantized, or a candidate cannot be opened.
     """
     prepared = prepare(reference.graph)
@@ -82,7 +83,7 @@ def make_int8(
     if isinstance(choices, Int8Config):
         graph = quantize(prepared, ranges.of(choices.calibration, choices.percentile), choices)
         return Int8Graph(graph, choices, len(chosen), None)
-    score, clock, logits = _judges(reference, split.validation, chosen, trial)
+    score, clock, logits = _measurements(reference, split.validation, chosen, trial)
     found = search(
         prepared,
         ranges,
@@ -98,10 +99,10 @@ def make_int8(
     return Int8Graph(found.graph, found.config, len(chosen), found.report)
 
 
-def _judges(
+def _measurements(
     reference: Reference, validation: Dataset, training: Dataset, trial: TrialSession
 ) -> tuple[Score, Clock, Logits]:
-    """Return what a search asks of a candidate: its score, how fast graphs are, and answers to training images."""
+    """Return the functions that a search measures candidates with: parity, latency, and logits of training images."""
     labels = labels_for(validation, reference.classes)
     images = [sample.name for sample in validation.samples]
     against = Answers("fp32", reference.logits, reference.temperature)

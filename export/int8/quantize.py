@@ -1,9 +1,9 @@
-"""Static INT8 quantization, as pairs of QuantizeLinear and DequantizeLinear (QDQ).
+"""Static INT8 quantization in QDQ format: pairs of QuantizeLinear and DequantizeLinear.
 
-x86 CPUs without VNNI multiply U8 by S8 and add the products of two neighbours into 16 bits, which overflow and are
-clipped: the same file answers differently there (onnxruntime#5849, #14642). The usual remedy is 7-bit weights, which
-costs accuracy on every CPU. `weight_ranges` gives each output channel as much of the 8 bits as no two neighbours can
-overflow with; that is 6.7 bits and a sign on average, where 7-bit weights have 6.
+x86 CPUs without VNNI multiply U8 by S8 and add the products of two neighbors in 16 bits, which saturates: the same file
+gives other answers there (onnxruntime#5849, #14642). The usual remedy, 7-bit weights, costs accuracy on all CPUs.
+`weight_ranges` instead gives each output channel the largest range in which no two neighbors can overflow. That is 6.7
+bits and a sign on average, compared with 6 for 7-bit weights.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from twincar_edge.export.graph import check, strip
 from twincar_edge.export.int8.activations import Range
 from twincar_edge.export.int8.config import Int8Config
 
-# What has weights and gains from INT8, and what may follow such a node and is fused with it.
+# Operators with weights that gain from INT8, and operators that are fused with a preceding one.
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
-_FOLLOWING = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Mul", "Add"})
-_RISING = frozenset({"Relu", "Clip"})  # a maximum may be taken before these as well as after them
+_FUSED = frozenset({"Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Mul", "Add"})
+_MONOTONIC = frozenset({"Relu", "Clip"})  # these commute with a maximum
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
 def prepare(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Return an FP32 graph of `to_onnx` as quantization wants it: constants folded, every tensor's shape known."""
+    """Prepare an FP32 graph of `to_onnx` for quantization: fold constants, and infer the shapes of all tensors."""
     with tempfile.TemporaryDirectory(prefix="twincar-int8-") as folder:
         source, prepared = Path(folder) / "fp32.onnx", Path(folder) / "prepared.onnx"
         onnx.save(graph, source)
-        # The symbolic pass is for transformers with dynamic inner shapes; here only the batch is dynamic.
+        # Symbolic shape inference is for transformers with dynamic inner shapes; here only the batch size is dynamic.
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         return onnx.load(prepared)
 
@@ -49,12 +49,12 @@ def quantize(prepared: onnx.ModelProto, ranges: Mapping[str, Range], config: Int
     """Return the INT8 form of a graph.
 
     Args:
-        prepared: what `prepare` gave.
+        prepared: the graph from `prepare`.
         ranges: the lowest and highest value of each float tensor, by name.
-        config: the choices.
+        config: the settings.
 
     Raises:
-        InputError: `config.float_nodes` names weights that the graph does not have.
+        InputError: `config.float_nodes` contains weights that the graph does not have.
         ModelError: nothing in the graph can be quantized.
     """
     in_float = float_prefix(prepared.graph, config.float_layers)
@@ -65,12 +65,12 @@ def quantize(prepared: onnx.ModelProto, ranges: Mapping[str, Range], config: Int
 def quantize_layer(
     prepared: onnx.ModelProto, ranges: Mapping[str, Range], config: Int8Config, weight: str
 ) -> onnx.ModelProto:
-    """Return a graph in which one layer alone is INT8, named by its weights: how the answers change is its harm."""
+    """Return a graph in which only the layer with these weights is INT8, for measuring the harm of that layer."""
     return _quantize(prepared, ranges, config, only=_layer(prepared.graph, weight))
 
 
 def quantized_layers(prepared: onnx.ModelProto, config: Int8Config) -> list[str]:
-    """Return the weights' names of all layers that `quantize` would make INT8, from the input on."""
+    """Return the names of the weights of all layers that `quantize` converts to INT8, from the input on."""
     in_float = set(float_prefix(prepared.graph, config.float_layers))
     arrays = {tensor.name for tensor in prepared.graph.initializer}
     return [
@@ -92,34 +92,34 @@ def _quantize(
 ) -> onnx.ModelProto:
     copied = onnx.ModelProto()
     copied.CopyFrom(prepared)  # the quantizer works in place
-    safe = config.reduce_range and config.per_channel and config.weights == "int8"
-    left_out = set(exclude or [])
-    pool_first(ONNXModel(copied), left_out)
+    safe_ranges = config.reduce_range and config.per_channel and config.weights == "int8"
+    excluded = set(exclude or [])
+    move_pool_before_activation(ONNXModel(copied), excluded)
     quantizer = QDQQuantizer(
         copied,
         per_channel=config.per_channel,
-        reduce_range=config.reduce_range and not safe,  # ONNX Runtime's own way, 7-bit weights, where ours has no place
+        reduce_range=config.reduce_range and not safe_ranges,  # ONNX Runtime's own 7-bit weights
         weight_qType=_TYPES[config.weights],
         activation_qType=_TYPES[config.activations],
         tensors_range=_tensors_data(ranges),
         nodes_to_quantize=only or [],
-        nodes_to_exclude=sorted(left_out),
+        nodes_to_exclude=sorted(excluded),
         op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
         extra_options={
             "ActivationSymmetric": config.symmetric,
             "WeightSymmetric": config.weights == "int8",
             "QuantizeBias": not config.float_bias,
-            "TensorQuantOverrides": _overrides(copied.graph, left_out) if safe else {},
+            "TensorQuantOverrides": _overrides(copied.graph, excluded) if safe_ranges else {},
         },
     )
     quantizer.quantize_model()
-    quantizer.model.topological_sort()  # the pairs were put at the end
+    quantizer.model.topological_sort()  # the quantizer appends its nodes at the end
     result: onnx.ModelProto = quantizer.model.model
     strip(result)
     check(result, "the INT8 model")
     if not any(node.op_type == "QuantizeLinear" for node in result.graph.node):
         raise ModelError(
-            "no layer of this architecture can be quantized to INT8: export it with ", Parameter("int8", None)
+            "no layer of this architecture can be quantized to INT8: export with ", Parameter("int8", None)
         )
     return result
 
@@ -133,17 +133,17 @@ def _tensors_data(ranges: Mapping[str, Range]) -> TensorsData:
 
 
 def float_prefix(graph: onnx.GraphProto, layers: int) -> list[str]:
-    """Return the nodes that stay in float: mean and std, the first layers with weights, and what follows each of them.
+    """Return the nodes that stay in float: normalization, the first layers with weights, and nodes fused with them.
 
-    Nothing later can mend what is rounded there, and INT8 gains no time on three input channels. As a whole prefix of
-    the graph they also run in float: other nodes that are left out, ONNX Runtime may quantize again as it loads a file,
-    unless it is told not to (`open_session` does).
+    Later layers cannot correct rounding errors there, and INT8 is not faster on three input channels. As a complete
+    prefix of the graph, these nodes do run in float. Other excluded nodes may be quantized again by ONNX Runtime when
+    it loads a file, unless an optimizer is disabled, as in `open_session`.
     """
     prefix: list[str] = []
     outputs: set[str] = set()
     weighted = 0
     for node in graph.node:
-        if weighted == layers and not (node.op_type in _FOLLOWING | {"MaxPool"} and node.input[0] in outputs):
+        if weighted == layers and not (node.op_type in _FUSED | {"MaxPool"} and node.input[0] in outputs):
             break
         prefix.append(node.name)
         outputs.update(node.output)
@@ -151,48 +151,48 @@ def float_prefix(graph: onnx.GraphProto, layers: int) -> list[str]:
     return prefix if layers else []
 
 
-def pool_first(model: ONNXModel, in_float: Collection[str]) -> None:
-    """Put a MaxPool that stays in float before its activation, in place; the answers are the same.
+def move_pool_before_activation(model: ONNXModel, in_float: Collection[str]) -> None:
+    """Move a MaxPool that stays in float before its activation, in place. The logits do not change.
 
-    ONNX Runtime moves a QuantizeLinear up through a MaxPool as it loads a file, and pools the integers of a stem with
-    code that took a quarter of ResNet50's time. It does not move one through an activation.
+    When ONNX Runtime loads a file, it moves a QuantizeLinear before a MaxPool, and then pools the integers of the stem
+    with code that took a quarter of ResNet50's time. It does not move one before an activation.
 
     Args:
-        model: a graph that `prepare` gave.
+        model: a graph from `prepare`.
         in_float: the names of the nodes that stay in float.
     """
     pools = [node for node in model.nodes() if node.op_type == "MaxPool" and node.name in in_float]
     pairs = [(pool, activation) for pool in pools if (activation := model.get_parent(pool, 0)) is not None]
     for pool, activation in pairs:
-        alone = len(model.get_children(activation)) == 1
-        if activation.op_type not in _RISING or activation.name not in in_float or not alone:
+        only_user = len(model.get_children(activation)) == 1
+        if activation.op_type not in _MONOTONIC or activation.name not in in_float or not only_user:
             continue
         between = pool.input[0]
         pool.input[0], activation.input[0] = activation.input[0], between
         activation.output[0], pool.output[0] = pool.output[0], between
         for known in [info for info in model.graph().value_info if info.name == between]:
-            model.graph().value_info.remove(known)  # its shape is another now
+            model.graph().value_info.remove(known)  # its shape has changed
     if pairs:
         model.topological_sort()
 
 
 def _layer(graph: onnx.GraphProto, weight: str) -> list[str]:
-    """Return the names of the node that has these weights and of an activation that follows it at once.
+    """Return the name of the node with these weights and, if any, of the activation directly after it.
 
     Raises:
-        InputError: no layer has them.
+        InputError: no layer has these weights.
     """
     layers = {node.input[1]: node for node in graph.node if node.op_type in _WEIGHTED}
     if weight not in layers:
         raise InputError(f"no layer has weights {weight!r}: {nearest(weight, tuple(layers))}")
     node = layers[weight]
     users = [other for other in graph.node if node.output[0] in other.input]
-    follower = users[:1] if len(users) == 1 and users[0].op_type in _FOLLOWING - {"Add", "Mul"} else []
+    follower = users[:1] if len(users) == 1 and users[0].op_type in _FUSED - {"Add", "Mul"} else []
     return [node.name, *(other.name for other in follower)]
 
 
 def _overrides(graph: onnx.GraphProto, in_float: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return, by weight name, the range that each output channel's weights are quantized over."""
+    """Return, by the name of the weights, the quantization range of each output channel."""
     arrays = {tensor.name: tensor for tensor in graph.initializer}
     overrides = {}
     for node in graph.node:
@@ -208,16 +208,16 @@ def _overrides(graph: onnx.GraphProto, in_float: set[str]) -> dict[str, list[dic
 
 
 def weight_ranges(weights: NDArray[np.float32], depthwise: bool = False) -> NDArray[np.float32]:
-    """Return for each output channel the value that becomes 127, float32 [channels]: the smallest that is safe.
+    """Return for each output channel the smallest safe value that is quantized to 127, float32 [channels].
 
-    Safe is what keeps two neighbours of one sign at 127 together: rounding may make it 128, and 255 * 128 still fits
-    into 16 bits. Products of opposite signs cannot overflow. Neighbours are what the kernels of ONNX Runtime and oneDNN
-    multiply together: consecutive inputs of a matrix product, which for a convolution are neighbouring input channels
-    or, where it runs channels first, neighbouring pixels.
+    A value is safe if the sum of two neighbors of the same sign is at most 127; rounding may make it 128, and 255 * 128
+    still fits into 16 bits. Products of opposite signs cannot overflow. Neighbors are the inputs that the kernels of
+    ONNX Runtime and oneDNN multiply together: consecutive inputs of a matrix product. For a convolution, these are
+    neighboring input channels or, in channels-first layout, neighboring pixels.
 
     Args:
         weights: float32 [channels, inputs] or [channels, inputs, kH, kW].
-        depthwise: the layer is a depthwise convolution, whose kernels add into 32 bits and clip nothing.
+        depthwise: the layer is a depthwise convolution, whose kernels accumulate in 32 bits and never saturate.
     """
     rows = weights.reshape(len(weights), -1)
     if depthwise:
@@ -231,21 +231,21 @@ def weight_ranges(weights: NDArray[np.float32], depthwise: bool = False) -> NDAr
 
 
 def _largest_pair(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return for each row the largest absolute sum of two neighbours (0 and 1, 2 and 3, …) of one sign."""
+    """Return for each row the largest absolute sum of two neighbors (0 and 1, 2 and 3, …) of the same sign."""
     even = np.pad(rows, ((0, 0), (0, rows.shape[1] % 2)))
     sums = [np.maximum(sign * even, 0).reshape(len(rows), -1, 2).sum(axis=2).max(axis=1) for sign in (1, -1)]
     return np.asarray(np.maximum(*sums), np.float32)
 
 
 def _output_axis(node: onnx.NodeProto) -> int:
-    """Return which axis of a node's weights counts its output channels."""
+    """Return the axis of the output channels in a node's weights."""
     if node.op_type == "Conv":
         return 0
     return 0 if node.op_type == "Gemm" and _attribute(node, "transB", 0) else 1
 
 
 def _is_depthwise(node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
-    """Say whether each group is one channel in and one out; other groups run as matrix products."""
+    """Return whether each group has one input and one output channel; other groups run as matrix products."""
     return node.op_type == "Conv" and shape[1] == 1 and shape[0] == _attribute(node, "group", 1) > 1
 
 

@@ -1,4 +1,4 @@
-"""What a search for an INT8 file tried, as data, as JSON and as Markdown. Nothing heavy is imported here."""
+"""The report of an INT8 search, as data, JSON and Markdown. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from twincar_edge.records import Record
 
 
 class SearchRow(Record):
-    """A candidate: its choices, what it lost against FP32, and how fast it is where that was measured.
+    """A candidate: its settings, its comparison with FP32, and its latency if it was measured.
 
-    Shares are between 0 and 1; `latency_ms` is the median at batch 1, `speedup` FP32's by it in the same run. `missed`
-    are the limits that it misses, in words.
+    Shares are from 0 to 1. `latency_ms` is the median at batch 1, `speedup` the ratio of FP32's latency to it in the
+    same run. `missed` describes the limits that are not met.
     """
 
     name: str
@@ -34,14 +34,14 @@ class SearchRow(Record):
 
     @property
     def passed(self) -> bool:
-        """Say whether it keeps to every limit."""
+        """Return whether all limits are met."""
         return not self.missed
 
 
 class SearchReport(Record):
-    """Every candidate in the order in which it was tried, and the layers by their harm where that was asked.
+    """All candidates in the order of their trials, and the harm of each layer if it was measured.
 
-    `harm` maps the weights of a layer to the mean squared change of the logits when that layer alone is INT8.
+    `harm` maps the weights of a layer to the mean squared change of the logits when only that layer is INT8.
     """
 
     rows: tuple[SearchRow, ...]
@@ -49,12 +49,14 @@ class SearchReport(Record):
     harm: dict[str, float] = Field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the report as JSON; `SearchReport.model_validate_json` reads it again."""
+        """Return the report as JSON, which `SearchReport.model_validate_json` reads."""
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the table of candidates, and the layers that hurt most."""
-        columns = ("INT8 candidate", "MB", "Top-1", "Δ", "Top-5", "Δ", "Agrees", "Where sure", "ms", "× FP32", "Limits")
+        """Return the table of candidates, and the layers with the largest harm."""
+        columns = (
+            "INT8 candidate", "MB", "Top-1", "Δ", "Top-5", "Δ", "Agreement", "Where confident", "ms", "× FP32", "Limits"
+        )  # fmt: skip
         lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         for row in self.rows:
             cells = (
@@ -68,11 +70,11 @@ class SearchReport(Record):
                 "–" if row.sure_agreement is None else f"{row.sure_agreement:.2%}",
                 "–" if row.latency_ms is None else f"{row.latency_ms:.2f}",
                 "–" if row.speedup is None else f"{row.speedup:.2f}",
-                "met" if row.passed else "missed",
+                "met" if row.passed else "not met",
             )
             lines.append("| " + " | ".join(cells) + " |")
         if self.harm:
             worst = sorted(self.harm.items(), key=lambda entry: -entry[1])[:10]
-            lines += ["", "Layers by what they do to the logits when they alone are INT8 (mean squared change):", ""]
+            lines += ["", "Mean squared change of the logits when only one layer is INT8:", ""]
             lines += [f"- {weight}: {harm:.2g}" for weight, harm in worst]
         return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""The search for an INT8 file that keeps to the limits: presets first, then, if it must be, layers left in float.
+"""The search for an INT8 file within the limits: tries presets first, then keeps more layers in float.
 
-Ranges of activations are gathered once, so a candidate costs a second of quantizing and one pass over the validation
-images. What a file says of itself is not believed: every candidate is scored by the session that a box would open.
+Calibration runs once, so a candidate costs about a second of quantization and one pass over the validation images. Each
+candidate is measured in the same kind of session as a deployed file.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from twincar_edge.export.int8.report import SearchReport, SearchRow
 from twincar_edge.export.parity.comparison import Comparison
 from twincar_edge.progress import StageProgress
 
-SAME_SPEED = 1.1  # two files within a tenth of one another differ by noise as much as by themselves
-PREFIXES = (3, 6)  # layers in float from the input on, where the preset's own do not do: early ones are few in bytes
-LARGEST_FLOAT_SHARE = 0.5  # of the layers: beyond it, INT8 is no longer what the file is
+SAME_SPEED = 1.1  # latencies within a factor of 1.1 count as equal: measurement noise is as large
+PREFIXES = (3, 6)  # float layers from the input on to try if the presets fail; early layers have few weights
+LARGEST_FLOAT_SHARE = 0.5  # of the layers; with more, the file would no longer be an INT8 file
 
 Score = Callable[[onnx.ModelProto, Int8Config], Comparison]
-"""Runs a graph over the validation images, as a box would, and compares it with FP32."""
+"""Runs a graph on the validation images, as when deployed, and compares it with FP32."""
 Judge = Callable[[Comparison], Sequence[str]]
-"""Returns the limits that a comparison misses, in words."""
+"""Returns descriptions of the limits that a comparison does not meet."""
 Clock = Callable[[Mapping[str, tuple[onnx.ModelProto, Int8Config]]], Mapping[str, float]]
-"""Returns the median latency at batch 1, in ms, of each graph by its name, and of FP32 as "fp32", measured in turns."""
+"""Returns the median latency at batch 1, in ms, by name, and that of FP32 as "fp32", in interleaved rounds."""
 Logits = Callable[[onnx.ModelProto, Int8Config | None], NDArray[np.float32]]
-"""Runs a graph over some training images: float32 [N, classes]. None is FP32."""
+"""Runs a graph (FP32 if the config is None) on some training images: float32 [N, classes]."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search ends with: choices and graph of the best candidate, whether it passed or not, and the report."""
+    """The result of a search: settings and graph of the best candidate, which may have failed, and the report."""
 
     config: Int8Config
     graph: onnx.ModelProto
@@ -55,48 +55,48 @@ def search(
     logits: Logits,
     progress: StageProgress,
 ) -> Found:
-    """Find the fastest INT8 form of a graph that keeps to the limits.
+    """Find the fastest INT8 version of a graph within the limits.
 
-    Every preset is tried with every method of calibration. Of those that pass, the fastest decides what is fast enough,
-    and among the files within a tenth of it the first preset counts, then agreement.
+    Tries each preset with each calibration method. Of the passing candidates whose latency is within a factor of
+    `SAME_SPEED` of the fastest, the preferred preset wins, then the highest agreement.
 
-    Where none passes, more layers stay in float, first from the input on, since what is rounded there nothing later can
-    mend. Where that does not do, the layers of the closest candidate are made INT8 one at a time to see what each does
-    to the logits, and the worst are left in float one after another until the limits hold. The fewer layers are INT8
-    the slower a file is, so the first that pass are the fastest.
+    If no candidate passes, more layers stay in float: first from the input on, because later layers cannot correct
+    rounding errors there. If that is not enough, each layer of the closest candidate alone is converted to INT8 to
+    measure its effect on the logits, and the most harmful layers are kept in float, one more at a time, until a
+    candidate passes. Fewer INT8 layers are slower, so the first passing candidate is the fastest.
 
     Args:
-        prepared: the FP32 graph as `quantize.prepare` gives it.
-        ranges: its activations on training images.
-        presets: the choices to begin with, the preferred first.
-        methods: the calibrations to try with each.
-        prefixes: how many layers from the input on may stay in float where none of these passes, the fewest first.
-        score: see `Score`; `judge`, `clock`, `logits`, `progress` likewise.
-        judge: which limits a score misses.
-        clock: how fast graphs are.
-        logits: runs graphs over some training images.
-        progress: listens.
+        prepared: the FP32 graph from `quantize.prepare`.
+        ranges: its activation ranges on training images.
+        presets: the settings to start with, in order of preference.
+        methods: the calibration methods to try with each.
+        prefixes: numbers of float layers from the input on, to try in this order if no preset passes.
+        score: compares a candidate with FP32.
+        judge: returns the limits that a comparison does not meet.
+        clock: measures latencies.
+        logits: runs a graph on some training images.
+        progress: called with (candidate or stage, done, total).
 
     Raises:
-        InputError: a preset names weights that the graph does not have.
+        InputError: a preset contains weights that the graph does not have.
         ModelError: nothing in the graph can be quantized, or a candidate cannot be opened.
     """
-    tries = _Tries(prepared, ranges, score, judge)
+    candidates = _Candidates(prepared, ranges, score, judge)
     configs = [preset.model_copy(update={"calibration": method}) for preset in presets for method in methods]
-    tries.add_all(configs, progress)
+    candidates.add_all(configs, progress)
     for layers in prefixes:
-        if not tries.passing():
+        if not candidates.passing():
             longer = [config for config in configs if config.float_layers < layers]
-            tries.add_all([config.model_copy(update={"float_layers": layers}) for config in longer], progress)
+            candidates.add_all([config.model_copy(update={"float_layers": layers}) for config in longer], progress)
     harm: dict[str, float] = {}
-    if not tries.passing():
-        start = max(tries.configs, key=tries.closeness)
-        harm = _harm(prepared, ranges, tries.configs[start], logits, progress)
-        _leave_in_float(tries, tries.configs[start], harm, progress)
-    return _finish(tries, presets, clock, harm)
+    if not candidates.passing():
+        start = max(candidates.configs, key=candidates.closeness)
+        harm = _harm(prepared, ranges, candidates.configs[start], logits, progress)
+        _keep_in_float(candidates, candidates.configs[start], harm, progress)
+    return _finish(candidates, presets, clock, harm)
 
 
-class _Tries:
+class _Candidates:
     """The candidates so far, by name."""
 
     def __init__(self, prepared: onnx.ModelProto, ranges: ActivationRanges, score: Score, judge: Judge) -> None:
@@ -125,7 +125,7 @@ class _Tries:
         return self.rows[name]
 
     def graph(self, name: str) -> onnx.ModelProto:
-        """Return a candidate's graph, made anew: dozens of a large model would fill the memory."""
+        """Return a candidate's graph. It is made on each call: dozens of large graphs would fill the memory."""
         config = self.configs[name]
         return quantize(self._prepared, self._ranges.of(config.calibration, config.percentile), config)
 
@@ -139,7 +139,7 @@ class _Tries:
         return [name for name, row in self.rows.items() if row.passed]
 
     def closeness(self, name: str) -> tuple[float, ...]:
-        """Return what makes one candidate better than another, the larger the better."""
+        """Return a sort key, larger for better candidates."""
         row = self.rows[name]
         sure = 1.0 if row.sure_agreement is None else row.sure_agreement
         return (-len(row.missed), sure, row.agreement, -row.mean_abs_logit_difference)
@@ -148,54 +148,56 @@ class _Tries:
 def _harm(
     prepared: onnx.ModelProto, ranges: ActivationRanges, config: Int8Config, logits: Logits, progress: StageProgress
 ) -> dict[str, float]:
-    """Return for each layer the mean squared change of the logits when it alone is INT8, the worst first."""
+    """Return for each layer the mean squared change of the logits when only it is INT8, in descending order."""
     reference = logits(prepared, None).astype(np.float64)
     layers = quantized_layers(prepared, config)
     chosen = ranges.of(config.calibration, config.percentile)
     harm = {}
     for number, layer in enumerate(layers):
-        progress("the harm of each layer", number, len(layers))
+        progress("measuring the harm of each layer", number, len(layers))
         found = logits(quantize_layer(prepared, chosen, config, layer), config)
         harm[layer] = float(np.square(found - reference).mean())
     return dict(sorted(harm.items(), key=lambda entry: -entry[1]))
 
 
-def _leave_in_float(tries: _Tries, config: Int8Config, harm: dict[str, float], progress: StageProgress) -> None:
-    """Leave the worst layers in float, one more at a time, until the limits hold or INT8 would no longer be INT8."""
+def _keep_in_float(
+    candidates: _Candidates, config: Int8Config, harm: dict[str, float], progress: StageProgress
+) -> None:
+    """Keep the most harmful layers in float, one more at a time, until a candidate passes or too few are INT8."""
     most = int(len(harm) * LARGEST_FLOAT_SHARE)
     for count in range(1, most + 1):
         progress(f"{count} more layers in float", count - 1, most)
-        left = (*config.float_nodes, *list(harm)[:count])
-        if tries.add(config.model_copy(update={"float_nodes": left})).passed:
+        kept = (*config.float_nodes, *list(harm)[:count])
+        if candidates.add(config.model_copy(update={"float_nodes": kept})).passed:
             return
 
 
-def _finish(tries: _Tries, presets: Sequence[Int8Config], clock: Clock, harm: dict[str, float]) -> Found:
-    passing = tries.passing()
+def _finish(candidates: _Candidates, presets: Sequence[Int8Config], clock: Clock, harm: dict[str, float]) -> Found:
+    passing = candidates.passing()
     fp32_ms = None
     if passing:
-        # How activations are calibrated changes numbers, not the work: one of each structure is timed.
-        structures = {_structure(tries.configs[name]): name for name in reversed(passing)}
-        measured = clock({name: (tries.graph(name), tries.configs[name]) for name in structures.values()})
+        # Calibration changes only values, not the amount of work, so one candidate of each structure is timed.
+        structures = {_structure(candidates.configs[name]): name for name in reversed(passing)}
+        measured = clock({name: (candidates.graph(name), candidates.configs[name]) for name in structures.values()})
         fp32_ms = measured["fp32"]
         for name in passing:
-            latency = measured[structures[_structure(tries.configs[name])]]
+            latency = measured[structures[_structure(candidates.configs[name])]]
             update = {"latency_ms": latency, "speedup": fp32_ms / latency}
-            tries.rows[name] = tries.rows[name].model_copy(update=update)
-        best = _fastest(tries, presets, passing)
+            candidates.rows[name] = candidates.rows[name].model_copy(update=update)
+        best = _fastest(candidates, presets, passing)
     else:
-        best = max(tries.rows, key=tries.closeness)
-    tries.rows[best] = tries.rows[best].model_copy(update={"chosen": True})
-    report = SearchReport(rows=tuple(tries.rows.values()), fp32_latency_ms=fp32_ms, harm=harm)
-    return Found(tries.configs[best], tries.graph(best), report)
+        best = max(candidates.rows, key=candidates.closeness)
+    candidates.rows[best] = candidates.rows[best].model_copy(update={"chosen": True})
+    report = SearchReport(rows=tuple(candidates.rows.values()), fp32_latency_ms=fp32_ms, harm=harm)
+    return Found(candidates.configs[best], candidates.graph(best), report)
 
 
-def _fastest(tries: _Tries, presets: Sequence[Int8Config], passing: Sequence[str]) -> str:
+def _fastest(candidates: _Candidates, presets: Sequence[Int8Config], passing: Sequence[str]) -> str:
     order = [preset.target for preset in presets]
-    latencies = {name: tries.rows[name].latency_ms or 0.0 for name in passing}
-    enough = min(latencies.values()) * SAME_SPEED
-    fast = [name for name in passing if latencies[name] <= enough]
-    return max(fast, key=lambda name: (-order.index(tries.configs[name].target), *tries.closeness(name)))
+    latencies = {name: candidates.rows[name].latency_ms or 0.0 for name in passing}
+    threshold = min(latencies.values()) * SAME_SPEED
+    fast = [name for name in passing if latencies[name] <= threshold]
+    return max(fast, key=lambda name: (-order.index(candidates.configs[name].target), *candidates.closeness(name)))
 
 
 def _structure(config: Int8Config) -> str:

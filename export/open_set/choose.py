@@ -1,4 +1,4 @@
-"""Thresholds by pictures of what a model does not know: each level bounded by its own share of wrong claims."""
+"""Chooses thresholds from unknown images, with a limit for wrong full names and one for any wrong names."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from twincar_edge.runtime.inference.answers import Hierarchy, Level
 from twincar_edge.runtime.inference.levels import LevelCertainty, certainty_by_level
 
 Z_90 = 1.2815515655446004  # the normal distribution's 90% point
-LEAST_PROBABILITY = 0.5  # above it no two names contradict each other
-_STEP = 0.05  # of probability, where familiarity decides too
-_FINE_STEP = 0.01  # where it decides alone
-_DIGITS = 4  # of familiarity
-_MOST_STEPS = 256  # of familiarity that are tried
+MIN_PROBABILITY = 0.5  # above 0.5, names of different levels cannot contradict each other
+_STEP = 0.05  # of probability thresholds, for a model with familiarity
+_FINE_STEP = 0.01  # of probability thresholds, for a model without familiarity
+_DIGITS = 4  # of familiarity thresholds
+_MAX_STEPS = 256  # familiarity thresholds to try
 _Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Thresholds, and the shares of the unknown pictures that still get a wrong name in full and any wrong claim.
+    """Thresholds, and the shares of unknown images that still get a wrong full name and any wrong name.
 
-    `thresholds` is None where the model has no familiarity.
+    `thresholds` is None if the model has no familiarity.
     """
 
     reject_below: float
@@ -42,37 +42,36 @@ class Choice:
 
 @dataclass(frozen=True)
 class UnknownScores:
-    """What a model says of pictures of what it does not know.
+    """A model's scores for unknown images.
 
     Attributes:
-        scores: of each picture.
-        cars: the car on each; None where any name is wrong.
+        scores: the scores of each image.
+        cars: the car on each image; None if any name is wrong.
     """
 
     scores: Scores
     cars: Sequence[VehicleName | None]
 
     def groups(self) -> NDArray[np.int64]:
-        """Return which pictures show the same model of car, int64 [N]: those are no independent evidence."""
-        places: dict[str, int] = {}
+        """Return a group number per image, int64 [N]: images of the same car model are not independent samples."""
+        groups: dict[str, int] = {}
         return np.array(
             [
-                places.setdefault(f"picture {n}" if car is None else str(car), len(places))
+                groups.setdefault(f"image {n}" if car is None else str(car), len(groups))
                 for n, car in enumerate(self.cars)
             ]
         )
 
 
 def upper_bound(wrong: _Flags, groups: NDArray[np.int64]) -> float:
-    """Return a bound that the true share of wrong answers exceeds once in ten times.
+    """Return an upper bound of the true share of wrong answers, with 90% confidence.
 
-    Pictures of one model of car tend to be right or wrong together, so they count as fewer pictures, by as much as the
-    share differs among models more than chance has it (Kish's effective sample size). The bound is the upper end of
-    Wilson's score interval for that many.
+    Answers to images of one car model are correlated, so the sample size is reduced to Kish's effective sample size, by
+    the variance of the share between models. The bound is the upper end of Wilson's score interval for that size.
 
     Args:
-        wrong: which pictures got a wrong answer, bool [N], N at least 1.
-        groups: int64 [N], from 0.
+        wrong: whether each image got a wrong answer, bool [N], N at least 1.
+        groups: the group number of each image, int64 [N], from 0.
     """
     images = len(wrong)
     share = float(wrong.mean())
@@ -84,18 +83,18 @@ def upper_bound(wrong: _Flags, groups: NDArray[np.int64]) -> float:
     return wilson_interval(share, effective, Z_90)[1]
 
 
-def check_enough(pictures: int, limits: Limits) -> None:
-    """Make sure that so many pictures can show that a share is held.
+def check_enough(images: int, limits: Limits) -> None:
+    """Check that the number of unknown images is large enough for the limits.
 
     Raises:
-        InputError: even if none of them were named wrongly, the bound would be above a limit.
+        InputError: the upper bound would exceed a limit even if no image got a wrong name.
     """
     least = min(limits.names, limits.claims)
     needed = math.ceil(Z_90**2 * (1 - least) / least) if least else None
-    if needed is None or pictures < needed:
-        many = "no number of pictures" if needed is None else f"{pictures} pictures of what the model does not know"
-        more = "allow more" if needed is None else f"give {needed} or more, or allow more"
-        raise InputError(f"{many} cannot show that at most {least:.1%} get a wrong name: {more}")
+    if needed is None or images < needed:
+        subject = "no number of images" if needed is None else f"{images} unknown images"
+        remedy = "raise the limit" if needed is None else f"give {needed} or more, or raise the limit"
+        raise InputError(f"{subject} cannot show that at most {least:.1%} get a wrong name: {remedy}")
 
 
 def choose(
@@ -106,50 +105,51 @@ def choose(
     limits: Limits,
     reject_below: float | None = None,
 ) -> Choice:
-    """Return the thresholds that keep to the limits on unknown pictures, by `upper_bound`, and cost known cars least.
+    """Return the thresholds that are within the limits on unknown images (by `upper_bound`) and best for known cars.
 
-    For each probability from a half on, in steps of 0.05, the least familiarity of a class in full is the lowest that
-    holds wrong names, that of a model the same, and that of a make the lowest that holds wrong claims. Of these, the
-    probability is chosen that gives the known cars the most right names in full, less the wrong ones.
+    For each probability from 0.5 on, in steps of 0.05, chooses the lowest familiarity threshold for a full name (and a
+    model) that is within the limit for wrong full names, then the lowest one for a make that is within the limit for
+    all wrong names. Returns the probability with the most right full names minus wrong ones on known cars.
 
     Args:
-        known: of held-out cars of the model's classes.
-        labels: their classes, int64 [N].
-        unknown: of what the model does not know.
-        hierarchy: of the classes.
-        limits: the shares that are allowed.
-        reject_below: the probability; None chooses it.
+        known: scores of held-out cars of the model's classes.
+        labels: their labels, int64 [N].
+        unknown: scores of unknown images.
+        hierarchy: the hierarchy of the classes.
+        limits: the largest shares of wrong names.
+        reject_below: the probability threshold; None chooses it.
 
     Raises:
-        InputError: the model has no familiarity, and no probability keeps to the limits.
+        InputError: the model has no familiarity, and no probability is within the limits.
     """
-    of_known = certainty_by_level(known.probabilities, hierarchy, labels)["year"]
-    pictures = _Pictures(
+    known_certainty = certainty_by_level(known.probabilities, hierarchy, labels)["year"]
+    search = _ThresholdSearch(
         unknown, certainty_by_level(unknown.scores.probabilities, hierarchy, cars=unknown.cars), limits
     )
     step = _FINE_STEP if unknown.scores.familiarity is None else _STEP
-    tried: list[float] = np.arange(LEAST_PROBABILITY, 1, step).round(2).tolist()
+    candidates: list[float] = np.arange(MIN_PROBABILITY, 1, step).round(2).tolist()
     best: tuple[float, Choice] | None = None
-    for probability in tried if reject_below is None else [reject_below]:
-        found = pictures.choose(probability)
+    for probability in candidates if reject_below is None else [reject_below]:
+        found = search.choose(probability)
         if found is None:
             continue
-        named = of_known.best >= probability
+        named = known_certainty.best >= probability
         if known.familiarity is not None and found.thresholds is not None:
             named &= known.familiarity.astype(np.float64) >= found.thresholds.year
-        gain = float(np.where(of_known.right, 1, -1)[named].sum())
+        gain = float(np.where(known_certainty.right, 1, -1)[named].sum())
         if best is None or gain > best[0]:
             best = gain, found
     if best is None:
         raise InputError(
-            f"no probability holds wrong names to {limits.names:.1%} and wrong claims to {limits.claims:.1%} of "
-            f"{len(unknown.cars)} pictures without familiarity: allow more"
+            f"no probability threshold limits wrong full names to {limits.names:.1%} and wrong names to "
+            f"{limits.claims:.1%} of {len(unknown.cars)} unknown images, and the model has no familiarity: "
+            "raise the limits"
         )
     return best[1]
 
 
-class _Pictures:
-    """What a model says of unknown pictures at each level, as arrays [N]."""
+class _ThresholdSearch:
+    """The search for familiarity thresholds, with a model's certainty for unknown images at each level."""
 
     def __init__(self, unknown: UnknownScores, levels: Mapping[Level, LevelCertainty], limits: Limits) -> None:
         self._levels = levels
@@ -159,32 +159,32 @@ class _Pictures:
         self._steps = [0.0]
         if unknown.scores.familiarity is not None:
             self._familiarity = unknown.scores.familiarity.astype(np.float64)
-            # Just above each picture's, the highest first: the first of them names no picture.
+            # Just above the familiarity of each image, in descending order: at the first, no image gets a name.
             steps = np.unique(np.floor(self._familiarity * 10**_DIGITS) + 1)[::-1] / 10**_DIGITS
-            self._steps = steps[np.unique(np.linspace(0, len(steps) - 1, _MOST_STEPS).astype(np.int64))].tolist()
+            self._steps = steps[np.unique(np.linspace(0, len(steps) - 1, _MAX_STEPS).astype(np.int64))].tolist()
 
     def choose(self, probability: float) -> Choice | None:
-        """Return the lowest thresholds of familiarity that keep to the limits; None where none do."""
+        """Return the lowest familiarity thresholds within the limits, or None if there are none."""
         chosen = None
         for year in self._steps:
-            if not self._held(probability, year, year):
+            if not self._within_limits(probability, year, year):
                 break
             chosen = year
         if chosen is None:
             return None
         make = chosen
         for lower in (step for step in self._steps if step < chosen):
-            if not self._held(probability, chosen, lower):
+            if not self._within_limits(probability, chosen, lower):
                 break
             make = lower
         names, claims = self._wrong(probability, chosen, make)
         thresholds = None
         if self._familiarity is not None:
-            year, make = min(chosen, 1.0), min(make, 1.0)  # rounding up may have gone beyond what is possible
+            year, make = min(chosen, 1.0), min(make, 1.0)  # rounding up may exceed 1
             thresholds = FamiliarityThresholds(year=year, model=year, make=make)
         return Choice(probability, thresholds, float(names.mean()), float(claims.mean()))
 
-    def _held(self, probability: float, year: float, make: float) -> bool:
+    def _within_limits(self, probability: float, year: float, make: float) -> bool:
         names, claims = self._wrong(probability, year, make)
         return (
             upper_bound(names, self._groups) <= self._limits.names
@@ -192,7 +192,7 @@ class _Pictures:
         )
 
     def _wrong(self, probability: float, year: float, make: float) -> tuple[_Flags, _Flags]:
-        """Return which pictures get a wrong name in full, and which any wrong claim, answered as a box answers."""
+        """Return whether each image gets a wrong full name, and whether it gets any wrong name, as in inference."""
         names = self._reached("year", probability, year)
         claims, answered = names.copy(), names
         coarser: tuple[tuple[Level, float], ...] = (("model", year), ("make", make))
@@ -203,5 +203,5 @@ class _Pictures:
         return names, claims
 
     def _reached(self, level: Level, probability: float, familiarity: float) -> _Flags:
-        sure = self._levels[level].best >= probability
-        return sure if self._familiarity is None else sure & (self._familiarity >= familiarity)
+        probable = self._levels[level].best >= probability
+        return probable if self._familiarity is None else probable & (self._familiarity >= familiarity)

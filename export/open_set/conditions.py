@@ -1,4 +1,4 @@
-"""Known cars under conditions that no data set shows: parts of a car, night, rain, and a lens that sees nothing."""
+"""Simulated conditions that data sets lack: parts of a car, night, rain, and a covered lens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from twincar_edge.export.open_set.report import ConditionFigures
 from twincar_edge.preprocess import shrink_to
 from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
 
-MOST_PICTURES = 300  # of the known ones, which every condition changes: a share is then right to 3 points
+MAX_IMAGES = 300  # known images per condition; the standard error of a share is then at most 3 percentage points
 _SEED = 0
 _GAMMA = 2.2
 _NIGHT_LIGHT = 0.1
-_FULL_WELL = 2000  # electrons of a white pixel by day: a small sensor with short exposure
+_FULL_WELL = 2000  # electrons of a white pixel in daylight, for a small sensor with short exposure
 _READ_NOISE = 5.0  # electrons
 _RAIN_STREAKS = 120
 _Image = NDArray[np.uint8]
@@ -28,7 +28,7 @@ _Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Condition:
-    """A change of a picture, uint8 [H, W, 3], that may draw random numbers; `shows_car` False makes any name wrong."""
+    """A change of an image, uint8 [H, W, 3], possibly random. Without `shows_car`, any name is wrong."""
 
     name: str
     shows_car: bool
@@ -54,14 +54,14 @@ def _half(length: int) -> int:
 
 
 def _night(image_bgr: _Image, random: np.random.Generator) -> _Image:
-    """Take a tenth of the light, with the noise of the photons that are left and of reading the sensor."""
+    """Reduce the light to a tenth, with photon noise and read noise."""
     light = (image_bgr / 255.0) ** _GAMMA * _NIGHT_LIGHT
     electrons = random.poisson(light * _FULL_WELL) + random.normal(0, _READ_NOISE, light.shape)
     return _as_image(255 * np.clip(electrons / _FULL_WELL, 0, 1) ** (1 / _GAMMA))
 
 
 def _rain(image_bgr: _Image, random: np.random.Generator) -> _Image:
-    """Blur as through a wet lens, and draw bright streaks of which each hides half of what is behind it."""
+    """Blur the image as through a wet lens, and draw bright, half-transparent streaks."""
     rows, columns = image_bgr.shape[:2]
     side = min(rows, columns)
     wet = cv2.GaussianBlur(image_bgr, (0, 0), max(side / 112, 0.5))
@@ -80,7 +80,7 @@ def _rain(image_bgr: _Image, random: np.random.Generator) -> _Image:
 
 
 def _covered(image_bgr: _Image, random: np.random.Generator) -> _Image:
-    """Leave a tenth of the light's contrast, blurred over half of the picture."""
+    """Reduce the contrast to a tenth, and blur over half of the image."""
     mean = image_bgr.mean(axis=(0, 1))
     blurred = cv2.GaussianBlur(image_bgr, (0, 0), min(image_bgr.shape[:2]) / 4).astype(np.float64)
     return _as_image(mean / 2 + 0.1 * (blurred - mean) + random.normal(0, 2, image_bgr.shape))
@@ -106,16 +106,16 @@ CONDITIONS = (
 )
 
 
-def some_known(known: Dataset) -> Dataset:
-    """Return `MOST_PICTURES` of the known pictures, or all where there are fewer; the same ones each time."""
-    if len(known) <= MOST_PICTURES:
+def sample_known(known: Dataset) -> Dataset:
+    """Return at most `MAX_IMAGES` of the known images; the choice is deterministic."""
+    if len(known) <= MAX_IMAGES:
         return known
-    chosen = np.random.default_rng(_SEED).permutation(len(known))[:MOST_PICTURES]
+    chosen = np.random.default_rng(_SEED).permutation(len(known))[:MAX_IMAGES]
     return known.select(known.samples[place].name for place in sorted(chosen.tolist()))
 
 
 def changed(known: Dataset, condition: Condition, side: int) -> Dataset:
-    """Return pictures with their shorter side reduced to `side` pixels, and then changed; the same pixels each time."""
+    """Return the images with their shorter side reduced to `side` pixels, then changed; this is deterministic."""
     samples = (
         Sample(sample.name, sample.label, _Changed(sample, condition, side, number))
         for number, sample in enumerate(known.samples)
@@ -125,7 +125,7 @@ def changed(known: Dataset, condition: Condition, side: int) -> Dataset:
 
 @dataclass(frozen=True)
 class _Changed:
-    """A picture that is changed when it is read."""
+    """An image that is changed when it is read."""
 
     sample: Sample
     condition: Condition
@@ -133,7 +133,7 @@ class _Changed:
     number: int
 
     def read_bytes(self) -> bytes:
-        """Read and change it, and return it as PNG."""
+        """Read and change the image, and return it as PNG."""
         random = np.random.default_rng([_SEED, self.number])
         return to_png(np.ascontiguousarray(self.condition.change(shrink_to(self.sample.read(), self.side), random)))
 
@@ -141,7 +141,7 @@ class _Changed:
 def count_condition(
     condition: Condition, answers: list[Prediction], labels: NDArray[np.int64], hierarchy: Hierarchy
 ) -> ConditionFigures:
-    """Count the answers to the pictures under one condition; `labels` are int64 [N], N at least 1."""
+    """Count the answers to images under one condition; `labels` are int64 [N], N at least 1."""
     counted = count_known(answers, labels, hierarchy)
     in_full = sum(depth(answer) == "year" for answer in answers) / len(answers)
     right = (1 - counted.unknown) * (counted.right or 0.0) if condition.shows_car else 0.0

@@ -1,4 +1,4 @@
-"""Counting answers to known cars, to other cars and to things that are no car, and how well scores tell them apart."""
+"""Counts answers to known cars, other cars and things other than cars, and measures their separation by scores."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Hierarchy, Leve
 
 
 def depth(answer: Prediction) -> Level:
-    """Return how far an answer goes: "year" is a class in full, also where its name has no year."""
+    """Return the level of an answer; "year" is a full name, even if that has no year."""
     return "year" if answer.label is not None else answer.level
 
 
 def count_known(answers: Sequence[Prediction], labels: NDArray[np.int64], hierarchy: Hierarchy) -> KnownFigures:
     """Count the answers to N cars of the model's classes; `labels` are int64 [N], N at least 1."""
     reached = {level: 0 for level in KNOWN_LEVELS}
-    right_so_far = dict(reached)
+    right_by_level = dict(reached)
     named = right = 0
     for answer, label in zip(answers, labels.tolist(), strict=True):
         deepest = depth(answer)
@@ -33,13 +33,13 @@ def count_known(answers: Sequence[Prediction], labels: NDArray[np.int64], hierar
         for level in KNOWN_LEVELS[KNOWN_LEVELS.index(deepest) :]:
             reached[level] += 1
             is_right = _is_right(answer, label, level, hierarchy)
-            right_so_far[level] += is_right
+            right_by_level[level] += is_right
             if level == deepest:
                 right += is_right
     images = len(answers)
     levels = {
         level: LevelShare(
-            coverage=reached[level] / images, right=right_so_far[level] / reached[level] if reached[level] else None
+            coverage=reached[level] / images, right=right_by_level[level] / reached[level] if reached[level] else None
         )
         for level in KNOWN_LEVELS
     }
@@ -49,7 +49,7 @@ def count_known(answers: Sequence[Prediction], labels: NDArray[np.int64], hierar
 
 
 def _is_right(answer: Prediction, label: int, level: Level, hierarchy: Hierarchy) -> bool:
-    """Say whether an answer is right as far as a level goes that it reaches."""
+    """Return whether an answer is right at a level that it reaches."""
     groups = hierarchy.groups(level)
     if groups is None:
         return answer.label == label
@@ -63,7 +63,7 @@ def _is_right(answer: Prediction, label: int, level: Level, hierarchy: Hierarchy
 
 
 def _outcome(answer: Prediction, car: VehicleName | None) -> str:
-    """Return which share of `GroupFigures` an answer to what the model does not know counts for."""
+    """Return the share of `GroupFigures` that an answer to an unknown image belongs to."""
     deepest = depth(answer)
     if answer.vehicle is None or deepest == "unknown":
         return "unknown"
@@ -75,13 +75,13 @@ def _outcome(answer: Prediction, car: VehicleName | None) -> str:
 
 
 class Groups:
-    """Outcomes by group, in the order in which they come."""
+    """Outcomes by group, in the order of their addition."""
 
     def __init__(self) -> None:
         self._outcomes: dict[tuple[GroupOf, str], list[str]] = {}
 
     def add(self, pictures: UnknownPictures, answers: Sequence[Prediction], makes: set[str]) -> None:
-        """Count the answers to a set; `makes` are those that the model knows."""
+        """Count the answers to a set; `makes` are the makes of the model's classes."""
         for answer, car, kind in zip(answers, pictures.cars, pictures.kinds, strict=True):
             outcome = _outcome(answer, car)
             if car is None:
@@ -117,18 +117,18 @@ def separation(
 ) -> Separation | None:
     """Return how well scores separate known cars from other cars, or from things other than cars.
 
-    None where there are no such pictures.
+    None if there are no such images.
     """
     chosen = [
-        found.picked(which)
+        found.select(mask)
         for one, found in zip(unknown, scores, strict=True)
-        if (which := np.array([(car is not None) == cars for car in one.cars], np.bool_)).any()
+        if (mask := np.array([(car is not None) == cars for car in one.cars], np.bool_)).any()
     ]
     if not chosen:
         return None
     others = chosen[0]
     for more in chosen[1:]:
-        others = others.joined(more)
+        others = others.concatenate(more)
     probability = (_best(known), _best(others))
     if known.familiarity is None or others.familiarity is None:
         found = auroc(*probability)

@@ -1,4 +1,4 @@
-"""The files of an open-set report."""
+"""Writes the files of an open-set report."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ STEM = "open_set"
 
 
 def write_open_set(report: OpenSetReport, folder: Path, stem: str = STEM) -> tuple[Path, ...]:
-    """Write `open_set.json`, `.md` and `.png` into a folder, each whole or not at all; return their paths.
+    """Write `open_set.json`, `.md` and `.png` into a folder, each atomically; return the paths.
 
     Raises:
-        InputError: they cannot be written.
+        InputError: a file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "train")

@@ -1,4 +1,4 @@
-"""Thresholds for the files of one export, chosen by the pictures of unknown things that were given with it."""
+"""Chooses the thresholds of an export's files so that given unknown images stay within limits."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Hierarchy
 
 @dataclass(frozen=True)
 class Held:
-    """What was chosen.
+    """The chosen thresholds.
 
     Attributes:
-        reject_below: the least probability of a name, one for all files.
-        familiarity: by precision, with the thresholds that were chosen.
-        records: by precision, for the manifest.
+        reject_below: the lowest probability of a name, the same for all files.
+        familiarity: prototypes with the chosen familiarity thresholds, by precision.
+        records: the records for the manifests, by precision.
     """
 
     reject_below: float
@@ -43,20 +43,20 @@ def hold_unknown(
     limits: Limits,
     reject_below: float | None,
 ) -> Held:
-    """Choose thresholds for each file. The first file chooses the probability, and all of them have it.
+    """Choose thresholds for each file. The probability threshold is chosen for the first file and used for all.
 
     Args:
         subjects: the files by precision, with their temperature.
-        logits: of the held-out images, by precision, float32 [N, classes].
-        labels: of these images, int64 [N].
-        familiarity: what files judge familiarity by, by precision; may be empty.
-        unknown: the given pictures.
-        limits: the shares that are allowed.
-        reject_below: the probability, where it is given.
+        logits: the held-out images' logits by precision, float32 [N, classes].
+        labels: the held-out images' labels, int64 [N].
+        familiarity: prototypes and familiarity thresholds by precision; may be empty.
+        unknown: the given images.
+        limits: the largest shares of wrong names.
+        reject_below: the probability threshold; None chooses it.
 
     Raises:
-        InputError: a picture is unusable, or no thresholds keep to the limits.
-        ModelError: a model fails.
+        InputError: an image is unusable, or no thresholds are within the limits.
+        ModelError: inference fails.
     """
     cars = [car for one in unknown for car in one.cars]
     held = dict(familiarity)
@@ -64,17 +64,16 @@ def hold_unknown(
     for precision, subject in subjects.items():
         known = familiarity.get(precision)
         scores = [subject.scores(one.dataset) for one in unknown]
-        together = scores[0]
+        all_scores = scores[0]
         for more in scores[1:]:
-            together = together.joined(more)
-        of_known = Scores(
+            all_scores = all_scores.concatenate(more)
+        known_scores = Scores(
             softmax(logits[precision], subject.temperature),
             None if known is None else known.similarities.max(axis=1),
-            np.full(len(labels), LARGEST_SIZE),  # of no account: sizes are measured with the finished file
+            np.full(len(labels), LARGEST_SIZE),  # not used here: crop sizes are measured with the finished file
         )
-        choice = choose(
-            of_known, labels, UnknownScores(together, cars), Hierarchy(subject.classes.names), limits, reject_below
-        )
+        unknown_scores = UnknownScores(all_scores, cars)
+        choice = choose(known_scores, labels, unknown_scores, Hierarchy(subject.classes.names), limits, reject_below)
         reject_below = choice.reject_below
         records[precision] = UnknownLimits(
             max_wrong_names=limits.names,
@@ -89,5 +88,5 @@ def hold_unknown(
             reached = thresholded.reached(known.similarities)
             keep = {level: float(reached[level].mean()) for level in KNOWN_LEVELS}
             held[precision] = replace(thresholded, record=thresholded.record.model_copy(update={"keep": keep}))
-    assert reject_below is not None, "an export has a file"
+    assert reject_below is not None, "an export has at least one file"
     return Held(reject_below, held, records)

@@ -1,4 +1,4 @@
-"""How many pictures of what a model does not know may be named wrongly. Nothing heavy is imported here."""
+"""Limits for wrong names of unknown images. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """The shares of unknown pictures that may get a wrong name in full, and any wrong claim."""
+    """The largest shares (0 to 1) of unknown images with a wrong full name (`names`) and any wrong name (`claims`)."""
 
     names: float
     claims: float

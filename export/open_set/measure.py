@@ -1,4 +1,4 @@
-"""Measure what a model answers to known cars, to other cars and to things that are no car, as its box would answer."""
+"""Measures a model's answers to known cars, other cars and things other than cars, with its deployed thresholds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from twincar_edge.dataset_logits import labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError
-from twincar_edge.export.open_set.conditions import CONDITIONS, changed, count_condition, some_known
+from twincar_edge.export.open_set.conditions import CONDITIONS, changed, count_condition, sample_known
 from twincar_edge.export.open_set.counts import Groups, count_known, separation
 from twincar_edge.export.open_set.pictures import UnknownPictures, shrunken
 from twincar_edge.export.open_set.report import SIZES, ConditionFigures, OpenSetReport, SizeFigures
@@ -33,17 +33,17 @@ _BATCH = 32  # images
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with all that its box decides by.
+    """A model with its thresholds.
 
     Attributes:
-        name: what the report calls it.
+        name: its name in the report.
         judge: the model.
         classes: the names of its outputs.
-        preprocess: its own.
+        preprocess: its preprocessing.
         temperature: divides the logits.
-        reject_below: the least probability of a name.
-        thresholds: the least familiarity of each level; None where probability alone decides.
-        minimum_px: the least shorter side of an image for a class in full.
+        reject_below: the lowest probability of a name.
+        thresholds: the lowest familiarity for each level; None if only the probability decides.
+        minimum_px: the smallest shorter side of an image for a full name.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Subject:
         )
 
     def answers(self, scores: Scores, hierarchy: Hierarchy) -> list[Prediction]:
-        """Return the answer to each image, as a box gives it."""
+        """Return the answer to each image, as inference gives it."""
 
         def coarser(level: Level, _: VehicleName) -> bool:
             return level != "year"
@@ -84,11 +84,11 @@ class Subject:
         ]
 
     def scores(self, dataset: Dataset, progress: Progress | None = None) -> Scores:
-        """Return what the model says of every image.
+        """Return the model's scores for all images.
 
         Raises:
             InputError: the data set is empty, or an image is unusable.
-            ModelError: the model fails.
+            ModelError: inference fails.
         """
         probabilities, familiarity, sides = [], [], []
         for start in range(0, len(dataset), _BATCH):
@@ -108,10 +108,10 @@ class Subject:
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Return sizes in pixels without repeats, the largest first.
+    """Return the sizes, in pixels, without duplicates in descending order.
 
     Raises:
-        InputError: there is none, or one is not between `SMALLEST_SIZE` and `LARGEST_SIZE`.
+        InputError: there are no sizes, or one is not from `SMALLEST_SIZE` to `LARGEST_SIZE`.
     """
     ordered = tuple(sorted(set(sizes), reverse=True))
     if not ordered or not SMALLEST_SIZE <= ordered[-1] <= ordered[0] <= LARGEST_SIZE:
@@ -126,40 +126,41 @@ def measure_open_set(
     sizes: Sequence[int] = SIZES,
     progress: Progress | None = None,
 ) -> OpenSetReport:
-    """Answer known cars and pictures of what the model does not know, at each size, and count.
+    """Classify known cars and unknown images at each size, and count the answers.
 
-    Some of the known cars are also answered as parts, at night, in rain, and behind a covered lens.
+    A sample of the known cars is also classified under simulated conditions: in part, at night, in rain, and through a
+    covered lens.
 
     Args:
         subject: the model.
-        known: labelled cars of its classes that it never learned from; None leaves out what needs them.
-        unknown: sets of pictures; may be empty.
-        sizes: pixels that the shorter side is reduced to.
-        progress: called with (images done, images in all).
+        known: labeled cars of its classes that were not used for training; None omits everything that needs them.
+        unknown: sets of unknown images; may be empty.
+        sizes: sizes to reduce the shorter side to, in pixels.
+        progress: called with (images done, total images).
 
     Raises:
-        InputError: a set is empty, an image is unusable, a size is not possible, or the model does not know a class of
-            the known cars.
-        ModelError: the model fails.
+        InputError: a set is empty, an image is unusable, a size is out of range, or the model lacks a class of the
+            known cars.
+        ModelError: inference fails.
     """
     ordered = check_sizes(sizes)
     labels = None if known is None else labels_for(known, subject.classes)
     hierarchy = Hierarchy(subject.classes.names)
-    some = None if known is None else some_known(known)
+    known_sample = None if known is None else sample_known(known)
     total = len(ordered) * ((0 if known is None else len(known)) + sum(len(one.dataset) for one in unknown))
-    total += len(CONDITIONS) * (0 if some is None else len(some))
+    total += len(CONDITIONS) * (0 if known_sample is None else len(known_sample))
     done = 0
 
     def scores(dataset: Dataset) -> Scores:
         nonlocal done
         before = done
 
-        def tell(within: int, _: int) -> None:
+        def report(within: int, _: int) -> None:
             if progress is not None:
                 progress(before + within, total)
 
         done += len(dataset)
-        return subject.scores(dataset, tell)
+        return subject.scores(dataset, report)
 
     figures = []
     for size in ordered:
@@ -181,11 +182,11 @@ def measure_open_set(
             )
         )
     conditions: list[ConditionFigures] = []
-    if some is not None:
-        some_labels = labels_for(some, subject.classes)
+    if known_sample is not None:
+        sample_labels = labels_for(known_sample, subject.classes)
         for condition in CONDITIONS:
-            answers = subject.answers(scores(changed(some, condition, ordered[0])), hierarchy)
-            conditions.append(count_condition(condition, answers, some_labels, hierarchy))
+            answers = subject.answers(scores(changed(known_sample, condition, ordered[0])), hierarchy)
+            conditions.append(count_condition(condition, answers, sample_labels, hierarchy))
     return OpenSetReport(
         name=subject.name,
         temperature=subject.temperature,

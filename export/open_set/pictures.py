@@ -1,4 +1,4 @@
-"""Pictures of what a model does not know: a folder of images, with the cars on them where a table names these."""
+"""Images of unknown things: a folder of images, with an optional table of the cars on them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from twincar_edge.preprocess import shrink_to
 
 CARS_CSV = "cars.csv"
 COLUMNS = ("filename", "make", "model")
-KIND = "kind"  # a further column of the table: where its pictures come from, such as "web"
-UNLABELLED = ClassMapping(("unknown",))
+KIND = "kind"  # an optional column of the table: the source of the images, such as "web"
+UNLABELED = ClassMapping(("unknown",))
 
 
 @dataclass(frozen=True)
 class UnknownPictures:
-    """A folder of pictures of what a model does not know.
+    """A folder of images of things that are not among a model's classes.
 
     Attributes:
-        dataset: the usable images, all under one label that says nothing.
-        cars: make and model of the car on each image, as the model spells them where it knows them; None where the
-            image shows no car, or nobody said which. Any name is then a wrong one.
-        kinds: where each image comes from, "" where nobody said.
-        remark: a line about images that were left out, or "".
+        dataset: the usable images, all with one dummy label.
+        cars: make and model of the car on each image, in the model's spelling if it has them; None if the image shows
+            no car or the car is not given, so that any name is wrong.
+        kinds: the source of each image, "" if not given.
+        remark: a line about excluded images, or "".
     """
 
     dataset: Dataset
@@ -43,19 +43,19 @@ class UnknownPictures:
 
 
 def open_unknown_pictures(folder: Path, classes: Iterable[str]) -> UnknownPictures:
-    """Open a folder of pictures of what a model does not know.
+    """Open a folder of images of things that are not among a model's classes.
 
-    With a `cars.csv` (filename, make, model, and kind if wanted) the folder shows the cars that this names, in
-    `images/` or beside it; a row without make and model is a thing that is no car. Without it, all images count, also
-    those in folders inside, and none shows a car that anybody named.
+    A `cars.csv` (filename, make, model, optional kind) lists the images, which are in `images/` or beside it; a row
+    without make and model is for an image without a car. Without `cars.csv`, all images count, including those in
+    subfolders, and no car is given.
 
     Args:
         folder: the folder.
         classes: the model's class names.
 
     Raises:
-        InputError: the folder or its table cannot be read, it holds no usable image, or a car is one that the model
-            knows.
+        InputError: the folder or its table cannot be read, there are no usable images, or a car is one of the model's
+            classes.
     """
     if not folder.is_dir():
         raise InputError(f"the folder of unknown images {folder} does not exist")
@@ -66,11 +66,11 @@ def open_unknown_pictures(folder: Path, classes: Iterable[str]) -> UnknownPictur
     else:
         samples = _images_in(folder)
         cars, kinds = {}, {}
-    usable, report = check_integrity(Dataset(name, UNLABELLED, samples))
+    usable, report = check_integrity(Dataset(name, UNLABELED, samples))
     if len(usable) == 0:
         counts = _counts(report)
-        found = f"none of its {report.checked} is usable ({counts})" if report.checked else "it holds none"
-        raise InputError(f"expected images of what the model does not know in {folder}: {found}")
+        found = f"none of its {report.checked} images is usable ({counts})" if report.checked else "it has no images"
+        raise InputError(f"cannot use the folder of unknown images {folder}: {found}")
     names = [sample.name for sample in usable.samples]
     return UnknownPictures(
         usable, tuple(cars.get(name) for name in names), tuple(kinds.get(name, "") for name in names), _remark(report)
@@ -78,38 +78,38 @@ def open_unknown_pictures(folder: Path, classes: Iterable[str]) -> UnknownPictur
 
 
 def shrunken(dataset: Dataset, side: int) -> Dataset:
-    """Return a data set of the same images with their shorter side reduced to `side` pixels; smaller ones stay."""
+    """Return the images with their shorter side reduced to `side` pixels; smaller images do not change."""
     samples = (Sample(sample.name, sample.label, _Shrunken(sample, side)) for sample in dataset.samples)
     return Dataset(dataset.name, dataset.classes, tuple(samples))
 
 
 @dataclass(frozen=True)
 class _Shrunken:
-    """An image that is reduced when it is read."""
+    """An image that is shrunk when it is read."""
 
     sample: Sample
     side: int
 
     def read_bytes(self) -> bytes:
-        """Read and reduce it, and return it as PNG."""
+        """Read and shrink the image, and return it as PNG."""
         return to_png(shrink_to(self.sample.read(), self.side))
 
 
 def to_png(image_bgr: NDArray[np.uint8]) -> bytes:
-    """Return an image, uint8 [H, W, 3], as PNG, packed fast rather than tightly."""
+    """Return an image, uint8 [H, W, 3], as PNG with fast compression."""
     _, data = cv2.imencode(".png", image_bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return data.tobytes()
 
 
 def shown_name(text: str) -> str:
-    """Return a name that can be printed and written as UTF-8, whatever bytes the file's name is made of."""
+    """Return a file name with unprintable characters escaped, so that it can be printed and encoded as UTF-8."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _read_table(
     table: Path, classes: tuple[str, ...]
 ) -> tuple[tuple[Sample, ...], dict[str, VehicleName | None], dict[str, str]]:
-    """Return the images that a table names, and by their names the cars and the kinds."""
+    """Return the images in a table, and their cars and kinds by name."""
     rows = read_records(table, COLUMNS)
     images = images_folder(table.parent, [name for _, name, _ in rows])
     spelling = _Spelling(classes)
@@ -121,17 +121,17 @@ def _read_table(
             _check_text(fields.get(column, ""), column, where)
         if fields["model"] and not fields["make"]:
             raise InputError(
-                f"{where} has a model and no make: name the make, or leave both empty where there is no car"
+                f"{where} has a model but no make: add the make, or leave both empty for an image without a car"
             )
         car = spelling.car(fields["make"], fields["model"]) if fields["make"] else None
         if car is not None and str(car) in classes:
-            raise InputError(f"{where}: {str(car)!r} is a class of the model, and no unknown car: take the row out")
+            raise InputError(f"{where}: {str(car)!r} is a class of the model, not an unknown car: remove the row")
         cars[name], kinds[name] = car, " ".join(fields.get(KIND, "").split())
     return tuple(Sample(name, 0, ImageFile(images / name)) for _, name, _ in rows), cars, kinds
 
 
 class _Spelling:
-    """Makes and models as the classes spell them: "Fiat" as "FIAT", "Mercedes-Benz" as "Mercedes Benz"."""
+    """Converts names to the spelling of the classes: "Fiat" to "FIAT", "Mercedes-Benz" to "Mercedes Benz"."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         vehicles = [parse_name(name) for name in classes]
@@ -140,7 +140,7 @@ class _Spelling:
 
     def car(self, make: str, model: str) -> VehicleName:
         make = self._makes.get(_folded(make), " ".join(make.split()))
-        # A make of one word, so that the rest is parsed as the model, whatever it is.
+        # With a dummy make of one word, the rest is always parsed as the model.
         parts = parse_name(f"Make {' '.join(model.split())}")
         return VehicleName(
             make, self._models.get((make, _folded(parts.model)), parts.model), parts.body_type, parts.year
@@ -176,6 +176,6 @@ def _remark(report: IntegrityReport) -> str:
     if not report.findings:
         return ""
     return (
-        f"{len(report.findings)} of the {report.checked} given images were left out: {_counts(report)} "
+        f"{len(report.findings)} of the {report.checked} given images were excluded: {_counts(report)} "
         f"(the first is {report.findings[0].name})"
     )

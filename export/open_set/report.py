@@ -1,4 +1,4 @@
-"""What a model answers to cars of its classes, to other cars, and to things that are no car: as data and as text."""
+"""The report on a model's answers to known cars, other cars and things other than cars, as data and Markdown."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level
 
 OPEN_SET_SCHEMA_VERSION: Literal[1] = 1
-SIZES = (224, 112, 64)  # pixels of the shorter side: near, farther, far
+SIZES = (224, 112, 64)  # shorter side in pixels, for cars at increasing distance
 
 GroupOf = Literal["cars", "known make", "unknown make", "no car", "kind"]
 
 
 class LevelShare(Record):
-    """The share of cars whose answer goes so far or farther, and the share of these that is right; None of none."""
+    """The share of cars with an answer at this level or a deeper one, and their accuracy (None if there are none)."""
 
     coverage: Share
     right: Share | None
 
 
 class KnownFigures(Record):
-    """Cars of the model's classes: `year` is the class in full.
+    """Results for cars of the model's classes. The level `year` is the full name.
 
-    `right` is the share of right answers among those that name anything, each as far as it goes; None where none does.
+    `right` is the accuracy of all answers with a name, each at its own level; None if there are none.
     """
 
     images: int = Field(ge=1)
@@ -37,14 +37,14 @@ class KnownFigures(Record):
 
 
 class GroupFigures(Record):
-    """Pictures of what the model does not know; the five shares add up to 1.
+    """Results for a group of unknown images; the five shares add up to 1.
 
-    `wrong_full_name`, `wrong_model` and `wrong_make` are wrong answers by how far they go: a class in full, make and
-    model, a make alone. `right` are coarse answers that are true, such as "Ford" for a Ford that is none of the
-    classes; a thing that is no car has none. `unknown` got no name.
+    `wrong_full_name`, `wrong_model` and `wrong_make` are wrong answers by level: full name, make and model, make only.
+    `right` are true coarse answers, such as "Ford" for a Ford that is not one of the classes; images without a car have
+    none. `unknown` are answers without a name.
 
-    `of` says what the group is: all cars, those of a make that the model knows or does not know, those of one `kind`
-    of the table, or things that are no car.
+    `of` is the type of the group: all cars, cars of a make that the model knows or does not know, images of one `kind`
+    in the table, or images without a car.
     """
 
     name: Text
@@ -58,16 +58,16 @@ class GroupFigures(Record):
 
     @property
     def wrong(self) -> float:
-        """Return the share of any wrong claim."""
+        """Return the share of any wrong name."""
         return self.wrong_full_name + self.wrong_model + self.wrong_make
 
 
 class Separation(Record):
-    """How well scores tell cars of the model's classes from others: AUROC, 1 is perfect, a half is chance.
+    """How well scores separate cars of the model's classes from others: AUROC, 1 is perfect, 0.5 is chance.
 
-    `probability` is that of the best class, `familiarity` the nearness to the training pictures (None where the model
-    has none). `decision` takes both as an answer does, which needs both: the lower of the two, each as the share of the
-    known cars that have less of it.
+    `probability` is that of the best class, `familiarity` the similarity to the training images (None if the model has
+    no prototypes). `decision` combines both, as an answer needs both: the minimum of the two, each as its quantile
+    among known cars.
     """
 
     probability: Share
@@ -76,10 +76,10 @@ class Separation(Record):
 
 
 class SizeFigures(Record):
-    """What is answered to pictures whose shorter side has at most `size_px` pixels.
+    """Results for images reduced to a shorter side of `size_px` pixels.
 
-    `cars` and `no_car` say how well the scores tell known cars from these; None where there are no such pictures, or no
-    known cars.
+    `cars` and `no_car` are the separation of known cars from other cars and from images without a car; None if there
+    are no such images, or no known cars.
     """
 
     size_px: int = Field(ge=1)
@@ -90,10 +90,10 @@ class SizeFigures(Record):
 
 
 class ConditionFigures(Record):
-    """Known pictures, changed to what a camera may see: the shares `right`, `wrong` and `unknown` add up to 1.
+    """Results for known images under a simulated condition; `right`, `wrong` and `unknown` add up to 1.
 
-    `full_name` is the share that got a class in full, `full_name_right` the share of these that is right; None where
-    none did. Where the pictures do not show a car any more, every name is wrong.
+    `full_name` is the share with a full name, `full_name_right` their accuracy; None if there are none. If the images
+    no longer show a car, all names are wrong.
     """
 
     name: Text
@@ -107,10 +107,10 @@ class ConditionFigures(Record):
 
 
 class OpenSetReport(Record):
-    """A whole measurement of one model; shares are between 0 and 1.
+    """The full measurement of one model; shares are from 0 to 1.
 
-    The model answers as a box would: with `temperature`, `reject_below` and, where it has prototypes, the `thresholds`
-    of familiarity. `conditions` are made of the known pictures at the largest size.
+    The model answers as in inference: with `temperature`, `reject_below` and, if it has prototypes, the familiarity
+    `thresholds`. `conditions` are for known images at the largest size.
     """
 
     schema_version: Literal[1] = OPEN_SET_SCHEMA_VERSION
@@ -123,7 +123,7 @@ class OpenSetReport(Record):
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """Return the report as JSON; `OpenSetReport.model_validate_json` reads it again."""
+        """Return the report as JSON, which `OpenSetReport.model_validate_json` reads."""
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
@@ -136,9 +136,9 @@ class OpenSetReport(Record):
         if rows := self._group_rows(no_car=False):
             lines += ["## Cars of other classes", "", *table(_CAR_COLUMNS, rows), ""]
         if rows := self._group_rows(no_car=True):
-            lines += ["## Things that are no car", "", *table(_THING_COLUMNS, rows), ""]
+            lines += ["## Images without a car", "", *table(_THING_COLUMNS, rows), ""]
         if rows := self._condition_rows():
-            title = f"## Known cars at {self.sizes[0].size_px} px, changed to what a camera may see"
+            title = f"## Known cars at {self.sizes[0].size_px} px under simulated conditions"
             lines += [title, "", *table(_CONDITION_COLUMNS, rows), ""]
         if rows := self._separation_rows():
             lines += ["## AUROC: known cars against", "", *table(_SEPARATION_COLUMNS, rows), ""]
@@ -192,7 +192,7 @@ class OpenSetReport(Record):
         rows = []
         for title, found in (
             ("cars of other classes", [(size, size.cars) for size in self.sizes]),
-            ("things that are no car", [(size, size.no_car) for size in self.sizes]),
+            ("images without a car", [(size, size.no_car) for size in self.sizes]),
         ):
             for size, separation in found:
                 if separation is not None:
@@ -204,20 +204,20 @@ class OpenSetReport(Record):
 
 _TITLES: dict[Level, str] = {"year": "class in full", "model": "model", "make": "make"}
 _KNOWN_COLUMNS = (
-    "Shorter side", "Images", "In full", "Right", "Model or more", "Right so far", "Make or more", "Right so far",
+    "Shorter side", "Images", "Full name", "Right", "Model or deeper", "Right", "Make or deeper", "Right",
     "Any name: right", "Unknown",
 )  # fmt: skip
 _WRONG = ("Wrong full name", "Wrong model", "Wrong make", "Any wrong")
-_CAR_COLUMNS = ("Shorter side", "Cars", "Images", *_WRONG, "Right as far as it goes", "Unknown")
-_THING_COLUMNS = ("Shorter side", "Pictures", "Images", "Full name", "Model", "Make", "Any name", "Unknown")
+_CAR_COLUMNS = ("Shorter side", "Cars", "Images", *_WRONG, "Right coarse name", "Unknown")
+_THING_COLUMNS = ("Shorter side", "Group", "Images", "Full name", "Model", "Make", "Any name", "Unknown")
 _CONDITION_COLUMNS = (
-    "Pictures", "Images", "Full name", "Of these right", "Any wrong", "Right as far as it goes", "Unknown"
+    "Condition", "Images", "Full name", "Full name: right", "Any wrong", "Right at its level", "Unknown"
 )  # fmt: skip
 _SEPARATION_COLUMNS = ("Shorter side", "Against", "Probability", "Familiarity", "Decision")
 _EXPLANATION = (
-    "Pictures are reduced to a shorter side of at most so many pixels. A wrong answer counts by how far it goes. A",
-    'coarse answer may be right of a car of another class: "Ford" of a Ford that is none of the classes. Decision: the',
-    "lower of probability and familiarity, each as the share of the known cars that have less of it.",
+    "Images are reduced to the given shorter side; smaller ones do not change. Wrong answers are counted by level. A",
+    'coarse answer to a car of another class can be right: "Ford" for a Ford that is not one of the classes. Decision:',
+    "the minimum of probability and familiarity, each as its quantile among known cars.",
 )
 
 

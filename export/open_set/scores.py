@@ -1,4 +1,4 @@
-"""What a model says of images, before anything decides by it."""
+"""A model's scores for images, before thresholds are applied."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from twincar_edge.runtime.inference.classifier import Judgement
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model says of N images.
+    """A model's scores for N images.
 
     Attributes:
         probabilities: float32 [N, classes].
-        familiarity: float32 [N]; None where the model has no prototypes.
+        familiarity: float32 [N]; None if the model has no prototypes.
         sides_px: the shorter side of each image, int64 [N].
     """
 
@@ -29,13 +29,13 @@ class Scores:
         """Yield each image's probabilities, float32 [classes], and familiarity."""
         return Judgement(self.probabilities, self.familiarity).rows()
 
-    def picked(self, which: NDArray[np.bool_]) -> Scores:
-        """Return those of some images, bool [N]."""
-        familiarity = None if self.familiarity is None else self.familiarity[which]
-        return Scores(self.probabilities[which], familiarity, self.sides_px[which])
+    def select(self, mask: NDArray[np.bool_]) -> Scores:
+        """Return the scores of the images in `mask`, bool [N]."""
+        familiarity = None if self.familiarity is None else self.familiarity[mask]
+        return Scores(self.probabilities[mask], familiarity, self.sides_px[mask])
 
-    def joined(self, other: Scores) -> Scores:
-        """Return both, one after the other."""
+    def concatenate(self, other: Scores) -> Scores:
+        """Return these scores followed by those of `other`."""
         familiarity = None
         if self.familiarity is not None and other.familiarity is not None:
             familiarity = np.concatenate([self.familiarity, other.familiarity])

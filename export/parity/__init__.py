@@ -1,1 +1,1 @@
-"""Parity: do exported files answer as the model that they come from, image by image?"""
+"""Parity: compares the answers of exported files and their reference model, image by image."""

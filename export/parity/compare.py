@@ -1,4 +1,4 @@
-"""Parity: do the files that export wrote answer as the model that was trained does, image by image?"""
+"""Compares models image by image, and checks the comparison against the parity limits."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from twincar_edge.progress import Progress
 
 __all__ = ["Answers", "Side", "check_parity", "compare", "find_breaches", "report_parity"]
 
-_ROUNDING = 1e-9  # 3 images of 600 are half a point, which binary fractions do not hold exactly
-_DIGITS = 4  # of the figures that there is one of for each image: more would only make the JSON long
+_ROUNDING = 1e-9  # tolerance, because limits such as 0.005 have no exact binary representation
+_DIGITS = 4  # significant digits of per-image values, to keep the JSON short
 
 
 def check_parity(
@@ -35,41 +35,41 @@ def check_parity(
     progress: Progress | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
 ) -> ParityReport:
-    """Compare models image by image, in one pass, each through its own preprocessing.
+    """Compare models image by image, each with its own preprocessing.
 
     Args:
-        sides: the models by name: "pytorch", "fp32", "fp16", "int8", and a file on another execution provider than the
-            CPU's as "int8@openvino". A side is judged by its precision.
-        dataset: labelled images that none of them was trained or calibrated on.
+        sides: the models by name: "pytorch", "fp32", "fp16", "int8"; with a provider other than the CPU's, for example
+            "int8@openvino". The precision decides which limits apply to a side.
+        dataset: labeled images that were not used for training or calibration.
         classes: the names of the outputs.
-        limits: what may be lost.
-        name: what the report calls the model.
-        progress: called with (images done, images in all).
-        pairs: (subject, against), in the order of the report; None takes each with the one that it was made from
-            (`default_pairs`), the first side being the reference.
+        limits: the parity limits.
+        name: the model's name in the report.
+        progress: called with (images done, total images).
+        pairs: (subject, against), in the order of the report; None compares each side with the one that it was made
+            from (`default_pairs`); the first side is then the reference.
 
     Returns:
-        The report. Limits that were missed are in it; they raise nothing here.
+        The report. It contains limits that were not met; these raise no error here.
 
     Raises:
-        InputError: there are not two sides, the data set is empty, has classes that the models do not know, or logits
-            are not finite or not those of `classes`.
-        ModelError: a model fails.
+        InputError: fewer than two sides, an empty data set, a class that the models lack, logits that are not finite,
+            or a wrong number of logits.
+        ModelError: inference fails.
     """
     if len(sides) < 2:
-        raise InputError(f"parity compares two models or more, found {len(sides)}")
-    labels_for(dataset, classes)  # says now, not after minutes, that the images are of other classes
+        raise InputError(f"parity needs two or more models, found {len(sides)}")
+    labels_for(dataset, classes)  # raises for unknown classes before minutes of computation
     logits = run_sides(sides, dataset, progress)
-    giving = {name: side.embedding() for name, side in sides.items() if side.embed is not None}
-    embeddings = run_sides(giving, dataset) if len(giving) > 1 else {}
+    embedding_sides = {name: side.embedding() for name, side in sides.items() if side.embed is not None}
+    embeddings = run_sides(embedding_sides, dataset) if len(embedding_sides) > 1 else {}
     answers = [Answers(side, found, sides[side].temperature, embeddings.get(side)) for side, found in logits.items()]
     return report_parity(answers, dataset, classes, limits, name, pairs)
 
 
 class Answers(NamedTuple):
-    """What a side said: its name, its logits, float32 [N, classes], the temperature that divides them, embeddings.
+    """The outputs of a side: logits, float32 [N, classes], to be divided by `temperature`, and embeddings.
 
-    Embeddings are float32 [N, D], or None where the side gives none.
+    Embeddings are float32 [N, D], or None if the side has none.
     """
 
     name: str
@@ -86,18 +86,18 @@ def report_parity(
     name: str,
     pairs: Sequence[tuple[str, str]] | None = None,
 ) -> ParityReport:
-    """Compare models by what they answered: the second half of `check_parity`, for logits that are there already.
+    """Compare models by logits that were computed earlier; otherwise as `check_parity`.
 
     Args:
-        answers: of each side to the images of `dataset`, in their order, the reference's first.
-        dataset: the labelled images.
-        classes: as of `check_parity`, and so are `limits`, `name` and `pairs`.
-        limits: see there.
-        name: see there.
-        pairs: see there.
+        answers: the outputs of each side for the images of `dataset`, in their order; the reference comes first.
+        dataset: the labeled images.
+        classes: as in `check_parity`.
+        limits: as in `check_parity`.
+        name: as in `check_parity`.
+        pairs: as in `check_parity`.
 
     Raises:
-        InputError: as `check_parity`.
+        InputError: as in `check_parity`.
     """
     by_name = {side.name: side for side in answers}
     labels = labels_for(dataset, classes)
@@ -113,25 +113,26 @@ def report_parity(
 def compare(
     subject: Answers, against: Answers, labels: NDArray[np.int64], classes: ClassMapping, images: Sequence[str]
 ) -> Comparison:
-    """Compare one model's answers with those of the model that it was made from.
+    """Compare the outputs of a model with those of its reference.
 
     Args:
-        subject: its answers to the N images.
-        against: the reference's.
-        labels: int [N], what the images are.
+        subject: the model's outputs for N images.
+        against: the reference's outputs.
+        labels: int [N], the images' labels.
         classes: the names of the outputs.
         images: the names of the N images.
 
     Raises:
-        InputError: there are no images, the shapes differ or are not those of `classes`, or logits are not finite.
+        InputError: there are no images, shapes differ or do not match `classes`, or logits are not finite.
     """
     logits, reference = subject.logits, against.logits
     if logits.shape != reference.shape:
-        raise InputError(f"{subject.name} gives logits {list(logits.shape)}, {against.name} {list(reference.shape)}")
-    if logits.shape[1] != len(classes):
         raise InputError(
-            f"{subject.name} gives {logits.shape[1]} logits an image, and there are {len(classes)} classes"
+            f"cannot compare {subject.name} and {against.name}: "
+            f"their logits have the shapes {list(logits.shape)} and {list(reference.shape)}"
         )
+    if logits.shape[1] != len(classes):
+        raise InputError(f"{subject.name} returns {logits.shape[1]} logits per image for {len(classes)} classes")
     accuracies = {
         "top1": topk_accuracy(logits, labels, 1),
         "top5": topk_accuracy(logits, labels, 5),
@@ -142,11 +143,11 @@ def compare(
     probabilities = softmax(logits, subject.temperature)
     reference_probabilities = softmax(reference, against.temperature)
     same = logits.argmax(axis=1) == reference.argmax(axis=1)
-    sureness = margins(reference_probabilities)
-    sure = sureness > SURE_MARGIN
+    reference_margins = margins(reference_probabilities)
+    sure = reference_margins > SURE_MARGIN
     difference = np.abs(logits.astype(np.float64) - reference)
     cosines = cosine(logits, reference)
-    near = _embedding_cosines(subject, against)
+    embedding_cosines = _embedding_cosines(subject, against)
     divergences = kl_divergence(reference, logits, against.temperature, subject.temperature)
     flips = _flips(probabilities, reference_probabilities, difference, labels, classes, images)
     pairs = Counter((flip.reference, flip.answer) for flip in flips)
@@ -166,8 +167,8 @@ def compare(
         max_abs_logit_reference=float(np.abs(reference).max()),
         mean_cosine=float(cosines.mean()),
         min_cosine=float(cosines.min()),
-        mean_embedding_cosine=None if near is None else float(near.mean()),
-        min_embedding_cosine=None if near is None else float(near.min()),
+        mean_embedding_cosine=None if embedding_cosines is None else float(embedding_cosines.mean()),
+        min_embedding_cosine=None if embedding_cosines is None else float(embedding_cosines.min()),
         mean_kl_nats=float(divergences.mean()),
         max_kl_nats=float(divergences.max()),
         ece=expected_calibration_error(probabilities, labels),
@@ -175,41 +176,41 @@ def compare(
         class_pairs=tuple(ClassPair(reference=pair[0], answer=pair[1], images=pairs[pair]) for pair in ranks),
         class_changes=_class_changes(right, right_reference, labels, classes),
         flips=tuple(flips),
-        reference_margins=_short(sureness),
-        max_logit_differences=_short(difference.max(axis=1)),
+        reference_margins=_rounded(reference_margins),
+        max_logit_differences=_rounded(difference.max(axis=1)),
         **accuracies,
     )
 
 
 def _embedding_cosines(subject: Answers, against: Answers) -> NDArray[np.float64] | None:
-    """Return the cosine of both sides' embeddings of each image, float64 [N]; None where a side gives none."""
+    """Return the cosine similarity of both sides' embeddings, float64 [N], or None if a side has no embeddings."""
     if subject.embeddings is None or against.embeddings is None:
         return None
     if subject.embeddings.shape != against.embeddings.shape:
         raise InputError(
-            f"{subject.name} gives embeddings {list(subject.embeddings.shape)}, {against.name} "
-            f"{list(against.embeddings.shape)}"
+            f"cannot compare {subject.name} and {against.name}: their embeddings have the shapes "
+            f"{list(subject.embeddings.shape)} and {list(against.embeddings.shape)}"
         )
     return cosine(subject.embeddings, against.embeddings)
 
 
 def find_breaches(comparison: Comparison, limits: ParityLimits) -> list[Breach]:
-    """Return every limit that a comparison misses."""
+    """Return all limits that a comparison does not meet."""
     allowed = allowed_logit_difference(comparison, limits)
     texts = _judge_answers(comparison, limits) if allowed is None else _judge_logits(comparison, allowed)
     found = comparison.mean_embedding_cosine
     if found is not None and found < limits.embedding_cosine - _ROUNDING:
         texts.append(
-            f"{title(comparison.subject)} embeddings have a mean cosine of {found:.4f} with "
+            f"{title(comparison.subject)} embeddings have a mean cosine similarity of {found:.4f} with "
             f"{title(comparison.against)}'s (limit {limits.embedding_cosine:g})"
         )
     return [Breach(subject=comparison.subject, text=text) for text in texts]
 
 
 def allowed_logit_difference(comparison: Comparison, limits: ParityLimits) -> float | None:
-    """Return by how much a logit may differ, or None where the subject is judged by its answers instead.
+    """Return the largest allowed difference of a logit, or None if the answers are checked instead of the logits.
 
-    A file that computes as its reference does, FP32 both, may only round otherwise.
+    Logits are checked if both sides compute in FP32, so that only rounding can differ.
     """
     subject, against = SideName.parse(comparison.subject), SideName.parse(comparison.against)
     if subject.precision != FP32 or against.precision not in (PYTORCH, FP32):
@@ -228,7 +229,7 @@ def _judge_logits(found: Comparison, allowed: float) -> list[str]:
 
 
 def _judge_answers(found: Comparison, limits: ParityLimits) -> list[str]:
-    """Judge a file that computes more coarsely than its reference."""
+    """Check a file of lower precision than its reference."""
     subject, against = title(found.subject), title(found.against)
     texts = []
     drops = (
@@ -238,14 +239,14 @@ def _judge_answers(found: Comparison, limits: ParityLimits) -> list[str]:
     for figure, drop, value, limit in drops:
         if drop > limit + _ROUNDING:
             texts.append(
-                f"{subject} {figure} falls by {100 * drop:.2f} points to {value:.2%} (limit {100 * limit:g} points)"
+                f"{subject} {figure} drops by {100 * drop:.2f} points to {value:.2%} (limit {100 * limit:g} points)"
             )
     if found.agreement < limits.agreement - _ROUNDING:
         texts.append(f"{subject} agrees with {against} on {found.agreement:.2%} (limit {limits.agreement:.2%})")
     if found.sure_agreement is not None and found.sure_agreement < limits.sure_agreement - _ROUNDING:
         texts.append(
-            f"{subject} agrees on {found.sure_agreement:.2%} of the {found.sure_images} images where {against} is sure "
-            f"(limit {limits.sure_agreement:.2%})"
+            f"{subject} agrees on {found.sure_agreement:.2%} of the {found.sure_images} images where {against} is "
+            f"confident (limit {limits.sure_agreement:.2%})"
         )
     return texts
 
@@ -258,7 +259,7 @@ def _flips(
     classes: ClassMapping,
     images: Sequence[str],
 ) -> list[Flip]:
-    """Return the images whose answer changed, in the order of the data; all arrays but `labels` are [N, classes]."""
+    """Return the images with changed answers, in data set order; all arrays except `labels` are [N, classes]."""
     answers, expected = probabilities.argmax(axis=1), reference.argmax(axis=1)
     margin, reference_margin = margins(probabilities), margins(reference)
     return [
@@ -292,7 +293,7 @@ def _class_changes(
     return tuple(sorted(changes, key=lambda change: (change.right - change.right_reference, change.name)))
 
 
-def _short(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
+def _rounded(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
     return tuple(float(f"{value:.{_DIGITS}g}") for value in values.tolist())
 
 

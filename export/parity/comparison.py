@@ -1,4 +1,4 @@
-"""One comparison of parity: how often two models agree, how far their logits differ, and which answers changed."""
+"""The comparison of two models: agreement, differences of logits, and changed answers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Change = Annotated[float, Field(ge=-1, le=1)]
 Magnitude = Annotated[float, Field(ge=0)]
 Interval = tuple[Change, Change]
 
-SURE_MARGIN = 0.5  # between the reference's two best probabilities: above it, the model itself is not in doubt
+SURE_MARGIN = 0.5  # the reference counts as confident if its two best probabilities differ by more
 
 
 class Flip(Record):
-    """An image whose answer changed: what it is, and each side's answer with its probability and its margin.
+    """An image with a changed answer: its label, and both sides' answers with probability and margin.
 
-    A margin is the probability of the answer less that of the next class. `max_logit_difference` is this image's.
+    The margin is the difference between the two best probabilities. `max_logit_difference` is over the image's logits.
     """
 
     image: str
@@ -34,14 +34,14 @@ class Flip(Record):
 
     @property
     def outcome(self) -> Literal["lost", "gained", "wrong"]:
-        """Say what the change did: a right answer lost or gained, or one wrong answer for another."""
+        """Return the effect of the change: a right answer lost or gained, or both answers wrong."""
         if self.reference == self.label:
             return "lost"
         return "gained" if self.answer == self.label else "wrong"
 
 
 class ClassPair(Record):
-    """How many images went from the class `reference` to the class `answer`."""
+    """The number of images whose answer changed from `reference` to `answer`."""
 
     reference: str
     answer: str
@@ -49,7 +49,7 @@ class ClassPair(Record):
 
 
 class ClassChange(Record):
-    """A class whose number of right answers changed: its images, and how many each side gets right."""
+    """A class whose number of right answers changed, with its images and both sides' numbers of right answers."""
 
     name: str
     images: int = Field(ge=1)
@@ -58,15 +58,15 @@ class ClassChange(Record):
 
 
 class Comparison(Record):
-    """One side (`subject`) against the one that it was made from, `against`. Shares are between 0 and 1.
+    """The comparison of a side (`subject`) with its reference (`against`). Shares are from 0 to 1.
 
-    Intervals are those of the paired difference subject - reference at 95%. `mcnemar_p` is of top-1. `sure_agreement`
-    counts the `sure_images` where the reference is sure, and is None where there are none. Logits are compared as the
-    models give them; KL divergence (of the subject from the reference), calibration errors (`ece`) and margins are of
-    probabilities, after each side's temperature. Cosines of embeddings are None where a side gives none.
-    `reference_margins` and `max_logit_differences` have a figure for each image, in the order of the data. `flips` and
-    `class_pairs` begin with the pair of classes that changes most often, inside a pair with the answer of which the
-    reference was surest; `class_changes` with the class that loses most.
+    Intervals are 95% confidence intervals of the paired difference subject - reference. `mcnemar_p` is for top-1.
+    `sure_agreement` is the agreement on the `sure_images` where the reference is confident, or None if there are none.
+    Logits are compared without temperature. KL divergence (of the subject from the reference), calibration errors
+    (`ece`) and margins are computed from probabilities, with each side's temperature. Cosine similarities of embeddings
+    are None if a side has no embeddings. `reference_margins` and `max_logit_differences` have one value per image, in
+    data set order. `flips` and `class_pairs` are sorted by the frequency of the pair of classes, highest first, and
+    flips of one pair by the reference's margin. `class_changes` starts with the class that loses most.
     """
 
     subject: str
@@ -99,6 +99,6 @@ class Comparison(Record):
     max_logit_differences: tuple[Magnitude, ...]
 
     def record(self, images: int) -> ParityRecord:
-        """Return what the subject's manifest keeps."""
+        """Return the record for the subject's manifest; `images` is the number of compared images."""
         shared = self.model_dump(include=set(ParityRecord.model_fields))
         return ParityRecord(images=images, **shared)

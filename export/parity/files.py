@@ -1,4 +1,4 @@
-"""Parity of files that are there already: opening them, finding the images, and writing what was found."""
+"""Parity of existing files: opens them, selects the images, and writes the report."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from twincar_edge.training.checkpoint import Checkpoint
 
 CPU = "cpu"
-_FOR_MINUTES = ("tensorrt",)  # builds an engine first: only for those who name it
+_ONLY_ON_REQUEST = ("tensorrt",)  # builds its engine for minutes first
 _CHECKPOINTS = (".pt", ".pth", ".safetensors")
 _ONNX = ".onnx"
 
 
 @dataclass(frozen=True)
 class ParityConfig:
-    """Which files to compare, with what, on which images.
+    """The files to compare, their reference, and the images.
 
     Attributes:
-        subjects: .onnx files that export wrote, one or more.
+        subjects: one or more exported .onnx files.
         reference: the checkpoint that they come from, or an .onnx file.
-        eps: the execution providers on which each subject runs besides the CPU's; None takes all that are usable here.
-        limits: what the subjects may lose.
-        data: labelled images; None takes those that the training held out, from the folder that the reference lies in.
-        split: a run's folder, whose held-out images are taken, or a CSV that names images.
-        class_mapping: the class names, for a checkpoint that holds none.
-        threads: of the CPU, within one inference; None takes all.
+        eps: the execution providers to run each subject on, in addition to the CPU's; None for all usable ones.
+        limits: the parity limits.
+        data: labeled images; None takes the held-out images of the training run in whose folder the reference is.
+        split: a run folder, for its held-out images, or a CSV that lists images.
+        class_mapping: the class names, for a checkpoint without them.
+        threads: CPU threads per inference; None for all cores.
     """
 
     subjects: tuple[Path, ...]
@@ -54,14 +54,15 @@ class ParityConfig:
 
 @dataclass(frozen=True)
 class _Reference:
-    """The reference, whichever kind of file it is.
+    """The reference model, from a checkpoint or an .onnx file.
 
     Attributes:
-        precision: "pytorch", or what the manifest says.
-        checkpoint: it; of an .onnx file, what the manifest says of the one that it comes from, without weights.
-        predict: runs it.
-        temperature: its own, or None where it has none.
-        embed: runs it for embeddings, or None where it gives none.
+        precision: "pytorch", or the precision in the manifest.
+        checkpoint: the checkpoint; for an .onnx file, its original checkpoint's metadata from the manifest, without
+            weights.
+        predict: computes logits.
+        temperature: the model's temperature, or None if it has none.
+        embed: computes embeddings, or None if the model has no embedding output.
     """
 
     precision: str
@@ -71,7 +72,7 @@ class _Reference:
     embed: Predict | None = None
 
     def side(self, temperature: float) -> Side:
-        """Return what is compared; `temperature` stands in where there is none of its own."""
+        """Return the side to compare; `temperature` is used if the model has none."""
         return Side(self.predict, self.checkpoint.preprocess, self.temperature or temperature, self.embed)
 
 
@@ -80,24 +81,24 @@ def compare_files(
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> ParityReport:
-    """Compare model files with the one that they come from, and each with itself on other execution providers.
+    """Compare model files with their reference, and each with itself on other execution providers.
 
-    A checkpoint has no temperature of its own and takes that of the first subject, so that both are as sure.
+    A checkpoint has no temperature, so it gets that of the first subject.
 
     Args:
-        config: which files, on which images.
-        progress: called with (images done, images in all).
-        notice: called with a line on what was done otherwise than one might think.
+        config: the files and images.
+        progress: called with (images done, total images).
+        notice: called with one line for each unexpected decision, for example a provider that was skipped.
 
     Returns:
-        The report. Limits that were missed are in it; they raise nothing here.
+        The report. It contains limits that were not met; these raise no error here.
 
     Raises:
-        InputError: files of different classes, no such provider, or unusable images.
-        ModelError: a file is missing, is no model, or fails.
+        InputError: the classes of the files differ, a provider does not exist, or images are unusable.
+        ModelError: a file is missing or is not a model, or inference fails.
         MissingExtraError: torch or ONNX Runtime is not installed.
     """
-    tell = notice or _nobody
+    notice = notice or _ignore
     manifests = [read_manifest(path) for path in config.subjects]
     reference = _open_reference(config)
     for path, manifest in zip(config.subjects, manifests, strict=True):
@@ -110,58 +111,58 @@ def compare_files(
         sides[name] = _onnx_side(path, CPU, config.threads)[1]
     for name, path in zip(names, config.subjects, strict=True):
         parts = SideName.parse(name)
-        for ep, side in open_elsewhere(path, config.eps, config.threads, tell):
+        for ep, side in open_other_providers(path, config.eps, config.threads, notice):
             sides[str(replace(parts, ep=ep))] = side
-    from twincar_edge.export.parity.images import open_images  # needs the extra that the reference has named by now
+    from twincar_edge.export.parity.images import open_images  # needs torch, which _open_reference has checked
 
-    dataset = open_images(config.reference, reference.checkpoint, config.data, config.split, tell)
+    dataset = open_images(config.reference, reference.checkpoint, config.data, config.split, notice)
     return check_parity(sides, dataset, reference.checkpoint.classes, config.limits, manifests[0].name, progress)
 
 
-def open_elsewhere(
+def open_other_providers(
     model: Path,
     eps: Sequence[str] | None = None,
     threads: int | None = None,
-    tell: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, Side]]:
-    """Open a file on the execution providers besides the CPU's, one after the other.
+    """Open a file on the execution providers other than the CPU's, one after the other.
 
     Args:
-        model: an .onnx file that export wrote.
-        eps: the providers, of which the CPU's is passed over; None takes those that this installation offers.
-        threads: of the CPU, within one inference; None takes all.
-        tell: called with a line where a provider that nobody asked for is offered and does not open: the wheel has it,
-            and the machine may not.
+        model: an exported .onnx file.
+        eps: the providers, without the CPU's; None for those of this installation.
+        threads: CPU threads per inference; None for all cores.
+        notice: called with one line if a provider of the installation cannot be opened, for example because the
+            machine lacks the hardware.
 
     Yields:
         The provider's short name, and the side.
 
     Raises:
-        InputError: a provider that was asked for does not exist, or does not open.
-        MissingExtraError: it, or ONNX Runtime itself, is not installed.
-        ModelError: the file is not ours, or is corrupt.
+        InputError: a requested provider does not exist, or cannot be opened.
+        MissingExtraError: a requested provider, or ONNX Runtime, is not installed.
+        ModelError: the file is not an exported model, or is corrupt.
     """
     from twincar_edge.runtime.inference.providers import usable_providers
 
     for ep in dict.fromkeys(usable_providers() if eps is None else eps):
-        if ep == CPU or (eps is None and ep in _FOR_MINUTES):
+        if ep == CPU or (eps is None and ep in _ONLY_ON_REQUEST):
             continue
         try:
             found, side = _onnx_side(model, ep, threads)
         except TwincarError as error:
             if eps is not None:
                 raise
-            (tell or _nobody)(f"{model.name} is not compared on {ep}: {error}")
+            (notice or _ignore)(f"skipping {ep} for {model.name}: {error}")
         else:
-            if found != CPU:  # which `auto` may well be
+            if found != CPU:  # `auto` may have chosen it
                 yield found, side
 
 
 def write_parity(report: ParityReport, folder: Path) -> tuple[Path, ...]:
-    """Write `parity.json`, `parity.md` and `parity.png` into a folder, each whole or not at all; return their paths.
+    """Write `parity.json`, `parity.md` and `parity.png` into a folder, each atomically; return the paths.
 
     Raises:
-        InputError: they cannot be written.
+        InputError: a file cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "train")
@@ -177,7 +178,7 @@ def _open_reference(config: ParityConfig) -> _Reference:
     if suffix == _ONNX:
         return _open_onnx(config)
     raise ModelError(
-        f"{config.reference} is no model that can be compared with: expected one of {', '.join((*_CHECKPOINTS, _ONNX))}"
+        f"unsupported reference model {config.reference}: expected one of {', '.join((*_CHECKPOINTS, _ONNX))}"
     )
 
 
@@ -194,7 +195,7 @@ def _open_checkpoint(config: ParityConfig) -> _Reference:
 
 def _open_onnx(config: ParityConfig) -> _Reference:
     if config.class_mapping is not None:
-        raise InputError(f"{config.reference} carries its own class names: use ", Parameter("class_mapping", None))
+        raise InputError(f"{config.reference} contains its class names: use ", Parameter("class_mapping", None))
     require("torch", "train")
     from twincar_edge.training.checkpoint import Checkpoint
 
@@ -218,7 +219,7 @@ def _open_onnx(config: ParityConfig) -> _Reference:
 
 
 def _onnx_side(path: Path, ep: str, threads: int | None) -> tuple[str, Side]:
-    """Open a file on a provider, and return the provider that it is (`auto` is none) with the side."""
+    """Open a file on a provider; return the actual provider (for `auto`, the chosen one) and the side."""
     from twincar_edge.runtime.inference.session import open_session
 
     session = open_session(path, ep=ep, threads=threads)
@@ -232,14 +233,14 @@ def _onnx_side(path: Path, ep: str, threads: int | None) -> tuple[str, Side]:
 
 def _check_classes(path: Path, classes: ClassMapping, reference: Path, expected: ClassMapping) -> None:
     if len(classes) != len(expected):
-        raise InputError(f"{path} names {len(classes)} classes and {reference} {len(expected)}: they do not compare")
-    for label, (name, wanted) in enumerate(zip(classes, expected, strict=True)):
-        if name != wanted:
+        raise InputError(f"cannot compare {path} and {reference}: they have {len(classes)} and {len(expected)} classes")
+    for label, (name, expected_name) in enumerate(zip(classes, expected, strict=True)):
+        if name != expected_name:
             raise InputError(
-                f"{path} calls class {label} {name!r} and {reference} {wanted!r}: files of other classes, or of "
-                "another order, do not compare"
+                f"cannot compare {path} and {reference}: class {label} is {name!r} in the one and "
+                f"{expected_name!r} in the other"
             )
 
 
-def _nobody(line: str) -> None:
-    """Listen to no notice."""
+def _ignore(line: str) -> None:
+    """Ignore a notice."""

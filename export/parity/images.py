@@ -1,4 +1,4 @@
-"""Which images files are compared on: those that the training held out, wherever they can be found."""
+"""Selects the images for parity: those held out in training, if they can be found."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from twincar_edge.training.run_folder import named_images
 def open_images(
     model: Path, checkpoint: Checkpoint, data: OpenOptions | None, split: Path | None, notice: Callable[[str], None]
 ) -> Dataset:
-    """Return labelled images that the model was not trained on, as far as that can be known.
+    """Return labeled images that the model was not trained on, as far as that is known.
 
-    With `split` they are those that it names. Without, and without `data`, they are those that the training held out,
-    from the folder that the model lies in. Images that are given without a split are split as the training split them,
-    if they are the training's: then its recipe gives the digest again that the checkpoint keeps of them. If they are
-    not, nothing was held out of them, and all that are usable are taken.
+    These are the images of `split` if given. Without `split` and `data`, they are the held-out images of the training
+    run in whose folder the model is. With `data` alone, images of the training are split again with its recipe; the
+    digest in the checkpoint identifies them. Of any other data, all usable images are returned.
 
     Args:
-        model: the reference's file.
-        checkpoint: what is known of its training.
-        data: labelled images.
-        split: a run's folder, whose held-out images are taken, or a CSV that names images of `data`.
-        notice: called with a line where all images of `data` are taken.
+        model: the reference model's file.
+        checkpoint: the reference, with the metadata of its training.
+        data: labeled images.
+        split: a run folder, for its held-out images, or a CSV that lists images of `data`.
+        notice: called with one line if all images of `data` are used.
 
     Raises:
-        InputError: there are no images, or they are not what a list says.
+        InputError: there are no images, or they do not match a list.
         ModelError: the checkpoint's recipe cannot be used.
     """
     if split is not None:
@@ -45,5 +44,5 @@ def open_images(
         if trained_on.digest in (halves.train.digest(), everything.digest()):
             return halves.validation
     usable, _ = check_integrity(dataset)
-    notice(f"{dataset.name} is not the data that the model was trained on: all {len(usable)} usable images are taken")
+    notice(f"{dataset.name} is not the training data of the model: using all {len(usable)} usable images")
     return usable

@@ -1,4 +1,4 @@
-"""How parity calls the models that it compares: `precision`, `precision:file` or `precision:file@provider`."""
+"""Names of the compared models: `precision`, `precision:file` or `precision:file@provider`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 PYTORCH = "pytorch"
 FP32 = "fp32"
 
-# What a report calls each precision and each execution provider; a provider that is not here keeps its short name.
+# Titles for reports. A provider that is not listed keeps its short name.
 TITLES = {PYTORCH: "PyTorch", FP32: "FP32", "fp16": "FP16", "int8": "INT8"}
 _PROVIDER_TITLES = {"cpu": "CPU", "cuda": "CUDA", "openvino": "OpenVINO", "tensorrt": "TensorRT"}
 
 
 @dataclass(frozen=True)
 class SideName:
-    """A side's name in parts; `str()` gives the name back.
+    """The parsed name of a side; `str()` returns the name.
 
     Attributes:
         precision: "pytorch", "fp32", "fp16" or "int8".
-        file: tells two files of one precision apart; empty where there is but one.
-        ep: the execution provider, or empty for the one that every machine has: the CPU's, PyTorch's own included.
+        file: distinguishes files of the same precision; empty if there is only one.
+        ep: the execution provider; empty for the CPU's and for PyTorch.
     """
 
     precision: str
@@ -29,7 +29,7 @@ class SideName:
 
     @classmethod
     def parse(cls, name: str) -> SideName:
-        """Take a name apart."""
+        """Parse a name."""
         model, _, ep = name.partition("@")
         precision, _, file = model.partition(":")
         return cls(precision, file, ep)
@@ -40,25 +40,22 @@ class SideName:
 
     @property
     def title(self) -> str:
-        """Return what people read: "INT8", "INT8 (cars-v2) on OpenVINO"."""
+        """Return the title for reports: "INT8", "INT8 (cars-v2) on OpenVINO"."""
         title = TITLES.get(self.precision, self.precision)
         file = f" ({self.file})" if self.file else ""
         return title + file + (f" on {_PROVIDER_TITLES.get(self.ep, self.ep)}" if self.ep else "")
 
 
 def title(name: str) -> str:
-    """Return what people read for the side called `name`."""
+    """Return the title of the side `name` for reports."""
     return SideName.parse(name).title
 
 
 def distinct_names(models: Sequence[tuple[str, str]]) -> list[str]:
-    """Name models by their precision and, where several have the same, by their file as well.
+    """Return a unique name for each model: its precision and, if several have the same precision, its file.
 
     Args:
-        models: the precision and the file's stem of each.
-
-    Returns:
-        A name for each, no two alike.
+        models: the precision and the file's stem of each model.
     """
     precisions = [precision for precision, _ in models]
     names: list[str] = []
@@ -73,17 +70,17 @@ def distinct_names(models: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def default_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return which side is compared with which, by their names: each with the one that it was made from.
+    """Return the pairs to compare: each side with the one that it was made from.
 
-    A file on another provider is compared with itself on the CPU, where that is among the names. Of the rest, the first
-    is the reference. Where exactly one FP32 file is among the others it is compared with the reference, and all other
-    precisions with it; where there is none, or more, all are compared with the reference.
+    A file on another provider is compared with itself on the CPU, if that is one of the sides. If the reference is a
+    PyTorch model and there is exactly one FP32 file, the lower precisions are compared with that file. All others are
+    compared with the reference.
 
     Args:
         names: the sides, the reference first.
 
     Returns:
-        (subject, against) for each but the first.
+        (subject, against) for each side but the first.
     """
     reference, *others = names
     fp32 = [name for name in others if SideName.parse(name).precision == FP32 and not SideName.parse(name).ep]

@@ -16,21 +16,21 @@ from twincar_edge.records import Record, Share
 PARITY_SCHEMA_VERSION: Literal[2] = 2
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-COLUMNS = ("Model", "Against", "Top-1", "Top-5", "Agrees", "Where sure", "Max Δ", "Limits")
+COLUMNS = ("Model", "Against", "Top-1", "Top-5", "Agreement", "Where confident", "Max Δ", "Limits")
 
 
 class ParityLimits(Record):
-    """How much may be lost. Shares are between 0 and 1: a drop of 0.005 is half a point.
+    """The parity limits. Shares are from 0 to 1: a drop of 0.005 is half a percentage point.
 
-    `fp32_logit_difference` bounds FP32 against PyTorch: the largest difference of a logit, relative to the reference's
-    largest absolute logit. Rounding in another order gives about 1e-6; a wrong graph, a hundred thousand times that. No
-    limit on agreement stands beside it, because this one implies it: no answer changes where the two best logits are
-    further apart than twice the difference. `provider_logit_difference` bounds the same for an FP32 file on another
-    execution provider, some of which round their factors: TF32 to 11 bits, bfloat16 to 8, which changes answers.
+    `fp32_logit_difference` limits FP32 against PyTorch: the largest difference of a logit, relative to the reference's
+    largest absolute logit. Rounding gives about 1e-6, a wrong graph about 0.1. FP32 needs no limit on agreement: an
+    answer cannot change if the two best logits differ by more than twice that difference. `provider_logit_difference`
+    is the same limit for an FP32 file on another execution provider. Some of these round the factors of products: TF32
+    to 11 bits, bfloat16 to 8 bits, which changes answers.
 
-    FP16 and INT8 change answers that are nearly ties, so they are judged by accuracy, by agreement, and by agreement
-    where the reference is sure (its two best probabilities more than 0.5 apart). `embedding_cosine` bounds the mean
-    cosine of the embeddings of both, where both give them.
+    FP16 and INT8 change near ties, so their limits apply to accuracy, to agreement, and to agreement where the
+    reference is confident (its two best probabilities differ by more than 0.5). `embedding_cosine` is the lower limit
+    of the mean cosine similarity of embeddings, if both sides have them.
     """
 
     fp32_logit_difference: Limit = 1e-3
@@ -42,25 +42,25 @@ class ParityLimits(Record):
     embedding_cosine: Share = 0.97
 
     def sentence(self) -> str:
-        """Return the limits in words."""
+        """Return the limits as text."""
         return (
-            f"Limits: FP32 logits within {self.fp32_logit_difference:g} of the reference's largest, on another "
-            f"provider within {self.provider_logit_difference:g}; of every other file, top-1 falls by at most "
-            f"{100 * self.top1_drop:g} points and top-5 by {100 * self.top5_drop:g}, and it agrees on "
-            f"{self.agreement:.2%} or more, on {self.sure_agreement:.2%} where the reference is sure. "
-            f"Embeddings, where both sides give them, have a mean cosine of {self.embedding_cosine:g} or more."
+            f"Limits: FP32 logits differ by at most {self.fp32_logit_difference:g} of the reference's largest logit, "
+            f"on another provider by {self.provider_logit_difference:g}. For other precisions, top-1 drops by at most "
+            f"{100 * self.top1_drop:g} points and top-5 by {100 * self.top5_drop:g}; agreement is at least "
+            f"{self.agreement:.2%}, and {self.sure_agreement:.2%} where the reference is confident. The mean cosine "
+            f"similarity of embeddings is at least {self.embedding_cosine:g}."
         )
 
 
 class Breach(Record):
-    """A limit that `subject` missed, in words with the figures."""
+    """A limit that `subject` does not meet, as text with the values."""
 
     subject: str
     text: str
 
 
 class ParityReport(Record):
-    """What parity showed: on which images, each comparison, the limits, and which of them were missed."""
+    """The result of a parity check: the images, the comparisons, the limits, and the limits that were not met."""
 
     schema_version: Literal[2] = PARITY_SCHEMA_VERSION
     name: str
@@ -71,19 +71,19 @@ class ParityReport(Record):
 
     @property
     def passed(self) -> bool:
-        """Say whether every limit was met."""
+        """Return whether all limits are met."""
         return not self.breaches
 
     def failed(self, subject: str) -> bool:
-        """Say whether a side missed a limit; for a name without a provider ("int8"), on whatever provider."""
+        """Return whether a side does not meet a limit; a name without a provider ("int8") covers all providers."""
         return any(name == subject or name.startswith(f"{subject}@") for name in self._missing())
 
     def comparison(self, subject: str) -> Comparison:
-        """Return the comparison of `subject` with the side that it was made from."""
+        """Return the comparison of `subject` with its reference."""
         return next(comparison for comparison in self.comparisons if comparison.subject == subject)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the table's cells: `COLUMNS` for each side, a reference that is nobody's subject before its first."""
+        """Return the cells of `COLUMNS` for each side; a reference without its own comparison precedes its first."""
         rows: list[tuple[str, ...]] = []
         shown = {side.subject for side in self.comparisons}
         missing = self._missing()
@@ -102,25 +102,25 @@ class ParityReport(Record):
                     f"{side.agreement:.2%}",
                     sure,
                     f"{side.max_abs_logit_difference:.2g}",
-                    "missed" if side.subject in missing else "met",
+                    "not met" if side.subject in missing else "met",
                 )
             )
         return rows
 
     def to_json(self) -> str:
-        """Return the report as JSON; `ParityReport.model_validate_json` reads it again."""
+        """Return the report as JSON, which `ParityReport.model_validate_json` reads."""
         return self.model_dump_json(indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Return the report as Markdown: the verdict, the figures and what each means, and all that changed."""
+        """Return the report as Markdown: the verdict, the metrics with their meaning, and all changed answers."""
         images = f"{self.data.images} images of {self.data.name}"
         lines = [f"# Parity of {self.name}", ""]
         if self.passed:
-            lines += [f"Every limit is met on {images}.", ""]
+            lines += [f"All limits are met on {images}.", ""]
         else:
-            lines += [f"Missed on {images}:", "", *(f"- {breach.text}" for breach in self.breaches), ""]
+            lines += [f"Limits not met on {images}:", "", *(f"- {breach.text}" for breach in self.breaches), ""]
         lines += [*table(COLUMNS, self.rows()), ""]
-        lines += [f"Δ is the difference of a logit. {self.limits.sentence()}", "", "## Figures", ""]
+        lines += [f"Δ is the difference of a logit. {self.limits.sentence()}", "", "## Metrics", ""]
         lines += figures_table(self.comparisons)
         for comparison in self.comparisons:
             lines += ["", *changes_markdown(comparison, self.data.images)]
@@ -131,13 +131,13 @@ class ParityReport(Record):
 
 
 class ParityError(GateError):
-    """A limit of parity was missed. `report` has the whole of it."""
+    """A parity limit was not met. `report` is the full report."""
 
     def __init__(self, report: ParityReport, outcome: str) -> None:
-        """Put all breaches into one line; `outcome` says what became of the files."""
+        """Make a one-line message of all breaches; `outcome` is its last part, on the files."""
         count, images = len(report.breaches), report.data.images
         super().__init__(
-            f"{report.name} misses {count} limit{'s' * (count != 1)} of parity on {images} image{'s' * (images != 1)}: "
-            f"{'; '.join(breach.text for breach in report.breaches)}; {outcome}"
+            f"{report.name} does not meet {count} parity limit{'s' * (count != 1)} on {images} "
+            f"image{'s' * (images != 1)}: {'; '.join(breach.text for breach in report.breaches)}; {outcome}"
         )
         self.report = report

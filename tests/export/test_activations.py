@@ -53,7 +53,7 @@ def test_every_tensor_is_seen_with_its_exact_extremes() -> None:
     assert observe(doubling(), batches).of("minmax") == {"pixels": (0.0, 200.0), "doubled": (-400.0, 0.0)}
 
 
-def test_a_batch_is_let_go_before_the_next_is_made() -> None:
+def test_only_one_batch_is_kept_in_memory() -> None:
     alive: list[weakref.ref[NDArray[np.uint8]]] = []
 
     def batches() -> Iterator[NDArray[np.uint8]]:
@@ -79,7 +79,7 @@ def test_activations_that_are_not_finite_are_refused() -> None:
         Histogram().add(np.array([1.0, np.nan], np.float32))
 
 
-def test_a_range_that_doubles_loses_no_count() -> None:
+def test_doubling_the_range_loses_no_count() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(0, scale, 1000) for scale in (0.01, 1, 50)])
     streamed, at_once = seen(values, parts=30), seen(values)
@@ -89,27 +89,27 @@ def test_a_range_that_doubles_loses_no_count() -> None:
     assert np.abs(np.cumsum(streamed.counts) - np.cumsum(at_once.counts)).max() <= 1
 
 
-def test_bins_stand_where_the_values_are() -> None:
+def test_bin_centers_match_the_values() -> None:
     histogram = seen(np.array([-1.0, 0.25, 0.25, 0.9]))
     found = np.repeat(histogram.centers, histogram.counts)
     np.testing.assert_allclose(found, [-1, 0.25, 0.25, 0.9], atol=2 * histogram.limit / BINS)
 
 
-def test_percentile_leaves_out_single_outliers_and_keeps_zero() -> None:
+def test_percentile_excludes_outliers_and_keeps_zero() -> None:
     values = np.concatenate([np.linspace(1, 2, 10_000), [1000.0]])
     low, high = ranges_of(values).of("percentile", 99.9)["x"]
     assert low == 0.0
     assert 1.9 < high < 2.3  # within a bin of 2
 
 
-def test_percentile_of_all_is_what_was_seen() -> None:
+def test_percentile_100_is_minmax() -> None:
     rng = np.random.default_rng(1)
     exact = ranges_of(rng.normal(size=5000))
     assert exact.of("percentile", 100.0) == exact.of("minmax")
 
 
 @pytest.mark.parametrize("method", ["mse", "entropy"])
-def test_methods_that_clip_cut_a_long_tail_and_leave_a_flat_one(method: str) -> None:
+def test_clipping_methods_cut_only_long_tails(method: str) -> None:
     rng = np.random.default_rng(2)
     tail = np.concatenate([rng.normal(0, 1, 100_000), [60.0, -60.0]])
     low, high = ranges_of(tail).of(method)["x"]  # type: ignore[arg-type]

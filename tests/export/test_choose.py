@@ -40,7 +40,7 @@ def unknown(rng: np.random.Generator, images: int, cars: Sequence[VehicleName | 
 
 
 @pytest.mark.parametrize("limits", [Limits(0.02, 0.1), Limits(0.05, 0.05), Limits(0.1, 0.3)])
-def test_the_thresholds_keep_to_both_limits_as_the_box_answers(rng: np.random.Generator, limits: Limits) -> None:
+def test_the_thresholds_meet_both_limits_in_inference(rng: np.random.Generator, limits: Limits) -> None:
     known, labels = scores(rng, 400, 0.7)
     others = unknown(rng, 600)
     found = choose(known, labels, others, HIERARCHY, limits)
@@ -61,7 +61,7 @@ def test_the_thresholds_keep_to_both_limits_as_the_box_answers(rng: np.random.Ge
     assert found.wrong_names > limits.names / 4  # and not by naming nothing
 
 
-def test_more_is_named_where_more_is_allowed(rng: np.random.Generator) -> None:
+def test_higher_limits_name_more(rng: np.random.Generator) -> None:
     known, labels = scores(rng, 400, 0.7)
     others = unknown(rng, 600)
     named = []
@@ -74,7 +74,7 @@ def test_more_is_named_where_more_is_allowed(rng: np.random.Generator) -> None:
     assert named == sorted(named) and named[0] < named[-1]
 
 
-def test_the_limits_hold_for_models_of_car_that_had_no_say(rng: np.random.Generator) -> None:
+def test_the_limits_hold_for_unseen_car_models(rng: np.random.Generator) -> None:
     """Models of car differ in how familiar they look; the bound leaves room for those that look more so."""
     known, labels = scores(rng, 400, 0.72)
     limits = Limits(0.05, 0.08)
@@ -99,7 +99,7 @@ def test_the_limits_hold_for_models_of_car_that_had_no_say(rng: np.random.Genera
     assert np.mean(np.array(shares) <= limits.names) >= 0.8
 
 
-def test_a_model_without_familiarity_is_held_by_probability_alone(rng: np.random.Generator) -> None:
+def test_without_familiarity_the_probability_threshold_decides(rng: np.random.Generator) -> None:
     known, labels = scores(rng, 300, 0.7)
     found, _ = scores(rng, 400, 0.6, sure=4)
     others = UnknownScores(Scores(found.probabilities, None, found.sides_px), [None] * 400)
@@ -110,11 +110,11 @@ def test_a_model_without_familiarity_is_held_by_probability_alone(rng: np.random
     certain = UnknownScores(
         Scores(np.eye(4, dtype=np.float32)[np.arange(400) % 4], None, np.full(400, 100)), [None] * 400
     )
-    with pytest.raises(InputError, match=r"no probability holds wrong names to 20\.0%"):
+    with pytest.raises(InputError, match=r"no probability threshold limits wrong full names to 20\.0%"):
         choose(Scores(known.probabilities, None, known.sides_px), labels, certain, HIERARCHY, Limits(0.2, 0.25))
 
 
-def test_the_bound_is_wilsons_and_wider_where_pictures_of_one_car_go_together(rng: np.random.Generator) -> None:
+def test_the_bound_is_wilsons_and_wider_for_correlated_images(rng: np.random.Generator) -> None:
     wrong = np.arange(200) < 10
     alone = np.arange(200)
     z = 1.2815515655446004
@@ -126,26 +126,28 @@ def test_the_bound_is_wilsons_and_wider_where_pictures_of_one_car_go_together(rn
     assert upper_bound(np.ones(5, np.bool_), np.zeros(5, np.int64)) == pytest.approx(1)
 
 
-def test_too_few_pictures_cannot_show_that_a_limit_is_held() -> None:
-    with pytest.raises(InputError, match=r"31 pictures .* cannot show that at most 5\.0% get a wrong name: give 32 or"):
+def test_too_few_images_cannot_show_a_limit() -> None:
+    with pytest.raises(
+        InputError, match=r"31 unknown images cannot show that at most 5\.0% get a wrong name: give 32 or"
+    ):
         check_enough(31, Limits(0.05, 0.08))
     check_enough(32, Limits(0.05, 0.08))
     assert (
         upper_bound(np.zeros(32, np.bool_), np.arange(32)) <= 0.05 < upper_bound(np.zeros(31, np.bool_), np.arange(31))
     )
-    with pytest.raises(InputError, match="no number of pictures"):
+    with pytest.raises(InputError, match="no number of images"):
         check_enough(10**6, Limits(0, 0.1))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_wrong_names": 0.05}, "go together"),
-        ({"max_wrong_names": 0.1, "max_wrong_claims": 0.05}, "must be no smaller"),
-        ({"max_wrong_names": 0.05, "max_wrong_claims": 0.08}, "need pictures"),
+        ({"max_wrong_names": 0.05}, "must be set together"),
+        ({"max_wrong_names": 0.1, "max_wrong_claims": 0.05}, "must be max_wrong_names or more"),
+        ({"max_wrong_names": 0.05, "max_wrong_claims": 0.08}, "need images"),
         ({"max_wrong_names": 5, "max_wrong_claims": 8, "unknown": Path("x")}, "less than or equal to 1"),
     ],
 )
-def test_limits_that_make_no_sense_are_refused(options: dict[str, object], message: str) -> None:
+def test_invalid_limits_are_rejected(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ConfidenceOptions.model_validate(options)

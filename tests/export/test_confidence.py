@@ -89,7 +89,7 @@ def test_the_likelihood_is_that_of_the_probabilities() -> None:
     assert negative_log_likelihood(np.array([[0, 1e4]], np.float32), [0]) == pytest.approx(1e4)
 
 
-def test_a_temperature_without_a_best_stays_within_its_bounds() -> None:
+def test_an_unbounded_temperature_is_clamped() -> None:
     one = np.array([[2, 1, 0]], np.float32)
     assert fit_temperature(one, np.array([0])) == LOWEST_TEMPERATURE
     assert fit_temperature(one, np.array([2])) == HIGHEST_TEMPERATURE
@@ -115,24 +115,24 @@ def sure(*probabilities: float) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("false_accept", "threshold"), [(0.0, 0.91), (0.2, 0.75), (0.4, 0.51), (0.39, 0.75), (0.8, 0.11), (1.0, 0.0)]
 )
-def test_the_threshold_is_the_lowest_hundredth_that_lets_no_more_through(false_accept: float, threshold: float) -> None:
+def test_the_threshold_is_the_lowest_that_meets_the_limit(false_accept: float, threshold: float) -> None:
     best = sure(0.1, 0.3, 0.5, 0.742, 0.9001)
     assert choose_threshold({"a": best}, false_accept, ["a"]) == threshold
     assert share_named(best, threshold) <= false_accept
     assert threshold == 0 or share_named(best, threshold - 0.01) > false_accept
 
 
-def test_a_share_that_binary_fractions_do_not_hold_is_still_allowed() -> None:
+def test_rounding_does_not_exceed_the_limit() -> None:
     best = sure(*[0.95] * 29, *[0.2] * 71)
     assert choose_threshold({"a": best}, 0.29, ["a"]) == 0.21
 
 
-def test_a_tie_is_named_or_unknown_altogether() -> None:
+def test_ties_are_all_named_or_all_unknown() -> None:
     assert choose_threshold({"a": sure(0.5, 0.5, 0.5, 0.25)}, 0.5, ["a"]) == 0.51
 
 
 @pytest.mark.parametrize("probability", [0.25, 0.5, 0.9, 0.1, 0.70, 0.95])
-def test_what_counts_as_named_is_what_the_box_names(probability: float) -> None:
+def test_named_means_the_same_as_in_inference(probability: float) -> None:
     row = sure(probability, 1 - probability)
     row[1] = 0
     for threshold in (probability - 0.01, probability, probability + 0.01):
@@ -140,7 +140,7 @@ def test_what_counts_as_named_is_what_the_box_names(probability: float) -> None:
         assert share_named(row[:1], threshold) == named
 
 
-def test_the_worst_of_the_sets_to_hold_decides_and_others_do_not() -> None:
+def test_the_worst_limited_set_decides() -> None:
     unknown = {"easy": sure(0.2, 0.2), "hard": sure(0.6, 0.8), "hardest": sure(0.97, 0.99)}
     assert choose_threshold(unknown, 0.0, ["easy"]) == 0.21
     assert choose_threshold(unknown, 0.0, ["easy", "hard"]) == 0.81
@@ -148,9 +148,9 @@ def test_the_worst_of_the_sets_to_hold_decides_and_others_do_not() -> None:
     assert choose_threshold(unknown, 0.0, []) == 0
 
 
-def test_pictures_of_which_the_model_is_certain_cannot_be_held() -> None:
+def test_no_threshold_rejects_probability_one() -> None:
     assert choose_threshold({"a": sure(1.0, 1.0, 0.3)}, 0.1, ["a"]) == 1.0
-    with pytest.raises(InputError, match="no unknown pictures 'b'"):
+    with pytest.raises(InputError, match="no unknown images in the set 'b'"):
         choose_threshold({"a": sure(0.5)}, 0.1, ["b"])
 
 
@@ -171,7 +171,7 @@ def masked_at_year(logits: NDArray[np.float32], labels: NDArray[np.int64], tempe
     ].best
 
 
-def test_a_name_that_is_right_as_far_as_it_goes_is_not_a_wrong_one() -> None:
+def test_a_true_coarse_name_is_not_wrong() -> None:
     hierarchy = Hierarchy(("Alfa A 2010", "Alfa A 2012", "Beta B 2010"))
     rows, labels = np.array([[0.3, 0.45, 0.25], [0.1, 0.2, 0.7]], np.float32), np.array([0, 0])
     levels = certainty_by_level(rows, hierarchy, labels)
@@ -231,7 +231,7 @@ def calibrated(scale: float = 4.0, classes: ClassMapping = CLASSES, **options: o
 
 
 @pytest.mark.usefixtures("few")
-def test_every_file_keeps_what_is_promised_of_unknown_pictures() -> None:
+def test_all_files_meet_the_false_accept_limit() -> None:
     report = calibrated(false_accept=0.25, hold_noise=True)
     assert report.held == (TWIN_CARS, NOISE) and report.unknown == {TWIN_CARS: 4, NOISE: 9, MASKED: 400}
     assert 0 < report.threshold < 1
@@ -266,18 +266,18 @@ def test_the_figures_are_those_of_the_arrays() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_what_is_given_is_kept_and_judged() -> None:
+def test_given_values_are_kept_and_evaluated() -> None:
     report = calibrated(temperature=1.7, reject_below=0.345)
     assert (report.temperature, report.threshold, report.false_accept, report.held) == (1.7, 0.345, None, ())
     assert report.record("int8").false_accept is None and report.record("int8").images == 400
     assert len(report.points) == 102 and 0.345 in [point.threshold for point in report.points]
     text = report.to_markdown()
-    assert "Temperature **1.7**, given" in text and 'below **0.345** are "unknown": that was given.' in text
+    assert "Temperature **1.7**, given" in text and 'below **0.345** are "unknown": this threshold was given.' in text
     assert "| **0.345** |" in text
 
 
 @pytest.mark.usefixtures("few")
-def test_noise_and_masked_are_held_only_where_asked_for() -> None:
+def test_noise_and_masked_are_limited_only_on_request() -> None:
     assert calibrated().held == (TWIN_CARS,)
     report = calibrated(hold_masked=True, false_accept=0.02)
     assert report.held == (TWIN_CARS, MASKED)
@@ -285,7 +285,7 @@ def test_noise_and_masked_are_held_only_where_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_a_given_folder_is_a_set_of_its_own_and_is_held(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
+def test_a_given_folder_is_a_limited_set(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
     image = np.zeros((20, 20, 3), np.uint8)
     image[:, :, 2] = 255  # as red as it gets: the toy is surest of it
     assert cv2.imwrite(str(tmp_path / "red.png"), image)
@@ -293,11 +293,11 @@ def test_a_given_folder_is_a_set_of_its_own_and_is_held(tmp_path: Path, jpeg: Ca
     report = calibrated(unknown=tmp_path, false_accept=0.0)
     assert report.held == (TWIN_CARS, GIVEN) and report.unknown[GIVEN] == 1
     assert report.threshold > calibrated(false_accept=0.0).threshold
-    assert any("1 of the 2 given images were left out: 1 truncated" in line for line in report.warnings)
+    assert any("1 of the 2 given images were excluded: 1 truncated" in line for line in report.warnings)
 
 
 @pytest.mark.usefixtures("few")
-def test_a_model_that_knows_the_twin_cars_is_judged_by_noise_and_is_told_so() -> None:
+def test_a_model_that_knows_the_twin_cars_uses_noise_with_a_warning() -> None:
     classes = ClassMapping((*CLASS_NAMES, "Audi A5 Coupe 2012"))
     samples = tuple(Sample(f"{n}.png", n % 17, ImageFile(Path("none.png"))) for n in range(170))
     dataset = Dataset("twins", classes, samples)
@@ -311,22 +311,25 @@ def test_a_model_that_knows_the_twin_cars_is_judged_by_noise_and_is_told_so() ->
     )
     assert report.held == (NOISE,) and TWIN_CARS not in report.unknown
     assert report.temperature == LOWEST_TEMPERATURE
-    for text in ("knows all twin cars", "noise alone", "at its bound 0.2: nearly every"):
+    for text in ("knows all twin cars", "noise alone", "at its limit of 0.2: nearly all"):
         assert any(text in line for line in report.warnings), text
 
 
 @pytest.mark.usefixtures("few")
-def test_what_cannot_be_had_is_said_in_a_warning() -> None:
+def test_unreachable_limits_are_warnings() -> None:
     certain = calibrated(scale=4000.0)
     assert certain.threshold == 1
-    assert any(line.startswith("no threshold holds twin cars to 5.0%: fp32 is certain of") for line in certain.warnings)
+    assert any(
+        line.startswith("no threshold limits wrong names for twin cars to 5.0%: fp32 gives")
+        for line in certain.warnings
+    )
     modest = calibrated(reject_below=0.999)
     assert any("names only" in line for line in modest.warnings)
     few_images = held_out(8)
     report = calibrate_confidence(
         {"fp32": toy(4.0)}, {"fp32": logits_of(few_images)}, few_images, CLASSES, ConfidenceOptions(), "toy"
     )
-    assert any("rests on 8 images" in line for line in report.warnings)
+    assert any("only 8 images" in line for line in report.warnings)
     for line in report.warnings:
         assert f"- {line}" in report.to_markdown()
 
@@ -343,7 +346,7 @@ def test_of_two_classes_none_can_be_masked() -> None:
     logits = np.eye(2, dtype=np.float32)[(dataset.labels + (np.arange(120) % 7 == 0)) % 2]
     options = ConfidenceOptions(hold_masked=True)
     report = calibrate_confidence({"fp32": Side(predict, TINY)}, {"fp32": logits}, dataset, classes, options, "two")
-    assert MASKED not in report.unknown and any("masked cannot be held" in line for line in report.warnings)
+    assert MASKED not in report.unknown and any("masked images cannot limit" in line for line in report.warnings)
 
 
 @pytest.mark.usefixtures("few")
@@ -362,10 +365,10 @@ def test_progress_counts_unknown_pictures_over_all_sets() -> None:
     assert seen == [(4, 13), (13, 13)]
 
 
-def test_logits_of_other_models_or_images_are_refused_before_anything_is_drawn() -> None:
+def test_mismatched_logits_are_rejected_before_drawing() -> None:
     dataset = held_out(40)
     for logits in ({}, {"int8": logits_of(dataset)}):
-        with pytest.raises(InputError, match="expected the logits of each model"):
+        with pytest.raises(InputError, match="expected logits for each model"):
             calibrate_confidence({"fp32": toy(1)}, logits, dataset, CLASSES, ConfidenceOptions(), "toy")
     with pytest.raises(InputError, match="do not match"):
         wrong = {"fp32": logits_of(held_out(30))}
@@ -377,7 +380,7 @@ def test_the_report_reads_itself_and_is_drawn(tmp_path: Path) -> None:
     report = calibrated(reject_below=0.555)
     assert ConfidenceReport.model_validate_json(report.to_json()) == report
     text = report.to_markdown()
-    assert "| FP32 | 90.00% |" in text and "| INT8 | 90.00% |" in text and "hard set" in text
+    assert "| FP32 | 90.00% |" in text and "| INT8 | 90.00% |" in text and "hardest set" in text
     names = [path.name for path in write_confidence(report, tmp_path)]
     assert names == ["confidence.json", "confidence.md", "confidence.png"]
     assert (tmp_path / "confidence.md").read_text("utf-8") == text

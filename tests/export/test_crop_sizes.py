@@ -32,7 +32,7 @@ def figures(**right: float | None) -> list[CropSizeFigures]:
         ({"px224": 0.90, "px64": 0.95}, 224),
     ],
 )
-def test_the_least_size_is_the_last_that_holds_the_tolerance(right: dict[str, float | None], least: int) -> None:
+def test_the_minimum_size_is_the_last_within_the_tolerance(right: dict[str, float | None], least: int) -> None:
     assert least_size(figures(**right), 0.95) == least
 
 

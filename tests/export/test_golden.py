@@ -52,7 +52,7 @@ def test_the_bundled_models_carry_theirs_and_answer_to_them(name: str) -> None:
 # --- the document ---
 
 
-def test_golden_inputs_come_back_from_the_file_as_they_went_in(tmp_path: Path) -> None:
+def test_golden_inputs_round_trip(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "tiny.onnx", golden=True)
     session = open_session(path, ep="cpu", threads=1)
     made, read = make_golden(session.run, session.manifest.preprocess), read_golden(path)
@@ -323,15 +323,13 @@ def test_a_drifted_model_is_refused_in_one_line_that_says_how_much(drifted: Mode
     assert "\n" not in line
 
 
-def test_a_drifted_model_goes_on_with_a_warning_where_that_is_allowed(
-    drifted: ModelSession, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_drifted_model_warns_if_allowed(drifted: ModelSession, caplog: pytest.LogCaptureFixture) -> None:
     require_golden(drifted, allow_drift=True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "going on regardless" in caplog.text
 
 
-def test_a_file_without_golden_inputs_goes_on_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_without_golden_inputs_logs_a_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         require_golden(open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu", threads=1))
     assert "carries no golden inputs" in caplog.text

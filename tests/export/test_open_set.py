@@ -15,7 +15,7 @@ from tests.support.tiny_model import CLASSES, tiny_model, with_manifest
 from twincar_edge.cli import main
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError
-from twincar_edge.export.open_set.conditions import CONDITIONS, MOST_PICTURES, some_known
+from twincar_edge.export.open_set.conditions import CONDITIONS, MAX_IMAGES, sample_known
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
 from twincar_edge.export.open_set.pictures import open_unknown_pictures, shrunken
 from twincar_edge.export.open_set.report import GroupFigures, OpenSetReport
@@ -168,14 +168,14 @@ def test_makes_and_models_are_taken_as_the_model_spells_them(tmp_path: Path) -> 
         ("filename,make\na.png,Ford\n", "needs the columns filename,make,model"),
         ("filename,make,model\n,Ford,Ka\n", "line 2 needs a filename"),
         ("filename,make,model\n../a.png,Ford,Ka\n", "must be relative"),
-        ("filename,make,model\na.png,,Ka\n", "has a model and no make"),
+        ("filename,make,model\na.png,,Ka\n", "has a model but no make"),
         ("filename,make,model\na.png,Fo\x1brd,Ka\n", "the make 'Fo\\\\x1brd' is too long or not printable"),
         (f"filename,make,model\na.png,{'F' * 201},Ka\n", "too long"),
         ("filename,make,model\na.png,Castor,Red Sedan 2020\n", "is a class of the model"),
-        ("filename,make,model\na.png,Ford,Ka\n", r"none of its 1 is usable \(1 missing\)"),
+        ("filename,make,model\na.png,Ford,Ka\n", r"none of its 1 images is usable \(1 missing\)"),
     ],
 )
-def test_a_table_that_cannot_be_trusted_is_refused_in_one_line(tmp_path: Path, table: str, message: str) -> None:
+def test_an_invalid_table_is_a_one_line_error(tmp_path: Path, table: str, message: str) -> None:
     (tmp_path / "cars.csv").write_text(table)
     with pytest.raises(InputError, match=message) as caught:
         open_unknown_pictures(tmp_path, CLASSES)
@@ -215,7 +215,7 @@ def test_a_picture_without_a_name_is_one_of_its_folder(
     subject = Subject.of_session(open_session(model, ep="cpu", threads=1))
     report = measure_open_set(subject, None, [open_unknown_pictures(tmp_path / "a", CLASSES)], [32])
     assert [(group.of, group.name, group.images) for group in report.sizes[0].groups] == [("no car", "a", 1)]
-    assert report.warnings == ("1 of the 2 given images were left out: 1 truncated (the first is cut.jpg)",)
+    assert report.warnings == ("1 of the 2 given images were excluded: 1 truncated (the first is cut.jpg)",)
 
 
 def test_a_picture_too_small_for_a_full_name_gets_a_coarser_one(model: Path, cars: Path, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_conditions_without_labelled_images_are_one_line(
 def test_conditions_are_shown_on_a_sample_of_a_large_data_set(known: Path) -> None:
     dataset = open_dataset(known)
     many = Dataset("many", dataset.classes, tuple(replace(dataset.samples[n % 6], name=f"{n}") for n in range(900)))
-    some = some_known(many)
-    assert len(some) == MOST_PICTURES
-    assert some == some_known(many)
-    assert some_known(dataset) is dataset
+    some = sample_known(many)
+    assert len(some) == MAX_IMAGES
+    assert some == sample_known(many)
+    assert sample_known(dataset) is dataset

@@ -56,14 +56,14 @@ def test_a_flip_names_the_image_what_it_is_and_both_answers() -> None:
     assert (found.agreement, found.sure_agreement, found.top1, found.top1_reference) == (0.5, 0.5, 0.5, 1.0)
 
 
-def test_sure_images_are_those_whose_two_best_probabilities_are_far_apart_in_the_reference() -> None:
+def test_confident_images_have_a_large_reference_margin() -> None:
     reference = np.array([[3, 0, 0], [1, 0.5, 0]], np.float32)  # margins 0.86 and 0.2
     subject = np.array([[0.1, 0, 0], [0.5, 1, 0]], np.float32)  # unsure of both, flips the second
     found = compared(subject, reference, [0, 0])
     assert (found.sure_images, found.sure_agreement, found.agreement) == (1, 1.0, 0.5)
 
 
-def test_without_a_sure_image_there_is_no_sure_agreement_and_no_limit_on_it() -> None:
+def test_without_confident_images_that_limit_does_not_apply() -> None:
     found = compared(logits_for([0], 0.1), logits_for([0], 0.1), [0])
     assert found.sure_agreement is None
     assert find_breaches(found, ParityLimits(sure_agreement=1.0)) == []
@@ -87,10 +87,10 @@ def test_a_single_class_is_compared_too() -> None:
 @pytest.mark.parametrize(
     ("subject", "reference", "reason"),
     [
-        (np.zeros((2, 3), np.float32), np.zeros((2, 2), np.float32), "int8 gives logits"),
+        (np.zeros((2, 3), np.float32), np.zeros((2, 2), np.float32), "cannot compare int8 and fp32: their logits"),
         (np.full((2, 3), np.nan, np.float32), np.zeros((2, 3), np.float32), "not finite"),
         (np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), "empty"),
-        (np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32), "4 logits an image, and there are 3 classes"),
+        (np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32), "4 logits per image for 3 classes"),
     ],
 )
 def test_logits_that_cannot_be_compared_are_refused(
@@ -104,7 +104,7 @@ def test_int8_limits_hold_to_the_image_and_every_breach_is_gathered() -> None:
     images = 600
     labels = [number % 3 for number in range(images)]
     reference = logits_for(labels)
-    for wrong, breaches in ((3, []), (4, ["top-1 falls by 0.67 points to 99.33% (limit 0.5 points)", "sure"])):
+    for wrong, breaches in ((3, []), (4, ["top-1 drops by 0.67 points to 99.33% (limit 0.5 points)", "confident"])):
         answers = [(label + 1) % 3 if number < wrong else label for number, label in enumerate(labels)]
         limits = ParityLimits(sure_agreement=0.995)
         texts = [breach.text for breach in find_breaches(compared(logits_for(answers), reference, labels), limits)]
@@ -157,15 +157,15 @@ def test_another_provider_has_a_limit_of_its_own_that_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", ["fp16", "int8@openvino", "int8:cars-v2"])
-def test_whatever_is_coarser_is_held_to_accuracy_and_agreement_and_named_in_the_breach(name: str) -> None:
+def test_lower_precisions_are_checked_by_accuracy_and_agreement(name: str) -> None:
     labels = [0, 1, 2] * 100
     found = compared(logits_for([1, *labels[1:]]), logits_for(labels), labels, name)
     [breach] = find_breaches(found, ParityLimits())
     assert breach.subject == name
-    assert breach.text == f"{title(name)} agrees on 99.67% of the 300 images where FP32 is sure (limit 99.80%)"
+    assert breach.text == f"{title(name)} agrees on 99.67% of the 300 images where FP32 is confident (limit 99.80%)"
 
 
-def test_flips_begin_with_the_most_frequent_pair_and_in_it_with_the_surest_answer() -> None:
+def test_flips_are_sorted_by_pair_frequency_then_margin() -> None:
     before = [2, 0, 0, 1, 0, 1]
     after = [0, 1, 1, 2, 1, 2]
     sureness = [9.0, 1.0, 3.0, 2.0, 2.0, 1.0]
@@ -190,7 +190,7 @@ def test_a_flip_has_both_margins_after_the_temperature_and_says_what_it_did() ->
     assert [flip.outcome for flip in found.flips] == ["lost", "gained", "wrong"]
 
 
-def test_the_temperature_decides_where_the_reference_is_sure() -> None:
+def test_the_temperature_affects_where_the_reference_is_confident() -> None:
     logits = np.array([[1, 0, 0]], np.float32)
     assert compared(logits, logits, [0]).sure_images == 0
     assert compared(logits, logits, [0], temperature=0.3).sure_images == 1
@@ -353,8 +353,8 @@ def test_a_model_that_gives_another_shape_is_named(dataset: Dataset, shape: tupl
         run_sides({"fp32": shade_side(1), "int8": wrong}, dataset)
 
 
-def test_one_side_alone_is_refused(dataset: Dataset) -> None:
-    with pytest.raises(InputError, match="two models or more, found 1"):
+def test_a_single_side_is_rejected(dataset: Dataset) -> None:
+    with pytest.raises(InputError, match="two or more models, found 1"):
         check_parity({"fp32": shade_side(1)}, dataset, dataset.classes, ParityLimits(), "shades")
 
 
@@ -372,7 +372,7 @@ def test_a_file_fails_with_its_provider_and_only_that_row_says_so(dataset: Datas
     assert [(row[0], row[1], row[-1]) for row in report.rows()] == [
         ("PyTorch", "–", "–"),
         ("INT8", "PyTorch", "met"),
-        ("INT8 on OpenVINO", "INT8", "missed"),
+        ("INT8 on OpenVINO", "INT8", "not met"),
     ]
 
 
@@ -413,7 +413,7 @@ def test_the_report_reads_back_from_its_json(report: ParityReport) -> None:
 
 def test_the_markdown_gives_verdict_table_and_every_flip(report: ParityReport) -> None:
     text = report.to_markdown()
-    assert text.startswith("# Parity of shades\n\nMissed on 18 images of blobs:\n")
+    assert text.startswith("# Parity of shades\n\nLimits not met on 18 images of blobs:\n")
     for breach in report.breaches:
         assert f"- {breach.text}" in text
     for flip in report.comparison("int8").flips:
@@ -429,17 +429,24 @@ def test_the_markdown_gives_every_figure_with_its_interval_and_what_it_means(rep
     low, high = found.top1_difference_interval
     change = found.top1 - found.top1_reference
     assert f"| {100 * change:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}) |" in line
-    assert "| Figure | FP32 against PyTorch | INT8 against FP32 | What it means |" in text
-    for figure in ("McNemar's p", "Agreement where sure", "Logit difference, largest", "Cosine", "KL", "Calibration"):
+    assert "| Metric | FP32 against PyTorch | INT8 against FP32 | Meaning |" in text
+    for figure in (
+        "McNemar's p",
+        "Agreement where confident",
+        "Logit difference, max",
+        "Logit cosine",
+        "KL",
+        "Calibration",
+    ):
         assert f"\n| {figure}" in text
-    assert text.index("INT8 agrees with FP32 on") < text.index("| Model |") < text.index("## Figures")
+    assert text.index("INT8 agrees with FP32 on") < text.index("| Model |") < text.index("## Metrics")
 
 
 def test_a_report_of_equal_models_says_that_nothing_changed(dataset: Dataset) -> None:
     sides = {"pytorch": shade_side(1), "fp32": shade_side(1)}
     text = check_parity(sides, dataset, dataset.classes, ParityLimits(), "shades").to_markdown()
-    assert text.startswith("# Parity of shades\n\nEvery limit is met on 18 images of blobs.\n")
-    assert text.endswith("## Answers that changed: FP32 against PyTorch\n\nNone of 18.\n")
+    assert text.startswith("# Parity of shades\n\nAll limits are met on 18 images of blobs.\n")
+    assert text.endswith("## Changed answers: FP32 against PyTorch\n\nNone of 18.\n")
 
 
 def test_the_report_is_written_as_json_markdown_and_one_picture(report: ParityReport, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_an_export_leaves_two_models_and_the_reports_and_nothing_else(toy: Path,
     assert exported.int8.stat().st_size < 0.5 * exported.fp32.stat().st_size
 
 
-def test_each_file_carries_its_whole_story(toy: Path, exported: ExportResult) -> None:
+def test_each_file_is_self_contained(toy: Path, exported: ExportResult) -> None:
     assert exported.int8 is not None
     fp32, int8 = read_manifest(exported.fp32), read_manifest(exported.int8)
     checkpoint = read_checkpoint(toy)
@@ -240,7 +240,7 @@ def spoiled(graph_at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("spoiled")
-def test_an_int8_file_that_answers_otherwise_is_not_left(toy: Path, tmp_path: Path) -> None:
+def test_a_failing_int8_file_is_not_written(toy: Path, tmp_path: Path) -> None:
     name = "gate"
     stale = tmp_path / f"{name}.int8.onnx"
     stale.write_bytes(b"of an earlier export")
@@ -249,7 +249,7 @@ def test_an_int8_file_that_answers_otherwise_is_not_left(toy: Path, tmp_path: Pa
     assert caught.value.exit_code == 1
     assert files(tmp_path) == sorted([f"{name}.fp32.onnx", *REPORTS])
     assert "INT8 agrees with FP32 on" in str(caught.value)
-    assert "top-1 falls by" in str(caught.value)
+    assert "top-1 drops by" in str(caught.value)
     assert "\n" not in str(caught.value)
     report = ParityReport.model_validate_json((tmp_path / "parity.json").read_text())
     assert report == caught.value.report
@@ -259,7 +259,7 @@ def test_an_int8_file_that_answers_otherwise_is_not_left(toy: Path, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("spoiled")
-def test_a_failed_file_is_kept_on_request_under_a_name_that_no_deployment_takes(toy: Path, tmp_path: Path) -> None:
+def test_a_failed_file_is_kept_on_request_under_another_name(toy: Path, tmp_path: Path) -> None:
     config = ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate", keep_failed=True)
     with pytest.raises(ParityError, match=r"gate\.int8\.failed\.onnx"):
         export(config)
@@ -318,7 +318,7 @@ def test_unusable_images_are_left_out_before_the_split(toy: Path, tmp_path: Path
 
 def test_without_a_run_folder_and_without_data_one_line_asks_for_data(toy: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
-    with pytest.raises(InputError, match="give labelled images with `data`"):
+    with pytest.raises(InputError, match="give labeled images with `data`"):
         export(ExportConfig(alone, tmp_path / "out"))
     assert files(tmp_path / "out") == []
 
@@ -333,13 +333,13 @@ def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["notes", "name"])
-def test_a_value_that_no_manifest_can_hold_is_named(toy: Path, tmp_path: Path, field: str) -> None:
-    with pytest.raises(InputError, match=f"the manifest cannot hold this {field}"):
+def test_an_invalid_manifest_value_is_named(toy: Path, tmp_path: Path, field: str) -> None:
+    with pytest.raises(InputError, match=f"invalid value for the manifest, at {field}"):
         export(ExportConfig(toy, tmp_path / "out", **{field: "\x1b[31mred"}))
     assert files(tmp_path / "out") == []
 
 
-def test_pictures_of_unknown_things_that_are_not_there_are_said_before_the_work(toy: Path, tmp_path: Path) -> None:
+def test_missing_unknown_images_fail_before_the_work(toy: Path, tmp_path: Path) -> None:
     options = ConfidenceOptions(unknown=tmp_path / "nowhere")
     with pytest.raises(InputError, match="nowhere"):
         export(ExportConfig(toy, tmp_path / "out", confidence=options))
@@ -420,14 +420,14 @@ def command(*args: object) -> int:
 
 
 @pytest.mark.usefixtures("graph_at_hand")
-def test_a_threshold_that_leaves_most_images_without_a_name_is_a_missed_limit_unless_allowed(
+def test_too_little_coverage_fails_unless_allowed(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("export", toy, "-o", tmp_path, "--name", "toy", "--reject-below", "1", "--temperature", "10")
     assert command(*arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: at a threshold of 1, FP32 0.0% of the held-out images get a name, below the limit")
-    assert error.endswith("raise --false-accept SHARE, or allow it with --min-coverage SHARE\n")
+    assert error.endswith("raise --false-accept SHARE, or lower --min-coverage SHARE\n")
     assert error.count("\n") == 1
     assert files(tmp_path) == REPORTS
     assert command(*arguments, "--keep-failed") == 1
@@ -442,7 +442,7 @@ def test_the_command_prints_the_table_and_the_files(
 ) -> None:
     assert command("export", toy, "-o", tmp_path, "--name", "toy") == 0
     out, err = capsys.readouterr()
-    assert err.startswith("warning: the temperature rests on 36 images")
+    assert err.startswith("warning: the temperature was fitted on only 36 images")
     assert "PyTorch" in out and "FP32" in out and "INT8" not in out
     assert f"{tmp_path}/toy.fp32.onnx" in out.replace("\n", "")
     assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
@@ -455,8 +455,8 @@ def test_the_command_ends_with_1_and_one_line_when_a_limit_is_missed(
     args = ("--int8", "--no-search", "--calibration-images", "8", "--name", "toy", "--min-agreement", "99")
     assert command("export", toy, "-o", tmp_path, *args) == 1
     out, err = capsys.readouterr()
-    assert "missed" in out
-    assert err.startswith("error: toy misses ") and err.count("\n") == 1
+    assert "not met" in out
+    assert err.startswith("error: toy does not meet ") and err.count("\n") == 1
     assert "limit 99.00%" in err
     assert json.loads((tmp_path / "parity.json").read_text())["limits"]["agreement"] == 0.99
 

@@ -20,7 +20,13 @@ from twincar_edge.errors import InputError, ModelError
 from twincar_edge.export import PRESETS, Int8Config
 from twincar_edge.export.graph import to_onnx
 from twincar_edge.export.int8.config import Int8Search
-from twincar_edge.export.int8.quantize import float_prefix, pool_first, prepare, quantized_layers, weight_ranges
+from twincar_edge.export.int8.quantize import (
+    float_prefix,
+    move_pool_before_activation,
+    prepare,
+    quantized_layers,
+    weight_ranges,
+)
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.model import CarClassifier
 
@@ -139,7 +145,7 @@ def test_onnx_runtime_pools_a_stem_in_float(pooled: onnx.ModelProto, tmp_path: P
 def test_pooling_before_the_activation_changes_no_answer(pooled: onnx.ModelProto) -> None:
     prepared = prepare(pooled)
     moved = prepare(pooled)
-    pool_first(ONNXModel(moved), float_prefix(prepared.graph, 1))
+    move_pool_before_activation(ONNXModel(moved), float_prefix(prepared.graph, 1))
     kinds = [node.op_type for node in moved.graph.node]
     assert kinds.index("MaxPool") < kinds.index("Relu")
     onnx.checker.check_model(moved, full_check=True)
@@ -150,7 +156,7 @@ def test_pooling_before_the_activation_changes_no_answer(pooled: onnx.ModelProto
 def test_a_pool_whose_stem_is_int8_stays_where_it_is(pooled: onnx.ModelProto) -> None:
     prepared = prepare(pooled)
     moved = prepare(pooled)
-    pool_first(ONNXModel(moved), float_prefix(prepared.graph, 0))
+    move_pool_before_activation(ONNXModel(moved), float_prefix(prepared.graph, 0))
     assert moved == prepared
 
 
@@ -166,7 +172,7 @@ def pair_sums(array: NDArray[np.int8]) -> int:
     return int(largest)
 
 
-def test_no_two_neighbouring_weights_can_overflow_16_bits(int8: onnx.ModelProto) -> None:
+def test_no_two_neighboring_weights_can_overflow_16_bits(int8: onnx.ModelProto) -> None:
     for layer in ("grouped", "classifier"):
         assert pair_sums(weights(int8)[layer]) * 255 < 2**15, layer
 
@@ -240,7 +246,7 @@ def test_every_calibration_image_widens_the_ranges(graph: onnx.ModelProto) -> No
     assert both == input_scale(bright) == input_scale(bright + dark)  # behind a ReLU the brightest decides
 
 
-def test_only_standard_onnx_is_asked_for(int8: onnx.ModelProto) -> None:
+def test_only_standard_operator_sets_are_declared(int8: onnx.ModelProto) -> None:
     assert [opset.domain for opset in int8.opset_import] == [""]
     assert not int8.metadata_props
 
@@ -312,7 +318,7 @@ def test_layers_named_by_their_weights_stay_in_float(graph: onnx.ModelProto) -> 
     }
 
 
-def test_a_layer_that_is_not_there_is_named_with_the_nearest(graph: onnx.ModelProto) -> None:
+def test_an_unknown_layer_gets_a_suggestion(graph: onnx.ModelProto) -> None:
     with pytest.raises(InputError, match=r"no layer has weights 'backbone.groupd.weight': did you mean '.*grouped"):
         int8_of(graph, batches(1), Int8Config(float_nodes=("backbone.groupd.weight",)))
 
@@ -327,8 +333,8 @@ def test_a_layer_that_is_not_there_is_named_with_the_nearest(graph: onnx.ModelPr
         {"per_chanel": True},
     ],
 )
-def test_choices_that_cannot_be_are_refused(choices: dict[str, object]) -> None:
+def test_invalid_settings_are_rejected(choices: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Int8Config.model_validate(choices)
-    with pytest.raises(InputError, match="INT8 cannot be made like that"):
+    with pytest.raises(InputError, match="invalid INT8 settings"):
         Int8Search(changes=choices).changed(Int8Config())

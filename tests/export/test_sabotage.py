@@ -125,7 +125,7 @@ def weights_in_4_bits(graph: onnx.GraphProto) -> None:
 
 
 @pytest.mark.shared
-def test_what_is_not_sabotaged_passes(
+def test_an_intact_graph_passes(
     real: Real, fp32: NDArray[np.float32], int8: Callable[[Int8Config], onnx.ModelProto]
 ) -> None:
     assert real.gate("fp32", fp32).passed

@@ -115,7 +115,7 @@ def test_every_preset_is_tried_with_every_calibration_and_each_is_a_row(trial: T
     assert f"**{next(row.name for row in report.rows if row.chosen)}**" in report.to_markdown()
 
 
-def test_of_those_that_pass_the_fastest_is_taken(trial: Trial) -> None:
+def test_the_fastest_passing_candidate_wins(trial: Trial) -> None:
     trial.speed_ms = {"x86-avx2": 2.0, "x86-vnni": 1.0}
     found = trial.search(AVX2, VNNI)
     assert found.config.target == "x86-vnni"
@@ -123,12 +123,12 @@ def test_of_those_that_pass_the_fastest_is_taken(trial: Trial) -> None:
     assert (chosen.latency_ms, chosen.speedup) == (1.0, 4.0)
 
 
-def test_a_faster_one_that_misses_a_limit_is_not_taken(trial: Trial) -> None:
+def test_a_failing_candidate_never_wins(trial: Trial) -> None:
     trial.speed_ms, trial.missed = {"x86-avx2": 2.0, "x86-vnni": 1.0}, {"x86-vnni": ["INT8 agrees too seldom"]}
     assert trial.search(AVX2, VNNI).config.target == "x86-avx2"
 
 
-def test_as_fast_within_noise_the_preferred_preset_is_taken(trial: Trial) -> None:
+def test_among_equally_fast_the_preferred_preset_wins(trial: Trial) -> None:
     trial.speed_ms = {"x86-avx2": 1.05, "x86-vnni": 1.0}
     assert trial.search(AVX2, VNNI).config.target == "x86-avx2"
 
@@ -145,16 +145,14 @@ def test_within_a_preset_the_calibration_that_changes_logits_least_is_taken(tria
     assert [row.name for row in found.report.rows if row.chosen] == [best.name]
 
 
-def test_where_no_preset_passes_more_layers_from_the_input_on_stay_in_float_the_fewest_that_do(trial: Trial) -> None:
+def test_more_early_layers_stay_in_float_if_no_preset_passes(trial: Trial) -> None:
     trial.longest_prefix = 2
     found = trial.search(AVX2, methods=["minmax", "mse"], prefixes=(2, 3))
     assert [row.choices["float_layers"] for row in found.report.rows] == [1, 1, 2, 2]
     assert found.config.float_layers == 2 and not found.config.float_nodes and not found.report.harm
 
 
-def test_where_none_passes_the_worst_layers_are_left_in_float_and_no_more_than_needed(
-    trial: Trial, prepared: onnx.ModelProto
-) -> None:
+def test_the_most_harmful_layers_stay_in_float_if_nothing_else_passes(trial: Trial, prepared: onnx.ModelProto) -> None:
     trial.most_float = 1
     found = trial.search(AVX2, methods=["minmax"])
     layers = quantized_layers(prepared, AVX2)
@@ -165,7 +163,7 @@ def test_where_none_passes_the_worst_layers_are_left_in_float_and_no_more_than_n
     assert worst in found.report.to_markdown()
 
 
-def test_where_nothing_helps_the_closest_is_returned_for_the_gate_to_refuse(trial: Trial) -> None:
+def test_the_closest_candidate_is_returned_if_none_passes(trial: Trial) -> None:
     trial.most_float = 99
     found = trial.search(AVX2, methods=["minmax"])
     assert not any(row.passed for row in found.report.rows)
@@ -194,7 +192,7 @@ def test_presets_are_those_of_the_target_or_of_this_machine(
     assert [preset.target for preset in presets_for(target, box)] == expected
 
 
-def test_an_unknown_target_is_named_with_the_nearest() -> None:
+def test_an_unknown_target_gets_a_suggestion() -> None:
     with pytest.raises(InputError, match="did you mean 'x86-vnni'"):
         presets_for("x86-vni", machine("Linux x86_64"))
 

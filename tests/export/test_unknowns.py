@@ -31,7 +31,7 @@ def test_there_are_twin_cars_of_every_class_and_noise_of_every_kind() -> None:
     assert {kind: kinds.count(kind) for kind in kinds} == {"white": 33, "smooth": 33, "flat": 33}
 
 
-def test_twin_cars_that_the_model_knows_are_no_unknown_ones() -> None:
+def test_known_twin_cars_are_excluded() -> None:
     assert drawn_labels((*REAL, CLASS_NAMES[3])) == set(range(len(CLASS_NAMES))) - {3}
     opened = open_unknowns(CLASS_NAMES)
     assert list(opened.sets) == [NOISE]
@@ -56,7 +56,7 @@ def test_noise_is_what_it_is_called() -> None:
     assert smooth.std() > 10
 
 
-def test_a_given_folder_is_read_to_its_depths_and_what_is_unusable_is_counted(
+def test_a_given_folder_is_read_recursively_and_unusable_files_are_counted(
     tmp_path: Path, jpeg: Callable[[int], bytes]
 ) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
@@ -72,13 +72,13 @@ def test_a_given_folder_is_read_to_its_depths_and_what_is_unusable_is_counted(
     opened = open_unknowns(REAL, [tmp_path])
     assert [sample.name for sample in opened.sets[GIVEN].samples] == ["a.jpg", "deep/er/b.JPG"]
     (remark,) = opened.remarks
-    assert remark.startswith("4 of the 6 given images were left out")
+    assert remark.startswith("4 of the 6 given images were excluded")
     for problem in ("1 duplicate", "1 truncated", "1 not an image", "1 empty"):
         assert problem in remark
     assert remark.isprintable() and str(tmp_path) not in remark
 
 
-def test_a_name_in_no_encoding_can_still_be_written(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
+def test_an_undecodable_file_name_is_escaped(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
     (tmp_path / "caf\udce9.jpg").write_bytes(jpeg(0))
     (sample,) = open_unknowns(REAL, [tmp_path]).sets[GIVEN].samples
     assert sample.name == "caf\\udce9.jpg" and sample.read().shape == (32, 48, 3)
@@ -87,9 +87,9 @@ def test_a_name_in_no_encoding_can_still_be_written(tmp_path: Path, jpeg: Callab
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ({}, "it holds none"),
-        ({"a.txt": b"a"}, "it holds none"),
-        ({"a.png": b"a", "b.png": b""}, r"none of its 2 is usable \(1 not an image, 1 empty\)"),
+        ({}, "it has no images"),
+        ({"a.txt": b"a"}, "it has no images"),
+        ({"a.png": b"a", "b.png": b""}, r"none of its 2 images is usable \(1 not an image, 1 empty\)"),
     ],
 )
 def test_a_folder_without_a_usable_image_is_refused(tmp_path: Path, files: dict[str, bytes], complaint: str) -> None:
@@ -99,6 +99,6 @@ def test_a_folder_without_a_usable_image_is_refused(tmp_path: Path, files: dict[
         open_unknowns(REAL, [tmp_path])
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         open_unknowns(REAL, [tmp_path / "absent"])

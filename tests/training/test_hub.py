@@ -80,7 +80,7 @@ def write_car(path: Path) -> Path:
         ("hf://o/r/m.pth@refs/pr/1", HubFile("o/r", "m.pth", "refs/pr/1")),
     ],
 )
-def test_a_reference_comes_apart_and_together_again(reference: str, file: HubFile) -> None:
+def test_a_reference_round_trips(reference: str, file: HubFile) -> None:
     assert parse_reference(reference) == file
     assert str(file) == reference
 
@@ -100,7 +100,7 @@ def test_a_reference_comes_apart_and_together_again(reference: str, file: HubFil
         ("hf://o/r/m.pth@../x", "hf://o/r/m.pth"),
     ],
 )
-def test_a_misspelt_reference_is_told_what_was_meant(reference: str, meant: str) -> None:
+def test_an_invalid_reference_gets_a_suggestion(reference: str, meant: str) -> None:
     with pytest.raises(InputError) as caught:
         resolve_checkpoint(reference)
     assert str(caught.value).endswith(f"did you mean {meant!r}?")
@@ -115,7 +115,7 @@ def test_a_misspelt_reference_is_told_what_was_meant(reference: str, meant: str)
         "hf://o/r/m.pth@a b", "hf://o/r/m.pth@a@b", "hf://o/r/" + "m" * 2000, "s3://o/r/m.pth", "file:///m.pth",
     ],
 )  # fmt: skip
-def test_a_reference_that_names_no_file_is_one_line_and_asks_nobody(
+def test_an_invalid_reference_makes_no_request(
     hub: FakeHub, reference: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -132,14 +132,14 @@ def test_an_address_with_a_password_is_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("reference", ["best.pt", "runs/a b/best.pt", "/data/o/r@v1/m.pth", "~/x.pt"])
-def test_a_path_stays_the_path_that_it_is(hub: FakeHub, reference: str) -> None:
+def test_a_path_is_returned_unchanged(hub: FakeHub, reference: str) -> None:
     assert resolve_checkpoint(reference) == Path(reference)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("folder", ["", "models/v2/"])
 @pytest.mark.parametrize("revision", ["", "@v1", f"@{COMMIT}", "@refs/pr/1"])
-def test_a_file_comes_with_the_names_of_its_folder_and_only_once(hub: FakeHub, folder: str, revision: str) -> None:
+def test_a_file_is_downloaded_once_with_its_class_mapping(hub: FakeHub, folder: str, revision: str) -> None:
     hub.files[f"o/r/{folder}m.pth"] = b"weights"
     hub.files[f"o/r/{folder}class_mapping.json"] = NAMES.to_json().encode()
     reference = f"hf://o/r/{folder}m.pth{revision}"
@@ -151,7 +151,7 @@ def test_a_file_comes_with_the_names_of_its_folder_and_only_once(hub: FakeHub, f
     assert len(downloads(hub)) == 2
 
 
-def test_a_file_without_names_beside_it_comes_alone(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_missing_class_mapping_is_not_an_error(hub: FakeHub, tmp_path: Path) -> None:
     hub.files["o/r/sub/m.safetensors"] = tiny_checkpoint(tmp_path)
     hub.files["o/r/class_mapping.json"] = b"of another folder"
     path = resolve_checkpoint("hf://o/r/sub/m.safetensors")
@@ -201,7 +201,7 @@ def test_downloads_are_read_as_untrusted_files(hub: FakeHub) -> None:
         ((200, {}), "the server is not a Hugging Face Hub: check HF_ENDPOINT"),
     ],
 )
-def test_what_the_hub_refuses_is_one_quick_line_that_says_what_to_do(
+def test_hub_errors_are_one_quick_line_with_a_remedy(
     hub: FakeHub,
     answer: tuple[int, dict[str, str]],
     message: str,
@@ -274,7 +274,7 @@ def test_a_download_that_fails_leaves_no_file(hub: FakeHub, tmp_path: Path, monk
     assert resolve_checkpoint("hf://o/r/m.pth").read_bytes() == hub.files["o/r/m.pth"]
 
 
-def test_the_hubs_progress_bars_are_as_they_were(hub: FakeHub) -> None:
+def test_progress_bar_settings_are_restored(hub: FakeHub) -> None:
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 
     hub.files["o/r/m.pth"] = b"weights"
@@ -308,7 +308,7 @@ def test_the_command_explains_the_originals_file_straight_from_the_hub(tmp_path:
         (["a.pt", "b.pt"], "give one CHECKPOINT, not 2"),
     ],
 )
-def test_a_command_takes_one_checkpoint_however_it_is_spelt(
+def test_a_command_accepts_a_checkpoint_as_argument_or_option(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands = {"export": ["-o", str(tmp_path / "out")], "evaluate": []}
@@ -327,11 +327,11 @@ def test_export_takes_a_reference_too(hub: FakeHub, tmp_path: Path, capsys: pyte
         with pytest.raises(SystemExit) as caught:
             cli.main(["export", *spelling, "-o", str(tmp_path / "out")])
         assert caught.value.code == 2
-        assert "give labelled images with --data" in capsys.readouterr().err  # so it was fetched, read and understood
+        assert "give labeled images with --data" in capsys.readouterr().err  # so it was fetched, read and understood
     assert len(downloads(hub)) == 1
 
 
-def test_an_option_that_is_wrong_shows_before_anything_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
+def test_invalid_options_fail_before_a_download(hub: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["export", "hf://o/r/m.pth", "-o", str(tmp_path / "out"), "--min-agreement", "200"])
     assert caught.value.code == 2 and hub.requests == []

@@ -6,7 +6,7 @@ from twincar_edge.cli.tables import print_table
 from twincar_edge.export.parity.report import COLUMNS, ParityReport
 
 _TEXT = ("Model", "Against")
-_WORTH = ("Model", "Limits", "Top-1", "Agrees", "Where sure", "Top-5", "Against", "Max Δ")
+_WORTH = ("Model", "Limits", "Top-1", "Agreement", "Where confident", "Top-5", "Against", "Max Δ")
 
 
 def print_parity(report: ParityReport) -> None:
