@@ -1,4 +1,4 @@
-"""Latency and accuracy over execution providers and precisions."""
+"""Benchmarks latency and accuracy of models on all execution providers and precisions."""
 
 from twincar_edge.benchmarks.bench import run
 from twincar_edge.benchmarks.compare import Comparison, compare

@@ -1,4 +1,4 @@
-"""Opens every row in a process of its own, times them in turns, and counts right answers."""
+"""Runs a benchmark: opens each row in its own process, times all rows in interleaved rounds, and measures accuracy."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from twincar_edge.runtime.inference.providers import (
 )
 from twincar_edge.runtime.timing import Sample, Turns
 
-# Those that decide speed and answers.
+# The packages that affect latency and answers.
 PACKAGES = (*ORT_WHEELS, "onnxruntime-ep-openvino", "numpy", "opencv-python")
 PEER_PACKAGES = ("torch", "torchvision", "pillow", "openvino")
-TIMED_IMAGES = 16  # run in turns; more would only cost memory
-SYNTHETIC_SIZE_WH = (520, 400)  # a car as a gate camera shows it
+TIMED_IMAGES = 16  # timed in rotation; more would only use memory
+SYNTHETIC_SIZE_WH = (520, 400)  # the size of a car in the image of a gate camera
 SYNTHETIC_SEED = 0
 
 Launch = Callable[[RowSpec, Sequence[NDArray[np.uint8]], float], WorkerClient]
-"""Starts a row: what it is, the images that it is timed on, and how many seconds a call to it may take."""
+"""Starts the worker of a row. Takes the row, the images to time it on, and the timeout of calls in seconds."""
 
 
 @dataclass
 class _Entry:
-    """A row in the making."""
+    """A row during the measurement."""
 
     spec: RowSpec
     manifest: Manifest | None
@@ -64,11 +64,11 @@ class _Entry:
 
     @property
     def measured(self) -> bool:
-        """Say whether there are figures."""
+        """Return whether there are any measurements."""
         return bool(self.rounds) or self.paced is not None
 
     def ask(self, name: str, *arguments: object, timeout_s: float | None = None) -> object:
-        """Call the row's worker; a failure becomes the row's status, and None the answer."""
+        """Call the row's worker. On failure, set the row's status and return None."""
         if self.status != OK or self.client is None:
             return None
         try:
@@ -78,12 +78,12 @@ class _Entry:
             return None
 
     def fail(self, error: TwincarError) -> None:
-        """Make the error the row's status; a report goes to others, and says nothing of this machine's folders."""
+        """Set the row's status to the error, without the folder of the model: reports may be published."""
         file = self.spec.model
         self.status = str(error) if file is None else str(error).replace(str(file), file.name)
 
     def row(self, first: _Entry) -> Row:
-        """Return the row; ratios are to `first`."""
+        """Return the row, with ratios to `first`."""
         spec, file = self.spec, self.spec.model
         checkpoint = default_checkpoint() if spec.peer is not None and file is None and self.manifest else None
         samples = [sample for samples in self.rounds for sample in samples]
@@ -115,25 +115,25 @@ class _Entry:
 
 
 def run(config: BenchmarkConfig, progress: StageProgress | None = None, launch: Launch = launch) -> BenchmarkReport:
-    """Measure every model on every provider, at every batch size and thread count.
+    """Measure all models on all providers, with all batch sizes and thread counts.
 
-    A row that cannot be measured says why, and the others go on. Ctrl-C ends the measuring: the report then holds the
-    rounds that were measured, and says so.
+    A row that cannot be measured has the reason as its status; the other rows are measured. Ctrl-C stops measuring: the
+    report contains the completed rounds and is marked as interrupted.
 
     Args:
         config: what to measure.
-        progress: called with a stage ("opening", "timing", "pace", "accuracy"), what is done of it, and of how much.
-        launch: starts a row, in a process of its own.
+        progress: called with (stage, done, total); the stages are "opening", "timing", "pace" and "accuracy".
+        launch: starts the worker of a row, by default in its own process.
 
     Raises:
-        InputError: a file of a wanted precision is missing, the labels do not match a model, an image is unusable, no
-            row at all could be measured, or under `strict_ep` one.
-        ModelError: a file is not a model that this project exported.
-        MissingExtraError: no ONNX Runtime is installed.
-        KeyboardInterrupt: Ctrl-C before anything was measured.
+        InputError: the file of a requested precision is missing, the labels do not match a model, an image is unusable,
+            or no row could be measured (with `strict_ep`: one row could not).
+        ModelError: a file is not an exported model.
+        MissingExtraError: ONNX Runtime is not installed.
+        KeyboardInterrupt: Ctrl-C before the first measurement.
     """
-    tell = progress or _nobody
-    load_onnxruntime()  # without it nothing can be measured: an error, not a row
+    report = progress or _ignore
+    load_onnxruntime()  # raises here if it is missing, instead of failing all rows
     entries = [_Entry(spec, manifest_of(spec)) for spec in rows_of(config)]
     labels = _labels(entries, config.dataset)
     images_bgr = _images(config.dataset)
@@ -141,20 +141,20 @@ def run(config: BenchmarkConfig, progress: StageProgress | None = None, launch: 
     with contextlib.ExitStack() as stack:
         try:
             for done, entry in enumerate(entries):
-                tell("opening", done, len(entries))
+                report("opening", done, len(entries))
                 entry.client = launch(entry.spec, images_bgr, config.timeout_s)
                 stack.callback(entry.client.close)
                 _open(entry, config)
-            _time(entries, config, tell)
-            _look(entries)
+            _time(entries, config, report)
+            _inspect(entries)
             if config.dataset is not None:
-                _count(entries, config.dataset, labels, tell)
+                _measure_accuracy(entries, config.dataset, labels, report)
         except KeyboardInterrupt:
             interrupted = True
             if not any(entry.measured for entry in entries):
                 raise
     if not any(entry.measured for entry in entries):
-        raise InputError(f"nothing could be measured: {entries[0].status}")
+        raise InputError(f"no row could be measured: {entries[0].status}")
     usable = usable_providers()
     return BenchmarkReport(
         created=datetime.now(UTC),
@@ -169,12 +169,12 @@ def run(config: BenchmarkConfig, progress: StageProgress | None = None, launch: 
         auto=explain_auto(),
         interrupted=interrupted,
         not_run=tuple(_obstacle(name) for name in PROVIDERS if name not in usable),
-        rows=_against_fp32([entry.row(entries[0]) for entry in entries]),
+        rows=_with_top5_change([entry.row(entries[0]) for entry in entries]),
     )
 
 
 def _labels(entries: list[_Entry], dataset: Dataset | None) -> dict[tuple[str, ...], NDArray[np.int64]]:
-    """Match the labels with each model's classes before any time is spent on one."""
+    """Match the labels with each model's classes, which raises errors before the long measurement."""
     if dataset is None:
         return {}
     if len(dataset) == 0:
@@ -194,12 +194,12 @@ def _open(entry: _Entry, config: BenchmarkConfig) -> None:
         raise InputError(f"{entry.spec.ep}: {entry.status}")
 
 
-def _time(entries: list[_Entry], config: BenchmarkConfig, tell: StageProgress) -> None:
-    """Time the rows in turns, never two at once; at a camera's pace one after the other, each for the whole time."""
+def _time(entries: list[_Entry], config: BenchmarkConfig, report: StageProgress) -> None:
+    """Time the rows in interleaved rounds, never two at once; at a camera's pace, one row after the other."""
     opened = {str(number): entry for number, entry in enumerate(entries) if entry.status == OK}
     if config.pace is not None:
         for done, entry in enumerate(opened.values()):
-            tell("pace", done, len(opened))
+            report("pace", done, len(opened))
             found = entry.ask("pace", config.pace, timeout_s=config.pace.duration_s + config.timeout_s)
             entry.paced = found if isinstance(found, Paced) else None
         return
@@ -212,8 +212,8 @@ def _time(entries: list[_Entry], config: BenchmarkConfig, tell: StageProgress) -
 
     turns = Turns(turn)
     try:
-        turns.take(opened, config.schedule, lambda *done: tell("timing", *done))
-    finally:  # after Ctrl-C, what there is
+        turns.take(opened, config.schedule, lambda *done: report("timing", *done))
+    finally:  # keep the completed rounds after Ctrl-C
         for name, entry in opened.items():
             if name in turns.failures:
                 entry.fail(turns.failures[name])
@@ -221,8 +221,8 @@ def _time(entries: list[_Entry], config: BenchmarkConfig, tell: StageProgress) -
                 entry.rounds = turns.rounds.get(name, [])
 
 
-def _look(entries: list[_Entry]) -> None:
-    """Ask for what would have disturbed the timing: memory first, since counting nodes takes some."""
+def _inspect(entries: list[_Entry]) -> None:
+    """Query memory, then node counts (which use memory), after timing, which both would disturb."""
     for entry in entries:
         found = entry.ask("memory")
         if isinstance(found, tuple):
@@ -232,12 +232,12 @@ def _look(entries: list[_Entry]) -> None:
             entry.nodes = nodes if isinstance(nodes, dict) else None
 
 
-def _count(
-    entries: list[_Entry], dataset: Dataset, labels: dict[tuple[str, ...], NDArray[np.int64]], tell: StageProgress
+def _measure_accuracy(
+    entries: list[_Entry], dataset: Dataset, labels: dict[tuple[str, ...], NDArray[np.int64]], report: StageProgress
 ) -> None:
-    """Count right answers, on each provider anew, since the same file may answer differently there.
+    """Measure accuracy on each provider, since the answers of one file may differ between providers.
 
-    Batch and threads do not change answers: rows that differ in them alone share the count.
+    Batch size and threads do not change answers, so rows that differ only in these share the result.
     """
     known: dict[tuple[object, ...], tuple[float, float]] = {}
     for entry in entries:
@@ -251,10 +251,10 @@ def _count(
                     lambda batch_nhwc, client=client: client.call("logits", batch_nhwc),  # type: ignore[misc]
                     dataset,
                     entry.manifest.preprocess,
-                    progress=lambda *done: tell("accuracy", *done),
+                    progress=lambda *done: report("accuracy", *done),
                 )
             except InputError:
-                raise  # an image is unusable, for all rows
+                raise  # an unusable image affects all rows
             except TwincarError as error:
                 entry.fail(error)
                 continue
@@ -264,10 +264,10 @@ def _count(
 
 
 def _ratio(first: _Entry, other: _Entry, of: Callable[[Sample], float]) -> Ratio | None:
-    """Return how many times as fast `other` is by image; each round is compared with the same one of `first`."""
+    """Return the speedup of `other` over `first` per image; each round is compared with the same round of `first`."""
     if not first.measured or not other.measured:
         return None
-    pairs = zip(first.rounds, other.rounds, strict=False)  # after Ctrl-C one may be a round ahead
+    pairs = zip(first.rounds, other.rounds, strict=False)  # after Ctrl-C, one may have one round more
     per_image = [
         (
             float(np.median([of(sample) for sample in ours])) / first.spec.batch,
@@ -279,8 +279,8 @@ def _ratio(first: _Entry, other: _Entry, of: Callable[[Sample], float]) -> Ratio
     return Ratio.of(ratios) if ratios else None
 
 
-def _against_fp32(rows: list[Row]) -> tuple[Row, ...]:
-    """Say by how much top-5 differs from the first FP32 row of the same weights."""
+def _with_top5_change(rows: list[Row]) -> tuple[Row, ...]:
+    """Return the rows with the difference of top-5 to the first FP32 row of the same weights."""
     reference: dict[str, float] = {}
     for row in rows:
         if row.precision == "fp32" and row.weights is not None and row.top5 is not None:
@@ -308,10 +308,10 @@ def _images(dataset: Dataset | None) -> list[NDArray[np.uint8]]:
 
 def _describe(dataset: Dataset | None) -> str:
     if dataset is None:
-        return f"{TIMED_IMAGES} drawn cars of {SYNTHETIC_SIZE_WH[0]}x{SYNTHETIC_SIZE_WH[1]} pixels"
+        return f"{TIMED_IMAGES} synthetic cars of {SYNTHETIC_SIZE_WH[0]}x{SYNTHETIC_SIZE_WH[1]} pixels"
     timed = min(TIMED_IMAGES, len(dataset))
-    return f"{dataset.name}: {timed} images timed, {len(dataset)} counted for top-1 and top-5"
+    return f"{dataset.name}: {timed} images for timing, {len(dataset)} for top-1 and top-5"
 
 
-def _nobody(stage: str, done: int, total: int) -> None:
-    """Listen to no progress."""
+def _ignore(stage: str, done: int, total: int) -> None:
+    """Ignore progress."""

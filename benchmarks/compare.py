@@ -1,4 +1,4 @@
-"""Two reports side by side: what became faster or slower, on the rows that both have."""
+"""Compares two reports: which of their common rows are faster or slower."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ WORTH = (
 
 @dataclass(frozen=True)
 class Change:
-    """One row of both reports. Times in ms; `times_p50` and `times_p95` are how many times as fast the second is.
+    """A row that both reports have. Times are in ms; `times_p50` and `times_p95` are the speedups of the second report.
 
-    `interval` is the 95% interval of `times_p50`, None where there are no two rounds of each report to tell it from.
+    `interval` is the 95% confidence interval of `times_p50`, or None if a report has fewer than two rounds.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """Return "faster", "slower", or "within noise" where the interval contains 1."""
+        """Return "faster", "slower", or "within noise" if the interval contains 1."""
         if self.interval is None:
             return NONE
         low, high = self.interval
@@ -46,16 +46,16 @@ class Change:
 
     @property
     def times_p50(self) -> float:
-        """Return how many times as fast the second is, by the median."""
+        """Return the speedup of the second report by the median."""
         return self.p50_before_ms / self.p50_after_ms
 
     @property
     def times_p95(self) -> float:
-        """Return how many times as fast the second is, by the 95th percentile."""
+        """Return the speedup of the second report by the 95th percentile."""
         return self.p95_before_ms / self.p95_after_ms
 
     def cells(self) -> tuple[str, ...]:
-        """Return the table's text, `COLUMNS`."""
+        """Return the cells of `COLUMNS`."""
         change = NONE if self.top5_change is None else f"{100 * self.top5_change:+.2f}"
         ratio = f"{self.times_p50:.2f}"
         if self.interval is not None:
@@ -68,7 +68,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two reports have in common, what only one has, and what makes their times hard to compare."""
+    """The common rows of two reports, the rows that only one has, and reasons for caution."""
 
     changes: tuple[Change, ...]
     only_before: tuple[str, ...]
@@ -77,10 +77,10 @@ class Comparison:
 
 
 def compare(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
-    """Match the rows of two reports by model, precision, provider, batch, threads and how idle threads wait.
+    """Match the rows of two reports by model, precision, provider, peer, batch, threads, spinning and pace.
 
-    A model is matched by name, not by digest, since a new export is what one wants to compare; another digest is one of
-    the cautions, and so are another machine, other versions and other images.
+    Models are matched by name, not by digest, because a new export is a typical comparison. A different digest is one
+    of the cautions, as are a different machine, different versions and different images.
     """
     ours, theirs = dict(_measured(before)), dict(_measured(after))
     changes = []
@@ -103,8 +103,8 @@ def compare(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
 
 
 def _rounds(row: Row, per_round: int) -> NDArray[np.float64] | None:
-    """Return the total times of each round of a row in ms, [rounds, per_round]; None where there are no two."""
-    if row.timing is None:  # at a camera's pace there are no rounds
+    """Return a row's total times in ms, [rounds, per_round], or None if there are fewer than two rounds."""
+    if row.timing is None:  # at a camera's pace, there are no rounds
         return None
     steps = (row.timing.pre_samples_ms, row.timing.infer_samples_ms, row.timing.post_samples_ms)
     total_ms = np.array([sum(sample) for sample in zip(*steps, strict=False)])
@@ -113,10 +113,10 @@ def _rounds(row: Row, per_round: int) -> NDArray[np.float64] | None:
 
 
 def _interval(before: NDArray[np.float64] | None, after: NDArray[np.float64] | None) -> tuple[float, float] | None:
-    """Return the 95% interval of how many times as fast `after` is, by the median over the samples of drawn rounds.
+    """Return the 95% bootstrap interval of the speedup of `after`, by medians.
 
-    Runs of a round share what the machine did meanwhile, so rounds are drawn, not runs; those of two reports are not
-    pairs, so each report's are drawn by themselves. Source: Efron, "Bootstrap methods", 1979.
+    Runs of one round are correlated, so rounds are resampled, not runs. Rounds of two reports are not paired, so each
+    report is resampled independently. Source: Efron, "Bootstrap methods", 1979.
     """
     if before is None or after is None:
         return None
@@ -150,6 +150,6 @@ def _cautions(before: BenchmarkReport, after: BenchmarkReport) -> Iterator[str]:
     digests = [{row.model: row.sha256 for row in report.rows if row.sha256} for report in (before, after)]
     for model in sorted(digests[0].keys() & digests[1].keys()):
         if digests[0][model] != digests[1][model]:
-            yield f"{model} is another file"
+            yield f"the files of {model} differ"
     if before.interrupted or after.interrupted:
-        yield "not all rounds were measured"
+        yield "a report was interrupted: not all rounds were measured"

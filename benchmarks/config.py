@@ -1,4 +1,4 @@
-"""What to measure, as data: the matrix that a user asks for, and the rows that it becomes."""
+"""The configuration of a benchmark, and the specification of its rows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DURATION_S = 30.0
 
 @dataclass(frozen=True)
 class Peer:
-    """What answers the same question by other means, to compare with.
+    """Another runtime or model to compare with.
 
     Attributes:
         title: the model's name in the table.
-        engine: what runs it, in place of an execution provider.
-        of_file: measured once for each ONNX file, on that file; otherwise once, on a model of its own.
+        engine: the runtime, shown in place of an execution provider.
+        of_file: whether it is measured for each ONNX file; otherwise once, on its own model.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Peer:
     of_file: bool = False
 
 
-# How each is opened stands in `peers.py`, which may import their libraries. The first is what the ratios are to.
+# `peers.py` opens them; it may import their libraries. Ratios are relative to the first.
 PEERS: dict[str, Peer] = {
     "quickstart": Peer("ResNet50, TwinCar's quickstart", "PyTorch eager"),
     "quickstart-compiled": Peer("ResNet50, TwinCar's quickstart", "torch.compile"),
@@ -48,11 +48,11 @@ class RowSpec:
     """One row: a model on one provider, or a peer.
 
     Attributes:
-        model: the ONNX file; None for a peer that has a model of its own.
-        ep: the provider asked for, or the peer's engine.
-        threads: threads within one inference; None for all usable cores.
-        batch: images in one inference.
-        spinning: let idle threads spin on.
+        model: the ONNX file; None for a peer with its own model.
+        ep: the requested provider, or the peer's engine.
+        threads: threads per inference; None for all usable cores.
+        batch: images per inference.
+        spinning: let idle threads spin instead of sleep.
         peer: a key of `PEERS`, or None.
     """
 
@@ -65,21 +65,21 @@ class RowSpec:
 
     @property
     def on_cpu(self) -> bool:
-        """Say whether it certainly runs on the CPU."""
+        """Return whether the row certainly runs on the CPU."""
         return self.ep not in PROVIDERS or PROVIDERS[self.ep].device == "cpu"
 
 
 @dataclass(frozen=True)
 class CameraPace:
-    """Frames that come as a camera sends them, and do not wait.
+    """Frames at the pace of a camera, which does not wait for answers.
 
     Attributes:
-        fps: frames a second.
-        duration_s: for how long, each row.
-        clip: the video whose frames are decoded, over and over; None takes the bundled one.
+        fps: frames per second.
+        duration_s: duration per row, in seconds.
+        clip: the video whose frames are decoded in a loop; None for the bundled one.
 
     Raises:
-        InputError: a pace or duration that is not above 0.
+        InputError: the pace or duration is out of range.
     """
 
     fps: float = CAMERA_FPS
@@ -87,13 +87,14 @@ class CameraPace:
     clip: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check the figures."""
+        """Check the values."""
         if not (0 < self.fps <= 1000 and self.duration_s > 0):
             raise InputError(
-                f"a camera sends 1 to 1000 frames a second for more than 0 s, found {self.fps} for {self.duration_s}"
+                f"invalid camera pace of {self.fps} fps for {self.duration_s} s: use more than 0 and up to 1000 fps, "
+                "for more than 0 s"
             )
         if self.fps * self.duration_s < 1:
-            raise InputError(f"in {self.duration_s} s a camera of {self.fps} fps sends no frame: measure for longer")
+            raise InputError(f"a camera of {self.fps} fps sends no frame in {self.duration_s} s: measure for longer")
 
     @property
     def video(self) -> Path:
@@ -103,25 +104,25 @@ class CameraPace:
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """What to measure: every model on every provider, at every batch size and thread count.
+    """What to measure: all models on all providers, with all batch sizes and thread counts.
 
     Attributes:
-        models: .onnx files; none takes the bundled model.
-        precisions: for each model, its files in these precisions, which lie side by side as `car.fp32.onnx` and
-            `car.int8.onnx`; none takes the files as they are given.
-        eps: execution providers by short name; none takes all that this machine offers.
-        batches: images in one inference.
-        threads: threads within one inference; None for all usable cores.
-        spinning: let idle threads spin on; None lets them in a loop without pauses, and not at a camera's pace.
-        schedule: how often; it does not apply at a camera's pace.
-        dataset: labelled images for accuracy and timing; None times drawn cars, and measures no accuracy.
-        peers: measure the `PEERS` as well; the ratios are then to the original's quickstart.
-        strict_ep: a provider that cannot be used is an error, not a row.
-        pace: send frames at a camera's pace, instead of one after the other.
-        timeout_s: a row that gives no answer for so long is given up.
+        models: .onnx files; empty for the bundled model.
+        precisions: for each model, measure its files in these precisions, named like `car.fp32.onnx` and
+            `car.int8.onnx` in one folder; empty for the given files.
+        eps: execution providers by short name; empty for all usable ones.
+        batches: images per inference.
+        threads: threads per inference; None for all usable cores.
+        spinning: let idle threads spin instead of sleep; None spins, except at a camera's pace.
+        schedule: warm-up, rounds and runs; not used at a camera's pace.
+        dataset: labeled images for accuracy and timing; None times synthetic cars and measures no accuracy.
+        peers: also measure the `PEERS`; ratios are then relative to the original's quickstart.
+        strict_ep: fail if a provider cannot be used, instead of reporting it in its row.
+        pace: send frames at a camera's pace instead of as fast as possible.
+        timeout_s: timeout of a call to a row's worker, in seconds.
 
     Raises:
-        InputError: a provider or precision that does not exist, or a batch or thread count below 1.
+        InputError: an unknown provider or precision, or a value that is out of range.
     """
 
     models: tuple[Path, ...] = ()
@@ -138,7 +139,7 @@ class BenchmarkConfig:
     timeout_s: float = 600.0
 
     def __post_init__(self) -> None:
-        """Check what can be checked before anything is opened."""
+        """Check the values."""
         for ep in self.eps:
             if ep not in EP_CHOICES:
                 raise InputError(f"no execution provider {ep!r}: {nearest(ep, EP_CHOICES)}")
@@ -149,10 +150,10 @@ class BenchmarkConfig:
         if not self.batches or not self.threads or min(counts) < 1:
             raise InputError(f"batch and threads must be 1 or more, found {self.batches} and {self.threads}")
         if self.pace is not None and self.batches != (1,):
-            raise InputError("at a camera's pace there is one frame at a time: use ", Parameter("batches", (1,)))
+            raise InputError("at a camera's pace, frames come one at a time: use ", Parameter("batches", (1,)))
         if self.timeout_s <= 0:
-            raise InputError(f"the time-out must be above 0 s, found {self.timeout_s}")
+            raise InputError(f"the timeout must be above 0 s, found {self.timeout_s}")
 
     def spins(self) -> bool:
-        """Say whether idle threads spin."""
+        """Return whether idle threads spin."""
         return self.pace is None if self.spinning is None else self.spinning

@@ -1,4 +1,4 @@
-"""A report as people and other programs read it: a table's cells, CSV, Markdown, a picture."""
+"""Formats a report as table cells, CSV, Markdown or a plot."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ _CSV_COLUMNS = (
 
 
 def cells(report: BenchmarkReport) -> list[tuple[str, ...]]:
-    """Return the table's text, `COLUMNS` for each row; at a camera's pace `PACED_COLUMNS`."""
+    """Return the cells of `COLUMNS` for each row, or of `PACED_COLUMNS` at a camera's pace."""
     return [(_paced_cells if is_paced(report) else _cells)(row) for row in report.rows]
 
 
 def columns(report: BenchmarkReport) -> tuple[str, ...]:
-    """Return the heads of the table."""
+    """Return the column headings of the table."""
     return PACED_COLUMNS if is_paced(report) else COLUMNS
 
 
 def is_paced(report: BenchmarkReport) -> bool:
-    """Say whether frames came at a camera's pace."""
+    """Return whether frames came at a camera's pace."""
     return any(row.paced for row in report.rows)
 
 
 def to_csv(report: BenchmarkReport) -> str:
-    """Return one line a row, for a spreadsheet; times in milliseconds, shares between 0 and 1."""
+    """Return the report as CSV with one line per row; times in milliseconds, shares from 0 to 1."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, _CSV_COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
@@ -64,12 +64,12 @@ def to_csv(report: BenchmarkReport) -> str:
 
 
 def to_markdown(report: BenchmarkReport) -> str:
-    """Return the tables with the machine that they were measured on."""
+    """Return the report as Markdown: the conditions and the tables."""
     lines = ["# Benchmark", "", *(f"- {line}" for line in report.conditions()), ""]
     lines += _table(columns(report), cells(report))
     started = [_start_cells(row) for row in report.rows if row.start is not None]
     if started:
-        lines += ["", "Start, memory, and ratios with their 95% intervals:", "", *_table(START_COLUMNS, started)]
+        lines += ["", "Start, memory, and ratios with 95% intervals:", "", *_table(START_COLUMNS, started)]
     return "\n".join(lines) + "\n"
 
 
@@ -121,7 +121,7 @@ def _start_cells(row: Row) -> tuple[str, ...]:
 
 
 def ran(row: Row) -> str:
-    """Return what really ran a row, with how many of its nodes: `cpu (72)`, `cuda 70, cpu 2`."""
+    """Return the actual providers of a row with their numbers of nodes: `cpu (72)`, `cuda 70, cpu 2`."""
     if row.ep is None:
         return NONE
     if not row.nodes:
@@ -174,7 +174,7 @@ def _as_text(write: Callable[[BenchmarkReport], str]) -> Callable[[BenchmarkRepo
     return lambda report, path: write_text(path, write(report))
 
 
-# A report's file format, by the suffix of its name.
+# File suffix -> writer.
 WRITERS: dict[str, Callable[[BenchmarkReport, Path], None]] = {
     ".json": _as_text(BenchmarkReport.to_json),
     ".csv": _as_text(to_csv),
@@ -184,14 +184,14 @@ WRITERS: dict[str, Callable[[BenchmarkReport, Path], None]] = {
 
 
 def check_suffix(path: Path) -> None:
-    """Make sure that a report can be written to `path`, before minutes are spent on it.
+    """Check the suffix of a report's path, before a long measurement.
 
     Raises:
-        InputError: its suffix names no format.
-        MissingExtraError: it is a picture, and matplotlib is not installed.
+        InputError: the suffix is not supported.
+        MissingExtraError: the suffix is that of a plot, and matplotlib is not installed.
     """
     if path.suffix.lower() not in WRITERS:
-        raise InputError(f"cannot write {path}: a report ends in {', '.join(WRITERS)}")
+        raise InputError(f"cannot write {path}: unsupported suffix; use {', '.join(WRITERS)}")
     if WRITERS[path.suffix.lower()] is plot_front:
         from twincar_edge.errors import require
 
@@ -199,17 +199,18 @@ def check_suffix(path: Path) -> None:
 
 
 def write_report(report: BenchmarkReport, path: Path) -> None:
-    """Write the report in the format of the path's suffix, whole or not at all.
+    """Write the report in the format of the path's suffix, atomically.
 
     Raises:
-        InputError: the suffix names no format, the file cannot be written, or nothing in the report can be drawn.
+        InputError: the suffix is not supported, the file cannot be written, or there are no rows to plot.
+        MissingExtraError: the suffix is that of a plot, and matplotlib is not installed.
     """
     check_suffix(path)
     WRITERS[path.suffix.lower()](report, path)
 
 
 def reasons(report: BenchmarkReport) -> list[str]:
-    """Return, for each row that was not measured, which and why: a reason is too long for a cell."""
+    """Return a line for each row that was not measured, with the reason, which is too long for a cell."""
     return [
         f"not measured: {row.file or row.model} on {row.ep_asked}, batch {row.batch}: {row.status}"
         for row in report.rows

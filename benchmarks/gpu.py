@@ -1,4 +1,4 @@
-"""What NVIDIA's own tool says of GPUs; nothing where there is none."""
+"""Queries GPUs with nvidia-smi."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import subprocess
 from twincar_edge.benchmarks.report import Gpu
 
 TOOL = "nvidia-smi"
-PATIENCE_S = 20
+TIMEOUT_S = 20
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs of this machine, none where the tool is missing or finds none."""
+    """Return the GPUs of this machine; empty if nvidia-smi is missing or finds none."""
     return tuple(
         Gpu(name=name, memory_mb=_number(memory) or 0.0, driver=driver)
         for name, memory, driver in _query("--query-gpu=name,memory.total,driver_version", 3)
@@ -20,7 +20,7 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def process_memory_mb(pid: int | None = None) -> float | None:
-    """Return what a process (this one by default) holds on GPUs, in MB; None where nothing tells."""
+    """Return the GPU memory of a process (by default this one), in MB, or None if it is not known."""
     wanted = str(pid or os.getpid())
     found = [
         number
@@ -33,7 +33,7 @@ def process_memory_mb(pid: int | None = None) -> float | None:
 def _query(question: str, columns: int) -> list[list[str]]:
     try:
         done = subprocess.run(
-            [TOOL, question, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=PATIENCE_S
+            [TOOL, question, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
@@ -47,4 +47,4 @@ def _number(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
-        return None  # "[N/A]", on some of the tool's drivers
+        return None  # some drivers report "[N/A]"

@@ -1,4 +1,4 @@
-"""The matrix: which rows a configuration becomes, and in which order."""
+"""Expands a configuration to the ordered list of rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from twincar_edge.errors import InputError
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.runtime.inference.providers import usable_providers
 
-RANDOM_WEIGHTS = "quickstart"  # peers whose names begin so: an accuracy of theirs would say nothing
+RANDOM_WEIGHTS = "quickstart"  # prefix of the peers with random weights, whose accuracy is not measured
 
 
 def rows_of(config: BenchmarkConfig) -> Iterator[RowSpec]:
-    """Give the rows in their order: the quickstart first, since ratios are to the first; the other peers last.
+    """Yield the rows in order: the quickstart first, since ratios are relative to the first row; other peers last.
 
     Raises:
-        InputError: a file of a wanted precision is missing.
-        ModelError: a file is not a model that this project exported.
+        InputError: the file of a requested precision is missing.
+        ModelError: a file is not an exported model.
     """
     eps = tuple(dict.fromkeys(config.eps or usable_providers()))
     models = _model_files(config)
@@ -39,10 +39,10 @@ def rows_of(config: BenchmarkConfig) -> Iterator[RowSpec]:
 
 
 def manifest_of(spec: RowSpec) -> Manifest | None:
-    """Return what the row's model says of itself; a peer with random weights has nothing to say.
+    """Return the manifest of the row's model, or None for a peer with random weights.
 
     Raises:
-        ModelError: the file is not a model that this project exported.
+        ModelError: the file is not an exported model.
     """
     if spec.model is not None:
         return read_manifest(spec.model)
@@ -50,7 +50,7 @@ def manifest_of(spec: RowSpec) -> Manifest | None:
 
 
 def _model_files(config: BenchmarkConfig) -> tuple[Path, ...]:
-    """Return the files to measure: those given, or in each wanted precision the one that lies beside them."""
+    """Return the files to measure: the given ones, or their siblings in each requested precision."""
     models = config.models or (default_model(),)
     if not config.precisions:
         return tuple(dict.fromkeys(models))
@@ -64,6 +64,6 @@ def _in_precision(model: Path, wanted: str) -> Path:
     sibling = model.with_name(model.name.removesuffix(f".{own}.onnx") + f".{wanted}.onnx")
     if not model.name.endswith(f".{own}.onnx") or not sibling.is_file():
         raise InputError(
-            f"{model} is {own}, and there is no {wanted} file of it: expected NAME.{wanted}.onnx beside NAME.{own}.onnx"
+            f"there is no {wanted} file of {model}, which is {own}: expected NAME.{wanted}.onnx beside NAME.{own}.onnx"
         )
     return sibling

@@ -1,4 +1,4 @@
-"""How much memory a row used, and how much it may use before it must say that it does not fit."""
+"""Measures the memory of a process, and limits it."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from pathlib import Path
 STATUS = Path("/proc/self/status")
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
-KEPT_BYTES = 2**29  # for everybody else on this machine
+RESERVED_BYTES = 2**29  # left to the other processes of this machine
 
 
 def peak_memory_mb(status: Path = STATUS) -> float | None:
-    """Return the peak resident memory of this process in MB, None where the system does not tell.
+    """Return the peak resident memory of this process in MB, or None if it is not known.
 
-    Not `ru_maxrss`: Linux starts that with what the parent held when it started this process.
+    Not `ru_maxrss`, which on Linux starts with the memory of the parent process.
     """
     peak = _bytes(status, "VmHWM")
     return None if peak is None else peak / 2**20
 
 
 def held_memory_mb(rollup: Path) -> tuple[float, float] | None:
-    """Return the resident memory of a process and the anonymous part of it, in MB; None where nothing tells.
+    """Return the resident memory of a process and its anonymous part, in MB, or None if they are not known.
 
-    Anonymous is what it made itself: the rest are pages of files. Not what it shares with nobody, which changes with
-    what other processes open. `rollup` is its `/proc/PID/smaps_rollup`.
+    Anonymous memory is what the process allocated; the rest are pages of files. Unlike private memory, it does not
+    depend on which files other processes have open. `rollup` is the process's `/proc/PID/smaps_rollup`.
     """
     resident, anonymous = (_bytes(rollup, name) for name in ("Rss", "Anonymous"))
     return None if resident is None or anonymous is None else (resident / 2**20, anonymous / 2**20)
 
 
 def available_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """Return what this process may still take before the system kills somebody, None where nothing tells."""
+    """Return the memory that this process can still allocate before the OOM killer acts, or None if not known."""
     found = [_bytes(meminfo, "MemAvailable")]
     try:
         limit, used = ((cgroup / name).read_text("ascii").strip() for name in ("memory.max", "memory.current"))
         found.append(int(limit) - int(used))
-    except (OSError, ValueError):  # no such limit, which is written "max"
+    except (OSError, ValueError):  # no cgroup, or no limit ("max")
         pass
     known = [value for value in found if value is not None]
     return max(0, min(known)) if known else None
 
 
 def limit_memory(limit_bytes: int) -> None:
-    """Let allocations of this process beyond `limit_bytes` fail: the row then says so, and nobody is killed.
+    """Make allocations of this process beyond `limit_bytes` fail, so that the OOM killer does not act.
 
-    What is counted is data, not address space: a library's mapped file takes none of it.
+    The limit applies to data, not to address space, so mapped files of libraries do not count.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = limit_bytes if most == resource.RLIM_INFINITY else min(limit_bytes, most)
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _bytes(path: Path, name: str) -> int | None:
-    """Return a field of one of the kernel's files, which are in kB."""
+    """Return a field of a file in /proc, whose values are in kB, as bytes."""
     try:
         lines = path.read_text("ascii", errors="replace").splitlines()
     except OSError:

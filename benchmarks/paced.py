@@ -1,4 +1,4 @@
-"""Frames at a camera's pace: they come when they come, and what cannot be answered in time is let go."""
+"""Benchmarks a model at a camera's pace: frames arrive at a fixed rate, and late ones are dropped."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ TENTH = 10
 
 
 class Clip:
-    """A video whose frames are decoded one after the other, over and over.
+    """A video whose frames are decoded in a loop.
 
     Raises:
-        InputError: it cannot be read as a video.
+        InputError: the file cannot be read as a video.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open it."""
+        """Open the video."""
         self._path = path
         self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            raise InputError(f"cannot read the video {path}: it is missing, or no video that FFmpeg decodes")
+            raise InputError(f"cannot read the video {path}: it is missing, or FFmpeg cannot decode it")
 
     def skip(self, frames: int) -> None:
-        """Decode frames that nobody looks at: those after them need them."""
+        """Decode and drop frames; later frames depend on them."""
         for _ in range(frames):
             self._grab()
 
@@ -46,19 +46,19 @@ class Clip:
         self._grab()
         done, image = self._capture.retrieve()
         if not done or image is None:
-            raise InputError(f"a frame of {self._path} cannot be decoded")
+            raise InputError(f"cannot decode a frame of {self._path}")
         return np.asarray(image, np.uint8)
 
     def _grab(self) -> None:
         if not self._capture.grab():
             self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
             if not self._capture.grab():
-                raise InputError(f"not one frame of {self._path} can be decoded")
+                raise InputError(f"cannot decode any frame of {self._path}")
 
 
 @dataclass(frozen=True)
 class Work:
-    """How long the steps of one frame took, in ms, and how long after its arrival the answer was there."""
+    """The times of the steps for one frame, and the latency from its arrival to the answer, in ms."""
 
     decode_ms: float
     pre_ms: float
@@ -68,7 +68,7 @@ class Work:
 
     @property
     def busy_ms(self) -> float:
-        """Return the time of all steps."""
+        """Return the sum of all steps, in ms."""
         return self.decode_ms + self.pre_ms + self.infer_ms + self.post_ms
 
 
@@ -82,16 +82,16 @@ def keep_pace(
     processor: Clock = time.process_time,
     mhz: Callable[[], float | None] | None = None,
 ) -> Paced:
-    """Answer a camera's frames as they come, and sleep between them.
+    """Classify a camera's frames as they arrive, and sleep in between.
 
     Args:
-        camera: a `Clip`, or what has its `skip` and `next`.
-        subject: gives the three steps for one frame.
-        pace: how many frames a second, and for how long.
-        clock: gives the time in seconds.
-        sleep: waits for so many seconds.
-        processor: gives the processor time of this process in seconds.
-        mhz: gives the cores' clock; None reads the system's.
+        camera: a `Clip`, or an object with the same `skip` and `next`.
+        subject: returns the three steps for one frame.
+        pace: the frame rate and the duration.
+        clock: returns the time in seconds.
+        sleep: sleeps for a number of seconds.
+        processor: returns the CPU time of this process in seconds.
+        mhz: returns the clock rate of the cores; None for `core_mhz`.
 
     Raises:
         InputError: the clip cannot be decoded.
@@ -99,7 +99,7 @@ def keep_pace(
     """
     mhz = mhz or core_mhz
     frames = int(pace.fps * pace.duration_s + 1e-9)
-    clock_first, works, in_time, index = None, [], 0, 0
+    mhz_first, works, in_time, index = None, [], 0, 0
     start, busy = clock(), processor()
     while index < frames:
         now = clock()
@@ -112,10 +112,10 @@ def keep_pace(
         works.append(_answer(camera, missed, subject, due, clock))
         in_time += works[-1].latency_ms <= 1e3 / pace.fps + 1e-6
         index += 1
-        if clock_first is None and index * TENTH >= frames:
-            clock_first = (mhz(),)
-    ended, busy = clock(), processor() - busy
-    lasted = max(ended - start, frames / pace.fps)
+        if mhz_first is None and index * TENTH >= frames:
+            mhz_first = (mhz(),)
+    end, busy = clock(), processor() - busy
+    elapsed_s = max(end - start, frames / pace.fps)
     first, last = _tenths([work.busy_ms for work in works])
     return Paced(
         fps=pace.fps,
@@ -124,15 +124,15 @@ def keep_pace(
         frames=frames,
         answered=len(works),
         in_time=in_time / frames,
-        sustained_fps=len(works) / lasted,
+        sustained_fps=len(works) / elapsed_s,
         latency=Latency.of([work.latency_ms for work in works]),
         **{
             step: Latency.of([getattr(work, f"{step}_ms") for work in works])
             for step in ("decode", "pre", "infer", "post")
         },
         slowdown=last / first if first > 0 else 1.0,
-        cores_busy=busy / lasted,
-        mhz_first=clock_first[0] if clock_first else None,
+        cores_busy=busy / elapsed_s,
+        mhz_first=mhz_first[0] if mhz_first else None,
         mhz_last=mhz(),
         latency_samples_ms=tuple(work.latency_ms for work in works),
     )
@@ -157,13 +157,13 @@ def _answer(
 
 
 def _tenths(values: list[float]) -> tuple[float, float]:
-    """Return the medians of the first tenth and of the last."""
+    """Return the medians of the first and of the last tenth of the values."""
     size = max(1, len(values) // TENTH)
     return float(np.median(values[:size])), float(np.median(values[-size:]))
 
 
 def core_mhz(cpufreq: Path = CPUFREQ, cpuinfo: Path = CPUINFO) -> float | None:
-    """Return the cores' mean clock in MHz, now; None where the system does not tell (a virtual machine, often)."""
+    """Return the current mean clock rate of the cores in MHz, or None if not known, as on many virtual machines."""
     try:
         found = [
             int(path.read_text("ascii")) / 1e3 for path in sorted(cpufreq.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))

@@ -1,6 +1,6 @@
-"""The peers, opened: PyTorch as the original's quickstart runs it, the same compiled, and native OpenVINO.
+"""Opens the peers: PyTorch as in the original's quickstart, eager or compiled, and native OpenVINO.
 
-The only module of benchmarks that may import their libraries; a row's own process imports it by name.
+The only module of benchmarks that may import their libraries. The worker of a row imports it by name.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ QUICKSTART_SIZE = (224, 224)
 
 
 def open_quickstart(spec: RowSpec, clock: Clock, *, compiled: bool = False) -> Opened:
-    """Open TwinCar's ResNet50 as its quickstart does: torchvision's transforms on a PIL image, FP32, eager.
+    """Open TwinCar's ResNet50 as in its quickstart: torchvision's transforms on a PIL image, FP32, eager or compiled.
 
-    Its weights are random: a picture takes as long with any. It measures no accuracy.
+    The weights are random, which does not change the latency; accuracy is not measured.
 
     Raises:
         MissingExtraError: torch or torchvision is not installed.
@@ -44,7 +44,7 @@ def open_quickstart(spec: RowSpec, clock: Clock, *, compiled: bool = False) -> O
 
     built = clock()
     torch.set_num_threads(threads)
-    # The architecture alone: mean and std are this project's addition, the quickstart's lie in its transforms.
+    # Only the backbone: the quickstart normalizes in its transforms.
     model: Any = CarClassifier(TWINCAR_RESNET50, CLASSES, Preprocess()).backbone.eval()
     if compiled:
         model = torch.compile(model)
@@ -80,11 +80,11 @@ def open_quickstart(spec: RowSpec, clock: Clock, *, compiled: bool = False) -> O
 
 
 def open_lite0(spec: RowSpec, clock: Clock, *, compiled: bool = False) -> Opened:
-    """Open the bundled checkpoint in PyTorch, FP32, with this project's own steps before and after it.
+    """Open the bundled checkpoint in PyTorch, FP32, with this project's preprocessing and postprocessing.
 
     Raises:
         MissingExtraError: torch is not installed.
-        ModelError: the package was installed without the checkpoint.
+        ModelError: the installed package does not contain the checkpoint.
     """
     threads = spec.threads or usable_cores()
     begun = clock()
@@ -107,11 +107,11 @@ def open_lite0(spec: RowSpec, clock: Clock, *, compiled: bool = False) -> Opened
 
 
 def open_native_openvino(spec: RowSpec, clock: Clock) -> Opened:
-    """Open an ONNX file in OpenVINO itself, without ONNX Runtime, as its own documents advise for one stream.
+    """Open an ONNX file in OpenVINO without ONNX Runtime, with the options that its documentation advises for latency.
 
     Raises:
         MissingExtraError: openvino is not installed.
-        ModelError: it cannot read or run the file.
+        ModelError: OpenVINO cannot read or run the file.
     """
     threads = spec.threads or usable_cores()
     assert spec.model is not None
@@ -127,7 +127,7 @@ def open_native_openvino(spec: RowSpec, clock: Clock) -> Opened:
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": str(threads),
                 "NUM_STREAMS": "1",
-                "INFERENCE_PRECISION_HINT": "f32",  # without it, it computes in bf16, which is another answer
+                "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16, which changes answers
             },
         )
         request = compiled.create_infer_request()
@@ -160,7 +160,7 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()[:300]
 
 
-# By the names of `PEERS`.
+# Key of `PEERS` -> function that opens the peer.
 OPENERS: Mapping[str, Callable[[RowSpec, Clock], Opened]] = {
     "quickstart": open_quickstart,
     "quickstart-compiled": partial(open_quickstart, compiled=True),

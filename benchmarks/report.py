@@ -1,4 +1,4 @@
-"""What a benchmark found, as data: read again from JSON by `read_report`."""
+"""The report of a benchmark, as data; `read_report` reads it from JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Milliseconds = Annotated[float, Field(ge=0)]
 
 
 class Latency(Record):
-    """How long something took, in milliseconds: percentiles by linear interpolation, mean and minimum."""
+    """Summary of times in milliseconds: percentiles (with linear interpolation), mean and minimum."""
 
     p50_ms: Milliseconds
     p90_ms: Milliseconds
@@ -35,17 +35,17 @@ class Latency(Record):
 
     @classmethod
     def of(cls, samples_ms: Sequence[float]) -> Latency:
-        """Summarize samples, one or more."""
+        """Summarize one or more samples."""
         p50, p90, p95, p99 = (float(value) for value in np.percentile(samples_ms, (50, 90, 95, 99)))
         mean, least = float(np.mean(samples_ms)), float(np.min(samples_ms))
         return cls(p50_ms=p50, p90_ms=p90, p95_ms=p95, p99_ms=p99, mean_ms=mean, min_ms=least)
 
 
 class Timing(Record):
-    """The times of one row: each step's and the total's summary, images a second, and every raw sample in ms.
+    """The times of one row: summaries of each step and of the total, images per second, and all raw samples in ms.
 
-    `total` runs from images in memory to answers; decoding is not in it. `fps` is images over the mean total. Samples
-    stand in the order of the runs, `per_round` of the report to a round.
+    `total` is from images in memory to answers, without decoding. `fps` is the batch size divided by the mean total.
+    Samples are in the order of the runs, with the report's `per_round` samples per round.
     """
 
     pre: Latency
@@ -75,13 +75,13 @@ class Timing(Record):
 
 
 def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[float, float]:
-    """Return the 95% interval of a statistic of values, one or more, by the bootstrap's percentiles.
+    """Return the 95% percentile bootstrap interval of a statistic of one or more values.
 
     Source: Efron, "Bootstrap methods: another look at the jackknife", 1979.
 
     Args:
-        values: measured independently of each other, or differences of pairs that were.
-        statistic: `np.mean`, `np.median` or another one that takes an `axis`.
+        values: independent measurements, or differences of independent pairs.
+        statistic: `np.mean`, `np.median` or another function with an `axis` parameter.
     """
     array = np.asarray(values, np.float64)
     drawn = np.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
@@ -90,9 +90,9 @@ def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -
 
 
 class Ratio(Record):
-    """How many times as fast a row is as the first row, by image: the median over rounds, and its 95% interval.
+    """The speedup of a row over the first row, per image: the median over rounds, and its 95% interval.
 
-    Each round compares medians that were measured within the same seconds; the interval is over rounds.
+    Each round compares medians that were measured within seconds of each other.
     """
 
     median: float = Field(ge=0)
@@ -101,13 +101,13 @@ class Ratio(Record):
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Ratio:
-        """Summarize the ratios of the rounds, one or more."""
+        """Summarize the ratios of one or more rounds."""
         low, high = bootstrap_interval(ratios, np.median)
         return cls(median=float(np.median(ratios)), low=low, high=high)
 
 
 class Start(Record):
-    """What a program waits for once: importing what runs the model, opening the model, and the first inference."""
+    """One-time costs: importing the runtime, opening the model, and the first inference."""
 
     import_ms: Milliseconds
     open_ms: Milliseconds
@@ -115,13 +115,14 @@ class Start(Record):
 
 
 class Paced(Record):
-    """How a row kept up with a camera of `fps` frames a second.
+    """The results of a row at the pace of a camera of `fps` frames per second.
 
-    `frames` came in `duration_s`, `answered` of them were answered, and the share `in_time` of all before the next one
-    came; what came while one was being answered was let go, except the newest. `latency` runs from a frame's arrival to
-    its answer, its decoding included; the samples stand in the order of the frames. `slowdown` is the median time of
-    work of the last tenth by that of the first. `cores_busy` is processor time over time. `mhz_first`, `mhz_last` are
-    the cores' mean clock in these tenths, where the system tells it.
+    `frames` arrived in `duration_s`, and `answered` of them were classified. The share `in_time` of all frames was
+    classified before the next one arrived. Frames that arrive during a classification are dropped, except the newest.
+    `latency` is from a frame's arrival to its answer, including decoding; samples are in the order of the frames.
+    `slowdown` is the ratio of the median working times of the last and the first tenth. `cores_busy` is CPU time
+    divided by elapsed time. `mhz_first` and `mhz_last` are the mean clock rates of the cores in these tenths, or None
+    if not known.
     """
 
     fps: float
@@ -144,13 +145,12 @@ class Paced(Record):
 
 
 class Row(Record):
-    """One model on one provider, or a `peer`, by its name in `PEERS`.
+    """One model on one provider, or a `peer` (a key of `PEERS`). Values that were not measured are None.
 
-    `ep` is what was really used; what was not measured is None. `weights` is the digest of the checkpoint that a model
-    was exported from, `nodes` how many each provider ran. `top5_change` is against the FP32 row of the same weights.
-    `times_first` compares total times with the first row's, `times_first_infer` those of inference alone. Memory is the
-    peak of the row's own process, `gpu_mb` what it held on the GPU. `status` is "ok", or the reason why this row has no
-    figures.
+    `ep` is the provider that actually ran the model. `weights` is the digest of the model's checkpoint, `nodes` the
+    number of nodes by provider. `top5_change` is relative to the FP32 row of the same weights. `times_first` is the
+    speedup over the first row by total times, `times_first_infer` by inference times. `peak_mb` is the peak memory of
+    the row's process, `gpu_mb` its GPU memory. `status` is "ok", or the reason why the row was not measured.
     """
 
     model: str
@@ -180,13 +180,13 @@ class Row(Record):
 
     @property
     def latency(self) -> Latency | None:
-        """Return the time to an answer: from images in memory, or at a camera's pace from the frame's arrival."""
+        """Return the latency: from images in memory or, at a camera's pace, from the frame's arrival."""
         if self.timing is not None:
             return self.timing.total
         return None if self.paced is None else self.paced.latency
 
     def label(self) -> str:
-        """Return how a person tells this row from the others."""
+        """Return a label that distinguishes this row from the others."""
         threads = "" if self.threads is None else f", threads {self.threads}"
         return f"{self.model} {self.precision} on {self.ep or self.ep_asked}, batch {self.batch}{threads}"
 
@@ -200,10 +200,10 @@ class Gpu(Record):
 
 
 class BenchmarkReport(Record):
-    """A whole benchmark: on what, with what, how often, and its rows.
+    """The full report: the conditions of the measurement, and the rows.
 
-    `auto` says which provider `auto` takes here and why. `interrupted` says that not all rounds were measured.
-    `not_run` lists the providers of the table that this machine could not run, with the reason.
+    `auto` explains which provider `auto` selects on this machine. `interrupted` means that not all rounds were
+    measured. `not_run` lists the providers that are not usable on this machine, with the reason.
 
     >>> report = tw.benchmark(tw.demo_model(), eps=["cpu"], threads=[1], warmup=1, rounds=1, per_round=2)
     >>> len(report.rows), report.rows[0].model
@@ -228,23 +228,23 @@ class BenchmarkReport(Record):
     rows: tuple[Row, ...]
 
     def to_json(self) -> str:
-        """Return everything, raw samples included; `read_report` reads it again."""
+        """Return the report as JSON, including raw samples; `read_report` reads it."""
         return self.model_dump_json(indent=1) + "\n"
 
     def conditions(self) -> list[str]:
-        """Return, in words, on what and how was measured."""
+        """Return the conditions of the measurement, one line each."""
         machine = self.machine
-        flags = " ".join(machine.flags) or "no telling flags"
+        flags = " ".join(machine.flags) or "no relevant flags"
         gpus = "; ".join(f"{gpu.name}, {gpu.memory_mb:.0f} MB, driver {gpu.driver}" for gpu in self.gpus) or "no GPU"
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         spins = " and ".join(
             {True: "spinning", False: "sleeping between runs"}[spins]
             for spins in sorted({row.spinning for row in self.rows}, reverse=True)
         )
-        how = f"{self.rounds} rounds of {self.per_round} runs after {self.warmup} of warm-up"
+        how = f"{self.rounds} rounds of {self.per_round} runs after {self.warmup} warm-up runs"
         if any(row.paced for row in self.rows):
             how = next(
-                f"{row.paced.fps:g} frames a second for {row.paced.duration_s:g} s each, decoded from {row.paced.clip}"
+                f"{row.paced.fps:g} fps for {row.paced.duration_s:g} s each, decoded from {row.paced.clip}"
                 for row in self.rows
                 if row.paced
             )
@@ -252,7 +252,7 @@ class BenchmarkReport(Record):
             f"{machine.cpu} ({flags}), {machine.usable_cores} usable cores, {machine.system}, Python {machine.python}; "
             f"{gpus}",
             versions,
-            f"{how}, a process for each row, threads {spins}",
+            f"{how}, one process per row, threads {spins}",
             f"images: {self.images}",
             self.auto,
             *(("interrupted: not all rounds were measured",) if self.interrupted else ()),
@@ -261,10 +261,10 @@ class BenchmarkReport(Record):
 
 
 def read_report(path: Path) -> BenchmarkReport:
-    """Read a report that was written as JSON.
+    """Read a report from JSON.
 
     Raises:
-        InputError: the file is missing, or is no benchmark report of this release.
+        InputError: the file is missing, or is not a benchmark report of this release.
     """
     try:
         return BenchmarkReport.model_validate_json(path.read_bytes())

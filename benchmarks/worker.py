@@ -1,4 +1,4 @@
-"""The work of one row: opening its model, timing it, computing logits. `worker_process.py` runs it in a process."""
+"""The worker of one row: opens its model, times it, and computes logits. `worker_process.py` runs it in a process."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ from twincar_edge.runtime.inference.providers import PROVIDERS, load_onnxruntime
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.timing import Clock, Sample, Stopwatch, Subject
 
-# Runs in the first moments after a process was stopped do not count: its threads may all wake on one core, and an
-# inference takes many times as long until the system has spread them.
+# Runs directly after a stopped process resumes are not counted: its threads may all wake up on one core, and inference
+# is many times slower until the scheduler has distributed them.
 SETTLE_S = 0.1
-PEERS_MODULE = "twincar_edge.benchmarks.peers"  # by name: it imports what a box does not have
+PEERS_MODULE = "twincar_edge.benchmarks.peers"  # imported by name, because it needs packages that a box lacks
 _NO_MEMORY = re.compile(r"(?i)bad.?alloc|failed to allocate|out of memory|not enough memory|cannot allocate")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a row runs, ready.
+    """An open model with its processing steps.
 
     Attributes:
-        ep: what really runs it.
-        threads: within one inference.
-        import_ms: how long importing what runs it took, and `open_ms` opening the model.
-        load: makes of an image, uint8 [H, W, 3] in BGR, what its users hold in memory; not timed, but for a camera's.
-        prepare: makes the model's input of loaded images.
-        predict: makes logits of that.
-        finish: makes answers of logits.
+        ep: the actual provider or engine.
+        threads: threads per inference.
+        import_ms: the time to import the runtime, in ms.
+        open_ms: the time to open the model, in ms.
+        load: converts an image, uint8 [H, W, 3] in BGR, to its usual form in memory; timed only at a camera's pace.
+        prepare: converts loaded images to the model's input.
+        predict: computes logits from the input.
+        finish: converts logits to answers.
     """
 
     ep: str
@@ -61,7 +62,7 @@ class Opened:
 
 
 def our_steps(manifest: Manifest) -> dict[str, Callable[[Any], Any]]:
-    """Return `load`, `prepare` and `finish` as the camera's loop takes them."""
+    """Return `load`, `prepare` and `finish` as in the camera loop."""
     hierarchy = Hierarchy(manifest.classes)
 
     def finish(logits: NDArray[np.float32]) -> None:
@@ -76,10 +77,10 @@ def our_steps(manifest: Manifest) -> dict[str, Callable[[Any], Any]]:
 
 
 def open_model(spec: RowSpec, clock: Clock) -> Opened:
-    """Open an ONNX file on a provider, as a camera box does.
+    """Open an ONNX file on a provider, as the camera loop does.
 
     Raises:
-        TwincarError: as `open_session`.
+        TwincarError: as in `open_session`.
     """
     begun = clock()
     load_onnxruntime()
@@ -107,7 +108,7 @@ class Worker:
     def __init__(
         self, spec: RowSpec, images_bgr: Sequence[NDArray[np.uint8]], clock: Clock = time.perf_counter
     ) -> None:
-        """Take what to run, and the images to time it on, uint8 [H, W, 3] each."""
+        """Take the row, and the images to time it on, uint8 [H, W, 3] each."""
         self._spec = spec
         self._images_bgr = images_bgr
         self._clock = clock
@@ -115,10 +116,10 @@ class Worker:
         self._watch: Stopwatch | None = None
 
     def open(self) -> tuple[str, int, Start]:
-        """Open the model and run it once: returns what runs it, its threads, and how long the start took.
+        """Open the model and run it once; return the actual provider, the threads, and the one-time costs.
 
         Raises:
-            TwincarError: it cannot be opened, or does not run, or its batch does not fit in memory.
+            TwincarError: the model cannot be opened or run, or its batch does not fit in memory.
         """
         spec, clock = self._spec, self._clock
         opener = open_model
@@ -138,7 +139,7 @@ class Worker:
             ready.predict(batch)
             first_ms = 1e3 * (clock() - begun)
         except MemoryError as error:
-            raise ModelError(f"a batch of {spec.batch} does not fit in memory: measure smaller ones") from error
+            raise ModelError(f"a batch of {spec.batch} does not fit in memory: use a smaller batch") from error
         except TwincarError as error:
             if _NO_MEMORY.search(str(error)):
                 raise ModelError(f"a batch of {spec.batch} does not fit in memory: {error}") from error
@@ -148,7 +149,7 @@ class Worker:
         return ready.ep, ready.threads, Start(import_ms=ready.import_ms, open_ms=ready.open_ms, first_ms=first_ms)
 
     def turn(self, runs: int, keep: bool) -> tuple[Sample, ...]:
-        """Run `runs` times; returns the samples where they count. Those follow `SETTLE_S` of runs that do not."""
+        """Run `runs` times; with `keep`, discard the runs of the first `SETTLE_S` seconds and return the samples."""
         assert self._watch is not None
         if keep:
             settled = self._clock() + SETTLE_S
@@ -157,7 +158,7 @@ class Worker:
         return self._watch.turn(runs, keep)
 
     def pace(self, pace: CameraPace) -> Paced:
-        """Answer a camera's frames at its pace."""
+        """Classify frames at a camera's pace."""
         ready = self._opened
 
         def subject(image_bgr: NDArray[np.uint8]) -> Subject:
@@ -170,26 +171,26 @@ class Worker:
         return np.asarray(self._opened.predict(batch_nhwc), np.float32)
 
     def nodes(self) -> dict[str, int]:
-        """Return how many nodes each provider runs, counted in a session of its own."""
+        """Return the number of nodes by provider, counted in a separate session."""
         spec, ready = self._spec, self._opened
         assert spec.model is not None
         batch = ready.prepare([ready.load(image) for image in self._images_bgr[:1]])
         return nodes_by_provider(spec.model, batch, ep=spec.ep, threads=spec.threads)
 
     def memory(self) -> tuple[float | None, float | None]:
-        """Return the peak memory of this process and what it holds on a GPU, in MB; None where nothing tells."""
+        """Return the peak memory and the GPU memory of this process, in MB, or None if not known."""
         return peak_memory_mb(), process_memory_mb()
 
     def _check_size(self, one: Any) -> None:
-        """Refuse a batch whose input alone does not fit, before minutes are spent on preparing it."""
+        """Raise for a batch whose input alone does not fit in memory, before spending minutes on preparing it."""
         needed, free = one.nbytes * self._spec.batch, available_bytes()
         if free is not None and needed > free:
             raise ModelError(
-                f"a batch of {self._spec.batch} does not fit in memory: its input takes {needed / 1e9:.1f} GB of "
-                f"{free / 1e9:.1f} GB that are free"
+                f"a batch of {self._spec.batch} does not fit in memory: its input needs {needed / 1e9:.1f} GB, but "
+                f"only {free / 1e9:.1f} GB are free; use a smaller batch"
             )
 
     @property
     def _opened(self) -> Opened:
-        assert self._ready is not None, "open() comes first"
+        assert self._ready is not None, "call open() first"
         return self._ready

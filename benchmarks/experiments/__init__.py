@@ -1,6 +1,6 @@
-"""Measurements for this project's own decisions: `python -m twincar_edge.benchmarks.experiments NAME …`.
+"""Experiments behind this project's own decisions: `python -m twincar_edge.benchmarks.experiments NAME …`.
 
-`bench` is the benchmark for users. What stands here made the tables of docs/measurements.md.
+They produced the tables of docs/measurements.md. The benchmark for users is `bench`.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ import click
 
 from twincar_edge import cli
 
-# Name -> the line that help shows. The function `command` of the module of that name in this package.
+# Module of this package with a function `command` -> its line in the help.
 EXPERIMENTS = {
-    "endurance": "What a run of watch holds over time: memory, open files, threads.",
-    "enrollment": "What classes enrolled from a few pictures are worth, and what they cost the others.",
-    "levels": "Coverage and accuracy at each level of a name, on labelled pictures.",
+    "endurance": "Memory, open files and threads of a long run of watch.",
+    "enrollment": "Accuracy of classes enrolled from a few images, and their effect on other classes.",
+    "levels": "Coverage and accuracy at each level of a name, on labeled images.",
     "open_set_ssb": "The Semantic Shift Benchmark: known cars against easy, medium and hard unknown ones.",
-    "page_overhead": "The loop without the web page, with it, and with three clients that watch it.",
-    "pointing": "Whether explanations point at the part that tells twin cars apart.",
-    "training_throughput": "How fast training is: real images, one fixed batch, and timm's own step.",
-    "uncut": "How much of an explanation's heat lies on the vehicles of uncut pictures.",
-    "visits": "How many vehicles the loop finds in clips with known truth, and what a visit gains over a crop.",
-    "watch_overhead": "The loop on a clip, against decoding alone and inference alone.",
+    "page_overhead": "The camera loop without the web page, with it, and with three clients.",
+    "pointing": "Whether explanations point at the part that differs between twin cars.",
+    "training_throughput": "Training throughput: real images, one fixed batch, and timm's own step.",
+    "uncut": "The share of an explanation's heat on the vehicles in full frames.",
+    "visits": "Vehicles found in clips with ground truth, and the accuracy of visits compared with crops.",
+    "watch_overhead": "The camera loop on a clip, compared with decoding alone and inference alone.",
 }
 PROGRAM = "python -m twincar_edge.benchmarks.experiments"
 
 
 class ExperimentGroup(cli.LazyGroup):
-    """Imports an experiment when it is asked for, not before."""
+    """Imports an experiment when it is used."""
 
     table = EXPERIMENTS
     package = __name__

@@ -1,6 +1,6 @@
-"""The camera loop on one clip whose truth is known, with what each crop of a visit said alone.
+"""Runs the camera loop on a clip with ground truth, and records the answer of each crop.
 
-The loop runs as it is, except that the evidence of a visit also records what each crop says alone.
+The loop is unchanged, except that the evidence of a visit also records the answer of each single crop.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 
 class CropByCrop(Evidence):
-    """Evidence that also records what each crop says alone.
+    """Evidence that also records the answer of each single crop.
 
     Attributes:
-        alone: the class of each crop's best answer, by the index of its frame.
+        alone: the best class of each crop, by the index of its frame.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class CropByCrop(Evidence):
 
 
 class Recorder(VisitMaker):
-    """Begins a camera's visits, and keeps their evidence by the visit's id."""
+    """Starts the visits of a camera, and keeps their evidence by the visit's id."""
 
     def __init__(self, source: str) -> None:
         """Start without visits."""
@@ -54,7 +54,7 @@ class Recorder(VisitMaker):
         self.evidence: dict[str, CropByCrop] = {}
 
     def begin(self, frame: Frame, box: Box) -> Visit:
-        """Return a new visit of a vehicle that is first seen in this frame."""
+        """Return a new visit of a vehicle that first appears in this frame."""
         visit = super().begin(frame, box)
         visit.evidence = self.evidence[visit.id] = CropByCrop()
         return visit
@@ -62,13 +62,13 @@ class Recorder(VisitMaker):
 
 @dataclass(frozen=True)
 class FoundVisit:
-    """A pass that became one visit, and what was said of it.
+    """A pass that was found as exactly one visit, with the answers.
 
     Attributes:
         truth: the pass.
-        probabilities: of all crops together, float32 [classes].
-        crops: the class of each crop's own best answer, int64 [crops], in the order of the frames.
-        best: that of the crop that shows the visit's answer.
+        probabilities: the visit's probabilities from all crops, float32 [classes].
+        crops: the best class of each single crop, int64 [crops], in frame order.
+        best: the best class of the crop that is shown for the visit.
     """
 
     truth: Pass
@@ -79,7 +79,7 @@ class FoundVisit:
 
 @dataclass(frozen=True)
 class WatchedClip:
-    """A clip as the loop saw it: how many frames, its visits against the truth, and what was said of those found."""
+    """The results of a clip: its frames, the score of its visits, and the passes found exactly once."""
 
     name: str
     frames: int
@@ -88,16 +88,16 @@ class WatchedClip:
 
 
 def watch_clip(clip: Path, passes: Sequence[Pass], classifier: Classifier) -> WatchedClip:
-    """Run the loop on a clip with its defaults, as `watch` does, and keep what each crop said.
+    """Run the loop on a clip with the defaults of `watch`, and record the answer of each crop.
 
     Args:
         clip: a video file.
-        passes: its truth.
+        passes: the ground truth.
         classifier: the model.
 
     Raises:
         InputError: the clip cannot be read.
-        ModelError: the model fails.
+        ModelError: inference fails.
     """
     config = WatchConfig(cameras=(CameraConfig(name="clip", source=str(clip), locate="motion"),), keep=True)
     with Watch(config, classifier=classifier) as run:

@@ -1,12 +1,12 @@
-"""What a run that lasts holds on to: memory, open files and threads of `twincar-edge watch`.
+"""Measures memory, open files and threads of a long run of `twincar-edge watch`.
 
     python -m twincar_edge.benchmarks.experiments endurance SOURCE [--duration 30m] [-o results.json] [-- OPTION…]
 
-Nothing is changed in the run to look at it: what it holds is read from the system, what it does from its metrics.
+The run is unmodified: resources are read from the operating system, activity from the run's metrics.
 
-The first minute is left out: libraries are loaded when they are needed first, and buffers take their size. Growth is
-the median of the last minute by that of the second; the slope through all samples behind the first minute tells a leak
-from a step.
+The first minute is excluded, because libraries are loaded on first use and buffers grow to their size. Growth is the
+ratio of the medians of the last minute and the second one. The slope of all samples after the first minute
+distinguishes a leak from a step.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from twincar_edge.runtime.quantities import parse_age
 from twincar_edge.runtime.sources.base import redact_url
 
 SCHEMA_VERSION: Literal[2] = 2
-CROPS_LIMIT = "1MB"  # so small that old pictures go within minutes
+CROPS_LIMIT = "1MB"  # so small that old images are deleted within minutes
 
 
 class Growth(Record):
-    """Memory in the second minute and in the last, in MB; the growth in percent, and the slope of all between."""
+    """Memory in the second and in the last minute, in MB, the growth in percent, and the slope of all samples."""
 
     first_mb: float
     last_mb: float
@@ -45,10 +45,10 @@ class Growth(Record):
 
 
 class Endurance(Record):
-    """A whole measurement.
+    """The full measurement.
 
-    `options` are those of `twincar-edge watch` beyond the benchmark's own. `written_mb` is what lay on the disk in the
-    end: `events`, `store` and `crops`, of which `crops_limit` is the most.
+    `options` are additional options of `twincar-edge watch`. `written_mb` is the disk usage at the end, of `events`,
+    `store` and `crops`; the last is limited to `crops_limit`.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -66,38 +66,36 @@ class Endurance(Record):
     samples: tuple[Sample, ...]
 
     def summary(self) -> str:
-        """Return what was found, in a few lines."""
+        """Return the results in a few lines."""
         first, last = self.samples[0], self.samples[-1]
         ages_ms = [1e3 * one.answer_age_s for one in self.samples if one.answer_age_s is not None]
-        behind = f"{median(ages_ms):.0f} ms behind their frame, at most {max(ages_ms):.0f}" if ages_ms else "none"
+        ages = f"{median(ages_ms):.0f} ms after their frame (median), at most {max(ages_ms):.0f}" if ages_ms else "none"
         lines = [
             f"{self.source}: {self.seconds / 60:.1f} minutes, {self.model}",
             *(
-                f"{name:<12} {held.first_mb:.1f} MB at first, {held.last_mb:.1f} MB in the end: {held.percent:+.2f}%, "
-                f"{held.mb_per_hour:+.2f} MB an hour"
+                f"{name:<12} {held.first_mb:.1f} MB at the start, {held.last_mb:.1f} MB at the end: "
+                f"{held.percent:+.2f}%, {held.mb_per_hour:+.2f} MB per hour"
                 for name, held in (("resident", self.resident), ("anonymous", self.anonymous))
             ),
-            f"open files   {_course([one.open_files for one in self.samples])}",
-            f"threads      {_course([one.threads for one in self.samples])}",
-            f"frames       {last.frames}, {last.frames / self.seconds:.1f} a second; passed over: "
-            f"{last.frames_dropped}; reconnected {last.reconnects} times",
-            f"visits       {last.visits}; events delivered: {last.events}, given up: {last.events_dropped}",
-            f"answers      {behind}",
+            f"open files   {_range([one.open_files for one in self.samples])}",
+            f"threads      {_range([one.threads for one in self.samples])}",
+            f"frames       {last.frames}, {last.frames / self.seconds:.1f} per second; dropped: "
+            f"{last.frames_dropped}; reconnects: {last.reconnects}",
+            f"visits       {last.visits}; events delivered: {last.events}, dropped: {last.events_dropped}",
+            f"answers      {ages}",
             f"cores busy   {(last.cpu_s - first.cpu_s) / (last.at_s - first.at_s):.2f}",
-            "on the disk  " + ", ".join(f"{name} {size:.2f} MB" for name, size in self.written_mb.items()),
+            "disk usage   " + ", ".join(f"{name} {size:.2f} MB" for name, size in self.written_mb.items()),
         ]
         return "\n".join(lines)
 
     def check(self, most_percent: float) -> None:
-        """See that memory has not grown beyond a limit.
+        """Check the growth of memory against a limit.
 
         Raises:
-            GateError: it has.
+            GateError: the limit is reached.
         """
         if self.resident.percent >= most_percent:
-            raise GateError(
-                f"resident memory grew by {self.resident.percent:.2f}%, and should grow by less than {most_percent:g}%"
-            )
+            raise GateError(f"resident memory grew by {self.resident.percent:.2f}% (limit {most_percent:g}%)")
 
 
 def measure_endurance(
@@ -109,25 +107,25 @@ def measure_endurance(
     every_s: float = 5.0,
     window_s: float = 60.0,
 ) -> Endurance:
-    """Watch a source for a while, and look at the process that does.
+    """Run `watch` on a source for some time, and sample its process.
 
     Args:
-        source: a camera or stream, as `twincar-edge watch` takes it.
+        source: a camera or stream for `twincar-edge watch`.
         model: an exported model; None for the bundled one.
-        options: more of `twincar-edge watch`, as `--zone`.
-        duration_s: how long, from when the run is ready.
-        every_s: between two samples.
-        window_s: what is left out at first, and the length of what is compared then.
+        options: additional options of `twincar-edge watch`, such as `--zone`.
+        duration_s: duration after the run is ready, in seconds.
+        every_s: interval between samples, in seconds.
+        window_s: length of the excluded start and of the two windows to compare, in seconds.
 
     Raises:
-        InputError: the source cannot be watched, the run ends before its time, or this system does not tell what a
-            process holds.
+        InputError: the source cannot be watched, the run ends early, or the operating system does not report the
+            memory of processes.
         ModelError: the model cannot be used.
     """
     if duration_s < 3 * window_s or every_s > window_s / 2:
         raise InputError(
-            f"{duration_s:g} s with a sample every {every_s:g} s are too few: {window_s:g} s are left out, two windows "
-            "of that length compared, and each needs two samples"
+            f"cannot measure growth in {duration_s:g} s with a sample every {every_s:g} s: use a duration of at least "
+            f"three windows of {window_s:g} s, and at least two samples per window"
         )
     model = model or default_model()
     manifest = read_manifest(model)
@@ -158,7 +156,7 @@ def measure_endurance(
 
 
 def growth(samples: Sequence[tuple[float, float]], window_s: float) -> Growth:
-    """Return how memory grew, from pairs of seconds and MB in their order, the first `window_s` left out."""
+    """Return the growth of memory, from ordered pairs of seconds and MB, excluding the first `window_s` seconds."""
     counted = [(at_s, held_mb) for at_s, held_mb in samples if at_s >= window_s]
     last_s = counted[-1][0]
     first_mb = median(held_mb for at_s, held_mb in counted if at_s < 2 * window_s)
@@ -172,8 +170,8 @@ def growth(samples: Sequence[tuple[float, float]], window_s: float) -> Growth:
     )
 
 
-def _course(values: Sequence[int]) -> str:
-    return f"{values[0]} at first, {values[-1]} in the end, never fewer than {min(values)} or more than {max(values)}"
+def _range(values: Sequence[int]) -> str:
+    return f"{values[0]} at the start, {values[-1]} at the end, from {min(values)} to {max(values)}"
 
 
 def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
@@ -187,12 +185,16 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.argument("source")
 @click.argument("options", nargs=-1, metavar="[-- OPTION...]")
 @model_option
-@click.option("--duration", callback=_seconds, default="30m", show_default=True, help="Time from ready on.")
-@click.option("--every", callback=_seconds, default="5s", show_default=True, help="Time between two samples.")
+@click.option("--duration", callback=_seconds, default="30m", show_default=True, help="Duration after start-up.")
+@click.option("--every", callback=_seconds, default="5s", show_default=True, help="Interval between samples.")
 @click.option(
-    "--window", callback=_seconds, default="1m", show_default=True, help="Left out at first, and compared then."
+    "--window",
+    callback=_seconds,
+    default="1m",
+    show_default=True,
+    help="Length of the excluded start and of the two windows to compare.",
 )
-@click.option("--max-growth", default=2.0, show_default=True, help="Most growth of resident memory, in percent.")
+@click.option("--max-growth", default=2.0, show_default=True, help="Limit of resident memory growth, in percent.")
 @output_option
 def command(
     source: str,
@@ -204,9 +206,9 @@ def command(
     max_growth: float,
     output: Path | None,
 ) -> None:
-    """Watch SOURCE, a camera or stream that lasts, and sample what the process holds.
+    """Run watch on SOURCE, a camera or endless stream, and sample its memory, files and threads.
 
-    OPTIONs are more options of `twincar-edge watch`.
+    OPTIONs are additional options of `twincar-edge watch`.
     """
     report = measure_endurance(source, model, options, duration_s=duration, every_s=every, window_s=window)
     publish(report, report.summary(), output)

@@ -1,11 +1,11 @@
-"""What enrolled classes are worth: a few pictures of each of several new cars, and the answers for all other pictures.
+"""Measures enrolled classes: their accuracy, and their effect on answers to other images.
 
     python -m twincar_edge.benchmarks.experiments enrollment STRANGERS DATA [--images DIR] -o enrollment.json
 
-STRANGERS is a folder with cars.csv (filename, make, model; kind, where a picture is from) and images/, cars that the
-model was not trained on. Some of its classes are enrolled, drawn anew each time; the pictures left over of these, those
-of the other classes, and DATA, labelled pictures of trained classes, are then answered with and without the enrolled
-classes.
+STRANGERS is a folder with cars.csv (filename, make, model; optional kind, the source of an image) and images/, of cars
+that the model was not trained on. Each trial enrolls a random selection of its classes. The remaining images of these,
+the images of its other classes, and DATA, labeled images of trained classes, are then classified with and without the
+enrolled classes.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ SHOTS = (1, 3, 5, 10)
 REACHES = (REACH, 1.15, 4 / 3, 1.5)
 NEW_CLASSES, DRAWS, SEED = 12, 10, 0
 BATCH = 32
-LEAST_LEFT = 2  # pictures of a class beyond the largest number of shots
+MIN_REMAINING = 2  # images per class, in addition to the largest number of shots
 
 
 class KindFigures(Record):
-    """Of the pictures of one kind that are left over of the new classes: how many were counted, named, and right."""
+    """Results for the remaining images of enrolled classes, of one kind: their number, named share, and accuracy."""
 
     pictures: int
     named: Share
@@ -53,11 +53,11 @@ class KindFigures(Record):
 
 
 class EnrollmentFigures(Record):
-    """What enrolling gives with `shots` pictures a class and a reach, over all draws.
+    """Results of enrolling `shots` images per class with a reach, over all draws. Shares are from 0 to 1.
 
-    Of the pictures left over of the new classes, `named` get a full name, and `right` of these the right one. A wrong
-    claim says anything that is not true of the car, be it a make. Shares are of pictures, from 0 to 1. Pictures of one
-    car park are from one place and view, photos from the web are not: `kinds` has both apart.
+    Of the remaining images of enrolled classes, `named` get a full name, with the accuracy `right`. A wrong claim is
+    any name that is not true of the car, even a make. Images from one parking lot share place and view, photos from
+    the web do not, so `kinds` separates them.
     """
 
     shots: int
@@ -72,7 +72,7 @@ class EnrollmentFigures(Record):
 
 
 class EnrollmentReport(Record):
-    """A whole measurement."""
+    """The full measurement."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime
@@ -86,12 +86,12 @@ class EnrollmentReport(Record):
     points: tuple[EnrollmentFigures, ...]
 
     def to_markdown(self) -> str:
-        """Return the figures as a Markdown table."""
+        """Return the report as a Markdown table."""
         lines = [
-            f"{self.model}, {self.new_classes} new classes drawn {self.draws} times; "
-            f"{self.strangers} pictures of other cars, {self.known} of trained classes",
+            f"{self.model}, {self.new_classes} random new classes, {self.draws} draws; "
+            f"{self.strangers} images of untrained classes, {self.known} of trained classes",
             "",
-            "| reach | pictures a class | named | right of these | wrong claims, other cars | top-1, trained classes |"
+            "| reach | images per class | named | right | wrong claims, other cars | top-1, trained classes |"
             + "".join(f" {kind}: named | right |" for kind in self.points[0].kinds),
             "|---|---|---|---|---|---|" + "---|---|" * len(self.points[0].kinds),
         ]
@@ -111,7 +111,7 @@ def _share(share: float | None) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Pictures:
-    """What the graph says of pictures: logits, float32 [N, classes], and embeddings, float32 [N, D]."""
+    """The model's outputs for images: logits, float32 [N, classes], and embeddings, float32 [N, D]."""
 
     logits: NDArray[np.float32]
     embeddings: NDArray[np.float32]
@@ -121,10 +121,10 @@ class _Pictures:
 
 
 def measure_enrollment(strangers: Path, dataset: Dataset, model: Path | None = None) -> EnrollmentReport:
-    """Enroll classes again and again, and count.
+    """Enroll random classes repeatedly, and measure the answers.
 
     Raises:
-        InputError: a picture is unusable, or too few classes have enough pictures.
+        InputError: an image is unusable, or too few classes have enough images.
         ModelError: the model cannot be used, or has no prototypes.
     """
     session = open_session(model or default_model(), spinning=True)
@@ -134,9 +134,12 @@ def measure_enrollment(strangers: Path, dataset: Dataset, model: Path | None = N
     other = _run(session, (read_image(path) for path in paths))
     known = _run(session, (sample.read() for sample in dataset.samples))
     labels = labels_for(dataset, session.manifest.class_mapping)
-    enough = [name for name in dict.fromkeys(names) if names.count(name) >= max(SHOTS) + LEAST_LEFT]
+    enough = [name for name in dict.fromkeys(names) if names.count(name) >= max(SHOTS) + MIN_REMAINING]
     if len(enough) <= NEW_CLASSES:
-        raise InputError(f"{strangers} has {len(enough)} classes of enough pictures, {NEW_CLASSES + 1} are needed")
+        raise InputError(
+            f"{strangers} has only {len(enough)} classes of {max(SHOTS) + MIN_REMAINING} images or more: "
+            f"at least {NEW_CLASSES + 1} are needed"
+        )
     trial = _Trial(session, np.array(names), np.array(kinds), other, known, labels)
     points = [trial.figures(enough, shots, reach) for reach in REACHES for shots in SHOTS]
     return EnrollmentReport(
@@ -162,7 +165,7 @@ class _Trial:
     labels: NDArray[np.int64]
 
     def figures(self, enough: list[str], shots: int, reach: float) -> EnrollmentFigures:
-        rng = np.random.default_rng(SEED)  # the same classes and pictures for every row
+        rng = np.random.default_rng(SEED)  # the same classes and images for all rows
         before = [
             wrong(answer, name) for answer, name in zip(self.answers(self.strangers, None), self.names, strict=True)
         ]
@@ -254,12 +257,12 @@ def _by_kind(kinds: NDArray[np.str_], named: NDArray[np.bool_], right: NDArray[n
 
 
 def wrong(answer: Prediction, name: str) -> bool:
-    """Return whether an answer says something of a car of no known class that is not true of it."""
+    """Return whether an answer to a car of an untrained class is wrong."""
     return answer.level != "unknown" and (answer.level != "make" or not name.startswith(f"{answer.make} "))
 
 
 def _read_strangers(folder: Path) -> tuple[list[str], list[str], list[Path]]:
-    """Return the name of each picture's car, where it is from, and its file."""
+    """Return the name of the car, the kind and the path of each image."""
     table = folder / "cars.csv"
     try:
         with table.open(encoding="utf-8", newline="") as file:
@@ -289,6 +292,6 @@ def _run(session: ModelSession, images_bgr: Iterable[NDArray[np.uint8]]) -> _Pic
 @model_option
 @output_option
 def command(strangers: Path, data: OpenOptions, model: Path | None, output: Path | None) -> None:
-    """Enroll cars of STRANGERS, and answer the others and DATA, labelled pictures of trained classes."""
+    """Enroll cars of STRANGERS; classify the others, and DATA, labeled images of trained classes."""
     report = measure_enrollment(strangers, data.open(), model)
     publish(report, report.to_markdown(), output)

@@ -1,8 +1,8 @@
-"""Coverage against accuracy at each level of a name, on labelled pictures of cars.
+"""Measures coverage and accuracy at each level of a name, on labeled images of cars.
 
     python -m twincar_edge.benchmarks.experiments levels DATA [--images DIR] [--model MODEL] -o levels.json
 
-A model's own threshold decides how far an answer goes. This says what that one gives, and others beside it.
+The threshold decides the level of an answer. The report compares the model's threshold with others.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from twincar_edge.runtime.inference.session import open_session
 
 SCHEMA_VERSION: Literal[1] = 1
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-TITLES: dict[Level, str] = {"year": "in full", "model": "model or more", "make": "make or more"}
+TITLES: dict[Level, str] = {"year": "full name", "model": "model or deeper", "make": "make or deeper"}
 
 
 class LevelFigures(Record):
-    """The share of answers that go so far or farther, and the share of these that are right so far; None of none."""
+    """The share of answers at this level or a deeper one, and their accuracy at this level (None if there are none)."""
 
     coverage: Share
     right: Share | None
 
 
 class ThresholdFigures(Record):
-    """What a threshold gives at each level: "year" is the class in full."""
+    """Results of a threshold at each level; "year" is the full name."""
 
     threshold: Share
     levels: dict[Level, LevelFigures]
 
 
 class LevelsReport(Record):
-    """A whole measurement: `threshold` is the model's own, and among the `points`."""
+    """The full measurement. `threshold` is the model's own, which is one of the `points`."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime
@@ -64,8 +64,8 @@ class LevelsReport(Record):
     points: tuple[ThresholdFigures, ...]
 
     def to_markdown(self) -> str:
-        """Return what was found as Markdown."""
-        head = f"{self.model}, {self.precision}, on {self.data.images} pictures: top-1 {self.top1:.2%}"
+        """Return the report as Markdown."""
+        head = f"{self.model}, {self.precision}, on {self.data.images} images: top-1 {self.top1:.2%}"
         return f"{head}\n\n{levels_table(self.points, self.threshold)}\n"
 
 
@@ -75,13 +75,13 @@ def level_points(
     hierarchy: Hierarchy,
     thresholds: Iterable[float],
 ) -> tuple[ThresholdFigures, ...]:
-    """Return what each threshold gives, the lowest first.
+    """Return the results for each threshold, in ascending order.
 
     Args:
-        probabilities: calibrated, float32 [N, classes], N at least 1.
+        probabilities: calibrated probabilities, float32 [N, classes], N at least 1.
         labels: int64 [N].
-        hierarchy: of the classes.
-        thresholds: between 0 and 1.
+        hierarchy: the hierarchy of the classes.
+        thresholds: thresholds from 0 to 1.
     """
     certainty = certainty_by_level(probabilities, hierarchy, labels)
     return tuple(
@@ -97,8 +97,8 @@ def level_points(
 
 
 def levels_table(points: Iterable[ThresholdFigures], own: float) -> str:
-    """Return the points as a Markdown table, the row of the model's own threshold in bold."""
-    heads = [head for level in KNOWN_LEVELS for head in (TITLES[level], "right" if level == "year" else "right so far")]
+    """Return the points as a Markdown table, with the row of the model's own threshold in bold."""
+    heads = [head for level in KNOWN_LEVELS for head in (TITLES[level], "right")]
     lines = ["| threshold | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for point in points:
         cells = [f"{point.threshold:g}"]
@@ -110,15 +110,15 @@ def levels_table(points: Iterable[ThresholdFigures], own: float) -> str:
 
 
 def measure_levels(dataset: Dataset, model: Path | None = None, threads: int | None = None) -> LevelsReport:
-    """Answer every picture of a data set, and count at each level and threshold.
+    """Measure coverage and accuracy at each level and threshold.
 
     Args:
-        dataset: usable pictures that the model never learned from.
+        dataset: usable images that were not used for training.
         model: an exported model; None for the bundled one.
-        threads: threads within one inference; None for all usable cores.
+        threads: threads per inference; None for all usable cores.
 
     Raises:
-        InputError: the data set is empty, a picture is unusable, or the model does not know one of its classes.
+        InputError: the data set is empty, an image is unusable, or the model lacks one of the classes.
         ModelError: the model cannot be used.
     """
     classifier = Classifier(open_session(model or default_model(), threads=threads, spinning=True))
@@ -142,9 +142,9 @@ def measure_levels(dataset: Dataset, model: Path | None = None, threads: int | N
 @click.command("levels")
 @data_options(argument=True)
 @model_option
-@click.option("--threads", type=int, help="Threads within one inference.  [default: all usable cores]")
+@click.option("--threads", type=int, help="Threads per inference.  [default: all usable cores]")
 @output_option
 def command(data: OpenOptions, model: Path | None, threads: int | None, output: Path | None) -> None:
-    """Count coverage and accuracy at each level of a name on DATA, labelled pictures that the model never saw."""
+    """Measure coverage and accuracy at each level of a name on DATA, labeled images not used for training."""
     report = measure_levels(data.open(), model, threads)
     publish(report, report.to_markdown(), output)

@@ -1,11 +1,11 @@
-"""The Semantic Shift Benchmark for Stanford Cars: train on 98 classes, and tell their cars from those of 98 others.
+"""The Semantic Shift Benchmark for Stanford Cars: train on 98 classes, and separate their cars from 98 other classes.
 
     python -m twincar_edge.benchmarks.experiments open_set_ssb DATA PROTOCOL --run DIR --set epochs=14 -o ssb.json
 
-PROTOCOL is a JSON file with the labels of the known classes and those of the unknown ones, easy, medium and hard by how
-much they differ from the known ones. Source: Vaze et al., "Open-Set Recognition: a Good Closed-Set Classifier is All
-You Need?", ICLR 2022, arXiv:2110.06207. Known cars are judged by held-out pictures of DATA, unknown ones by all that it
-has of them.
+PROTOCOL is a JSON file with the labels of the known classes and of the unknown ones, which are easy, medium or hard by
+their difference from the known ones. Source: Vaze et al., "Open-Set Recognition: a Good Closed-Set Classifier is All
+You Need?", ICLR 2022, arXiv:2110.06207. Uses the held-out images of known classes in DATA, and all images of unknown
+classes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Difficulty = Literal["easy", "medium", "hard"]
 
 
 class Protocol(Record):
-    """Which labels, from 0, are known, and which unknown ones are how hard to tell from these."""
+    """The labels, from 0, of the known classes, and of the unknown ones by difficulty."""
 
     source: str = ""
     known: Labels
@@ -56,7 +56,7 @@ class Protocol(Record):
 
 
 class Scores(Record):
-    """AUROC of known pictures against unknown ones: of the largest probability, the largest logit, and familiarity."""
+    """AUROC of known images against unknown ones, by the largest probability, the largest logit, and familiarity."""
 
     classes: int = Field(ge=1)
     images: int = Field(ge=1)
@@ -66,7 +66,7 @@ class Scores(Record):
 
 
 class SsbReport(Record):
-    """A whole measurement: `known` are the held-out pictures of the known classes, `top1` how many are named right."""
+    """The full measurement. `known_images` are the held-out images of known classes, `top1` is their accuracy."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime
@@ -79,15 +79,15 @@ class SsbReport(Record):
     unknown: dict[Difficulty, Scores]
 
     def to_markdown(self) -> str:
-        """Return the figures as Markdown."""
+        """Return the report as Markdown."""
         head = (
-            f"{self.known_classes} known classes, {self.known_images} held-out pictures: top-1 {self.top1:.2%}. "
-            "AUROC against pictures of unknown classes:"
+            f"{self.known_classes} known classes, {self.known_images} held-out images: top-1 {self.top1:.2%}. "
+            "AUROC against images of unknown classes:"
         )
         lines = [
             head,
             "",
-            "| unknown | classes | pictures | probability | largest logit | familiarity |",
+            "| unknown | classes | images | probability | largest logit | familiarity |",
             "|---" * 6 + "|",
         ]
         lines += [
@@ -99,10 +99,10 @@ class SsbReport(Record):
 
 
 def read_protocol(path: Path, classes: int) -> Protocol:
-    """Read a protocol for a data set of so many classes.
+    """Read a protocol for a data set with a number of classes.
 
     Raises:
-        InputError: it cannot be read, is not one, names a label twice, or one that the data set does not have.
+        InputError: the file cannot be read or is invalid, a label occurs twice, or is not in the data set.
     """
     try:
         protocol = Protocol.model_validate(json.loads(path.read_text("utf-8")))
@@ -114,14 +114,14 @@ def read_protocol(path: Path, classes: int) -> Protocol:
         raise InputError(f"{path} is not JSON: {error}") from error
     labels = [label for group in (protocol.known, *protocol.unknown.values()) for label in group]
     if len(set(labels)) != len(labels):
-        raise InputError(f"{path} names a class twice: a class is known or unknown, and of one difficulty")
+        raise InputError(f"{path} lists a class twice: list each class once, as known or with one difficulty")
     if max(labels) >= classes:
-        raise InputError(f"{path} names class {max(labels)}, and the data set has classes 0 to {classes - 1}")
+        raise InputError(f"{path} lists class {max(labels)}, but the data set has classes 0 to {classes - 1}")
     return protocol
 
 
 def of_classes(dataset: Dataset, labels: Sequence[int]) -> Dataset:
-    """Return the pictures of some classes, which become classes 0, 1, … in this order."""
+    """Return the images of some classes, relabeled to 0, 1, … in this order."""
     places = {label: place for place, label in enumerate(labels)}
     classes = ClassMapping(tuple(dataset.classes[label] for label in labels))
     samples = (replace(one, label=places[one.label]) for one in dataset.samples if one.label in places)
@@ -134,25 +134,25 @@ def measure_ssb(
     protocol: Protocol,
     run: Path,
     machine: TrainingMachine,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> SsbReport:
-    """Train on the known classes, or go on with the training in `run`, and judge it.
+    """Train on the known classes, or resume the training in `run`, and measure the separation of unknown classes.
 
     Args:
-        recipe: of the training; its `validation_share` is held out to judge by.
-        dataset: labelled pictures of all classes.
-        protocol: which classes are known.
-        run: the folder of the training.
-        machine: what it may use.
-        tell: called with a line after each epoch.
+        recipe: the training recipe; its `validation_share` is held out for the measurement.
+        dataset: labeled images of all classes.
+        protocol: the known and unknown classes.
+        run: the run folder.
+        machine: the machine resources for training.
+        report: called with a line after each epoch.
 
     Raises:
-        InputError: as `training.fit`.
+        InputError: as in `training.fit`.
     """
     known = of_classes(dataset, protocol.known)
     trained = fit(
         recipe, known, run, machine=machine, resume=True,
-        on_epoch=None if tell is None else lambda row: tell(f"epoch {row.epoch}: top-1 {row.validation.top1:.2%}"),
+        on_epoch=None if report is None else lambda row: report(f"epoch {row.epoch}: top-1 {row.validation.top1:.2%}"),
     )  # fmt: skip
     checkpoint = read_checkpoint(trained.checkpoint)
     model = load_model(checkpoint)
@@ -191,7 +191,7 @@ def measure_ssb(
 
 
 def _outputs(model: CarClassifier, dataset: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return logits, float32 [N, classes], and embeddings, float32 [N, D], of every picture."""
+    """Return the logits, float32 [N, classes], and embeddings, float32 [N, D], of all images."""
     logits, embeddings = [], []
     model.eval()
     with torch.inference_mode():
@@ -205,7 +205,7 @@ def _outputs(model: CarClassifier, dataset: Dataset) -> tuple[NDArray[np.float32
 @click.command("open_set_ssb")
 @data_options(argument=True)
 @click.argument("protocol", type=PATH)
-@click.option("--run", type=PATH, required=True, help="Folder of the training; one that has begun goes on.")
+@click.option("--run", type=PATH, required=True, help="Run folder; an existing run is resumed.")
 @click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="Model, sizes and augmentation.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -220,7 +220,7 @@ def command(
     output: Path | None,
     **machine: Any,
 ) -> None:
-    """Train on the known classes of PROTOCOL among DATA, and tell their pictures from those of its unknown classes."""
+    """Train on the known classes of PROTOCOL in DATA, and measure how well its unknown classes are separated."""
     chosen = read_recipe(recipe, changes)
     dataset = data.open()
     report = measure_ssb(

@@ -1,4 +1,4 @@
-"""What the command lines of the experiments share: common options, and how a report is written and printed."""
+"""Common options of the experiments, and the output of reports."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from twincar_edge.files import write_text
 PATH = click.Path(path_type=Path)
 
 model_option = click.option("--model", type=PATH, help="An exported model.  [default: the bundled one]")
-threads_option = click.option("--threads", type=int, help="Threads within one inference.  [default: as watch]")
-output_option = click.option("-o", "--output", type=PATH, help="Write the figures to this JSON file.")
+threads_option = click.option("--threads", type=int, help="Threads per inference.  [default: as watch]")
+output_option = click.option("-o", "--output", type=PATH, help="Write the results to this JSON file.")
 
 
 def publish(report: BaseModel, text: str, output: Path | None) -> None:
-    """Write a report as JSON where a file is named, and print it as text.
+    """Print a report as text and, if `output` is given, write it as JSON.
 
     Raises:
         InputError: the file cannot be written.

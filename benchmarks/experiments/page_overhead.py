@@ -1,16 +1,16 @@
-"""What the web page costs the camera loop: nothing while nobody looks, and little while three browsers do.
+"""Measures the cost of the web page for the camera loop, with and without clients.
 
     python -m twincar_edge.benchmarks.experiments page_overhead CLIP [--model MODEL] -o results.json
 
-The loop reads the clip as fast as it can, so that whatever the page takes it takes from the loop. Three subjects take
-turns in rounds, so that drift of the machine hits all alike:
+The loop reads the clip as fast as possible, so any work for the page reduces its frame rate. Three subjects run in
+interleaved rounds, so that drift of the machine affects all of them:
 
-- `closed`: the loop with a store and pictures of visits, and no page;
-- `open`: the same with the page, which nobody looks at;
-- `watched`: the same with three clients, each of which reads the live view, the visits as they come, and the cameras'
-  health every three seconds, as a browser on the first page does.
+- `closed`: the loop with a store and visit images, without the page;
+- `open`: the same with the page, without clients;
+- `watched`: the same with three clients. Each reads the live view, the stream of visits and, every three seconds, the
+  health of the cameras, as a browser does on the start page.
 
-The clients are a process of their own on the same machine: what reading costs them is part of the measurement.
+The clients run in another process on the same machine, so the cost of reading is part of the measurement.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from twincar_edge.runtime.sinks.settings import CropsSettings, StoreSettings
 
 SCHEMA_VERSION: Literal[1] = 1
 CLIENTS = 3
-LEAST_SHARE = 0.9  # of the frame rate that is left while the page is watched
+MIN_SHARE = 0.9  # of the frame rate without a page, while clients are connected
 HEALTH_S = 3.0
 _CAMERA = "gate"
 
 
 class PageOverhead(Record):
-    """A whole measurement: frames a second of every round, and what the clients were sent in all rounds together."""
+    """The full measurement: frames per second of each round, and the data sent to clients in all rounds."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime
@@ -59,24 +59,28 @@ class PageOverhead(Record):
     sent_mb: float
 
     def shares(self, subject: Literal["open", "watched"]) -> tuple[float, ...]:
-        """Return the frame rate of a subject by that without a page, round by round."""
+        """Return the ratio of a subject's frame rate to that without a page, for each round."""
         return tuple(one / other for one, other in zip(getattr(self, subject), self.closed, strict=True))
 
     def summary(self) -> str:
-        """Return what was found, in a few lines."""
+        """Return the results in a few lines."""
         lines = [f"{self.clip}: {self.frames} frames; closed {median(self.closed):.1f} frames/s"]
         for subject in ("open", "watched"):
             shares = self.shares(subject)
             rate = f"{median(getattr(self, subject)):.1f} frames/s"
             lines.append(f"{subject:<7} {rate}: {median(shares):.2f} of it ({min(shares):.2f} to {max(shares):.2f})")
-        lines.append(f"{self.clients} clients were sent {self.sent_mb:.1f} MB")
+        lines.append(f"{self.clients} clients received {self.sent_mb:.1f} MB")
         return "\n".join(lines)
 
     def require(self) -> None:
-        """Raise a GateError where watching costs the loop more than it may."""
+        """Check the frame rate with clients.
+
+        Raises:
+            GateError: it is below the limit.
+        """
         share = median(self.shares("watched"))
-        if share < LEAST_SHARE:
-            raise GateError(f"watched, the loop keeps {share:.2f} of its frame rate; {LEAST_SHARE:.2f} were wanted")
+        if share < MIN_SHARE:
+            raise GateError(f"with clients, the loop keeps {share:.2f} of its frame rate (limit {MIN_SHARE:.2f})")
 
 
 def measure_page(clip: Path, model: Path | None = None, rounds: int = 5) -> PageOverhead:
@@ -121,10 +125,10 @@ def _config(clip: Path, model: Path | None, folder: Path, *, page: bool) -> Watc
 
 
 class _Clients:
-    """Clients of a service's page in a process of their own, which are connected before the block begins.
+    """Clients of a service's page in another process. Entering waits until they are connected.
 
     Attributes:
-        sent: the bytes that they were sent; counted when the block ends.
+        sent: the bytes sent to the clients; set on exit.
     """
 
     def __init__(self, service: Service, count: int) -> None:
@@ -137,22 +141,22 @@ class _Clients:
         if self._count:
             assert self._service.page is not None
             context = multiprocessing.get_context("spawn")
-            self._ours, theirs = context.Pipe()
-            self._process = context.Process(target=_look, args=(self._service.page.url, self._count, theirs))
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(target=_run_clients, args=(self._service.page.url, self._count, theirs))
             self._process.start()
-            self._ours.recv()
+            self._connection.recv()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            self._ours.send("stop")
-            self.sent = self._ours.recv()
+            self._connection.send("stop")
+            self.sent = self._connection.recv()
             self._process.terminate()
             self._process.join()
 
 
-def _look(url: str, count: int, pipe: Connection) -> None:
-    """Read as so many browsers do until told to stop; runs in the clients' process."""
+def _run_clients(url: str, count: int, pipe: Connection) -> None:
+    """Read pages like `count` browsers until a stop message; runs in the clients' process."""
     counts: list[int] = []
     ready = threading.Barrier(2 * count + 1)
 
@@ -162,7 +166,7 @@ def _look(url: str, count: int, pipe: Connection) -> None:
             while chunk := answer.read1(65536):
                 counts.append(len(chunk))
 
-    def ask() -> None:
+    def poll_health() -> None:
         while True:
             time.sleep(HEALTH_S)
             with urllib.request.urlopen(url + "cameras") as answer:
@@ -171,23 +175,23 @@ def _look(url: str, count: int, pipe: Connection) -> None:
     for _ in range(count):
         for path in (f"live/{_CAMERA}.mjpeg", "visits.stream"):
             threading.Thread(target=read, args=(path,), daemon=True).start()
-        threading.Thread(target=ask, daemon=True).start()
+        threading.Thread(target=poll_health, daemon=True).start()
     ready.wait()
     pipe.send("ready")
     pipe.recv()
     pipe.send(sum(counts))
-    pipe.recv()  # until it is ended: threads that read must not see the server go
+    pipe.recv()  # blocks until the process is terminated, because the reading threads must not see the server close
 
 
 @click.command("page_overhead")
 @click.argument("clip", type=PATH)
 @model_option
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of each subject.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds for each subject.")
 @output_option
 def command(clip: Path, model: Path | None, rounds: int, output: Path | None) -> None:
-    """Run the camera loop on CLIP without the web page, with it, and with three clients that watch it.
+    """Run the camera loop on CLIP without the web page, with it, and with three clients.
 
-    Exits with 1 where the loop keeps less than 90% of its frame rate while the page is watched.
+    Exits with 1 if the loop keeps less than 90% of its frame rate with clients.
     """
     report = measure_page(clip, model, rounds)
     publish(report, report.summary(), output)

@@ -1,8 +1,8 @@
-"""Whether explanations point at what an answer rests on, on drawn twin cars, whose one telling part is known.
+"""Measures explanations on synthetic twin cars, whose distinguishing part is known.
 
     python -m twincar_edge.benchmarks.experiments pointing [--model MODEL] [--images 320] -o pointing.json
 
-The measurement is that of `evaluate --explain`, which has no such parts, and so no pointing game.
+Like `evaluate --explain`, with the pointing game in addition, which needs known parts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twincar_edge.synthetic import CLASS_NAMES, twin_car_images, twin_of
 
 
 def twin_pictures(count: int, seed: int = SEED) -> list[Picture]:
-    """Draw twin cars, each cut to its box, with the part that tells it from its twin."""
+    """Draw twin cars, cropped to their boxes, with the part that distinguishes each from its twin."""
     pictures = []
     for car in twin_car_images(count, seed):
         left, top, right, bottom = car.box_xyxy
@@ -31,11 +31,13 @@ def twin_pictures(count: int, seed: int = SEED) -> list[Picture]:
 
 @click.command("pointing")
 @model_option
-@click.option("--images", type=click.IntRange(1, 100_000), default=320, show_default=True, help="Draw so many.")
+@click.option(
+    "--images", type=click.IntRange(1, 100_000), default=320, show_default=True, help="Number of images to draw."
+)
 @threads_option
 @output_option
 def command(model: Path | None, images: int, threads: int | None, output: Path | None) -> None:
-    """Measure MODEL's explanations on drawn twin cars, whose telling part is known."""
+    """Measure MODEL's explanations on synthetic twin cars, whose distinguishing part is known."""
     session = open_session(model or demo_model(), ep="cpu", threads=threads)
     report = measure_faithfulness(session, twin_pictures(images))
     publish(report, report.to_markdown(), output)

@@ -1,10 +1,10 @@
-"""What the camera loop makes of clips whose truth is known: vehicles found, and what a visit gains over a single crop.
+"""Measures the camera loop on clips with ground truth: vehicles found, and a visit's accuracy compared with one crop's.
 
     python -m twincar_edge.benchmarks.experiments visits CLIP… [--data DATA --images DIR] -o visits.json
 
-Of the passes that were found exactly once, the visit's answer is set against those of its own crops: the mean over all
-of them, the first, and the best, as the loop judges it. `--data` has the pictures that the passes show, and says what
-the model makes of these themselves: the ceiling, where driving through the scene costs nothing.
+For passes found exactly once, compares the visit's answer with those of its crops: the mean over all crops, the first
+one, and the best one by the loop's criteria. `--data` has the original images of the passes; the accuracy on these is
+an upper limit, without the losses of the scene.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ SCHEMA_VERSION: Literal[1] = 1
 
 
 class Passes(Record):
-    """What became of passes: found exactly once, in several visits, or in none; `extra` visits show no pass.
+    """Counts of passes found exactly once, in several visits (`doubled`) or not at all; `extra` visits have no pass.
 
-    `verdicts` counts the answers of those found once: "right" in full, "coarser" (true as far as it goes), "wrong
-    name", "unknown".
+    `verdicts` counts the answers to passes found once: "right" (full name), "coarser" (true, but not a full name),
+    "wrong name", "unknown".
     """
 
     passes: int
@@ -78,9 +78,9 @@ class Clip(Record):
 
 
 class Single(Record):
-    """The top-1 of an answer that rests on one picture, and by how much the visits' is above it.
+    """The top-1 of answers from a single image, and the gain of the visits' top-1 over it.
 
-    `low` and `high` are the 95% interval of `gain`, by the bootstrap over visits.
+    `low` and `high` are the 95% bootstrap interval of `gain`, resampled over visits.
     """
 
     top1: Share
@@ -90,7 +90,7 @@ class Single(Record):
 
     @classmethod
     def of(cls, right: NDArray[np.generic], visits_right: NDArray[np.bool_]) -> Single:
-        """Compare, visit by visit: where the one picture's answer is right, or how often, and where the visit's is."""
+        """Compare visit by visit: `right` may be the share of a visit's crops that are right."""
         share = right.astype(np.float64)
         gains = visits_right - share
         low, high = bootstrap_interval(gains.tolist(), np.mean)
@@ -98,12 +98,12 @@ class Single(Record):
 
 
 class VisitsReport(Record):
-    """A whole measurement.
+    """The full measurement.
 
-    `top1` is that of the visits of passes found once, whatever their probability. `singles`: "mean crop" gives each
-    visit the share of its own crops that are right, so that all visits count alike, "first crop", "best crop", and
-    "picture" where the pictures are given. `pooled_top1` is the share of all crops that are right, of long visits more.
-    `levels` has the points of the "visits", and of the "pictures" of the same passes; `threshold` is the model's own.
+    `top1` is the accuracy of the visits of passes found once, without a threshold. `singles` has "mean crop" (the mean
+    over visits of the share of right crops, so that all visits weigh the same), "first crop", "best crop" and, if the
+    images are given, "picture". `pooled_top1` is the share of right crops of all visits, in which long visits weigh
+    more. `levels` has the points of the "visits" and of the "pictures" of the same passes. `threshold` is the model's.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -121,15 +121,15 @@ class VisitsReport(Record):
     levels: dict[str, tuple[ThresholdFigures, ...]]
 
     def to_markdown(self) -> str:
-        """Return what was found as Markdown."""
+        """Return the report as Markdown."""
         total = self.total
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in total.verdicts.items())
         lines = [
             f"{self.model}; clips: {len(self.clips)}; {total.once} of {total.passes} passes found exactly once "
             f"({total.once / total.passes:.2%}), {total.doubled} doubled, {total.missed} missed, {total.extra} extra",
-            f"answers of those found once: {verdicts}",
+            f"answers to passes found once: {verdicts}",
             "",
-            "| answer of | top-1 | visit's top-1 above it, points (95% interval) |",
+            "| answer of | top-1 | gain of the visit over it, points (95% interval) |",
             "|---|---|---|",
             f"| visit | {self.top1:.2%} | |",
         ]
@@ -149,24 +149,24 @@ def measure_visits(
     threads: int | None = None,
     progress: Callable[[WatchedClip], None] | None = None,
 ) -> VisitsReport:
-    """Watch clips whose truth is known.
+    """Run the loop on clips with ground truth, and score the visits.
 
     Args:
-        clips: each with the file of its truth.
+        clips: each clip with its ground-truth file.
         model: an exported model; None for the bundled one.
-        dataset: the pictures that the passes show, by the names in the truths; None leaves them out.
-        threads: threads within one inference; None leaves one usable core to the clip.
-        progress: called with each clip after it was watched.
+        dataset: the original images of the passes, by the names in the ground truth; None omits them.
+        threads: threads per inference; None leaves one usable core to decoding.
+        progress: called with each clip when it is finished.
 
     Raises:
-        InputError: a clip or truth cannot be read, a truth has a class that the model does not know or shows a picture
-            that the data set lacks, or no pass of all was found exactly once.
+        InputError: a clip or ground-truth file cannot be read, a ground truth has a class that the model lacks or an
+            image that the data set lacks, or no pass was found exactly once.
         ModelError: the model cannot be used.
     """
     classifier = Classifier(
         open_session(model or default_model(), threads=threads or inference_threads(), spinning=False)
     )
-    truths = [_read_truth(truth, classifier, dataset) for _, truth in clips]  # a mistake must not show an hour later
+    truths = [_read_truth(truth, classifier, dataset) for _, truth in clips]  # raises errors before the long run
     watched = []
     for (clip, _), passes in zip(clips, truths, strict=True):
         watched.append(watch_clip(clip, passes, classifier))
@@ -174,7 +174,7 @@ def measure_visits(
             progress(watched[-1])
     found = [one for each in watched for one in each.found]
     if not found:
-        raise InputError("no pass was found exactly once: there are no answers to compare")
+        raise InputError("no pass was found exactly once, so there are no answers to compare")
     labels = np.array([classifier.manifest.classes.index(one.truth.name) for one in found], np.int64)
     rows = {"visits": np.stack([one.probabilities for one in found])}
     crops = [one.crops == label for one, label in zip(found, labels, strict=True)]
@@ -209,19 +209,22 @@ def measure_visits(
 
 def _read_truth(path: Path, classifier: Classifier, dataset: Dataset | None) -> list[Pass]:
     passes = read_truth(path, classifier.manifest.class_mapping)
-    stranger = next((one.name for one in passes if one.name not in classifier.manifest.classes), None)
-    if stranger is not None:
-        raise InputError(f"{path} has a {stranger!r}, which {classifier.manifest.name} does not know: is it its truth?")
+    unknown = next((one.name for one in passes if one.name not in classifier.manifest.classes), None)
+    if unknown is not None:
+        raise InputError(
+            f"{path} has the class {unknown!r}, which {classifier.manifest.name} does not know: "
+            "check that it belongs to the clip"
+        )
     if dataset is not None:
         unnamed = next((number for number, one in enumerate(passes) if one.image is None), None)
         if unnamed is not None:
-            raise InputError(f"{path} does not say which picture pass {unnamed} shows (filename): leave out the data")
-        dataset.select(dict.fromkeys(one.image or "" for one in passes))  # for what it raises
+            raise InputError(f"{path} has no image (filename) for pass {unnamed}: leave out the data")
+        dataset.select(dict.fromkeys(one.image or "" for one in passes))  # raises for missing images
     return passes
 
 
 def _of_pictures(classifier: Classifier, dataset: Dataset, shown: Sequence[str]) -> NDArray[np.float32]:
-    """Return what the model says of pictures that are named, one of them perhaps twice, float32 [N, classes]."""
+    """Return the probabilities for the images with these names, which may repeat, float32 [N, classes]."""
     names = list(dict.fromkeys(shown))
     manifest = classifier.manifest
     logits = dataset_logits(classifier.session.run, dataset.select(names), manifest.preprocess)
@@ -235,7 +238,7 @@ def _of_pictures(classifier: Classifier, dataset: Dataset, shown: Sequence[str])
     "truths",
     multiple=True,
     type=PATH,
-    help="What drives through a clip; once for each clip, in their order.  [default: the .json beside each clip]",
+    help="Ground truth of a clip; once for each clip, in their order.  [default: the .json beside each clip]",
 )
 @data_options(required=False)
 @model_option
@@ -249,13 +252,13 @@ def command(
     threads: int | None,
     output: Path | None,
 ) -> None:
-    """Watch CLIPS whose truth is known: vehicles found, and what a visit's answer gains over a single crop's.
+    """Run the loop on CLIPS with ground truth; measure vehicles found, and a visit's accuracy compared with a crop's.
 
-    --data names the pictures that the passes show.
+    --data has the original images of the passes.
     """
     truths = truths or tuple(clip.with_suffix(".json") for clip in clips)
     if len(truths) != len(clips):
-        raise InputError(f"{len(clips)} clips and {len(truths)} truths: give one for each clip")
+        raise InputError(f"found {len(clips)} clips and {len(truths)} ground-truth files: give one for each clip")
     report = measure_visits(
         list(zip(clips, truths, strict=True)),
         model,

@@ -1,16 +1,15 @@
-"""What the camera loop costs beyond its parts: the loop on a file, against decoding alone and inference alone.
+"""Measures the overhead of the camera loop on a file, compared with decoding alone and inference alone.
 
     python -m twincar_edge.benchmarks.experiments watch_overhead CLIP [--model MODEL] -o results.json
 
-Three subjects take turns in rounds, so that drift of the machine hits all alike:
+Three subjects run in interleaved rounds, so that drift of the machine affects all of them:
 
-- `decode`: the clip's frames are decoded and thrown away;
-- `infer`: the crops that the loop makes of the clip are cut, resized and answered, in batches as the loop forms them;
+- `decode`: the clip's frames are decoded and discarded;
+- `infer`: the crops that the loop makes from the clip are preprocessed and classified, in the same batches;
 - `watch`: the whole loop, from file to events.
 
-Where the loop's stages overlap perfectly it is as fast as the slower of the first two. That takes a core for each of
-them: where one inference uses all cores, the work of all stages adds up whatever the loop does, and `cpu` says how much
-of the machine each subject used.
+If the loop's stages overlap perfectly, it is as fast as the slower of the first two. That needs a core for each stage:
+if one inference uses all cores, the work of all stages adds up. `cpu` is the CPU usage of each subject.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ Crops = list[NDArray[np.uint8]]
 
 
 class Subject(Record):
-    """Frames a second, and seconds of CPU by seconds of wall clock: of every round."""
+    """Frames per second, and CPU seconds per elapsed second, of each round."""
 
     fps: tuple[float, ...]
     cpu: tuple[float, ...]
 
 
 class Share(Record):
-    """The loop's frames a second by those of the slower part, round by round: median, smallest, largest."""
+    """The ratio of the loop's frame rate to that of the slower part, over the rounds: median, smallest, largest."""
 
     median: float
     smallest: float
@@ -58,7 +57,7 @@ class Share(Record):
 
 
 class WatchOverhead(Record):
-    """A whole measurement."""
+    """The full measurement."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     created: datetime
@@ -76,17 +75,17 @@ class WatchOverhead(Record):
     share: Share
 
     def summary(self) -> str:
-        """Return what was found, in a few lines."""
+        """Return the results in a few lines."""
         lines = [f"{self.clip}: {self.frames} frames, {self.crops} crops in {self.batches} batches, {self.model}"]
         for name in ("decode", "infer", "watch"):
             subject: Subject = getattr(self, name)
             lines.append(f"{name:<7} {median(subject.fps):8.1f} frames/s  {median(subject.cpu):5.2f} cores busy")
         share = f"{self.share.median:.2f} ({self.share.smallest:.2f} to {self.share.largest:.2f})"
-        return "\n".join([*lines, f"watch by the slower part: {share}"])
+        return "\n".join([*lines, f"watch relative to the slower part: {share}"])
 
 
 class _Recording(Classifier):
-    """Keeps copies of the crops that the loop asks about, batch by batch."""
+    """A classifier that keeps copies of the crops, batch by batch."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__(classifier.session)
@@ -105,11 +104,11 @@ def measure_overhead(
     Args:
         clip: a video file.
         model: an exported model; None for the bundled one.
-        rounds: turns of each subject.
-        threads: threads within one inference; None leaves one usable core to the clip.
+        rounds: rounds for each subject.
+        threads: threads per inference; None leaves one usable core to decoding.
 
     Raises:
-        InputError: the clip cannot be read, or no vehicle is in it.
+        InputError: the clip cannot be read, or has no vehicles.
         ModelError: the model cannot be used.
     """
     classifier = Classifier(
@@ -119,7 +118,7 @@ def measure_overhead(
     recording = _Recording(classifier)
     summary = watch(config, classifier=recording)
     if not recording.batches:
-        raise InputError(f"no vehicle drives through {clip}: there is nothing to infer")
+        raise InputError(f"no vehicles found in {clip}, so there are no crops to classify: use another clip")
     subjects: dict[str, Callable[[], object]] = {
         "decode": lambda: _decode(clip),
         "infer": lambda: [classifier.judge(crops) for crops in recording.batches],
@@ -159,10 +158,10 @@ def _decode(clip: Path) -> None:
 @click.command("watch_overhead")
 @click.argument("clip", type=PATH)
 @model_option
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of each subject.")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds for each subject.")
 @threads_option
 @output_option
 def command(clip: Path, model: Path | None, rounds: int, threads: int | None, output: Path | None) -> None:
-    """Run the camera loop on CLIP, in turns with decoding alone and inference alone."""
+    """Run the camera loop on CLIP, interleaved with decoding alone and inference alone."""
     report = measure_overhead(clip, model, rounds, threads)
     publish(report, report.summary(), output)

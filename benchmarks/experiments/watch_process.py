@@ -1,4 +1,4 @@
-"""A run of `twincar-edge watch` in a process of its own, started as its users start it and looked at from outside."""
+"""Runs `twincar-edge watch` in a process, as users start it, and samples it from outside."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.errors import InputError
 from twincar_edge.records import Record
 
-START_S = 90.0  # for the run to open its model and its camera
-STOP_S = 60.0  # for it to end in good order
-SCRAPE_S = 10.0
+START_TIMEOUT_S = 90.0  # to open the model and the camera
+STOP_TIMEOUT_S = 60.0
+SCRAPE_TIMEOUT_S = 10.0
 PROC = Path("/proc")
 
 
 class Sample(Record):
-    """How a run was at one moment, so many seconds after it was ready.
+    """The state of a run, `at_s` seconds after it was ready.
 
-    `anonymous_mb` is the part of `resident_mb` that is of no file. All from `cpu_s` on is what the run's own
-    metrics say, summed over cameras and sinks; `answer_age_s` is how old the frame of the newest answer was when it was
-    answered, None where there was none yet.
+    `anonymous_mb` is the part of `resident_mb` that is not mapped from files. The fields from `cpu_s` on are the run's
+    own metrics, summed over cameras and sinks. `answer_age_s` is the age of a frame at its answer, for the newest
+    answer; None if there is none yet.
     """
 
     at_s: float
@@ -48,13 +48,13 @@ class Sample(Record):
 
 
 class WatchProcess:
-    """A run with all that a box has: events in JSON lines and a database, pictures under a limit, metrics served.
+    """A run with typical sinks: events as JSON lines and in a database, images with a size limit, and metrics.
 
-    Entering starts it and waits until it is ready; leaving kills it, where `stop` has not ended it.
+    Entering starts the process and waits until it is ready; leaving kills it if it is still running.
     """
 
     def __init__(self, source: str, model: Path, options: Sequence[str], folder: Path, crops_limit: str) -> None:
-        """Take what `twincar-edge watch` takes; all that the run writes lies in `folder`."""
+        """Take the arguments of `twincar-edge watch`; the run writes all its files to `folder`."""
         self._command = [sys.executable, "-P", "-m", "twincar_edge", "watch", source, "--model", str(model)]
         self._command += ["--output", str(folder / "events.jsonl"), "--store", str(folder / "events.db")]
         self._command += ["--state", str(folder / "state")]
@@ -67,10 +67,10 @@ class WatchProcess:
         self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        """Start.
+        """Start the process.
 
         Raises:
-            InputError: it does not start, for the reason that it gives.
+            InputError: the process did not start; the message contains its error.
         """
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -85,16 +85,16 @@ class WatchProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill it if it runs."""
+        """Kill the process if it is running."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
 
     def wait_until(self, at_s: float) -> None:
-        """Wait until it has run for so long.
+        """Wait until `at_s` seconds after the process was ready.
 
         Raises:
-            InputError: it has ended.
+            InputError: the process has ended.
         """
         try:
             self._process.wait(max(0.0, at_s - self._age_s))
@@ -103,20 +103,20 @@ class WatchProcess:
         raise self._ended()
 
     def sample(self) -> Sample:
-        """Return how it is now.
+        """Return the current state.
 
         Raises:
-            InputError: it has ended, or this system does not tell what a process holds.
+            InputError: the process has ended, or the operating system does not report the memory of processes.
         """
         at_s = self._age_s
         try:
             values = self._scrape()
         except OSError as error:
-            raise self._failed(f"the run does not give its metrics: {error}") from error
+            raise self._failed(f"cannot read the metrics of the run: {error}") from error
         home = PROC / str(self._process.pid)
         held = held_memory_mb(home / "smaps_rollup")
         if held is None:
-            raise self._failed("this system does not tell what a process holds: Linux does, in /proc/PID/smaps_rollup")
+            raise self._failed("cannot read the memory of the run: it needs Linux with /proc/PID/smaps_rollup")
         return Sample(
             at_s=round(at_s, 3),
             resident_mb=round(held[0], 3),
@@ -134,21 +134,21 @@ class WatchProcess:
         )
 
     def stop(self) -> None:
-        """End it as a service manager does.
+        """End the process with SIGTERM, as a service manager does.
 
         Raises:
-            InputError: it does not end, or not well.
+            InputError: the process does not end, or ends with an error.
         """
         self._process.terminate()
         try:
-            code = self._process.wait(STOP_S)
+            code = self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
-            raise InputError(f"the run does not end within {STOP_S:g} s of SIGTERM") from error
+            raise InputError(f"the run did not end within {STOP_TIMEOUT_S:g} s after SIGTERM") from error
         if code != 0:
             raise self._ended()
 
     def written_mb(self) -> dict[str, float]:
-        """Return what lies on the disk: `events`, `store` and `crops`."""
+        """Return the disk usage of `events`, `store` and `crops`, in MB."""
         patterns = {"events": "events.jsonl", "store": "events.db*", "crops": "crops/*.jpg"}
         return {
             name: sum(file.stat().st_size for file in self._folder.glob(pattern)) / 1e6
@@ -160,19 +160,19 @@ class WatchProcess:
         return time.monotonic() - self._ready_s
 
     def _wait_until_ready(self) -> None:
-        until_s = time.monotonic() + START_S
+        deadline_s = time.monotonic() + START_TIMEOUT_S
         while self._process.poll() is None:
             with contextlib.suppress(OSError):
                 self._scrape()
                 return
-            if time.monotonic() > until_s:
-                raise InputError(f"the run serves no metrics within {START_S:g} s of its start")
+            if time.monotonic() > deadline_s:
+                raise InputError(f"the run did not serve metrics within {START_TIMEOUT_S:g} s after its start")
             time.sleep(0.1)
         raise self._ended()
 
     def _scrape(self) -> dict[str, float]:
-        """Return what it says of itself, each metric summed over its labels; raises OSError where it says nothing."""
-        with urllib.request.urlopen(self._metrics, timeout=SCRAPE_S) as answer:
+        """Return the run's metrics, each summed over its labels. Raises OSError if they cannot be read."""
+        with urllib.request.urlopen(self._metrics, timeout=SCRAPE_TIMEOUT_S) as answer:
             text = answer.read().decode()
         values: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
@@ -181,9 +181,9 @@ class WatchProcess:
         return values
 
     def _failed(self, problem: str) -> InputError:
-        """Return why it cannot be looked at: that it has ended, or is about to, explains whatever else there is."""
+        """Return the error for a failed sample. If the process has ended or is about to, that is the cause."""
         try:
-            self._process.wait(SCRAPE_S)
+            self._process.wait(SCRAPE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return InputError(problem)
         return self._ended()
@@ -191,8 +191,8 @@ class WatchProcess:
     def _ended(self) -> InputError:
         code = self._process.returncode
         if code == 0:
-            return InputError("the source is over before its time: name a camera or stream that goes on for so long")
-        lines = self._log.read_text("utf-8", errors="replace").strip().splitlines() or ["it says nothing"]
+            return InputError("the source ended early: use a camera or a stream that lasts for the whole duration")
+        lines = self._log.read_text("utf-8", errors="replace").strip().splitlines() or ["no output"]
         return InputError(f"watch ended with exit code {code}: {lines[-1].removeprefix('error: ')}")
 
 

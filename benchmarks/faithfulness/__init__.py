@@ -1,1 +1,1 @@
-"""How faithful explanations are: whether an answer changes where its heat map says that it rests."""
+"""Faithfulness of explanations: whether an answer depends on the pixels that its heat map highlights."""

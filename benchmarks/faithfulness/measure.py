@@ -1,7 +1,7 @@
-"""Measures how faithful the explanations of an exported file are, over pictures.
+"""Measures the faithfulness of an exported file's explanations on a set of images.
 
-Two maps know nothing, so any other has to beat them: a random one, as coarse as the last feature map, and that of the
-model with random weights in its last layer (Adebayo et al., 2018, arXiv:1810.03292).
+Two baselines do not depend on the model's knowledge: a random map, as coarse as the last feature map, and the map of
+the model with random weights in its last layer (Adebayo et al., 2018, arXiv:1810.03292).
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from twincar_edge.runtime.inference.session import ModelSession
 
 RANDOM = "random"
 SEED = 77
-_RANDOM_CELLS = 7  # to a side, as coarse as the last feature map of the default model
+_RANDOM_CELLS = 7  # per side, as in the last feature map of the default model
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A car, and what is known of it.
+    """An image of a car with its annotations.
 
     Attributes:
-        image_bgr: the picture, uint8 [H, W, 3].
-        name: its class; None where nobody knows it.
-        twin: the class to compare it with; None for the runner-up.
-        part: where the answer should rest, bool [H, W], such as the part that tells it from its twin.
+        image_bgr: the image, uint8 [H, W, 3].
+        name: its class; None if unknown.
+        twin: the class to contrast it with; None for the second best class.
+        part: the pixels that should determine the answer, bool [H, W], such as the part that differs from its twin.
     """
 
     image_bgr: Images
@@ -57,20 +57,20 @@ class Picture:
 
 
 class DatasetPictures:
-    """Pictures of a labelled data set, evenly spread over it, the same each time; each is read when it is its turn."""
+    """Evenly spaced images of a labeled data set, read lazily; the choice is deterministic."""
 
     def __init__(self, dataset: Dataset, most: int) -> None:
-        """Choose `most` pictures, or all where there are fewer."""
+        """Choose at most `most` images."""
         count = min(most, len(dataset))
         self._dataset = dataset
         self._chosen = [dataset.samples[place * len(dataset) // count] for place in range(count)]
 
     def __len__(self) -> int:
-        """Return how many pictures were chosen."""
+        """Return the number of chosen images."""
         return len(self._chosen)
 
     def __iter__(self) -> Iterator[Picture]:
-        """Read them, one after the other."""
+        """Read and yield the images."""
         for sample in self._chosen:
             yield Picture(sample.read(), self._dataset.classes[sample.label])
 
@@ -81,24 +81,24 @@ def measure_faithfulness(
     reference: ModelSession | None = None,
     progress: Progress | None = None,
 ) -> FaithfulnessReport:
-    """Explain the best class of each picture in every way, and see how the class's probability follows the maps.
+    """Explain the best class of each image with all methods, and score the maps by the class's probability.
 
-    The pointing game counts the pictures with a part, but no wrong answers: nobody knows what these should rest on.
+    The pointing game uses images with a part, except those with a wrong answer, whose right evidence is not known.
 
     Args:
         session: an exported file.
-        pictures: cars.
+        pictures: images of cars.
         reference: another file of the same classes, such as the FP32 one, to compare the Grad-CAM++ maps with.
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, total images).
 
     Raises:
-        InputError: there are no pictures, one is unusable, or the reference differs in its classes or its input.
-        ModelError: the model fails.
+        InputError: there are no images, one is unusable, or the reference has other classes or another input.
+        ModelError: inference fails.
     """
     if not len(pictures):
         raise InputError("no images to explain")
     if reference is not None and _input(reference) != _input(session):
-        raise InputError(f"{reference.model} has other classes, or another input, than {session.model}")
+        raise InputError(f"cannot compare {session.model} with {reference.model}: its classes or its input differ")
     classes, preprocess = session.manifest.classes, session.manifest.preprocess
     maker = _Maps(session, np.random.default_rng(SEED))
     found: dict[str, list[tuple[Curves, Pointing | None]]] = {}
@@ -142,7 +142,7 @@ def measure_faithfulness(
 
 
 class _Maps:
-    """Draws the maps of a model's best class in all ways."""
+    """Computes the maps of a model's best class with all methods."""
 
     def __init__(self, session: ModelSession, rng: np.random.Generator) -> None:
         self._session = session
@@ -154,7 +154,7 @@ class _Maps:
     def of(self, batch_nhwc: Images, twin: str | None) -> tuple[int, dict[str, Floats]]:
         """Return the best class of an input, uint8 [1, H, W, 3], and the maps by name, float32 of any size.
 
-        The contrasts are with the twin, where that is another class, and else with the runner-up.
+        Contrasts are with the twin if that is another class, otherwise with the second best class.
         """
         session, classes = self._session, self._session.manifest.classes
         logits, embeddings, features = session.features(batch_nhwc)
@@ -176,7 +176,7 @@ class _Maps:
         return best, maps
 
     def _scores(self, best: int, other: int, batch_nhwc: Images) -> Floats:
-        """Return the logit of a class, its lead over another and, where features are known, a random sum of them."""
+        """Return a class's logit, its lead over another and, with features, their random projection: [N, 2 or 3]."""
         logits, _, features = self._session.features(batch_nhwc)
         columns = [logits[:, best], logits[:, best] - logits[:, other]]
         if features is not None:
@@ -195,14 +195,14 @@ def _one_hot(classes: int, label: int) -> Floats:
 
 
 def _random_head(head: Head, rng: np.random.Generator) -> Head:
-    """Return a head whose last layer knows nothing: normal numbers, spread as its own weights are."""
+    """Return a head with a random last layer: normally distributed, with the mean and std of its weights."""
     last = head.layers[-1]
     return Head((*head.layers[:-1], rng.normal(last.mean(), last.std(), last.shape).astype(np.float32)))
 
 
 def _grad_cam_plus_plus(session: ModelSession, batch_nhwc: Images, label: int) -> Floats:
     _, embeddings, features = session.features(batch_nhwc)
-    assert features is not None and session.head is not None, "a file with a head gives features"
+    assert features is not None and session.head is not None, "a file with a head has features"
     gradients = session.head.gradients(_one_hot(len(session.manifest.classes), label), embeddings)
     found: Floats = grad_cam_plus_plus(features, gradients)[0]
     return found
@@ -219,7 +219,7 @@ def _of_input(heat: Floats, batch_nhwc: Images) -> Floats:
 
 
 def _correlation(one: Floats, other: Floats) -> float:
-    """Return Pearson's correlation; that of a map without any contrast is 0."""
+    """Return Pearson's correlation, or 0 if a map is constant."""
     if one.std() == 0 or other.std() == 0:
         return 0.0
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])

@@ -1,4 +1,4 @@
-"""How faithful explanations are, as data and as text."""
+"""The report on the faithfulness of explanations, as data and Markdown."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from twincar_edge.benchmarks.faithfulness.scores import STEPS, Curves, Pointing,
 from twincar_edge.records import Record, Share
 
 SCHEMA_VERSION: Literal[1] = 1
-TOP_STEP = STEPS // 5  # where the hottest 20% are blurred
+TOP_STEP = STEPS // 5  # the step at which the hottest 20% are blurred
 
 
 class Gain(Record):
-    """By how much a map is better than a random one, on average, and the half-width of its 95% interval."""
+    """The mean improvement of a map over a random one, and the half-width of its 95% confidence interval."""
 
     mean: float
     margin: float
 
     def __str__(self) -> str:
-        """Return both: "+0.120 ± 0.031"."""
+        """Return text such as "+0.120 ± 0.031"."""
         return f"{self.mean:+.3f} ± {self.margin:.3f}"
 
     @property
     def shown(self) -> bool:
-        """Return whether the map is better than a random one, and not by chance."""
+        """Return whether the map is significantly better than a random one."""
         return self.mean > self.margin
 
 
 class MapFigures(Record):
-    """What one kind of map gives.
+    """The scores of one method, averaged over images.
 
-    `deletion` is the area under the class's probability while the hottest pixels are blurred away: lower is better.
-    `insertion` is that while they are put into the blurred picture: higher is better. `top_drop` is by how much the
-    probability falls when the hottest 20% of the pixels are blurred. The gains compare with the random map, picture by
-    picture. The pointing game needs parts that are known.
+    `deletion` is the area under the curve of the class's probability as the hottest pixels are blurred: lower is
+    better. `insertion` is the area as they are restored in the blurred image: higher is better. `top_drop` is the drop
+    of the probability when the hottest 20% of the pixels are blurred. The gains are paired differences to the random
+    map. The last three are the scores of the pointing game; None if no part is known.
     """
 
     method: str
@@ -58,7 +58,7 @@ class MapFigures(Record):
         scores: Sequence[tuple[Curves, Pointing | None]],
         random: Sequence[tuple[Curves, Pointing | None]],
     ) -> Self:
-        """Sum up the scores of a map over all pictures, beside those of the random map."""
+        """Average the scores of a method over all images, and compare them with those of the random map."""
         hits = np.array([hit for _, hit in scores if hit is not None], np.float64)
         on, near, heat = hits.mean(axis=0).tolist() if len(hits) else (None, None, None)
         deletions, insertions = (
@@ -83,11 +83,11 @@ class MapFigures(Record):
 
 
 class FaithfulnessReport(Record):
-    """A whole measurement.
+    """The full report.
 
-    `named_right` counts among the `labelled` pictures. `part` is the mean share of a picture that the part covers where
-    the answer should rest, in the `with_part` pictures that play the pointing game. `reference_correlation` is that of
-    the Grad-CAM++ maps with those of another file.
+    `named_right` is the number of right answers among the `labelled` images. `part` is the mean share of an image that
+    its part covers, over the `with_part` images of the pointing game. `reference_correlation` is the mean correlation
+    of the Grad-CAM++ maps with those of another file.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -112,9 +112,9 @@ class FaithfulnessReport(Record):
         lines = [
             f"# Explanations: {self.model}",
             "",
-            f"{self.images} pictures, {self.named_right} of {self.labelled} named right; maps of the best class.",
+            f"{self.images} images, {self.named_right} of {self.labelled} answers right; maps of the best class.",
             "",
-            "| map | deletion (lower is better) | gain on random | insertion (higher is better) | gain on random "
+            "| map | deletion (lower is better) | gain over random | insertion (higher is better) | gain over random "
             "| drop without the hottest 20% |",
             "|---|---|---|---|---|---|",
         ]
@@ -125,13 +125,14 @@ class FaithfulnessReport(Record):
         ]
         no_better = [row.method for row in self.rows[:-1] if not (row.deletion_gain.shown or row.insertion_gain.shown)]
         if no_better:
-            lines += ["", f"No better than a random map: {', '.join(no_better)}."]
+            lines += ["", f"Not significantly better than a random map: {', '.join(no_better)}."]
         if self.part is not None:
             lines += [
                 "",
-                f"The part where the answer should rest: {self.part:.1%} of a picture, in {self.with_part} pictures.",
+                f"The part that should determine the answer covers {self.part:.1%} of an image, on average over "
+                f"{self.with_part} images.",
                 "",
-                "| map | hottest place on the part | near it | heat on the part | times chance |",
+                "| map | hottest pixel on the part | near it | heat on the part | times chance |",
                 "|---|---|---|---|---|",
             ]
             lines += [

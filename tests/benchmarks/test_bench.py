@@ -92,7 +92,7 @@ def test_a_row_says_what_was_measured_and_keeps_every_sample(report: BenchmarkRe
     assert row.timing.infer.min_ms == min(row.timing.infer_samples_ms)
 
 
-def test_a_provider_that_is_not_here_is_a_row_that_says_how_to_get_it(report: BenchmarkReport) -> None:
+def test_a_missing_provider_is_a_row_with_the_remedy(report: BenchmarkReport) -> None:
     row = report.rows[1]
     assert (row.ep_asked, row.ep, row.timing) == ("tensorrt", None, None)
     assert "twincar-edge[gpu]" in row.status
@@ -138,8 +138,8 @@ def test_precisions_are_found_beside_the_model(model: Path) -> None:
     ]
 
 
-def test_a_precision_that_is_not_there_is_one_line(model: Path) -> None:
-    with pytest.raises(InputError, match=r"no int8 file of it: expected NAME\.int8\.onnx"):
+def test_a_missing_precision_is_a_one_line_error(model: Path) -> None:
+    with pytest.raises(InputError, match=r"no int8 file of .*: expected NAME\.int8\.onnx"):
         run(BenchmarkConfig((model,), ("int8",)))
 
 
@@ -156,10 +156,10 @@ def test_the_same_file_twice_is_one_row(model: Path) -> None:
         ({"batches": ()}, "1 or more"),
         ({"threads": (0,)}, "1 or more"),
         ({"timeout_s": 0}, "above 0"),
-        ({"pace": CameraPace(), "batches": (1, 8)}, "one frame at a time"),
+        ({"pace": CameraPace(), "batches": (1, 8)}, "frames come one at a time"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_at_once(config: dict[str, object], reason: str) -> None:
+def test_invalid_configurations_are_rejected(config: dict[str, object], reason: str) -> None:
     with pytest.raises(InputError, match=reason):
         BenchmarkConfig((Path("x.onnx"),), **config)  # type: ignore[arg-type]
 
@@ -169,8 +169,8 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
         run(BenchmarkConfig((tiny_model(tmp_path / "other.onnx", metadata=False),)))
 
 
-def test_nothing_measurable_at_all_is_an_error(model: Path) -> None:
-    with pytest.raises(InputError, match="nothing could be measured"):
+def test_no_measurable_row_is_an_error(model: Path) -> None:
+    with pytest.raises(InputError, match="no row could be measured"):
         run(BenchmarkConfig((model,), eps=("tensorrt",)))
 
 
@@ -283,13 +283,13 @@ def test_the_matrix_is_every_file_on_every_provider_at_every_size(model: Path) -
     assert found == [(ep, batch, threads) for ep in ("cpu", "cuda") for batch in (1, 8) for threads in (1, 2)]
 
 
-def test_peers_stand_around_the_models_the_quickstart_first(model: Path) -> None:
+def test_the_quickstart_is_first_and_other_peers_are_last(model: Path) -> None:
     rows = list(rows_of(BenchmarkConfig((model,), eps=("cpu",), peers=True)))
     assert [row.peer for row in rows] == [next(iter(PEERS)), None, *list(PEERS)[1:]]
     assert [row.model for row in rows if row.peer == "openvino-native"] == [model]
 
 
-def test_idle_threads_spin_in_a_loop_and_sleep_at_a_cameras_pace_unless_told_otherwise(model: Path) -> None:
+def test_idle_threads_spin_by_default_except_at_a_cameras_pace(model: Path) -> None:
     assert BenchmarkConfig((model,)).spins()
     assert not BenchmarkConfig((model,), pace=CameraPace()).spins()
     assert BenchmarkConfig((model,), pace=CameraPace(), spinning=True).spins()
@@ -309,7 +309,7 @@ class Broken(InProcessClient):
 
 
 @pytest.mark.parametrize("fails_at", ["open", "turn"])
-def test_a_row_that_crashes_says_so_and_the_others_go_on(model: Path, fails_at: str) -> None:
+def test_a_crash_affects_only_its_row(model: Path, fails_at: str) -> None:
     def launch(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> InProcessClient:
         worker = Worker(spec, images)
         return Broken(worker, fails_at, RowError("its process crashed")) if spec.batch == 4 else InProcessClient(worker)
@@ -365,12 +365,12 @@ def test_the_command_prints_what_it_has_after_ctrl_c_and_exits_130(
     assert "interrupted: not all rounds" in out and err == "interrupted\n"
 
 
-def test_a_provider_that_is_lacking_is_an_error_where_that_is_asked_for(model: Path) -> None:
+def test_strict_ep_makes_a_missing_provider_an_error(model: Path) -> None:
     with pytest.raises(InputError, match=r"tensorrt: .*twincar-edge\[gpu\]"):
         run(BenchmarkConfig((model,), eps=("cpu", "tensorrt"), schedule=SHORT, strict_ep=True))
 
 
-def test_what_could_not_be_run_is_listed(report: BenchmarkReport) -> None:
+def test_unusable_providers_are_listed(report: BenchmarkReport) -> None:
     assert any(line.startswith("tensorrt: ") for line in report.not_run)
     assert report.auto.startswith("auto takes ")
 
@@ -424,7 +424,7 @@ def test_rows_that_differ_in_batch_alone_share_the_count_of_right_answers(model:
     assert {row.top1 for row in rows} == {5 / 6}
 
 
-def test_a_row_at_a_cameras_pace_says_how_it_kept_up(model: Path, tmp_path: Path) -> None:
+def test_a_paced_row_has_its_results(model: Path, tmp_path: Path) -> None:
     report = run(BenchmarkConfig((model,), eps=("cpu",), threads=(1,), pace=CameraPace(50, 0.5)))
     paced = report.rows[0].paced
     assert paced is not None and report.rows[0].timing is None

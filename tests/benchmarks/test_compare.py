@@ -53,15 +53,15 @@ FAILED = row(timing=None, ep=None, top1=None, top5=None, status="its process cra
     [
         (Limits(), []),
         (Limits(min_top5=98, max_p95_ms=4.01), []),
-        (Limits(max_p95_ms=3), ["car int8 on cpu, batch 1, threads 2: p95 4.00 ms, allowed 3"]),
-        (Limits(min_top5=98.5), ["car int8 on cpu, batch 1, threads 2: top-5 98.00%, wanted 98.5%"]),
+        (Limits(max_p95_ms=3), ["car int8 on cpu, batch 1, threads 2: p95 is 4.00 ms (limit 3 ms)"]),
+        (Limits(min_top5=98.5), ["car int8 on cpu, batch 1, threads 2: top-5 is 98.00% (limit 98.5%)"]),
     ],
 )
-def test_rows_of_ours_are_held_to_the_limits_and_peers_are_not(limits: Limits, says: list[str]) -> None:
+def test_limits_apply_to_rows_but_not_to_peers(limits: Limits, says: list[str]) -> None:
     assert breaches(report(PEER, row()), limits) == says
 
 
-def test_a_row_without_figures_holds_no_limit() -> None:
+def test_an_unmeasured_row_meets_no_limit() -> None:
     (failed,) = breaches(report(FAILED), Limits(max_p95_ms=10))
     assert "its process crashed" in failed
     (unrated,) = breaches(report(row(top5=None)), Limits(min_top5=90))
@@ -72,7 +72,7 @@ def test_a_row_without_figures_holds_no_limit() -> None:
 
 
 @pytest.mark.parametrize("figures", [{"min_top5": 101}, {"min_top5": -1}, {"max_p95_ms": 0}, {"max_p95_ms": -2}])
-def test_a_limit_that_cannot_be_meant_is_refused(figures: dict[str, float]) -> None:
+def test_an_invalid_limit_is_rejected(figures: dict[str, float]) -> None:
     with pytest.raises(InputError):
         Limits(**figures)
 
@@ -86,13 +86,13 @@ def test_the_same_row_of_two_reports_is_compared() -> None:
     assert found.cautions == ()
 
 
-def test_what_makes_times_hard_to_compare_is_said() -> None:
+def test_reasons_for_caution_are_listed() -> None:
     other = this_machine().model_copy(update={"cpu": "Another"})
     after = report(
         row(sha256="c" * 64), machine=other, versions={"onnxruntime": "1.32.0"}, images="others", interrupted=True
     )
     cautions = "\n".join(compare(report(row()), after).cautions)
-    for word in ("Another", "onnxruntime 1.31.0 and 1.32.0", "others", "car is another file", "not all rounds"):
+    for word in ("Another", "onnxruntime 1.31.0 and 1.32.0", "others", "the files of car differ", "not all rounds"):
         assert word in cautions
 
 
@@ -131,7 +131,7 @@ def test_a_ratio_has_an_interval_over_rounds_and_a_verdict() -> None:
         assert change.verdict == verdict
 
 
-def test_rounds_are_drawn_and_not_runs() -> None:
+def test_rounds_are_resampled_not_runs() -> None:
     """In each report one slow round of many runs is one accident, not many samples of a slower program."""
     slow = [Sample(1.0, 7.0, 0.0)] * 30 + [Sample(1.0, 3.0, 0.0)] * 20
     steady = [Sample(1.0, 3.0, 0.0)] * 50
@@ -162,7 +162,7 @@ def test_a_missed_limit_is_exit_code_1_after_the_report_is_written(
     output = tmp_path / "results.json"
     assert command("bench", "--max-p95", 3, "-o", output) == 1
     assert output.is_file()
-    assert "p95 4.00 ms, allowed 3" in capsys.readouterr().err
+    assert "p95 is 4.00 ms (limit 3 ms)" in capsys.readouterr().err
     assert command("bench", "--max-p95", 5) == 0
 
 

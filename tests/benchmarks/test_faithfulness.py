@@ -99,7 +99,7 @@ def test_evaluate_writes_data_text_and_a_plot(tmp_path: Path, capsys: pytest.Cap
         "occlusion, random last layer",
         "random",
     ]
-    assert "gain on random" in (tmp_path / "out" / "explanations.md").read_text()
+    assert "gain over random" in (tmp_path / "out" / "explanations.md").read_text()
     assert (tmp_path / "out" / "explanations.png").stat().st_size > 10_000
     assert "# Explanations: twins.onnx" in capsys.readouterr().out
 
@@ -107,5 +107,5 @@ def test_evaluate_writes_data_text_and_a_plot(tmp_path: Path, capsys: pytest.Cap
 def test_a_reference_of_other_classes_is_refused(tmp_path: Path) -> None:
     session = open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu")
     other = open_session(tiny_model(tmp_path / "other.onnx", (*CLASSES[:2], "Pollux White SUV 2021")), ep="cpu")
-    with pytest.raises(InputError, match="other classes"):
+    with pytest.raises(InputError, match="its classes or its input differ"):
         measure_faithfulness(session, [Picture(np.zeros((8, 8, 3), np.uint8), CLASSES[0])], other)

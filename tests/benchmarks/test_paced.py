@@ -81,7 +81,7 @@ def test_a_model_that_keeps_up_answers_every_frame_and_sleeps_between() -> None:
     assert len(found.latency_samples_ms) == 100
 
 
-def test_what_comes_while_it_is_busy_is_let_go_except_the_newest() -> None:
+def test_frames_during_inference_are_dropped_except_the_newest() -> None:
     world = World(lambda _: 96.0)  # 100 ms a frame, and one every 40
     found = world.run(duration_s=2)
     assert found.frames == 50
@@ -104,7 +104,7 @@ def test_a_late_answer_is_counted_late_and_the_next_is_in_time_again() -> None:
 
 
 @pytest.mark.parametrize("figures", [(0, 1), (25, 0), (2000, 1), (float("nan"), 1), (0.5, 1)])
-def test_a_pace_at_which_nothing_comes_is_refused(figures: tuple[float, float]) -> None:
+def test_a_pace_without_frames_is_rejected(figures: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="camera"):
         CameraPace(*figures)
 
@@ -116,7 +116,7 @@ def test_a_clip_starts_again_when_it_ends() -> None:
     assert clip.next().shape == first.shape
 
 
-def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     for path in (tmp_path / "clip.mp4", tmp_path / "absent.mp4"):
         with pytest.raises(InputError, match="cannot read the video"):

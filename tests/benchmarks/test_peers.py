@@ -35,7 +35,7 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
 
 
-def test_every_peer_has_a_way_to_be_opened() -> None:
+def test_every_peer_has_an_opener() -> None:
     assert peers.OPENERS.keys() == PEERS.keys()
 
 
@@ -84,7 +84,7 @@ def test_a_peer_that_is_not_installed_names_its_extra(monkeypatch: pytest.Monkey
         peers.open_native_openvino(spec("openvino-native", default_model()), tick())
 
 
-def test_a_peer_is_timed_by_the_station_like_any_row() -> None:
+def test_a_peer_is_timed_by_a_worker_like_any_row() -> None:
     worker = Worker(spec("quickstart"), [image()], tick())
     ep, threads, start = worker.open()
     assert (ep, threads) == ("PyTorch eager", 1)

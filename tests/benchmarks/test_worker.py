@@ -45,7 +45,7 @@ def program(body: str) -> tuple[str, ...]:
     return (sys.executable, "-c", f"{taking}asked = Connection(int(sys.argv[1]))\nasked.recv(); asked.recv()\n{body}")
 
 
-def test_a_worker_opens_times_answers_and_tells_its_memory(model: Path) -> None:
+def test_a_worker_opens_times_classifies_and_reports_memory(model: Path) -> None:
     with SubprocessClient(spec(model), IMAGES, 60) as client:
         ep, threads, start = client.call("open")
         assert (ep, threads) == ("cpu", 1)
@@ -58,7 +58,7 @@ def test_a_worker_opens_times_answers_and_tells_its_memory(model: Path) -> None:
         assert 20 < peak_mb < 2000 and gpu_mb is None
 
 
-def test_what_counts_follows_runs_that_do_not_until_the_threads_have_settled(model: Path) -> None:
+def test_runs_before_threads_have_settled_are_not_counted(model: Path) -> None:
     ticks = itertools.count(0, 0.001)
 
     def clock() -> float:
@@ -74,7 +74,7 @@ def test_what_counts_follows_runs_that_do_not_until_the_threads_have_settled(mod
     assert clock() - begun > SETTLE_S
 
 
-def test_between_calls_a_worker_is_stopped_so_that_its_threads_spin_for_nobody(model: Path) -> None:
+def test_a_worker_is_stopped_between_calls(model: Path) -> None:
     with SubprocessClient(spec(model), IMAGES, 60) as client:
         client.call("open")
         status = Path(f"/proc/{client._process.pid}/status")
@@ -92,7 +92,7 @@ def test_a_worker_ends_with_its_benchmark(model: Path) -> None:
     assert process.poll() == 0
 
 
-def test_a_failure_of_ours_comes_back_as_its_line_and_the_worker_goes_on(model: Path) -> None:
+def test_an_error_is_returned_and_the_worker_continues(model: Path) -> None:
     with SubprocessClient(RowSpec(model, "tensorrt", 1, 1, spinning=False), IMAGES, 60) as client:
         for _ in range(2):
             with pytest.raises(RowError, match=r"twincar-edge\[gpu\]"):
@@ -107,7 +107,7 @@ def test_a_batch_that_does_not_fit_in_memory_says_so(model: Path) -> None:
         client.call("open")
 
 
-def test_memory_beyond_a_limit_is_refused_to_the_row_alone() -> None:
+def test_the_memory_limit_affects_only_the_row() -> None:
     program = (
         "import numpy as np\nfrom twincar_edge.benchmarks.memory import limit_memory\nlimit_memory(2**29)\n"
         "try:\n    np.ones(2**30, np.uint8)\nexcept MemoryError:\n    print('refused')\n"
@@ -116,7 +116,7 @@ def test_memory_beyond_a_limit_is_refused_to_the_row_alone() -> None:
     assert done.stdout == "refused\n", done.stderr
 
 
-def test_memory_that_is_free_is_the_least_of_the_machines_and_the_groups(tmp_path: Path) -> None:
+def test_available_memory_is_the_minimum_of_machine_and_cgroup(tmp_path: Path) -> None:
     meminfo, group = tmp_path / "meminfo", tmp_path / "group"
     assert available_bytes(meminfo, group) is None
     meminfo.write_text("MemTotal:  24000000 kB\nMemAvailable:    8000 kB\n")
@@ -128,7 +128,7 @@ def test_memory_that_is_free_is_the_least_of_the_machines_and_the_groups(tmp_pat
         assert available_bytes(meminfo, group) == free
 
 
-def test_what_a_provider_says_of_memory_is_put_into_those_words(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_providers_memory_error_is_recognized(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> object:
         raise ModelError("failed on cuda: Failed to allocate memory for requested buffer of size 1")
 
@@ -140,19 +140,19 @@ def test_what_a_provider_says_of_memory_is_put_into_those_words(model: Path, mon
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "killed, as the system does where memory runs out"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed, probably because memory ran out"),
         ("os.abort()", "crashed .SIGABRT."),
-        ("sys.exit('libcudnn.so.9: cannot open shared object file')", "ended with code 1: libcudnn.so.9: cannot open"),
+        ("sys.exit('libcudnn.so.9: cannot open shared object file')", "exited with code 1: libcudnn.so.9: cannot open"),
     ],
 )
-def test_a_process_that_ends_is_a_row_that_says_how(model: Path, body: str, says: str) -> None:
+def test_a_dead_process_is_described(model: Path, body: str, says: str) -> None:
     with SubprocessClient(spec(model), IMAGES, 60, program(body)) as client, pytest.raises(RowError, match=says):
         client.call("open")
 
 
-def test_a_process_that_hangs_is_given_up_and_ended(model: Path) -> None:
+def test_a_hanging_process_times_out_and_is_killed(model: Path) -> None:
     with SubprocessClient(spec(model), IMAGES, 1.5, program("time.sleep(600)")) as client:
-        with pytest.raises(RowError, match=r"no answer for 1\.5 s"):
+        with pytest.raises(RowError, match=r"timed out after 1\.5 s"):
             client.call("open")
         assert client._process.wait(10) == -signal.SIGKILL
         with pytest.raises(RowError):  # and it is not asked again as if it were there
@@ -214,7 +214,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
     return write
 
 
-def test_gpus_and_what_a_process_holds_there_are_read_from_nvidias_tool(nvidia_smi: Callable[[str], None]) -> None:
+def test_gpus_and_gpu_memory_are_read_from_nvidia_smi(nvidia_smi: Callable[[str], None]) -> None:
     nvidia_smi('case "$1" in *query-gpu*) echo "NVIDIA T4, 15360, 550.54";; *) echo "7, 12"; echo "8, 512";; esac')
     (gpu,) = gpus()
     assert (gpu.name, gpu.memory_mb, gpu.driver) == ("NVIDIA T4", 15360, "550.54")
@@ -223,7 +223,7 @@ def test_gpus_and_what_a_process_holds_there_are_read_from_nvidias_tool(nvidia_s
 
 
 @pytest.mark.parametrize("body", ["exit 9", "echo 'No devices were found'", "echo '8, [N/A]'"])
-def test_a_tool_that_tells_nothing_is_no_gpu(nvidia_smi: Callable[[str], None], body: str) -> None:
+def test_a_failing_nvidia_smi_means_no_gpu(nvidia_smi: Callable[[str], None], body: str) -> None:
     nvidia_smi(body)
     assert gpus() == ()
     assert process_memory_mb(8) is None
@@ -241,7 +241,7 @@ def test_bound_inference_gives_the_same_logits_whatever_the_batch(model: Path) -
         np.testing.assert_array_equal(predict(batch_nhwc), session.run(batch_nhwc))
 
 
-def test_a_device_that_is_not_here_is_one_line(model: Path) -> None:
+def test_a_missing_device_is_a_one_line_error(model: Path) -> None:
     predict = bound_predict(open_session(model, ep="cpu", threads=1).engine, "cuda", len(CLASSES))
     with pytest.raises(ModelError, match="failed on cpu"):
         predict(BATCH)

@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx", golden=True)
 
 
-def test_what_a_process_holds_is_told_whole_and_without_pages_of_files(tmp_path: Path) -> None:
+def test_resident_and_anonymous_memory_are_measured(tmp_path: Path) -> None:
     own, rollup = Path("/proc/self/smaps_rollup"), tmp_path / "smaps_rollup"
     before = held_memory_mb(own)
     # From the system: malloc may have as much left over from other tests.
@@ -40,7 +40,7 @@ def test_what_a_process_holds_is_told_whole_and_without_pages_of_files(tmp_path:
     assert held_memory_mb(tmp_path / "absent") is None
 
 
-def test_growth_is_what_the_last_minute_holds_beyond_the_second() -> None:
+def test_growth_compares_the_last_window_with_the_second() -> None:
     noise = np.random.default_rng(5).normal(0, 0.5, 361)
     noise[::30] += 40  # what comes and goes is no growth
     start = [(5.0 * number, 100.0 + 10 * number) for number in range(12)]
@@ -79,19 +79,19 @@ def test_a_growth_beyond_the_limit_is_exit_code_1(
 ) -> None:
     (tmp_path / "pictures").mkdir()
     assert run_experiment("endurance", tmp_path / "pictures", "--model", model, *BRIEF, "--max-growth", "-100") == 1
-    assert "should grow by less than -100%" in capsys.readouterr().err
+    assert "(limit -100%)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["{clip}", *BRIEF], "the source is over before its time: name a camera or stream"),
+        (["{clip}", *BRIEF], "the source ended early: use a camera or a stream"),
         (["{clip}x", *BRIEF], r"watch ended with exit code 2: .*clip\.mp4x"),
-        (["{clip}", "--duration", "2s"], "2 s with a sample every 5 s are too few"),
+        (["{clip}", "--duration", "2s"], "cannot measure growth in 2 s with a sample every 5 s"),
         (["{clip}", *BRIEF, "--model", "{clip}"], r"clip\.mp4"),
     ],
 )
-def test_what_cannot_be_measured_is_said_in_one_line(
+def test_errors_are_one_line(
     options: list[str], told: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = write_video(tmp_path / "clip.mp4", film([], 10))

@@ -26,7 +26,7 @@ def test_a_true_make_is_no_wrong_claim_and_a_model_is() -> None:
     assert not wrong(answer("Castor", 0.99, 0.5, 0.5), "Pollux Blue")
 
 
-def test_colours_that_are_enrolled_are_named_and_trained_ones_stay(
+def test_enrolled_colors_are_named_and_trained_ones_unchanged(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny_model(tmp_path / "model.onnx", familiar=True, reject_below=0.6)

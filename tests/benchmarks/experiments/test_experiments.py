@@ -39,7 +39,7 @@ def test_help_lists_every_experiment_and_imports_none() -> None:
         assert f"\n  {name} " in done.stdout and line.split()[0] in done.stdout
 
 
-def test_an_experiment_that_does_not_exist_names_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_experiment_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_experiment("visit") == 2
     assert "no command 'visit': did you mean 'visits'" in capsys.readouterr().err
 

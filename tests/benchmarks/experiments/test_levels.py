@@ -56,7 +56,7 @@ def test_points_count_the_answers_that_a_box_gives() -> None:
         assert point.levels["model"].right == pytest.approx(np.mean(right))
 
 
-def test_where_nothing_is_sure_enough_no_share_is_right() -> None:
+def test_accuracy_is_none_without_named_answers() -> None:
     (point,) = level_points(np.full((4, 5), 0.2, np.float32), np.zeros(4, np.int64), Hierarchy(NAMES), (0.99,))
     assert all((level.coverage, level.right) == (0, None) for level in point.levels.values())
     assert levels_table((point,), 0.99).splitlines()[-1] == (

@@ -46,7 +46,7 @@ def protocol(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_known_classes_are_learned_and_the_others_told_from_them(
+def test_known_classes_are_learned_and_separated_from_unknown_ones(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [argument for key in KEYS for argument in ("--set", key)]
@@ -65,7 +65,7 @@ def test_known_classes_are_learned_and_the_others_told_from_them(
     assert "epoch" not in capsys.readouterr().out
 
 
-def test_classes_get_the_places_of_the_protocol(data: Path) -> None:
+def test_classes_are_in_the_order_of_the_protocol(data: Path) -> None:
     dataset = open_dataset(data)
     chosen = of_classes(dataset, (2, 0))
     assert chosen.classes.names == (NAMES[2], NAMES[0])
@@ -78,14 +78,14 @@ def test_classes_get_the_places_of_the_protocol(data: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"known": [1, 1]}, "names a class twice"),
-        ({"unknown": {"easy": [2]}}, "names a class twice"),
+        ({"known": [1, 1]}, "lists a class twice"),
+        ({"unknown": {"easy": [2]}}, "lists a class twice"),
         ({"known": [1, 3]}, "has classes 0 to 2"),
         ({"known": []}, "is not a protocol, at"),
         ({"unknown": {"simple": [0]}}, "is not a protocol"),
     ],
 )
-def test_a_protocol_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+def test_an_invalid_protocol_is_rejected(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         read_protocol(protocol(tmp_path / "p.json", **changes), 3)
     assert "\n" not in str(caught.value)

@@ -91,7 +91,7 @@ def test_passes_are_found_once_doubled_missed_and_extra(clip: Callable[..., tupl
     assert found.top1 == 0.5
 
 
-def test_a_visit_is_set_against_its_own_crops_each_for_itself(
+def test_a_visit_is_compared_with_its_single_crops(
     clip: Callable[..., tuple[Path, Path]], classifier: Classifier, model: Path
 ) -> None:
     cars = repainted(GREEN_BGR, RED_BGR, 10, at=19)
@@ -117,7 +117,7 @@ def test_a_visit_is_set_against_its_own_crops_each_for_itself(
     assert "picture" not in found.singles and set(found.levels) == {"visits"}
 
 
-def test_remembering_the_crops_changes_nothing_of_what_the_loop_says(
+def test_recording_crops_does_not_change_the_events(
     clip: Callable[..., tuple[Path, Path]], classifier: Classifier
 ) -> None:
     cars = [*repainted(GREEN_BGR, BLUE_BGR, 10, at=22), drive_by(RED_BGR, 80, to_the_right=False)]
@@ -133,7 +133,7 @@ def test_remembering_the_crops_changes_nothing_of_what_the_loop_says(
     assert courses == [[(lead.frame, lead.name, round(lead.probability, 3)) for lead in one.course] for one in plain]
 
 
-def test_the_pictures_that_drive_through_are_the_ceiling(
+def test_the_original_images_are_the_upper_limit(
     clip: Callable[..., tuple[Path, Path]], model: Path, pictures: Dataset
 ) -> None:
     first, second, third = (drive_by(RED_BGR, start) for start in (10, 80, 150))
@@ -161,11 +161,11 @@ def test_the_interval_is_that_of_the_statistic() -> None:
     ("record", "with_pictures", "says"),
     [
         ({"name": "Lada Niva SUV 1980"}, False, "'Lada Niva SUV 1980', which tiny does not know"),
-        ({}, True, "does not say which picture pass 0 shows"),
+        ({}, True, "has no image .filename. for pass 0"),
         ({"filename": "white.png"}, True, "'white.png'"),
     ],
 )
-def test_a_truth_that_does_not_fit_is_refused_before_anything_is_watched(
+def test_an_invalid_ground_truth_fails_before_the_run(
     tmp_path: Path, model: Path, pictures: Dataset, record: dict[str, object], with_pictures: bool, says: str
 ) -> None:
     truth = tmp_path / "gate.json"
@@ -175,7 +175,7 @@ def test_a_truth_that_does_not_fit_is_refused_before_anything_is_watched(
     assert "\n" not in str(failure.value)
 
 
-def test_a_clip_in_which_nothing_is_found_gives_no_figures(clip: Callable[..., tuple[Path, Path]], model: Path) -> None:
+def test_a_clip_without_passes_found_once_is_an_error(clip: Callable[..., tuple[Path, Path]], model: Path) -> None:
     tiny = Car(RED_BGR, 10, 40, 0, SIZE_WH[0], size_wh=(2, 2))
     with pytest.raises(InputError, match="no pass was found exactly once"):
         measure_visits([clip([tiny], [drove(tiny, 0)])], model)
@@ -201,7 +201,7 @@ def test_the_command_writes_what_it_prints_and_says_what_is_wrong(
     assert capsys.readouterr().err.startswith("error: cannot read the truth")
     assert not (tmp_path / "none.json").exists()
     assert run_experiment("visits", video, "--truth", "one.json", "--truth", "two.json", *options) == 2
-    assert "1 clips and 2 truths: give one for each clip" in capsys.readouterr().err
+    assert "1 clips and 2 ground-truth files: give one for each clip" in capsys.readouterr().err
 
 
 def test_a_truth_says_which_picture_a_pass_shows(tmp_path: Path) -> None:
