@@ -14,6 +14,7 @@ from twincar_edge.export.opset import OPSET
 from twincar_edge.golden import GOLDEN_KEY, Golden
 from twincar_edge.held_out import HELD_OUT_KEY, HeldOut
 from twincar_edge.manifest import METADATA_KEY, Manifest
+from twincar_edge.onnx_metadata import with_metadata
 from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
 from twincar_edge.training.model import CarClassifier
 
@@ -152,9 +153,10 @@ def to_bytes(
     prototypes: Prototypes | None = None,
     held_out: HeldOut | None = None,
 ) -> bytes:
-    """Return the bytes of a model file: the graph with the given metadata and no other. Does not change `graph`."""
+    """Return the bytes of a model file: the graph with the given metadata and a digest. Does not change `graph`."""
     stamped = onnx.ModelProto()
     stamped.CopyFrom(graph)
+    stamped.ClearField("metadata_props")
     metadata = {METADATA_KEY: manifest.to_json()}
     if golden is not None:
         metadata[GOLDEN_KEY] = golden.to_json()
@@ -162,9 +164,7 @@ def to_bytes(
         metadata[PROTOTYPES_KEY] = prototypes.to_json()
     if held_out is not None:
         metadata[HELD_OUT_KEY] = held_out.to_json()
-    onnx.helper.set_model_props(stamped, metadata)
-    data: bytes = stamped.SerializeToString(deterministic=True)
-    return data
+    return with_metadata(stamped.SerializeToString(deterministic=True), metadata, manifest.name)
 
 
 def value_info(graph: onnx.ModelProto, name: str) -> onnx.ValueInfoProto | None:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError, field_validator, mo
 
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
-from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.onnx_metadata import check_digest, open_onnx
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.records import Record, Share
 
@@ -275,29 +275,31 @@ class Manifest(Record):
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read the manifest of a model file without loading the model.
+    """Read the manifest of a model file without loading the model, after checking the file's digest.
 
     >>> tw.read_manifest(tw.demo_model()).classes[0]
     'Castor Vela Sedan 2019'
 
     Raises:
-        ModelError: the file is missing, is not ONNX, carries no manifest of ours, or one that does not validate.
+        ModelError: the file is missing, is not ONNX, does not match its digest, carries no manifest of ours, or one
+            that does not validate.
     """
     path = Path(path)
-    text = read_metadata(path).get(METADATA_KEY)
-    if text is None:
-        raise ModelError(
-            f"{path} was not exported by twincar-edge (no {METADATA_KEY} in it): use `twincar-edge export`"
-        )
-    return parse_manifest(text, str(path))
+    with open_onnx(path) as data:
+        metadata = check_digest(data, str(path)).metadata
+    return parse_manifest(metadata.get(METADATA_KEY), str(path))
 
 
-def parse_manifest(text: str, where: str) -> Manifest:
+def parse_manifest(text: str | None, where: str) -> Manifest:
     """Validate a manifest document; `where` names its file in an error.
 
     Raises:
-        ModelError: the text is not a manifest of a schema version that this release reads.
+        ModelError: there is none, or it is not one of a schema version that this release reads.
     """
+    if text is None:
+        raise ModelError(
+            f"{where} was not exported by twincar-edge (no {METADATA_KEY} in it): use `twincar-edge export`"
+        )
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -3,23 +3,45 @@
 An ONNX file is one protobuf message (`ModelProto`). `metadata_props` is field 14 and repeats; each entry is a message
 of two strings, key (1) and value (2). All other top-level fields, the graph with its weights among them, are skipped by
 their length, and copied as they are. Source: onnx.proto.
+
+The last entry of a file that this module wrote is its digest, the SHA-256 of all bytes before that entry. Only a
+signature of that digest may follow. So every byte of the graph and of the other metadata is covered, and one pass over
+the file gives both the digest and the SHA-256 of the whole file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from twincar_edge.checkpoint_signs import is_checkpoint
 from twincar_edge.errors import Call, ModelError, TwincarError
-from twincar_edge.protobuf import Buffer, encode, fields
+from twincar_edge.protobuf import Buffer, Field, encode, fields
 
+DIGEST_KEY = "twincar_edge.digest"
+SIGNATURE_KEY = "twincar_edge.signature"
 _METADATA_PROPS = 14
 _GRAPH = 7
 _KEY, _VALUE = 1, 2
 MAX_ENTRY_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 2**31  # protobuf's own limit of a message
+
+
+class Checked(NamedTuple):
+    """What a file holds whose digest was checked.
+
+    `metadata` is without the digest and the signature, `sha256` of the whole file, `digest` that of all bytes before
+    its entry. `digest` and `signature` are None in a file without them.
+    """
+
+    metadata: dict[str, str]
+    sha256: str
+    digest: str | None
+    signature: str | None
 
 
 @contextmanager
@@ -43,13 +65,40 @@ def open_onnx(path: Path) -> Iterator[Buffer]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of an ONNX file as a dictionary.
+    """Return the metadata of an ONNX file as a dictionary. The digest is not checked: see `check_digest`.
 
     Raises:
         ModelError: the file is missing, may not be read, or is not an ONNX model.
     """
     with open_onnx(path) as data:
         return _metadata(data)
+
+
+def check_digest(data: Buffer, where: str) -> Checked:
+    """Return the metadata of an ONNX file's bytes, after holding the bytes against the digest among them.
+
+    Args:
+        data: the file.
+        where: names the file in an error.
+
+    Raises:
+        ModelError: the digest is not that of the file, or not at its place.
+        ValueError: it is malformed, or not an ONNX model.
+    """
+    if len(data) >= MAX_FILE_BYTES:
+        raise ModelError(f"{where} is larger than an ONNX file can be ({MAX_FILE_BYTES >> 30} GiB)")
+    metadata = _metadata(data)
+    digest, signature = metadata.pop(DIGEST_KEY, None), metadata.pop(SIGNATURE_KEY, None)
+    ours = (field.whole.start for field in fields(data) if _key(data, field) in (DIGEST_KEY, SIGNATURE_KEY))
+    end = next(ours, len(data))
+    with memoryview(data) as whole, whole[:end] as before, whole[end:] as behind:
+        running = hashlib.sha256(before)
+        found = running.hexdigest()
+        running.update(behind)
+        expected = _trailer(found, signature)
+        if (digest is not None or signature is not None) and behind != expected:
+            raise ModelError(f"{where} is damaged or was changed: its digest does not match; copy or export it again")
+    return Checked(metadata, running.hexdigest(), digest, signature)
 
 
 def is_onnx(path: Path) -> bool:
@@ -64,7 +113,8 @@ def is_onnx(path: Path) -> bool:
 def with_metadata(data: bytes, changes: Mapping[str, str | None], where: str) -> bytes:
     """Return the bytes of an ONNX file with some entries of its metadata replaced, added, or, for None, removed.
 
-    Everything else keeps its bytes and its order, so the graph is the same.
+    Everything else keeps its bytes and its order, so the graph is the same. The digest is made anew, and a signature,
+    which was that of another digest, is left out. Without changes, the file gets a digest.
 
     Args:
         data: the file.
@@ -72,24 +122,44 @@ def with_metadata(data: bytes, changes: Mapping[str, str | None], where: str) ->
         where: names the file in an error.
 
     Raises:
-        ModelError: it is not an ONNX model, or an entry is larger than `read_metadata` accepts.
+        ModelError: it is not an ONNX model, its digest does not match, or an entry is larger than `read_metadata`
+            accepts.
     """
     kept: list[bytes] = []
+    left_out = {*changes, DIGEST_KEY, SIGNATURE_KEY}
     try:
-        for field in fields(data):
-            known = {} if field.span is None or field.number != _METADATA_PROPS else _entry(data, field.span)
-            if _KEY not in known or known[_KEY].decode("utf-8") not in changes:
-                kept.append(data[field.whole])
+        check_digest(data, where)
+        kept += [data[field.whole] for field in fields(data) if _key(data, field) not in left_out]
     except ValueError as error:
         raise ModelError(f"{where} is not an ONNX model, or is corrupt: {error}") from error
     for key, text in changes.items():
         if text is None:
             continue
-        entry = encode(_KEY, key.encode("utf-8")) + encode(_VALUE, text.encode("utf-8"))
+        entry = _encoded(key, text)
         if len(entry) > MAX_ENTRY_BYTES:
             raise ModelError(f"{where} cannot hold {key}: it would be larger than {MAX_ENTRY_BYTES >> 20} MiB")
-        kept.append(encode(_METADATA_PROPS, entry))
-    return b"".join(kept)
+        kept.append(entry)
+    changed = b"".join(kept)
+    return changed + _trailer(hashlib.sha256(changed).hexdigest(), None)
+
+
+def _trailer(digest: str, signature: str | None) -> bytes:
+    """Return what stands at the end of a file: the digest of all before it, and its signature where there is one."""
+    return _encoded(DIGEST_KEY, digest) + (b"" if signature is None else _encoded(SIGNATURE_KEY, signature))
+
+
+def _encoded(key: str, text: str) -> bytes:
+    """Return an entry of the metadata as it stands in the file."""
+    entry = encode(_KEY, key.encode("utf-8")) + encode(_VALUE, text.encode("utf-8"))
+    return encode(_METADATA_PROPS, entry)
+
+
+def _key(data: Buffer, field: Field) -> str | None:
+    """Return the key of an entry of the metadata, and None for any other field."""
+    if field.number != _METADATA_PROPS or field.span is None:
+        return None
+    key = _entry(data, field.span).get(_KEY)
+    return None if key is None else key.decode("utf-8")
 
 
 def _metadata(data: Buffer) -> dict[str, str]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import ModelError
-from twincar_edge.onnx_metadata import open_onnx
 from twincar_edge.protobuf import Buffer, fields, varints
 
 _GRAPH, _INITIALIZER = 7, 5
@@ -24,25 +22,37 @@ _DTYPES = {1: "<f4", 2: "u1", 3: "i1", 10: "<f2"}  # by ONNX's number of the typ
 MAX_TENSOR_BYTES = 512 * 2**20
 
 
-def read_tensors(path: Path, names: Collection[str]) -> dict[str, NDArray[np.generic]]:
+def read_tensors(data: Buffer, names: Collection[str], where: str) -> dict[str, NDArray[np.generic]]:
     """Return some weights of an ONNX file by name: float32, float16, uint8 or int8, each in its own shape.
 
+    Args:
+        data: the file.
+        names: of the weights.
+        where: names the file in an error.
+
     Raises:
-        ModelError: the file is no ONNX model, has no weights of one of these names, or has them in another form.
+        ModelError: it is not an ONNX model, has no weights of one of these names, or has them in another form.
     """
-    found: dict[str, NDArray[np.generic]] = {}
-    with open_onnx(path) as data:
-        for graph in fields(data):
-            if graph.number != _GRAPH or graph.span is None:
-                continue
-            for field in fields(data, graph.span):
-                if field.number == _INITIALIZER and field.span is not None:
-                    name = _name(data, field.span)
-                    if name in names:
-                        found[name] = _tensor(data, field.span)
+    try:
+        found = _tensors(data, names)
+    except ValueError as error:
+        raise ModelError(f"{where} is not an ONNX model, or is corrupt: {error}") from error
     missing = sorted(set(names) - found.keys())
     if missing:
-        raise ModelError(f"{path} has no weights {missing[0]!r}: export it again")
+        raise ModelError(f"{where} has no weights {missing[0]!r}: export it again")
+    return found
+
+
+def _tensors(data: Buffer, names: Collection[str]) -> dict[str, NDArray[np.generic]]:
+    found: dict[str, NDArray[np.generic]] = {}
+    for graph in fields(data):
+        if graph.number != _GRAPH or graph.span is None:
+            continue
+        for field in fields(data, graph.span):
+            if field.number == _INITIALIZER and field.span is not None:
+                name = _name(data, field.span)
+                if name in names:
+                    found[name] = _tensor(data, field.span)
     return found
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from twincar_edge.errors import ModelError
 from twincar_edge.manifest import Manifest
-from twincar_edge.prototypes import Prototypes, read_prototypes
+from twincar_edge.model_file import ModelFile
+from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes, parse_prototypes
 
 
 def check_contract(model: Path, manifest: Manifest, session: Any) -> None:
@@ -38,15 +39,16 @@ def check_contract(model: Path, manifest: Manifest, session: Any) -> None:
             raise ModelError(f"{model} gives {found}: {meaning}; export it again")
 
 
-def open_prototypes(model: Path, manifest: Manifest, session: Any) -> Prototypes:
+def open_prototypes(file: ModelFile, manifest: Manifest, session: Any) -> Prototypes:
     """Return the prototypes of a file whose manifest has thresholds of familiarity.
 
     Raises:
         ModelError: there are none, or they are not of the graph's classes and embedding.
     """
-    prototypes = read_prototypes(model)
-    if prototypes is None:
+    model, text = str(file.path), file.metadata.get(PROTOTYPES_KEY)
+    if text is None:
         raise ModelError(f"{model} has thresholds for familiarity and no prototypes: export it again")
+    prototypes = parse_prototypes(text, model)
     shape = [len(manifest.classes), session.get_outputs()[1].shape[1]]
     found = [prototypes.classes, prototypes.dimensions]
     if found != shape:

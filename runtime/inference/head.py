@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import ModelError
 from twincar_edge.manifest import HeadLayer, Manifest
+from twincar_edge.model_file import ModelFile
 from twincar_edge.onnx_tensors import read_tensors
 
 
@@ -46,7 +46,7 @@ class Head:
         return np.asarray((gradients * (embeddings > 0)) @ self.layers[0], np.float32)
 
 
-def read_head(model: Path, manifest: Manifest, session: Any) -> Head | None:
+def read_head(file: ModelFile, manifest: Manifest, session: Any) -> Head | None:
     """Read the head of a model from its file, which is open in `session`; None where it gives no feature map.
 
     Raises:
@@ -56,7 +56,8 @@ def read_head(model: Path, manifest: Manifest, session: Any) -> Head | None:
     if record is None:
         return None
     names = {name for layer in record.layers for name in (layer.weights, layer.scales, layer.zero_points) if name}
-    tensors = read_tensors(model, names)
+    model = str(file.path)
+    tensors = read_tensors(file.data, names, model)
     layers = tuple(_weights(layer, tensors, model) for layer in record.layers)
     channels = session.get_outputs()[-1].shape[1]
     sizes = [channels, *(layer.shape[0] for layer in layers)]
@@ -67,7 +68,7 @@ def read_head(model: Path, manifest: Manifest, session: Any) -> Head | None:
     return Head(layers)
 
 
-def _weights(layer: HeadLayer, tensors: dict[str, NDArray[np.generic]], model: Path) -> NDArray[np.float32]:
+def _weights(layer: HeadLayer, tensors: dict[str, NDArray[np.generic]], model: str) -> NDArray[np.float32]:
     weights = np.asarray(tensors[layer.weights], np.float32)
     if weights.ndim != 2:
         raise ModelError(f"{model} has head weights {list(weights.shape)}: export it again")

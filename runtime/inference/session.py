@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.cores import usable_cores
-from twincar_edge.enrolled import Enrolled, read_enrolled
+from twincar_edge.enrolled import ENROLLED_KEY, Enrolled, parse_enrolled
 from twincar_edge.errors import InputError, ModelError, Parameter
-from twincar_edge.files import is_file, sha256
+from twincar_edge.files import is_file
 from twincar_edge.machine import this_machine
-from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.manifest import METADATA_KEY, Manifest, parse_manifest
+from twincar_edge.model_file import read_model_file
 from twincar_edge.prototypes import Prototypes
 from twincar_edge.runtime.inference.contract import check_contract, open_prototypes
 from twincar_edge.runtime.inference.head import Head, read_head
@@ -80,6 +81,7 @@ def open_engine(
     spinning: bool = False,
     entries: Mapping[str, str] | None = None,
     profile: Path | None = None,
+    data: bytes | None = None,
 ) -> Engine:
     """Open an ONNX file and prove that the provider asked for is the one that runs.
 
@@ -90,6 +92,7 @@ def open_engine(
         spinning: let idle threads spin on. Faster in a tight loop; at a camera's pace it burns a core for nothing.
         entries: further entries of ONNX Runtime's session configuration.
         profile: where ONNX Runtime writes what each node did, as `nodes_by_provider` reads it; it adds to the name.
+        data: what was read of the file already; it is then not read again.
 
     Raises:
         InputError: no such file or provider, too many threads, or ONNX Runtime cannot use the provider, or gave another
@@ -126,7 +129,10 @@ def open_engine(
         # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file
         # says must be what runs. The fallback would print to standard output, and open it without any of this.
         session = ort.InferenceSession(
-            model.read_bytes(), options, disabled_optimizers=["WeightBiasQuantization"], enable_fallback=0
+            model.read_bytes() if data is None else data,
+            options,
+            disabled_optimizers=["WeightBiasQuantization"],
+            enable_fallback=0,
         )
     except OSError as error:
         raise InputError(f"cannot read {model}: {error.strerror}") from error
@@ -276,20 +282,23 @@ def open_session(model: Path, *, ep: str = AUTO, threads: int | None = None, spi
     Raises:
         InputError: no such provider, or ONNX Runtime gave another one than was asked for.
         MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
-        ModelError: the file is not ours, is corrupt, or its graph does not fit its manifest.
+        ModelError: the file is not ours, is corrupt, does not match its digest, or its graph does not fit its manifest.
     """
-    manifest = read_manifest(model)
+    file = read_model_file(model)
+    file.warn_without_digest()
+    manifest = parse_manifest(file.metadata.get(METADATA_KEY), str(model))
     entries = {}
     if manifest.quantization is not None and not manifest.quantization.reduce_range and not this_machine().has_vnni:
         # Full 8-bit weights overflow the fast kernels of x86 CPUs without VNNI; these are exact, and take twice as long
         # (also on CPUs with VNNI, which need them not).
         entries["session.x64quantprecision"] = "1"
-    engine = open_engine(model, ep=ep, threads=threads, spinning=spinning, entries=entries)
+    engine = open_engine(model, ep=ep, threads=threads, spinning=spinning, entries=entries, data=file.data)
     check_contract(model, manifest, engine.session)
-    prototypes = None if manifest.familiarity is None else open_prototypes(model, manifest, engine.session)
-    enrolled = read_enrolled(model, manifest, prototypes)
-    head = read_head(model, manifest, engine.session)
-    return ModelSession(model, manifest, sha256(model), engine.ep, engine.threads, engine, prototypes, enrolled, head)
+    prototypes = None if manifest.familiarity is None else open_prototypes(file, manifest, engine.session)
+    text = file.metadata.get(ENROLLED_KEY)
+    enrolled = None if text is None else parse_enrolled(text, manifest, prototypes, str(model))
+    head = read_head(file, manifest, engine.session)
+    return ModelSession(model, manifest, file.sha256, engine.ep, engine.threads, engine, prototypes, enrolled, head)
 
 
 def _idling(ort: ModuleType, spinning: bool) -> dict[str, str]:

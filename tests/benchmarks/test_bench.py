@@ -130,7 +130,7 @@ def test_batches_are_measured_as_batches(model: Path, cars: Dataset) -> None:
 
 def test_precisions_are_found_beside_the_model(model: Path) -> None:
     int8 = model.with_name("tiny.int8.onnx")
-    int8.write_bytes(model.read_bytes().replace(b'"precision":"fp32"', b'"precision":"int8"'))
+    with_manifest(model, int8, precision="int8")
     config = BenchmarkConfig((model,), ("fp32", "int8"), ("cpu",), schedule=SHORT)
     assert [(row.file, row.precision) for row in run(config).rows] == [
         ("tiny.fp32.onnx", "fp32"),

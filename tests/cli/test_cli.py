@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.support.tiny_model import digested
 from twincar_edge import __version__, cli
 from twincar_edge.bundled import DEFAULT_NAME
 from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError, nearest, require
@@ -233,7 +233,7 @@ def model(tmp_path: Path) -> Path:
     )
     proto = helper.make_model(graph)
     helper.set_model_props(proto, {METADATA_KEY: manifest.to_json()})
-    onnx.save(proto, tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").write_bytes(digested(proto))
     return tmp_path / "model.onnx"
 
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support.export_toys import train_toy
-from tests.support.tiny_model import tiny_model
+from tests.support.tiny_model import digested, tiny_model
 from twincar_edge.bundled import DEFAULT_NAME, default_model
 from twincar_edge.cli import main
 from twincar_edge.datasets import Dataset, open_dataset, stratified_split
@@ -54,7 +54,7 @@ def changed(model: Path, path: Path, factor: float = 1.0, **changes: Any) -> Pat
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(factor), "weights"))
     manifest = read_manifest(model).model_copy(update=changes)
     onnx.helper.set_model_props(proto, {METADATA_KEY: manifest.to_json()})
-    onnx.save(proto, path)
+    path.write_bytes(digested(proto))
     return path
 
 

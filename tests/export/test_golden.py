@@ -17,7 +17,7 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
 
-from tests.support.tiny_model import CLASSES, tiny_model, with_golden, with_manifest
+from tests.support.tiny_model import CLASSES, digested, tiny_model, with_golden, with_manifest
 from twincar_edge.bundled import bundled
 from twincar_edge.errors import ModelError
 from twincar_edge.export.golden import LABELS, MAX_PIXELS, golden_images, make_golden
@@ -265,7 +265,7 @@ def sabotage(source: Path, path: Path, what: str) -> Path:
     """Write a copy of a model file with something wrong in it."""
     model = onnx.load(str(source))
     SABOTAGES[what][0](model)
-    onnx.save(model, str(path))
+    path.write_bytes(digested(model))
     return path
 
 

@@ -18,7 +18,8 @@ from tests.support.export_toys import ARCHITECTURE, CLASSES, PREPROCESS
 from twincar_edge.errors import ModelError
 from twincar_edge.export.graph import check, to_bytes, to_onnx
 from twincar_edge.export.opset import OPSET
-from twincar_edge.manifest import Manifest, TrainingRecord, read_manifest
+from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord, read_manifest
+from twincar_edge.onnx_metadata import DIGEST_KEY
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.model import CarClassifier, torch_predict
 
@@ -113,7 +114,7 @@ def test_the_manifest_is_the_only_metadata_and_reads_back(
     file = tmp_path / "toy.onnx"
     file.write_bytes(to_bytes(toy[1], manifest()))
     assert read_manifest(file) == manifest()
-    assert [entry.key for entry in onnx.load(file).metadata_props] == ["twincar_edge.manifest"]
+    assert [entry.key for entry in onnx.load(file).metadata_props] == [METADATA_KEY, DIGEST_KEY]
     assert not toy[1].metadata_props  # the graph itself stays bare
 
 

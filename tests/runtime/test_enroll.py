@@ -24,7 +24,7 @@ from twincar_edge.files import sha256
 from twincar_edge.held_out import HELD_OUT_KEY, HeldOut
 from twincar_edge.images import write_image
 from twincar_edge.manifest import read_manifest
-from twincar_edge.onnx_metadata import read_metadata
+from twincar_edge.onnx_metadata import DIGEST_KEY, read_metadata
 from twincar_edge.prototypes import read_prototypes
 from twincar_edge.runtime.enroll import EnrollConfig, EnrollReport, enroll, read_class_folders
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -82,6 +82,7 @@ def test_an_enrolled_class_is_named_and_all_other_answers_stay(model: Path, tmp_
 def test_the_graph_and_everything_said_of_it_stay_as_they_were(model: Path, tmp_path: Path) -> None:
     run(model, tmp_path / "new.onnx")
     before, after = read_metadata(model), read_metadata(tmp_path / "new.onnx")
+    assert after.pop(DIGEST_KEY) != before.pop(DIGEST_KEY)
     assert {key: text for key, text in after.items() if key != ENROLLED_KEY} == before
     batch = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3)).astype(np.uint8)
     one, other = open_session(model, ep="cpu"), open_session(tmp_path / "new.onnx", ep="cpu")

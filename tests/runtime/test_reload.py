@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.support.tiny_model import BLUE, CLASSES, tiny_model
+from tests.support.tiny_model import BLUE, CLASSES, digested, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
 from twincar_edge.runtime import reload
@@ -117,7 +117,7 @@ def drifted(path: Path) -> bytes:
     for tensor in graph.graph.initializer:
         if tensor.name == "weights":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(0.5), "weights"))
-    return bytes(graph.SerializeToString())
+    return digested(graph)
 
 
 BAD: dict[str, Callable[[Path], bytes]] = {

@@ -24,6 +24,7 @@ from twincar_edge.manifest import (
     TrainingRecord,
     read_manifest,
 )
+from twincar_edge.onnx_metadata import DIGEST_KEY, with_metadata
 from twincar_edge.preprocess import Preprocess
 from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
 from twincar_edge.runtime.inference.session import open_session
@@ -47,6 +48,7 @@ def tiny_model(
     metadata: bool = True,
     golden: bool = False,
     familiar: bool = False,
+    digest: bool = True,
 ) -> Path:
     """Write the model and return its path.
 
@@ -55,6 +57,7 @@ def tiny_model(
     and above 2/3 unknown.
     `familiar` gives it an embedding, the mean colour, and prototypes that know pure red, green and blue: a colour
     between two of them is not familiar enough for a full name, and grey not even for a make.
+    `digest=False` leaves the digest out, as earlier versions did, until the metadata is written again.
     `metadata=False` leaves the manifest out: an ONNX file that is not ours. `golden` puts golden inputs in.
     """
     weights = np.full((3, len(classes)), -SHARPNESS, np.float32)
@@ -101,7 +104,7 @@ def tiny_model(
         helper.set_model_props(model, props)
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
+    path.write_bytes(digested(model) if metadata and digest else model.SerializeToString())
     return with_golden(path, path) if golden else path
 
 
@@ -121,7 +124,17 @@ def with_manifest(source: Path, path: Path, **changes: object) -> Path:
 
 def with_metadata_entries(source: Path, path: Path, changes: dict[str, str]) -> Path:
     """Write a model file again, with some entries of its metadata replaced or added, and return its path."""
-    model = onnx.load(str(source))
-    helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | changes)
-    onnx.save(model, str(path))
+    path.write_bytes(with_metadata(source.read_bytes(), changes, str(source)))
     return path
+
+
+def digested(model: onnx.ModelProto) -> bytes:
+    """Return the bytes of a model file whose digest is right, whatever was changed since the model was loaded."""
+    return with_metadata(undigested(model), {}, "the changed model")
+
+
+def undigested(model: onnx.ModelProto) -> bytes:
+    """Return the bytes of a model file as earlier versions wrote it, without a digest."""
+    helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props if entry.key != DIGEST_KEY})
+    data: bytes = model.SerializeToString()
+    return data

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper
 
-from tests.support.tiny_model import FAMILIARITY, RED, tiny_model, with_golden, with_manifest
+from tests.support.tiny_model import FAMILIARITY, RED, digested, tiny_model, with_golden, with_manifest
 from twincar_edge.errors import ModelError
 from twincar_edge.golden import read_golden
 from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
@@ -90,7 +90,7 @@ def rewritten(model: Path, prototypes: str | None) -> Path:
     props = {entry.key: entry.value for entry in graph.metadata_props if entry.key != PROTOTYPES_KEY}
     del graph.metadata_props[:]
     helper.set_model_props(graph, props if prototypes is None else {**props, PROTOTYPES_KEY: prototypes})
-    onnx.save(graph, model)
+    model.write_bytes(digested(graph))
     return model
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests.support.tiny_model import tiny_model
+from tests.support.tiny_model import digested, tiny_model
 from twincar_edge.errors import ModelError
 from twincar_edge.runtime.inference.session import open_session
 
@@ -46,7 +46,7 @@ def test_a_file_that_onnx_runtime_refuses_says_why_in_our_words(tmp_path: Path, 
     path = tiny_model(tmp_path / "model.onnx")
     model = onnx.load(path)
     spoil(model, what, tmp_path)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(digested(model))
     with pytest.raises(ModelError, match=message) as caught:
         open_session(path, ep="cpu")
     told = str(caught.value)

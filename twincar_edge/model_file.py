@@ -1,0 +1,51 @@
+"""A model file as it is opened: read once, so that the bytes that were checked are the bytes that run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from twincar_edge.onnx_metadata import check_digest, open_onnx, read_metadata
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """The content of an ONNX file whose digest matches, where it carries one.
+
+    Attributes:
+        path: where it was read.
+        data: all of it.
+        sha256: its digest, by which events and reports name it.
+        digest: the digest that it carries, of graph and metadata; None in files of earlier versions.
+        signature: of that digest; None in a file that is not signed.
+        metadata: the other entries.
+    """
+
+    path: Path
+    data: bytes = field(repr=False)
+    sha256: str
+    digest: str | None
+    signature: str | None
+    metadata: Mapping[str, str] = field(repr=False)
+
+    def warn_without_digest(self) -> None:
+        """Log that the file has no digest, if so."""
+        if self.digest is None:
+            logger.warning("%s carries no digest, so damage to it would go unnoticed: export it again", self.path)
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read an ONNX file, ours or not, and check its digest.
+
+    Raises:
+        ModelError: the file is missing, may not be read, is not an ONNX model, or does not match its digest.
+    """
+    read_metadata(path)  # another kind of file is refused before all of it is in memory
+    with open_onnx(path) as mapped:
+        data = mapped[:]
+        metadata, sha256, digest, signature = check_digest(data, str(path))
+    return ModelFile(path, data, sha256, digest, signature, metadata)
