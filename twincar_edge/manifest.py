@@ -28,12 +28,18 @@ Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
 
 def _printable(text: str) -> str:
-    if not text.replace("\n", " ").isprintable():
-        raise ValueError("control characters are not allowed")  # the text is shown on terminals and pages
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")  # the text is shown in logs, on terminals and on pages
+    return text
+
+
+def _printable_lines(text: str) -> str:
+    _printable(text.replace("\n", " "))
     return text
 
 
 Text = Annotated[str, AfterValidator(_printable)]
+Lines = Annotated[str, AfterValidator(_printable_lines)]
 
 
 class DataRecord(Record):
@@ -240,7 +246,7 @@ class Manifest(Record):
     familiarity: FamiliarityRecord | None = None
     crop_sizes: CropSizesRecord | None = None
     head: HeadRecord | None = None
-    notes: Text = ""
+    notes: Lines = ""
     created: datetime
     twincar_edge_version: Text
 

@@ -159,6 +159,8 @@ def document(**changes: Any) -> str:
         (document(classes=[1, 2]), "'classes.0'"),
         (document(name=""), "'name'"),
         (document(name="\x1b[2Jgone"), "control characters"),
+        (document(name="cars\nmodel replaced by admin"), "control characters"),
+        (document(architecture="resnet50\u202e"), "control characters"),
         (document(notes="bell\x07"), "control characters"),
         (document(precision="int4"), "'precision'"),
         (document(temperature=0), "'temperature'"),

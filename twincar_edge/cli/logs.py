@@ -9,11 +9,21 @@ import sys
 import time
 from collections.abc import Iterator
 
+from twincar_edge.errors import one_line
+
 # sd-daemon(3): so a line on standard error tells the journal how grave it is. The journal has the time itself.
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
 
-class _JournalFormatter(logging.Formatter):
+class _LineFormatter(logging.Formatter):
+    """Writes a message in one line, so that no name in it can look like a line of its own. A traceback has several."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+
+class _JournalFormatter(_LineFormatter):
     def format(self, record: logging.LogRecord) -> str:
         priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
@@ -22,7 +32,7 @@ class _JournalFormatter(logging.Formatter):
 def _formatter() -> logging.Formatter:
     if "JOURNAL_STREAM" in os.environ:  # set by systemd for what it starts
         return _JournalFormatter()
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter = _LineFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     return formatter
 
