@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from twincar_edge.benchmarks.config import CameraPace, RowSpec
 from twincar_edge.benchmarks.gpu import process_memory_mb
-from twincar_edge.benchmarks.memory import available_bytes, peak_memory_mb
 from twincar_edge.benchmarks.paced import Clip, keep_pace
 from twincar_edge.benchmarks.report import Paced, Start
 from twincar_edge.dataset_logits import Predict
 from twincar_edge.errors import ModelError, TwincarError
 from twincar_edge.manifest import Manifest
+from twincar_edge.memory import available_bytes, peak_memory_mb
 from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.inference.answers import Hierarchy

@@ -13,9 +13,9 @@ import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from twincar_edge.benchmarks.memory import RESERVED_BYTES, available_bytes, limit_memory
 from twincar_edge.benchmarks.worker import Worker
 from twincar_edge.errors import TwincarError
+from twincar_edge.memory import RESERVED_BYTES, available_bytes, limit_memory
 
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = Path("/proc/self/oom_score_adj")

@@ -13,13 +13,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
 
-from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.errors import InputError, ModelError, TwincarError
 from twincar_edge.files import sha256
+from twincar_edge.golden import GOLDEN_KEY
+from twincar_edge.model_file import read_model_file
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.monitoring.systemd import Notifier
+from twincar_edge.runtime.rehearsal import Rehearsal, rehearse
 from twincar_edge.runtime.supervised import SupervisedThread
+from twincar_edge.trust import ANY, Trust
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +49,8 @@ class _Request:
 class ModelReloader:
     """Reloads the model file on request, in a thread of its own, if the file passes the checks of a start.
 
-    It must open on the same provider, and answer its golden inputs as it did at export; its classes may differ. A file
-    that fails is refused with one line in the log, and the old model stays in use.
+    It must open on the same provider, and answer its golden inputs as it did at export, first in a process of its own;
+    its classes may differ. A file that fails is refused with one line in the log, and the old model stays in use.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class ModelReloader:
         *,
         spinning: bool = False,
         allow_drift: bool = False,
+        trust: Trust = ANY,
         notifier: Notifier | None = None,
         settle_s: float = SETTLE_S,
         attempts: int = ATTEMPTS,
@@ -67,6 +72,7 @@ class ModelReloader:
             use: takes the new model; called from the reloader's thread.
             spinning: see `open_session`.
             allow_drift: see `require_golden`.
+            trust: which files may be used.
             notifier: reports the reload to systemd.
             settle_s: the wait before a file that changed while it was read is read again.
             attempts: how often to read such a file.
@@ -75,6 +81,7 @@ class ModelReloader:
         self._use = use
         self._spinning = spinning
         self._allow_drift = allow_drift
+        self._trust = trust
         self._notifier = notifier or Notifier()
         self._settle_s = settle_s
         self._attempts = attempts
@@ -177,10 +184,7 @@ class ModelReloader:
                 return None
             fault: TwincarError | OSError | None = None
             try:
-                session = open_session(
-                    path, ep=self._session.ep, threads=self._session.threads, spinning=self._spinning
-                )
-                require_golden(session, self._allow_drift)
+                session = self._checked(path)
             except (TwincarError, OSError) as error:
                 fault = error
             if sha256(path) == before:
@@ -190,6 +194,18 @@ class ModelReloader:
             if self._stop.wait(self._settle_s):
                 break
         raise InputError(f"{path} keeps changing while it is read: request the reload when it is complete")
+
+    def _checked(self, path: Path) -> ModelSession:
+        """Open a file that may be used, has what the model in use has, and has passed its checks in another process."""
+        old = self._session
+        file = read_model_file(path)
+        self._trust.check(file)
+        if old.golden and GOLDEN_KEY not in file.metadata:
+            raise ModelError(f"{path} carries no golden inputs, and the model in use does: export it again")
+        rehearse(Rehearsal(path, old.ep, old.threads, self._allow_drift), self._stop)
+        session = open_session(path, ep=old.ep, threads=old.threads, spinning=self._spinning, trust=self._trust)
+        require_golden(session, self._allow_drift)
+        return session
 
 
 def _stopped() -> InputError:

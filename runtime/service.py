@@ -155,7 +155,11 @@ class Service:
             stack.enter_context(self._notifier)
             answering = self._watch.answering
             self._reloader = ModelReloader(
-                answering.classifier.session, answering.use, allow_drift=config.allow_drift, notifier=self._notifier
+                answering.classifier.session,
+                answering.use,
+                allow_drift=config.allow_drift,
+                trust=config.trust,
+                notifier=self._notifier,
             )
             stack.enter_context(self._reloader)
             if config.monitor is not None:

@@ -270,7 +270,7 @@ class Watch:
     def _open_classifier(self) -> Classifier:
         # Threads that spin between inferences would take the core that decodes and locates.
         model, threads = self._config.model or default_model(), self._config.threads or inference_threads()
-        session = open_session(model, ep=self._config.ep, threads=threads, spinning=False)
+        session = open_session(model, ep=self._config.ep, threads=threads, trust=self._config.trust)
         require_golden(session, self._config.allow_drift)
         return Classifier(session)
 

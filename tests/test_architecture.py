@@ -73,6 +73,7 @@ HEAVY = {
     "matplotlib": {"training", "benchmarks", "export"},
     "scipy": {"core", "training", "export"},
     "av": {"runtime"},
+    "cryptography": {"core"},
     "starlette": {"runtime"},
     "uvicorn": {"runtime"},
     "jinja2": {"runtime"},

@@ -143,6 +143,11 @@ def with_metadata(data: bytes, changes: Mapping[str, str | None], where: str) ->
     return changed + _trailer(hashlib.sha256(changed).hexdigest(), None)
 
 
+def with_signature(data: bytes, signature: str) -> bytes:
+    """Return the bytes of an ONNX file that `with_metadata` wrote with a signature behind the digest."""
+    return data + _encoded(SIGNATURE_KEY, signature)
+
+
 def _trailer(digest: str, signature: str | None) -> bytes:
     """Return what stands at the end of a file: the digest of all before it, and its signature where there is one."""
     return _encoded(DIGEST_KEY, digest) + (b"" if signature is None else _encoded(SIGNATURE_KEY, signature))

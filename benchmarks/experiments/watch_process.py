@@ -14,8 +14,8 @@ from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.errors import InputError
+from twincar_edge.memory import held_memory_mb
 from twincar_edge.records import Record
 
 START_TIMEOUT_S = 90.0  # to open the model and the camera

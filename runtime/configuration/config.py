@@ -17,6 +17,7 @@ from twincar_edge.runtime.quantities import ConfigPath, Seconds, Size, beside_th
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
+from twincar_edge.trust import Trust
 
 # Part of MQTT topics, file names and labels of metrics: nothing that means something there.
 CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -70,7 +71,9 @@ class WatchConfig(Record):
     """All cameras of a run, and the one model that answers for them.
 
     `ep` is `open_session`'s. `threads` are those of one inference; None leaves one core to the cameras.
-    `allow_drift` goes on with a model that does not answer here as it did at export. `detector` finds the vehicles
+    `allow_drift` goes on with a model that does not answer here as it did at export. `model_sha256` names the only file
+    that may be used as the model, `require_signature` the public key that it must be signed for; both hold for models
+    that replace it too. `detector` finds the vehicles
     of cameras that `locate` by it; None takes the one that was pulled into the state folder. `batch` is how many crops
     go through the model at once, at most. `duration_s` ends the run. `keep_trying` waits for cameras that cannot be
     opened yet, instead of failing. `keep` puts the events into the summary, which a run of months should not.
@@ -93,6 +96,8 @@ class WatchConfig(Record):
     ep: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     allow_drift: bool = False
+    model_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    require_signature: ConfigPath | None = None
     detector: ConfigPath | None = None
     batch: int = Field(default=8, ge=1)
     duration_s: float | None = Field(default=None, gt=0)
@@ -104,6 +109,11 @@ class WatchConfig(Record):
     page: PageSettings | None = None
     collect: ConfigPath | None = None
     collect_limit: Size = Field(default=500_000_000, gt=0)
+
+    @property
+    def trust(self) -> Trust:
+        """Return which model files may be used."""
+        return Trust(self.model_sha256, self.require_signature)
 
     @model_validator(mode="after")
     def _clips_have_one_folder(self) -> Self:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import ModelError
+from twincar_edge.runtime.inference.engine import Engine, ort_errors
 from twincar_edge.runtime.inference.providers import load_onnxruntime
-from twincar_edge.runtime.inference.session import Engine, ort_errors
 
 
 def bound_predict(engine: Engine, device: str, classes: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

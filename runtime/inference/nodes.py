@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import ModelError
+from twincar_edge.runtime.inference.engine import open_engine
 from twincar_edge.runtime.inference.providers import AUTO, PROVIDERS
-from twincar_edge.runtime.inference.session import open_engine
 
 _RAN = "_kernel_time"  # how ONNX Runtime ends the name of an event that is a node's run
 

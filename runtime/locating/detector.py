@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError, ModelError, nearest
 from twincar_edge.preprocess import LETTERBOX_GREY, resize
+from twincar_edge.runtime.inference.engine import Engine, open_engine
 from twincar_edge.runtime.inference.providers import AUTO
-from twincar_edge.runtime.inference.session import Engine, open_engine
 from twincar_edge.runtime.locating.boxes import Box, Detection, area, intersection
 from twincar_edge.runtime.locating.coco import COCO_CLASSES, VEHICLE_KINDS
 

@@ -23,9 +23,10 @@ from twincar_edge.machine import Machine, installed_versions, this_machine
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.records import Record
 from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.inference.engine import ort_errors
 from twincar_edge.runtime.inference.golden_check import check_golden
 from twincar_edge.runtime.inference.providers import AUTO, ORT_WHEELS, PROVIDERS, NotInWheelError, load_onnxruntime
-from twincar_edge.runtime.inference.session import ModelSession, open_session, ort_errors
+from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.selftest.cameras import check_cameras
 from twincar_edge.runtime.selftest.diagnosis import Check, Diagnosis, Measured, Status

@@ -17,11 +17,11 @@ import pytest
 from tests.support.tiny_model import CLASSES, tiny_model
 from twincar_edge.benchmarks.config import RowSpec
 from twincar_edge.benchmarks.gpu import gpus, process_memory_mb
-from twincar_edge.benchmarks.memory import available_bytes, peak_memory_mb
 from twincar_edge.benchmarks.report import Start
 from twincar_edge.benchmarks.worker import SETTLE_S, Worker
 from twincar_edge.benchmarks.worker_client import RowError, SubprocessClient
 from twincar_edge.errors import ModelError
+from twincar_edge.memory import available_bytes, peak_memory_mb
 from twincar_edge.runtime.inference.binding import bound_predict
 from twincar_edge.runtime.inference.nodes import nodes_by_provider
 from twincar_edge.runtime.inference.session import open_session
@@ -109,7 +109,7 @@ def test_a_batch_that_does_not_fit_in_memory_says_so(model: Path) -> None:
 
 def test_the_memory_limit_affects_only_the_row() -> None:
     program = (
-        "import numpy as np\nfrom twincar_edge.benchmarks.memory import limit_memory\nlimit_memory(2**29)\n"
+        "import numpy as np\nfrom twincar_edge.memory import limit_memory\nlimit_memory(2**29)\n"
         "try:\n    np.ones(2**30, np.uint8)\nexcept MemoryError:\n    print('refused')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

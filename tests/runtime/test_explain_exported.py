@@ -21,7 +21,7 @@ from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.explain_exported import ExportedModel, explain_crop
 from twincar_edge.runtime.explanation import ExplanationStoppedError
 from twincar_edge.runtime.inference.classifier import Classifier
-from twincar_edge.runtime.inference.session import Engine
+from twincar_edge.runtime.inference.engine import Engine
 from twincar_edge.synthetic import draw_twin_car
 
 ENROLLED = "Rigel Nova Sedan 2024"

@@ -21,11 +21,15 @@ from onnx import numpy_helper
 from tests.support.tiny_model import BLUE, CLASSES, digested, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.files import sha256
+from twincar_edge.golden import GOLDEN_KEY
+from twincar_edge.model_file import ModelFile, read_model_file
+from twincar_edge.onnx_metadata import with_metadata
 from twincar_edge.runtime import reload
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.reload import ModelReloader
+from twincar_edge.trust import Trust
 
 BLUE_CAR = np.full((32, 32, 3), (255, 0, 0), np.uint8)
 GREY = np.full((32, 32, 3), 90, np.uint8)
@@ -59,6 +63,12 @@ class Taken:
 @pytest.fixture
 def taken() -> Taken:
     return Taken()
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check no file in another process, which costs a second: the subject is what happens between two reads of it."""
+    monkeypatch.setattr(reload, "rehearse", lambda _rehearsal, _stop: None)
 
 
 @pytest.fixture(autouse=True)
@@ -181,18 +191,19 @@ def test_a_file_that_is_still_being_written_is_read_again_when_it_is_complete(
     whole = other_model(tmp_path / "new.onnx")
     model.write_bytes(whole[: len(whole) // 2])
 
-    def open_and_write_on(path: Path, **options: Any) -> ModelSession:
+    def read_and_write_on(path: Path) -> ModelFile:
         try:
-            return open_session(path, **options)
+            return read_model_file(path)
         finally:
             model.write_bytes(whole)
 
-    monkeypatch.setattr(reload, "open_session", open_and_write_on)
+    monkeypatch.setattr(reload, "read_model_file", read_and_write_on)
     with ModelReloader(session, taken, settle_s=0.01) as reloader:
         assert ask(reloader) == {"taken": 1}
     assert taken.classifiers[0].session.sha256 == sha256(model)
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_good_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_other(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,13 +230,13 @@ def test_a_file_that_never_settles_is_refused_after_some_attempts(
 ) -> None:
     reads = []
 
-    def open_and_change(path: Path, **options: Any) -> ModelSession:
+    def read_and_change(path: Path) -> ModelFile:
         reads.append(path)
         model.write_bytes(os.urandom(100))
-        return open_session(path, **options)
+        return read_model_file(path)
 
     model.write_bytes(os.urandom(100))
-    monkeypatch.setattr(reload, "open_session", open_and_change)
+    monkeypatch.setattr(reload, "read_model_file", read_and_change)
     with ModelReloader(session, taken, settle_s=0.001, attempts=3) as reloader:
         assert ask(reloader) == {"refused": 1}
     assert len(reads) == 3
@@ -237,13 +248,13 @@ def test_leaving_the_block_does_not_wait_for_a_file_to_settle(
 ) -> None:
     opened = threading.Event()
 
-    def open_and_change(path: Path, **options: Any) -> ModelSession:
+    def read_and_change(path: Path) -> ModelFile:
         opened.set()
         model.write_bytes(os.urandom(100))
-        return open_session(path, **options)
+        return read_model_file(path)
 
     model.write_bytes(os.urandom(100))
-    monkeypatch.setattr(reload, "open_session", open_and_change)
+    monkeypatch.setattr(reload, "read_model_file", read_and_change)
     with ModelReloader(session, taken, settle_s=3600.0) as reloader:
         reloader.request()
         assert opened.wait(30)
@@ -309,3 +320,46 @@ def test_the_new_model_runs_on_the_provider_and_threads_of_the_old_one(
     with ModelReloader(replace(session, threads=3), taken) as reloader:
         assert ask(reloader) == {"taken": 1}
     assert (taken.classifiers[0].session.ep, taken.classifiers[0].session.threads) == ("cpu", 3)
+
+
+def without_golden_inputs(path: Path) -> bytes:
+    return with_metadata(other_model(path), {GOLDEN_KEY: None}, "the file")
+
+
+@pytest.mark.parametrize("allow_drift", [False, True])
+def test_a_model_without_golden_inputs_does_not_replace_one_that_has_them(
+    allow_drift: bool,
+    model: Path,
+    session: ModelSession,
+    taken: Taken,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model.write_bytes(without_golden_inputs(tmp_path / "new.onnx"))
+    with ModelReloader(session, taken, allow_drift=allow_drift) as reloader:
+        assert ask(reloader) == {"refused": 1}
+    assert "carries no golden inputs, and the model in use does" in lines(caplog)[0]
+
+
+def test_a_model_without_golden_inputs_replaces_one_that_has_none_either(
+    taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model(tmp_path / "plain.onnx")
+    with ModelReloader(open_session(model, ep="cpu", threads=1), taken) as reloader:
+        model.write_bytes(without_golden_inputs(tmp_path / "new.onnx"))
+        assert ask(reloader) == {"taken": 1}
+
+
+def test_only_the_file_with_the_sha256_that_was_given_is_taken(
+    model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = tmp_path / "new.onnx"
+    other_model(new)
+    refusal = f"has the SHA-256 {sha256(new)}, not that of `model_sha256`"
+    with (
+        ModelReloader(session, taken, trust=Trust(sha256=session.sha256)) as reloader,
+        pytest.raises(ModelError, match=refusal),
+    ):
+        reloader.switch(new)
+    with ModelReloader(session, taken, trust=Trust(sha256=sha256(new))) as reloader:
+        assert reloader.switch(new) == "taken"

@@ -39,6 +39,8 @@ class WatchOptions(TypedDict, total=False):
     ep: str
     threads: int
     allow_drift: bool
+    model_sha256: str
+    require_signature: str | Path
     detector: str | Path
     batch: int
     duration_s: float

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": "Write FP32 and INT8 ONNX files and check that they answer alike.",
     "parity": "Compare ONNX files with the checkpoint that they come from, image by image.",
     "inspect": "Print what an exported model says of itself.",
+    "sign": "Sign a model file, so that boxes can tell it from others.",
     "classify": "Name the car in each image.",
     "cluster": "Group pictures of unknown cars, for a person to name.",
     "enroll": "Teach a model new classes from a handful of pictures each.",

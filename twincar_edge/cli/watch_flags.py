@@ -165,6 +165,19 @@ run_options = _all(
         help="Run a model even if its answers to its golden inputs differ from those of its export.",
     ),
     option(
+        "--model-sha256",
+        group="Model",
+        metavar="HEX",
+        help="Run no other model file than that with this SHA-256, as `inspect` and `sha256sum` print it.",
+    ),
+    option(
+        "--require-signature",
+        group="Model",
+        metavar="KEY.pub",
+        type=_PATH,
+        help="Run only models that `twincar-edge sign` has signed with the private key of this public one.",
+    ),
+    option(
         "--detector",
         group="Locating",
         type=_PATH,

@@ -13,8 +13,8 @@ from tests.support.clips import BLUE_BGR, RED_BGR, film, write_video
 from tests.support.experiments import run_experiment
 from tests.support.tiny_model import tiny_model
 from twincar_edge.benchmarks.experiments.endurance import Endurance, growth
-from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.images import write_image
+from twincar_edge.memory import held_memory_mb
 
 BRIEF = ["--duration", "3s", "--every", "0.5s", "--window", "1s"]
 

@@ -21,7 +21,8 @@ from twincar_edge.files import sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import METADATA_KEY, QuantizationRecord, read_manifest
 from twincar_edge.runtime.inference import providers
-from twincar_edge.runtime.inference.session import MOST_THREADS, open_engine, open_session
+from twincar_edge.runtime.inference.engine import MOST_THREADS, open_engine
+from twincar_edge.runtime.inference.session import open_session
 
 
 @pytest.fixture

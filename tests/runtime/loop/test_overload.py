@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tests.support.clips import beginning_of
 from tests.support.event_toys import eventually
 from tests.support.rtsp_server import RtspServer
-from twincar_edge.benchmarks.memory import held_memory_mb
 from twincar_edge.bundled import demo_clip, demo_model
+from twincar_edge.memory import held_memory_mb
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session

@@ -16,10 +16,11 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.support.event_toys import CROP, visit
-from tests.support.tiny_model import tiny_model, with_manifest
+from tests.support.tiny_model import tiny_model, undigested, with_manifest
 from twincar_edge import cli
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.machine import Machine
@@ -136,7 +137,7 @@ def test_a_model_that_cannot_be_read_fails_and_the_rest_is_still_looked_at(
 
 def test_a_graph_that_cannot_be_opened_fails_the_session(healthy: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.onnx"
-    path.write_bytes(healthy.read_bytes().replace(b"MatMul", b"MatNil"))
+    path.write_bytes(undigested(onnx.load(str(healthy))).replace(b"MatMul", b"MatNil"))
     diagnosis = examine(path)
     assert [check.name for check in diagnosis.failures] == ["session"]
     assert diagnosis.ep is None
