@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.support.tiny_model import digested
 from twincar_edge import __version__, cli
 from twincar_edge.bundled import DEFAULT_NAME
 from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError, nearest, require
+from twincar_edge.files import sha256
 from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord
 from twincar_edge.preprocess import Preprocess
 
@@ -251,6 +253,8 @@ def test_inspect_prints_it_for_people_with_brackets_as_they_are(
     assert "twins [/red] (resnet50, fp32)" in out
     assert "2: Alpha [2010], Beta" in out
     assert "[bold]drawn cars" in out
+    assert sha256(model) in out  # what `sha256sum` prints, to be copied into a configuration
+    assert re.search(r"digest +matches\nsignature +none\n", re.sub(" +\n", "\n", out))
 
 
 def test_inspect_prints_the_bundled_model_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ import click
 
 from twincar_edge.bundled import default_model
 from twincar_edge.enrolled import Enrolled, read_enrolled
-from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
-from twincar_edge.manifest import Manifest, read_manifest
+from twincar_edge.manifest import METADATA_KEY, Manifest, parse_manifest
+from twincar_edge.model_file import ModelFile, read_model_file
 from twincar_edge.prototypes import read_prototypes
 
 
@@ -21,7 +21,8 @@ from twincar_edge.prototypes import read_prototypes
 def command(model: Path | None, as_json: bool) -> None:
     """Print the manifest that MODEL carries: an exported .onnx file, or the bundled model."""
     model = model or default_model()
-    manifest = read_manifest(model)
+    file = read_model_file(model)
+    manifest = parse_manifest(file.metadata.get(METADATA_KEY), str(model))
     enrolled = read_enrolled(model, manifest, read_prototypes(model))
     if as_json:
         document = manifest.model_dump(mode="json")
@@ -29,10 +30,10 @@ def command(model: Path | None, as_json: bool) -> None:
             document["enrolled"] = [one.model_dump(mode="json") for one in enrolled.classes]
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        _print_table(model, manifest, enrolled)
+        _print_table(file, manifest, enrolled)
 
 
-def _print_table(model: Path, manifest: Manifest, enrolled: Enrolled | None) -> None:
+def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -41,7 +42,10 @@ def _print_table(model: Path, manifest: Manifest, enrolled: Enrolled | None) -> 
     first = ", ".join(manifest.classes[:3]) + (", …" if len(manifest.classes) > 3 else "")
     rows = {
         "model": f"{manifest.name} ({manifest.architecture}, {manifest.precision})",
-        "file": f"{model.stat().st_size / 1e6:.1f} MB, sha256 {sha256(model)[:16]}…",
+        "file": f"{len(file.data) / 1e6:.1f} MB",
+        "sha256": file.sha256,
+        "digest": "none: damage would go unnoticed" if file.digest is None else "matches",
+        "signature": "none" if file.signature is None else "present; `watch` checks it against a key",
         "classes": f"{len(manifest.classes)}: {first}",
         "enrolled": "" if enrolled is None else _enrolled(enrolled),
         "input": f"uint8 [N, {preprocess.size_wh[1]}, {preprocess.size_wh[0]}, 3] {preprocess.colour}, "
@@ -59,7 +63,7 @@ def _print_table(model: Path, manifest: Manifest, enrolled: Enrolled | None) -> 
         f"top-1 {parity.top1_reference:.2%} -> {parity.top1:.2%}, "
         f"top-5 {parity.top5_reference:.2%} -> {parity.top5:.2%}, agreement {parity.agreement:.2%}, "
         f"largest logit difference {parity.max_abs_logit_difference:.3g}",
-        "golden inputs": _golden(model),
+        "golden inputs": _golden(file.path),
         "notes": manifest.notes,
         "created": f"{manifest.created:%Y-%m-%d %H:%M} by twincar-edge {manifest.twincar_edge_version}",
     }
