@@ -60,6 +60,14 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.split("%")[0]).is_loopback
 
 
+def stays_here(host: str) -> bool:
+    """Return whether a name or an address is certain to be this machine's own."""
+    try:
+        return is_loopback(host)
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def as_host(address: str) -> str:
     """Return an IP address as URLs write it: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address

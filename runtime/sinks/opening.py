@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +15,7 @@ from typing import Any
 
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import is_file
+from twincar_edge.runtime.listening import stays_here
 from twincar_edge.runtime.sinks import settings as kinds
 from twincar_edge.runtime.sinks.base import Sink
 from twincar_edge.runtime.sinks.clips import ClipRules, clip_folder
@@ -27,6 +30,8 @@ from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.sinks.table import LiveTable
 from twincar_edge.runtime.storage.state import StateFolder
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_SECRET = 4096
 
@@ -79,9 +84,13 @@ def _limits(options: kinds.CropsSettings | kinds.ClipsSettings) -> Limits:
 
 
 def _webhook(options: kinds.WebhookSettings, around: Surroundings) -> Sink:
-    from twincar_edge.runtime.sinks.webhook import Webhook  # HTTP and TLS take time and memory, and few runs need them
+    # HTTP and TLS take time and memory, and few runs need them
+    from twincar_edge.runtime.sinks.webhook import Webhook, parse_target
 
     secret = _secret(options.secret_file, "TWINCAR_WEBHOOK_SECRET", around.environ)
+    target = parse_target(options.url)
+    if target.authorization is not None and not target.tls and not stays_here(target.host):
+        logger.warning("the password for %s crosses the network unencrypted: use https://", target.name)
     return Webhook(
         options.url,
         secret=None if secret is None else secret.encode("utf-8"),
@@ -104,6 +113,8 @@ def _mqtt(options: kinds.MqttSettings, around: Surroundings) -> Sink:
     user = options.user or around.environ.get("TWINCAR_MQTT_USER") or None
     if password is not None and user is None:
         raise InputError("a password for the MQTT broker needs a user: set $TWINCAR_MQTT_USER")
+    if password is not None and not options.tls and not stays_here(options.host):
+        logger.warning("the password for mqtt://%s crosses the network unencrypted: use TLS (mqtts)", options.host)
     return Mqtt(
         options.host,
         _mqtt_port(options),
@@ -127,6 +138,8 @@ def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str
     if not is_file(path):
         raise InputError(f"cannot read a secret from {path}: no such file")
     try:
+        if path.stat().st_mode & stat.S_IROTH:
+            logger.warning("every user of this machine can read the secret in %s: chmod o= it", path)
         with path.open(encoding="utf-8") as file:
             text = file.read(_LONGEST_SECRET + 1).removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:

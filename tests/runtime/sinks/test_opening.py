@@ -46,6 +46,40 @@ def test_several_of_a_kind_are_numbered_around_the_names_that_were_given(tmp_pat
     assert names(tmp_path, *sinks, named) == ["webhook", "webhook-3", "webhook-4", "webhook-2"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        (WebhookSettings(url="http://user:s3cret@example.org/hook"), True),
+        (WebhookSettings(url="https://user:s3cret@example.org/hook"), False),
+        (WebhookSettings(url="http://example.org/hook"), False),
+        (WebhookSettings(url="http://user:s3cret@127.0.0.1:8000/hook"), False),
+        (mqtt_settings("mqtt://broker"), True),
+        (mqtt_settings("mqtts://broker"), False),
+        (mqtt_settings("mqtt://localhost"), False),
+    ],
+)
+def test_a_password_that_leaves_the_box_unencrypted_is_warned_of_in_one_line(
+    settings: SinkSettings, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ = {"TWINCAR_MQTT_USER": "box", "TWINCAR_MQTT_PASSWORD": "s3cret"}
+    with StateFolder(tmp_path) as state:
+        open_sinks([settings], state, environ=environ)
+    assert [("unencrypted" in record.message) for record in caplog.records] == [True] * warned
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
+def test_a_secret_that_others_can_read_is_warned_of(
+    mode: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    secret.chmod(mode)
+    with StateFolder(tmp_path / "state") as state:
+        open_sinks([WebhookSettings(url="https://example.org/hook", secret_file=secret)], state, environ={})
+    assert [f"the secret in {secret}" in record.message for record in caplog.records] == [True] * warned
+
+
 def test_two_that_would_write_over_each_other_are_refused(tmp_path: Path) -> None:
     file = JsonLinesSettings(path=tmp_path / "events.jsonl")
     with pytest.raises(InputError, match=r"two sinks are jsonl .*events\.jsonl: they would overwrite each other"):
