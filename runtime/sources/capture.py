@@ -14,11 +14,12 @@ import cv2
 from twincar_edge.errors import InputError
 
 # Read by OpenCV when a capture opens; a user's own settings stand. FFmpeg writes a page on standard error for each
-# damaged frame, with the URL and its password where it likes: what matters is counted and reported here. RTSP comes
+# damaged frame, with the URL and its password where it likes: what matters is counted and reported here. HTTP redirects
+# are followed by nobody but `redirects.py`. RTSP comes
 # over TCP: over UDP a lost packet is a grey smear, and many firewalls let none through. A picture that broke off is
 # no picture.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt")
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt|max_redirects;0")
 
 
 class Capture(Protocol):

@@ -12,13 +12,20 @@ from pathlib import PurePosixPath
 
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.images import IMAGE_SUFFIXES
-from twincar_edge.runtime.sources.addresses import escape_password, host_and_port, password_hint, path_of
+from twincar_edge.runtime.sources.addresses import (
+    escape_password,
+    host_and_port,
+    password_hint,
+    path_of,
+    split_user_info,
+)
 from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.polled import DEFAULT_POLL_S, NotOnePicture, PolledCamera
 from twincar_edge.runtime.sources.pyav import PyAVInput
+from twincar_edge.runtime.sources.redirects import on_this_host
 from twincar_edge.runtime.sources.video import VideoFile
 
 logger = logging.getLogger(__name__)
@@ -67,6 +74,7 @@ def open_stream(
     timeout_s = NETWORK_TIMEOUT_MS / 1000
     stop = stop or threading.Event()
     suffix = PurePosixPath(path_of(spec)).suffix.lower()
+    place = _Place(spec)
     state = _Pictures(perhaps=http and (poll_s is not None or suffix in IMAGE_SUFFIXES))
 
     def connect() -> Capture:
@@ -80,8 +88,16 @@ def open_stream(
                 if poll_s is not None:
                     raise
                 state.perhaps = False
-        capture = open_ffmpeg(spec, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
+        if not http and split_user_info(spec)[0]:
+            on_this_host(spec)
+        capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
+        if http and not capture.isOpened() and not place.opened:
+            place.url = on_this_host(spec)
+            if place.url != spec:
+                capture.release()
+                capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
         if capture.isOpened():
+            place.opened = True
             return _Counting(capture, state) if http else capture
         capture.release()
         raise InputError(
@@ -109,6 +125,14 @@ def open_stream(
         frozen_s=POLLED_FROZEN_S if state.perhaps else LiveRules.frozen_s,
     )
     return LiveSource(spec, connect, kind="stream", stride=stride, stop=stop, opened=opened, rules=rules)
+
+
+@dataclass
+class _Place:
+    """Where FFmpeg opens a stream, which it has done if `opened`; a camera is asked where it leads only before that."""
+
+    url: str
+    opened: bool = False
 
 
 @dataclass

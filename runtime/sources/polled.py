@@ -11,7 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ from twincar_edge.images import MAX_IMAGE_BYTES, ImageError, decode_image
 from twincar_edge.runtime.connection import connection_problem
 from twincar_edge.runtime.sources.addresses import split_user_info
 from twincar_edge.runtime.sources.base import redact_url
+from twincar_edge.runtime.sources.redirects import RedirectsOnHost
 
 DEFAULT_POLL_S = 1.0
 _CHUNK = 2**16
@@ -136,23 +137,6 @@ class PolledCamera:
         return bytes(data)
 
 
-class _RedirectsToHttp(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to HTTP and HTTPS only; urllib would also go to FTP."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
-            return None
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 class _ClosesRefusals(urllib.request.BaseHandler):
     """Closes the answer that asks for a password; urllib's handlers leave it open."""
 
@@ -171,7 +155,7 @@ def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
         user, _, password = (urllib.parse.unquote(part) for part in user_info.partition(":"))
         passwords.add_password(None, bare, user, password)
     return bare, urllib.request.build_opener(
-        _RedirectsToHttp(),
+        RedirectsOnHost(),
         _ClosesRefusals(),
         urllib.request.HTTPDigestAuthHandler(passwords),
         urllib.request.HTTPBasicAuthHandler(passwords),
