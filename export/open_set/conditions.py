@@ -53,11 +53,20 @@ def _half(length: int) -> int:
     return max(1, length // 2)
 
 
-def _night(image_bgr: _Image, random: np.random.Generator) -> _Image:
-    """Reduce the light to a tenth, with photon noise and read noise."""
-    light = (image_bgr / 255.0) ** _GAMMA * _NIGHT_LIGHT
-    electrons = random.poisson(light * _FULL_WELL) + random.normal(0, _READ_NOISE, light.shape)
-    return _as_image(255 * np.clip(electrons / _FULL_WELL, 0, 1) ** (1 / _GAMMA))
+def dimmed(image_bgr: _Image, share: float, random: np.random.Generator) -> _Image:
+    """Reduce the light to `share`, with photon noise and read noise."""
+    electrons = random.poisson(to_light(image_bgr) * share * _FULL_WELL)
+    return from_light((electrons + random.normal(0, _READ_NOISE, image_bgr.shape)) / _FULL_WELL)
+
+
+def to_light(image_bgr: _Image) -> NDArray[np.float64]:
+    """Return the light behind pixels, uint8 of any shape: float64, 0 to 1, so that twice the light is twice as much."""
+    return np.asarray((image_bgr / 255.0) ** _GAMMA, np.float64)
+
+
+def from_light(light: NDArray[np.float64]) -> _Image:
+    """Return the pixels that a camera makes of `light`; what lies outside 0 to 1 is clipped."""
+    return _as_image(255 * np.clip(light, 0, 1) ** (1 / _GAMMA))
 
 
 def _rain(image_bgr: _Image, random: np.random.Generator) -> _Image:
@@ -99,7 +108,7 @@ CONDITIONS = (
     Condition("left half", True, _left),
     Condition("right half", True, _right),
     Condition("a quarter", True, _quarter),
-    Condition("night", True, _night),
+    Condition("night", True, lambda image_bgr, random: dimmed(image_bgr, _NIGHT_LIGHT, random)),
     Condition("rain", True, _rain),
     Condition("covered lens", False, _covered),
     Condition("noise", False, _noise),

@@ -26,6 +26,7 @@ from twincar_edge.files import make_folder, write_text
 if TYPE_CHECKING:
     from twincar_edge.benchmarks.faithfulness.report import FaithfulnessReport
     from twincar_edge.datasets import Dataset
+    from twincar_edge.export.as_camera.report import CameraReport
     from twincar_edge.export.open_set.report import OpenSetReport
     from twincar_edge.training.evaluation import Evaluation
     from twincar_edge.training.model import CarClassifier
@@ -63,6 +64,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --unknown or --conditions: shorter sides that the pictures are reduced to.",
 )
+@click.option(
+    "--as-camera",
+    is_flag=True,
+    help="Also measure top-1 and top-5 on the labelled images as a camera gives them: small, with a wrong box, "
+    "blurred, compressed, dark.",
+)
 @click.option("--explain", is_flag=True, help="Measure how faithful the explanations of an .onnx file are.")
 @click.option(
     "--explain-images",
@@ -91,6 +98,7 @@ def command(
     unknown: tuple[Path, ...],
     conditions: bool,
     sizes: tuple[int, ...],
+    as_camera: bool,
     explain: bool,
     explain_images: int,
     reference: Path | None,
@@ -102,6 +110,8 @@ def command(
     require("sklearn", "train")
     from twincar_edge.benchmarks.faithfulness.files import write_faithfulness
     from twincar_edge.benchmarks.faithfulness.measure import DatasetPictures, measure_faithfulness
+    from twincar_edge.export.as_camera.files import write_as_camera
+    from twincar_edge.export.as_camera.measure import measure_as_camera
     from twincar_edge.export.open_set.files import write_open_set
     from twincar_edge.export.open_set.measure import check_sizes, measure_open_set
     from twincar_edge.export.open_set.pictures import open_unknown_pictures
@@ -111,8 +121,9 @@ def command(
 
     if data is None and split is None and not unknown:
         raise InputError("no images to evaluate on: name them with --data, or a run with --split")
-    if conditions and data is None and split is None:
-        raise InputError("--conditions needs labelled images: name them with --data, or a run with --split")
+    for option, wanted in (("--conditions", conditions), ("--as-camera", as_camera)):
+        if wanted and data is None and split is None:
+            raise InputError(f"{option} needs labelled images: name them with --data, or a run with --split")
     if output is not None:
         require("matplotlib", "train")
     opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
@@ -126,7 +137,7 @@ def command(
     dataset = None if data is None and split is None else open_images(data, split)
     if output is not None:
         make_folder(output)  # before the long run, which would otherwise be for nothing
-    evaluation = open_set = faithfulness = None
+    evaluation = open_set = camera = faithfulness = None
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None)
 
@@ -138,13 +149,18 @@ def command(
         if pictures or conditions:
             bar.update(task, description="known and unknown pictures")
             open_set = measure_open_set(opened.subject(), dataset, pictures, sizes, progress)
+        if as_camera and dataset is not None:
+            bar.update(task, description="as a camera sees it")
+            camera = measure_as_camera(
+                opened.name, opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress
+            )
         if explain and dataset is not None and opened.session is not None:
             bar.update(task, description="explanations")
             chosen = DatasetPictures(dataset, explain_images)
             faithfulness = measure_faithfulness(opened.session, chosen, compared, progress)
-    reports = [report for report in (evaluation, open_set, faithfulness) if report is not None]
+    reports = [report for report in (evaluation, open_set, camera, faithfulness) if report is not None]
     if json_path is not None:
-        write_text(json_path, _to_json(evaluation, open_set=open_set, explanations=faithfulness))
+        write_text(json_path, _to_json(evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness))
     click.echo("\n".join(report.to_markdown() for report in reports), nl=False)
     if output is not None:
         written: tuple[Path, ...] = ()
@@ -152,13 +168,15 @@ def command(
             written += _write_report(output, evaluation, dataset, opened.model)
         if open_set is not None:
             written += write_open_set(open_set, output)
+        if camera is not None:
+            written += write_as_camera(camera, output)
         if faithfulness is not None:
             written += write_faithfulness(faithfulness, output)
         for path in written:
             click.echo(f"-> {path}")
 
 
-def _to_json(evaluation: Evaluation | None, **others: OpenSetReport | FaithfulnessReport | None) -> str:
+def _to_json(evaluation: Evaluation | None, **others: OpenSetReport | CameraReport | FaithfulnessReport | None) -> str:
     """Return all reports as one JSON document, the others under their names."""
     document = {} if evaluation is None else json.loads(evaluation.to_json())
     document |= {name: json.loads(report.to_json()) for name, report in others.items() if report is not None}

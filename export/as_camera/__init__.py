@@ -1,0 +1,1 @@
+"""How right a model is on pictures as a camera gives them: small, badly cut, blurred, compressed, dark."""
