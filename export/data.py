@@ -14,35 +14,43 @@ from twincar_edge.datasets import Dataset, OpenOptions, Split, check_integrity, 
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, ModelError, Parameter
+from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.progress import Progress
 from twincar_edge.training.run_folder import RunFolder
 
 CALIBRATION_BATCH = 4  # calibration runs without graph optimization and uses much memory; larger batches gain little
 CALIBRATION_SEED = 0
+VALIDATION_SHARE = 0.1  # of images that are given, where the recipe has no share of its own
 
 
 class _SplitChoices(BaseModel):
     """The fields of a recipe that determine how `fit` split its images."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = VALIDATION_SHARE
 
 
-def open_split(model: Path, recipe: Mapping[str, Any], data: OpenOptions | None) -> Split:
+def open_split(
+    model: Path, recipe: Mapping[str, Any], data: OpenOptions | None, trained_on: DataRecord | None = None
+) -> Split:
     """Return the images for calibration (`train`) and for validation.
 
     Without `data`, these are the images of the training run in whose folder the model is. Given images are split as in
     training if the run's lists contain any of them. Otherwise they are split with the recipe's share and seed, so every
     export gets the same split.
 
+    A run without validation images needs `data`: all images in it that the model was not trained on are for validation.
+    The run's training images are for calibration; if they no longer exist, a part of the given images is.
+
     Args:
         model: the checkpoint file, or an export of it.
         recipe: the recipe in the checkpoint.
         data: labeled images.
+        trained_on: the training images, as far as the checkpoint records them.
 
     Raises:
-        InputError: there are no images, or they do not match the run's lists.
+        InputError: there are no images, they do not match the run's lists, or the model was trained on all of them.
         ModelError: the recipe cannot be used.
     """
     run = RunFolder(model.parent)
@@ -55,14 +63,61 @@ def open_split(model: Path, recipe: Mapping[str, Any], data: OpenOptions | None)
             )
         return run.open_split()
     dataset = data.open()
+    choices = _choices(model, recipe)
+    if not choices.validation_share:
+        others = not_learned_from(model, dataset, trained_on)
+        if run.recipe.is_file():
+            return Split(run.open_images().train, others)
+        return stratified_split(others, VALIDATION_SHARE, choices.seed)
     if _is_named_by(run, dataset):
         return read_split(dataset, run.path)
-    try:
-        choices = _SplitChoices.model_validate(dict(recipe))
-    except ValidationError as error:
-        raise ModelError(f"the recipe in {model} has no usable seed or validation_share") from error
     usable, _ = check_integrity(dataset)
     return stratified_split(usable, choices.validation_share, choices.seed)
+
+
+def held_out_none(model: Path, recipe: Mapping[str, Any]) -> bool:
+    """Say whether a training held no images out.
+
+    Raises:
+        ModelError: the recipe cannot be used.
+    """
+    return not _choices(model, recipe).validation_share
+
+
+def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | None) -> Dataset:
+    """Return the usable images that a training which held none out did not learn from.
+
+    Its list beside the model names those that it did; without one, the digest tells whether they are the very same.
+
+    Args:
+        model: the checkpoint's file, or one that was made of it.
+        dataset: labelled images.
+        trained_on: the images that it learned from, as far as that is known.
+
+    Raises:
+        InputError: it learned from all of them.
+    """
+    usable, _ = check_integrity(dataset)
+    train_csv = model.parent / TRAIN_CSV
+    learned: set[str] = set()
+    if train_csv.is_file():
+        learned = {row.name for row in read_table(train_csv)}
+    elif trained_on is not None and trained_on.digest == usable.digest():
+        learned = {sample.name for sample in usable.samples}
+    others = usable.select(sample.name for sample in usable.samples if sample.name not in learned)
+    if len(others) == 0:
+        raise InputError(
+            f"the training of {model} held no images out and learned from all of {dataset.name}: give others with ",
+            Parameter("data"),
+        )
+    return others
+
+
+def _choices(model: Path, recipe: Mapping[str, Any]) -> _SplitChoices:
+    try:
+        return _SplitChoices.model_validate(dict(recipe))
+    except ValidationError as error:
+        raise ModelError(f"the recipe in {model} has no usable seed or validation_share") from error
 
 
 def calibration_samples(train: Dataset, images: int) -> Dataset:

@@ -80,7 +80,7 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     report = progress or _ignore
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
     manifest = common_manifest(config, checkpoint, created or datetime.now(UTC))
-    split = open_split(config.checkpoint, checkpoint.recipe, config.data)
+    split = open_split(config.checkpoint, checkpoint.recipe, config.data, checkpoint.data)
     # Both raise errors about missing images or other classes before minutes of computation.
     labels_for(split.validation, checkpoint.classes)
     unknowns = open_unknowns(checkpoint.classes, config.confidence.unknown)

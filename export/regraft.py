@@ -48,7 +48,7 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
     manifest = session.manifest
     if manifest.embedding is None:
         raise ModelError(f"{model} has no embedding output: export it again")
-    split = open_split(model, manifest.training.recipe, data)
+    split = open_split(model, manifest.training.recipe, data, manifest.training.data)
     side = Side(session.run, manifest.preprocess, embed=session.embed)
     found = run_sides({"logits": side, "embeddings": side.embedding()}, split.validation)
     classes, precision = manifest.class_mapping, manifest.precision

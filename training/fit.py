@@ -40,7 +40,7 @@ from twincar_edge.training.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
-MIN_IMAGES_A_CLASS = 2  # one to learn from, one to hold out
+MIN_IMAGES_A_CLASS = 2  # one to learn from, one to hold out, where any are
 
 
 def fit(
@@ -58,13 +58,14 @@ def fit(
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: StageProgress | None = None,
 ) -> TrainingResult:
-    """Train a classifier, validate after each epoch, and keep the best epoch's checkpoint.
+    """Train a classifier and keep the best epoch's checkpoint, or without validation images the last.
 
-    Excludes unusable images (`integrity.csv`) and splits the rest by class (`train.csv`, `val.csv`). Files are written
-    atomically, so a run can be stopped or killed at any time: `best.pt` is then the best completed epoch, and `resume`
-    continues after the last completed one, with the same final weights. On a CPU, the same recipe, images, threads and
-    library versions give the same weights. Under torchrun, all processes train one model; rank 0 writes the files and
-    calls `on_epoch` and `progress`.
+    Excludes unusable images (`integrity.csv`) and splits the rest by class (`train.csv`, `val.csv`). With a
+    `validation_share` of 0, `val.csv` is empty and no validation metrics are written. Files are written atomically, so
+    a run can be stopped or killed at any time: `best.pt` is then the best completed epoch, and `resume` continues after
+    the last completed one, with the same final weights. On a CPU, the same recipe, images, threads and library versions
+    give the same weights. Under torchrun, all processes train one model; rank 0 writes the files and calls `on_epoch`
+    and `progress`.
 
     Args:
         recipe: every choice that affects the weights.
@@ -100,6 +101,10 @@ def fit(
             "the folder that has a subfolder for each class"
         )
     if extending is not None:
+        if not recipe.validation_share:
+            raise InputError(
+                "an extended model is checked on held-out images: use ", Parameter("validation_share", 0.1)
+            )
         if teacher is not None:
             raise InputError("the model to extend is its own teacher: leave out ", Parameter("teacher"))
         extension = open_extension(extending.model, dataset)
@@ -185,8 +190,8 @@ def _run_epochs(
                 recipe=recipe.model_dump(mode="json"),
                 data=split.train.record(),
                 epoch=row.epoch,
-                validation_top1=row.validation.top1,
-                validation_top5=row.validation.top5,
+                validation_top1=None if row.validation is None else row.validation.top1,
+                validation_top5=None if row.validation is None else row.validation.top5,
             )
         write_text(folder.metrics, history.to_csv())
         # The state comes last: if the run is killed before, the epoch is repeated and writes all its files again.
@@ -212,24 +217,27 @@ def _prepare_data(
         logger.warning(
             "excluded %d of %d images as unusable, see %s", len(report.findings), report.checked, folder.integrity
         )
-    _check_classes(kept, dataset.classes if needed is None else needed)
-    split = stratified_split(kept, recipe.validation_share, recipe.seed)
+    fewest = MIN_IMAGES_A_CLASS if recipe.validation_share else 1
+    _check_classes(kept, dataset.classes if needed is None else needed, fewest)
+    split = Split(kept, kept.select(()))
+    if recipe.validation_share:
+        split = stratified_split(kept, recipe.validation_share, recipe.seed)
     write_split(split, folder.path)
     logger.info("%d training images, %d held out for validation", len(split.train), len(split.validation))
 
 
-def _check_classes(dataset: Dataset, needed: Iterable[str]) -> None:
-    """Check that each needed class has images for training and for validation.
+def _check_classes(dataset: Dataset, needed: Iterable[str], fewest: int) -> None:
+    """Check that each needed class has images for training and, if the recipe holds any out, for validation.
 
     Raises:
-        InputError: a class has fewer than two usable images; the message names the first such classes.
+        InputError: a class has too few usable images; the message names the first such classes.
     """
     counts = Counter(dataset.classes[sample.label] for sample in dataset.samples)
-    few = [(name, counts[name]) for name in needed if counts[name] < MIN_IMAGES_A_CLASS]
+    few = [(name, counts[name]) for name in needed if counts[name] < fewest]
     if few:
         some = ", ".join(f"{name!r} {count}" for name, count in few[:3]) + (", …" if len(few) > 3 else "")
         raise InputError(
-            f"{len(few)} of {len(dataset.classes)} classes of {dataset.name} have fewer than {MIN_IMAGES_A_CLASS} "
+            f"{len(few)} of {len(dataset.classes)} classes of {dataset.name} have fewer than {fewest} "
             f"usable images ({some}): add images, or remove these classes from the class mapping"
         )
 
@@ -241,6 +249,9 @@ def _write_results(
     checkpoint = read_checkpoint(folder.checkpoint)
     write_state_dict(folder.weights, checkpoint.state_dict)
     write_safetensors(folder.safetensors, **checkpoint.contents())
+    write_training_plots(history, folder.path)
+    if len(validation) == 0:
+        return
     model = load_model(checkpoint)
     evaluation = evaluate(
         torch_predict(model),
@@ -251,5 +262,4 @@ def _write_results(
         None if progress is None else lambda done, total: progress("evaluate", done, total),
     )
     write_evaluation(evaluation, folder.path)
-    write_training_plots(history, folder.path)
     write_gradcam_grid(model, validation, evaluation, folder.path)

@@ -16,15 +16,15 @@ class EpochMetrics:
 
     `epoch` counts from 1. `train_loss` is the mean over the epoch's batches, in nats, with label smoothing and mixing.
     `train_top1` is the share (0 to 1) of augmented images whose answer was the label of the largest weight.
-    `validation` holds the metrics on the held-out images. `train_size` is the width of the training crops in pixels,
-    `learning_rate` the head's at the end of the epoch. `images_per_s` counts training images per second of training,
-    `seconds` is the duration of the whole epoch.
+    `validation` holds the metrics on the held-out images, None if there are none. `train_size` is the width of the
+    training crops in pixels, `learning_rate` the head's at the end of the epoch. `images_per_s` counts training images
+    per second of training, `seconds` is the duration of the whole epoch.
     """
 
     epoch: int
     train_loss: float
     train_top1: float
-    validation: ClassificationMetrics
+    validation: ClassificationMetrics | None
     train_size: int
     learning_rate: float
     images_per_s: float
@@ -33,8 +33,8 @@ class EpochMetrics:
     def flat(self) -> dict[str, int | float]:
         """Return the row's values by column name; validation metrics have the prefix `val_`."""
         row = asdict(self)
-        validation = {f"val_{name}": value for name, value in row.pop("validation").items()}
-        return row | validation
+        validation = row.pop("validation") or {}
+        return row | {f"val_{name}": value for name, value in validation.items()}
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,15 @@ class History:
 
     @property
     def best(self) -> EpochMetrics | None:
-        """Return the epoch of the highest macro F1; ties go to the later epoch, which has seen more images."""
-        return max(self.epochs, key=lambda row: (row.validation.macro_f1, row.epoch), default=None)
+        """Return the epoch of the highest macro F1, or the last one without validation; ties go to the later epoch."""
+        return max(
+            self.epochs, key=lambda row: (row.validation.macro_f1 if row.validation else 0, row.epoch), default=None
+        )
+
+    @property
+    def validated(self) -> bool:
+        """Return whether there are metrics on held-out images."""
+        return any(row.validation is not None for row in self.epochs)
 
     def with_epoch(self, row: EpochMetrics) -> History:
         """Return a copy with this epoch appended."""

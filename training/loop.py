@@ -94,7 +94,7 @@ class TrainingLoop:
         return self.model if self.ema is None else cast("CarClassifier", self.ema.module)
 
     def run_epoch(self, epoch: int, validation: Dataset) -> EpochMetrics:
-        """Train one epoch and validate.
+        """Train one epoch and validate, where images were held out.
 
         Raises:
             ModelError: the loss is not finite.
@@ -109,8 +109,10 @@ class TrainingLoop:
                 " and ",
                 Parameter("head_learning_rate", self.recipe.head_learning_rate / 2),
             )
-        metrics = classification_metrics(self._validate(validation), validation.labels)
-        self.schedule.after_epoch(metrics.macro_f1)
+        metrics = None
+        if len(validation):
+            metrics = classification_metrics(self._validate(validation), validation.labels)
+            self.schedule.after_epoch(metrics.macro_f1)
         return EpochMetrics(
             epoch=epoch,
             train_loss=loss,

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from twincar_edge.files import replacing
 from twincar_edge.training.history import EpochMetrics, History
+from twincar_edge.training.metrics import ClassificationMetrics
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 DPI = 130
@@ -28,8 +29,18 @@ _Curve = tuple[str, str, Callable[[EpochMetrics], float]]
 """A curve: its name, its color, and its value in an epoch."""
 
 
+def _held_out(name: str, colour: str, value: Callable[[ClassificationMetrics], float]) -> _Curve:
+    """Return the curve of a figure on the held-out images, of which there are some."""
+
+    def of_epoch(row: EpochMetrics) -> float:
+        assert row.validation is not None, "nothing was held out"
+        return value(row.validation)
+
+    return name, colour, of_epoch
+
+
 def plot_loss_and_accuracy(history: History, path: Path) -> None:
-    """Plot loss (left) and top-1 accuracy (right) on training and held-out images over the epochs.
+    """Plot loss (left) and top-1 accuracy (right) on training images, and on any held-out ones, over the epochs.
 
     The training curves are measured on augmented images, the training loss on smoothed and mixed labels. So they can be
     worse than the validation curves.
@@ -43,14 +54,11 @@ def plot_loss_and_accuracy(history: History, path: Path) -> None:
     """
     figure = new_figure((11, 4.6), "Loss and accuracy")
     left, right = figure.subplots(1, 2)
-    losses: list[_Curve] = [
-        ("training, augmented", BLUE, lambda row: row.train_loss),
-        ("validation", ORANGE, lambda row: row.validation.loss),
-    ]
-    shares: list[_Curve] = [
-        ("training, augmented", BLUE, lambda row: row.train_top1),
-        ("validation", ORANGE, lambda row: row.validation.top1),
-    ]
+    losses: list[_Curve] = [("training, augmented", BLUE, lambda row: row.train_loss)]
+    shares: list[_Curve] = [("training, augmented", BLUE, lambda row: row.train_top1)]
+    if history.validated:
+        losses.append(_held_out("validation", ORANGE, lambda found: found.loss))
+        shares.append(_held_out("validation", ORANGE, lambda found: found.top1))
     _draw(left, history, losses, "{:.3f}")
     left.set_ylim(0, 1.05 * left.dataLim.y1)
     left.set_ylabel("cross-entropy loss (nats)")
@@ -62,7 +70,7 @@ def plot_precision_recall(history: History, path: Path) -> None:
     """Plot precision, recall and F1 on the held-out images over the epochs: macro (left) and weighted (right).
 
     Args:
-        history: at least one epoch.
+        history: at least one epoch, with validation metrics.
         path: the PNG, written atomically.
 
     Raises:
@@ -71,14 +79,14 @@ def plot_precision_recall(history: History, path: Path) -> None:
     figure = new_figure((11, 4.8), "Precision, recall and F1 on the validation images")
     left, right = figure.subplots(1, 2)
     macro: list[_Curve] = [
-        ("precision", BLUE, lambda row: row.validation.macro_precision),
-        ("recall", ORANGE, lambda row: row.validation.macro_recall),
-        ("F1", GREEN, lambda row: row.validation.macro_f1),
+        _held_out("precision", BLUE, lambda found: found.macro_precision),
+        _held_out("recall", ORANGE, lambda found: found.macro_recall),
+        _held_out("F1", GREEN, lambda found: found.macro_f1),
     ]
     weighted: list[_Curve] = [
-        ("precision", BLUE, lambda row: row.validation.weighted_precision),
-        ("recall", ORANGE, lambda row: row.validation.weighted_recall),
-        ("F1", GREEN, lambda row: row.validation.weighted_f1),
+        _held_out("precision", BLUE, lambda found: found.weighted_precision),
+        _held_out("recall", ORANGE, lambda found: found.weighted_recall),
+        _held_out("F1", GREEN, lambda found: found.weighted_f1),
     ]
     _draw_shares(left, history, macro, "macro average (equal weight per class)")
     _draw_shares(right, history, weighted, "weighted average (equal weight per image)")
@@ -92,7 +100,7 @@ def plot_topk(history: History, path: Path) -> None:
     """Plot top-1, top-3 and top-5 accuracy on the held-out images over the epochs.
 
     Args:
-        history: at least one epoch.
+        history: at least one epoch, with validation metrics.
         path: the PNG, written atomically.
 
     Raises:
@@ -100,9 +108,9 @@ def plot_topk(history: History, path: Path) -> None:
     """
     figure = new_figure((8, 4.8), "Top-1, top-3 and top-5 accuracy on the validation images")
     curves: list[_Curve] = [
-        ("top-5", GREEN, lambda row: row.validation.top5),
-        ("top-3", ORANGE, lambda row: row.validation.top3),
-        ("top-1", BLUE, lambda row: row.validation.top1),
+        _held_out("top-5", GREEN, lambda found: found.top5),
+        _held_out("top-3", ORANGE, lambda found: found.top3),
+        _held_out("top-1", BLUE, lambda found: found.top1),
     ]
     _draw_shares(figure.subplots(), history, curves, "accuracy (share of images)")
     save(figure, path)
@@ -139,7 +147,7 @@ def integer_ticks() -> MaxNLocator:
 
 
 def _draw(axes: Axes, history: History, curves: Sequence[_Curve], value_format: str) -> None:
-    """Plot curves over the epochs. A line marks the best epoch, and the legend has its values."""
+    """Plot curves over the epochs. The legend has their values in the best epoch, marked by a line, or in the last."""
     epochs = [row.epoch for row in history.epochs]
     best = history.best
     style_axes(axes)
@@ -148,12 +156,12 @@ def _draw(axes: Axes, history: History, curves: Sequence[_Curve], value_format: 
         label = name if best is None else f"{name}: {value_format.format(value(best))}"
         values = [value(row) for row in history.epochs]
         axes.plot(epochs, values, color=color, marker=marker, markersize=4.5, label=label)
-    if best is not None:
+    if best is not None and history.validated:
         axes.axvline(best.epoch, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3, zorder=1, label="best epoch")
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(epochs, default=1) + 0.5)  # not of zero width for a single epoch
     axes.xaxis.set_major_locator(integer_ticks())
-    title = "" if best is None else f"in the best epoch, {best.epoch}"
+    title = "" if best is None else f"in the {'best' if history.validated else 'last'} epoch, {best.epoch}"
     axes.legend(loc="best", title=title, title_fontsize=9, fontsize=9, framealpha=0.9, edgecolor="#dddddd")
 
 

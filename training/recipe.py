@@ -79,6 +79,9 @@ class Recipe(Record):
     to zero; "plateau" starts at the peak and halves the rates after three epochs without an improvement of macro F1.
     `patience` stops training after that many epochs without an improvement of macro F1; 0 disables early stopping.
 
+    `validation_share` of each class is held out, and the best epoch on these images is kept. With 0, nothing is held
+    out, all epochs run and the last weights are kept; `patience` must be 0 and the schedule cannot be "plateau".
+
     `distillation` configures learning from a teacher; None uses labels only.
 
     `class_balance` "weighted" samples all classes equally often, "none" uses each image once per epoch. With an
@@ -106,7 +109,7 @@ class Recipe(Record):
     class_balance: Literal["none", "weighted"] = "none"
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     patience: Annotated[int, Field(ge=0, le=10_000)] = 0
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     augmentation: Augmentation = Augmentation()
     distillation: Distillation | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -135,6 +138,12 @@ class Recipe(Record):
     def _check_freeze_stages(self) -> Self:
         if self.weights == "none" and self.freeze_stages:
             raise ValueError("random weights cannot be frozen: with weights none, freeze_stages must be 0")
+        return self
+
+    @model_validator(mode="after")
+    def _check_needs_no_validation(self) -> Self:
+        if not self.validation_share and (self.patience or self.schedule == "plateau"):
+            raise ValueError("no image is held out to judge epochs by: set patience to 0 and schedule to cosine")
         return self
 
     @model_validator(mode="after")

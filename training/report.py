@@ -34,7 +34,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, ...]:
 
 
 def write_training_plots(history: History, folder: Path) -> tuple[Path, ...]:
-    """Plot the curves of a training run of at least one epoch: `artifacts.TRAINING_PLOTS`.
+    """Plot the curves of a training run of at least one epoch: `TRAINING_PLOTS`, without validation the first.
 
     Returns:
         The paths of the files.
@@ -43,6 +43,8 @@ def write_training_plots(history: History, folder: Path) -> tuple[Path, ...]:
         InputError: a file cannot be written.
     """
     plot_loss_and_accuracy(history, folder / artifacts.LOSS_AND_ACCURACY)
+    if not history.validated:
+        return (folder / artifacts.LOSS_AND_ACCURACY,)
     plot_precision_recall(history, folder / artifacts.PRECISION_RECALL)
     plot_topk(history, folder / artifacts.TOPK)
     return tuple(folder / name for name in artifacts.TRAINING_PLOTS)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class TrainingResult:
     """The result of a training run: its folder, the metrics of each epoch, and the best epoch, saved in `checkpoint`.
 
-    `extension` compares the model with the one that it extends; None if it extends none.
+    Without validation images, `best` is the last epoch and its `validation` is None. `extension` compares the model
+    with the one that it extends; None if it extends none.
 
     After `trained = tw.train(...)`:
 

@@ -163,6 +163,14 @@ class RunFolder:
         """Open the training and validation images from their recorded location.
 
         Raises:
+            InputError: nothing was held out, the record has no location, or the images or the split no longer exist.
+        """
+        return _with_held_out(self.open_images(), self.path)
+
+    def open_images(self) -> Split:
+        """Open the training and validation images, of which there may be none of the latter.
+
+        Raises:
             InputError: the record has no location, or the images or the split no longer exist.
         """
         data = self.read_record().data
@@ -177,6 +185,12 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
+def _with_held_out(split: Split, run: Path) -> Split:
+    if len(split.validation) == 0:
+        raise InputError(f"{run} held no images out: give images that it did not learn from with ", Parameter("data"))
+    return split
+
+
 def named_images(split: Path, data: OpenOptions | None) -> Dataset:
     """Return the images of `split`: the held-out ones of a run folder, or those listed in a CSV.
 
@@ -185,10 +199,12 @@ def named_images(split: Path, data: OpenOptions | None) -> Dataset:
         data: the location of the images; optional for a run folder that records it.
 
     Raises:
-        InputError: a CSV is given without `data`, or lists images that do not exist.
+        InputError: the run held nothing out, or a CSV is given without `data`, or lists images that do not exist.
     """
     if split.is_dir():
-        return RunFolder(split).open_split().validation if data is None else read_split(data.open(), split).validation
+        run = RunFolder(split)
+        images = run.open_split() if data is None else _with_held_out(read_split(data.open(), split), split)
+        return images.validation
     if data is None:
         raise InputError(f"{split} lists images, but not their location: add ", Parameter("data"))
     return data.open().select(row.name for row in read_table(split))

@@ -36,6 +36,7 @@ from twincar_edge.prototypes import class_prototypes
 from twincar_edge.records import Record, Share
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.fit import fit
+from twincar_edge.training.history import EpochMetrics
 from twincar_edge.training.machine import Machine as TrainingMachine
 from twincar_edge.training.model import CarClassifier, features, load_model
 from twincar_edge.training.recipe import Recipe
@@ -128,6 +129,11 @@ def of_classes(dataset: Dataset, labels: Sequence[int]) -> Dataset:
     return Dataset(dataset.name, classes, tuple(samples))
 
 
+def _line(row: EpochMetrics) -> str:
+    held_out = "" if row.validation is None else f": top-1 {row.validation.top1:.2%}"
+    return f"epoch {row.epoch}{held_out}"
+
+
 def measure_ssb(
     recipe: Recipe,
     dataset: Dataset,
@@ -152,7 +158,7 @@ def measure_ssb(
     known = of_classes(dataset, protocol.known)
     trained = fit(
         recipe, known, run, machine=machine, resume=True,
-        on_epoch=None if report is None else lambda row: report(f"epoch {row.epoch}: top-1 {row.validation.top1:.2%}"),
+        on_epoch=None if report is None else lambda row: report(_line(row)),
     )  # fmt: skip
     checkpoint = read_checkpoint(trained.checkpoint)
     model = load_model(checkpoint)

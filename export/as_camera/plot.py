@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twincar_edge.export.as_camera.report import CameraReport
-from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, plain, save
+from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, save, style_axes
 
 
 def plot_as_camera(report: CameraReport, path: Path) -> None:
@@ -17,7 +17,7 @@ def plot_as_camera(report: CameraReport, path: Path) -> None:
     title = f"As a camera sees it: {report.name}, {report.images} images of {report.dataset}"
     figure = new_figure((10, 1.6 + 0.42 * len(report.conditions)), title)
     axes = figure.subplots()
-    plain(axes, "x")
+    style_axes(axes, "x")
     axes.axvline(0, color=GREY, linewidth=1)
     for place, found in enumerate(report.conditions):
         for offset, color, label, change, (low, high) in (

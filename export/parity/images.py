@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from twincar_edge.datasets import Dataset, OpenOptions, check_integrity
-from twincar_edge.export.data import open_split
+from twincar_edge.export.data import held_out_none, not_learned_from, open_split
 from twincar_edge.training.checkpoint import Checkpoint
 from twincar_edge.training.run_folder import named_images
 
@@ -18,7 +18,8 @@ def open_images(
 
     These are the images of `split` if given. Without `split` and `data`, they are the held-out images of the training
     run in whose folder the model is. With `data` alone, images of the training are split again with its recipe; the
-    digest in the checkpoint identifies them. Of any other data, all usable images are returned.
+    digest in the checkpoint identifies them. Of any other data, all usable images are returned, and of the data of a
+    run without validation images, all that the model was not trained on.
 
     Args:
         model: the reference model's file.
@@ -28,7 +29,7 @@ def open_images(
         notice: called with one line if all images of `data` are used.
 
     Raises:
-        InputError: there are no images, or they do not match a list.
+        InputError: there are no images, they do not match a list, or the model was trained on all of them.
         ModelError: the checkpoint's recipe cannot be used.
     """
     if split is not None:
@@ -37,6 +38,8 @@ def open_images(
         return open_split(model, checkpoint.recipe, None).validation
     dataset = data.open()
     trained_on = checkpoint.data
+    if held_out_none(model, checkpoint.recipe):
+        return not_learned_from(model, dataset, trained_on)
     if trained_on is not None and len(dataset) >= trained_on.images:
         halves = open_split(model, checkpoint.recipe, data)
         samples = halves.train.samples + halves.validation.samples

@@ -26,6 +26,8 @@ from twincar_edge.training.recipe_files import read_recipe, shipped_recipes
         ({"first_train_size": 48}, "training crops can only grow: first_train_size must be 32 or less"),
         ({"size": 64}, "size and preprocess both set"),
         ({"what": 1}, "what"),
+        ({"validation_share": 0, "patience": 3}, "set patience to 0 and schedule to cosine"),
+        ({"validation_share": 0, "schedule": "plateau"}, "set patience to 0 and schedule to cosine"),
         ({"distillation": {"weight": 2}}, "distillation.weight"),
         ({"distillation": {"teacher_size": 24}}, "teacher_size must be 32 or more"),
         ({"distillation": {"teacher_sha256": "abc"}}, "teacher_sha256"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from twincar_edge.training.extension import ExtensionConfig
     from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.machine import Machine
+    from twincar_edge.training.metrics import ClassificationMetrics
     from twincar_edge.training.result import TrainingResult
 
 _STAGES = {
@@ -97,6 +98,13 @@ _STAGES = {
     help="With --extend: let top-1 on the classes of MODEL drop by at most this.",
 )
 @option(
+    "--no-validation",
+    group="Recipe",
+    is_flag=True,
+    help="Hold no images out: train on all of DATA for all epochs, and keep the last weights. The same as --set "
+    "validation_share=0.",
+)
+@option(
     "--resume",
     group="Run",
     common=True,
@@ -148,6 +156,7 @@ def command(
     teacher: str | None,
     extend: str | None,
     max_old_drop: float,
+    no_validation: bool,
     resume: Path | None,
     overwrite: bool,
     **machine: Any,
@@ -178,7 +187,16 @@ def command(
         source = click.get_current_context().get_parameter_source
         given = [
             name
-            for name in ("output", "recipe", "changes", "weights", "extend", "max_old_drop", "overwrite")
+            for name in (
+                "output",
+                "recipe",
+                "changes",
+                "weights",
+                "extend",
+                "max_old_drop",
+                "no_validation",
+                "overwrite",
+            )
             if _is_given(source(name))
         ]
         if data is not None or given:
@@ -192,14 +210,20 @@ def command(
         extending = None
         if extend is not None:
             extending = extension.ExtensionConfig(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)
+        if no_validation:
+            changes = (*changes, "validation_share=0")
         chosen, weights_file = choose_recipe(recipe, changes, weights, extending=extending is not None)
         result = _fit(chosen, data, output, runs_on, weights_file, teacher_file, extending, overwrite=overwrite)
     if is_main_process():
         best = result.best
-        click.echo(
-            f"best epoch {best.epoch}: top-1 {best.validation.top1:.2%}, top-5 {best.validation.top5:.2%}, "
-            f"macro F1 {best.validation.macro_f1:.2%} -> {result.checkpoint}"
-        )
+        reached = f"last epoch {best.epoch}: no images held out"
+        if best.validation is not None:
+            reached = f"best epoch {best.epoch}: {_shares(best.validation)}"
+        click.echo(f"{reached} -> {result.checkpoint}")
+
+
+def _shares(held_out: ClassificationMetrics) -> str:
+    return f"top-1 {held_out.top1:.2%}, top-5 {held_out.top5:.2%}, macro F1 {held_out.macro_f1:.2%}"
 
 
 def _fit(
@@ -269,10 +293,10 @@ class _Report:
         self._done.append(row)
         left = sum(entry.seconds for entry in self._done) / len(self._done) * (self._epochs - row.epoch)
         held_out = row.validation
+        reached = "" if held_out is None else f"validation loss {held_out.loss:.3f}, {_shares(held_out)}, "
         echo_above(
             self._bar,
-            f"epoch {row.epoch}/{self._epochs}: train loss {row.train_loss:.3f}, validation loss {held_out.loss:.3f}, "
-            f"top-1 {held_out.top1:.2%}, top-5 {held_out.top5:.2%}, macro F1 {held_out.macro_f1:.2%}, "
+            f"epoch {row.epoch}/{self._epochs}: train loss {row.train_loss:.3f}, {reached}"
             f"{row.images_per_s:.0f} images/s, {timedelta(seconds=round(row.seconds))}"
             + (f", {timedelta(seconds=round(left))} left" if left else ""),
         )
