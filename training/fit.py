@@ -49,6 +49,7 @@ def fit(
     run_folder: Path,
     *,
     data_options: OpenOptions | None = None,
+    split: Split | None = None,
     weights_file: Path | None = None,
     teacher: Path | None = None,
     extending: ExtensionConfig | None = None,
@@ -72,6 +73,7 @@ def fit(
         dataset: labeled images; the model has an output for each class.
         run_folder: folder for the results; created if missing, and must be empty unless `overwrite` or `resume`.
         data_options: how the data set was opened, recorded so that later commands can open it.
+        split: usable images for training and validation; None finds the usable images and splits them by the recipe.
         weights_file: pretrained weights, for `recipe.weights = "file"`.
         teacher: checkpoint with the same classes, for distillation as set in `recipe.distillation`, or its defaults.
         extending: the model to extend by the classes of `dataset` that it lacks. It is also the teacher, and its
@@ -124,9 +126,14 @@ def fit(
         if processes.rank == 0:
             folder.prepare(overwrite=overwrite, resume=resume)
             if not resuming:
-                _prepare_data(recipe, dataset, folder, progress, None if extension is None else extension.added)
+                if split is None:
+                    needed = dataset.classes if extension is None else extension.added
+                    split = split_usable(recipe, usable_images(dataset, folder, progress), needed)
+                write_split(split, folder.path)
+                logger.info("%d training images, %d held out for validation", len(split.train), len(split.validation))
                 write_text(folder.class_mapping, classes.to_json())
-                folder.write_record(recipe, data_options, teacher if extending is None else None, extending)
+                named = teacher if extending is None else None
+                folder.write_record(recipe, data_options, weights_file, named, extending)
         processes.wait()
         split = read_split(dataset, folder.path)
         if extension is not None:
@@ -201,14 +208,12 @@ def _run_epochs(
     return history
 
 
-def _prepare_data(
-    recipe: Recipe,
-    dataset: Dataset,
-    folder: RunFolder,
-    progress: StageProgress | None,
-    needed: Iterable[str] | None,
-) -> None:
-    """Find the usable images, split them and write the results; each of the `needed` classes must have enough."""
+def usable_images(dataset: Dataset, folder: RunFolder, progress: StageProgress | None) -> Dataset:
+    """Return the usable images, and list the others in `integrity.csv`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     kept, report = check_integrity(
         dataset, None if progress is None else lambda done, total: progress("check", done, total)
     )
@@ -217,17 +222,20 @@ def _prepare_data(
         logger.warning(
             "excluded %d of %d images as unusable, see %s", len(report.findings), report.checked, folder.integrity
         )
-    fewest = MIN_IMAGES_A_CLASS if recipe.validation_share else 1
-    _check_classes(kept, dataset.classes if needed is None else needed, fewest)
-    split = Split(kept, kept.select(()))
-    if recipe.validation_share:
-        split = stratified_split(kept, recipe.validation_share, recipe.seed)
-    write_split(split, folder.path)
-    logger.info("%d training images, %d held out for validation", len(split.train), len(split.validation))
+    return kept
 
 
-def _check_classes(dataset: Dataset, needed: Iterable[str], fewest: int) -> None:
-    """Check that each needed class has images for training and, if the recipe holds any out, for validation.
+def split_usable(recipe: Recipe, kept: Dataset, needed: Iterable[str]) -> Split:
+    """Split usable images by the recipe; each of the `needed` classes must have enough."""
+    if not recipe.validation_share:
+        check_classes(kept, needed, 1)
+        return Split(kept, kept.select(()))
+    check_classes(kept, needed)
+    return stratified_split(kept, recipe.validation_share, recipe.seed)
+
+
+def check_classes(dataset: Dataset, needed: Iterable[str], fewest: int = MIN_IMAGES_A_CLASS) -> None:
+    """Check that each needed class has images for training and, if any are held out, for validation.
 
     Raises:
         InputError: a class has too few usable images; the message names the first such classes.

@@ -21,12 +21,17 @@ from twincar_edge.training.recipe import Recipe
 
 
 class RunRecord(Record):
-    """The contents of `recipe.json`: the recipe, and the paths of the images and other models at that time."""
+    """The contents of `recipe.json`: the recipe, and the paths of the images and other models at that time.
+
+    `folds` is the number of runs of a cross-validation, in subfolders; None for a single run.
+    """
 
     recipe: Recipe
     data: OpenOptions | None = None
+    weights_file: Path | None = None
     teacher: Path | None = None
     extending: ExtensionConfig | None = None
+    folds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,15 @@ class RunFolder:
         return self.path / "extension.json"
 
     @property
+    def folds(self) -> tuple[Path, Path]:
+        """Return what a cross-validation found, as JSON and as a table."""
+        return self.path / "folds.json", self.path / "folds.md"
+
+    def fold(self, number: int) -> RunFolder:
+        """Return the run of a fold, counted from 1."""
+        return RunFolder(self.path / f"fold-{number}")
+
+    @property
     def recipe(self) -> Path:
         """Return the record of recipe and data (`RunRecord`)."""
         return self.path / "recipe.json"
@@ -90,7 +104,7 @@ class RunFolder:
         split = (self.path / TRAIN_CSV, self.path / VALIDATION_CSV)
         own = (
             self.checkpoint, self.state, self.weights, self.safetensors, self.class_mapping, self.metrics,
-            self.integrity, self.recipe, self.environment, self.extension,
+            self.integrity, self.recipe, self.environment, self.extension, *self.folds,
         )  # fmt: skip
         pictures = (*artifacts.EVALUATION_FILES, *artifacts.TRAINING_PLOTS, artifacts.GRADCAM_GRID)
         return (*own, *split, *(self.path / name for name in pictures))
@@ -122,8 +136,10 @@ class RunFolder:
         self,
         recipe: Recipe,
         data: OpenOptions | None,
+        weights_file: Path | None = None,
         teacher: Path | None = None,
         extending: ExtensionConfig | None = None,
+        folds: int | None = None,
     ) -> None:
         """Write `recipe.json` with absolute paths.
 
@@ -139,7 +155,14 @@ class RunFolder:
             )
         if extending is not None:
             extending = extending.model_copy(update={"model": extending.model.absolute()})
-        record = RunRecord(recipe=recipe, data=data, teacher=_absolute(teacher), extending=extending)
+        record = RunRecord(
+            recipe=recipe,
+            data=data,
+            weights_file=_absolute(weights_file),
+            teacher=_absolute(teacher),
+            extending=extending,
+            folds=folds,
+        )
         write_text(self.recipe, record.model_dump_json(indent=2) + "\n")
 
     def read_record(self) -> RunRecord:

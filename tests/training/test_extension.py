@@ -162,10 +162,10 @@ def test_a_resumed_extension_ends_with_the_same_weights(old_model: Path, cars: P
                 on_epoch=stop,
             )
         except KeyboardInterrupt:
-            recorded, data, teacher, again = recorded_training(tmp_path / name)
-            assert again == extending
-            assert teacher is None
-            fit(recorded, data.open(), tmp_path / name, extending=again, machine=ONE_THREAD, resume=True)
+            record, data = recorded_training(tmp_path / name)
+            assert record.extending == extending
+            assert record.teacher is None
+            fit(record.recipe, data.open(), tmp_path / name, extending=extending, machine=ONE_THREAD, resume=True)
         ends.append(torch.load(RunFolder(tmp_path / name).state, weights_only=True)["loop"]["model"])
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 

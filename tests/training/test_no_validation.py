@@ -66,7 +66,7 @@ def test_no_figure_is_written_that_was_not_measured(trained: TrainingResult) -> 
     rows = list(csv.DictReader(folder.metrics.read_text().splitlines()))
     assert len(rows) == 2 and not [column for column in rows[0] if column.startswith("val_")]
     absent = (*artifacts.EVALUATION_FILES, artifacts.GRADCAM_GRID, artifacts.PRECISION_RECALL, artifacts.TOPK)
-    expected = set(folder.files()) - {folder.extension} - {folder.path / name for name in absent}
+    expected = set(folder.files()) - {folder.extension, *folder.folds} - {folder.path / name for name in absent}
     assert set(folder.path.iterdir()) == expected
 
 

@@ -20,7 +20,7 @@ from twincar_edge.errors import ModelError
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.fit import TrainingResult, fit
 from twincar_edge.training.machine import Machine
-from twincar_edge.training.model import load_model
+from twincar_edge.training.model import CarClassifier, load_model
 from twincar_edge.training.run_folder import RunFolder
 
 ONE_THREAD = Machine(device="cpu", threads=1)
@@ -98,6 +98,24 @@ def test_the_command_resumes_with_the_folders_own_data_and_recipe(
     assert without_times(folder.path) == without_times(unbroken.run_folder)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("epoch 3/5: ") and said[-1].startswith("best epoch ")
+
+
+def test_resume_before_the_first_epoch_finds_the_initial_weights_again(
+    toys: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    weights, recipe = tmp_path / "start.pth", toy_recipe(weights="file", epochs=1)
+    torch.save(CarClassifier(recipe.architecture, 2, recipe.preprocess).backbone.state_dict(), weights)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "train":
+            raise KeyboardInterrupt
+
+    run, options = tmp_path / "run", OpenOptions(toys)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, dataset, run, data_options=options, weights_file=weights, machine=ONE_THREAD, progress=stop)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--resume", str(run), "--threads", "1", "--device", "cpu"])
+    assert ended.value.code == 0
 
 
 def test_a_finished_run_is_not_repeated(unbroken: TrainingResult, dataset: Dataset) -> None:

@@ -14,9 +14,9 @@ from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE,
 
 if TYPE_CHECKING:
     from twincar_edge.datasets import OpenOptions
-    from twincar_edge.training.extension import ExtensionConfig
     from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.result import TrainingResult
+    from twincar_edge.training.run_folder import RunRecord
 
 
 def train(
@@ -94,8 +94,11 @@ def train(
     if resume is not None:
         if data is not None or output is not None or changes or weights is not None or extend or overwrite:
             raise InputError(f"resume: {resume} has its own data and recipe; pass none beside it")
-        chosen, opened, recorded_teacher, extending = recorded_training(Path(resume))
-        folder, teacher_file = Path(resume), teacher_file or recorded_teacher
+        record, opened = recorded_training(Path(resume))
+        if record.folds is not None:
+            raise InputError(f"resume: {resume} is a cross-validation; continue it from the command line")
+        chosen, weights_file, extending = record.recipe, record.weights_file, record.extending
+        folder, teacher_file = Path(resume), teacher_file or record.teacher
     else:
         found = labelled_images(data, images, class_mapping, crop)
         if found is None or output is None:
@@ -154,8 +157,8 @@ def choose_recipe(
     return recipe, weights_file
 
 
-def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None, ExtensionConfig | None]:
-    """Return the recipe, the labelled images, the teacher and what was extended, if any, of an earlier training.
+def recorded_training(run: Path) -> tuple[RunRecord, OpenOptions]:
+    """Return the record of an earlier run, and the location of its labeled images.
 
     Raises:
         InputError: the folder is not a run, or its images are not recorded.
@@ -165,4 +168,4 @@ def recorded_training(run: Path) -> tuple[Recipe, OpenOptions, Path | None, Exte
     record = RunFolder(run).read_record()
     if record.data is None:
         raise InputError(f"{run} does not say where its images are: train anew")
-    return record.recipe, record.data, record.teacher, record.extending
+    return record, record.data

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import AbstractContextManager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,31 +9,22 @@ import click
 
 from twincar_edge.cli.completion import complete_files, complete_recipes
 from twincar_edge.cli.groups import GroupedCommand, option
-from twincar_edge.cli.logs import logging_to
-from twincar_edge.cli.options import data_options, echo_above, progress_bar
+from twincar_edge.cli.options import data_options
+from twincar_edge.cli.train_report import reporting, shares
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.training.distributed import is_main_process
-from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, shipped_recipes
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from twincar_edge.training.extension import ExtensionConfig
-    from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.machine import Machine
-    from twincar_edge.training.metrics import ClassificationMetrics
-    from twincar_edge.training.result import TrainingResult
+    from twincar_edge.training.run_folder import RunRecord
 
-_STAGES = {
-    "check": "checking images",
-    "read": "reading images",
-    "train": "training",
-    "validate": "validating",
-    "evaluate": "evaluating",
-}
+
+# The options that a run which goes on has of its own.
+_OF_A_NEW_RUN = (
+    "output", "recipe", "changes", "weights", "extend", "max_old_drop", "folds", "no_validation", "overwrite"
+)  # fmt: skip
 
 
 @click.command("train", cls=GroupedCommand, groups=("Data", "Recipe", "Run", "Machine"))
@@ -78,7 +66,8 @@ _STAGES = {
     group="Recipe",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Learn from the answers of this checkpoint beside the labels: a FILE, or hf://OWNER/REPO/FILE.",
+    help="Learn from the answers of this checkpoint beside the labels: a FILE, or hf://OWNER/REPO/FILE; with --folds, "
+    "the folder of a run with the same folds.",
 )
 @option(
     "--extend",
@@ -96,6 +85,13 @@ _STAGES = {
     default=1.0,
     show_default=True,
     help="With --extend: let top-1 on the classes of MODEL drop by at most this.",
+)
+@option(
+    "--folds",
+    group="Recipe",
+    metavar="N",
+    type=click.IntRange(2, 100),
+    help="Cross-validate: train N times, each time holding out another part of each class, and report mean and spread.",
 )
 @option(
     "--no-validation",
@@ -156,6 +152,7 @@ def command(
     teacher: str | None,
     extend: str | None,
     max_old_drop: float,
+    folds: int | None,
     no_validation: bool,
     resume: Path | None,
     overwrite: bool,
@@ -180,136 +177,94 @@ def command(
     from twincar_edge.training import extension
     from twincar_edge.training.hub import resolve_checkpoint
     from twincar_edge.training.machine import Machine
+    from twincar_edge.training.run_folder import RunRecord
 
     runs_on = Machine(**machine)
     teacher_file = None if teacher is None else resolve_checkpoint(teacher)
     if resume is not None:
         source = click.get_current_context().get_parameter_source
-        given = [
-            name
-            for name in (
-                "output",
-                "recipe",
-                "changes",
-                "weights",
-                "extend",
-                "max_old_drop",
-                "no_validation",
-                "overwrite",
-            )
-            if _is_given(source(name))
-        ]
+        given = [name for name in _OF_A_NEW_RUN if _is_given(source(name))]
         if data is not None or given:
             raise InputError(f"{resume} has its own data and recipe: give --resume without {_spelled(data, given)}")
-        recorded, recorded_data, recorded_teacher, extending = recorded_training(resume)
-        teacher_file = teacher_file or recorded_teacher
-        result = _fit(recorded, recorded_data, resume, runs_on, teacher=teacher_file, extending=extending, resume=True)
+        record, images = recorded_training(resume)
+        record = record.model_copy(update={"teacher": teacher_file or record.teacher})
+        output = resume
     else:
         if data is None or output is None:
             raise InputError("name the labelled images and the folder of the results: train DATA -o RUN")
+        if folds is not None and (extend is not None or no_validation):
+            other = "--no-validation" if extend is None else "--extend"
+            raise InputError(f"--folds holds out parts of DATA in turn: give it without {other}")
         extending = None
         if extend is not None:
             extending = extension.ExtensionConfig(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)
         if no_validation:
             changes = (*changes, "validation_share=0")
         chosen, weights_file = choose_recipe(recipe, changes, weights, extending=extending is not None)
-        result = _fit(chosen, data, output, runs_on, weights_file, teacher_file, extending, overwrite=overwrite)
+        record, images = (
+            RunRecord(recipe=chosen, weights_file=weights_file, teacher=teacher_file, extending=extending, folds=folds),
+            data,
+        )
+    again = resume is not None
+    if record.folds is None:
+        _fit(record, images, output, runs_on, overwrite=overwrite, resume=again)
+    else:
+        _cross_validate(record, record.folds, images, output, runs_on, overwrite=overwrite, resume=again)
+
+
+def _fit(
+    record: RunRecord, data: OpenOptions, output: Path, machine: Machine, *, overwrite: bool, resume: bool
+) -> None:
+    from twincar_edge.training.fit import fit
+
+    with reporting(output, record.recipe.epochs) as report:
+        result = fit(
+            record.recipe,
+            data.open(),
+            output,
+            data_options=data,
+            weights_file=record.weights_file,
+            teacher=record.teacher,
+            extending=record.extending,
+            machine=machine,
+            overwrite=overwrite,
+            resume=resume,
+            on_epoch=report.on_epoch,
+            progress=report.progress,
+        )
     if is_main_process():
         best = result.best
         reached = f"last epoch {best.epoch}: no images held out"
         if best.validation is not None:
-            reached = f"best epoch {best.epoch}: {_shares(best.validation)}"
+            reached = f"best epoch {best.epoch}: {shares(best.validation)}"
         click.echo(f"{reached} -> {result.checkpoint}")
 
 
-def _shares(held_out: ClassificationMetrics) -> str:
-    return f"top-1 {held_out.top1:.2%}, top-5 {held_out.top5:.2%}, macro F1 {held_out.macro_f1:.2%}"
+def _cross_validate(
+    record: RunRecord, folds: int, data: OpenOptions, output: Path, machine: Machine, *, overwrite: bool, resume: bool
+) -> None:
+    from twincar_edge.training.cross_validation import cross_validate
+    from twincar_edge.training.run_folder import RunFolder
 
-
-def _fit(
-    recipe: Recipe,
-    data: OpenOptions,
-    output: Path,
-    machine: Machine,
-    weights_file: Path | None = None,
-    teacher: Path | None = None,
-    extending: ExtensionConfig | None = None,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-) -> TrainingResult:
-    from twincar_edge.training.fit import fit
-
-    epochs: list[EpochMetrics] = []
-    try:
-        with progress_bar() as bar, _log_to(bar.console):
-            report = _Report(bar, recipe.epochs, epochs)
-            return fit(
-                recipe,
-                data.open(),
-                output,
-                data_options=data,
-                weights_file=weights_file,
-                teacher=teacher,
-                extending=extending,
-                machine=machine,
-                overwrite=overwrite,
-                resume=resume,
-                on_epoch=report.on_epoch,
-                progress=report.progress,
-            )
-    except KeyboardInterrupt:
-        if epochs and is_main_process():
-            click.echo(
-                f"stopped after epoch {epochs[-1].epoch}: the best so far is in {output}; "
-                f"go on with: twincar-edge train --resume {output}",
-                err=True,
-            )
-        raise
-
-
-class _Report:
-    """What a person sees of a training: a line for each epoch, and a bar for what runs at the moment."""
-
-    def __init__(self, bar: Progress, epochs: int, done: list[EpochMetrics]) -> None:
-        self._bar = bar
-        self._epochs = epochs
-        self._done = done
-        self._task = bar.add_task("")
-        self._stage = ""
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Move the bar."""
-        if stage != self._stage:
-            self._stage = stage
-            words = _STAGES.get(stage, stage)
-            if stage in ("train", "validate"):
-                words += f" {self._done[-1].epoch + 1 if self._done else 1}/{self._epochs}"
-            self._bar.reset(self._task, description=words, total=total)
-        self._bar.update(self._task, completed=done, total=total)
-
-    def on_epoch(self, row: EpochMetrics) -> None:
-        """Print the epoch."""
-        self._done.append(row)
-        left = sum(entry.seconds for entry in self._done) / len(self._done) * (self._epochs - row.epoch)
-        held_out = row.validation
-        reached = "" if held_out is None else f"validation loss {held_out.loss:.3f}, {_shares(held_out)}, "
-        echo_above(
-            self._bar,
-            f"epoch {row.epoch}/{self._epochs}: train loss {row.train_loss:.3f}, {reached}"
-            f"{row.images_per_s:.0f} images/s, {timedelta(seconds=round(row.seconds))}"
-            + (f", {timedelta(seconds=round(left))} left" if left else ""),
+    with reporting(output, record.recipe.epochs, folds) as report:
+        found = cross_validate(
+            record.recipe,
+            data.open(),
+            output,
+            folds,
+            data_options=data,
+            weights_file=record.weights_file,
+            teacher=record.teacher,
+            machine=machine,
+            overwrite=overwrite,
+            resume=resume,
+            on_fold=report.on_fold,
+            on_epoch=report.on_epoch,
+            progress=report.progress,
         )
-
-
-def _log_to(console: Console) -> AbstractContextManager[None]:
-    """Show what the training room logs, above the bar."""
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
-    if not is_main_process():
-        handler.setLevel(logging.CRITICAL)
-    return logging_to(handler, "twincar_edge.training")
+    click.echo(found.to_markdown(), nl=False)
+    for path in RunFolder(output).folds:
+        click.echo(f"-> {path}")
 
 
 def _is_given(source: click.core.ParameterSource | None) -> bool:

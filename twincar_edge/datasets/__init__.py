@@ -3,7 +3,7 @@
 from twincar_edge.datasets.dataset import Dataset, ImageFile, ImageSource, Sample
 from twincar_edge.datasets.integrity import Finding, IntegrityReport, check_integrity, report_table
 from twincar_edge.datasets.layouts import LAYOUTS, Layout, OpenOptions, open_dataset
-from twincar_edge.datasets.split import Split, read_split, stratified_split, write_split
+from twincar_edge.datasets.split import Split, read_split, stratified_folds, stratified_split, write_split
 
 __all__ = [
     "LAYOUTS",
@@ -20,6 +20,7 @@ __all__ = [
     "open_dataset",
     "read_split",
     "report_table",
+    "stratified_folds",
     "stratified_split",
     "write_split",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +39,46 @@ def stratified_split(dataset: Dataset, validation_share: float = 0.1, seed: int 
         raise InputError(f"the share for validation must lie between 0 and 1, found {validation_share}")
     if seed < 0:
         raise InputError(f"the seed must be 0 or more, found {seed}")
+    chosen: set[str] = set()
+    for names, _ in _shuffled_classes(dataset, seed):
+        chosen.update(names[: min(max(round(len(names) * validation_share), 1), len(names) - 1)])
+    return _hold_out(dataset, chosen)
+
+
+def stratified_folds(dataset: Dataset, folds: int, seed: int = 0) -> tuple[Split, ...]:
+    """Deal the images of each class out to `folds` parts; each split holds out one part and learns from the others.
+
+    So each image is held out once, except that a class of one image stays in training. Parts depend on what
+    `stratified_split` depends on, and have as many images of a class as any other, or one less.
+
+    Raises:
+        InputError: there are fewer than two folds, the seed is negative, or a fold would hold nothing out.
+    """
+    if folds < 2:
+        raise InputError(f"cross-validation needs 2 folds or more, found {folds}")
+    if seed < 0:
+        raise InputError(f"the seed must be 0 or more, found {seed}")
+    parts: list[set[str]] = [set() for _ in range(folds)]
+    for names, first in _shuffled_classes(dataset, seed):
+        for place, name in enumerate(names, start=first):  # so that no fold gets the odd image of every class
+            parts[place % folds].add(name)
+    return tuple(_hold_out(dataset, part) for part in parts)
+
+
+def _shuffled_classes(dataset: Dataset, seed: int) -> Iterator[tuple[list[str], int]]:
+    """Give the names of each class of two images or more, in random order, and a random number, class by class."""
     by_label: dict[int, list[str]] = {}
     for sample in dataset.samples:
         by_label.setdefault(sample.label, []).append(sample.name)
-    chosen: set[str] = set()
     for label, names in by_label.items():
         if len(names) > 1:
-            count = min(max(round(len(names) * validation_share), 1), len(names) - 1)
             digest = hashlib.sha256(dataset.classes[label].encode("utf-8")).digest()
             rng = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
             ordered = sorted(names)
-            chosen.update(ordered[place] for place in rng.permutation(len(ordered))[:count])
+            yield [ordered[place] for place in rng.permutation(len(ordered))], int(rng.integers(2**31))
+
+
+def _hold_out(dataset: Dataset, chosen: set[str]) -> Split:
     if not chosen:
         raise InputError(f"the data set {dataset.name} has no class with two images: nothing can be held out")
     return Split(

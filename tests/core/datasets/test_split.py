@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twincar_edge.datasets import Dataset, ImageFile, Sample, read_split, stratified_split, write_split
+from twincar_edge.datasets import (
+    Dataset,
+    ImageFile,
+    Sample,
+    read_split,
+    stratified_folds,
+    stratified_split,
+    write_split,
+)
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
 
@@ -46,6 +54,38 @@ def test_every_class_gives_its_share_and_keeps_something(sizes: list[int], share
         else:
             assert 1 <= held <= size - 1
             assert abs(held - size * share) <= 0.5 or held in (1, size - 1)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.integers(0, 45), min_size=1, max_size=8).filter(lambda sizes: max(sizes) > 9),
+    st.integers(2, 9),
+    st.integers(0, 2**40),
+)
+def test_folds_hold_every_image_out_once_and_have_alike_many_of_each_class(
+    sizes: list[int], folds: int, seed: int
+) -> None:
+    dataset = dataset_of(sizes)
+    splits = stratified_folds(dataset, folds, seed)
+    held_out = [sample.name for split in splits for sample in split.validation.samples]
+    single = {f"{label}/000.jpg" for label, size in enumerate(sizes) if size == 1}
+    assert len(splits) == folds and sorted(held_out) == sorted(names(dataset) - single)
+    for split in splits:
+        assert names(split.train) == names(dataset) - names(split.validation)
+    for label, size in enumerate(sizes):
+        counts = [int((split.validation.labels == label).sum()) for split in splits]
+        assert size < 2 or max(counts) - min(counts) <= 1
+
+
+def test_the_odd_images_of_the_classes_go_to_different_folds() -> None:
+    splits = stratified_folds(dataset_of([11] * 100), 5)
+    assert all(abs(len(split.validation) - 220) < 15 for split in splits)
+
+
+@pytest.mark.parametrize(("sizes", "folds"), [([9, 9], 1), ([1, 1], 2)])
+def test_folds_that_cannot_be_made_are_refused(sizes: list[int], folds: int) -> None:
+    with pytest.raises(InputError):
+        stratified_folds(dataset_of(sizes), folds)
 
 
 def test_the_split_does_not_depend_on_the_order_of_samples_or_of_classes() -> None:

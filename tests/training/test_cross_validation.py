@@ -1,0 +1,146 @@
+"""Cross-validation holds every image out once, trains a run of its own for each fold, and goes on after a stop."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+
+from twincar_edge.cli import main
+from twincar_edge.datasets import Dataset, OpenOptions
+from twincar_edge.errors import InputError
+from twincar_edge.training.checkpoint import read_checkpoint
+from twincar_edge.training.cross_validation import FoldsReport, cross_validate
+from twincar_edge.training.history import EpochMetrics
+from twincar_edge.training.machine import Machine
+from twincar_edge.training.recipe import Recipe
+from twincar_edge.training.run_folder import RunFolder
+
+ONE_THREAD = Machine(device="cpu", threads=1)
+KEYS = ('architecture = "test_resnet"', 'weights = "none"', "size = 32", "epochs = 2", "batch_size = 16")
+
+
+class StoppedError(Exception):
+    """Ends a cross-validation where a test has seen enough."""
+
+
+def stop(number: int) -> None:
+    raise StoppedError
+
+
+@pytest.fixture(scope="module")
+def run(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Two folds, trained by the command."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "toy.toml").write_text("\n".join(KEYS) + "\n")
+    arguments = ["train", str(toys), "-o", str(folder / "run"), "--recipe", str(folder / "toy.toml"), "--folds", "2"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--device", "cpu", "--threads", "1"])
+    assert ended.value.code == 0
+    return RunFolder(folder / "run")
+
+
+@pytest.fixture
+def recipe(run: RunFolder) -> Recipe:
+    return run.read_record().recipe
+
+
+def test_every_image_is_held_out_once_and_each_fold_is_a_run(run: RunFolder, dataset: Dataset) -> None:
+    splits = [run.fold(number).open_split() for number in (1, 2)]
+    held_out = [sample.name for split in splits for sample in split.validation.samples]
+    assert sorted(held_out) == sorted(sample.name for sample in dataset.samples)
+    for split in splits:
+        assert {sample.name for sample in split.train.samples}.isdisjoint(s.name for s in split.validation.samples)
+    assert read_checkpoint(run.fold(2).checkpoint).recipe["validation_share"] == 0.5
+    with pytest.raises(InputError, match=r"train\.csv"):
+        run.open_split()  # the folder above the folds is no training
+
+
+def test_the_report_has_last_and_best_epoch_of_each_fold_their_mean_and_spread(run: RunFolder) -> None:
+    path, table = run.folds
+    report = FoldsReport.model_validate_json(path.read_text())
+    assert (report.images, [fold.fold for fold in report.folds]) == (64, [1, 2])
+    lines = [run.fold(number).metrics.read_text().splitlines() for number in (1, 2)]
+    column = lines[0][0].split(",").index("val_top1")
+    top1 = [fold.last.top1 for fold in report.folds]
+    assert top1 == pytest.approx([float(rows[-1].split(",")[column]) for rows in lines], abs=1e-5)
+    assert all(fold.last.epoch == 2 and fold.best.macro_f1 >= fold.last.macro_f1 for fold in report.folds)
+    spread = report.last.top1
+    assert (spread.mean, spread.deviation) == pytest.approx((statistics.mean(top1), statistics.stdev(top1)))
+    text = table.read_text()
+    assert text == report.to_markdown()
+    assert f"| mean |  |  | {spread.mean:.2%} |" in text
+    assert f"| standard deviation |  |  | {spread.deviation:.2%} |" in text
+
+
+def test_stopped_in_a_fold_the_command_goes_on_to_the_same_end(
+    run: RunFolder, recipe: Recipe, toys: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop_at_once(row: EpochMetrics) -> None:
+        raise KeyboardInterrupt
+
+    again, options = RunFolder(tmp_path / "run"), OpenOptions(toys)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(recipe, dataset, again.path, 2, data_options=options, machine=ONE_THREAD, on_epoch=stop_at_once)
+    assert not again.folds[0].exists()
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--resume", str(again.path), "--device", "cpu", "--threads", "1"])
+    assert ended.value.code == 0
+    assert [path.read_text() for path in again.folds] == [path.read_text() for path in run.folds]
+    said = capsys.readouterr().out
+    begun = [line.split(":")[0] for line in said.splitlines() if line.startswith(("fold ", "epoch "))]
+    assert begun == ["fold 1/2", "epoch 2/2", "fold 2/2", "epoch 1/2", "epoch 2/2"]
+    assert said.endswith(f"{run.folds[1].read_text()}-> {again.folds[0]}\n-> {again.folds[1]}\n")
+
+
+def test_the_teacher_of_a_fold_has_not_seen_what_the_fold_holds_out(
+    run: RunFolder, recipe: Recipe, dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop_at_second(number: int) -> None:
+        if number == 2:
+            raise StoppedError
+
+    student = RunFolder(tmp_path / "student")
+    with pytest.raises(StoppedError):
+        cross_validate(recipe, dataset, student.path, 2, teacher=run.path, machine=ONE_THREAD, on_fold=stop_at_second)
+    distillation = read_checkpoint(student.fold(1).checkpoint).recipe["distillation"]
+    assert distillation["teacher_sha256"] == read_checkpoint(run.fold(1).checkpoint).sha256
+    with pytest.raises(InputError, match="fold-1 holds other images out than fold 1: train the teacher by the same"):
+        cross_validate(recipe, dataset, tmp_path / "three", 3, teacher=run.path, machine=ONE_THREAD)
+    assert "may have learned" not in caplog.text
+    teacher = run.fold(1).checkpoint
+    with pytest.raises(StoppedError):
+        cross_validate(recipe, dataset, tmp_path / "leaky", 2, teacher=teacher, machine=ONE_THREAD, on_fold=stop)
+    assert caplog.text.count("may have learned from images that a fold holds out") == 1
+
+
+def test_a_folder_in_use_is_left_alone_unless_told_otherwise(
+    run: RunFolder, recipe: Recipe, dataset: Dataset, tmp_path: Path
+) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    with pytest.raises(InputError, match="is not empty"):
+        cross_validate(recipe, dataset, copy.path, 2, machine=ONE_THREAD, on_fold=stop)
+    with pytest.raises(StoppedError):
+        cross_validate(recipe, dataset, copy.path, 3, machine=ONE_THREAD, on_fold=stop, overwrite=True)
+    assert copy.read_record().folds == 3
+    assert not any(path.exists() for path in copy.folds)  # figures of the folds that were
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-validation"], "--folds holds out parts of DATA in turn: give it without --no-validation"),
+        (["--extend", "old.pt"], "give it without --extend"),
+        (["--folds", "1"], "--folds"),
+    ],
+)
+def test_what_folds_cannot_be_combined_with_is_refused(
+    options: list[str], message: str, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(toys), "-o", str(tmp_path / "run"), "--folds", "5", *options])
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
