@@ -34,7 +34,7 @@ from twincar_edge.runtime.sources import Frame
 
 _LEAST_PROBABILITY = 1e-12  # no single crop can rule out a class for good by rounding to zero
 _LEAST_SHARE = 1e-3  # a crop without any structure still counts, where there is no other
-_CUT_WEIGHT = 0.1
+CUT_WEIGHT = 0.1  # of a crop that the frame's border cuts
 _HALF_SHARP = 1500.0  # of `sharpness`: typical of a good picture; out of focus, it is about a tenth of that
 _LOOK_PX = 112
 # Times what compressing a picture may change. An unknown vehicle has crops that are far from any name; a named one may
@@ -302,7 +302,7 @@ def crop_weight(crop_bgr: NDArray[np.uint8], score: float, cut: bool) -> float:
     rows, columns = crop_bgr.shape[:2]
     sharp = sharpness(crop_bgr)
     clear = max(sharp / (sharp + _HALF_SHARP), _LEAST_SHARE)
-    return float(max(1, rows * columns) * score * clear * (_CUT_WEIGHT if cut else 1.0))
+    return float(max(1, rows * columns) * score * clear * (CUT_WEIGHT if cut else 1.0))
 
 
 def sharpness(crop_bgr: NDArray[np.uint8]) -> float:

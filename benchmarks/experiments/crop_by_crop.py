@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.runtime.evidence import Evidence, Look
+from twincar_edge.metrics import softmax
+from twincar_edge.runtime.evidence import CUT_WEIGHT, Evidence, Look
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
@@ -21,17 +22,39 @@ from twincar_edge.runtime.visits import Visit, VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 
+@dataclass(frozen=True)
+class CropAlone:
+    """A crop of a visit, and what the model says of it alone.
+
+    Attributes:
+        probabilities: float32 [classes].
+        weight: what it counts in the visit's answer.
+        area_px: of its box.
+        cut: the frame's border cuts it.
+    """
+
+    probabilities: NDArray[np.float32]
+    weight: float
+    area_px: int
+    cut: bool
+
+    @property
+    def label(self) -> int:
+        """Return the class of its best answer."""
+        return int(self.probabilities.argmax())
+
+
 class CropByCrop(Evidence):
     """Evidence that also records the answer of each single crop.
 
     Attributes:
-        alone: the best class of each crop, by the index of its frame.
+        alone: each crop, by the index of its frame.
     """
 
     def __init__(self) -> None:
         """Start without crops."""
         super().__init__()
-        self.alone: dict[int, int] = {}
+        self.alone: dict[int, CropAlone] = {}
 
     def add(
         self,
@@ -42,7 +65,8 @@ class CropByCrop(Evidence):
     ) -> None:
         """Add a classified crop."""
         super().add(look, probabilities, classifier, familiarity)
-        self.alone[look.frame] = int(probabilities.argmax())
+        rows, columns = look.picture_bgr.shape[:2]
+        self.alone[look.frame] = CropAlone(probabilities, look.weight, rows * columns, look.cut)
 
 
 class Recorder(VisitMaker):
@@ -67,14 +91,30 @@ class FoundVisit:
     Attributes:
         truth: the pass.
         probabilities: the visit's probabilities from all crops, float32 [classes].
-        crops: the best class of each single crop, int64 [crops], in frame order.
+        crops: in frame order.
         best: the best class of the crop that is shown for the visit.
     """
 
     truth: Pass
     probabilities: NDArray[np.float32]
-    crops: NDArray[np.int64]
+    crops: tuple[CropAlone, ...]
     best: int
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Return the class of each crop's own best answer, int64 [crops]."""
+        return np.array([crop.label for crop in self.crops], np.int64)
+
+    def with_cut_weight(self, factor: float) -> NDArray[np.float32]:
+        """Return the answer of all crops, float32 [classes], with another weight of those that the border cuts.
+
+        Args:
+            factor: in place of `CUT_WEIGHT`; at 0, crops that are cut count where there are no others.
+        """
+        logs = np.log(np.maximum(np.stack([crop.probabilities for crop in self.crops]).astype(np.float64), 1e-12))
+        own = np.array([crop.weight / (CUT_WEIGHT if crop.cut else 1.0) for crop in self.crops])
+        weights = own * [factor if crop.cut else 1.0 for crop in self.crops]
+        return softmax(np.asarray(np.average(logs, axis=0, weights=weights if weights.any() else own), np.float32))
 
 
 @dataclass(frozen=True)
@@ -111,5 +151,5 @@ def watch_clip(clip: Path, passes: Sequence[Pass], classifier: Classifier) -> Wa
 
 
 def _found(truth: Pass, evidence: CropByCrop) -> FoundVisit:
-    crops = np.array(list(evidence.alone.values()), np.int64)
-    return FoundVisit(truth, evidence.probabilities, crops, evidence.alone[evidence.shown(evidence.answer()).frame])
+    shown = evidence.alone[evidence.shown(evidence.answer()).frame]
+    return FoundVisit(truth, evidence.probabilities, tuple(evidence.alone.values()), shown.label)

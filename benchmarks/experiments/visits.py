@@ -18,8 +18,9 @@ from typing import Literal
 import click
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from twincar_edge.benchmarks.experiments.crop_by_crop import WatchedClip, watch_clip
+from twincar_edge.benchmarks.experiments.crop_by_crop import FoundVisit, WatchedClip, watch_clip
 from twincar_edge.benchmarks.experiments.levels import THRESHOLDS, ThresholdFigures, level_points, levels_table
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish, threads_option
 from twincar_edge.benchmarks.report import bootstrap_interval
@@ -37,6 +38,9 @@ from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.truth import Pass, Score, read_truth
 
 SCHEMA_VERSION: Literal[1] = 1
+CUT_WEIGHTS = (1.0, 0.3, 0.1, 0.03, 0.0)
+# The least area of a cut crop over that of the visit's largest, and what that is called.
+_SHOWN = ((0.75, "three quarters or more"), (0.5, "half or more"), (0.25, "a quarter or more"), (0.0, "less"))
 
 
 class Passes(Record):
@@ -97,13 +101,28 @@ class Single(Record):
         return cls(top1=float(share.mean()), gain=float(gains.mean()), low=low, high=high)
 
 
+class CropsFigures(Record):
+    """Crops by how much of the vehicle they show: how many, how many alone are right, and what they weigh in all.
+
+    `shows` is "whole" where the frame's border does not cut the crop; a cut one is sorted by its area over that of the
+    visit's largest crop.
+    """
+
+    shows: str
+    crops: int
+    top1: Share
+    weight: Share
+
+
 class VisitsReport(Record):
     """The full measurement.
 
     `top1` is the accuracy of the visits of passes found once, without a threshold. `singles` has "mean crop" (the mean
     over visits of the share of right crops, so that all visits weigh the same), "first crop", "best crop" and, if the
     images are given, "picture". `pooled_top1` is the share of right crops of all visits, in which long visits weigh
-    more. `levels` has the points of the "visits" and of the "pictures" of the same passes. `threshold` is the model's.
+    more. `by_shown` groups the crops by how much of the car they show; `cut_weights` is the top-1 of the visits with
+    other weights of crops that the border cuts (`evidence.CUT_WEIGHT`). `levels` has the points of the "visits" and of
+    the "pictures" of the same passes. `threshold` is the model's.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -117,6 +136,8 @@ class VisitsReport(Record):
     top1: Share
     pooled_top1: Share
     singles: dict[str, Single]
+    by_shown: tuple[CropsFigures, ...] = ()
+    cut_weights: dict[str, Share] = Field(default_factory=dict)
     threshold: Share
     levels: dict[str, tuple[ThresholdFigures, ...]]
 
@@ -137,6 +158,11 @@ class VisitsReport(Record):
             gain = f"{100 * single.gain:+.2f} ({100 * single.low:+.2f} to {100 * single.high:+.2f})"
             lines.append(f"| {name} | {single.top1:.2%} | {gain} |")
         lines.append(f"| any crop, all {self.crops} pooled | {self.pooled_top1:.2%} | |")
+        lines += ["", "| crop shows | crops | right alone | share of the weight |", "|---|---|---|---|"]
+        for one in self.by_shown:
+            lines.append(f"| {one.shows} | {one.crops} | {one.top1:.2%} | {one.weight:.2%} |")
+        lines += ["", "| cut crops count | visit's top-1 |", "|---|---|"]
+        lines += [f"| {factor} | {top1:.2%} |" for factor, top1 in self.cut_weights.items()]
         for name, points in self.levels.items():
             lines += ["", f"{name}:", "", levels_table(points, self.threshold)]
         return "\n".join(lines) + "\n"
@@ -177,7 +203,7 @@ def measure_visits(
         raise InputError("no pass was found exactly once, so there are no answers to compare")
     labels = np.array([classifier.manifest.classes.index(one.truth.name) for one in found], np.int64)
     rows = {"visits": np.stack([one.probabilities for one in found])}
-    crops = [one.crops == label for one, label in zip(found, labels, strict=True)]
+    crops = [one.labels == label for one, label in zip(found, labels, strict=True)]
     singles = {
         "mean crop": np.array([right.mean() for right in crops]),
         "first crop": np.array([right[0] for right in crops]),
@@ -199,12 +225,41 @@ def measure_visits(
         top1=float(right.mean()),
         pooled_top1=float(np.concatenate(crops).mean()),
         singles={name: Single.of(single, right) for name, single in singles.items()},
+        by_shown=_by_shown(found, labels),
+        cut_weights={
+            f"{factor:g}": float((_rows(found, factor).argmax(axis=1) == labels).mean()) for factor in CUT_WEIGHTS
+        },
         threshold=threshold,
         levels={
             name: level_points(probabilities, labels, classifier.hierarchy, (*THRESHOLDS, threshold))
             for name, probabilities in rows.items()
         },
     )
+
+
+def _by_shown(found: Sequence[FoundVisit], labels: NDArray[np.int64]) -> tuple[CropsFigures, ...]:
+    """Sort all crops by how much of the vehicle they show; a visit's weights add up to 1."""
+    rows: dict[str, list[tuple[bool, float]]] = {}
+    for one, label in zip(found, labels.tolist(), strict=True):
+        largest, total = max(crop.area_px for crop in one.crops), sum(crop.weight for crop in one.crops)
+        for crop in one.crops:
+            share = crop.area_px / largest
+            shows = next((f"cut, {name}" for least, name in _SHOWN if share >= least), "") if crop.cut else "whole"
+            rows.setdefault(shows, []).append((crop.label == label, crop.weight / total))
+    return tuple(
+        CropsFigures(
+            shows=shows,
+            crops=len(rows[shows]),
+            top1=float(np.mean([right for right, _ in rows[shows]])),
+            weight=min(1.0, sum(weight for _, weight in rows[shows]) / len(found)),
+        )
+        for shows in ("whole", *(f"cut, {name}" for _, name in _SHOWN))
+        if shows in rows
+    )
+
+
+def _rows(found: Sequence[FoundVisit], factor: float) -> NDArray[np.float32]:
+    return np.stack([one.with_cut_weight(factor) for one in found])
 
 
 def _read_truth(path: Path, classifier: Classifier, dataset: Dataset | None) -> list[Pass]:

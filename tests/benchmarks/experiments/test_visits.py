@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from twincar_edge.benchmarks.report import bootstrap_interval
 from twincar_edge.datasets import Dataset, open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
+from twincar_edge.runtime.evidence import CUT_WEIGHT
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.truth import Pass, read_truth
@@ -99,11 +101,11 @@ def test_a_visit_is_compared_with_its_single_crops(
     plain = drive_by(BLUE_BGR, 80)
     files = clip([*cars, plain], [whole, drove(plain, 2)])
     one, other = watch_clip(files[0], read_truth(files[1], classifier.manifest.class_mapping), classifier).found
-    names = [CLASSES[label] for label in one.crops]
+    names = [CLASSES[label] for label in one.labels]
     assert names[0] == GREEN and names[-1] == RED
     assert names == sorted(names, key=[GREEN, RED].index), "the crops stand in the order of the frames"
     assert CLASSES[one.best] == RED and CLASSES[one.probabilities.argmax()] == RED
-    assert {CLASSES[label] for label in other.crops} == {BLUE}
+    assert {CLASSES[label] for label in other.labels} == {BLUE}
 
     found = measure_visits([files], model, threads=1)
     share = names.count(RED) / len(names)
@@ -115,6 +117,30 @@ def test_a_visit_is_compared_with_its_single_crops(
     assert mean.gain == pytest.approx((1 - share) / 2)
     assert mean.low <= mean.gain <= mean.high
     assert "picture" not in found.singles and set(found.levels) == {"visits"}
+
+
+def test_crops_that_the_border_cuts_are_counted_apart_and_weighed_otherwise(
+    clip: Callable[..., tuple[Path, Path]], classifier: Classifier, model: Path
+) -> None:
+    car = drive_by(RED_BGR, 10)
+    files = clip([car], [drove(car, 0)])
+    (one,) = watch_clip(files[0], read_truth(files[1], classifier.manifest.class_mapping), classifier).found
+    cut = [crop.cut for crop in one.crops]
+    assert cut[0] and cut[-1] and not all(cut)
+    assert one.with_cut_weight(CUT_WEIGHT) == pytest.approx(one.probabilities, abs=1e-6)
+
+    said = [replace(crop, probabilities=np.eye(3, dtype=np.float32)[1 if crop.cut else 0]) for crop in one.crops]
+    both = replace(one, crops=tuple(said))
+    assert [int(both.with_cut_weight(factor).argmax()) for factor in (0.0, 1e-6, 1e6)] == [0, 0, 1]
+    only_cut = replace(one, crops=tuple(crop for crop in said if crop.cut))
+    assert only_cut.with_cut_weight(0.0).argmax() == 1
+
+    found = measure_visits([files], model, threads=1)
+    shown = {figures.shows: figures for figures in found.by_shown}
+    assert shown["whole"].crops == cut.count(False) and sum(figures.crops for figures in found.by_shown) == len(cut)
+    assert sum(figures.weight for figures in found.by_shown) == pytest.approx(1)
+    assert shown["whole"].weight > 0.8 and shown["cut, less"].weight < 0.05
+    assert set(found.cut_weights.values()) == {1.0}
 
 
 def test_recording_crops_does_not_change_the_events(
