@@ -10,11 +10,14 @@ TIFF 6.0 section 2.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
 FORMATS = "JPEG, PNG, BMP, WebP or TIFF"
+MAX_JPEG_SCANS = 100  # encoders write about 10; a decoder visits every block of the picture once a scan
+MAX_TIFF_TILE_PIXELS = 2**24  # unless the picture is larger; a decoder allocates whole tiles
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,11 @@ class ImageHeader:
 
 
 class HeaderError(ValueError):
-    """The bytes begin like a known format and then break off, or make no sense."""
+    """The bytes begin like a known format and then break off."""
+
+
+class InvalidHeaderError(HeaderError):
+    """The header has values that no such picture has, or that a decoder must not be given."""
 
 
 def read_header(data: bytes) -> ImageHeader | None:
@@ -41,7 +48,7 @@ def read_header(data: bytes) -> ImageHeader | None:
             try:
                 return reader(data)
             except (struct.error, IndexError) as error:
-                raise HeaderError("it breaks off before its size is told") from error
+                raise HeaderError("it breaks off within a field") from error
     return None
 
 
@@ -65,28 +72,26 @@ _FOREIGN = {
 
 
 def _jpeg(data: bytes) -> ImageHeader:
-    position = 2
+    position, scans = 2, 0
     size_wh = None
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0:
-            raise HeaderError("it breaks off before its size is told")
-        while data[position] == 0xFF:  # any number of fill bytes may stand before a marker
-            position += 1
-        marker = data[position]
-        position += 1
-        if marker == 0 or marker == 1 or 0xD0 <= marker <= 0xD8:  # markers that stand alone
+    for _ in range(_MAX_JPEG_MARKERS):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None or found[0] == b"\xff\xd9":
+            if scans == 0 or size_wh is None:
+                raise HeaderError("it has no frame" if found else "it breaks off before its size is told")
+            return ImageHeader("JPEG", size_wh, found is not None)
+        marker, position = found[0][1], found.end()
+        if marker == 0xD8:
             continue
-        if marker in (0xD9, 0xDA):  # the image's end, or where its pixels begin
-            break
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and size_wh is None:
+        if marker == 0xDA:
+            scans += 1
+            if scans > MAX_JPEG_SCANS:
+                raise InvalidHeaderError(f"it has more than {MAX_JPEG_SCANS} scans")
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and size_wh is None:
             height, width = struct.unpack_from(">HH", data, position + 3)
             size_wh = (width, height)
         position += struct.unpack_from(">H", data, position)[0]
-    if size_wh is None:
-        raise HeaderError("it has no frame")
-    # Among the pixels every 0xFF is followed by a zero or by a real marker; a thumbnail's end lies before them.
-    return ImageHeader("JPEG", size_wh, data.rfind(b"\xff\xd9", position) >= 0)
+    raise InvalidHeaderError(f"it has more than {_MAX_JPEG_MARKERS} markers")
 
 
 def _png(data: bytes) -> ImageHeader:
@@ -120,15 +125,25 @@ def _tiff(data: bytes) -> ImageHeader:
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
-    sides = {256: 0, 257: 0}  # the tags of width and height
+    sides: dict[int, int] = {}
     for entry in range(count):
-        tag, kind = struct.unpack_from(order + "HH", data, directory + 2 + 12 * entry)
-        if tag in sides and kind in (3, 4):
-            (side,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, directory + 10 + 12 * entry)
-            sides[tag] = max(sides[tag], side)
-    return ImageHeader("TIFF", (sides[256], sides[257]), True)
+        tag, kind, values = struct.unpack_from(order + "HHI", data, directory + 2 + 12 * entry)
+        if tag not in _TIFF_SIDES:
+            continue
+        # Decoders differ in which of two entries they take, and read types that TIFF 6.0 does not allow here.
+        if tag in sides or kind not in (3, 4) or values != 1:
+            raise InvalidHeaderError(f"its {_TIFF_SIDES[tag]} is not one number of 16 or 32 bits")
+        (sides[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, directory + 10 + 12 * entry)
+    width, height, tile_width, tile_height = (sides.get(tag, 0) for tag in _TIFF_SIDES)
+    if tile_width * tile_height > max(width * height, MAX_TIFF_TILE_PIXELS):
+        raise InvalidHeaderError(f"it has tiles of {tile_width}x{tile_height}, larger than the picture")
+    return ImageHeader("TIFF", (width, height), True)
 
 
+# Without zeros behind 0xFF among the pixels, fill bytes, and markers that stand alone there.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+_MAX_JPEG_MARKERS = 4000
+_TIFF_SIDES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
 _BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # the sizes that tell the versions of the format apart
 _READERS: dict[bytes, Callable[[bytes], ImageHeader | None]] = {
     b"\xff\xd8\xff": _jpeg,

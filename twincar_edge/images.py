@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_bytes
-from twincar_edge.image_headers import FORMATS, HeaderError, foreign_format, read_header
+from twincar_edge.image_headers import FORMATS, HeaderError, InvalidHeaderError, foreign_format, read_header
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 # Pictures that are not read. A folder's are taken as images all the same, so that each is reported and not passed over.
@@ -57,6 +57,8 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
         raise ImageError("too large", f"{name} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
     try:
         header = read_header(data)
+    except InvalidHeaderError as error:
+        raise ImageError("damaged", f"{name} is a picture that is not decoded: {error}") from error
     except HeaderError as error:
         raise ImageError("truncated", f"{name} is cut off or damaged: {error}") from error
     if header is None:
@@ -67,7 +69,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
     if not width or not height:  # the decoder might read another: TIFF's decoder also takes sizes of signed types
         raise ImageError("damaged", f"{name} has no valid size: the {header.format} header gives {width}x{height}")
     if width * height > max_pixels:
-        raise ImageError("too large", f"{name} is {width}x{height}, more than {max_pixels // 10**6} megapixels")
+        raise ImageError("too large", f"{name} is {width}x{height}, more than {max_pixels / 1e6:.3g} megapixels")
     if not header.complete:
         raise ImageError("truncated", f"{name} is cut off: the {header.format} image has no end")
     try:

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from twincar_edge.cli import OPENCV_PIXELS
 from twincar_edge.errors import InputError
 from twincar_edge.files import replacing, sha256, write_bytes, write_text
 from twincar_edge.image_headers import HeaderError, read_header
-from twincar_edge.images import ImageError, decode_image, read_image, read_image_bytes, write_image
+from twincar_edge.images import MAX_IMAGE_PIXELS, ImageError, decode_image, read_image, read_image_bytes, write_image
 
 FORMATS = [".jpg", ".png", ".bmp", ".webp", ".tif"]
 
@@ -162,6 +163,17 @@ def test_progressive_jpeg_is_read() -> None:
     assert decode_image(data, "photo").shape == (48, 64, 3)
 
 
+def test_a_jpeg_with_many_scans_is_read_up_to_a_bound_that_a_false_end_does_not_hide() -> None:
+    assert decode_image(jpeg_with_scans(100), "photo").shape == (48, 64, 3)
+    first = jpeg_with_scans(10).index(b"\xff\xda")
+    false_end = b"\xff\xfe\x00\x04\xff\xd9"  # in a comment
+    second = jpeg_with_scans(10).index(b"\xff\xc4", first)
+    data = jpeg_with_scans(10)[:second] + false_end + jpeg_with_scans(10)[second:]
+    assert decode_image(data, "photo").shape == (48, 64, 3)
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        decode_image(jpeg_with_scans(101, data), "photo")
+
+
 def test_greyscale_alpha_and_sixteen_bits_become_bgr() -> None:
     grey = picture()[:, :, 0]
     assert np.array_equal(decode_image(encoded(".png", grey), "grey"), np.repeat(grey[:, :, None], 3, axis=2))
@@ -181,6 +193,28 @@ def tiff_that_claims(kind: int, code: str, width: int, height: int) -> bytes:
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(entries) + bytes(4) + bytes(64 * 48)
 
 
+def tiff_with_two_widths(first: tuple[int, int], second: tuple[int, int]) -> bytes:
+    """A TIFF of 48 rows whose width stands there twice, each as its type and its value."""
+    data = tiff_that_claims(4, "I", 64, 48)
+    width, rest = data[10:22], data[22:]
+    widths = [width[:2] + struct.pack("<HII", kind, 1, value) for kind, value in (first, second)]
+    return data[:8] + struct.pack("<H", 10) + b"".join(widths) + rest
+
+
+def tiff_with_tiles(side: int) -> bytes:
+    """A TIFF that is small, and has tiles that may not be."""
+    data = tiff_that_claims(4, "I", 64, 48)
+    tiles = b"".join(struct.pack("<HHII", tag, 4, 1, side) for tag in (322, 323))
+    return data[:8] + struct.pack("<H", 11) + data[10 : 10 + 9 * 12] + tiles + data[10 + 9 * 12 :]
+
+
+def jpeg_with_scans(scans: int, data: bytes | None = None) -> bytes:
+    """A progressive JPEG that refines its last scan again and again."""
+    data = data or encoded(".jpg", None, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (scans - data.count(b"\xff\xda")) + data[-2:]
+
+
 def test_opencv_decodes_tiffs_whose_size_is_of_another_type() -> None:
     """So that such a size must not pass as none, which no limit catches."""
     data = np.frombuffer(tiff_that_claims(9, "i", 64, 48), np.uint8)
@@ -197,6 +231,11 @@ def test_opencv_decodes_tiffs_whose_size_is_of_another_type() -> None:
         (tiff_that_claims(1, "B", 64, 48), "damaged"),
         (tiff_that_claims(4, "I", 0, 48), "damaged"),
         (tiff_that_claims(4, "I", 30_000, 30_000), "too large"),
+        (tiff_with_two_widths((9, 30_000), (3, 64)), "damaged"),
+        (tiff_with_two_widths((4, 64), (4, 30_000)), "damaged"),
+        (tiff_with_tiles(30_000), "damaged"),
+        (jpeg_with_scans(101), "damaged"),
+        (b"\xff\xd8" + b"\xff\xfe\0\2" * 5_000 + encoded(".jpg")[2:], "damaged"),
         (b"\n", "not an image"),
         (b"<!DOCTYPE html><html>404</html>", "not an image"),
         (b"BMW X5, BMW X6, BMW M3: a list that begins like a bitmap", "not an image"),
@@ -229,7 +268,7 @@ def test_what_is_no_usable_image_is_one_line_of_a_known_kind(
 def test_a_few_bytes_that_claim_gigabytes_are_refused_before_anything_is_allocated() -> None:
     program = (
         "import resource, sys\n"
-        "from twincar_edge.images import ImageError, decode_image\n"
+        "from twincar_edge.images import MAX_IMAGE_PIXELS, ImageError, decode_image\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n    decode_image(sys.stdin.buffer.read(), 'bomb')\n"
         "except ImageError as error:\n    print(error.problem)\n"
@@ -239,6 +278,23 @@ def test_a_few_bytes_that_claim_gigabytes_are_refused_before_anything_is_allocat
         [sys.executable, "-c", program], input=png_that_claims(30_000, 30_000), capture_output=True, check=True
     )
     assert done.stdout == b"too large\n"
+
+
+def test_opencv_has_the_same_limit_in_the_command_line() -> None:
+    program = (
+        "import sys\nfrom twincar_edge.cli import main\n"
+        "try:\n    main(['--version'])\nexcept SystemExit:\n    pass\n"
+        "import cv2, numpy as np\n"
+        "try:\n    cv2.imdecode(np.frombuffer(sys.stdin.buffer.read(), np.uint8), 1)\n"
+        "except cv2.error as error:\n    print(error.err)\n"
+    )
+    assert int(OPENCV_PIXELS[1]) == MAX_IMAGE_PIXELS
+    environ = {name: value for name, value in os.environ.items() if name != OPENCV_PIXELS[0]}
+    for width, refused in ((10_000, False), (10_001, True)):
+        done = subprocess.run(
+            [sys.executable, "-c", program], input=png_that_claims(width, 10_000), capture_output=True, env=environ
+        )
+        assert (b"CV_IO_MAX_IMAGE_PIXELS" in done.stdout) is refused, done
 
 
 @settings(max_examples=150, deadline=None)

@@ -7,6 +7,7 @@ line that help shows of it stands in the table here.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -48,6 +49,8 @@ COMMANDS = {
 }
 
 EXIT_INTERRUPTED = 130
+# Read by OpenCV when it is imported, a second limit behind that of `images.decode_image`.
+OPENCV_PIXELS = ("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -118,6 +121,7 @@ def group() -> None:
 def main(args: list[str] | None = None, command: click.Group = group, program: str = "twincar-edge") -> None:
     """Run a command line and exit: every failure that a user can cause is one line on standard error."""
     prepare_streams()
+    os.environ.setdefault(*OPENCV_PIXELS)
     try:
         code = command.main(args, prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:
