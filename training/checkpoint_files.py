@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,7 @@ from twincar_edge.onnx_metadata import is_onnx
 SAFETENSORS_SUFFIX = ".safetensors"
 METADATA_KEY = "twincar-edge"
 MAX_TENSORS = 100_000
+MAX_INFLATION = 10  # of a whole archive; PyTorch compresses nothing, and weights deflate to about 93%
 
 # The keys under which training scripts save a state dict; they may be nested. Averaged weights come last: they are used
 # only if the file has no others.
@@ -216,6 +219,7 @@ def _writing(path: Path) -> Iterator[Path]:
 
 
 def _load_torch(file: BinaryIO, path: Path) -> Any:
+    _check_inflation(file, path)
     try:
         return _load_weights_only(file)
     except _UNREADABLE as error:
@@ -233,6 +237,24 @@ def _load_torch(file: BinaryIO, path: Path) -> Any:
             f"{path} was not loaded, because it holds Python objects{f' such as {found[1]}' if found else ''}, which "
             "can run code: save model.state_dict() instead of the whole model"
         ) from error
+
+
+def _check_inflation(file: BinaryIO, path: Path) -> None:
+    """Refuse an archive whose members would take many times its size in memory; leave the file at its beginning."""
+    zipped = file.read(4) == b"PK\x03\x04"
+    if zipped:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                inflated = sum(member.file_size for member in archive.infolist())
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+            raise _unreadable(path) from error
+        size = file.seek(0, os.SEEK_END)
+        if inflated > MAX_INFLATION * size:
+            raise ModelError(
+                f"{path} is not a checkpoint that can be read: its {size} bytes inflate to {inflated}, more than "
+                f"{MAX_INFLATION} times as many"
+            )
+    file.seek(0)
 
 
 def _load_weights_only(file: BinaryIO) -> Any:

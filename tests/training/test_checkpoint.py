@@ -510,3 +510,23 @@ def test_initial_weights_can_come_from_any_checkpoint(tmp_path: Path) -> None:
     ours = write(tmp_path / "ours.safetensors", state_dict=state_dict, half=True)
     for path in (tmp_path / "bare.pth", tmp_path / "bare.safetensors", ours):
         assert read_state_dict(path).keys() == state_dict.keys()
+
+
+def test_a_small_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "best.pt", state_dict={"a": torch.zeros(1_000_000)})
+    deflated = tmp_path / "deflated.pt"
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+    assert deflated.stat().st_size < 20_000
+    with pytest.raises(ModelError, match=r"inflate to 40\d+, more than 10 times as many"):
+        read_checkpoint(deflated)
+
+
+def test_an_archive_that_was_packed_again_is_read(tmp_path: Path) -> None:
+    state_dict = {"a": torch.randn(10_000, generator=torch.Generator().manual_seed(0))}
+    path, packed = write(tmp_path / "best.pt", state_dict=state_dict), tmp_path / "packed.pt"
+    with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in plain.namelist():
+            archive.writestr(name, plain.read(name))
+    assert torch.equal(read_checkpoint(packed).state_dict["a"], state_dict["a"])
