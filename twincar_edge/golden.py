@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +29,9 @@ from twincar_edge.records import Record
 GOLDEN_KEY = "twincar_edge.golden"
 SCHEMA_VERSION: Literal[1] = 1
 MAX_IMAGES = 64
+# Far above what an export writes: 200,000 pixels and, of a model of 1,000 classes, 350 KB.
+MAX_PIXELS = 4_000_000  # of all pictures together
+MAX_DOCUMENT_BYTES = 8 * 2**20
 _EMBEDDING_TYPE = np.dtype("<f2")
 SAMPLED_PIXELS = 251  # a prime, so that the places are in all columns, whatever the width
 
@@ -92,12 +96,14 @@ def parse_golden(text: str, where: str) -> Golden:
     Raises:
         ModelError: it is not one.
     """
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise ModelError(f"{where} has golden inputs larger than {MAX_DOCUMENT_BYTES >> 20} MiB: export it again")
     try:
         document = _Document.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(f"{where} has golden inputs that are not valid, at {first_fault(error)[:300]}") from error
     try:
-        images = tuple(decode_image(_bytes(picture), "a golden input") for picture in document.images_png)
+        images = _pictures(document.images_png)
         pixels = np.frombuffer(_bytes(document.pixels), np.uint8)
         packed = b"" if document.embeddings is None else _bytes(document.embeddings)
     except (binascii.Error, ImageError) as error:
@@ -116,6 +122,15 @@ def parse_golden(text: str, where: str) -> Golden:
         logits.astype(np.float32),
         None if document.embeddings is None else _embeddings(packed, len(images), where),
     )
+
+
+def _pictures(images_png: Iterable[str]) -> tuple[NDArray[np.uint8], ...]:
+    images: list[NDArray[np.uint8]] = []
+    left = MAX_PIXELS
+    for picture in images_png:
+        images.append(decode_image(_bytes(picture), "a golden input", max_pixels=left))
+        left -= images[-1].shape[0] * images[-1].shape[1]
+    return tuple(images)
 
 
 def _embeddings(packed: bytes, images: int, where: str) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -74,6 +75,10 @@ def spoilt(**changes: object) -> str:
     return json.dumps(json.loads(golden.to_json()) | changes)
 
 
+def png(width: int, height: int) -> str:
+    return base64.b64encode(cv2.imencode(".png", np.zeros((height, width, 3), np.uint8))[1].tobytes()).decode()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -82,6 +87,8 @@ def spoilt(**changes: object) -> str:
         (spoilt(images_png=[]), "not valid, at images_png"),
         (spoilt(images_png=["%%%"] * 3), "cannot be read"),
         (spoilt(images_png=[base64.b64encode(b"no picture").decode()] * 3), "cannot be read"),
+        (spoilt(images_png=[png(1500, 1000)] * 3), r"1500x1000, more than 1 megapixels"),
+        (spoilt(pixels="A" * 9_000_000), "larger than 8 MiB"),
         (spoilt(pixels="%%%"), "cannot be read"),
         (spoilt(pixels=base64.b64encode(bytes(12)).decode()), "do not fit their pixels"),
         (spoilt(logits=[[1.0]] * 2), "do not fit their logits"),
