@@ -254,15 +254,14 @@ class Watch:
             self.inbox.close()
 
     def _open_source(self, camera: CameraConfig) -> Source:
-        if (given := self._sources.get(camera.name)) is not None:
-            return given
-        return open_source(
+        return self._sources.get(camera.name) or open_source(
             camera.source,
             once=camera.once,
             stride=camera.stride,
             stop=self.stop,
             size_wh=camera.size,
             poll_s=camera.poll_s,
+            max_pixels=round(1e6 * camera.max_frame_megapixels),
             keep_trying=self._config.keep_trying,
             seen=None if self._seen is None else self._seen / f"seen-{camera.name}",
         )

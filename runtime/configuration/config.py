@@ -15,6 +15,7 @@ from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.quantities import ConfigPath, Seconds, Size, beside_the_file
 from twincar_edge.runtime.sinks.settings import SinkSettings
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
 from twincar_edge.trust import Trust
@@ -26,7 +27,8 @@ CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.
 class CameraConfig(Record):
     """One camera (or file, or folder): where its frames come from, and how vehicles are found in them.
 
-    `source`, `once`, `stride`, `size` and `poll_s` are `open_source`'s. `locate` is a name in `LOCATORS`, or `auto`:
+    `source`, `once`, `stride`, `size` and `poll_s` are `open_source`'s; `max_frame_megapixels` is its `max_pixels`, in
+    millions. `locate` is a name in `LOCATORS`, or `auto`:
     `choose_locator` says what that is. `zones` to `detect_score` are
     `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s`, `parked_after_s` and
     `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
@@ -42,6 +44,7 @@ class CameraConfig(Record):
     source: str = Field(default="frames", min_length=1, repr=False)  # may hold a password
     size: tuple[int, int] | None = None
     poll_s: Seconds | None = Field(default=None, gt=0, le=3600)
+    max_frame_megapixels: float = Field(default=MAX_FRAME_PIXELS / 1e6, gt=0, le=250)
     once: bool = False
     stride: int = Field(default=1, ge=1)
     locate: str = AUTO

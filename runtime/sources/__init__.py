@@ -23,6 +23,7 @@ from twincar_edge.runtime.sources.base import (
     quote_source,
     redact_url,
 )
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.devices import is_device, open_device
 from twincar_edge.runtime.sources.folder import open_folder
 from twincar_edge.runtime.sources.images import has_magic, open_glob, open_image
@@ -31,6 +32,7 @@ from twincar_edge.runtime.sources.video import open_video_file
 
 __all__ = [
     "KINDS",
+    "MAX_FRAME_PIXELS",
     "Frame",
     "FrameSource",
     "Source",
@@ -53,6 +55,7 @@ class SourceOptions:
     keep_trying: bool
     seen: Path | None
     poll_s: float | None
+    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -68,32 +71,47 @@ KINDS: dict[str, Kind] = {
     "device": Kind(
         is_device,
         lambda spec, options: open_device(
-            spec, options.stride, stop=options.stop, size_wh=options.size_wh, keep_trying=options.keep_trying
+            spec,
+            options.stride,
+            stop=options.stop,
+            size_wh=options.size_wh,
+            keep_trying=options.keep_trying,
+            max_pixels=options.max_pixels,
         ),
     ),
     "stream": Kind(
         is_stream,
         lambda spec, options: open_stream(
-            spec, options.stride, stop=options.stop, keep_trying=options.keep_trying, poll_s=options.poll_s
+            spec,
+            options.stride,
+            stop=options.stop,
+            keep_trying=options.keep_trying,
+            poll_s=options.poll_s,
+            max_pixels=options.max_pixels,
         ),
     ),
     "folder": Kind(
         lambda spec: is_folder(Path(spec)),
         lambda spec, options: open_folder(
-            spec, options.stride, once=options.once, stop=options.stop, seen=options.seen
+            spec,
+            options.stride,
+            once=options.once,
+            stop=options.stop,
+            seen=options.seen,
+            max_pixels=options.max_pixels,
         ),
     ),
     "image": Kind(
         lambda spec: Path(spec).suffix.lower() in IMAGE_SUFFIXES and is_file(Path(spec)),
-        lambda spec, options: open_image(spec, options.stride),
+        lambda spec, options: open_image(spec, options.stride, options.max_pixels),
     ),
     "video": Kind(
         lambda spec: is_file(Path(spec)),
-        lambda spec, options: open_video_file(spec, options.stride),
+        lambda spec, options: open_video_file(spec, options.stride, options.max_pixels),
     ),
     "glob": Kind(
         lambda spec: has_magic(spec) and "://" not in spec,
-        lambda spec, options: open_glob(spec, options.stride),
+        lambda spec, options: open_glob(spec, options.stride, options.max_pixels),
     ),
 }
 
@@ -116,6 +134,7 @@ def open_source(
     keep_trying: bool = False,
     seen: Path | None = None,
     poll_s: float | None = None,
+    max_pixels: int = MAX_FRAME_PIXELS,
 ) -> Source:
     """Open what the user named: a device, stream, folder, image, video file or pattern.
 
@@ -130,13 +149,14 @@ def open_source(
         seen: a file that remembers which images of a watched folder were given, so that a new start goes on behind
             them.
         poll_s: seconds from one picture to the next, of an HTTP camera that gives one a request.
+        max_pixels: refuse a camera or video whose frames are larger, and leave out images that are.
 
     Raises:
         InputError: it does not exist, cannot be opened, or is none of these.
     """
     if stride < 1:
         raise InputError(f"a stride is 1 or more, found {stride}")
-    options = SourceOptions(stride, once, stop or threading.Event(), size_wh, keep_trying, seen, poll_s)
+    options = SourceOptions(stride, once, stop or threading.Event(), size_wh, keep_trying, seen, poll_s, max_pixels)
     for kind in KINDS.values():
         if kind.matches(spec):
             return kind.open(spec, options)

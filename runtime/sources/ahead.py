@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
@@ -19,12 +19,29 @@ class ReadAhead(Generic[T]):
     the items do or at `close`.
     """
 
-    def __init__(self, items: Iterable[T], depth: int, *, name: str = "read ahead") -> None:
-        """Take what makes the items; nothing runs yet. `name` is the thread's."""
+    def __init__(
+        self,
+        items: Iterable[T],
+        depth: int,
+        *,
+        size_of: Callable[[T], int] = lambda _: 0,
+        max_size: int = 1,
+        name: str = "read ahead",
+    ) -> None:
+        """Take what makes the items; nothing runs yet.
+
+        Args:
+            items: makes them.
+            depth: how many of them may wait.
+            size_of: tells the size of one.
+            max_size: no further item is made while those that wait have this size together.
+            name: the thread's.
+        """
         if depth < 1:
             raise ValueError(f"a depth is 1 or more, found {depth}")
         self._items = items
         self._depth = depth
+        self._size_of, self._max_size = size_of, max_size
         self._ready: deque[T] = deque()
         self._error: BaseException | None = None
         self._over = False
@@ -88,6 +105,9 @@ class ReadAhead(Generic[T]):
         """Close."""
         self.close()
 
+    def _has_room(self) -> bool:
+        return len(self._ready) < self._depth and sum(map(self._size_of, self._ready)) < self._max_size
+
     def _make(self) -> None:
         error = None
         try:
@@ -103,7 +123,7 @@ class ReadAhead(Generic[T]):
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or len(self._ready) < self._depth)
+                    self._changed.wait_for(lambda: self._closed or self._has_room())
                     if self._closed:
                         return
                 try:

@@ -221,6 +221,11 @@ def size_of(frame: Frame) -> tuple[int, int]:
     return width, height
 
 
+def bytes_of(frame: Frame) -> int:
+    """Return what a frame's picture takes in memory."""
+    return frame.image_bgr.nbytes
+
+
 class FrameSource(Source):
     """Frames that are there already, or that somebody else makes: an iterable of `Frame`."""
 

@@ -15,6 +15,7 @@ import cv2
 
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources.base import Source
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, checked_size
 from twincar_edge.runtime.sources.capture import Capture, nominal_fps, open_within
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
@@ -55,6 +56,7 @@ def open_device(
     stop: threading.Event | None = None,
     size_wh: tuple[int, int] | None = None,
     keep_trying: bool = False,
+    max_pixels: int = MAX_FRAME_PIXELS,
 ) -> Source:
     """Open a camera of this machine, by its index, as `/dev/videoN`, or by a link to that (`/dev/v4l/by-id/…`).
 
@@ -66,13 +68,16 @@ def open_device(
         size_wh: width and height to ask for, as MJPG, in which a USB camera gives large pictures at full rate; the
             camera gives what it can, and the log says what that is.
         keep_trying: where it cannot be opened now, wait for it as for one that was lost.
+        max_pixels: refuse larger frames.
 
     Raises:
         InputError: there is no such device, this user may not use it, or it gives no pictures; not with `keep_trying`.
     """
 
     def connect() -> Capture:
-        return _connect(spec, size_wh)
+        capture = _connect(spec, size_wh)
+        checked_size(capture, name, max_pixels)
+        return capture
 
     name = str(DEVICES / f"video{spec}") if re.fullmatch(r"\d+", spec) else spec
     opened = None

@@ -13,7 +13,8 @@ from types import TracebackType
 from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError
 from twincar_edge.runtime.sources.ahead import ReadAhead
-from twincar_edge.runtime.sources.base import Frame, Source
+from twincar_edge.runtime.sources.base import Frame, Source, bytes_of
+from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.images import (
     DEPTH,
     RELEASE_S,
@@ -50,9 +51,24 @@ class WatchedFolder(Source):
     stills = True
 
     def __init__(
-        self, folder: Path, name: str, *, stop: threading.Event, stride: int = 1, seen: Path | None = None
+        self,
+        folder: Path,
+        name: str,
+        *,
+        stop: threading.Event,
+        stride: int = 1,
+        seen: Path | None = None,
+        max_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
-        """Watch `folder` until `stop` is set; `seen` is the file that remembers images across restarts.
+        """Watch `folder` until `stop` is set.
+
+        Args:
+            folder: which one.
+            name: the source's.
+            stop: ends the watching.
+            stride: give only every Nth image.
+            seen: the file that remembers images across restarts.
+            max_pixels: a larger image is unusable.
 
         Raises:
             InputError: the folder cannot be listed, or `seen` is there and cannot be read.
@@ -65,7 +81,14 @@ class WatchedFolder(Source):
         self._look()  # what is wrong with the folder is told now
         self._seen = None if seen is None else SeenImages(seen, folder)
         self._last: Signature | None = None
-        self._ahead = ReadAhead(self._arrivals(), DEPTH, name=f"watch {self.name}")
+        self._max_pixels = max_pixels
+        self._ahead = ReadAhead(
+            self._arrivals(),
+            DEPTH,
+            size_of=lambda found: 0 if found[1] is None else bytes_of(found[1]),
+            max_size=AHEAD_BYTES,
+            name=f"watch {self.name}",
+        )
 
     def __iter__(self) -> Iterator[Frame]:
         """Give the images as they come, until the stop event is set.
@@ -154,7 +177,7 @@ class WatchedFolder(Source):
 
     def _frame(self, index: int, name: str) -> Frame | None:
         try:
-            return image_frame(index, self._folder / name)
+            return image_frame(index, self._folder / name, self._max_pixels)
         except ImageError as error:
             self._skip(error.problem, str(error))
             return None
@@ -202,12 +225,20 @@ def _signature(entry: os.DirEntry[str]) -> Signature | None:
     return Signature(entry.name, found.st_size, found.st_mtime_ns)
 
 
-def open_folder(spec: str, stride: int, *, once: bool, stop: threading.Event, seen: Path | None = None) -> Source:
+def open_folder(
+    spec: str,
+    stride: int,
+    *,
+    once: bool,
+    stop: threading.Event,
+    seen: Path | None = None,
+    max_pixels: int = MAX_FRAME_PIXELS,
+) -> Source:
     """Open a folder of images; `once` ends after those that are there, otherwise `seen` remembers them.
 
     Raises:
         InputError: the folder cannot be listed; with `once`, it holds no image; or `seen` cannot be read.
     """
     if once:
-        return open_images_of(Path(spec), spec, stride)
-    return WatchedFolder(Path(spec), spec, stop=stop, stride=stride, seen=seen)
+        return open_images_of(Path(spec), spec, stride, max_pixels)
+    return WatchedFolder(Path(spec), spec, stop=stop, stride=stride, seen=seen, max_pixels=max_pixels)

@@ -12,10 +12,11 @@ from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import as_text, is_file, is_folder
 from twincar_edge.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, ImageError, decode_image, read_image_bytes
 from twincar_edge.runtime.sources.ahead import ReadAhead
-from twincar_edge.runtime.sources.base import Frame, Source, quote_source
+from twincar_edge.runtime.sources.base import Frame, Source, bytes_of, quote_source
+from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.recording import image_digest
 
-DEPTH = 2  # images decoded ahead; one of 100 megapixels takes 300 MB
+DEPTH = 2  # images decoded ahead
 RELEASE_S = 3.0  # for the image that is being decoded
 _SUFFIXES = tuple(IMAGE_SUFFIXES | FOREIGN_SUFFIXES)
 _MOST_FOLDERS = 10_000  # of a search through subfolders
@@ -30,13 +31,18 @@ class ImageFiles(Source):
 
     stills = True
 
-    def __init__(self, paths: list[Path], name: str, *, kind: str, stride: int = 1) -> None:
-        """Take the files, in order."""
+    def __init__(
+        self, paths: list[Path], name: str, *, kind: str, stride: int = 1, max_pixels: int = MAX_FRAME_PIXELS
+    ) -> None:
+        """Take the files, in order; an image of more than `max_pixels` is unusable."""
         super().__init__(name)
         self.kind = kind
         self._paths = paths
         self._stride = stride
-        self._ahead = ReadAhead(self._decode(), DEPTH, name=f"decode {self.name}")
+        self._max_pixels = max_pixels
+        self._ahead = ReadAhead(
+            self._decode(), DEPTH, size_of=bytes_of, max_size=AHEAD_BYTES, name=f"decode {self.name}"
+        )
 
     def __iter__(self) -> Iterator[Frame]:
         """Give every `stride`-th image that can be read."""
@@ -53,7 +59,7 @@ class ImageFiles(Source):
         for index, path in enumerate(self._paths):
             if index % self._stride == 0:
                 try:
-                    frame = image_frame(index, path)
+                    frame = image_frame(index, path, self._max_pixels)
                 except ImageError as error:
                     self._skip(error.problem, str(error))
                 else:
@@ -62,22 +68,24 @@ class ImageFiles(Source):
                     yield frame
 
 
-def image_frame(index: int, path: Path) -> Frame:
-    """Return an image file as a frame.
+def image_frame(index: int, path: Path, max_pixels: int = MAX_FRAME_PIXELS) -> Frame:
+    """Return an image file of at most `max_pixels` as a frame.
 
     Raises:
         ImageError: it cannot be read.
     """
     data = read_image_bytes(path)
-    return Frame(index, 0.0, decode_image(data, str(path)), as_text(path.name), image_digest(data))
+    return Frame(
+        index, 0.0, decode_image(data, str(path), max_pixels=max_pixels), as_text(path.name), image_digest(data)
+    )
 
 
-def open_image(spec: str, stride: int) -> Source:
+def open_image(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) -> Source:
     """Open a single image as a source."""
-    return ImageFiles([Path(spec)], spec, kind="image", stride=stride)
+    return ImageFiles([Path(spec)], spec, kind="image", stride=stride, max_pixels=max_pixels)
 
 
-def open_images_of(folder: Path, spec: str, stride: int) -> Source:
+def open_images_of(folder: Path, spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) -> Source:
     """Open the images that are in a folder now.
 
     Raises:
@@ -86,16 +94,16 @@ def open_images_of(folder: Path, spec: str, stride: int) -> Source:
     paths = images_in(folder)
     if not paths:
         raise InputError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return ImageFiles(paths, spec, kind="folder", stride=stride)
+    return ImageFiles(paths, spec, kind="folder", stride=stride, max_pixels=max_pixels)
 
 
-def open_glob(spec: str, stride: int) -> Source:
+def open_glob(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) -> Source:
     """Open all images that match a pattern.
 
     Raises:
         InputError: no image does.
     """
-    return ImageFiles(matching(spec), spec, kind="glob", stride=stride)
+    return ImageFiles(matching(spec), spec, kind="glob", stride=stride, max_pixels=max_pixels)
 
 
 def images_in(folder: Path) -> list[Path]:

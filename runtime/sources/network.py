@@ -20,9 +20,11 @@ from twincar_edge.runtime.sources.addresses import (
     split_user_info,
 )
 from twincar_edge.runtime.sources.base import Source, redact_url
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, checked_size, limit_ffmpeg
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
+from twincar_edge.runtime.sources.multipart import open_multipart
 from twincar_edge.runtime.sources.polled import DEFAULT_POLL_S, NotOnePicture, PolledCamera
 from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.redirects import on_this_host
@@ -49,6 +51,7 @@ def open_stream(
     stop: threading.Event | None = None,
     keep_trying: bool = False,
     poll_s: float | None = None,
+    max_pixels: int = MAX_FRAME_PIXELS,
 ) -> Source:
     """Open an RTSP or HTTP stream; a plain video file behind HTTP is read as a file.
 
@@ -61,6 +64,7 @@ def open_stream(
         stop: ends the iteration of a stream.
         keep_trying: where it cannot be opened now, wait for it as for a stream that was lost.
         poll_s: from one picture to the next, of a camera that is polled.
+        max_pixels: refuse larger frames.
 
     Raises:
         InputError: the URL names no host and port, or is polled without HTTP; or nothing answers in time, or what
@@ -81,13 +85,18 @@ def open_stream(
         _knock(spec)
         if state.perhaps:
             try:
-                camera = PolledCamera(spec, poll_s or DEFAULT_POLL_S, timeout_s=timeout_s, stop=stop)
+                camera = PolledCamera(
+                    spec, poll_s or DEFAULT_POLL_S, timeout_s=timeout_s, stop=stop, max_pixels=max_pixels
+                )
                 logger.info("%s gives one picture a request: polling it", redact_url(spec))
                 return camera
             except NotOnePicture:
                 if poll_s is not None:
                     raise
                 state.perhaps = False
+        if http and (parts := open_multipart(spec, timeout_s=timeout_s, max_pixels=max_pixels)) is not None:
+            return parts
+        limit_ffmpeg(max_pixels)
         if not http and split_user_info(spec)[0]:
             on_this_host(spec)
         capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
@@ -98,6 +107,7 @@ def open_stream(
                 capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
         if capture.isOpened():
             place.opened = True
+            checked_size(capture, redact_url(spec), max_pixels)
             return _Counting(capture, state) if http else capture
         capture.release()
         raise InputError(
@@ -116,7 +126,7 @@ def open_stream(
     # A recording that is served by RTSP states its length too, and comes at its own pace like a camera. A single frame
     # is a picture whatever the server calls it: what is live never ends by itself.
     if opened is not None and http and stated_frames(opened) > 1:
-        return VideoFile(opened, spec, PyAVInput(spec, 1, timeout_s), kind="stream", stride=stride)
+        return VideoFile(opened, spec, PyAVInput(spec, 1, timeout_s, max_pixels), kind="stream", stride=stride)
     wait_s = poll_s or 0.0
     rules = LiveRules(
         silence_s=timeout_s + wait_s,

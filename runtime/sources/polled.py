@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.message
 import http.client
 import threading
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge._version import __version__
 from twincar_edge.errors import InputError
-from twincar_edge.images import MAX_IMAGE_BYTES, ImageError, decode_image
-from twincar_edge.runtime.connection import connection_problem
-from twincar_edge.runtime.sources.addresses import split_user_info
 from twincar_edge.runtime.sources.base import redact_url
-from twincar_edge.runtime.sources.redirects import RedirectsOnHost
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, MAX_SENT_BYTES, decode_sent
+from twincar_edge.runtime.sources.http_client import FAILURES, HEADERS, http_opener, request_error
 
 DEFAULT_POLL_S = 1.0
 _CHUNK = 2**16
@@ -45,6 +40,7 @@ class PolledCamera:
         *,
         timeout_s: float,
         stop: threading.Event,
+        max_pixels: int = MAX_FRAME_PIXELS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask for the first picture.
@@ -54,6 +50,7 @@ class PolledCamera:
             poll_s: from the start of one request to the start of the next.
             timeout_s: for one picture, from the request to its last byte.
             stop: ends the wait between pictures.
+            max_pixels: the largest picture that is decoded.
             clock: seconds.
 
         Raises:
@@ -61,8 +58,9 @@ class PolledCamera:
             InputError: it answers with text, or cannot be had.
         """
         self._name = redact_url(url)
-        self._url, self._opener = _opener(url)
+        self._url, self._opener = http_opener(url)
         self._poll_s, self._timeout_s, self._stop, self._clock = poll_s, timeout_s, stop, clock
+        self._max_pixels = max_pixels
         self._data = b""
         self._image_bgr: NDArray[np.uint8] | None = None
         self._validators: dict[str, str] = {}
@@ -87,10 +85,14 @@ class PolledCamera:
         self._waiting = False
         return True
 
-    def retrieve(self) -> tuple[bool, Any]:  # noqa: D102
+    def retrieve(self) -> tuple[bool, Any]:
+        """Decode the picture.
+
+        Raises:
+            InputError: it is larger than `max_pixels`.
+        """
         if self._image_bgr is None:
-            with contextlib.suppress(ImageError):
-                self._image_bgr = decode_image(self._data, self._name)
+            self._image_bgr = decode_sent(self._data, self._name, self._max_pixels)
         return self._image_bgr is not None, self._image_bgr
 
     def release(self) -> None:  # noqa: D102
@@ -98,7 +100,7 @@ class PolledCamera:
 
     def _fetch(self) -> None:
         self._asked_s = self._clock()
-        headers = {"User-Agent": f"twincar-edge/{__version__}", "Cache-Control": "no-cache", **self._validators}
+        headers = {**HEADERS, **self._validators}
         try:
             with self._opener.open(urllib.request.Request(self._url, headers=headers), timeout=self._timeout_s) as got:
                 self._check_type(got.headers)
@@ -106,18 +108,12 @@ class PolledCamera:
                 self._image_bgr = None
                 self._validators = _validators(got.headers)
         except urllib.error.HTTPError as error:
-            error.close()
             if error.code == _NOT_MODIFIED and self._data:
+                error.close()
                 return
-            reason = http.client.responses.get(error.code, "")
-            raise InputError(f"cannot open {self._name}: it answers {error.code} {reason}".rstrip()) from error
-        except urllib.error.URLError as error:
-            problem = connection_problem(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
-            raise InputError(f"cannot open {self._name}: {problem}") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise InputError(f"cannot open {self._name}: {connection_problem(error)}") from error
-        except ValueError as error:  # of urllib, for a kind of authentication that it does not have
-            raise InputError(f"cannot open {self._name}: its answer cannot be understood") from error
+            raise request_error(self._name, error) from error
+        except FAILURES as error:
+            raise request_error(self._name, error) from error
 
     def _check_type(self, headers: email.message.Message) -> None:
         kind = headers.get_content_type()
@@ -130,36 +126,11 @@ class PolledCamera:
         data = bytearray()
         while part := answer.read1(_CHUNK):
             data += part
-            if len(data) > MAX_IMAGE_BYTES:
-                raise InputError(f"cannot open {self._name}: the picture is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+            if len(data) > MAX_SENT_BYTES:
+                raise InputError(f"cannot open {self._name}: the picture is larger than {MAX_SENT_BYTES >> 20} MiB")
             if self._clock() - self._asked_s > self._timeout_s:
                 raise InputError(f"cannot open {self._name}: a picture takes longer than {self._timeout_s:g} s")
         return bytes(data)
-
-
-class _ClosesRefusals(urllib.request.BaseHandler):
-    """Closes the answer that asks for a password; urllib's handlers leave it open."""
-
-    handler_order = 100  # before those
-
-    def http_error_401(self, _request: Any, answer: Any, *_: Any) -> None:
-        answer.close()
-
-
-def _opener(url: str) -> tuple[str, urllib.request.OpenerDirector]:
-    """Return the URL without user and password, and what gives these to its host alone, when asked for them."""
-    user_info, bare = split_user_info(url)
-    bare = bare.partition("#")[0]
-    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-    if user_info:
-        user, _, password = (urllib.parse.unquote(part) for part in user_info.partition(":"))
-        passwords.add_password(None, bare, user, password)
-    return bare, urllib.request.build_opener(
-        RedirectsOnHost(),
-        _ClosesRefusals(),
-        urllib.request.HTTPDigestAuthHandler(passwords),
-        urllib.request.HTTPBasicAuthHandler(passwords),
-    )
 
 
 def _validators(headers: email.message.Message) -> dict[str, str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.cores import give_way
 from twincar_edge.errors import InputError, require
-from twincar_edge.images import MAX_IMAGE_PIXELS
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.unchanged import MANY
 
 # What a file or an answer may lead to further: an MP4 or a play list can name other files and addresses.
@@ -31,11 +31,15 @@ _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180:
 
 @dataclass(frozen=True)
 class PyAVInput:
-    """A video that PyAV can open, as often as needed; a URL with a time-out for opening and for each read."""
+    """A video that PyAV can open, as often as needed; a URL with a time-out for opening and for each read.
+
+    Frames of more than `max_pixels` are not decoded.
+    """
 
     url: str
     threads: int
     timeout_s: float | None = None
+    max_pixels: int = MAX_FRAME_PIXELS
 
     def interlaced(self, at_s: float = 0.0) -> bool:
         """Return whether a frame is flagged as interlaced, at the beginning or shortly after the time `at_s`.
@@ -81,10 +85,11 @@ class PyAVCapture:
     def __init__(self, what: PyAVInput) -> None:
         """Open it, and decode its first frame; see `PyAVInput.open`."""
         self._av: Any = require("av", "clips")
-        whitelist = _FILE if what.timeout_s is None else _HTTP
+        pixels = {"max_pixels": str(what.max_pixels)}  # of the frames that are decoded to know the stream, too
+        options = {"protocol_whitelist": _FILE if what.timeout_s is None else _HTTP, **pixels}
         try:
             self._container = self._av.open(
-                what.url, timeout=what.timeout_s, options={"protocol_whitelist": whitelist}, metadata_errors="replace"
+                what.url, timeout=what.timeout_s, options=options, metadata_errors="replace"
             )
         except self._av.error.FFmpegError as error:
             raise InputError("PyAV cannot open the video") from error
@@ -93,7 +98,7 @@ class PyAVCapture:
             self._stream = self._container.streams.video[0]
             self._stream.codec_context.thread_count = what.threads
             self._stream.thread_type = "AUTO"
-            self._stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
+            self._stream.codec_context.options = pixels
             decoded = self._decode()
             first = next(decoded)
         except (IndexError, StopIteration) as error:

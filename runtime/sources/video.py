@@ -16,7 +16,8 @@ from twincar_edge.cores import give_way, usable_cores
 from twincar_edge.errors import InputError, MissingExtraError
 from twincar_edge.files import as_text
 from twincar_edge.runtime.sources.ahead import ReadAhead
-from twincar_edge.runtime.sources.base import Frame, Source
+from twincar_edge.runtime.sources.base import Frame, Source, bytes_of
+from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS, checked_size, limit_ffmpeg
 from twincar_edge.runtime.sources.capture import Capture, codec_name, nominal_fps, stated_frames
 from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.recording import recording_digest
@@ -60,7 +61,9 @@ class VideoFile(Source):
         self._codec = codec_name(capture)
         self._spare = spare
         self._stride = stride
-        self._ahead = ReadAhead(self._decode(), DEPTH, name=f"decode {self.name}")
+        self._ahead = ReadAhead(
+            self._decode(), DEPTH, size_of=bytes_of, max_size=AHEAD_BYTES, name=f"decode {self.name}"
+        )
 
     def __iter__(self) -> Iterator[Frame]:
         """Give every `stride`-th frame.
@@ -187,11 +190,12 @@ class VideoFile(Source):
         return any(self._capture.grab() for _ in range(_TRIES if frames_left > 0 else 1))
 
 
-def open_video_file(spec: str, stride: int) -> Source:
+def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) -> Source:
     """Open a video file.
 
     Raises:
-        InputError: it is missing, may not be read, or is not a video that can be decoded.
+        InputError: it is missing, may not be read, is not a video that can be decoded, or has frames of more than
+            `max_pixels`.
     """
     path = Path(spec)
     if as_text(spec) != spec:  # OpenCV would end the process
@@ -203,6 +207,7 @@ def open_video_file(spec: str, stride: int) -> Source:
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
     # Absolute, so that a file name with a colon is not taken for a protocol.
     url, threads = str(path.absolute()), max(1, usable_cores() // 2)
+    limit_ffmpeg(max_pixels)
     # FFmpeg's threads give way like the one that starts them, which is therefore not this one.
     with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
         capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads]).result()
@@ -211,9 +216,10 @@ def open_video_file(spec: str, stride: int) -> Source:
         raise InputError(
             f"cannot read the video {path}: it is no video that FFmpeg decodes, or it was cut off before its index"
         )
+    checked_size(capture, str(path), max_pixels)
     try:
         recording = recording_digest(path)
     except OSError as error:
         capture.release()
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
-    return VideoFile(capture, spec, PyAVInput(url, threads), stride=stride, recording=recording)
+    return VideoFile(capture, spec, PyAVInput(url, threads, max_pixels=max_pixels), stride=stride, recording=recording)

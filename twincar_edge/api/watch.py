@@ -21,6 +21,7 @@ class WatchOptions(TypedDict, total=False):
     name: str
     size: tuple[int, int]
     poll_s: float
+    max_frame_megapixels: float
     once: bool
     stride: int
     locate: Literal["auto", "whole", "zone", "motion", "detector"]

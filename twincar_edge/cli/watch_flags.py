@@ -43,6 +43,13 @@ camera_options = _all(
         help="Ask an HTTP camera that gives one picture a request for the next after this time.  [default: 1s]",
     ),
     option(
+        "--max-frame-megapixels",
+        group="Source",
+        metavar="N",
+        type=click.FloatRange(0, 250, min_open=True),
+        help="Refuse video and leave out images whose pictures are larger, in millions of pixels.  [default: 40]",
+    ),
+    option(
         "--locate",
         group="Locating",
         common=True,

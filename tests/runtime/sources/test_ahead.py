@@ -108,3 +108,18 @@ def test_one_that_was_never_asked_starts_no_thread() -> None:
     assert not threads()
     with pytest.raises(ValueError, match="depth"):
         ReadAhead(range(3), 0)
+
+
+def test_what_waits_has_a_size_together() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for size in (60, 60, 60, 10, 10, 10):
+            made.append(size)
+            yield size
+
+    with ReadAhead(items(), 4, size_of=int, max_size=100) as ahead:
+        assert next(ahead) == 60
+        eventually(lambda: len(made) == 3 and not ahead._has_room(), "two wait, and more have no room", 30.0)
+        assert len(made) == 3
+        assert list(ahead) == [60, 60, 10, 10, 10]

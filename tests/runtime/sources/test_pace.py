@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.runtime.sources.test_live_http import CameraServer
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.pace import Pace
 
@@ -83,9 +84,9 @@ def place() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_files_times_that_repeat_become_times_that_grow(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_a_files_times_that_repeat_become_times_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
-    with open_source(f"http://{place}/clip.mp4") as source:
+    with CameraServer(lambda camera: camera.begin("video/mp4")) as server, open_source(server.url) as source:
         assert not source.live
         frames = list(source)
     assert [frame.index for frame in frames] == list(range(len(Recording.POSITIONS_MS)))

@@ -11,7 +11,6 @@ import pytest
 
 from tests.runtime.sources.test_live_http import Camera, CameraServer, film, jpeg, number
 from twincar_edge.errors import InputError
-from twincar_edge.images import MAX_IMAGE_BYTES
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.polled import PolledCamera
@@ -136,7 +135,7 @@ def test_a_picture_that_is_cut_off_is_left_out_and_the_next_one_comes() -> None:
 
 
 def test_what_does_not_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twincar_edge.runtime.sources.polled.MAX_IMAGE_BYTES", 2**20)
+    monkeypatch.setattr("twincar_edge.runtime.sources.polled.MAX_SENT_BYTES", 2**20)
 
     def endless(camera: Camera) -> None:
         camera.begin("image/jpeg")
@@ -148,7 +147,6 @@ def test_what_does_not_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         while camera.pause(0.02):
             camera.wfile.write(b"x")
 
-    assert MAX_IMAGE_BYTES > 2**20
     with CameraServer(endless, trickle) as server:
         with pytest.raises(InputError, match="larger than"):
             polled(server)
