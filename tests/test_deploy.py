@@ -175,6 +175,12 @@ def test_compose_publishes_on_loopback_only_and_mounts_what_there_is_or_the_read
     assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
 
 
+def test_memory_is_limited_alike_under_systemd_and_in_containers(compose: dict[str, Any]) -> None:
+    assert unit("MemoryMax") == ["2G"]
+    assert compose["services"]["twincar-edge"]["mem_limit"] == "2g"
+    assert all("mem_limit" in service for service in compose["services"].values())
+
+
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd is not installed here")
