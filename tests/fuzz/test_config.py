@@ -32,6 +32,7 @@ from twincar_edge.runtime.sinks.settings import SinkSettings
 
 DAMAGED, HOSTILE, ONE_BY_ONE, MADE, AT_ONCE = 120, 19, 280, 120, 8
 CASES = DAMAGED + HOSTILE + ONE_BY_ONE + MADE
+SLOW_CASES = 2000 - MADE  # of the tests that are marked slow
 
 SECRET = "hunter2"
 GOOD = """

@@ -22,6 +22,7 @@ from tests.support.tiny_model import tiny_model
 
 DAMAGED, LIES, JOINED, NO_FILES = 480, 98, 36, 43
 CASES = DAMAGED + LIES + JOINED + NO_FILES
+SLOW_CASES = 2 * DAMAGED  # of the tests that are marked slow
 
 SIDES = (0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 

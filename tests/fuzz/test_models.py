@@ -28,6 +28,7 @@ from twincar_edge.runtime.sinks.store import EventStore
 
 DAMAGED, BUNDLED, LIES, DETECTORS, STORES, JOURNALS, TRUTHS = 200, 30, 200, 30, 60, 24, 30
 CASES = DAMAGED + BUNDLED + LIES + DETECTORS + STORES + JOURNALS + TRUTHS
+SLOW_CASES = 2 * DAMAGED  # of the tests that are marked slow
 
 
 @pytest.fixture(scope="module")

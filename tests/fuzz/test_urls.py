@@ -17,6 +17,7 @@ from tests.support.tiny_model import tiny_model
 
 MADE, ANSWERS = 220, 56
 CASES = MADE + ANSWERS
+SLOW_CASES = MADE  # of the tests that are marked slow
 
 SECRET = "hunter2"
 USERS = (

@@ -15,6 +15,7 @@ from tests.support.tiny_model import tiny_model
 
 DAMAGED, ATOMS = 184, 40
 CASES = DAMAGED + ATOMS
+SLOW_CASES = 2 * DAMAGED  # of the tests that are marked slow
 
 # Container, and the codec that OpenCV writes into it.
 FORMATS = {

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from tests import REPOSITORY
+from twincar_edge.benchmarks.memory import limit_memory
 from twincar_edge.errors import one_line
 
 ENTRY = "twincar_edge.cli:main"
@@ -98,12 +99,24 @@ class CommandLine:
         """End it."""
         self._process.communicate()
 
-    def run(self, cases: Iterable[Case], *, lanes: int = 6, together: int = 8, limit_s: int = LIMIT_S) -> list[Outcome]:
-        """Run each case to its end: `together` of them in a process, and `lanes` processes side by side."""
+    def run(
+        self,
+        cases: Iterable[Case],
+        *,
+        lanes: int = 6,
+        together: int = 8,
+        limit_s: int = LIMIT_S,
+        headroom_bytes: int | None = None,
+    ) -> list[Outcome]:
+        """Run each case to its end: `together` of them in a process, and `lanes` processes side by side.
+
+        With `headroom_bytes`, allocations beyond that fail in each process, what the imports took not counted.
+        """
         cases = list(cases)
-        self._fork([cases[first : first + together] for first in range(0, len(cases), together)], lanes, limit_s)
+        limits = {"lanes": lanes, "limit_s": limit_s, "headroom_bytes": headroom_bytes}
+        self._fork([cases[first : first + together] for first in range(0, len(cases), together)], limits)
         alone = [case for case in cases if not (case.folder / STATUS).exists()]
-        died = dict(zip(alone, self._fork([[case] for case in alone], lanes, limit_s), strict=True))
+        died = dict(zip(alone, self._fork([[case] for case in alone], limits), strict=True))
         return [
             Outcome(
                 case,
@@ -114,7 +127,7 @@ class CommandLine:
             for case in cases
         ]
 
-    def _fork(self, groups: list[list[Case]], lanes: int, limit_s: int) -> list[int]:
+    def _fork(self, groups: list[list[Case]], limits: dict[str, int | None]) -> list[int]:
         """Run each group of cases in a process, and return how the processes ended: a signal below zero, or 0."""
         assert self._process.stdin is not None and self._process.stdout is not None
         jobs = [
@@ -124,7 +137,7 @@ class CommandLine:
             ]
             for group in groups
         ]
-        self._process.stdin.write(json.dumps({"lanes": lanes, "limit_s": limit_s, "jobs": jobs}).encode() + b"\n")
+        self._process.stdin.write(json.dumps({**limits, "jobs": jobs}).encode() + b"\n")
         self._process.stdin.flush()
         ends = dict(json.loads(self._process.stdout.readline()) for _ in groups)
         return [ends[number] for number in range(len(groups))]
@@ -158,12 +171,20 @@ def serve() -> None:
             if (pid := os.fork()) == 0:
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+                if request["headroom_bytes"] is not None:
+                    limit_memory(_data_bytes() + request["headroom_bytes"])
                 for job in group:
                     Path(job["folder"], STATUS).write_text(str(_be_the_command(limit_s=request["limit_s"], **job)))
                 os._exit(0)
             running[pid] = number
         while running:
             _tell_an_end(running)
+
+
+def _data_bytes() -> int:
+    """Return what RLIMIT_DATA counts of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
 
 
 def _tell_an_end(running: dict[int, int]) -> None:
