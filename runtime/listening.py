@@ -1,9 +1,12 @@
-"""Where a server of ours listens: reading an address, and binding a socket to it."""
+"""What our HTTP servers share: the address they listen at, the host names they answer to, which client has to go."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
 
 from twincar_edge.errors import InputError
 
@@ -71,3 +74,46 @@ def stays_here(host: str) -> bool:
 def as_host(address: str) -> str:
     """Return an IP address as URLs write it: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address
+
+
+def allowed_hosts(bound: str, extra: Iterable[str] = ()) -> frozenset[str]:
+    """Return the host names that a server answers to, in lower case; it answers to every IP address besides.
+
+    Args:
+        bound: the IP address that the server listens at.
+        extra: names beside this machine's own.
+    """
+    names = {"localhost", *(name.lower() for name in extra)}
+    if not is_loopback(bound):
+        own = socket.gethostname().lower()
+        names |= {own, own.split(".")[0], f"{own.split('.')[0]}.local"}
+    return frozenset(names)
+
+
+def is_allowed_host(header: str, names: frozenset[str]) -> bool:
+    """Return whether a `Host` header has one of the names or an IP address, which no name server can point elsewhere.
+
+    A browser sends requests for any page that it has open, also to a name that an attacker controls and has pointed at
+    this machine (DNS rebinding).
+    """
+    try:
+        host = urlsplit(f"//{header}").hostname
+    except ValueError:
+        return False
+    if host is None or host in names:
+        return host is not None
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def crowding(addresses: Sequence[str]) -> int:
+    """Return which connection has to make room: the oldest of the address that has the most.
+
+    Args:
+        addresses: the address of each connection, the oldest first; at least one.
+    """
+    busiest, _ = Counter(addresses).most_common(1)[0]
+    return addresses.index(busiest)

@@ -24,8 +24,11 @@ class Exposition:
         self._registry = make_registry(status)
 
     def metrics(self, accept: str) -> Answer:
-        """Return the metrics in the format that the header `Accept` asks for."""
-        encode, content_type = choose_encoder(accept)
+        """Return the metrics in the format that the header `Accept` asks for, or else as plain text."""
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it compares the version that a client sends, whatever that is
+            encode, content_type = choose_encoder("")
         return HTTPStatus.OK, content_type, encode(self._registry)
 
     def health(self, _accept: str) -> Answer:

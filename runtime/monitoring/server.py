@@ -1,7 +1,8 @@
 """A small HTTP server for whoever looks after the box: `/metrics` for Prometheus, `/healthz` for anybody.
 
-It listens on the loopback unless told otherwise, answers nothing but GET, and no client can hold it: each connection
-has its own thread, there are few of them, and each is cut off after some seconds, whatever it does.
+It listens on loopback unless told otherwise, answers nothing but GET, and no client can block it: each connection has
+its own thread and ends after some seconds, whatever the client does. Where all threads are in use, the address with the
+most connections loses its oldest one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
 from twincar_edge._version import __version__
-from twincar_edge.runtime.listening import as_host, is_loopback, listen, parse_address
+from twincar_edge.runtime.listening import (
+    allowed_hosts,
+    as_host,
+    crowding,
+    is_allowed_host,
+    is_loopback,
+    listen,
+    parse_address,
+)
 from twincar_edge.runtime.monitoring.exposition import Answer, Exposition
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.status import LoopStatus
@@ -27,6 +37,7 @@ from twincar_edge.runtime.monitoring.status import LoopStatus
 logger = logging.getLogger(__name__)
 
 MOST_CLIENTS = 16
+_MOST_THREADS = 2 * MOST_CLIENTS  # those of clients that were cut off end a moment later
 CLIENT_TIMEOUT_S = 5.0
 _POLL_S = 0.25
 _INDEX = (
@@ -109,7 +120,13 @@ Page = Callable[[str], Answer]
 
 
 class _Server(ThreadingHTTPServer):
-    """Threads that nobody waits for, not too many of them, none for ever."""
+    """Threads that nobody waits for, not too many of them, none for ever.
+
+    Attributes:
+        pages: what answers, by path.
+        hosts: the host names that are answered, or None for any. On loopback, a name that is not this machine's comes
+            from a page of another site; beyond it, Prometheus may use any name that the network has for this machine.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -117,19 +134,27 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, listener: socket.socket, pages: dict[str, Page], client_timeout_s: float) -> None:
         self.pages = pages
         self._client_timeout_s = client_timeout_s
-        self._clients: dict[socket.socket, float] = {}  # and when each has to be gone
+        self._clients: dict[socket.socket, _Client] = {}  # the oldest first
+        self._failed: set[str] = set()  # the kinds of errors that the log has
         self._lock = threading.Lock()
         super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
         self.socket.close()  # the one that it has made unasked
         self.socket = listener
         self.server_name, self.server_port = listener.getsockname()[:2]
+        self.hosts = allowed_hosts(self.server_name) if is_loopback(self.server_name) else None
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a client its thread, or hang up where too many are connected."""
+        """Give a client its thread; where too many are connected, another client has to go."""
+        client = _Client(client_address[0], time.monotonic() + self._client_timeout_s)
         with self._lock:
-            full = len(self._clients) >= MOST_CLIENTS
+            full = len(self._clients) >= _MOST_THREADS
             if not full:
-                self._clients[request] = time.monotonic() + self._client_timeout_s
+                self._clients[request] = client
+                staying = [(other, of) for other, of in self._clients.items() if not of.cut]
+                if len(staying) > MOST_CLIENTS:
+                    other, of = staying[crowding([of.address for _, of in staying[:-1]])]
+                    of.cut = True
+                    _cut(other)
         if full:
             self.shutdown_request(request)
         else:
@@ -143,10 +168,10 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut off who has been here too long: a byte now and then resets the socket's own time-out."""
+        """Cut off clients past their time: a byte now and then resets the socket's own timeout."""
         now = time.monotonic()
         with self._lock:
-            late = [client for client, until in self._clients.items() if until < now]
+            late = [client for client, of in self._clients.items() if of.until_s < now]
         for client in late:
             _cut(client)
 
@@ -159,10 +184,21 @@ class _Server(ThreadingHTTPServer):
             _cut(client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what went wrong in the log; that a client went away or was too slow is not worth a line."""
+        """Log an error, each kind once; a client that went away or was too slow is none."""
         error = sys.exception()
-        if not isinstance(error, OSError):
-            logger.error("a page of the monitoring failed", exc_info=error)
+        kind = type(error).__name__
+        if not isinstance(error, OSError) and kind not in self._failed:
+            self._failed.add(kind)
+            logger.error("a page of the monitoring failed; further errors of this kind are not logged", exc_info=error)
+
+
+@dataclass
+class _Client:
+    """Where a connection comes from, when it has to end, and whether it was cut off already."""
+
+    address: str
+    until_s: float
+    cut: bool = False
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -175,7 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Send a page."""
         page = self.server.pages.get(self.path.partition("?")[0])
-        if page is None:
+        hosts = self.server.hosts
+        if hosts is not None and not is_allowed_host(self.headers.get("Host") or "", hosts):
+            self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"call this server localhost or by its address\n")
+        elif page is None:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there are /metrics and /healthz\n")
         else:
             self._send(*page(self.headers.get("Accept") or ""))

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.configuration.page_settings import PageSettings
+from twincar_edge.runtime.listening import allowed_hosts
 from twincar_edge.runtime.page import (
     answers,
     charts,
@@ -27,7 +28,7 @@ from twincar_edge.runtime.page import (
 )
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.feed import VisitFeed
-from twincar_edge.runtime.page.guard import Guard, allowed_hosts
+from twincar_edge.runtime.page.guard import Guard
 from twincar_edge.runtime.page.headers import SafeHeaders
 from twincar_edge.runtime.page.login import Sessions
 from twincar_edge.runtime.page.rendering import HERE, Pages

@@ -12,7 +12,6 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Iterable
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
@@ -22,7 +21,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from twincar_edge.errors import InputError, Parameter
-from twincar_edge.runtime.listening import as_host, is_loopback
+from twincar_edge.runtime.listening import as_host, is_allowed_host
 from twincar_edge.runtime.page.headers import STATIC, own_path
 from twincar_edge.runtime.page.tokens import Token, Tokens, User
 
@@ -37,20 +36,6 @@ OPEN_PATHS = frozenset({"/login", "/healthz"})  # a watchdog has no token
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
 
 
-def allowed_hosts(bound: str, extra: Iterable[str]) -> frozenset[str]:
-    """Return the host names by which the page may be called, in lower case; IP addresses of this machine go without.
-
-    Args:
-        bound: the IP address that the server listens at.
-        extra: names beside this machine's own.
-    """
-    names = {"localhost", *(name.lower() for name in extra)}
-    if not is_loopback(bound):
-        own = socket.gethostname().lower()
-        names |= {own, own.split(".")[0], f"{own.split('.')[0]}.local"}
-    return frozenset(names)
-
-
 class Guard:
     """Lets a request in, or answers it; the layer of sessions is outside it."""
 
@@ -59,7 +44,7 @@ class Guard:
 
         Args:
             app: what is guarded.
-            hosts: the names by which the page may be called, of `allowed_hosts`.
+            hosts: the names by which the page may be called, from `listening.allowed_hosts`.
             tokens: who may come in; None where nobody needs a token, because only this machine reaches the page.
         """
         self._app = app
@@ -97,8 +82,7 @@ class Guard:
                 f"{Parameter('tokens', True)}.\n",
                 403,
             )
-        host = _host_name(headers.get("host", ""))
-        if host is None or not (_is_address(host) or host in self._hosts):
+        if not is_allowed_host(headers.get("host", ""), self._hosts):
             return PlainTextResponse(f"This page has another name: allow this one with {Parameter('hosts')}.\n", 421)
         if scope["method"] not in SAFE_METHODS and not _same_origin(headers):
             return PlainTextResponse("Only this page's own forms may change something.\n", 403)
@@ -124,23 +108,6 @@ def _to_login(scope: Scope) -> Response:
     connection = HTTPConnection(scope)
     wanted = connection.url.path + (f"?{connection.url.query}" if connection.url.query else "")
     return RedirectResponse(f"{scope.get('root_path', '')}/login?next={quote(wanted, safe='')}", 303)
-
-
-def _host_name(host: str) -> str | None:
-    """Return the name in a `Host` header, in lower case and without port and brackets, or None if there is none."""
-    try:
-        return urlsplit(f"//{host}").hostname
-    except ValueError:
-        return None
-
-
-def _is_address(host: str) -> bool:
-    """Return whether a host is an IP address: no name server can point one elsewhere."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _same_origin(headers: Headers) -> bool:

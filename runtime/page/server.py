@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from twincar_edge.errors import InputError
 from twincar_edge.files import is_file
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.listening import is_loopback, listen
+from twincar_edge.runtime.listening import crowding, is_loopback, listen
 from twincar_edge.runtime.page.app import make_app
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.feed import VisitFeed
@@ -130,18 +130,32 @@ class PageServer:
 
 
 class _Protocol(H11Protocol):
-    """Hangs up on clients that send no whole request, and on far too many: uvicorn lets both stay."""
+    """Hangs up on clients that send no whole request, and on some where there are too many: uvicorn lets all stay."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._since = self.loop.time()
         self._done: Any = None  # the cycle that was over at the last look; None is that of no request
         self._look = self.loop.call_later(_SILENCE_S, self._hang_up_on_silence)
         if len(self.connections) > _MOST_CONNECTIONS:
             transport.close()
+        elif len(self.connections) >= MOST_CLIENTS:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._look.cancel()
         super().connection_lost(exc)
+
+    def _make_room(self) -> None:
+        """Hang up on an idle client, of the address that has the most: uvicorn answers 503 to all while it is full."""
+        others = [one for one in cast("set[_Protocol]", self.connections) if one is not self]
+        idle = sorted((one for one in others if one._is_idle()), key=lambda one: one._since)
+        if idle:
+            idle[crowding([one.client[0] if one.client else "" for one in idle])].transport.close()
+
+    def _is_idle(self) -> bool:
+        cycle = cast(Any, self.cycle)
+        return not self.transport.is_closing() and (cycle is None or cycle.response_complete)
 
     def _hang_up_on_silence(self) -> None:
         cycle = cast(Any, self.cycle)

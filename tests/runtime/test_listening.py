@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from twincar_edge.errors import InputError
-from twincar_edge.runtime.listening import listen, parse_address
+from twincar_edge.runtime.listening import crowding, listen, parse_address
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_an_address_in_use_is_one_line() -> None:
         port = first.getsockname()[1]
         with pytest.raises(InputError, match=r"^cannot serve the page at [^\n]*in use; name another address$"):
             listen(f"127.0.0.1:{port}", "the page")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "goes"),
+    [(["a"], 0), (["a", "b", "b", "c"], 1), (["a", "b", "a", "b", "b"], 1), (["a", "b"], 0)],
+)
+def test_the_address_with_the_most_connections_loses_its_oldest(addresses: list[str], goes: int) -> None:
+    assert crowding(addresses) == goes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import re
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import REPOSITORY
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.listening import parse_address
+from twincar_edge.runtime.monitoring import server
 from twincar_edge.runtime.monitoring.drift import AnswerWindow
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.metrics import make_registry
@@ -274,20 +276,71 @@ def until(true: Callable[[], bool], seconds: float = 20) -> bool:
     return True
 
 
-def test_more_clients_than_there_is_room_for_are_hung_up_on_and_the_server_goes_on() -> None:
-    with Monitoring(LOCAL, lambda: STATUS) as running:
-        with ExitStack() as stack:
-            for _ in range(MOST_CLIENTS):
-                stack.enter_context(connect(running.url))
-            with connect(running.url) as one_more:
-                assert is_cut(one_more)
-        assert until(lambda: can_get(running.url))
+def test_silent_clients_do_not_keep_others_out_and_the_oldest_of_them_goes_first() -> None:
+    with Monitoring(LOCAL, lambda: STATUS) as running, ExitStack() as stack:
+        silent = [stack.enter_context(connect(running.url)) for _ in range(MOST_CLIENTS + 4)]
+        assert can_get(running.url)
+        assert is_cut(silent[0])
+        silent[-1].settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            silent[-1].recv(1)
+
+
+def test_clients_that_come_faster_than_their_threads_end_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_cut", lambda client: None)  # so that no thread ends
+    before = threading.active_count()
+    with Monitoring(LOCAL, lambda: STATUS, client_timeout_s=2) as running, ExitStack() as stack:
+        clients = [stack.enter_context(connect(running.url)) for _ in range(3 * MOST_CLIENTS)]
+        assert is_cut(clients[-1])
+        assert threading.active_count() <= before + 1 + 2 * MOST_CLIENTS
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "localhost.evil.example", ""])
+def test_on_loopback_a_name_that_is_not_ours_is_refused(monitoring: Monitoring, host: str) -> None:
+    for path in ("metrics", "healthz", ""):
+        request = urllib.request.Request(monitoring.url + path, headers={"Host": host})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        with refused.value as error:
+            assert (error.code, b"twincar" in error.read()) == (421, False)
+
+
+def test_own_names_are_answered_on_loopback_and_any_name_beyond_it(monitoring: Monitoring) -> None:
+    for host in ("localhost:9464", "127.0.0.1", "[::1]:9464"):
+        request = urllib.request.Request(monitoring.url + "metrics", headers={"Host": host})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 200
+    with Monitoring("0.0.0.0:0", lambda: STATUS) as beyond:
+        url = beyond.url.replace("0.0.0.0", "127.0.0.1")
+        request = urllib.request.Request(url + "metrics", headers={"Host": "box-17.example:9464"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
+@pytest.mark.parametrize("version", ["abc", "1.x", "9" * 5000, "²", ""])
+def test_a_version_that_is_none_gets_metrics_all_the_same(kind: str, version: str, monitoring: Monitoring) -> None:
+    request = urllib.request.Request(monitoring.url + "metrics")
+    request.add_header("Accept", f"{kind}; version={version}".encode().decode("latin-1"))
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert b"twincar_frames_total" in answer.read()
+
+
+def test_an_error_that_every_request_meets_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    def status() -> LoopStatus:
+        raise RuntimeError("cannot tell")
+
+    with Monitoring(LOCAL, status) as running:
+        for _ in range(5):
+            assert not can_get(running.url + "healthz")
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.exc_text is None or "cannot tell" in record.exc_text
 
 
 def can_get(url: str) -> bool:
     try:
         return get(url)[0] == 200
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -141,18 +142,25 @@ def test_many_clients_at_once_are_turned_away_and_the_page_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MOST_CLIENTS", 4)
-    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 4)
     with served(tmp_path) as page:
-        held = [_connect(page) for _ in range(8)]
-        try:
-            with _connect(page) as ninth:
-                assert _is_cut(ninth)
-            held.pop().close()
-            eventually(lambda: _status(page) == 503, "it says that it is busy")
-        finally:
-            for client in held:
-                client.close()
+        with ExitStack() as stack:
+            for _ in range(3):
+                client = stack.enter_context(_connect(page))
+                client.sendall(b"GET /visits.stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                assert client.recv(4096)  # until then it is a silent client
+            eventually(lambda: _status(page) == 503, "it says that it is busy", 20)
+            with _connect(page), _connect(page) as fifth:
+                assert _is_cut(fifth)
         eventually(lambda: _status(page) == 200, "the page is back")
+
+
+def test_silent_clients_do_not_keep_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CLIENTS", 4)
+    with served(tmp_path) as page, ExitStack() as stack:
+        silent = [stack.enter_context(_connect(page)) for _ in range(6)]
+        assert page.get("/").status == 200
+        assert _is_cut(silent[0])
 
 
 def _status(page: ServedPage) -> int:
