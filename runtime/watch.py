@@ -315,14 +315,13 @@ class Watch:
             vehicle_types=dict(self.answering.vehicle_types),
             answers=self.answering.windows.windows(self.stages.timer()),
             stages=self.stages.latencies(),
+            stage_durations=self.stages.durations(),
         )
 
     def _summary(self, seconds: float) -> WatchSummary:
         replaced = self.inbox.replaced()
         return WatchSummary(
-            cameras=tuple(
-                camera_summary(camera, self.answering, replaced.get(camera.name, 0)) for camera in self.cameras
-            ),
+            cameras=tuple(camera_summary(one, self.answering, replaced.get(one.name, 0)) for one in self.cameras),
             seconds=round(seconds, 3),
             stages=self.stages.latencies(),
             results=tuple(self._results),

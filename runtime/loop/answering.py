@@ -17,6 +17,7 @@ from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.drift import AnswerWindows
+from twincar_edge.runtime.monitoring.durations import Durations
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit, VisitMaker
@@ -67,6 +68,7 @@ class Answering:
         crops: classified so far.
         turned_s: when the loop last turned, by its timer.
         age_s: by camera, the age of the frame of its newest answer at the time of the answer.
+        ages: by camera, the same of all answers.
         visits: how many visits have ended, by camera and level of the answer.
         vehicle_types: how many have ended, by camera and kind of vehicle.
         windows: what the visits of the last hour and of the week before were answered.
@@ -99,6 +101,7 @@ class Answering:
         self.crops = 0
         self.turned_s = stages.timer()
         self.age_s: dict[str, float] = {}
+        self.ages = {camera: Durations() for camera in makers}
         self.visits: Counter[tuple[str, str]] = Counter()
         self.vehicle_types: Counter[tuple[str, str]] = Counter()
         self.windows = AnswerWindows()
@@ -159,7 +162,8 @@ class Answering:
         self.crops += len(crops)
         answered_s = self._stages.timer()
         for crop in crops:
-            self.age_s[crop.camera] = answered_s - crop.taken_s
+            age_s = self.age_s[crop.camera] = answered_s - crop.taken_s
+            self.ages[crop.camera].add(age_s)
         return rows
 
     def _end(self, item: End) -> None:

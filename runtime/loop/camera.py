@@ -289,6 +289,7 @@ def camera_status(
         reconnects=source.reconnects,
         frame_age_s=source.last_frame_age_s,
         answer_age_s=answering.age_s.get(camera.name),
+        answer_ages=answering.ages[camera.name].read(),
         in_view=camera.in_view,
         crops_waiting=waiting.get(camera.name, 0),
         crops_dropped=replaced.get(camera.name, 0),

@@ -8,11 +8,13 @@ events and `/healthz` have them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from twincar_edge import __version__
 from twincar_edge.runtime.events import Level, Limit
@@ -20,6 +22,7 @@ from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.locating.coco import VEHICLE_KINDS
 from twincar_edge.runtime.monitoring.drift import AnswerWindow
+from twincar_edge.runtime.monitoring.durations import BUCKETS_S, DurationCounts
 from twincar_edge.runtime.monitoring.status import CAMERA_STATES, CameraStatus, LoopStatus, SinkStatus
 
 Value = float | int | None
@@ -47,7 +50,7 @@ _CAMERA_GAUGES: tuple[tuple[str, str, Callable[[CameraStatus], Value]], ...] = (
     ("twincar_frame_age_seconds", "Time since the newest frame.", lambda camera: camera.frame_age_s),
     (
         "twincar_answer_age_seconds",
-        "How old the frame of the newest answer was when it was answered.",
+        "Deprecated, see twincar_answer_latency_seconds. Age of the newest answer's frame when it was answered.",
         lambda camera: camera.answer_age_s,
     ),
     ("twincar_vehicles_in_view", "Vehicles in the newest frame.", lambda camera: camera.in_view),
@@ -167,13 +170,18 @@ def _work(status: LoopStatus) -> Iterator[Metric]:
     yield _gauge("twincar_turn_age_seconds", "Time since the answering thread last turned.", [], [([], age_s)])
     runs = [([name], stage.runs) for name, stage in status.stages.items()]
     yield _counter("twincar_stage_runs", "How often a stage has run.", ["stage"], runs)
-    latencies = [
-        ([name, quantile], latency_ms / 1e3)
-        for name, stage in status.stages.items()
-        for quantile, latency_ms in (("0.5", stage.p50_ms), ("0.95", stage.p95_ms))
-    ]
-    text = "Latency of a stage over the whole run, right to 1%."
-    yield _gauge("twincar_stage_latency_seconds", text, ["stage", "quantile"], latencies)
+    text = "How long a stage took."
+    durations = (([name], counts) for name, counts in status.stage_durations.items())
+    yield _histogram("twincar_stage_duration_seconds", text, ["stage"], durations)
+    text = "How old the frame of an answer was when it was answered."
+    ages = (([camera.name], camera.answer_ages) for camera in status.cameras)
+    yield _histogram("twincar_answer_latency_seconds", text, ["camera"], ages)
+    text = "Deprecated, see twincar_stage_duration_seconds. Latency of a stage over the whole run, right to 1%."
+    summary = Metric("twincar_stage_latency_seconds", text, "summary")
+    for name, stage in status.stages.items():
+        for quantile, latency_ms in (("0.5", stage.p50_ms), ("0.95", stage.p95_ms)):
+            summary.add_sample(summary.name, {"stage": name, "quantile": quantile}, latency_ms / 1e3)
+    yield summary
 
 
 def _sinks(status: LoopStatus) -> Iterator[Metric]:
@@ -196,4 +204,12 @@ def _gauge(name: str, text: str, labels: list[str], values: Iterable[tuple[list[
     for label_values, value in values:
         if value is not None:
             family.add_metric(label_values, value)
+    return family
+
+
+def _histogram(name: str, text: str, labels: list[str], values: Iterable[tuple[list[str], DurationCounts]]) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    edges = [*map(floatToGoString, BUCKETS_S), "+Inf"]
+    for label_values, durations in values:
+        family.add_metric(label_values, list(zip(edges, accumulate(durations.counts), strict=True)), durations.sum_s)
     return family

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from twincar_edge.records import Record
+from twincar_edge.runtime.monitoring.durations import DurationCounts, Durations
 
 _SHORTEST_S = 1e-6
 _STEP = 1.02  # each bin is 2% wider than the last, so that a percentile is right to 1%
@@ -33,6 +34,7 @@ class Stages:
         """Start with nothing measured."""
         self.timer = timer
         self._counts: dict[str, list[int]] = {}
+        self._durations: dict[str, Durations] = {}
         self._lock = threading.Lock()
 
     @contextmanager
@@ -48,7 +50,17 @@ class Stages:
         """Count one run of a stage."""
         place = min(int(math.log(max(seconds, _SHORTEST_S) / _SHORTEST_S) / math.log(_STEP)), _BINS - 1)
         with self._lock:
-            self._counts.setdefault(name, [0] * _BINS)[place] += 1
+            counts = self._counts.get(name)
+            if counts is None:
+                counts = self._counts[name] = [0] * _BINS
+                self._durations[name] = Durations()
+            counts[place] += 1
+            self._durations[name].add(seconds)
+
+    def durations(self) -> dict[str, DurationCounts]:
+        """Return what was measured by bucket, in the order in which the stages first ran."""
+        with self._lock:
+            return {name: durations.read() for name, durations in self._durations.items()}
 
     def latencies(self) -> dict[str, StageLatency]:
         """Return what was measured, in the order in which the stages first ran."""

@@ -13,6 +13,7 @@ from typing import Literal
 from twincar_edge.runtime.events import Limit
 from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.monitoring.drift import AnswerWindow
+from twincar_edge.runtime.monitoring.durations import DurationCounts
 from twincar_edge.runtime.monitoring.stages import StageLatency
 
 CameraState = Literal["opening", "running", "reconnecting", "ended", "failed"]
@@ -34,6 +35,7 @@ class CameraStatus:
         reconnects: how often it was opened again.
         frame_age_s: since its newest frame; None where there was none yet.
         answer_age_s: how old the frame of its newest answer was when it was answered; None where there was none yet.
+        answer_ages: the same of all answers, by bucket.
         in_view: vehicles in its newest frame.
         crops_waiting: crops that wait for the model.
         crops_dropped: crops that a newer one of the same vehicle replaced before the model saw them.
@@ -52,6 +54,7 @@ class CameraStatus:
     reconnects: int = 0
     frame_age_s: float | None = None
     answer_age_s: float | None = None
+    answer_ages: DurationCounts = field(default_factory=DurationCounts)
     in_view: int = 0
     crops_waiting: int = 0
     crops_dropped: int = 0
@@ -131,6 +134,7 @@ class LoopStatus:
         vehicle_types: how many have ended, by camera and kind of vehicle; `unknown` where the locator cannot tell.
         answers: what the visits of a window were answered, by camera and window.
         stages: latencies by stage.
+        stage_durations: the same by bucket.
         sinks: one each.
         collector: of hard examples, where they are collected.
         faults: threads that failed a short while ago and were started again, a line each.
@@ -144,6 +148,7 @@ class LoopStatus:
     vehicle_types: Mapping[tuple[str, str], int] = field(default_factory=dict)
     answers: Mapping[tuple[str, str], AnswerWindow] = field(default_factory=dict)
     stages: Mapping[str, StageLatency] = field(default_factory=dict)
+    stage_durations: Mapping[str, DurationCounts] = field(default_factory=dict)
     sinks: tuple[SinkStatus, ...] = ()
     collector: CollectorStatus | None = None
     faults: tuple[str, ...] = ()

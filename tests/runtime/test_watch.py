@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.boxes import iou
 from twincar_edge.runtime.locating.zones import Zone
+from twincar_edge.runtime.monitoring.durations import BUCKETS_S
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sinks import JsonLines
 from twincar_edge.runtime.sources import Frame, FrameSource, Source, open_source
@@ -275,6 +277,17 @@ def test_stage_latencies_are_percentiles_in_constant_memory() -> None:
     read = stages.latencies()["read"]
     assert (read.runs, read.p50_ms, read.p95_ms) == (100, pytest.approx(50, rel=0.02), pytest.approx(95, rel=0.02))
     assert stages.latencies()["write"].runs == 2
+
+
+def test_stage_durations_are_counted_by_bucket_and_an_edge_belongs_to_its_bucket() -> None:
+    stages = Stages()
+    for seconds in (0.0, 0.0005, 0.0006, 2.0, 2.1, 11.0):
+        stages.add("read", seconds)
+    found = stages.durations()["read"]
+    assert dict(zip((*BUCKETS_S, inf), found.counts, strict=True)) == dict.fromkeys((*BUCKETS_S, inf), 0) | {
+        0.0005: 2, 0.001: 1, 2.0: 1, 5.0: 1, inf: 1,
+    }  # fmt: skip
+    assert found.sum_s == pytest.approx(15.1011)
 
 
 # --- the golden inputs of the model, before the first frame ---

@@ -23,6 +23,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.listening import parse_address
 from twincar_edge.runtime.monitoring import server
 from twincar_edge.runtime.monitoring.drift import AnswerWindow
+from twincar_edge.runtime.monitoring.durations import DurationCounts
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.metrics import make_registry
 from twincar_edge.runtime.monitoring.server import MOST_CLIENTS, Monitoring
@@ -33,7 +34,8 @@ LOCAL = "127.0.0.1:0"
 SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 GATE = CameraStatus(
     "gate", True, "running", frames=900, dropped=40, skipped=2, reconnects=3, frame_age_s=0.04, answer_age_s=0.06,
-    in_view=2, crops_waiting=1, crops_dropped=7, ignored={"small": 37}, limited={"merged": 5},
+    answer_ages=DurationCounts((*[0] * 6, 440, 10, *[0] * 7), 21.0), in_view=2,
+    crops_waiting=1, crops_dropped=7, ignored={"small": 37}, limited={"merged": 5},
     problem="stalled for 10 s",
 )  # fmt: skip
 STATUS = LoopStatus(
@@ -48,6 +50,7 @@ STATUS = LoopStatus(
         ("gate", "7d"): AnswerWindow(0, None, None, None),
     },
     stages={"classify": StageLatency(runs=300, p50_ms=4.0, p95_ms=9.0)},
+    stage_durations={"classify": DurationCounts((0, 0, 0, 200, 90, 9, *[0] * 8, 1), 13.5)},
     sinks=(SinkStatus("mqtt", queued=5, spooled=70, delivered=1000, dropped=1, problem="no broker"),),
     collector=CollectorStatus(kept=9, dropped=4, bytes=120_000),
 )
@@ -68,6 +71,16 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def metric_names(text: str) -> set[str]:
+    """Return the names of our metrics, without the endings of a histogram's series."""
+    names = {
+        family.name if family.type == "histogram" else sample.name
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    return {name for name in names if name.startswith("twincar_")}
 
 
 @pytest.fixture
@@ -113,6 +126,15 @@ def test_every_figure_of_the_status_is_a_metric(monitoring: Monitoring) -> None:
         ("twincar_stage_runs_total", (("stage", "classify"),)): 300,
         ("twincar_stage_latency_seconds", (("quantile", "0.5"), ("stage", "classify"))): 0.004,
         ("twincar_stage_latency_seconds", (("quantile", "0.95"), ("stage", "classify"))): 0.009,
+        ("twincar_stage_duration_seconds_bucket", (("le", "0.005"), ("stage", "classify"))): 200,
+        ("twincar_stage_duration_seconds_bucket", (("le", "0.02"), ("stage", "classify"))): 299,
+        ("twincar_stage_duration_seconds_bucket", (("le", "10.0"), ("stage", "classify"))): 299,
+        ("twincar_stage_duration_seconds_bucket", (("le", "+Inf"), ("stage", "classify"))): 300,
+        ("twincar_stage_duration_seconds_count", (("stage", "classify"),)): 300,
+        ("twincar_stage_duration_seconds_sum", (("stage", "classify"),)): 13.5,
+        ("twincar_answer_latency_seconds_bucket", (*gate, ("le", "0.05"))): 440,
+        ("twincar_answer_latency_seconds_sum", gate): 21.0,
+        ("twincar_answer_latency_seconds_count", (("camera", "yard"),)): 0,
         ("twincar_sink_queued", (("sink", "mqtt"),)): 5,
         ("twincar_sink_spooled", (("sink", "mqtt"),)): 70,
         ("twincar_sink_delivered_total", (("sink", "mqtt"),)): 1000,
@@ -131,8 +153,7 @@ def test_every_figure_of_the_status_is_a_metric(monitoring: Monitoring) -> None:
 
 def test_the_documentation_has_every_metric(monitoring: Monitoring) -> None:
     text = (REPOSITORY / "docs" / "operations.md").read_text()
-    names = {name for name, _ in samples(get(monitoring.url + "metrics")[1]) if name.startswith("twincar_")}
-    assert {name for name in names if f"`{name}`" not in text} == set()
+    names = metric_names(get(monitoring.url + "metrics")[1])
     assert set(re.findall(r"^\| `(twincar_\w+)`", text, re.MULTILINE)) == names
 
 
