@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint setup demo-assets bundled-model clean
+.PHONY: demo test test-slow lint setup lock sbom demo-assets bundled-model clean
 
 demo: $(VENV)/.demo
 	$(BIN)/twincar-edge demo
@@ -29,9 +29,32 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	test -e $(VENV)/.dev || $(BIN)/python -m pip install --quiet -e '.[cpu]'
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+# Pinned with hashes: what CI tested is what everybody installs.
+$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
 	touch $@
+
+# Writes requirements/ again: a lock for each extra that an image may have, and for CI, for every platform and Python. What
+# pyproject.toml still allows keeps its version, except with `make lock UPGRADE=--upgrade`.
+BOXES := cpu gpu openvino clips page
+UPGRADE :=
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	--no-emit-find-links
+lock: $(VENV)/.dev
+	$(LOCK) $(UPGRADE) --extra dev -o requirements/dev.txt pyproject.toml > /dev/null
+	echo setuptools | $(LOCK) -c requirements/dev.txt --python-version 3.11 -o requirements/build.txt - > /dev/null
+	for extra in $(BOXES); do \
+		$(LOCK) $(UPGRADE) -c requirements/dev.txt --extra $$extra -o requirements/$$extra.txt pyproject.toml > /dev/null || exit 1; \
+	done
+
+# Writes a bill of materials of each image in CycloneDX's JSON, from the lock.
+sbom: $(VENV)/.dev
+	mkdir -p dist
+	for extra in $(BOXES); do \
+		$(BIN)/cyclonedx-py requirements requirements/$$extra.txt --pyproject pyproject.toml --output-reproducible --of JSON \
+			-o dist/twincar-edge-$$extra.cdx.json || exit 1; \
+	done
 
 # Makes the bundled model and clip again, about half an hour on 2 cores. The drawn cars, the split and the order of training
 # follow from the seeds.

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests import REPOSITORY
 from tests.runtime.monitoring.test_monitoring import LOCAL, STATUS
+from tests.support.event_toys import eventually
 from tests.support.servers import free_port, require_server
 from tests.test_architecture import ROOMS
 from twincar_edge.cli.watch import command
@@ -70,7 +72,7 @@ def test_an_image_copies_what_there_is_and_all_that_the_package_needs(name: str)
     copies = [rest.split() for rest in arguments(name, "COPY") if not rest.startswith("--from")]
     sources = {source for copy in copies for source in copy[:-1]}
     assert all((REPOSITORY / source).exists() for source in sources)
-    assert {"pyproject.toml", "README.md", "LICENSE", "twincar_edge", *ROOMS} <= sources
+    assert {"pyproject.toml", "README.md", "LICENSE", "twincar_edge", "requirements", *ROOMS} <= sources
     ignored = (DEPLOY / f"{name}.dockerignore").read_text().split()
     assert ignored[0] == "*"
     assert {f"!{source}" for source in sources} <= set(ignored)
@@ -105,12 +107,23 @@ def test_what_an_image_copies_installs_as_the_package(tmp_path: Path) -> None:
 def test_an_image_runs_without_root_and_installs_extras_that_exist(name: str) -> None:
     assert arguments(name, "USER") == ["10001"]
     text = (DEPLOY / name).read_text()
-    assert 'pip install --no-cache-dir ".[$EXTRAS]"' in text
-    (default,) = arguments(name, "ARG")
+    (default,) = [rest for rest in arguments(name, "ARG") if rest.startswith("EXTRAS=")]
     (offered,) = re.findall(r'^# "([\w,]+)" saves clips too', text, re.MULTILINE)
     assert offered == f"{default.removeprefix('EXTRAS=')},clips"
     for extra in offered.split(","):
         assert re.search(rf"^{extra} = \[", (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE)
+        assert (REPOSITORY / "requirements" / f"{extra}.txt").is_file()
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_installs_nothing_without_a_hash_and_takes_its_base_by_digest(name: str) -> None:
+    (build,) = [rest for rest in arguments(name, "RUN") if "venv" in rest]
+    for install in re.findall(r"pip (?:install|wheel)[^&]*", build):
+        assert "--require-hashes" in install or "--no-index" in install, install
+    (locks,) = re.findall(r"--require-hashes\s+(\$\(printf.*\)\))", build)
+    done = subprocess.run(["sh", "-c", f"echo {locks}"], env={"EXTRAS": "cpu,clips"}, capture_output=True, text=True)
+    assert done.stdout == "-r requirements/cpu.txt -r requirements/clips.txt\n"
+    assert {rest.split()[0] for rest in arguments(name, "FROM")} == {"${PYTHON}"}
 
 
 def health_command(name: str, url: str) -> list[str]:
@@ -212,6 +225,9 @@ def broker(tmp_path: Path) -> Iterator[int]:
     (tmp_path / "passwords").mkdir()
     (tmp_path / "data").mkdir()
     subprocess.run([hasher, "-c", "-b", tmp_path / "passwords" / "passwords", "twincar", "right"], check=True)
+    subprocess.run([hasher, "-b", tmp_path / "passwords" / "passwords", "reader", "other"], check=True)
+    (tmp_path / "config").mkdir()
+    shutil.copy(DEPLOY / "mosquitto.acl", tmp_path / "config")
     text = (DEPLOY / "mosquitto.conf").read_text().replace("/mosquitto/", f"{tmp_path}/")
     text = text.replace("listener 1883", f"listener {port} 127.0.0.1")
     (tmp_path / "mosquitto.conf").write_text(text + "user root\n")
@@ -250,3 +266,35 @@ def test_the_broker_lets_nobody_in_without_the_password(broker: int) -> None:
     assert answer(broker, "twincar", "right") == "Success"
     assert answer(broker, "twincar", "wrong") == "Not authorized"
     assert answer(broker, None, None) == "Not authorized"
+
+
+def client(port: int, user: str, password: str) -> mqtt.Client:
+    """Return a client that is connected; its `user_data` collects the topics of what it receives."""
+    made = mqtt.Client(CallbackAPIVersion.VERSION2, userdata=[])
+    made.username_pw_set(user, password)
+    made.on_message = lambda _client, received, message: received.append(message.topic)
+    made.connect("127.0.0.1", port)
+    made.loop_start()
+    return made
+
+
+def test_the_box_may_write_its_topics_and_readers_may_read_them_and_no_more(broker: int) -> None:
+    assert answer(broker, "twincar", "right") == "Success"
+    box, reader = client(broker, "twincar", "right"), client(broker, "reader", "other")
+    try:
+        subscribed = threading.Event()
+        reader.on_subscribe = lambda *_: subscribed.set()
+        reader.subscribe("#", 1)
+        box.subscribe("#", 1)
+        assert subscribed.wait(20)
+        reader.publish("twincar-edge/gate/events", "forged", 1).wait_for_publish(20)
+        box.publish("elsewhere", "x", 1).wait_for_publish(20)
+        box.publish("homeassistant/sensor/gate/config", "x", 1).wait_for_publish(20)
+        box.publish("twincar-edge/gate/events", "x", 1).wait_for_publish(20)
+        received: list[str] = reader.user_data_get()
+        eventually(lambda: "twincar-edge/gate/events" in received, "the event arrives", 20)
+        assert received == ["homeassistant/sensor/gate/config", "twincar-edge/gate/events"]
+        assert box.user_data_get() == []
+    finally:
+        for one in (box, reader):
+            one.loop_stop()
