@@ -1,0 +1,45 @@
+"""The soak: what it holds against a run, and a short one of a real process."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.support.servers import require_server
+from twincar_edge.benchmarks.experiments.soak import Soak, measure_soak
+from twincar_edge.errors import GateError
+from twincar_edge.machine import this_machine
+
+WELL = Soak(
+    machine=this_machine(), seed=0, seconds=60, disk_filled=True, lives=(), visits=3, safe=2, arrived={"mqtt": 3},
+    missing={"mqtt": ()}, repeated={"mqtt": 1}, misordered={"mqtt": 0}, interrupted=1, leaked=(), restarted=(),
+    problems=(), log_lines=9, growth_percent=4.9,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"missing": {"mqtt": ("a", "b")}}, "2 safe visits did not reach mqtt"),
+        ({"misordered": {"mqtt": 1}}, "1 visits reached mqtt out of order"),
+        ({"leaked": ("camera",)}, "the secret of the camera"),
+        ({"restarted": ("the thread 'mqtt' failed",)}, "the thread 'mqtt' failed"),
+        ({"problems": ("4 events wait in mqtt",)}, "4 events wait in mqtt"),
+        ({"growth_percent": 5.1}, "resident memory grew by 5.1%"),
+    ],
+)
+def test_what_is_lost_leaks_fails_or_grows_is_an_error(change: dict[str, object], said: str) -> None:
+    WELL.check(5)
+    with pytest.raises(GateError, match=said):
+        WELL.model_copy(update=change).check(5)
+
+
+@pytest.mark.slow
+def test_a_minute_of_faults_and_kills_loses_nothing() -> None:
+    if shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None:
+        require_server("Mosquitto is not installed")
+    found = measure_soak(duration_s=60, life_s=15, seed=3)
+    assert len(found.lives) >= 3
+    assert found.safe > 0
+    found.check(most_percent=20)  # lives of this length are compared at another age
