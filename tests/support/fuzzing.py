@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from tests import REPOSITORY
-from twincar_edge.benchmarks.memory import limit_memory
 from twincar_edge.errors import one_line
+from twincar_edge.memory import limit_memory
 
 ENTRY = "twincar_edge.cli:main"
 CPU = ("--ep", "cpu", "--threads", "1")

@@ -33,9 +33,8 @@ def take(spec: str | Path, **options: Any) -> Taken:
 
 
 def _take(spec: str, options: dict[str, Any]) -> Taken:
-    from twincar_edge.benchmarks.memory import peak_memory_mb
-
     from twincar_edge.errors import TwincarError
+    from twincar_edge.memory import peak_memory_mb
     from twincar_edge.runtime.sources import open_source
 
     base = peak_memory_mb()
