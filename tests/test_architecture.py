@@ -78,6 +78,8 @@ HEAVY = {
     "uvicorn": {"runtime"},
     "jinja2": {"runtime"},
     "pyarrow": {"core", "runtime"},
+    "fsspec": {"runtime"},
+    "ray": {"runtime"},
     "click": {"cli", "benchmarks.experiments"},
 }
 BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client"}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from twincar_edge.api.explain import explain
     from twincar_edge.api.export import export
     from twincar_edge.api.resend import resend_events
+    from twincar_edge.api.score import score
     from twincar_edge.api.train import train
     from twincar_edge.api.watch import watch
     from twincar_edge.benchmarks.report import BenchmarkReport
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.explanation import Explanation
     from twincar_edge.runtime.inference.answers import Guess, Prediction
     from twincar_edge.runtime.inference.classifier import Classifier
+    from twincar_edge.runtime.scoring.score import ScoreReport
     from twincar_edge.training.evaluation import Evaluation
     from twincar_edge.training.result import TrainingResult
 
@@ -66,6 +68,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "Prediction",
+    "ScoreReport",
     "TrainingResult",
     "TwincarError",
     "WatchConfig",
@@ -79,6 +82,7 @@ __all__ = [
     "export",
     "read_manifest",
     "resend_events",
+    "score",
     "train",
     "watch",
 ]
@@ -100,6 +104,7 @@ _MODULES = {
     "MissingExtraError": "errors",
     "ModelError": "errors",
     "Prediction": "runtime.inference.answers",
+    "ScoreReport": "runtime.scoring.score",
     "TrainingResult": "training.result",
     "TwincarError": "errors",
     "WatchConfig": "runtime.configuration.config",
@@ -111,6 +116,7 @@ _MODULES = {
     "explain": "api.explain",
     "read_manifest": "manifest",
     "resend_events": "api.resend",
+    "score": "api.score",
     "train": "api.train",
     "watch": "api.watch",
 }

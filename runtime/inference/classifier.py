@@ -154,8 +154,22 @@ class Classifier:
 
     def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
         """Return what `answer` needs for each of N images, all in one batch."""
-        logits, familiarity = self.session.judge(prepare_batch(images_bgr, self.manifest.preprocess))
-        return Judgement(softmax(logits, self.manifest.temperature), familiarity)
+        return self.judge_prepared(prepare_batch(images_bgr, self.manifest.preprocess))[0]
+
+    def judge_prepared(
+        self, batch_nhwc: NDArray[np.uint8], *, embed: bool = False
+    ) -> tuple[Judgement, NDArray[np.float32] | None]:
+        """Return what `judge` does for a batch that `prepare_batch` made; with `embed`, the embeddings of the same run.
+
+        The embeddings are float32 [N, D]; None where they were not asked for or the file has no such output.
+        """
+        embeddings = None
+        if embed:
+            logits, embeddings = self.session.outputs(batch_nhwc)
+            logits, familiarity = self.session.judge_outputs(logits, embeddings)
+        else:
+            logits, familiarity = self.session.judge(batch_nhwc)
+        return Judgement(softmax(logits, self.manifest.temperature), familiarity), embeddings
 
     def predict(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
         """Return one `Prediction` for each of N images, uint8 [H, W, 3], all in one batch."""

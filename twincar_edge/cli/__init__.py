@@ -34,6 +34,7 @@ COMMANDS = {
     "inspect": "Print what an exported model says of itself.",
     "sign": "Sign a model file, so that boxes can tell it from others.",
     "classify": "Name the car in each image.",
+    "score": "Name the cars of a whole archive, into Parquet, on one machine or a cluster.",
     "cluster": "Group pictures of unknown cars, for a person to name.",
     "enroll": "Teach a model new classes from a handful of pictures each.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",

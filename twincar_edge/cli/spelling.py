@@ -7,7 +7,7 @@ import click
 from twincar_edge.errors import Parameter, python_spelling
 
 # Parameters of the library whose options go by another name.
-_NAMES = {"batches": "batch", "data": "data_path", "weights_file": "weights"}
+_NAMES = {"batches": "batch", "ray": "ray_address", "data": "data_path", "weights_file": "weights"}
 _RECIPE_CHANGES = "changes"  # of `train`: `--set KEY=VALUE`
 
 

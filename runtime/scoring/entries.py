@@ -1,0 +1,59 @@
+"""What an input is made of: entries, each an image, a row group of encoded images, a tar, or a video."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal, NamedTuple
+
+from twincar_edge.files import as_text
+from twincar_edge.runtime.scoring.storage import shown
+
+Kind = Literal["image", "rows", "tar", "video"]
+
+
+class Entry(NamedTuple):
+    """One thing to score.
+
+    Attributes:
+        kind: an image file, a row group of a Parquet file with encoded images, a tar of images, or a video.
+        path: a local path or a URL.
+        size: of a tar or video in bytes, of a row group in rows; 1 for an image.
+        group: the row group.
+        row: its first row in the file.
+        column: the Parquet column that holds the images.
+    """
+
+    kind: Kind
+    path: str
+    size: int = 1
+    group: int = 0
+    row: int = 0
+    column: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Return the path as a table takes it."""
+        return as_text(shown(self.path))
+
+
+class ListDigest:
+    """The digest of a set of entries, whatever their order: folders may be listed in another one the next time.
+
+    It is the sum of the entries' SHA-256 modulo 2**256. That tells lists apart that differ by accident.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.videos = 0
+        self._sum = 0
+
+    def add(self, entry: Entry) -> None:
+        """Count an entry in."""
+        text = f"{entry.kind}\0{entry.size}\0{entry.group}\0{entry.path}"
+        self._sum += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest())
+        self.count += 1
+        self.videos += entry.kind == "video"
+
+    def hexdigest(self) -> str:
+        """Return the digest of what was added so far, as 64 hex digits."""
+        return f"{self._sum % 2**256:064x}"

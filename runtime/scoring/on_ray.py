@@ -1,0 +1,229 @@
+"""Workers on a Ray cluster: Ray Data hands the numbers of partitions to actors, each with one open model.
+
+Ray places the actors, replaces those that die with their node, and hands their partitions out again. A partition is
+written by its actor under its own name, so that a second attempt replaces the first one, and only its counts come back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from twincar_edge._version import __version__
+from twincar_edge.errors import InputError, MissingExtraError, Parameter, TwincarError, require
+from twincar_edge.files import is_file, sha256, write_bytes
+from twincar_edge.runtime.scoring.output import Counts
+from twincar_edge.runtime.scoring.run_file import read_run
+from twincar_edge.runtime.scoring.stage import Stage, StageConfig
+from twincar_edge.runtime.scoring.storage import reason
+
+RAY_EXTRA = "ray"
+BLOCKS = 2000  # of partitions that are handed out: each costs the driver some kilobytes
+CHECK_S = 300  # for a node to open the model: it starts a process, and a GPU's provider may build an engine
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where the cluster is, `auto` or an address, and what one worker takes of it."""
+
+    address: str
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What goes to each worker once: its configuration, and the files that it opens, as bytes."""
+
+    config: StageConfig
+    model: bytes
+    detector: bytes | None
+    version: str = __version__
+
+    def open(self) -> Stage:
+        """Open the model on this machine.
+
+        Raises:
+            InputError: this machine has another version of twincar-edge, or another storage.
+            TwincarError: see `Stage`.
+        """
+        if self.version != __version__:
+            raise InputError(f"this node has twincar-edge {__version__}, the driver {self.version}: install the same")
+        run = read_run(self.config.output)
+        if run is None or run.id != self.config.run:
+            raise InputError(
+                f"this node does not see the run in {self.config.output}: name an output that all nodes share"
+            )
+        model = _kept(self.config.model.name, self.model)
+        detector = None if self.detector is None else _kept("detector.onnx", self.detector)
+        return Stage(replace(self.config, model=model, detector=detector))
+
+
+class Worker:
+    """The actor: one partition at a time."""
+
+    def __init__(self, shipped: Any) -> None:
+        """Open what was put into Ray's object store."""
+        ray: Any = require("ray", RAY_EXTRA)
+        self._stage = ray.get(shipped).open()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Score the partitions of a batch, and return their counts."""
+        numbers = [int(number) for number in batch["partition"]]
+        return {"partition": numbers, "counts": [self._stage.score(number).to_json() for number in numbers]}
+
+
+def score_on_ray(
+    numbers: Iterable[int], count: int, config: StageConfig, options: RayOptions, workers: int | None
+) -> Generator[tuple[int, Counts]]:
+    """Score partitions on a cluster and yield each one's number and counts as it is written.
+
+    Args:
+        numbers: of the partitions.
+        count: how many these are.
+        config: of the stage; model and detector are sent to the nodes.
+        options: where the cluster is, and what a worker takes.
+        workers: the most actors; None for as many as the cluster has room for.
+
+    Raises:
+        InputError: there is no such cluster, it has another version of Ray or Python, a node cannot do the work, or the
+            storage fails.
+        TwincarError: see `Stage`.
+        MissingExtraError: Ray is not installed.
+    """
+    ray: Any = require("ray", RAY_EXTRA)
+    data: Any = require("ray.data", RAY_EXTRA)
+    with _connected(ray, options):
+        detector = None if config.detector is None else config.detector.read_bytes()
+        shipped = ray.put(Shipped(config, config.model.read_bytes(), detector))
+        _check_nodes(ray, shipped, options)
+        most = min(count, workers or _room(ray, options))
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = False
+        # A block is what a worker gets at once; its partitions that are written are not scored a second time.
+        blocks = min(count, max(BLOCKS, 8 * most))
+        items = data.from_items([{"partition": number} for number in numbers], override_num_blocks=blocks)
+        scored = items.map_batches(
+            Worker,
+            batch_size=1,
+            compute=data.ActorPoolStrategy(min_size=1, max_size=max(1, most), max_tasks_in_flight_per_actor=2),
+            num_cpus=options.num_cpus,
+            num_gpus=options.num_gpus,
+            fn_constructor_args=[shipped],
+        )
+        try:
+            for row in scored.iter_rows():
+                yield int(row["partition"]), Counts.from_json(row["counts"])
+        except ray.exceptions.RayError as error:
+            raise _translated(error) from error
+
+
+@contextmanager
+def _connected(ray: Any, options: RayOptions) -> Generator[None]:
+    if ray.is_initialized():  # by a program that uses Ray itself
+        yield
+        return
+    # What Ray says of itself would stand between the progress and the errors of this program.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        raise _not_connected(options.address, error) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _not_connected(address: str, error: Exception) -> InputError:
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text:
+        return InputError(f"the Ray cluster at {address} runs another version than this machine: {text[:240]}")
+    if isinstance(error, ConnectionError) and address == "auto":
+        return InputError("no Ray cluster is running on this machine: start one with `ray start --head`, or give ",
+                          Parameter("ray", "HOST:PORT"))  # fmt: skip
+    return InputError(f"cannot connect to the Ray cluster at {address}: {reason(Exception(text))}")
+
+
+def _room(ray: Any, options: RayOptions) -> int:
+    resources = ray.cluster_resources()
+    rooms = [resources.get("CPU", 0) / options.num_cpus] if options.num_cpus else []
+    rooms += [resources.get("GPU", 0) / options.num_gpus] if options.num_gpus else []
+    return int(min(rooms, default=1))
+
+
+def _check_nodes(ray: Any, shipped: Any, options: RayOptions) -> None:
+    """Open the model on each node that can have a worker, so that a fault is one line before the work begins.
+
+    Raises:
+        TwincarError: a node cannot do the work, or the cluster has no room for one worker.
+    """
+    strategies: Any = require("ray.util.scheduling_strategies", RAY_EXTRA)
+    if _room(ray, options) < 1:
+        raise InputError(
+            f"the Ray cluster has no room for a worker of {options.num_cpus:g} CPU and {options.num_gpus:g} GPU: "
+            "add nodes, or ask for less"
+        )
+
+    def able(resources: dict[str, float]) -> bool:
+        return resources.get("CPU", 0) >= options.num_cpus and resources.get("GPU", 0) >= options.num_gpus
+
+    nodes = [node for node in ray.nodes() if node["Alive"] and able(node["Resources"])]
+    check = ray.remote(num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_retries=0)(_check)
+    running = [
+        check.options(scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            [shipped]
+        )
+        for node in nodes
+    ]
+    try:
+        ray.get(running, timeout=CHECK_S)
+    except ray.exceptions.RayError as error:
+        raise _translated(error) from error
+
+
+def _check(shipped: list[Any]) -> None:
+    ray: Any = require("ray", RAY_EXTRA)
+    try:
+        ray.get(shipped[0]).open()
+    except TwincarError as error:
+        name = os.uname().nodename
+        raise (
+            type(error)(*(f"node {name}: ", *error.args)) if not isinstance(error, MissingExtraError) else error
+        ) from None
+
+
+def _translated(error: Exception) -> TwincarError:
+    """Return our own error out of one of Ray's, or one in one line."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TwincarError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    ours = [line for line in lines if line.startswith("twincar_edge.errors.")]
+    if ours:
+        return InputError(ours[-1].partition(": ")[2])
+    return InputError(f"the Ray cluster failed: {lines[-1][:240] if lines else type(error).__name__}")
+
+
+def _kept(name: str, data: bytes) -> Path:
+    """Return a file with these bytes on this machine; workers of a node share it."""
+    digest = hashlib.sha256(data).hexdigest()
+    path = Path(tempfile.gettempdir()) / f"twincar-edge-{os.getuid()}" / digest / name
+    if not is_file(path) or sha256(path) != digest:
+        path.parent.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.parent.parent.stat().st_uid != os.getuid():  # whoever made it could exchange the files
+            raise InputError(f"{path.parent.parent} belongs to another user: remove it, or set TMPDIR")
+        write_bytes(path, data)
+    return path

@@ -1,0 +1,97 @@
+"""A Ray cluster of this machine: each node a `ray start` process of its own, with one CPU, on loopback."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import REPOSITORY
+from tests.support.servers import free_port
+
+START_S = 120
+RAY = Path(sys.executable).with_name("ray")
+
+
+class RayCluster:
+    """A running cluster.
+
+    Attributes:
+        address: what `score --ray` takes.
+        environment: what whoever connects needs: Ray listens on all addresses, so that a token has to guard it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.address = f"127.0.0.2:{free_port()}"
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "OMP_NUM_THREADS": "1",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": str(START_S),
+        }
+        self._folder = folder
+        self._temporary = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: it holds sockets
+        self._nodes: list[subprocess.Popen[bytes]] = []
+
+    def add_node(self, program: tuple[str, ...] = (str(RAY),)) -> int:
+        """Start a node, the first one with the head of the cluster; return its number."""
+        number = len(self._nodes)
+        head = ("--head", "--port", self.address.rpartition(":")[2], "--include-dashboard", "false")
+        arguments = head if number == 0 else ("--address", self.address)
+        log = self._folder / f"node-{number}.log"
+        with log.open("wb") as file:
+            node = subprocess.Popen(
+                [
+                    *(*program, "start", *arguments, "--node-ip-address", f"127.0.0.{number + 2}", "--num-cpus", "1"),
+                    *("--object-store-memory", "80000000", "--temp-dir", str(self._temporary)),
+                    *("--disable-usage-stats", "--block"),
+                ],
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._nodes.append(node)
+        deadline = time.monotonic() + START_S
+        while b"runtime started" not in log.read_bytes():
+            assert node.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        return number
+
+    def kill(self, number: int) -> None:
+        """Kill all processes of a node with SIGKILL."""
+        node = self._nodes[number]
+        if node.poll() is None:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+
+    def close(self) -> None:
+        """Kill all nodes and remove what they left."""
+        for number in reversed(range(len(self._nodes))):
+            self.kill(number)
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+@contextmanager
+def ray_cluster(folder: Path) -> Iterator[RayCluster]:
+    """Give a cluster without nodes, whose nodes end with the block; skip the test where Ray is not installed."""
+    pytest.importorskip("ray")
+    cluster = RayCluster(folder)
+    try:
+        yield cluster
+    finally:
+        cluster.close()

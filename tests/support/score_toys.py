@@ -1,0 +1,65 @@
+"""Archives of small pictures for `score`, and what is in its output."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR
+from tests.support.tiny_model import BLUE, GREEN, RED
+
+COLOURS = ((RED_BGR, RED), (GREEN_BGR, GREEN), (BLUE_BGR, BLUE))
+
+
+def picture(number: int) -> bytes:
+    """Return a PNG of one colour: red, green, blue, and again."""
+    done, data = cv2.imencode(".png", np.full((40, 60, 3), COLOURS[number % 3][0], np.uint8))
+    assert done
+    return data.tobytes()
+
+
+def name_of(number: int) -> str:
+    """Return what the tiny model says of `picture(number)`."""
+    return COLOURS[number % 3][1]
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """Write pictures 0 to `count` as `car_00.png` and so on; return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        (folder / f"car_{number:02d}.png").write_bytes(picture(number))
+    return folder
+
+
+def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+    """Return a tar with these files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def read_rows(output: Path) -> list[dict[str, Any]]:
+    """Return all rows of an output, by path."""
+    files = sorted(output.glob("*.parquet"))
+    rows = pa.concat_tables([pq.read_table(file) for file in files]).to_pylist()
+    return sorted(rows, key=lambda row: str(row["path"]))
+
+
+def names_by_file(output: Path) -> dict[str, str | None]:
+    """Return the name in each row, by the last part of its path; a path with two rows is an error."""
+    rows = read_rows(output)
+    found = {str(row["path"]).rpartition("/")[2]: row["name"] for row in rows}
+    assert len(found) == len(rows), "a path has two rows"
+    return found
