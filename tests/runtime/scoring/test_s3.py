@@ -1,0 +1,109 @@
+"""Inputs and outputs in S3, against a server on loopback; and a file system of fsspec."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.s3 import S3Server, s3_server
+from tests.support.score_toys import name_of, picture, pictures, read_rows, tar_of
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.scoring.inputs import entries_of
+from twincar_edge.runtime.scoring.score import ScoreConfig, ScoreReport, score
+from twincar_edge.runtime.scoring.storage import join, storage_of
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch, s3_server() as running:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        running.filesystem.create_dir("archive")
+        yield running
+
+
+def run(source: str, output: str, model: Path, resume: bool = False) -> ScoreReport:
+    return score(ScoreConfig(source, output, model, ep="cpu", workers=1, partition_size=4, resume=resume))
+
+
+def rows_in(server: S3Server, folder: str) -> list[dict[str, object]]:
+    table = pq.read_table(folder, filesystem=server.filesystem)
+    return sorted(table.to_pylist(), key=lambda row: str(row["path"]))
+
+
+def test_a_bucket_is_scored_into_a_bucket_and_resumed(server: S3Server, model: Path) -> None:
+    for number in range(9):
+        server.put(f"archive/cars/day{number % 2}/{number}.png", picture(number))
+    server.put("archive/cars/day0/bad.png", b"no image")
+    report = run(server.url("archive/cars"), server.url("archive/names"), model)
+    assert (report.rows, report.errors, report.partitions) == (10, 1, 3)
+    server.filesystem.delete_file("archive/names/part-000001.parquet")
+    report = run(server.url("archive/cars"), server.url("archive/names"), model, resume=True)
+    assert (report.rows, report.resumed) == (10, 2)
+    found = {row["path"]: row["name"] for row in rows_in(server, "archive/names")}
+    expected = {f"s3://archive/cars/day{number % 2}/{number}.png": name_of(number) for number in range(9)}
+    assert found == expected | {"s3://archive/cars/day0/bad.png": None}
+
+
+def test_tars_parquet_patterns_and_videos_are_read_from_a_bucket(server: S3Server, model: Path, tmp_path: Path) -> None:
+    server.put("archive/mixed/shard.tar", tar_of([("0.png", picture(0)), ("1.png", picture(1))]))
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": [picture(2)]}), buffer)
+    server.put("archive/mixed/images.parquet", buffer.getvalue())
+    clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
+    server.put("archive/mixed/gate.mp4", clip.read_bytes())
+    report = run(server.url("archive/mixed"), str(tmp_path / "out"), model)
+    assert (report.rows, report.errors) == (4, 0)
+    names = {str(row["path"]).rpartition("/")[2]: row for row in read_rows(tmp_path / "out")}
+    assert names["gate.mp4"]["visit_id"] is not None
+    found = {entry.path.partition("?")[0] for entry in entries_of(server.url("archive/mixed/*.tar"))}
+    assert found == {"s3://archive/mixed/shard.tar"}
+
+
+def test_a_list_of_this_machine_may_name_objects_and_a_missing_one_is_a_row(
+    server: S3Server, model: Path, tmp_path: Path
+) -> None:
+    server.put("archive/listed/0.png", picture(0))
+    urls = [server.url("archive/listed/0.png"), server.url("archive/listed/gone.png")]
+    pq.write_table(pa.table({"url": urls}), tmp_path / "list.parquet")
+    report = run(str(tmp_path / "list.parquet"), str(tmp_path / "out"), model)
+    assert (report.rows, report.errors) == (2, 1)
+    assert "No such file" in str(read_rows(tmp_path / "out")[1]["error"])
+
+
+def test_no_such_bucket_is_one_line(server: S3Server, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot list s3://nosuch/cars: .*NO_SUCH_BUCKET"):
+        run(server.url("nosuch/cars"), str(tmp_path / "out"), model)
+    folder = pictures(tmp_path / "cars", 1)
+    with pytest.raises(InputError, match=r"cannot (read|write|list) s3://nosuch/names.*NO_SUCH_BUCKET"):
+        run(str(folder), server.url("nosuch/names"), model)
+
+
+def test_no_rights_is_one_line(server: S3Server, model: Path, tmp_path: Path) -> None:
+    server.put("archive/closed/0.png", picture(0))
+    folder = pictures(tmp_path / "cars", 1)
+    pq.write_table(pa.table({"url": [server.url("archive/closed/0.png")]}), tmp_path / "list.parquet")
+    with server.checking_rights():
+        for source in (server.url("archive/closed"), str(tmp_path / "list.parquet")):
+            with pytest.raises(InputError, match=r"cannot (read|list) s3://archive/closed.*ACCESS_DENIED"):
+                run(source, str(tmp_path / f"out-{len(source)}"), model)
+        with pytest.raises(InputError, match=r"cannot (read|write) s3://archive/closed-names"):
+            run(str(folder), server.url("archive/closed-names"), model)
+
+
+def test_a_file_system_of_fsspec_is_used_where_pyarrow_has_none(tmp_path: Path) -> None:
+    pictures(tmp_path / "cars", 2)
+    url = f"local://{tmp_path}"
+    storage = storage_of(url)
+    storage.write(join(url, "deep", "new.txt"), b"text")
+    assert (tmp_path / "deep" / "new.txt").read_bytes() == b"text"
+    assert len(list(entries_of(join(url, "cars")))) == 2
+    with storage.open(join(url, "cars", "car_00.png")) as file:
+        assert file.read() == picture(0)
