@@ -31,6 +31,7 @@ from twincar_edge.runtime.monitoring.server import Monitoring
 
 DEPLOY = REPOSITORY / "deploy"
 UNIT = DEPLOY / "twincar-edge.service"
+CLUSTER = DEPLOY / "cluster"
 DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
 
 
@@ -298,3 +299,36 @@ def test_the_box_may_write_its_topics_and_readers_may_read_them_and_no_more(brok
     finally:
         for one in (box, reader):
             one.loop_stop()
+
+
+# --- clusters ---
+
+
+def cluster_commands() -> Iterator[tuple[str, list[str]]]:
+    """Give each command line of ours in the cluster files: its name and its arguments."""
+    yaml = importlib.import_module("yaml")
+    (job,) = yaml.safe_load_all((CLUSTER / "score-rayjob.yaml").read_text())
+    texts = [shlex.split(job["spec"]["entrypoint"])]
+    _, train = yaml.safe_load_all((CLUSTER / "train-job.yaml").read_text())
+    texts.append(train["spec"]["template"]["spec"]["containers"][0]["command"])
+    for script in sorted(CLUSTER.glob("*.slurm")):
+        lines = script.read_text().replace("\\\n", " ").splitlines()
+        texts += [shlex.split(line) for line in lines if re.match(r"(srun torchrun .*|twincar-edge )", line)]
+    assert len(texts) == 4
+    for words in texts:
+        start = next(place for place, word in enumerate(words) if word in ("twincar-edge", "twincar_edge"))
+        yield words[start + 1], words[start + 2 :]
+
+
+def test_the_commands_of_the_cluster_files_exist() -> None:
+    names = []
+    for name, arguments in cluster_commands():
+        names.append(name)
+        command = importlib.import_module(f"twincar_edge.cli.{name}").command
+        command.make_context(name, arguments)  # an option or value that it does not know is an error
+    assert sorted(names) == ["score", "score", "train", "train"]
+
+
+def test_the_scripts_for_slurm_are_bash() -> None:
+    for script in CLUSTER.glob("*.slurm"):
+        subprocess.run(["bash", "-n", script], check=True)
