@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from twincar_edge._version import __version__
-from twincar_edge.errors import InputError, MissingExtraError, Parameter, TwincarError, require
+from twincar_edge.errors import InputError, Parameter, TwincarError, require
 from twincar_edge.files import is_file, sha256, write_bytes
 from twincar_edge.runtime.scoring.output import Counts
 from twincar_edge.runtime.scoring.run_file import read_run
@@ -104,7 +104,7 @@ def score_on_ray(
         detector = None if config.detector is None else config.detector.read_bytes()
         shipped = ray.put(Shipped(config, config.model.read_bytes(), detector))
         _check_nodes(ray, shipped, options)
-        most = min(count, workers or _room(ray, options))
+        most = max(1, min(count, workers or _room(ray, options)))
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
@@ -114,7 +114,10 @@ def score_on_ray(
         scored = items.map_batches(
             Worker,
             batch_size=1,
-            compute=data.ActorPoolStrategy(min_size=1, max_size=max(1, most), max_tasks_in_flight_per_actor=2),
+            # All at once where there is room; fewer are enough to begin, and to go on after a node has died.
+            compute=data.ActorPoolStrategy(
+                min_size=1, initial_size=most, max_size=most, max_tasks_in_flight_per_actor=2
+            ),
             num_cpus=options.num_cpus,
             num_gpus=options.num_gpus,
             fn_constructor_args=[shipped],
@@ -197,17 +200,16 @@ def _check(shipped: list[Any]) -> None:
     try:
         ray.get(shipped[0]).open()
     except TwincarError as error:
-        name = os.uname().nodename
-        raise (
-            type(error)(*(f"node {name}: ", *error.args)) if not isinstance(error, MissingExtraError) else error
-        ) from None
+        raise InputError(f"node {os.uname().nodename}: ", *error.args) from None
 
 
 def _translated(error: Exception) -> TwincarError:
     """Return our own error out of one of Ray's, or one in one line."""
+    exceptions: Any = require("ray.exceptions", RAY_EXTRA)
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, TwincarError):
+        # Ray's error of a task is also of the type of its cause, but its text is a traceback.
+        if isinstance(seen, TwincarError) and not isinstance(seen, exceptions.RayError):
             return seen
         seen = getattr(seen, "cause", None) or seen.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

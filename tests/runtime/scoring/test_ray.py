@@ -86,11 +86,7 @@ def test_what_a_node_cannot_do_is_one_line_before_the_work_begins(
 
 @pytest.mark.slow
 def test_a_cluster_of_another_version_of_ray_is_one_line(model: Path, tmp_path: Path) -> None:
-    program = (
-        "import ray, ray.scripts.scripts as scripts\n"
-        "ray.__version__ = '2.1.0'\n"
-        "scripts.main(prog_name='ray')"
-    )  # fmt: skip
+    program = "import ray, ray.scripts.scripts as scripts\nray.__version__ = '2.1.0'\nscripts.main()"
     folder = pictures(tmp_path / "cars", 1)
     with ray_cluster(tmp_path) as other:
         other.add_node((sys.executable, "-c", program))
