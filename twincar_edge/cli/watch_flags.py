@@ -31,7 +31,7 @@ def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comma
     return decorate
 
 
-# Each is a key of [[camera]].
+# Each is a key of [[cameras]].
 camera_options = _all(
     option("--name", group="Source", help="Call the camera so in events and metrics.  [default: camera]"),
     option("--size", group="Source", metavar="WxH", help="Ask a local camera for frames of this size, in pixels."),
