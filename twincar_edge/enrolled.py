@@ -35,7 +35,7 @@ MAX_ENROLLED = 1000
 LEAD_SCALE = 0.03  # of a class's variance: where that is 0.35, the odds are 7 to 1 at a lead of 0.02
 # How far from its mean a picture may lie and still be of the class, as a share of the class's variance. Pictures of the
 # class itself lie at 1 on average, so this names about six in ten of them. More would name more cars of other classes
-# wrongly than a box may: docs/measurements.md has what other values give.
+# wrongly than a box may: docs/measurements-archive.md has what other values give.
 REACH = 1.0
 PRIOR_IMAGES = 6  # the trained classes' mean variance counts as much as so many pictures
 

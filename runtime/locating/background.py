@@ -2,7 +2,7 @@
 
 Not OpenCV's MOG2: on a gate camera, automatic exposure darkens the whole road when a white car fills the view. Here the
 model is multiplied to match each frame's exposure, which MOG2's cannot be. And MOG2 takes about three times as long and
-splits a few visits, also with its mask of known foreground: docs/measurements.md has the comparison.
+splits a few visits, also with its mask of known foreground: docs/measurements-archive.md has the comparison.
 """
 
 from __future__ import annotations
