@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What the prose linters read, in American spelling (`-D -` is codespell's own list). Add `twincar_edge training export runtime benchmarks` to check the code's prose as well.
+SPELLING := --builtin clear,rare,en-GB_to_en-US -D - -D docs/_lint/words.txt --skip '*/_lint/*' --ignore-regex '`[^`]+`'
+PROSE := README.md CONTRIBUTING.md RELEASING.md CODE_OF_CONDUCT.md deploy/README.md docs
 
-.PHONY: demo test test-slow lint setup lock sbom demo-assets bundled-model clean
+.PHONY: demo test test-slow lint setup lock sbom demo-assets bundled-model clean docs
 
 demo: $(VENV)/.demo
 	$(BIN)/twincar-edge demo
@@ -18,6 +21,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p twincar_edge
+	$(BIN)/codespell $(SPELLING) $(PROSE)
+	$(BIN)/python docs/_lint/phrases.py $(PROSE)
+
+# Strict: a broken link, a missing anchor or a page outside the navigation fails.
+docs: $(VENV)/.dev
+	$(BIN)/python -m mkdocs build --strict
 
 setup: $(VENV)/.dev
 

@@ -1,12 +1,12 @@
-"""The examples of the public docstrings and of docs/python.md run, in this order, in one folder."""
+"""The examples of the public docstrings and of the documentation run, in one folder."""
 
 from __future__ import annotations
 
 import doctest
 import importlib.util
 import inspect
-import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,7 +16,8 @@ import pytest
 import torch
 
 import twincar_edge
-from tests.api.test_names import PAGE
+from tests import REPOSITORY
+from tests.test_docs import PAGES, fences
 
 # What the examples of later ones need comes first: a run, then files made of it.
 NAMES = sorted(set(twincar_edge.__all__) - {"__version__"}, key=lambda name: (name != "train", name != "export", name))
@@ -90,7 +91,7 @@ def test_the_code_of_the_page_runs(workspace: Path, monkeypatch: pytest.MonkeyPa
     stand_in(monkeypatch, "ultralytics", YOLO=lambda _name: lambda _image, classes: [Results()])
     if importlib.util.find_spec("supervision") is None:
         stand_in(monkeypatch, "supervision", Detections=Detections)
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    blocks = fences(REPOSITORY / "docs" / "python.md", "python")
     assert len(blocks) > 10
     names: dict[str, Any] = {}
     for block in blocks:
@@ -102,3 +103,22 @@ def test_the_code_of_the_page_runs(workspace: Path, monkeypatch: pytest.MonkeyPa
     assert len({p.name for p in names["same"]}) == 1
     assert names["ends"] and names["events"].summary is not None
     assert names["report"].rows[0].status == "ok"
+
+
+def signed_request() -> dict[str, Any]:
+    """Return what the example of a webhook's receiver has: a secret, and a request that is signed with it."""
+    webhook = pytest.importorskip("standardwebhooks").Webhook(secret := "whsec_" + "c2VjcmV0" * 4)
+    now, body = datetime.now(UTC), '{"type":"end"}'
+    headers = {"webhook-id": "1", "webhook-timestamp": str(int(now.timestamp()))}
+    return {"secret": secret, "body": body, "headers": headers | {"webhook-signature": webhook.sign("1", now, body)}}
+
+
+OTHER_PAGES = [page for page in PAGES if fences(page, "python") and page.name != "python.md"]
+
+
+@pytest.mark.parametrize("page", OTHER_PAGES, ids=[page.relative_to(REPOSITORY).as_posix() for page in OTHER_PAGES])
+def test_the_code_of_other_pages_runs(page: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace)
+    names = signed_request() if page.name == "sinks.md" else {}
+    for block in fences(page, "python"):
+        exec(block.replace("rtsp://camera/stream", "gate.mp4"), names)

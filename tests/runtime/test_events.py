@@ -1,4 +1,4 @@
-"""What docs/events.md and the shipped JSON schema say of events is what the code writes."""
+"""docs/events.md and the shipped JSON schema describe the events that the code writes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from twincar_edge.runtime.events import ClassifierRecord, Event, Lead, NamedProb
 TEXT = (REPOSITORY / "docs" / "events.md").read_text("utf-8")
 
 
-def test_the_shipped_schema_and_the_documented_one_are_those_of_the_code() -> None:
+def test_the_shipped_schema_is_that_of_the_code() -> None:
     assert schema_file().read_text("utf-8") == schema_json()
-    (documented,) = re.findall(r"```json schema\n(.*?)```", TEXT, re.DOTALL)
-    assert documented == schema_json()
 
 
 def test_the_documented_example_is_an_event() -> None:
