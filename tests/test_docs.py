@@ -209,9 +209,23 @@ def test_the_references_describe_every_option_key_and_field(site: Path) -> None:
     assert all(f'id="{name}"' in commands for name in group.list_commands(click.Context(group)))
     for name in ("configuration", "event"):
         page = (site / "reference" / f"{name}.html").read_text("utf-8")
-        empty = [row for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL) if re.search(r"<td></td>\s*$", row)]
-        assert empty == []
+        rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
+        assert [row for row in rows if re.match(r"\s*<td>.*?</td>\s*<td></td>", row)] == []  # no meaning
     api = (site / "reference" / "python.html").read_text("utf-8")
     assert 'id="twincar_edge.runtime.inference.classifier.Classifier"' in api
     messages = (site / "troubleshooting.html").read_text("utf-8")
     assert "were exported by twincar-edge" in messages or "was not exported by twincar-edge" in messages
+
+
+# --- the linter of phrases ---
+
+
+def test_the_linter_of_phrases_reads_prose_and_not_code(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("A file that\nis none of ours.\n\n`is none`\n\n    is none\n\n```\nis none\n```\n")
+    command = [sys.executable, str(DOCS / "_lint" / "phrases.py"), str(page)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count("\n")) == (1, 1)
+    assert done.stdout.startswith(f"{page}:2: 'is none'")
+    page.write_text("All is well.\n")
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 0

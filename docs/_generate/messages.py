@@ -6,6 +6,7 @@ The messages are read from the sources, so that the page has them as they are. W
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
         "runtime/inference",
         "runtime/reload",
     ),
-    "sources": ("runtime/sources", "runtime/annotating", "runtime/loop"),
+    "sources": ("runtime/connection", "runtime/sources", "runtime/annotating", "runtime/loop"),
     "locating": ("runtime/locating",),
     "configuration": ("runtime/configuration", "runtime/quantities", "runtime/sinks/settings"),
     "sinks": ("runtime/sinks", "runtime/storage", "runtime/collect"),
@@ -42,10 +43,13 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "explanations": ("runtime/expla", "twincar_edge/heatmaps", "training/cam", "benchmarks/faithfulness"),
     "benchmark": ("benchmarks", "runtime/timing", "runtime/demo"),
 }
+WORD = re.compile("[A-Za-z]{2,}")
 ROOMS = ("twincar_edge", "training", "export", "runtime", "benchmarks")
 # Errors that reach no user as they stand: of Python's protocols, or caught where they are raised.
 INTERNAL = {"AssertionError", "AttributeError", "IndexError", "KeyError", "NotImplementedError", "OSError"}
 INTERNAL |= {"RuntimeError", "StopIteration", "TypeError", "HeaderError"}
+# Modules that word the reasons which other modules' errors carry: by what they return, collect, or have in tables.
+REASONS = ("runtime/configuration/config_file", "runtime/connection", "runtime/inference/refusals")
 # Modules whose ValueErrors pydantic shows to the user.
 VALIDATING = ("runtime/configuration", "runtime/locating/zones", "runtime/quantities", "runtime/sinks/settings")
 
@@ -58,7 +62,8 @@ def messages(repository: Path) -> dict[str, list[str]]:
             module = file.relative_to(repository).as_posix()
             linked = room == "twincar_edge" and module.split("/")[1] in ROOMS
             if not linked and "experiments" not in file.parts:
-                found[subject_of(module)].update(raised(ast.parse(file.read_text("utf-8")), module))
+                tree = ast.parse(file.read_text("utf-8"))
+                found[subject_of(module)].update([*raised(tree, module), *reasons(tree, module)])
     return {subject: sorted(texts) for subject, texts in found.items()}
 
 
@@ -78,8 +83,26 @@ def raised(tree: ast.Module, module: str) -> Iterator[str]:
             continue
         arguments = node.exc.args[1:2] if name == "HTTPException" else node.exc.args  # its first is the status
         text = "".join(map(written, arguments))
-        if any(character.isalpha() for character in text):
-            yield " ".join(text.split())
+        if len(WORD.findall(text)) > 1:
+            yield re.sub("…+", "…", " ".join(text.split()))
+
+
+def reasons(tree: ast.Module, module: str) -> Iterator[str]:
+    """Yield the reasons that a module words for other modules' errors."""
+    if not module.startswith(REASONS):
+        return
+    for node in ast.walk(tree):
+        match node:
+            case ast.Return(value=ast.Constant() | ast.JoinedStr() as value):
+                text = written(value)
+            case ast.Call(func=ast.Attribute(attr="add"), args=[_, text_node]):
+                text = written(text_node)
+            case ast.Tuple(elts=[ast.Call(), ast.Constant() | ast.BinOp() as value]):
+                text = re.sub(r"(\\\d)+", "…", written(value))
+            case _:
+                continue
+        if len(WORD.findall(text)) > 2:
+            yield text
 
 
 def written(node: ast.AST) -> str:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from textwrap import indent
 from typing import Any, get_args
 
 import click
@@ -140,7 +141,7 @@ def model_table(
 ) -> Iterator[str]:
     """Yield the table of a model's keys."""
     schema = model.model_json_schema()
-    yield "| key | type | default | option | meaning |\n|---|---|---|---|---|"
+    yield "| key | meaning | type | default | option |\n|---|---|---|---|---|"
     for name in model.model_fields:
         if name in {*NOT_IN_A_FILE, *without}:
             continue
@@ -148,7 +149,7 @@ def model_table(
         required = name in REQUIRED_IN_A_FILE or name in schema.get("required", ())
         default = "required" if required else shown(part.get("default"))
         option = f"`{options[name]}`" if name in options else ""
-        cells = (f"`{name}`", type_name(part, schema), default, option, described.get(name, ""))
+        cells = (f"`{name}`", described.get(name, ""), type_name(part, schema), default, option)
         yield "| " + " | ".join(map(cell, cells)) + " |"
 
 
@@ -191,7 +192,7 @@ def event_page(repository: Path) -> str:
     lines = [
         "# Event\n",
         "Generated from the model that writes the events. [Events](../events.md) explains how an answer comes about.\n",
-        "| field | type | meaning |\n|---|---|---|",
+        "| field | meaning | type |\n|---|---|---|",
     ]
     nested = {"top5": NamedProbability, "course": Lead, "classifier": ClassifierRecord}
     for name, part in schema["properties"].items():
@@ -200,8 +201,10 @@ def event_page(repository: Path) -> str:
             inner = nested[name].model_json_schema(mode="serialization")
             lines += [field_row(f"{name}.{key}", one, inner, described) for key, one in inner["properties"].items()]
     lines.append(
-        "\n## JSON Schema\n\nThe package ships it as `twincar_edge/runtime/schemas/`; in Python, "
-        f"`twincar_edge.runtime.events.schema_json()`.\n\n```json\n{schema_json()}```\n"
+        "\n## JSON Schema\n\nThe package ships it in `twincar_edge/runtime/schemas/`; in Python it is "
+        "`twincar_edge.runtime.events.schema_json()`.\n\n"
+        + '??? note "The schema"\n\n'
+        + indent(f"```json\n{schema_json()}```\n", "    ")
     )
     return "\n".join(lines)
 
@@ -210,7 +213,7 @@ def field_row(name: str, part: Schema, schema: Schema, described: dict[str, str]
     """Return the row of one field."""
     optional = any(one.get("type") == "null" for one in part.get("anyOf", ()))
     kind = type_name(part, schema) + (" or null" if optional else "")
-    return "| " + " | ".join(map(cell, (f"`{name}`", kind, described.get(name, "")))) + " |"
+    return "| " + " | ".join(map(cell, (f"`{name}`", described.get(name, ""), kind))) + " |"
 
 
 # --- Python ---
