@@ -26,7 +26,7 @@ lint: $(VENV)/.dev
 
 # Strict: a broken link, a missing anchor or a page outside the navigation fails.
 docs: $(VENV)/.dev
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 setup: $(VENV)/.dev
 
