@@ -222,15 +222,13 @@ def field_row(name: str, part: Schema, schema: Schema, described: dict[str, str]
 def python_page(_repository: Path) -> str:
     """Return the page of the public names, which mkdocstrings fills in from their docstrings."""
     listed = {name for names in PYTHON.values() for name in names}
-    missing = set(twincar_edge.__all__) - listed - {"__version__"}
-    if missing:
-        raise ValueError(f"docs/_generate/reference.py lacks the public names {sorted(missing)}")
+    unlisted = tuple(sorted(set(twincar_edge.__all__) - listed - {"__version__"}))
     lines = [
         "# Python API\n",
         "`import twincar_edge as tw`. The [Python guide](../python.md) shows how the names work together. The "
         "examples below run as tests, in a folder with a few images, clips and a data set.\n",
     ]
-    for title, names in PYTHON.items():
+    for title, names in (PYTHON | ({"More": unlisted} if unlisted else {})).items():
         lines.append(f"\n## {title}\n")
         for name in names:
             module = "api.export" if name == "export" else twincar_edge._MODULES[name]
