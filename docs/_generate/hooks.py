@@ -46,6 +46,13 @@ LINK = re.compile(r"(?<=\]\()([^)\s]+)(?=\))")
 FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.DOTALL | re.MULTILINE)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the security policy to the navigation where the checkout has one."""
+    if (REPOSITORY / "SECURITY.md").exists() and config.nav is not None:
+        config.nav.insert(-1, {"Security": OUTSIDE["SECURITY.md"]})
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are generated, those from outside `docs/`, and the pictures that pages show from there."""
     for uri, make in GENERATED.items():
