@@ -17,6 +17,7 @@ EXPERIMENTS = {
     "open_set_ssb": "The Semantic Shift Benchmark: known cars against easy, medium and hard unknown ones.",
     "page_overhead": "The camera loop without the web page, with it, and with three clients.",
     "pointing": "Whether explanations point at the part that differs between twin cars.",
+    "score_overhead": "A worker of score through Ray, against the plain model over the same images.",
     "soak": "What watch loses while everything around it fails at random and it is killed repeatedly.",
     "training_throughput": "Training throughput: real images, one fixed batch, and timm's own step.",
     "uncut": "The share of an explanation's heat on the vehicles in full frames.",
