@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, conv2d, grid_sample, interpolate, one_hot, pad
 from torchvision.transforms import v2
 
+from twincar_edge.training.camera_view import CameraViews, draw_views
 from twincar_edge.training.recipe import Augmentation
 
 BLUR_KERNEL, BLUR_SIGMA = 5, (0.1, 1.5)
@@ -32,16 +33,19 @@ class Choices:
         jitter: float32 [3, N], factors of brightness, contrast and saturation.
         hue: float32 [N], hue shifts in radians.
         sigma: float32 [N], of the Gaussian blur, in pixels; 0 for none.
+        camera: camera conditions, or None if the recipe has none.
     """
 
     affine: Tensor
     jitter: Tensor
     hue: Tensor
     sigma: Tensor
+    camera: CameraViews | None = None
 
     def part(self, rows: slice) -> Choices:
         """Return the parameters of the images in `rows`."""
-        return Choices(self.affine[rows], self.jitter[:, rows], self.hue[rows], self.sigma[rows])
+        camera = None if self.camera is None else self.camera.part(rows)
+        return Choices(self.affine[rows], self.jitter[:, rows], self.hue[rows], self.sigma[rows], camera)
 
 
 def reduced(batch_nhwc: Tensor, size_wh: tuple[int, int]) -> Tensor:
@@ -84,7 +88,9 @@ def draw_choices(
     jitter = torch.empty(3, count).uniform_(1 - augmentation.jitter, 1 + augmentation.jitter, generator=generator)
     hue = uniform(-2 * math.pi, 2 * math.pi) * augmentation.hue
     sigma = torch.where(uniform(0, 1) < augmentation.blur, uniform(*BLUR_SIGMA), 0.0)
-    return Choices(torch.stack([first, second], dim=1), jitter, hue, sigma)
+    # Drawn last, and only if enabled, so that other recipes keep their random sequence.
+    camera = draw_views(augmentation.camera, count, generator) if augmentation.camera else None
+    return Choices(torch.stack([first, second], dim=1), jitter, hue, sigma, camera)
 
 
 def augment(batch_nhwc: Tensor, choices: Choices, size_wh: tuple[int, int]) -> Tensor:

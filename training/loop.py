@@ -18,6 +18,7 @@ from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.progress import StageProgress
 from twincar_edge.training.augmentation import Mixing, augment, draw_choices, reduced
+from twincar_edge.training.camera_view import as_camera
 from twincar_edge.training.data import TrainingImages, prefetch, sample_order, split_batches, with_margin
 from twincar_edge.training.distributed import Processes, rank_slice
 from twincar_edge.training.history import EpochMetrics
@@ -170,7 +171,10 @@ class TrainingLoop:
             targets = labels.to(self.device, non_blocking=True)
             if mixes:
                 crops_nhwc, targets = self._mixing(crops_nhwc, targets)
-            yield Batch(reduced(crops_nhwc, size_wh), crops_nhwc, targets, len(batch))
+            images_nhwc = reduced(crops_nhwc, size_wh)
+            if choices.camera is not None:
+                images_nhwc = as_camera(images_nhwc, choices.camera)
+            yield Batch(images_nhwc, crops_nhwc, targets, len(batch))
 
     def step(self, batch: Batch, number: int) -> Tensor:
         """Take one optimizer step.

@@ -27,6 +27,10 @@ class Augmentation(Record):
     as a share of the full circle. `blur` is the probability of a Gaussian blur. `mixup` and `cutmix` are the alpha of
     their Beta distributions; 0 disables them. `mixed_share` of the batches are mixed, by one of the two at random if
     both are enabled, until `mixed_until` (a share of the epochs): the last epochs see unmixed images.
+
+    `camera` is the probability that an image is degraded as by a roadside camera (`camera_view.py`): motion blur, low
+    resolution, low light, noise and JPEG artifacts. A teacher sees the clear crop, so the model learns to give the same
+    answer as for that.
     """
 
     min_scale: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -40,6 +44,7 @@ class Augmentation(Record):
     cutmix: Alpha = 0.0
     mixed_share: Share = 0.5
     mixed_until: Share = 1.0
+    camera: Share = 0.0
 
 
 class Distillation(Record):
