@@ -35,6 +35,7 @@ PYTHON = {
     "Watch cameras": ("watch", "EventStream", "Event", "WatchConfig", "CameraConfig", "resend_events"),
     "Train and export": ("train", "TrainingResult", "evaluate", "Evaluation", "export", "ExportResult"),
     "Teach": ("enroll", "EnrollReport"),
+    "Score an archive": ("score", "ScoreReport"),
     "Measure": ("benchmark", "BenchmarkReport"),
     "Bundled files": ("demo_model", "demo_clip"),
     "Errors": ("TwincarError", "InputError", "ModelError", "GateError", "MissingExtraError"),
