@@ -97,7 +97,7 @@ class EventStream(Iterator[Event]):
         return event
 
     def stop(self) -> None:
-        """End the run after the current frames; iterating goes on to the last events."""
+        """Stop the run after the current frames; the iterator still yields the remaining events."""
         self._watch.stop.set()
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
 """What the camera loop tells the world: the events of a vehicle's visit, as data.
 
 A visit is one vehicle's stay in view. It gives a `start` event when it is first named, an `update` whenever its answer
-changes, and an `end` when the vehicle has gone; all carry one id, and each carries all that is known by then. Where
-what was told turns out to be no vehicle, the `end` says so. What a field means stands in docs/events.md, which is
-tested against this module.
+changes, and an `end` when the vehicle has gone; all carry one id, and each carries all that is known by then. If
+a published visit turns out not to be a vehicle, the `end` says so. docs/events.md documents the fields and is tested
+against this module.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def parse_address(text: str) -> tuple[str, int]:
     """Read `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (on 127.0.0.1); port 0 takes a free one.
 
     Raises:
-        InputError: the text is none of these.
+        InputError: the text is not a valid address.
     """
     host, colon, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")

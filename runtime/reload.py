@@ -167,7 +167,7 @@ class ModelReloader:
         if self._stop.is_set():
             raise _stopped()
         self._use(Classifier(session))
-        # A warning, so that whoever requested it sees the outcome also where the log has warnings only.
+        # A warning, so that the log has the outcome even if it shows warnings only.
         logger.warning("new model %s%s", _described(session), _class_changes(self._session, session))
         self._session = session
         return "taken"

@@ -34,7 +34,7 @@ class SupervisedThread(threading.Thread):
         """Prepare; `start` starts.
 
         Args:
-            work: can be called again after an error, and goes on where it was.
+            work: can be called again after an error, and continues from there.
             name: of the thread.
             pause: waits so many seconds, or until the run ends.
             wanted: says whether to start again; not any more once the run ends, or it would never end.

@@ -37,7 +37,7 @@ class Visit:
         zone: the zone in which the vehicle was last seen, or None.
         evidence: what the model says of its crops.
         shown: the crop that its last event shows, or None before the first event.
-        provisional: its last event was told before it was confirmed.
+        provisional: its last event was published before it was confirmed.
         published: the answer that its events gave last.
     """
 

@@ -107,7 +107,7 @@ def watch(
 
 
 class Watch:
-    """A run of the camera loop whose status can be read, and whose model can be replaced, while it goes on.
+    """A run of the camera loop. Its status can be read, and its model replaced, while it runs.
 
     `watch` describes the arguments. Entering opens everything, `run` runs, leaving closes everything.
     """

@@ -137,7 +137,7 @@ def cross_validate(
     """Train once for each fold, and report how well the recipe does on images that were held out.
 
     Each fold is a run of `fit` in `fold-1`, `fold-2`, … of the folder, on a split by class (`stratified_folds`) and not
-    by the recipe. The folder has the report, `folds.json` and `folds.md`. Stopped at any moment, `resume` goes on.
+    by the recipe. The folder has the report, `folds.json` and `folds.md`. A stopped run continues with `resume`.
 
     Args:
         recipe: every other choice; its `validation_share` becomes that of a fold.

@@ -45,7 +45,7 @@ class EnrolledClass(Record):
 
     `images` pictures gave its mean; `source_sha256` is the digest of the model file that it was enrolled into.
     `variance` is the mean squared distance of its pictures from their true mean, as far as they can tell, and
-    `threshold` the least similarity of a picture that is taken for it.
+    `threshold` the lowest similarity of a picture that counts as this class.
     """
 
     name: Text
@@ -114,7 +114,7 @@ class Enrolled:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Extend a model's answer by these classes: logits, float32 [N, all classes], and familiarity, float32 [N].
 
-        The logits of the trained classes stay as they are. A picture that is taken for an enrolled class is as familiar
+        The logits of the trained classes stay as they are. A picture that counts as an enrolled class is as familiar
         as the model's threshold plus the class's lead, so that this class's own threshold decides.
 
         Args:
@@ -134,7 +134,7 @@ class Enrolled:
         return np.concatenate([logits, added], axis=1).astype(np.float32), raised.astype(np.float32)
 
     def to_json(self, manifest: Manifest) -> str:
-        """Return the document as it stands in the metadata of the file that has this manifest."""
+        """Return the document for the metadata of the file with this manifest."""
         means = self.means.to_json()
         return _Document(
             checkpoint_sha256=manifest.training.checkpoint_sha256,

@@ -170,7 +170,7 @@ class MissingExtraError(TwincarError):
 def one_line(text: str) -> str:
     """Return text in a form that terminals and logs take: in one line, with escapes for what is not printable.
 
-    So a file's name can neither steer a terminal nor fail to be printed because it is no UTF-8.
+    So a file's name can neither control a terminal nor fail to be printed because it is not UTF-8.
     """
     line = " ".join(text.splitlines())
     return "".join(c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in line)

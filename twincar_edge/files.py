@@ -112,7 +112,7 @@ def is_folder(path: Path) -> bool:
 
 
 def as_text(name: str) -> str:
-    """Return a file's name as JSON and databases take it: where it is no UTF-8, with escapes."""
+    """Return a file's name as text for JSON and databases, with escapes for bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -63,7 +63,7 @@ class Golden:
     embeddings: NDArray[np.float32] | None = None
 
     def to_json(self) -> str:
-        """Return the document as it stands in the file's metadata."""
+        """Return the document for the file's metadata."""
         rows = tuple(tuple(float(f"{value:.6g}") for value in row) for row in self.logits)
         pictures = tuple(_encode(image) for image in self.images_bgr)
         pixels = base64.b64encode(self.pixels.tobytes()).decode("ascii")

@@ -50,14 +50,14 @@ class HeldOut:
     embeddings: NDArray[np.float32]
 
     def changed(self, enrolled: Enrolled, trained: Prototypes) -> int:
-        """Return how many of the pictures are taken for an enrolled class, as far as the sample tells."""
+        """Estimate from the sample how many of the pictures get an enrolled class as their answer."""
         taken = enrolled.leads(self.embeddings, trained.familiarity(self.embeddings)).max(axis=1) > 0
         sampled = len(taken) - self.farthest
         weight = (self.images - self.farthest) / sampled if sampled else 0.0
         return round(float(taken[: self.farthest].sum() + weight * taken[self.farthest :].sum()))
 
     def to_json(self) -> str:
-        """Return the document as it stands in the file's metadata."""
+        """Return the document for the file's metadata."""
         text = Prototypes(self.embeddings).to_json()
         return _Document(images=self.images, farthest=self.farthest, embeddings=text).model_dump_json()
 

@@ -38,7 +38,7 @@ class InvalidHeaderError(HeaderError):
 
 
 def read_header(data: bytes) -> ImageHeader | None:
-    """Return what the bytes claim to be, or None where they are none of `FORMATS`.
+    """Return what the bytes claim to be, or None if their format is not in `FORMATS`.
 
     Raises:
         HeaderError: they begin as one of the formats, but the size is cut off or missing.

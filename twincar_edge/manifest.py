@@ -276,7 +276,7 @@ class Manifest(Record):
         return ClassMapping(self.classes)
 
     def to_json(self) -> str:
-        """Return the document as it stands in the file's metadata."""
+        """Return the document for the file's metadata."""
         return self.model_dump_json()
 
 

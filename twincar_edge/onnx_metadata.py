@@ -154,7 +154,7 @@ def _trailer(digest: str, signature: str | None) -> bytes:
 
 
 def _encoded(key: str, text: str) -> bytes:
-    """Return an entry of the metadata as it stands in the file."""
+    """Return the encoded entry of the metadata."""
     entry = encode(_KEY, key.encode("utf-8")) + encode(_VALUE, text.encode("utf-8"))
     return encode(_METADATA_PROPS, entry)
 

@@ -132,7 +132,7 @@ class Prototypes:
         return np.asarray(self._to_prototypes(embeddings).max(axis=1), np.float32)
 
     def to_json(self) -> str:
-        """Return the document as it stands in the file's metadata."""
+        """Return the document for the file's metadata."""
         scales = np.abs(self.means).max(axis=1) / 127
         values = np.round(self.means / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
         text = base64.b64encode(zlib.compress(values.tobytes(), 9)).decode("ascii")

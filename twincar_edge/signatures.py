@@ -1,9 +1,9 @@
-"""Ed25519 signatures of model files: who holds the private key says that boxes may run a file.
+"""Ed25519 signatures of model files: the owner of the private key approves a file for boxes.
 
-What is signed is the digest in the file, which covers all but the signature itself. So the signature stays in the file:
-there is no second file to copy, to forget, or to replace a moment too late. Whoever writes other metadata, as `enroll`
-does, leaves it out, since it no longer holds. Keys are PEM files (PKCS#8, SubjectPublicKeyInfo), as OpenSSL makes and
-reads them. Source: RFC 8032.
+The signature covers the digest in the file, and so everything but the signature itself. It is part of the file: there
+is no second file to copy, to forget, or to replace too late. A command that writes other metadata, such as `enroll`,
+removes the signature, since it no longer matches. Keys are PEM files (PKCS#8, SubjectPublicKeyInfo), as OpenSSL writes
+and reads them. Source: RFC 8032.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class ClickedZones:
         try:
             zone = Zone(points=tuple(self.corners), name=name, exclude=exclude)
         except ValidationError:
-            return  # goes on being clicked
+            return  # more clicks follow
         self.zones.append(zone)
         self._names.update([] if name is None else [name])
         self.corners = []

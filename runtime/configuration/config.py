@@ -74,7 +74,7 @@ class WatchConfig(Record):
     """All cameras of a run, and the one model that answers for them.
 
     `ep` is `open_session`'s. `threads` are those of one inference; None leaves one core to the cameras.
-    `allow_drift` goes on with a model that does not answer here as it did at export. `model_sha256` names the only file
+    `allow_drift` accepts a model that does not answer here as it did at export. `model_sha256` names the only file
     that may be used as the model, `require_signature` the public key that it must be signed for; both hold for models
     that replace it too. `detector` finds the vehicles
     of cameras that `locate` by it; None takes the one that was pulled into the state folder. `batch` is how many crops

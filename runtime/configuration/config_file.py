@@ -96,7 +96,7 @@ def key_spelling(parameter: Parameter) -> str:
 def _read(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"cannot read the configuration {path}: it is no file")
+            raise InputError(f"cannot read the configuration {path}: not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:

@@ -49,7 +49,7 @@ def certainty_by_level(
         hierarchy: of the model's classes.
         labels: int64 [N], each image's own class; None where no name is right.
         familiar: bool [N] for each level, which images are familiar enough for it; None where all are.
-        cars: what each image shows where that is none of the classes, so that a coarse name may be right; None for
+        cars: the car in each image if it is not one of the classes, so that a coarse name can be right; None for
             an image of which no name is right.
     """
     found = {}

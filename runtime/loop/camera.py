@@ -38,7 +38,7 @@ class CameraThread:
 
     Attributes:
         name: the camera's name.
-        config: how it was told to find vehicles.
+        config: how to find vehicles.
         choice: its locator, and why it has this one.
         source: where its frames come from; not released here.
         maker: begins its visits here, and makes their events in the answering thread.

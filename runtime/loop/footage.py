@@ -75,7 +75,7 @@ class Footage:
         picture = Picture(frame.time_s, _small_jpeg(frame.image_bgr))
         self._pictures.append(picture)
         self.bytes += len(picture.jpeg)
-        # The longest clip, and a margin for the frame by which it is known to be complete.
+        # The longest clip, and a margin for the frame that completes it.
         oldest_s = frame.time_s - self._rules.longest_s - 2 / FPS
         while self._pictures and (self.bytes > self._limit_bytes or self._pictures[0].time_s < oldest_s):
             self.bytes -= len(self._pictures.popleft().jpeg)

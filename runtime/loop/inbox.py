@@ -57,7 +57,7 @@ class Inbox:
 
     The writer of a file, which must lose nothing, blocks while `depth` of its pictures are queued: vehicles come in
     bursts, and the queue keeps the model busy in between. Of a live camera only the newest crop of each vehicle is
-    queued, in the place of the older one. So the model never sees a crop older than the inference that is running, a
+    queued and replaces the older one. So the model never sees a crop older than the inference that is running, a
     vehicle's end never overtakes its last crop, and memory is bounded however slow the model is.
     """
 
@@ -88,7 +88,7 @@ class Inbox:
         self._changed = threading.Condition()
 
     def add_writer(self) -> None:
-        """Count one more thread that puts; `take` goes on until all of them are removed."""
+        """Register a producer thread; `take` ends when all of them are removed."""
         with self._changed:
             self._writers += 1
 

@@ -91,7 +91,7 @@ class StatusCollector(Collector):
     """Turns each new snapshot of the loop into metric families."""
 
     def __init__(self, status: Callable[[], LoopStatus]) -> None:
-        """Take what gives a snapshot; it is called from the thread of whoever scrapes."""
+        """Take a function that returns a snapshot; it is called from the thread of the request."""
         self._status = status
 
     def describe(self) -> Iterable[Metric]:
@@ -109,7 +109,7 @@ class StatusCollector(Collector):
         if status.collector is not None:
             kept = status.collector
             outcomes: list[tuple[list[str], Value]] = [(["kept"], kept.kept), (["dropped"], kept.dropped)]
-            yield _counter("twincar_hard_examples", "Hard examples by what became of them.", ["outcome"], outcomes)
+            yield _counter("twincar_hard_examples", "Hard examples by outcome.", ["outcome"], outcomes)
             yield _gauge("twincar_hard_examples_bytes", "Bytes that hard examples take.", [], [([], kept.bytes)])
 
 

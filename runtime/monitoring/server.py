@@ -1,4 +1,4 @@
-"""A small HTTP server for whoever looks after the box: `/metrics` for Prometheus, `/healthz` for anybody.
+"""A small HTTP server for monitoring: `/metrics` for Prometheus, `/healthz` for health checks.
 
 It listens on loopback unless told otherwise, answers nothing but GET, and no client can block it: each connection has
 its own thread and ends after some seconds, whatever the client does. Where all threads are in use, the address with the
@@ -70,7 +70,7 @@ class Monitoring:
             client_timeout_s: how long a connection may last.
 
         Raises:
-            InputError: the address is none.
+            InputError: the address is invalid.
         """
         self.url = ""
         parse_address(address)
@@ -184,7 +184,7 @@ class _Server(ThreadingHTTPServer):
             _cut(client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log an error, each kind once; a client that went away or was too slow is none."""
+        """Log each kind of error once; clients that disconnect or time out are not errors."""
         error = sys.exception()
         kind = type(error).__name__
         if not isinstance(error, OSError) and kind not in self._failed:

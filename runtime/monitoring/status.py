@@ -1,6 +1,6 @@
 """What a running loop says of itself, as data: one snapshot, from which metrics and health are made.
 
-The loop fills it from counters that it keeps anyway; it costs nothing until somebody asks. Ages are in seconds up to
+The loop fills it from counters that it keeps anyway; it costs nothing until it is read. Ages are in seconds up to
 the moment of the snapshot. Nothing in it holds a secret: sources are redacted before they get here.
 """
 

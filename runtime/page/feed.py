@@ -22,7 +22,7 @@ NEWEST = 24  # visits that are looked at
 
 
 class VisitFeed:
-    """The newest visits of a store, read again whenever the file has changed, while somebody listens.
+    """The newest visits of a store, read again when the file changes, while there are listeners.
 
     SQLite says in a few microseconds whether another connection has committed, in this process or another, so that one
     way serves a page beside the loop and a page of its own.
@@ -51,7 +51,7 @@ class VisitFeed:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Have the store followed while the block runs, and the listener told of news."""
+        """Follow the store while the block runs, and notify the listener of new visits."""
         with self._listeners.listening(listener):
             with self._changed:
                 self._changed.notify_all()

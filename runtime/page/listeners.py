@@ -1,4 +1,4 @@
-"""Who is told of something new, by a thread that has it."""
+"""Listeners that a thread notifies of new data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Listener(Protocol):
 
 
 class Listeners:
-    """All who listen to one thing; true while somebody does."""
+    """The listeners to one thing; true while there are any."""
 
     def __init__(self) -> None:
         """Start with nobody."""
@@ -24,7 +24,7 @@ class Listeners:
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
-        """Return whether somebody listens; it takes no lock."""
+        """Return whether there are listeners, without taking the lock."""
         return bool(self._all)
 
     def wake(self) -> None:

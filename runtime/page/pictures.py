@@ -28,7 +28,7 @@ _QUALITY = 80
 
 
 class LivePictures:
-    """The newest picture of each camera, while somebody watches it.
+    """The newest picture of each camera, while it has viewers.
 
     The loop asks `wants` before it hands over a frame, so that it does nothing for frames that nobody would see. A
     thread of its own paints and encodes, and skips frames where it is too slow.
@@ -72,7 +72,7 @@ class LivePictures:
         view = self._views[live.camera]
         with self._changed:
             view.due_s = self._monotonic() + INTERVAL_S
-            self._waiting[live.camera] = live  # in the place of an older one
+            self._waiting[live.camera] = live  # replaces an older one
             self._changed.notify_all()
 
     def watching(self, camera: str, listener: Listener) -> AbstractContextManager[None]:

@@ -63,7 +63,7 @@ class Streams:
     def response(
         self, parts: Parts, listening: Callable[[Listener], AbstractContextManager[object]], media_type: str
     ) -> Response:
-        """Return an answer that goes on.
+        """Return a streaming response.
 
         Args:
             parts: makes what is sent, part by part.

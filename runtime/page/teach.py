@@ -170,7 +170,7 @@ def _open(content: Content, judgements: dict[str, Judgement], drawn: Sequence[st
 def _draw(content: Content, judging: Judging) -> None:
     """Draw visits until enough are to be judged.
 
-    A draw may fall on a visit that somebody has judged already, which counts as it was judged: if such visits were left
+    A draw may contain visits that a user has judged already; their judgement counts. If such visits were left
     out, the others would be right more often than all are, because people judge what looks wrong.
     """
     if not is_file(content.store):

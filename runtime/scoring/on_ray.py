@@ -114,7 +114,7 @@ def score_on_ray(
         scored = items.map_batches(
             Worker,
             batch_size=1,
-            # All at once where there is room; fewer are enough to begin, and to go on after a node has died.
+            # All at once if the cluster has room; fewer are enough to start, and to continue after a node has died.
             compute=data.ActorPoolStrategy(
                 min_size=1, initial_size=most, max_size=most, max_tasks_in_flight_per_actor=2
             ),
@@ -225,7 +225,7 @@ def _kept(name: str, data: bytes) -> Path:
     path = Path(tempfile.gettempdir()) / f"twincar-edge-{os.getuid()}" / digest / name
     if not is_file(path) or sha256(path) != digest:
         path.parent.parent.mkdir(mode=0o700, exist_ok=True)
-        if path.parent.parent.stat().st_uid != os.getuid():  # whoever made it could exchange the files
+        if path.parent.parent.stat().st_uid != os.getuid():  # its owner could replace the files
             raise InputError(f"{path.parent.parent} belongs to another user: remove it, or set TMPDIR")
         write_bytes(path, data)
     return path

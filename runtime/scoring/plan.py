@@ -1,7 +1,7 @@
 """The list of a run: all entries in Parquet files below the output, cut into partitions once and for all.
 
-A partition is a row group of these files, so that a worker reads its own part of the list, and whoever hands out work
-holds only numbers. What is written once does not change when the input does.
+A partition is a row group of these files, so that a worker reads its own part of the list, and the driver holds
+only numbers. What is written once does not change when the input does.
 """
 
 from __future__ import annotations

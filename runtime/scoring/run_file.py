@@ -1,4 +1,4 @@
-"""The file that says which run an output holds, and what a run that goes on has to agree with."""
+"""The file that identifies the run in an output folder, and what a resumed run must match."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def check_free(output: str) -> None:
 
 
 def check_same(output: str, run: Run, other: Run) -> None:
-    """Check that a run goes on with what it began with; `other` is what it would be as a new one.
+    """Check that a resumed run has the inputs it started with; `other` is the same run as a new one.
 
     Raises:
         InputError: the input, or what is asked for, differs.

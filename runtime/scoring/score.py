@@ -1,4 +1,4 @@
-"""Scores an archive: plans it, hands partitions to workers, goes on where a run was interrupted, and sums up."""
+"""Scores an archive: plans it, hands partitions to workers, resumes interrupted runs, and sums up."""
 
 from __future__ import annotations
 

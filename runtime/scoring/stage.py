@@ -40,7 +40,7 @@ from twincar_edge.runtime.watch import watch
 
 logger = logging.getLogger(__name__)
 
-READERS = 8  # files read at once where each takes a round trip
+READERS = 8  # files read in parallel if each takes a round trip
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Stage:
                 yield image_row(read.path, self.classifier.answer(*row, size_px=read.size_px), embedding)
 
     def _inputs(self, entries: list[Entry]) -> Iterator[_Input]:
-        """Read and decode images, in order; several at once where reading takes a round trip.
+        """Read and decode images, in order; several in parallel if reading takes a round trip.
 
         What waits is the model's input and not the picture, so that a large one takes no memory for long.
         """

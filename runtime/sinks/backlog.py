@@ -177,7 +177,7 @@ class Backlog(Generic[E]):
                 self._done_through = max(self._done_through, place.through)
 
     def hold(self, item: Item[E]) -> None:
-        """Keep an event in the sender's hands, undecided; `take_next` goes on behind it."""
+        """Keep an event with the sender, undecided; `take_next` continues after it."""
         with self._changed:
             if item not in self._taken:  # it was read from the disk
                 self._taken.append(item)

@@ -128,7 +128,7 @@ class Exchange:
     def _look_up(self, lookup: Future[list[_Address]]) -> None:
         try:
             lookup.set_result(self._resolve(self._host, self._port, type=socket.SOCK_STREAM))
-        except BaseException as error:  # noqa: BLE001 - whoever waits has it raised
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             lookup.set_exception(error)
 
 

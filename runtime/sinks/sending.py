@@ -63,10 +63,10 @@ class Sender:
         Args:
             sink: open when `run` begins, and closed by it.
             backlog: what is to be sent.
-            failures: is told of failures and successes.
+            failures: receives failures and successes.
             backoff: how long to wait between attempts.
             spool: where events are that the backlog calls on disk.
-            spool_fails: is told of errors of the spool.
+            spool_fails: receives errors of the spool.
             retry: try again after a failure, instead of dropping the event.
             finished: cameras that have come to the end of their files, with those files; filled meanwhile.
             on_gone: called once when the reader of the sink has gone for good.
@@ -90,7 +90,7 @@ class Sender:
         self._tend_at_s = -math.inf
 
     def run(self) -> None:
-        """Send until the backlog ends, then close the sink. After an error, another call goes on."""
+        """Send until the backlog ends, then close the sink. After an error, another call continues."""
         self._backlog.reclaim()  # what it held when an error ended it
         self._tend()
         while (place := self._backlog.take(self._idle_s())) is not None:

@@ -146,13 +146,13 @@ def open_source(
         size_wh: width and height to ask a camera of this machine for.
         keep_trying: wait for a camera or stream that cannot be opened now, as for one that was lost; `status` says
             what is wrong with it. Files and folders have to be there.
-        seen: a file that remembers which images of a watched folder were given, so that a new start goes on behind
+        seen: a file that lists the images of a watched folder that were read, so that a restart continues after
             them.
         poll_s: seconds from one picture to the next, of an HTTP camera that gives one a request.
         max_pixels: refuse a camera or video whose frames are larger, and leave out images that are.
 
     Raises:
-        InputError: it does not exist, cannot be opened, or is none of these.
+        InputError: it does not exist, cannot be opened, or is of no known kind.
     """
     if stride < 1:
         raise InputError(f"a stride is 1 or more, found {stride}")

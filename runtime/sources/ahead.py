@@ -1,4 +1,4 @@
-"""Making things ahead of whoever takes them, in a thread of its own, with a bound."""
+"""Prefetching in a thread, with a bounded queue."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class Source(ABC):
         )
 
     def _counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Give frames that wait for whoever takes them, and count them."""
+        """Yield frames at the pace of the consumer, and count them."""
         with self._lock:
             self._state = "live"
         try:
@@ -227,7 +227,7 @@ def bytes_of(frame: Frame) -> int:
 
 
 class FrameSource(Source):
-    """Frames that are there already, or that somebody else makes: an iterable of `Frame`."""
+    """Frames from any iterable of `Frame`."""
 
     kind = "frames"
 

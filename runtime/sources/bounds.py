@@ -1,6 +1,6 @@
 """What a camera or video may make this process allocate.
 
-Whoever sends video chooses the size of its pictures, and a few kilobytes can claim gigabytes.
+The sender chooses the frame size, and a few kilobytes of video can claim gigabytes of memory.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Capture(Protocol):
 
 
 def open_ffmpeg(url: str, *, open_timeout_ms: int, read_timeout_ms: int) -> cv2.VideoCapture:
-    """Open a URL for reading at the pace of whoever sends, with time-outs; ask `isOpened` whether that worked.
+    """Open a URL for reading at the sender's pace, with timeouts; `isOpened` says whether that worked.
 
     It decodes in one thread: with N of them FFmpeg gives a frame only when N - 1 newer ones have come.
     """
@@ -71,7 +71,7 @@ def open_within(limit_s: float, open_capture: Callable[[], Capture], hangs: str)
         try:
             capture = open_capture()
         except BaseException as error:  # noqa: BLE001
-            _settle(opened.set_exception, error)  # whoever waits has it raised
+            _settle(opened.set_exception, error)  # raised in the waiting thread
             return
         if not _settle(opened.set_result, capture):
             capture.release()

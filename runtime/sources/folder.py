@@ -27,7 +27,7 @@ from twincar_edge.runtime.sources.seen import SeenImages, Signature
 
 logger = logging.getLogger(__name__)
 
-SETTLE_S = 0.25  # for so long a file must not change before it is taken for complete
+SETTLE_S = 0.25  # a file is complete when it has not changed for this long
 RELIST_S = 10.0  # the folder is listed so often even if nothing is heard of it: of a network drive, nothing ever is
 POLL_S = 1.0  # where the system cannot tell of changes at all
 FIRST_LOOK_S = 0.5  # after the system has been asked to tell of changes, for what came before it did
@@ -37,7 +37,7 @@ class WatchedFolder(Source):
     """A folder into which images arrive: first what is there, then each new image once it is complete.
 
     A file is complete when its size and time of change stayed the same for a quarter of a second, whether it was
-    written there or moved in. Files whose name begins with a dot are somebody's temporary ones. An image is known by
+    written there or moved in. Files whose name begins with a dot are temporary. An image is known by
     its name, size and time of change: it is given once, one that is written again is another image, and one that could
     not be read is tried again when it has changed.
 

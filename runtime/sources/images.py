@@ -224,7 +224,7 @@ def natural_order(path: Path) -> list[tuple[int, int, str]]:
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether a file's name is an image's; one that begins with a dot is somebody's temporary file."""
+    """Return whether a file's name is an image's; names that begin with a dot are temporary files."""
     return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
 
 

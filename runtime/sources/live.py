@@ -73,7 +73,7 @@ class LiveSource(Source):
             stride: give only every Nth frame of the source.
             stop: ends the iteration.
             opened: a capture that is open already, for the first connection.
-            rules: what is taken for trouble.
+            rules: when a stream counts as failed.
             monotonic: the clock, in seconds.
             rng: of the waits between tries.
             wait: sleeps between tries, and returns early, with True, when the source is released.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LiveRules:
-    """What is taken for trouble, and what follows.
+    """When a stream counts as failed, and the retry times.
 
     Attributes:
         silence_s: the read time-out of the capture; a grab that took so long found nothing, whatever it says (FFmpeg's

@@ -160,7 +160,7 @@ class MultipartCamera:
         """Read the picture of a part: up to the next boundary, or to the stated length if the picture ends there.
 
         The boundary of a live part comes with the next picture, so that waiting for it would delay each by one. Lengths
-        may be wrong, but no picture goes on behind the marker of its end.
+        may be wrong, but no picture extends beyond its end marker.
         """
         searched = 0
         while True:

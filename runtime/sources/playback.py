@@ -1,4 +1,4 @@
-"""A video file in the place of a camera: at its own pace, again and again."""
+"""A video file that replaces a camera: played at its own pace, in a loop."""
 
 from __future__ import annotations
 

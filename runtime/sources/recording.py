@@ -17,7 +17,7 @@ def recording_digest(path: Path) -> str:
 
     It is the SHA-256 of the file, or, of a file of more than 64 MiB, that of its size and of 64 blocks of 1 MiB spread
     evenly from its first byte to its last: a recording of a day must not be read twice. Larger files that differ only
-    between these blocks, and in no byte of their size, are taken for the same.
+    between these blocks, and have the same size, count as the same.
 
     Raises:
         OSError, InputError: the file cannot be read.

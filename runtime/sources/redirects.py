@@ -1,4 +1,4 @@
-"""Where a camera's address leads, when the camera sends whoever asks to another one.
+"""Where a camera's address leads if the camera redirects to another one.
 
 FFmpeg takes the password of an RTSP URL along to any host that it is redirected to. So a URL with a password is asked
 for without it first. A camera that answers FFmpeg otherwise gains nothing: it can ask for the password itself.

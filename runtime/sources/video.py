@@ -205,7 +205,7 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
             empty = not file.read(1)
     except OSError as error:
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
-    # Absolute, so that a file name with a colon is not taken for a protocol.
+    # Absolute, so that FFmpeg does not read a file name with a colon as a protocol.
     url, threads = str(path.absolute()), max(1, usable_cores() // 2)
     limit_ffmpeg(max_pixels)
     # FFmpeg's threads give way like the one that starts them, which is therefore not this one.
@@ -214,7 +214,7 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
     if empty or not capture.isOpened():
         capture.release()
         raise InputError(
-            f"cannot read the video {path}: it is no video that FFmpeg decodes, or it was cut off before its index"
+            f"cannot read the video {path}: not a video that FFmpeg can decode, or truncated before its index"
         )
     checked_size(capture, str(path), max_pixels)
     try:

@@ -36,7 +36,7 @@ class Lesson:
 
 
 class Learner:
-    """Runs `enroll`, one run at a time, and keeps the model of the last one until somebody takes it.
+    """Runs `enroll`, one run at a time, and keeps the model of the last one until it is used.
 
     Attributes:
         model: where the taken model is: a path that stays the same, so that `watch` can be started with it.

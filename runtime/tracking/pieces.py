@@ -22,7 +22,7 @@ class Piece:
     """One such box across frames.
 
     Attributes:
-        whole: the vehicle that it is taken for a part of.
+        whole: the vehicle that it counts as a part of.
         box: where it is; `first_box` where it was first, and `first_own` where its vehicle's own box was then.
         last_time_s: when it was last found.
         hits: frames in which it was found.

@@ -1,7 +1,7 @@
 """The command line: one module a command, each turning options into one call of a plain function.
 
 `twincar-edge --help` must answer at once, so a command's module is imported only when that command runs, and the one
-line that help shows of it stands in the table here.
+line that help shows of it is in the table here.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ def command(
 ) -> None:
     """Name the car in each image: PATH is an image file, a folder of images, or a quoted pattern.
 
-    An image is taken for a crop of one car, unless --detect looks for vehicles in it. An image that cannot be read is
-    reported and left out; only if none can be read the exit code is 2.
+    Each image counts as a crop of one car, unless --detect looks for vehicles in it. An image that cannot be read is
+    reported and skipped; the exit code is 2 only if none can be read.
     """
     from twincar_edge.runtime.classify import classify_each
     from twincar_edge.runtime.inference.classifier import Classifier

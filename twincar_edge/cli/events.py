@@ -157,7 +157,7 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
 def resend(sink: str | None, since: datetime | None, state: Path | None) -> None:
     """Send again the events that a receiver refused while it took others, and that were set aside.
 
-    A running `watch` does so within seconds, otherwise the next one; its log says what became of them.
+    A running `watch` does so within seconds, otherwise the next one; its log has the outcome.
     """
     from twincar_edge.runtime.sinks.resend import request_resend
 

@@ -139,7 +139,7 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     group="Model",
     common=True,
     default="",
-    help="Put this text into the files, for whoever finds them later: data terms, what the model is for.",
+    help="Put this text into the files: data terms, what the model is for.",
 )
 @option(
     "--temperature",
@@ -273,7 +273,7 @@ def _int8(choices: Int8Search, search: bool) -> Int8Config | Int8Search:
 
 
 def _refuse_options_of_int8() -> None:
-    """Refuse options of INT8 where no INT8 file is asked for: whoever gives one expects such a file.
+    """Refuse options of INT8 without --int8: a user who sets one expects an INT8 file.
 
     Raises:
         InputError: there is one.

@@ -1,4 +1,4 @@
-"""What a long run says on standard error, a line each, for whoever looks after the box."""
+"""The log of a long run on standard error, one line a message."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> C
                 raise click.UsageError(f"give one {shown}" + (f", not {len(given)}" if given else ""))
             return command(*args, **{name: given[0] if given else None}, **others)
 
-        # nargs=-1 leaves arguments behind it theirs, so that the option can stand in for this one.
+        # nargs=-1 leaves later arguments their values, so that the option can replace this one.
         metavar = shown if required else f"[{shown}]"
         argument = click.argument("checkpoint_positional", metavar=metavar, nargs=-1, shell_complete=complete_files)
         as_option = option(

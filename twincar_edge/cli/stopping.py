@@ -1,4 +1,4 @@
-"""Ending a run that goes on until somebody stops it: in good order, and at once where that takes too long."""
+"""Stops a run on a signal: gracefully, or immediately if that takes too long."""
 
 from __future__ import annotations
 

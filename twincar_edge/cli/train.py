@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twincar_edge.training.run_folder import RunRecord
 
 
-# The options that a run which goes on has of its own.
+# Options of a new run, which --resume does not take.
 _OF_A_NEW_RUN = (
     "output", "recipe", "changes", "weights", "extend", "max_old_drop", "folds", "no_validation", "overwrite"
 )  # fmt: skip

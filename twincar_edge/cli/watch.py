@@ -133,7 +133,7 @@ def command(
 
 
 def _keep_page(page: PageServer, stop: threading.Event) -> None:
-    """Let somebody at a terminal look at the visits of a file for as long as they like; a script goes on."""
+    """Keep the page of a file open at a terminal until Ctrl-C; in a script, return at once."""
     if sys.stderr.isatty():
         click.echo(f"the source is over; the page stays until Ctrl-C: {page.url}", err=True)
         stop.wait()

@@ -117,8 +117,8 @@ camera_options = _all(
         group="Tracking",
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True),
-        help="Count a vehicle as parked when it has stood still for this long; its visit then goes on while it is "
-        "not found.  [default: 3]",
+        help="Count a vehicle as parked when it has stood still for this long; its visit then continues while it "
+        "is not found.  [default: 3]",
     ),
     option(
         "--parked-for",

@@ -105,7 +105,7 @@ def _open(options: OpenOptions, layout: str | None) -> Dataset:
         layout = next((name for name, known in LAYOUTS.items() if known.recognise(path)), None)
     if layout is None:
         listed = "; ".join(f"{name}: {known.looks_like}" for name, known in LAYOUTS.items())
-        raise InputError(f"{path} is none of the layouts of labelled images ({listed})")
+        raise InputError(f"{path} has no known layout of labeled images ({listed})")
     if options.images is not None and layout != "csv":
         raise InputError(f"a folder of images goes with a CSV; {path} has the layout {layout}")
     return LAYOUTS[layout].read(options)

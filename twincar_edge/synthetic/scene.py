@@ -1,6 +1,6 @@
 """Places for a car to stand: road or parking lot, kerb, hedge, wall or houses, trees, skyline and sky.
 
-Everything stands in the camera's true perspective: the ground is a textured plane, hedges and walls are upright planes.
+Everything is in the camera's true perspective: the ground is a textured plane, hedges and walls are upright planes.
 The road runs along the world's x axis and the car's lane is centred on y = 0.
 """
 
