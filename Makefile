@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What the prose linters read, in American spelling (`-D -` is codespell's own list). Code is checked for phrases only.
 SPELLING := --builtin clear,rare,en-GB_to_en-US -D - -D docs/_lint/words.txt --skip '*/_lint/*' --ignore-regex '`[^`]+`'
-PROSE := README.md CONTRIBUTING.md RELEASING.md CODE_OF_CONDUCT.md SECURITY.md deploy/README.md docs twincar_edge/assets/lite0-cars196.md
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md RELEASING.md CODE_OF_CONDUCT.md SECURITY.md deploy/README.md docs twincar_edge/assets/lite0-cars196.md
 
 .PHONY: demo test test-slow lint setup lock sbom demo-assets bundled-model clean docs
 
