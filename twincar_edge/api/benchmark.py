@@ -36,9 +36,9 @@ def benchmark(
     timeout_s: float = 600.0,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> BenchmarkReport:
-    """Measure latency, and with labelled images accuracy, over models, providers, batch sizes and thread counts.
+    """Measure latency over models, providers, batch sizes and thread counts, and accuracy if there are labeled images.
 
-    Each row runs in a process of its own; rows take turns, so that the machine's drift meets all alike.
+    Each row runs in its own process. Rows take turns, so that drift of the machine affects all of them equally.
 
     >>> report = tw.benchmark(tw.demo_model(), eps=["cpu"], threads=[1], warmup=1, rounds=1, per_round=2)
     >>> row = report.rows[0]
@@ -46,27 +46,27 @@ def benchmark(
     ('cpu', 'ok', True)
 
     Args:
-        models: .onnx files; none for the bundled model.
-        eps: execution providers by short name; none for all that this machine offers.
-        precisions: for each model, its files in these precisions, side by side as `car.fp32.onnx` and `car.int8.onnx`;
-            none for the files as given.
-        batches: images in one inference.
-        threads: threads within one inference; None for all usable cores.
-        spinning: let idle threads spin; None for yes in a loop without pauses, and no at a camera's pace.
-        data: labelled images for timing, top-1 and top-5, as `train` takes them; None times drawn cars.
-        images: the folder of the images that a CSV names; None for `images/` beside it, or its own folder.
-        data_class_mapping: class_mapping.json of the labels; None for the names that the data carries.
-        crop: crop to the annotated box, where the data has one.
+        models: .onnx files; empty for the bundled model.
+        eps: execution providers by short name; empty for all that this machine offers.
+        precisions: benchmark each model in these precisions, stored side by side as `car.fp32.onnx` and
+            `car.int8.onnx`; empty for the files as given.
+        batches: batch sizes, in images.
+        threads: thread counts of one inference; None for all usable cores.
+        spinning: let idle threads spin; None spins in a loop without pauses, and not at a camera's frame rate.
+        data: labeled images for timing, top-1 and top-5, in a layout that `train` accepts; None times synthetic cars.
+        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
+        crop: crop to the annotated box, if the data has one.
         peers: measure PyTorch, torch.compile and native OpenVINO in the same run.
-        warmup: runs that do not count; None for the default, as for the next two.
-        rounds: turns of every row.
-        per_round: runs in one turn.
-        fps: send frames at a camera's pace instead of one after the other.
-        duration_s: for how long, at that pace.
-        clip: the video to decode at that pace; None for the demo's.
-        strict_ep: a provider that cannot be used is an error, not a row.
-        timeout_s: seconds after which a row is given up.
-        progress: called with a stage ("opening", "timing", "pace", "accuracy"), what is done of it, and of how much.
+        warmup: untimed runs before the measurement; None for the default.
+        rounds: number of turns of each row; None for the default.
+        per_round: timed runs per turn; None for the default.
+        fps: feed frames at this rate, as a camera does, instead of back to back.
+        duration_s: seconds to feed frames at that rate.
+        clip: the video to decode at that rate; None for the demo clip.
+        strict_ep: raise an error for an unusable provider instead of reporting it as a row.
+        timeout_s: timeout of a row in seconds.
+        progress: called with the stage ("opening", "timing", "pace", "accuracy"), the work done and the total.
 
     Raises:
         InputError: a file, provider or precision does not exist, or nothing could be measured.

@@ -1,4 +1,4 @@
-"""Labelled images and paths, as the functions of the API take them."""
+"""Convert the path and labeled-image arguments of the API functions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PathLike = str | Path
 
 
 def optional_path(path: PathLike | None) -> Path | None:
-    """Return a path, or None for None."""
+    """Return the argument as a `Path`, or None."""
     return None if path is None else Path(path)
 
 
 def labelled_images(
     data: PathLike | None, images: PathLike | None, class_mapping: PathLike | None, crop: bool
 ) -> OpenOptions | None:
-    """Return where labelled images are, or None where `data` is None."""
+    """Return the location of the labeled images, or None if `data` is None."""
     if data is None:
         return None
     return OpenOptions(Path(data), optional_path(images), optional_path(class_mapping), crop)

@@ -24,7 +24,7 @@ def enroll(
     ep: str = "auto",
     threads: int | None = None,
 ) -> EnrollReport:
-    """Teach a model file new classes from a handful of pictures each, without training.
+    """Add new classes to a model file from a few images each, without training.
 
     >>> crops = sorted(Path("rigel").glob("*.png"))
     >>> enrolled = tw.enroll("new.onnx", {"Rigel Nova Sedan 2024": crops}, unchecked=True)
@@ -34,21 +34,21 @@ def enroll(
     'Rigel Nova Sedan 2024'
 
     Args:
-        output: the new file; it may be the model's own path, which a running `watch` takes on SIGHUP.
-        classes: the pictures of each new class by its name, cut to the car, as `Classifier` takes them; or a folder
-            with a subfolder of pictures for each class.
+        output: the new file. It may be the model's own path; a running `watch` reloads it on SIGHUP.
+        classes: the images of each new class by class name, cropped to the car, in a form that `Classifier` accepts;
+            or a folder with one subfolder of images per class.
         model: an exported .onnx file with an embedding output; None for the bundled model of 196 cars.
-        remove: enrolled classes to take out first, by name.
-        unchecked: write the file although a check fails, or cannot be made.
-        reach: how far a picture may lie from its class, as a share of the class's variance. Larger names more pictures,
-            and more cars of other classes wrongly. None for 1.
+        remove: names of enrolled classes to remove first.
+        unchecked: write the file even if a check fails or cannot run.
+        reach: the largest distance of an image from its class, as a multiple of the class's variance. A larger value
+            names more images, but also more cars of other classes wrongly. None for 1.
         ep: the execution provider.
         threads: CPU threads; None for all usable cores.
 
     Raises:
-        GateError: too few of the new pictures are recognized by the others of their class, or too many answers for
-            held-out pictures change. Nothing is written.
-        InputError: a name or picture cannot be used, a check cannot be made, or the file cannot be written.
+        GateError: too few of the new images are recognized from the other images of their class, or too many answers
+            for held-out images change. No file is written.
+        InputError: a name or image cannot be used, a check cannot run, or the file cannot be written.
         ModelError: the model cannot be used, or has no embedding output.
         MissingExtraError: ONNX Runtime is not installed.
     """

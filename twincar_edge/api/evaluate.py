@@ -1,4 +1,4 @@
-"""`tw.evaluate`, and how a model is opened for it."""
+"""`tw.evaluate`, and opening a model for it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def evaluate(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Measure how well a checkpoint or an ONNX file answers on labelled images.
+    """Measure the accuracy of a checkpoint or an ONNX file on labeled images.
 
     >>> evaluation = tw.evaluate("runs/cars/best.pt", split="runs/cars")
     >>> evaluation.images
@@ -46,20 +46,20 @@ def evaluate(
 
     Args:
         model: a .pt, .pth, .safetensors or .onnx file, or hf://OWNER/REPO/PATH/FILE[@REVISION].
-        data: labelled images, as `train` takes them.
-        split: only the held-out images of a run (its folder, which also knows where its images are), or the images
-            that a CSV names.
-        images: the folder of the images that a CSV names; None for `images/` beside it, or its own folder.
-        data_class_mapping: class_mapping.json of the labels; None for the names that the data carries.
-        crop: crop to the annotated box, where the data has one.
+        data: labeled images, in a layout that `train` accepts.
+        split: a run folder, for only its held-out images (the run records where they are), or a CSV that lists the
+            images to use.
+        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
+        crop: crop to the annotated box, if the data has one.
         class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
         ep: the execution provider of an ONNX file.
         threads: CPU threads; None for all.
-        batch_size: images in one batch.
-        progress: called with images done and images in all.
+        batch_size: images per batch.
+        progress: called with the images done and the total.
 
     Raises:
-        InputError: there are no images, one is unusable, or the model does not have one of their classes.
+        InputError: there are no images, an image is unusable, or the model lacks a class of the data.
         ModelError: the model cannot be used.
         MissingExtraError: the extra `train`, or ONNX Runtime, is not installed.
     """
@@ -74,15 +74,15 @@ def evaluate(
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """A checkpoint or an ONNX file that is ready to answer.
+    """A checkpoint or an ONNX file, open for inference.
 
     Attributes:
-        predict: the model, its logits divided by its temperature.
-        classes: the names of its outputs.
-        preprocess: its own.
+        predict: returns the logits, divided by the model's temperature.
+        classes: the class names in output order.
+        preprocess: the model's preprocessing.
         name: the file's name.
         model: the checkpoint's network; None for an ONNX file.
-        session: the ONNX file, open; None for a checkpoint, which has no thresholds.
+        session: the ONNX session; None for a checkpoint, which has no thresholds.
     """
 
     predict: Predict
@@ -93,7 +93,7 @@ class OpenedModel:
     session: ModelSession | None = None
 
     def subject(self) -> Subject:
-        """Return the model with all that its box decides by; a checkpoint names every picture in full."""
+        """Return the model with its decision thresholds; a checkpoint has none and always gives the full class name."""
         from twincar_edge.export.open_set.measure import Subject
 
         if self.session is None:
@@ -156,7 +156,7 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     manifest = session.manifest
 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return session.judge(batch_nhwc)[0] / manifest.temperature  # as sure as the box will be
+        return session.judge(batch_nhwc)[0] / manifest.temperature  # calibrated as on the camera box
 
     return OpenedModel(predict, ClassMapping(session.classes), manifest.preprocess, model.name, session=session)
 

@@ -21,23 +21,23 @@ def explain(
     method: str | None = None,
     class_mapping: PathLike | None = None,
 ) -> Explanation:
-    """Show which parts of an image an answer is based on, with Grad-CAM++ (arXiv:1710.11063).
+    """Show which parts of an image an answer rests on, by default with Grad-CAM++ (arXiv:1710.11063).
 
     >>> explanation = tw.explain("crop.jpg", model=tw.demo_model())
     >>> explanation.target == explanation.prediction.name, float(explanation.heatmap.max()) <= 1
     (True, True)
 
     Args:
-        image: a path, encoded bytes, an array in BGR or a PIL image, as `Classifier` takes them.
-        checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION], to draw the map of with
-            PyTorch; None draws that of the exported model, without it.
-        model: the .onnx file that `export` wrote: its thresholds decide how far the answer goes. None for the bundled
-            model; with a checkpoint, None takes the best class for the answer.
-        target: the class to look for, by name or output index; None for the best class.
-        against: a class to compare it with: the map then shows what speaks for one and what for the other. "auto" is
-            the best of the other classes.
-        method: "grad-cam++", "grad-cam" or "occlusion"; of a checkpoint also another of the library `grad-cam`. None is
-            Grad-CAM++, and occlusion where two classes are compared.
+        image: a path, encoded bytes, a BGR array or a PIL image.
+        checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION], to explain with
+            PyTorch; None explains the exported model, without PyTorch.
+        model: an exported .onnx file, whose thresholds decide how specific the answer is. None for the bundled model;
+            with a checkpoint, None answers with the top class.
+        target: the class to explain, by name or output index; None for the top class.
+        against: a class to compare with: the map then shows the evidence for either class. "auto" is the best
+            other class.
+        method: "grad-cam++", "grad-cam" or "occlusion"; for a checkpoint also any other method of the package
+            `grad-cam`. None is Grad-CAM++, or occlusion if two classes are compared.
         class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
 
     Raises:

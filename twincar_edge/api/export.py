@@ -37,7 +37,7 @@ def export(
     keep_failed: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ExportResult:
-    """Export a checkpoint to ONNX files, and check image by image that they answer as it does.
+    """Export a checkpoint to ONNX files, and verify on each image that they give the checkpoint's answers.
 
     >>> exported = tw.export("runs/cars/best.pt", "models", name="cars")
     >>> exported.fp32, exported.parity.passed
@@ -45,29 +45,29 @@ def export(
 
     Args:
         checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION].
-        output: the folder of the files and reports.
-        int8: make an INT8 file: True searches for the fastest one within the limits; an `Int8Search` says more about
-            the search, and an `Int8Config` makes that one file.
-        target: with `int8=True`, what the INT8 file is for: "x86-avx2", "x86-vnni", "arm64", "tensorrt" or "openvino";
-            None for this machine's kind.
-        fp16: make a half-precision file, for GPU providers.
+        output: the folder for the model files and reports.
+        int8: also write an INT8 file. True searches for the fastest one within the limits, an `Int8Search` configures
+            the search, and an `Int8Config` skips it.
+        target: with `int8=True`, the hardware of the INT8 file: "x86-avx2", "x86-vnni", "arm64", "tensorrt" or
+            "openvino"; None for this machine's kind.
+        fp16: also write a half-precision file, for GPU providers.
         opset: the ONNX operator set; None for the default.
-        limits: what the files may lose.
-        confidence: how temperature and rejection threshold are found, or what they are.
-        data: labelled images, as `train` takes them; None for those that the training held out.
-        images: the folder of the images that a CSV names; None for `images/` beside it, or its own folder.
-        data_class_mapping: class_mapping.json of the labels; None for the names that the data carries.
-        crop: crop to the annotated box, where the data has one.
+        limits: the largest accepted differences from the checkpoint.
+        confidence: how to choose the temperature and the rejection threshold, or their values.
+        data: labeled images, in a layout that `train` accepts; None for the run's held-out images.
+        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
+        crop: crop to the annotated box, if the data has one.
         class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
-        name: what the files are called; None makes a name of the architecture and the checkpoint's digest.
-        notes: text for the manifest.
-        explainable: add the last feature map as an output, so that a box can explain answers without PyTorch.
+        name: the base name of the files; None uses the architecture and the checkpoint's digest.
+        notes: free text for the manifest.
+        explainable: add the last feature map as an output, so that the box can explain answers without PyTorch.
         keep_failed: keep a file that missed a limit, as NAME.int8.failed.onnx.
-        progress: called with what is done at the moment, how much of it is done, and of how much.
+        progress: called with the stage, the work done and the total.
 
     Raises:
-        ParityError: a file missed a limit; it is not left where it could be deployed.
-        CoverageError: a file gives too few of the held-out images a name (`confidence.min_coverage`); likewise.
+        ParityError: a file missed a limit; it is removed, or renamed with `keep_failed`.
+        CoverageError: a file names too few of the held-out images (`confidence.min_coverage`); it is treated likewise.
         InputError: the images, the folder or an option cannot be used.
         ModelError: the checkpoint cannot be used or exported.
         MissingExtraError: the extra `export`, or ONNX Runtime, is not installed.
@@ -81,7 +81,7 @@ def export(
         raise InputError("target goes with int8=True")
     choices = int8 if not isinstance(int8, bool) else Int8Search(target=target) if int8 else None
     if isinstance(choices, Int8Search):
-        choices.presets()  # a target that does not exist shows now and not after minutes
+        choices.presets()  # reject an unknown target now, not minutes later
     config = ExportConfig(
         checkpoint=resolve_checkpoint(str(checkpoint)),
         output=Path(output),

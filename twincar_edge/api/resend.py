@@ -11,9 +11,9 @@ from twincar_edge.runtime.sinks.resend import request_resend
 def resend_events(
     state: str | Path | None = None, *, sink: str | None = None, since: datetime | None = None
 ) -> list[str]:
-    """Ask for the events that were set aside, because a receiver refused them, to be sent again.
+    """Request that events set aside after a receiver refused them be sent again.
 
-    A `twincar-edge watch` that runs with this state folder sends them within seconds, otherwise the next one.
+    A running `twincar-edge watch` with this state folder sends them within seconds; otherwise the next one does.
 
     >>> try:
     ...     tw.resend_events("state", sink="webhook")
@@ -22,12 +22,12 @@ def resend_events(
     no sink has kept an event in state/spool: name another folder with `state`
 
     Args:
-        state: the state folder; the default one if not given.
-        sink: the sink's kind or name; all sinks if not given.
-        since: only what was set aside at this time or later; a time without a zone is local.
+        state: the state folder; None for the default one.
+        sink: the kind or name of a sink; None for all sinks.
+        since: only events set aside at this time or later; a time without a zone is local. None for all events.
 
     Returns:
-        The names of the sinks that were asked.
+        The names of the sinks with a new request.
 
     Raises:
         InputError: there is no such sink or folder, or a request cannot be written.

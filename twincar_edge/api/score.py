@@ -29,29 +29,30 @@ def score(
     detector: PathLike | None = None,
     progress: Callable[[ScoreProgress], None] | None = None,
 ) -> ScoreReport:
-    """Name the cars of a whole archive, into Parquet files.
+    """Classify the cars of a whole archive, and write the answers to Parquet files.
 
-    With more than one worker, call it from under `if __name__ == "__main__":`, as all of Python's process pools.
+    With more than one worker, call it under `if __name__ == "__main__":`, as any process pool requires.
 
     >>> report = tw.score("rigel", "names", model=tw.demo_model(), workers=1)
     >>> report.rows, report.errors, report.partitions
     (4, 0, 1)
 
     Args:
-        source: a path or URL of a folder, a pattern, a CSV or Parquet file of paths or images, tars, or videos.
+        source: the path or URL of a folder, a glob pattern, a CSV or Parquet file of paths or images, tar files, or
+            videos.
         output: a folder or URL for the partitions.
         model: an exported .onnx file; None for the bundled model of 196 cars.
-        resume: go on with the run that the output holds; in an empty output, begin.
+        resume: continue the run in `output`; start one if `output` is empty.
         embedding: add a column with the embedding of each image.
         ray: "auto" or the address of a Ray cluster; None for processes of this machine.
-        workers: processes, or the most workers of a cluster; None for one a core, or all that there is room for.
-        partition_size: images of a partition; None for 2000.
-        batch: images in one inference.
+        workers: number of processes, or the most workers on a cluster; None for one per core, or all that fit.
+        partition_size: images per partition; None for 2000.
+        batch: images per inference.
         ep: the execution provider.
-        threads: of one inference.
-        num_cpus: CPUs of the cluster for one worker.
-        num_gpus: GPUs of the cluster for one worker.
-        detector: finds vehicles in videos; None for the one in the state folder, or motion.
+        threads: CPU threads per inference.
+        num_cpus: cluster CPUs per worker.
+        num_gpus: cluster GPUs per worker.
+        detector: the file of a vehicle detector for videos; None for the one in the state folder, or motion detection.
         progress: called with a `ScoreProgress` as partitions are written.
 
     Raises:

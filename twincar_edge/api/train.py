@@ -42,42 +42,42 @@ def train(
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TrainingResult:
-    """Train a classifier on labelled car images, and keep the best epoch's checkpoint.
+    """Train a classifier on labeled car images, and keep the checkpoint of the best epoch.
 
     >>> trained = tw.train("cars", "runs/cars", recipe="tiny.toml", changes={"epochs": 1}, overwrite=True)
     >>> trained.checkpoint
     PosixPath('runs/cars/best.pt')
 
     Args:
-        data: a CSV of filename,label, a Parquet file or folder, Stanford Cars, or a folder with one subfolder a class.
-        output: the folder of the results, the run.
-        images: the folder of the images that a CSV names; None for `images/` beside it, or its own folder.
-        class_mapping: class_mapping.json of the labels; None for the names that the data carries.
-        crop: crop to the annotated box, where the data has one.
-        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`; None for
-            "lite0-cars196", and for "extend" with `extend`.
-        changes: keys of the recipe with other values; a key inside a table as "augmentation.flip".
-        weights: pretrained weights: "auto", "none", a file, or hf://OWNER/REPO/FILE; None for what the recipe says.
-        teacher: the checkpoint of a model of the same classes that this one learns from beside the labels: a file, or
+        data: a CSV (filename,label), a Parquet file or folder, Stanford Cars, or a folder with a subfolder per class.
+        output: the run folder, for the results.
+        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        class_mapping: class_mapping.json of the labels; None for the class names in the data.
+        crop: crop to the annotated box, if the data has one.
+        recipe: the name of a bundled recipe, the path of a .toml file, or a `Recipe`; None for
+            "lite0-cars196", or for "extend" if `extend` is given.
+        changes: new values for keys of the recipe; write a key inside a table as "augmentation.flip".
+        weights: pretrained weights: "auto", "none", a file, or hf://OWNER/REPO/FILE; None for the recipe's setting.
+        teacher: a checkpoint with the same classes, for distillation in addition to the labels: a file, or
             hf://OWNER/REPO/FILE.
-        extend: the checkpoint of a model that gets the classes of `data` which it does not know: a file, or
-            hf://OWNER/REPO/FILE. Give pictures of its own classes too where you have them.
-        max_old_drop: by how many points top-1 on the classes of `extend` may drop.
-        resume: a run to go on with, on its own data and recipe, in place of `data` and `output`.
+        extend: the checkpoint of a model to extend by the new classes of `data`: a file, or hf://OWNER/REPO/FILE.
+            Include images of its own classes in `data` if you have them.
+        max_old_drop: the largest drop in top-1 on the classes of `extend`, in percentage points.
+        resume: a run folder to continue with its recorded data and recipe, instead of `data` and `output`.
         overwrite: replace an earlier run in the same folder.
-        device: "auto" takes a GPU where there is one.
-        precision: the arithmetic; "auto" takes bf16 where the hardware gains by it.
-        compile: let torch.compile make the model faster.
-        threads: CPU threads, 0 for PyTorch's choice.
-        cache_mb: the most memory for decoded images, in MB.
-        on_epoch: called after each epoch with its figures.
-        progress: called often with a stage ("check", "read", "train", "validate", "evaluate"), the work done in it,
-            and the work in all.
+        device: "auto" uses a GPU if there is one.
+        precision: the arithmetic; "auto" uses bf16 if the hardware benefits.
+        compile: speed up the model with torch.compile.
+        threads: CPU threads; 0 for PyTorch's default.
+        cache_mb: the size limit of the cache of decoded images, in MB.
+        on_epoch: called after each epoch with its metrics.
+        progress: called often with the stage ("check", "read", "train", "validate", "evaluate"), the work done and the
+            total.
 
     Raises:
         InputError: the data, recipe, teacher or folder cannot be used, or the device is missing or too small.
-        ModelError: the weights do not fit, or the loss stopped being a finite number.
-        GateError: the classes of `extend` lost more than `max_old_drop`; the run is whole nevertheless.
+        ModelError: the weights do not fit, or the loss is no longer finite.
+        GateError: the classes of `extend` lost more than `max_old_drop`; the run folder is complete nevertheless.
         MissingExtraError: the extra `train` is not installed.
     """
     require("torch", "train")
@@ -127,13 +127,13 @@ def train(
 def choose_recipe(
     recipe: str | Path | Recipe | None, changes: Sequence[str], weights: str | None, *, extending: bool = False
 ) -> tuple[Recipe, Path | None]:
-    """Return a recipe with changes, and the file of pretrained weights where there is one.
+    """Return the recipe with its changes, and the file of pretrained weights, if any.
 
     Args:
-        recipe: the name of a recipe of the package, the path of a .toml file, or a `Recipe`; None for the default one.
+        recipe: the name of a bundled recipe, the path of a .toml file, or a `Recipe`; None for the default one.
         changes: `key=value`, as `read_recipe` takes them.
-        weights: "auto", "none", a path, or a reference to the Hub; None for what the recipe says.
-        extending: a trained model gets more classes, and starts from its own weights.
+        weights: "auto", "none", a path, or a reference to the Hub; None for the recipe's setting.
+        extending: whether the training extends an existing model, which starts from its own weights.
 
     Raises:
         InputError: there is no such recipe, key or file, or a value is not allowed.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class WatchOptions(TypedDict, total=False):
-    """The options of `watch`: fields of `CameraConfig`, then of `WatchConfig`, which say what they mean."""
+    """The options of `watch`: fields of `CameraConfig`, then of `WatchConfig`, which document them."""
 
     name: str
     size: tuple[int, int]
@@ -48,7 +48,7 @@ class WatchOptions(TypedDict, total=False):
     keep_trying: bool
 
 
-# Of `WatchConfig`: what the command puts around the loop, and a program does itself with the events.
+# Fields of `WatchConfig` that only the command uses. A program handles the events itself.
 _OF_THE_COMMAND = ("sinks", "state", "monitor", "page", "collect", "collect_limit", "keep")
 
 
@@ -61,8 +61,8 @@ def watch(
 ) -> EventStream:
     """Watch a camera, video or folder, and iterate over the events of the vehicles that pass.
 
-    The camera loop runs in a thread of its own, as in `twincar-edge watch`. Sources and model are opened before this
-    returns. See `EventStream` for a consumer that is too slow, and for how a run ends.
+    The camera loop runs in its own thread, as in `twincar-edge watch`. This function opens the sources and the model
+    before it returns. `EventStream` documents slow consumers and the end of a run.
 
     >>> for event in tw.watch("gate.mp4", model=tw.demo_model()):
     ...     if event.type == "end":
@@ -73,13 +73,13 @@ def watch(
     Args:
         source: /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, an image, a folder of images
             or a pattern; or a `WatchConfig` with several cameras.
-        model: an .onnx file that `export` wrote, or a `Classifier` to share; None for the bundled model.
-        max_queue: events that may wait for the consumer.
-        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be a text such as "0,0.5 1,1".
+        model: an exported .onnx file, or a `Classifier` to share; None for the bundled model.
+        max_queue: the most events that may wait for the consumer.
+        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be a string such as "0,0.5 1,1".
 
     Raises:
-        InputError: the source cannot be opened, or an option does not exist or has a value that is not allowed.
-        ModelError: the model cannot be used, or does not answer on this machine as it did at export.
+        InputError: the source cannot be opened, or an option does not exist or has an invalid value.
+        ModelError: the model cannot be used, or its answers on this machine differ from those at export.
         MissingExtraError: ONNX Runtime is not installed.
     """
     known = tuple(WatchOptions.__annotations__)
@@ -101,7 +101,7 @@ def watch(
 
 
 def _checked(config: WatchConfig, model: object, options: WatchOptions) -> WatchConfig:
-    """Return a configuration that a stream of events honours in full."""
+    """Return the configuration if an event stream supports all of it."""
     if options or isinstance(model, str | Path):
         given = next(iter(options), "model")
         raise InputError(f"{given} cannot be combined with a WatchConfig: set it there")

@@ -1,4 +1,4 @@
-"""Labelled images without torch: opening the layouts they come in, checking them, splitting them."""
+"""Opens, checks and splits labeled images, without torch."""
 
 from twincar_edge.datasets.dataset import Dataset, ImageFile, ImageSource, Sample
 from twincar_edge.datasets.integrity import Finding, IntegrityReport, check_integrity, report_table

@@ -1,4 +1,4 @@
-"""Labelled images that are not read yet: what every layout becomes, and all that the other rooms see of it."""
+"""Labeled images that are not read yet: the common form of all layouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twincar_edge.manifest import DataRecord
 
 
 class ImageSource(Protocol):
-    """Where one image's encoded bytes are; picklable, so that a data loader's worker can read it."""
+    """The location of one encoded image; picklable, so that a data loader's worker can read it."""
 
     def read_bytes(self) -> bytes:
         """Return the encoded image.
@@ -30,7 +30,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image in a file of its own."""
+    """An image in its own file."""
 
     path: Path
 
@@ -38,18 +38,18 @@ class ImageFile:
         """Return the file's bytes.
 
         Raises:
-            ImageError: the file is missing, may not be read, or is too large.
+            ImageError: the file is missing, is not readable, or is too large.
         """
         return read_image_bytes(self.path)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image, not yet read.
+    """One labeled image, not yet read.
 
     `name` is unique in its data set and the same on every machine: a relative path with forward slashes, or
     `file.parquet#row`. `label` indexes the data set's classes. `box_xyxy` is the car's box in pixels of the stored
-    image, left, top, right, bottom, the last two exclusive; None takes the whole image.
+    image: left, top, right, bottom, the last two exclusive; None for the whole image.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Sample:
     box_xyxy: tuple[int, int, int, int] | None = None
 
     def read(self) -> NDArray[np.uint8]:
-        """Read and decode: `image_bgr`, uint8 [H, W, 3], cropped to the box where there is one.
+        """Read and decode: `image_bgr`, uint8 [H, W, 3], cropped to the box, if any.
 
         Raises:
-            ImageError: the image is missing, cut off or no image, or nothing of its box lies inside it.
+            ImageError: the image is missing, truncated or not an image, or its box lies outside it.
         """
         return self.decode(self.source.read_bytes())
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
-        """Return `read`'s image from bytes that were read before, as a check that also needs the bytes does.
+        """Decode bytes that the caller has read already; otherwise like `read`.
 
         Raises:
             ImageError: as `read`.
@@ -86,10 +86,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images under one class mapping.
+    """Labeled images with one class mapping.
 
     Raises:
-        InputError: a name that stands twice, or a label outside the classes.
+        InputError: a name is not unique, or a label is outside the classes.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Dataset:
         return np.array([sample.label for sample in self.samples], np.int64)
 
     def select(self, names: Iterable[str]) -> Dataset:
-        """Return the data set of just these samples, in the order of `names`.
+        """Return a data set of only these samples, in the order of `names`.
 
         Raises:
             InputError: a name is not in the data set, or is given twice.
@@ -134,11 +134,11 @@ class Dataset:
     def digest(self) -> str:
         """Return a SHA-256, 64 hex digits, over sample names and their class names, whatever their order.
 
-        It tells whether two models saw the same labelled images; it does not read the images.
+        It shows whether two models saw the same labeled images. The images themselves are not read.
         """
         lines = sorted(f"{sample.name}\0{self.classes[sample.label]}\n" for sample in self.samples)
         return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
 
     def record(self) -> DataRecord:
-        """Return what a model's manifest keeps of its data."""
+        """Return the record of this data set for a model's manifest."""
         return DataRecord(name=self.name, images=len(self), digest=self.digest())

@@ -1,4 +1,4 @@
-"""The two layouts that are plain image files: a CSV beside a folder of images, and one folder for each class."""
+"""The two layouts of plain image files: a CSV with a folder of images, and one folder per class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.labels import ClassMapping
 LABELS_CSV = "labels.csv"
 CLASS_MAPPING = "class_mapping.json"
 _PARTS = frozenset({"train", "test", "val", "valid", "validation"})
-_ROWS_THAT_DECIDE = 20  # a few, so that one missing image does not mislead
+_ROWS_THAT_DECIDE = 20  # more than one, in case the first image is missing
 
 
 def is_csv(path: Path) -> bool:
@@ -28,7 +28,7 @@ def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None 
 
     The images lie in `images`, else in `images/` beside the CSV, else beside the CSV: some tools write
     `images/00001.jpg`, others `00001.jpg`. The class names come from `class_mapping`, else from
-    class_mapping.json beside the CSV. Images are not looked for here: the integrity pass finds those that are missing.
+    class_mapping.json beside the CSV. This does not check that images exist: the integrity pass reports missing ones.
 
     Raises:
         InputError: the CSV or the mapping is unusable, or a label is outside the mapping.
@@ -53,9 +53,9 @@ def read_csv(path: Path, images: Path | None = None, class_mapping: Path | None 
 
 
 def _as_stored(images: Path, name: str) -> Path:
-    """Return the path of an image whose name a list may spell otherwise than the disk.
+    """Return the path of an image, trying both Unicode normal forms of its name.
 
-    macOS writes letters with accents decomposed into archives, and most lists have them composed.
+    macOS writes decomposed accented letters into archives, while most CSV files have composed ones.
     """
     path = images / name
     if name.isascii() or path.exists():
@@ -65,7 +65,7 @@ def _as_stored(images: Path, name: str) -> Path:
 
 
 def images_folder(folder: Path, names: Sequence[str]) -> Path:
-    """Return the folder that the file names of a CSV in `folder` are relative to: the one where its first files are."""
+    """Return the folder that the file names of a CSV in `folder` are relative to, by looking for the first files."""
     beside = folder / "images"
     if not beside.is_dir() or any((folder / name).is_file() for name in names[:_ROWS_THAT_DECIDE]):
         return folder
@@ -73,7 +73,7 @@ def images_folder(folder: Path, names: Sequence[str]) -> Path:
 
 
 def is_folders(path: Path) -> bool:
-    """Say whether `path` is a folder whose immediate subfolders hold images, or folders of them for each part."""
+    """Say whether `path` is a folder whose immediate subfolders hold images, or whose parts of a split do."""
     if not path.is_dir():
         return False
     return any(_is_picture(file) for part in _parts(path) for folder in _folders(part) for file in _visible(folder))
@@ -82,13 +82,13 @@ def is_folders(path: Path) -> bool:
 def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
     """Open a folder in which each subfolder is a class and its name the class name.
 
-    Where the subfolders are the parts of a split (train, test, …), each has such subfolders, and all are opened; one
-    part alone is opened by its own path. Every visible file is taken as an image, so that one with a wrong suffix is
-    reported by the integrity pass and not passed over. Underscores read as spaces where no folder's name has a space.
+    If the subfolders are the parts of a split (train, test, …), all parts are opened; pass the path of a part to open
+    only that one. Every visible file counts as an image, so that the integrity pass reports files with a wrong suffix.
+    Underscores become spaces if no folder name has a space.
 
     Raises:
-        InputError: there are no class folders, or parts of a split in their place; a class folder holds no files, a
-            file has an unusable name, or the given mapping lacks a class.
+        InputError: there are no class folders, only parts of a split; a class folder is empty, a file has an unusable
+            name, or the given mapping lacks a class.
     """
     parts = _parts(path)
     folders = sorted((folder for part in parts for folder in _folders(part)), key=lambda folder: folder.name)
@@ -115,10 +115,10 @@ def read_folders(path: Path, class_mapping: Path | None = None) -> Dataset:
 
 
 def _check_classes(path: Path, names: Sequence[str]) -> None:
-    """Check that the names of folders can be those of classes.
+    """Check that the folder names can be class names.
 
     Raises:
-        InputError: there are none, or they are the parts of a split.
+        InputError: there are no folders, or they are the parts of a split.
     """
     if names and all(name.lower().removeprefix("cars_") in _PARTS for name in names):
         seen = ", ".join(map(repr, names))
@@ -131,9 +131,9 @@ def _check_classes(path: Path, names: Sequence[str]) -> None:
 
 
 def _parts(path: Path) -> list[Path]:
-    """Return the folders whose subfolders are classes: the parts of a split where `path` has nothing else, or itself.
+    """Return the folders whose subfolders are classes: the parts of a split if `path` has nothing else, else `path`.
 
-    A single folder of the same name, or in its place, is looked through: Kaggle's car_data/car_data/train.
+    A single subfolder of the same name is entered, as in Kaggle's car_data/car_data/train.
     """
     folders = _folders(path)
     if [folder.name for folder in folders] == [path.name]:

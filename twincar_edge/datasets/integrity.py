@@ -1,4 +1,4 @@
-"""Look at every image once before anything is trained or measured on it, and leave out what is unusable."""
+"""Checks every image once before training or measuring, and drops unusable ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IntegrityProblem = ImageProblem | Literal["duplicate", "conflicting labels"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One image that is left out: its name, the kind of problem, and a line of detail."""
+    """One dropped image: its name, the kind of problem, and one line of detail."""
 
     name: str
     problem: IntegrityProblem
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """What the integrity pass found: `checked` images, and one finding for each that it dropped."""
+    """The result of the integrity pass: the number of checked images, and one finding per dropped image."""
 
     dataset: str
     checked: int
@@ -42,12 +42,12 @@ class IntegrityReport:
 
     @property
     def kept(self) -> int:
-        """Return the number of images that are usable."""
+        """Return the number of usable images."""
         return self.checked - len(self.findings)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return how many images each problem dropped, the most frequent first."""
+        """Return the number of dropped images per problem, most frequent first."""
         return dict(Counter(finding.problem for finding in self.findings).most_common())
 
     def to_csv(self) -> str:
@@ -68,14 +68,14 @@ class IntegrityReport:
 
 
 def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple[Dataset, IntegrityReport]:
-    """Read and decode every image once; return the data set without those that are unusable, and what was found.
+    """Read and decode every image once; return the usable ones as a data set, and a report.
 
-    Left out are images that are missing, cannot be read, are empty, cut off, too large or no image, and those whose box
-    holds nothing. Of images with the same bytes (and box) the first by name stays; where their labels differ nobody
-    knows which is right, and all are left out.
+    Dropped images are missing, unreadable, empty, truncated, too large or not images, or their box lies outside them.
+    Of duplicates, images with the same bytes and box, the first by name is kept. If their labels differ, all are
+    dropped, since no label can be trusted.
 
     Args:
-        dataset: what to check.
+        dataset: the images to check.
         progress: called with (images done, images in all) after each image, on the caller's thread.
     """
     digests: dict[str, list[Sample]] = {}
@@ -92,7 +92,7 @@ def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple
             if progress is not None:
                 progress(done, len(dataset))
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupted check must not first look at all the rest
+        pool.shutdown(cancel_futures=True)  # do not check the remaining images after an interrupt
     for same in digests.values():
         for finding in _judge_duplicates(dataset, same):
             findings[finding.name] = finding
@@ -102,7 +102,7 @@ def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple
 
 
 def report_table(report: IntegrityReport, rows: int = 10) -> Table:
-    """Return the report as a rich table: a line for each problem with its count and the first names."""
+    """Return the report as a rich table, one row per problem with its count and the first names."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -117,7 +117,7 @@ def report_table(report: IntegrityReport, rows: int = 10) -> Table:
 
 
 def _look_at(sample: Sample) -> str | Finding:
-    """Return a digest of the bytes and the box, or what is wrong."""
+    """Return a digest of the bytes and the box, or a finding."""
     try:
         data = sample.source.read_bytes()
         sample.decode(data)

@@ -1,4 +1,4 @@
-"""The layouts of labelled images that can be opened, and which of them a path is."""
+"""Detects the layout of labeled images at a path, and opens it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.errors import InputError, nearest
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """Where labelled images are and how to read them; `open_dataset` says what each field means."""
+    """Where labeled images are and how to read them; `open_dataset` documents each field."""
 
     path: Path
     images: Path | None = None
