@@ -1,7 +1,7 @@
-"""Where frames come from: a table of kinds, from what the user writes to an open `Source`.
+"""Frame sources: a table of kinds that maps a user's specification to an open `Source`.
 
-`open_source` is the way in. A source is a context manager and an iterator of `Frame`s; it counts and reports what it
-had to leave out, and releases what it holds however the loop over it ends.
+`open_source` is the entry point. A source is a context manager and an iterator of `Frame`s. It counts and reports the
+frames that it skipped, and releases its resources even if the loop over it fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What a source can be told, see `open_source`."""
+    """Options of a source; see `open_source`."""
 
     stride: int
     once: bool
@@ -60,7 +60,7 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Kind:
-    """A row of the table: whether a specification is of this kind, and how it is opened."""
+    """A row of the table: how to recognize a specification of this kind, and how to open it."""
 
     matches: Callable[[str], bool]
     open: Callable[[str, SourceOptions], Source]
@@ -117,9 +117,9 @@ KINDS: dict[str, Kind] = {
 
 
 def is_camera(spec: str, *, once: bool = False) -> bool:
-    """Return whether frames of what the user named come for as long as anybody waits for them, and not again.
+    """Return whether a source is endless and cannot be replayed.
 
-    So it is with a device, a stream, and a folder that is watched; a video file or an image can be had a second time.
+    That holds for devices, streams and watched folders; video files and images can be read again.
     """
     return is_device(spec) or is_stream(spec) or (not once and is_folder(Path(spec)))
 
@@ -140,19 +140,19 @@ def open_source(
 
     Args:
         spec: `/dev/video0`, a camera's index, an `rtsp://` or `http://` URL, or a path or glob pattern.
-        once: of a folder, only what is there; otherwise new images are waited for.
+        once: read only the current images of a folder; otherwise, wait for new ones.
         stride: give only every Nth frame.
         stop: ends the waiting for new frames or images.
         size_wh: width and height to ask a camera of this machine for.
-        keep_trying: wait for a camera or stream that cannot be opened now, as for one that was lost; `status` says
-            what is wrong with it. Files and folders have to be there.
+        keep_trying: retry a camera or stream that cannot be opened now, as if it was lost; `status` has the problem.
+            Files and folders must exist.
         seen: a file that lists the images of a watched folder that were read, so that a restart continues after
             them.
         poll_s: seconds from one picture to the next, of an HTTP camera that gives one a request.
         max_pixels: refuse a camera or video whose frames are larger, and leave out images that are.
 
     Raises:
-        InputError: it does not exist, cannot be opened, or is of no known kind.
+        InputError: it does not exist, cannot be opened, or is of an unknown kind.
     """
     if stride < 1:
         raise InputError(f"a stride is 1 or more, found {stride}")

@@ -14,10 +14,11 @@ HOW_TO_ESCAPE = "in a user name or password write # as %23, / as %2F and ? as %3
 
 
 def escape_password(url: str) -> str:
-    """Return a URL with `#`, `/` and `?` of its user and password escaped, where they can belong to nothing else.
+    """Return a URL with `#`, `/` and `?` of its user and password escaped, if they are unambiguously part of it.
 
-    That is so where one @ follows them, and what they end is `user:` and no port: `rtsp://admin:a/b@camera/live`. In
-    `http://camera:80/?mail=a@b` the slash may begin a path. A `#` begins a fragment, which no camera takes.
+    That is so if exactly one @ follows, and the text before them is `user:` without a port:
+    `rtsp://admin:a/b@camera/live`. In `http://camera:80/?mail=a@b` the slash may begin a path. A `#`
+    begins a fragment, which no camera takes.
     """
     scheme, separator, rest = url.partition("://")
     start = re.search(r"[/?#]", rest)
@@ -39,7 +40,7 @@ def host_and_port(url: str) -> tuple[str, int]:
         InputError: there is no host, or no port behind its colon.
     """
     scheme, _, rest = url.partition("://")
-    # As FFmpeg reads it: a password may hold an @, and what comes behind the address is not looked at here.
+    # Parsed as FFmpeg does: a password may contain an @; the path is not checked here.
     place = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
     if place.count(":") > 1 and not place.startswith("["):
         raise InputError(f"cannot open {redact_url(url)}: write an IPv6 address in brackets, such as [fe80::1]:554")
@@ -54,7 +55,7 @@ def host_and_port(url: str) -> tuple[str, int]:
 
 
 def split_user_info(url: str) -> tuple[str, str]:
-    """Return user and password of a URL as they are written, or nothing, and the URL without them.
+    """Return the user and password of a URL verbatim, or an empty string, and the URL without them.
 
     urllib's own parser refuses a URL whose password has a bracket, or a letter that Unicode folds into a delimiter.
     """
@@ -70,12 +71,12 @@ def path_of(url: str) -> str:
 
 
 def password_hint(url: str) -> str:
-    """Return what to add to the error of a host that is not there, if the host may be a piece of a password."""
+    """Return a hint for the error of an unreachable host, if the host may be part of a password."""
     behind = re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[1:]
     return f"; {HOW_TO_ESCAPE}" if behind and "@" in behind[0] else ""
 
 
 def _without_place(url: str) -> str:
-    """Return a URL for an error without what stands before its path: that may be a password whose @ is missing."""
+    """Return a URL for an error without its host part: that may be a password whose @ is missing."""
     redacted = redact_url(url)
     return redacted if "@" in redacted else f"{url.partition('://')[0]}://***"

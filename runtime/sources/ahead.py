@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 class ReadAhead(Generic[T]):
-    """An iterator of the items of `items`, in order, that makes up to `depth` of them ahead in a thread.
+    """An iterator over `items`, in order, that prefetches up to `depth` of them in a thread.
 
-    So decoding a frame overlaps with what is done with the one before. No more than `depth` items wait at any time, and
-    the next is not begun before there is room for it. What the iterable raises comes out of `next`, behind the items
-    that came before it. The thread starts at the first `next`; it ends, and if `items` is a generator closes it, when
-    the items do or at `close`.
+    So decoding a frame overlaps with processing the one before. At most `depth` items are queued, and the next is not
+    begun before there is room for it. `next` raises the iterable's errors, after the items that preceded them. The
+    thread starts at the first `next`. It ends, and closes `items` if that is a generator, after the last item or at
+    `close`.
     """
 
     def __init__(
@@ -28,14 +28,14 @@ class ReadAhead(Generic[T]):
         max_size: int = 1,
         name: str = "read ahead",
     ) -> None:
-        """Take what makes the items; nothing runs yet.
+        """Prepare; nothing runs yet.
 
         Args:
-            items: makes them.
-            depth: how many of them may wait.
-            size_of: tells the size of one.
-            max_size: no further item is made while those that wait have this size together.
-            name: the thread's.
+            items: the iterable.
+            depth: the most items in the queue.
+            size_of: returns an item's size.
+            max_size: prefetching pauses while the queued items have this total size.
+            name: the thread's name.
         """
         if depth < 1:
             raise ValueError(f"a depth is 1 or more, found {depth}")
@@ -51,15 +51,15 @@ class ReadAhead(Generic[T]):
         self._started = False
 
     def __iter__(self) -> Iterator[T]:
-        """Return itself: there is one iteration."""
+        """Return itself: it can be iterated once."""
         return self
 
     def __next__(self) -> T:
-        """Return the next item, as soon as it is made.
+        """Return the next item; block until it is ready.
 
         Raises:
-            StopIteration: there are no more, or it is closed.
-            BaseException: what making the next item raised; after that, there are no more.
+            StopIteration: there are no more items, or it is closed.
+            BaseException: raised by the iterable; no items follow.
         """
         with self._changed:
             if not self._started and not self._closed:
@@ -78,14 +78,14 @@ class ReadAhead(Generic[T]):
         raise StopIteration
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """End, from any thread: who waits for an item gets none, and the thread is joined.
+        """Stop prefetching and join the thread; callable from any thread. A blocked `next` raises StopIteration.
 
         Args:
-            timeout_s: how long to wait for the thread, which may be in the middle of an item; None for as long as
-                it takes. One that is not back by then ends by itself after that item.
+            timeout_s: how long to wait for the thread, which may be in the middle of an item; None means no
+                timeout. A thread that is late ends by itself after that item.
 
         Returns:
-            Whether nothing runs any more.
+            Whether the thread has ended.
         """
         with self._changed:
             self._closed = True
@@ -113,7 +113,7 @@ class ReadAhead(Generic[T]):
         try:
             self._fill(iter(self._items))
         except BaseException as raised:  # noqa: BLE001
-            error = raised  # for the thread that takes the items: it has the right to know, and the means to react
+            error = raised  # reraised in the consumer's thread
         with self._changed:
             self._error = error
             self._over = True
@@ -134,7 +134,7 @@ class ReadAhead(Generic[T]):
                     if not self._closed:
                         self._ready.append(item)
                         self._changed.notify_all()
-                del item  # or it would live here until the next is made
+                del item  # or this frame would keep it alive until the next item
         finally:
             close = getattr(items, "close", None)
             if close is not None:

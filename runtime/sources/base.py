@@ -1,4 +1,4 @@
-"""What a source is: a context manager that gives frames, and what it says when it cannot."""
+"""The interface of a source: a context manager that yields frames and reports its status."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from twincar_edge.files import as_text
 
 logger = logging.getLogger(__name__)
 
-# Up to the last @, even one in the path: a password with a slash or a space in it must not come through, a host name
-# may go.
+# Up to the last @, even one in the path: a password with a slash or a space must not leak; losing a host name is
+# acceptable.
 _USER_INFO = re.compile(r"(?<=://).*@", re.DOTALL)
-# What follows: the host, the first part of the path, and the rest. Cameras take a password or token there as well:
+# What follows: the host, the first part of the path, and the rest. Some cameras take a password or token there:
 # `?user=admin&pwd=1234`, `/user=admin_password=1234_channel=1`, `rtsps://host:7441/aBcD1234eFgH5678`.
 _PARTS = re.compile(r"(?<=://)([^/?#\s'\"]*)(/[^/?#\s'\"]*)?([/?#][^\s'\"]*)?")
 _LONGEST_WORD = 12
@@ -44,7 +44,7 @@ def redact_url(text: str) -> str:
 
 def _without_secrets(found: re.Match[str]) -> str:
     host, first, rest = (part or "" for part in found.groups())
-    end = re.search(r"[:;,.)]*$", rest or first)  # of the sentence around it
+    end = re.search(r"[:;,.)]*$", rest or first)  # punctuation of the surrounding sentence
     assert end is not None
     word = first if rest else first[: end.start()]
     if len(word) > _LONGEST_WORD + 1 or "=" in word:
@@ -54,7 +54,7 @@ def _without_secrets(found: re.Match[str]) -> str:
 
 
 def quote_source(spec: str) -> str:
-    """Return what a user wrote for a source in quotes, for an error: it may be a URL with a slip, and a password."""
+    """Return a user's source specification in quotes, redacted: it may be a mistyped URL with a password."""
     harmless = _FILE_PATH.fullmatch(spec) or not re.search("[:=]", spec)
     return repr(spec if harmless else redact_url(f"://{spec}").removeprefix("://"))
 
@@ -81,7 +81,7 @@ SourceState = Literal["opening", "live", "stalled", "waiting", "ended"]
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """How a source is at this moment.
+    """The current status of a source.
 
     Attributes:
         state: `opening` until the first frame; `live` while frames come (a file or folder is live while it is read,
@@ -90,14 +90,14 @@ class SourceStatus:
             `waiting` while a camera that was lost, or could not be opened, is tried again; `ended` when there will be
             no more frames.
         frames: given so far.
-        dropped: frames of a live source that a newer one replaced before anybody took them.
+        dropped: frames of a live source that newer ones replaced before they were consumed.
         skipped: frames or images that could not be decoded, and those of a live picture that never changes.
-        reconnects: how often a live source was opened again.
-        last_frame_age_s: since the newest frame, or since the first of those that never change; None where there was
-            none yet.
+        reconnects: how often a live source was reopened.
+        last_frame_age_s: since the newest frame, or since the first of a run of unchanged ones; None before the first
+            frame.
         problem: what is wrong now, in one line without secrets, or None.
-        size_wh: of the newest frame; None where there was none yet.
-        fps: nominal frames a second, where the source tells.
+        size_wh: of the newest frame; None before the first.
+        fps: nominal frames a second, if the source states them.
     """
 
     state: SourceState
@@ -119,9 +119,9 @@ class Source(ABC):
     Attributes:
         name: what the user asked for, with secrets redacted.
         kind: the row of the table of kinds that it came from: device, stream, video, image, folder, glob.
-        live: frames come at the pace of the world, and waiting loses them.
-        stills: every image stands alone; it has no neighbours in time.
-        fps: nominal frames a second, None where there is no such thing.
+        live: frames come in real time, and a slow consumer loses some.
+        stills: the images are independent of each other, not a sequence in time.
+        fps: nominal frames a second, None if unknown.
         recordings: digests of the files read so far, of a source that ends by itself.
     """
 
@@ -156,23 +156,23 @@ class Source(ABC):
             return dict(self._skip_reasons)
 
     def status(self) -> SourceStatus:
-        """Return how it is now."""
+        """Return the current status."""
         with self._lock:
             return self._status(self._state)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """Give the frames, once, in order. The source is released when the iteration ends, however it ends."""
+        """Yield the frames, once, in order. The source is released when the iteration ends or fails."""
 
     @abstractmethod
     def release(self) -> None:
-        """Give back the camera, file or connection. May be called again, and from another thread.
+        """Release the camera, file or connection. Idempotent and thread-safe.
 
-        An iteration that waits for a frame then ends.
+        A blocked iteration ends.
         """
 
     def __enter__(self) -> Self:
-        """Return the source, which is open already."""
+        """Return the source, which is already open."""
         return self
 
     def __exit__(
@@ -222,7 +222,7 @@ def size_of(frame: Frame) -> tuple[int, int]:
 
 
 def bytes_of(frame: Frame) -> int:
-    """Return what a frame's picture takes in memory."""
+    """Return the size of a frame's picture in bytes."""
     return frame.image_bgr.nbytes
 
 
@@ -232,7 +232,7 @@ class FrameSource(Source):
     kind = "frames"
 
     def __init__(self, frames: Iterable[Frame], *, name: str = "frames", stills: bool = False) -> None:
-        """Take the frames; `stills` says that each stands alone."""
+        """Take the frames; `stills`: they are independent images."""
         super().__init__(name)
         self.stills = stills
         self._frames = frames
@@ -242,4 +242,4 @@ class FrameSource(Source):
         yield from self._counted(self._frames)
 
     def release(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to release."""

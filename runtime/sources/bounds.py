@@ -1,4 +1,4 @@
-"""What a camera or video may make this process allocate.
+"""Limits on the memory that a camera or video can make this process allocate.
 
 The sender chooses the frame size, and a few kilobytes of video can claim gigabytes of memory.
 """
@@ -20,16 +20,16 @@ from twincar_edge.runtime.sources.capture import Capture
 
 MAX_FRAME_PIXELS = 40_000_000  # 8K video has 33 million
 MAX_SENT_BYTES = 20 * 2**20  # of one picture of an HTTP camera
-AHEAD_BYTES = 100_000_000  # of frames that are decoded and wait: four of 4K
+AHEAD_BYTES = 100_000_000  # of decoded frames in a queue: four of 4K
 _BYTES_PER_PIXEL = 4  # of one block of memory of FFmpeg: it decodes into planes, and OpenCV converts to 3 bytes
 _MAPS = Path("/proc/self/maps")
 
 
 def checked_size(capture: Capture, name: str, max_pixels: int) -> None:
-    """Hold the size that an open capture states to the limit, before anything of it is decoded.
+    """Check the frame size that an open capture states against the limit, before decoding.
 
     Raises:
-        InputError: it is larger; the capture is released.
+        InputError: the size exceeds the limit; the capture is released.
     """
     width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     if width * height > max_pixels:
@@ -38,7 +38,7 @@ def checked_size(capture: Capture, name: str, max_pixels: int) -> None:
 
 
 def too_large(what: str) -> InputError:
-    """Return the error for pictures beyond the limit, with how to raise it."""
+    """Return the error for pictures beyond the limit; it says how to raise the limit."""
     return InputError(f"{what}: ", Parameter("max_frame_megapixels"), " sets the limit")
 
 
@@ -57,11 +57,11 @@ def decode_sent(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8] | 
 
 
 def limit_ffmpeg(max_pixels: int) -> None:
-    """Let every single allocation of FFmpeg fail that is larger than a frame of `max_pixels` needs.
+    """Make FFmpeg fail any single allocation that is larger than a frame of `max_pixels` needs.
 
-    FFmpeg decodes a frame or two to find out what a stream is, before OpenCV tells its size, and decodes on when frames
-    grow within a stream. OpenCV passes no `max_pixels` on to it. The limit holds for the process, and is never lowered:
-    160 MB, or what the largest `max_pixels` of a camera needs.
+    FFmpeg decodes a frame or two to find out what a stream is, before OpenCV reports its size, and keeps decoding when
+    frames grow within a stream. OpenCV does not pass `max_pixels` to it. The limit holds for the
+    process, and is never lowered: 160 MB, or what the largest `max_pixels` of a camera needs.
     """
     global _limit_bytes
     _limit_bytes = max(_limit_bytes, _BYTES_PER_PIXEL * max_pixels)

@@ -1,4 +1,4 @@
-"""A capture of OpenCV as the sources use it, and how its parts are told to behave."""
+"""OpenCV captures as the sources use them, and FFmpeg's settings for them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ import cv2
 
 from twincar_edge.errors import InputError
 
-# Read by OpenCV when a capture opens; a user's own settings stand. FFmpeg writes a page on standard error for each
-# damaged frame, with the URL and its password where it likes: what matters is counted and reported here. HTTP redirects
-# are followed by nobody but `redirects.py`. RTSP comes
-# over TCP: over UDP a lost packet is a grey smear, and many firewalls let none through. A picture that broke off is
-# no picture.
+# OpenCV reads these when a capture opens; a user's own settings take precedence. FFmpeg logs a page to standard error
+# for each damaged frame, sometimes with the URL and its password, so it is silenced; sources count and report failures.
+# Only `redirects.py` follows HTTP redirects. RTSP uses TCP: over UDP a lost packet smears the picture, and many
+# firewalls block it. Truncated pictures are discarded.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt|max_redirects;0")
 
 
 class Capture(Protocol):
-    """What sources need of `cv2.VideoCapture`. `grab` and `retrieve` may raise `cv2.error`."""
+    """The part of `cv2.VideoCapture` that sources use. `grab` and `retrieve` may raise `cv2.error`."""
 
     def isOpened(self) -> bool:  # noqa: D102
         ...
@@ -42,9 +41,9 @@ class Capture(Protocol):
 
 
 def open_ffmpeg(url: str, *, open_timeout_ms: int, read_timeout_ms: int) -> cv2.VideoCapture:
-    """Open a URL for reading at the sender's pace, with timeouts; `isOpened` says whether that worked.
+    """Open a URL for reading at the sender's pace, with timeouts; `isOpened` tells whether it succeeded.
 
-    It decodes in one thread: with N of them FFmpeg gives a frame only when N - 1 newer ones have come.
+    It decodes in one thread: with N threads, FFmpeg returns a frame only after N - 1 newer ones.
     """
     return cv2.VideoCapture(
         url,
@@ -58,9 +57,9 @@ def open_ffmpeg(url: str, *, open_timeout_ms: int, read_timeout_ms: int) -> cv2.
 
 
 def open_within(limit_s: float, open_capture: Callable[[], Capture], hangs: str) -> Capture:
-    """Call `open_capture` in a thread of its own, since a driver may block for ever, and return what it returns.
+    """Call `open_capture` in a separate thread, since a driver may block forever, and return its result.
 
-    A capture that comes after the limit is released.
+    A capture that opens after the limit is released.
 
     Raises:
         InputError: it takes longer than `limit_s`, with the message `hangs`; or what `open_capture` raised.
@@ -86,7 +85,7 @@ def open_within(limit_s: float, open_capture: Callable[[], Capture], hangs: str)
 
 
 def _settle(give: Callable[[Any], None], what: object) -> bool:
-    """Give a result to a future, unless nobody waits for it any more."""
+    """Set a future's result, unless the future was canceled."""
     try:
         give(what)
     except InvalidStateError:
@@ -101,13 +100,13 @@ def nominal_fps(capture: Capture) -> float | None:
 
 
 def stated_frames(capture: Capture) -> int:
-    """Return how many frames the container says it has, 0 where it does not know (OpenCV gives wild numbers then)."""
+    """Return how many frames the container says it has, 0 if unknown (OpenCV returns arbitrary numbers then)."""
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     return int(count) if math.isfinite(count) and 0 < count < 2**53 else 0
 
 
 def codec_name(capture: Capture) -> str:
-    """Return what the video is encoded with, by the four letters in the container, or "" where it does not say."""
+    """Return the codec's FourCC from the container, or "" if there is none."""
     fourcc = capture.get(cv2.CAP_PROP_FOURCC)
     letters = int(fourcc).to_bytes(4, "little") if math.isfinite(fourcc) and 0 < fourcc < 2**32 else b""
     name = "".join(chr(letter) for letter in letters if chr(letter).isalnum()).upper()

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 DEVICES = Path("/dev")
 SILENCE_S = 5  # without a frame; OpenCV reads its time-out when it waits for the first one
-HUNG_S = 10.0  # for opening and for each frame; a driver knows no time-out
+HUNG_S = 10.0  # for opening and for each frame; drivers have no timeout
 _BUFFERS = 2  # one is decoded while the driver fills the other; with more, frames would wait in the driver
 
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", str(SILENCE_S))
@@ -36,14 +36,14 @@ def device_number(spec: str) -> int | None:
         return int(spec)
     try:
         path = str(Path(spec).resolve())
-    except (OSError, RuntimeError, ValueError):  # links that lead in a circle, or what can be no file's name
+    except (OSError, RuntimeError, ValueError):  # a symlink loop, or an invalid file name
         return None
     found = re.fullmatch(rf"{re.escape(str(DEVICES))}/video(\d{{1,4}})", path)
     return int(found[1]) if found else None
 
 
 def is_device(spec: str) -> bool:
-    """Return whether a specification is a camera of this machine, or the name of one that is not plugged in."""
+    """Return whether a specification names a local camera, plugged in or not."""
     path = Path(spec)
     unplugged = path.parent == DEVICES or path.is_relative_to(DEVICES / "v4l")
     return device_number(spec) is not None or (unplugged and not path.exists())
@@ -67,7 +67,7 @@ def open_device(
         stop: ends the iteration.
         size_wh: width and height to ask for, as MJPG, in which a USB camera gives large pictures at full rate; the
             camera gives what it can, and the log says what that is.
-        keep_trying: where it cannot be opened now, wait for it as for one that was lost.
+        keep_trying: if it cannot be opened now, retry as for a lost camera.
         max_pixels: refuse larger frames.
 
     Raises:
@@ -104,7 +104,7 @@ def _connect(spec: str, size_wh: tuple[int, int] | None) -> Capture:
 
 
 def configure(capture: cv2.VideoCapture, name: str, size_wh: tuple[int, int] | None) -> None:
-    """Ask a camera for MJPG in a size, where one is wanted, and say in one line of the log what it gives."""
+    """Request MJPG in a size, if one is given, and log the format that the camera delivers."""
     capture.set(cv2.CAP_PROP_BUFFERSIZE, _BUFFERS)
     wish = ""
     if size_wh is not None:
@@ -150,7 +150,7 @@ def _number(path: Path) -> int:
 
 
 def _name_of(look_up: Callable[[int], tuple[object, ...]], number: int) -> str:
-    """Return the name of a user or group, or its number where the system knows no name (in a container, often)."""
+    """Return the name of a user or group, or its number where it has no name (common in containers)."""
     try:
         return str(look_up(number)[0])
     except KeyError:

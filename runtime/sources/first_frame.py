@@ -1,4 +1,4 @@
-"""One frame of a source, or why there is none, within a time."""
+"""Reads one frame of a source, or raises the reason for its absence, within a timeout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIMEOUT_S = 10.0
 
 
 class NoFrameInTimeError(InputError):
-    """A source that opens, or is being opened, sends nothing."""
+    """A source sent no frame within the timeout."""
 
 
 def first_frame(
@@ -21,7 +21,7 @@ def first_frame(
     """Open a source and return its first frame at `at_s` or later, and its nominal frames a second.
 
     Args:
-        open_one: opens the source, in a thread of its own: a driver may block for ever.
+        open_one: opens the source, in a separate thread: a driver may block forever.
         at_s: seconds from the source's start.
         timeout_s: how long the source may take for each frame.
 
@@ -43,7 +43,7 @@ def first_frame(
     thread = threading.Thread(target=look, name="first frame", daemon=True)
     thread.start()
     before, given = -1, 0
-    while not answers and given > before:  # frames before `at_s` are progress
+    while not answers and given > before:  # frames before `at_s` reset the timeout
         before = given
         thread.join(timeout_s)
         given = sum(source.status().frames for source in opened)

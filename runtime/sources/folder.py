@@ -1,4 +1,4 @@
-"""Frames out of a folder into which images arrive."""
+"""Frames from a watched folder."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from twincar_edge.runtime.sources.seen import SeenImages, Signature
 logger = logging.getLogger(__name__)
 
 SETTLE_S = 0.25  # a file is complete when it has not changed for this long
-RELIST_S = 10.0  # the folder is listed so often even if nothing is heard of it: of a network drive, nothing ever is
-POLL_S = 1.0  # where the system cannot tell of changes at all
-FIRST_LOOK_S = 0.5  # after the system has been asked to tell of changes, for what came before it did
+RELIST_S = 10.0  # the folder is listed this often even without notifications: network drives send none
+POLL_S = 1.0  # where the system has no change notifications
+FIRST_LOOK_S = 0.5  # after the watch was registered, for files that arrived before
 
 
 class WatchedFolder(Source):
-    """A folder into which images arrive: first what is there, then each new image once it is complete.
+    """A watched folder: first the images that are there, then each new image once it is complete.
 
     A file is complete when its size and time of change stayed the same for a quarter of a second, whether it was
-    written there or moved in. Files whose name begins with a dot are temporary. An image is known by
-    its name, size and time of change: it is given once, one that is written again is another image, and one that could
-    not be read is tried again when it has changed.
+    written there or moved in. Files whose name begins with a dot are temporary. An image is identified
+    by its name, size and modification time: it is delivered once, a rewritten file is a new image, and an unreadable
+    one is retried when it has changed.
 
-    Where `seen` names a file, that holds across restarts, in this way: an image is noted as seen when the next one is
-    taken, or when the source is released in good order. A run that is killed does its last image again rather than
-    never: each image is given at least once, and twice only where the process ended while it was the last one taken.
+    With `seen`, this holds across restarts. An image is recorded as seen when the next one is taken, or when the source
+    is released without an error. Delivery is at least once: only the last image taken by a run that was killed is
+    delivered again.
     """
 
     kind = "folder"
@@ -78,7 +78,7 @@ class WatchedFolder(Source):
         self._stop = stop
         self._stride = stride
         self._closing = threading.Event()
-        self._look()  # what is wrong with the folder is told now
+        self._look()  # raises now if the folder cannot be listed
         self._seen = None if seen is None else SeenImages(seen, folder)
         self._last: Signature | None = None
         self._max_pixels = max_pixels
@@ -91,7 +91,7 @@ class WatchedFolder(Source):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Give the images as they come, until the stop event is set.
+        """Yield the images as they arrive, until the stop event is set.
 
         Raises:
             InputError: the folder cannot be listed.
@@ -102,21 +102,21 @@ class WatchedFolder(Source):
             self._end_watching()
 
     def release(self) -> None:
-        """End the watching, and note the last image as seen."""
+        """Stop watching, and record the last image as seen."""
         self._end_watching()
         self._note_last()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Release; after an error, the last image is not noted as seen."""
+        """Release; after an error, the last image is not recorded as seen."""
         if kind is not None:
             with self._lock:
                 self._last = None
         self.release()
 
     def is_set(self) -> bool:
-        """Return whether the watching shall end; `watchfiles` asks it as it would ask an event."""
+        """Return whether to stop watching; `watchfiles` calls it like an event's method."""
         return self._stop.is_set() or self._closing.is_set()
 
     def _taken(self) -> Iterator[Frame]:
@@ -140,13 +140,13 @@ class WatchedFolder(Source):
     # --- in the thread that reads ahead ---
 
     def _arrivals(self) -> Iterator[tuple[Signature, Frame | None]]:
-        """Give each image that is complete and can be read, None for its frame where the stride leaves it out."""
+        """Yield each complete, readable image; its frame is None where the stride skips it."""
         handled = set() if self._seen is None else set(self._seen.images)
         settling: set[Signature] = set()
         changes, index = self._changes(), 0
         while not self.is_set():
             there = self._look()
-            handled &= there  # what has gone need not be remembered
+            handled &= there  # forget deleted files
             complete = sorted((there - handled) & settling, key=lambda image: natural_order(Path(image.name)))
             for signature in complete:
                 if index % self._stride:
@@ -164,7 +164,7 @@ class WatchedFolder(Source):
                 next(changes, None)
 
     def _look(self) -> set[Signature]:
-        """Return the images that are there now; a folder may hold a hundred thousand, and is looked at often."""
+        """Return the current images. Must be fast: a folder may hold a hundred thousand, and is listed often."""
         there = set()
         try:
             with os.scandir(self._folder) as entries:
@@ -183,9 +183,9 @@ class WatchedFolder(Source):
             return None
 
     def _changes(self, polling: bool = False) -> Iterator[object]:
-        """Wait, at each step, until something may have changed in the folder or the watching shall end.
+        """Block, at each step, until the folder may have changed or watching should stop.
 
-        The system tells only of what changes after it was asked, so the first step is short.
+        Notifications cover only changes after the watch was registered, so the first step is short.
         """
         import watchfiles  # half of what importing the sources would take
 
@@ -215,7 +215,7 @@ class WatchedFolder(Source):
 
 
 def _signature(entry: os.DirEntry[str]) -> Signature | None:
-    """Return a file's signature, None where it is empty yet, has gone, or is no file."""
+    """Return a file's signature; None if it is still empty, was deleted, or is not a regular file."""
     try:
         found = entry.stat()
     except OSError:
@@ -234,7 +234,7 @@ def open_folder(
     seen: Path | None = None,
     max_pixels: int = MAX_FRAME_PIXELS,
 ) -> Source:
-    """Open a folder of images; `once` ends after those that are there, otherwise `seen` remembers them.
+    """Open a folder of images; `once` ends after the current ones; otherwise `seen` records them.
 
     Raises:
         InputError: the folder cannot be listed; with `once`, it holds no image; or `seen` cannot be read.

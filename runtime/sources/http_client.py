@@ -1,4 +1,4 @@
-"""HTTP requests to cameras: authentication, redirects, and what a failure is called."""
+"""HTTP requests to cameras: authentication, redirects, and messages for failures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from twincar_edge.runtime.connection import connection_problem
 from twincar_edge.runtime.sources.addresses import split_user_info
 from twincar_edge.runtime.sources.redirects import RedirectsOnHost
 
-# What urllib raises; ValueError and LookupError where it cannot parse what a server asks for.
+# What urllib raises; ValueError and LookupError if it cannot parse a server's authentication challenge.
 FAILURES = (OSError, http.client.HTTPException, ValueError, LookupError)
 HEADERS = {"User-Agent": f"twincar-edge/{__version__}", "Cache-Control": "no-cache"}
 
 
 def request_error(name: str, error: Exception) -> InputError:
-    """Return what a failed request is called: one line, without text from the other side.
+    """Return the error of a failed request: one line, without text from the server.
 
     Args:
         name: the redacted URL.
@@ -40,11 +40,11 @@ def request_error(name: str, error: Exception) -> InputError:
 
 
 def http_opener(url: str, *, verify: bool = True) -> tuple[str, urllib.request.OpenerDirector]:
-    """Return the URL without user and password, and what gives these to its host alone, when asked for them.
+    """Return the URL without user and password, and an opener that sends these only to its host, on request.
 
     Args:
         url: `http://` or `https://`.
-        verify: ask an HTTPS server for a certificate that is trusted.
+        verify: verify the certificate of an HTTPS server.
     """
     user_info, bare = split_user_info(url)
     bare = bare.partition("#")[0]
@@ -67,9 +67,9 @@ def http_opener(url: str, *, verify: bool = True) -> tuple[str, urllib.request.O
 
 
 class _ClosesRefusals(urllib.request.BaseHandler):
-    """Closes the answer that asks for a password; urllib's handlers leave it open."""
+    """Closes the 401 response; urllib's handlers leave it open."""
 
-    handler_order = 100  # before those
+    handler_order = 100  # run before those handlers
 
     def http_error_401(self, _request: Any, answer: Any, *_: Any) -> None:
         answer.close()

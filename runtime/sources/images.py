@@ -1,4 +1,4 @@
-"""Frames out of single image files: one, all of a folder, or all that match a pattern."""
+"""Frames from image files: one, all of a folder, or all that match a pattern."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 class ImageFiles(Source):
-    """Images that are there already, each standing alone; one that is unusable is counted and left out.
+    """Existing images, independent of each other; unusable ones are counted and skipped.
 
-    They are decoded ahead in a thread of its own.
+    A separate thread prefetches them.
     """
 
     stills = True
@@ -45,14 +45,14 @@ class ImageFiles(Source):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Give every `stride`-th image that can be read."""
+        """Yield every `stride`-th readable image."""
         try:
             yield from self._counted(self._ahead)
         finally:
             self.release()
 
     def release(self) -> None:
-        """End the reading ahead; files are open only while they are read."""
+        """Stop prefetching; files are open only while they are read."""
         self._ahead.close(RELEASE_S)
 
     def _decode(self) -> Iterator[Frame]:
@@ -86,10 +86,10 @@ def open_image(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) -> So
 
 
 def open_images_of(folder: Path, spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) -> Source:
-    """Open the images that are in a folder now.
+    """Open the current images of a folder.
 
     Raises:
-        InputError: there is none.
+        InputError: the folder has no images.
     """
     paths = images_in(folder)
     if not paths:
@@ -101,7 +101,7 @@ def open_glob(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) -> Sou
     """Open all images that match a pattern.
 
     Raises:
-        InputError: no image does.
+        InputError: no image matches.
     """
     return ImageFiles(matching(spec), spec, kind="glob", stride=stride, max_pixels=max_pixels)
 
@@ -121,10 +121,10 @@ def images_in(folder: Path) -> list[Path]:
 def matching(pattern: str) -> list[Path]:
     """Return the image files that match a glob pattern (`**` for any depth), in natural order.
 
-    A part of the path that exists as it is written is no pattern: a folder may be called `cam [front]`.
+    A part of the path that exists literally is not a pattern: a folder may be called `cam [front]`.
 
     Raises:
-        InputError: none does.
+        InputError: no image matches.
     """
     found = [path for path in _matches(Path(pattern).parts) if _is_image(path)]
     if not found:
@@ -152,17 +152,17 @@ def _exists(path: Path) -> bool:
 
 
 def expand(paths: list[Path], *, recursive: bool | None = None) -> list[Path]:
-    """Return the image files that a list of files, folders and patterns stands for, each once, in the order given.
+    """Expand a list of files, folders and patterns to image files, without duplicates, in the order given.
 
-    A file that is named outright is kept whatever its suffix, and even if it is missing: reading it will say why.
+    A file that is named explicitly is kept whatever its suffix, even if it is missing: reading it raises the error.
 
     Args:
         paths: files, folders and patterns.
         recursive: search each folder with its subfolders, without hidden ones and without symbolic links to folders;
-            None where the caller offers no such search, so that no message names it.
+            None if the caller has no such option, so that no message suggests it.
 
     Raises:
-        InputError: a folder or pattern holds no image, or a folder cannot be listed or has too many subfolders.
+        InputError: a folder or pattern yields no images, or a folder cannot be listed or has too many subfolders.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -193,7 +193,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _no_images(folder: Path, *, recursive: bool | None) -> InputError:
-    """Return the error for a folder without images; it says where its subfolders hold some."""
+    """Return the error for a folder without images; it says whether its subfolders have some."""
     suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
     if recursive:
         return InputError(f"{folder} and its subfolders hold no images ({suffixes})")
@@ -206,14 +206,14 @@ def _no_images(folder: Path, *, recursive: bool | None) -> InputError:
 
 
 def _folders(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Give a folder and its subfolders, without hidden ones; symbolic links are not followed."""
+    """Yield a folder and its subfolders, without hidden ones; symbolic links are not followed."""
     for root, names, _ in os.walk(folder, onerror=on_error):
         names[:] = sorted(name for name in names if not name.startswith(".") and not Path(root, name).is_symlink())
         yield Path(root)
 
 
 def has_magic(text: str) -> bool:
-    """Return whether a glob pattern's characters are in the text."""
+    """Return whether the text contains glob characters."""
     return _MAGIC.search(text) is not None
 
 

@@ -1,7 +1,7 @@
-"""Frames of a camera that does not wait: the newest one, and a connection that is made again when it is lost.
+"""Live sources: the newest frame of a camera, over a connection that is reopened when it is lost.
 
 reader thread:  open -> grab, decode -> mailbox ─┐        (one a source)
-consumer:                              iterate <─┘ waits for the next frame, and looks after the reader
+consumer:                              iterate <─┘ waits for the next frame, and supervises the reader
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from twincar_edge.runtime.sources.unchanged import MANY, Unchanged
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.1  # how often a consumer that waits looks at its stop event and at the reader
+TICK_S = 0.1  # how often a waiting consumer checks its stop event and the reader
 RELEASE_S = 1.0  # for the reader to come back from the frame it waits for
 
 
 class _Reader:
-    """One reader thread; `busy_since_s` is when it called into the capture, None while it is not in there."""
+    """One reader thread; `busy_since_s` is when its current call into the capture began, None outside a call."""
 
     thread: threading.Thread
     busy_since_s: float | None = None
 
 
 class LiveSource(Source):
-    """A camera or network stream: the newest frame, at the pace of the world, for as long as anybody wants it.
+    """A camera or network stream: the newest frame, in real time, until it is stopped or released.
 
-    One thread reads, decodes and keeps only the newest frame, so that what the consumer gets is never older than one
-    frame, however slow the consumer is; frames that nobody took in time are counted (`dropped`). A stream that ends,
-    breaks, falls silent or cannot be opened is opened again, and its time and its frames' numbers go on; it is never
-    over by itself. Time is counted from the start, jitter smoothed.
+    One thread reads, decodes and keeps only the newest frame, so a slow consumer never gets a frame that is more than
+    one frame old. Replaced frames are counted (`dropped`). A stream that ends, breaks, falls silent or cannot be opened
+    is reopened; its time and frame numbers continue, and it never ends by itself. Time is counted from the start, with
+    jitter smoothed.
 
-    A connection whose pictures change their size is read on: FFmpeg then gives them in the size that it began with.
-    Cameras end the connection when their size is changed, and frames come in the new size from then on.
+    If the picture size changes within a connection, reading continues: FFmpeg scales to the initial size. Cameras close
+    the connection when their size is reconfigured; frames then come in the new size.
     """
 
     live = True
@@ -75,8 +75,8 @@ class LiveSource(Source):
             opened: a capture that is open already, for the first connection.
             rules: when a stream counts as failed.
             monotonic: the clock, in seconds.
-            rng: of the waits between tries.
-            wait: sleeps between tries, and returns early, with True, when the source is released.
+            rng: randomizes the retry backoff.
+            wait: sleeps between retries; returns True early when the source is released.
         """
         super().__init__(name, monotonic=monotonic)
         self.kind = kind
@@ -104,7 +104,7 @@ class LiveSource(Source):
         self._reader = self._start(opened)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Give the newest frame each time, waiting for one that is newer than the last, until `stop` or `release`."""
+        """Yield the newest frame each time, waiting for one newer than the last, until `stop` or `release`."""
         try:
             while (frame := self._take()) is not None:
                 yield frame
@@ -112,12 +112,12 @@ class LiveSource(Source):
             self.release()
 
     def status(self) -> SourceStatus:
-        """Return how it is now."""
+        """Return the current status."""
         with self._lock:
             return self._status(self._state_now(), dropped=self._dropped, reconnects=max(0, self._connections - 1))
 
     def release(self) -> None:
-        """Give the camera or connection back, at the latest when the frame that is waited for has timed out."""
+        """Release the camera or connection, at the latest when the pending read has timed out."""
         with self._changed:
             self._closing.set()
             self._mailbox = None
@@ -142,7 +142,7 @@ class LiveSource(Source):
         return None
 
     def _look_after_reader(self) -> None:
-        """Leave a reader behind that does not come back, and start another. The one who waits for frames notices."""
+        """Abandon a hung reader, and start another. Called by the consumer while it waits for a frame."""
         busy_since_s = self._reader.busy_since_s
         if busy_since_s is None or self._monotonic() - busy_since_s < self._rules.hung_s:
             return
@@ -176,7 +176,7 @@ class LiveSource(Source):
         return reader
 
     def _left_behind(self, reader: _Reader) -> bool:
-        """Return whether nobody wants this reader's frames any more."""
+        """Return whether this reader was replaced or the source was released."""
         return reader is not self._reader or self._closing.is_set()
 
     def _read(self, reader: _Reader, capture: Capture | None) -> None:
@@ -186,7 +186,7 @@ class LiveSource(Source):
                 since_s = self._monotonic()
                 try:
                     self._follow(reader, capture)
-                    return  # nobody wants more
+                    return  # stopped or released
                 except (TwincarError, cv2.error) as error:
                     problem = redact_url(_one_line(error))
                 capture = None
@@ -204,14 +204,14 @@ class LiveSource(Source):
                     return
         except BaseException as error:  # noqa: BLE001
             with self._changed:
-                self._bug = error  # a mistake of ours: the consumer shall have it, and not wait for ever
+                self._bug = error  # a bug: raise it in the consumer, which would otherwise wait forever
                 self._changed.notify_all()
 
     def _follow(self, reader: _Reader, capture: Capture | None) -> None:
-        """Read one connection until it is lost, which raises, or until nobody wants more.
+        """Read one connection until it is lost, which raises, or until the source is stopped.
 
         Raises:
-            InputError: it cannot be opened, has ended, is silent, or sends nothing that can be decoded.
+            InputError: it cannot be opened, has ended, is silent, or sends only undecodable frames.
             cv2.error: OpenCV says so.
         """
         reader.busy_since_s = self._monotonic()
@@ -243,7 +243,7 @@ class LiveSource(Source):
             reader.busy_since_s = None
 
     def _connection(self, reader: _Reader, capture: Capture) -> bool:
-        """Note that a connection is open, and return whether it is wanted."""
+        """Record that a connection is open, and return whether it is still needed."""
         with self._lock:
             if self._left_behind(reader):
                 return False
@@ -254,7 +254,7 @@ class LiveSource(Source):
             return True
 
     def _decode(self, reader: _Reader, capture: Capture, arrived_s: float) -> Frame | None:
-        """Number and time the frame that was grabbed; return it decoded, or None where it is left out."""
+        """Number and time the frame that was grabbed; return it decoded, or None if it is skipped."""
         with self._lock:
             if self._left_behind(reader):
                 return None
@@ -272,7 +272,7 @@ class LiveSource(Source):
         return Frame(index, time_s, np.asarray(image, np.uint8), self.name)
 
     def _deliver(self, reader: _Reader, frame: Frame, arrived_s: float) -> None:
-        """Put a frame into the mailbox, in place of one that nobody took."""
+        """Put a frame into the mailbox, replacing one that was not taken."""
         with self._changed:
             if self._left_behind(reader):
                 return
@@ -305,7 +305,7 @@ class LiveSource(Source):
             logger.warning("%s is back", self.name)
 
     def _report(self, problem: str) -> None:
-        """Note what is wrong, and say it once: a camera may be away for a week, or come and go all night."""
+        """Record the problem, and log it once: a camera may be offline for a week, or flap all night."""
         self._problem = problem
         if problem not in self._reported:
             self._reported.add(problem)

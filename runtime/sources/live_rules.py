@@ -1,4 +1,4 @@
-"""What a live source takes for trouble with its camera."""
+"""Failure thresholds and retry times of a live source."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ class LiveRules:
     """When a stream counts as failed, and the retry times.
 
     Attributes:
-        silence_s: the read time-out of the capture; a grab that took so long found nothing, whatever it says (FFmpeg's
-            decoder gives up the frames it held back when a read fails).
-        stalled_s: without a frame for so long, the source says that it is stalled.
-        hung_s: a call into the capture that takes so long has ignored its time-out, as `VideoCapture.read` does now
-            and then (opencv#22677); its thread is left behind, and another one opens the camera again.
-        most_hung: threads that may be left behind at a time. Where so many hang, the camera waits for one of them.
-        steady_s: after a connection that lasted so long, the first try comes quickly again.
-        undecodable: pictures in a row that cannot be decoded before the connection is made again.
-        frozen_s: pictures that are the same in every byte for so long are no news of the camera any more.
-        first_retry_s: the wait before the first try of a series; each wait is up to twice the last, less a random part.
-        longest_retry_s: the longest wait. It is one second for good, where others let it grow to minutes: a camera
-            that returns shall give frames within three seconds, and of these a try that has just failed takes up to
-            1.5 s (`network.KNOCK_S`) or opening an RTSP stream about 1 s. A try that finds nobody is one small packet.
+        silence_s: the read timeout of the capture; a grab that took this long failed, whatever it returned (FFmpeg's
+            decoder flushes its delayed frames when a read fails).
+        stalled_s: after this long without a frame, the source reports `stalled`.
+        hung_s: a call into the capture that takes this long has ignored its timeout, as `VideoCapture.read`
+            sometimes does (opencv#22677); its thread is abandoned, and another one reopens the camera.
+        most_hung: the most abandoned threads at a time. At this limit, the camera waits for one of them to return.
+        steady_s: a connection that lasted this long resets the backoff.
+        undecodable: consecutive undecodable pictures before the connection is reopened.
+        frozen_s: after this long with byte-identical pictures, the camera counts as frozen.
+        first_retry_s: the first delay of the exponential backoff (factor 2, with jitter).
+        longest_retry_s: the longest delay. It is one second, where others use minutes: a camera that returns must
+            deliver frames within three seconds, and of these a failing try takes up to 1.5 s (`network.KNOCK_S`) or
+            opening an RTSP stream about 1 s. A try without an answer costs one small packet.
     """
 
     silence_s: float = 5.0

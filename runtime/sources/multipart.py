@@ -1,7 +1,7 @@
 """MJPEG over HTTP: pictures as the parts of one answer that does not end (`multipart/x-mixed-replace`).
 
-FFmpeg reads it too, but believes any length that a part states, and collects what has no boundary for as long as it
-comes. Sources: RFC 2046 section 5.1; what cameras send instead of that is said where it is read.
+FFmpeg reads it too, but trusts any length that a part states, and buffers data without a boundary without limit.
+Source: RFC 2046 section 5.1; comments in the code name cameras' deviations.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ logger = logging.getLogger(__name__)
 _CHUNK = 2**16
 _MAX_HEAD_BYTES = 16 * 2**10  # of a part, and of what comes before the first
 _JPEG_END = b"\xff\xd9"
-_JPEG_TAIL = 64  # bytes in which the marker of the end is looked for: cameras pad
+_JPEG_TAIL = 64  # bytes searched for the end marker: cameras add padding
 
 
 def open_multipart(url: str, *, timeout_s: float, max_pixels: int = MAX_FRAME_PIXELS) -> MultipartCamera | None:
-    """Ask an HTTP address, and return the pictures of its answer; None where it is not multipart, but may be video.
+    """Request an HTTP address, and return the pictures of its response; None if it is not multipart but may be video.
 
-    Certificates are not verified, as FFmpeg does not for other video.
+    Certificates are not verified; FFmpeg does not verify them for other video either.
 
     Args:
         url: with user and password in it, for basic or digest authentication.
-        timeout_s: for the answer to begin, and for each picture.
+        timeout_s: for the response to begin, and for each picture.
         max_pixels: the largest picture that is decoded.
 
     Raises:
-        InputError: the address refuses, does not answer in time, or answers with text.
+        InputError: the server refuses, does not answer in time, or answers with text.
     """
     name = redact_url(url)
     bare, opener = http_opener(url, verify=False)
@@ -47,7 +47,7 @@ def open_multipart(url: str, *, timeout_s: float, max_pixels: int = MAX_FRAME_PI
         answer: http.client.HTTPResponse = opener.open(urllib.request.Request(bare, headers=HEADERS), timeout=timeout_s)
     except OSError as error:
         raise request_error(name, error) from error
-    except FAILURES:  # FFmpeg understands some that urllib does not
+    except FAILURES:  # FFmpeg parses some responses that urllib does not
         return None
     kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else ""
     if kind.startswith("multipart/"):
@@ -70,7 +70,7 @@ class MultipartCamera:
         max_pixels: int = MAX_FRAME_PIXELS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take an answer that has begun.
+        """Take a response whose header was read.
 
         Args:
             answer: its socket has a time-out.
@@ -83,7 +83,7 @@ class MultipartCamera:
         self._timeout_s, self._max_pixels, self._clock = timeout_s, max_pixels, clock
         self._deadline_s = 0.0
         self._buffer = bytearray()
-        self._boundary = b""  # the line that is sent, which need not be the one that was announced
+        self._boundary = b""  # the boundary as sent, which may differ from the announced one
         self._picture = b""
         self._size_wh: tuple[int, int] | None = None
         self._reported = False
@@ -95,10 +95,10 @@ class MultipartCamera:
         return 0.0
 
     def grab(self) -> bool:
-        """Read the next picture; return False when the answer is over or nothing comes in time.
+        """Read the next picture; return False at the end of the response or on timeout.
 
         Raises:
-            InputError: a picture is too large or takes too long, or no boundary comes.
+            InputError: a picture is too large or takes too long, or there is no boundary.
         """
         self._deadline_s = self._clock() + self._timeout_s
         try:
@@ -109,7 +109,7 @@ class MultipartCamera:
         return True
 
     def retrieve(self) -> tuple[bool, Any]:
-        """Decode the picture. All come in the size of the first, as from FFmpeg.
+        """Decode the picture. All are scaled to the size of the first, as FFmpeg does.
 
         Raises:
             InputError: it is larger than `max_pixels`.
@@ -129,8 +129,8 @@ class MultipartCamera:
     def _skip_to_boundary(self) -> None:
         """Read up to the end of the next boundary line.
 
-        The first line that begins with two hyphens is one: some cameras announce another boundary, or one that has the
-        hyphens in it.
+        The first line that begins with two hyphens counts as the boundary: some cameras announce another one, or
+        include the hyphens in it.
         """
         skipped = 0
         while True:
@@ -159,8 +159,8 @@ class MultipartCamera:
     def _body(self, length: int | None) -> bytes:
         """Read the picture of a part: up to the next boundary, or to the stated length if the picture ends there.
 
-        The boundary of a live part comes with the next picture, so that waiting for it would delay each by one. Lengths
-        may be wrong, but no picture extends beyond its end marker.
+        The boundary of a live part comes with the next picture, so waiting for it would delay each picture by one.
+        Lengths may be wrong, but no picture extends beyond its end marker.
         """
         searched = 0
         while True:
@@ -181,7 +181,7 @@ class MultipartCamera:
         return self._buffer.find(_JPEG_END, max(0, length - _JPEG_TAIL), length) >= 0
 
     def _line(self) -> bytes:
-        """Take a line from the buffer, without white space around it."""
+        """Remove a line from the buffer, and return it stripped."""
         while (end := self._buffer.find(b"\n")) < 0:
             if len(self._buffer) > _MAX_HEAD_BYTES:
                 raise InputError(f"{self._name} sends no boundary between its pictures")

@@ -32,9 +32,9 @@ from twincar_edge.runtime.sources.video import VideoFile
 
 logger = logging.getLogger(__name__)
 
-NETWORK_TIMEOUT_MS = 5000  # for opening and for each frame; without it a lost camera blocks the read for ever
-KNOCK_S = 1.5  # for a TCP connection: long enough for one lost packet to be sent again
-HANGS_AFTER_S = 5.0  # beyond the time-outs: then they have been ignored
+NETWORK_TIMEOUT_MS = 5000  # for opening and for each frame; without it a lost camera blocks the read forever
+KNOCK_S = 1.5  # for a TCP connection: long enough for one retransmission
+HANGS_AFTER_S = 5.0  # beyond both timeouts: FFmpeg has ignored them
 POLLED_FROZEN_S = 600.0  # servers of single pictures renew some of them every few minutes only
 _SCHEME = re.compile(r"(?i)(rtsps?|https?)://.")
 
@@ -55,23 +55,23 @@ def open_stream(
 ) -> Source:
     """Open an RTSP or HTTP stream; a plain video file behind HTTP is read as a file.
 
-    An HTTP address that gives one picture a request is a camera that is polled. It is known by `poll_s`, by the suffix
-    of its path, or because its video ends after one picture.
+    An HTTP address that returns one picture per request is polled. It is recognized by `poll_s`, by the suffix of its
+    path, or because its video ends after one picture.
 
     Args:
-        spec: the URL, with user and password in it where the camera wants them, as `escape_password` takes them.
+        spec: the URL, with user and password where the camera requires them, as `escape_password` takes them.
         stride: give only every Nth frame.
         stop: ends the iteration of a stream.
-        keep_trying: where it cannot be opened now, wait for it as for a stream that was lost.
-        poll_s: from one picture to the next, of a camera that is polled.
+        keep_trying: if it cannot be opened now, retry as for a lost stream.
+        poll_s: seconds between two requests to a polled camera.
         max_pixels: refuse larger frames.
 
     Raises:
-        InputError: the URL names no host and port, or is polled without HTTP; or nothing answers in time, or what
-            answers is no video, which `keep_trying` waits for.
+        InputError: the URL has no host or a bad port, or is polled and not HTTP; or, without `keep_trying`, there is no
+            answer in time or the answer is not video.
     """
     spec = escape_password(spec)
-    host_and_port(spec)  # waiting does not make a wrong URL right
+    host_and_port(spec)  # retries cannot fix a wrong URL
     http = spec.lower().startswith("http")
     if poll_s is not None and not http:
         raise InputError(f"cannot poll {redact_url(spec)}: ", Parameter("poll_s"), " is for http:// and https://")
@@ -116,7 +116,7 @@ def open_stream(
         )
 
     opened = None
-    if http or not keep_trying:  # a recording behind HTTP has to be told from a camera before it is read
+    if http or not keep_trying:  # a recording behind HTTP must be distinguished from a camera before it is read
         hangs = f"cannot open {redact_url(spec)}: it does not come back from its own time-out"
         try:
             opened = open_within(timeout_s + HANGS_AFTER_S, connect, hangs)
@@ -147,13 +147,13 @@ class _Place:
 
 @dataclass
 class _Pictures:
-    """Whether an address may give one picture a request."""
+    """Return whether an address may return one picture per request."""
 
     perhaps: bool
 
 
 class _Counting:
-    """A capture that notes when its connection was over after one picture."""
+    """A capture that records whether its connection ended after one picture."""
 
     def __init__(self, capture: Capture, state: _Pictures) -> None:
         self._capture, self._state, self._grabbed = capture, state, 0
@@ -171,15 +171,15 @@ class _Counting:
 
 
 def _knock(url: str) -> None:
-    """Find out whether anybody listens where a URL points, in a TCP connection that is closed at once.
+    """Check that a URL's host accepts TCP connections on its port; the connection is closed at once.
 
-    FFmpeg says of every failure only that there is one, and after its time-out. This tells a camera without current
-    from one that refuses, and it is quick, so that a host that has just come back is not waited for in vain.
+    FFmpeg reports every failure alike, and only after its timeout. This check tells a camera without power from one
+    that refuses connections. It is fast, so a host that has just returned is found soon.
 
     Raises:
-        InputError: nobody does.
+        InputError: the connection failed.
     """
-    # FFmpeg goes through a proxy that this variable names, and then nobody has to listen at the host itself.
+    # FFmpeg uses the proxy that this variable names; the host itself need not be reachable then.
     if url.lower().startswith("http") and os.environ.get("http_proxy"):
         return
     try:

@@ -1,24 +1,24 @@
-"""When the frames of a live source were taken, as far as their arrival tells."""
+"""Estimates the capture times of a live source's frames from their arrival times."""
 
 from __future__ import annotations
 
-PULL = 0.1  # of the difference to the arrival, taken over with each frame
+PULL = 0.1  # share of the phase error that each frame corrects
 MEMORY = 0.05  # weight of the newest interval in the mean
 LEAST_STEP = 0.25  # of the period, however early a frame arrives
-RESYNC_S = 0.5  # a gap of so many seconds is a stall, not jitter
+RESYNC_S = 0.5  # a longer gap, in seconds, is a stall, not jitter
 MAX_PERIOD_S = 1.0
 
 
 class Pace:
     """Smooths arrival times: a camera takes a frame every 40 ms, and a network hands over two at once, then none.
 
-    A vehicle's speed is measured between frames, so that times which jump make it jump. A phase-locked loop of first
-    order: each frame is expected one mean interval after the last, and that is corrected by a share of how far its
-    arrival is off. The result follows the arrivals, without drift, at a tenth of their jitter.
+    A vehicle's speed is measured between frames, so jitter in the times becomes jitter in the speed. This is a
+    first-order phase-locked loop: each frame is expected one mean interval after the last, and a share of the error of
+    its arrival corrects that. The result follows the arrivals, without drift, at a tenth of their jitter.
     """
 
     def __init__(self, fps: float | None) -> None:
-        """Expect `fps` frames a second at first, where that is known."""
+        """Start with `fps` frames a second, if known."""
         self._period_s = min(1 / fps, MAX_PERIOD_S) if fps else 1 / 25
         self._arrival_s: float | None = None
         self._time_s = 0.0

@@ -13,13 +13,13 @@ from twincar_edge.runtime.sources.video import ASSUMED_FPS, open_video_file
 
 
 class Playback(FrameSource):
-    """Shows a video as a camera would, until `stop` is set. Each time through gives visits of its own."""
+    """Plays a video in real time, like a camera, until `stop` is set. Each pass has its own visits."""
 
     kind = "playback"
     live = True
 
     def __init__(self, path: Path, stop: threading.Event, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Take the file, which is opened when frames are asked for."""
+        """Take the file; iteration opens it."""
         super().__init__(self._play(path, stop, monotonic), name=path.name)
 
     def _play(self, path: Path, stop: threading.Event, monotonic: Callable[[], float]) -> Iterator[Frame]:
@@ -30,9 +30,9 @@ class Playback(FrameSource):
                 period_s = 1 / (video.fps or ASSUMED_FPS)
                 for frame in video:
                     index, time_s = first + frame.index, first_s + frame.time_s
-                    begun_s = max(begun_s, monotonic() - time_s)  # where frames come late, all after them do
+                    begun_s = max(begun_s, monotonic() - time_s)  # a late frame delays all later ones
                     if stop.wait(begun_s + time_s - monotonic()):
                         return
-                    # Without a recording: what is seen again is another visit.
+                    # No recording: a repeated scene is a new visit.
                     yield replace(frame, index=index, time_s=time_s, recording=None)
             index, time_s = index + 1, time_s + period_s

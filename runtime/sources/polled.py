@@ -1,4 +1,4 @@
-"""Cameras that give one picture a request: the address is asked again and again."""
+"""Snapshot cameras: an HTTP address that returns one picture per request is polled."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _UNNAMED = "application/octet-stream"  # files of an unknown type, and pictures 
 
 
 class NotOnePicture(InputError):
-    """The address answers with something else than one picture, which may be video."""
+    """The response is not a single picture; it may be video."""
 
 
 class PolledCamera:
-    """One picture a request, as a `Capture`. A picture that the server calls unchanged (304) is given again."""
+    """One picture per request, as a `Capture`. On 304 Not Modified, the last picture is returned again."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class PolledCamera:
         max_pixels: int = MAX_FRAME_PIXELS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Ask for the first picture.
+        """Request the first picture.
 
         Args:
             url: with user and password in it, for basic or digest authentication.
@@ -54,8 +54,8 @@ class PolledCamera:
             clock: seconds.
 
         Raises:
-            NotOnePicture: it answers with something else, which may be video.
-            InputError: it answers with text, or cannot be had.
+            NotOnePicture: the response is not a single picture; it may be video.
+            InputError: the response is text, or the request failed.
         """
         self._name = redact_url(url)
         self._url, self._opener = http_opener(url)
@@ -74,10 +74,10 @@ class PolledCamera:
         return 1 / self._poll_s if propId == cv2.CAP_PROP_FPS else 0.0
 
     def grab(self) -> bool:
-        """Ask for the next picture when its time has come.
+        """Request the next picture when it is due.
 
         Raises:
-            InputError: it cannot be had.
+            InputError: the request failed.
         """
         if not self._waiting:
             self._stop.wait(max(0.0, self._asked_s + self._poll_s - self._clock()))
@@ -134,6 +134,6 @@ class PolledCamera:
 
 
 def _validators(headers: email.message.Message) -> dict[str, str]:
-    """Return what asks for a picture only if it has changed (RFC 9110, 13.1)."""
+    """Return the headers of a conditional request (RFC 9110, 13.1)."""
     found = {"If-None-Match": headers.get("ETag"), "If-Modified-Since": headers.get("Last-Modified")}
     return {name: value for name, value in found.items() if value}

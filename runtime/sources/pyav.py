@@ -1,6 +1,6 @@
-"""Video that OpenCV cannot decode right, read through PyAV: interlaced frames, and codecs that it lacks.
+"""Decodes through PyAV the video that OpenCV cannot decode correctly: interlaced frames, and codecs that it lacks.
 
-OpenCV stays the reader of everything else. PyAV is in the extra `clips`, and brings an FFmpeg of its own.
+OpenCV reads everything else. PyAV is in the extra `clips`, and bundles its own FFmpeg.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twincar_edge.errors import InputError, require
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.unchanged import MANY
 
-# What a file or an answer may lead to further: an MP4 or a play list can name other files and addresses.
+# Protocols that references may use: an MP4 or a playlist can name other files and URLs.
 _FILE, _HTTP = "file", "http,https,httpproxy,tcp,tls"
 _FROM_KEY_FRAME = 300  # frames to look at for an interlaced one: most encoders give a key frame at least every 250
 # As `frame.rotation` counts, anticlockwise.
@@ -31,7 +31,7 @@ _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180:
 
 @dataclass(frozen=True)
 class PyAVInput:
-    """A video that PyAV can open, as often as needed; a URL with a time-out for opening and for each read.
+    """A video that PyAV can open repeatedly; a URL has a timeout for opening and for each read.
 
     Frames of more than `max_pixels` are not decoded.
     """
@@ -62,21 +62,21 @@ class PyAVInput:
             capture.release()
 
     def open(self) -> PyAVCapture:
-        """Open it, and decode its first frame.
+        """Open the video, and decode its first frame.
 
         Raises:
             MissingExtraError: PyAV is not installed.
             InputError: PyAV cannot decode it either.
         """
-        # FFmpeg's threads give way like the one that starts them.
+        # FFmpeg's threads inherit the low priority of the thread that starts them.
         with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
             return opener.submit(PyAVCapture, self).result()
 
 
 class PyAVCapture:
-    """A `Capture` that deinterlaces what is interlaced, and gives no picture for a frame that is marked as corrupt.
+    """A `Capture` that deinterlaces interlaced frames, and returns no picture for a frame that is marked as corrupt.
 
-    As OpenCV does, it turns pictures as the file says, and gives all in the size of the first.
+    Like OpenCV, it applies the file's rotation, and scales all pictures to the size of the first.
 
     Attributes:
         frames: the frames as they are decoded, before all of that.
@@ -85,7 +85,7 @@ class PyAVCapture:
     def __init__(self, what: PyAVInput) -> None:
         """Open it, and decode its first frame; see `PyAVInput.open`."""
         self._av: Any = require("av", "clips")
-        pixels = {"max_pixels": str(what.max_pixels)}  # of the frames that are decoded to know the stream, too
+        pixels = {"max_pixels": str(what.max_pixels)}  # also limits the frames that are decoded to probe the stream
         options = {"protocol_whitelist": _FILE if what.timeout_s is None else _HTTP, **pixels}
         try:
             self._container = self._av.open(
@@ -152,21 +152,21 @@ class PyAVCapture:
             self._container.seek(round(time_s * self._av.time_base) + (self._container.start_time or 0))
 
     def _decode(self) -> Iterator[Any]:
-        """Give the frames that can be decoded; a packet that cannot be is left out, as OpenCV does."""
+        """Yield the frames that can be decoded; skip undecodable packets, as OpenCV does."""
         packets = self._container.demux(self._stream)
         decode = self._stream.codec_context.decode
         while True:
             try:
                 packet = next(packets, None)
             except (self._av.error.FFmpegError, IndexError):
-                packet = None  # IndexError: PyAV stumbles at the end over a stream that a transport stream began late
+                packet = None  # IndexError: PyAV raises it at the end if a transport stream added a stream late
             with contextlib.suppress(self._av.error.FFmpegError):
                 yield from decode(packet)
             if packet is None:
                 return
 
     def _deinterlaced(self) -> Iterator[Any]:
-        """Give the frames, from the first interlaced one on through FFmpeg's filter, which leaves progressive ones."""
+        """Yield the frames, from the first interlaced one on through FFmpeg's filter, which keeps progressive ones."""
         for frame in self.frames:
             layout = frame.width, frame.height, frame.format.name
             if self._graph is None and not frame.interlaced_frame:
@@ -184,7 +184,7 @@ class PyAVCapture:
         source = graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
         )
-        # A frame for a frame: events need no 50 pictures a second.
+        # One output frame per input frame: events do not need 50 pictures a second.
         graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
         graph.configure()
         return graph

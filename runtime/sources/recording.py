@@ -1,4 +1,4 @@
-"""What identifies a recording, a video file or an image: a digest of its bytes, at a bounded cost."""
+"""Identifies a recording (video file or image) by a digest of its bytes, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twincar_edge.files import sha256
 
-WHOLE_BYTES = 64 * 2**20  # up to this size every byte counts
+WHOLE_BYTES = 64 * 2**20  # up to this size, all bytes are hashed
 BLOCKS, BLOCK_BYTES = 64, 2**20  # of a larger file
 
 

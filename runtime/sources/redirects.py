@@ -1,7 +1,7 @@
-"""Where a camera's address leads if the camera redirects to another one.
+"""Resolves redirects of a camera's URL, on the same host only.
 
-FFmpeg takes the password of an RTSP URL along to any host that it is redirected to. So a URL with a password is asked
-for without it first. A camera that answers FFmpeg otherwise gains nothing: it can ask for the password itself.
+FFmpeg sends the password of an RTSP URL to any host that it is redirected to. So a URL with a password is first
+requested without it. A camera that answers FFmpeg differently gains nothing: it can ask for the password itself.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _LOCATION = re.compile(rb"\r\nlocation:[ \t]*([\x21-\x7e]+)[ \t]*\r\n", re.IGNOR
 
 
 def on_this_host(url: str, timeout_s: float = ASK_S) -> str:
-    """Return where a URL leads on its own host, with the user and password that it has.
+    """Return the URL after redirects on its own host, with its user and password.
 
     Args:
-        url: of a stream.
-        timeout_s: for all answers; a host that takes longer, or does not answer as it should, redirects nowhere.
+        url: the stream's URL.
+        timeout_s: for all answers; a host that takes longer, or gives a malformed answer, counts as not redirecting.
 
     Raises:
-        InputError: it leads to another host.
+        InputError: it redirects to another host.
     """
     user_info, bare = split_user_info(url)
     deadline_s = time.monotonic() + timeout_s
@@ -58,7 +58,7 @@ def refuse_another_host(url: str, location: str) -> None:
     """Check that a redirect stays on the host of the URL.
 
     Raises:
-        InputError: it does not, or leads to no address.
+        InputError: it leads to another host, or its target is not a valid URL.
     """
     known = location.partition("://")[0].lower() in DEFAULT_PORTS
     host = host_and_port(location)[0] if known else "one that is no camera's"
@@ -97,7 +97,7 @@ class RedirectsOnHost(urllib.request.HTTPRedirectHandler):
 
 
 def _location(url: str, deadline_s: float) -> str | None:
-    """Ask for a URL without user and password, and return where it redirects to, or None."""
+    """Request a URL without user and password, and return its redirect target, or None."""
     scheme = url.partition("://")[0].lower()
     place = url.partition("://")[2]
     path = "/" + place.partition("/")[2] if "/" in place else "/"

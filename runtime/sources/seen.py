@@ -12,11 +12,11 @@ from twincar_edge.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
-SLACK = 1000  # lines that are added, at least, before those about images that have gone are cleared away
+SLACK = 1000  # lines added, at least, before the journal is compacted
 
 
 class Signature(NamedTuple):
-    """What tells one image from the next: the file's name, its bytes, and the time of its last change."""
+    """What identifies an image: the file's name, its size in bytes, and its modification time."""
 
     name: str
     size: int
@@ -24,21 +24,21 @@ class Signature(NamedTuple):
 
 
 def signature_of(path: Path) -> Signature | None:
-    """Return a file's signature, or None where it has gone."""
+    """Return a file's signature, or None if it was deleted."""
     try:
         status = path.stat()
-    except (OSError, ValueError):  # the latter for a name that no file can have, which a spoilt journal may hold
+    except (OSError, ValueError):  # ValueError: an invalid file name, which a damaged journal may hold
         return None
     return Signature(path.name, status.st_size, status.st_mtime_ns)
 
 
 class SeenImages:
-    """A file with a line for each image that was seen, added to as they are seen.
+    """An append-only file with a line for each image that was seen.
 
-    Each line begins with its line feed: one that was cut off by the end of the process spoils itself only, and is left
-    out when it is read. The file is written anew, without the images that are in the folder no more, when it is opened
-    and whenever there are too many of them. Lines are not forced to the disk one by one: what a power cut takes away
-    is seen again.
+    Each line begins with its line feed: a line truncated by a crash damages only itself, and is skipped when the file
+    is read. The file is compacted, without images that were deleted from the folder, when it is opened and whenever
+    there are too many of these. Lines are not synced one by one: images whose lines a power cut loses are delivered
+    again.
 
     Attributes:
         images: those that were seen.
@@ -61,7 +61,7 @@ class SeenImages:
         """Add an image.
 
         Returns:
-            Why that cannot be written down, in one line, or None: a full disk is no reason to stop.
+            Why the write failed, in one line, or None. It does not raise: a full disk must not stop the run.
         """
         self.images.add(image)
         self._added += 1
@@ -84,7 +84,7 @@ class SeenImages:
         return {image for line in data.split(b"\n") if (image := _parse(line)) is not None}
 
     def _rewrite(self) -> str | None:
-        """Write the file anew with the images that are still there."""
+        """Rewrite the file with the images that still exist."""
         self.images = {image for image in self.images if signature_of(self._folder / image.name) == image}
         try:
             write_bytes(self._path, b"".join(map(_line, sorted(self.images))))
@@ -94,7 +94,7 @@ class SeenImages:
         return None
 
     def _tell(self, problem: str | None) -> str | None:
-        # What could not be added is in memory: the next attempt writes all of it.
+        # Lines that failed are still in memory: the next attempt writes them all.
         if problem is not None and not self._full:
             logger.warning("%s; after a restart, images may be given twice", problem)
         self._full = problem is not None
@@ -109,7 +109,7 @@ def _parse(line: bytes) -> Signature | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        return None  # cut off, or none of ours
+        return None  # truncated, or not written by this class
     match found:
         case [str(name), int(size), int(changed_ns)]:
             return Signature(name, size, changed_ns)

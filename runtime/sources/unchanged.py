@@ -1,33 +1,33 @@
-"""Pictures that never change: what OpenCV gives for frames that it cannot convert, and a camera that is frozen."""
+"""Detects repeated pictures: OpenCV returns them for frames that it cannot convert, and a frozen camera sends them."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-MANY = 25  # pictures in a row
-_SAMPLE = 64  # every so many rows are compared first: they differ in nearly every picture of a camera
+MANY = 25  # consecutive pictures
+_SAMPLE = 64  # compare every nth row first: it differs in nearly every picture of a camera
 
 
 class Unchanged:
-    """Counts pictures in a row that are the same in every byte.
+    """Counts consecutive pictures that are byte-identical.
 
-    OpenCV's reader says of a frame flagged as interlaced that it was decoded, and gives the picture before it again, or
-    a black one. A sensor has noise, so that no two pictures of a camera that works are the same for long.
+    For a frame flagged as interlaced, OpenCV reports success and returns the previous picture again, or a black one.
+    Sensor noise makes successive pictures of a working camera differ.
 
     Attributes:
-        run: how many pictures in a row are the same, the newest included.
-        since_s: when the first of them came.
+        run: the number of consecutive identical pictures, including the newest.
+        since_s: the time of the first of them.
     """
 
     def __init__(self) -> None:
-        """Begin without a picture."""
+        """Start without a picture."""
         self.run = 0
         self.since_s = 0.0
         self._last_bgr: NDArray[np.uint8] | None = None
 
     def add(self, image_bgr: NDArray[np.uint8], time_s: float) -> int:
-        """Compare a picture, which nobody may change afterwards, with the one before; return `run`."""
+        """Compare a picture with the one before, and return `run`. The picture must not be modified afterwards."""
         if self._last_bgr is not None and _same(self._last_bgr, image_bgr):
             self.run += 1
         else:

@@ -1,4 +1,4 @@
-"""Frames out of a video of known length: a file, or a recording behind a URL."""
+"""Frames from a video of known length: a file, or a recording behind a URL."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from twincar_edge.runtime.sources.unchanged import MANY, Unchanged
 
 logger = logging.getLogger(__name__)
 
-ASSUMED_FPS = 25.0  # where a file does not say
+ASSUMED_FPS = 25.0  # default if a file does not state it
 DEPTH = 4  # frames decoded ahead: enough to smooth what a frame costs, at 25 MB of 1080p
 RELEASE_S = 3.0  # for the frame that is being decoded
-_TRIES = 8  # reads in a row that may fail before the rest of a video is given up
+_TRIES = 8  # consecutive failed reads after which the rest of a video is abandoned
 
 
 class _NoFrameError(InputError):
-    """Not one frame can be decoded."""
+    """No frame can be decoded."""
 
 
 class VideoFile(Source):
-    """A video of known length, in the file system or behind a URL: nothing is lost, and time is the video's own.
+    """A video of known length, in the file system or behind a URL: no frame dropped, with the video's times.
 
-    Frames are decoded ahead in a thread of its own. What OpenCV cannot decode right is read through PyAV.
+    A separate thread prefetches frames. Video that OpenCV cannot decode correctly is read through PyAV.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class VideoFile(Source):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Give every `stride`-th frame.
+        """Yield every `stride`-th frame.
 
-        The decoder leaves out what it cannot decode without a word; what is missing shows in the frames' times and in
-        the count that the file states.
+        The decoder silently skips undecodable frames; gaps in the frames' times and the frame count of the file reveal
+        them.
 
         Raises:
-            InputError: not one frame can be decoded, or all are the same and PyAV is missing, which would show others.
+            InputError: no frame can be decoded, or all are the same and PyAV, which might decode them, is missing.
         """
         try:
             yield from self._counted(self._ahead)
@@ -81,8 +81,7 @@ class VideoFile(Source):
 
     def release(self) -> None:
         """Close the file."""
-        # A read that does not come back keeps the capture, which its thread then releases: two threads in it would
-        # end the process.
+        # A hung read keeps the capture, and its thread releases it: two threads in a capture would crash the process.
         if self._ahead.close(RELEASE_S):
             self._capture.release()
 
@@ -103,10 +102,10 @@ class VideoFile(Source):
             yield from self._frames()
 
     def _checked(self, frames: Generator[Frame]) -> Iterator[Frame]:
-        """Give frames, and hold those back that are the same in every byte until it is known why.
+        """Yield frames, but hold back byte-identical ones until the cause is known.
 
-        Of a frame flagged as interlaced OpenCV gives the picture before it again, or memory that was never written. So
-        do drawn videos and title cards, which are given as they are.
+        For a frame flagged as interlaced, OpenCV returns the previous picture again, or uninitialized memory. Drawn
+        videos and title cards also repeat pictures; their frames are yielded as they are.
         """
         unchanged, held = Unchanged(), list[Frame]()
         given: Frame | None = None
@@ -123,14 +122,14 @@ class VideoFile(Source):
                 break
         missing: MissingExtraError | None = None
         try:
-            # Two equal pictures at the end of a video that moves are nothing.
+            # Two equal pictures at the end of a video with motion are harmless.
             suspect = len(held) == MANY or (held and given is None)
             if suspect and self._spare.interlaced(0.0 if given is None else given.time_s):
                 frames.close()
                 logger.info("%s is interlaced: it is read through PyAV, and deinterlaced", self.name)
                 self._capture = self._spare.open()
                 with self._lock:
-                    self._skip_reasons.clear()  # they are counted anew
+                    self._skip_reasons.clear()  # PyAV counts them again
                 begin_s = -math.inf if given is None else given.time_s + 0.5 / (self.fps or ASSUMED_FPS)
                 yield from (frame for frame in self._frames() if frame.time_s > begin_s)
                 return
@@ -180,13 +179,13 @@ class VideoFile(Source):
         if read == 0:
             raise _NoFrameError(f"{self.name} opens as a video, but not one frame of it can be decoded")
         lost = stated - read
-        # A container without an index only estimates its length, and a frame or two less at the end is no defect; where
-        # the last frame came and some are missing, they are missing in the middle.
+        # A container without an index only estimates its length, so a frame or two less at the end is no defect. If
+        # the last frame was read and some are missing, the gap is in the middle.
         if lost > (0 if index >= stated - 1 else max(2, stated // 100)):
             self._skip("undecodable frame", f"{lost} of the {stated} frames of {self.name} cannot be decoded", lost)
 
     def _advance(self, frames_left: int) -> bool:
-        """Go to the next frame that decodes; a failed read is the end only if no frame should be left."""
+        """Advance to the next decodable frame; a failed read is the end only if no frames should remain."""
         return any(self._capture.grab() for _ in range(_TRIES if frames_left > 0 else 1))
 
 
@@ -194,11 +193,11 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
     """Open a video file.
 
     Raises:
-        InputError: it is missing, may not be read, is not a video that can be decoded, or has frames of more than
+        InputError: it is missing, unreadable or undecodable, or has frames of more than
             `max_pixels`.
     """
     path = Path(spec)
-    if as_text(spec) != spec:  # OpenCV would end the process
+    if as_text(spec) != spec:  # OpenCV would crash the process
         raise InputError(f"cannot read the video {as_text(spec)}: its name is not UTF-8: rename it")
     try:
         with path.open("rb") as file:
@@ -208,7 +207,7 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
     # Absolute, so that FFmpeg does not read a file name with a colon as a protocol.
     url, threads = str(path.absolute()), max(1, usable_cores() // 2)
     limit_ffmpeg(max_pixels)
-    # FFmpeg's threads give way like the one that starts them, which is therefore not this one.
+    # FFmpeg's threads inherit the low priority of the thread that starts them, so this is done in another thread.
     with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
         capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads]).result()
     if empty or not capture.isOpened():
