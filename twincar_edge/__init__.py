@@ -1,4 +1,4 @@
-"""twincar-edge: which car just passed, on a small box, with the answer that was validated.
+"""twincar-edge: fine-grained car recognition on a camera box, with the answers that were validated.
 
     import twincar_edge as tw
 
@@ -8,8 +8,8 @@
     for event in tw.watch("rtsp://camera/stream"):
         print(event.type, event.name)
 
-docs/python.md describes every name of `__all__`. A name is imported when it is first used (PEP 562), so that this
-module imports nothing heavy. The rooms are subpackages: `training`, `export`, `runtime`, `benchmarks`. Import from
+docs/python.md describes every name of `__all__`. Names are imported on first use (PEP 562), so that this
+module imports nothing heavy. The subpackages are `training`, `export`, `runtime`, `benchmarks`. Import from
 them, never from the bare folder names.
 """
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from twincar_edge.training.result import TrainingResult
 
 # From 1.29 on, ONNX Runtime sends usage data about the models it opens. The variable turns that off; it is read when
-# ONNX Runtime is imported, which nothing of ours does before this.
+# ONNX Runtime is imported, which none of our modules does earlier.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
@@ -153,7 +153,7 @@ class _CallableExport(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package: makes `twincar_edge.export` callable as soon as anybody imports it."""
+    """This package: makes `twincar_edge.export` callable as soon as it is imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "export" and isinstance(value, ModuleType):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from twincar_edge.errors import ModelError
 
-# What `make bundled-model` writes: the model of all commands that are given none, once for ONNX Runtime and once for
-# PyTorch; its card is the .md of the same name.
+# `make bundled-model` writes the default model of all commands, for ONNX Runtime and for PyTorch. The model card is the
+# .md file of the same name.
 DEFAULT_NAME = "lite0-cars196"
 
 
@@ -43,7 +43,7 @@ def demo_model() -> Path:
 
 
 def demo_clip() -> Path:
-    """Return the demo's gate clip; its truth is the .json beside it.
+    """Return the demo's gate clip; the .json file beside it holds its ground truth.
 
     >>> tw.demo_clip().name
     'gate.mp4'

@@ -1,4 +1,4 @@
-"""Tells checkpoints and other files of weights by their bytes, whatever their names. Nothing is loaded."""
+"""Recognizes checkpoints and other weight files by their content, whatever their names, without loading them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SAFETENSORS_LENGTH = slice(0, 8)  # of the JSON header that follows
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
-# Archives by the names of their members, and what a message says of them.
+# Kinds of archives by the names of their members, and the message for each.
 _ARCHIVES: list[tuple[Callable[[str], bool], str]] = [
     (
         lambda name: name.endswith("/constants.pkl"),
@@ -35,7 +35,7 @@ _ARCHIVES: list[tuple[Callable[[str], bool], str]] = [
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Return whether a file begins as a PyTorch or safetensors file does; one that cannot be read does not."""
+    """Return whether a file starts like a PyTorch or safetensors file; False if it cannot be read."""
     head = _head(path)
     if head.startswith(_ZIP):
         length = int.from_bytes(head[_ZIP_NAME_LENGTH], "little")
@@ -44,13 +44,13 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Return whether a file begins as a safetensors file does; one that cannot be read does not."""
+    """Return whether a file starts like a safetensors file; False if it cannot be read."""
     head = _head(path)
     return head[8:9] == b"{" and int.from_bytes(head[_SAFETENSORS_LENGTH], "little") <= path.stat().st_size - 8
 
 
 def other_kind(path: Path) -> str | None:
-    """Return what a file of weights is that is no checkpoint, and what to do about it; None where that is not known."""
+    """Return the kind of a weight file that is not a checkpoint, and what to do about it; None if unknown."""
     if _head(path).startswith(_HDF5):
         return "an HDF5 file, as Keras writes: give a checkpoint of PyTorch"
     try:

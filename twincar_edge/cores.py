@@ -1,7 +1,7 @@
-"""How many cores this process may really use, and who has them first.
+"""How many cores this process may use, and which threads get them first.
 
-`os.cpu_count()` counts the board. A container or a systemd unit may allow fewer, by affinity or by a CPU quota of its
-control group; ONNX Runtime does not look at the quota, starts a thread per core of the board, and stalls.
+`os.cpu_count()` counts all cores of the board. A container or a systemd unit may allow fewer, by affinity or by a
+cgroup CPU quota. ONNX Runtime ignores the quota, starts a thread per core of the board, and stalls.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
-_BEHIND = 10  # steps of niceness: a tenth of the time where both want the same core
+_BEHIND = 10  # niceness: about a tenth of the CPU time if both compete for a core
 
 
 def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
-    """Return the number of cores that affinity and the cgroup quota (version 2 or 1) leave, at least 1."""
+    """Return the number of cores that affinity and the cgroup quota (version 2 or 1) allow, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup_root)
     return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def inference_threads() -> int:
-    """Return how many threads an inference has beside cameras: all usable cores but the one that decodes and locates.
+    """Return the number of inference threads beside cameras: all usable cores but one, for decoding and locating.
 
-    At least 1. With one more, inference and cameras take the cores from each other, and both are slower.
+    At least 1. With one more thread, inference and cameras compete for cores, and both get slower.
     """
     return max(1, usable_cores() - 1)
 
 
 def give_way() -> None:
-    """Let this thread, and those that it starts, run behind the others of the process where cores are short.
+    """Lower the priority of this thread, and of those that it starts, below the other threads of the process.
 
-    For what has time: reading ahead of a model that is always busy, or encoding. Only Linux has this for threads.
+    For work that can wait, such as encoding, or reading ahead of a busy model. Only Linux supports this for threads.
     """
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it
@@ -43,7 +43,7 @@ def give_way() -> None:
 
 
 def _quota(root: Path) -> float | None:
-    """Return the quota in cores, or None where there is none."""
+    """Return the quota in cores, or None without a quota."""
     limit, period = _words(root / "cpu.max") or _words_v1(root / "cpu")
     if not limit.isdigit() or not period.isdigit() or int(period) == 0:
         return None  # version 2 writes "max" for no quota, version 1 writes -1

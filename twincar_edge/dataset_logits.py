@@ -1,4 +1,4 @@
-"""The one loop that runs models over a data set: PyTorch's, ONNX Runtime's, or a function in a test."""
+"""The one loop that runs models over a data set: PyTorch, ONNX Runtime, or a test's function."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ BATCH = 32  # images
 
 @dataclass(frozen=True)
 class Side:
-    """One of several models that run over the same images.
+    """One of several models that run on the same images.
 
     Attributes:
         predict: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes], not yet divided by a temperature.
-        preprocess: this model's own, from its manifest or checkpoint: another resize is another answer, and must show.
+        preprocess: from the model's own manifest or checkpoint, so that a comparison includes differences in resizing.
         temperature: divides the logits before softmax.
-        embed: the model as a function to embeddings, float32 [N, D]; None where it gives none.
+        embed: returns embeddings, float32 [N, D]; None if the model has none.
     """
 
     predict: Predict
@@ -41,7 +41,7 @@ class Side:
     embed: Predict | None = None
 
     def embedding(self) -> Side:
-        """Return the same model as one that answers with embeddings, for the loops of this module."""
+        """Return the same model with embeddings in place of logits, for the loops of this module."""
         assert self.embed is not None, "this model gives no embeddings"
         return Side(self.embed, self.preprocess)
 
@@ -66,17 +66,17 @@ def run_sides(
 ) -> dict[str, NDArray[np.float32]]:
     """Run every model over every image: `logits`, float32 [N, classes], by side, in the order of the samples.
 
-    Each image is decoded once. Memory holds two batches of prepared images for each preprocessing, and the logits.
+    Each image is decoded once. Peak memory is two batches of prepared images per preprocessing, plus the logits.
 
     Args:
-        sides: the models by name.
-        dataset: images that are usable (`check_integrity` drops those that are not).
+        sides: models by name.
+        dataset: usable images (`check_integrity` drops the others).
         progress: called with (images done, images in all) after each batch.
-        batch_size: images in a batch; the last may be smaller.
+        batch_size: images per batch; the last may be smaller.
 
     Raises:
         InputError: the data set is empty, the batch size is below 1, or an image is unusable (`ImageError`).
-        ModelError: a model returns another shape than [N, classes].
+        ModelError: a model returns a shape other than [N, classes].
     """
     ways = list(dict.fromkeys(side.preprocess for side in sides.values()))
     logits: dict[str, NDArray[np.float32]] = {}
@@ -99,10 +99,10 @@ def run_sides(
 def prepared_batches(
     dataset: Dataset, ways: Sequence[Preprocess], batch_size: int
 ) -> Iterator[tuple[NDArray[np.uint8], ...]]:
-    """Yield the images of a data set in batches, each prepared in every way: a uint8 [N, H, W, 3] for each of them.
+    """Yield the images of a data set in batches, one uint8 [N, H, W, 3] per preprocessing.
 
-    Each image is decoded once. The next batch is read and prepared in threads while the caller works on this one, so
-    memory holds two batches for each way.
+    Each image is decoded once. Threads read and prepare the next batch while the caller works on this one, so
+    memory holds two batches per preprocessing.
 
     Raises:
         InputError: the data set is empty, the batch size is below 1, or an image is unusable (`ImageError`).
@@ -125,16 +125,16 @@ def prepared_batches(
             coming = [pool.submit(load, sample) for sample in following]
             yield tuple(np.stack(batch) for batch in zip(*images, strict=True))
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error the next batch is of no use
+        pool.shutdown(cancel_futures=True)  # after an error, drop the next batch
 
 
 def labels_for(dataset: Dataset, classes: ClassMapping) -> NDArray[np.int64]:
     """Return the data set's labels as a model's output indices, int64 [N], matched by class name in any spelling.
 
-    Only the classes that the data set has images of need to be known to the model.
+    The model only needs the classes that have images in the data set.
 
     Raises:
-        InputError: the model does not know some of these classes.
+        InputError: the model lacks some of these classes.
     """
     outputs = {label: classes.find(dataset.classes[label]) for label in {sample.label for sample in dataset.samples}}
     unknown = [dataset.classes[label] for label, output in sorted(outputs.items()) if output is None]

@@ -1,4 +1,4 @@
-"""What is drawn for people: boxes with a tag, heat maps, and contact sheets. Nothing here touches what a model sees."""
+"""Draws boxes with labels, heat maps and contact sheets for people. Model input never passes through here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GREY: Colour = (140, 132, 126)
 GREEN: Colour = (96, 174, 39)
 RED: Colour = (60, 76, 231)
 BLUE: Colour = (196, 124, 52)
-# Told apart with any kind of colour vision: Okabe and Ito, "Color Universal Design", 2008, without its dark blue.
+# Distinguishable with any kind of color vision: Okabe and Ito, "Color Universal Design", 2008, without its dark blue.
 PALETTE: tuple[Colour, ...] = (
     (0, 159, 230),  # orange
     (233, 180, 86),  # sky blue
@@ -32,10 +32,10 @@ PALETTE: tuple[Colour, ...] = (
     (0, 94, 213),  # vermilion
 )
 WARM: Colour = PALETTE[-1]
-COOL: Colour = (178, 114, 0)  # that dark blue
+COOL: Colour = (178, 114, 0)  # the dark blue of the same palette
 
 BOLD, REGULAR = 700, 400  # font weights, as CSS counts them
-STRONGEST = 0.62  # how much of the picture the hottest place of a heat map hides
+STRONGEST = 0.62  # opacity of a heat map at its maximum
 
 
 @cache
@@ -57,13 +57,13 @@ def put_text(
     colour: Colour = INK,
     weight: int = REGULAR,
 ) -> None:
-    """Write `text` onto the image; `left_top` is the corner of its line, `height_px` the size of the type."""
+    """Write `text` onto the image; `left_top` is the top left corner of the line, `height_px` the font size."""
     baseline = (left_top[0], left_top[1] + height_px)
     cv2.putText(image_bgr, text, baseline, colour, _font(), height_px, weight)
 
 
 def fit_text(text: str, width_px: int, height_px: int, weight: int = REGULAR) -> str:
-    """Return `text`, its end replaced by an ellipsis where it is wider than `width_px`."""
+    """Return `text`, shortened with an ellipsis if it is wider than `width_px`."""
     if text_size(text, height_px, weight)[0] <= width_px:
         return text
     while text and text_size(text + "…", height_px, weight)[0] > width_px:
@@ -72,13 +72,13 @@ def fit_text(text: str, width_px: int, height_px: int, weight: int = REGULAR) ->
 
 
 def type_size(image_bgr: NDArray[np.uint8]) -> int:
-    """Return a size of type in pixels that can be read on an image however large it is shown."""
+    """Return a font size in pixels that is legible at any display size of the image."""
     rows, columns = image_bgr.shape[:2]
     return max(12, round(math.sqrt(rows * columns) / 56))
 
 
 def draw_box(image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], colour: Colour, width_px: int) -> None:
-    """Draw a box onto the image, with a dark rim so that it shows on any ground."""
+    """Draw a box onto the image, with a dark rim that keeps it visible on any background."""
     left, top, right, bottom = box_xyxy
     cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), INK, width_px + 2)
     cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), colour, width_px)
@@ -94,7 +94,7 @@ def label_size(lines: Sequence[str], height_px: int) -> tuple[int, int]:
 def draw_label(
     image_bgr: NDArray[np.uint8], lines: Sequence[str], left_top: tuple[int, int], height_px: int, ground: Colour
 ) -> None:
-    """Write lines, the first one bold, on a ground of one colour, in black or white, whichever is easier to read."""
+    """Write lines, the first one bold, on a background of one color, in black or white for contrast."""
     (left, top), (width, height), pad = left_top, label_size(lines, height_px), height_px // 3
     cv2.rectangle(image_bgr, left_top, (left + width - 1, top + height - 1), ground, cv2.FILLED)
     blue, green, red = ground
@@ -109,11 +109,11 @@ def _weights(lines: Sequence[str]) -> list[int]:
 
 
 def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the picture under a heat map, uint8 [H, W, 3]: where the map is cold the picture stays as it is.
+    """Return the image with a heat map over it, uint8 [H, W, 3]; it is unchanged where the map is 0.
 
     Args:
         image_bgr: uint8 [H, W, 3].
-        heatmap: float32 [H', W'] of the same picture in any resolution, between 0 and 1.
+        heatmap: float32 [H', W'] of the same image at any resolution, between 0 and 1.
     """
     size_wh = (image_bgr.shape[1], image_bgr.shape[0])
     heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(0, 1)
@@ -123,30 +123,30 @@ def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDAr
 
 
 def lay_contrast(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the picture under a signed heat map, uint8 [H, W, 3]: `WARM` where it is above 0, `COOL` where below.
+    """Return the image with a signed heat map over it, uint8 [H, W, 3]: `WARM` above 0, `COOL` below.
 
     Args:
         image_bgr: uint8 [H, W, 3].
-        heatmap: float32 [H', W'] of the same picture in any resolution, between -1 and 1.
+        heatmap: float32 [H', W'] of the same image at any resolution, between -1 and 1.
     """
     size_wh = (image_bgr.shape[1], image_bgr.shape[0])
     heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(-1, 1)
     colours = np.where(heat[:, :, None] > 0, np.array(WARM, np.float32), np.array(COOL, np.float32))
-    opacity = _opacity(np.abs(heat) ** 0.75)  # what speaks for the weaker class should show too
+    opacity = _opacity(np.abs(heat) ** 0.75)  # makes evidence for the weaker class visible too
     return np.asarray((image_bgr * (1 - opacity) + colours * opacity).round(), np.uint8)
 
 
 def _opacity(heat: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return how much of the picture heat hides, float32 [H, W, 1].
+    """Return the opacity of a heat map, float32 [H, W, 1].
 
-    Smoothstep: the cold half hardly tints the picture, and there is no visible edge where the tint begins.
+    Smoothstep: low values hardly tint the image, and the tint has no visible edge.
     """
     return np.asarray((STRONGEST * heat * heat * (3 - 2 * heat))[:, :, None], np.float32)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a contact sheet: uint8 [H, W, 3] or None, two lines of text, and the colour of its verdict."""
+    """One picture of a contact sheet: uint8 [H, W, 3] or None, two lines of text, and the color of its verdict."""
 
     image_bgr: NDArray[np.uint8] | None
     title: str

@@ -1,13 +1,13 @@
-"""Enrolled classes: cars that a model file was shown a few pictures of after its export, without any training.
+"""Enrolled classes: classes added to an exported model file from a few images each, without training.
 
-They are no outputs of the graph. A class is the mean embedding of its pictures, which travels in the file's metadata
-beside the manifest, and numpy alone extends the model's answer by it. The graph, its logits and what was shown of them
-(parity, golden inputs, calibration) stay as they were.
+They are not outputs of the graph. A class is the mean embedding of its images, stored in the file's metadata beside the
+manifest. Plain numpy extends the model's answer by it. The graph, its logits and their validation (parity, golden
+inputs, calibration) stay valid.
 
 An enrolled class leads by its similarity less the larger of two numbers: the similarity to the nearest trained class,
 and its own threshold. It competes with all trained classes together, at odds of exp(lead / (LEAD_SCALE * variance)).
-So an answer changes only for a picture that lies nearer to an enrolled class than to any trained one, and near enough.
-The odds are a rule and no calibrated probability: a few pictures could not show one.
+So an answer changes only for an image that is nearer to an enrolled class than to any trained one, and near enough.
+The odds are a rule, not a calibrated probability: a few images are too few to calibrate on.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ LEAD_SCALE = 0.03  # of a class's variance: where that is 0.35, the odds are 7 t
 # class itself lie at 1 on average, so this names about six in ten of them. More would name more cars of other classes
 # wrongly than a box may: docs/measurements-archive.md has what other values give.
 REACH = 1.0
-PRIOR_IMAGES = 6  # the trained classes' mean variance counts as much as so many pictures
+PRIOR_IMAGES = 6  # weight of the trained classes' mean variance, in images
 
 
 class EnrolledClass(Record):
-    """A class that was enrolled, and where it came from.
+    """An enrolled class and its origin.
 
-    `images` pictures gave its mean; `source_sha256` is the digest of the model file that it was enrolled into.
+    `images` is the number of images in its mean; `source_sha256` is the digest of the model file that it was enrolled
+    into.
     `variance` is the mean squared distance of its pictures from their true mean, as far as they can tell, and
     `threshold` the lowest similarity of a picture that counts as this class.
     """
@@ -85,16 +86,16 @@ class Enrolled:
         return tuple(one.name for one in self.classes)
 
     def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how near embeddings, float32 [N, D], lie to each class, float32 [N, classes].
+        """Return the similarity of embeddings, float32 [N, D], to each class, float32 [N, classes].
 
-        A mean of n pictures lies off the true one by the variance over n, as a squared distance. Similarities are
-        corrected for that, so that a class of few pictures is not at a disadvantage.
+        The expected squared distance of a mean of n images from the true mean is the variance over n. Similarities are
+        corrected for that, so that a class of few images is not at a disadvantage.
         """
         correction = np.array([one.variance / (2 * one.images) for one in self.classes], np.float32)
         return np.asarray(self.means.similarities(embeddings) + correction, np.float32)
 
     def leads(self, embeddings: NDArray[np.float32], nearest: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return by how much each class leads, float32 [N, classes]; it is taken where this is above 0.
+        """Return the lead of each class, float32 [N, classes]; above 0, the class counts as recognized.
 
         Args:
             embeddings: float32 [N, D], as the model gives them.
@@ -154,16 +155,16 @@ def learn_class(
     source_sha256: str,
     reach: float = REACH,
 ) -> Enrolled:
-    """Make a class of a few pictures.
+    """Make a class from a few images.
 
-    Their own variance is a poor estimate, so it is averaged with that of the trained classes, which counts as much as
-    `PRIOR_IMAGES` pictures.
+    The variance of a few images is a poor estimate, so it is averaged with that of the trained classes, which has the
+    weight of `PRIOR_IMAGES` images.
 
     Args:
-        name: of the class.
-        embeddings: of its pictures, float32 [N, D], as the model gives them.
-        trained: the prototypes of the model.
-        enrolled_at: when.
+        name: the class name.
+        embeddings: those of its images, float32 [N, D], as the model gives them.
+        trained: the model's prototypes.
+        enrolled_at: the time of enrollment.
         source_sha256: the digest of the model file that it is enrolled into.
         reach: see `REACH`.
     """
@@ -185,7 +186,7 @@ def learn_class(
 
 
 def join(parts: list[Enrolled]) -> Enrolled | None:
-    """Return several as one, their means rounded as a file stores them; None for none."""
+    """Merge several tables into one, with means rounded as a file stores them; None if the list is empty."""
     if not parts:
         return None
     means = Prototypes(np.concatenate([part.means.means for part in parts]))
@@ -198,12 +199,12 @@ def read_enrolled(path: Path, manifest: Manifest, trained: Prototypes | None) ->
     """Return the enrolled classes of a model file, or None where it has none.
 
     Args:
-        path: the file.
-        manifest: its own.
-        trained: its prototypes.
+        path: the model file.
+        manifest: the file's manifest.
+        trained: the file's prototypes.
 
     Raises:
-        ModelError: the file is no ONNX model, or its enrolled classes are not valid, or are of another model.
+        ModelError: the file is not an ONNX model, or its enrolled classes are invalid or belong to another model.
     """
     text = read_metadata(path).get(ENROLLED_KEY)
     return None if text is None else parse_enrolled(text, manifest, trained, str(path))
@@ -213,7 +214,7 @@ def parse_enrolled(text: str, manifest: Manifest, trained: Prototypes | None, wh
     """Validate a document of enrolled classes; `where` names its file in an error.
 
     Raises:
-        ModelError: it is not one, or belongs to another model than the manifest does.
+        ModelError: the document is invalid, or belongs to another model than the manifest.
     """
     try:
         document = _Document.model_validate_json(text)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter in a message, by its name in Python; `value` is the one to give it, or `...` for no certain one."""
+    """A parameter in a message, by its Python name; `value` is the value to pass, `...` if unspecific."""
 
     name: str
     value: object = ...
@@ -60,7 +60,7 @@ _spelling: Callable[[Parameter], str] = python_spelling
 
 @contextmanager
 def parameter_spelling(spelling: Callable[[Parameter], str]) -> Iterator[None]:
-    """Write parameters in another way inside the block, in all threads, and so also in logs and reports."""
+    """Spell parameters differently inside the block: in all threads, so also in logs and reports."""
     global _spelling
     before, _spelling = _spelling, spelling
     try:
@@ -84,7 +84,7 @@ class TwincarError(Exception):
     exit_code = 2
 
     def __init__(self, *message: str | Parameter | Call) -> None:
-        """Take the message, in one part or several: texts, and the parameters and calls between them."""
+        """Take the parts of the message: text, parameters and calls."""
         super().__init__(*message)
 
     @property
@@ -93,11 +93,11 @@ class TwincarError(Exception):
         return tuple(part for part in self.args if isinstance(part, Parameter))
 
     def __str__(self) -> str:
-        """Return the message, as `one_line` makes it: it quotes names and texts that come from outside."""
+        """Return the message, escaped by `one_line`, since it quotes untrusted names and text."""
         return self.message(_spelling)
 
     def message(self, spelling: Callable[[Parameter], str]) -> str:
-        """Return the message with its parameters written in another way."""
+        """Return the message with another spelling of its parameters."""
 
         def written(part: object) -> str:
             if isinstance(part, Call):
@@ -107,7 +107,7 @@ class TwincarError(Exception):
         return one_line("".join(map(written, self.args)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let errors travel between processes, also those whose constructor takes something else than a message."""
+        """Make errors picklable, including those whose constructor does not take a message."""
         return _restore, (type(self), self.args, self.__dict__)
 
 
@@ -120,7 +120,7 @@ def _restore(
 
 
 class InputError(TwincarError):
-    """Something that came from outside is unusable: a path, an option, an image, a label, a URL.
+    """Unusable input: a path, an option, an image, a label, a URL.
 
     >>> try:
     ...     tw.Classifier()("missing.jpg")
@@ -142,7 +142,7 @@ class ModelError(TwincarError):
 
 
 class GateError(TwincarError):
-    """The work was done and the result misses a limit (parity, accuracy, latency).
+    """The work is done, but the result misses a limit (parity, accuracy, latency).
 
     >>> from twincar_edge.export import ParityError
     >>> issubclass(ParityError, tw.GateError)
@@ -161,23 +161,23 @@ class MissingExtraError(TwincarError):
     """
 
     def __init__(self, module: str, extra: str) -> None:
-        """Name the module that is missing and the extra that brings it."""
+        """Name the missing module and the extra that installs it."""
         super().__init__(f"{module} is not installed: pip install 'twincar-edge[{extra}]'")
         self.module = module
         self.extra = extra
 
 
 def one_line(text: str) -> str:
-    """Return text in a form that terminals and logs take: in one line, with escapes for what is not printable.
+    """Return text as one line for terminals and logs, with unprintable characters escaped.
 
-    So a file's name can neither control a terminal nor fail to be printed because it is not UTF-8.
+    So a file name cannot send control codes to a terminal, and prints even if it is not UTF-8.
     """
     line = " ".join(text.splitlines())
     return "".join(c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in line)
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say in one line which extra brings it.
+    """Import `module`, or raise an error that names the extra to install.
 
     Raises:
         MissingExtraError: the module is absent. A module that is there but broken raises its own ImportError.

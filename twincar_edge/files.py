@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what identifies a file."""
+"""Atomic file writes, and the digest that identifies a file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TEMPORARY = re.compile(rf"\.[0-9a-f]{{{_TEMPORARY_HEX}}}(\..*)?")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, with its suffix; it replaces `path` when the block ends without an error.
+    """Yield a temporary path beside `path`, with its suffix; it replaces `path` if the block succeeds.
 
-    For writers that want a path of their own (video, ONNX, torch). Folders are made as needed; after an error no file
-    is left, and one that was there before is as it was.
+    For writers that need a path (video, ONNX, torch). Missing folders are created. After an error, the temporary file
+    is removed, and an existing `path` is unchanged.
 
     Raises:
         InputError: the folder cannot be made, the file cannot be written (no space, no permission), or `path` is a
@@ -44,10 +44,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it; one that is there stays as it is.
+    """Create a folder and its parents, if missing.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def remains(folder: Path) -> list[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all. Folders are made as needed.
+    """Write a file atomically. Missing folders are created.
 
     Raises:
         InputError: it cannot be written.
@@ -71,7 +71,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all. Folders are made as needed.
+    """Write a UTF-8 file atomically. Missing folders are created.
 
     Raises:
         InputError: it cannot be written.
@@ -80,9 +80,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_private_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file that only its owner may read, whole or not at all.
+    """Write a UTF-8 file atomically, readable only by its owner.
 
-    What root writes belongs to the folder's owner: the folder may be that of a service that runs as another user.
+    A file that root writes gets the folder's owner, since the folder may belong to a service of another user.
 
     Raises:
         InputError: it cannot be written.
@@ -96,7 +96,7 @@ def write_private_text(path: Path, text: str) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Return whether a path is a file's; not so where that cannot be told, as in a folder that may not be searched."""
+    """Return whether a path is a file; False if unknown, as in a folder without search permission."""
     try:
         return path.is_file()
     except OSError:
@@ -104,7 +104,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder's; not so where that cannot be told."""
+    """Return whether a path is a folder; False if unknown."""
     try:
         return path.is_dir()
     except OSError:
@@ -112,12 +112,12 @@ def is_folder(path: Path) -> bool:
 
 
 def as_text(name: str) -> str:
-    """Return a file's name as text for JSON and databases, with escapes for bytes that are not UTF-8."""
+    """Return a file name as text for JSON and databases; bytes that are not UTF-8 are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hex digits: the digest by which reports and events name a model.
+    """Return the SHA-256 of a file as 64 hex digits; reports and events identify a model by it.
 
     Raises:
         InputError: the file cannot be read.

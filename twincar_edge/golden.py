@@ -1,10 +1,10 @@
-"""Golden inputs: a few drawn pictures inside the model file, and what they must become on every machine.
+"""Golden inputs: a few synthetic images inside the model file, with the results expected on every machine.
 
-They travel in the file's metadata beside the manifest, as one JSON document. The pictures are those that a camera would
-give, of other sizes than the model's input, so that checking them runs the whole way: resize, provider, graph. Two
-things are noted of each: some pixels of the model's input, which a wrong resize or colour order changes, and the
-logits, which a wrong graph or provider changes; the embedding, of a model that gives one, goes with them. One alone
-would not do: INT8 rounds so coarsely that another interpolation drowns in what may differ between two CPUs.
+They are one JSON document in the file's metadata, beside the manifest. The images look like camera crops and differ in
+size from the model's input, so that the check covers the whole path: resize, provider, graph. Each has two expected
+results: some pixels of the model's input, which reveal a wrong resize or color order, and the logits (and the
+embedding, if the model has one), which reveal a wrong graph or provider. Logits alone would not do: with INT8, the
+effect of another interpolation is smaller than the accepted difference between two CPUs.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from twincar_edge.records import Record
 GOLDEN_KEY = "twincar_edge.golden"
 SCHEMA_VERSION: Literal[1] = 1
 MAX_IMAGES = 64
-# Far above what an export writes: 200,000 pixels and, of a model of 1,000 classes, 350 KB.
-MAX_PIXELS = 4_000_000  # of all pictures together
+# Far above the size that an export writes: 200,000 pixels and, of a model of 1,000 classes, 350 KB.
+MAX_PIXELS = 4_000_000  # of all images together
 MAX_DOCUMENT_BYTES = 8 * 2**20
 _EMBEDDING_TYPE = np.dtype("<f2")
-SAMPLED_PIXELS = 251  # a prime, so that the places are in all columns, whatever the width
+SAMPLED_PIXELS = 251  # a prime, so that samples cover all columns at any width
 
 
 class _Document(Record):
@@ -48,11 +48,11 @@ class _Document(Record):
 
 @dataclass(frozen=True)
 class Golden:
-    """Pictures, what the resize must make of them, and what the model must say of them.
+    """Images, with the expected result of the resize and the expected answers of the model.
 
     Attributes:
         images_bgr: uint8 [H, W, 3] each, of any size.
-        pixels: uint8 [N, SAMPLED_PIXELS, 3], what `sample_pixels` takes from the model's input of each.
+        pixels: uint8 [N, SAMPLED_PIXELS, 3], the result of `sample_pixels` on the model's input.
         logits: float32 [N, classes].
         embeddings: float32 [N, D], scaled to length 1; None for a model without an embedding output.
     """
@@ -75,16 +75,16 @@ class Golden:
 
 
 def sample_pixels(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the pixels of each image by which its resize is told: uint8 [N, H, W, 3] to [N, SAMPLED_PIXELS, 3]."""
+    """Return sample pixels of each image that reveal its resize: uint8 [N, H, W, 3] to [N, SAMPLED_PIXELS, 3]."""
     flat = batch_nhwc.reshape(len(batch_nhwc), -1, 3)
     return flat[:, np.linspace(0, flat.shape[1] - 1, SAMPLED_PIXELS).astype(np.int64)]
 
 
 def read_golden(path: Path) -> Golden | None:
-    """Return the golden inputs of a model file, or None where it carries none.
+    """Return the golden inputs of a model file, or None if it has none.
 
     Raises:
-        ModelError: the file is no ONNX model, or its golden inputs are not valid.
+        ModelError: the file is not an ONNX model, or its golden inputs are invalid.
     """
     text = read_metadata(path).get(GOLDEN_KEY)
     return None if text is None else parse_golden(text, str(path))
@@ -94,7 +94,7 @@ def parse_golden(text: str, where: str) -> Golden:
     """Validate a document of golden inputs; `where` names its file in an error.
 
     Raises:
-        ModelError: it is not one.
+        ModelError: the document is invalid.
     """
     if len(text) > MAX_DOCUMENT_BYTES:
         raise ModelError(f"{where} has golden inputs larger than {MAX_DOCUMENT_BYTES >> 20} MiB: export it again")
@@ -143,9 +143,9 @@ def _embeddings(packed: bytes, images: int, where: str) -> NDArray[np.float32]:
 
 
 def _encode(image_bgr: NDArray[np.uint8]) -> str:
-    # The highest compression makes the file a quarter smaller, and decoding is no slower for it.
+    # The highest compression makes the file a quarter smaller, and decoding is not slower.
     done, data = cv2.imencode(".png", image_bgr, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    assert done  # PNG takes any uint8 picture
+    assert done  # PNG can encode any uint8 image
     return base64.b64encode(data.tobytes()).decode("ascii")
 
 

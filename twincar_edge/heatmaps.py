@@ -1,8 +1,8 @@
-"""Heat maps of what an answer rests on, in numpy alone.
+"""Heat maps that explain an answer, in plain numpy.
 
 For networks that end in pooling and one or two linear layers, the gradient of a logit with respect to the last feature
-map has a closed form: the same at every place, the head's weights divided by the number of places. So Grad-CAM and
-Grad-CAM++ need no backward pass. Occlusion needs the model's answers alone, some 200 of them.
+map has a closed form: the head's weights divided by the number of positions, the same at every position. So Grad-CAM
+and Grad-CAM++ need no backward pass. Occlusion only needs the model's answers, about 200 of them.
 Sources: occlusion (Zeiler and Fergus, 2014, arXiv:1311.2901), CAM (Zhou et al., 2016, arXiv:1512.04150), Grad-CAM
 (Selvaraju et al., 2017, arXiv:1610.02391), Grad-CAM++ (Chattopadhyay et al., 2018, arXiv:1710.11063, eq. 19).
 """
@@ -24,11 +24,11 @@ Floats = NDArray[np.float32]
 _EPSILON = 1e-6
 _PATCH = 0.15  # of the longer side: about the size of a headlight, a grille or a wheel
 _PATCH_GREY = 114
-_OCCLUSION_BATCH = 4  # as fast as more at once, and their memory would stay with the model's session
+_OCCLUSION_BATCH = 4  # larger batches are not faster, and the session would keep their memory
 
 
 def grad_cam_plus_plus(features: Floats, gradients: Floats) -> Floats:
-    """Return how much each place speaks for a logit, by Grad-CAM++: float32 [N, h, w], at least 0.
+    """Return the evidence for a logit at each position, by Grad-CAM++: float32 [N, h, w], at least 0.
 
     Args:
         features: the last feature map, float32 [N, C, h, w].
@@ -42,28 +42,28 @@ def grad_cam_plus_plus(features: Floats, gradients: Floats) -> Floats:
 
 
 def grad_cam(features: Floats, gradients: Floats) -> Floats:
-    """Return how much each place speaks for a logit, by Grad-CAM: float32 [N, h, w], at least 0; as above."""
+    """Return the evidence for a logit at each position, by Grad-CAM: float32 [N, h, w], at least 0."""
     return _weighted(features, gradients / (features.shape[2] * features.shape[3]))
 
 
 def contributions(features: Floats, gradients: Floats) -> Floats:
-    """Return what each place adds to a logit, or takes from it: float32 [N, h, w].
+    """Return the signed contribution of each position to a logit: float32 [N, h, w].
 
-    With one linear layer their sum is the logit itself, less its bias. Of the difference of two logits it shows which
-    places speak for one class and which for the other. Arguments as above.
+    With one linear layer, their sum is the logit minus its bias. For the difference of two logits, the sign shows which
+    class a position supports. Arguments are those of `grad_cam_plus_plus`.
     """
     each = gradients / (features.shape[2] * features.shape[3])
     return np.asarray(np.einsum("nchw,nc->nhw", features, each), np.float32)
 
 
 def occlusion(image: NDArray[np.uint8], scores: Callable[[NDArray[np.uint8]], Floats]) -> Floats:
-    """Return by how much scores fall where a place is covered, float32 [K, H, W]; below 0 where they rise.
+    """Return the drop in scores when a position is covered, float32 [K, H, W]; below 0 if scores rise.
 
-    A grey patch moves over the image in steps of half its size, and each pixel gets the mean of the patches over it.
+    A gray patch moves over the image in steps of half its size. Each pixel gets the mean over its patches.
 
     Args:
         image: the model's input, uint8 [H, W, 3].
-        scores: from inputs, uint8 [N, H, W, 3], to K scores each, float32 [N, K].
+        scores: maps inputs, uint8 [N, H, W, 3], to K scores each, float32 [N, K].
     """
     rows, columns = image.shape[:2]
     size = max(2, round(_PATCH * max(rows, columns)))
@@ -82,7 +82,7 @@ def occlusion(image: NDArray[np.uint8], scores: Callable[[NDArray[np.uint8]], Fl
         for place, score in zip(part, scores(covered), strict=True):
             total[place] += whole - score
             counts[place] += 1
-    # The edges of patches are no edges of what was covered.
+    # Blur the edges of the patches: they are not edges of the content.
     drops = np.asarray(total / np.maximum(counts, 1), np.float32)
     return np.stack(
         [np.asarray(cv2.GaussianBlur(one, (0, 0), size / 4), np.float32) for one in np.moveaxis(drops, 2, 0)]
@@ -90,22 +90,22 @@ def occlusion(image: NDArray[np.uint8], scores: Callable[[NDArray[np.uint8]], Fl
 
 
 def scaled(maps: Floats) -> Floats:
-    """Return maps, float32 [N, h, w], each scaled to 0 to 1; one that is the same everywhere becomes 0."""
+    """Return maps, float32 [N, h, w], each scaled to the range 0 to 1; a constant map becomes 0."""
     lowest = maps.min(axis=(1, 2), keepdims=True)
     highest = (maps - lowest).max(axis=(1, 2), keepdims=True)
     return np.asarray((maps - lowest) / np.where(highest > 0, highest, 1), np.float32)
 
 
 def scaled_both_ways(maps: Floats) -> Floats:
-    """Return signed maps, float32 [N, h, w], each scaled to -1 to 1 so that 0 stays 0; one of zeros stays as it is."""
+    """Return signed maps, float32 [N, h, w], each scaled to -1 to 1 with 0 fixed; an all-zero map stays zero."""
     strongest = np.abs(maps).max(axis=(1, 2), keepdims=True)
     return np.asarray(maps / np.where(strongest > 0, strongest, 1), np.float32)
 
 
 def to_image_geometry(heatmap: Floats, shape: tuple[int, int], preprocess: Preprocess) -> Floats:
-    """Lay a heat map over the image that it belongs to: float32 [H, W] of `shape`, in the map's own range.
+    """Map a heat map to the geometry of its image: float32 [H, W] of `shape`, in the map's own range.
 
-    What the model did not see (outside a centre crop) gets 0; what lies on padding (of a letterbox) falls away.
+    Areas outside a center crop, which the model did not see, get 0. Letterbox padding is cut off.
 
     Args:
         heatmap: of the model's input, float32 [h, w] of any size.

@@ -1,8 +1,8 @@
-"""A summary of a model's held-out pictures, by which a box tells whether enrolled classes change its answers.
+"""A summary of a model's held-out images, to check on the box whether enrolled classes change answers.
 
-Only a picture that lies nearer to an enrolled class than to every trained one changes its answer, so those that lie
-farthest from all trained classes change first. The file carries the embeddings of the farthest, and of a sample of the
-others, taken evenly by how far they lie, as 8-bit integers. A picture of the sample stands for several.
+An answer changes only for an image that is nearer to an enrolled class than to every trained one, so the images
+farthest from all trained classes change first. The file stores the embeddings of the farthest images, and of a sample
+of the others, spaced evenly by distance, as 8-bit integers. Each image of the sample represents several.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_BYTES = 200_000  # of embeddings; base64 adds a third
 
 
 class _Document(Record):
-    """The JSON form: how many pictures, and the embeddings of some, the farthest first, as those of `Prototypes`."""
+    """The JSON form: the number of images, and embeddings encoded like those of `Prototypes`, the farthest first."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     images: int = Field(ge=1)
@@ -40,9 +40,9 @@ class HeldOut:
     """The summary.
 
     Attributes:
-        images: how many held-out pictures there were.
-        farthest: how many of the embeddings are of the pictures farthest from all trained classes.
-        embeddings: these first, then the sample of the others, float32 [M, D], scaled to length 1.
+        images: the number of held-out images.
+        farthest: the number of embeddings of the images farthest from all trained classes.
+        embeddings: the farthest first, then the sample of the others, float32 [M, D], scaled to length 1.
     """
 
     images: int
@@ -50,7 +50,7 @@ class HeldOut:
     embeddings: NDArray[np.float32]
 
     def changed(self, enrolled: Enrolled, trained: Prototypes) -> int:
-        """Estimate from the sample how many of the pictures get an enrolled class as their answer."""
+        """Estimate from the sample how many of the images get an enrolled class as their answer."""
         taken = enrolled.leads(self.embeddings, trained.familiarity(self.embeddings)).max(axis=1) > 0
         sampled = len(taken) - self.farthest
         weight = (self.images - self.farthest) / sampled if sampled else 0.0
@@ -63,10 +63,10 @@ class HeldOut:
 
 
 def summarize(embeddings: NDArray[np.float32], trained: Prototypes) -> HeldOut:
-    """Return the summary of held-out pictures.
+    """Return the summary of held-out images.
 
     Args:
-        embeddings: of all of them, float32 [N, D], as the model gives them.
+        embeddings: those of all images, float32 [N, D], as the model gives them.
         trained: the prototypes of the model.
     """
     most = min(len(embeddings), max(2, MOST_BYTES // embeddings.shape[1]))
@@ -78,10 +78,10 @@ def summarize(embeddings: NDArray[np.float32], trained: Prototypes) -> HeldOut:
 
 
 def read_held_out(path: Path) -> HeldOut | None:
-    """Return the summary that a model file carries, or None where it has none.
+    """Return the summary in a model file, or None if it has none.
 
     Raises:
-        ModelError: the file is no ONNX model, or the summary is not valid.
+        ModelError: the file is not an ONNX model, or the summary is invalid.
     """
     text = read_metadata(path).get(HELD_OUT_KEY)
     if text is None:

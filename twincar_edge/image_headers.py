@@ -1,9 +1,9 @@
-"""What an encoded image says of itself, read before a decoder is let loose on it.
+"""Reads the header of an encoded image, before a decoder does.
 
-A picture of a few kilobytes can claim gigabytes of pixels, and a decoder allocates what is claimed; a JPEG that was cut
-off decodes without an error to a picture with a grey rest. Both show in the bytes. Only the formats in `FORMATS` are
-read at all, so that the rarer decoders of OpenCV never see a file that came from outside. The package imagesize tells
-neither format nor end, and misreads bitmaps of OS/2.
+A few kilobytes can claim gigabytes of pixels, and a decoder allocates what the header claims. A truncated JPEG decodes
+without an error, with the rest gray. Both are visible in the bytes. Only the formats in `FORMATS` are accepted, so that
+OpenCV's rarer decoders never see untrusted files. The package imagesize reports neither format nor truncation, and
+misreads OS/2 bitmaps.
 Sources: ITU T.81 annex B (JPEG), the PNG specification section 5, Microsoft's BITMAPINFOHEADER, RFC 9649 (WebP),
 TIFF 6.0 section 2.
 """
@@ -22,7 +22,7 @@ MAX_TIFF_TILE_PIXELS = 2**24  # unless the picture is larger; a decoder allocate
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Format, claimed width and height in pixels, and whether the bytes reach to the image's end (as far as told)."""
+    """Format, claimed width and height in pixels, and whether the bytes include the image's end (if known)."""
 
     format: str
     size_wh: tuple[int, int]
@@ -30,18 +30,18 @@ class ImageHeader:
 
 
 class HeaderError(ValueError):
-    """The bytes begin like a known format and then break off."""
+    """The bytes start like a known format, but are truncated."""
 
 
 class InvalidHeaderError(HeaderError):
-    """The header has values that no such picture has, or that a decoder must not be given."""
+    """The header has invalid values, or values that must not reach a decoder."""
 
 
 def read_header(data: bytes) -> ImageHeader | None:
     """Return what the bytes claim to be, or None if their format is not in `FORMATS`.
 
     Raises:
-        HeaderError: they begin as one of the formats, but the size is cut off or missing.
+        HeaderError: they start like one of the formats, but the size is truncated or missing.
     """
     for magic, reader in _READERS.items():
         if data.startswith(magic) and (magic != b"RIFF" or data[8:12] == b"WEBP"):
@@ -53,7 +53,7 @@ def read_header(data: bytes) -> ImageHeader | None:
 
 
 def foreign_format(data: bytes) -> str | None:
-    """Return the name of a format of pictures that is not read here, or None.
+    """Return the name of a known image format that is not supported, or None.
 
     Sources: ISO/IEC 14496-12 section 4.3 (the brands of `ftyp`); the magic numbers of GIF89a, JPEG 2000 and JPEG XL.
     """
@@ -140,7 +140,7 @@ def _tiff(data: bytes) -> ImageHeader:
     return ImageHeader("TIFF", (width, height), True)
 
 
-# Without zeros behind 0xFF among the pixels, fill bytes, and markers that stand alone there.
+# Excludes stuffed zeros after 0xFF in the pixel data, fill bytes, and standalone markers.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _MAX_JPEG_MARKERS = 4000
 _TIFF_SIDES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}

@@ -1,4 +1,4 @@
-"""Reading and writing single images. Image files come from outside: every one is checked before it is used."""
+"""Reading and writing single images. Image files are untrusted: each one is checked before use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from twincar_edge.files import write_bytes
 from twincar_edge.image_headers import FORMATS, HeaderError, InvalidHeaderError, foreign_format, read_header
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-# Pictures that are not read. A folder's are taken as images all the same, so that each is reported and not passed over.
+# Unsupported image formats. In a folder they still count as images, so that each one is reported instead of skipped.
 FOREIGN_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng"})
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 100_000_000
-MAX_UPLOAD_PIXELS = 40_000_000  # of pictures that others send
+MAX_UPLOAD_PIXELS = 40_000_000  # limit for uploaded images
 
-# A damaged file is one line of ours, not a page of OpenCV's; OPENCV_LOG_LEVEL brings that page back for debugging.
+# A damaged file gives one line of ours instead of a page of OpenCV's. OPENCV_LOG_LEVEL restores that for debugging.
 if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -32,24 +32,24 @@ ImageProblem = Literal[
 
 
 class ImageError(InputError):
-    """One image is unusable; `problem` is the kind, for counting, and the message is the line for people."""
+    """One image is unusable; `problem` is its kind, for counting; the message describes it in one line."""
 
     def __init__(self, problem: ImageProblem, message: str) -> None:
-        """Say what kind of problem it is, and describe it in one line."""
+        """Take the kind of problem, and a description in one line."""
         super().__init__(message)
         self.problem = problem
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
-    """Decode an encoded image to `image_bgr`, uint8 [H, W, 3]; greyscale and alpha become BGR.
+    """Decode an encoded image to `image_bgr`, uint8 [H, W, 3]; grayscale and alpha become BGR.
 
     Args:
         data: the bytes of a JPEG, PNG, BMP, WebP or TIFF file.
-        name: what to call the image in an error.
-        max_pixels: the largest picture that is decoded.
+        name: the image's name in errors.
+        max_pixels: the size limit of the image, in pixels.
 
     Raises:
-        ImageError: the bytes are empty, too many, cut off, or no image, or the picture is too large.
+        ImageError: the bytes are empty, too many, truncated or not an image, or the image is too large.
     """
     if not data:
         raise ImageError("empty", f"{name} is empty")
@@ -58,7 +58,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
     try:
         header = read_header(data)
     except InvalidHeaderError as error:
-        raise ImageError("damaged", f"{name} is a picture that is not decoded: {error}") from error
+        raise ImageError("damaged", f"{name} was not decoded: {error}") from error
     except HeaderError as error:
         raise ImageError("truncated", f"{name} is cut off or damaged: {error}") from error
     if header is None:
@@ -66,7 +66,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
         reason = f"is {known}, which is not read: convert it to JPEG" if known else f"is not a {FORMATS} image"
         raise ImageError("not an image", f"{name} {reason}")
     width, height = header.size_wh
-    if not width or not height:  # the decoder might read another: TIFF's decoder also takes sizes of signed types
+    if not width or not height:  # the decoder might read another size: OpenCV's TIFF decoder accepts signed types
         raise ImageError("damaged", f"{name} has no valid size: the {header.format} header gives {width}x{height}")
     if width * height > max_pixels:
         raise ImageError("too large", f"{name} is {width}x{height}, more than {max_pixels / 1e6:.3g} megapixels")
@@ -89,7 +89,7 @@ def read_image_bytes(path: Path) -> bytes:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # it might have no end, or nobody who writes into it
+        if not stat.S_ISREG(status.st_mode):  # reading a device or pipe might never end
             raise ImageError("unreadable", f"cannot read {path}: it is a folder, a pipe or a device, not a file")
         if status.st_size > MAX_IMAGE_BYTES:
             raise ImageError("too large", f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
@@ -110,13 +110,13 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def write_image(path: Path, image_bgr: NDArray[np.uint8]) -> None:
-    """Write `image_bgr` in the format of the path's suffix, whole or not at all.
+    """Write `image_bgr` atomically, in the format of the path's suffix.
 
     Raises:
         InputError: the suffix names no image format, or the file cannot be written.
     """
     if path.suffix.lower() not in IMAGE_SUFFIXES - {".jfif"}:  # which OpenCV does not know
-        raise InputError(f"cannot write {path}: {path.suffix or 'no suffix'} is no image format, use .jpg or .png")
+        raise InputError(f"cannot write {path}: {path.suffix or 'no suffix'} is not an image format: use .jpg or .png")
     try:
         done, data = cv2.imencode(path.suffix, image_bgr)
     except cv2.error as error:

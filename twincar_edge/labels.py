@@ -1,4 +1,4 @@
-"""Class names: where they are read from, and what a name says of a vehicle."""
+"""Class names: reading them, and splitting them into make, model, body type and year."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BODY_TYPES = (
     "Motorcycle", "Bicycle", "Truck", "SUV", "Van", "Bus",
 )  # fmt: skip
 
-# What detectors call a truck, besides lorries: most pickups, and some of the vans and SUVs.
+# Body types that detectors classify as trucks: besides lorries, most pickups and some vans and SUVs.
 _TRUCKS = frozenset({"Pickup", "Truck", "SUV", *(body for body in BODY_TYPES if body.endswith(("Cab", "Van", "van")))})
 
 _YEAR = re.compile(r"(?:18|19|20|21)[0-9]{2}")  # not \d: digits of other scripts would not come back from an int
@@ -39,10 +39,10 @@ MAX_NAME_LENGTH = 200
 
 @dataclass(frozen=True)
 class VehicleName:
-    """A class name in parts. `str()` gives the name back, with spaces between words.
+    """A class name in parts. `str()` returns the name, with spaces between words.
 
-    `model` holds all that is neither make, body type nor year, trim included, and may be empty; `body_type` and `year`
-    are None where the name does not end in one.
+    `model` is everything but make, body type and year, trim included, and may be empty. `body_type` and `year` are None
+    if the name does not end in one.
     """
 
     make: str
@@ -57,10 +57,10 @@ class VehicleName:
 
 
 def parse_name(name: str) -> VehicleName:
-    """Split `name`, written as Stanford Cars writes it: make, model, body type, year.
+    """Split `name` in the format of Stanford Cars: make, model, body type, year.
 
-    Underscores separate words where the name has no space, as in names of folders and files. A body type counts only
-    where it ends the name (before the year): in "Infiniti G Coupe IPL 2012" it is part of the model.
+    Underscores separate words if the name has no space, as in folder and file names. A body type counts only at the end
+    of the name (before the year): in "Infiniti G Coupe IPL 2012" it is part of the model.
     """
     rest = name if " " in name else " ".join(name.replace("_", " ").split()) or name
     year = None
@@ -78,7 +78,7 @@ def parse_name(name: str) -> VehicleName:
 
 
 def may_be_a(vehicle: VehicleName, kind: str | None) -> bool:
-    """Return whether a class name may be that of a vehicle of this kind.
+    """Return whether a vehicle of this detector class may have this name.
 
     A car may have any name: detectors call pickups, vans and SUVs cars too. A truck may have a name whose body type is
     one that detectors call a truck, or that has no body type. Any other kind has only names with that body type, as
@@ -86,7 +86,7 @@ def may_be_a(vehicle: VehicleName, kind: str | None) -> bool:
 
     Args:
         vehicle: the name, in parts.
-        kind: what a detector calls the vehicle, a name of COCO's; None where nobody can tell.
+        kind: the detector's COCO class of the vehicle; None if unknown.
     """
     if kind in (None, "car"):
         return True
@@ -100,13 +100,13 @@ class ClassMapping:
     """Class names in the order of the model's outputs: `names[i]` is logit `i`.
 
     Raises:
-        InputError: no names, one that is empty, too long, unprintable or not stripped, or one that stands twice.
+        InputError: there are no names, or one is empty, too long, unprintable, not stripped or not unique.
     """
 
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check the names: they come from files, and go into events and pages."""
+        """Check the names: they come from untrusted files, and go into events and pages."""
         if not 1 <= len(self.names) <= MAX_CLASSES:
             raise InputError(f"a class mapping needs 1 to {MAX_CLASSES} names, found {len(self.names)}")
         for name in self.names:
@@ -116,7 +116,7 @@ class ClassMapping:
                 raise InputError(f"class name {name!r} has spaces at its ends or two in a row")
         if len(set(self.names)) != len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise InputError(f"class name {twice!r} stands twice in the mapping")
+            raise InputError(f"class name {twice!r} appears twice in the mapping")
 
     def __len__(self) -> int:
         """Return the number of classes."""
@@ -131,9 +131,9 @@ class ClassMapping:
         return self.names[label]
 
     def find(self, name: str) -> int | None:
-        """Return the output index of a class by its name, or by another way to write it; None where none is meant.
+        """Return the output index of a class by its name or a variant spelling; None if there is no match.
 
-        Folders and files cannot have every name, and systems spell some in their own way. `Ram C-V` is found as
+        Folders and files cannot have every name, and file systems change some. `Ram C-V` is found as
         `Ram C/V`, `AM_General_Hummer` as `AM General Hummer`, and letters with accents in composed or decomposed form.
         """
         exact = self._by_name.get(name)
@@ -197,9 +197,9 @@ class ClassMapping:
 
     @classmethod
     def from_folder_names(cls, names: Iterable[str]) -> ClassMapping:
-        """Take class folders' names, sorted, as the classes; underscores read as spaces where no name has a space.
+        """Take class folders' names, sorted, as the classes; underscores become spaces if no name has a space.
 
-        Letters with accents are composed, whatever the system that wrote the folders did.
+        Accented letters are composed, however the system that wrote the folders encoded them.
         """
         ordered = [unicodedata.normalize("NFC", name) for name in sorted(names)]
         if not any(" " in name for name in ordered):
@@ -208,7 +208,7 @@ class ClassMapping:
 
 
 def _plain(name: str) -> str:
-    """Return the form of a name by which its spellings are matched."""
+    """Return the normalized form of a name, for matching variant spellings."""
     return " ".join(unicodedata.normalize("NFC", name).translate(_SPELLINGS).split())
 
 
@@ -216,14 +216,14 @@ _SPELLINGS = str.maketrans({"_": " ", "/": "-", "\\": "-"})
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make the object of JSON's pairs; JSON itself would keep the last of two equal keys and drop a class unseen."""
+    """Build an object from JSON pairs; the default would keep the last of two equal keys and silently drop a class."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("an index stands twice")
+        raise ValueError("an index appears twice")
     return found
 
 
-# What scipy raises on files that are damaged, found by damaging some.
+# Exceptions of scipy for damaged files, found by fuzzing.
 _MAT_ERRORS = (
     AttributeError, LookupError, NameError, NotImplementedError, OverflowError, TypeError, ValueError, zlib.error,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a measurement or a training was made on: figures without it say nothing."""
+"""Describes the machine of a measurement or a training run."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from twincar_edge.records import Record
 
 CPUINFO = Path("/proc/cpuinfo")
 
-# The instructions that decide how fast, and on x86 without VNNI how exactly, INT8 is computed.
+# The instruction sets that decide the speed of INT8 and, on x86 without VNNI, its accuracy.
 TELLING_FLAGS = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16",  # x86
     "asimd", "asimddp", "i8mm", "sve", "sve2",  # Arm
 )  # fmt: skip
 
 
-# The x86 ones that multiply 8-bit numbers and add into 32 bits, which cannot overflow; all others add into 16.
+# x86 instruction sets that accumulate 8-bit products in 32 bits, which cannot overflow; all others use 16.
 EXACT_ON_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
 
 
 class Machine(Record):
-    """The machine: processor, the telling ones of its flags, cores that this process may use, system, Python."""
+    """The machine: processor, its relevant flags, cores that this process may use, system, Python."""
 
     cpu: str
     flags: tuple[str, ...]
@@ -40,7 +40,7 @@ class Machine(Record):
 
 
 def this_machine(cpuinfo: Path = CPUINFO) -> Machine:
-    """Return what can be said of the machine that this runs on; `cpuinfo` is Linux's list of processors."""
+    """Return a description of this machine; `cpuinfo` is Linux's list of processors."""
     cpu, flags = _processor(cpuinfo)
     return Machine(
         cpu=cpu or platform.processor() or platform.machine(),

@@ -1,8 +1,8 @@
-"""What travels inside the ONNX file: one validated JSON document in its metadata.
+"""The manifest of a model: one validated JSON document in the metadata of the ONNX file.
 
-The `.onnx` file is the contract between training and the camera box. It carries all that the box must know, and nothing
-downstream asks the user for any of it again. Reading needs neither onnx nor ONNX Runtime: the metadata is taken from
-the file's own bytes (`onnx_metadata`), before anything heavier opens a file that came from outside.
+The `.onnx` file is the contract between training and the camera box. It carries everything that the box needs, so
+no later step asks the user for it again. Reading needs neither onnx nor ONNX Runtime: `onnx_metadata` parses the
+file's bytes, before a heavier library opens an untrusted file.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ METADATA_KEY = "twincar_edge.manifest"
 SCHEMA_VERSION: Literal[1] = 1
 Precision = Literal["fp32", "fp16", "int8"]
 Familiarity = Annotated[float, Field(ge=-2, le=1)]
-# Far beyond what fits any model; with less, logits that are divided by it would leave what numbers can hold.
+# Far outside the range of any real model. A smaller value would overflow the logits that are divided by it.
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("control characters are not allowed")  # the text is shown in logs, on terminals and on pages
+        raise ValueError("control characters are not allowed")  # the text appears in logs, on terminals and on pages
     return text
 
 
@@ -43,7 +43,7 @@ Lines = Annotated[str, AfterValidator(_printable_lines)]
 
 
 class DataRecord(Record):
-    """Which labelled images a model comes from: the name, how many, and a digest over their names and labels."""
+    """The labeled images of a model: data set name, number of images, and a digest over names and labels."""
 
     name: Text
     images: int = Field(ge=0)
@@ -51,7 +51,7 @@ class DataRecord(Record):
 
 
 class TrainingRecord(Record):
-    """Where the weights come from: the checkpoint's SHA-256, the recipe, the data, and what it reached there."""
+    """Origin of the weights: the checkpoint's SHA-256, the recipe, the data, and the accuracy on it."""
 
     checkpoint_sha256: Text
     recipe: dict[str, Any]
@@ -84,7 +84,7 @@ class QuantizationRecord(Record):
 
 
 class ParityRecord(Record):
-    """What parity was shown: this file against the one that it was made from, on the same images.
+    """The parity result: this file against its source, on the same images.
 
     Shares are between 0 and 1. `images` is the number of validation images.
     """
@@ -100,11 +100,11 @@ class ParityRecord(Record):
 
 
 class UnknownLimits(Record):
-    """What thresholds were chosen by, where pictures of unknown things were given: shares between 0 and 1.
+    """The limits behind the thresholds, if images of unknown things were given: shares between 0 and 1.
 
-    At most `max_wrong_names` of such pictures may get a class name in full, and at most `max_wrong_claims` any wrong
-    name. Of the `images` that were given, showing `cars` models of car and things that are no car, `wrong_names` and
-    `wrong_claims` did: less than allowed, since others may be harder.
+    At most `max_wrong_names` of such images may get a full class name, and at most `max_wrong_claims` any wrong name.
+    `wrong_names` and `wrong_claims` are the measured shares on `images` images, which show `cars` car models and things
+    that are not cars. They are below the limits, since other images may be harder.
     """
 
     max_wrong_names: Share
@@ -116,7 +116,7 @@ class UnknownLimits(Record):
 
 
 class ConfidenceRecord(Record):
-    """How temperature and rejection threshold were chosen, and what they give. Shares are between 0 and 1.
+    """How temperature and rejection threshold were chosen, and their effect. Shares are between 0 and 1.
 
     `images` held-out images gave the temperature; `ece_before` and `ece_after` are the expected calibration error there
     without and with it. At the threshold, `coverage` of them get a class name in full, `named_top1` of those the right
@@ -136,7 +136,7 @@ class ConfidenceRecord(Record):
 
 
 class FamiliarityThresholds(Record):
-    """How familiar a vehicle must be for an answer to go as far as each level: `year` is the whole class name.
+    """The least familiarity of a vehicle for an answer at each level; `year` is the full class name.
 
     Familiarity is the similarity to the nearest prototype (`prototypes.py`), at most 1.
     """
@@ -148,12 +148,12 @@ class FamiliarityThresholds(Record):
     @model_validator(mode="after")
     def _deeper_needs_more(self) -> Self:
         if not self.make <= self.model <= self.year:
-            raise ValueError("a level that says more may not need less familiarity")
+            raise ValueError("a more specific level must not need less familiarity")
         return self
 
 
 class FamiliarityRecord(Record):
-    """What familiarity rests on, and the thresholds.
+    """The basis of familiarity, and its thresholds.
 
     `prototype_images` images gave the prototypes. The thresholds keep the shares `keep` of `images` held-out ones, by
     level.
@@ -166,9 +166,9 @@ class FamiliarityRecord(Record):
 
 
 class CropSizeFigures(Record):
-    """What images shrunk to a shorter side of `px` give: the share named in full, and the share of these right.
+    """Results for images shrunk to a shorter side of `px`: the share with a full name, and the share of these right.
 
-    Images that are smaller stay as they are.
+    Smaller images are not resized.
     """
 
     px: int = Field(ge=1)
@@ -177,7 +177,7 @@ class CropSizeFigures(Record):
 
 
 class CropSizesRecord(Record):
-    """How small a crop may be for a full name: `minimum_px` is its least shorter side in pixels.
+    """The smallest crop that gets a full name: `minimum_px` is the minimum of its shorter side in pixels.
 
     It is the smallest of the `sizes` at which, as at all larger ones, the share of full names that are right stays
     within `tolerance` of `right`, that of the `images` held-out images as they are. `coverage` of these get a full
@@ -206,7 +206,7 @@ class HeadLayer(Record):
 
 
 class HeadRecord(Record):
-    """What a file needs to explain its answers: the output with its last feature map, and the layers behind it.
+    """The data for explaining answers: the output with the last feature map, and the layers after it.
 
     The feature map, [N, C, h, w], goes through average pooling and then the layers, with a ReLU between two.
     """
@@ -216,14 +216,14 @@ class HeadRecord(Record):
 
 
 class Manifest(Record):
-    """Everything that the camera box must know of a model.
+    """Everything that the camera box needs to know about a model.
 
     `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is
     "unknown"; 0 means that nothing is rejected. `embedding` names the graph's second output, the features that the last
     layer sees, [N, D]. `familiarity` says how near to the classes they must be; a file that has it carries
     prototypes. `head` names the output with the last feature map, and the weights behind it, for explanations.
-    `crop_sizes` says how small a crop may be for a full name. They are None in files without these. `notes` is for
-    people: data terms, what the model is for.
+    `crop_sizes` says how small a crop may be for a full name. They are None in files without them. `notes` is for
+    people: data terms, intended use.
 
     >>> manifest = tw.Classifier().manifest
     >>> manifest.name, manifest.precision, len(manifest.classes)
@@ -287,8 +287,7 @@ def read_manifest(path: str | Path) -> Manifest:
     'Castor Vela Sedan 2019'
 
     Raises:
-        ModelError: the file is missing, is not ONNX, does not match its digest, carries no manifest of ours, or one
-            that does not validate.
+        ModelError: the file is missing, is not ONNX, does not match its digest, has no manifest, or has an invalid one.
     """
     path = Path(path)
     with open_onnx(path) as data:
@@ -300,7 +299,7 @@ def parse_manifest(text: str | None, where: str) -> Manifest:
     """Validate a manifest document; `where` names its file in an error.
 
     Raises:
-        ModelError: there is none, or it is not one of a schema version that this release reads.
+        ModelError: the manifest is missing, invalid, or of an unsupported schema version.
     """
     if text is None:
         raise ModelError(

@@ -32,7 +32,7 @@ def topk_accuracy(logits: NDArray[np.float32], labels: ArrayLike, k: int = 1) ->
     Args:
         logits: [N, classes], any monotonic score.
         labels: int [N].
-        k: how many guesses count; `k` beyond the class count counts all.
+        k: number of top classes that count; all classes if it exceeds their number.
 
     Raises:
         InputError: `k` below 1, no rows, shapes that do not match, a label outside the classes, or scores that
@@ -71,7 +71,7 @@ def negative_log_likelihood(logits: NDArray[np.float32], labels: ArrayLike, temp
 
 @dataclass(frozen=True)
 class Reliability:
-    """How sure a model is and how often it is right, in bins of equal width by its first answer's probability.
+    """Confidence and accuracy of a model, in bins of equal width by the probability of the top class.
 
     Each array has one entry for each bin. `images` int64: the answers in it; `probability` and `right` float64: their
     mean probability and the share of right ones, both 0 where a bin is empty.
@@ -88,7 +88,7 @@ def reliability(probabilities: NDArray[np.float32], labels: ArrayLike, bins: int
     Args:
         probabilities: [N, classes], N at least 1.
         labels: int [N].
-        bins: how many.
+        bins: the number of bins.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == np.asarray(labels)
@@ -102,22 +102,22 @@ def reliability(probabilities: NDArray[np.float32], labels: ArrayLike, bins: int
 def expected_calibration_error(
     probabilities: NDArray[np.float32], labels: ArrayLike, bins: int = CALIBRATION_BINS
 ) -> float:
-    """Return by how much, on average, the first answer's probability and its share of right answers differ (0 to 1).
+    """Return the mean gap between top-class probability and accuracy (0 to 1).
 
-    Answers are sorted into bins of equal width by their probability; each bin counts by its answers. Source: Guo et
+    Bins have equal width in probability, and are weighted by their number of answers. Source: Guo et
     al., "On Calibration of Modern Neural Networks", 2017.
 
     Args:
         probabilities: [N, classes], N at least 1.
         labels: int [N].
-        bins: how many.
+        bins: the number of bins.
     """
     found = reliability(probabilities, labels, bins)
     return float((found.images * np.abs(found.probability - found.right)).sum() / found.images.sum())
 
 
 def auroc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> float:
-    """Return the chance that a positive has the higher score of the two, a tie counting half: the area under the ROC.
+    """Return the area under the ROC curve: the chance that a positive outscores a negative, with ties counted half.
 
     Args:
         positives: scores, float64 [N], N at least 1.
@@ -129,14 +129,14 @@ def auroc(positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> flo
 
 
 def wilson_interval(share: float, count: float, z: float = Z_95) -> tuple[float, float]:
-    """Return the interval in which the true share lies, as far as so many trials tell.
+    """Return a confidence interval for a share.
 
     Source: E. B. Wilson's score interval, J. Am. Stat. Assoc. 22, 1927.
 
     Args:
-        share: of the trials, from 0 to 1.
-        count: how many independent trials, above 0; it need not be whole.
-        z: the quantile of the normal distribution that the interval's ends are at; 95% by default.
+        share: observed share of successes, from 0 to 1.
+        count: number of independent trials, above 0; may be fractional.
+        z: the normal quantile of the interval's ends; 95% by default.
     """
     centre = share + z**2 / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)

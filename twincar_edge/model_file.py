@@ -1,4 +1,4 @@
-"""A model file as it is opened: read once, so that the bytes that were checked are the bytes that run."""
+"""Reads a model file once, so that the bytes that run are the bytes that were checked."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class ModelFile:
     """The content of an ONNX file whose digest matches, where it carries one.
 
     Attributes:
-        path: where it was read.
-        data: all of it.
-        sha256: its digest, by which events and reports name it.
-        digest: the digest that it carries, of graph and metadata; None in files of earlier versions.
-        signature: of that digest; None in a file that is not signed.
-        metadata: the other entries.
+        path: the file's path.
+        data: the whole content.
+        sha256: the SHA-256 of the file, which identifies it in events and reports.
+        digest: the embedded digest of graph and metadata; None in files of earlier versions.
+        signature: the signature of that digest; None in an unsigned file.
+        metadata: the other metadata entries.
     """
 
     path: Path
@@ -42,9 +42,9 @@ def read_model_file(path: Path) -> ModelFile:
     """Read an ONNX file, ours or not, and check its digest.
 
     Raises:
-        ModelError: the file is missing, may not be read, is not an ONNX model, or does not match its digest.
+        ModelError: the file is missing, is not readable, is not an ONNX model, or does not match its digest.
     """
-    read_metadata(path)  # another kind of file is refused before all of it is in memory
+    read_metadata(path)  # reject other kinds of files before reading all of it
     with open_onnx(path) as mapped:
         data = mapped[:]
         metadata, sha256, digest, signature = check_digest(data, str(path))

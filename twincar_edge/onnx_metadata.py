@@ -32,7 +32,7 @@ MAX_FILE_BYTES = 2**31  # protobuf's own limit of a message
 
 
 class Checked(NamedTuple):
-    """What a file holds whose digest was checked.
+    """The content of a file with a valid digest.
 
     `metadata` is without the digest and the signature, `sha256` of the whole file, `digest` that of all bytes before
     its entry. `digest` and `signature` are None in a file without them.
@@ -46,10 +46,10 @@ class Checked(NamedTuple):
 
 @contextmanager
 def open_onnx(path: Path) -> Iterator[Buffer]:
-    """Give an ONNX file's bytes, of which only those that are asked for are read.
+    """Map an ONNX file into memory; only the accessed bytes are read.
 
     Raises:
-        ModelError: the file is missing or may not be read, or what is done with its bytes raises ValueError.
+        ModelError: the file is missing or unreadable, or the block raises ValueError.
     """
     try:
         if path.exists() and not path.is_file():
@@ -75,14 +75,14 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def check_digest(data: Buffer, where: str) -> Checked:
-    """Return the metadata of an ONNX file's bytes, after holding the bytes against the digest among them.
+    """Verify the digest in an ONNX file's bytes, and return its metadata.
 
     Args:
         data: the file.
         where: names the file in an error.
 
     Raises:
-        ModelError: the digest is not that of the file, or not at its place.
+        ModelError: the digest does not match, or is in the wrong place.
         ValueError: it is malformed, or not an ONNX model.
     """
     if len(data) >= MAX_FILE_BYTES:
@@ -113,8 +113,8 @@ def is_onnx(path: Path) -> bool:
 def with_metadata(data: bytes, changes: Mapping[str, str | None], where: str) -> bytes:
     """Return the bytes of an ONNX file with some entries of its metadata replaced, added, or, for None, removed.
 
-    Everything else keeps its bytes and its order, so the graph is the same. The digest is made anew, and a signature,
-    which was that of another digest, is left out. Without changes, the file gets a digest.
+    All other bytes keep their content and order, so the graph is unchanged. The digest is recomputed. The signature no
+    longer matches and is dropped. Without changes, this only adds the digest.
 
     Args:
         data: the file.
@@ -149,7 +149,7 @@ def with_signature(data: bytes, signature: str) -> bytes:
 
 
 def _trailer(digest: str, signature: str | None) -> bytes:
-    """Return what stands at the end of a file: the digest of all before it, and its signature where there is one."""
+    """Return the end of a file: the digest of all before it, and its signature where there is one."""
     return _encoded(DIGEST_KEY, digest) + (b"" if signature is None else _encoded(SIGNATURE_KEY, signature))
 
 

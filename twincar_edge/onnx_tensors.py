@@ -1,7 +1,7 @@
 """Reads weights from an ONNX file's bytes, by name, without the onnx package.
 
-ONNX Runtime does not give weights back, and a box that explains its answers needs those of the last layers.
-The numbers of the fields stand in onnx.proto: `ModelProto.graph` is 7, `GraphProto.initializer` 5; of a `TensorProto`,
+ONNX Runtime gives no access to weights, and explaining an answer needs those of the last layers.
+Field numbers are from onnx.proto: `ModelProto.graph` is 7, `GraphProto.initializer` 5; of a `TensorProto`,
 `dims` is 1, `data_type` 2, `float_data` 4, `int32_data` 5, `name` 8 and `raw_data` 9.
 """
 
@@ -92,5 +92,5 @@ def _tensor(data: Buffer, tensor: slice) -> NDArray[np.generic]:
 
 
 def _signed(value: int) -> int:
-    """Return what a varint of an `int32` means: negative numbers are written as 64 bits in two's complement."""
+    """Decode an `int32` varint: negative numbers are stored as 64 bits in two's complement."""
     return value - (1 << 64) if value >= 1 << 63 else value

@@ -2,7 +2,7 @@
 
 Training's evaluation, calibration, parity, benchmarks and the camera loop all call `prepare`. A second resize anywhere
 else is a defect: a different resize alone changes answers. Mean and standard deviation are folded into the ONNX graph,
-so that the model's input is the uint8 image that the camera gives, resized.
+so that the model's input is the resized uint8 camera image.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PositiveChannel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LETTERBOX_GREY = 114  # the padding value that YOLO models made customary
+LETTERBOX_GREY = 114  # the usual padding value, from YOLO models
 
 _SHRINK = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
-# INTER_AREA interpolates nothing when it enlarges; linear is its customary partner there.
+# INTER_AREA does not interpolate when enlarging, so linear takes its place.
 _ENLARGE = {"area": cv2.INTER_LINEAR, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
@@ -53,7 +53,7 @@ class Preprocess(Record):
 def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
     """Return the model's input for one image: uint8 [height, width, 3] in the model's colour order, contiguous.
 
-    An image that has the model's size and colour order already may come back itself, not copied.
+    An image that already has the model's size and color order may be returned without a copy.
 
     Args:
         image_bgr: uint8 [H, W, 3], as OpenCV decodes it.
@@ -90,10 +90,10 @@ def prepare_batch(images_bgr: Sequence[NDArray[np.uint8]], preprocess: Preproces
 def resize(
     image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation = "area"
 ) -> NDArray[np.uint8]:
-    """Resize each axis by what it needs: uint8 [H, W, 3] to [size_wh[1], size_wh[0], 3]; "area" does not alias.
+    """Resize each axis on its own terms: uint8 [H, W, 3] to [size_wh[1], size_wh[0], 3]; "area" does not alias.
 
-    OpenCV's INTER_AREA averages only when both axes shrink; where one shrinks and the other grows it quietly turns into
-    plain interpolation and aliases. So the axis that shrinks goes first, alone.
+    OpenCV's INTER_AREA averages only when both axes shrink; if one shrinks and the other grows, it silently falls
+    back to plain interpolation and aliases. So the shrinking axis is resized first, alone.
     """
     width, height = size_wh
     rows, columns = image_bgr.shape[:2]
@@ -116,7 +116,7 @@ def shrink_to(image_bgr: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
 
 
 def _shrink(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
-    """Let OpenCV resize; its INTER_AREA adds up in float32 in any case, and is a quarter faster on float32 pixels.
+    """Resize with OpenCV. INTER_AREA sums in float32 anyway, and is a quarter faster on float32 pixels.
 
     The result is the same to the last bit, save where both axes shrink by whole factors: there OpenCV averages bytes
     in integers, fast, and rounds halves up.
@@ -141,7 +141,7 @@ class Placement:
 
 
 def placement(image_size_wh: tuple[int, int], preprocess: Preprocess) -> Placement:
-    """Return how `prepare` lays an image of this size into the input: for going back from the input to the image."""
+    """Return where `prepare` places an image of this size in the input, to map input positions back to it."""
     return _RULES[preprocess.resize](image_size_wh, preprocess.size_wh)
 
 
@@ -170,10 +170,10 @@ _RULES: dict[ResizeRule, _Rule] = {"squash": _squash, "letterbox": _letterbox, "
 
 
 def thumbnail(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a smaller copy: halved while that is not too small, then interpolated.
+    """Return a smaller copy: halved as often as possible, then interpolated.
 
-    OpenCV averages two by two pixels many times faster than it averages any other number of them.
-    So this is for pictures that are looked at and not answered: a model's input is what `prepare` makes.
+    OpenCV averages 2x2 pixels many times faster than other block sizes. Use this only for images for people: model
+    input comes from `prepare`.
     """
     width, height = size_wh
     while image_bgr.shape[1] >= 2 * width and image_bgr.shape[0] >= 2 * height:

@@ -1,7 +1,7 @@
 """Reads and writes protobuf messages as far as ONNX files need it, without a protobuf package.
 
 A message is a sequence of fields: a key (field number and wire type), then a value. A field with a length can be a
-string, bytes, packed numbers or another message; who reads it knows which.
+string, bytes, packed numbers or another message; the caller knows which.
 Source: https://protobuf.dev/programming-guides/encoding/.
 """
 
@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Far above any real model, and low enough that a crafted file costs neither minutes nor gigabytes.
+# Far above any real model, but low enough to bound time and memory for a crafted file.
 MAX_FIELDS = 100_000
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 

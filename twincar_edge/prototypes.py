@@ -1,9 +1,9 @@
-"""Prototypes: mean embeddings of each class, by which a model tells cars that it was taught from all others.
+"""Prototypes: mean embeddings of each class, to tell cars of known classes from all others.
 
-A softmax has to choose among its classes, so a car of another class can still get a high probability. How near its
-embedding lies to the embeddings of known cars is a second, independent opinion. The prototypes travel in the model
-file's metadata beside the manifest, as 8-bit integers with a scale for each class, and numpy alone computes with them.
-A class of many images has two prototypes, since it has views, such as front and rear, that lie apart.
+A softmax has to choose among its classes, so a car of another class can still get a high probability. The
+similarity of its embedding to those of known cars is a second, independent signal. The model file's metadata holds the
+prototypes beside the manifest, as 8-bit integers with a scale for each class. Using them takes only numpy.
+A class of many images has two prototypes, since views such as front and rear have distant embeddings.
 Source: nearest class means and several centroids a class, as in Mensink et al., "Distance-Based Image Classification",
 2013.
 """
@@ -27,12 +27,12 @@ from twincar_edge.onnx_metadata import read_metadata
 from twincar_edge.records import Record
 
 PROTOTYPES_KEY = "twincar_edge.prototypes"
-PLAIN: Literal[1] = 1  # schema versions, by what stands in base64
+PLAIN: Literal[1] = 1  # schema versions, by the content of the base64 text
 COMPRESSED: Literal[2] = 2
 MAX_DIMENSIONS = 16_384
 MAX_CLASSES = 100_000
 MAX_A_CLASS = 64  # prototypes
-FEWEST_A_GROUP = 5  # images that make a prototype of their own
+FEWEST_A_GROUP = 5  # fewest images of a separate prototype
 TOWARDS_MEAN = 0.5  # how far a group's mean is moved to that of its class, which rests on more images
 _ONE_THREAD = 262_144  # multiplications that OpenBLAS leaves to one thread
 _MOST_ROUNDS = 100  # of assigning images to groups
@@ -79,15 +79,15 @@ class Prototypes:
 
     @property
     def dimensions(self) -> int:
-        """Return how many numbers an embedding has."""
+        """Return the length of an embedding."""
         return int(self.means.shape[1])
 
     def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return how near embeddings lie to each class, float32 [N, classes], at most 1.
+        """Return the similarity of embeddings to each class, float32 [N, classes], at most 1.
 
         A similarity is 1 less half the squared distance between the embedding, scaled to length 1, and the nearest
-        prototype of the class. It would be their cosine if prototypes had length 1 too; they are shorter, the more so
-        the more a class varies.
+        prototype of the class. It would be the cosine if prototypes had length 1 too; they are shorter, more so for
+        classes with a larger variance.
 
         Args:
             embeddings: float32 [N, dimensions], as the model gives them.
@@ -146,16 +146,16 @@ class Prototypes:
 
 
 def normalized(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return embeddings, float32 [N, dimensions], scaled to length 1; one of zeros stays as it is."""
+    """Return embeddings, float32 [N, dimensions], scaled to length 1; an all-zero one stays zero."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return np.asarray(embeddings / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 def class_prototypes(embeddings: NDArray[np.float32], labels: NDArray[np.int64], classes: int) -> Prototypes:
-    """Return the prototypes of labelled embeddings, rounded as the model file stores them.
+    """Return the prototypes of labeled embeddings, rounded as the model file stores them.
 
-    The images of a class are parted in two groups by k-means, which starts from the two sides of their main direction
-    and so draws nothing at random. Each group's mean, moved halfway to that of the class, is a prototype; where a group
+    K-means splits the images of a class into two groups. It starts from the two sides of their main direction, so it is
+    deterministic. Each group's mean, moved halfway to that of the class, is a prototype; where a group
     would have fewer than `FEWEST_A_GROUP` images, the mean of the class is the only one.
 
     Args:
@@ -196,10 +196,10 @@ def _of_class(directions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def read_prototypes(path: Path) -> Prototypes | None:
-    """Return the prototypes of a model file, or None where it carries none.
+    """Return the prototypes of a model file, or None if it has none.
 
     Raises:
-        ModelError: the file is no ONNX model, or its prototypes are not valid.
+        ModelError: the file is not an ONNX model, or its prototypes are invalid.
     """
     text = read_metadata(path).get(PROTOTYPES_KEY)
     return None if text is None else parse_prototypes(text, str(path))
@@ -209,7 +209,7 @@ def parse_prototypes(text: str, where: str) -> Prototypes:
     """Validate a document of prototypes; `where` names its file in an error.
 
     Raises:
-        ModelError: it is not one.
+        ModelError: the document is invalid.
     """
     try:
         document = _Document.model_validate_json(text)
@@ -229,5 +229,5 @@ def parse_prototypes(text: str, where: str) -> Prototypes:
 
 
 def _unpacked(packed: bytes, size: int) -> bytes:
-    """Return what was compressed, of `size` bytes, or one more where it is longer: a small text can unpack to much."""
+    """Decompress at most `size` + 1 bytes, since a small text can decompress to a large one."""
     return zlib.decompressobj().decompress(packed, size + 1)

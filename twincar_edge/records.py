@@ -1,4 +1,4 @@
-"""What every validated record of ours is: the base of the pydantic models, and the types that several of them have."""
+"""The base class of all pydantic models, and types that several of them share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Record(BaseModel):
-    """Base of configurations, reports and what files hold: frozen, no unknown keys, and no number that JSON lacks."""
+    """Base of configurations, reports and what files hold: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -18,15 +18,17 @@ from twincar_edge.files import write_bytes, write_private_text
 from twincar_edge.model_file import ModelFile
 from twincar_edge.onnx_metadata import check_digest, with_metadata, with_signature
 
-_CONTEXT = b"twincar-edge model signature v1\n"  # so that a signature can be mistaken for no other
+_CONTEXT = (
+    b"twincar-edge model signature v1\n"  # domain separation: keeps other signatures of the key from being accepted
+)
 MAX_KEY_BYTES = 10_000
 
 
 def make_key_pair(path: Path) -> Path:
-    """Write a private key that only its owner may read, and the public key beside it; return the path of the latter.
+    """Write a private key that only its owner may read, and the public key beside it; return the public key's path.
 
     Raises:
-        InputError: a file is there already, or cannot be written.
+        InputError: a file already exists, or cannot be written.
         MissingExtraError: cryptography is not installed.
     """
     public = path.with_name(f"{path.name}.pub")
@@ -43,7 +45,7 @@ def make_key_pair(path: Path) -> Path:
 
 
 def signed(data: bytes, key: Path, where: str) -> bytes:
-    """Return the bytes of a model file with a signature; one that it had is replaced.
+    """Return the bytes of a model file with a signature, which replaces any earlier one.
 
     Args:
         data: the file; where it has no digest, it gets one.

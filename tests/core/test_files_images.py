@@ -361,8 +361,8 @@ def test_missing_unreadable_and_too_large_files_are_told_apart(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "image", "complaint"),
     [
-        ("car.xyz", picture(), "is no image format"),
-        ("car", picture(), "no suffix is no image format"),
+        ("car.xyz", picture(), "is not an image format"),
+        ("car", picture(), "no suffix is not an image format"),
         ("car.jpg", np.zeros((0, 5, 3), np.uint8), "cannot write"),
         ("car.jpg", np.zeros((4, 4, 7), np.uint8), "cannot write"),
         ("car.jpg", np.zeros((1, 70_000, 3), np.uint8), "does not fit"),

@@ -120,7 +120,7 @@ def test_any_mapping_comes_back_from_its_json(tmp_path_factory: pytest.TempPathF
         ("", "not the JSON"),
         ('{"0": "A"', "not the JSON"),
         ("[" * 100_000, "not the JSON"),
-        ('{"0": "A", "0": "B"}', "stands twice"),
+        ('{"0": "A", "0": "B"}', "appears twice"),
         ('{"0": "A", "2": "B"}', 'must map "0" to "1"'),
         ('{"1": "A", "2": "B"}', 'must map "0" to "1"'),
         ('{"00": "A", "0": "B"}', 'must map "0" to "1"'),
@@ -131,7 +131,7 @@ def test_any_mapping_comes_back_from_its_json(tmp_path_factory: pytest.TempPathF
         ("[]", "found 0"),
         ('"A"', "must hold an object"),
         ("7", "must hold an object"),
-        ('["A", "A"]', "'A' stands twice"),
+        ('["A", "A"]', "'A' appears twice"),
         ('["A", 5]', "'5' is empty"),
         ('["A", ""]', "'' is empty"),
         ('["A", null]', "'None' is empty"),
@@ -203,5 +203,5 @@ def test_what_is_no_mat_file_is_one_line(tmp_path: Path, rng: np.random.Generato
 def test_folder_names_are_sorted_and_underscores_read_as_spaces_where_no_name_has_a_space() -> None:
     assert ClassMapping.from_folder_names(["B_SUV_2012", "A_Sedan"]).names == ("A Sedan", "B SUV 2012")
     assert ClassMapping.from_folder_names(["B_1 SUV", "A_1"]).names == ("A_1", "B_1 SUV")
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="appears twice"):
         ClassMapping.from_folder_names(["A_B", "A__B"])

@@ -153,7 +153,7 @@ def document(**changes: Any) -> str:
         ("{}", "'name': Field required"),
         (document(schema_version=2, later="field"), "schema version 2, this release reads 1: upgrade"),
         (document(schema_version="9" * 5000), "schema version '9999"),
-        (document(classes=["A", "A"]), "'A' stands twice"),
+        (document(classes=["A", "A"]), "'A' appears twice"),
         (document(classes=[]), "found 0"),
         (document(classes=["A\n"]), "not printable"),
         (document(classes=[1, 2]), "'classes.0'"),

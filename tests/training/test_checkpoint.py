@@ -197,7 +197,7 @@ def test_corrupt_files_raise_our_error(tmp_path: Path, kind: str) -> None:
     ("changes", "message"),
     [
         ({"schema_version": 2}, "schema version 2, but this release reads only version 1"),
-        ({"classes": ["a", "a", "b"]}, "'a' stands twice"),
+        ({"classes": ["a", "a", "b"]}, "'a' appears twice"),
         ({"classes": []}, "1 to 100000 names, found 0"),
         ({"preprocess": {"size_wh": [0, 1]}}, r"at preprocess\.size_wh\.0"),
         ({"epoch": -1}, "at epoch"),

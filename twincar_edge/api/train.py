@@ -93,7 +93,7 @@ def train(
         extending = extension.ExtensionConfig(model=resolve_checkpoint(str(extend)), max_old_drop=max_old_drop)
     if resume is not None:
         if data is not None or output is not None or changes or weights is not None or extend or overwrite:
-            raise InputError(f"resume: {resume} has its own data and recipe; pass none beside it")
+            raise InputError(f"resume: {resume} has its own data and recipe: pass only `resume`")
         record, opened = recorded_training(Path(resume))
         if record.folds is not None:
             raise InputError(f"resume: {resume} is a cross-validation; continue it from the command line")
@@ -167,5 +167,5 @@ def recorded_training(run: Path) -> tuple[RunRecord, OpenOptions]:
 
     record = RunFolder(run).read_record()
     if record.data is None:
-        raise InputError(f"{run} does not say where its images are: train anew")
+        raise InputError(f"{run} does not record where its images are: train again")
     return record, record.data

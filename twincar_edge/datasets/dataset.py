@@ -101,7 +101,7 @@ class Dataset:
         names: set[str] = set()
         for sample in self.samples:
             if sample.name in names:
-                raise InputError(f"{sample.name!r} stands twice in the data set {self.name}")
+                raise InputError(f"{sample.name!r} appears twice in the data set {self.name}")
             if not 0 <= sample.label < len(self.classes):
                 raise InputError(
                     f"{sample.name!r} has label {sample.label}, outside the {len(self.classes)} classes of {self.name}"

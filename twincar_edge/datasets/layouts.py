@@ -26,21 +26,21 @@ class OpenOptions:
         """Open the data set; no image is read yet.
 
         Raises:
-            InputError: nothing is there, no layout fits, or what it holds is unusable.
+            InputError: the path does not exist, has no known layout, or its content is unusable.
         """
         return open_dataset(self.path, images=self.images, class_mapping=self.class_mapping, crop=self.crop)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which labelled images lie on a disk: how it is recognised, who reads it, what it looks like."""
+    """One layout of labeled images on disk: how to recognize, read and describe it."""
 
     recognise: Callable[[Path], bool]
     read: Callable[[OpenOptions], Dataset]
     looks_like: str
 
 
-# In the order in which a path is tried: the most particular first.
+# In the order of detection: the most specific first.
 LAYOUTS = {
     "stanford": Layout(
         is_stanford,
@@ -73,34 +73,34 @@ def open_dataset(
     crop: bool = True,
     layout: str | None = None,
 ) -> Dataset:
-    """Open labelled images, whichever way they lie on the disk. No image is read yet.
+    """Open labeled images in any supported layout. No image is read yet.
 
     Args:
         path: a CSV, a Parquet file, or a folder of one of the layouts.
-        images: the folder of the images that a CSV names; by default `images/` beside it, or the CSV's own folder.
-        class_mapping: a class_mapping.json; by default each layout takes the class names that it carries itself.
-        crop: crop to the annotated box where the layout has one (Stanford Cars).
-        layout: a name from `LAYOUTS`; None recognises it by what is there.
+        images: the image folder of a CSV; None for `images/` beside the CSV, or the CSV's own folder.
+        class_mapping: a class_mapping.json; None for the class names in the data.
+        crop: crop to the annotated box, if the layout has one (Stanford Cars).
+        layout: a name from `LAYOUTS`; None to detect it.
 
     Raises:
-        InputError: nothing is there, no layout fits, or what it holds is unusable or empty.
+        InputError: the path does not exist, has no known layout, or its content is unusable or empty.
         MissingExtraError: the layout needs scipy (`stanford`) or pyarrow (`parquet`), and it is not installed.
     """
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"no layout {layout!r}: {nearest(layout, tuple(LAYOUTS))}")
     try:
         dataset = _open(OpenOptions(path, images, class_mapping, crop), layout)
-    except OSError as error:  # what may not even be looked at
+    except OSError as error:  # no permission, for example
         raise InputError(f"cannot open {path}: {error.strerror}") from error
     if len(dataset) == 0:
-        raise InputError(f"{path} holds no labelled images")
+        raise InputError(f"{path} holds no labeled images")
     return dataset
 
 
 def _open(options: OpenOptions, layout: str | None) -> Dataset:
     path = options.path
     if not path.exists():
-        raise InputError(f"{path} does not exist: expected labelled images")
+        raise InputError(f"{path} does not exist: expected labeled images")
     if layout is None:
         layout = next((name for name, known in LAYOUTS.items() if known.recognise(path)), None)
     if layout is None:

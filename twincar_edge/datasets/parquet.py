@@ -1,7 +1,7 @@
 """Parquet as the Hugging Face hub stores image data sets: a column `image` of {bytes, path} and a column `label`.
 
-Images stay in the file until they are read, one row group at a time; what was read last is kept, within a fixed budget,
-because neighbours are mostly asked for next.
+Images are read on demand, one row group at a time. A cache of fixed size keeps the last row groups, because neighbors
+are usually read next.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_parquet(path: Path) -> bool:
 def read_parquet(path: Path, class_mapping: Path | None = None) -> Dataset:
     """Open one Parquet file, or the training shards (`train-*.parquet`) of a folder or of its `data/`.
 
-    Class names come from the schema's Hugging Face metadata, or from `class_mapping`, which wins.
+    Class names come from the schema's Hugging Face metadata, or from `class_mapping`, which takes precedence.
 
     Raises:
         InputError: a file is not Parquet, lacks a column, has a label outside the classes, or no class names are known.
@@ -73,7 +73,7 @@ class ParquetImage:
 
 
 class _RowGroups:
-    """The encoded images of the row groups that were read last, at most about `KEPT_BYTES`, for all threads."""
+    """A thread-safe cache of encoded images: the last row groups that were read, about `KEPT_BYTES` at most."""
 
     def __init__(self) -> None:
         self.kept_bytes = 0
@@ -153,7 +153,7 @@ def _first_line(error: Exception) -> str:
 def _training_shards(path: Path) -> list[Path]:
     shards = _shards(path)
     if not shards:
-        raise InputError(f"{path} is no .parquet file, and no folder of such files")
+        raise InputError(f"{path} is neither a .parquet file nor a folder of such files")
     if path.is_file():
         return shards
     by_split: dict[str, list[Path]] = {}

@@ -1,4 +1,4 @@
-"""Training and validation, split by class, with a seed, and kept as two CSV files."""
+"""Stratified, seeded splits into training and validation, stored as two CSV files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRAIN_CSV, VALIDATION_CSV = "train.csv", "val.csv"
 
 @dataclass(frozen=True)
 class Split:
-    """One data set in two: what a model learns from, and what it never sees."""
+    """A data set split in two: training images, and validation images that the model never sees."""
 
     train: Dataset
     validation: Dataset
@@ -30,7 +30,7 @@ def stratified_split(dataset: Dataset, validation_share: float = 0.1, seed: int 
 
     A class of two images or more gives at least one and keeps at least one; a class of one image stays in training.
     The split depends on the names, the class names and the seed alone: not on the order of the samples, nor on the
-    machine. Each class draws for itself, so that images added to one class do not move those of another.
+    machine. Each class is shuffled independently, so adding images to one class does not affect another.
 
     Raises:
         InputError: the share is not between 0 and 1, the seed is negative, or no class has two images.
@@ -46,10 +46,10 @@ def stratified_split(dataset: Dataset, validation_share: float = 0.1, seed: int 
 
 
 def stratified_folds(dataset: Dataset, folds: int, seed: int = 0) -> tuple[Split, ...]:
-    """Deal the images of each class out to `folds` parts; each split holds out one part and learns from the others.
+    """Distribute the images of each class over `folds` parts; each split holds out one part and trains on the others.
 
-    So each image is held out once, except that a class of one image stays in training. Parts depend on what
-    `stratified_split` depends on, and have as many images of a class as any other, or one less.
+    So each image is held out once, except that a class of one image stays in training. The parts depend
+    on the same inputs as `stratified_split`, and their sizes in each class differ by one at most.
 
     Raises:
         InputError: there are fewer than two folds, the seed is negative, or a fold would hold nothing out.
@@ -60,7 +60,9 @@ def stratified_folds(dataset: Dataset, folds: int, seed: int = 0) -> tuple[Split
         raise InputError(f"the seed must be 0 or more, found {seed}")
     parts: list[set[str]] = [set() for _ in range(folds)]
     for names, first in _shuffled_classes(dataset, seed):
-        for place, name in enumerate(names, start=first):  # so that no fold gets the odd image of every class
+        for place, name in enumerate(
+            names, start=first
+        ):  # rotates the start, so that no fold gets the extra image of every class
             parts[place % folds].add(name)
     return tuple(_hold_out(dataset, part) for part in parts)
 
@@ -99,7 +101,7 @@ def write_split(split: Split, folder: Path) -> None:
 
 
 def read_split(dataset: Dataset, folder: Path) -> Split:
-    """Give the split of `write_split` again, by the samples' names. Images that are in neither file are left out.
+    """Read the split that `write_split` wrote, by sample name. Images in neither file are dropped.
 
     Raises:
         InputError: a file is missing or damaged, names images that the data set does not have, gives one another label,

@@ -1,11 +1,11 @@
-"""The layouts in which Stanford Cars is passed on: the download, Kaggle's copies of it, and all images in one folder.
+"""The layouts of Stanford Cars: the original download, Kaggle's copies, and all images in one folder.
 
 The download has cars_train/, cars_test/ and devkit/ with MATLAB annotations. Kaggle's copies have the images one folder
 deeper (cars_train/cars_train/), and the devkit in car_devkit/. The merged layout has car_ims/ and cars_annos.mat.
 
 Source: Krause, Stark, Deng, Fei-Fei, "3D Object Representations for Fine-Grained Categorization", 2013, and the
-devkit's README: one struct an image with bbox_x1, bbox_y1, bbox_x2, bbox_y2 (1-based, both ends inside), class
-(1-based) and fname; in cars_annos.mat relative_im_path in place of fname.
+devkit's README: one struct per image with bbox_x1, bbox_y1, bbox_x2, bbox_y2 (1-based, both ends inside), class
+(1-based) and fname; in cars_annos.mat relative_im_path instead of fname.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def is_stanford(path: Path) -> bool:
 
 
 def read_stanford(path: Path, class_mapping: Path | None = None, crop: bool = True) -> Dataset:
-    """Open Stanford Cars: all labelled images of a copy, or those of its cars_train or cars_test alone.
+    """Open Stanford Cars: all labeled images of a copy, or only those of cars_train or cars_test.
 
     The labels of cars_test are a separate file (cars_test_annos_withlabels.mat, in devkit/ or beside it); without it,
-    cars_test is left out.
+    cars_test is skipped.
 
     Raises:
         InputError: an annotation file is missing or is not Stanford's.
@@ -112,8 +112,8 @@ def _samples(annotations: Path, file_field: str, folder: Path, crop: bool) -> It
             left, top, right, bottom = (int(record[field]) for field in _BOX)
             label = int(record["class"]) - 1
         except (TypeError, ValueError) as error:
-            raise InputError(f"{where} has a box or class that is no number") from error
+            raise InputError(f"{where} has a box or class that is not a number") from error
         name = checked_name(str(record[file_field]).removeprefix(f"{_MERGED}/"), where)
-        # From 1-based with both ends inside to 0-based with the end outside: only the start moves.
+        # 1-based inclusive to 0-based with an exclusive end: only the start changes.
         box_xyxy = (left - 1, top - 1, right, bottom) if crop else None
         yield Sample(f"{folder.name}/{name}", label, ImageFile(folder / name), box_xyxy)

@@ -1,4 +1,4 @@
-"""The CSV of labelled images: columns `filename` and `label`, one row an image."""
+"""The CSV of labeled images: columns `filename` and `label`, one row per image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Row:
 
 
 def read_table(path: Path) -> list[Row]:
-    """Read a labels CSV; further columns are ignored.
+    """Read a labels CSV; other columns are ignored.
 
     Raises:
         InputError: as `read_records`.
@@ -44,8 +44,8 @@ def read_records(
         filled: the columns that may not be empty in any row.
 
     Raises:
-        InputError: the file is missing, not UTF-8, not CSV, lacks a column, or a row is short, stands twice, or names
-            a file outside the images' folder.
+        InputError: the file is missing, not UTF-8, not CSV, lacks a column, or a row is short, repeated, or names a
+            file outside the image folder.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -87,7 +87,7 @@ def checked_name(filename: str, where: str) -> str:
     """Return a relative file name in its plain form (`./a//b.jpg` becomes `a/b.jpg`).
 
     Raises:
-        InputError: it is absolute, climbs out of its folder, or holds characters that no file name should.
+        InputError: it is absolute, leaves its folder, or contains control characters.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in filename):
         raise InputError(f"{where} has the file name {filename[:80]!r} with control characters: rename the file")
@@ -100,11 +100,11 @@ def checked_name(filename: str, where: str) -> str:
 def label_indices(labels: Mapping[str, str], classes: ClassMapping) -> dict[str, int]:
     """Return the output index of each label of a file.
 
-    Where all are indices and not all are class names, they are indices, even if some are names too: so it is with
-    classes that are called 1, 2 and 10.
+    If all labels are valid indices and not all are class names, they count as indices, even if some are names too, as
+    with classes named 1, 2 and 10.
 
     Args:
-        labels: each label as written, with where it was found first, for errors.
+        labels: each label as written, with its first location, for errors.
         classes: the classes.
 
     Raises:
@@ -128,7 +128,9 @@ def label_index(label: str, classes: ClassMapping, where: str) -> int:
         raise InputError(f"{where}: label {label!r} is the index of one class and the name of another")
     found = index if named is None else named
     if found is None:
-        raise InputError(f"{where}: label {label[:60]!r} is no index from 0 to {len(classes) - 1} and no class name")
+        raise InputError(
+            f"{where}: label {label[:60]!r} is neither an index from 0 to {len(classes) - 1} nor a class name"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What stands out from the body: door mirrors, roof rails, spoilers."""
+"""Parts that stand out from the body: door mirrors, roof rails, spoilers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two kinds of array that this package passes round."""
+"""The two array types of this package."""
 
 from __future__ import annotations
 

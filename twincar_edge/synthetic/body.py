@@ -21,7 +21,7 @@ from twincar_edge.synthetic.arrays import Floats, f32
 Deform = Callable[[Floats, Floats, Floats], tuple[Floats, Floats, Floats]]
 
 FACES = ("front", "rear", "left", "top")
-"""Faces that are modelled: the right side is the left one mirrored, and nobody looks at a car from below."""
+"""Faces that are modelled: the right side mirrors the left one, and no camera sees a car from below."""
 
 
 @dataclass(frozen=True)

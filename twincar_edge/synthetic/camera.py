@@ -1,4 +1,4 @@
-"""A pinhole camera and the few ways in which the generator moves it."""
+"""A pinhole camera, with the transforms that the generator needs."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def write_gate_clip(
 ) -> GateTruth:
     """Write a gate clip as MP4 (MPEG-4 part 2) and its truth beside it, as ``.json`` of the same name.
 
-    Both appear whole or not at all. Raises ValueError as :func:`gate_clip` does, for an odd frame size and for a name
+    Both files are written atomically. Raises ValueError as :func:`gate_clip` does, for an odd frame size and for a name
     that does not end in ``.mp4``; InputError where no video can be written.
     """
     if path.suffix != ".mp4":
@@ -122,7 +122,7 @@ def write_gate_clip(
     if size_wh[0] % 2 or size_wh[1] % 2:
         raise ValueError(f"size_wh is {size_wh}; MP4 needs an even width and height")
     truth, frames = gate_clip(labels, seed, size_wh, fps, seconds_per_pass, gap_seconds)
-    # The truth is moved into place after the video: where there is a truth, there is a whole video.
+    # The truth file is moved into place after the video, so that it implies a complete video.
     with replacing(path.with_suffix(".json")) as truth_temporary, replacing(path) as temporary:
         _write_video(temporary, frames, truth)
         truth_temporary.write_text(truth.to_json(), encoding="utf-8")

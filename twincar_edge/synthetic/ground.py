@@ -1,4 +1,4 @@
-"""What a car leaves on the road: its shadow and, in the wet, its mirror image."""
+"""Draws a car's shadow on the road and, on a wet road, its reflection."""
 
 from __future__ import annotations
 

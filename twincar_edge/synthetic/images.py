@@ -1,4 +1,4 @@
-"""Single pictures of twin cars, with the truth about them."""
+"""Single images of twin cars, with their ground truth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SMALLEST = 48
 
 @dataclass(frozen=True)
 class TwinCarImage:
-    """One picture and its truth.
+    """One image and its ground truth.
 
     ``image_bgr`` uint8 [H, W, 3]; ``label`` indexes ``CLASS_NAMES``; ``box_xyxy`` holds the car in pixels,
     end-exclusive and inside the image; ``part_mask`` bool [H, W] marks the visible pixels of the part that tells the
@@ -131,7 +131,7 @@ def look_at_centre(camera: Camera, focal_px: float, centre_xy: tuple[float, floa
 
 
 def write_image_folder(folder: Path, per_class: int, seed: int, size_wh: tuple[int, int] = (256, 192)) -> Path:
-    """Write a labelled data set of car crops and return its folder.
+    """Write a labeled data set of car crops and return its folder.
 
     ``images/000001.jpg`` onwards (JPEG, quality 92), ``labels.csv`` with the header ``filename,label`` (names inside
     ``images``, labels from 0) and ``class_mapping.json`` with ``{"0": name}``. The two index files are written last,

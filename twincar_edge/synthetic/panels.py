@@ -168,7 +168,7 @@ def _draw_rear(board: Blueprint, side: Blueprint, shape: BodyShape, trim: Trim) 
 
 
 def _number_plate(end: End, share_z: float) -> None:
-    """A blank plate: its text would be a cue, and plates are nobody's business."""
+    """A blank plate: its text would be a cue, and plates are private."""
     y, z = end.at(0.0, share_z)
     end.board.fill(rectangle(y - 0.27, y + 0.27, z - 0.065, z + 0.065, 0.012), bp.BLACK)
     end.board.fill(rectangle(y - 0.255, y + 0.255, z - 0.052, z + 0.052, 0.01), bp.PLATE)

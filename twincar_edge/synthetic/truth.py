@@ -1,4 +1,4 @@
-"""What truly happens in a gate clip, and its JSON."""
+"""The ground truth of a gate clip, and its JSON form."""
 
 from __future__ import annotations
 

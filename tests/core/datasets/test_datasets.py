@@ -62,7 +62,7 @@ def test_a_box_that_holds_nothing_of_the_image_is_degenerate(ramp: Path, box: tu
 
 
 def test_names_are_unique_and_labels_among_the_classes() -> None:
-    with pytest.raises(InputError, match=r"'a\.jpg' stands twice"):
+    with pytest.raises(InputError, match=r"'a\.jpg' appears twice"):
         Dataset("d", TWO, (sample("a.jpg"), sample("a.jpg", 1)))
     for label in (-1, 2):
         with pytest.raises(InputError, match=rf"'a\.jpg' has label {label}, outside the 2 classes"):
