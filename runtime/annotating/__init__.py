@@ -1,1 +1,1 @@
-"""What the loop saw and thought, as pictures: annotated video, a window, and a frame to draw zones on."""
+"""Renders the loop's results: annotated video, a live window, and a frame to draw zones on."""

@@ -1,4 +1,4 @@
-"""Clicking zones on a frame."""
+"""Defines zones by clicks on a frame."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _HELP = "click: corner   Enter: close zone   x: close as excluded   Backspace: u
 
 
 class ClickedZones:
-    """The zones that are being clicked on a frame.
+    """Zones that the user is clicking on a frame.
 
     Attributes:
-        corners: of the zone that is not closed yet, in shares of the frame.
-        zones: those that are closed.
+        corners: of the open zone, in shares of the frame.
+        zones: the closed zones.
     """
 
     def __init__(self, names: Sequence[str] = ()) -> None:
-        """Start without a zone; `names` are taken already."""
+        """Start without a zone; `names` are already in use."""
         self.corners: list[tuple[float, float]] = []
         self.zones: list[Zone] = []
         self._names = set(names)
@@ -61,7 +61,7 @@ class ClickedZones:
 
 
 def click_zones(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> list[Zone]:
-    """Let the user click zones on a frame in a window, and return them; `zones` are there already.
+    """Let the user click zones on a frame in a window, and return them; `zones` already exist.
 
     Raises:
         InputError: there is no display.

@@ -1,4 +1,4 @@
-"""Draws what is known of a frame onto it: vehicles with their answers so far, zones, and what was left out.
+"""Annotates a frame: vehicles with their answers so far, zones, and ignored things.
 
 A vehicle is grey until an event of it was published; then it has a colour by its number.
 """
@@ -41,10 +41,10 @@ Image = NDArray[np.uint8]
 
 
 class Painter:
-    """Draws the frames of one camera, in their order; it remembers where vehicles came from."""
+    """Draws the frames of one camera, in order; it keeps the vehicles' paths."""
 
     def __init__(self, camera: CameraConfig) -> None:
-        """Take how the camera finds vehicles."""
+        """Take the camera's configuration."""
         self._camera = camera
         self._trails: dict[int, deque[tuple[float, tuple[int, int]]]] = {}
         self._scenery = _Scenery(camera)
@@ -70,7 +70,7 @@ class Painter:
         return image
 
     def _follow(self, tracks: Sequence[tuple[LiveTrack, Box]], time_s: float) -> None:
-        """Add where the vehicles stand, and forget where they were long ago."""
+        """Extend the vehicles' paths, and drop old positions."""
         for track, (left, _, right, bottom) in tracks:
             self._trails.setdefault(track.id, deque()).append((time_s, ((left + right) // 2, bottom - 1)))
         for number, trail in list(self._trails.items()):
@@ -99,17 +99,17 @@ def colour_of(track: LiveTrack) -> Colour:
 
 
 def line_width(size: int) -> int:
-    """Return the width in pixels of lines beside type of that size."""
+    """Return the line width, in pixels, for that font size."""
     return max(2, round(size / 7))
 
 
 def thin_width(size: int) -> int:
-    """Return the width in pixels of lines that should not catch the eye."""
+    """Return the width, in pixels, of unobtrusive lines."""
     return max(1, size // 12)
 
 
 class _Scenery:
-    """What is the same in every frame of a size: zones, and the least area. Drawn once, then copied."""
+    """The static overlay for a frame size: zones and the minimum area. Drawn once, then copied."""
 
     def __init__(self, camera: CameraConfig) -> None:
         self._camera = camera
@@ -118,7 +118,7 @@ class _Scenery:
 
     def draw(self, image: Image, size: int) -> None:
         if self._layer.shape != image.shape:
-            # What is drawn onto black and onto white alike is what covers the image.
+            # Pixels that are equal on black and on white are the opaque ones.
             self._layer, white = np.zeros_like(image), np.full_like(image, 255)
             for ground in (self._layer, white):
                 draw_zones(ground, self._camera.zones, size)
@@ -175,7 +175,7 @@ def _draw_ignored(image: Image, ignored: Ignored, factor: int, size: int) -> Non
 
 
 class _Labels:
-    """Labels that do not cover one another, as far as there is room."""
+    """Places labels without overlap, as far as there is room."""
 
     def __init__(self, image: Image, size: int) -> None:
         self._image = image

@@ -1,7 +1,6 @@
-"""`watch --annotate`: a video of what each camera saw and what was thought of it.
+"""`watch --annotate`: an annotated video for each camera.
 
-A camera's video has a queue and a thread of its own, so that drawing and encoding hold up neither a live camera nor
-the model.
+Each video has its own queue and thread, so drawing and encoding delay neither a live camera nor the model.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class VideoSummary:
 class AnnotatedVideos:
     """Writes one annotated video for each camera; call it with every `LiveFrame`.
 
-    Each video appears under its name when the block ends, also where the run failed: it then ends with the last frame
+    Each video appears under its name when the block ends, even if the run failed: it then ends with the last frame
     before. A camera without a frame leaves no file.
 
     Attributes:
@@ -72,7 +71,7 @@ class AnnotatedVideos:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Begin the files.
+        """Create the files.
 
         Raises:
             InputError: one of them cannot be written.
@@ -93,15 +92,15 @@ class AnnotatedVideos:
         self.summaries = tuple(video.summary for video in self._videos.values() if video.summary.frames)
 
     def wait_for_room(self) -> None:
-        """Make calls wait where they would have to drop a frame, for runs whose sources can wait."""
+        """Block when a queue is full instead of dropping frames, for sources that can wait."""
         for video in self._videos.values():
             video.waits = True
 
     def require_moving(self, sources: Iterable[Source]) -> None:
-        """Make sure that every source gives frames in time, not single images.
+        """Check that every source gives frames in time order, not single images.
 
         Raises:
-            InputError: one of them does not.
+            InputError: a source gives single images.
         """
         for source in sources:
             if source.stills:
@@ -153,17 +152,17 @@ class _Video:
             self._dropped += 1
 
     def _write_all(self) -> None:
-        give_way()  # the loop's threads go first
+        give_way()  # the loop's threads have priority
         frames = iter(self._frames.get, None)
         try:
             with closing(self._encoder):
                 for live in frames:
                     self._encoder.add(self._painter.paint(live), live.frame.time_s)
         except BaseException as error:  # noqa: BLE001
-            self._error = error  # raised at the end of the run: events matter more than their picture
+            self._error = error  # raised at the end of the run: events matter more than the video
             logger.warning("the video %s ends: %s", self._path, error)
             for _ in frames:
-                pass  # nobody must wait for room
+                pass  # drain the queue, so that no writer blocks
 
 
 class _NoFrames(Exception):

@@ -1,4 +1,4 @@
-"""`watch --show`: a window for each camera with what it sees and what is thought of it."""
+"""`watch --show`: a window with the annotated frames of each camera."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PROBE_S = 20.0
 
 
 def require_display() -> None:
-    """Make sure that windows can be shown here.
+    """Check that this process can show windows.
 
     Raises:
         InputError: there is no display, or OpenCV was built without windows.
@@ -34,7 +34,7 @@ def require_display() -> None:
     advice = "run this in a desktop session, or write a file instead"
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise InputError(f"no display to show a window on: {advice}")
-    try:  # in a process of its own: Qt ends the process where it cannot reach the display
+    try:  # in a subprocess: Qt aborts the process if it cannot reach the display
         done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, timeout=_PROBE_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise InputError(f"the display does not answer: {advice}") from error
@@ -46,7 +46,7 @@ class Windows:
     """Shows the newest `LiveFrame` of each camera; call it with all of them, from any thread."""
 
     def __init__(self, cameras: Sequence[CameraConfig]) -> None:
-        """Make sure that there is a display.
+        """Check that there is a display.
 
         Raises:
             InputError: see `require_display`.
@@ -56,13 +56,13 @@ class Windows:
         self._newest: dict[str, LiveFrame] = {}
 
     def __call__(self, live: LiveFrame) -> None:
-        """Take a frame; it is shown if no newer one comes before the window is drawn."""
+        """Queue a frame; a newer one replaces it if it comes before the window is drawn."""
         self._newest[live.camera] = live
 
     def run(self, work: Callable[[], T], stop: threading.Event) -> T:
         """Call `work` in another thread and show frames until it returns; return its result.
 
-        `q`, Esc, or closing a window sets `stop`. Call it from the main thread: window systems want that.
+        `q`, Esc, or closing a window sets `stop`. Call it from the main thread, as window systems require.
         """
         with ThreadPoolExecutor(1, "watch") as pool:
             result = pool.submit(work)

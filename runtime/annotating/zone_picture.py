@@ -1,4 +1,4 @@
-"""A frame to draw zones on: a grid in pixels and in shares of the frame, the zones that there are, and their TOML."""
+"""A frame to draw zones on: a grid in pixels and in shares of the frame, the existing zones, and their TOML."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def draw_zone_picture(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> ND
 
 
 def _draw_grid(image: NDArray[np.uint8], width: int) -> None:
-    """Draw lines through which the picture shows."""
+    """Draw translucent lines."""
     rows, columns = image.shape[:2]
     lined = image.copy()
     for colour, broad in ((INK, 3 * width), (WHITE, width)):
@@ -52,7 +52,7 @@ def _draw_grid(image: NDArray[np.uint8], width: int) -> None:
 
 
 def zone_toml(zone: Zone) -> str:
-    """Return a zone as `cameras.toml` holds it, below its camera."""
+    """Return a zone in the syntax of `cameras.toml`, below its camera."""
     lines = ["[[cameras.zones]]"]
     if zone.name is not None:
         lines.append(f'name = "{zone.name}"')

@@ -1,4 +1,4 @@
-"""What has changed in the view of a fixed camera: a background model of one Gaussian a pixel, on a small picture.
+"""Change detection for a fixed camera: a background model with one Gaussian per pixel, on a downscaled picture.
 
 Not OpenCV's MOG2: on a gate camera, automatic exposure darkens the whole road when a white car fills the view. Here the
 model is multiplied to match each frame's exposure, which MOG2's cannot be. And MOG2 takes about three times as long and
@@ -25,15 +25,15 @@ WORKING_WIDTH = 320  # pixels of the longer side; a car worth classifying covers
 
 @dataclass(frozen=True)
 class BackgroundRules:
-    """The figures of the background model. Grey levels are of 0 to 255, times in seconds.
+    """Parameters of the background model. Gray levels are from 0 to 255, times in seconds.
 
     `least_difference` and `deviations`: a pixel has changed when it differs from the background by more than both.
     `learning_s`: time constant of learning. `absorb_s`: a change that stands still that long becomes background, so
-    that a light that was switched on is not a ghost for ever, and a car at a barrier lasts. `scene_share` and
+    that a light that was switched on is not a ghost forever, and a car at a barrier stays visible. `scene_share` and
     `scene_s`: a change of so much of the picture is the scene's own (a lamp, a moved camera), and is taken over that
     soon. `uncovered_s`: how long a change must stand still before it is asked whether it is a place that a vehicle
     left, and `uncovered_edges` how many times stronger its outline must be in the background than in the frame for
-    that. `shadow_floor`: how dark a shadow can be, as a share of the background; a pixel between it and 1 whose colour
+    that. `shadow_floor`: how dark a shadow can be, as a share of the background; a pixel between it and 1 whose color
     did not change is shadow.
     """
 
@@ -68,10 +68,10 @@ class Background:
         self._previous: Floats
 
     def changed(self, image_bgr: NDArray[np.uint8], time_s: float) -> Mask:
-        """Return which pixels differ from the background and are no shadow: bool [h, w], of the small copy.
+        """Return which pixels differ from the background and are not shadow: bool [h, w], of the small copy.
 
         Args:
-            image_bgr: uint8 [H, W, 3]; a picture of another size than before starts the model anew.
+            image_bgr: uint8 [H, W, 3]; a picture of another size resets the model.
             time_s: the frame's time; learning goes by time, not by frames.
         """
         small = _planes(thumbnail(image_bgr, small_size(image_bgr)))
@@ -85,7 +85,7 @@ class Background:
         expected = np.asarray(cv2.threshold(flat, 255.0, 0.0, cv2.THRESH_TRUNC)[1], np.float32).reshape(small.shape)
         self._largest = _largest(map(cv2.absdiff, small, expected))
         changed = self._largest > np.maximum(self.rules.least_difference, self.rules.deviations * self._deviation)
-        # By index, not by mask: numpy takes few of many pixels ten times faster so.
+        # By index, not by mask: this is ten times faster in numpy for a few of many pixels.
         places = np.flatnonzero(changed)
         shadow = self._shadow(*(planes.reshape(3, -1).take(places, axis=1) for planes in (small, expected)))
         changed.ravel()[places[shadow]] = False
@@ -124,12 +124,12 @@ class Background:
         if not outline.any():  # it fills the frame
             return False
         known, seen = (_edges(planes)[outline] for planes in (self._mean, self._current))
-        # What both have is the road's own texture, and says nothing.
+        # Edges in both are the road's texture, and not evidence.
         lost, new = np.maximum(known - seen, 0.0).mean(), np.maximum(seen - known, 0.0).mean()
         return bool(lost > rules.uncovered_edges * new)
 
     def absorb(self, mask: Mask) -> None:
-        """Take what the frame shows there, bool [h, w], for background at once."""
+        """Set the background to the frame in this area, bool [h, w]."""
         self._mean[:, mask] = self._current[:, mask]
         self._still_s[mask] = 0.0
 
@@ -142,15 +142,15 @@ class Background:
         self._current = small
 
     def _expose(self, small: Floats) -> None:
-        """Bring the background to the frame's exposure."""
+        """Match the background to the frame's exposure."""
         overexposed = np.flatnonzero(self._mean >= _OVEREXPOSED)
         self._mean *= _exposure(small, self._mean)
-        # How bright an overexposed sky really is, nobody knows: it may darken less than the rest, or not at all.
+        # The true brightness of an overexposed sky is unknown: it may darken less than the rest, or not at all.
         mean, seen = self._mean.ravel(), small.ravel()
         mean[overexposed] = np.maximum(mean[overexposed], seen[overexposed])
 
     def _shadow(self, small: Floats, expected: Floats) -> Mask:
-        """Return which pixels, float32 [3, N], are the background's colour, only darker: bool [N]."""
+        """Return which pixels, float32 [3, N], have the background's color, but darker: bool [N]."""
         ratio = (small + 1.0) / (expected + 1.0)
         lowest, highest = np.minimum.reduce(ratio), np.maximum.reduce(ratio)
         return np.asarray((lowest > self.rules.shadow_floor) & (highest < 1.0) & (highest - lowest < 0.08), np.bool_)
@@ -183,17 +183,17 @@ def _edges(planes: Floats) -> Floats:
     return np.asarray(np.max(strengths, axis=0), np.float32)
 
 
-_UNDEREXPOSED, _OVEREXPOSED = 12.0, 245.0  # beyond these a pixel says nothing of the exposure
+_UNDEREXPOSED, _OVEREXPOSED = 12.0, 245.0  # pixels beyond these are not evidence of the exposure
 _DOUBLINGS = 4.5  # up or down: no two pixels between those differ by more
 _BINS_PER_DOUBLING = 50  # one bin of the exposure ratio's logarithm is 1.4%
 _BINS = int(2 * _DOUBLINGS * _BINS_PER_DOUBLING)
 _EVERY = 6  # pixels of every such row are enough to know the exposure by
-_LEAST_SUPPORT = 0.15  # of the pixels that say something
+_LEAST_SUPPORT = 0.15  # of the usable pixels
 _LEAST_PIXELS = 50
 
 
 def _exposure(small: Floats, mean: Floats) -> Floats:
-    """Return by what to multiply each channel of the background to match the frame's exposure: float32 [3, 1, 1].
+    """Return each channel's factor that matches the background to the frame's exposure: float32 [3, 1, 1].
 
     The most frequent ratio between frame and background, not the mean or median one: the pixels of the road agree on
     one ratio even where a car covers most of the picture, and those of the car do not agree on any.
@@ -208,7 +208,7 @@ def _exposure(small: Floats, mean: Floats) -> Floats:
 
     support, pixels = _windows(counts, 5), counts.sum(axis=1)
     peaks = np.arange(3), support.argmax(axis=1)
-    # Where nothing agrees, the scene itself has changed, and that is no exposure.
+    # Without agreement, the scene itself has changed, not the exposure.
     agree = (support[peaks] >= _LEAST_SUPPORT * pixels) & (pixels >= _LEAST_PIXELS)
     exponents = _windows(sums, 7)[peaks] / np.maximum(_windows(counts, 7)[peaks], 1.0)
     return np.exp2(np.where(agree, exponents, 0.0)).astype(np.float32).reshape(3, 1, 1)

@@ -1,4 +1,4 @@
-"""Boxes in pixels, as (left, top, right, bottom) with right and bottom outside, and what is asked of them."""
+"""Boxes in pixels, as (left, top, right, bottom) with right and bottom exclusive, and geometry on them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ AnyBox = Sequence[float]
 class Detection:
     """Where a vehicle is in one frame: `box_xyxy` in pixels of the frame, `score` between 0 and 1.
 
-    `begins`: sure enough to begin a track; what is not can only go on with one. `kind`: what a detector calls the
-    vehicle, one of `VEHICLE_KINDS`; None where the locator cannot tell.
+    `begins`: the score suffices to begin a track; otherwise it can only continue one. `kind`: the detector's class of
+    the vehicle, one of `VEHICLE_KINDS`; None where the locator cannot tell.
     """
 
     box_xyxy: Box
@@ -25,12 +25,12 @@ class Detection:
 
 
 IgnoredReason = Literal["small", "zone"]
-"""Why a locator leaves a thing out: its box covers less than the least area, or it stands where nothing counts."""
+"""Why a locator ignores a thing: its box is below the minimum area, or it stands outside the counted zones."""
 
 
 @dataclass(frozen=True)
 class Ignored:
-    """A thing that a locator saw in one frame and left out: its box in pixels of the frame, and why."""
+    """A thing that a locator found in one frame and ignored: its box in pixels of the frame, and why."""
 
     box_xyxy: Box
     reason: IgnoredReason

@@ -1,4 +1,4 @@
-"""Which locator a camera gets, and why: what `locate` says, or the best that is at hand."""
+"""Chooses a camera's locator, and records why: the one that `locate` names, or the best available."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class DetectorFile:
-    """The detector at hand: `pulled` says that it is the state folder's, and was not named."""
+    """The available detector; `pulled`: it comes from the state folder, not from the configuration."""
 
     path: Path
     pulled: bool = False
@@ -23,27 +23,27 @@ class DetectorFile:
 
 @dataclass(frozen=True)
 class Choice:
-    """A name in `LOCATORS`, and why it was chosen, in words."""
+    """A name in `LOCATORS`, and the reason for it, as text."""
 
     locator: str
     reason: str
 
     def __str__(self) -> str:
-        """Return both, as the log and the summary have them."""
+        """Return both, as the log and the summary show them."""
         return f"{self.locator} ({self.reason})"
 
 
 def choose_locator(locate: str, *, stills: bool, zones: Sequence[Zone] = (), detector: DetectorFile | None) -> Choice:
     """Return the locator for a source.
 
-    A detector that was named serves for any source. One that was pulled serves for video and cameras: an image is
-    often a crop that shows one vehicle.
+    A configured detector is used for any source. A pulled one is used only for video and cameras: a single image is
+    often a crop of one vehicle.
 
     Args:
-        locate: what the camera's configuration says: a name in `LOCATORS`, or `auto`.
+        locate: the camera's setting: a name in `LOCATORS`, or `auto`.
         stills: the source gives single images.
         zones: the camera's.
-        detector: the one at hand.
+        detector: the available one.
     """
     if locate != AUTO:
         return Choice(locate, f"set by {Parameter('locate', locate)}")

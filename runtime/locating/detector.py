@@ -1,9 +1,9 @@
 """Vehicles in a picture by a detector: an ONNX file in the layout of YOLOX's official exports.
 
 Input `images`, float32 [1, 3, H, W], BGR from 0 to 255, scaled to fit into the upper left corner, the rest grey. Output
-float32 [1, N, 5 + classes], one row for each cell of three grids with strides 8, 16 and 32: centre as an offset from
-the cell and size as a logarithm, both in strides, then how surely anything is there, then each class, as
-probabilities. Source: Ge et al., YOLOX, arXiv:2107.08430; https://github.com/Megvii-BaseDetection/YOLOX.
+float32 [1, N, 5 + classes], one row for each cell of three grids with strides 8, 16 and 32: center as an offset from
+the cell and size as a logarithm, both in strides, then objectness, then each class, as probabilities.
+Source: Ge et al., YOLOX, arXiv:2107.08430; https://github.com/Megvii-BaseDetection/YOLOX.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from twincar_edge.runtime.locating.coco import COCO_CLASSES, VEHICLE_KINDS
 RELEASES = "https://github.com/Megvii-BaseDetection/YOLOX/releases"
 ANY = "any"
 VEHICLES = ("car", "bus", "truck", "motorcycle")
-"""What a gate opens for. Bicycles pass beside it."""
+"""The vehicles that a gate opens for; bicycles bypass it."""
 
 _STRIDES = (8, 16, 32)
 _LONGEST_SIDE = 2048
 _LARGEST_LOG = 10.0  # of a size in strides: beyond any picture, and not yet beyond float32
-_FARTHEST = 1e4  # of a centre from its cell, in strides: the same
+_FARTHEST = 1e4  # of a center's offset from its cell, in strides: same reason
 _OVERLAP = 0.45  # of two boxes, as intersection over union: of one vehicle, and the surer one stands
 _WITHIN = 0.8  # of a box lies in a surer one: a part of that vehicle, or one that hides behind it
-_MOST = 1000  # candidates that are held against each other
+_MOST = 1000  # candidates that are compared with each other
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,14 @@ class Detector:
         return tuple(dict.fromkeys(self._class_id(name.strip()) for name in wanted))
 
     def detect(self, image_bgr: NDArray[np.uint8], class_ids: Sequence[int], least_score: float) -> list[Detection]:
-        """Return everything of these classes in a picture, the surest first.
+        """Return the detections of these classes in a picture, highest score first.
 
-        What is a car and, less surely, a truck is one thing, and a car: boxes are held against each other over all
-        classes.
+        Non-maximum suppression is class-agnostic: a box that is a car and, with a lower score, a truck is one car.
 
         Args:
             image_bgr: uint8 [H, W, 3].
             class_ids: as `class_ids` gives them.
-            least_score: probability that anything is there, times that of the class.
+            least_score: threshold for objectness times class probability.
 
         Raises:
             ModelError: the provider failed, or gave numbers that are not finite.
@@ -110,7 +109,7 @@ class Detector:
         raise InputError(f"the detector has no class {name!r}: {known}; or say {ANY}")
 
     def _letterboxed(self, image_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-        """Return the picture as the detector takes it, float32 [1, 3, H, W], and by what it was scaled."""
+        """Return the picture as detector input, float32 [1, 3, H, W], and the scale factor."""
         (width, height), (rows, columns) = self.size_wh, image_bgr.shape[:2]
         scale = min(width / columns, height / rows)
         inner_wh = max(1, int(columns * scale)), max(1, int(rows * scale))
@@ -126,7 +125,7 @@ class Detector:
 
 
 def open_detector(path: Path, *, ep: str = AUTO, threads: int | None = None) -> Detector:
-    """Open a detector, and hold its input and output against the layout.
+    """Open a detector, and check its input and output against the layout.
 
     Args:
         path: the ONNX file.
@@ -136,7 +135,7 @@ def open_detector(path: Path, *, ep: str = AUTO, threads: int | None = None) -> 
     Raises:
         InputError: no such file or provider.
         MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
-        ModelError: the file cannot be opened, or is no detector of this layout.
+        ModelError: the file cannot be opened, or does not have this layout.
     """
     engine = open_engine(path, ep=ep, threads=threads)
     width, height = _input_size(path, engine)

@@ -33,14 +33,14 @@ def download(
 
     Args:
         url: where it is.
-        size_bytes: its size; an answer of another size is refused, and a longer one is not read to its end.
-        wait_s: for connecting, and for each part of the answer.
-        limit_s: for all of it.
+        size_bytes: its size; a response of another size is refused, and a longer one is not read to its end.
+        wait_s: timeout for connecting, and for each read.
+        limit_s: deadline of the whole download.
         context: certificates to trust in place of the system's.
         clock: seconds.
 
     Raises:
-        InputError: it cannot be had. The message says why.
+        InputError: the download failed. The message has the reason.
     """
     handlers: list[urllib.request.BaseHandler] = [_RedirectsToHttps()]
     if context is not None:
@@ -64,7 +64,7 @@ def download(
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"cannot download {url}: {connection_problem(error)}") from error
     except ValueError as error:  # of urllib, for a redirect to what is no URL
-        raise InputError(f"cannot download {url}: the server's answer cannot be understood") from error
+        raise InputError(f"cannot download {url}: the server's response is malformed") from error
     if len(data) > size_bytes:
         raise InputError(f"cannot download {url}: the answer is longer than the file, which has {size_bytes} bytes")
     if len(data) < size_bytes:
@@ -73,7 +73,7 @@ def download(
 
 
 class _RedirectsToHttps(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to https:// alone."""
+    """Follows redirects to https:// only."""
 
     max_redirections = 5
 
@@ -86,15 +86,15 @@ class _RedirectsToHttps(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """Return the request to go on with.
+        """Return the next request.
 
         Raises:
-            InputError: it would leave HTTPS.
+            InputError: the redirect leaves HTTPS.
         """
         scheme, host = urlsplit(newurl)[:2]
         if scheme != "https":
             fp.close()
-            # The host alone: what follows may hold a signature that lets anybody in.
+            # Host only: the rest may contain a signature that grants access.
             raise InputError(
                 f"cannot download {req.full_url}: it redirects to {scheme}://{host.rpartition('@')[2]}, not to https"
             )

@@ -1,9 +1,9 @@
-"""Where in the frame the vehicles are: a table of locators, each from a frame to boxes.
+"""Locates the vehicles in a frame: a table of locators, which map frames to boxes.
 
-`whole` and `zone` look at a fixed part of the picture and tell whether a vehicle is in it; `motion` finds the
-vehicles. All three ask `Background` what has changed. Of a source of single images there is no background: there every
-image holds one vehicle, and `motion` has nothing to go by. `detector` asks a neural network, which needs no background
-and costs more.
+`whole` and `zone` report whether a vehicle is in a fixed part of the picture; `motion` finds the vehicles. All three
+use the changes that `Background` detects. Single images have no background: there, `whole` and `zone` assume one
+vehicle per image or zone, and `motion` does not work. `detector` runs a neural network, which needs no background and
+costs more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from twincar_edge.runtime.sources import Frame
 
 @dataclass(frozen=True)
 class LocateOptions:
-    """What locators can be told.
+    """Options of the locators.
 
     `zones`: where vehicles count, and where not. `min_area`: the least share of the frame that a vehicle's box covers;
     what is smaller is a person, an animal or noise, or too far away to be named. `presence`: the share of a zone (or
@@ -50,10 +50,10 @@ class Locator(ABC):
     """Finds the vehicles in frames that come in order.
 
     Attributes:
-        moves: whether a vehicle's box travels with it. Where it does, a box that never moves is no vehicle that passes.
-        uncovered: boxes, in the last frame, of places that turned out to be ground which a vehicle has left. What was
-            followed there was no vehicle.
-        ignored: what moves, or is a vehicle, in the last frame and was left out, with the reason.
+        moves: whether a vehicle's box travels with it. If so, a box that never moves is not a passing vehicle.
+        uncovered: boxes, in the last frame, of places that turned out to be ground exposed by a departed vehicle.
+            Tracks there are not vehicles.
+        ignored: moving things and vehicles in the last frame that do not count, with the reason.
     """
 
     moves: bool = False
@@ -72,7 +72,7 @@ class Still(Locator):
     """For single images: each holds one vehicle, which fills the frame or each of the zones."""
 
     def __init__(self, options: LocateOptions) -> None:
-        """Take the zones; without any, the whole image."""
+        """Take the zones; the default is the whole image."""
         super().__init__()
         self.options = options
 
@@ -85,7 +85,7 @@ class Presence(Locator):
     """For a fixed part of a stream's picture: a vehicle is there while enough of it differs from the background."""
 
     def __init__(self, options: LocateOptions) -> None:
-        """Take the zones; without any, the whole frame."""
+        """Take the zones; the default is the whole frame."""
         super().__init__()
         self.options = options
         self._background = Background()
@@ -112,7 +112,7 @@ class Presence(Locator):
 
 
 class Motion(Locator):
-    """For a fixed camera: every large thing that differs from the background, in any number."""
+    """For a fixed camera: each large blob that differs from the background."""
 
     moves = True
 
@@ -148,7 +148,7 @@ class Motion(Locator):
         ]
 
     def _is_uncovered(self, blob: _Blob, shape: tuple[int, ...]) -> bool:
-        """Return whether the blob is ground that a vehicle has left, and if so let the background have it."""
+        """Return whether the blob is ground exposed by a departed vehicle; if so, add it to the background."""
         filled = np.zeros(shape, np.uint8)
         cv2.drawContours(filled, blob.outlines, -1, 1, cv2.FILLED)
         mask = np.asarray(filled > 0, np.bool_)
@@ -175,7 +175,7 @@ class Detecting(Locator):
         self._class_ids = detector.class_ids(options.detect_classes)
 
     def locate(self, frame: Frame) -> list[Detection]:
-        """Return a box for each vehicle; of a stream also those that are less sure, to go on with a vehicle."""
+        """Return a box for each vehicle; for streams, include low scores, which can continue a track."""
         options, (rows, columns) = self.options, frame.image_bgr.shape[:2]
         least = options.detect_score * (1.0 if options.stills else _GOES_ON)
         found: list[Detection] = []
@@ -239,7 +239,7 @@ def make_locator(name: str, options: LocateOptions) -> Locator:
     """Return the locator of that name.
 
     Raises:
-        InputError: there is none of that name, or the options do not fit it or the source.
+        InputError: there is no such locator, or the options do not fit it or the source.
     """
     if name not in LOCATORS:
         raise InputError(f"no locator {name!r}: {nearest(name, tuple(LOCATORS))}")
@@ -254,7 +254,7 @@ _SQUARE_7 = np.ones((7, 7), np.uint8)
 _REACH = 0.04  # of the picture's longer side: fragments of one vehicle lie that near
 _FRAGMENT = 1 / 3  # of the larger one's area: two boxes of like size are two vehicles, however near
 _GOES_ON = 1 / 3  # of the score that begins a track: a detector flickers, and a vehicle does not
-_MOST_IGNORED = 10  # small things of a frame, the largest first: snow must not slow the loop down
+_MOST_IGNORED = 10  # the most small things per frame, largest first: snow must not slow down the loop
 _LEAST_IGNORED = 0.1  # of the least area: what is smaller is a leaf or noise
 _MARGIN = 0.02  # of the box's side; a classifier was trained on crops that cut nothing off
 

@@ -1,4 +1,4 @@
-"""Puts an official detector into the state folder, from the network or from a file, once its digest was checked."""
+"""Installs an official detector in the state folder, from the network or a file, after checking its digest."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def pull_detector(
     context: ssl.SSLContext | None = None,
     announce: Callable[[OfficialDetector], None] = lambda _official: None,
 ) -> Path:
-    """Download an official detector into the state folder, in place of the one that is there, and return its path.
+    """Download an official detector into the state folder, replacing the present one, and return its path.
 
-    What is there already and undamaged is not downloaded again.
+    An undamaged copy is not downloaded again.
 
     Args:
         name: a key of `OFFICIAL`.
@@ -36,7 +36,7 @@ def pull_detector(
         announce: called before a download begins.
 
     Raises:
-        InputError: there is none of that name, it cannot be downloaded or written, or its digest is wrong.
+        InputError: there is no such detector, it cannot be downloaded or written, or its digest is wrong.
         MissingExtraError: ONNX Runtime is not installed.
         ModelError: ONNX Runtime cannot run it here.
     """
@@ -105,7 +105,7 @@ def _is_there(path: Path, state: Path | None) -> bool:
 
 
 def _put(data: bytes, path: Path) -> Path:
-    """Write a detector, and remove the others: the state folder holds one, so that nobody has to choose."""
+    """Write a detector, and remove the others: the state folder holds only one, so the choice is unambiguous."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
         open_detector(temporary, ep="cpu", threads=1)

@@ -11,7 +11,7 @@ from twincar_edge.runtime.storage.state import default_state_folder
 
 RELEASE = "0.1.1rc0"
 PULL = "`twincar-edge detector pull`"
-"""What to run where no detector is at hand, for messages."""
+"""The command that gets a detector, for messages."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class OfficialDetector:
 
     @property
     def url(self) -> str:
-        """Return where the release has it."""
+        """Return the file's URL in the release."""
         return f"https://github.com/Megvii-BaseDetection/YOLOX/releases/download/{RELEASE}/{self.file_name}"
 
 
-# The digests are those that other projects publish which pin the same files.
+# These digests match those of other projects that pin the same files.
 OFFICIAL = {
     "nano": OfficialDetector(
         "yolox_nano.onnx", 3_659_407, "c789161ed43c8269fcd4e67c67eeeb4e80c622da2eb296a20bc6007bd18a0b7d"

@@ -1,4 +1,4 @@
-"""Zones: polygons in the picture, as a user writes them and as locators need them."""
+"""Zones: polygons in the picture; parsing, and conversion for the locators."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from twincar_edge.records import Record
 from twincar_edge.runtime.locating.background import Mask, small_size
 from twincar_edge.runtime.locating.boxes import AnyBox, Box, area
 
-EXCLUDE = "exclude"  # what stands before a polygon on the command line to leave it out, where a name may stand
+EXCLUDE = "exclude"  # prefix that excludes a polygon on the command line, in place of a name
 
-# Part of MQTT topics and labels of metrics: nothing that means something there.
+# Used in MQTT topics and metric labels: no special characters of these.
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Coordinate = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 
@@ -47,10 +47,10 @@ class Zone(Record):
 
 
 def parse_zone(text: str) -> Zone:
-    """Read a zone as the command line takes it: `x,y x,y x,y …`, `NAME=x,y …` or `exclude=x,y …`.
+    """Parse a zone in the command line's syntax: `x,y x,y x,y …`, `NAME=x,y …` or `exclude=x,y …`.
 
     Raises:
-        InputError: the text is anything else.
+        InputError: the text has another form.
     """
     name, equals, polygon = text.rpartition("=")
     name = name.strip()
@@ -79,18 +79,18 @@ def zone_of(box_xyxy: AnyBox, size_wh: tuple[int, int], zones: Sequence[Zone]) -
     """Return the name of the first zone that a vehicle stands in, None where it stands in none or in one without name.
 
     A vehicle stands where the middle of its box's lower edge is, a twentieth of the box's height above it. Excluded
-    zones are not asked.
+    zones are skipped.
 
     Args:
         box_xyxy: the vehicle's box in pixels of the frame.
         size_wh: the frame's size in pixels.
-        zones: in the order in which they are asked.
+        zones: in order of precedence.
     """
     return next((zone.name for zone in included(zones) if _stands_in(box_xyxy, size_wh, zone)), None)
 
 
 def counts(box_xyxy: AnyBox, size_wh: tuple[int, int], zones: Sequence[Zone]) -> bool:
-    """Return whether a vehicle stands in any zone that counts, or there is none, and in none that is excluded."""
+    """Return whether a vehicle stands in a counted zone, or there are none, and not in an excluded one."""
     wanted = included(zones)
     return (not wanted or any(_stands_in(box_xyxy, size_wh, zone) for zone in wanted)) and not any(
         _stands_in(box_xyxy, size_wh, zone) for zone in zones if zone.exclude

@@ -1,1 +1,1 @@
-"""The threads of the camera loop: one a camera that finds vehicles, and one that answers for all of them."""
+"""The threads of the camera loop: one per camera that finds vehicles, and one that classifies for all cameras."""

@@ -24,15 +24,15 @@ from twincar_edge.runtime.visits import Visit, VisitMaker
 
 logger = logging.getLogger(__name__)
 
-TURN_S = 0.5  # the longest wait for items: the loop turns at least this often, which shows that it is alive
+TURN_S = 0.5  # timeout of the wait for items: the loop iterates at least this often, as a sign of life
 
 
 @dataclass(frozen=True)
 class LiveTrack:
     """A vehicle in a frame, for drawing: its box in pixels, and the answer so far.
 
-    `name` and `level` are None until its first crop is classified; they are "unknown" where the model rejects. `crops`
-    is how many crops the answer rests on. `told`: an event of the vehicle was published.
+    `name` and `level` are None until its first crop is classified, and "unknown" if the model rejects it. `crops` is
+    the number of crops behind the answer. `told`: an event of the vehicle was published.
     """
 
     id: int
@@ -46,7 +46,7 @@ class LiveTrack:
 
 @dataclass(frozen=True, eq=False)
 class LiveFrame:
-    """A processed frame of a camera, the vehicles in it, and what the locator left out, for drawing."""
+    """A processed frame of a camera, its vehicles, and what the locator ignored, for drawing."""
 
     camera: str
     frame: Frame
@@ -59,20 +59,20 @@ Publish = Callable[[Event, NDArray[np.uint8]], None]
 
 
 class Answering:
-    """Classifies what waits in the inbox, of all cameras, and publishes the events that follow.
+    """Classifies the queued crops of all cameras, and publishes the resulting events.
 
-    A batch is what happens to be waiting, never waited for: one crop where the model keeps up, more where it does not.
+    A batch is whatever is queued; the loop never waits to fill one. It is one crop if the model keeps up, else more.
 
     Attributes:
         classifier: the model in use.
-        crops: classified so far.
-        turned_s: when the loop last turned, by its timer.
-        age_s: by camera, the age of the frame of its newest answer at the time of the answer.
+        crops: the number of crops classified so far.
+        turned_s: the start of the loop's last iteration, by its timer.
+        age_s: by camera, the age of the frame behind its newest answer when that was given.
         ages: by camera, the same of all answers.
-        visits: how many visits have ended, by camera and level of the answer.
-        vehicle_types: how many have ended, by camera and kind of vehicle.
-        windows: what the visits of the last hour and of the week before were answered.
-        limited: how many of them have a limited answer, by camera and what limits it.
+        visits: the number of visits that have ended, by camera and level of the answer.
+        vehicle_types: the number of visits that have ended, by camera and kind of vehicle.
+        windows: the answers of visits in the last hour and in the week before.
+        limited: the number of visits with a limited answer, by camera and reason.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Answering:
         """Prepare; `run` does the work.
 
         Args:
-            inbox: where the cameras' threads put what they found.
+            inbox: the queue that the cameras' threads fill.
             classifier: the model.
-            makers: by camera, what makes its events.
+            makers: by camera, the maker of its events.
             publish: takes each event with the crop that shows it, and must not block.
             stages: measures latencies.
-            batch: the most crops in one inference.
+            batch: the largest batch size, in crops.
             on_frame: called after each frame with the vehicles in it.
         """
         self.classifier = classifier
@@ -119,11 +119,11 @@ class Answering:
         self.windows.clear()
 
     def limited_of(self, camera: str) -> dict[Limit, int]:
-        """Return how many visits of a camera have a limited answer, by what limits it."""
+        """Return the number of a camera's visits with a limited answer, by reason."""
         return {limit: count for (name, limit), count in list(self.limited.items()) if name == camera}
 
     def run(self) -> None:
-        """Answer until every camera's thread has left and the inbox is empty.
+        """Process items until every camera's thread has ended and the inbox is empty.
 
         Raises:
             ModelError: the model failed.
@@ -135,7 +135,7 @@ class Answering:
     def _answer(self, items: Sequence[Item]) -> None:
         classifier = self.classifier  # another thread may replace it meanwhile
         answers = iter(self._classify(classifier, [item for item in items if isinstance(item, Crop)]))
-        for item in items:  # in their order: a vehicle's end comes after its last crop
+        for item in items:  # keep the order: a vehicle's end comes after its last crop
             if isinstance(item, Crop):
                 probabilities, familiarity = next(answers)
                 item.visit.evidence.add(item.look, probabilities, classifier, familiarity)
@@ -146,7 +146,7 @@ class Answering:
                 self._show(item)
 
     def _tell(self, item: Crop) -> None:
-        """Publish what a crop changes: from the crop on that completes the consensus, or at once for an early start."""
+        """Publish the event of a crop: once enough crops agree, or immediately with `early_start`."""
         maker, visit = self._makers[item.camera], item.visit
         settled = item.counts and visit.evidence.crops >= AGREEING_CROPS
         if settled or visit.started or (maker.early_start and not maker.stills):
@@ -169,7 +169,7 @@ class Answering:
     def _end(self, item: End) -> None:
         visit, maker = item.visit, self._makers[item.camera]
         if not item.counts:
-            if visit.started:  # the receivers of its `start` must hear that it was no vehicle
+            if visit.started:  # tell the receivers of its `start` that it was a false positive
                 self._publish_event(maker.finish(visit, false_positive=True), visit)
             return
         if not visit.evidence.crops:

@@ -34,20 +34,20 @@ Vehicles = tuple[tuple[int, Box, Visit], ...]
 
 
 class CameraThread:
-    """Tracks the vehicles of one source until it ends or `stop` is set, in a thread of its own.
+    """Tracks the vehicles of one source in a separate thread, until the source ends or `stop` is set.
 
     Attributes:
         name: the camera's name.
         config: how to find vehicles.
-        choice: its locator, and why it has this one.
-        source: where its frames come from; not released here.
+        choice: its locator, and the reason for this one.
+        source: the source of its frames; not released here.
         maker: begins its visits here, and makes their events in the answering thread.
         frames: the number of frames read so far.
         in_view: the number of vehicles in the newest frame.
-        ignored: counts the moving things that the locator left out.
+        ignored: counts the moving things that the locator ignored.
         error: the error that ended it, or None.
-        finished: its source came to its end by itself.
-        newest_only: the source is live, so the thread must not block; of other sources nothing may be lost.
+        finished: its source ended by itself.
+        newest_only: the source is live, so the thread must not block; other sources must not lose anything.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class CameraThread:
     ) -> None:
         """Prepare; nothing runs yet. `footage` records clips.
 
-        `show` says of each frame, by the camera's name, whether it is queued too, for drawing; None queues none.
+        `show` takes the camera's name, and returns whether to queue a frame for drawing; None queues none.
 
-        `alone` says that the run has no other camera: what ends this one ends the run, which reports it.
+        `alone`: the run has no other camera. An error of this one then ends the run, which reports it.
 
         Raises:
             InputError: the options do not fit the source.
@@ -118,7 +118,7 @@ class CameraThread:
 
     @property
     def alive(self) -> bool:
-        """Return whether the thread runs."""
+        """Return whether the thread is running."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -127,14 +127,14 @@ class CameraThread:
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> None:
-        """Wait for the thread's end, and raise an unexpected error of it."""
+        """Wait for the thread to end, and reraise its unexpected error, if any."""
         self._thread.join(timeout_s)
         if self._unexpected is not None:
             raise self._unexpected
 
     def _run(self) -> None:
         if not self.newest_only:
-            give_way()  # the model needs the CPU more, and the queue stops this thread when it is ahead
+            give_way()  # the model has priority on the CPU, and the bounded queue blocks this thread when it is ahead
         try:
             self._follow()
         except TwincarError as error:
@@ -165,7 +165,7 @@ class CameraThread:
                 self.frames += 1
                 self._take(frame, taken_s)
         finally:
-            # Also when the source fails: the vehicles then in view become visits.
+            # Even if the source fails: the vehicles in view become visits.
             ended = self._ended(self._tracker.flush())
             self.ignored.flush()
             self._inbox.put(ended)
@@ -226,7 +226,7 @@ class CameraThread:
         return items, tuple((track.id, track.box_xyxy, self._visits[track.id]) for track in found)
 
     def _advise(self, size_wh: tuple[int, int]) -> None:
-        """Log once that nearly all that moves is too small to count, with the least area that would count it."""
+        """Log once if nearly all moving things are below `min_area`, with a value that would include most."""
         if self._advised or (better := self.ignored.better_area(self._found, size_wh[0] * size_wh[1])) is None:
             return
         self._advised = True
@@ -245,25 +245,25 @@ class CameraThread:
             return look_at(frame, box, score, place=not self._locator.moves)
 
     def _counts(self, track: Track) -> bool:
-        """Return whether a track is a visit. What has travelled has done so, although its box may grow afterwards."""
+        """Return whether a track is a visit. It stays one even if its box grows later."""
         travelled = track.travel >= self.config.min_travel or not self._locator.moves
         return track.confirmed and (travelled or self._visits[track.id].confirmed)
 
     def _is_confirmed(self, track: Track, visit: Visit) -> bool:
-        """Return whether a track is a visit and will stay one, so that receivers may be told."""
+        """Return whether a track is a visit and will remain one, so that its events may be published."""
         visit.confirmed = visit.confirmed or (self._counts(track) and not self._tracker.may_be_piece(track))
         return visit.confirmed
 
     def _ended(self, tracks: Sequence[Track]) -> list[End]:
         for track in tracks:
             if not self._counts(track):
-                logger.debug("track %d is no visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
+                logger.debug("track %d is not a visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
         counts = [self._counts(track) for track in tracks]
         self._found += sum(counts)
         return [End(self.name, self._visits.pop(track.id), one) for track, one in zip(tracks, counts, strict=True)]
 
 
-# A source's state in the terms of the monitoring.
+# Maps source states to monitoring states.
 _STATES: dict[SourceState, CameraState] = {
     "opening": "opening",
     "live": "running",
@@ -301,11 +301,11 @@ def camera_status(
 
 
 def camera_summary(camera: CameraThread, answering: Answering, replaced: int) -> CameraSummary:
-    """Return what came of a camera.
+    """Return the summary of a camera.
 
     Args:
         camera: the camera, at the end of its run.
-        answering: what answered for it.
+        answering: the thread that classified its crops.
         replaced: its crops that newer ones replaced before the model saw them.
     """
     source = camera.source.status()

@@ -1,7 +1,7 @@
 """The last seconds of a camera's frames, in memory, and the clips of visits that are cut from them.
 
-A clip begins before its vehicle comes into view, so recent frames are always kept: as JPEGs, at most `FPS` a second and
-`WIDTH` pixels wide, within a limit of bytes. Where a scene needs more, the oldest are dropped and a clip begins later.
+A clip begins before its vehicle comes into view, so recent frames are buffered as JPEGs, at most `FPS` a second and
+`WIDTH` pixels wide. The buffer has a byte limit: beyond it, the oldest frames are dropped and a clip begins later.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ LIMIT_BYTES = 16 * 2**20
 
 @dataclass
 class _Take:
-    """A clip in the making, from and until which of the source's times, in seconds.
+    """A clip being recorded; `from_s` and `until_s` are times of the source.
 
-    `given`: it was handed over; `gone`: its vehicle has left.
+    `given`: the clip was delivered; `gone`: its vehicle has left.
     """
 
     started_at: datetime
@@ -55,8 +55,8 @@ class Footage:
         """Start empty.
 
         Args:
-            give: takes a clip as soon as it is complete.
-            rules: what a clip shows.
+            give: called with each clip as soon as it is complete.
+            rules: the margins and length of a clip.
             limit_bytes: the most bytes of pictures in memory.
         """
         self.bytes = 0
@@ -68,7 +68,7 @@ class Footage:
         self._next_s = -math.inf
 
     def add(self, frame: Frame) -> None:
-        """Keep a frame, if one is due. Call it with every frame, before `see` gets what the frame shows."""
+        """Buffer a frame, if one is due. Call it with every frame, before `see` gets the frame's items."""
         if frame.time_s < self._next_s:
             return
         self._next_s = max(self._next_s + 1 / FPS, frame.time_s)
@@ -81,7 +81,7 @@ class Footage:
             self.bytes -= len(self._pictures.popleft().jpeg)
 
     def see(self, items: Sequence[Item], time_s: float) -> None:
-        """Take a frame's items, and hand over the clips that are complete by its time."""
+        """Process a frame's items, and deliver the clips that are complete at its time."""
         for item in items:
             if isinstance(item, Crop) and item.counts:
                 self._take(item.visit)
@@ -98,7 +98,7 @@ class Footage:
                 del self._takes[id]
 
     def close(self) -> None:
-        """Hand over the incomplete clips as they are: no more frames will come."""
+        """Deliver the incomplete clips as they are: no more frames will come."""
         for id, take in self._takes.items():
             if not take.given:
                 self._finish(id, take)
@@ -107,7 +107,7 @@ class Footage:
         self.bytes = 0
 
     def _take(self, visit: Visit) -> _Take:
-        """Return the clip of a vehicle, begun when the vehicle first counts."""
+        """Return the clip of a vehicle; create it when the vehicle is first confirmed."""
         take = self._takes.get(visit.id)
         if take is None:
             oldest_s = self._pictures[0].time_s if self._pictures else -math.inf

@@ -17,7 +17,7 @@ from twincar_edge.runtime.visits import Visit
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A crop of a vehicle, to be classified.
+    """A crop of a vehicle to classify.
 
     `counts`: the track is confirmed as a vehicle, so that its answer may be published. `taken_s` is when the frame
     was taken from the source, by the loop's timer.
@@ -41,7 +41,7 @@ class End:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A processed frame, the vehicles in it (track number, box, visit), and what was left out, for drawing."""
+    """A processed frame, the vehicles in it (track number, box, visit), and what was ignored, for drawing."""
 
     camera: str
     frame: Frame
@@ -55,10 +55,10 @@ Item = Crop | End | Shown
 class Inbox:
     """A queue from any number of writer threads to one reader, in order of arrival.
 
-    The writer of a file, which must lose nothing, blocks while `depth` of its pictures are queued: vehicles come in
-    bursts, and the queue keeps the model busy in between. Of a live camera only the newest crop of each vehicle is
-    queued and replaces the older one. So the model never sees a crop older than the inference that is running, a
-    vehicle's end never overtakes its last crop, and memory is bounded however slow the model is.
+    A file must lose nothing, so its writer blocks while `depth` of its pictures are queued: vehicles come in bursts,
+    and the queue keeps the model busy in between. A live camera queues only the newest crop of each vehicle, which
+    replaces the older one. So the model never sees a crop older than the running inference, a vehicle's end never
+    overtakes its last crop, and memory is bounded even if the model is slow.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Inbox:
 
         Args:
             depth: the most pictures of one camera in the queue.
-            memory: the most bytes of these; large pictures lower the depth.
-            least: the depth that memory cannot lower further.
+            memory: the byte limit of these pictures; large pictures lower the depth.
+            least: the lower bound of the depth.
             monotonic: the clock of `take`'s deadline.
         """
         self._depth = depth
@@ -93,13 +93,13 @@ class Inbox:
             self._writers += 1
 
     def remove_writer(self) -> None:
-        """Count one thread less: it puts no more."""
+        """Unregister a producer thread."""
         with self._changed:
             self._writers -= 1
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Discard what is queued and what is put from now on, and wake all waiting threads. For a run that failed."""
+        """Discard all queued and future items, and wake all waiting threads. For a failed run."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -132,7 +132,7 @@ class Inbox:
         """Remove and return the oldest items, with at most `crops` crops among them, as soon as there are any.
 
         Returns:
-            The items; none where nothing came within `timeout_s`; None when the queue is empty and has no writers.
+            The items; an empty list on timeout; None when the queue is empty and has no writers.
         """
         deadline_s = self._monotonic() + timeout_s
         with self._changed:
@@ -161,12 +161,12 @@ class Inbox:
             return dict(self._waiting)
 
     def replaced(self) -> dict[str, int]:
-        """Return by live camera the number of crops that newer ones replaced before the model saw them."""
+        """Return, by live camera, the number of crops that newer ones replaced before classification."""
         with self._changed:
             return dict(self._replaced)
 
     def _most(self, items: Sequence[Item]) -> int:
-        """Return the number of queued pictures below which these may be put."""
+        """Return the queue limit, in pictures, for these items."""
         largest = max(1, *map(_bytes, items))
         return max(self._least, min(self._depth, self._memory // largest))
 

@@ -1,4 +1,4 @@
-"""What a run of the camera loop did, as data."""
+"""The summary of a run of the camera loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.runtime.monitoring.stages import StageLatency
 def camera_notes(
     camera: CameraConfig, locator: str, ignored: Mapping[IgnoredReason, int], limited: Mapping[Limit, int]
 ) -> tuple[str, ...]:
-    """Return a sentence for each reason for which things were left out, or answers held back, with what changes it."""
+    """Return a sentence per reason for ignored things or limited answers, with a remedy."""
     left_out = {
         "small": ("was", "were", f"smaller than {Parameter('min_area', camera.min_area)}"),
         "zone": ("passed", "passed", f"outside {Parameter('zones')}"),
@@ -35,13 +35,13 @@ def camera_notes(
 
 
 class CameraSummary(Record):
-    """What a run did with one camera.
+    """The summary of one camera.
 
-    `source` has no secrets in it. `skipped` frames could not be decoded; `dropped` ones came while an older one was
-    being looked at, and `crops_dropped` counts crops that a newer one of the same vehicle replaced before the model saw
-    them: both only of live cameras. `located_by` is the locator, and why this one. `ignored` counts moving things that
-    were left out, and `limited` visits whose answer was held back, by reason; `notes` says so in sentences, with what
-    changes it. `error` is what ended the camera before its time.
+    `source` is redacted. `skipped` frames could not be decoded. `dropped` frames arrived while an older one was being
+    processed, and `crops_dropped` counts crops that a newer one of the same vehicle replaced before classification:
+    both only for live cameras. `located_by` is the locator, and the reason for it. `ignored` counts the moving things
+    that did not count, and `limited` the visits whose answer was limited, by reason; `notes` has both as sentences,
+    with remedies. `error` is the error that ended the camera early.
     """
 
     name: str
@@ -61,10 +61,10 @@ class CameraSummary(Record):
 
 
 class WatchSummary(Record):
-    """What a run did; `fps` is frames of all cameras by seconds of the run, waiting included.
+    """The summary of a run; `fps` is the frames of all cameras per second of the run, including waits.
 
     `stages`: latencies of `read`, `locate`, `track`, `classify` (cut, resize, infer; a batch) and `write` (handing an
-    event to the sinks). `results` holds the `end` events where the config says `keep`.
+    event to the sinks). `results` holds the `end` events if the config has `keep`.
     """
 
     cameras: tuple[CameraSummary, ...]

@@ -155,7 +155,7 @@ def open_source(
         InputError: it does not exist, cannot be opened, or is of an unknown kind.
     """
     if stride < 1:
-        raise InputError(f"a stride is 1 or more, found {stride}")
+        raise InputError(f"the stride must be at least 1, found {stride}")
     options = SourceOptions(stride, once, stop or threading.Event(), size_wh, keep_trying, seen, poll_s, max_pixels)
     for kind in KINDS.values():
         if kind.matches(spec):

@@ -38,7 +38,7 @@ class ReadAhead(Generic[T]):
             name: the thread's name.
         """
         if depth < 1:
-            raise ValueError(f"a depth is 1 or more, found {depth}")
+            raise ValueError(f"the depth must be at least 1, found {depth}")
         self._items = items
         self._depth = depth
         self._size_of, self._max_size = size_of, max_size

@@ -35,7 +35,7 @@ def request_error(name: str, error: Exception) -> InputError:
     elif isinstance(error, OSError | http.client.HTTPException):
         problem = connection_problem(error)
     else:
-        problem = "its answer cannot be understood"
+        problem = "its response is malformed"
     return InputError(f"cannot open {name}: {problem}")
 
 

@@ -149,7 +149,7 @@ class LiveSource(Source):
         self._hung = [reader for reader in self._hung if reader.thread.is_alive()]
         self._connected = False
         if len(self._hung) == self._rules.most_hung:
-            self._report(f"{self.name} hangs in its driver, and so did the tries before: a new start may be needed")
+            self._report(f"{self.name} hangs in its driver, as did earlier tries: a restart may be needed")
             return
         self._report(f"{self.name} has hung for {self._rules.hung_s:g} s, and is opened again")
         self._hung.append(self._reader)

@@ -117,7 +117,7 @@ def open_stream(
 
     opened = None
     if http or not keep_trying:  # a recording behind HTTP must be distinguished from a camera before it is read
-        hangs = f"cannot open {redact_url(spec)}: it does not come back from its own time-out"
+        hangs = f"cannot open {redact_url(spec)}: it hangs beyond its own timeout"
         try:
             opened = open_within(timeout_s + HANGS_AFTER_S, connect, hangs)
         except InputError:
@@ -187,12 +187,12 @@ def _knock(url: str) -> None:
     except OSError as error:
         raise InputError(f"cannot open {redact_url(url)}: {_reason(error)}{password_hint(url)}") from error
     except UnicodeError as error:  # a label of the name is empty, or longer than 63 characters
-        raise InputError(f"cannot open {redact_url(url)}: this is not the name of a host") from error
+        raise InputError(f"cannot open {redact_url(url)}: invalid host name") from error
 
 
 def _reason(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return "no host of this name is known here"
+        return "the host name does not resolve"
     if isinstance(error, ConnectionRefusedError):
         return "the host is there, but nobody listens on this port"
     if isinstance(error, TimeoutError):

@@ -1,1 +1,1 @@
-"""What outlives a run: the state folder, and databases that survive power cuts and damage."""
+"""Persistent state: the state folder, and databases that survive power cuts and damage."""

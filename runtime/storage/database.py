@@ -1,9 +1,9 @@
-"""SQLite files of ours that survive power cuts, full disks and damage.
+"""The application's SQLite files, which survive power cuts, full disks and damage.
 
-A file has the application's mark and a schema version (`user_version`), and is brought up to date by the migrations
-that it has not seen. It is in write-ahead mode: readers never block the writer, and a killed process leaves nothing to
+A file has the application's mark and a schema version (`user_version`), and is upgraded by the pending
+migrations. It is in write-ahead mode: readers never block the writer, and a killed process leaves nothing to
 repair. Every commit is flushed to the disk (`synchronous=FULL`): a power cut loses nothing that was committed. A
-damaged file is renamed, never overwritten. A file that was moved away or deleted is begun again.
+damaged file is renamed, never overwritten. A file that was moved or deleted is recreated.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Database:
             migrations: the nth script takes the schema from version n to n + 1.
             what: what the file is, for messages, such as "store".
             alone: no other process ever opens the file. It then needs no shared memory, and opens on a full disk too.
-            on_open: reads what the owner has to know of a file that was just opened.
+            on_open: called after each opening, so that the owner can load its state.
         """
         self.path = path
         self._migrations = migrations
@@ -68,7 +68,7 @@ class Database:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._disk = SameDisk(path.parent)
-        self._place: tuple[int, int] | None = None  # of the open file: device and inode
+        self._place: tuple[int, int] | None = None  # device and inode of the open file
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -109,9 +109,9 @@ class Database:
                 raise DatabaseError(f"cannot use the {self._what} {self.path}: {error}") from error
 
     def _current(self) -> sqlite3.Connection:
-        """Return a connection to the file at the path: SQLite would go on to write to one that was deleted."""
+        """Return a connection to the file at the path: SQLite would continue to write to a deleted one."""
         if self._connection is not None and _place(self.path) != self._place:
-            logger.warning("the %s %s was moved or deleted: a new one is begun", self._what, self.path)
+            logger.warning("the %s %s was moved or deleted: creating a new one", self._what, self.path)
             # SQLite leaves the log of a moved file where it is: its visits belong to that file, not to the next one.
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -139,7 +139,7 @@ class Database:
         self._disconnect()
         aside = _rename_damaged(self.path)
         logger.warning(
-            "the %s %s is damaged (%s): kept as %s, a new one is begun; `sqlite3 %s .recover` reads what is left",
+            "the %s %s is damaged (%s): kept as %s, creating a new one; `sqlite3 %s .recover` reads what is left",
             self._what,
             self.path,
             error,
@@ -150,13 +150,13 @@ class Database:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Write all of a block or nothing of it."""
+    """Run a block as one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite has rolled back already where the disk was full
+        if connection.in_transaction:  # on a full disk, SQLite has already rolled back
             connection.execute("ROLLBACK")
         raise
 
@@ -189,12 +189,12 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """Return whether a database has any table; a process that is killed while making one leaves none."""
+    """Return whether a database has any table; a process that is killed during creation leaves none."""
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
 
 
 def _place(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of a file; None where there is none."""
+    """Return device and inode of a file; None if it does not exist."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -251,7 +251,7 @@ def _open(path: Path, migrations: Sequence[str], *, alone: bool) -> sqlite3.Conn
 
 
 def _require_ours(path: Path) -> None:
-    """Refuse a file that never was a database: renaming a user's picture as damaged would be wrong."""
+    """Refuse a file that was never a database: it must not be renamed as damaged."""
     if not path.exists():
         return
     if not path.is_file():  # opening a pipe would block
@@ -274,9 +274,9 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    # A log of a quarter of a megabyte in place of four: a disk that is nearly full has better uses for the room.
+    # A log of 0.25 MB instead of 4 MB, to save room on a nearly full disk.
     connection.execute("PRAGMA wal_autocheckpoint=64")
-    # A log that a slow reader has made long gets short again.
+    # Truncate a log that a slow reader has let grow.
     connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
     if version == len(migrations):
         return

@@ -1,4 +1,4 @@
-"""Whether a folder is still on the disk on which it was: a mount that has gone leaves its mount point behind."""
+"""Checks that a folder is still on its original disk: an unmounted disk leaves its mount point behind."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class SameDisk:
     """Remembers the disk of a folder from the first check on."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder, which need not exist: then its nearest parent counts."""
+        """Take the folder; if it does not exist, its nearest parent is checked."""
         self._folder = folder.absolute()
         self._device: int | None = None
 
     def check(self) -> None:
-        """Make sure that the folder is on the disk on which it was.
+        """Check that the folder is on its original disk.
 
         Raises:
-            OSError: it is on another one, or cannot be looked at.
+            OSError: it is on another one, or cannot be read.
         """
         device = self._find()
         if self._device is None:

@@ -1,4 +1,4 @@
-"""The state folder: what must outlive a run of `watch`, used by one process at a time."""
+"""The state folder: persistent state of `watch`, used by one process at a time."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which boxes of successive frames are one vehicle, and when it has gone."""
+"""Tracks vehicles: matches boxes across frames, and decides when a vehicle has left."""

@@ -1,4 +1,4 @@
-"""The assignment problem: which row goes with which column, so that the sum of the costs is smallest.
+"""The assignment problem: match rows to columns at the lowest total cost.
 
 Shortest augmenting paths with prices (Jonker and Volgenant, Computing 38, 1987), in the form for rectangular matrices
 (Crouse, IEEE Transactions on Aerospace and Electronic Systems 52, 2016). Its time grows with the cube of the smaller

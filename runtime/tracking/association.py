@@ -1,10 +1,10 @@
-"""Which boxes of successive frames are one vehicle.
+"""Matches boxes of successive frames to vehicles.
 
 ByteTrack (Zhang et al., arXiv:2110.06864): a Kalman filter predicts where each vehicle should be, and boxes are
-assigned to vehicles so that the total fit is best. Sure boxes are assigned first, then the others, which can continue a
-vehicle but not begin one. A vehicle with a single box is dropped soon, as it may have been noise. Fit is generalized
-IoU (Rezatofighi et al., arXiv:1902.09630), which also tells near from far where boxes do not overlap: at five frames a
-second a car moves on by more than its length.
+assigned to vehicles so that the total fit is best. Boxes with a high score are assigned first, then the others, which
+can continue a vehicle but not begin one. A vehicle with a single box is dropped soon, as it may have been noise.
+Fit is generalized IoU (Rezatofighi et al., arXiv:1902.09630), which also tells near from far without overlap: at five
+frames a second a car moves on by more than its length.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Handle = object
 
 _LEAST_FIT = -0.5  # generalized IoU, which is -1 for boxes infinitely far apart and 1 for the same
 _UNCONFIRMED_MISSES = 2  # frames without a box after which a vehicle that only ever had one is dropped
-_LEAST_STEP_S = 1e-3  # frames that share a time, as broken files have them, count as this far apart
+_LEAST_STEP_S = 1e-3  # frames with equal times, as in broken files, count as this far apart
 
 
 class Matcher(ABC):
-    """Finds the vehicle of each box."""
+    """Matches boxes to vehicles."""
 
     @abstractmethod
     def match(self, detections: Sequence[Detection], time_s: float) -> list[Handle | None]:
-        """Return each box's vehicle; None for an unsure box that fits none."""
+        """Return each box's vehicle; None for a low-score box that matches none."""
 
     def follows(self, handle: Handle, box: Box) -> bool:
-        """Return whether a box lies so far behind a vehicle that drives that it is another, which follows it."""
+        """Return whether a box lies so far behind a moving vehicle that it must be a following one."""
         return False
 
     @abstractmethod
@@ -80,7 +80,7 @@ class Moving(Matcher):
 
 
 class Places(Matcher):
-    """For boxes that are places, occupied or free, such as zones: what is in the same place is the same vehicle."""
+    """For boxes that are places, occupied or free, such as zones: the same place is the same vehicle."""
 
     def __init__(self) -> None:
         """Start without vehicles."""
@@ -116,9 +116,9 @@ def _matches(vehicles: Sequence[BoxFilter], rows: Sequence[int], boxes: NDArray[
 
 
 def _generalized_iou(ones: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the generalized IoU of each box [N, 4] with each other one [M, 4], float64 [N, M].
+    """Return the pairwise generalized IoU of boxes [N, 4] and [M, 4], float64 [N, M].
 
-    A predicted box may be inside out: its area is 0.
+    A predicted box may be inverted: its area is 0.
     """
     ones = ones[:, None]
     low, high = np.maximum(ones[..., :2], others[:, :2]), np.minimum(ones[..., 2:], others[:, 2:])

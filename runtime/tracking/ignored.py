@@ -1,7 +1,7 @@
-"""How many moving things a locator left out, by reason: things, not frames.
+"""Counts the moving things that a locator ignored, by reason: things, not frames.
 
-What is too small in forty frames is one thing, and what was too small first and large enough later is a vehicle. So
-boxes that were left out are followed together with those that were not, by the same association.
+A thing that is too small in forty frames counts once, and one that is too small at first and large enough later is a
+vehicle. So ignored boxes are tracked together with accepted ones, by the same association.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, IgnoredReason, area, centre, diagonal
 from twincar_edge.runtime.tracking.association import Handle, Moving
 
-_EVERY_S = 0.1  # counting things needs no more looks, and following them in each frame costs as much as the vehicles
-_TRAVELLED = 1.0  # of its diagonal: leaves, lamps and shadows stay about where they are
-_TELLING = 20  # small things that say something about the camera's view,
-_RARE = 0.1  # when it found so few vehicles for each of them
+_EVERY_S = 0.1  # between two frames: counting needs no more, and tracking costs as much as for vehicles
+_TRAVELLED = 1.0  # of its diagonal: leaves, lamps and shadows hardly move
+_TELLING = 20  # enough small things to judge the camera's view,
+_RARE = 0.1  # if there are at most this many vehicles per small thing
 _MOST_AREAS = 200
 _MARGIN = 1.1  # times its own area: a locator's box may be so much larger than what it compares with the least area
 
@@ -47,21 +47,21 @@ class IgnoredCounter:
     """Counts the moving things of one camera that its locator never accepted.
 
     Attributes:
-        counts: things that have gone, by the reason given most often.
+        counts: things that have left, by their most frequent reason.
     """
 
     def __init__(self, least_hits: int, lost_after_s: float) -> None:
-        """Count what is found in at least so many frames; it has gone when it is not found for so many seconds."""
+        """Count a thing after `least_hits` frames; it has left after `lost_after_s` seconds without a match."""
         self.counts: Counter[IgnoredReason] = Counter()
         self._least_hits = least_hits
         self._lost_after_s = lost_after_s
         self._matcher = Moving()
         self._looked_s = -math.inf
         self._things: dict[Handle, _Thing] = {}
-        self._areas: deque[float] = deque(maxlen=_MOST_AREAS)  # of the newest small things, each where it was largest
+        self._areas: deque[float] = deque(maxlen=_MOST_AREAS)  # of the newest small things, the largest area of each
 
     def update(self, accepted: Sequence[Detection], ignored: Sequence[Ignored], time_s: float) -> None:
-        """Take what the locator found in a frame, and what it left out there; of ten frames a second at most."""
+        """Process a frame's accepted and ignored boxes; at most ten frames a second are used."""
         if time_s - self._looked_s < _EVERY_S or (not ignored and not self._things):
             return
         self._looked_s = time_s
@@ -79,14 +79,14 @@ class IgnoredCounter:
         self._end(time_s - self._lost_after_s)
 
     def better_area(self, vehicles: int, frame_px: int) -> float | None:
-        """Return the `min_area` with which nine in ten of the small things would have counted, in one digit.
+        """Return the `min_area` that would have counted nine in ten small things, to one significant digit.
 
         Args:
-            vehicles: how many were found.
-            frame_px: the pixels of a frame.
+            vehicles: the number of vehicles found.
+            frame_px: the number of pixels in a frame.
 
         Returns:
-            None where too few things were small, or vehicles were found as well.
+            None if too few things were small, or enough vehicles were found.
         """
         small = self.counts["small"]
         if small < _TELLING or vehicles > _RARE * small:
@@ -96,7 +96,7 @@ class IgnoredCounter:
         return round(digit * math.floor(share / digit), 9)
 
     def flush(self) -> None:
-        """Count what is still in view, at the end of the source."""
+        """Count the things still in view, at the end of the source."""
         self._end(float("inf"))
 
     def _end(self, before_s: float) -> None:

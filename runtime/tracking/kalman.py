@@ -1,4 +1,4 @@
-"""Where a vehicle's box is and should be next: a Kalman filter with constant velocity (SORT, arXiv:1602.00763).
+"""Estimates and predicts a vehicle's box: a constant-velocity Kalman filter (SORT, arXiv:1602.00763).
 
 The state is the four edges of the box and their velocities. All edges are measured with the same noise, and none
 depends on another: they share one covariance of position and velocity, which is three numbers. The variances are for
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 _STEP_S = 1 / 25
 _MEASUREMENT = 0.1  # variance of a measured edge
 _ACCELERATION = 0.01
-_KNOWN_HITS = 3  # boxes after which the velocity says something
-_DRIVES = 0.5  # of its size in a second: what is slower has no direction to be trusted
+_KNOWN_HITS = 3  # boxes after which the velocity is usable
+_DRIVES = 0.5  # of its size per second: below this speed, the direction is unreliable
 _BACK = 0.25  # of its size: no vehicle jumps back so far
 _START = 1.0  # variance of position and of velocity at the first box
 
@@ -25,8 +25,8 @@ class BoxFilter:
 
     Attributes:
         box: estimate of its edges, float64 (left, top, right, bottom).
-        hits: boxes that it was given.
-        misses: predictions since the last box.
+        hits: the number of boxes so far.
+        misses: the number of predictions since the last box.
     """
 
     def __init__(self, box: NDArray[np.float64]) -> None:
@@ -49,9 +49,9 @@ class BoxFilter:
         self.misses += 1
 
     def backs_up(self, boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which boxes [N, 4] lie behind the last one as the vehicle drives: what follows it, bool [N].
+        """Return which boxes [N, 4] lie behind the last one in driving direction, so belong to a follower: bool [N].
 
-        Both edges must have jumped against the velocity, farther than boxes tremble.
+        Both edges must have jumped against the velocity, by more than the usual jitter of boxes.
         """
         if self.hits < _KNOWN_HITS:
             return np.zeros(len(boxes), np.bool_)

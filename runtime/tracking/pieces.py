@@ -1,7 +1,7 @@
-"""Boxes that lie where another vehicle is expected: pieces of it, until their own motion shows that they are not.
+"""Handles boxes where another vehicle is expected: they count as its pieces until their motion differs from it.
 
-In one frame, a bumper beyond a strip of road's grey and a small car behind a large one look alike. Over a few frames
-they do not: a piece moves with its vehicle, and what follows moves at its own speed.
+In one frame, a bumper beyond a strip of the road's gray and a small car behind a large one look alike. A few frames
+tell them apart: a piece moves with its vehicle, and a follower moves at its own speed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from twincar_edge.runtime.locating.boxes import Box, diagonal
 from twincar_edge.runtime.tracking.tracks import Track
 
-_APART = 0.5  # of its diagonal: what has moved so far against its vehicle is no piece of it
-_APART_OF_WHOLE = 0.1  # of the vehicle's diagonal: the same, for small pieces, whose boxes tremble
+_APART = 0.5  # of its diagonal: a box that moved this far relative to its vehicle is not its piece
+_APART_OF_WHOLE = 0.1  # of the vehicle's diagonal: the same for small pieces, whose boxes jitter
 _LEAST_HITS = 3
 _BORDER = 2  # pixels
 
@@ -33,19 +33,19 @@ class Piece:
     last_time_s: float
 
     def __post_init__(self) -> None:
-        """Remember where it began."""
+        """Record the initial boxes."""
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Compare from here on: another piece speaks for the vehicle now."""
+        """Reset the reference boxes: another piece represents the vehicle now."""
         self.first_box, self.first_own = self.box, self.whole.own_xyxy
         self.hits = 1
 
     def moves_apart(self, box: Box, own: Box, size_wh: tuple[int, int] | None) -> bool:
-        """Take its box and its vehicle's own in another frame, and return whether it is a vehicle of its own.
+        """Add its box and its vehicle's own from another frame, and return whether it is a separate vehicle.
 
-        A rigid thing may be hidden in part at any side, but on each axis one of its edges moves with it. What the
-        frame's border cuts is not the vehicle's edge.
+        A rigid object may be partly hidden at any side, but on each axis at least one of its edges moves with it. An
+        edge at the frame's border is not the vehicle's edge.
         """
         self.box = box
         self.hits += 1
@@ -61,7 +61,7 @@ class Piece:
 
 
 def _shifts(first: Box, box: Box, axis: int, size_wh: tuple[int, int] | None) -> list[int]:
-    """Return by how much each edge on an axis has moved, without those that the frame's border cuts."""
+    """Return each edge's displacement on an axis, without edges at the frame's border."""
     most = None if size_wh is None else size_wh[axis] - _BORDER
     edges = [
         edge for edge in (axis, axis + 2) if most is None or all(_BORDER < one[edge] < most for one in (first, box))

@@ -1,8 +1,7 @@
-"""Which vehicle is which, from frame to frame: `association` matches boxes, this module says what becomes of vehicles.
+"""Tracks vehicles across frames: `association` matches boxes, and this module manages the lifetime of tracks.
 
-Around the matching stand small steps that ByteTrack does not have: a vehicle that falls into pieces is one, one that
-was hidden or parked is still the same, one that drove out of the frame is not the next that drives in, and time is
-measured in seconds.
+It adds steps that ByteTrack does not have: it joins the pieces of a split vehicle, recognizes a vehicle that was hidden
+or parked, keeps a vehicle that left the frame apart from the next one that enters, and measures time in seconds.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from twincar_edge.runtime.tracking.tracks import Track
 
 __all__ = ["Track", "Tracker", "TrackingRules"]
 
-_YOUNG = 3  # times the hits that confirm a track; what was followed for longer is a vehicle that hides behind another
-_PART = 0.6  # of a box lies in another: it is a part of it
-_NEAR = 0.5  # of its diagonal: within that distance of a box, the rest of the same vehicle may show
-_DROVE = 0.3  # of its diagonal: what never travelled so far is a lamp or a shadow, and was not parked
+_YOUNG = 3  # times the hits that confirm a track; an older track is a vehicle that is hidden by another
+_PART = 0.6  # share of a box that lies in another: then it is a part of it
+_NEAR = 0.5  # of its diagonal: other parts of the same vehicle may appear within this distance of a box
+_DROVE = 0.3  # of its diagonal: a thing with less travel is a lamp or a shadow, not a parked vehicle
 
 
 @dataclass(frozen=True)
 class TrackingRules:
-    """When a track begins, and when it has ended.
+    """When a track begins and ends.
 
     `confirm_hits`: frames in which a vehicle must be found before it counts. `lost_after_s`: seconds without a match
-    after which it is gone; seconds, because frame rates differ and drop. `parked_after_s`: a vehicle that drove up and
-    stood for so long before it was no longer found has not gone: it is parked, and known again when it shows or moves
-    off, for up to `parked_for_s`. `fixed`: boxes are places that are occupied or free, such as zones; a track stays in
-    its place, and neighbours have nothing to do with it.
+    after which it is gone; seconds, because frame rates differ and drop. `parked_after_s`: a vehicle that drove up
+    and stood for this long before it was no longer found has not left: it is parked, and is recognized when it
+    reappears or drives off, for up to `parked_for_s`. `fixed`: boxes are places that are occupied or free, such as
+    zones; a track stays in its place, independent of its neighbors.
     """
 
     confirm_hits: int = 3
@@ -72,8 +71,8 @@ class Tracker:
         Args:
             detections: the frame's vehicles.
             time_s: the frame's time.
-            size_wh: the frame's size in pixels. With it, a vehicle that drove out of the frame is lost at once, and one
-                that comes in there is another.
+            size_wh: the frame's size in pixels. With it, a vehicle that leaves the frame is lost at once, and one that
+                enters there is a new one.
         """
         self.lost, self._gone = self._gone, []
         if size_wh is not None:
@@ -108,16 +107,16 @@ class Tracker:
         return seen
 
     def discard(self, places: Sequence[Box]) -> list[Track]:
-        """End the tracks that stand at these places, without calling them lost, and return them.
+        """End and return the tracks at these places, without adding them to `lost`.
 
-        What was parked there was a vehicle, which has driven off: that one is lost with the next `update`.
+        A vehicle that was parked there has driven off: the next `update` ends it.
         """
         ended = self._end(lambda track: any(iou(track.box_xyxy, place) > 0.5 for place in places))
         self._gone += [track for track in ended if track.parked_xyxy is not None]
         return [track for track in ended if track.parked_xyxy is None]
 
     def may_be_piece(self, track: Track) -> bool:
-        """Return whether a young track is so near to another one that it may turn out to be a piece of that vehicle."""
+        """Return whether a young track is so near another one that it may be a piece of that vehicle."""
         if self.rules.fixed or track.hits >= _YOUNG * self.rules.confirm_hits:
             return False
         near = _NEAR * diagonal(track.box_xyxy)
@@ -157,9 +156,9 @@ class Tracker:
         expected: dict[Track, tuple[float, ...]],
         time_s: float,
     ) -> bool:
-        """Return whether a vehicle fell into pieces in this frame, of which this is one, and if so join them.
+        """If this is a piece of a vehicle that split in this frame, join them, and return whether it is.
 
-        The piece that was matched speaks for it.
+        The matched piece represents the vehicle.
         """
         whole = next((track for track in found if _is_part(detection.box_xyxy, expected[track])), None)
         if whole is None:
@@ -176,7 +175,7 @@ class Tracker:
         time_s: float,
         size_wh: tuple[int, int] | None,
     ) -> bool:
-        """Return whether what was a piece of a vehicle still is one, and if so join them."""
+        """If this is still a known piece of a vehicle, join them, and return whether it is."""
         piece = self._pieces[handle]
         whole = piece.whole
         piece.last_time_s = time_s
@@ -195,7 +194,7 @@ class Tracker:
         return False
 
     def _forget_pieces(self, time_s: float) -> None:
-        """Stop looking for pieces that were not found for a while: they are one with their vehicle again, or gone."""
+        """Drop pieces that were not found for a while: they merged with their vehicle, or left."""
         gone = [h for h, piece in self._pieces.items() if time_s - piece.last_time_s > self.rules.lost_after_s / 2]
         self._matcher.forget(gone)
         for handle in gone:
@@ -212,9 +211,9 @@ class Tracker:
         time_s: float,
         size_wh: tuple[int, int] | None,
     ) -> bool:
-        """Return whether this is a vehicle that was out of sight, and if so go on with it.
+        """If this is a vehicle that was hidden, continue its track, and return whether it is.
 
-        What comes in over the frame's border was outside, not hidden.
+        A box that enters at the frame's border was outside, not hidden.
         """
         box = detection.box_xyxy
         comes_in = size_wh is not None and touches_border(box, size_wh)
@@ -228,9 +227,9 @@ class Tracker:
         return False
 
     def _moves_off(self, handle: Handle, detection: Detection, found: dict[Track, Detection]) -> bool:
-        """Return whether this is a parked vehicle that moves off, and if so go on with it.
+        """If this is a parked vehicle that drives off, continue its track, and return whether it is.
 
-        Where it stood, ground shows that was not seen before and looks like a vehicle too. That one stays.
+        The ground that it exposes was never seen before, and looks like a vehicle too. That box stays in place.
         """
         for known, track in self._tracks.items():
             place = track.parked_xyxy
@@ -243,19 +242,19 @@ class Tracker:
         return False
 
     def _park(self, time_s: float) -> None:
-        """Keep parked vehicles at their places: the matcher would look for them farther and farther away."""
+        """Fix parked vehicles in place: the matcher's predictions would drift away."""
         for handle, track in list(self._tracks.items()):
             if track.parked_xyxy is None and time_s - track.last_time_s > self.rules.lost_after_s:
                 track.parked_xyxy = track.stands_xyxy
                 self._go_on(handle, object())
 
     def _go_on(self, known: Handle, handle: Handle) -> None:
-        """Give a vehicle another handle."""
+        """Change a vehicle's handle."""
         self._matcher.forget([known])
         self._tracks[handle] = self._tracks.pop(known)
 
     def _go_on_as(self, known: Handle, handle: Handle, detection: Detection, found: dict[Track, Detection]) -> None:
-        """Go on with a vehicle as this detection, which another handle has."""
+        """Continue a vehicle with this detection, and take over its handle."""
         track = self._tracks[known]
         self._go_on(known, handle)
         found[track] = detection
@@ -276,9 +275,9 @@ class Tracker:
         return taken or time_s - track.last_time_s > self.rules.parked_for_s
 
     def _fragments_in(self, seen: Sequence[Track]) -> list[Track]:
-        """End young tracks that were not found in this frame and lie inside one that was, no longer confirmed.
+        """End young tracks without a match in this frame that lie inside a matched one, and unconfirm them.
 
-        A vehicle that comes into the picture may show as two pieces for some frames, before one box holds it all.
+        A vehicle that enters the picture may appear as two pieces for some frames, before one box covers it.
         """
         pieces = self._end(
             lambda track: (

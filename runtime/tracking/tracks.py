@@ -1,4 +1,4 @@
-"""One vehicle across frames: where it was found, how it moves, where it should be by now."""
+"""The track of one vehicle: its boxes, motion and predicted position."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from twincar_edge.runtime.locating.boxes import Box, Detection, diagonal, touches_border
 
-_MEMORY = 0.6  # how much of the velocity is carried over from frame to frame, the rest is measured anew
-_HASTE = 1.25  # times its speed: a vehicle that is out of sight may go so much faster, or its speed was misjudged
-_SIZE_HALVES_S = 2.0  # a vehicle that grows smaller for so long is farther away, and not hidden
-_DRIVES_OFF_S = 1.0  # a vehicle whose box has been another for so long no longer stands
-_STANDS = 0.1  # of its diagonal: a vehicle none of whose edges moved farther stands where it stood
+_MEMORY = 0.6  # smoothing: the weight of the old velocity against the measured one
+_HASTE = 1.25  # times its speed: margin for a hidden vehicle that accelerates, or whose speed was misjudged
+_SIZE_HALVES_S = 2.0  # a vehicle that shrinks for longer is farther away, not hidden
+_DRIVES_OFF_S = 1.0  # a vehicle whose box differs for longer is not standing
+_STANDS = 0.1  # of its diagonal: a vehicle is standing while no edge moves farther
 
 
 @dataclass(eq=False)
@@ -23,7 +23,7 @@ class Track:
     Attributes:
         id: counts from 1 within a run.
         box_xyxy: where it was last found; `first_box_xyxy` where it was first.
-        own_xyxy: the same without pieces that were joined to it.
+        own_xyxy: the same without joined pieces.
         score: the last detection's.
         first_time_s, last_time_s: of its first and last match.
         hits: frames in which it was found.
@@ -32,8 +32,8 @@ class Track:
             box. A vehicle that drives, or nears, travels; a shadow, a lamp or a waving branch does not.
         standing_s: how long it had stood still when it last did, and `stands_xyxy` where.
         parked_xyxy: where it was parked, if it was, until it has moved off from there.
-        kind: what a detector calls it: what its scores say over all frames, since a single frame may err. None where
-            the locator cannot tell.
+        kind: what a detector calls it: the class with the highest total score over all frames, since a single frame
+            may err. None if the locator has no classes.
     """
 
     id: int
@@ -51,7 +51,7 @@ class Track:
     _velocity: NDArray[np.float64] = field(default_factory=lambda: np.zeros(4), repr=False)
 
     def __post_init__(self) -> None:
-        """Remember where it began."""
+        """Record the first detection."""
         self.first_box_xyxy = self.stands_xyxy = self.own_xyxy = self.box_xyxy
         self._largest = diagonal(self.box_xyxy)
         self._size_wh: tuple[float, float] = (
@@ -62,20 +62,20 @@ class Track:
         self._kind_scores: dict[str, float] = {} if self.kind is None else {self.kind: self.score}
 
     def predicted(self, time_s: float) -> tuple[float, ...]:
-        """Return where the box should be at `time_s`, its edges moving on at their velocities."""
+        """Return where the box should be at `time_s`, with constant velocity of its edges."""
         moved = np.array(self.box_xyxy) + self._velocity * max(0.0, time_s - self.last_time_s)
         return tuple(float(edge) for edge in moved)
 
     def has_left(self, time_s: float, size_wh: tuple[int, int]) -> bool:
-        """Return whether the box, which the frame's border cut, should have shrunk to nothing by now."""
+        """Return whether the box, cut by the frame's border, should have left the frame by now."""
         expected = self.predicted(time_s)
         return touches_border(self.box_xyxy, size_wh) and (expected[0] >= expected[2] or expected[1] >= expected[3])
 
     def whole(self, time_s: float) -> tuple[float, ...]:
-        """Return where the whole vehicle should be at `time_s`, the parts included that something hides.
+        """Return where the whole vehicle should be at `time_s`, including hidden parts.
 
-        What hides a vehicle takes its leading edge first, and shows its trailing edge last: the edge that moves faster
-        is the vehicle's own and tells its speed, and the size that it had before tells where the other edge is.
+        An obstacle hides the leading edge first and reveals the trailing edge last. So the faster edge is the vehicle's
+        own and gives its speed, and the earlier size gives the other edge.
         """
         elapsed_s = max(0.0, time_s - self.last_time_s)
         box = [float(edge) for edge in self.box_xyxy]
@@ -90,22 +90,22 @@ class Track:
         return tuple(box)
 
     def whereabouts(self, time_s: float) -> tuple[float, ...]:
-        """Return the box within which a vehicle that went out of sight is at `time_s`, wherever it stopped.
+        """Return the box that contains a hidden vehicle at `time_s`, wherever it stopped.
 
-        It reaches from where the vehicle was last seen to where it would be if it had hurried.
+        It reaches from the last seen position to the predicted one at higher speed.
         """
         elapsed_s = max(0.0, time_s - self.last_time_s)
         last, now = self.whole(self.last_time_s), self.whole(self.last_time_s + _HASTE * elapsed_s)
         return min(last[0], now[0]), min(last[1], now[1]), max(last[2], now[2]), max(last[3], now[3])
 
     def part_from(self) -> None:
-        """Forget the size that pieces gave it which were none."""
+        """Forget the size that came from wrongly joined pieces."""
         self.box_xyxy = self.own_xyxy
         self._size_wh = self.own_xyxy[2] - self.own_xyxy[0], self.own_xyxy[3] - self.own_xyxy[1]
         self._largest = diagonal(self.own_xyxy)
 
     def found(self, detection: Detection, time_s: float, confirm_hits: int) -> None:
-        """Take what was found of the vehicle in another frame."""
+        """Add the vehicle's detection in another frame."""
         box = detection.box_xyxy
         if detection.kind is not None:
             self._kind_scores[detection.kind] = self._kind_scores.get(detection.kind, 0.0) + detection.score
@@ -123,7 +123,7 @@ class Track:
         self._largest = size = max(self._largest, diagonal(box))
         self._farthest = max(self._farthest, _shift(box, self.first_box_xyxy))
         self.travel = self._farthest / size
-        # What becomes background does so in pieces: that is no driving off.
+        # A vehicle becomes background piece by piece: that is not driving off.
         if _shift(box, self.stands_xyxy) <= _STANDS * size:
             self._stood_s = time_s
         elif time_s - self._stood_s > _DRIVES_OFF_S:
@@ -132,5 +132,5 @@ class Track:
 
 
 def _shift(box: Box, other: Box) -> float:
-    """Return by how many pixels the edge that moved farthest has moved."""
+    """Return the largest displacement of any edge, in pixels."""
     return float(np.abs(np.array(box) - np.array(other)).max())
