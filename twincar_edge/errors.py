@@ -194,7 +194,7 @@ def first_fault(error: ValidationError) -> str:
     """Return the first fault that pydantic found in one line, with its place in the document."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "document"
-    return f"{place}: {first['msg']}"
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def nearest(wanted: str, known: list[str] | tuple[str, ...]) -> str:

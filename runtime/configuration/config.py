@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 
 from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.records import Record
-from twincar_edge.runtime.configuration.page_settings import PageSettings
+from twincar_edge.runtime.configuration.page_settings import PageSettings, ServerAddress
 from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
@@ -108,7 +108,7 @@ class WatchConfig(Record):
     keep: bool = False
     sinks: tuple[SinkSettings, ...] = ()
     state: ConfigPath | None = None
-    monitor: str | None = None
+    monitor: ServerAddress | None = None
     page: PageSettings | None = None
     collect: ConfigPath | None = None
     collect_limit: Size = Field(default=500_000_000, gt=0)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.records import Record
 from twincar_edge.runtime.listening import PAGE_ADDRESS, parse_address
 from twincar_edge.runtime.quantities import ConfigPath
 
+
+def _checked_address(address: str) -> str:
+    try:
+        parse_address(address)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return address
+
+
+ServerAddress = Annotated[str, AfterValidator(_checked_address)]
+"""`HOST:PORT` to serve at, checked when the configuration is read."""
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$", to_lower=True)]
 
 
@@ -27,18 +38,12 @@ class PageSettings(Record):
         key: a PEM file with the certificate's private key.
     """
 
-    address: str = PAGE_ADDRESS
+    address: ServerAddress = PAGE_ADDRESS
     tokens: bool = False
     hosts: tuple[HostName, ...] = ()
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9_.~-]+)*$")
     certificate: ConfigPath | None = None
     key: ConfigPath | None = None
-
-    @field_validator("address")
-    @classmethod
-    def _is_an_address(cls, address: str) -> str:
-        parse_address(address)
-        return address
 
     @model_validator(mode="after")
     def _certificate_has_a_key(self) -> Self:

@@ -164,7 +164,7 @@ def test_a_transformer_is_refused(tmp_path: Path) -> None:
         preprocess=preprocess,
         recipe={},
     )
-    with pytest.raises(InputError, match="Grad-CAM needs a convolutional net; use `method='occlusion'`"):
+    with pytest.raises(InputError, match="no convolutional stage, which Grad-CAM needs: use `method='occlusion'`"):
         explain(tmp_path / "vit.pt", np.zeros((8, 8, 3), np.uint8))
 
 

@@ -169,7 +169,7 @@ def test_a_checkpoint_that_left_its_run_knows_its_images_by_their_digest(
 def test_an_extended_model_is_not_trained_without_validation(
     trained: TrainingResult, dataset: Dataset, tmp_path: Path
 ) -> None:
-    from twincar_edge.training.extension import Extending
+    from twincar_edge.training.extension import ExtensionConfig
 
     with pytest.raises(InputError, match="checked on held-out images"):
-        fit(RECIPE, dataset, tmp_path / "run", extending=Extending(model=trained.checkpoint), machine=ONE_THREAD)
+        fit(RECIPE, dataset, tmp_path / "run", extending=ExtensionConfig(model=trained.checkpoint), machine=ONE_THREAD)

@@ -173,6 +173,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
             "line 7: sinks[0].port: Input should be greater",
         ),
         (MINIMAL + '[[sinks]]\nkind = "crops"\npath = "a"\nage = "soon"\n', "line 7: sinks[0].age: "),
+        ('monitor = "127.0.0.1:p"\n' + MINIMAL, "line 1: monitor: an address to serve at is HOST:PORT"),
         ("threads = 2\nthreads = 3\n" + MINIMAL, "line 2: Cannot overwrite a value"),
         ("threads == 2\n", "line 1: Invalid value"),
         ('model = "a\n', "line 1: "),
@@ -251,9 +252,13 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, data: bytes, said
         read_config(path, {})
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path, said in ((tmp_path / "absent", "No such file"), (tmp_path, "no file"), (tmp_path / "pipe", "no file")):
+    for path, said in (
+        (tmp_path / "absent", "No such file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
+    ):
         with pytest.raises(InputError, match=said):
             read_config(path, {})
 
