@@ -136,7 +136,7 @@ def test_a_video_that_breaks_off_gives_what_is_there_and_counts_the_rest(tmp_pat
 def test_an_mp4_that_was_cut_off_is_one_clear_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", film([], 20))
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(InputError, match=r"clip\.mp4.*cut off") as caught:
+    with pytest.raises(InputError, match=r"clip\.mp4.*truncated") as caught:
         open_source(str(path))
     assert "\n" not in str(caught.value)
 
@@ -145,7 +145,7 @@ def test_an_mp4_that_was_cut_off_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_file_that_is_no_video_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no video"):
+    with pytest.raises(InputError, match="not a video"):
         open_source(str(path))
 
 
