@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.datasets import Dataset, Sample
 from twincar_edge.export.open_set.conditions import dimmed, from_light, to_light
-from twincar_edge.export.open_set.pictures import to_png
+from twincar_edge.export.open_set.pictures import changed_when_read
 from twincar_edge.preprocess import Preprocess, prepare, shrink_to
 
 SIZES = (224, 160, 112, 80, 64, 48)  # pixels of the shorter side
@@ -19,7 +19,6 @@ BLURS = (5, 11)  # pixels of the model's input
 BOX_ERROR = 0.1  # of the box's width and height
 JPEG_QUALITY = 30
 LIGHT = 1 / 3
-_SEED = 0
 _Image = NDArray[np.uint8]
 _Box = tuple[int, int, int, int]
 _Move = Callable[[_Box, np.random.Generator], _Box]
@@ -92,35 +91,22 @@ CAMERA_CONDITIONS = (
 
 def seen_by_camera(dataset: Dataset, condition: CameraCondition, preprocess: Preprocess) -> Dataset:
     """Return the pictures of a data set under a condition, for a model of this preprocessing; the same each time."""
-    samples = (
-        Sample(sample.name, sample.label, _Seen(sample, condition, preprocess, number))
-        for number, sample in enumerate(dataset.samples)
-    )
-    return Dataset(dataset.name, dataset.classes, tuple(samples))
+
+    def read(sample: Sample, random: np.random.Generator) -> _Image:
+        return condition.change(_crop(sample, condition.move, random), preprocess, random)
+
+    return changed_when_read(dataset, read)
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A picture that is changed when it is read."""
-
-    sample: Sample
-    condition: CameraCondition
-    preprocess: Preprocess
-    number: int
-
-    def read_bytes(self) -> bytes:
-        """Read and change it, and return it as PNG."""
-        random = np.random.default_rng([_SEED, self.number])
-        move = self.condition.move
-        if move is None:
-            image_bgr = self.sample.read()
-        else:
-            whole_bgr = replace(self.sample, box_xyxy=None).read()
-            rows, columns = whole_bgr.shape[:2]
-            left, top, right, bottom = self.sample.box_xyxy or (0, 0, columns, rows)
-            inside = (max(left, 0), max(top, 0), min(right, columns), min(bottom, rows))
-            image_bgr = _cut(whole_bgr, move(inside, random))
-        return to_png(np.ascontiguousarray(self.condition.change(image_bgr, self.preprocess, random)))
+def _crop(sample: Sample, move: _Move | None, random: np.random.Generator) -> _Image:
+    """Return the crop of a sample, with its box moved."""
+    if move is None:
+        return sample.read()
+    whole_bgr = replace(sample, box_xyxy=None).read()
+    rows, columns = whole_bgr.shape[:2]
+    left, top, right, bottom = sample.box_xyxy or (0, 0, columns, rows)
+    inside = (max(left, 0), max(top, 0), min(right, columns), min(bottom, rows))
+    return _cut(whole_bgr, move(inside, random))
 
 
 def _cut(image_bgr: _Image, box_xyxy: _Box) -> _Image:

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.datasets import Dataset, Sample
+from twincar_edge.datasets import Dataset
 from twincar_edge.export.open_set.counts import count_known, depth
-from twincar_edge.export.open_set.pictures import to_png
+from twincar_edge.export.open_set.pictures import changed_when_read
 from twincar_edge.export.open_set.report import ConditionFigures
 from twincar_edge.preprocess import shrink_to
 from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
@@ -125,26 +125,7 @@ def sample_known(known: Dataset) -> Dataset:
 
 def changed(known: Dataset, condition: Condition, side: int) -> Dataset:
     """Return the images with their shorter side reduced to `side` pixels, then changed; this is deterministic."""
-    samples = (
-        Sample(sample.name, sample.label, _Changed(sample, condition, side, number))
-        for number, sample in enumerate(known.samples)
-    )
-    return Dataset(known.name, known.classes, tuple(samples))
-
-
-@dataclass(frozen=True)
-class _Changed:
-    """An image that is changed when it is read."""
-
-    sample: Sample
-    condition: Condition
-    side: int
-    number: int
-
-    def read_bytes(self) -> bytes:
-        """Read and change the image, and return it as PNG."""
-        random = np.random.default_rng([_SEED, self.number])
-        return to_png(np.ascontiguousarray(self.condition.change(shrink_to(self.sample.read(), self.side), random)))
+    return changed_when_read(known, lambda sample, random: condition.change(shrink_to(sample.read(), side), random))
 
 
 def count_condition(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from twincar_edge.preprocess import shrink_to
 CARS_CSV = "cars.csv"
 COLUMNS = ("filename", "make", "model")
 KIND = "kind"  # an optional column of the table: the source of the images, such as "web"
+_SEED = 0
 UNLABELED = ClassMapping(("unknown",))
 
 
@@ -79,20 +80,33 @@ def open_unknown_pictures(folder: Path, classes: Iterable[str]) -> UnknownPictur
 
 def shrunken(dataset: Dataset, side: int) -> Dataset:
     """Return the images with their shorter side reduced to `side` pixels; smaller images do not change."""
-    samples = (Sample(sample.name, sample.label, _Shrunken(sample, side)) for sample in dataset.samples)
+    return changed_when_read(dataset, lambda sample, _: shrink_to(sample.read(), side))
+
+
+def changed_when_read(dataset: Dataset, read: Callable[[Sample, np.random.Generator], NDArray[np.uint8]]) -> Dataset:
+    """Return a data set whose images `read` returns, uint8 [H, W, 3], from a sample of `dataset`.
+
+    Each image has its own random numbers, by its number in the data set, so every read gives the same pixels.
+    """
+    samples = (
+        Sample(sample.name, sample.label, _Changed(sample, number, read))
+        for number, sample in enumerate(dataset.samples)
+    )
     return Dataset(dataset.name, dataset.classes, tuple(samples))
 
 
 @dataclass(frozen=True)
-class _Shrunken:
-    """An image that is shrunk when it is read."""
+class _Changed:
+    """An image that is changed when it is read."""
 
     sample: Sample
-    side: int
+    number: int
+    read: Callable[[Sample, np.random.Generator], NDArray[np.uint8]]
 
     def read_bytes(self) -> bytes:
-        """Read and shrink the image, and return it as PNG."""
-        return to_png(shrink_to(self.sample.read(), self.side))
+        """Read and change the image, and return it as PNG."""
+        random = np.random.default_rng([_SEED, self.number])
+        return to_png(np.ascontiguousarray(self.read(self.sample, random)))
 
 
 def to_png(image_bgr: NDArray[np.uint8]) -> bytes:
