@@ -25,7 +25,7 @@ from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.loop.answering import LiveFrame, OnFrame
 from twincar_edge.runtime.loop.footage import Footage
-from twincar_edge.runtime.monitoring.health import HealthLimits, check_health
+from twincar_edge.runtime.monitoring.health import HealthLimits, camera_problem, check_health
 from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.page.pictures import LivePictures
@@ -91,13 +91,20 @@ class Service:
         self._stop = stop
         self._limits = HealthLimits()
         self._stack = ExitStack()
+        self._started = False
         self._names = [camera.name for camera in config.cameras]
         live = any(is_camera(camera.source, once=camera.once) for camera in config.cameras)
         self._locks_state = needs_state(config.sinks, live=live) or (live and config.state is not None)
         stores = any(options.kind == "store" and options.path is None for options in config.sinks)
         self._state = StateFolder(config.state) if self._locks_state or stores else None
         deliveries = open_sinks(
-            config.sinks, self._state, cameras=self._names, live=live, on_gone=self._end_without_reader, stop=stop
+            config.sinks,
+            self._state,
+            cameras=self._names,
+            live=live,
+            on_gone=self._end_without_reader,
+            stop=stop,
+            available=self._cameras_available,
         )
         self._deliveries = deliveries
         self.destinations = destinations(config.sinks, self._state)
@@ -169,6 +176,7 @@ class Service:
             if config.page is not None and self._pictures is not None:
                 stack.enter_context(self._pictures)
                 self.page = stack.enter_context(self._page_server(config.page, self._pictures))
+            self._started = True
             self._stack = stack.pop_all()
 
     def _page_server(self, settings: PageSettings, pictures: LivePictures) -> PageServer:
@@ -245,6 +253,11 @@ class Service:
             faults=tuple(fault for part in (*self._queues, self._reloader, self._notifier) for fault in part.faults()),
             collector=None if self._collector is None else self._collector.status(),
         )
+
+    def _cameras_available(self) -> dict[str, bool]:
+        """Return whether `/healthz` finds nothing wrong with each camera; nothing before the service has started."""
+        cameras = self._watch.status().cameras if self._started else ()
+        return {camera.name: camera_problem(camera, self._limits) is None for camera in cameras}
 
     def _is_alive(self) -> bool:
         return check_health(self._watch.status(), self._limits).alive

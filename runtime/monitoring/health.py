@@ -49,7 +49,7 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
         inside.append(f"the answering thread has not turned for {status.turn_age_s:.0f} s")
     if status.model.problem is not None:
         inside.append(f"the model does not answer: {status.model.problem}")
-    outside = [problem for camera in status.cameras if (problem := _camera_problem(camera, limits)) is not None]
+    outside = [problem for camera in status.cameras if (problem := camera_problem(camera, limits)) is not None]
     return Health(
         healthy=not inside and not outside,
         alive=not inside,
@@ -63,7 +63,8 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
     )
 
 
-def _camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
+def camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
+    """Return what is wrong with a camera, in words, or None."""
     because = f": {camera.problem}" if camera.problem else ""
     if camera.state == "failed":
         return f"camera {camera.name} has failed{because}"

@@ -44,6 +44,9 @@ class Sink(ABC):
     Behind a `Delivery`, `open` runs in the thread that starts the loop; `write` and `close` run in one thread that
     belongs to the delivery.
 
+    Attributes:
+        tend_s: seconds between two calls of `tend`.
+
     Example:
         >>> class Counter(Sink):
         ...     count = 0
@@ -51,6 +54,8 @@ class Sink(ABC):
         ...     def write(self, event: Event, crop_bgr: Crop) -> None:
         ...         self.count += 1
     """
+
+    tend_s: float = 600.0
 
     def open(self) -> None:  # noqa: B027 - optional: most sinks have nothing to open
         """Open what the sink writes to. An unreachable receiver is not an error.
@@ -88,7 +93,7 @@ class Sink(ABC):
         self.write(read, NO_CROP)
 
     def tend(self) -> None:  # noqa: B027 - optional, as `open`
-        """Do what is due about once an hour, whether events come or not: such as delete what is too old.
+        """Do periodic work, whether events come or not, such as deleting what is too old.
 
         Raises:
             DeliveryError: it cannot be done now.

@@ -6,15 +6,13 @@ it resends what was not acknowledged. An event that paho still holds is therefor
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-import re
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from paho.mqtt import client as paho
@@ -22,55 +20,23 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from twincar_edge._version import __version__
 from twincar_edge.runtime.events import Event, StoredEvent
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
+from twincar_edge.runtime.sinks.discovery import (
+    OFFLINE,
+    ONLINE,
+    camera_availability_topic,
+    discovery,
+    discovery_topic,
+    topic_part,
+)
 
 logger = logging.getLogger(__name__)
 
-ONLINE, OFFLINE = "online", "offline"
+CAMERAS_S = 5.0  # between two looks at which cameras are available
 _KEEP_ALIVE_S = 30  # the broker notices a dead box after one and a half times this
 _FAREWELL_S = 1.0
 _STEADY_S = 60.0  # a connection that lasts so long is a good one
-
-
-def topic_part(name: str) -> str:
-    """Return a camera's name as one level of a topic: `/`, `+`, `#` and other special characters become `_`.
-
-    A name that changes gets a digest of the original, so that two cameras never share a topic.
-    """
-    part = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
-    return part if part == name and part else f"{part}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:6]}"
-
-
-def discovery(topic: str, camera: str) -> tuple[str, dict[str, Any]]:
-    """Return node id and configuration of a camera's sensor for Home Assistant's MQTT discovery.
-
-    Source: https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery
-    """
-    node = f"{re.sub(r'[^A-Za-z0-9_-]', '_', topic)}_{topic_part(camera)}"
-    last_vehicle = f"{topic}/{topic_part(camera)}/last_vehicle"
-    return node, {
-        "name": "Last vehicle",
-        "unique_id": f"{node}_last_vehicle",
-        # Entity ids have small letters, digits and underscores only. Before 2025.10 this key is ignored.
-        "default_entity_id": f"sensor.{re.sub(r'[^a-z0-9_]', '_', node.lower())}_last_vehicle",
-        "icon": "mdi:car",
-        "state_topic": last_vehicle,
-        "value_template": "{{ value_json.name[:255] }}",
-        "json_attributes_topic": last_vehicle,
-        "availability_topic": f"{topic}/availability",
-        "payload_available": ONLINE,
-        "payload_not_available": OFFLINE,
-        "device": {
-            "identifiers": [node],
-            "name": f"twincar-edge {camera}",
-            "manufacturer": "twincar-edge",
-            "model": "camera box",
-            "sw_version": __version__,
-        },
-        "origin": {"name": "twincar-edge", "sw_version": __version__},
-    }
 
 
 class _Client(paho.Client):
@@ -94,9 +60,11 @@ class Mqtt(Sink):
 
     `<topic>/<camera>/last_vehicle` has the last visit that has ended, retained: what may still be retracted, or has
     been, never comes there. `<topic>/availability` is retained: `online` while connected, `offline` after closing, and
-    by the last will when the process or the box dies. With a `discovery_prefix` each camera has a sensor in Home
-    Assistant.
+    by the last will when the process or the box dies. `<topic>/<camera>/availability` is retained too, and follows the
+    camera's health. With a `discovery_prefix` each camera has a sensor in Home Assistant.
     """
+
+    tend_s = CAMERAS_S
 
     def __init__(
         self,
@@ -106,6 +74,8 @@ class Mqtt(Sink):
         topic: str = "twincar-edge",
         cameras: Sequence[str] = (),
         discovery_prefix: str | None = "homeassistant",
+        area: str | None = None,
+        available: Callable[[], Mapping[str, bool]] | None = None,
         user: str | None = None,
         password: str | None = None,
         tls: ssl.SSLContext | None = None,
@@ -120,6 +90,9 @@ class Mqtt(Sink):
             topic: prefix of all topics.
             cameras: announced on connecting; others are announced with their first event.
             discovery_prefix: where Home Assistant looks for sensors; None announces none.
+            area: the area that Home Assistant suggests for the cameras.
+            available: returns for each camera whether it works; a camera that is missing is not known yet. None
+                publishes no availability of cameras.
             user: for the broker.
             password: for the broker.
             tls: verifies the broker's certificate; None for no TLS.
@@ -131,6 +104,9 @@ class Mqtt(Sink):
         self._topic = topic
         self._availability = f"{topic}/availability"
         self._discovery_prefix = discovery_prefix
+        self._area = area
+        self._available = available
+        self._published: dict[str, bool] = {}  # availability of cameras, on this connection
         self._timeout_s = timeout_s
         self._changed = threading.Condition()
         self._cameras = list(cameras)
@@ -178,6 +154,16 @@ class Mqtt(Sink):
         """Publish an event as it was stored; raises what `write` raises."""
         self._send(event)
 
+    def tend(self) -> None:
+        """Publish which cameras are available, where that has changed."""
+        if self._available is None or not self._connected:
+            return
+        for camera, available in self._available().items():
+            if self._published.get(camera) != available:
+                self._published[camera] = available
+                topic = camera_availability_topic(self._topic, camera)
+                self._client.publish(topic, ONLINE if available else OFFLINE, qos=1, retain=True)
+
     def _send(self, event: Event | StoredEvent) -> None:
         payload = event.to_json()
         if self._pending is None or self._pending[0] != payload:
@@ -214,8 +200,8 @@ class Mqtt(Sink):
 
     def _publish_discovery(self, camera: str) -> None:
         if self._discovery_prefix is not None:
-            node, config = discovery(self._topic, camera)
-            path = f"{self._discovery_prefix}/sensor/{node}/last_vehicle/config"
+            config = discovery(self._topic, camera, area=self._area, per_camera=self._available is not None)
+            path = discovery_topic(self._discovery_prefix, self._topic, camera)
             self._client.publish(path, json.dumps(config), qos=1, retain=True)
 
     def _why_not(self) -> str:
@@ -234,6 +220,7 @@ class Mqtt(Sink):
         client.publish(self._availability, ONLINE, qos=1, retain=True)
         for camera in list(self._cameras):
             self._publish_discovery(camera)
+        self._published.clear()  # the broker may have forgotten it
         self._connected_s = time.monotonic()
         with self._changed:
             self._connected, self._refusal = True, None

@@ -45,6 +45,7 @@ class Surroundings:
     environ: Mapping[str, str]
     crops: Path | None
     clips: Path | None
+    available: Callable[[], Mapping[str, bool]] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def _mqtt(options: kinds.MqttSettings, around: Surroundings) -> Sink:
         topic=options.topic,
         cameras=around.cameras,
         discovery_prefix=options.discovery or None,
+        area=options.area,
+        available=around.available,
         user=user,
         password=password,
         tls=tls_context(options.ca_file) if options.tls else None,
@@ -205,6 +208,7 @@ def open_sinks(
     environ: Mapping[str, str] | None = None,
     on_gone: Callable[[], None] | None = None,
     stop: threading.Event | None = None,
+    available: Callable[[], Mapping[str, bool]] | None = None,
 ) -> list[Delivery]:
     """Return a delivery for each sink of events, not opened yet (`running` opens and closes several).
 
@@ -217,13 +221,19 @@ def open_sinks(
         environ: environment variables with passwords; those of the process if not given.
         on_gone: called when the reader of standard output has gone.
         stop: set when the run is to end: from then on nothing waits for a slow sink.
+        available: returns for each camera whether it works, for sinks that publish it.
 
     Raises:
         InputError: settings cannot work, two sinks write to the same place, or a spool has no state folder.
     """
     folders = {options.kind: options.path for options in settings if options.kind in ("crops", "clips")}
     around = Surroundings(
-        state, cameras, os.environ if environ is None else environ, folders.get("crops"), folders.get("clips")
+        state,
+        cameras,
+        os.environ if environ is None else environ,
+        folders.get("crops"),
+        folders.get("clips"),
+        available,
     )
     deliveries: dict[str, Delivery] = {}
     files: set[Path] = set()

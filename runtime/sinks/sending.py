@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 Waiting = Event | str  # an event, or its JSON as it was on disk
 REFUSED_IN_A_ROW = 8
 _REPORT_AFTER_S = 60.0  # a refusal that no other event has decided for so long is reported
-TEND_S = 600.0  # sinks know for themselves what is due
 _MOST_UNSAVED = 1000
 _UNREADABLE_AFTER = 3  # attempts to read the spool
 
@@ -258,7 +257,7 @@ class Sender:
     def _tend(self) -> None:
         if self._clock() < self._tend_at_s:
             return
-        self._tend_at_s = self._clock() + TEND_S
+        self._tend_at_s = self._clock() + self._sink.tend_s
         try:
             self._sink.tend()
         except (TwincarError, OSError) as error:
@@ -269,8 +268,8 @@ class Sender:
     def _idle_s(self) -> float:
         """Return how long to wait for an event before looking for a request, and for what is due."""
         if self._resend is None:
-            return TEND_S
-        return 0.0 if self._resend.active else POLL_S
+            return self._sink.tend_s
+        return 0.0 if self._resend.active else min(POLL_S, self._sink.tend_s)
 
     def _send_again(self) -> None:
         """Send one of the events that were set aside, where that is asked for."""

@@ -139,7 +139,8 @@ class MqttSettings(_Settings):
     """Messages to a broker. User and password come from `$TWINCAR_MQTT_USER` and `$TWINCAR_MQTT_PASSWORD`.
 
     `password_file` replaces the latter. `ca_file` holds certificates to trust instead of the system's. `discovery` is
-    the prefix of Home Assistant's discovery topics; an empty one announces nothing.
+    the prefix of Home Assistant's discovery topics; an empty one announces nothing. `area` is the area that Home
+    Assistant suggests for the cameras.
     """
 
     kind: Literal["mqtt"] = "mqtt"
@@ -151,6 +152,7 @@ class MqttSettings(_Settings):
     password_file: ConfigPath | None = None
     topic: Topic = "twincar-edge"
     discovery: Topic | Literal[""] = "homeassistant"
+    area: str | None = Field(default=None, min_length=1, max_length=100)
     timeout_s: PositiveFloat = 10.0
     types: Types = _ALL
 

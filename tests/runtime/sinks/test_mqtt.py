@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -23,12 +24,19 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests import REPOSITORY
 from tests.runtime.sinks.test_delivery import quick
+from tests.support.clips import film, write_video
 from tests.support.event_toys import CROP, eventually, visit, visits
 from tests.support.mosquitto import Mosquitto
 from tests.support.servers import free_port, make_certificates
+from tests.support.tiny_model import tiny_model
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool, Terms
-from twincar_edge.runtime.sinks.mqtt import Mqtt, discovery, topic_part
+from twincar_edge.runtime.sinks.discovery import discovery, topic_part
+from twincar_edge.runtime.sinks.mqtt import Mqtt
+from twincar_edge.runtime.sinks.settings import MqttSettings
+from twincar_edge.runtime.sources import open_source
 
 
 class Subscriber:
@@ -165,6 +173,7 @@ def test_what_no_broker_took_is_sent_after_a_restart_of_this_process(tmp_path: P
 _WATCHER = """
 import sys, time
 sys.path.insert(0, {root!r})
+from tests.support.clips import film, write_video
 from tests.support.event_toys import CROP, visit
 from twincar_edge.runtime.sinks.mqtt import Mqtt
 
@@ -218,9 +227,8 @@ def test_home_assistant_finds_a_sensor_for_each_camera_and_a_new_one_with_its_fi
     assert all(
         set(topic) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-/") for topic in topics
     )
-    assert configs[0] == discovery("twincar-edge", "gate")[1]
+    assert configs[0] == discovery("twincar-edge", "gate")
     assert configs[0]["state_topic"] == configs[0]["json_attributes_topic"] == "twincar-edge/gate/last_vehicle"
-    assert configs[0]["availability_topic"] == "twincar-edge/availability"
     assert len({config["unique_id"] for config in configs}) == 2
     assert configs[0]["default_entity_id"] == "sensor.twincar_edge_gate_last_vehicle"
     for (
@@ -230,6 +238,27 @@ def test_home_assistant_finds_a_sensor_for_each_camera_and_a_new_one_with_its_fi
         assert "object_id" not in config  # deprecated in 2025.10, an error from 2026.4 on
     with Subscriber(broker.port, "homeassistant/#") as later:  # retained for a Home Assistant that starts later
         eventually(lambda: {message.topic for message in later.messages} == set(topics), "retained")
+
+
+def test_each_camera_is_available_while_it_works_and_again_after_the_broker_forgot(tmp_path: Path) -> None:
+    works = {"gate": True}
+    with Mosquitto(tmp_path / "broker") as broker:
+        mqtt = sink(broker.port, cameras=["gate", "yard"], available=lambda: dict(works))
+        mqtt.tend_s = 0.02
+        with sending(mqtt, tmp_path / "spool"):
+            with Subscriber(broker.port) as subscriber:
+                topic = "twincar-edge/{}/availability".format
+                eventually(lambda: subscriber.last(topic("gate")) == "online", "it works")
+                works["gate"] = False
+                eventually(lambda: subscriber.last(topic("gate")) == "offline", "it does not")
+                assert subscriber.last(topic("yard")) is None  # not known yet
+                config = json.loads(subscriber.last("homeassistant/sensor/twincar-edge_gate/last_vehicle/config") or "")
+                assert topic("gate") in [place["topic"] for place in config["availability"]]
+            broker.stop()
+            (tmp_path / "broker" / "mosquitto.db").unlink()
+            broker.start()
+            with Subscriber(broker.port) as later:
+                eventually(lambda: later.last(topic("gate")) == "offline", "published again", 40)
 
 
 def test_a_visit_that_is_retracted_never_becomes_the_last_vehicle(broker: Mosquitto) -> None:
@@ -292,6 +321,35 @@ def test_tls_and_a_password(guarded: Mosquitto, certificates: Path) -> None:
 
 # paho-mqtt leaves closing a socket, whose handshake failed, to the end of the object.
 UNCLOSED = pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
+def test_a_service_says_which_of_its_cameras_work(
+    broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mqtt, "tend_s", 0.05)
+    clip = write_video(tmp_path / "clip.mp4", film([], 5))
+    gone = f"rtsp://127.0.0.1:{free_port()}/live"
+    config = WatchConfig(
+        cameras=(
+            CameraConfig(name="file", source=str(clip)),
+            CameraConfig(name="gone", source=gone),
+        ),
+        model=tiny_model(tmp_path / "model.onnx", golden=True),
+        ep="cpu",
+        threads=1,
+        state=tmp_path / "state",
+        sinks=(MqttSettings(host="127.0.0.1", port=broker.port, area="Yard"),),
+    )
+    sources = {"gone": open_source(gone, keep_trying=True)}
+    with Subscriber(broker.port) as subscriber, Service(config, sources=sources):
+        said = {"file": "online", "gone": "offline"}
+        for camera, state in said.items():
+            eventually(lambda: subscriber.last(f"twincar-edge/{camera}/availability") == state, camera, 20)  # noqa: B023
+        config_topic = "homeassistant/sensor/twincar-edge_file/last_vehicle/config"
+        announced = json.loads(subscriber.last(config_topic) or "")
+    assert announced["device"]["suggested_area"] == "Yard"
+    gc.collect()  # within the filter of this test
 
 
 @pytest.mark.parametrize(

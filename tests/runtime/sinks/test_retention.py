@@ -11,7 +11,7 @@ import pytest
 from tests.runtime.sinks.test_delivery import delivery
 from tests.support.event_toys import CROP, MOMENT, eventually, visit, visits
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks import CropSaver, Limits, Sink, crop_folder, sending
+from twincar_edge.runtime.sinks import CropSaver, Limits, Sink, crop_folder
 from twincar_edge.runtime.sinks.retention import HOLD_S, SWEEP_S
 from twincar_edge.runtime.sinks.store import EventStore, query
 
@@ -105,10 +105,10 @@ def test_a_clock_that_jumps_ahead_and_back_deletes_nothing(
         assert kept(tmp_path) == []
 
 
-def test_a_delivery_tends_to_its_sink_without_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "TEND_S", 0.02)
+def test_a_delivery_tends_to_its_sink_without_events(tmp_path: Path) -> None:
     time = Time()
     saver = KINDS[0](tmp_path, time, MONTH)
+    saver.tend_s = 0.02  # type: ignore[attr-defined]
     with saver:
         for event in daily(40):
             saver.write(event, CROP)
