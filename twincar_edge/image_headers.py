@@ -5,7 +5,7 @@ without an error, with the rest gray. Both are visible in the bytes. Only the fo
 OpenCV's rarer decoders never see untrusted files. The package imagesize reports neither format nor truncation, and
 misreads OS/2 bitmaps.
 Sources: ITU T.81 annex B (JPEG), the PNG specification section 5, Microsoft's BITMAPINFOHEADER, RFC 9649 (WebP),
-TIFF 6.0 section 2.
+TIFF 6.0 sections 2 and 19.
 """
 
 from __future__ import annotations
@@ -22,11 +22,23 @@ MAX_TIFF_TILE_PIXELS = 2**24  # unless the picture is larger; a decoder allocate
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Format, claimed width and height in pixels, and whether the bytes include the image's end (if known)."""
+    """What the header of an image says.
+
+    Attributes:
+        format: one of `FORMATS`.
+        size_wh: claimed width and height in pixels.
+        complete: the bytes include the image's end, as far as the format tells.
+        sample_bits: bits of a sample.
+        max_value: largest value of a sample, if the file declares one.
+        floating: samples are floating-point numbers.
+    """
 
     format: str
     size_wh: tuple[int, int]
     complete: bool
+    sample_bits: int = 8
+    max_value: int | None = None
+    floating: bool = False
 
 
 class HeaderError(ValueError):
@@ -95,7 +107,7 @@ def _jpeg(data: bytes) -> ImageHeader:
 
 
 def _png(data: bytes) -> ImageHeader:
-    return ImageHeader("PNG", struct.unpack_from(">II", data, 16), data.rfind(b"IEND") >= 0)
+    return ImageHeader("PNG", struct.unpack_from(">II", data, 16), data.rfind(b"IEND") >= 0, data[24])
 
 
 def _bmp(data: bytes) -> ImageHeader | None:
@@ -126,8 +138,14 @@ def _tiff(data: bytes) -> ImageHeader:
     (directory,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, directory)
     sides: dict[int, int] = {}
+    samples: dict[int, int] = {}
     for entry in range(count):
         tag, kind, values = struct.unpack_from(order + "HHI", data, directory + 2 + 12 * entry)
+        if tag in _TIFF_SAMPLES and kind == 3 and values:
+            # One number for each channel; more than two do not fit here, and are elsewhere in the file.
+            at = directory + 10 + 12 * entry
+            (place,) = (at,) if values <= 2 else struct.unpack_from(order + "I", data, at)
+            samples.setdefault(tag, max(struct.unpack_from(f"{order}{min(values, 8)}H", data, place)))
         if tag not in _TIFF_SIDES:
             continue
         # Decoders differ in which of two entries they take, and read types that TIFF 6.0 does not allow here.
@@ -137,13 +155,16 @@ def _tiff(data: bytes) -> ImageHeader:
     width, height, tile_width, tile_height = (sides.get(tag, 0) for tag in _TIFF_SIDES)
     if tile_width * tile_height > max(width * height, MAX_TIFF_TILE_PIXELS):
         raise InvalidHeaderError(f"it has tiles of {tile_width}x{tile_height}, larger than the picture")
-    return ImageHeader("TIFF", (width, height), True)
+    bits, sample_format, max_value = (samples.get(tag) for tag in _TIFF_SAMPLES)
+    return ImageHeader("TIFF", (width, height), True, bits or 1, max_value, sample_format == _TIFF_FLOAT)
 
 
 # Excludes stuffed zeros after 0xFF in the pixel data, fill bytes, and standalone markers.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _MAX_JPEG_MARKERS = 4000
 _TIFF_SIDES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
+_TIFF_SAMPLES = {258: "bits per sample", 339: "sample format", 341: "largest sample value"}
+_TIFF_FLOAT = 3
 _BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # the sizes that tell the versions of the format apart
 _READERS: dict[bytes, Callable[[bytes], ImageHeader | None]] = {
     b"\xff\xd8\xff": _jpeg,

@@ -27,8 +27,9 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 ImageProblem = Literal[
-    "missing", "unreadable", "empty", "truncated", "damaged", "not an image", "too large", "degenerate box"
+    "missing", "unreadable", "empty", "truncated", "damaged", "not an image", "too large", "bit depth", "degenerate box"
 ]
+_DARK = 16  # the largest value of a picture that uses at most 12 of its 16 bits, in 8 bits
 
 
 class ImageError(InputError):
@@ -43,13 +44,18 @@ class ImageError(InputError):
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
     """Decode an encoded image to `image_bgr`, uint8 [H, W, 3]; grayscale and alpha become BGR.
 
+    Of 16 bits the upper 8 are used, or those below the largest value that a TIFF declares (SMaxSampleValue). A picture
+    that uses at most 12 of its 16 bits and does not declare it would come out black, and is refused. Guessing its depth
+    would give pictures of one camera different brightness.
+
     Args:
         data: the bytes of a JPEG, PNG, BMP, WebP or TIFF file.
         name: the image's name in errors.
         max_pixels: the size limit of the image, in pixels.
 
     Raises:
-        ImageError: the bytes are empty, too many, truncated or not an image, or the image is too large.
+        ImageError: the bytes are empty, too many, truncated or not an image; the image is too large; or its samples
+            are floating-point numbers, or use too few of their bits.
     """
     if not data:
         raise ImageError("empty", f"{name} is empty")
@@ -72,13 +78,30 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
         raise ImageError("too large", f"{name} is {width}x{height}, more than {max_pixels / 1e6:.3g} megapixels")
     if not header.complete:
         raise ImageError("truncated", f"{name} is cut off: the {header.format} image has no end")
+    if header.floating:
+        raise ImageError("bit depth", f"{name} has floating-point samples: convert it to 8 or 16 bits")
+    declared = header.max_value if header.sample_bits == 16 else None
+    if declared is not None and 0xFF <= declared < 0xFFFF:
+        if 2 * width * height > max_pixels:
+            raise ImageError("too large", f"{name} has 16 bits: at most {max_pixels / 2e6:.3g} megapixels")
+        deep = _decode(data, name, header.format, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        return np.minimum(np.right_shift(deep, declared.bit_length() - 8), 255).astype(np.uint8)
+    image = np.asarray(_decode(data, name, header.format, cv2.IMREAD_COLOR), np.uint8)
+    if header.sample_bits == 16 and image.max() <= _DARK:
+        raise ImageError(
+            "bit depth", f"{name} uses at most 12 of its 16 bits, and would be black: scale it to 16 bits, or use 8"
+        )
+    return image
+
+
+def _decode(data: bytes, name: str, kind: str, flags: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ImageError("damaged", f"{name} cannot be decoded: {getattr(error, 'err', error)}") from error
     if image is None:
-        raise ImageError("damaged", f"{name} is a {header.format} image that cannot be decoded")
-    return np.asarray(image, np.uint8)
+        raise ImageError("damaged", f"{name} is a {kind} image that cannot be decoded")
+    return image  # type: ignore[return-value]  # OpenCV's stubs allow any number
 
 
 def read_image_bytes(path: Path) -> bytes:

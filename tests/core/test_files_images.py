@@ -184,6 +184,47 @@ def test_greyscale_alpha_and_sixteen_bits_become_bgr() -> None:
     assert np.abs(deep.astype(int) - picture()).max() <= 1
 
 
+def tiff_of(pixels: np.ndarray, largest: int | None = None) -> bytes:
+    """An uncompressed TIFF of gray pixels, with SMaxSampleValue if it is given."""
+    rows, columns = pixels.shape
+    tags = [(256, 4, columns), (257, 4, rows), (258, 3, 8 * pixels.itemsize), (259, 3, 1), (262, 3, 1)]
+    tags += [(273, 4, 0), (277, 3, 1), (278, 4, rows), (279, 4, pixels.nbytes)]
+    if pixels.dtype.kind == "f":
+        tags.append((339, 3, 3))
+    if largest is not None:
+        tags.append((341, 3, largest))
+    tags[5] = (273, 4, 8 + 2 + 12 * len(tags) + 4)
+    entries = (struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(entries) + bytes(4) + pixels.tobytes()
+
+
+def test_twelve_bits_in_sixteen_are_scaled_where_a_tiff_declares_them() -> None:
+    gray = picture()[:, :, 0]
+    read = decode_image(tiff_of(gray.astype("<u2") << 4, 4095), "car.tif")
+    assert np.array_equal(read, np.repeat(gray[:, :, None], 3, axis=2))
+    assert np.array_equal(decode_image(tiff_of(gray.astype("<u2") << 8, 65535), "car.tif"), read)
+    assert decode_image(tiff_of(gray.astype("<u2") << 8, 4095), "car.tif").max() == 255  # above what it declares
+
+
+@pytest.mark.parametrize("largest", [None, 100], ids=["undeclared", "absurd"])
+def test_twelve_bits_in_sixteen_that_nothing_declares_are_refused_and_not_read_as_black(largest: int | None) -> None:
+    twelve = picture().astype(np.uint16) << 4
+    for data in (encoded(".png", twelve), encoded(".tif", twelve), tiff_of(twelve[:, :, 0], largest)):
+        with pytest.raises(ImageError, match=r"^car uses at most 12 of its 16 bits.*scale it") as caught:
+            decode_image(data, "car")
+        assert caught.value.problem == "bit depth"
+    night = picture().astype(np.uint16) << 5  # an eighth of the light
+    assert decode_image(encoded(".png", night), "night").max() == 31
+
+
+def test_a_tiff_of_floating_point_numbers_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    for data in (encoded(".tif", picture().astype(np.float32) / 255), tiff_of(picture()[:, :, 0].astype("<f4") / 255)):
+        with pytest.raises(ImageError, match=r"^car has floating-point samples: convert it to 8 or 16 bits$") as caught:
+            decode_image(data, "car")
+        assert caught.value.problem == "bit depth"
+    assert capfd.readouterr().err == ""
+
+
 def tiff_that_claims(kind: int, code: str, width: int, height: int) -> bytes:
     """An uncompressed TIFF of grey pixels whose width and height are of another type than TIFF 6.0 allows."""
     tags = [(256, kind, width), (257, kind, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 3, 122), (277, 3, 1)]
