@@ -9,7 +9,7 @@ from twincar_edge.benchmarks.report import BenchmarkReport, Row
 from twincar_edge.errors import InputError, require
 from twincar_edge.files import replacing
 
-BLUE, GREY, ORANGE = "#1f5fa8", "#8a8a8a", "#d9730d"
+BLUE, GRAY, ORANGE = "#1f5fa8", "#8a8a8a", "#d9730d"
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -57,7 +57,7 @@ def plot_front(report: BenchmarkReport, path: Path) -> None:
     axes.plot(*zip(*sorted(front), strict=True), color=BLUE, linewidth=1.5, zorder=1) if front else None
     for number, row in enumerate(rows, 1):
         height = below if row.top5 is None else 100 * row.top5
-        color = ORANGE if row.top5 is None else BLUE if (_p50(row), height) in front else GREY
+        color = ORANGE if row.top5 is None else BLUE if (_p50(row), height) in front else GRAY
         axes.plot([_p50(row), _p95(row)], [height, height], color=color, linewidth=1, alpha=0.6, zorder=1)
         axes.scatter([_p50(row)], [height], s=190, color=color, zorder=2)
         axes.annotate(str(number), (_p50(row), height), ha="center", va="center", color="white", fontsize=8, zorder=3)

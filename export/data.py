@@ -91,7 +91,7 @@ def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | Non
 
     Args:
         model: the checkpoint's file, or one that was made of it.
-        dataset: labelled images.
+        dataset: labeled images.
         trained_on: the images that it learned from, as far as that is known.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.bundled import demo_clip, demo_model
-from twincar_edge.draw import GREEN, GREY, RED, Cell, contact_sheet
+from twincar_edge.draw import GRAY, GREEN, RED, Cell, contact_sheet
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing
 from twincar_edge.images import read_image, write_image
@@ -33,7 +33,7 @@ from twincar_edge.runtime.watch import CameraConfig, LiveFrame, OnFrame, WatchCo
 
 PICTURES_LIMIT = 50_000_000  # bytes
 LEAST_RIGHT = 0.9
-_VERDICT_COLOURS = {"right": GREEN, "coarser": GREY, "unknown": GREY, "wrong name": RED, "missed": RED, "doubled": RED}
+_VERDICT_COLORS = {"right": GREEN, "coarser": GRAY, "unknown": GRAY, "wrong name": RED, "missed": RED, "doubled": RED}
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,11 @@ def _contact_sheet(score: Score, pictures: Path) -> NDArray[np.uint8]:
     cells = []
     for result in score.passes:
         said = " / ".join(f"{visit.name}  {visit.probability:.0%}" for visit in result.visits) or "missed"
-        colour = _VERDICT_COLOURS[result.verdict]
+        color = _VERDICT_COLORS[result.verdict]
         same = result.verdict == "right"
         subtitle = f"right, {result.visits[0].probability:.0%}" if same else f"{result.verdict}: {said}"
         picture = crop(result.visits[0]) if result.visits else None
-        cells.append(Cell(picture, result.truth.name, subtitle, colour))
+        cells.append(Cell(picture, result.truth.name, subtitle, color))
     cells += [Cell(crop(visit), "no vehicle", f"extra: {visit.name}", RED) for visit in score.extra]
     return contact_sheet(cells, f"twincar-edge demo: {score.summary()}")
 

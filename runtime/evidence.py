@@ -308,13 +308,13 @@ def crop_weight(crop_bgr: NDArray[np.uint8], score: float, cut: bool) -> float:
 def sharpness(crop_bgr: NDArray[np.uint8]) -> float:
     """Return how much fine structure a crop has: the variance of its Laplacian.
 
-    Computed on a grey copy of a fixed size, so that neither the result nor the time depends on the crop's size.
+    Computed on a gray copy of a fixed size, so that neither the result nor the time depends on the crop's size.
     Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000.
 
     Args:
         crop_bgr: uint8 [H, W, 3], not empty.
     """
     near = cv2.resize(crop_bgr, (2 * _LOOK_PX, 2 * _LOOK_PX), interpolation=cv2.INTER_NEAREST)
-    grey = cv2.resize(cv2.cvtColor(near, cv2.COLOR_BGR2GRAY), (_LOOK_PX, _LOOK_PX), interpolation=cv2.INTER_AREA)
-    _, deviations = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+    gray = cv2.resize(cv2.cvtColor(near, cv2.COLOR_BGR2GRAY), (_LOOK_PX, _LOOK_PX), interpolation=cv2.INTER_AREA)
+    _, deviations = cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))
     return float(deviations[0, 0] ** 2)

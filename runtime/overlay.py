@@ -70,14 +70,14 @@ def _readable(image_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _legend(width: int, target: str, against: str | None) -> NDArray[np.uint8]:
-    """Return a strip that says what the colours mean."""
+    """Return a strip that says what the colors mean."""
     lines = [("evidence for ", target, WARM)]
     if against is not None:
         lines.append(("evidence for ", against, COOL))
     strip = np.full((_MARGIN + _LINE * len(lines), width, 3), _BACKGROUND, np.uint8)
-    for row, (words, name, colour) in enumerate(lines):
+    for row, (words, name, color) in enumerate(lines):
         top = _MARGIN + row * _LINE
-        cv2.rectangle(strip, (_MARGIN, top + 4), (_MARGIN + 16, top + 20), colour, cv2.FILLED)
+        cv2.rectangle(strip, (_MARGIN, top + 4), (_MARGIN + 16, top + 20), color, cv2.FILLED)
         put_text(strip, fit_text(words + name, width - 3 * _MARGIN - 16, _TYPE), (2 * _MARGIN + 16, top), _TYPE, _INK)
     return strip
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from twincar_edge.runtime.events import ClassifierRecord, Direction, Event, EventType, NamedProbability
 from twincar_edge.runtime.evidence import Evidence, Look
 from twincar_edge.runtime.inference.answers import Prediction
-from twincar_edge.runtime.locating.boxes import AnyBox, Box, centre, diagonal
+from twincar_edge.runtime.locating.boxes import AnyBox, Box, center, diagonal
 from twincar_edge.runtime.published import PublishedAnswer
 from twincar_edge.runtime.sources import Frame
 
@@ -210,8 +210,8 @@ class VisitMaker:
 
 
 def travel_direction(first: AnyBox, last: AnyBox) -> Direction:
-    """Return the direction from one box to another, along the axis on which the centre moved farther."""
-    (x, y), (u, v) = centre(first), centre(last)
+    """Return the direction from one box to another, along the axis on which the center moved farther."""
+    (x, y), (u, v) = center(first), center(last)
     if max(abs(u - x), abs(v - y)) < _LEAST_TRAVEL * max(diagonal(first), diagonal(last)):
         return "none"
     if abs(u - x) >= abs(v - y):

@@ -59,7 +59,7 @@ def rng() -> np.random.Generator:
 
 
 def _blob(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A tiny image, 48x32, whose colour tells its label, with noise, so that no two are the same bytes."""
+    """A tiny image, 48x32, whose color tells its label, with noise, so that no two are the same bytes."""
     image = np.full((32, 48, 3), 60, np.uint8)
     image[8:24, 12:36] = np.roll([220, 40, 40], label % 3) // (1 + label // 3)
     return image + rng.integers(0, 24, image.shape, dtype=np.uint8)
@@ -78,7 +78,7 @@ def jpeg(rng: np.random.Generator) -> Callable[[int], bytes]:
 
 
 @pytest.fixture
-def labelled_folder(tmp_path: Path, jpeg: Callable[[int], bytes]) -> Path:
+def labeled_folder(tmp_path: Path, jpeg: Callable[[int], bytes]) -> Path:
     """A data set in the CSV layout: 3 classes, 6 JPEGs each, images/, labels.csv and class_mapping.json."""
     folder = tmp_path / "blobs"
     (folder / "images").mkdir(parents=True)

@@ -19,8 +19,8 @@ from twincar_edge.training.recipe import Augmentation
 
 BLUR_KERNEL, BLUR_SIGMA = 5, (0.1, 1.5)
 ROTATED_SHARE = 0.5  # of the images; the others stay upright, which is the usual view of a camera
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
-_RGB_TO_YIQ = (_GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # NTSC's luma and two color axes
+_GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma of red, green, blue
+_RGB_TO_YIQ = (_GRAY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))  # NTSC's luma and two color axes
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,11 @@ def augment(batch_nhwc: Tensor, choices: Choices, size_wh: tuple[int, int]) -> T
 def _jitter(images: Tensor, factors: Tensor) -> Tensor:
     """Scale brightness, then contrast around the image's mean gray, then saturation around each pixel's gray."""
     brightness, contrast, saturation = factors[:, :, None, None, None]
-    grey = images.new_tensor(_GREY)[None, :, None, None]
+    gray = images.new_tensor(_GRAY)[None, :, None, None]
     images = (images * brightness).clamp_(0, 255)
-    mean = (images * grey).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
+    mean = (images * gray).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
     images = torch.lerp(mean, images, contrast).clamp_(0, 255)
-    return torch.lerp((images * grey).sum(dim=1, keepdim=True), images, saturation).clamp_(0, 255)
+    return torch.lerp((images * gray).sum(dim=1, keepdim=True), images, saturation).clamp_(0, 255)
 
 
 def _shift_hue(images: Tensor, radians: Tensor) -> Tensor:

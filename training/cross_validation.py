@@ -141,7 +141,7 @@ def cross_validate(
 
     Args:
         recipe: every other choice; its `validation_share` becomes that of a fold.
-        dataset: labelled images.
+        dataset: labeled images.
         run_folder: where the results go; made as needed, and empty unless `overwrite` or `resume`.
         folds: how many, 2 or more.
         data_options: as of `fit`, like all that is not listed here.

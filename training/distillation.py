@@ -126,7 +126,7 @@ class DistillationLoss:
         self._recipe = recipe
         self._distillation = recipe.distillation
         self._teacher = teacher
-        self._flips = teacher.model.preprocess.colour != model.preprocess.colour
+        self._flips = teacher.model.preprocess.color != model.preprocess.color
         self._autocast = partial(
             torch.autocast,
             device.type,

@@ -19,7 +19,7 @@ from twincar_edge.files import replacing
 from twincar_edge.training.history import EpochMetrics, History
 from twincar_edge.training.metrics import ClassificationMetrics
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 DPI = 130
 TITLE_SIZE = 13  # points
 MAX_MARKED_EPOCHS = 40  # with more, markers overlap
@@ -29,14 +29,14 @@ _Curve = tuple[str, str, Callable[[EpochMetrics], float]]
 """A curve: its name, its color, and its value in an epoch."""
 
 
-def _held_out(name: str, colour: str, value: Callable[[ClassificationMetrics], float]) -> _Curve:
+def _held_out(name: str, color: str, value: Callable[[ClassificationMetrics], float]) -> _Curve:
     """Return the curve of a figure on the held-out images, of which there are some."""
 
     def of_epoch(row: EpochMetrics) -> float:
         assert row.validation is not None, "nothing was held out"
         return value(row.validation)
 
-    return name, colour, of_epoch
+    return name, color, of_epoch
 
 
 def plot_loss_and_accuracy(history: History, path: Path) -> None:
@@ -157,7 +157,7 @@ def _draw(axes: Axes, history: History, curves: Sequence[_Curve], value_format: 
         values = [value(row) for row in history.epochs]
         axes.plot(epochs, values, color=color, marker=marker, markersize=4.5, label=label)
     if best is not None and history.validated:
-        axes.axvline(best.epoch, color=GREY, linestyle=(0, (4, 3)), linewidth=1.3, zorder=1, label="best epoch")
+        axes.axvline(best.epoch, color=GRAY, linestyle=(0, (4, 3)), linewidth=1.3, zorder=1, label="best epoch")
     axes.set_xlabel("epoch")
     axes.set_xlim(0.5, max(epochs, default=1) + 0.5)  # not of zero width for a single epoch
     axes.xaxis.set_major_locator(integer_ticks())

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from twincar_edge.preprocess import resize
 
-Colour = tuple[int, int, int]  # BGR
+Color = tuple[int, int, int]  # BGR
 
-WHITE: Colour = (255, 255, 255)
-INK: Colour = (40, 34, 28)
-PAPER: Colour = (250, 248, 246)
-GREY: Colour = (140, 132, 126)
-GREEN: Colour = (96, 174, 39)
-RED: Colour = (60, 76, 231)
-BLUE: Colour = (196, 124, 52)
+WHITE: Color = (255, 255, 255)
+INK: Color = (40, 34, 28)
+PAPER: Color = (250, 248, 246)
+GRAY: Color = (140, 132, 126)
+GREEN: Color = (96, 174, 39)
+RED: Color = (60, 76, 231)
+BLUE: Color = (196, 124, 52)
 # Distinguishable with any kind of color vision: Okabe and Ito, "Color Universal Design", 2008, without its dark blue.
-PALETTE: tuple[Colour, ...] = (
+PALETTE: tuple[Color, ...] = (
     (0, 159, 230),  # orange
     (233, 180, 86),  # sky blue
     (66, 228, 240),  # yellow
@@ -31,8 +31,8 @@ PALETTE: tuple[Colour, ...] = (
     (115, 158, 0),  # bluish green
     (0, 94, 213),  # vermilion
 )
-WARM: Colour = PALETTE[-1]
-COOL: Colour = (178, 114, 0)  # the dark blue of the same palette
+WARM: Color = PALETTE[-1]
+COOL: Color = (178, 114, 0)  # the dark blue of the same palette
 
 BOLD, REGULAR = 700, 400  # font weights, as CSS counts them
 STRONGEST = 0.62  # opacity of a heat map at its maximum
@@ -54,12 +54,12 @@ def put_text(
     text: str,
     left_top: tuple[int, int],
     height_px: int,
-    colour: Colour = INK,
+    color: Color = INK,
     weight: int = REGULAR,
 ) -> None:
     """Write `text` onto the image; `left_top` is the top left corner of the line, `height_px` the font size."""
     baseline = (left_top[0], left_top[1] + height_px)
-    cv2.putText(image_bgr, text, baseline, colour, _font(), height_px, weight)
+    cv2.putText(image_bgr, text, baseline, color, _font(), height_px, weight)
 
 
 def fit_text(text: str, width_px: int, height_px: int, weight: int = REGULAR) -> str:
@@ -77,11 +77,11 @@ def type_size(image_bgr: NDArray[np.uint8]) -> int:
     return max(12, round(math.sqrt(rows * columns) / 56))
 
 
-def draw_box(image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], colour: Colour, width_px: int) -> None:
+def draw_box(image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], color: Color, width_px: int) -> None:
     """Draw a box onto the image, with a dark rim that keeps it visible on any background."""
     left, top, right, bottom = box_xyxy
     cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), INK, width_px + 2)
-    cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), colour, width_px)
+    cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), color, width_px)
 
 
 def label_size(lines: Sequence[str], height_px: int) -> tuple[int, int]:
@@ -92,7 +92,7 @@ def label_size(lines: Sequence[str], height_px: int) -> tuple[int, int]:
 
 
 def draw_label(
-    image_bgr: NDArray[np.uint8], lines: Sequence[str], left_top: tuple[int, int], height_px: int, ground: Colour
+    image_bgr: NDArray[np.uint8], lines: Sequence[str], left_top: tuple[int, int], height_px: int, ground: Color
 ) -> None:
     """Write lines, the first one bold, on a background of one color, in black or white for contrast."""
     (left, top), (width, height), pad = left_top, label_size(lines, height_px), height_px // 3
@@ -117,9 +117,9 @@ def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDAr
     """
     size_wh = (image_bgr.shape[1], image_bgr.shape[0])
     heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO).astype(np.float32)
+    colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO).astype(np.float32)
     opacity = _opacity(heat)
-    return np.asarray((image_bgr * (1 - opacity) + colours * opacity).round(), np.uint8)
+    return np.asarray((image_bgr * (1 - opacity) + colors * opacity).round(), np.uint8)
 
 
 def lay_contrast(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -131,9 +131,9 @@ def lay_contrast(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> 
     """
     size_wh = (image_bgr.shape[1], image_bgr.shape[0])
     heat = cv2.resize(heatmap, size_wh, interpolation=cv2.INTER_CUBIC).clip(-1, 1)
-    colours = np.where(heat[:, :, None] > 0, np.array(WARM, np.float32), np.array(COOL, np.float32))
+    colors = np.where(heat[:, :, None] > 0, np.array(WARM, np.float32), np.array(COOL, np.float32))
     opacity = _opacity(np.abs(heat) ** 0.75)  # makes evidence for the weaker class visible too
-    return np.asarray((image_bgr * (1 - opacity) + colours * opacity).round(), np.uint8)
+    return np.asarray((image_bgr * (1 - opacity) + colors * opacity).round(), np.uint8)
 
 
 def _opacity(heat: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -151,7 +151,7 @@ class Cell:
     image_bgr: NDArray[np.uint8] | None
     title: str
     subtitle: str
-    colour: Colour
+    color: Color
 
 
 def contact_sheet(
@@ -173,7 +173,7 @@ def contact_sheet(
             inner = tuple(max(1, round(side * scale)) for side in cell.image_bgr.shape[1::-1])
             x, y = (width - inner[0]) // 2, (height - inner[1]) // 2
             area[y : y + inner[1], x : x + inner[0]] = resize(cell.image_bgr, (inner[0], inner[1]))
-        cv2.rectangle(sheet, (left, top + height), (left + width - 1, top + height + 4), cell.colour, cv2.FILLED)
+        cv2.rectangle(sheet, (left, top + height), (left + width - 1, top + height + 4), cell.color, cv2.FILLED)
         put_text(sheet, fit_text(cell.title, width, 15, BOLD), (left, top + height + 9), 15, INK, BOLD)
-        put_text(sheet, fit_text(cell.subtitle, width, 14), (left, top + height + 30), 14, cell.colour)
+        put_text(sheet, fit_text(cell.subtitle, width, 14), (left, top + height + 30), 14, cell.color)
     return sheet

@@ -23,7 +23,7 @@ GRAD_CAM_PLUS_PLUS, GRAD_CAM, OCCLUSION = "grad-cam++", "grad-cam", "occlusion"
 Floats = NDArray[np.float32]
 _EPSILON = 1e-6
 _PATCH = 0.15  # of the longer side: about the size of a headlight, a grille or a wheel
-_PATCH_GREY = 114
+_PATCH_GRAY = 114
 _OCCLUSION_BATCH = 4  # larger batches are not faster, and the session would keep their memory
 
 
@@ -78,7 +78,7 @@ def occlusion(image: NDArray[np.uint8], scores: Callable[[NDArray[np.uint8]], Fl
         part = places[start : start + _OCCLUSION_BATCH]
         covered = np.repeat(image[None], len(part), axis=0)
         for one, place in zip(covered, part, strict=True):
-            one[place] = _PATCH_GREY
+            one[place] = _PATCH_GRAY
         for place, score in zip(part, scores(covered), strict=True):
             total[place] += whole - score
             counts[place] += 1

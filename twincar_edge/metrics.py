@@ -138,6 +138,6 @@ def wilson_interval(share: float, count: float, z: float = Z_95) -> tuple[float,
         count: number of independent trials, above 0; may be fractional.
         z: the normal quantile of the interval's ends; 95% by default.
     """
-    centre = share + z**2 / (2 * count)
+    center = share + z**2 / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return max(0.0, (centre - spread) / (1 + z**2 / count)), min(1.0, (centre + spread) / (1 + z**2 / count))
+    return max(0.0, (center - spread) / (1 + z**2 / count)), min(1.0, (center + spread) / (1 + z**2 / count))

@@ -14,21 +14,21 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from twincar_edge.errors import InputError
 from twincar_edge.records import Record
 
 ResizeRule = Literal["squash", "letterbox", "center_crop"]
 Interpolation = Literal["area", "linear", "cubic"]
-ColourOrder = Literal["rgb", "bgr"]
+ColorOrder = Literal["rgb", "bgr"]
 Side = Annotated[int, Field(ge=8, le=4096)]
 Channel = Annotated[float, Field(allow_inf_nan=False)]
 PositiveChannel = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LETTERBOX_GREY = 114  # the usual padding value, from YOLO models
+LETTERBOX_GRAY = 114  # the usual padding value, from YOLO models
 
 _SHRINK = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 # INTER_AREA does not interpolate when enlarging, so linear takes its place.
@@ -38,26 +38,28 @@ _ENLARGE = {"area": cv2.INTER_LINEAR, "linear": cv2.INTER_LINEAR, "cubic": cv2.I
 class Preprocess(Record):
     """How an image becomes model input; travels inside the checkpoint and the ONNX manifest.
 
-    `size_wh` is in pixels. `mean` and `std` are in the unit of [0, 1] pixels, in the order of `colour`, and are applied
+    `size_wh` is in pixels. `mean` and `std` are in the unit of [0, 1] pixels, in the order of `color`, and are applied
     inside the graph. The default squashes the whole crop to a square, as TwinCar's `Resize((224, 224))` does.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     size_wh: tuple[Side, Side] = (224, 224)
     resize: ResizeRule = "squash"
     interpolation: Interpolation = "area"
-    colour: ColourOrder = "rgb"
+    color: ColorOrder = Field("rgb", alias="colour")  # the spelling in files
     mean: tuple[Channel, Channel, Channel] = IMAGENET_MEAN
     std: tuple[PositiveChannel, PositiveChannel, PositiveChannel] = IMAGENET_STD
 
 
 def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Return the model's input for one image: uint8 [height, width, 3] in the model's colour order, contiguous.
+    """Return the model's input for one image: uint8 [height, width, 3] in the model's color order, contiguous.
 
     An image that already has the model's size and color order may be returned without a copy.
 
     Args:
         image_bgr: uint8 [H, W, 3], as OpenCV decodes it.
-        preprocess: size, resize rule, interpolation and colour order of the model.
+        preprocess: size, resize rule, interpolation and color order of the model.
 
     Raises:
         InputError: the array is not a non-empty uint8 [H, W, 3] image.
@@ -70,10 +72,10 @@ def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.
     resized = resize(image_bgr[top:bottom, left:right], (x1 - x0, y1 - y0), preprocess.interpolation)
     width, height = preprocess.size_wh
     if (x1 - x0, y1 - y0) != (width, height):
-        canvas = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+        canvas = np.full((height, width, 3), LETTERBOX_GRAY, np.uint8)
         canvas[y0:y1, x0:x1] = resized
         resized = canvas
-    if preprocess.colour == "rgb":  # a reversed view would be copied byte by byte, in forty times the time
+    if preprocess.color == "rgb":  # a reversed view would be copied byte by byte, in forty times the time
         return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)
     return np.ascontiguousarray(resized)
 

@@ -181,9 +181,9 @@ def _of_class(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     mean: NDArray[np.float64] = np.asarray(directions.mean(axis=0, keepdims=True), np.float64)
     if len(directions) < 2 * FEWEST_A_GROUP:
         return mean
-    centred = directions - mean
+    centered = directions - mean
     # The images' places along their main direction, up to a scale: an eigenvector of their N x N products.
-    side = np.linalg.eigh(centred @ centred.T)[1][:, -1] > 0
+    side = np.linalg.eigh(centered @ centered.T)[1][:, -1] > 0
     for _ in range(_MOST_ROUNDS):
         if min(side.sum(), (~side).sum()) < FEWEST_A_GROUP:
             return mean

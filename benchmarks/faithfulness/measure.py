@@ -104,12 +104,12 @@ def measure_faithfulness(
     found: dict[str, list[tuple[Curves, Pointing | None]]] = {}
     parts: list[float] = []
     correlations: list[float] = []
-    labelled = right = 0
+    labeled = right = 0
     for done, picture in enumerate(pictures, 1):
         batch_nhwc = prepare_batch([picture.image_bgr], preprocess)
         best, maps = maker.of(batch_nhwc, picture.twin)
         named_right = classes[best] == picture.name
-        labelled += picture.name is not None
+        labeled += picture.name is not None
         right += named_right
         part = picture.part if named_right or picture.name is None else None
         part = None if part is None or not part.any() else part
@@ -130,7 +130,7 @@ def measure_faithfulness(
         model=session.model.name,
         model_sha256=session.sha256,
         images=len(pictures),
-        labelled=labelled,
+        labeled=labeled,
         named_right=right,
         with_part=len(parts),
         part=float(np.mean(parts)) if parts else None,

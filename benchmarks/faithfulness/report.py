@@ -85,7 +85,7 @@ class MapFigures(Record):
 class FaithfulnessReport(Record):
     """The full report.
 
-    `named_right` is the number of right answers among the `labelled` images. `part` is the mean share of an image that
+    `named_right` is the number of right answers among the `labeled` images. `part` is the mean share of an image that
     its part covers, over the `with_part` images of the pointing game. `reference_correlation` is the mean correlation
     of the Grad-CAM++ maps with those of another file.
     """
@@ -94,7 +94,7 @@ class FaithfulnessReport(Record):
     model: str
     model_sha256: str
     images: int
-    labelled: int
+    labeled: int
     named_right: int
     with_part: int
     part: Share | None
@@ -112,7 +112,7 @@ class FaithfulnessReport(Record):
         lines = [
             f"# Explanations: {self.model}",
             "",
-            f"{self.images} images, {self.named_right} of {self.labelled} answers right; maps of the best class.",
+            f"{self.images} images, {self.named_right} of {self.labeled} answers right; maps of the best class.",
             "",
             "| map | deletion (lower is better) | gain over random | insertion (higher is better) | gain over random "
             "| drop without the hottest 20% |",

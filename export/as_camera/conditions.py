@@ -58,7 +58,7 @@ def _blur(pixels: int) -> _Change:
     """Return the blur of a motion along the rows while the shutter is open; light adds up, not pixel values."""
 
     def change(image_bgr: _Image, preprocess: Preprocess, _: np.random.Generator) -> _Image:
-        seen = prepare(image_bgr, preprocess.model_copy(update={"colour": "bgr"}))
+        seen = prepare(image_bgr, preprocess.model_copy(update={"color": "bgr"}))
         blurred = cv2.blur(to_light(seen), (pixels, 1), borderType=cv2.BORDER_REPLICATE)
         return from_light(np.asarray(blurred, np.float64))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twincar_edge.export.as_camera.report import CameraReport
-from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, save, style_axes
+from twincar_edge.training.plots import BLUE, GRAY, ORANGE, new_figure, save, style_axes
 
 
 def plot_as_camera(report: CameraReport, path: Path) -> None:
@@ -18,7 +18,7 @@ def plot_as_camera(report: CameraReport, path: Path) -> None:
     figure = new_figure((10, 1.6 + 0.42 * len(report.conditions)), title)
     axes = figure.subplots()
     style_axes(axes, "x")
-    axes.axvline(0, color=GREY, linewidth=1)
+    axes.axvline(0, color=GRAY, linewidth=1)
     for place, found in enumerate(report.conditions):
         for offset, color, label, change, (low, high) in (
             (-0.14, BLUE, f"top-1, as it is: {report.top1:.2%}", found.top1_change, found.top1_interval),

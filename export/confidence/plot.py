@@ -19,12 +19,12 @@ from twincar_edge.export.confidence.report import (
     ReliabilityBin,
 )
 from twincar_edge.runtime.inference.answers import Level
-from twincar_edge.training.plots import BLUE, GREEN, GREY, ORANGE, new_figure, save, style_axes
+from twincar_edge.training.plots import BLUE, GRAY, GREEN, ORANGE, new_figure, save, style_axes
 
 _PURPLE = "#CC79A7"  # another of Okabe and Ito's colors
 _STYLES: dict[str, tuple[str, tuple[int, tuple[int, ...]]]] = {
     TWIN_CARS: (ORANGE, (0, ())),
-    NOISE: (GREY, (0, (1, 1))),
+    NOISE: (GRAY, (0, (1, 1))),
     GIVEN: (_PURPLE, (0, (6, 2))),
     MASKED: (GREEN, (0, (4, 1, 1, 1))),
 }
@@ -59,7 +59,7 @@ def plot_confidence(report: ConfidenceReport, path: Path) -> None:
 def _draw_reliability(axes: Axes, report: ConfidenceReport) -> None:
     """Plot accuracy over probability; the area of a point is proportional to its number of images."""
     figures = next(iter(report.precisions.values()))
-    axes.plot((0, 1), (0, 1), color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, label="perfectly calibrated")
+    axes.plot((0, 1), (0, 1), color=GRAY, linestyle=(0, (4, 3)), linewidth=1.2, label="perfectly calibrated")
     _draw_bins(axes, report.reliability_before, ORANGE, "s", f"before: ECE {figures.ece_before:.1%}")
     after = f"at temperature {report.temperature:g}: ECE {figures.ece_after:.1%}"
     _draw_bins(axes, report.reliability_after, BLUE, "o", after)
@@ -145,7 +145,7 @@ def _draw_named(axes: Axes, report: ConfidenceReport) -> None:
     _mark_threshold(axes, report)
     if report.false_accept is not None:
         label = f"limit: {report.false_accept:.1%}"
-        axes.axhline(report.false_accept, color=GREY, linewidth=0.8, label=label)
+        axes.axhline(report.false_accept, color=GRAY, linewidth=0.8, label=label)
     axes.set_title(f"Share of named images by threshold; the legend has it at {report.threshold:g}", fontsize=11)
     axes.set_xlabel("threshold")
     axes.set_ylabel("share that gets a name; for unknown images, a wrong one")

@@ -9,9 +9,9 @@ from matplotlib.ticker import PercentFormatter
 
 from twincar_edge.export.open_set.report import OpenSetReport
 from twincar_edge.runtime.inference.answers import Level
-from twincar_edge.training.plots import BLUE, GREEN, GREY, ORANGE, new_figure, save, style_axes
+from twincar_edge.training.plots import BLUE, GRAY, GREEN, ORANGE, new_figure, save, style_axes
 
-_COLORS = (ORANGE, GREEN, GREY, "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
+_COLORS = (ORANGE, GREEN, GRAY, "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
 
 _LEVELS: tuple[tuple[Level, str, str], ...] = (
     ("year", BLUE, "in full"),

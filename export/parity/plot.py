@@ -12,7 +12,7 @@ from twincar_edge.export.parity.comparison import SURE_MARGIN, Comparison
 from twincar_edge.export.parity.markdown import points
 from twincar_edge.export.parity.names import title
 from twincar_edge.export.parity.report import ParityReport
-from twincar_edge.training.plots import BLUE, GREY, ORANGE, new_figure, save, style_axes
+from twincar_edge.training.plots import BLUE, GRAY, ORANGE, new_figure, save, style_axes
 
 _ROW_INCHES = 3.5
 _FEW_FLIPS = 30  # with more, markers are smaller so that they do not overlap
@@ -63,7 +63,7 @@ def _draw_images(axes: Axes, side: Comparison) -> None:
     margins, differences = np.array(side.reference_margins), np.array(side.max_logit_differences)
     style_axes(axes)
     axes.scatter(margins, differences, s=14, color=BLUE, alpha=0.35, linewidths=0, label="same answer")
-    axes.axvline(SURE_MARGIN, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
+    axes.axvline(SURE_MARGIN, color=GRAY, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1)
     if side.flips:
         axes.scatter(
             [flip.reference_margin for flip in side.flips],
@@ -81,7 +81,7 @@ def _draw_images(axes: Axes, side: Comparison) -> None:
     axes.set_xlim(-0.015, 1.015)
     axes.annotate(
         "reference is confident →", (SURE_MARGIN, 1), (5, -3), xycoords=("data", "axes fraction"),
-        textcoords="offset points", va="top", fontsize=9, color=GREY,
+        textcoords="offset points", va="top", fontsize=9, color=GRAY,
     )  # fmt: skip
     axes.set_ylabel("largest difference of a logit")
     axes.legend(loc="upper left", fontsize=9, framealpha=0.9, edgecolor="#dddddd")
@@ -95,7 +95,7 @@ def _draw_accuracies(axes: Axes, side: Comparison, report: ParityReport, span: f
     )
     judged = allowed_logit_difference(side, report.limits) is None
     style_axes(axes, "x")
-    axes.axvline(0, color=GREY, linewidth=1)
+    axes.axvline(0, color=GRAY, linewidth=1)
     for place, (name, before, now, (low, high), limit) in enumerate(rows):
         change = now - before
         axes.plot([100 * low, 100 * high], [place, place], color=BLUE, linewidth=2.2, solid_capstyle="butt")

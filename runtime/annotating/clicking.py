@@ -93,10 +93,10 @@ def _picture(image_bgr: NDArray[np.uint8], zones: Sequence[Zone], clicked: Click
     size = type_size(image)
     rows, columns = image.shape[:2]
     corners = np.round(np.array(clicked.corners).reshape(-1, 2) * (columns - 1, rows - 1)).astype(np.int32)
-    for colour, width in ((INK, line_width(size) + 2), (PALETTE[0], line_width(size))):
-        cv2.polylines(image, [corners], False, colour, width)
+    for color, width in ((INK, line_width(size) + 2), (PALETTE[0], line_width(size))):
+        cv2.polylines(image, [corners], False, color, width)
         for corner in corners.tolist():
-            cv2.circle(image, corner, size // 3 + (colour == INK), colour, cv2.FILLED)
+            cv2.circle(image, corner, size // 3 + (color == INK), color, cv2.FILLED)
     high = label_size([_HELP], size)[1]
     draw_label(image, [_HELP], (2 * size, rows - 2 * high), size, INK)
     return image

@@ -1,6 +1,6 @@
 """Annotates a frame: vehicles with their answers so far, zones, and ignored things.
 
-A vehicle is grey until an event of it was published; then it has a colour by its number.
+A vehicle is gray until an event of it was published; then it has a color by its number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twincar_edge.draw import (
     BOLD,
     INK,
     PALETTE,
-    Colour,
+    Color,
     draw_box,
     draw_label,
     fit_text,
@@ -34,8 +34,8 @@ from twincar_edge.runtime.loop.answering import LiveFrame, LiveTrack
 MIN_LONG_SIDE = 640  # pixels: smaller frames are enlarged, or a name would hide what it names
 TRAIL_S = 3.0
 _FIXED_PLACES = ("zone", "whole")  # locators that look at a part of the picture, however small
-_LIGHT: Colour = (225, 225, 225)
-_UNTOLD: Colour = (176, 170, 166)
+_LIGHT: Color = (225, 225, 225)
+_UNTOLD: Color = (176, 170, 166)
 
 Image = NDArray[np.uint8]
 
@@ -60,12 +60,12 @@ class Painter:
         self._follow(tracks, live.frame.time_s)
         for track, box in tracks:
             self._draw_trail(image, track, size)
-            draw_box(image, box, colour_of(track), line_width(size) if track.told else thin_width(size))
+            draw_box(image, box, color_of(track), line_width(size) if track.told else thin_width(size))
         labels = _Labels(image, size)
         labels.add_to_corner(_caption(live))
         # The nearest one first: its label gets the best place, and lies on top where there is no room for all.
         for track, box in sorted(tracks, key=lambda one: one[1][3], reverse=True):
-            labels.add_to_box(_said_of(track), box, colour_of(track))
+            labels.add_to_box(_said_of(track), box, color_of(track))
         labels.draw()
         return image
 
@@ -81,8 +81,8 @@ class Painter:
 
     def _draw_trail(self, image: Image, track: LiveTrack, size: int) -> None:
         points = np.array([point for _, point in self._trails[track.id]], np.int32)
-        for colour, width in ((INK, line_width(size) + 2), (colour_of(track), line_width(size))):
-            cv2.polylines(image, [points], False, colour, width, cv2.LINE_AA)
+        for color, width in ((INK, line_width(size) + 2), (color_of(track), line_width(size))):
+            cv2.polylines(image, [points], False, color, width, cv2.LINE_AA)
 
 
 def enlarged(image_bgr: Image, long_side: int) -> tuple[Image, int]:
@@ -93,8 +93,8 @@ def enlarged(image_bgr: Image, long_side: int) -> tuple[Image, int]:
     return copy, factor
 
 
-def colour_of(track: LiveTrack) -> Colour:
-    """Return the colour of a vehicle: grey until an event of it was published."""
+def color_of(track: LiveTrack) -> Color:
+    """Return the color of a vehicle: gray until an event of it was published."""
     return PALETTE[track.id % len(PALETTE)] if track.told else _UNTOLD
 
 
@@ -136,8 +136,8 @@ def draw_zones(image_bgr: Image, zones: Sequence[Zone], size: int) -> None:
         outline = np.round(in_pixels(zone, columns, rows)).astype(np.int32)
         if zone.exclude:
             _hatch(image_bgr, outline, 2 * size, thin_width(size))
-        for colour, broad in ((INK, width + 2), (_LIGHT, width)):
-            cv2.polylines(image_bgr, [outline], True, colour, broad)
+        for color, broad in ((INK, width + 2), (_LIGHT, width)):
+            cv2.polylines(image_bgr, [outline], True, color, broad)
         name = "excluded" if zone.exclude else (zone.name or "zone")
         wide, high = label_size([name], size)
         top, left = min((int(y), int(x)) for x, y in outline)  # the highest corner
@@ -180,7 +180,7 @@ class _Labels:
     def __init__(self, image: Image, size: int) -> None:
         self._image = image
         self._size = size
-        self._placed: list[tuple[list[str], Box, Colour]] = []
+        self._placed: list[tuple[list[str], Box, Color]] = []
 
     def add_to_corner(self, lines: list[str]) -> None:
         """Place a label into the lower right corner."""
@@ -188,7 +188,7 @@ class _Labels:
         width, height = label_size(lines, self._size)
         self._placed.append((lines, self._box(lines, columns - width, rows - height), INK))
 
-    def add_to_box(self, lines: list[str], box: Box, ground: Colour) -> None:
+    def add_to_box(self, lines: list[str], box: Box, ground: Color) -> None:
         """Place a label above the box, else below it, else inside, wherever it covers the least of others."""
         rows, columns = self._image.shape[:2]
         lines = [fit_text(line, columns - self._size, self._size, BOLD) for line in lines]

@@ -43,11 +43,11 @@ def _draw_grid(image: NDArray[np.uint8], width: int) -> None:
     """Draw translucent lines."""
     rows, columns = image.shape[:2]
     lined = image.copy()
-    for colour, broad in ((INK, 3 * width), (WHITE, width)):
+    for color, broad in ((INK, 3 * width), (WHITE, width)):
         for part in range(1, _PARTS):
             x, y = columns * part // _PARTS, rows * part // _PARTS
-            cv2.line(lined, (x, 0), (x, rows), colour, broad)
-            cv2.line(lined, (0, y), (columns, y), colour, broad)
+            cv2.line(lined, (x, 0), (x, rows), color, broad)
+            cv2.line(lined, (0, y), (columns, y), color, broad)
     cv2.addWeighted(lined, 0.4, image, 0.6, 0, dst=image)
 
 

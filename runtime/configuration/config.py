@@ -32,7 +32,7 @@ class CameraConfig(Record):
     `choose_locator` says what that is. `zones` to `detect_score` are
     `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s`, `parked_after_s` and
     `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
-    frames and, where boxes move, travelled by at least `min_travel` of its diagonal, as shadows, lamps and branches do
+    frames and, where boxes move, traveled by at least `min_travel` of its diagonal, as shadows, lamps and branches do
     not. Its `start` is sent once it will stay a visit; `early_start` sends it with the first answer, and says until
     then that it is `provisional`.
 

@@ -114,7 +114,7 @@ class Classifier:
 
         Args:
             images: one image, or a list or tuple of them. An image is a path (str or Path); an array uint8 [H, W, 3] in
-                BGR as OpenCV reads it, [H, W, 4] in BGRA, or [H, W] grey; a PIL image; or the bytes of an encoded
+                BGR as OpenCV reads it, [H, W, 4] in BGRA, or [H, W] gray; a PIL image; or the bytes of an encoded
                 image. EXIF orientation is applied, alpha dropped. Images are read 16 at a time, so that a long list of
                 paths needs no more memory than a short one.
             boxes: vehicles in the one image, from any detector: [N, 4] numbers (left, top, right, bottom in pixels), a

@@ -21,7 +21,7 @@ from twincar_edge.runtime.inference.session import ModelSession
 logger = logging.getLogger(__name__)
 
 # The mean difference of a picture's sampled pixels, in levels of 256. Measured on the bundled models: 0 on x86 with
-# AVX2 and with SSE alone and on Arm; 1.0 and more with another interpolation, 6 and more with swapped colours.
+# AVX2 and with SSE alone and on Arm; 1.0 and more with another interpolation, 6 and more with swapped colors.
 PIXEL_LIMIT = 0.3
 # The largest difference of a logit, as a share of the largest expected one, by precision. Measured on the bundled
 # models, pictures of `export/golden.py`: FP32 under 0.0001 with any optimization, thread count or batch, on AVX2, SSE
@@ -65,7 +65,7 @@ class GoldenCheck(Record):
         if self.pixel_difference > self.pixel_limit:
             faults.append(
                 f"pictures reach the model off by {self.pixel_difference:.2g} levels of 256 (limit "
-                f"{self.pixel_limit:g}): another resize or colour order than at export"
+                f"{self.pixel_limit:g}): another resize or color order than at export"
             )
         if self.logit_difference > self.logit_limit:
             faults.append(

@@ -71,7 +71,7 @@ def as_image_bgr(image: ImageLike, name: str = "image") -> NDArray[np.uint8]:
 
     Args:
         image: the path of a file; the bytes of an encoded image; an array uint8 [H, W, 3] in BGR, as OpenCV reads it,
-            [H, W, 4] in BGRA or [H, W] grey; or a PIL image. Alpha is dropped, and EXIF orientation applied.
+            [H, W, 4] in BGRA or [H, W] gray; or a PIL image. Alpha is dropped, and EXIF orientation applied.
         name: what an error calls it, where it is not a file.
 
     Raises:
@@ -140,7 +140,7 @@ def _from_array(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
 
 def _from_pil(image: PilImage, name: str) -> NDArray[np.uint8]:
     if image.mode not in _EIGHT_BIT_MODES:
-        raise InputError(f"{name}: a PIL image of mode {image.mode!r} has no 8-bit colours; convert it to 'RGB' first")
+        raise InputError(f"{name}: a PIL image of mode {image.mode!r} has no 8-bit colors; convert it to 'RGB' first")
     try:
         image_bgr = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
     except (OSError, ValueError, cv2.error) as error:  # PIL decodes a file when the pixels are first needed

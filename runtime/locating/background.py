@@ -178,7 +178,7 @@ def _largest(channels: Iterable[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _edges(planes: Floats) -> Floats:
-    """Return how strong a picture's edges are, float32 [3, h, w] to [h, w]: in colour, for a red car on a grey road."""
+    """Return how strong a picture's edges are, float32 [3, h, w] to [h, w]: in color, for a red car on a gray road."""
     strengths = [cv2.magnitude(cv2.Sobel(one, cv2.CV_32F, 1, 0), cv2.Sobel(one, cv2.CV_32F, 0, 1)) for one in planes]
     return np.asarray(np.max(strengths, axis=0), np.float32)
 

@@ -63,7 +63,7 @@ def gap(one: AnyBox, other: AnyBox) -> float:
     return max(0.0, one[0] - other[2], other[0] - one[2], one[1] - other[3], other[1] - one[3])
 
 
-def centre(box: AnyBox) -> tuple[float, float]:
+def center(box: AnyBox) -> tuple[float, float]:
     """Return the middle of a box."""
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 

@@ -1,6 +1,6 @@
 """Vehicles in a picture by a detector: an ONNX file in the layout of YOLOX's official exports.
 
-Input `images`, float32 [1, 3, H, W], BGR from 0 to 255, scaled to fit into the upper left corner, the rest grey. Output
+Input `images`, float32 [1, 3, H, W], BGR from 0 to 255, scaled to fit into the upper left corner, the rest gray. Output
 float32 [1, N, 5 + classes], one row for each cell of three grids with strides 8, 16 and 32: center as an offset from
 the cell and size as a logarithm, both in strides, then objectness, then each class, as probabilities.
 Source: Ge et al., YOLOX, arXiv:2107.08430; https://github.com/Megvii-BaseDetection/YOLOX.
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError, ModelError, nearest
-from twincar_edge.preprocess import LETTERBOX_GREY, resize
+from twincar_edge.preprocess import LETTERBOX_GRAY, resize
 from twincar_edge.runtime.inference.engine import Engine, open_engine
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.locating.boxes import Box, Detection, area, intersection
@@ -113,7 +113,7 @@ class Detector:
         (width, height), (rows, columns) = self.size_wh, image_bgr.shape[:2]
         scale = min(width / columns, height / rows)
         inner_wh = max(1, int(columns * scale)), max(1, int(rows * scale))
-        batch = np.full((1, 3, height, width), LETTERBOX_GREY, np.float32)
+        batch = np.full((1, 3, height, width), LETTERBOX_GRAY, np.float32)
         batch[0, :, : inner_wh[1], : inner_wh[0]] = resize(image_bgr, inner_wh, "linear").transpose(2, 0, 1)
         return batch, scale
 
@@ -139,8 +139,8 @@ def open_detector(path: Path, *, ep: str = AUTO, threads: int | None = None) -> 
     """
     engine = open_engine(path, ep=ep, threads=threads)
     width, height = _input_size(path, engine)
-    grey = np.full((1, 3, height, width), LETTERBOX_GREY, np.float32)
-    rows, cells = np.asarray(engine.run(grey)), _grid(width, height)
+    gray = np.full((1, 3, height, width), LETTERBOX_GRAY, np.float32)
+    rows, cells = np.asarray(engine.run(gray)), _grid(width, height)
     if rows.dtype != np.float32 or rows.ndim != 3 or rows.shape[:2] != (1, len(cells)) or rows.shape[2] < 6:
         raise ModelError(
             f"{path} gives {rows.dtype} {list(rows.shape)}, one of YOLOX [1, {len(cells)}, 5 + classes]: "
@@ -187,9 +187,9 @@ def _grid(width: int, height: int) -> NDArray[np.float32]:
 def _decoded(rows: NDArray[np.float32], cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return boxes [N, 4] as left, top, right, bottom in pixels of the input."""
     strides = cells[:, 2:]
-    centres = (np.clip(rows[:, :2], -_FARTHEST, _FARTHEST) + cells[:, :2]) * strides
+    centers = (np.clip(rows[:, :2], -_FARTHEST, _FARTHEST) + cells[:, :2]) * strides
     halves = np.exp(np.minimum(rows[:, 2:], _LARGEST_LOG)) * strides / 2
-    return np.concatenate([centres - halves, centres + halves], axis=1)
+    return np.concatenate([centers - halves, centers + halves], axis=1)
 
 
 def _pixels(box: NDArray[np.float32]) -> Box:

@@ -139,7 +139,7 @@ class Motion(Locator):
         self.uncovered = [_box(blob, closed.shape, frame.image_bgr.shape) for blob in large if blob not in vehicles]
         keep_out = np.zeros(closed.shape, np.uint8)
         for blob in vehicles:
-            # The hull, so that a roof of the road's own grey, which the mask has lost, is not learned either.
+            # The hull, so that a roof of the road's own gray, which the mask has lost, is not learned either.
             cv2.fillConvexPoly(keep_out, cv2.convexHull(np.concatenate(blob.outlines)), 1)
         self._background.learn(_widened(keep_out > 0))
         return [

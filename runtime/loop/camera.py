@@ -246,8 +246,8 @@ class CameraThread:
 
     def _counts(self, track: Track) -> bool:
         """Return whether a track is a visit. It stays one even if its box grows later."""
-        travelled = track.travel >= self.config.min_travel or not self._locator.moves
-        return track.confirmed and (travelled or self._visits[track.id].confirmed)
+        traveled = track.travel >= self.config.min_travel or not self._locator.moves
+        return track.confirmed and (traveled or self._visits[track.id].confirmed)
 
     def _is_confirmed(self, track: Track, visit: Visit) -> bool:
         """Return whether a track is a visit and will remain one, so that its events may be published."""

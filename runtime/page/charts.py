@@ -29,13 +29,13 @@ class Bar:
         label: what it counts.
         count: visits.
         size: its length, from 0 to 100.
-        labelled: whether there is room for its label.
+        labeled: whether there is room for its label.
     """
 
     label: str
     count: int
     size: float
-    labelled: bool = True
+    labeled: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Chart:
         what: what a label is, such as "Hour".
         bars: in order.
         upright: bars of a time line stand, others lie.
-        kinds: how each bar is coloured, or nothing.
+        kinds: how each bar is colored, or nothing.
     """
 
     id: str

@@ -22,5 +22,5 @@ def judged(judging: Judging, event: Event) -> dict[str, Any]:
         "counts": counts,
         "names": list(dict.fromkeys([*guesses, *names]))[:MOST_NAMES],
         "new": truth is not None and judging.is_new(truth),
-        "kept": truth is not None and judging.labelled.picture(event.id, truth) is not None,
+        "kept": truth is not None and judging.labeled.picture(event.id, truth) is not None,
     }

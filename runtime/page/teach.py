@@ -67,7 +67,7 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
             lesson=learner.lesson,
             learned=learner.model if is_file(learner.model) else None,
             problem=shown[0] if shown else None,
-            labelled=judging.labelled.classes,
+            labeled=judging.labeled.classes,
         )
 
     async def name(request: Request) -> Response:

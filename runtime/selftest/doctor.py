@@ -178,7 +178,7 @@ def _model(config: DoctorConfig) -> tuple[Path | None, Manifest | None, Check]:
     found = f"{manifest.name}, {manifest.precision}, {len(manifest.classes)} classes, sha256 {digest[:16]}…"
     parity = manifest.parity
     if parity is None:
-        advice = "export it with labelled images, so that it says what it is worth"
+        advice = "export it with labeled images, so that it says what it is worth"
         return model, manifest, Check(name=name, status="warn", found=f"{found}; parity not shown", advice=advice)
     found += f"; {parity.agreement:.1%} as {parity.against}, top-1 {parity.top1:.1%} on {parity.images} images"
     return model, manifest, Check(name=name, status="ok", found=found)

@@ -106,7 +106,7 @@ class VideoEncoder:
         self._av = _av()
         self._shape = image_bgr.shape[:2]
         rows, columns = self._shape
-        self._size_wh = columns & ~1, rows & ~1  # H.264 stores colour for two by two pixels
+        self._size_wh = columns & ~1, rows & ~1  # H.264 stores color for two by two pixels
         self._start_s = time_s
         self._container = self._av.open(str(self._path), "w", format="mp4", options=dict(self._layout.container))
         self._stream = self._container.add_stream(_CODEC, options={**_OPTIONS, **self._layout.codec})

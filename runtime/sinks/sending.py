@@ -1,7 +1,7 @@
 """The sender of a delivery: hands events to the sink in order, and decides what becomes of those that it refuses.
 
 A refused event may be at fault, or its receiver. The events behind it decide: one that is refused again after a
-neighbour was accepted is set aside. Where `REFUSED_IN_A_ROW` are refused, the fault is the receiver's: all of them
+neighbor was accepted is set aside. Where `REFUSED_IN_A_ROW` are refused, the fault is the receiver's: all of them
 wait, and are tried again in order.
 """
 

@@ -14,7 +14,7 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy, agrees
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.teaching.corrections import Corrections, Judgement, Kind
-from twincar_edge.runtime.teaching.labelled import Labelled
+from twincar_edge.runtime.teaching.labeled import Labeled
 
 
 def check_name(text: str) -> str:
@@ -41,7 +41,7 @@ class Judging:
 
     Attributes:
         corrections: all that was said.
-        labelled: the pictures, by class.
+        labeled: the pictures, by class.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Judging:
             clock: the time of day.
         """
         self.corrections = Corrections(state)
-        self.labelled = Labelled(state)
+        self.labeled = Labeled(state)
         self._classifier = classifier
         self._clock = clock
 
@@ -79,7 +79,7 @@ class Judging:
         """Return the copies of pictures by the name that people gave the vehicle, the newest first."""
         found: dict[str, list[Path]] = {}
         for visit, one in reversed(self.corrections.newest().items()):
-            if one.truth is not None and (picture := self.labelled.picture(visit, one.truth)) is not None:
+            if one.truth is not None and (picture := self.labeled.picture(visit, one.truth)) is not None:
                 found.setdefault(one.truth, []).append(picture)
         return found
 
@@ -126,7 +126,7 @@ class Judging:
         self.corrections.add(judgement)  # first: if the copy fails, what was said is not lost
         folder = None
         if judgement.kind == "no vehicle":
-            folder = self.labelled.no_vehicle
+            folder = self.labeled.no_vehicle
         elif judgement.truth is not None and self.teaches(judgement):
-            folder = self.labelled.of_class(judgement.truth)
-        self.labelled.keep(event.id, folder, picture)
+            folder = self.labeled.of_class(judgement.truth)
+        self.labeled.keep(event.id, folder, picture)

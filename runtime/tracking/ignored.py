@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, IgnoredReason, area, centre, diagonal
+from twincar_edge.runtime.locating.boxes import Box, Detection, Ignored, IgnoredReason, area, center, diagonal
 from twincar_edge.runtime.tracking.association import Handle, Moving
 
 _EVERY_S = 0.1  # between two frames: counting needs no more, and tracking costs as much as for vehicles
@@ -30,7 +30,7 @@ class _Thing:
     last_time_s: float
     hits: int = 0
     largest: float = 0.0
-    travelled: bool = False
+    traveled: bool = False
     accepted: bool = False
     reasons: Counter[IgnoredReason] = field(default_factory=Counter)
 
@@ -38,9 +38,9 @@ class _Thing:
         self.last_time_s = time_s
         self.hits += 1
         self.largest = max(self.largest, area(box))
-        (x, y), (first_x, first_y) = centre(box), centre(self.first_box)
+        (x, y), (first_x, first_y) = center(box), center(self.first_box)
         farther = _TRAVELLED * max(diagonal(box), diagonal(self.first_box))
-        self.travelled |= abs(x - first_x) > farther or abs(y - first_y) > farther
+        self.traveled |= abs(x - first_x) > farther or abs(y - first_y) > farther
 
 
 class IgnoredCounter:
@@ -104,7 +104,7 @@ class IgnoredCounter:
         self._matcher.forget(gone)
         for handle, thing in gone.items():
             del self._things[handle]
-            if thing.travelled and not thing.accepted and thing.hits >= self._least_hits:
+            if thing.traveled and not thing.accepted and thing.hits >= self._least_hits:
                 reason = thing.reasons.most_common(1)[0][0]
                 self.counts[reason] += 1
                 if reason == "small":

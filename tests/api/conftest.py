@@ -27,7 +27,7 @@ CLIP_FRAMES = 150  # the first vehicle of the demo's clip, from before it comes 
 
 @pytest.fixture(scope="package")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Labelled images and a recipe, two crops and a street, two clips."""
+    """Labeled images and a recipe, two crops and a street, two clips."""
     folder = tmp_path_factory.mktemp("workspace")
     toy_dataset(folder / "cars")
     (folder / "tiny.toml").write_text(RECIPE)

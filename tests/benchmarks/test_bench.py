@@ -56,13 +56,13 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cars(tmp_path: Path) -> Dataset:
-    """Six plain pictures: red, green and blue twice, of which the last is labelled wrong."""
+    """Six plain pictures: red, green and blue twice, of which the last is labeled wrong."""
     folder = tmp_path / "cars"
     (folder / "images").mkdir(parents=True)
     labels = [0, 1, 2, 0, 1, 0]
-    for number, colour in enumerate([0, 1, 2, 0, 1, 2]):
+    for number, color in enumerate([0, 1, 2, 0, 1, 2]):
         image = np.zeros((20, 30, 3), np.uint8)
-        image[:, :, 2 - colour] = 200
+        image[:, :, 2 - color] = 200
         assert cv2.imwrite(str(folder / "images" / f"{number}.png"), image)
     rows = "".join(f"{number}.png,{label}\n" for number, label in enumerate(labels))
     (folder / "labels.csv").write_text("filename,label\n" + rows)
@@ -111,9 +111,9 @@ def test_labels_give_top1_and_top5(model: Path, cars: Dataset) -> None:
     assert row.top5 == 1  # of three classes
 
 
-def test_labels_of_other_classes_are_refused_before_anything_is_timed(model: Path, labelled_folder: Path) -> None:
+def test_labels_of_other_classes_are_refused_before_anything_is_timed(model: Path, labeled_folder: Path) -> None:
     with pytest.raises(InputError, match="does not know 3 classes"):
-        run(BenchmarkConfig((model,), dataset=open_dataset(labelled_folder)))
+        run(BenchmarkConfig((model,), dataset=open_dataset(labeled_folder)))
 
 
 def test_an_empty_data_set_is_refused(model: Path, cars: Dataset) -> None:

@@ -23,7 +23,7 @@ SIDE = 32
 
 
 def spotted() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return a grey picture with a white spot, and a map that is hot there."""
+    """Return a gray picture with a white spot, and a map that is hot there."""
     image, heat = np.full((SIDE, SIDE, 3), 100, np.uint8), np.zeros((SIDE, SIDE), np.float32)
     image[4:10, 4:10], heat[4:10, 4:10] = 255, 1
     return image, heat

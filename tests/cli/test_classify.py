@@ -34,8 +34,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three cars, and between them a file that is no image."""
-    for number, colour in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR)):
-        cv2.imwrite(str(tmp_path / f"car_{number}.png"), np.full((40, 60, 3), colour, np.uint8))
+    for number, color in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR)):
+        cv2.imwrite(str(tmp_path / f"car_{number}.png"), np.full((40, 60, 3), color, np.uint8))
     (tmp_path / "car_1b.png").write_bytes(b"no image")
     return tmp_path
 
@@ -157,8 +157,8 @@ def test_a_file_that_is_no_model_of_ours_is_one_clear_error(folder: Path) -> Non
 
 def test_an_answer_below_the_threshold_is_unknown(folder: Path) -> None:
     doubtful = tiny_model(folder / "strict.onnx", reject_below=0.9)
-    cv2.imwrite(str(folder / "grey.png"), np.full((40, 60, 3), 128, np.uint8))
-    (line,) = invoke(folder / "grey.png", "--model", doubtful).stdout.splitlines()
+    cv2.imwrite(str(folder / "gray.png"), np.full((40, 60, 3), 128, np.uint8))
+    (line,) = invoke(folder / "gray.png", "--model", doubtful).stdout.splitlines()
     answer = json.loads(line)
     assert (answer["name"], answer["level"], answer["make"], answer["year"]) == ("unknown", "unknown", None, None)
     assert answer["probability"] == pytest.approx(1 / 3, abs=1e-3)

@@ -28,7 +28,7 @@ from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.model import load_model
 from twincar_edge.training.run_folder import RunFolder
 
-# What the tiny model calls red, green and blue, in the words of `labelled_folder`, whose cars have these colours.
+# What the tiny model calls red, green and blue, in the words of `labeled_folder`, whose cars have these colors.
 CLASSES = ("Beta SUV 2011", "Alpha Two Sedan 2010", "Alpha One Sedan 2010")
 
 
@@ -79,10 +79,10 @@ def swapped(fp32: Path) -> Path:
 
 
 def test_files_that_agree_pass_and_leave_a_report_in_three_forms(
-    fp32: Path, int8: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, labeled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert parity(int8, "--reference", fp32, "--data", labelled_folder, "--ep", "cpu", "-o", out) == 0
+    assert parity(int8, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu", "-o", out) == 0
     printed = capsys.readouterr().out
     assert "INT8 against FP32: 0 answers changed" in printed
     assert sorted(path.name for path in out.iterdir()) == ["parity.json", "parity.md", "parity.png"]
@@ -94,10 +94,10 @@ def test_files_that_agree_pass_and_leave_a_report_in_three_forms(
 
 
 def test_a_missed_limit_is_exit_code_1_and_one_line_and_the_report_is_there_all_the_same(
-    fp32: Path, swapped: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, swapped: Path, labeled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert parity(swapped, "--reference", fp32, "--data", labelled_folder, "--ep", "cpu", "-o", out) == 1
+    assert parity(swapped, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu", "-o", out) == 1
     printed, err = capsys.readouterr()
     assert "not met" in printed
     [line] = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -109,9 +109,9 @@ def test_a_missed_limit_is_exit_code_1_and_one_line_and_the_report_is_there_all_
 
 
 def test_every_limit_is_an_option(
-    fp32: Path, int8: Path, swapped: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, swapped: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ("--reference", fp32, "--data", labelled_folder, "--ep", "cpu")
+    common = ("--reference", fp32, "--data", labeled_folder, "--ep", "cpu")
     loose = ("--max-top1-drop", 100, "--max-top5-drop", 100, "--min-agreement", 0, "--min-sure-agreement", 0)
     assert parity(swapped, *common, *loose) == 0
     scaled = changed(fp32, fp32.with_name("scaled.onnx"), 0.98)
@@ -121,30 +121,30 @@ def test_every_limit_is_an_option(
 
 
 def test_a_file_with_another_resize_than_its_reference_shows(
-    fp32: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = changed(
         fp32,
         fp32.with_name("other.onnx"),
         preprocess=read_manifest(fp32).preprocess.model_copy(update={"resize": "center_crop"}),
     )
-    assert parity(other, "--reference", fp32, "--data", labelled_folder, "--ep", "cpu") == 1
+    assert parity(other, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu") == 1
     assert "logits differ" in capsys.readouterr().err
 
 
 def test_json_is_all_that_stands_on_standard_output_whether_limits_are_met_or_not(
-    fp32: Path, int8: Path, swapped: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, swapped: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for subject, code in ((int8, 0), (swapped, 1)):
-        assert parity(subject, "--reference", fp32, "--data", labelled_folder, "--ep", "cpu", "--json") == code
+        assert parity(subject, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu", "--json") == code
         report = ParityReport.model_validate_json(capsys.readouterr().out)
         assert report.passed == (code == 0)
 
 
 def test_several_files_are_compared_in_one_pass_and_two_of_one_precision_are_told_apart(
-    fp32: Path, int8: Path, swapped: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, swapped: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = (int8, swapped, "--reference", fp32, "--data", labelled_folder, "--ep", "cpu", "--json")
+    args = (int8, swapped, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu", "--json")
     assert parity(*args) == 1
     report = ParityReport.model_validate_json(capsys.readouterr().out)
     names = [(found.subject, found.against) for found in report.comparisons]
@@ -165,9 +165,9 @@ def second_provider(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("second_provider")
 @pytest.mark.parametrize("chosen", [(), ("--ep", "openvino"), ("--ep", "openvino", "--ep", "cpu")])
 def test_each_file_is_also_compared_with_itself_on_the_other_providers(
-    fp32: Path, int8: Path, labelled_folder: Path, chosen: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, labeled_folder: Path, chosen: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert parity(int8, "--reference", fp32, "--data", labelled_folder, *chosen, "--json") == 0
+    assert parity(int8, "--reference", fp32, "--data", labeled_folder, *chosen, "--json") == 0
     report = ParityReport.model_validate_json(capsys.readouterr().out)
     assert [(f.subject, f.against) for f in report.comparisons] == [("int8", "fp32"), ("int8@openvino", "int8")]
     assert report.comparison("int8@openvino").max_abs_logit_difference == 0
@@ -175,21 +175,21 @@ def test_each_file_is_also_compared_with_itself_on_the_other_providers(
 
 @pytest.mark.usefixtures("second_provider")
 def test_cpu_alone_leaves_the_others_out(
-    fp32: Path, int8: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert parity(int8, "--reference", fp32, "--data", labelled_folder, "--ep", "cpu", "--json") == 0
+    assert parity(int8, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu", "--json") == 0
     assert len(ParityReport.model_validate_json(capsys.readouterr().out).comparisons) == 1
 
 
 def test_a_provider_that_is_offered_and_does_not_open_is_left_out_with_a_note(
     fp32: Path,
     int8: Path,
-    labelled_folder: Path,
+    labeled_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(providers, "usable_providers", lambda: ("cuda", "cpu", "tensorrt"))
-    assert parity(int8, "--reference", fp32, "--data", labelled_folder) == 0
+    assert parity(int8, "--reference", fp32, "--data", labeled_folder) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if "skipping" in line]
     assert len(notes) == 1
     assert notes[0].startswith("note: skipping cuda for cars.int8.onnx: ")
@@ -197,9 +197,9 @@ def test_a_provider_that_is_offered_and_does_not_open_is_left_out_with_a_note(
 
 @pytest.mark.parametrize("ep", ["cuda", "cudda"])
 def test_a_provider_that_was_asked_for_and_does_not_open_is_an_error(
-    fp32: Path, int8: Path, labelled_folder: Path, ep: str, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, labeled_folder: Path, ep: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert parity(int8, "--reference", fp32, "--data", labelled_folder, "--ep", ep) == 2
+    assert parity(int8, "--reference", fp32, "--data", labeled_folder, "--ep", ep) == 2
     assert "cuda" in error_line(capsys)
 
 
@@ -207,9 +207,9 @@ def test_a_provider_that_was_asked_for_and_does_not_open_is_an_error(
 
 
 @pytest.fixture
-def trained_here(fp32: Path, labelled_folder: Path) -> tuple[Path, Dataset]:
-    """The model, as trained on a part of `labelled_folder`, and the part that was held out."""
-    split = stratified_split(open_dataset(labelled_folder), 0.34, 7)
+def trained_here(fp32: Path, labeled_folder: Path) -> tuple[Path, Dataset]:
+    """The model, as trained on a part of `labeled_folder`, and the part that was held out."""
+    split = stratified_split(open_dataset(labeled_folder), 0.34, 7)
     recipe = {"seed": 7, "validation_share": 0.34}
     training = TrainingRecord(checkpoint_sha256="0" * 64, recipe=recipe, data=split.train.record())
     return changed(fp32, fp32.with_name("trained.onnx"), training=training), split.validation
@@ -223,32 +223,32 @@ def compared_on(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[str,
 
 
 def test_of_the_images_of_the_training_those_that_it_held_out_are_taken(
-    trained_here: tuple[Path, Dataset], int8: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    trained_here: tuple[Path, Dataset], int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reference, held_out = trained_here
-    digest, err = compared_on(capsys, int8, "--reference", reference, "--data", labelled_folder)
+    digest, err = compared_on(capsys, int8, "--reference", reference, "--data", labeled_folder)
     assert (digest, err) == (held_out.digest(), "")
     assert 0 < len(held_out) < 18
 
 
 def test_of_other_images_all_are_taken_and_a_note_says_so(
-    trained_here: tuple[Path, Dataset], int8: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    trained_here: tuple[Path, Dataset], int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines = (labelled_folder / "labels.csv").read_text().splitlines()
+    lines = (labeled_folder / "labels.csv").read_text().splitlines()
     for left in (17, 5):  # as many as the training had, and fewer
-        (labelled_folder / "labels.csv").write_text("\n".join(lines[: left + 1]) + "\n")
-        digest, err = compared_on(capsys, int8, "--reference", trained_here[0], "--data", labelled_folder)
-        assert digest == open_dataset(labelled_folder).digest()
+        (labeled_folder / "labels.csv").write_text("\n".join(lines[: left + 1]) + "\n")
+        digest, err = compared_on(capsys, int8, "--reference", trained_here[0], "--data", labeled_folder)
+        assert digest == open_dataset(labeled_folder).digest()
         assert err == (f"note: blobs is not the training data of the model: using all {left} usable images\n")
 
 
 def test_a_csv_names_the_images(
-    fp32: Path, int8: Path, labelled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, labeled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "some.csv").write_text("filename,label\n003.jpg,0\n001.jpg,1\n")
-    args = ("--reference", fp32, "--data", labelled_folder, "--split", tmp_path / "some.csv")
+    args = ("--reference", fp32, "--data", labeled_folder, "--split", tmp_path / "some.csv")
     digest, _ = compared_on(capsys, int8, *args)
-    assert digest == open_dataset(labelled_folder).select(["003.jpg", "001.jpg"]).digest()
+    assert digest == open_dataset(labeled_folder).select(["003.jpg", "001.jpg"]).digest()
 
 
 @pytest.mark.parametrize(
@@ -334,36 +334,36 @@ def test_an_int8_file_is_compared_with_the_fp32_file_that_stands_between(
     ],
 )
 def test_files_of_other_classes_or_another_order_are_refused(
-    fp32: Path, labelled_folder: Path, classes: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
+    fp32: Path, labeled_folder: Path, classes: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tiny_model(fp32.with_name("other.onnx"), classes)
-    assert parity(other, "--reference", fp32, "--data", labelled_folder) == 2
+    assert parity(other, "--reference", fp32, "--data", labeled_folder) == 2
     assert reason in error_line(capsys)
 
 
 @pytest.mark.parametrize("name", ["none.onnx", "none.pt", "junk.onnx", "junk.pt", "notes.txt"])
 def test_a_reference_that_is_no_model_is_one_line(
-    int8: Path, labelled_folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    int8: Path, labeled_folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for junk in ("junk.onnx", "junk.pt", "notes.txt"):
         (tmp_path / junk).write_bytes(b"junk")
-    assert parity(int8, "--reference", tmp_path / name, "--data", labelled_folder) == 2
+    assert parity(int8, "--reference", tmp_path / name, "--data", labeled_folder) == 2
     assert name in error_line(capsys)
 
 
 @pytest.mark.parametrize("name", ["none.onnx", "best.pt"])
 def test_a_subject_that_is_no_exported_file_is_one_line(
-    fp32: Path, labelled_folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+    fp32: Path, labeled_folder: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert parity(fp32.with_name(name), "--reference", fp32, "--data", labelled_folder) == 2
+    assert parity(fp32.with_name(name), "--reference", fp32, "--data", labeled_folder) == 2
     assert name in error_line(capsys)
 
 
 def test_names_for_an_onnx_reference_are_refused(
-    fp32: Path, int8: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    fp32: Path, int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mapping = labelled_folder / "class_mapping.json"
-    assert parity(int8, "--reference", fp32, "--data", labelled_folder, "--class-mapping", mapping) == 2
+    mapping = labeled_folder / "class_mapping.json"
+    assert parity(int8, "--reference", fp32, "--data", labeled_folder, "--class-mapping", mapping) == 2
     assert "contains its class names: use no --class-mapping" in error_line(capsys)
 
 

@@ -90,8 +90,8 @@ def test_another_camera_and_another_file_are_visits_of_their_own(folder: Path) -
 
 def test_images_are_known_by_their_content_wherever_they_lie(folder: Path) -> None:
     (folder / "images").mkdir()
-    for number, colour in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR), 1):
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((40, 60, 3), colour, np.uint8))
+    for number, color in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR), 1):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((40, 60, 3), color, np.uint8))
     first = watch(folder, "images", "--once")
     assert [visit.image for visit in first] == ["1.png", "2.png", "3.png"]
     cv2.imwrite(str(folder / "images" / "0.png"), np.full((40, 60, 3), (99, 99, 99), np.uint8))

@@ -19,81 +19,81 @@ from twincar_edge.preprocess import Preprocess, prepare
 PREPROCESS = Preprocess(size_wh=(16, 8))
 
 
-def colours(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A model of three classes: the mean of each colour."""
+def colors(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A model of three classes: the mean of each color."""
     assert batch_nhwc.dtype == np.uint8
     assert batch_nhwc.flags.c_contiguous
     return batch_nhwc.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 18, 100])
-def test_each_image_gets_its_own_logits_whatever_the_batch_size(labelled_folder: Path, batch_size: int) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_each_image_gets_its_own_logits_whatever_the_batch_size(labeled_folder: Path, batch_size: int) -> None:
+    dataset = open_dataset(labeled_folder)
     expected = [prepare(sample.read(), PREPROCESS).mean(axis=(0, 1)) for sample in dataset.samples]
-    logits = dataset_logits(colours, dataset, PREPROCESS, batch_size)
+    logits = dataset_logits(colors, dataset, PREPROCESS, batch_size)
     assert logits.dtype == np.float32
     assert np.allclose(logits, expected)
 
 
-def test_batches_are_full_but_the_last_and_progress_counts_images(labelled_folder: Path) -> None:
+def test_batches_are_full_but_the_last_and_progress_counts_images(labeled_folder: Path) -> None:
     sizes: list[int] = []
     calls: list[tuple[int, int]] = []
 
     def model(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         assert batch_nhwc.shape[1:] == (8, 16, 3)
         sizes.append(len(batch_nhwc))
-        return colours(batch_nhwc)
+        return colors(batch_nhwc)
 
-    dataset_logits(model, open_dataset(labelled_folder), PREPROCESS, 7, lambda done, total: calls.append((done, total)))
+    dataset_logits(model, open_dataset(labeled_folder), PREPROCESS, 7, lambda done, total: calls.append((done, total)))
     assert sizes == [7, 7, 4]
     assert calls == [(7, 18), (14, 18), (18, 18)]
 
 
-def test_the_model_runs_on_the_callers_thread_and_no_thread_is_left(labelled_folder: Path) -> None:
+def test_the_model_runs_on_the_callers_thread_and_no_thread_is_left(labeled_folder: Path) -> None:
     threads: set[int] = set()
 
     def model(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         threads.add(threading.get_ident())
-        return colours(batch_nhwc)
+        return colors(batch_nhwc)
 
     before = threading.active_count()
-    dataset_logits(model, open_dataset(labelled_folder), PREPROCESS, 4)
+    dataset_logits(model, open_dataset(labeled_folder), PREPROCESS, 4)
     assert threads == {threading.get_ident()}
     assert threading.active_count() == before
 
 
-def test_an_unusable_image_is_named_and_no_thread_is_left(labelled_folder: Path) -> None:
-    (labelled_folder / "images" / "011.jpg").write_bytes(b"junk")
+def test_an_unusable_image_is_named_and_no_thread_is_left(labeled_folder: Path) -> None:
+    (labeled_folder / "images" / "011.jpg").write_bytes(b"junk")
     before = threading.active_count()
     with pytest.raises(ImageError, match=r"011\.jpg is not a"):
-        dataset_logits(colours, open_dataset(labelled_folder), PREPROCESS, 4)
+        dataset_logits(colors, open_dataset(labeled_folder), PREPROCESS, 4)
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda batch: colours(batch)[0],
-        lambda batch: colours(batch)[1:],
-        lambda batch: colours(batch)[:, : len(batch) - 1],
+        lambda batch: colors(batch)[0],
+        lambda batch: colors(batch)[1:],
+        lambda batch: colors(batch)[:, : len(batch) - 1],
         lambda batch: batch.astype(np.float32),
     ],
 )
-def test_a_model_whose_answer_has_another_shape_is_refused(labelled_folder: Path, answer: object) -> None:
+def test_a_model_whose_answer_has_another_shape_is_refused(labeled_folder: Path, answer: object) -> None:
     with pytest.raises(ModelError, match=r"not \[N, classes\]"):
-        dataset_logits(answer, open_dataset(labelled_folder), PREPROCESS, 4)  # type: ignore[arg-type]
+        dataset_logits(answer, open_dataset(labeled_folder), PREPROCESS, 4)  # type: ignore[arg-type]
 
 
-def test_an_empty_data_set_and_an_empty_batch_are_refused(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_an_empty_data_set_and_an_empty_batch_are_refused(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     with pytest.raises(InputError, match="is empty"):
-        dataset_logits(colours, dataset.select([]), PREPROCESS)
+        dataset_logits(colors, dataset.select([]), PREPROCESS)
     with pytest.raises(InputError, match="batch size must be 1 or more"):
-        dataset_logits(colours, dataset, PREPROCESS, 0)
+        dataset_logits(colors, dataset, PREPROCESS, 0)
 
 
-def test_labels_are_matched_by_class_name(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_labels_are_matched_by_class_name(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     model = ClassMapping(("Gamma", "Beta SUV 2011", "Alpha One Sedan 2010", "Alpha Two Sedan 2010"))
     labels = labels_for(dataset, model)
     assert labels.dtype == np.int64
@@ -101,8 +101,8 @@ def test_labels_are_matched_by_class_name(labelled_folder: Path) -> None:
     assert labels_for(dataset, dataset.classes).tolist() == dataset.labels.tolist()
 
 
-def test_only_classes_with_images_need_to_be_known(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_only_classes_with_images_need_to_be_known(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     betas = Dataset("betas", dataset.classes, tuple(sample for sample in dataset.samples if sample.label == 2))
     model = ClassMapping(("Other", "Beta SUV 2011"))
     assert set(labels_for(betas, model)) == {1}

@@ -132,7 +132,7 @@ def test_an_image_comes_back_from_each_format(tmp_path: Path, suffix: str) -> No
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("share", [0.003, 0.05, 0.5, 0.9, 0.999])
-def test_an_image_that_was_cut_off_is_refused_not_filled_with_grey(suffix: str, share: float) -> None:
+def test_an_image_that_was_cut_off_is_refused_not_filled_with_gray(suffix: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     data = encoded(suffix, noise)
     with pytest.raises(ImageError) as caught:
@@ -174,9 +174,9 @@ def test_a_jpeg_with_many_scans_is_read_up_to_a_bound_that_a_false_end_does_not_
         decode_image(jpeg_with_scans(101, data), "photo")
 
 
-def test_greyscale_alpha_and_sixteen_bits_become_bgr() -> None:
-    grey = picture()[:, :, 0]
-    assert np.array_equal(decode_image(encoded(".png", grey), "grey"), np.repeat(grey[:, :, None], 3, axis=2))
+def test_grayscale_alpha_and_sixteen_bits_become_bgr() -> None:
+    gray = picture()[:, :, 0]
+    assert np.array_equal(decode_image(encoded(".png", gray), "gray"), np.repeat(gray[:, :, None], 3, axis=2))
     alpha = np.dstack([picture(), np.full((48, 64), 30, np.uint8)])
     assert np.array_equal(decode_image(encoded(".png", alpha), "alpha"), picture())
     deep = decode_image(encoded(".png", picture().astype(np.uint16) * 257), "deep")
@@ -226,7 +226,7 @@ def test_a_tiff_of_floating_point_numbers_is_named(capfd: pytest.CaptureFixture[
 
 
 def tiff_that_claims(kind: int, code: str, width: int, height: int) -> bytes:
-    """An uncompressed TIFF of grey pixels whose width and height are of another type than TIFF 6.0 allows."""
+    """An uncompressed TIFF of gray pixels whose width and height are of another type than TIFF 6.0 allows."""
     tags = [(256, kind, width), (257, kind, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 3, 122), (277, 3, 1)]
     tags += [(278, 3, 48), (279, 3, 64 * 48)]
     codes = {kind: code, 3: "H"}

@@ -18,12 +18,12 @@ from twincar_edge.prototypes import Prototypes, class_prototypes, normalized
 
 def clusters(rng: np.random.Generator, spread: float) -> tuple[Prototypes, np.ndarray, np.ndarray]:
     """Prototypes of 20 classes, held-out embeddings of these, and pictures of a class that lies between two of them."""
-    centres = np.abs(rng.normal(size=(20, 512))).astype(np.float32)
+    centers = np.abs(rng.normal(size=(20, 512))).astype(np.float32)
     noise = [rng.normal(size=(one * 20, 512)).astype(np.float32) * spread for one in (10, 80)]
     labels = [np.arange(len(one)) % 20 for one in noise]
-    prototypes = class_prototypes(centres[labels[0]] + noise[0], labels[0], 20)
-    between = centres[0] * 0.6 + centres[1] * 0.4 + rng.normal(size=(5, 512)).astype(np.float32) * spread
-    return prototypes, centres[labels[1]] + noise[1], between.astype(np.float32)
+    prototypes = class_prototypes(centers[labels[0]] + noise[0], labels[0], 20)
+    between = centers[0] * 0.6 + centers[1] * 0.4 + rng.normal(size=(5, 512)).astype(np.float32) * spread
+    return prototypes, centers[labels[1]] + noise[1], between.astype(np.float32)
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.0, 1.5])

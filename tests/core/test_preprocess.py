@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from twincar_edge.errors import InputError
-from twincar_edge.preprocess import LETTERBOX_GREY, Preprocess, prepare, prepare_batch, resize
+from twincar_edge.preprocess import LETTERBOX_GRAY, Preprocess, prepare, prepare_batch, resize
 
 
 def area_weights(source: int, target: int) -> NDArray[np.float64]:
@@ -46,7 +46,7 @@ def test_an_integer_factor_is_the_plain_mean_of_each_box(rng: np.random.Generato
 def test_any_shrinking_is_the_area_average(rng: np.random.Generator, source_wh: tuple[int, int]) -> None:
     image = noise(rng, *source_wh)
     size_wh = (min(32, source_wh[0]), min(32, source_wh[1]))
-    # OpenCV sums in float32: half a grey value of rounding, and a little for that.
+    # OpenCV sums in float32: half a gray value of rounding, and a little for that.
     assert np.abs(resize(image, size_wh) - area_average(image, size_wh)).max() <= 0.51
 
 
@@ -82,7 +82,7 @@ def test_an_input_is_what_plain_calls_of_opencv_give_to_the_last_bit(
 
 
 @pytest.mark.parametrize("source_wh", [(256, 256), (256, 20), (20, 256), (256, 32), (513, 8)])
-def test_a_fine_checkerboard_shrinks_to_grey_also_where_one_axis_grows(source_wh: tuple[int, int]) -> None:
+def test_a_fine_checkerboard_shrinks_to_gray_also_where_one_axis_grows(source_wh: tuple[int, int]) -> None:
     width, height = source_wh
     board = ((np.indices((height, width)).sum(axis=0) % 2) * 255).astype(np.uint8)
     shrunk = prepare(np.repeat(board[:, :, None], 3, axis=2), Preprocess(size_wh=(32, 32)))
@@ -100,15 +100,15 @@ def test_stripes_along_the_axis_that_shrinks_vanish_and_those_along_the_other_st
 
 def test_the_same_size_changes_no_pixel(rng: np.random.Generator) -> None:
     image = noise(rng, 40, 24)
-    assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), colour="bgr")), image)
-    assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), colour="rgb")), image[:, :, ::-1])
+    assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), color="bgr")), image)
+    assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), color="rgb")), image[:, :, ::-1])
 
 
-def test_colour_order_is_the_models() -> None:
+def test_color_order_is_the_models() -> None:
     blue = np.zeros((50, 60, 3), np.uint8)
     blue[:, :, 0] = 200  # OpenCV's order: blue first
-    assert prepare(blue, Preprocess(size_wh=(16, 16), colour="rgb"))[3, 4].tolist() == [0, 0, 200]
-    assert prepare(blue, Preprocess(size_wh=(16, 16), colour="bgr"))[3, 4].tolist() == [200, 0, 0]
+    assert prepare(blue, Preprocess(size_wh=(16, 16), color="rgb"))[3, 4].tolist() == [0, 0, 200]
+    assert prepare(blue, Preprocess(size_wh=(16, 16), color="bgr"))[3, 4].tolist() == [200, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_letterbox_keeps_the_aspect_and_pads_evenly(
     white = np.full((source_wh[1], source_wh[0], 3), 255, np.uint8)
     boxed = prepare(white, Preprocess(size_wh=size_wh, resize="letterbox"))
     left, top, right, bottom = inner
-    expected = np.full_like(boxed, LETTERBOX_GREY)
+    expected = np.full_like(boxed, LETTERBOX_GRAY)
     expected[top:bottom, left:right] = 255
     assert np.array_equal(boxed, expected)
 
@@ -150,7 +150,7 @@ def test_center_crop_takes_the_middle_and_resizes_it(
 ) -> None:
     image = noise(rng, *source_wh)
     left, top, right, bottom = kept
-    got = prepare(image, Preprocess(size_wh=size_wh, resize="center_crop", colour="bgr"))
+    got = prepare(image, Preprocess(size_wh=size_wh, resize="center_crop", color="bgr"))
     assert np.abs(got - area_average(image[top:bottom, left:right], size_wh)).max() <= 0.51
 
 
@@ -195,20 +195,20 @@ def test_a_batch_is_each_image_prepared(rng: np.random.Generator) -> None:
     size_wh=st.tuples(st.integers(8, 80), st.integers(8, 80)),
     rule=st.sampled_from(["squash", "letterbox", "center_crop"]),
     interpolation=st.sampled_from(["area", "linear", "cubic"]),
-    colour=st.sampled_from(["rgb", "bgr"]),
-    grey=st.integers(0, 255),
+    color=st.sampled_from(["rgb", "bgr"]),
+    gray=st.integers(0, 255),
 )
 def test_every_rule_gives_a_contiguous_uint8_input_and_keeps_a_flat_image_flat(
-    width: int, height: int, size_wh: tuple[int, int], rule: str, interpolation: str, colour: str, grey: int
+    width: int, height: int, size_wh: tuple[int, int], rule: str, interpolation: str, color: str, gray: int
 ) -> None:
     preprocess = Preprocess.model_validate(
-        {"size_wh": size_wh, "resize": rule, "interpolation": interpolation, "colour": colour}
+        {"size_wh": size_wh, "resize": rule, "interpolation": interpolation, "color": color}
     )
-    got = prepare(np.full((height, width, 3), grey, np.uint8), preprocess)
+    got = prepare(np.full((height, width, 3), gray, np.uint8), preprocess)
     assert got.shape == (size_wh[1], size_wh[0], 3)
     assert got.dtype == np.uint8
     assert got.flags.c_contiguous
-    assert set(np.unique(got)) <= {grey, LETTERBOX_GREY if rule == "letterbox" else grey}
+    assert set(np.unique(got)) <= {gray, LETTERBOX_GRAY if rule == "letterbox" else gray}
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,15 @@ def test_a_preprocess_that_makes_no_sense_is_refused(fields: dict[str, object]) 
 
 
 def test_a_preprocess_survives_json_and_cannot_be_changed() -> None:
-    preprocess = Preprocess(size_wh=(192, 160), resize="letterbox", colour="bgr", mean=(0.1, 0.2, 1 / 3))
+    preprocess = Preprocess(size_wh=(192, 160), resize="letterbox", color="bgr", mean=(0.1, 0.2, 1 / 3))
     assert Preprocess.model_validate_json(preprocess.model_dump_json()) == preprocess
     with pytest.raises(ValidationError):
         preprocess.size_wh = (8, 8)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("key", ["colour", "color"])
+def test_files_spell_the_color_order_as_before(key: str) -> None:
+    preprocess = Preprocess.model_validate({key: "bgr"})
+
+    assert preprocess.color == "bgr"
+    assert preprocess.model_dump()["colour"] == "bgr"  # so that older versions read new files

@@ -157,10 +157,10 @@ def test_changes_are_paired_over_all_images_of_a_data_set(tmp_path: Path) -> Non
     assert told[-1] == (100 * 13, 100 * 13) and told == sorted(told)
 
 
-def test_without_labelled_images_it_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_labeled_images_it_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny_model(tmp_path / "tiny.onnx")
     (tmp_path / "lanes").mkdir()
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", str(model), "--unknown", str(tmp_path / "lanes"), "--as-camera"])
     assert ended.value.code == 2
-    assert "--as-camera needs labelled images" in capsys.readouterr().err
+    assert "--as-camera needs labeled images" in capsys.readouterr().err

@@ -118,8 +118,8 @@ def test_the_bound_is_wilsons_and_wider_for_correlated_images(rng: np.random.Gen
     wrong = np.arange(200) < 10
     alone = np.arange(200)
     z = 1.2815515655446004
-    centre, spread = 0.05 + z**2 / 400, z * math.sqrt(0.05 * 0.95 / 200 + z**2 / (4 * 200**2))
-    assert upper_bound(wrong, alone) == pytest.approx((centre + spread) / (1 + z**2 / 200), rel=2e-3)
+    center, spread = 0.05 + z**2 / 400, z * math.sqrt(0.05 * 0.95 / 200 + z**2 / (4 * 200**2))
+    assert upper_bound(wrong, alone) == pytest.approx((center + spread) / (1 + z**2 / 200), rel=2e-3)
     assert upper_bound(wrong, alone // 10) > upper_bound(wrong, alone)
     assert upper_bound(wrong, rng.permutation(alone) // 10) == pytest.approx(upper_bound(wrong, alone), abs=0.02)
     assert 0 < upper_bound(np.zeros(50, np.bool_), np.zeros(50, np.int64)) < 0.05

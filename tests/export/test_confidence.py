@@ -184,13 +184,11 @@ def test_a_true_coarse_name_is_not_wrong() -> None:
 
 
 def toy(scale: float) -> Side:
-    """A model that answers by mean colour, the surer the larger `scale`; its fourth class is for what is dark."""
+    """A model that answers by mean color, the surer the larger `scale`; its fourth class is for what is dark."""
 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        colour = batch_nhwc.mean(axis=(1, 2)) / 255
-        return np.asarray(
-            scale * np.concatenate([colour, 0.3 - colour.mean(axis=1, keepdims=True)], axis=1), np.float32
-        )
+        color = batch_nhwc.mean(axis=(1, 2)) / 255
+        return np.asarray(scale * np.concatenate([color, 0.3 - color.mean(axis=1, keepdims=True)], axis=1), np.float32)
 
     return Side(predict, TINY)
 

@@ -44,11 +44,11 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 def green_pictures(path: Path, count: int) -> Dataset:
     """Pictures of 100 by 130 pixels of one class, out of a folder that has another class too."""
-    for name, colour, images in ((CLASSES[0], RED_BGR, 1), (CLASSES[1], GREEN_BGR, count)):
+    for name, color, images in ((CLASSES[0], RED_BGR, 1), (CLASSES[1], GREEN_BGR, count)):
         into = path / name
         into.mkdir(parents=True)
         for number in range(images):
-            picture = np.full((100, 130, 3), colour, np.uint8)
+            picture = np.full((100, 130, 3), color, np.uint8)
             picture[0, 0] = number  # no two files alike
             cv2.imwrite(str(into / f"{number}.png"), picture)
     dataset = open_dataset(path)

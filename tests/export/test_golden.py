@@ -260,7 +260,7 @@ SABOTAGES: dict[str, Sabotage] = {
     "cubic interpolation for area": (another_resize(interpolation="cubic"), PIXELS),
     "letterbox for squash": (another_resize(resize="letterbox"), PIXELS),
     "center crop for squash": (another_resize(resize="center_crop"), PIXELS),
-    "red and blue swapped": (another_resize(colour="bgr"), PIXELS),
+    "red and blue swapped": (another_resize(color="bgr"), PIXELS),
     "another mean in the graph": (another_mean, LOGITS),
     "weights rounded to 4 bits": (four_bits, LOGITS),
     "one weight scale a layer": (one_scale_a_layer, LOGITS),
@@ -304,7 +304,7 @@ def test_each_precision_has_its_limit_and_the_coarser_one_the_wider() -> None:
 def test_golden_inputs_for_other_classes_are_refused(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "tiny.onnx", golden=True)
     golden = read_golden(path)
-    session = open_session(tiny_model(tmp_path / "four.onnx", (*CLASSES, "Pollux Grey Van 2022")), ep="cpu", threads=1)
+    session = open_session(tiny_model(tmp_path / "four.onnx", (*CLASSES, "Pollux Gray Van 2022")), ep="cpu", threads=1)
     assert golden is not None
     with pytest.raises(ModelError, match="golden inputs for 3 classes, its manifest names 4"):
         check_golden(session, golden)
@@ -316,7 +316,7 @@ def test_golden_inputs_for_other_classes_are_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def drifted(tmp_path: Path) -> ModelSession:
     path = tiny_model(tmp_path / "tiny.onnx", golden=True)
-    swapped = read_manifest(path).preprocess.model_copy(update={"colour": "bgr"})
+    swapped = read_manifest(path).preprocess.model_copy(update={"color": "bgr"})
     return open_session(with_manifest(path, path, preprocess=swapped), ep="cpu", threads=1)
 
 

@@ -79,7 +79,7 @@ def test_batchnorm_is_folded_and_no_layout_is_gathered(toy: tuple[CarClassifier,
 
 
 def test_a_wide_input_keeps_its_height_and_width() -> None:
-    model = model_of("test_resnet", Preprocess(size_wh=(96, 64), colour="bgr", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 1)))
+    model = model_of("test_resnet", Preprocess(size_wh=(96, 64), color="bgr", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 1)))
     batch_nhwc = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     np.testing.assert_allclose(onnx_logits(to_onnx(model), batch_nhwc), torch_predict(model)(batch_nhwc), atol=1e-4)
 

@@ -26,22 +26,22 @@ from twincar_edge.preprocess import shrink_to
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 
-# The tiny model names RED in full, MIXED as a Castor, and GREY not at all.
-RED, MIXED, GREY, BLUE = (0, 0, 255), (0, 170, 255), (150, 160, 170), (255, 0, 0)
+# The tiny model names RED in full, MIXED as a Castor, and GRAY not at all.
+RED, MIXED, GRAY, BLUE = (0, 0, 255), (0, 170, 255), (150, 160, 170), (255, 0, 0)
 
 
-def write_image(path: Path, colour_bgr: tuple[int, int, int], speck: int = 0) -> None:
+def write_image(path: Path, color_bgr: tuple[int, int, int], speck: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = np.full((40, 60, 3), colour_bgr, np.uint8)
+    image = np.full((40, 60, 3), color_bgr, np.uint8)
     image[0, 0] = speck  # no two files have the same bytes
     assert cv2.imwrite(str(path), image)
 
 
 def write_cars(folder: Path, rows: list[tuple[tuple[int, int, int], str]]) -> Path:
-    """Write pictures and their cars.csv; each row is a colour and the fields after the file name."""
+    """Write pictures and their cars.csv; each row is a color and the fields after the file name."""
     lines = ["filename,make,model,kind"]
-    for number, (colour, fields) in enumerate(rows):
-        write_image(folder / "images" / f"{number}.png", colour, number)
+    for number, (color, fields) in enumerate(rows):
+        write_image(folder / "images" / f"{number}.png", color, number)
         lines.append(f"{number}.png,{fields}")
     (folder / "cars.csv").write_text("\n".join(lines) + "\n")
     return folder
@@ -55,7 +55,7 @@ def cars(tmp_path: Path) -> Path:
             (RED, "castor,Nova,web"),
             (MIXED, "Castor,Nova,web"),
             (MIXED, "Vela,Argo,street"),
-            (GREY, "Vela,Argo,street"),
+            (GRAY, "Vela,Argo,street"),
             (MIXED, ",,truck"),
         ],
     )
@@ -64,8 +64,8 @@ def cars(tmp_path: Path) -> Path:
 @pytest.fixture
 def known(tmp_path: Path) -> Path:
     folder = tmp_path / "known"
-    for number, colour in enumerate((RED, RED, MIXED, GREY, BLUE, BLUE)):
-        write_image(folder / "images" / f"{number}.png", colour, number)
+    for number, color in enumerate((RED, RED, MIXED, GRAY, BLUE, BLUE)):
+        write_image(folder / "images" / f"{number}.png", color, number)
     (folder / "labels.csv").write_text("filename,label\n0.png,0\n1.png,1\n2.png,0\n3.png,0\n4.png,2\n5.png,2\n")
     (folder / "class_mapping.json").write_text(ClassMapping(CLASSES).to_json())
     return folder
@@ -83,7 +83,7 @@ def shares(group: GroupFigures) -> tuple[float, ...]:
 def test_evaluate_counts_known_cars_other_cars_and_what_is_no_car(
     model: Path, cars: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_image(tmp_path / "lanes" / "empty.png", GREY)
+    write_image(tmp_path / "lanes" / "empty.png", GRAY)
     arguments = ["evaluate", model, "--data", known, "--unknown", cars, "--unknown", tmp_path / "lanes"]
     arguments += ["--sizes", "40,16", "--threads", "1", "-o", tmp_path / "out", "--json", tmp_path / "all.json"]
     with pytest.raises(SystemExit) as ended:
@@ -130,7 +130,7 @@ def test_answers_are_those_of_the_classifier(model: Path, cars: Path) -> None:
     assert group.wrong_full_name == np.mean([answer.label is not None for answer in of_cars])
 
 
-def test_without_labelled_images_only_the_unknown_ones_are_measured(
+def test_without_labeled_images_only_the_unknown_ones_are_measured(
     model: Path, cars: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -151,7 +151,7 @@ def test_a_size_is_that_of_the_shorter_side_and_nothing_is_enlarged(known: Path)
 
 def test_makes_and_models_are_taken_as_the_model_spells_them(tmp_path: Path) -> None:
     folder = write_cars(
-        tmp_path, [(RED, "fiat,500 abarth,"), (GREY, "Mercedes-Benz,W 123,"), (MIXED, "Lada,Niva SUV,"), (BLUE, ",,")]
+        tmp_path, [(RED, "fiat,500 abarth,"), (GRAY, "Mercedes-Benz,W 123,"), (MIXED, "Lada,Niva SUV,"), (BLUE, ",,")]
     )
     classes = ("FIAT 500 Abarth 2012", "Mercedes Benz C Class Sedan 2012")
     assert open_unknown_pictures(folder, classes).cars == (
@@ -293,20 +293,20 @@ def test_known_cars_under_conditions_are_counted_without_any_other_data(
     assert (plain.full_name, plain.full_name_right, plain.wrong, plain.unknown) == pytest.approx(
         (4 / 6, 3 / 4, 1 / 6, 1 / 6)
     )
-    assert half == plain.model_copy(update={"name": "left half"})  # the cars are of one colour
+    assert half == plain.model_copy(update={"name": "left half"})  # the cars are of one color
     assert (covered.right, covered.full_name_right) == (0, None)
     assert all(found.right + found.wrong + found.unknown == pytest.approx(1) for found in report.conditions)
     assert "| left half | 6 | 66.7% | 75.0% | 16.7% | 66.7% | 16.7% |" in report.to_markdown()
     assert report.to_markdown() in capsys.readouterr().out
 
 
-def test_conditions_without_labelled_images_are_one_line(
+def test_conditions_without_labeled_images_are_one_line(
     model: Path, cars: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", str(model), "--unknown", str(cars), "--conditions"])
     assert ended.value.code == 2
-    assert "--conditions needs labelled images" in capsys.readouterr().err
+    assert "--conditions needs labeled images" in capsys.readouterr().err
 
 
 def test_conditions_are_shown_on_a_sample_of_a_large_data_set(known: Path) -> None:

@@ -265,8 +265,8 @@ def shade_side(sign: float, preprocess: Preprocess = SQUASH) -> Side:
 
 
 @pytest.fixture
-def dataset(labelled_folder: Path) -> Dataset:
-    return open_dataset(labelled_folder)
+def dataset(labeled_folder: Path) -> Dataset:
+    return open_dataset(labeled_folder)
 
 
 def test_every_model_sees_the_same_images_and_is_compared_with_the_one_before(dataset: Dataset) -> None:
@@ -281,7 +281,7 @@ def test_every_model_sees_the_same_images_and_is_compared_with_the_one_before(da
     assert {flip.image for flip in report.comparison("int8").flips} <= names
 
 
-@pytest.mark.parametrize("change", [{"resize": "center_crop"}, {"interpolation": "cubic"}, {"colour": "bgr"}])
+@pytest.mark.parametrize("change", [{"resize": "center_crop"}, {"interpolation": "cubic"}, {"color": "bgr"}])
 def test_a_file_with_another_preprocessing_is_run_through_it_and_shows(
     dataset: Dataset, change: dict[str, str]
 ) -> None:

@@ -161,7 +161,7 @@ def test_a_pool_whose_stem_is_int8_stays_where_it_is(pooled: onnx.ModelProto) ->
 
 
 def pair_sums(array: NDArray[np.int8]) -> int:
-    """The largest sum of neighbouring weights of one sign, in the orders in which kernels multiply them."""
+    """The largest sum of neighboring weights of one sign, in the orders in which kernels multiply them."""
     orders = [array.reshape(len(array), -1)]
     if array.ndim == 4:
         orders.append(array.transpose(0, 2, 3, 1).reshape(len(array), -1))

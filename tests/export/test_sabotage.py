@@ -113,7 +113,7 @@ def wrong_mean(graph: onnx.GraphProto) -> None:
     replace(graph, shift, array + array.dtype.type(0.1))
 
 
-def swapped_colours(graph: onnx.GraphProto) -> None:
+def swapped_colors(graph: onnx.GraphProto) -> None:
     name = stem(graph)
     replace(graph, name, np.ascontiguousarray(arrays(graph)[name][:, ::-1]))
 
@@ -133,7 +133,7 @@ def test_an_intact_graph_passes(
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("sabotage", [wrong_mean, swapped_colours])
+@pytest.mark.parametrize("sabotage", [wrong_mean, swapped_colors])
 def test_a_sabotaged_graph_is_refused(real: Real, sabotage: Callable[[onnx.GraphProto], None]) -> None:
     report = real.gate("fp32", real.logits(altered(real.graph, sabotage)))
     assert report.failed("fp32")

@@ -46,7 +46,7 @@ def pictures() -> dict[str, bytes]:
     return {
         "plain.jpg": encode(".jpg", image),
         "progressive.jpg": encode(".jpg", image, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
-        "grey.jpg": encode(".jpg", image[:, :, 0]),
+        "gray.jpg": encode(".jpg", image[:, :, 0]),
         "plain.png": encode(".png", image),
         "deep.png": encode(".png", image.astype(np.uint16) * 257),
         "alpha.png": encode(".png", alpha),

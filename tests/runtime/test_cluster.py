@@ -26,8 +26,8 @@ def pictures(tmp_path: Path, rng: np.random.Generator) -> Path:
     """Seven yellow, five green and one blue picture, in folders of folders, and a file that is none."""
     folder = tmp_path / "hard"
     for number in range(13):
-        colour = (0, 200, 200) if number < 7 else (0, 200, 100) if number < 12 else (200, 0, 0)
-        shade = np.clip(np.array(colour) + rng.integers(0, 9, 3), 0, 255).astype(np.uint8)
+        color = (0, 200, 200) if number < 7 else (0, 200, 100) if number < 12 else (200, 0, 0)
+        shade = np.clip(np.array(color) + rng.integers(0, 9, 3), 0, 255).astype(np.uint8)
         write_image(folder / ("A" if number % 2 else "B/C") / f"{number}.png", np.full((30, 40, 3), shade, np.uint8))
     (folder / "A" / "broken.jpg").write_bytes(b"no picture")
     return folder

@@ -43,11 +43,11 @@ def yellows(count: int = 4) -> list[NDArray[np.uint8]]:
     return [plain(0, 200 + place, 200) for place in range(count)]
 
 
-def summary(*colours: tuple[float, float, float], images: int = 1000) -> dict[str, str]:
-    """The summary of held-out pictures of these colours, red first."""
-    unit = np.array(colours, np.float32)
+def summary(*colors: tuple[float, float, float], images: int = 1000) -> dict[str, str]:
+    """The summary of held-out pictures of these colors, red first."""
+    unit = np.array(colors, np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    return {HELD_OUT_KEY: HeldOut(images, len(colours), unit).to_json()}
+    return {HELD_OUT_KEY: HeldOut(images, len(colors), unit).to_json()}
 
 
 @pytest.fixture

@@ -102,11 +102,11 @@ def test_the_best_crop_is_a_copy_and_survives_its_frame(model: Classifier) -> No
 def test_answers_of_another_model_discard_those_before(model: Classifier, tmp_path: Path) -> None:
     evidence = evidence_of(model, *[(0.9, 0.05, 0.05)] * 9)
     assert evidence.classifier is model
-    other = classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Grey Van 2019"))
+    other = classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Gray Van 2019"))
     for index in (9, 10, 11):
         evidence.add(look_at(frame(index), MIDDLE, 1.0), probabilities(0.05, 0.05, 0.1, 0.8), other)
     assert (evidence.crops, evidence.classifier) == (3, other)
-    assert evidence.answer().name == "Pollux Grey Van 2019"
+    assert evidence.answer().name == "Pollux Gray Van 2019"
 
 
 def test_the_same_model_opened_again_keeps_them(model: Classifier) -> None:

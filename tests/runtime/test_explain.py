@@ -78,15 +78,15 @@ def test_guesses_are_the_models_own(checkpoint: Path) -> None:
 
 
 def test_the_answer_goes_as_far_as_the_exported_models_thresholds(tmp_path: Path) -> None:
-    grey = np.full((120, 160, 3), 128, np.uint8)
-    (expected,) = Classifier().predict([grey])
+    gray = np.full((120, 160, 3), 128, np.uint8)
+    (expected,) = Classifier().predict([gray])
     assert expected.name == "unknown"
-    by_torch = twincar_edge.explain(grey, default_checkpoint(), model=default_model())
-    for explanation in (twincar_edge.explain(grey), by_torch):
+    by_torch = twincar_edge.explain(gray, default_checkpoint(), model=default_model())
+    for explanation in (twincar_edge.explain(gray), by_torch):
         assert explanation.prediction == expected
         assert explanation.target == expected.top5[0].name
     with pytest.raises(InputError, match="has other classes than"):
-        twincar_edge.explain(grey, default_checkpoint(), model=tiny_model(tmp_path / "tiny.onnx"))
+        twincar_edge.explain(gray, default_checkpoint(), model=tiny_model(tmp_path / "tiny.onnx"))
 
 
 def test_the_exported_model_and_its_checkpoint_give_the_same_map(shared: Path) -> None:
@@ -173,17 +173,17 @@ def test_a_transformer_is_refused(tmp_path: Path) -> None:
 def test_heat_goes_back_to_where_the_pixels_came_from(resize: str, shape: tuple[int, int]) -> None:
     preprocess = Preprocess.model_validate({"size_wh": (64, 48), "resize": resize})
     image_bgr = np.zeros((*shape, 3), np.uint8)
-    centre_row, centre_column = int(shape[0] * 0.4), int(shape[1] * 0.55)  # inside every centre crop here
-    image_bgr[centre_row - 6 : centre_row + 6, centre_column - 6 : centre_column + 6] = 255
+    center_row, center_column = int(shape[0] * 0.4), int(shape[1] * 0.55)  # inside every center crop here
+    image_bgr[center_row - 6 : center_row + 6, center_column - 6 : center_column + 6] = 255
     seen = prepare(image_bgr, preprocess)[:, :, 0].astype(np.float32)
     seen[seen == 114] = 0  # the letterbox's padding
     back = to_image_geometry(seen / 255, shape, preprocess)
     assert back.shape == shape and back.dtype == np.float32 and 0 <= back.min() <= back.max() <= 1
     rows, columns = np.nonzero(back > 0.5)
-    assert abs(rows.mean() - centre_row) <= 2 and abs(columns.mean() - centre_column) <= 2
+    assert abs(rows.mean() - center_row) <= 2 and abs(columns.mean() - center_column) <= 2
 
 
-def test_what_a_centre_crop_does_not_see_stays_cold() -> None:
+def test_what_a_center_crop_does_not_see_stays_cold() -> None:
     preprocess = Preprocess(size_wh=(32, 32), resize="center_crop")
     back = to_image_geometry(np.ones((32, 32), np.float32), (40, 100), preprocess)
     assert not back[:, :30].any() and not back[:, 70:].any() and back[:, 31:69].min() == 1
@@ -199,7 +199,7 @@ def test_the_overlay_leaves_cold_places_as_they_are() -> None:
     assert np.abs(overlay[140:160, 140:160].astype(int) - image_bgr[140:160, 140:160]).mean() > 30
 
 
-def test_a_comparison_has_two_colours() -> None:
+def test_a_comparison_has_two_colors() -> None:
     heatmap = np.zeros((300, 800), np.float32)
     heatmap[100:200, 100:200], heatmap[100:200, 600:700] = 1, -1
     overlay = draw_overlay(np.full((300, 800, 3), 128, np.uint8), heatmap).astype(int)

@@ -155,9 +155,9 @@ def test_the_runner_up_of_an_enrolled_answer_is_the_next_class(enrolled: Classif
 
 def test_a_map_of_zeros_is_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny_model(tmp_path / "tiny.onnx")
-    write_image(tmp_path / "grey.png", np.full((40, 60, 3), 114, np.uint8))  # as grey as what covers it
+    write_image(tmp_path / "gray.png", np.full((40, 60, 3), 114, np.uint8))  # as gray as what covers it
     with pytest.raises(SystemExit) as caught:
-        main(["explain", str(tmp_path / "grey.png"), "--model", str(model), "-o", str(tmp_path / "why.png")])
+        main(["explain", str(tmp_path / "gray.png"), "--model", str(model), "-o", str(tmp_path / "why.png")])
     error = capsys.readouterr().err
     assert caught.value.code == 2
     assert error == (

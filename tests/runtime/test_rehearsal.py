@@ -34,7 +34,7 @@ def looping(path: Path) -> Path:
             helper.make_tensor_value_info("next", TensorProto.FLOAT, ["N", 3]),
         ],
     )
-    loop = helper.make_node("Loop", ["", "always", "colour"], ["looped"], body=body)
+    loop = helper.make_node("Loop", ["", "always", "color"], ["looped"], body=body)
     model.graph.node.insert(3, loop)
     model.graph.node[4].input[0] = "looped"
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
@@ -45,7 +45,7 @@ def looping(path: Path) -> Path:
 def greedy(path: Path) -> Path:
     """A good model of a few kilobytes but for a tensor of 40 GB on the way to its logits."""
     model = onnx.load(str(tiny_model(path)))
-    model.graph.node.insert(3, helper.make_node("Expand", ["colour", "wide"], ["expanded"]))
+    model.graph.node.insert(3, helper.make_node("Expand", ["color", "wide"], ["expanded"]))
     model.graph.node.insert(4, helper.make_node("ReduceMax", ["expanded", "first"], ["greatest"], keepdims=0))
     model.graph.node[5].input[0] = "greatest"
     model.graph.initializer.append(numpy_helper.from_array(np.array([3_000_000_000, 1, 3], np.int64), "wide"))

@@ -32,7 +32,7 @@ from twincar_edge.runtime.reload import ModelReloader
 from twincar_edge.trust import Trust
 
 BLUE_CAR = np.full((32, 32, 3), (255, 0, 0), np.uint8)
-GREY = np.full((32, 32, 3), 90, np.uint8)
+GRAY = np.full((32, 32, 3), 90, np.uint8)
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_a_good_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_ot
         assert ask(reloader) == {"taken": 1}
     (classifier,) = taken.classifiers
     assert classifier.session.sha256 == sha256(model)
-    assert classifier.predict([GREY])[0].name == "unknown"
+    assert classifier.predict([GRAY])[0].name == "unknown"
 
 
 def test_a_file_that_never_settles_is_refused_after_some_attempts(

@@ -199,11 +199,11 @@ def test_another_models_crops_are_not_mixed_with_those_before(
 ) -> None:
     visit = visit_of(visits, model, *[(0.9, 0.05, 0.05)] * 9)
     assert visits.next_event(visit) is not None
-    other = classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Grey Van 2019"))
+    other = classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Gray Van 2019"))
     for index in (20, 21, 22):
         add(visit, other, (0.05, 0.05, 0.1, 0.8), index)
     end = visits.finish(visit)
-    assert (end.id, end.name, end.crops) == ("id-0", "Pollux Grey Van 2019", 3)
+    assert (end.id, end.name, end.crops) == ("id-0", "Pollux Gray Van 2019", 3)
     assert end.probability == pytest.approx(0.8, abs=1e-5)
     assert (end.first_frame, len(end.top5)) == (0, 4)
 

@@ -129,7 +129,7 @@ def test_a_zone_gives_one_visit_per_car_in_it(classifier: Classifier) -> None:
 
 
 def test_every_single_image_is_a_visit(classifier: Classifier) -> None:
-    pictures = [np.full((40, 60, 3), colour, np.uint8) for colour in (RED_BGR, BLUE_BGR, BLUE_BGR)]
+    pictures = [np.full((40, 60, 3), color, np.uint8) for color in (RED_BGR, BLUE_BGR, BLUE_BGR)]
     source = FrameSource([Frame(i, 0.0, picture, f"{i}.jpg") for i, picture in enumerate(pictures)], stills=True)
     summary = watch(WatchConfig(keep=True), sources={"camera": source}, classifier=classifier)
     assert [(visit.name, visit.image, visit.crops) for visit in summary.results] == [
@@ -297,7 +297,7 @@ def test_stage_durations_are_counted_by_bucket_and_an_edge_belongs_to_its_bucket
 def drifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that was exported for pictures whose red and blue are swapped now."""
     path = tiny_model(tmp_path_factory.mktemp("drifted") / "tiny.onnx", golden=True)
-    swapped = read_manifest(path).preprocess.model_copy(update={"colour": "bgr"})
+    swapped = read_manifest(path).preprocess.model_copy(update={"color": "bgr"})
     return with_manifest(path, path, preprocess=swapped)
 
 
@@ -405,8 +405,8 @@ def test_events_go_to_a_file_and_crops_to_a_folder(clip: Path, model: Path, tmp_
 
 
 def test_a_folder_with_a_corrupt_image_is_read_to_its_end(model: Path, tmp_path: Path) -> None:
-    for number, colour in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR)):
-        cv2.imwrite(str(tmp_path / f"car_{number}.jpg"), np.full((40, 60, 3), colour, np.uint8))
+    for number, color in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR)):
+        cv2.imwrite(str(tmp_path / f"car_{number}.jpg"), np.full((40, 60, 3), color, np.uint8))
     (tmp_path / "car_1.jpg").write_bytes((tmp_path / "car_1.jpg").read_bytes()[:200])
     result = invoke(tmp_path, "--once", "--model", model)
     assert [json.loads(line)["image"] for line in result.stdout.splitlines()] == ["car_0.jpg", "car_2.jpg"]

@@ -1,4 +1,4 @@
-"""Small clips of a road, made from arrays: a textured grey background, and rectangles with windows that drive."""
+"""Small clips of a road, made from arrays: a textured gray background, and rectangles with windows that drive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE_WH = (320, 180)
 
 
 def road(seed: int = 0, size_wh: tuple[int, int] = SIZE_WH) -> Image:
-    """Grey asphalt with coarse texture and a bright line."""
+    """Gray asphalt with coarse texture and a bright line."""
     width, height = size_wh
     texture = np.random.default_rng(seed).normal(95, 7, (height // 4, width // 4)).astype(np.float32)
     picture = cv2.cvtColor(cv2.resize(texture, size_wh), cv2.COLOR_GRAY2BGR)
@@ -32,7 +32,7 @@ def road(seed: int = 0, size_wh: tuple[int, int] = SIZE_WH) -> Image:
 class Car:
     """A car that drives from one place to another between two frames; `y` is its top edge, places are left edges."""
 
-    colour_bgr: tuple[int, int, int]
+    color_bgr: tuple[int, int, int]
     first: int
     last: int
     start: float
@@ -53,16 +53,16 @@ class Car:
         box = self.box(frame)
         if box is not None:
             left, top, right, bottom = box
-            cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), self.colour_bgr, -1)
-            window = tuple(int(value * 0.6) for value in self.colour_bgr)
+            cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), self.color_bgr, -1)
+            window = tuple(int(value * 0.6) for value in self.color_bgr)
             if right - left > 50:
                 cv2.rectangle(picture, (left + 25, top + 8), (right - 25, top + 20), window, -1)
 
 
-def drive_by(colour_bgr: tuple[int, int, int], first: int, frames: int = 30, *, to_the_right: bool = True) -> Car:
+def drive_by(color_bgr: tuple[int, int, int], first: int, frames: int = 30, *, to_the_right: bool = True) -> Car:
     """A car that crosses the whole picture."""
     ends = (-90, 320) if to_the_right else (320, -90)
-    return Car(colour_bgr, first, first + frames - 1, *ends)
+    return Car(color_bgr, first, first + frames - 1, *ends)
 
 
 def film(cars: Sequence[Car], frames: int, *, noise: float = 2.0, seed: int = 0) -> list[Image]:

@@ -72,7 +72,7 @@ def redness(
 
 
 def picture(*cells: tuple[int, int], size_wh: tuple[int, int] = (128, 96), red: int = 255) -> Image:
-    """A grey picture in which whole cells of the detector's input, given by column and row, are red."""
+    """A gray picture in which whole cells of the detector's input, given by column and row, are red."""
     cell = max(size_wh) // 8
     image = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
     for column, row in cells:

@@ -22,16 +22,16 @@ ARCHITECTURE = "test_efficientnet"  # timm's own for tests: depthwise convolutio
 
 
 def write_cars(folder: Path, per_class: int = 40, seed: int = 0) -> Path:
-    """Write a CSV data set whose classes differ in colour and shape; return its folder."""
+    """Write a CSV data set whose classes differ in color and shape; return its folder."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     rows = ["filename,label"]
     for number in range(per_class * len(CLASSES)):
         label = number % len(CLASSES)
         image = np.full((72, 96, 3), 90, np.uint8)
-        colour = np.roll([200, 60, 60], label) + rng.integers(-30, 30, 3)
+        color = np.roll([200, 60, 60], label) + rng.integers(-30, 30, 3)
         left, top = (int(value) for value in rng.integers(4, 20, 2))
-        cv2.rectangle(image, (left, top), (left + 60, top + 30 + 10 * label), colour.tolist(), -1)
+        cv2.rectangle(image, (left, top), (left + 60, top + 30 + 10 * label), color.tolist(), -1)
         image += rng.integers(0, 30, image.shape, dtype=np.uint8)
         name = f"{number:03d}.png"
         assert cv2.imwrite(str(folder / "images" / name), image)

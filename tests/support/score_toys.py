@@ -16,19 +16,19 @@ import pyarrow.parquet as pq
 from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR
 from tests.support.tiny_model import BLUE, GREEN, RED
 
-COLOURS = ((RED_BGR, RED), (GREEN_BGR, GREEN), (BLUE_BGR, BLUE))
+COLORS = ((RED_BGR, RED), (GREEN_BGR, GREEN), (BLUE_BGR, BLUE))
 
 
 def picture(number: int) -> bytes:
-    """Return a PNG of one colour: red, green, blue, and again."""
-    done, data = cv2.imencode(".png", np.full((40, 60, 3), COLOURS[number % 3][0], np.uint8))
+    """Return a PNG of one color: red, green, blue, and again."""
+    done, data = cv2.imencode(".png", np.full((40, 60, 3), COLORS[number % 3][0], np.uint8))
     assert done
     return data.tobytes()
 
 
 def name_of(number: int) -> str:
     """Return what the tiny model says of `picture(number)`."""
-    return COLOURS[number % 3][1]
+    return COLORS[number % 3][1]
 
 
 def pictures(folder: Path, count: int) -> Path:

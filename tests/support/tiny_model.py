@@ -1,4 +1,4 @@
-"""A real ONNX model of a few hundred bytes that names a picture by its dominant colour channel.
+"""A real ONNX model of a few hundred bytes that names a picture by its dominant color channel.
 
 It has what an exported model has: uint8 NHWC input with a dynamic batch, normalization inside the graph, float32
 logits, and a manifest in its metadata. Whatever runs it runs the real chain; only the classifier itself is small.
@@ -36,7 +36,7 @@ FAMILIARITY = FamiliarityRecord(
     images=3,
     prototype_images=3,
 )
-SHARPNESS = 20.0  # logits of a pure colour: 20 and two zeros
+SHARPNESS = 20.0  # logits of a pure color: 20 and two zeros
 
 
 def tiny_model(
@@ -53,10 +53,10 @@ def tiny_model(
     """Write the model and return its path.
 
     The first three classes stand for red, green and blue; further ones are the least likely of any picture that is not
-    black. A grey picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it a Castor,
+    black. A gray picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it a Castor,
     and above 2/3 unknown.
-    `familiar` gives it an embedding, the mean colour, and prototypes that know pure red, green and blue: a colour
-    between two of them is not familiar enough for a full name, and grey not even for a make.
+    `familiar` gives it an embedding, the mean color, and prototypes that know pure red, green and blue: a color
+    between two of them is not familiar enough for a full name, and gray not even for a make.
     `digest=False` leaves the digest out, as earlier versions did, until the metadata is written again.
     `metadata=False` leaves the manifest out: an ONNX file that is not ours. `golden` puts golden inputs in.
     """
@@ -67,14 +67,14 @@ def tiny_model(
         [
             helper.make_node("Cast", ["batch_nhwc"], ["pixels"], to=TensorProto.FLOAT),
             helper.make_node("Div", ["pixels", "scale"], ["unit"]),
-            helper.make_node("ReduceMean", ["unit", "axes"], ["colour"], keepdims=0),
-            helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
+            helper.make_node("ReduceMean", ["unit", "axes"], ["color"], keepdims=0),
+            helper.make_node("MatMul", ["color", "weights"], ["logits"]),
         ],
-        "dominant_colour",
+        "dominant_color",
         [helper.make_tensor_value_info("batch_nhwc", TensorProto.UINT8, ["N", height, width, 3])],
         [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(classes)]),
-            *([helper.make_tensor_value_info("colour", TensorProto.FLOAT, ["N", 3])] if familiar else []),
+            *([helper.make_tensor_value_info("color", TensorProto.FLOAT, ["N", 3])] if familiar else []),
         ],
         [
             numpy_helper.from_array(np.float32(255), "scale"),
@@ -86,13 +86,13 @@ def tiny_model(
     if metadata:
         manifest = Manifest(
             name="tiny",
-            architecture="dominant-colour",
+            architecture="dominant-color",
             precision="fp32",
             classes=classes,
             preprocess=Preprocess(size_wh=size_wh, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
             temperature=temperature,
             reject_below=reject_below,
-            embedding="colour" if familiar else None,
+            embedding="color" if familiar else None,
             familiarity=FAMILIARITY if familiar else None,
             training=TrainingRecord(checkpoint_sha256="0" * 64, recipe={"kind": "written by hand"}),
             created=datetime(2025, 1, 1, tzinfo=UTC),

@@ -119,13 +119,13 @@ def test_blur_is_torchvisions_gaussian_and_touches_only_its_own_images() -> None
 
 def test_a_hue_shift_preserves_gray_and_luma() -> None:
     choices = no_choices(1)
-    colours = torch.tensor([[[[120, 120, 120], [160, 90, 90]]]], dtype=torch.uint8)
+    colors = torch.tensor([[[[120, 120, 120], [160, 90, 90]]]], dtype=torch.uint8)
     quarter = Choices(choices.affine, choices.jitter, torch.tensor([math.pi / 2]), choices.sigma)
-    turned = augment(colours, quarter, (2, 1))
+    turned = augment(colors, quarter, (2, 1))
     torch.testing.assert_close(turned[0, 0, 0], torch.full((3,), 120.0), atol=0.5, rtol=0)
     luma = torch.tensor([0.299, 0.587, 0.114])
-    assert float(turned[0, 0, 1] @ luma) == pytest.approx(float(colours[0, 0, 1].float() @ luma), abs=0.5)
-    assert not torch.allclose(turned[0, 0, 1], colours[0, 0, 1].float(), atol=20)
+    assert float(turned[0, 0, 1] @ luma) == pytest.approx(float(colors[0, 0, 1].float() @ luma), abs=0.5)
+    assert not torch.allclose(turned[0, 0, 1], colors[0, 0, 1].float(), atol=20)
 
 
 def test_the_configured_share_of_batches_is_mixed_with_its_labels() -> None:

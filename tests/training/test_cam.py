@@ -99,8 +99,8 @@ def test_hooks_are_removed_after_an_error(model: CarClassifier, batch_nhwc: np.n
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def count(image_bgr: np.ndarray, colour: tuple[int, int, int]) -> int:
-    return int((np.abs(image_bgr.astype(int) - colour).max(axis=2) <= 2).sum())
+def count(image_bgr: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((np.abs(image_bgr.astype(int) - color).max(axis=2) <= 2).sum())
 
 
 def answered(dataset: Dataset, wrong: int) -> Evaluation:

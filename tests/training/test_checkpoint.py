@@ -46,7 +46,7 @@ def write(path: Path, **changes: Any) -> Path:
         "architecture": TINY,
         "state_dict": {"a": torch.arange(4.0), "b": torch.ones(2, dtype=torch.int64)},
         "classes": NAMES,
-        "preprocess": Preprocess(size_wh=(48, 32), resize="letterbox", colour="bgr"),
+        "preprocess": Preprocess(size_wh=(48, 32), resize="letterbox", color="bgr"),
         "recipe": {"epochs": 3, "augmentation": {"flip": 0.5}},
         "data": DataRecord(name="blobs", images=18, digest="0" * 64),
         "epoch": 2,
@@ -72,7 +72,7 @@ def altered(path: Path, **changes: Any) -> Path:
 def test_a_checkpoint_round_trips(tmp_path: Path, name: str) -> None:
     checkpoint = read_checkpoint(write(tmp_path / name))
     assert (checkpoint.architecture, checkpoint.classes, checkpoint.epoch) == (TINY, NAMES, 2)
-    assert checkpoint.preprocess == Preprocess(size_wh=(48, 32), resize="letterbox", colour="bgr")
+    assert checkpoint.preprocess == Preprocess(size_wh=(48, 32), resize="letterbox", color="bgr")
     assert checkpoint.recipe == {"epochs": 3, "augmentation": {"flip": 0.5}}
     assert checkpoint.data == DataRecord(name="blobs", images=18, digest="0" * 64)
     assert (checkpoint.validation_top1, checkpoint.validation_top5) == (0.75, 1.0)

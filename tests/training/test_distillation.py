@@ -176,7 +176,7 @@ def test_a_distilling_recipe_needs_a_teacher(dataset: Dataset, tmp_path: Path) -
 
 
 def test_a_teacher_uses_the_students_class_and_color_order(tmp_path: Path) -> None:
-    path = untrained(tmp_path / "teacher.pt", colour="bgr")
+    path = untrained(tmp_path / "teacher.pt", color="bgr")
     swapped = ClassMapping(tuple(CLASSES)[::-1])
     opened, recipe = open_teacher(path, toy_recipe(label_smoothing=0.1, distillation={"weight": 0.25}), swapped)
     student = CarClassifier(TINY, 2, recipe.preprocess).eval()

@@ -51,8 +51,8 @@ def answers(dataset: Dataset, guesses: list[int], classes: int) -> object:
     return predict
 
 
-def test_metrics_equal_manual_counts(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)  # labels 0, 1, 2, 0, 1, 2, ..., six of each
+def test_metrics_equal_manual_counts(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)  # labels 0, 1, 2, 0, 1, 2, ..., six of each
     guesses = list(dataset.labels)
     guesses[0] = guesses[3] = guesses[6] = 1  # three of class 0 are taken for class 1
     evaluation = evaluate(answers(dataset, guesses, 3), dataset, dataset.classes, SMALL, batch_size=4)  # type: ignore[arg-type]
@@ -69,8 +69,8 @@ def test_metrics_equal_manual_counts(labelled_folder: Path) -> None:
     assert evaluation.most_confused() == (ConfusedPair(NAMES[0], NAMES[1], 3, 0.5),)
 
 
-def test_labels_answers_and_confidences_are_in_image_order(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_labels_answers_and_confidences_are_in_image_order(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1] * 6]
     logits[5] *= 3
     evaluation = evaluate_logits(logits, dataset, dataset.classes)
@@ -79,8 +79,8 @@ def test_labels_answers_and_confidences_are_in_image_order(labelled_folder: Path
     assert evaluation.confidences.argmax() == 5
 
 
-def test_confused_pairs_are_sorted_by_frequency(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder).select(f"{number:03d}.jpg" for number in range(16))  # 6, 5 and 5 images
+def test_confused_pairs_are_sorted_by_frequency(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder).select(f"{number:03d}.jpg" for number in range(16))  # 6, 5 and 5 images
     guesses = list(dataset.labels)
     guesses[1] = guesses[4] = 2  # 1 -> 2 twice
     guesses[0] = 1  # 0 -> 1 once, of 6
@@ -93,15 +93,15 @@ def test_confused_pairs_are_sorted_by_frequency(labelled_folder: Path) -> None:
     assert len(evaluation.most_confused(3)) == 3
 
 
-def test_a_perfect_model_has_no_confused_pairs(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_a_perfect_model_has_no_confused_pairs(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     evaluation = evaluate_logits(np.eye(3, dtype=np.float32)[dataset.labels], dataset, dataset.classes)
     assert evaluation.most_confused() == evaluation.hardest() == ()
     assert "hardest" not in evaluation.to_markdown() and "confused" not in evaluation.to_markdown()
 
 
-def test_classes_are_matched_by_name_and_absent_ones_do_not_count(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_classes_are_matched_by_name_and_absent_ones_do_not_count(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     classes = ClassMapping(("Other Coupe 2001", *reversed(NAMES), "More Van 2002"))
     guesses = [3 - label for label in dataset.labels]
     guesses[0] = 4  # a class without an image takes part as a wrong answer, and not in the averages
@@ -112,8 +112,8 @@ def test_classes_are_matched_by_name_and_absent_ones_do_not_count(labelled_folde
     assert evaluation.most_confused() == (ConfusedPair(NAMES[0], "More Van 2002", 1, 1 / 6),)
 
 
-def test_a_model_that_does_not_know_a_class_is_refused_before_it_runs(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_a_model_that_does_not_know_a_class_is_refused_before_it_runs(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise AssertionError("it ran")
@@ -122,14 +122,14 @@ def test_a_model_that_does_not_know_a_class_is_refused_before_it_runs(labelled_f
         evaluate(predict, dataset, ClassMapping(NAMES[:2]), SMALL)
 
 
-def test_a_model_with_fewer_outputs_than_names_is_refused(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_a_model_with_fewer_outputs_than_names_is_refused(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     with pytest.raises(ModelError, match=r"logits of shape \[18, 2\], expected \[18, 3\]"):
         evaluate(answers(dataset, [0] * 18, 2), dataset, ClassMapping(NAMES), SMALL)  # type: ignore[arg-type]
 
 
-def test_figures_can_be_read_by_people_and_machines(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_figures_can_be_read_by_people_and_machines(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     guesses = [0] * 18
     evaluation = evaluate(answers(dataset, guesses, 3), dataset, dataset.classes, SMALL)  # type: ignore[arg-type]
     document = json.loads(evaluation.to_json())
@@ -145,15 +145,15 @@ def test_figures_can_be_read_by_people_and_machines(labelled_folder: Path) -> No
     assert f"\n| {NAMES[0]} |" not in text  # what is always right is not hard
 
 
-def test_a_pipe_in_a_name_is_escaped(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_a_pipe_in_a_name_is_escaped(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     odd = dataclasses.replace(dataset, classes=ClassMapping(("a|b", *NAMES[1:])))
     text = evaluate_logits(np.eye(3, dtype=np.float32)[[1] * 18], odd, odd.classes).to_markdown()
     assert "| a\\|b | 6 |" in text and "| a\\|b | Alpha Two Sedan 2010 | 6 |" in text
 
 
-def test_the_table_of_the_classes_is_scikit_learns(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_the_table_of_the_classes_is_scikit_learns(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     guesses = [0, 1, 2, 1, 1, 2, 2, 2, 2] * 2
     evaluation = evaluate(answers(dataset, guesses, 3), dataset, dataset.classes, SMALL)  # type: ignore[arg-type]
     expected = classification_report(
@@ -221,7 +221,7 @@ def test_evaluate_writes_the_pictures_of_a_checkpoint(
 
 
 def test_evaluate_writes_plots_of_an_onnx_file_with_its_temperature(
-    tmp_path: Path, labelled_folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = {}
     for temperature in (1.0, 50.0):
@@ -229,7 +229,7 @@ def test_evaluate_writes_plots_of_an_onnx_file_with_its_temperature(
         output = tmp_path / f"{temperature:g}"
         output.mkdir()
         (output / artifacts.GRADCAM_GRID).write_bytes(b"an earlier checkpoint's")
-        code, _, err = run(["evaluate", str(model), "--data", str(labelled_folder), "-o", str(output)], capsys)
+        code, _, err = run(["evaluate", str(model), "--data", str(labeled_folder), "-o", str(output)], capsys)
         assert code == 0, err
         assert {path.name for path in output.iterdir()} == set(artifacts.EVALUATION_FILES)
         found[temperature] = json.loads((output / "metrics.json").read_text())

@@ -59,7 +59,7 @@ def picture(path: Path) -> np.ndarray:
 
 
 def orange(image_bgr: np.ndarray) -> int:
-    """Count the pixels of the colours of wrong answers left of the scales of a confusion matrix."""
+    """Count the pixels of the colors of wrong answers left of the scales of a confusion matrix."""
     part = image_bgr[:, : int(0.8 * image_bgr.shape[1])].astype(int)
     return int((part[:, :, 2] > part[:, :, 0] + 60).sum())
 

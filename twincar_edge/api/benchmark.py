@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twincar_edge.api.data import PathLike, labelled_images
+from twincar_edge.api.data import PathLike, labeled_images
 from twincar_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def benchmark(
     elif clip is not None:
         raise InputError("clip is decoded at a camera's pace: pass fps too, such as fps=25")
     times = {"warmup": warmup, "rounds": rounds, "per_round": per_round}
-    labelled = labelled_images(data, images, data_class_mapping, crop)
+    labeled = labeled_images(data, images, data_class_mapping, crop)
     config = BenchmarkConfig(
         models=(Path(models),) if isinstance(models, str | Path) else tuple(map(Path, models)),
         precisions=tuple(precisions),
@@ -91,7 +91,7 @@ def benchmark(
         threads=tuple(threads),
         spinning=spinning,
         schedule=Schedule(**{name: value for name, value in times.items() if value is not None}),
-        dataset=None if labelled is None else labelled.open(),
+        dataset=None if labeled is None else labeled.open(),
         peers=peers,
         strict_ep=strict_ep,
         pace=pace,

@@ -14,7 +14,7 @@ def optional_path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def labelled_images(
+def labeled_images(
     data: PathLike | None, images: PathLike | None, class_mapping: PathLike | None, crop: bool
 ) -> OpenOptions | None:
     """Return the location of the labeled images, or None if `data` is None."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twincar_edge.api.data import PathLike, labelled_images, optional_path
+from twincar_edge.api.data import PathLike, labeled_images, optional_path
 from twincar_edge.errors import InputError, ModelError, Parameter, require
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def evaluate(
     from twincar_edge.training.hub import resolve_checkpoint
 
     opened = open_model(resolve_checkpoint(str(model)), optional_path(class_mapping), ep, threads)
-    dataset = open_images(labelled_images(data, images, data_class_mapping, crop), optional_path(split))
+    dataset = open_images(labeled_images(data, images, data_class_mapping, crop), optional_path(split))
     return measure(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twincar_edge.api.data import PathLike, labelled_images, optional_path
+from twincar_edge.api.data import PathLike, labeled_images, optional_path
 from twincar_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def export(
         fp16=fp16,
         opset=OPSET if opset is None else opset,
         limits=limits or ParityLimits(),
-        data=labelled_images(data, images, data_class_mapping, crop),
+        data=labeled_images(data, images, data_class_mapping, crop),
         class_mapping=optional_path(class_mapping),
         name=name,
         notes=notes,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from twincar_edge.api.data import PathLike, labelled_images
+from twincar_edge.api.data import PathLike, labeled_images
 from twincar_edge.errors import InputError, Parameter, require
 from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, read_recipe
@@ -100,7 +100,7 @@ def train(
         chosen, weights_file, extending = record.recipe, record.weights_file, record.extending
         folder, teacher_file = Path(resume), teacher_file or record.teacher
     else:
-        found = labelled_images(data, images, class_mapping, crop)
+        found = labeled_images(data, images, class_mapping, crop)
         if found is None or output is None:
             raise InputError("train needs `data` and `output`, or `resume`")
         texts = [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]

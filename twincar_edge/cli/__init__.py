@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # In the order of the work: name -> the line that help shows. The function `command` of `twincar_edge.cli.<name>`.
 COMMANDS = {
     "demo": "Run a clip of drawn cars through a model of them, beside the truth.",
-    "train": "Fit a classifier on labelled car images.",
-    "evaluate": "Measure a checkpoint or ONNX file on labelled images.",
+    "train": "Fit a classifier on labeled car images.",
+    "evaluate": "Measure a checkpoint or ONNX file on labeled images.",
     "export": "Write FP32 and INT8 ONNX files and check that they answer alike.",
     "parity": "Compare ONNX files with the checkpoint that they come from, image by image.",
     "inspect": "Print what an exported model says of itself.",
@@ -46,7 +46,7 @@ COMMANDS = {
     "doctor": "Check that this machine answers right, and how fast.",
     "bench": "Measure latency and top-5 over providers and precisions.",
     "explain": "Show what an answer rests on, as a heat map over the image.",
-    "synthesize": "Draw labelled twin cars: images, or a gate clip with its truth.",
+    "synthesize": "Draw labeled twin cars: images, or a gate clip with its truth.",
 }
 
 EXIT_INTERRUPTED = 130
@@ -114,7 +114,7 @@ class LazyGroup(click.Group):
 def group() -> None:
     """Which car just passed: make, model, year.
 
-    Train on labelled car images, export to ONNX with a parity check, and run the result on a camera box.
+    Train on labeled car images, export to ONNX with a parity check, and run the result on a camera box.
     Exit codes: 0 done, 1 a limit was not met, 2 bad input, 130 interrupted.
     """
 

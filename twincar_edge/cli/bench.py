@@ -165,7 +165,7 @@ def command(
         check_suffix(path)
     limits = Limits(min_top5, max_p95)
     if min_top5 is not None and data is None:
-        raise InputError("--min-top5 needs labelled images: give --data")
+        raise InputError("--min-top5 needs labeled images: give --data")
     for precision in precisions:
         if precision not in PRECISIONS:
             raise InputError(f"no precision {precision!r}: {nearest(precision, PRECISIONS)}")

@@ -13,7 +13,7 @@ from twincar_edge.cli.tables import has_no_width
 if TYPE_CHECKING:
     from twincar_edge.runtime.selftest.diagnosis import Diagnosis
 
-_COLOURS = {"ok": "green", "absent": "dim", "warn": "yellow", "fail": "bold red"}
+_COLORS = {"ok": "green", "absent": "dim", "warn": "yellow", "fail": "bold red"}
 _PIPE_WIDTH = 160  # a line of the table where it goes into a file
 
 
@@ -62,7 +62,7 @@ def _print(diagnosis: Diagnosis) -> None:
     table.add_column("Status")
     table.add_column("Found", overflow="fold")
     for name, status, found in diagnosis.rows():
-        table.add_row(escape(name), f"[{_COLOURS[status]}]{status}[/]", escape(found))
+        table.add_row(escape(name), f"[{_COLORS[status]}]{status}[/]", escape(found))
     console = Console()
     if has_no_width():
         console = Console(width=_PIPE_WIDTH)

@@ -1,4 +1,4 @@
-"""`twincar-edge evaluate`: how well a checkpoint or an ONNX file answers on labelled images."""
+"""`twincar-edge evaluate`: how well a checkpoint or an ONNX file answers on labeled images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--conditions",
     is_flag=True,
-    help="Also answer labelled images as halves of cars, at night, in rain and behind a covered lens. --unknown "
+    help="Also answer labeled images as halves of cars, at night, in rain and behind a covered lens. --unknown "
     "includes it.",
 )
 @click.option(
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 @click.option(
     "--as-camera",
     is_flag=True,
-    help="Also measure top-1 and top-5 on the labelled images as a camera gives them: small, with a wrong box, "
+    help="Also measure top-1 and top-5 on the labeled images as a camera gives them: small, with a wrong box, "
     "blurred, compressed, dark.",
 )
 @click.option("--explain", is_flag=True, help="Measure how faithful the explanations of an .onnx file are.")
@@ -103,7 +103,7 @@ def command(
     explain_images: int,
     reference: Path | None,
 ) -> None:
-    """Measure MODEL on labelled images, with --unknown on pictures of what it does not know, with --explain its maps.
+    """Measure MODEL on labeled images, with --unknown on pictures of what it does not know, with --explain its maps.
 
     MODEL is a checkpoint (.pt, .pth or .safetensors) or an .onnx file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
     """
@@ -123,14 +123,14 @@ def command(
         raise InputError("no images to evaluate on: name them with --data, or a run with --split")
     for option, wanted in (("--conditions", conditions), ("--as-camera", as_camera)):
         if wanted and data is None and split is None:
-            raise InputError(f"{option} needs labelled images: name them with --data, or a run with --split")
+            raise InputError(f"{option} needs labeled images: name them with --data, or a run with --split")
     if output is not None:
         require("matplotlib", "train")
     opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
     if explain and opened.session is None:
         raise InputError(f"explanations are measured on .onnx files: export {model} first")
     if explain and data is None and split is None:
-        raise InputError("no labelled images to explain: name them with --data, or a run with --split")
+        raise InputError("no labeled images to explain: name them with --data, or a run with --split")
     compared = None if reference is None or not explain else open_session(reference, ep=ep, threads=threads)
     pictures = [open_unknown_pictures(folder, opened.classes) for folder in unknown]
     check_sizes(sizes)

@@ -48,7 +48,7 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
         "signature": "none" if file.signature is None else "present; `watch` checks it against a key",
         "classes": f"{len(manifest.classes)}: {first}",
         "enrolled": "" if enrolled is None else _enrolled(enrolled),
-        "input": f"uint8 [N, {preprocess.size_wh[1]}, {preprocess.size_wh[0]}, 3] {preprocess.colour}, "
+        "input": f"uint8 [N, {preprocess.size_wh[1]}, {preprocess.size_wh[0]}, 3] {preprocess.color}, "
         f"{preprocess.resize}, {preprocess.interpolation}; mean and std are in the graph",
         "rejection": f"unknown below {manifest.reject_below:.2f}" if manifest.reject_below else "none",
         "familiarity": _familiarity(manifest),

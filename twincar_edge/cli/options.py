@@ -36,7 +36,7 @@ threads_option = option(
 
 
 def data_options(*, argument: bool = False, required: bool = True) -> Callable[[Command], Command]:
-    """Give a command the options that name labelled images; it takes them as `data: OpenOptions`.
+    """Give a command the options that name labeled images; it takes them as `data: OpenOptions`.
 
     As an argument (DATA), `--class-mapping` belongs to the data. As an option (`--data DATA`), the command has a model
     too, whose class names that option would be, and the data's is `--data-class-mapping`.
@@ -46,7 +46,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
         required: False gives `data` None where the option is absent.
     """
     mapping = "--class-mapping" if argument else "--data-class-mapping"
-    help_data = "Use these labelled images: a CSV, a Parquet file, Stanford Cars, or a folder with a subfolder a class."
+    help_data = "Use these labeled images: a CSV, a Parquet file, Stanford Cars, or a folder with a subfolder a class."
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

@@ -1,4 +1,4 @@
-"""`twincar-edge synthesize`: labelled twin cars, as a data set or as a gate clip with its truth."""
+"""`twincar-edge synthesize`: labeled twin cars, as a data set or as a gate clip with its truth."""
 
 from __future__ import annotations
 

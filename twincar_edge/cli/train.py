@@ -1,4 +1,4 @@
-"""`twincar-edge train`: fit a classifier on labelled car images."""
+"""`twincar-edge train`: fit a classifier on labeled car images."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def command(
     """Fit a classifier on DATA and keep the best epoch's checkpoint.
 
     \b
-    DATA is labelled images in one of these layouts:
+    DATA is labeled images in one of these layouts:
       a CSV of filename,label, or a folder with labels.csv and images/
       Stanford Cars (cars_train/ and devkit/)
       a Parquet file, or a folder of them
@@ -191,7 +191,7 @@ def command(
         output = resume
     else:
         if data is None or output is None:
-            raise InputError("name the labelled images and the folder of the results: train DATA -o RUN")
+            raise InputError("name the labeled images and the folder of the results: train DATA -o RUN")
         if folds is not None and (extend is not None or no_validation):
             other = "--no-validation" if extend is None else "--extend"
             raise InputError(f"--folds holds out parts of DATA in turn: give it without {other}")

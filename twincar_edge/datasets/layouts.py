@@ -35,7 +35,7 @@ class OpenOptions:
 class Layout:
     """One layout of labeled images on disk: how to recognize, read and describe it."""
 
-    recognise: Callable[[Path], bool]
+    recognize: Callable[[Path], bool]
     read: Callable[[OpenOptions], Dataset]
     looks_like: str
 
@@ -102,7 +102,7 @@ def _open(options: OpenOptions, layout: str | None) -> Dataset:
     if not path.exists():
         raise InputError(f"{path} does not exist: expected labeled images")
     if layout is None:
-        layout = next((name for name, known in LAYOUTS.items() if known.recognise(path)), None)
+        layout = next((name for name, known in LAYOUTS.items() if known.recognize(path)), None)
     if layout is None:
         listed = "; ".join(f"{name}: {known.looks_like}" for name, known in LAYOUTS.items())
         raise InputError(f"{path} has no known layout of labeled images ({listed})")

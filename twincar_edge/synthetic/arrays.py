@@ -10,7 +10,7 @@ Floats = NDArray[np.float32]
 """float32, any shape."""
 
 Image = NDArray[np.uint8]
-"""uint8 [H, W] or [H, W, channels]; colours are BGR."""
+"""uint8 [H, W] or [H, W, channels]; colors are BGR."""
 
 
 def f32(values: ArrayLike) -> Floats:
@@ -18,7 +18,7 @@ def f32(values: ArrayLike) -> Floats:
     return np.asarray(values, np.float32)
 
 
-def over(place: Image, colour: Image, alpha: Image) -> None:
-    """Lay a colour [h, w, C], already weighted by its coverage ``alpha`` [h, w], over ``place`` in place."""
+def over(place: Image, color: Image, alpha: Image) -> None:
+    """Lay a color [h, w, C], already weighted by its coverage ``alpha`` [h, w], over ``place`` in place."""
     keep = cv2.merge([cv2.bitwise_not(alpha)] * place.shape[2])
-    place[:] = cv2.add(cv2.multiply(place, keep, scale=1 / 255), colour)
+    place[:] = cv2.add(cv2.multiply(place, keep, scale=1 / 255), color)

@@ -1,6 +1,6 @@
-"""Blueprints: flat drawings of a car's side, front, rear and top, in metres, that are later laid on its body.
+"""Blueprints: flat drawings of a car's side, front, rear and top, in meters, that are later laid on its body.
 
-A blueprint is not a picture but a stack of material planes. ``paint`` says where the body colour shows, ``gloss`` how
+A blueprint is not a picture but a stack of material planes. ``paint`` says where the body color shows, ``gloss`` how
 much of the surroundings a place mirrors, ``solid`` where there is anything at all (wheel arches are holes), ``glow``
 what shines by itself, and ``relief`` the height of creases and gaps, from which normals are bent.
 """
@@ -24,7 +24,7 @@ _ONE = 1 << _SHIFT
 
 @dataclass(frozen=True)
 class Material:
-    """What a patch is made of: display-space colour (BGR, 0..255), share of body paint, gloss, glow, all 0..1."""
+    """What a patch is made of: display-space color (BGR, 0..255), share of body paint, gloss, glow, all 0..1."""
 
     bgr: tuple[int, int, int] = (128, 128, 128)
     paint: float = 0.0
@@ -56,29 +56,29 @@ PLATE = Material((214, 218, 218), gloss=0.15)
 
 
 class Blueprint:
-    """A drawing board of ``u0..u1`` by ``v0..v1`` metres; v points up.
+    """A drawing board of ``u0..u1`` by ``v0..v1`` meters; v points up.
 
-    Planes: ``colour`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 3] (gloss, solid, glow) and ``relief``
-    float32 [H, W] in metres.
+    Planes: ``color`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 3] (gloss, solid, glow) and ``relief``
+    float32 [H, W] in meters.
     """
 
     def __init__(self, u0: float, u1: float, v0: float, v1: float, px_per_m: float = 200.0) -> None:
         """Start a blank board, all body paint."""
         self.u0, self.v1, self.scale = u0, v1, px_per_m
         height, width = round((v1 - v0) * px_per_m), round((u1 - u0) * px_per_m)
-        self.colour = np.empty((height, width, 4), np.uint8)
-        self.colour[:] = (*PAINT.bgr, 255)
+        self.color = np.empty((height, width, 4), np.uint8)
+        self.color[:] = (*PAINT.bgr, 255)
         self.finish = np.empty((height, width, 3), np.uint8)
         self.finish[:] = (255, 255, 0)
         self.relief = np.zeros((height, width), np.float32)
 
     def pixels(self, points: Floats) -> Floats:
-        """Board pixels [..., 2] of points [..., 2] in metres."""
+        """Board pixels [..., 2] of points [..., 2] in meters."""
         flipped = np.stack([points[..., 0] - self.u0, self.v1 - points[..., 1]], axis=-1)
         return np.asarray(flipped * self.scale - 0.5, np.float32)
 
     def fill(self, points: Sequence[Point], material: Material, bevel: float = 0.0, lift: float = 0.0) -> None:
-        """Fill a polygon; ``lift`` raises it by so many metres with an edge ``bevel`` metres wide."""
+        """Fill a polygon; ``lift`` raises it by so many meters with an edge ``bevel`` meters wide."""
         fixed = self._fixed(points)
         place, mask, corner = self._window(fixed, 3 * bevel * self.scale)
         cv2.fillPoly(mask, [fixed - corner], 255, cv2.LINE_AA, _SHIFT)
@@ -94,7 +94,7 @@ class Blueprint:
         bevel: float = 0.0,
         lift: float = 0.0,
     ) -> None:
-        """Draw a line ``width`` metres wide; without a material it only marks the relief."""
+        """Draw a line ``width`` meters wide; without a material it only marks the relief."""
         fixed = self._fixed(points)
         # A line thinner than a board pixel would come out too dark: keep the pixel and weaken it instead.
         thick = max(1.0, width * self.scale)
@@ -106,9 +106,9 @@ class Blueprint:
             self._blend(place, mask, material)
         self._raise(place, mask, lift, bevel)
 
-    def disc(self, centre: Point, radius: float, material: Material, lift: float = 0.0) -> None:
+    def disc(self, center: Point, radius: float, material: Material, lift: float = 0.0) -> None:
         """Fill a circle."""
-        self.fill(oval(centre, radius, radius), material, radius * 0.5, lift)
+        self.fill(oval(center, radius, radius), material, radius * 0.5, lift)
 
     def gap(self, points: Sequence[Point], closed: bool = False, width: float = 0.009) -> None:
         """Draw a panel gap: a dark line with rounded shoulders that catch the light."""
@@ -116,7 +116,7 @@ class Blueprint:
         self.stroke(points, width, SEAM, closed)
 
     def crease(self, points: Sequence[Point], height: float, soft: float) -> None:
-        """Fold the sheet along a line running in u: the fold is sharp above and fades over ``soft`` metres below."""
+        """Fold the sheet along a line running in u: the fold is sharp above and fades over ``soft`` meters below."""
         us, vs = np.array(sorted(points), np.float32).T
         rows, cols = self.relief.shape
         u = self.u0 + (np.arange(cols, dtype=np.float32) + 0.5) / self.scale
@@ -144,7 +144,7 @@ class Blueprint:
     def mirror_u(self) -> None:
         """Copy the half with u > 0 onto the half with u < 0 (the board must be symmetric about u = 0)."""
         half = self.relief.shape[1] // 2
-        for plane in (self.colour, self.finish, self.relief):
+        for plane in (self.color, self.finish, self.relief):
             plane[:, :half] = plane[:, -half:][:, ::-1]
 
     def _fixed(self, points: Iterable[Point]) -> NDArray[np.int32]:
@@ -162,8 +162,8 @@ class Blueprint:
 
     def _blend(self, place: tuple[slice, slice], mask: Image, material: Material) -> None:
         alpha = mask.astype(np.float32)[..., None] * np.float32(1 / 255)
-        colour = f32([*material.bgr, 255 * material.paint])
-        self.colour[place] = np.round(self.colour[place] * (1 - alpha) + colour * alpha)
+        color = f32([*material.bgr, 255 * material.paint])
+        self.color[place] = np.round(self.color[place] * (1 - alpha) + color * alpha)
         for plane, value in ((0, material.gloss), (2, material.glow)):
             old = self.finish[place][..., plane]
             self.finish[place][..., plane] = np.round(
@@ -177,16 +177,16 @@ class Blueprint:
         self.relief[place] += np.asarray(soft, np.float32) * np.float32(lift / 255)
 
 
-def oval(centre: Point, radius_u: float, radius_v: float, start: float = 0.0, stop: float = 360.0) -> list[Point]:
+def oval(center: Point, radius_u: float, radius_v: float, start: float = 0.0, stop: float = 360.0) -> list[Point]:
     """Points of an ellipse or of an arc of it; angles in degrees from +u towards +v."""
     angles = np.radians(np.linspace(start, stop, 49))
     return [
-        (centre[0] + radius_u * float(np.cos(angle)), centre[1] + radius_v * float(np.sin(angle))) for angle in angles
+        (center[0] + radius_u * float(np.cos(angle)), center[1] + radius_v * float(np.sin(angle))) for angle in angles
     ]
 
 
 def rectangle(u0: float, u1: float, v0: float, v1: float, radius: float = 0.0) -> list[Point]:
-    """An axis-aligned rectangle, its corners rounded by ``radius`` metres."""
+    """An axis-aligned rectangle, its corners rounded by ``radius`` meters."""
     if radius <= 0:
         return [(u0, v0), (u1, v0), (u1, v1), (u0, v1)]
     radius = min(radius, abs(u1 - u0) / 2, abs(v1 - v0) / 2)

@@ -5,7 +5,7 @@ body follows a bonnet/shoulder/deck line, the cabin leans its pillars inwards, a
 face of a block is a smooth function of two numbers in [-1, 1], so one function gives both the coarse mesh that is
 projected and the dense grid from which normals are baked.
 
-Axes, in metres: x forwards, y to the car's left, z up; the ground is z = 0, and x = 0 halfway along the car.
+Axes, in meters: x forwards, y to the car's left, z up; the ground is z = 0, and x = 0 halfway along the car.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FACES = ("front", "rear", "left", "top")
 
 @dataclass(frozen=True)
 class Cabin:
-    """The greenhouse, seen from the side (x, z in metres) and from the front (half widths in metres)."""
+    """The greenhouse, seen from the side (x, z in meters) and from the front (half widths in meters)."""
 
     base_front: float
     roof_front: float
@@ -45,7 +45,7 @@ class Cabin:
 
 @dataclass(frozen=True)
 class BodyShape:
-    """Dimensions of one body, in metres.
+    """Dimensions of one body, in meters.
 
     ``top_line`` runs from nose to tail and holds (x, z) of bonnet, shoulder and deck; ``nose`` and ``tail`` hold how
     far the ends fall back at five heights from the bottom edge to the top edge.
@@ -69,11 +69,11 @@ class BodyShape:
 
     @property
     def arch_radius(self) -> float:
-        """Radius of the wheel arches: a hand's breadth more than the tyre."""
+        """Radius of the wheel arches: a hand's breadth more than the tire."""
         return self.wheel_radius + 0.055
 
     def shoulder_z(self, x: Floats) -> Floats:
-        """Height of bonnet, shoulder or deck above the ground at ``x``, in metres."""
+        """Height of bonnet, shoulder or deck above the ground at ``x``, in meters."""
         return _smooth_line(self.top_line, x)
 
     def sill_z(self, x: Floats) -> Floats:
@@ -86,7 +86,7 @@ class BodyShape:
 class Block:
     """One rounded, bent box.
 
-    ``half_xyz`` and ``radius_xyz`` (metres) shape the box before it is bent; ``grid_xyz`` says into how many strips
+    ``half_xyz`` and ``radius_xyz`` (meters) shape the box before it is bent; ``grid_xyz`` says into how many strips
     each direction is cut; ``mirrored`` blocks have a twin on the car's right-hand side.
     """
 
@@ -101,7 +101,7 @@ class Block:
         """Points of a face.
 
         ``s`` and ``t``, both [...] in [-1, 1], run along (y, z) on front and rear, along (x, z) on the sides and along
-        (x, y) on the top. Returns [..., 3] float32 in metres.
+        (x, y) on the top. Returns [..., 3] float32 in meters.
         """
         one = np.ones_like(s)
         cube = {
@@ -210,19 +210,19 @@ def cabin_block(shape: BodyShape) -> Block:
 
 def box_block(
     name: str,
-    centre_xyz: tuple[float, float, float],
+    center_xyz: tuple[float, float, float],
     half_xyz: tuple[float, float, float],
     radius: float,
     bend: Callable[[Floats, Floats, Floats], tuple[Floats, Floats, Floats]] | None = None,
     mirrored: bool = True,
     grid_xyz: tuple[int, int, int] = (1, 1, 1),
 ) -> Block:
-    """A small rounded box somewhere on the car; ``bend`` may shift its points (metres in, metres out)."""
+    """A small rounded box somewhere on the car; ``bend`` may shift its points (meters in, meters out)."""
 
     def deform(a: Floats, b: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
         points = [
-            (centre + value * half).astype(np.float32)
-            for centre, value, half in zip(centre_xyz, (a, b, c), half_xyz, strict=True)
+            (center + value * half).astype(np.float32)
+            for center, value, half in zip(center_xyz, (a, b, c), half_xyz, strict=True)
         ]
         return bend(*points) if bend else (points[0], points[1], points[2])
 

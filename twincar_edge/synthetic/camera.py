@@ -16,20 +16,20 @@ _NEAR_M = 0.4
 class Camera:
     """Where a camera stands and looks.
 
-    ``position`` [3] metres; ``axes`` [3, 3], rows are the camera's right, down and forward; ``focal_px``; ``centre_xy``
+    ``position`` [3] meters; ``axes`` [3, 3], rows are the camera's right, down and forward; ``focal_px``; ``center_xy``
     is the pixel on the optical axis.
     """
 
     position: Floats
     axes: Floats
     focal_px: float
-    centre_xy: tuple[float, float]
+    center_xy: tuple[float, float]
 
     def project(self, points: Floats) -> tuple[Floats, Floats]:
-        """Pixels [N, 2] and depths [N] (metres along the optical axis) of points [N, 3]."""
+        """Pixels [N, 2] and depths [N] (meters along the optical axis) of points [N, 3]."""
         seen = (points - self.position) @ self.axes.T
         depth = seen[:, 2]
-        pixels = seen[:, :2] * (self.focal_px / np.maximum(depth, 0.05))[:, None] + f32(self.centre_xy)
+        pixels = seen[:, :2] * (self.focal_px / np.maximum(depth, 0.05))[:, None] + f32(self.center_xy)
         return pixels.astype(np.float32), depth.astype(np.float32)
 
     def clip(self, corners: Floats, size_wh: tuple[int, int]) -> Floats:
@@ -38,8 +38,8 @@ class Camera:
         Perspective breaks down at the camera, and OpenCV's fixed-point fills overflow far outside the frame.
         """
         seen = f32((corners - self.position) @ self.axes.T)
-        wide = (size_wh[0] * 1.5 + abs(self.centre_xy[0])) / self.focal_px
-        tall = (size_wh[1] * 1.5 + abs(self.centre_xy[1])) / self.focal_px
+        wide = (size_wh[0] * 1.5 + abs(self.center_xy[0])) / self.focal_px
+        tall = (size_wh[1] * 1.5 + abs(self.center_xy[1])) / self.focal_px
         planes = f32([(0.0, 0.0, 1.0), (1.0, 0.0, wide), (-1.0, 0.0, wide), (0.0, 1.0, tall), (0.0, -1.0, tall)])
         nearest = f32([_NEAR_M, 0, 0, 0, 0])
         inside = seen @ planes.T >= nearest
@@ -60,8 +60,8 @@ class Camera:
 
     def window(self, x: float, y: float, scale: float) -> Camera:
         """The same view seen through a window whose corner is at (x, y), enlarged ``scale`` times."""
-        centre = ((self.centre_xy[0] - x + 0.5) * scale - 0.5, (self.centre_xy[1] - y + 0.5) * scale - 0.5)
-        return replace(self, focal_px=self.focal_px * scale, centre_xy=centre)
+        center = ((self.center_xy[0] - x + 0.5) * scale - 0.5, (self.center_xy[1] - y + 0.5) * scale - 0.5)
+        return replace(self, focal_px=self.focal_px * scale, center_xy=center)
 
     def from_car(self, x: float, y: float, yaw: float) -> Camera:
         """The same camera in the axes of a car that stands at (x, y) in the world and is turned by ``yaw`` radians."""
@@ -70,20 +70,20 @@ class Camera:
         return replace(self, position=position.astype(np.float32), axes=(self.axes @ turn).astype(np.float32))
 
     def ground_homography(self) -> NDArray[np.float64]:
-        """Matrix [3, 3] that takes ground points (x, y, 1) in metres to pixels."""
+        """Matrix [3, 3] that takes ground points (x, y, 1) in meters to pixels."""
         intrinsics = np.array(
-            [[self.focal_px, 0, self.centre_xy[0]], [0, self.focal_px, self.centre_xy[1]], [0, 0, 1]], np.float64
+            [[self.focal_px, 0, self.center_xy[0]], [0, self.focal_px, self.center_xy[1]], [0, 0, 1]], np.float64
         )
         axes = self.axes.astype(np.float64)
         shift = -axes @ self.position.astype(np.float64)
         return np.asarray(intrinsics @ np.column_stack([axes[:, 0], axes[:, 1], shift]), np.float64)
 
     def horizon_y(self) -> float:
-        """Row of the horizon at the image centre (it is level unless the camera rolls)."""
+        """Row of the horizon at the image center (it is level unless the camera rolls)."""
         forward, down = self.axes[2], self.axes[1]
         level = f32([forward[0], forward[1], 0])
         level /= np.linalg.norm(level)
-        return float(self.centre_xy[1] + self.focal_px * float(down @ level) / float(forward @ level))
+        return float(self.center_xy[1] + self.focal_px * float(down @ level) / float(forward @ level))
 
 
 def rotation_z(angle: float) -> Floats:
@@ -93,7 +93,7 @@ def rotation_z(angle: float) -> Floats:
 
 
 def look_at(
-    position: Floats, target: Floats, focal_px: float, centre_xy: tuple[float, float], roll: float = 0.0
+    position: Floats, target: Floats, focal_px: float, center_xy: tuple[float, float], roll: float = 0.0
 ) -> Camera:
     """A camera at ``position`` that looks at ``target``; ``roll`` in radians."""
     forward = (target - position) / np.linalg.norm(target - position)
@@ -102,4 +102,4 @@ def look_at(
     down = np.cross(forward, right)
     c, s = np.cos(roll), np.sin(roll)
     axes = np.stack([c * right + s * down, c * down - s * right, forward])
-    return Camera(np.asarray(position, np.float32), axes.astype(np.float32), focal_px, centre_xy)
+    return Camera(np.asarray(position, np.float32), axes.astype(np.float32), focal_px, center_xy)

@@ -1,6 +1,6 @@
 """The invented cars: one table of twin pairs.
 
-Two twins share body, trim and colours, and differ in one field of their :class:`Trim`. To add a pair, add one
+Two twins share body, trim and colors, and differ in one field of their :class:`Trim`. To add a pair, add one
 :class:`Pair` (and, for a new look of a part, one entry in the table of that part's styles).
 """
 
@@ -155,7 +155,7 @@ PAIRS: tuple[Pair, ...] = (
 """All pairs, in label order: pair k holds labels 2k and 2k + 1."""
 
 CLASS_NAMES: tuple[str, ...] = tuple(name for pair in PAIRS for name in pair.names)
-"""Class names; the index is the label. Twins are neighbours."""
+"""Class names; the index is the label. Twins are neighbors."""
 
 TWIN_PARTS: tuple[str, ...] = tuple(pair.part for pair in PAIRS)
 """``TWIN_PARTS[label // 2]`` names the part that tells a class from its twin."""

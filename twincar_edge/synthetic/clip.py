@@ -34,7 +34,7 @@ _AIM_DEG = 41.0
 
 @dataclass(frozen=True)
 class _Drive:
-    """One car's way: world x from ``start`` to ``stop`` metres, heading along x by ``heading`` (+1 or -1)."""
+    """One car's way: world x from ``start`` to ``stop`` meters, heading along x by ``heading`` (+1 or -1)."""
 
     label: int
     paint: Paint
@@ -233,4 +233,4 @@ def _draw_at(frame: Image, drive: _Drive, gate: _Gate, x: float) -> None:
     if layer is None:
         return
     h, w = layer.alpha.shape
-    over(frame[layer.y : layer.y + h, layer.x : layer.x + w], layer.colour, layer.alpha)
+    over(frame[layer.y : layer.y + h, layer.x : layer.x + w], layer.color, layer.alpha)

@@ -34,7 +34,7 @@ class End:
         return [self.at(*share) for share in shares]
 
     def around(self, back_and_height: Sequence[Point]) -> list[Point]:
-        """Points on the side board: metres back from the tip, and height share."""
+        """Points on the side board: meters back from the tip, and height share."""
         sign = 1.0 if self.tip > 0 else -1.0
         return [(self.tip - sign * back, self.at(0, share)[1]) for back, share in back_and_height]
 
@@ -135,7 +135,7 @@ def _grille_chrome_bars(end: End) -> None:
 
 
 def _grille_slots(end: End) -> None:
-    """Seven upright slots in body colour."""
+    """Seven upright slots in body color."""
     _frame(end, [(0.38, 0.50), (0.50, 0.72), (0.44, 0.92)], bp.PAINT)
     for k in range(-4, 4):
         share = (k + 0.5) * 0.105

@@ -63,7 +63,7 @@ def _darken(frame: Image, camera: Camera, outline: Floats, soft_m: float, streng
 def mirror_in_wet_road(frame_bgr: Image, layer: CarLayer, model: CarModel, camera: Camera, strength: float) -> None:
     """Add the car's blurred mirror image to a wet road, in place.
 
-    The image is flipped about the line through the two near tyres' feet. The telling part is left out: its reflection
+    The image is flipped about the line through the two near tires' feet. The telling part is left out: its reflection
     would be a second, unmarked cue.
     """
     shape = model.shape
@@ -75,15 +75,15 @@ def mirror_in_wet_road(frame_bgr: Image, layer: CarLayer, model: CarModel, camer
     height, width = frame_bgr.shape[:2]
     h, w = layer.alpha.shape
     place = (slice(layer.y, layer.y + h), slice(layer.x, layer.x + w))
-    weight, colour = np.zeros((height, width), np.uint8), np.zeros((height, width, 3), np.uint8)
+    weight, color = np.zeros((height, width), np.uint8), np.zeros((height, width, 3), np.uint8)
     open_to = np.where(layer.part < 5, 255, 0).astype(np.uint8)
     weight[place] = cv2.bitwise_and(layer.alpha, open_to)
-    colour[place] = cv2.bitwise_and(layer.colour, layer.colour, mask=open_to)
+    color[place] = cv2.bitwise_and(layer.color, layer.color, mask=open_to)
     offset = float(max(ay - slope * ax, by - slope * bx))
     flip = np.array([[1, 0, 0], [2 * slope, -1, 2 * offset]], np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     images = []
-    for picture in (colour, weight):
+    for picture in (color, weight):
         flipped = cv2.warpAffine(picture, flip, (width, height), flags=flags)
         blurred = cv2.GaussianBlur(flipped, (0, 0), 1.2, None, 3.5)
         images.append(np.asarray(cv2.convertScaleAbs(blurred, alpha=strength), np.uint8))

@@ -23,7 +23,7 @@ from twincar_edge.synthetic.paint import random_paint
 from twincar_edge.synthetic.render import CarLayer, draw_car
 from twincar_edge.synthetic.scene import draw_scene, random_scene
 from twincar_edge.synthetic.skin import CarModel, car_model
-from twincar_edge.synthetic.weather import add_falling, add_fog, blur, fog_colour, random_weather, sensor
+from twincar_edge.synthetic.weather import add_falling, add_fog, blur, fog_color, random_weather, sensor
 
 _SMALLEST = 48
 
@@ -92,17 +92,17 @@ def twin_car_images(count: int, seed: int, size_wh: tuple[int, int] = (320, 240)
 def _compose(frame: Image, part_mask: NDArray[np.bool_], layer: CarLayer, light: Light, fog: float) -> None:
     h, w = layer.alpha.shape
     place = (slice(layer.y, layer.y + h), slice(layer.x, layer.x + w))
-    colour = layer.colour
+    color = layer.color
     if fog > 0:
-        # The haze is weighted by the car's coverage, as the car's colour already is.
-        haze = [cv2.convertScaleAbs(layer.alpha, alpha=float(value) / 255) for value in fog_colour(light)]
-        colour = np.asarray(cv2.addWeighted(colour, 1 - fog, cv2.merge(haze), fog, 0), np.uint8)
-    over(frame[place], colour, layer.alpha)
+        # The haze is weighted by the car's coverage, as the car's color already is.
+        haze = [cv2.convertScaleAbs(layer.alpha, alpha=float(value) / 255) for value in fog_color(light)]
+        color = np.asarray(cv2.addWeighted(color, 1 - fog, cv2.merge(haze), fog, 0), np.uint8)
+    over(frame[place], color, layer.alpha)
     part_mask[place] = layer.part > 76
 
 
 def _random_camera(model: CarModel, part: str, rng: np.random.Generator, size_wh: tuple[int, int]) -> Camera:
-    """A roadside camera that sees the telling part and holds the whole car, off-centre and loosely framed."""
+    """A roadside camera that sees the telling part and holds the whole car, off-center and loosely framed."""
     view = VIEWS[part]
     azimuth = np.radians(rng.uniform(view.nearest_deg, view.farthest_deg)) * (1 if rng.random() < 0.5 else -1)
     distance = rng.uniform(6.5, 15.0)
@@ -121,13 +121,13 @@ def _random_camera(model: CarModel, part: str, rng: np.random.Generator, size_wh
     focal = float(share * np.min(frame / (high - low)))
     spare = frame - focal * (high - low)
     corner = 4 + spare * place
-    centre = corner - focal * low
-    return look_at_centre(aim, focal, (float(centre[0]), float(centre[1])))
+    center = corner - focal * low
+    return look_at_center(aim, focal, (float(center[0]), float(center[1])))
 
 
-def look_at_centre(camera: Camera, focal_px: float, centre_xy: tuple[float, float]) -> Camera:
-    """The same camera with another focal length and optical centre, as a crop of a larger frame has."""
-    return Camera(camera.position, camera.axes, focal_px, centre_xy)
+def look_at_center(camera: Camera, focal_px: float, center_xy: tuple[float, float]) -> Camera:
+    """The same camera with another focal length and optical center, as a crop of a larger frame has."""
+    return Camera(camera.position, camera.axes, focal_px, center_xy)
 
 
 def write_image_folder(folder: Path, per_class: int, seed: int, size_wh: tuple[int, int] = (256, 192)) -> Path:

@@ -1,6 +1,6 @@
 """Daylight: a sun, a sky and the road, as seen by paint that mirrors them.
 
-Colours are linear light, BGR; 1.0 is what a white card shows as white.
+Colors are linear light, BGR; 1.0 is what a white card shows as white.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ MOODS: dict[str, _Mood] = {
     "overcast": _Mood((0.1, 0.1, 0.1), (0.74, 0.72, 0.69), (0.70, 0.68, 0.67), (0.13,) * 3, (40, 70), 0.15, 0.30),
     "dusk": _Mood((0.30, 0.52, 0.90), (0.42, 0.30, 0.25), (0.50, 0.62, 0.82), (0.12, 0.12, 0.13), (10, 24), 0.40, 0.25),
 }  # fmt: skip
-"""Kinds of daylight with how often they occur; colours are linear BGR."""
+"""Kinds of daylight with how often they occur; colors are linear BGR."""
 
 
 @lru_cache(maxsize=1)
@@ -83,7 +83,7 @@ def _directions() -> tuple[Floats, Floats]:
 
 
 def make_light(mood_name: str, rng: np.random.Generator) -> Light:
-    """Daylight of one kind, with its own sun place, clouds, strength and colour cast."""
+    """Daylight of one kind, with its own sun place, clouds, strength and color cast."""
     mood = MOODS[mood_name]
     azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(*mood.height_deg))
     to_sun = f32([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])

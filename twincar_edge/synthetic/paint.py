@@ -1,4 +1,4 @@
-"""Body colours in about the shares in which they are seen on roads."""
+"""Body colors in about the shares in which they are seen on roads."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PALETTE: tuple[tuple[float, tuple[float, float, float], float], ...] = (
     (0.01, (0.03, 0.21, 0.52), 0.40),
     (0.01, (0.04, 0.46, 0.62), 0.15),
 )
-"""(share, linear BGR, metallic): whites, black, greys, silver, blues, reds, brown, green, orange, yellow."""
+"""(share, linear BGR, metallic): whites, black, grays, silver, blues, reds, brown, green, orange, yellow."""
 
 
 def random_paint(rng: np.random.Generator) -> Paint:
-    """Pick a colour and vary it a little, as batches and dirt do."""
+    """Pick a color and vary it a little, as batches and dirt do."""
     shares = np.array([share for share, _, _ in _PALETTE])
     _, bgr, metallic = _PALETTE[int(rng.choice(len(_PALETTE), p=shares / shares.sum()))]
     varied = np.clip(np.array(bgr) * rng.uniform(0.85, 1.15) * rng.uniform(0.93, 1.07, 3), 0.008, 0.80)

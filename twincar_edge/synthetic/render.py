@@ -1,6 +1,6 @@
 """Draws a car model: triangles into an index buffer, then shading of every covered pixel at once.
 
-Triangles only say *which* place of the atlas a pixel shows (painter's order, OpenCV fills). Colour, normals and
+Triangles only say *which* place of the atlas a pixel shows (painter's order, OpenCV fills). Color, normals and
 finish are then looked up with ``cv2.remap`` and shaded in one vectorised pass, so curved sheet metal gets smooth
 reflections however coarse the mesh is.
 """
@@ -29,13 +29,13 @@ _PIXEL_BUDGET = 120_000
 class CarLayer:
     """A drawn car within its window of the frame.
 
-    ``x``, ``y``: the window's corner; ``colour`` uint8 [h, w, 3], already weighted by ``alpha`` uint8 [h, w];
+    ``x``, ``y``: the window's corner; ``color`` uint8 [h, w, 3], already weighted by ``alpha`` uint8 [h, w];
     ``part`` uint8 [h, w]: where the telling part is seen.
     """
 
     x: int
     y: int
-    colour: Image
+    color: Image
     alpha: Image
     part: Image
 
@@ -63,7 +63,7 @@ def draw_car(
     low = np.floor(pixels.min(axis=0)).astype(int) - 2
     high = np.ceil(pixels.max(axis=0)).astype(int) + 3
     # Tyres hang a little below the body's lowest vertex.
-    ground, _ = camera.project(_tyre_feet(model))
+    ground, _ = camera.project(_tire_feet(model))
     high[1] = max(high[1], int(np.ceil(ground[:, 1].max())) + 3)
     x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
     x1, y1 = min(size_wh[0], int(high[0])), min(size_wh[1], int(high[1]))
@@ -72,7 +72,7 @@ def draw_car(
     scale = float(np.clip(np.sqrt(_PIXEL_BUDGET / ((x1 - x0) * (y1 - y0))), 1.25, 2.0))
     near = camera.window(x0, y0, scale)
     shape = (round((y1 - y0) * scale), round((x1 - x0) * scale))
-    # Four channels: colour weighted by coverage, and the coverage.
+    # Four channels: color weighted by coverage, and the coverage.
     frame, part = np.zeros((*shape, 4), np.uint8), np.zeros(shape, np.uint8)
     _draw_underside(frame, model, near, light)
     _draw_wheels(frame, part, model, near, light, wheel_turn)
@@ -83,23 +83,23 @@ def draw_car(
     return CarLayer(x0, y0, np.ascontiguousarray(small[..., :3]), np.ascontiguousarray(small[..., 3]), seen)
 
 
-def _tyre_feet(model: CarModel) -> Floats:
+def _tire_feet(model: CarModel) -> Floats:
     shape = model.shape
     y = shape.width / 2
     return f32([[x, side * y, 0] for x in (shape.front_axle, shape.rear_axle) for side in (-1, 1)])
 
 
 def outline_points(model: CarModel) -> Floats:
-    """Points [N, 3] that no part of the drawn car reaches beyond: its mesh and its tyres."""
+    """Points [N, 3] that no part of the drawn car reaches beyond: its mesh and its tires."""
     shape = model.shape
     ghost = np.isin(model.block_names, [n + end for n in model.ghost_blocks for end in ("", "_r")])
     own = np.unique(model.triangles[~ghost[model.block]])
-    tyres = [
+    tires = [
         _circle(x, side * shape.width / 2 * 0.955, shape.wheel_radius, shape.wheel_radius)
         for x in (shape.front_axle, shape.rear_axle)
         for side in (-1, 1)
     ]
-    return np.concatenate([model.vertices[own], *tyres])
+    return np.concatenate([model.vertices[own], *tires])
 
 
 def _circle(x: float, y: float, z: float, radius: float) -> Floats:
@@ -118,14 +118,14 @@ def _near_side(camera: Camera) -> float:
 
 
 def _draw_underside(frame: Image, model: CarModel, camera: Camera, light: Light) -> None:
-    """What is dark: the far tyres, the floor and the hollows behind the near wheel arches."""
+    """What is dark: the far tires, the floor and the hollows behind the near wheel arches."""
     shape, side = model.shape, _near_side(camera)
     dark = display(light.on_plane((0, 0, -1)) * 0.02)
-    tyre = display(light.on_plane((0, 0, 0)) * 0.012)
+    tire = display(light.on_plane((0, 0, 0)) * 0.012)
     y = shape.width / 2 * 0.955
     for x in (shape.front_axle, shape.rear_axle):
         ring = _circle(x, -side * y, shape.wheel_radius, shape.wheel_radius)
-        _fill_hull(frame, camera, np.concatenate([ring, ring + f32([0, side * 0.22, 0])]), tyre)
+        _fill_hull(frame, camera, np.concatenate([ring, ring + f32([0, side * 0.22, 0])]), tire)
     half_length, z = shape.length / 2, shape.clearance
     outline = f32([[0.86, 0.5], [0.72, 0.86], [-0.72, 0.86], [-0.86, 0.5]])
     floor = f32([[a * half_length, sign * b * y, c] for a, b in outline for sign in (-1, 1) for c in (z, z + 0.15)])
@@ -144,7 +144,7 @@ def _draw_wheels(
     light: Light,
     turn: float,
 ) -> None:
-    """The two near wheels: tread, then the brake deep inside the rim, then tyre wall and spokes."""
+    """The two near wheels: tread, then the brake deep inside the rim, then tire wall and spokes."""
     shape, side = model.shape, _near_side(camera)
     radius = shape.wheel_radius
     y = side * shape.width / 2 * 0.955
@@ -168,9 +168,9 @@ def _draw_wheels(
 
 
 def _disc_matrix(
-    camera: Camera, centre: tuple[float, float, float], radius: float, side: float, turn: float
+    camera: Camera, center: tuple[float, float, float], radius: float, side: float, turn: float
 ) -> NDArray[np.float64] | None:
-    x, y, z = centre
+    x, y, z = center
     if (float(camera.position[1]) - y) * side <= 0.05:
         return None
     angles = np.pi / 4 - side * turn + np.pi / 2 * np.arange(4)
@@ -193,8 +193,8 @@ def _lay(frame: Image, picture: Image, matrix: NDArray[np.float64], lit: Floats)
     warped = cv2.warpPerspective(picture, shift @ matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
     *planes, cover = cv2.split(warped)
     lit_planes = [cv2.convertScaleAbs(plane, alpha=float(gain)) for plane, gain in zip(planes, lit, strict=True)]
-    colour = cv2.merge([*lit_planes, cover])
-    over(frame[y0:y1, x0:x1], np.asarray(colour, np.uint8), np.asarray(cover, np.uint8))
+    color = cv2.merge([*lit_planes, cover])
+    over(frame[y0:y1, x0:x1], np.asarray(color, np.uint8), np.asarray(cover, np.uint8))
 
 
 def _layers(model: CarModel, camera: Camera) -> NDArray[np.int32]:
@@ -267,11 +267,11 @@ def _draw_shell(
         uv = np.take(planes, number, axis=0)
         u = (uv[:, 0] * columns + uv[:, 1] * rows + uv[:, 2]).reshape(-1, ROW)
         v = (uv[:, 3] * columns + uv[:, 4] * rows + uv[:, 5]).reshape(-1, ROW)
-        colour = cv2.split(cv2.remap(model.colour, u, v, cv2.INTER_LINEAR))
+        color = cv2.split(cv2.remap(model.color, u, v, cv2.INTER_LINEAR))
         finish = cv2.split(cv2.remap(model.finish, u, v, cv2.INTER_LINEAR))
         normal = cv2.split(cv2.remap(model.normal, u, v, cv2.INTER_LINEAR))
         blue, green, red, paint_share, gloss, glow = (
-            np.asarray(plane, np.float32).ravel() * np.float32(1 / 255) for plane in (*colour, finish[0], finish[2])
+            np.asarray(plane, np.float32).ravel() * np.float32(1 / 255) for plane in (*color, finish[0], finish[2])
         )
         nx, ny, nz, ambient = (f32(plane).ravel() for plane in normal)
         place = Surface(blue, green, red, paint_share, gloss, glow, nx, ny * mirror[number], nz, ambient)

@@ -1,7 +1,7 @@
 """Places for a car to stand: road or parking lot, kerb, hedge, wall or houses, trees, skyline and sky.
 
 Everything is in the camera's true perspective: the ground is a textured plane, hedges and walls are upright planes.
-The road runs along the world's x axis and the car's lane is centred on y = 0.
+The road runs along the world's x axis and the car's lane is centered on y = 0.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _tone(light: Light, albedo: tuple[float, float, float], normal: tuple[float,
     return display(f32(albedo) * light.on_plane(normal))
 
 
-def _colour(values: Floats) -> tuple[float, float, float]:
+def _color(values: Floats) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
 
 
@@ -102,7 +102,7 @@ def _draw_skyline(frame: Image, camera: Camera, light: Light, rng: np.random.Gen
         else:
             tops = np.convolve(np.pad(tops, 2, mode="edge"), np.ones(5) / 5, mode="valid")
         outline = [(0.0, horizon + 3), *zip(places.tolist(), tops.tolist(), strict=True), (width + 99.0, horizon + 3)]
-        cv2.fillPoly(frame, [np.round(np.array(outline) * 16).astype(np.int32)], _colour(far), cv2.LINE_AA, 4)
+        cv2.fillPoly(frame, [np.round(np.array(outline) * 16).astype(np.int32)], _color(far), cv2.LINE_AA, 4)
 
 
 def _ground_polygon(frame: Image, camera: Camera, corners: Floats, bgr: Floats) -> None:
@@ -110,7 +110,7 @@ def _ground_polygon(frame: Image, camera: Camera, corners: Floats, bgr: Floats) 
     if len(clipped) >= 3:
         pixels, _ = camera.project(clipped)
         fixed = np.round(pixels * 16).astype(np.int32)
-        cv2.fillPoly(frame, [fixed], _colour(bgr), cv2.LINE_AA, 4)
+        cv2.fillPoly(frame, [fixed], _color(bgr), cv2.LINE_AA, 4)
 
 
 def _strip(x0: float, x1: float, y0: float, y1: float, z: float = 0.0) -> Floats:
@@ -168,9 +168,9 @@ def _texture_ground(frame: Image, camera: Camera, scene: Scene, horizon: int) ->
         return
     scale = 1.0 / _TILE_PX_PER_M
     shift = (scene.seed % 977) * 0.013
-    to_metres = np.array([[scale, 0, shift], [0, scale, shift * 0.7], [0, 0, 1]], np.float64)
+    to_meters = np.array([[scale, 0, shift], [0, scale, shift * 0.7], [0, 0, 1]], np.float64)
     down = np.array([[1, 0, 0], [0, 1, -top], [0, 0, 1]], np.float64)
-    matrix = down @ camera.ground_homography() @ to_metres
+    matrix = down @ camera.ground_homography() @ to_meters
     grain = cv2.warpPerspective(
         asphalt_grain(), matrix, (width, height - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
     )
@@ -191,12 +191,12 @@ def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, 
     facing = -1.0 if y > 0 else 1.0
     lit = np.sqrt(np.clip(light.on_plane((0.0, facing, 0.0)) + 0.06, 0, 1.3))
     height, width = frame.shape[:2]
-    metres = 12.8 / tile.shape[1]
+    meters = 12.8 / tile.shape[1]
     rise = tall / tile.shape[0]
     # Columns of this matrix: where one texel right, one texel down and the tile's corner lie in the world.
-    world = np.array([[metres, 0, offset], [0, 0, y], [0, -rise, tall]], np.float64)
+    world = np.array([[meters, 0, offset], [0, 0, y], [0, -rise, tall]], np.float64)
     world[:, 2] -= camera.position.astype(np.float64)
-    focal, (cx, cy) = camera.focal_px, camera.centre_xy
+    focal, (cx, cy) = camera.focal_px, camera.center_xy
     intrinsics = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]], np.float64)
     matrix = intrinsics @ camera.axes.astype(np.float64) @ world
     corners = f32([[-_REACH_M, y, 0], [_REACH_M, y, 0], [_REACH_M, y, tall], [-_REACH_M, y, tall]])

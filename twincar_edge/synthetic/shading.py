@@ -1,6 +1,6 @@
 """Shades pixels: diffuse paint or trim under a clear coat that mirrors the sky, the skyline and the road.
 
-Colour channels are kept apart, float32 [N] each: arithmetic on long rows is many times faster than on rows of three.
+Color channels are kept apart, float32 [N] each: arithmetic on long rows is many times faster than on rows of three.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROW = 256
 
 @dataclass(frozen=True)
 class Paint:
-    """Body colour: linear BGR, and how metallic it is (0..1)."""
+    """Body color: linear BGR, and how metallic it is (0..1)."""
 
     bgr: tuple[float, float, float]
     metallic: float
@@ -28,7 +28,7 @@ class Paint:
 
 @dataclass(frozen=True)
 class Surface:
-    """What the atlas says about N pixels; every field float32 [N]. Colours and shares are 0..1."""
+    """What the atlas says about N pixels; every field float32 [N]. Colors and shares are 0..1."""
 
     blue: Floats
     green: Floats
@@ -44,8 +44,8 @@ class Surface:
 
 def view_rays(camera: Camera, columns: Floats, rows: Floats) -> tuple[Floats, Floats, Floats]:
     """Unit view rays in the car's axes: x, y and z, float32 [N] each."""
-    x = (columns - np.float32(camera.centre_xy[0])) * np.float32(1 / camera.focal_px)
-    y = (rows - np.float32(camera.centre_xy[1])) * np.float32(1 / camera.focal_px)
+    x = (columns - np.float32(camera.center_xy[0])) * np.float32(1 / camera.focal_px)
+    y = (rows - np.float32(camera.center_xy[1])) * np.float32(1 / camera.focal_px)
     z = 1.0 / np.sqrt(x * x + y * y + 1.0)
     x *= z
     y *= z

@@ -31,9 +31,9 @@ _ATLAS_WIDTH = 1024
 class CarModel:
     """One class, ready to be drawn. All arrays are shared between images: read only.
 
-    ``vertices`` float32 [V, 3] metres; ``uv`` float32 [V, 2] atlas pixels; ``triangles`` int32 [T, 3],
+    ``vertices`` float32 [V, 3] meters; ``uv`` float32 [V, 2] atlas pixels; ``triangles`` int32 [T, 3],
     counter-clockwise from outside; ``block`` int32 [T] index into ``block_names``; ``side`` float32 [T], -1 where the
-    baked normals must be mirrored; ``colour`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 4] (gloss,
+    baked normals must be mirrored; ``color`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 4] (gloss,
     solid, glow, part) and ``normal`` float32 [H, W, 4] (x, y, z, ambient light) are the atlas.
     """
 
@@ -46,7 +46,7 @@ class CarModel:
     block_names: tuple[str, ...]
     part_blocks: tuple[str, ...]
     ghost_blocks: tuple[str, ...]
-    colour: Image
+    color: Image
     finish: Image
     normal: Floats
     wheel: WheelFace
@@ -65,8 +65,8 @@ def pair_models(pair_index: int) -> tuple[CarModel, CarModel]:
     names = {piece.block.name for piece in extra_pieces(pair.shape, first_trim)}
     others = {piece.block.name for piece in extra_pieces(pair.shape, second_trim)}
     part_blocks = tuple(sorted(names ^ others))
-    differs = np.zeros(first.colour.shape[:2], np.uint8)
-    for one, two in ((first.colour, second.colour), (first.finish, second.finish)):
+    differs = np.zeros(first.color.shape[:2], np.uint8)
+    for one, two in ((first.color, second.color), (first.finish, second.finish)):
         differs |= (cv2.absdiff(one, two).max(axis=2) > 12).astype(np.uint8) * 255
     differs = cv2.morphologyEx(differs, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)).astype(np.uint8)
     for model in (first, second):
@@ -92,7 +92,7 @@ class _Patch:
     vertices: Floats
     uv: Floats
     triangles: NDArray[np.int32]
-    colour: Image
+    color: Image
     finish: Image
     normal: Floats
 
@@ -120,7 +120,7 @@ def _build(shape: BodyShape, trim: Trim, pieces: list[Piece], sheets: dict[tuple
     # Left and right halves of the two big blocks belong together; only small blocks have a twin of their own.
     block = np.concatenate(blocks)
     block[block < 4] &= ~1
-    colour, finish, normal = shelf.atlas()
+    color, finish, normal = shelf.atlas()
     return CarModel(
         shape=shape,
         vertices=np.concatenate(vertices),
@@ -131,7 +131,7 @@ def _build(shape: BodyShape, trim: Trim, pieces: list[Piece], sheets: dict[tuple
         block_names=names,
         part_blocks=(),
         ghost_blocks=(),
-        colour=colour,
+        color=color,
         finish=finish,
         normal=normal,
         wheel=wheel_face(trim.wheels),
@@ -177,13 +177,13 @@ def _bake(sheet: _Sheet, piece: Piece, face: str, boards: Boards) -> _Patch:
     finish = np.zeros((height, width, 4), np.uint8)
     if piece.material is not None:
         material = piece.material
-        colour = np.empty((height, width, 4), np.uint8)
-        colour[:] = (*material.bgr, round(255 * material.paint))
+        color = np.empty((height, width, 4), np.uint8)
+        color[:] = (*material.bgr, round(255 * material.paint))
         finish[:] = (round(255 * material.gloss), 255, round(255 * material.glow), 0)
     else:
         board = boards[(piece.block.name, face)]
         place = board.pixels(points[..., [along, up]])
-        colour = np.asarray(_sample(board.colour, place), np.uint8)
+        color = np.asarray(_sample(board.color, place), np.uint8)
         finish[..., :3] = _sample(board.finish, place)
         slope_u = f32(cv2.Sobel(board.relief, cv2.CV_32F, 1, 0, ksize=3)) * np.float32(board.scale / 8)
         slope_v = f32(cv2.Sobel(board.relief, cv2.CV_32F, 0, 1, ksize=3)) * np.float32(-board.scale / 8)
@@ -193,7 +193,7 @@ def _bake(sheet: _Sheet, piece: Piece, face: str, boards: Boards) -> _Patch:
     # The road takes light away from below, and so does the ground's own shade under the sills.
     ambient = 0.36 + 0.64 * np.clip((points[..., 2] - 0.10) / 0.62, 0, 1)
     normal = f32(np.concatenate([normals, ambient[..., None]], axis=-1))
-    return _Patch(sheet.vertices, sheet.uv, sheet.triangles, colour, finish, normal)
+    return _Patch(sheet.vertices, sheet.uv, sheet.triangles, color, finish, normal)
 
 
 def _sample(plane: Image | Floats, place: Floats) -> cv2.typing.MatLike:
@@ -215,7 +215,7 @@ class _Shelf:
         self._placed: list[tuple[int, int, _Patch]] = []
 
     def put(self, patch: _Patch) -> Floats:
-        height, width = patch.colour.shape[0] + 2, patch.colour.shape[1] + 2
+        height, width = patch.color.shape[0] + 2, patch.color.shape[1] + 2
         if self._x + width > _ATLAS_WIDTH:
             self._x, self._y, self._row = 0, self._y + self._row, 0
         place = (self._x + 1, self._y + 1)
@@ -226,13 +226,13 @@ class _Shelf:
 
     def atlas(self) -> tuple[Image, Image, Floats]:
         height = self._y + self._row
-        colour = np.zeros((height, _ATLAS_WIDTH, 4), np.uint8)
+        color = np.zeros((height, _ATLAS_WIDTH, 4), np.uint8)
         finish = np.zeros((height, _ATLAS_WIDTH, 4), np.uint8)
         normal = np.zeros((height, _ATLAS_WIDTH, 4), np.float32)
         for x, y, patch in self._placed:
-            h, w = patch.colour.shape[:2]
-            for plane, source in ((colour, patch.colour), (finish, patch.finish), (normal, patch.normal)):
+            h, w = patch.color.shape[:2]
+            for plane, source in ((color, patch.color), (finish, patch.finish), (normal, patch.normal)):
                 plane[y - 1 : y + h + 1, x - 1 : x + w + 1] = cv2.copyMakeBorder(
                     source, 1, 1, 1, 1, cv2.BORDER_REPLICATE
                 )
-        return colour, finish, normal
+        return color, finish, normal

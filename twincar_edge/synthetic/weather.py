@@ -39,7 +39,7 @@ def random_weather(rng: np.random.Generator) -> Weather:
     return Weather(fog=0.05, snow=2600 * strength)
 
 
-def fog_colour(light: Light) -> Floats:
+def fog_color(light: Light) -> Floats:
     """What fog looks like: display BGR [3], 0..255."""
     return display(light.horizon * np.float32(0.80))
 
@@ -48,7 +48,7 @@ def add_fog(frame: Image, light: Light, share: float) -> Image:
     """Mix in the horizon's light."""
     if share <= 0:
         return frame
-    haze = np.broadcast_to(np.round(fog_colour(light)).astype(np.uint8), frame.shape)
+    haze = np.broadcast_to(np.round(fog_color(light)).astype(np.uint8), frame.shape)
     return np.asarray(cv2.addWeighted(frame, 1 - share, np.ascontiguousarray(haze), share, 0), np.uint8)
 
 
@@ -98,12 +98,12 @@ def _noise_bank() -> NDArray[np.int8]:
     """Sensor noise to cut pieces from: drawing fresh noise for every pixel would cost more than the car itself."""
     rng = np.random.default_rng(7)
     fine = rng.standard_normal((640, 1100, 3), np.float32)
-    grey = rng.standard_normal((640, 1100, 1), np.float32)
-    return np.asarray(np.clip((0.75 * fine + 0.9 * grey) * 24, -127, 127), np.int8)
+    gray = rng.standard_normal((640, 1100, 1), np.float32)
+    return np.asarray(np.clip((0.75 * fine + 0.9 * gray) * 24, -127, 127), np.int8)
 
 
 def add_noise(frame: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Sensor noise of about ``sigma`` grey levels."""
+    """Sensor noise of about ``sigma`` gray levels."""
     bank = _noise_bank()
     height, width = frame.shape[:2]
     y, x = int(rng.integers(1 << 30)), int(rng.integers(1 << 30))
@@ -116,7 +116,7 @@ def add_noise(frame: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def sensor(frame: Image, rng: np.random.Generator) -> Image:
-    """Exposure, contrast, colour balance, noise and JPEG, all mild and random."""
+    """Exposure, contrast, color balance, noise and JPEG, all mild and random."""
     gain, lift = rng.uniform(0.88, 1.10), rng.uniform(-8, 8)
     balance = rng.uniform(0.97, 1.03, 3)
     sigma, quality = rng.uniform(0.8, 4.5), int(rng.integers(66, 96))

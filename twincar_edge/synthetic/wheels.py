@@ -1,4 +1,4 @@
-"""Wheel faces: square pictures of tyre, rim and brake that are laid into the wheel arches."""
+"""Wheel faces: square pictures of tire, rim and brake that are laid into the wheel arches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from twincar_edge.synthetic.arrays import Image
 
 SIZE = 192
-"""Pixels along one side of a wheel picture; the tyre touches all four edges."""
+"""Pixels along one side of a wheel picture; the tire touches all four edges."""
 
 RIM = 0.70
-"""Radius of the rim as a share of the tyre's."""
+"""Radius of the rim as a share of the tire's."""
 
 _TYRE = (30, 29, 28)
 _METAL = (188, 184, 180)
@@ -33,7 +33,7 @@ class WheelFace:
 
 
 class _Brush:
-    """Draws in tyre radii about the centre, and cuts holes as easily as it fills."""
+    """Draws in tire radii about the center, and cuts holes as easily as it fills."""
 
     def __init__(self) -> None:
         self.picture = np.zeros((SIZE, SIZE, 4), np.uint8)

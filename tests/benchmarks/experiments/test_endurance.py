@@ -57,8 +57,8 @@ def test_a_run_is_measured_from_outside_and_what_is_printed_is_written(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures, output = tmp_path / "pictures", tmp_path / "found.json"
-    for name, colour in (("a", RED_BGR), ("b", BLUE_BGR)):
-        write_image(pictures / f"{name}.jpg", np.full((40, 60, 3), colour, np.uint8))
+    for name, color in (("a", RED_BGR), ("b", BLUE_BGR)):
+        write_image(pictures / f"{name}.jpg", np.full((40, 60, 3), color, np.uint8))
     command = [str(pictures), "--model", model, *BRIEF, "-o", output]
     assert run_experiment("endurance", *command, "--max-growth", "1000", "--", "--threads", "1") == 0
     found = Endurance.model_validate_json(output.read_text("utf-8"))

@@ -33,12 +33,12 @@ def test_enrolled_colors_are_named_and_trained_ones_unchanged(
     rows = ["filename,make,model,kind"]
     for number in range(13):
         angle = (number + 0.5) / 13 * np.pi / 2
-        colour = 200 * np.array([0.5 * (number % 3), np.sin(angle), np.cos(angle)])
+        color = 200 * np.array([0.5 * (number % 3), np.sin(angle), np.cos(angle)])
         for place in range(12):
             name = f"{number:02d}-{place:02d}.png"
-            shade = np.clip(colour + rng.integers(-1, 2, 3), 0, 255).astype(np.uint8)
+            shade = np.clip(color + rng.integers(-1, 2, 3), 0, 255).astype(np.uint8)
             write_image(tmp_path / "strangers" / "images" / name, np.full((20, 30, 3), shade, np.uint8))
-            rows.append(f"{name},Rigel,Colour{number:02d},{'web' if number % 2 else 'car park'}")
+            rows.append(f"{name},Rigel,Color{number:02d},{'web' if number % 2 else 'car park'}")
     (tmp_path / "strangers" / "cars.csv").write_text("\n".join(rows) + "\n")
     for place, name in enumerate(CLASSES):
         write_image(tmp_path / "known" / name / "1.png", np.full((20, 30, 3), 255 * np.eye(3)[2 - place], np.uint8))

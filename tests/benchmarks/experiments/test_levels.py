@@ -69,9 +69,9 @@ def test_the_command_counts_pictures_at_the_models_own_threshold_too(
 ) -> None:
     folder = tmp_path / "pictures"
     (folder / "images").mkdir(parents=True)
-    # A red and a green one, one of each under the other's label, and a grey one, of which only nothing is sure.
-    for number, colour in enumerate(((0, 0, 200), (0, 200, 0), (0, 0, 200), (0, 200, 0), (90, 90, 90))):
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((32, 32, 3), colour, np.uint8))
+    # A red and a green one, one of each under the other's label, and a gray one, of which only nothing is sure.
+    for number, color in enumerate(((0, 0, 200), (0, 200, 0), (0, 0, 200), (0, 200, 0), (90, 90, 90))):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((32, 32, 3), color, np.uint8))
     (folder / "labels.csv").write_text("filename,label\n0.png,0\n1.png,1\n2.png,1\n3.png,2\n4.png,0\n")
     (folder / "class_mapping.json").write_text(ClassMapping(CLASSES).to_json())
     model = tiny_model(tmp_path / "tiny.onnx", reject_below=0.65)
@@ -80,7 +80,7 @@ def test_the_command_counts_pictures_at_the_models_own_threshold_too(
     found = LevelsReport.model_validate_json(output.read_text())
     assert capsys.readouterr().out == found.to_markdown()
     assert (found.data.images, found.threshold) == (5, 0.65)
-    assert found.top1 == pytest.approx(3 / 5)  # the grey one by its lower index
+    assert found.top1 == pytest.approx(3 / 5)  # the gray one by its lower index
     (own,) = (point for point in found.points if point.threshold == 0.65)
     assert [(level, figures.coverage) for level, figures in own.levels.items()] == [
         ("year", pytest.approx(0.8)), ("model", pytest.approx(0.8)), ("make", pytest.approx(1.0)),

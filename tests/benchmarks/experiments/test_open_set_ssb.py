@@ -17,7 +17,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.training.checkpoint import read_checkpoint
 
-NAMES = ("Grey Van 2009", "Blue Coupe 2010", "Red Coupe 2011")
+NAMES = ("Gray Van 2009", "Blue Coupe 2010", "Red Coupe 2011")
 KEYS = (
     "architecture=test_resnet", "weights=none", "freeze_stages=0", "size=32", "train_size=32", "first_train_size=0",
     "epochs=2", "batch_size=16", "ema_decay=0", "validation_share=0.25",
@@ -26,7 +26,7 @@ KEYS = (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Grey pictures that no training may see, and blue and red ones."""
+    """Gray pictures that no training may see, and blue and red ones."""
     rng = np.random.default_rng(3)
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)

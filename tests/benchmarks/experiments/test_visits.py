@@ -1,4 +1,4 @@
-"""What a benchmark of visits counts, on clips whose every crop is known, and on a model that names colours."""
+"""What a benchmark of visits counts, on clips whose every crop is known, and on a model that names colors."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def pictures(tmp_path: Path) -> Dataset:
     """A red, a green and a blue picture; the label of the blue one is its name's."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for name, colour in PICTURES.items():
-        cv2.imwrite(str(folder / name), np.full((40, 60, 3), colour, np.uint8))
+    for name, color in PICTURES.items():
+        cv2.imwrite(str(folder / name), np.full((40, 60, 3), color, np.uint8))
     rows = "".join(f"{name},{label}\n" for label, name in enumerate(PICTURES))
     (folder / "labels.csv").write_text("filename,label\n" + rows)
     (folder / "class_mapping.json").write_text(ClassMapping(CLASSES).to_json())
@@ -70,7 +70,7 @@ def drove(car: Car, label: int, **more: object) -> dict[str, object]:
 
 
 def repainted(before_bgr: tuple[int, int, int], after_bgr: tuple[int, int, int], first: int, at: int) -> list[Car]:
-    """One car that crosses the picture in 30 frames and changes its colour on the way, from frame `at` on."""
+    """One car that crosses the picture in 30 frames and changes its color on the way, from frame `at` on."""
     whole = drive_by(before_bgr, first)
     x = float((whole.box(at) or (0,))[0])
     return [

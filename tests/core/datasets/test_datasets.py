@@ -104,8 +104,8 @@ def test_the_record_is_what_a_manifest_keeps() -> None:
     assert (record.name, record.images, len(record.digest)) == ("cars", 2, 64)
 
 
-def test_a_data_set_can_be_sent_to_another_process(labelled_folder: Path, jpeg: Callable[[int], bytes]) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_a_data_set_can_be_sent_to_another_process(labeled_folder: Path, jpeg: Callable[[int], bytes]) -> None:
+    dataset = open_dataset(labeled_folder)
     again = pickle.loads(pickle.dumps(dataset))
     assert again == dataset
     assert np.array_equal(again.samples[3].read(), dataset.samples[3].read())

@@ -23,9 +23,9 @@ Jpeg = Callable[[int], bytes]
 
 
 @pytest.fixture
-def damaged(labelled_folder: Path, jpeg: Jpeg) -> Path:
+def damaged(labeled_folder: Path, jpeg: Jpeg) -> Path:
     """The little data set with one image of each kind of trouble."""
-    images = labelled_folder / "images"
+    images = labeled_folder / "images"
     (images / "000.jpg").unlink()
     (images / "001.jpg").write_bytes(b"")
     (images / "002.jpg").write_bytes(jpeg(2)[:-300])
@@ -35,7 +35,7 @@ def damaged(labelled_folder: Path, jpeg: Jpeg) -> Path:
     (images / "009.jpg").write_bytes((images / "006.jpg").read_bytes())  # both of class 0
     (images / "012.jpg").write_bytes((images / "006.jpg").read_bytes())
     (images / "010.jpg").write_bytes((images / "011.jpg").read_bytes())  # of classes 1 and 2
-    return labelled_folder
+    return labeled_folder
 
 
 def test_each_kind_of_trouble_is_found_named_and_dropped(damaged: Path) -> None:
@@ -111,10 +111,10 @@ def test_a_bad_box_is_a_finding(tmp_path: Path, jpeg: Jpeg) -> None:
     assert len(kept) == 0
 
 
-def test_progress_counts_every_image_in_order_on_the_callers_thread(labelled_folder: Path) -> None:
+def test_progress_counts_every_image_in_order_on_the_callers_thread(labeled_folder: Path) -> None:
     calls: list[tuple[int, int, int]] = []
     check_integrity(
-        open_dataset(labelled_folder), lambda done, total: calls.append((done, total, threading.get_ident()))
+        open_dataset(labeled_folder), lambda done, total: calls.append((done, total, threading.get_ident()))
     )
     assert calls == [(done, 18, threading.get_ident()) for done in range(1, 19)]
 

@@ -1,4 +1,4 @@
-"""Labelled images open from each layout that they come in, and what does not fit is one line that says why."""
+"""Labeled images open from each layout that they come in, and what does not fit is one line that says why."""
 
 from __future__ import annotations
 
@@ -34,46 +34,46 @@ def refused(path: Path, **options: Any) -> str:
 # CSV
 
 
-def test_a_folder_with_labels_csv_opens_with_its_images_and_class_names(labelled_folder: Path) -> None:
-    dataset = open_dataset(labelled_folder)
+def test_a_folder_with_labels_csv_opens_with_its_images_and_class_names(labeled_folder: Path) -> None:
+    dataset = open_dataset(labeled_folder)
     assert dataset.name == "blobs"
     assert len(dataset) == 18
     assert dataset.labels.tolist() == [0, 1, 2] * 6
     assert dataset.classes.names[2] == "Beta SUV 2011"
     assert dataset.samples[7].name == "007.jpg"
     assert all(sample.read().shape == (32, 48, 3) for sample in dataset.samples)
-    assert open_dataset(labelled_folder / "labels.csv") == dataset
+    assert open_dataset(labeled_folder / "labels.csv") == dataset
 
 
-def test_images_may_lie_beside_the_csv_or_in_a_folder_that_is_named(labelled_folder: Path, tmp_path: Path) -> None:
-    inside = open_dataset(labelled_folder).samples[4].read()
-    table = labelled_folder / "images" / "val.csv"
-    (labelled_folder / "labels.csv").rename(table)
-    beside = open_dataset(table, class_mapping=labelled_folder / "class_mapping.json")
+def test_images_may_lie_beside_the_csv_or_in_a_folder_that_is_named(labeled_folder: Path, tmp_path: Path) -> None:
+    inside = open_dataset(labeled_folder).samples[4].read()
+    table = labeled_folder / "images" / "val.csv"
+    (labeled_folder / "labels.csv").rename(table)
+    beside = open_dataset(table, class_mapping=labeled_folder / "class_mapping.json")
     assert beside.name == "val"
     assert np.array_equal(beside.samples[4].read(), inside)
     moved = tmp_path / "val.csv"
     table.rename(moved)
-    (labelled_folder / "class_mapping.json").rename(tmp_path / "class_mapping.json")
-    apart = open_dataset(moved, images=labelled_folder / "images")
+    (labeled_folder / "class_mapping.json").rename(tmp_path / "class_mapping.json")
+    apart = open_dataset(moved, images=labeled_folder / "images")
     assert np.array_equal(apart.samples[4].read(), inside)
     assert "does not exist" in refused(moved, images=tmp_path / "none")
 
 
-def test_file_names_may_start_at_the_csv_or_inside_its_images_folder(labelled_folder: Path) -> None:
-    inside = open_dataset(labelled_folder)
-    table = labelled_folder / "labels.csv"
+def test_file_names_may_start_at_the_csv_or_inside_its_images_folder(labeled_folder: Path) -> None:
+    inside = open_dataset(labeled_folder)
+    table = labeled_folder / "labels.csv"
     heading, *rows = table.read_text().splitlines()
     table.write_text("\n".join([heading, "images/gone.jpg,0", *(f"images/{row}" for row in rows)]))
-    kept, report = check_integrity(open_dataset(labelled_folder))
+    kept, report = check_integrity(open_dataset(labeled_folder))
     assert [sample.name for sample in kept.samples] == [f"images/{sample.name}" for sample in inside.samples]
     assert [finding.name for finding in report.findings] == ["images/gone.jpg"]
 
 
-def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labelled_folder: Path) -> None:
+def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labeled_folder: Path) -> None:
     rows = 'filename, label,comment\r\n"000.jpg",Beta SUV 2011,x\r\n\r\n./sub//a.jpg, 1,\r\n"with,comma.jpg",0,\r\n'
-    (labelled_folder / "labels.csv").write_text(rows, "utf-8-sig", newline="")
-    dataset = open_dataset(labelled_folder)
+    (labeled_folder / "labels.csv").write_text(rows, "utf-8-sig", newline="")
+    dataset = open_dataset(labeled_folder)
     assert [(sample.name, sample.label) for sample in dataset.samples] == [
         ("000.jpg", 2),
         ("sub/a.jpg", 1),
@@ -112,28 +112,28 @@ def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labelled_fo
         ("filename,label\n" + "x" * 200_000 + ",1\n", "is not CSV"),
     ],
 )
-def test_a_csv_that_cannot_be_trusted_is_refused_by_its_line(labelled_folder: Path, rows: str, complaint: str) -> None:
-    (labelled_folder / "labels.csv").write_text(rows, "utf-8", newline="")
-    line = refused(labelled_folder)
+def test_a_csv_that_cannot_be_trusted_is_refused_by_its_line(labeled_folder: Path, rows: str, complaint: str) -> None:
+    (labeled_folder / "labels.csv").write_text(rows, "utf-8", newline="")
+    line = refused(labeled_folder)
     assert complaint in line
-    assert len(line) < 400 + len(str(labelled_folder))
+    assert len(line) < 400 + len(str(labeled_folder))
 
 
-def test_a_csv_in_another_encoding_and_one_without_class_names_are_refused(labelled_folder: Path) -> None:
-    (labelled_folder / "labels.csv").write_bytes("filename,label\nŠkoda.jpg,0\n".encode("utf-16"))
-    assert "is not UTF-8" in refused(labelled_folder)
-    (labelled_folder / "labels.csv").write_text("filename,label\n000.jpg,0\n")
-    (labelled_folder / "class_mapping.json").unlink()
-    assert "put class_mapping.json beside it" in refused(labelled_folder)
+def test_a_csv_in_another_encoding_and_one_without_class_names_are_refused(labeled_folder: Path) -> None:
+    (labeled_folder / "labels.csv").write_bytes("filename,label\nŠkoda.jpg,0\n".encode("utf-16"))
+    assert "is not UTF-8" in refused(labeled_folder)
+    (labeled_folder / "labels.csv").write_text("filename,label\n000.jpg,0\n")
+    (labeled_folder / "class_mapping.json").unlink()
+    assert "put class_mapping.json beside it" in refused(labeled_folder)
 
 
-def test_a_label_that_is_one_class_by_index_and_another_by_name_is_not_guessed(labelled_folder: Path) -> None:
-    (labelled_folder / "class_mapping.json").write_text('["208", "1", "2"]')
-    (labelled_folder / "labels.csv").write_text("filename,label\n000.jpg,208\n001.jpg,1\n")
-    assert open_dataset(labelled_folder).labels.tolist() == [0, 1]
-    (labelled_folder / "class_mapping.json").write_text('["1", "0", "2"]')
-    (labelled_folder / "labels.csv").write_text("filename,label\n000.jpg,1\n")
-    assert "the index of one class and the name of another" in refused(labelled_folder)
+def test_a_label_that_is_one_class_by_index_and_another_by_name_is_not_guessed(labeled_folder: Path) -> None:
+    (labeled_folder / "class_mapping.json").write_text('["208", "1", "2"]')
+    (labeled_folder / "labels.csv").write_text("filename,label\n000.jpg,208\n001.jpg,1\n")
+    assert open_dataset(labeled_folder).labels.tolist() == [0, 1]
+    (labeled_folder / "class_mapping.json").write_text('["1", "0", "2"]')
+    (labeled_folder / "labels.csv").write_text("filename,label\n000.jpg,1\n")
+    assert "the index of one class and the name of another" in refused(labeled_folder)
 
 
 @pytest.mark.shared
@@ -248,10 +248,10 @@ def test_folders_find_classes_whose_names_they_cannot_have(tmp_path: Path, jpeg:
     assert open_dataset(labels, images=tmp_path / "cars").labels.tolist() == [1]
 
 
-def test_a_list_may_spell_file_names_otherwise_than_the_disk(labelled_folder: Path, jpeg: Jpeg) -> None:
-    (labelled_folder / "images" / "coupe\u0301.jpg").write_bytes(jpeg(0))
-    (labelled_folder / "labels.csv").write_text("filename,label\ncoup\u00e9.jpg,0\n", "utf-8")
-    dataset = open_dataset(labelled_folder)
+def test_a_list_may_spell_file_names_otherwise_than_the_disk(labeled_folder: Path, jpeg: Jpeg) -> None:
+    (labeled_folder / "images" / "coupe\u0301.jpg").write_bytes(jpeg(0))
+    (labeled_folder / "labels.csv").write_text("filename,label\ncoup\u00e9.jpg,0\n", "utf-8")
+    dataset = open_dataset(labeled_folder)
     assert check_integrity(dataset)[1].counts == {}
 
 
@@ -522,15 +522,15 @@ def test_what_is_no_layout_lists_them_all(tmp_path: Path) -> None:
             assert f"{name}: {layout.looks_like}" in line
 
 
-def test_a_path_that_is_not_there_and_a_layout_that_is_none_are_named(tmp_path: Path, labelled_folder: Path) -> None:
+def test_a_path_that_is_not_there_and_a_layout_that_is_none_are_named(tmp_path: Path, labeled_folder: Path) -> None:
     assert "does not exist" in refused(tmp_path / "none")
     assert "cannot open" in refused(tmp_path / ("x" * 300))
-    assert "did you mean 'parquet'?" in refused(labelled_folder, layout="parket")
+    assert "did you mean 'parquet'?" in refused(labeled_folder, layout="parket")
 
 
-def test_a_layout_can_be_forced_and_must_then_fit(labelled_folder: Path, tmp_path: Path) -> None:
-    assert open_dataset(labelled_folder, layout="folders").classes.names == ("images",)
+def test_a_layout_can_be_forced_and_must_then_fit(labeled_folder: Path, tmp_path: Path) -> None:
+    assert open_dataset(labeled_folder, layout="folders").classes.names == ("images",)
     for layout in ("stanford", "parquet", "csv"):
         (tmp_path / "empty").mkdir(exist_ok=True)
         assert str(tmp_path / "empty") in refused(tmp_path / "empty", layout=layout)
-    assert "goes with a CSV" in refused(labelled_folder, layout="folders", images=tmp_path)
+    assert "goes with a CSV" in refused(labeled_folder, layout="folders", images=tmp_path)

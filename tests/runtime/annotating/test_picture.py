@@ -19,13 +19,13 @@ TOLD = LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, True)
 
 
 def live(*tracks: LiveTrack, size_wh: tuple[int, int] = (800, 450), time_s: float = 0.0, **more: object) -> LiveFrame:
-    grey = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
-    return LiveFrame("gate", Frame(0, time_s, grey, "clip"), tracks, **more)  # type: ignore[arg-type]
+    gray = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
+    return LiveFrame("gate", Frame(0, time_s, gray, "clip"), tracks, **more)  # type: ignore[arg-type]
 
 
-def has(image: Image, colour: tuple[int, int, int], box: Box) -> bool:
+def has(image: Image, color: tuple[int, int, int], box: Box) -> bool:
     left, top, right, bottom = box
-    return bool((image[top:bottom, left:right] == colour).all(axis=2).any())
+    return bool((image[top:bottom, left:right] == color).all(axis=2).any())
 
 
 def drawn(image: Image, before: Image) -> Image:
@@ -38,36 +38,36 @@ def painter() -> Painter:
     return Painter(CameraConfig(name="gate"))
 
 
-def test_a_vehicle_has_a_box_in_its_colour_and_its_inside_stays_visible(painter: Painter) -> None:
+def test_a_vehicle_has_a_box_in_its_color_and_its_inside_stays_visible(painter: Painter) -> None:
     frame = live(TOLD)
     image = painter.paint(frame)
     left, top, right, bottom = BOX
-    colour = PALETTE[TOLD.id % len(PALETTE)]
+    color = PALETTE[TOLD.id % len(PALETTE)]
     for x, y in ((left, 270), (right - 1, 270), (350, bottom - 1)):
-        assert tuple(image[y, x]) == colour
+        assert tuple(image[y, x]) == color
     assert not drawn(image, frame.frame.image_bgr)[top + 5 : bottom - 10, left + 5 : right - 5].any()
     assert (frame.frame.image_bgr == 90).all()  # others use the frame too
 
 
-def test_a_vehicle_is_grey_until_an_event_of_it_was_published(painter: Painter) -> None:
+def test_a_vehicle_is_gray_until_an_event_of_it_was_published(painter: Painter) -> None:
     image = painter.paint(live(LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, False)))
-    assert not any(has(image, colour, (0, 0, 800, 450)) for colour in PALETTE)
+    assert not any(has(image, color, (0, 0, 800, 450)) for color in PALETTE)
 
 
-def test_two_vehicles_side_by_side_have_two_colours(painter: Painter) -> None:
+def test_two_vehicles_side_by_side_have_two_colors(painter: Painter) -> None:
     beside = LiveTrack(2, (500, 200, 700, 340), "unknown", "unknown", 0.4, 2, True)
     image = painter.paint(live(TOLD, beside))
     assert tuple(image[270, 300]) != tuple(image[270, 699])
 
 
 def test_a_vehicle_leaves_a_trail_that_ends(painter: Painter) -> None:
-    colour = PALETTE[1]
+    color = PALETTE[1]
     behind = (100, 320, 280, 340)  # where the lower edge's middle was
     for step in range(20):
         moved = (BOX[0] - 200 + 10 * step, BOX[1], BOX[2] - 200 + 10 * step, BOX[3])
         image = painter.paint(live(LiveTrack(1, moved, None, None, 0.0, 0, True), time_s=step / 10))
-    assert has(image, colour, behind)
-    assert not has(painter.paint(live(TOLD, time_s=60.0)), colour, behind)
+    assert has(image, color, behind)
+    assert not has(painter.paint(live(TOLD, time_s=60.0)), color, behind)
 
 
 def test_what_was_left_out_is_drawn_with_its_reason(painter: Painter) -> None:

@@ -56,8 +56,8 @@ def read(path: Path) -> tuple[list[Image], list[float], float]:
         return [frame.to_ndarray(format="bgr24") for frame in frames], [frame.time for frame in frames], rate
 
 
-def distance(image: Image, colour: tuple[int, int, int]) -> float:
-    return float(np.abs(image.astype(float) - colour).mean())
+def distance(image: Image, color: tuple[int, int, int]) -> float:
+    return float(np.abs(image.astype(float) - color).mean())
 
 
 def test_every_frame_of_a_file_is_there_at_its_time_with_boxes_on_the_vehicles(
@@ -74,9 +74,9 @@ def test_every_frame_of_a_file_is_there_at_its_time_with_boxes_on_the_vehicles(
     plain = read(clip)[0]
     left = 2 * drive_by(RED_BGR, 10).box(25)[0]  # type: ignore[index] # twice as large: the frame is small
     edge = np.s_[140:180, left - 5 : left]
-    ((_, *_rest), colour) = pictures, PALETTE[1]
+    ((_, *_rest), color) = pictures, PALETTE[1]
     before = cv2.resize(plain[25], (640, 360))[edge]
-    assert distance(pictures[25][edge], colour) < 0.7 * distance(before, colour)
+    assert distance(pictures[25][edge], color) < 0.7 * distance(before, color)
     assert np.abs(pictures[5][100:300].astype(int) - cv2.resize(plain[5], (640, 360))[100:300]).mean() < 6
     assert [path.name for path in out.parent.iterdir()] == ["out.mp4"]
 

@@ -40,10 +40,10 @@ def test_no_images_give_no_answers(tmp_path: Path) -> None:
 
 
 def test_below_the_models_threshold_the_answer_is_unknown_with_its_guesses(tmp_path: Path) -> None:
-    (grey,) = classifier(tmp_path, reject_below=0.7).predict([picture(128, 128, 128)])
-    assert (grey.label, grey.name) == (None, UNKNOWN)
-    assert grey.probability == pytest.approx(1 / 3, abs=1e-4)
-    assert {guess.name for guess in grey.top5} == {RED, GREEN, BLUE}
+    (gray,) = classifier(tmp_path, reject_below=0.7).predict([picture(128, 128, 128)])
+    assert (gray.label, gray.name) == (None, UNKNOWN)
+    assert gray.probability == pytest.approx(1 / 3, abs=1e-4)
+    assert {guess.name for guess in gray.top5} == {RED, GREEN, BLUE}
 
 
 def test_of_what_is_sure_together_the_answer_says_what_is_shared(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_session_has_its_own_provider_and_threads(tmp_path: Path) -> None:
 
 def test_a_model_that_answers_another_way_than_at_export_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
     good = tiny_model(tmp_path / "good.onnx", golden=True)
-    turned = Preprocess(size_wh=(32, 32), colour="bgr", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    turned = Preprocess(size_wh=(32, 32), color="bgr", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     drifted = with_manifest(good, tmp_path / "drifted.onnx", preprocess=turned)
     assert Classifier(good)(picture(0, 0, 200)).name == RED
     with pytest.raises(ModelError, match="does not answer on cpu as it did"):
@@ -151,10 +151,10 @@ def test_a_box_gives_the_answer_that_the_camera_loop_gives_for_it() -> None:
 
 def test_an_answer_is_a_row_of_a_table(tmp_path: Path) -> None:
     ready = classifier(tmp_path, reject_below=0.9)
-    red, yellow, grey = (ready(picture(*bgr)) for bgr in ((0, 0, 200), (0, 200, 200), (128, 128, 128)))
+    red, yellow, gray = (ready(picture(*bgr)) for bgr in ((0, 0, 200), (0, 200, 200), (128, 128, 128)))
     assert (red.make, red.model, red.body_type, red.year) == ("Castor", "Red", "Sedan", 2020)
     assert (yellow.make, yellow.model, yellow.body_type, yellow.year) == ("Castor", None, None, None)
-    assert (grey.make, grey.model, grey.body_type, grey.year) == (None, None, None, None)
+    assert (gray.make, gray.model, gray.body_type, gray.year) == (None, None, None, None)
     assert red.to_dict(top=1) == {
         "name": RED,
         "level": "year",
@@ -166,4 +166,4 @@ def test_an_answer_is_a_row_of_a_table(tmp_path: Path) -> None:
         "year": 2020,
         "top": [{"name": RED, "probability": 1.0}],
     }
-    assert len(red.to_dict()["top"]) == 3 and red.to_dict().keys() == grey.to_dict().keys()
+    assert len(red.to_dict()["top"]) == 3 and red.to_dict().keys() == gray.to_dict().keys()

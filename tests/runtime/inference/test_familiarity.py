@@ -21,11 +21,11 @@ from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.published import unfamiliar
 
 
-def picture(*colour_bgr: int) -> NDArray[np.uint8]:
-    return np.full((8, 8, 3), colour_bgr, np.uint8)
+def picture(*color_bgr: int) -> NDArray[np.uint8]:
+    return np.full((8, 8, 3), color_bgr, np.uint8)
 
 
-PURE, MIXED, GREY = picture(0, 0, 255), picture(0, 170, 255), picture(150, 160, 170)
+PURE, MIXED, GRAY = picture(0, 0, 255), picture(0, 170, 255), picture(150, 160, 170)
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_an_answer_goes_as_far_as_the_picture_is_familiar(model: Path) -> None:
-    pure, mixed, grey = Classifier(open_session(model, ep="cpu")).predict([PURE, MIXED, GREY])
+    pure, mixed, gray = Classifier(open_session(model, ep="cpu")).predict([PURE, MIXED, GRAY])
     assert (pure.name, pure.level) == (RED, "year")
     assert pure.familiarity == pytest.approx(1.0, abs=1e-3)
     assert mixed.top5[0].probability > 0.99  # as sure as of the pure one
     assert (mixed.name, mixed.level, mixed.label) == ("Castor", "make", None)
     assert mixed.familiarity is not None
     assert 0.65 <= mixed.familiarity < 0.9
-    assert (grey.name, grey.vehicle) == ("unknown", None)
+    assert (gray.name, gray.vehicle) == ("unknown", None)
 
 
 def test_a_file_without_prototypes_answers_by_probability_alone(tmp_path: Path) -> None:

@@ -42,10 +42,10 @@ def test_an_rgb_array_turned_round_is_read(picture: NDArray[np.uint8]) -> None:
     assert np.array_equal(turned, picture) and turned.flags.c_contiguous
 
 
-def test_grey_becomes_bgr_and_alpha_is_dropped(picture: NDArray[np.uint8]) -> None:
-    grey = picture[..., 0]
-    for image in (grey, grey[..., None], Image.fromarray(grey)):
-        assert np.array_equal(as_image_bgr(image), np.repeat(grey[..., None], 3, axis=2))
+def test_gray_becomes_bgr_and_alpha_is_dropped(picture: NDArray[np.uint8]) -> None:
+    gray = picture[..., 0]
+    for image in (gray, gray[..., None], Image.fromarray(gray)):
+        assert np.array_equal(as_image_bgr(image), np.repeat(gray[..., None], 3, axis=2))
     alpha = np.dstack([picture, np.full((60, 100), 9, np.uint8)])
     assert np.array_equal(as_image_bgr(alpha), picture)
     assert np.array_equal(as_image_bgr(Image.fromarray(cv2.cvtColor(alpha, cv2.COLOR_BGRA2RGBA))), picture)
@@ -71,7 +71,7 @@ def test_a_pil_image_is_turned_as_the_same_file_is(orientation: int, tmp_path: P
         (np.zeros((4, 4, 2), np.uint8), r"found uint8 \[4, 4, 2\]"),
         (np.zeros((0, 4, 3), np.uint8), r"found uint8 \[0, 4, 3\]"),
         (np.zeros(4, np.uint8), r"found uint8 \[4\]"),
-        (Image.new("F", (4, 4)), "crop: a PIL image of mode 'F' has no 8-bit colours; convert it to 'RGB' first"),
+        (Image.new("F", (4, 4)), "crop: a PIL image of mode 'F' has no 8-bit colors; convert it to 'RGB' first"),
         (b"", "crop is empty"),
         (b"text", "crop is not a"),
         (None, "crop: expected a path, bytes, a NumPy array or a PIL image, found NoneType"),

@@ -50,7 +50,7 @@ def test_motion_finds_nothing_in_noise_and_flickering_light() -> None:
     rng = np.random.default_rng(3)
     pictures = []
     for picture in film([], 80, noise=5.0):
-        gain = rng.uniform(0.75, 1.25) * rng.uniform(0.95, 1.05, 3)  # brightness, and a little of colour
+        gain = rng.uniform(0.75, 1.25) * rng.uniform(0.95, 1.05, 3)  # brightness, and a little of color
         pictures.append(np.clip(picture * gain, 0, 255).astype(np.uint8))
     assert all(found == [] for found in located(motion(), pictures))
 
@@ -94,11 +94,11 @@ def test_motion_takes_no_person_for_a_car() -> None:
     assert any(found for found in located(motion(min_area=0.002), film([walker], 60)))
 
 
-def test_motion_keeps_a_car_whole_whose_middle_has_the_roads_colour() -> None:
+def test_motion_keeps_a_car_whole_whose_middle_has_the_roads_color() -> None:
     pictures = film([], 20)
     for index in range(10, 20):
         cv2.rectangle(pictures[index], (100, 60), (170, 109), RED_BGR, -1)
-        cv2.rectangle(pictures[index], (180, 75), (194, 109), RED_BGR, -1)  # the boot, beyond a strip of road's grey
+        cv2.rectangle(pictures[index], (180, 75), (194, 109), RED_BGR, -1)  # the boot, beyond a strip of road's gray
     for found in located(motion(), pictures)[10:]:
         assert [iou(one.box_xyxy, (100, 60, 195, 110)) > 0.85 for one in found] == [True]
 
@@ -112,7 +112,7 @@ def test_motion_keeps_two_cars_apart_that_pass_close_by_each_other() -> None:
 
 
 def _with_y(car: Car, y: int) -> tuple[object, ...]:
-    return car.colour_bgr, car.first, car.last, car.start, car.end, y
+    return car.color_bgr, car.first, car.last, car.start, car.end, y
 
 
 def test_a_car_that_stops_does_not_dissolve() -> None:

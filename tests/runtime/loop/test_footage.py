@@ -34,8 +34,8 @@ class Scene:
 
     def frame(self, picture: NDArray[np.uint8] | None = None) -> Frame:
         self.index += 1
-        grey = np.full((90, 160, 3), self.index % 250, np.uint8)
-        return Frame(self.index, self.index / RATE, grey if picture is None else picture, "scene")
+        gray = np.full((90, 160, 3), self.index % 250, np.uint8)
+        return Frame(self.index, self.index / RATE, gray if picture is None else picture, "scene")
 
     def run(self, seconds: float, vehicle: Visit | None = None, counts: bool = True, **frame: Any) -> None:
         """Show a scene for so long, with a vehicle in every frame."""

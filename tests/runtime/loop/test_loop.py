@@ -376,8 +376,8 @@ def test_a_visit_that_shows_two_vehicles_is_marked_and_counted(classifier: Class
     )
     visit = maker.begin(Frame(0, 0.0, road(), "clip"), (10, 10, 150, 90))
     inbox.add_writer()
-    for index, colour in enumerate([RED_BGR] * 5 + [BLUE_BGR] * 6):
-        picture = np.full((100, 160, 3), colour, np.uint8)
+    for index, color in enumerate([RED_BGR] * 5 + [BLUE_BGR] * 6):
+        picture = np.full((100, 160, 3), color, np.uint8)
         inbox.put(
             [Crop("gate", visit, look_at(Frame(index, index / 25, picture, "clip"), (10, 10, 150, 90), 1.0), True, 0.0)]
         )

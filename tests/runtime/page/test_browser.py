@@ -216,7 +216,7 @@ def test_a_correction_lands_on_the_disk(browser: Browser, tmp_path: Path) -> Non
         tab.get_by_label("It is").fill("Rigel Yellow Sedan 2024")
         tab.get_by_role("button", name="Save").click()
         tab.get_by_text("Rigel Yellow Sedan 2024").first.wait_for()
-        assert (tmp_path / "labelled" / "Rigel Yellow Sedan 2024" / "seen.jpg").is_file()
+        assert (tmp_path / "labeled" / "Rigel Yellow Sedan 2024" / "seen.jpg").is_file()
 
 
 def test_the_cameras_cards_are_within_reach_of_all(browser: Browser, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_all_who_watch_get_the_same_pictures_with_boxes_and_no_wider_than_needed
         image = cv2.imdecode(np.frombuffer(seen[-1], np.uint8), cv2.IMREAD_COLOR)
         assert image is not None
         assert image.shape[1] == MOST_WIDE
-        assert (np.abs(image.astype(int) - 90) > 40).any()  # something is drawn onto the grey
+        assert (np.abs(image.astype(int) - 90) > 40).any()  # something is drawn onto the gray
     eventually(lambda: not pictures.wants("gate"), "watchers that have gone are forgotten")
 
 

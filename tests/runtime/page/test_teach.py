@@ -32,6 +32,7 @@ from twincar_edge.runtime.sinks.settings import CropsSettings, StoreSettings
 from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_folder, crop_name
 from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.teaching.corrections import Corrections
+from twincar_edge.runtime.teaching.labeled import Labeled
 
 YELLOW = "Rigel Yellow Sedan 2024"
 
@@ -78,8 +79,8 @@ class Box:
         return self.ask(f"/visits/{id}/judgement", list(fields.items()), token)
 
     @property
-    def labelled(self) -> list[str]:
-        folders = (self.state / "labelled", self.state / "no-vehicle")
+    def labeled(self) -> list[str]:
+        folders = (self.state / "labeled", self.state / "no-vehicle")
         return sorted(str(path.relative_to(self.state)) for folder in folders for path in folder.rglob("*.jpg"))
 
 
@@ -103,9 +104,9 @@ def box(tmp_path: Path) -> Box:
     shown += [(unknown(number), plain(0, 200 + number, 200)) for number in range(6)]
     found.add([*shown, (unknown(6), plain(200, 0, 200))])
     source = tiny_model(tmp_path / "model.onnx", golden=True, familiar=True, reject_below=0.6)
-    colours = np.array(((1, 0.1, 0), (0, 1, 0.2), (0.2, 0, 1)), np.float32)
-    colours /= np.linalg.norm(colours, axis=1, keepdims=True)
-    with_metadata_entries(source, source, {HELD_OUT_KEY: HeldOut(1000, 3, colours).to_json()})
+    colors = np.array(((1, 0.1, 0), (0, 1, 0.2), (0.2, 0, 1)), np.float32)
+    colors /= np.linalg.norm(colors, axis=1, keepdims=True)
+    with_metadata_entries(source, source, {HELD_OUT_KEY: HeldOut(1000, 3, colors).to_json()})
     found.model = OwnClassifier(source)
     return found
 
@@ -130,18 +131,18 @@ def test_what_is_said_of_a_visit_is_kept_with_who_said_it_and_its_picture_outliv
     status, text = served.judge("red", "right")
     assert status == 200
     assert f"right: {RED}" in text and "local" in text and "picture kept for training" in text
-    assert served.labelled == [f"labelled/{RED}/red.jpg"]
+    assert served.labeled == [f"labeled/{RED}/red.jpg"]
     for picture in (served.state / "pictures").iterdir():
         picture.unlink()
     served.judge("red", "name", f"  {YELLOW[:6]}   {YELLOW[6:]} ")
-    assert served.labelled == [f"labelled/{YELLOW}/red.jpg"]
-    assert not (served.state / "labelled" / RED).exists()  # `train` refuses an empty folder
+    assert served.labeled == [f"labeled/{YELLOW}/red.jpg"]
+    assert not (served.state / "labeled" / RED).exists()  # `train` refuses an empty folder
     text = served.ask("/visits/red")[1]
     assert "new class" in text and "2 entries in the history" in text
     served.judge("red", "none")
-    assert served.labelled == ["no-vehicle/red.jpg"]
+    assert served.labeled == ["no-vehicle/red.jpg"]
     _, text = served.judge("red", "undo")
-    assert served.labelled == []
+    assert served.labeled == []
     assert "took it back" in text
     assert said(served, "red") == [
         ("local", "taken back", None),
@@ -157,10 +158,10 @@ def test_a_part_of_a_name_counts_but_becomes_no_class_of_its_own(served: Box) ->
     text = served.judge("make", "right")[1]
     assert "right: Castor" in text and "not a whole class name" in text
     served.judge("red", "name", "Castor")
-    assert served.labelled == []
+    assert served.labeled == []
     assert [one.truth for one in Corrections(served.state).newest().values()] == ["Castor", "Castor"]
     served.judge("make", "name", RED)
-    assert served.labelled == [f"labelled/{RED}/make.jpg"]
+    assert served.labeled == [f"labeled/{RED}/make.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_a_part_of_a_name_counts_but_becomes_no_class_of_its_own(served: Box) ->
 def test_a_name_that_cannot_be_a_class_is_refused_in_one_line(served: Box, name: str, why: str) -> None:
     status, text = served.judge("red", "name", name)
     assert (status, why in html.unescape(text)) == (400, True)
-    assert served.labelled == [] and said(served, "red") == []
+    assert served.labeled == [] and said(served, "red") == []
     assert served.ask("/teach/name", [("visit", "u1"), ("name", name)])[0] == 400
 
 
@@ -189,7 +190,7 @@ def test_a_name_with_markup_stays_text_on_every_page(served: Box) -> None:
         status, text = served.judge(id, "name", name)
         assert status == 200
         assert name in html.unescape(text)
-    assert served.labelled == [f"labelled/{name}/u1.jpg", f"labelled/{name}/u2.jpg"]
+    assert served.labeled == [f"labeled/{name}/u1.jpg", f"labeled/{name}/u2.jpg"]
     assert served.ask("/teach/check", [])[0] == 200
     for path in ("/visits/u1", "/teach", "/teach/check"):
         text = served.ask(path)[1]
@@ -243,7 +244,7 @@ def test_alike_unknown_vehicles_come_in_a_group_and_are_named_at_once(served: Bo
     assert re.findall(r'name="visit" value="(\w+)"', rest) == ["u6"]
     chosen = [("visit", id) for id in ids if id != "u5"]
     assert served.ask("/teach/name", [*chosen, ("name", YELLOW)])[0] == 200
-    assert served.labelled == [f"labelled/{YELLOW}/u{number}.jpg" for number in range(5)]
+    assert served.labeled == [f"labeled/{YELLOW}/u{number}.jpg" for number in range(5)]
     text = served.ask("/teach")[1]
     assert 'value="u5"' in text and 'value="u4"' not in text
     assert served.ask("/teach/name", [("name", YELLOW)])[0] == 400  # nothing is checked
@@ -342,3 +343,13 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         assert 'role="alert"' in text and "learned.onnx" in text
         assert learned.read_bytes() == used  # as before, and in use
         assert service.status().model.sha256 == sha256(learned)
+
+
+def test_a_folder_of_the_former_name_is_renamed(tmp_path: Path) -> None:
+    (tmp_path / "labelled" / "Rigel").mkdir(parents=True)
+    (tmp_path / "labelled" / "Rigel" / "a.jpg").write_bytes(b"kept")
+
+    Labeled(tmp_path)
+
+    assert (tmp_path / "labeled" / "Rigel" / "a.jpg").read_bytes() == b"kept"
+    assert not (tmp_path / "labelled").exists()

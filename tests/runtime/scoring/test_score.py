@@ -111,10 +111,10 @@ def test_embeddings_are_those_of_the_model(model: Path, tmp_path: Path) -> None:
     for plain, row in zip(without, rows, strict=True):
         assert row["name"] == plain["name"]
         number = int(Path(row["path"]).stem[-2:])
-        colour = np.zeros(3)
-        colour[number % 3] = 1
-        assert np.argmax(row["embedding"]) == np.argmax(colour)
-    assert classifier.manifest.embedding == "colour"
+        color = np.zeros(3)
+        color[number % 3] = 1
+        assert np.argmax(row["embedding"]) == np.argmax(color)
+    assert classifier.manifest.embedding == "color"
 
 
 def test_a_partition_whose_files_are_all_missing_stops_the_run_and_one_missing_file_does_not(

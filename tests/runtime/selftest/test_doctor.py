@@ -114,7 +114,7 @@ def test_drifted_answers_fail_and_say_what_drifted(drifted: Path) -> None:
     diagnosis = examine(drifted)
     assert [check.name for check in diagnosis.failures] == ["golden inputs"]
     check = row(diagnosis, "golden inputs")
-    assert "another resize or colour order than at export" in check.found
+    assert "another resize or color order than at export" in check.found
     assert "export the file again" in check.advice
     assert diagnosis.measured.pixel_difference is not None
     assert diagnosis.measured.pixel_difference > 1

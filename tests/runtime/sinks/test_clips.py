@@ -376,8 +376,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_cameras_do_not_mix(model: Path, tmp_path: Path) -> None:
     cameras = []
-    for name, colour, brightness in (("one", RED_BGR, 0), ("two", BLUE_BGR, 90)):
-        pictures = film([drive_by(colour, 10), drive_by(colour, 70)], 120)
+    for name, color, brightness in (("one", RED_BGR, 0), ("two", BLUE_BGR, 90)):
+        pictures = film([drive_by(color, 10), drive_by(color, 70)], 120)
         brighter = [np.clip(one.astype(int) + brightness, 0, 255).astype(np.uint8) for one in pictures]
         path = write_video(tmp_path / f"{name}.mp4", brighter)
         cameras.append(CameraConfig(name=name, source=str(path)))

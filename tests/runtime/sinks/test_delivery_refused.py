@@ -119,7 +119,7 @@ def test_some_in_a_row_that_are_refused_are_set_aside_when_the_next_is_accepted(
     assert aside(spool) == bad
 
 
-def test_an_event_that_was_refused_by_chance_is_delivered_after_its_neighbour(spool: Path) -> None:
+def test_an_event_that_was_refused_by_chance_is_delivered_after_its_neighbor(spool: Path) -> None:
     refusals = iter([True])
 
     def moody(event: Event) -> None:

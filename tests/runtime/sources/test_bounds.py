@@ -21,7 +21,7 @@ LIMIT_MB = 250
 
 
 def encode(path: Path, size: str, codec: str, *options: str) -> Path:
-    """Write a video of one grey frame."""
+    """Write a video of one gray frame."""
     import imageio_ffmpeg
 
     source = ("-f", "lavfi", "-i", f"color=gray:s={size}:r=25", "-frames:v", "1")

@@ -37,15 +37,15 @@ def number(frame: Frame) -> int:
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Answers each request with the next behaviour of its server's list, and with the last one for good."""
+    """Answers each request with the next behavior of its server's list, and with the last one for good."""
 
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, CameraServer)
         server.requests.append(self.path)
-        behaviour = server.behaviours.pop(0) if len(server.behaviours) > 1 else server.behaviours[0]
+        behavior = server.behaviors.pop(0) if len(server.behaviors) > 1 else server.behaviors[0]
         with contextlib.suppress(OSError):  # whoever looked has gone
-            behaviour(self)
+            behavior(self)
 
     def begin(self, kind: str = "multipart/x-mixed-replace; boundary=frame") -> None:
         self.send_response(200)
@@ -70,9 +70,9 @@ class CameraServer(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, *behaviours: Callable[[Camera], None], port: int = 0) -> None:
+    def __init__(self, *behaviors: Callable[[Camera], None], port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Camera)
-        self.behaviours = list(behaviours)
+        self.behaviors = list(behaviors)
         self.requests: list[str] = []
         self.over = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/video"

@@ -25,7 +25,7 @@ def nearing(share: float) -> Box:
 
 
 def visits_of(frames: list[list[Box]], fps: float = FPS) -> list[tuple[int, int]]:
-    """The first and last frame of each visit: of the tracks that were confirmed and travelled."""
+    """The first and last frame of each visit: of the tracks that were confirmed and traveled."""
     tracker, seen, ended = Tracker(), {}, []
     for index, boxes in enumerate(frames):
         for track in tracker.update([Detection(box) for box in boxes], index / fps, SIZE_WH):
@@ -97,8 +97,8 @@ def test_cars_that_follow_one_another_are_one_visit_each_at_any_frame_rate(gap: 
     """Seen from the side, with small traffic far behind."""
     apart = round(90 * (1 + gap) / 6)  # frames, at 6 pixels a frame
     cars = [
-        Car(colour, 10 + apart * n, 79 + apart * n, -90, 330)
-        for n, colour in enumerate((RED_BGR, BLUE_BGR, GREEN_BGR, RED_BGR))
+        Car(color, 10 + apart * n, 79 + apart * n, -90, 330)
+        for n, color in enumerate((RED_BGR, BLUE_BGR, GREEN_BGR, RED_BGR))
     ]
     far = [Car((200, 200, 60), 0, 140, start, start + 280, 20, (14, 8)) for start in (-60, 0, 90)]
     pictures = film([*far, *cars], 85 + 3 * apart)

@@ -19,12 +19,12 @@ from twincar_edge.runtime.tracking.tracker import Tracker, TrackingRules
 STREET = [
     ("white saloon", 0, 42),
     ("red saloon", 48, 98),
-    ("grey saloon", 98, 152),
+    ("gray saloon", 98, 152),
     ("white pickup", 140, 208),
     ("white SUV", 198, 264),
     ("black SUV", 386, 447),
     ("black taxi", 450, 503),
-    ("grey SUV", 688, 738),
+    ("gray SUV", 688, 738),
 ]
 PARKING_LOT = [
     ("white hatchback", 54, 107),

@@ -44,13 +44,13 @@ def scene(
     return pictures
 
 
-def drive(colour: tuple[int, int, int], first: int, start: int, end: int, y: int = 60) -> Car:
+def drive(color: tuple[int, int, int], first: int, start: int, end: int, y: int = 60) -> Car:
     frames = round(abs(end - start) / STEP)
-    return Car(colour, first, first + frames, start, end, y=y)
+    return Car(color, first, first + frames, start, end, y=y)
 
 
 class Visits:
-    """What the loop makes of tracks: those that were confirmed and travelled are visits, with their frames."""
+    """What the loop makes of tracks: those that were confirmed and traveled are visits, with their frames."""
 
     def __init__(self, rules: TrackingRules | None = None) -> None:
         self.tracker = Tracker(rules)

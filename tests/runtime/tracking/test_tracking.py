@@ -9,7 +9,7 @@ from twincar_edge.runtime.locating.boxes import (
     Box,
     Detection,
     area,
-    centre,
+    center,
     gap,
     intersection,
     iou,
@@ -178,7 +178,7 @@ def test_boxes() -> None:
     assert iou((1, 1, 1, 1), (1, 1, 1, 1)) == 0
     assert union(one, other) == (0, 0, 15, 25)
     assert (gap(one, (14, 3, 20, 5)), gap(one, other)) == (4, 0)
-    assert centre(other) == (10, 15)
+    assert center(other) == (10, 15)
     assert touches_border((0, 20, 50, 60), (100, 100))
     assert touches_border((20, 20, 99, 60), (100, 100))
     assert not touches_border((20, 20, 80, 80), (100, 100))

@@ -12,7 +12,7 @@ from twincar_edge.images import read_image_bytes
 from twincar_edge.runtime.collect import class_folder
 
 
-class Labelled:
+class Labeled:
     """Copies of the pictures of judged visits, which outlive the visits' own.
 
     Attributes:
@@ -22,7 +22,11 @@ class Labelled:
 
     def __init__(self, state: Path) -> None:
         """Take the state folder; folders are made as needed."""
-        self.classes = state / "labelled"
+        self.classes = state / "labeled"
+        former = state / "labelled"  # the folder's name before version 0.2
+        if former.is_dir() and not self.classes.exists():
+            with contextlib.suppress(OSError):
+                former.rename(self.classes)
         self.no_vehicle = state / "no-vehicle"
 
     def of_class(self, name: str) -> Path:
