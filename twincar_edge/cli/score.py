@@ -166,10 +166,10 @@ def _summary(report: ScoreReport) -> str:
     makes = [f"{make} {rows:,}" for make, rows in list(report.makes.items())[:_MOST_MAKES]]
     others = len(report.makes) - len(makes)
     lines = [
-        f"{report.rows:,} rows in {report.partitions:,} partitions in {report.output}{resumed}",
+        f"{_count(report.rows, 'row')} in {_count(report.partitions, 'partition')} in {report.output}{resumed}",
         f"{report.errors:,} could not be read",
         "by level: " + (", ".join(f"{level} {rows:,}" for level, rows in report.levels.items()) or "none"),
-        "by make: " + (", ".join(makes) or "none") + (f", and {others} more makes" if others else ""),
+        "by make: " + (", ".join(makes) or "none") + (f", and {_count(others, 'more make')}" if others else ""),
         f"{_duration(report.elapsed_s)}, {report.rows_per_s:,.0f} rows/s",
     ]
     return "\n".join(lines)
@@ -208,6 +208,10 @@ def _lines() -> Callable[[ScoreProgress], None]:
 
 def _rate(progress: ScoreProgress) -> str:
     return f"{progress.rows:,} rows, {progress.rows_per_s:,.0f} rows/s, {_duration(progress.left_s)} left"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
