@@ -329,6 +329,17 @@ def test_the_commands_of_the_cluster_files_exist() -> None:
     assert sorted(names) == ["score", "score", "train", "train"]
 
 
+def test_ray_clusters_demand_a_token() -> None:
+    yaml = importlib.import_module("yaml")
+    (job,) = yaml.safe_load_all((CLUSTER / "score-rayjob.yaml").read_text())
+    assert job["spec"]["rayClusterSpec"]["authOptions"]["mode"] == "token"
+    # Set by hand, a token would reach the pods but neither the operator nor its submitter.
+    assert "RAY_AUTH" not in str(job)
+    slurm = (CLUSTER / "score.slurm").read_text()
+    steps = ("export RAY_AUTH_MODE=token", "export RAY_AUTH_TOKEN\n", "ray start")
+    assert [slurm.index(step) for step in steps] == sorted(slurm.index(step) for step in steps)
+
+
 def test_the_scripts_for_slurm_are_bash() -> None:
     for script in CLUSTER.glob("*.slurm"):
         subprocess.run(["bash", "-n", script], check=True)
