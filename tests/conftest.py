@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests use."""
+"""Fixtures for the tests of all packages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.fuzzing import CommandLine
 from twincar_edge.cores import usable_cores
 from twincar_edge.labels import ClassMapping
 
-# A busy machine is no mistake of the code: examples have no deadline, and slow ones are no reason to fail.
+# Examples have no deadline and may be slow, so that a busy machine fails no test.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
@@ -28,7 +28,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker one thread for computing, before it is started: the other cores belong to other workers."""
+    """Limit each worker to one compute thread before it starts: the other cores belong to other workers."""
     if config.getoption("numprocesses", None):
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
             os.environ.setdefault(variable, "1")
@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of every command that a test runs without naming one; never the user's own."""
+    """The default state folder of all commands that tests run, in place of the user's."""
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TWINCAR_STATE", str(folder))
@@ -45,7 +45,7 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real input beside the checkout; a test that asks for it is skipped where it is absent."""
+    """The folder of real input beside the checkout. Tests that use it are skipped without it."""
     folder = REPOSITORY.parent / "shared"
     if not (folder / "cars196").is_dir():
         pytest.skip("no real input: ../shared is not beside the checkout")
@@ -54,12 +54,12 @@ def shared() -> Path:
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A random generator that starts the same in every test."""
+    """A random generator with the same seed in every test."""
     return np.random.default_rng(2012)
 
 
 def _blob(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A tiny image, 48x32, whose color tells its label, with noise, so that no two are the same bytes."""
+    """A 48x32 image whose color depends on its label, with noise, so that no two are equal."""
     image = np.full((32, 48, 3), 60, np.uint8)
     image[8:24, 12:36] = np.roll([220, 40, 40], label % 3) // (1 + label // 3)
     return image + rng.integers(0, 24, image.shape, dtype=np.uint8)
@@ -67,7 +67,7 @@ def _blob(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def jpeg(rng: np.random.Generator) -> Callable[[int], bytes]:
-    """Encode another tiny image of a class: label -> the bytes of a 48x32 JPEG."""
+    """A function that returns a new 48x32 JPEG of a label."""
 
     def encode(label: int) -> bytes:
         done, data = cv2.imencode(".jpg", _blob(label, rng))
@@ -79,7 +79,7 @@ def jpeg(rng: np.random.Generator) -> Callable[[int], bytes]:
 
 @pytest.fixture
 def labeled_folder(tmp_path: Path, jpeg: Callable[[int], bytes]) -> Path:
-    """A data set in the CSV layout: 3 classes, 6 JPEGs each, images/, labels.csv and class_mapping.json."""
+    """A data set in the CSV layout with 6 JPEGs for each of 3 classes."""
     folder = tmp_path / "blobs"
     (folder / "images").mkdir(parents=True)
     rows = ["filename,label"]
@@ -94,6 +94,6 @@ def labeled_folder(tmp_path: Path, jpeg: Callable[[int], bytes]) -> Path:
 
 @pytest.fixture(scope="session")
 def command_line() -> Iterator[CommandLine]:
-    """The real command line, ready to be run thousands of times."""
+    """A runner for thousands of command lines."""
     with CommandLine() as ready:
         yield ready

@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests import REPOSITORY
 from tests.runtime.monitoring.test_monitoring import LOCAL, STATUS
 from tests.support.event_toys import eventually
-from tests.support.servers import free_port, require_server
+from tests.support.servers import free_port, skip_or_fail
 from tests.test_architecture import ROOMS
 from twincar_edge.cli.watch import command
 from twincar_edge.runtime.configuration.config_file import read_config
@@ -221,7 +221,7 @@ def broker(tmp_path: Path) -> Iterator[int]:
     """A real Mosquitto with the configuration of compose, its paths and port put where a test may write."""
     program, hasher = shutil.which("mosquitto", path="/usr/sbin:/usr/bin"), shutil.which("mosquitto_passwd")
     if program is None or hasher is None:
-        require_server("Mosquitto is not installed here")
+        skip_or_fail("Mosquitto is not installed here")
     port = free_port()
     (tmp_path / "passwords").mkdir()
     (tmp_path / "data").mkdir()

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR
-from tests.support.detector_toys import TRUCK, around, official_toy, picture, redness
+from tests.support.detector_toys import TRUCK, expected_box, fake_official_detector, picture, red_detector
 from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model
 from twincar_edge.cli.classify import command
 from twincar_edge.errors import InputError, ModelError
@@ -200,14 +200,14 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_detect_names_each_vehicle_of_a_photo_the_largest_first(model: Path, photos: Path, tmp_path: Path) -> None:
-    detector = redness(tmp_path / "detector.onnx", right=((TRUCK, 0.9),))
+    detector = red_detector(tmp_path / "detector.onnx", right=((TRUCK, 0.9),))
     result = invoke(photos, "--model", model, "--detector", detector)
     assert (result.exit_code, result.stderr) == (0, f"{photos / 'b.png'}: no vehicle found\n")
     truck, car = (json.loads(line) for line in result.stdout.splitlines())
-    assert (truck["box_xyxy"], car["box_xyxy"]) == (list(around(5, 3)), list(around(0, 1)))
+    assert (truck["box_xyxy"], car["box_xyxy"]) == (list(expected_box(5, 3)), list(expected_box(0, 1)))
     assert (truck["vehicle_type"], car["vehicle_type"]) == ("truck", "car")
     assert 0.3 < car["detection_score"] <= 1
-    [whole] = Classifier(model)(photos / "a.png", boxes=[around(0, 1)])
+    [whole] = Classifier(model)(photos / "a.png", boxes=[expected_box(0, 1)])
     assert car["name"] == whole.name != "unknown"
     assert truck["name"] == "unknown"  # no class of the model is a truck
 
@@ -222,7 +222,7 @@ def test_detect_uses_the_detector_in_the_state_folder(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TWINCAR_STATE", str(tmp_path / "state"))
-    with official_toy(tmp_path) as file:
+    with fake_official_detector(tmp_path) as file:
         folder = tmp_path / "state" / "detectors"
         folder.mkdir(parents=True)
         shutil.copy(file, folder)

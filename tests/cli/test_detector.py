@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.detector_toys import official_toy
+from tests.support.detector_toys import fake_official_detector
 from twincar_edge import cli
 from twincar_edge.runtime.locating.pulled import OFFICIAL
 
@@ -19,7 +19,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 @pytest.fixture
 def nano(tmp_path: Path) -> Iterator[Path]:
-    with official_toy(tmp_path) as path:
+    with fake_official_detector(tmp_path) as path:
         yield path
 
 

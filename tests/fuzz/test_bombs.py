@@ -156,7 +156,7 @@ def test_cameras_that_send_anything_in_parts(command_line: CommandLine, model: P
             port = stack.enter_context(serving(multipart(number)))
             arguments = ("watch", "--model", str(model), *CPU, "--duration", "0.7", f"http://127.0.0.1:{port}/video")
             cases.append(Case(arguments, put(tmp_path / str(number), {}), f"stream {number}"))
-        outcomes = command_line.run(cases, lanes=10, together=4, headroom_bytes=HEADROOM_BYTES)
+        outcomes = command_line.run(cases, processes=10, cases_per_process=4, headroom_bytes=HEADROOM_BYTES)
     check(outcomes)
     assert len(outcomes) == STREAMS
 

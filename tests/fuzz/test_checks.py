@@ -59,15 +59,15 @@ def takes_all_memory(_arguments: list[str]) -> None:
     bytes(2**40)
 
 
-def fails_without_a_word(_arguments: list[str]) -> None:
+def fails_silently(_arguments: list[str]) -> None:
     raise SystemExit(2)
 
 
-def tells_a_secret(_arguments: list[str]) -> None:
+def leaks_a_secret(_arguments: list[str]) -> None:
     Path("log").write_text("hunter2")
 
 
-def leaves_a_file(_arguments: list[str]) -> None:
+def leaves_a_temporary_file(_arguments: list[str]) -> None:
     Path(".0123456789abcdef.jpg").touch()
 
 
@@ -77,13 +77,13 @@ def leaves_a_file(_arguments: list[str]) -> None:
         (answers, None),
         (raises, "a traceback"),
         (raises_in_a_thread, "a traceback"),
-        (dies, "died of SIGABRT"),
-        (hangs, "it hung"),
-        (waits_for_a_thread, "it hung"),
+        (dies, "killed by SIGABRT"),
+        (hangs, "hung"),
+        (waits_for_a_thread, "hung"),
         (takes_all_memory, "a traceback"),
-        (fails_without_a_word, "not one line"),
-        (tells_a_secret, "'hunter2' is told"),
-        (leaves_a_file, "half-written"),
+        (fails_silently, "without exactly one error line"),
+        (leaks_a_secret, "secret 'hunter2' leaked"),
+        (leaves_a_temporary_file, "not removed"),
     ],
 )
 def test_a_case_that_goes_wrong_is_told_with_what_it_takes_to_see_it_again(
@@ -112,15 +112,15 @@ def test_a_case_that_goes_wrong_is_told_with_what_it_takes_to_see_it_again(
         (2, "", "error: cannot read a.jpg: it is empty\n", None),
         (2, "", "skipped: a.jpg is empty\nerror: a.jpg is empty\n", None),
         (2, "", "libpng error: bad adaptive filter value\nerror: a.png cannot be decoded\n", None),
-        (2, "", "error: one\nerror: two\n", "not one line"),
-        (2, "", "error: one\nand more\n", "not one line"),
-        (2, "", "a\n" * 9 + "error: one\n", "not one line"),
+        (2, "", "error: one\nerror: two\n", "without exactly one error line"),
+        (2, "", "error: one\nand more\n", "without exactly one error line"),
+        (2, "", "a\n" * 9 + "error: one\n", "without exactly one error line"),
         (0, "", "error: one\n", "exit code 0"),
-        (3, "", "error: one\n", "no such exit code"),
+        (3, "", "error: one\n", "unexpected exit code"),
         (2, "", f"error: {'x' * 2000}\n", "too long"),
         (2, "", "error: \x1b[31mred\n", "not printable"),
-        (0, "", "[ WARN:0@0.1] global loadsave.cpp\n", "a library's own words"),
-        (0, "", "[mov,mp4,m4a @ 0x55d0] moov atom not found\n", "a library's own words"),
+        (0, "", "[ WARN:0@0.1] global loadsave.cpp\n", "output of a library"),
+        (0, "", "[mov,mp4,m4a @ 0x55d0] moov atom not found\n", "output of a library"),
         (0, "*** EP Error ***\n", "", "no JSON"),
         (0, '{"a": NaN}\n', "", "no JSON"),
         (0, '{"a": 1', "", "no JSON"),

@@ -297,7 +297,7 @@ def run(documents: Iterable[dict[str, Any]], command_line: CommandLine, beside: 
         os.mkfifo(cases[-1].folder / "pipe")
         for name in ("clip.mp4", "tiny.onnx"):
             (cases[-1].folder / name).symlink_to(beside / name)
-    outcomes = command_line.run(cases, together=min(8, len(cases) // AT_ONCE))
+    outcomes = command_line.run(cases, cases_per_process=min(8, len(cases) // AT_ONCE))
     check(outcomes)
     told_by_line(outcomes)
     for outcome in outcomes:

@@ -17,7 +17,7 @@ import pytest
 from onnx import helper
 
 from tests.support.clips import RED_BGR, drive_by, film, write_video
-from tests.support.detector_toys import redness
+from tests.support.detector_toys import red_detector
 from tests.support.event_toys import CROP, visits
 from tests.support.fuzzing import CPU, Case, CommandLine, check, damaged, flipped, put
 from tests.support.tiny_model import digested, tiny_model, undigested
@@ -36,7 +36,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a good model, a good detector, a clip and a picture."""
     folder = tmp_path_factory.mktemp("beside")
     tiny_model(folder / "tiny.onnx", golden=True)
-    redness(folder / "detector.onnx")
+    red_detector(folder / "detector.onnx")
     small = [cv2.resize(image, (64, 48)) for image in film([drive_by(RED_BGR, 1, 8)], 10)]
     write_video(folder / "clip.mp4", small)
     cv2.imwrite(str(folder / "picture.jpg"), small[4])
@@ -274,7 +274,7 @@ def test_damaged_journals_of_the_state_folder(command_line: CommandLine, beside:
             data = path.read_bytes()
             place.write_bytes(damaged(data, f"{number} {path.name}") if data else data)
         cases.append(Case(("watch", "pictures", *options, "--duration", "0.5"), folder, f"journals {number}"))
-    outcomes = command_line.run(cases, lanes=8, together=3)
+    outcomes = command_line.run(cases, processes=8, cases_per_process=3)
     check(outcomes)
     assert len(outcomes) == JOURNALS
 

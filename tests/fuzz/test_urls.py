@@ -75,7 +75,7 @@ def test_urls_that_are_broken(seed: int, command_line: CommandLine, model: Path,
         options = ("--keep-trying", "--duration", "0.3") if number % 8 == 0 else ()
         arguments = ("watch", "--model", str(model), *CPU, *options, "--", url)
         cases.append(Case(arguments, put(tmp_path / str(number), {}), f"{seed} {number} {url[:200]!r}", (SECRET,)))
-    outcomes = command_line.run(cases, lanes=8, together=4)
+    outcomes = command_line.run(cases, processes=8, cases_per_process=4)
     check(outcomes)
     assert len(outcomes) == MADE
 
@@ -177,6 +177,6 @@ def test_servers_that_answer_with_anything(command_line: CommandLine, model: Pat
                 url = f"{scheme}://admin:{SECRET}@127.0.0.1:{port}/live?password={SECRET}"
                 arguments = ("watch", "--model", str(model), *CPU, "--duration", "1", url)
                 cases.append(Case(arguments, put(tmp_path / str(len(cases)), {}), f"{scheme}: {name}", (SECRET,)))
-        outcomes = command_line.run(cases, lanes=len(cases), together=1)  # most of them wait for time-outs
+        outcomes = command_line.run(cases, processes=len(cases), cases_per_process=1)  # most of them wait for time-outs
     check(outcomes)
     assert len(outcomes) == ANSWERS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.clips import BLUE_BGR, RED_BGR, drive_by, film, write_video
-from tests.support.detector_toys import redness
+from tests.support.detector_toys import red_detector
 from tests.support.tiny_model import BLUE, RED, tiny_model
 from tests.support.visit_toys import classifier, evidence_of
 from twincar_edge.labels import may_be_a, parse_name
@@ -127,7 +127,7 @@ def watched(tmp_path: Path, kind: str | None, **options: object) -> tuple[list[E
     detector = None
     if kind is not None:
         named = ((COCO_CLASSES.index(kind), 0.9),)
-        detector = redness(tmp_path / "detector.onnx", named, named)
+        detector = red_detector(tmp_path / "detector.onnx", named, named)
     camera = CameraConfig(name="gate", source=str(clip), **options)  # type: ignore[arg-type]
     config = WatchConfig(cameras=(camera,), detector=detector, ep="cpu", threads=1, keep=True)
     with Watch(config, classifier=model) as run:
@@ -166,7 +166,7 @@ def test_a_vehicle_in_a_single_image_has_its_kind(tmp_path: Path) -> None:
     image[40:56, 48:64] = RED_BGR
     cv2.imwrite(str(tmp_path / "photo.png"), image)
     named = ((COCO_CLASSES.index("bus"), 0.9),)
-    detector = redness(tmp_path / "detector.onnx", named, named)
+    detector = red_detector(tmp_path / "detector.onnx", named, named)
     camera = CameraConfig(source=str(tmp_path / "photo.png"))
     config = WatchConfig(cameras=(camera,), detector=detector, ep="cpu", threads=1, keep=True)
     with Watch(config, classifier=Classifier(tiny_model(tmp_path / "tiny.onnx"), ep="cpu", threads=1)) as run:

@@ -1,4 +1,4 @@
-"""A real, headless Chromium, and what axe-core finds on a page in it."""
+"""A real, headless Chromium, and accessibility checks by axe-core."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.servers import require_server
+from tests.support.servers import skip_or_fail
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -18,16 +18,16 @@ _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start Debian's Chromium, or give the test up where it is not installed."""
+    """Start Debian's Chromium; skip or fail the test if it is not installed."""
     program = shutil.which("chromium")
     if program is None:
-        require_server("Chromium is not installed (Debian: chromium)")
+        skip_or_fail("Chromium is not installed (Debian: chromium)")
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
-        require_server("playwright is not installed (extra: dev)")
+        skip_or_fail("playwright is not installed (extra: dev)")
     with sync_playwright() as playwright:
-        # CI runs as root, where Chromium's sandbox does not; the pages are our own.
+        # CI runs as root, where Chromium's sandbox does not work. The pages are our own.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
         try:
             yield browser
@@ -36,7 +36,7 @@ def chromium() -> Iterator[Browser]:
 
 
 def violations(page: Page) -> list[str]:
-    """Return what axe-core finds against WCAG 2.2 AA, a line each."""
+    """Return the violations of WCAG 2.2 AA that axe-core finds, one line each."""
     import axe_playwright_python
 
     script = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Small clips of a road, made from arrays: a textured gray background, and rectangles with windows that drive."""
+"""Small drawn clips of a road: a textured gray background with moving rectangles as cars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE_WH = (320, 180)
 
 
 def road(seed: int = 0, size_wh: tuple[int, int] = SIZE_WH) -> Image:
-    """Gray asphalt with coarse texture and a bright line."""
+    """Return an image of gray asphalt with coarse texture and a bright line."""
     width, height = size_wh
     texture = np.random.default_rng(seed).normal(95, 7, (height // 4, width // 4)).astype(np.float32)
     picture = cv2.cvtColor(cv2.resize(texture, size_wh), cv2.COLOR_GRAY2BGR)
@@ -30,7 +30,7 @@ def road(seed: int = 0, size_wh: tuple[int, int] = SIZE_WH) -> Image:
 
 @dataclass(frozen=True)
 class Car:
-    """A car that drives from one place to another between two frames; `y` is its top edge, places are left edges."""
+    """A car that moves from `start` to `end` between two frames. Both are left edges; `y` is the top edge."""
 
     color_bgr: tuple[int, int, int]
     first: int
@@ -41,7 +41,7 @@ class Car:
     size_wh: tuple[int, int] = (90, 50)
 
     def box(self, frame: int) -> Box | None:
-        """Where the car is, parts outside the frame included."""
+        """Return the car's box, including parts outside the frame, or None."""
         if not self.first <= frame <= self.last:
             return None
         share = (frame - self.first) / max(1, self.last - self.first)
@@ -49,7 +49,7 @@ class Car:
         return x, self.y, x + self.size_wh[0], self.y + self.size_wh[1]
 
     def draw(self, picture: Image, frame: int) -> None:
-        """Draw the body and, of what is as wide as a car, a darker window in it."""
+        """Draw the body, with a darker window if it is wide enough."""
         box = self.box(frame)
         if box is not None:
             left, top, right, bottom = box
@@ -60,13 +60,13 @@ class Car:
 
 
 def drive_by(color_bgr: tuple[int, int, int], first: int, frames: int = 30, *, to_the_right: bool = True) -> Car:
-    """A car that crosses the whole picture."""
+    """Return a car that crosses the whole picture."""
     ends = (-90, 320) if to_the_right else (320, -90)
     return Car(color_bgr, first, first + frames - 1, *ends)
 
 
 def film(cars: Sequence[Car], frames: int, *, noise: float = 2.0, seed: int = 0) -> list[Image]:
-    """The frames of a clip, with sensor noise."""
+    """Return the frames of a clip, with sensor noise."""
     rng = np.random.default_rng(seed)
     empty = road(seed)
     pictures = []
@@ -80,12 +80,12 @@ def film(cars: Sequence[Car], frames: int, *, noise: float = 2.0, seed: int = 0)
 
 
 def as_frames(pictures: Iterable[Image], fps: float = 25.0) -> list[Frame]:
-    """The pictures as a source would give them."""
+    """Return the pictures as frames of a source."""
     return [Frame(index, index / fps, picture, "clip") for index, picture in enumerate(pictures)]
 
 
 def write_video(path: Path, pictures: Sequence[Image], fourcc: str = "mp4v", fps: float = 25.0) -> Path:
-    """A real video file."""
+    """Write a video file and return its path."""
     height, width = pictures[0].shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*fourcc), fps, (width, height))
     assert writer.isOpened()
@@ -96,7 +96,7 @@ def write_video(path: Path, pictures: Sequence[Image], fourcc: str = "mp4v", fps
 
 
 def beginning_of(clip: Path, seconds: float, path: Path) -> Path:
-    """Write the first seconds of an MP4, with its pictures copied and not encoded again, and return the path."""
+    """Write the first seconds of an MP4 without encoding them again, and return the path."""
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(clip), "-t", str(seconds)]

@@ -1,4 +1,4 @@
-"""A real detector of a few kilobytes in the YOLOX layout, pictures for it, and where it must find what is in them."""
+"""A real detector of a few kilobytes in the YOLOX layout, pictures for it, and the boxes that it must find."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ CAR, TRUCK, PHONE = (COCO_CLASSES.index(name) for name in ("car", "truck", "cell
 WIDTH_HEIGHT = (24.0, 16.0)  # of every box, in pixels of the input
 
 
-def redness(
+def red_detector(
     path: Path, left: Sequence[tuple[int, float]] = ((CAR, 0.9),), right: Sequence[tuple[int, float]] = ((CAR, 0.9),),
     *, classes: int = 80, side: object = SIDE, cells: int = CELLS, kind: int = TensorProto.FLOAT, boxes: float = 0.0,
     boost: float = 1.0,
 ) -> Path:  # fmt: skip
-    """A real ONNX file in the YOLOX layout that finds something in each cell of 8 pixels by how red it is.
+    """Write an ONNX file in the YOLOX layout that finds red cells of 8x8 pixels, and return its path.
 
-    `left` and `right` are the classes and their probabilities in each half of the picture. The other arguments spoil
-    it.
+    `left` and `right` are the classes and their probabilities in each half of the picture. The other arguments make
+    the file invalid.
     """
     head = np.zeros((1, cells, 4), np.float32)
     head[:, :, :2] = 0.5 + boxes
@@ -53,7 +53,7 @@ def redness(
             helper.make_node("Concat", ["fine", "rest"], ["objects"], axis=1),
             helper.make_node("Concat", ["head", "objects", "scores"], ["output"], axis=2),
         ],
-        "redness",
+        "red_detector",
         [helper.make_tensor_value_info("images", kind, [1, 3, side, side])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", "rows", "columns"])],
         [
@@ -72,7 +72,7 @@ def redness(
 
 
 def picture(*cells: tuple[int, int], size_wh: tuple[int, int] = (128, 96), red: int = 255) -> Image:
-    """A gray picture in which whole cells of the detector's input, given by column and row, are red."""
+    """Return a gray picture with red cells, given by column and row in the detector's input."""
     cell = max(size_wh) // 8
     image = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
     for column, row in cells:
@@ -80,8 +80,8 @@ def picture(*cells: tuple[int, int], size_wh: tuple[int, int] = (128, 96), red: 
     return image
 
 
-def around(column: int, row: int, size_wh: tuple[int, int] = (128, 96)) -> Box:
-    """Where the box of a cell should be in that picture, which cuts it off."""
+def expected_box(column: int, row: int, size_wh: tuple[int, int] = (128, 96)) -> Box:
+    """Return the box of a red cell, clipped to the picture."""
     scale = max(size_wh) / SIDE
     (x, y), (width, height) = (8 * column + 4, 8 * row + 4), WIDTH_HEIGHT
     left, right = max(0, (x - width / 2) * scale), min(size_wh[0], (x + width / 2) * scale)
@@ -90,9 +90,9 @@ def around(column: int, row: int, size_wh: tuple[int, int] = (128, 96)) -> Box:
 
 
 @contextmanager
-def official_toy(folder: Path) -> Iterator[Path]:
-    """Write a small detector, and let it be the official YOLOX-nano inside the block."""
-    path = redness(folder / "yolox_nano.onnx")
+def fake_official_detector(folder: Path) -> Iterator[Path]:
+    """Write a small detector that replaces the official YOLOX-nano inside the block."""
+    path = red_detector(folder / "yolox_nano.onnx")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OFFICIAL, "nano", OfficialDetector(path.name, path.stat().st_size, digest))

@@ -1,4 +1,4 @@
-"""A disk that is soon full."""
+"""A small disk, for tests that fill it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of so many bytes (`100k`, `1m`), mounted at `folder`, made if need be; skips where none may be."""
+    """Mount a file system of this size (`100k`, `1m`) at `folder`; skip the test without the right to mount."""
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "twincar-test", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("may not mount a small disk here")
+        pytest.skip("no permission to mount a small disk")
     try:
         yield folder
     finally:

@@ -1,4 +1,4 @@
-"""Events to give to sinks, and ways to wait for what they do with them."""
+"""Events for sinks, and a way to wait for a condition."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOMENT = datetime(2025, 3, 1, 12, 0, 15, 40_000, tzinfo=UTC)
 
 
 def visit(**changes: Any) -> Event:
-    """A visit's last event, with changes."""
+    """Return a visit's last event, with changes."""
     fields: dict[str, Any] = {
         "type": "end",
         "camera": "gate",
@@ -52,20 +52,20 @@ def visit(**changes: Any) -> Event:
 
 
 def visits(count: int, first: int = 0) -> list[Event]:
-    """So many visits, one a second, with ids that are their numbers."""
+    """Return `count` visits, one per second, whose ids are their numbers."""
     return [
         visit(id=str(number), started_at=MOMENT + timedelta(seconds=number)) for number in range(first, first + count)
     ]
 
 
 def schema_2_json(event: Event) -> str:
-    """The event as a release with schema 2 stored it."""
+    """Return the event as a release with schema 2 stored it."""
     later = {"familiarity", "vehicle_type", "deciding_frames", "course", "provisional", "merged", "interrupted"}
     return json.dumps(event.model_dump(mode="json", exclude=later) | {"schema_version": 2})
 
 
 def eventually(holds: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    """Wait until something holds, or fail after a time that only a fault takes."""
+    """Wait until a condition holds; fail after a timeout that is much longer than it should take."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not in {seconds:.0f} s: {what}"

@@ -1,4 +1,4 @@
-"""Running an experiment's command line in this process."""
+"""Run the command line of an experiment in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier that is really trained, in seconds, and the run folder that it would have come from."""
+"""A small classifier, trained in seconds, and its run folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twincar_edge.training.run_folder import RunFolder
 
 CLASSES = ClassMapping(("Alpha One Sedan 2010", "Alpha Two Sedan 2010", "Beta SUV 2011"))
 PREPROCESS = Preprocess(size_wh=(64, 64))
-ARCHITECTURE = "test_efficientnet"  # timm's own for tests: depthwise convolutions, 0.4 MB
+ARCHITECTURE = "test_efficientnet"  # timm's test model: depthwise convolutions, 0.4 MB
 
 
 def write_cars(folder: Path, per_class: int = 40, seed: int = 0) -> Path:
@@ -42,7 +42,7 @@ def write_cars(folder: Path, per_class: int = 40, seed: int = 0) -> Path:
 
 
 def train_toy(folder: Path, steps: int = 40) -> Path:
-    """Train on `write_cars` and return the checkpoint, in a folder as `fit` leaves one."""
+    """Train on `write_cars` and return the checkpoint, in a run folder like that of `fit`."""
     data = write_cars(folder / "cars")
     run = RunFolder(folder / "run")
     run.prepare()
@@ -52,7 +52,7 @@ def train_toy(folder: Path, steps: int = 40) -> Path:
     write_split(split, run.path)
     run.write_record(recipe, OpenOptions(data))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # steps as small as these only wait for one another
+    torch.set_num_threads(1)  # steps this small gain nothing from threads
     torch.manual_seed(0)
     model = CarClassifier(ARCHITECTURE, len(CLASSES), PREPROCESS).train()
     images = torch.from_numpy(prepare_batch([sample.read() for sample in split.train.samples], PREPROCESS))

@@ -1,4 +1,4 @@
-"""A Hub on this machine: as much of the real one's HTTP as huggingface_hub asks for to fetch a file."""
+"""A Hub on this machine, with the part of the real one's HTTP interface that huggingface_hub needs for a download."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 
 @dataclass
 class FakeHub:
-    """What the server has, and what it was asked for."""
+    """The server's files, and the requests that it received."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)  # OWNER/REPO/PATH -> content
-    answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)  # OWNER/REPO -> instead of a file
-    cut_at: int | None = None  # bytes after which a download ends
+    answers: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)  # OWNER/REPO -> status and headers
+    cut_at: int | None = None  # number of bytes after which a download is cut off
     requests: list[str] = field(default_factory=list)  # "GET OWNER/REPO/PATH@REVISION"
 
     def point(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-        """Make huggingface_hub in this process ask this server, with an empty cache."""
+        """Make huggingface_hub in this process use this server and an empty cache."""
         huggingface_hub.close_session()
         for name in PROXIES:
             monkeypatch.delenv(name, raising=False)
@@ -42,7 +42,7 @@ class FakeHub:
 
     def _answer(self, method: str, url_path: str) -> tuple[int, dict[str, str], bytes]:
         repo_id, found, rest = url_path.lstrip("/").partition("/resolve/")
-        if not found:  # huggingface_hub also asks, once a process, which programs may be running it
+        if not found:  # once per process, huggingface_hub also requests a list of programs that may be running it
             return 404, {}, b""
         revision, _, path = rest.partition("/")
         self.requests.append(f"{method} {repo_id}/{path}@{revision}")
@@ -61,7 +61,7 @@ class FakeHub:
 
 @contextmanager
 def serving(**files: bytes) -> Iterator[FakeHub]:
-    """Run a Hub on a free port of the loopback until the block ends."""
+    """Run a Hub on a free loopback port until the block ends."""
     hub = FakeHub(files=dict(files))
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,9 +1,8 @@
-"""The command line over and over, on broken input: what the fuzz tests share.
+"""Shared by the fuzz tests: run the command line on thousands of broken inputs, and check what it does.
 
-A start takes a second for imports, and there are thousands of cases. So one process imports all that the commands need,
-and forks: each child calls the real entry point for a few cases, one after the other, each in a folder of its own. A
-child that dies, or that the kernel's alarm kills because a case takes too long, takes the cases behind it along: these
-are run again, each in a process of its own, so that every end is the case's own.
+Imports take a second per start. So one process imports everything that the commands need, and forks. Each child calls
+the real entry point for a few cases in turn, each case in its own folder. When a child dies, or an alarm kills it
+because a case takes too long, the rest of its cases run again, each in its own process.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ from twincar_edge.memory import limit_memory
 
 ENTRY = "twincar_edge.cli:main"
 CPU = ("--ep", "cpu", "--threads", "1")
-LIMIT_S = 60  # of a case: a hang, also on a busy machine, where a network time-out takes ten seconds
+LIMIT_S = 60  # per case; even on a busy machine, only a hang takes longer (a network timeout is 10 s)
 MEMORY_BYTES = 6 * 2**30
 LONGEST_LINE = 1500
-OUT, ERR, STATUS = "stdout", "stderr", "status"  # of a case, in its folder
-MOST_LINES = 4  # of what is said of a failure: an image that is left out, a camera that ended, and why it is over
-# What the commands import when they run.
+OUT, ERR, STATUS = "stdout", "stderr", "status"  # files in the folder of a case
+MOST_LINES = 4  # of stderr after a failure: a skipped image, a camera that ended, and the error
+# Modules that the commands import when they run.
 PRELOADED = (
     "av", "cv2", "onnxruntime", "rich.table", "watchfiles", "twincar_edge.cli.classify", "twincar_edge.cli.doctor",
     "twincar_edge.cli.events", "twincar_edge.cli.inspect", "twincar_edge.cli.watch", "twincar_edge.runtime.classify",
@@ -46,22 +45,22 @@ PRELOADED = (
     "twincar_edge.runtime.monitoring.server", "twincar_edge.runtime.selftest.doctor", "twincar_edge.runtime.service",
     "twincar_edge.runtime.sinks.mqtt", "twincar_edge.runtime.truth",
 )  # fmt: skip
-# A process that has threads must not fork: these keep libraries from starting some when they are imported.
+# A process with threads must not fork: these variables keep libraries from starting threads on import.
 _NO_THREADS = {
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1",
 }  # fmt: skip
-# libjpeg and libpng say something of a damaged picture before OpenCV gives it up, and cannot be told not to.
+# libjpeg and libpng print these lines about damaged pictures; nothing can silence them.
 _NATIVE = re.compile(r"libpng (error|warning): |Corrupt JPEG data: |Premature end of JPEG file|Invalid SOS parameters")
-# What OpenCV, FFmpeg, ONNX Runtime and C++ would say can be kept from the user, and has to be.
-_FOREIGN = re.compile(r"\[ ?[A-Z]+[:@]|\[\w+(,\w+)* @ 0x|\*\*\*|OpenCV|terminate called|\d{4}-\d\d-\d\d ")
-_REMAINS = re.compile(r"\.[0-9a-f]{16}(\..*)?")  # what `files.replacing` writes beside its place
+# OpenCV, FFmpeg, ONNX Runtime and C++ can be silenced, and must be.
+_LIBRARY_OUTPUT = re.compile(r"\[ ?[A-Z]+[:@]|\[\w+(,\w+)* @ 0x|\*\*\*|OpenCV|terminate called|\d{4}-\d\d-\d\d ")
+_TEMPORARY_FILE = re.compile(r"\.[0-9a-f]{16}(\..*)?")  # from `files.replacing`
 
 
 @dataclass(frozen=True)
 class Case:
-    """One command line. What it reads lies in `folder`, where it runs, and what it writes has to lie there too.
+    """One command line. It runs in `folder`, reads files there, and may write only there.
 
-    `name` says how it was made. Nothing that is printed or written may hold one of `secrets`.
+    `name` says how the input was made. None of `secrets` may appear in the output or in a file.
     """
 
     arguments: tuple[str, ...]
@@ -73,7 +72,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended: `status` is an exit code, or a signal's number below zero."""
+    """How a case ended: `status` is the exit code, or the negative number of a signal."""
 
     case: Case
     status: int
@@ -82,7 +81,7 @@ class Outcome:
 
 
 class CommandLine:
-    """Runs cases, some of them side by side. Use it as a context manager."""
+    """Runs cases in parallel. A context manager."""
 
     def __enter__(self) -> Self:
         """Start the process that forks."""
@@ -96,39 +95,40 @@ class CommandLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """End the process that forks."""
         self._process.communicate()
 
     def run(
         self,
         cases: Iterable[Case],
         *,
-        lanes: int = 6,
-        together: int = 8,
+        processes: int = 6,
+        cases_per_process: int = 8,
         limit_s: int = LIMIT_S,
         headroom_bytes: int | None = None,
     ) -> list[Outcome]:
-        """Run each case to its end: `together` of them in a process, and `lanes` processes side by side.
+        """Run all cases, `cases_per_process` in turn in each of `processes` parallel processes.
 
-        With `headroom_bytes`, allocations beyond that fail in each process, what the imports took not counted.
+        With `headroom_bytes`, each process may allocate only so much beyond what the imports took.
         """
         cases = list(cases)
-        limits = {"lanes": lanes, "limit_s": limit_s, "headroom_bytes": headroom_bytes}
-        self._fork([cases[first : first + together] for first in range(0, len(cases), together)], limits)
-        alone = [case for case in cases if not (case.folder / STATUS).exists()]
-        died = dict(zip(alone, self._fork([[case] for case in alone], limits), strict=True))
+        limits = {"processes": processes, "limit_s": limit_s, "headroom_bytes": headroom_bytes}
+        starts = range(0, len(cases), cases_per_process)
+        self._fork([cases[start : start + cases_per_process] for start in starts], limits)
+        unfinished = [case for case in cases if not (case.folder / STATUS).exists()]
+        died = dict(zip(unfinished, self._fork([[case] for case in unfinished], limits), strict=True))
         return [
             Outcome(
                 case,
-                int(_taken(case.folder / STATUS)) if (case.folder / STATUS).exists() else died[case],
-                _taken(case.folder / OUT),
-                _taken(case.folder / ERR),
+                int(_pop_text(case.folder / STATUS)) if (case.folder / STATUS).exists() else died[case],
+                _pop_text(case.folder / OUT),
+                _pop_text(case.folder / ERR),
             )
             for case in cases
         ]
 
     def _fork(self, groups: list[list[Case]], limits: dict[str, int | None]) -> list[int]:
-        """Run each group of cases in a process, and return how the processes ended: a signal below zero, or 0."""
+        """Run each group of cases in a process; return the exit code of each process, negative for a signal."""
         assert self._process.stdin is not None and self._process.stdout is not None
         jobs = [
             [
@@ -144,11 +144,12 @@ class CommandLine:
 
 
 def _as_bytes(argument: str) -> str:
-    """Return an argument as JSON can hold it, whatever bytes it stands for."""
+    """Encode an argument for JSON, whatever bytes it stands for."""
     return os.fsencode(argument).decode("latin-1")
 
 
-def _taken(path: Path) -> str:
+def _pop_text(path: Path) -> str:
+    """Return the text of a file, and delete the file."""
     text = path.read_text("utf-8", "backslashreplace")
     path.unlink()
     return text
@@ -158,43 +159,44 @@ def _taken(path: Path) -> str:
 
 
 def serve() -> None:
-    """Run the groups of jobs that come as lines of JSON on standard input, and tell of each end on standard output."""
+    """Read groups of jobs as lines of JSON from standard input; write the exit code of each to standard output."""
     for module in PRELOADED:
         importlib.import_module(module)
-    assert len(os.listdir("/proc/self/task")) == 1, "an import has started a thread: forking is not safe"  # noqa: PTH208
+    assert len(os.listdir("/proc/self/task")) == 1, "an import started a thread: forking is not safe"  # noqa: PTH208
     for line in sys.stdin:
         request = json.loads(line)
         running: dict[int, int] = {}
         for number, group in enumerate(request["jobs"]):
-            if len(running) == request["lanes"]:
-                _tell_an_end(running)
+            if len(running) == request["processes"]:
+                _report_exit(running)
             if (pid := os.fork()) == 0:
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
                 if request["headroom_bytes"] is not None:
                     limit_memory(_data_bytes() + request["headroom_bytes"])
                 for job in group:
-                    Path(job["folder"], STATUS).write_text(str(_be_the_command(limit_s=request["limit_s"], **job)))
+                    Path(job["folder"], STATUS).write_text(str(_run_entry_point(limit_s=request["limit_s"], **job)))
                 os._exit(0)
             running[pid] = number
         while running:
-            _tell_an_end(running)
+            _report_exit(running)
 
 
 def _data_bytes() -> int:
-    """Return what RLIMIT_DATA counts of this process."""
+    """Return the memory of this process that RLIMIT_DATA counts."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
 
 
-def _tell_an_end(running: dict[int, int]) -> None:
+def _report_exit(running: dict[int, int]) -> None:
+    """Wait for one process and write its number and exit code."""
     pid, status = os.wait()
     sys.stdout.write(json.dumps([running.pop(pid), os.waitstatus_to_exitcode(status)]) + "\n")
     sys.stdout.flush()
 
 
-def _be_the_command(entry: str, arguments: Sequence[str], folder: str, limit_s: int) -> int:
-    """Call an entry point as a script would, and return the exit code that the interpreter would end with."""
+def _run_entry_point(entry: str, arguments: Sequence[str], folder: str, limit_s: int) -> int:
+    """Call an entry point as a script would; return the exit code that the interpreter would return."""
     status = 1
     os.chdir(folder)
     for number, name in enumerate((os.devnull, OUT, ERR)):
@@ -223,11 +225,11 @@ def _be_the_command(entry: str, arguments: Sequence[str], folder: str, limit_s: 
     return status
 
 
-# --- what must hold of every case ---
+# --- checks of every case ---
 
 
 def check(outcomes: Sequence[Outcome]) -> None:
-    """Fail with all that is wrong with any of the cases, and with how to see it again."""
+    """Fail if any case has faults; list them, with commands that reproduce them."""
     failures = [
         f"{outcome.case.name}: {'; '.join(faults)}\n"
         f"    cd {outcome.case.folder} && twincar-edge {shlex.join(outcome.case.arguments)}\n"
@@ -239,62 +241,62 @@ def check(outcomes: Sequence[Outcome]) -> None:
 
 
 def faults_of(outcome: Outcome) -> list[str]:
-    """Return what is wrong with how a case ended, nothing where all is well."""
+    """Return the faults of a case."""
     faults = []
     if outcome.status not in (0, 1, 2):
-        named = f"it died of {signal.Signals(-outcome.status).name}" if outcome.status < 0 else "no such exit code"
-        faults.append("it hung" if outcome.status == -signal.SIGALRM else f"status {outcome.status}: {named}")
+        kind = f"killed by {signal.Signals(-outcome.status).name}" if outcome.status < 0 else "unexpected exit code"
+        faults.append("hung" if outcome.status == -signal.SIGALRM else f"status {outcome.status}: {kind}")
     if "Traceback (most recent call last)" in outcome.err or "Fatal Python error" in outcome.err:
         faults.append("a traceback reached the user")
-    if not faults:  # else what stands there is that
+    if not faults:  # otherwise stderr is the traceback
         faults += _faults_of_lines(outcome.err, outcome.status)
     if outcome.case.arguments[0] in ("classify", "watch") and "--config" not in outcome.case.arguments:
         faults += [f"no JSON on standard output: {line[:80]!r}" for line in outcome.out.splitlines() if not _json(line)]
     files = [path for path in outcome.case.folder.rglob("*") if path.is_file()]
-    faults += [f"{path.name} is left half-written" for path in files if _REMAINS.fullmatch(path.name)]
+    faults += [f"temporary file {path.name} not removed" for path in files if _TEMPORARY_FILE.fullmatch(path.name)]
     for path in files:
         if path.suffix == ".jsonl":
             faults += [f"{path.name} holds {line[:80]!r}" for line in path.read_bytes().splitlines() if not _json(line)]
     for secret in outcome.case.secrets:
-        told = (
+        leaked = (
             secret in outcome.out or secret in outcome.err or any(secret.encode() in one.read_bytes() for one in files)
         )
-        faults += [f"{secret!r} is told"] * told
+        faults += [f"secret {secret!r} leaked"] * leaked
     return faults
 
 
 def _faults_of_lines(err: str, status: int) -> list[str]:
-    """Return what is wrong with what is said on standard error: a few lines, the last of which is the error."""
+    """Return the faults of stderr. It may have a few lines; the last is the error."""
     faults = []
     lines = [line for line in err.splitlines() if not _NATIVE.match(line)]
     for line in lines:
         if len(line) > LONGEST_LINE or one_line(line) != line:
             faults.append(f"too long or not printable: {line[:120]!r}")
-        if _FOREIGN.match(line):
-            faults.append(f"a library's own words: {line[:120]!r}")
+        if _LIBRARY_OUTPUT.match(line):
+            faults.append(f"output of a library: {line[:120]!r}")
     errors = [line for line in lines if line.startswith(("error: ", "Error: "))]
     if status == 0 and errors:
-        faults.append("an error, and exit code 0")
+        faults.append("an error with exit code 0")
     if status != 0 and (len(errors) != 1 or lines[-1] != errors[0] or len(lines) > MOST_LINES):
-        faults.append(f"exit code {status}, and not one line at the end that says why")
+        faults.append(f"exit code {status} without exactly one error line at the end")
     return faults
 
 
 def _json(line: str | bytes) -> bool:
     with contextlib.suppress(ValueError):
-        return isinstance(json.loads(line, parse_constant=_no_number), dict)
+        return isinstance(json.loads(line, parse_constant=_reject_constant), dict)
     return False
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not valid JSON")
 
 
-# --- how input is broken ---
+# --- broken input ---
 
 
 def put(folder: Path, files: Mapping[str, bytes]) -> Path:
-    """Make a folder with files in it."""
+    """Make a folder with these files and return it."""
     folder.mkdir(parents=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -302,7 +304,7 @@ def put(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def damaged(data: bytes, seed: object) -> bytes:
-    """Return `data` broken in some way that the seed tells: cut off, or with bytes changed, lost, doubled or added."""
+    """Return `data` damaged in a way that depends on the seed: cut off, or bytes changed, lost, repeated or added."""
     rng = random.Random(str(seed))
     if rng.random() < 0.15:
         return data[: rng.randrange(len(data))]
@@ -331,7 +333,7 @@ def damaged(data: bytes, seed: object) -> bytes:
 
 
 def flipped(data: bytes, seed: object, start: int = 0, stop: int | None = None) -> bytes:
-    """Return `data` with one to four bytes changed between two places, and as long as it was."""
+    """Return `data` with one to four bytes changed between `start` and `stop`, and of the same length."""
     rng = random.Random(str(seed))
     broken = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4))):

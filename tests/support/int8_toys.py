@@ -1,4 +1,4 @@
-"""A network with every kind of layer that INT8 treats in its own way, and images for it."""
+"""A network with every kind of layer that quantization treats differently, and images for it."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def batches(count: int = 4, seed: int = 0) -> Iterator[NDArray[np.uint8]]:
 
 
 def int8_of(graph: onnx.ModelProto, images: Iterable[NDArray[np.uint8]], config: Int8Config) -> onnx.ModelProto:
-    """Go the whole way from a graph of `to_onnx` to its INT8 form."""
+    """Return the INT8 form of a graph of `to_onnx`."""
     prepared = prepare(graph)
     return quantize(prepared, observe(prepared, images).of(config.calibration, config.percentile), config)

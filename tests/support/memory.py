@@ -1,4 +1,4 @@
-"""What a source makes a process take, measured in a process of its own."""
+"""Memory that reading a source takes, measured in a separate process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from tests import REPOSITORY
 
-FRAMES = 12  # that are taken of a source, at most
+FRAMES = 12  # read from a source, at most
 
 
 @dataclass(frozen=True)
-class Taken:
-    """How reading a source went: `error` is its one line or "", and `mb` the peak beyond what importing took."""
+class Reading:
+    """What reading a source gave: `error` is its message or "", `mb` the peak memory beyond that of the imports."""
 
     frames: int
     skipped: int
@@ -24,15 +24,15 @@ class Taken:
     mb: float
 
 
-def take(spec: str | Path, **options: Any) -> Taken:
-    """Open a source in a process of its own and take some frames of it; `options` are `open_source`'s."""
+def read_source(spec: str | Path, **options: Any) -> Reading:
+    """Open a source in a separate process and read some frames; `options` are those of `open_source`."""
     command = [sys.executable, "-m", "tests.support.memory", str(spec), json.dumps(options)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return Taken(**json.loads(done.stdout.splitlines()[-1]))
+    return Reading(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _take(spec: str, options: dict[str, Any]) -> Taken:
+def _read_here(spec: str, options: dict[str, Any]) -> Reading:
     from twincar_edge.errors import TwincarError
     from twincar_edge.memory import peak_memory_mb
     from twincar_edge.runtime.sources import open_source
@@ -50,8 +50,8 @@ def _take(spec: str, options: dict[str, Any]) -> Taken:
         error = str(raised)
     peak = peak_memory_mb()
     assert base is not None and peak is not None
-    return Taken(frames, skipped, error, peak - base)
+    return Reading(frames, skipped, error, peak - base)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(vars(_take(sys.argv[1], json.loads(sys.argv[2])))))
+    sys.stdout.write(json.dumps(vars(_read_here(sys.argv[1], json.loads(sys.argv[2])))))

@@ -1,4 +1,4 @@
-"""A real Mosquitto on a free port of loopback, to be stopped and started as tests need it."""
+"""A real Mosquitto on a free loopback port, which tests can stop and start."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.servers import free_port, require_server
+from tests.support.servers import free_port, skip_or_fail
 
 
 class Mosquitto:
-    """A broker with a memory of its own (sessions and messages survive `stop` and `start`). A context manager."""
+    """A broker whose sessions and messages survive `stop` and `start`. A context manager."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        """Keep all files in `folder`; `options` are lines of its configuration."""
+        """Keep all files in `folder`; `options` are lines of Mosquitto's configuration."""
         program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
         if program is None:
-            require_server("Mosquitto is not installed (Debian: mosquitto)")
+            skip_or_fail("Mosquitto is not installed (Debian: mosquitto)")
         folder.mkdir(exist_ok=True)
         self.port = free_port()
         self._program = program
@@ -43,7 +43,7 @@ class Mosquitto:
             self.stop()
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the broker and wait until it listens."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([self._program, "-c", str(self._config)], stdout=log, stderr=log)
         deadline = time.monotonic() + 20
@@ -57,13 +57,13 @@ class Mosquitto:
                 time.sleep(0.01)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End it, in good order or with another signal, and wait until it has ended."""
+        """Send a signal, by default SIGTERM, and wait for the broker to exit."""
         assert self._process is not None
         self._process.send_signal(how)
         self._process.wait(20)
         self._process = None
 
     def send(self, how: signal.Signals) -> None:
-        """Send it a signal, such as SIGSTOP, without waiting."""
+        """Send a signal, such as SIGSTOP, without waiting."""
         assert self._process is not None
         self._process.send_signal(how)

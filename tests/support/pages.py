@@ -1,4 +1,4 @@
-"""A page that is really served, over a store with given visits, and a client that sends whatever a test wants."""
+"""A page, really served, with given visits in its store, and a client that sends arbitrary requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from twincar_edge.runtime.sinks.store import EventStore
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer, read to its end."""
+    """A complete HTTP response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -36,13 +36,13 @@ class Answer:
 
     @property
     def cookie(self) -> str:
-        """The cookie that the answer sets, as a request sends it."""
+        """The cookie that the response sets, in the form that a request sends."""
         return self.headers.get("Set-Cookie", "").partition(";")[0]
 
 
 @dataclass
 class ServedPage:
-    """A page that is being served. `headers` go with every request, such as a cookie after `log_in`."""
+    """A running page. `headers`, such as the cookie after `log_in`, go with every request."""
 
     server: PageServer
     content: Content
@@ -51,7 +51,7 @@ class ServedPage:
     trusted: ssl.SSLContext | None = None
 
     def ask(self, method: str, path: str, body: bytes | Iterable[bytes] | None = None, **headers: str) -> Answer:
-        """Send a request; `Sec_Fetch_Site="none"` is the header `Sec-Fetch-Site: none`, an empty one is left out."""
+        """Send a request. `Sec_Fetch_Site="none"` is the header `Sec-Fetch-Site: none`."""
         if self.trusted is None:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         else:
@@ -65,23 +65,23 @@ class ServedPage:
             connection.close()
 
     def get(self, path: str, **headers: str) -> Answer:
-        """Get a page as a browser does."""
+        """Request a page as a browser does."""
         return self.ask("GET", path, **({"Accept": "text/html"} | headers))
 
     def post(self, path: str, form: dict[str, str] | None = None, **headers: str) -> Answer:
-        """Send a form as a browser does."""
+        """Submit a form as a browser does."""
         kind = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
         return self.ask("POST", path, urlencode(form or {}).encode(), **(kind | headers))
 
     def log_in(self, token: str | None = None, to: str = "/") -> Answer:
-        """Log in, with the page's first token if none is given, and keep the cookie."""
+        """Log in, by default with the page's first token, and keep the cookie."""
         answer = self.post(f"/login?{urlencode({'next': to})}", {"token": token or self.server.first_token or ""})
         self.headers["Cookie"] = answer.cookie
         return answer
 
 
 def write_store(folder: Path, events: Iterable[Event]) -> Path:
-    """Write a store with visits, each with a picture in `folder/pictures` if the event names one; return its path."""
+    """Write a store with these visits, and the pictures that they name to `folder/pictures`; return its path."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     store = EventStore(folder / "events.sqlite", crops=pictures, clips=pictures)
@@ -104,7 +104,7 @@ def served(
     model: Path | None = None,
     **settings: Any,
 ) -> Iterator[ServedPage]:
-    """Serve a page whose state folder is `folder`, over a store with these visits; it answers with a tiny model."""
+    """Serve a page with these visits in its store and `folder` as its state folder; its classifier is a tiny model."""
     store = write_store(folder, events)
     answering = OwnClassifier(model) if model is not None else lambda: classifier(folder / "tiny.onnx")
     content = Content(store, folder, (folder / "pictures",), answering, running)

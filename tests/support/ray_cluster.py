@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine: each node a `ray start` process of its own, with one CPU, on loopback."""
+"""A Ray cluster on loopback: each node is a separate `ray start` process with one CPU."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class RayCluster:
     """A running cluster.
 
     Attributes:
-        address: what `score --ray` takes.
-        environment: what whoever connects needs: Ray listens on all addresses, so that a token has to guard it.
+        address: the value for `score --ray`.
+        environment: variables that clients need, with a token: Ray listens on all addresses.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,13 +42,13 @@ class RayCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self._folder = folder
-        self._temporary = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: it holds sockets
+        self._temporary = Path(tempfile.mkdtemp(prefix="ray-"))  # must be short: paths of sockets begin with it
         self._nodes: list[subprocess.Popen[bytes]] = []
 
     def add_node(self, program: tuple[str, ...] = (str(RAY),)) -> int:
-        """Start a node, the first one with the head of the cluster; return its number.
+        """Start a node and return its number. The first node is the head of the cluster.
 
-        Ray gives a node 30 s to start, which it cannot be told: on a busy machine it is tried again.
+        A start has a fixed timeout of 30 s in Ray, so it is retried on a busy machine.
         """
         number = len(self._nodes)
         for _ in range(ATTEMPTS):
@@ -86,7 +86,7 @@ class RayCluster:
             node.wait()
 
     def close(self) -> None:
-        """Kill all nodes and remove what they left."""
+        """Kill all nodes and remove their files."""
         for number in reversed(range(len(self._nodes))):
             self.kill(number)
         shutil.rmtree(self._temporary, ignore_errors=True)
@@ -94,7 +94,7 @@ class RayCluster:
 
 @contextmanager
 def ray_cluster(folder: Path) -> Iterator[RayCluster]:
-    """Give a cluster without nodes, whose nodes end with the block; skip the test where Ray is not installed."""
+    """Yield a cluster without nodes, and close it after the block; skip the test if Ray is not installed."""
     pytest.importorskip("ray")
     cluster = RayCluster(folder)
     try:

@@ -1,7 +1,7 @@
-"""A real RTSP server on loopback: GStreamer's, in a process that can be killed, started again, and frozen.
+"""GStreamer's RTSP server on loopback, in a process that tests can kill, restart and freeze.
 
 The program below runs under Debian's own Python, which has GStreamer's bindings (gir1.2-gst-rtsp-server-1.0 and
-python3-gi); the tests run under another.
+python3-gi), not under the tests' Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from tests.support.servers import free_port, require_server
+from tests.support.servers import free_port, skip_or_fail
 
 PYTHON = "/usr/bin/python3"
 START_S = 20.0  # for the program to listen, on a busy machine
@@ -54,7 +54,7 @@ GLib.MainLoop().run()
 
 @functools.cache
 def _missing() -> str | None:
-    """Return what is missing for the server, in a line, or None."""
+    """Return in one line what the server lacks, or None."""
     probe = (
         _PROGRAM.split("clip, port", 1)[0]
         + "Gst.init(None)\n"
@@ -73,23 +73,24 @@ def _missing() -> str | None:
 
 
 def require_rtsp_server() -> None:
-    """Give the test up where GStreamer's RTSP server is not installed; see `require_server`."""
+    """Skip or fail the test if GStreamer's RTSP server is not installed; see `skip_or_fail`."""
     reason = _missing()
     if reason is not None:
-        require_server(reason)
+        skip_or_fail(reason)
 
 
 class RtspServer:
-    """Serves one H.264 clip as a camera would, at its own pace; every connection begins with the clip's first frame.
+    """Serves one H.264 clip in real time, from its first frame for every connection.
 
-    Entering starts it, leaving kills it. When the clip ends, the stream ends: `loops` plays it so many times.
+    A context manager: entering starts the server, leaving kills it. The stream ends after the clip was played `loops`
+    times.
 
     Attributes:
-        url: where it is, without user and password.
+        url: its address, without user and password.
     """
 
     def __init__(self, clip: Path, *, user: str = "", password: str = "", loops: int = 1) -> None:
-        """Name the clip, an MP4 with H.264 in it; the port is chosen here and stays."""
+        """Take the clip, an MP4 with H.264, and choose a port for all starts."""
         require_rtsp_server()
         self.port = free_port()
         self.url = f"rtsp://127.0.0.1:{self.port}/live"
@@ -100,19 +101,19 @@ class RtspServer:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
-        """Start."""
+        """Start the server."""
         if self._loops > 1:
             self._clip = _repeated(self._clip, self._loops, Path(self._folder.name))
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill."""
+        """Kill the server."""
         self.kill()
         self._folder.cleanup()
 
     def start(self) -> None:
-        """Start, and return when it listens; on the same port as before."""
+        """Start the server, always on the same port, and wait until it listens."""
         assert self._process is None
         command = [PYTHON, "-W", "ignore", "-c", _PROGRAM, str(self._clip.absolute()), str(self.port), *self._login]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -122,7 +123,7 @@ class RtspServer:
         assert ready and process.stdout.readline().strip() == "listening", "the RTSP server does not start"
 
     def kill(self) -> None:
-        """End it without a word to anybody, as a power cut does; its connections are reset."""
+        """Kill the server without a goodbye to its clients, as a power cut would; their connections are reset."""
         if self._process is not None:
             assert self._process.stdout is not None
             self._process.kill()
@@ -131,18 +132,18 @@ class RtspServer:
             self._process = None
 
     def freeze(self) -> None:
-        """Stop it where it is: connections stay open, and nothing comes any more."""
+        """Suspend the server: connections stay open, but receive nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen one go on."""
+        """Resume a frozen server."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
 
 def _repeated(clip: Path, times: int, folder: Path) -> Path:
-    """Return an MP4 in which a clip comes several times in a row, its pictures copied and not encoded again."""
+    """Write an MP4 that repeats a clip, without encoding it again, and return its path."""
     import imageio_ffmpeg
 
     longer = folder / "longer.mp4"

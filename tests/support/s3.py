@@ -1,4 +1,4 @@
-"""An S3 server on loopback: moto's, which answers pyarrow's own client over HTTP."""
+"""An S3 server on loopback: moto's, which pyarrow's client uses over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class S3Server:
         self.filesystem = filesystem
 
     def url(self, path: str) -> str:
-        """Return the URL of a bucket's path, as a user writes it."""
+        """Return the URL of a path in a bucket, as a user writes it."""
         return f"s3://{path}?endpoint_override=http://127.0.0.1:{self.port}&region=us-east-1"
 
     def put(self, path: str, data: bytes) -> None:
@@ -27,8 +27,8 @@ class S3Server:
             stream.write(data)
 
     @contextmanager
-    def checking_rights(self) -> Iterator[None]:
-        """Refuse whoever the server does not know, as every client here is."""
+    def requiring_credentials(self) -> Iterator[None]:
+        """Refuse requests without valid credentials inside the block."""
         self._requests_without_rights(0)
         try:
             yield
@@ -43,7 +43,7 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """Run a server until the end of the block; the test is skipped where moto is not installed."""
+    """Run a server until the block ends; skip the test if moto is not installed."""
     server_module = pytest.importorskip("moto.server", exc_type=ImportError)
     fs = pytest.importorskip("pyarrow.fs")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -1,4 +1,4 @@
-"""Archives of small pictures for `score`, and what is in its output."""
+"""Archives of small pictures for `score`, and readers of its output."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ COLORS = ((RED_BGR, RED), (GREEN_BGR, GREEN), (BLUE_BGR, BLUE))
 
 
 def picture(number: int) -> bytes:
-    """Return a PNG of one color: red, green, blue, and again."""
+    """Return a PNG of one color: red, green and blue in turn."""
     done, data = cv2.imencode(".png", np.full((40, 60, 3), COLORS[number % 3][0], np.uint8))
     assert done
     return data.tobytes()
 
 
 def name_of(number: int) -> str:
-    """Return what the tiny model says of `picture(number)`."""
+    """Return the name that the tiny model gives to `picture(number)`."""
     return COLORS[number % 3][1]
 
 
 def pictures(folder: Path, count: int) -> Path:
-    """Write pictures 0 to `count` as `car_00.png` and so on; return the folder."""
+    """Write `count` pictures as `car_00.png` and so on; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         (folder / f"car_{number:02d}.png").write_bytes(picture(number))
@@ -40,7 +40,7 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
-    """Return a tar with these files."""
+    """Return a tar archive of these files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in members:
@@ -51,15 +51,15 @@ def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
-    """Return all rows of an output, by path."""
+    """Return all rows of an output, sorted by path."""
     files = sorted(output.glob("*.parquet"))
     rows = pa.concat_tables([pq.read_table(file) for file in files]).to_pylist()
     return sorted(rows, key=lambda row: str(row["path"]))
 
 
 def names_by_file(output: Path) -> dict[str, str | None]:
-    """Return the name in each row, by the last part of its path; a path with two rows is an error."""
+    """Return the name in each row by file name; a file with two rows is an error."""
     rows = read_rows(output)
     found = {str(row["path"]).rpartition("/")[2]: row["name"] for row in rows}
-    assert len(found) == len(rows), "a path has two rows"
+    assert len(found) == len(rows), "a file has two rows"
     return found

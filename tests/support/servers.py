@@ -1,4 +1,4 @@
-"""Servers that tests talk to: real ones, in processes of their own."""
+"""Servers for tests, and what tests do without them."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from typing import NoReturn
 
 import pytest
 
-INSISTS = "TWINCAR_TEST_SERVERS"
+REQUIRED = "TWINCAR_TEST_SERVERS"
 
 
-def require_server(reason: str) -> NoReturn:
-    """Give a test up because a server is not installed here: a skip, or a failure where `TWINCAR_TEST_SERVERS=1`."""
-    if os.environ.get(INSISTS) == "1":
-        pytest.fail(f"{reason} ({INSISTS}=1 asks for it)")
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip a test because a server is not installed, or fail it if `TWINCAR_TEST_SERVERS=1`."""
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{reason} ({REQUIRED}=1 requires it)")
     pytest.skip(reason)
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def make_certificates(folder: Path) -> Path:
-    """Make an authority, a certificate for 127.0.0.1 that it signed, and an authority that signed nothing."""
+    """Make a certificate authority, a certificate for 127.0.0.1 signed by it, and an unrelated authority."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
@@ -59,7 +59,7 @@ def make_certificates(folder: Path) -> Path:
 def web_server(
     handler: type[http.server.BaseHTTPRequestHandler], certificates: Path | None = None
 ) -> Iterator[http.server.ThreadingHTTPServer]:
-    """Serve on a free port of loopback; over TLS with the certificates of `make_certificates`."""
+    """Serve on a free loopback port, over TLS if given the certificates of `make_certificates`."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         if certificates is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,7 +1,7 @@
-"""A real ONNX model of a few hundred bytes that names a picture by its dominant color channel.
+"""A real ONNX model of a few hundred bytes that classifies a picture by its dominant color channel.
 
-It has what an exported model has: uint8 NHWC input with a dynamic batch, normalization inside the graph, float32
-logits, and a manifest in its metadata. Whatever runs it runs the real chain; only the classifier itself is small.
+It has all parts of an exported model: uint8 NHWC input with a dynamic batch, normalization inside the graph, float32
+logits, and a manifest in its metadata. Only the classifier itself is small.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def tiny_model(
 ) -> Path:
     """Write the model and return its path.
 
-    The first three classes stand for red, green and blue; further ones are the least likely of any picture that is not
-    black. A gray picture gets equal logits for red, green and blue, so that `reject_below` above 1/3 makes it a Castor,
-    and above 2/3 unknown.
-    `familiar` gives it an embedding, the mean color, and prototypes that know pure red, green and blue: a color
-    between two of them is not familiar enough for a full name, and gray not even for a make.
-    `digest=False` leaves the digest out, as earlier versions did, until the metadata is written again.
-    `metadata=False` leaves the manifest out: an ONNX file that is not ours. `golden` puts golden inputs in.
+    The first three classes are red, green and blue. Further classes are the least likely ones for any picture that is
+    not black. A gray picture gets equal logits for red, green and blue: `reject_below` above 1/3 makes it a Castor,
+    above 2/3 unknown.
+    `familiar` adds an embedding, the mean color, and prototypes for pure red, green and blue: a mix of two colors is
+    not familiar enough for a full name, and gray not even for a make.
+    `digest=False` omits the digest, as earlier versions did, until the metadata is written again.
+    `metadata=False` omits the manifest, which makes it a foreign ONNX file. `golden` adds golden inputs.
     """
     weights = np.full((3, len(classes)), -SHARPNESS, np.float32)
     weights[:, :3] = np.eye(3, dtype=np.float32)[:, : len(classes)] * SHARPNESS
@@ -109,7 +109,7 @@ def tiny_model(
 
 
 def with_golden(source: Path, path: Path) -> Path:
-    """Write a model file of ours again, with the golden inputs that export would give it, and return its path."""
+    """Write a copy of a model file with the golden inputs that export would add, and return its path."""
     session = open_session(source, ep="cpu", threads=1)
     embed = None if session.manifest.embedding is None else session.embed
     golden = make_golden(session.run, session.manifest.preprocess, embed)
@@ -117,24 +117,24 @@ def with_golden(source: Path, path: Path) -> Path:
 
 
 def with_manifest(source: Path, path: Path, **changes: object) -> Path:
-    """Write a model file of ours again, with another manifest and all else as it was, and return its path."""
+    """Write a copy of a model file with changes to its manifest, and return its path."""
     manifest = read_manifest(source).model_copy(update=changes)
     return with_metadata_entries(source, path, {METADATA_KEY: manifest.to_json()})
 
 
 def with_metadata_entries(source: Path, path: Path, changes: dict[str, str]) -> Path:
-    """Write a model file again, with some entries of its metadata replaced or added, and return its path."""
+    """Write a copy of a model file with metadata entries replaced or added, and return its path."""
     path.write_bytes(with_metadata(source.read_bytes(), changes, str(source)))
     return path
 
 
 def digested(model: onnx.ModelProto) -> bytes:
-    """Return the bytes of a model file whose digest is right, whatever was changed since the model was loaded."""
+    """Return the bytes of a model file with a valid digest, after any changes to the model."""
     return with_metadata(undigested(model), {}, "the changed model")
 
 
 def undigested(model: onnx.ModelProto) -> bytes:
-    """Return the bytes of a model file as earlier versions wrote it, without a digest."""
+    """Return the bytes of a model file without a digest, as earlier versions wrote it."""
     helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props if entry.key != DIGEST_KEY})
     data: bytes = model.SerializeToString()
     return data

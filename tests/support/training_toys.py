@@ -1,4 +1,4 @@
-"""Small things to train on: models of a few thousand weights, and images whose class anybody can see."""
+"""Small models, recipes and data sets for tests of training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAIN = Augmentation(min_scale=1, stretch=1, flip=0, rotation_degrees=0, jitter=
 
 
 def toy_recipe(**changes: object) -> Recipe:
-    """A recipe that learns the toy classes in seconds, from random weights."""
+    """Return a recipe that learns the toy classes in seconds from random weights."""
     defaults: dict[str, object] = {
         "architecture": TINY,
         "preprocess": Preprocess(size_wh=(32, 32)),
@@ -35,14 +35,14 @@ def toy_recipe(**changes: object) -> Recipe:
 
 
 def corner_image(label: int, rng: np.random.Generator, size: int = 40, noise: int = 60) -> np.ndarray:
-    """Noise all over, and in the upper left quarter a patch: blue for class 0, red for class 1, green for class 2."""
+    """Return noise with a patch in the upper left quarter: blue for class 0, red for class 1, green for class 2."""
     image = rng.integers(0, noise, (size, size, 3), dtype=np.uint8)
     image[size // 16 : size // 3, size // 16 : size // 3, (0, 2, 1)[label]] += 150
     return image
 
 
 def toy_dataset(folder: Path, per_class: int = 32, size: int = 40, seed: int = 7) -> Dataset:
-    """Two classes of `corner_image`, as the CSV layout."""
+    """Write a data set with two classes of `corner_image` in the CSV layout, and open it."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     rows = ["filename,label"]

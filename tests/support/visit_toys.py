@@ -31,12 +31,12 @@ def probabilities(*values: float) -> NDArray[np.float32]:
 
 
 def agreeing(model: Classifier, row: tuple[float, ...]) -> Evidence:
-    """The evidence of as many crops as a name needs, which all got this answer."""
+    """Return evidence of as many crops as a name needs, all with this answer."""
     return evidence_of(model, *[row] * AGREEING_CROPS)
 
 
 def evidence_of(model: Classifier, *rows: tuple[float, ...], box: Box = MIDDLE) -> Evidence:
-    """The evidence of crops that got these answers."""
+    """Return evidence of crops with these answers."""
     evidence = Evidence()
     for index, row in enumerate(rows):
         evidence.add(look_at(frame(index), box, 1.0), probabilities(*row), model)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.support.servers import require_server
+from tests.support.servers import skip_or_fail
 from twincar_edge.benchmarks.experiments.soak import Soak, measure_soak
 from twincar_edge.errors import GateError
 from twincar_edge.machine import this_machine
@@ -38,7 +38,7 @@ def test_what_is_lost_leaks_fails_or_grows_is_an_error(change: dict[str, object]
 @pytest.mark.slow
 def test_a_minute_of_faults_and_kills_loses_nothing() -> None:
     if shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None:
-        require_server("Mosquitto is not installed")
+        skip_or_fail("Mosquitto is not installed")
     found = measure_soak(duration_s=60, life_s=15, seed=3)
     assert len(found.lives) >= 3
     assert found.safe > 0

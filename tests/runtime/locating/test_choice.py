@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clips import RED_BGR, drive_by, film, write_video
-from tests.support.detector_toys import official_toy
+from tests.support.detector_toys import fake_official_detector
 from tests.support.tiny_model import tiny_model
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
@@ -60,7 +60,7 @@ def clip(tmp_path: Path) -> Path:
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
     """A state folder with a small detector, pulled."""
-    with official_toy(tmp_path) as path:
+    with fake_official_detector(tmp_path) as path:
         take_detector(path, state=tmp_path / "state")
         yield tmp_path / "state"
 

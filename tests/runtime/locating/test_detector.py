@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from tests import REPOSITORY
 from tests.support.clips import Image
-from tests.support.detector_toys import CAR, PHONE, TRUCK, around, picture, redness
+from tests.support.detector_toys import CAR, PHONE, TRUCK, expected_box, picture, red_detector
 from tests.support.tiny_model import tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.locating.boxes import Box, iou
@@ -29,62 +29,62 @@ def opened(path: Path) -> Detector:
 
 @pytest.mark.parametrize("size_wh", [(128, 96), (96, 128), (512, 256), (64, 64), (32, 32)])
 def test_boxes_are_in_pixels_of_the_picture_whatever_its_size(tmp_path: Path, size_wh: tuple[int, int]) -> None:
-    detector = opened(redness(tmp_path / "d.onnx"))
+    detector = opened(red_detector(tmp_path / "d.onnx"))
     image = picture((2, 1), size_wh=size_wh)
     (found,) = detector.detect(image, detector.class_ids(VEHICLES), 0.3)
-    assert np.abs(np.array(found.box_xyxy) - around(2, 1, size_wh)).max() <= 1
+    assert np.abs(np.array(found.box_xyxy) - expected_box(2, 1, size_wh)).max() <= 1
     assert 0.5 < found.score <= 0.9
 
 
 def test_a_box_ends_at_the_border_of_the_picture(tmp_path: Path) -> None:
-    detector = opened(redness(tmp_path / "d.onnx"))
+    detector = opened(red_detector(tmp_path / "d.onnx"))
     boxes = [found.box_xyxy for found in detector.detect(picture((0, 0), (7, 5)), (CAR,), 0.3)]
-    assert sorted(boxes) == sorted([around(0, 0), around(7, 5)])
+    assert sorted(boxes) == sorted([expected_box(0, 0), expected_box(7, 5)])
 
 
 def test_only_the_classes_that_are_wanted_are_found(tmp_path: Path) -> None:
-    detector = opened(redness(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.8), (TRUCK, 0.1))))
+    detector = opened(red_detector(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.8), (TRUCK, 0.1))))
     image = picture((1, 1), (6, 3))
 
     def found(*wanted: str) -> list[Box]:
         return sorted(one.box_xyxy for one in detector.detect(image, detector.class_ids(wanted), 0.3))
 
-    assert found(*VEHICLES) == [around(1, 1)]
-    assert found("cell phone") == found("67") == [around(6, 3)]
-    assert found("any") == found("car", "cell phone") == sorted([around(1, 1), around(6, 3)])
+    assert found(*VEHICLES) == [expected_box(1, 1)]
+    assert found("cell phone") == found("67") == [expected_box(6, 3)]
+    assert found("any") == found("car", "cell phone") == sorted([expected_box(1, 1), expected_box(6, 3)])
 
 
 def test_what_is_a_car_and_a_truck_is_one_vehicle_of_the_likelier_kind(tmp_path: Path) -> None:
-    detector = opened(redness(tmp_path / "d.onnx", left=((CAR, 0.5), (TRUCK, 0.9))))
+    detector = opened(red_detector(tmp_path / "d.onnx", left=((CAR, 0.5), (TRUCK, 0.9))))
     (found,) = detector.detect(picture((1, 1)), detector.class_ids(VEHICLES), 0.3)
     assert found.score == pytest.approx(0.9, abs=0.01)
     assert found.kind == "truck"
 
 
 def test_what_is_no_vehicle_for_coco_has_no_kind(tmp_path: Path) -> None:
-    detector = opened(redness(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.9),)))
+    detector = opened(red_detector(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.9),)))
     image = picture((1, 1), (6, 3))
     kinds = {found.box_xyxy: found.kind for found in detector.detect(image, detector.class_ids(("any",)), 0.3)}
-    assert kinds == {around(1, 1): "car", around(6, 3): None}
+    assert kinds == {expected_box(1, 1): "car", expected_box(6, 3): None}
 
 
 def test_of_boxes_of_one_vehicle_the_surest_stands(tmp_path: Path) -> None:
-    detector = opened(redness(tmp_path / "d.onnx"))
+    detector = opened(red_detector(tmp_path / "d.onnx"))
     image = picture((2, 2))
     image[32:48, 48:64] = (0, 0, 200)  # the next cell, less red
     (found,) = detector.detect(image, (CAR,), 0.3)
-    assert found.box_xyxy == around(2, 2)
+    assert found.box_xyxy == expected_box(2, 2)
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
-    assert opened(redness(tmp_path / "d.onnx")).detect(picture(), (CAR,), 0.1) == []
+    assert opened(red_detector(tmp_path / "d.onnx")).detect(picture(), (CAR,), 0.1) == []
 
 
 # --- classes ---
 
 
 def test_a_detector_of_other_classes_than_cocos_has_them_by_number(tmp_path: Path) -> None:
-    detector = opened(redness(tmp_path / "d.onnx", ((1, 0.9),), ((0, 0.9),), classes=3))
+    detector = opened(red_detector(tmp_path / "d.onnx", ((1, 0.9),), ((0, 0.9),), classes=3))
     assert detector.classes == ("0", "1", "2")
     assert detector.class_ids(("1", "2", "1")) == (1, 2)
     with pytest.raises(InputError, match="numbers 0 to 2, and no names"):
@@ -97,7 +97,7 @@ def test_a_detector_of_other_classes_than_cocos_has_them_by_number(tmp_path: Pat
 )
 def test_a_class_that_there_is_not_is_one_clear_error(tmp_path: Path, wanted: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        opened(redness(tmp_path / "d.onnx")).class_ids(("car", wanted))
+        opened(red_detector(tmp_path / "d.onnx")).class_ids(("car", wanted))
     assert "\n" not in str(caught.value)
 
 
@@ -121,14 +121,14 @@ def test_a_class_that_there_is_not_is_one_clear_error(tmp_path: Path, wanted: st
 def test_a_file_of_another_layout_is_refused_in_one_line(
     tmp_path: Path, spoilt: dict[str, object], message: str
 ) -> None:
-    path = redness(tmp_path / "d.onnx", **spoilt)  # type: ignore[arg-type]
+    path = red_detector(tmp_path / "d.onnx", **spoilt)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match=message) as caught:
         opened(path)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_no_detector_at_all_is_refused_in_one_line(tmp_path: Path) -> None:
-    whole = redness(tmp_path / "whole.onnx").read_bytes()
+    whole = red_detector(tmp_path / "whole.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(InputError, match=r"absent\.onnx"):
@@ -147,23 +147,23 @@ def located(locator: Locator, image: Image) -> list[tuple[Box, bool]]:
 
 
 def test_a_weak_score_goes_on_with_a_vehicle_and_begins_none(tmp_path: Path) -> None:
-    options = LocateOptions(detector=opened(redness(tmp_path / "d.onnx")), detect_score=0.6)
+    options = LocateOptions(detector=opened(red_detector(tmp_path / "d.onnx")), detect_score=0.6)
     locator = make_locator("detector", options)
     assert locator.moves
-    assert located(locator, picture((2, 2))) == [(around(2, 2), True)]
-    assert located(locator, picture((2, 2), red=100)) == [(around(2, 2), False)]
+    assert located(locator, picture((2, 2))) == [(expected_box(2, 2), True)]
+    assert located(locator, picture((2, 2), red=100)) == [(expected_box(2, 2), False)]
     assert located(locator, picture((2, 2), red=40)) == []
 
 
 def test_a_single_image_holds_the_vehicles_that_are_sure(tmp_path: Path) -> None:
-    options = LocateOptions(detector=opened(redness(tmp_path / "d.onnx")), detect_score=0.6, stills=True)
+    options = LocateOptions(detector=opened(red_detector(tmp_path / "d.onnx")), detect_score=0.6, stills=True)
     locator = make_locator("detector", options)
     assert len(located(locator, picture((1, 1), (6, 4)))) == 2
     assert located(locator, picture((2, 2), red=100)) == []
 
 
 def test_what_is_too_small_or_stands_outside_the_zones_is_no_vehicle(tmp_path: Path) -> None:
-    detector = opened(redness(tmp_path / "d.onnx"))
+    detector = opened(red_detector(tmp_path / "d.onnx"))
     image = picture((1, 1), (6, 4))
     share = 48 * 32 / (128 * 96)
     for options, expected in (

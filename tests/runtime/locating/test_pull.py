@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.detector_toys import redness
+from tests.support.detector_toys import red_detector
 from tests.support.servers import free_port, make_certificates, web_server
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.locating import download as downloading
@@ -103,7 +103,7 @@ def official(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes
     """Small detectors in place of the official ones: their files' bytes."""
     files = {}
     for name, classes in (("nano", 80), ("tiny", 3)):
-        data = redness(tmp_path / f"{name}.onnx", ((0, 0.9),), ((0, 0.9),), classes=classes).read_bytes()
+        data = red_detector(tmp_path / f"{name}.onnx", ((0, 0.9),), ((0, 0.9),), classes=classes).read_bytes()
         known = OfficialDetector(OFFICIAL[name].file_name, len(data), hashlib.sha256(data).hexdigest())
         monkeypatch.setitem(OFFICIAL, name, known)
         files[name] = data

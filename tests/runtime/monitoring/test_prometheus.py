@@ -14,7 +14,7 @@ from prometheus_client.exposition import generate_latest
 
 from tests import REPOSITORY
 from tests.runtime.monitoring.test_monitoring import STATUS
-from tests.support.servers import require_server
+from tests.support.servers import skip_or_fail
 from twincar_edge.runtime.monitoring.metrics import make_registry
 
 PROMETHEUS = REPOSITORY / "deploy" / "prometheus"
@@ -30,7 +30,7 @@ def exposition() -> str:
 def promtool(*arguments: str | Path, stdin: str = "") -> None:
     """Run promtool; what it finds fails the test."""
     if shutil.which("promtool") is None:
-        require_server("promtool is not installed (Debian: prometheus)")
+        skip_or_fail("promtool is not installed (Debian: prometheus)")
     done = subprocess.run(["promtool", *arguments], input=stdin, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

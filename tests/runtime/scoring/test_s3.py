@@ -90,7 +90,7 @@ def test_no_rights_is_one_line(server: S3Server, model: Path, tmp_path: Path) ->
     server.put("archive/closed/0.png", picture(0))
     folder = pictures(tmp_path / "cars", 1)
     pq.write_table(pa.table({"url": [server.url("archive/closed/0.png")]}), tmp_path / "list.parquet")
-    with server.checking_rights():
+    with server.requiring_credentials():
         for source in (server.url("archive/closed"), str(tmp_path / "list.parquet")):
             with pytest.raises(InputError, match=r"cannot (read|list) s3://archive/closed.*ACCESS_DENIED"):
                 run(source, str(tmp_path / f"out-{len(source)}"), model)

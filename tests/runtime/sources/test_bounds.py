@@ -12,7 +12,7 @@ import pytest
 from tests.runtime.sources.test_live_http import Camera, CameraServer
 from tests.support.clips import film, write_video
 from tests.support.event_toys import eventually
-from tests.support.memory import take
+from tests.support.memory import read_source
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.sources import open_source
@@ -38,17 +38,17 @@ def large_jpeg(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_a_video_of_huge_frames_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     options = ("-preset", "ultrafast", "-pix_fmt", "yuv420p")
-    taken = take(encode(tmp_path / "a.mp4", "8176x8176", "libx264", *options))
-    assert "has frames of 8176x8176, more than 40 megapixels: `max_frame_megapixels` sets the limit" in taken.error
-    assert taken.mb < LIMIT_MB
+    reading = read_source(encode(tmp_path / "a.mp4", "8176x8176", "libx264", *options))
+    assert "has frames of 8176x8176, more than 40 megapixels: `max_frame_megapixels` sets the limit" in reading.error
+    assert reading.mb < LIMIT_MB
 
 
 def test_frames_that_grow_within_a_video_are_left_out(large_jpeg: bytes, tmp_path: Path) -> None:
     small = [cv2.imencode(".jpg", image)[1].tobytes() for image in film([], 6)]
     (tmp_path / "grows.mjpeg").write_bytes(b"".join(small) + large_jpeg)
-    taken = take(tmp_path / "grows.mjpeg")
-    assert (taken.frames, taken.error) == (6, "")
-    assert taken.mb < LIMIT_MB
+    reading = read_source(tmp_path / "grows.mjpeg")
+    assert (reading.frames, reading.error) == (6, "")
+    assert reading.mb < LIMIT_MB
 
 
 def test_a_camera_of_huge_pictures_is_refused_before_one_is_decoded(large_jpeg: bytes) -> None:
