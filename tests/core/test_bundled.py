@@ -1,4 +1,4 @@
-"""What comes with the package fits together, is small enough to ship, and answers as its card says."""
+"""The bundled model and checkpoint match, are small enough to ship, and are as accurate as their card states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twincar_edge.training.model import load_model, torch_predict
 from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.recipe_files import read_recipe
 
-TOLERANCE = 0.005  # of top-1 and top-5 between processors: some multiply INT8 otherwise than others
+TOLERANCE = 0.005  # of top-1 and top-5: INT8 products differ between processors
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,7 @@ def checkpoint() -> Checkpoint:
     return read_checkpoint(default_checkpoint())
 
 
-def test_the_exported_model_comes_from_the_very_checkpoint_beside_it(
-    manifest: Manifest, checkpoint: Checkpoint
-) -> None:
+def test_the_bundled_model_was_exported_from_the_bundled_checkpoint(manifest: Manifest, checkpoint: Checkpoint) -> None:
     assert manifest.training.checkpoint_sha256 == sha256(default_checkpoint())
     assert manifest.classes == checkpoint.classes.names and len(manifest.classes) == 196
     assert manifest.preprocess == checkpoint.preprocess
@@ -46,15 +44,15 @@ def test_the_exported_model_comes_from_the_very_checkpoint_beside_it(
     assert 0 < manifest.reject_below < 1 and manifest.temperature != 1
 
 
-def test_both_together_stay_below_16_mb() -> None:
+def test_model_and_checkpoint_together_are_below_16_mb() -> None:
     assert default_model().stat().st_size + default_checkpoint().stat().st_size < 16_000_000
 
 
-def test_it_was_trained_by_the_recipe_that_ships(checkpoint: Checkpoint) -> None:
+def test_the_checkpoint_was_trained_by_the_shipped_recipe(checkpoint: Checkpoint) -> None:
     assert Recipe.model_validate(checkpoint.recipe) == read_recipe("lite0-cars196")
 
 
-def test_the_card_names_terms_data_figures_and_how_it_is_made(manifest: Manifest, checkpoint: Checkpoint) -> None:
+def test_the_card_states_terms_data_figures_and_build_command(manifest: Manifest, checkpoint: Checkpoint) -> None:
     card = bundled("lite0-cars196.md").read_text("utf-8")
     assert "non-commercial research" in card and "non-commercial research" in manifest.notes
     assert "make bundled-model" in card and "make bundled-model" in manifest.notes
@@ -66,12 +64,12 @@ def test_the_card_names_terms_data_figures_and_how_it_is_made(manifest: Manifest
     assert f"{manifest.reject_below:g}" in card and f"{manifest.temperature:g}" in card
 
 
-def test_no_path_of_the_machine_that_made_it_is_inside() -> None:
+def test_the_bundled_files_contain_no_local_paths() -> None:
     for path in (default_model(), default_checkpoint()):
         assert not re.search(rb"/(home|root|tmp|work|Users)/", path.read_bytes())
 
 
-def test_the_two_halves_answer_alike() -> None:
+def test_model_and_checkpoint_give_similar_logits() -> None:
     rng = np.random.default_rng(0)
     side = read_manifest(default_model()).preprocess.size_wh[0]
     batch = rng.integers(0, 256, (4, side // 8, side // 8, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
@@ -82,8 +80,8 @@ def test_the_two_halves_answer_alike() -> None:
 
 
 @pytest.mark.shared
-def test_it_reaches_what_its_card_says_on_the_cars_that_it_never_saw(shared: Path, manifest: Manifest) -> None:
-    """From the images and the seed alone: the same split, nothing that the training left behind."""
+def test_the_model_reaches_its_stated_accuracy_on_held_out_cars(shared: Path, manifest: Manifest) -> None:
+    """The images and the seed suffice to repeat the training's split."""
     from twincar_edge.datasets import check_integrity
 
     kept, _ = check_integrity(open_dataset(shared / "cars196"))
@@ -98,7 +96,7 @@ def test_it_reaches_what_its_card_says_on_the_cars_that_it_never_saw(shared: Pat
     assert topk_accuracy(logits, labels, 5) == pytest.approx(manifest.parity.top5, abs=TOLERANCE)
 
 
-def test_explain_and_classify_need_no_model_to_be_named(
+def test_explain_and_classify_use_the_bundled_model_by_default(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = next(iter(sorted((shared / "cars196" / "images").iterdir())))
@@ -107,13 +105,13 @@ def test_explain_and_classify_need_no_model_to_be_named(
             main(command)
         assert caught.value.code == 0
     assert (tmp_path / "why.png").stat().st_size > 10_000
-    answered, told, *guesses = capsys.readouterr().out.splitlines()
-    answer = json.loads(answered)
-    assert told == answer["name"]
+    record, name, *guesses = capsys.readouterr().out.splitlines()
+    answer = json.loads(record)
+    assert name == answer["name"]
     assert len(guesses) >= 5 and guesses[0].endswith(answer["name"])
     assert float(guesses[0].partition("%")[0]) / 100 == pytest.approx(answer["probability"], abs=1e-4)
 
 
-def test_a_file_that_is_missing_says_so() -> None:
+def test_a_missing_bundled_file_is_reported() -> None:
     with pytest.raises(ModelError, match=r"this installation carries no absent\.onnx: install it again"):
         bundled("absent.onnx")

@@ -1,4 +1,4 @@
-"""Cores that the process may use: affinity, the control group's quota in both versions, and whose turn it is."""
+"""Cores that the process may use, by affinity and by the quota of cgroups v1 and v2, and thread priorities."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
     ],
 )
-def test_quota_bounds_the_affinity(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+def test_usable_cores_are_limited_by_affinity_and_cgroup_quota(
+    tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -39,7 +41,7 @@ def test_quota_bounds_the_affinity(tmp_path: Path, files: dict[str, str], cores:
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7)])
-def test_an_inference_leaves_a_core_to_the_cameras(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+def test_inference_leaves_one_core_to_the_cameras(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
     monkeypatch.setattr("twincar_edge.cores.usable_cores", lambda: cores)
     assert inference_threads() == threads
 
@@ -49,8 +51,8 @@ def niceness() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities for threads")
-def test_a_thread_that_gives_way_and_those_that_it_starts_stand_behind_the_others() -> None:
-    def its_own_and_its_childs() -> tuple[int, int]:
+def test_a_background_thread_and_its_children_have_lower_priority() -> None:
+    def own_and_childs_niceness() -> tuple[int, int]:
         found: list[int] = []
         child = threading.Thread(target=lambda: found.append(niceness()))
         child.start()
@@ -58,7 +60,7 @@ def test_a_thread_that_gives_way_and_those_that_it_starts_stand_behind_the_other
         return niceness(), found[0]
 
     before = niceness()
-    with ThreadPoolExecutor(1, initializer=give_way) as behind:
-        own, child = behind.submit(its_own_and_its_childs).result()
+    with ThreadPoolExecutor(1, initializer=give_way) as background:
+        own, child = background.submit(own_and_childs_niceness).result()
     assert own == child > before
     assert niceness() == before

@@ -1,4 +1,4 @@
-"""The one loop that runs a model over a data set gives each image its own logits, in order, or says what is wrong."""
+"""Running a model over a data set gives the logits of each image in order, and names an unusable image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def colors(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 18, 100])
-def test_each_image_gets_its_own_logits_whatever_the_batch_size(labeled_folder: Path, batch_size: int) -> None:
+def test_logits_do_not_depend_on_the_batch_size(labeled_folder: Path, batch_size: int) -> None:
     dataset = open_dataset(labeled_folder)
     expected = [prepare(sample.read(), PREPROCESS).mean(axis=(0, 1)) for sample in dataset.samples]
     logits = dataset_logits(colors, dataset, PREPROCESS, batch_size)
@@ -35,7 +35,7 @@ def test_each_image_gets_its_own_logits_whatever_the_batch_size(labeled_folder: 
     assert np.allclose(logits, expected)
 
 
-def test_batches_are_full_but_the_last_and_progress_counts_images(labeled_folder: Path) -> None:
+def test_all_batches_but_the_last_are_full_and_progress_counts_images(labeled_folder: Path) -> None:
     sizes: list[int] = []
     calls: list[tuple[int, int]] = []
 
@@ -49,7 +49,7 @@ def test_batches_are_full_but_the_last_and_progress_counts_images(labeled_folder
     assert calls == [(7, 18), (14, 18), (18, 18)]
 
 
-def test_the_model_runs_on_the_callers_thread_and_no_thread_is_left(labeled_folder: Path) -> None:
+def test_the_model_runs_on_the_callers_thread_and_other_threads_are_joined(labeled_folder: Path) -> None:
     threads: set[int] = set()
 
     def model(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,7 +62,7 @@ def test_the_model_runs_on_the_callers_thread_and_no_thread_is_left(labeled_fold
     assert threading.active_count() == before
 
 
-def test_an_unusable_image_is_named_and_no_thread_is_left(labeled_folder: Path) -> None:
+def test_an_unusable_image_is_named_and_threads_are_joined(labeled_folder: Path) -> None:
     (labeled_folder / "images" / "011.jpg").write_bytes(b"junk")
     before = threading.active_count()
     with pytest.raises(ImageError, match=r"011\.jpg is not a"):
@@ -79,12 +79,12 @@ def test_an_unusable_image_is_named_and_no_thread_is_left(labeled_folder: Path) 
         lambda batch: batch.astype(np.float32),
     ],
 )
-def test_a_model_whose_answer_has_another_shape_is_refused(labeled_folder: Path, answer: object) -> None:
+def test_model_output_of_the_wrong_shape_is_refused(labeled_folder: Path, answer: object) -> None:
     with pytest.raises(ModelError, match=r"not \[N, classes\]"):
         dataset_logits(answer, open_dataset(labeled_folder), PREPROCESS, 4)  # type: ignore[arg-type]
 
 
-def test_an_empty_data_set_and_an_empty_batch_are_refused(labeled_folder: Path) -> None:
+def test_an_empty_data_set_and_a_batch_size_of_zero_are_refused(labeled_folder: Path) -> None:
     dataset = open_dataset(labeled_folder)
     with pytest.raises(InputError, match="is empty"):
         dataset_logits(colors, dataset.select([]), PREPROCESS)
@@ -101,7 +101,7 @@ def test_labels_are_matched_by_class_name(labeled_folder: Path) -> None:
     assert labels_for(dataset, dataset.classes).tolist() == dataset.labels.tolist()
 
 
-def test_only_classes_with_images_need_to_be_known(labeled_folder: Path) -> None:
+def test_the_model_must_know_only_classes_that_have_images(labeled_folder: Path) -> None:
     dataset = open_dataset(labeled_folder)
     betas = Dataset("betas", dataset.classes, tuple(sample for sample in dataset.samples if sample.label == 2))
     model = ClassMapping(("Other", "Beta SUV 2011"))

@@ -1,4 +1,4 @@
-"""The digest inside a model file: whatever is changed in the file, it is not opened."""
+"""The digest inside a model file: a file with any change is not opened."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(data: bytes) -> Checked:
-    """Check bytes that still may be no ONNX file as the readers of files do."""
+    """Check bytes as the file readers do: bytes that are not an ONNX file are a `ModelError` too."""
     try:
         return check_digest(data, "the file")
     except ValueError as error:
@@ -42,7 +42,7 @@ def check(data: bytes) -> Checked:
 
 
 @pytest.mark.parametrize("path", [default_model(), demo_model()])
-def test_no_flipped_bit_of_a_bundled_model_passes(path: Path, rng: np.random.Generator) -> None:
+def test_flipped_bits_in_a_bundled_model_are_detected(path: Path, rng: np.random.Generator) -> None:
     data = bytearray(path.read_bytes())
     assert read_model_file(path).digest is not None
     for place in rng.integers(0, len(data), FLIPS // 2):
@@ -54,12 +54,12 @@ def test_no_flipped_bit_of_a_bundled_model_passes(path: Path, rng: np.random.Gen
     check(bytes(data))
 
 
-def test_no_flipped_bit_at_all_passes_nor_does_a_cut_file(model: Path) -> None:
+def test_flipped_bits_and_truncation_are_detected_throughout_a_file(model: Path) -> None:
     data = bytearray(model.read_bytes())
     end = len(undigested(onnx.load(str(model))))
     for place in (*range(0, end, 7), *range(end, len(data))):
         data[place] ^= 1 << place % 8
-        # Without the key of its digest, a file is one of an earlier version, which is warned of and not refused.
+        # A flip in the key of the digest makes it a file of an earlier version, which only gets a warning.
         with contextlib.suppress(ModelError):
             assert check(bytes(data)).digest is None and place >= end
         data[place] ^= 1 << place % 8
@@ -87,7 +87,7 @@ def read_classes(model: onnx.ModelProto) -> list[str]:
     return classes
 
 
-def never_unsure(model: onnx.ModelProto) -> bytes:
+def always_confident(model: onnx.ModelProto) -> bytes:
     return changed(model, temperature=50.0, reject_below=0.0)
 
 
@@ -103,8 +103,8 @@ def with_another_entry(model: onnx.ModelProto) -> bytes:
     return data
 
 
-def with_something_behind(model: onnx.ModelProto) -> bytes:
-    """Append a graph behind the digest: protobuf merges it with the first."""
+def with_appended_graph(model: onnx.ModelProto) -> bytes:
+    """Append a graph after the digest: protobuf merges it with the first."""
     more = onnx.ModelProto()
     more.graph.name = "another"
     data: bytes = model.SerializeToString() + more.SerializeToString()
@@ -112,7 +112,7 @@ def with_something_behind(model: onnx.ModelProto) -> bytes:
 
 
 def with_a_second_digest(model: onnx.ModelProto) -> bytes:
-    """Append a digest that covers the one before it: only one at the end is ours."""
+    """Append a digest that covers the first digest: only a single one at the end is valid."""
     data: bytes = model.SerializeToString()
     entry = onnx.ModelProto()
     helper.set_model_props(entry, {DIGEST_KEY: hashlib.sha256(data).hexdigest()})
@@ -121,16 +121,16 @@ def with_a_second_digest(model: onnx.ModelProto) -> bytes:
 
 SABOTAGES: tuple[Callable[[onnx.ModelProto], bytes], ...] = (
     classes_reversed,
-    never_unsure,
+    always_confident,
     without_golden_inputs,
     with_another_entry,
-    with_something_behind,
+    with_appended_graph,
     with_a_second_digest,
 )
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGES)
-def test_a_changed_file_is_refused_in_one_line_wherever_it_is_read(
+def test_every_reader_refuses_a_changed_file_in_one_line(
     sabotage: Callable[[onnx.ModelProto], bytes], model: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "changed.onnx"
@@ -141,7 +141,7 @@ def test_a_changed_file_is_refused_in_one_line_wherever_it_is_read(
         assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
-def test_new_metadata_renews_the_digest_but_not_that_of_a_damaged_file(model: Path) -> None:
+def test_writing_metadata_renews_the_digest_except_of_a_damaged_file(model: Path) -> None:
     data = model.read_bytes()
     for changes in ({}, {"note": "mine"}, {GOLDEN_KEY: None}):
         check_digest(with_metadata(data, changes, "the file"), "the file")
@@ -152,14 +152,14 @@ def test_new_metadata_renews_the_digest_but_not_that_of_a_damaged_file(model: Pa
         with_metadata(damaged, {"note": "mine"}, "the file")
 
 
-def test_a_file_is_read_once_and_named_by_the_digest_of_all_of_it(model: Path, tmp_path: Path) -> None:
+def test_a_model_file_is_identified_by_the_digest_of_all_its_bytes(model: Path, tmp_path: Path) -> None:
     file = read_model_file(model)
     assert file.data == model.read_bytes()
     assert file.sha256 == sha256(model) == open_session(model, ep="cpu").sha256
     assert file.digest is not None and file.metadata.keys() >= {METADATA_KEY, GOLDEN_KEY}
     assert not any(key.startswith(DIGEST_KEY) for key in file.metadata)
     (tmp_path / "plain.onnx").write_bytes(undigested(onnx.load(str(model))))
-    assert file.digest == sha256(tmp_path / "plain.onnx")  # the digest of all that stands before it
+    assert file.digest == sha256(tmp_path / "plain.onnx")  # it covers all bytes before it
 
 
 def test_a_file_of_an_earlier_version_is_opened_with_one_warning(
@@ -175,7 +175,7 @@ def test_a_file_of_an_earlier_version_is_opened_with_one_warning(
     assert "carries no digest" in record.message and record.levelno == logging.WARNING
 
 
-def test_a_file_that_no_message_can_be_as_large_as_is_not_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_an_onnx_file_can_be_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.onnx"
     with path.open("wb") as file:
         size = 3 * 2**30  # sparse: no disk is used

@@ -1,4 +1,4 @@
-"""A message names parameters, and each reader sees them in his own spelling."""
+"""Messages name parameters, and each interface spells them its own way."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def shout(parameter: Parameter) -> str:
         (Parameter("int8", None), "`int8=None`"),
     ],
 )
-def test_by_default_a_parameter_is_written_as_in_python(parameter: Parameter, text: str) -> None:
+def test_parameters_are_spelled_as_in_python_by_default(parameter: Parameter, text: str) -> None:
     assert str(parameter) == text
     assert str(InputError("use ", parameter, " here")) == f"use {text} here"
 
 
-def test_a_message_is_written_in_the_spelling_that_is_asked_for() -> None:
+def test_a_message_uses_the_requested_spelling() -> None:
     error = InputError("/{state}/%s is in use: choose another ", Parameter("state"))
     assert error.message(shout) == "/{state}/%s is in use: choose another STATE"
     assert str(error) == "/{state}/%s is in use: choose another `state`"
     assert error.parameters == (Parameter("state"),)
 
 
-def test_a_spelling_holds_inside_its_block_and_in_every_thread() -> None:
+def test_a_spelling_applies_inside_its_block_and_to_all_threads() -> None:
     error, seen = InputError(Parameter("state")), []
     with parameter_spelling(shout):
         thread = threading.Thread(target=lambda: seen.append(str(error)))
@@ -58,7 +58,7 @@ def test_a_spelling_holds_inside_its_block_and_in_every_thread() -> None:
     assert str(error) == "`state`"
 
 
-def test_a_value_from_outside_cannot_break_the_line() -> None:
+def test_control_characters_in_values_are_escaped() -> None:
     assert str(InputError("use ", Parameter("name", "a\nb\x1b[2J"))).isprintable()
     assert str(InputError("a\nb\x1b")) == "a b\\x1b"
 
@@ -74,6 +74,6 @@ def test_a_value_from_outside_cannot_break_the_line() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_travels_between_processes_whole(error: TwincarError) -> None:
+def test_errors_survive_pickling(error: TwincarError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.args, copy.__dict__, str(copy)) == (type(error), error.args, error.__dict__, str(error))

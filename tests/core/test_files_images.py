@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and images that come from outside are checked before they are used."""
+"""Files are written atomically, and images are checked before they are decoded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMATS = [".jpg", ".png", ".bmp", ".webp", ".tif"]
 
 
 def picture(width: int = 64, height: int = 48) -> np.ndarray:
-    """A smooth picture, which every format keeps nearly as it is."""
+    """A smooth picture, which lossy formats hardly change."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return np.stack([x, y, 255 - x], axis=2).astype(np.uint8)
 
@@ -38,7 +38,7 @@ def encoded(suffix: str, image: np.ndarray | None = None, *options: int) -> byte
     return data.tobytes()
 
 
-def png_that_claims(width: int, height: int) -> bytes:
+def png_of_claimed_size(width: int, height: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -51,7 +51,7 @@ def png_that_claims(width: int, height: int) -> bytes:
 # Files
 
 
-def test_a_file_is_written_with_its_folders_and_its_digest_is_known(tmp_path: Path) -> None:
+def test_a_file_is_written_with_its_parent_folders_and_hashed(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deep" / "notes.txt"
     write_text(path, "Škoda Octavia\n")
     assert path.read_bytes() == "Škoda Octavia\n".encode()
@@ -59,7 +59,7 @@ def test_a_file_is_written_with_its_folders_and_its_digest_is_known(tmp_path: Pa
     assert [entry.name for entry in path.parent.iterdir()] == ["notes.txt"]
 
 
-def test_after_an_error_nothing_is_left_and_the_old_file_stays(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_only_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     write_bytes(path, b"old")
     with pytest.raises(RuntimeError), replacing(path) as temporary:
@@ -69,14 +69,14 @@ def test_after_an_error_nothing_is_left_and_the_old_file_stays(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_interrupt_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "video.mp4") as temporary:
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_temporary_path_stands_beside_the_file_and_has_its_suffix(tmp_path: Path) -> None:
+def test_the_temporary_file_has_the_folder_and_suffix_of_the_target(tmp_path: Path) -> None:
     with replacing(tmp_path / "clip.mp4") as temporary:
         assert temporary.parent == tmp_path
         assert temporary.suffix == ".mp4"
@@ -85,7 +85,7 @@ def test_the_temporary_path_stands_beside_the_file_and_has_its_suffix(tmp_path: 
     assert (tmp_path / "clip.mp4").read_bytes() == b"video"
 
 
-def test_the_users_umask_decides_who_may_read_the_file(tmp_path: Path) -> None:
+def test_file_permissions_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_bytes(tmp_path / "a.bin", b"x")
@@ -95,7 +95,7 @@ def test_the_users_umask_decides_who_may_read_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "{tmp}", "{tmp}/file.txt/below.txt"])
-def test_a_device_a_folder_and_a_path_below_a_file_are_never_replaced(tmp_path: Path, path: str) -> None:
+def test_devices_folders_and_paths_below_a_file_are_never_replaced(tmp_path: Path, path: str) -> None:
     (tmp_path / "file.txt").write_text("here")
     target = Path(path.format(tmp=tmp_path))
     with pytest.raises(InputError, match="cannot write") as caught:
@@ -105,13 +105,13 @@ def test_a_device_a_folder_and_a_path_below_a_file_are_never_replaced(tmp_path: 
     assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_a_full_name_still_has_room_for_the_temporary_one(tmp_path: Path) -> None:
+def test_a_file_name_of_maximum_length_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 251 + ".txt")
     write_text(path, "long")
     assert path.read_text() == "long"
 
 
-def test_the_digest_of_a_missing_file_is_one_line(tmp_path: Path) -> None:
+def test_hashing_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         sha256(tmp_path / "none")
 
@@ -120,7 +120,7 @@ def test_the_digest_of_a_missing_file_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_an_image_comes_back_from_each_format(tmp_path: Path, suffix: str) -> None:
+def test_an_image_round_trips_in_each_format(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"car{suffix}"
     write_image(path, picture())
     image = read_image(path)
@@ -132,7 +132,7 @@ def test_an_image_comes_back_from_each_format(tmp_path: Path, suffix: str) -> No
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("share", [0.003, 0.05, 0.5, 0.9, 0.999])
-def test_an_image_that_was_cut_off_is_refused_not_filled_with_gray(suffix: str, share: float) -> None:
+def test_a_truncated_image_is_refused_instead_of_filled_with_gray(suffix: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     data = encoded(suffix, noise)
     with pytest.raises(ImageError) as caught:
@@ -146,7 +146,7 @@ def with_thumbnail(photo: bytes) -> bytes:
     return photo[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + photo[2:]
 
 
-def test_the_end_of_a_thumbnail_is_not_taken_for_the_end_of_the_photo() -> None:
+def test_the_end_of_a_thumbnail_does_not_hide_a_truncated_photo() -> None:
     photo = with_thumbnail(encoded(".jpg"))
     assert decode_image(photo, "photo").shape == (48, 64, 3)
     with pytest.raises(ImageError) as caught:
@@ -154,7 +154,7 @@ def test_the_end_of_a_thumbnail_is_not_taken_for_the_end_of_the_photo() -> None:
     assert caught.value.problem == "truncated"
 
 
-def test_what_a_telephone_hangs_behind_a_photo_does_no_harm() -> None:
+def test_data_appended_to_a_photo_is_ignored() -> None:
     assert decode_image(encoded(".jpg") + b"motion photo" * 1000, "photo").shape == (48, 64, 3)
 
 
@@ -163,18 +163,18 @@ def test_progressive_jpeg_is_read() -> None:
     assert decode_image(data, "photo").shape == (48, 64, 3)
 
 
-def test_a_jpeg_with_many_scans_is_read_up_to_a_bound_that_a_false_end_does_not_hide() -> None:
+def test_jpeg_scans_are_limited_despite_a_fake_end_marker() -> None:
     assert decode_image(jpeg_with_scans(100), "photo").shape == (48, 64, 3)
     first = jpeg_with_scans(10).index(b"\xff\xda")
-    false_end = b"\xff\xfe\x00\x04\xff\xd9"  # in a comment
+    fake_end = b"\xff\xfe\x00\x04\xff\xd9"  # in a comment
     second = jpeg_with_scans(10).index(b"\xff\xc4", first)
-    data = jpeg_with_scans(10)[:second] + false_end + jpeg_with_scans(10)[second:]
+    data = jpeg_with_scans(10)[:second] + fake_end + jpeg_with_scans(10)[second:]
     assert decode_image(data, "photo").shape == (48, 64, 3)
     with pytest.raises(ImageError, match="more than 100 scans"):
         decode_image(jpeg_with_scans(101, data), "photo")
 
 
-def test_grayscale_alpha_and_sixteen_bits_become_bgr() -> None:
+def test_grayscale_alpha_and_16_bit_images_become_8_bit_bgr() -> None:
     gray = picture()[:, :, 0]
     assert np.array_equal(decode_image(encoded(".png", gray), "gray"), np.repeat(gray[:, :, None], 3, axis=2))
     alpha = np.dstack([picture(), np.full((48, 64), 30, np.uint8)])
@@ -198,16 +198,16 @@ def tiff_of(pixels: np.ndarray, largest: int | None = None) -> bytes:
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(entries) + bytes(4) + pixels.tobytes()
 
 
-def test_twelve_bits_in_sixteen_are_scaled_where_a_tiff_declares_them() -> None:
+def test_samples_of_12_bits_are_scaled_if_a_tiff_declares_them() -> None:
     gray = picture()[:, :, 0]
     read = decode_image(tiff_of(gray.astype("<u2") << 4, 4095), "car.tif")
     assert np.array_equal(read, np.repeat(gray[:, :, None], 3, axis=2))
     assert np.array_equal(decode_image(tiff_of(gray.astype("<u2") << 8, 65535), "car.tif"), read)
-    assert decode_image(tiff_of(gray.astype("<u2") << 8, 4095), "car.tif").max() == 255  # above what it declares
+    assert decode_image(tiff_of(gray.astype("<u2") << 8, 4095), "car.tif").max() == 255  # above the declared maximum
 
 
 @pytest.mark.parametrize("largest", [None, 100], ids=["undeclared", "absurd"])
-def test_twelve_bits_in_sixteen_that_nothing_declares_are_refused_and_not_read_as_black(largest: int | None) -> None:
+def test_undeclared_samples_of_12_bits_are_refused(largest: int | None) -> None:
     twelve = picture().astype(np.uint16) << 4
     for data in (encoded(".png", twelve), encoded(".tif", twelve), tiff_of(twelve[:, :, 0], largest)):
         with pytest.raises(ImageError, match=r"^car uses at most 12 of its 16 bits.*scale it") as caught:
@@ -217,7 +217,7 @@ def test_twelve_bits_in_sixteen_that_nothing_declares_are_refused_and_not_read_a
     assert decode_image(encoded(".png", night), "night").max() == 31
 
 
-def test_a_tiff_of_floating_point_numbers_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_floating_point_tiff_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
     for data in (encoded(".tif", picture().astype(np.float32) / 255), tiff_of(picture()[:, :, 0].astype("<f4") / 255)):
         with pytest.raises(ImageError, match=r"^car has floating-point samples: convert it to 8 or 16 bits$") as caught:
             decode_image(data, "car")
@@ -225,8 +225,8 @@ def test_a_tiff_of_floating_point_numbers_is_named(capfd: pytest.CaptureFixture[
     assert capfd.readouterr().err == ""
 
 
-def tiff_that_claims(kind: int, code: str, width: int, height: int) -> bytes:
-    """An uncompressed TIFF of gray pixels whose width and height are of another type than TIFF 6.0 allows."""
+def tiff_of_claimed_size(kind: int, code: str, width: int, height: int) -> bytes:
+    """An uncompressed gray TIFF with these tags for width and height; TIFF 6.0 allows only types 3 and 4."""
     tags = [(256, kind, width), (257, kind, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 3, 122), (277, 3, 1)]
     tags += [(278, 3, 48), (279, 3, 64 * 48)]
     codes = {kind: code, 3: "H"}
@@ -235,16 +235,16 @@ def tiff_that_claims(kind: int, code: str, width: int, height: int) -> bytes:
 
 
 def tiff_with_two_widths(first: tuple[int, int], second: tuple[int, int]) -> bytes:
-    """A TIFF of 48 rows whose width stands there twice, each as its type and its value."""
-    data = tiff_that_claims(4, "I", 64, 48)
+    """A TIFF of 48 rows with two tags for its width, each given as type and value."""
+    data = tiff_of_claimed_size(4, "I", 64, 48)
     width, rest = data[10:22], data[22:]
     widths = [width[:2] + struct.pack("<HII", kind, 1, value) for kind, value in (first, second)]
     return data[:8] + struct.pack("<H", 10) + b"".join(widths) + rest
 
 
 def tiff_with_tiles(side: int) -> bytes:
-    """A TIFF that is small, and has tiles that may not be."""
-    data = tiff_that_claims(4, "I", 64, 48)
+    """A small TIFF with tiles of this side."""
+    data = tiff_of_claimed_size(4, "I", 64, 48)
     tiles = b"".join(struct.pack("<HHII", tag, 4, 1, side) for tag in (322, 323))
     return data[:8] + struct.pack("<H", 11) + data[10 : 10 + 9 * 12] + tiles + data[10 + 9 * 12 :]
 
@@ -256,9 +256,9 @@ def jpeg_with_scans(scans: int, data: bytes | None = None) -> bytes:
     return data[:-2] + data[last:-2] * (scans - data.count(b"\xff\xda")) + data[-2:]
 
 
-def test_opencv_decodes_tiffs_whose_size_is_of_another_type() -> None:
-    """So that such a size must not pass as none, which no limit catches."""
-    data = np.frombuffer(tiff_that_claims(9, "i", 64, 48), np.uint8)
+def test_opencv_decodes_tiffs_with_sizes_of_an_invalid_type() -> None:
+    """So such a size must be refused: treated as missing, it would bypass the limit."""
+    data = np.frombuffer(tiff_of_claimed_size(9, "i", 64, 48), np.uint8)
     assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (48, 64, 3)
 
 
@@ -266,12 +266,12 @@ def test_opencv_decodes_tiffs_whose_size_is_of_another_type() -> None:
     ("data", "problem"),
     [
         (b"", "empty"),
-        (tiff_that_claims(9, "i", 64, 48), "damaged"),
-        (tiff_that_claims(9, "i", 30_000, 30_000), "damaged"),
-        (tiff_that_claims(9, "i", -64, 48), "damaged"),
-        (tiff_that_claims(1, "B", 64, 48), "damaged"),
-        (tiff_that_claims(4, "I", 0, 48), "damaged"),
-        (tiff_that_claims(4, "I", 30_000, 30_000), "too large"),
+        (tiff_of_claimed_size(9, "i", 64, 48), "damaged"),
+        (tiff_of_claimed_size(9, "i", 30_000, 30_000), "damaged"),
+        (tiff_of_claimed_size(9, "i", -64, 48), "damaged"),
+        (tiff_of_claimed_size(1, "B", 64, 48), "damaged"),
+        (tiff_of_claimed_size(4, "I", 0, 48), "damaged"),
+        (tiff_of_claimed_size(4, "I", 30_000, 30_000), "too large"),
         (tiff_with_two_widths((9, 30_000), (3, 64)), "damaged"),
         (tiff_with_two_widths((4, 64), (4, 30_000)), "damaged"),
         (tiff_with_tiles(30_000), "damaged"),
@@ -289,13 +289,13 @@ def test_opencv_decodes_tiffs_whose_size_is_of_another_type() -> None:
         (b"\x89PNG\r\n\x1a\n", "truncated"),
         (b"II*\0\xff\xff\xff\xff", "truncated"),
         (b"MM\0*\0\0\0\x08\xff\xff", "truncated"),
-        (png_that_claims(30_000, 30_000), "too large"),
-        (png_that_claims(2**31 - 1, 1), "too large"),
-        (png_that_claims(0, 4), "damaged"),
-        (png_that_claims(900, 900), "damaged"),
+        (png_of_claimed_size(30_000, 30_000), "too large"),
+        (png_of_claimed_size(2**31 - 1, 1), "too large"),
+        (png_of_claimed_size(0, 4), "damaged"),
+        (png_of_claimed_size(900, 900), "damaged"),
     ],
 )
-def test_what_is_no_usable_image_is_one_line_of_a_known_kind(
+def test_an_unusable_image_is_a_one_line_error_with_its_problem(
     data: bytes, problem: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ImageError) as caught:
@@ -306,7 +306,7 @@ def test_what_is_no_usable_image_is_one_line_of_a_known_kind(
     assert "OpenCV" not in capfd.readouterr().err
 
 
-def test_a_few_bytes_that_claim_gigabytes_are_refused_before_anything_is_allocated() -> None:
+def test_a_small_file_that_claims_gigabytes_is_refused_before_allocation() -> None:
     program = (
         "import resource, sys\n"
         "from twincar_edge.images import MAX_IMAGE_PIXELS, ImageError, decode_image\n"
@@ -316,12 +316,12 @@ def test_a_few_bytes_that_claim_gigabytes_are_refused_before_anything_is_allocat
         "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], input=png_that_claims(30_000, 30_000), capture_output=True, check=True
+        [sys.executable, "-c", program], input=png_of_claimed_size(30_000, 30_000), capture_output=True, check=True
     )
     assert done.stdout == b"too large\n"
 
 
-def test_opencv_has_the_same_limit_in_the_command_line() -> None:
+def test_the_command_line_gives_opencv_the_same_pixel_limit() -> None:
     program = (
         "import sys\nfrom twincar_edge.cli import main\n"
         "try:\n    main(['--version'])\nexcept SystemExit:\n    pass\n"
@@ -333,14 +333,14 @@ def test_opencv_has_the_same_limit_in_the_command_line() -> None:
     environ = {name: value for name, value in os.environ.items() if name != OPENCV_PIXELS[0]}
     for width, refused in ((10_000, False), (10_001, True)):
         done = subprocess.run(
-            [sys.executable, "-c", program], input=png_that_claims(width, 10_000), capture_output=True, env=environ
+            [sys.executable, "-c", program], input=png_of_claimed_size(width, 10_000), capture_output=True, env=environ
         )
         assert (b"CV_IO_MAX_IMAGE_PIXELS" in done.stdout) is refused, done
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_no_damage_does_more_than_an_image_error(data: st.DataObject) -> None:
+def test_a_damaged_image_raises_only_image_errors(data: st.DataObject) -> None:
     suffix = data.draw(st.sampled_from(FORMATS))
     content = bytearray(encoded(suffix, picture(24, 16)))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -358,7 +358,7 @@ def test_no_damage_does_more_than_an_image_error(data: st.DataObject) -> None:
 @given(
     st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF....WEBP", b"II*\0", b"MM\0*"]), st.binary()
 )
-def test_a_header_of_any_bytes_is_read_or_refused(magic: bytes, rest: bytes) -> None:
+def test_an_arbitrary_header_is_read_or_refused(magic: bytes, rest: bytes) -> None:
     try:
         header = read_header(magic + rest)
     except HeaderError:
@@ -368,14 +368,14 @@ def test_a_header_of_any_bytes_is_read_or_refused(magic: bytes, rest: bytes) -> 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("size_wh", [(1, 1), (17, 5), (301, 200)])
-def test_the_header_tells_the_size_that_the_decoder_gives(suffix: str, size_wh: tuple[int, int]) -> None:
+def test_the_header_gives_the_size_of_the_image(suffix: str, size_wh: tuple[int, int]) -> None:
     header = read_header(encoded(suffix, picture(*size_wh)))
     assert header is not None
     assert header.size_wh == size_wh
     assert header.complete
 
 
-def test_lossless_and_animated_webp_tell_their_size() -> None:
+def test_headers_of_lossless_and_transparent_webp_give_the_size() -> None:
     lossless = encoded(".webp", picture(33, 21), cv2.IMWRITE_WEBP_QUALITY, 101)
     alpha = encoded(".webp", np.dstack([picture(33, 21), picture(33, 21)[:, :, 0]]), cv2.IMWRITE_WEBP_QUALITY, 50)
     for data in (lossless, alpha):
@@ -385,11 +385,11 @@ def test_lossless_and_animated_webp_tell_their_size() -> None:
         assert decode_image(data, "car").shape == (21, 33, 3)
 
 
-def test_missing_unreadable_and_too_large_files_are_told_apart(tmp_path: Path) -> None:
+def test_missing_unreadable_and_too_large_files_are_distinguished(tmp_path: Path) -> None:
     large = tmp_path / "large.jpg"
     with large.open("wb") as file:
         file.truncate(65 * 2**20)  # sparse: no disk is used
-    os.mkfifo(tmp_path / "pipe.jpg")  # nobody will ever write into it
+    os.mkfifo(tmp_path / "pipe.jpg")  # never written to
     for path, problem in (
         (tmp_path / "none.jpg", "missing"), (tmp_path, "unreadable"), (tmp_path / "pipe.jpg", "unreadable"),
         (Path("/dev/zero"), "unreadable"), (large, "too large"),
@@ -409,7 +409,7 @@ def test_missing_unreadable_and_too_large_files_are_told_apart(tmp_path: Path) -
         ("car.jpg", np.zeros((1, 70_000, 3), np.uint8), "does not fit"),
     ],
 )
-def test_an_image_that_cannot_be_written_says_why_and_leaves_nothing(
+def test_an_image_that_cannot_be_written_is_an_error_and_leaves_no_file(
     tmp_path: Path, name: str, image: np.ndarray, complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint):

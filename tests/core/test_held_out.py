@@ -1,4 +1,4 @@
-"""The summary of held-out pictures: what it leaves out does not hide a changed answer, and a damaged one is refused."""
+"""The summary of held-out pictures estimates changed answers from a sample, and a damaged summary is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from twincar_edge.prototypes import Prototypes, class_prototypes, normalized
 
 
 def clusters(rng: np.random.Generator, spread: float) -> tuple[Prototypes, np.ndarray, np.ndarray]:
-    """Prototypes of 20 classes, held-out embeddings of these, and pictures of a class that lies between two of them."""
+    """Prototypes of 20 classes, held-out embeddings of these, and embeddings of a class between two of them."""
     centers = np.abs(rng.normal(size=(20, 512))).astype(np.float32)
     noise = [rng.normal(size=(one * 20, 512)).astype(np.float32) * spread for one in (10, 80)]
     labels = [np.arange(len(one)) % 20 for one in noise]
@@ -27,7 +27,7 @@ def clusters(rng: np.random.Generator, spread: float) -> tuple[Prototypes, np.nd
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.0, 1.5])
-def test_the_summary_counts_changed_answers_nearly_as_all_pictures_do(rng: np.random.Generator, spread: float) -> None:
+def test_the_summary_estimates_the_changed_answers_of_all_pictures(rng: np.random.Generator, spread: float) -> None:
     prototypes, embeddings, new = clusters(rng, spread)
     enrolled = learn_class("new", new, prototypes, enrolled_at=datetime.now(UTC), source_sha256="0", reach=4.0)
     exact = int((enrolled.leads(embeddings, prototypes.familiarity(embeddings)).max(axis=1) > 0).sum())
@@ -37,7 +37,7 @@ def test_the_summary_counts_changed_answers_nearly_as_all_pictures_do(rng: np.ra
     assert summary.changed(enrolled, prototypes) == pytest.approx(exact, rel=0.6, abs=8)
 
 
-def test_a_file_gives_its_summary_back(rng: np.random.Generator, tmp_path: Path) -> None:
+def test_a_summary_round_trips_through_a_model_file(rng: np.random.Generator, tmp_path: Path) -> None:
     prototypes, embeddings, _ = clusters(rng, 1.0)
     model = tiny_model(tmp_path / "model.onnx")
     assert read_held_out(model) is None

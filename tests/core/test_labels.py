@@ -1,4 +1,4 @@
-"""Class names come back letter for letter, and a mapping that is not one is refused in one line."""
+"""Class names round-trip exactly, and an invalid mapping is a one-line error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PARTS = [
     ("Rolls-Royce Phantom Drophead Coupe Convertible 2012", "Rolls-Royce", "Phantom Drophead Coupe", "Convertible",
      2012),
     ("smart fortwo Convertible 2012", "smart", "fortwo", "Convertible", 2012),
-    # Not Stanford's: parts that are missing, and words that only look like a part.
+    # Not from Stanford Cars: missing parts, and words that only look like a part.
     ("Tesla", "Tesla", "", None, None),
     ("2012", "2012", "", None, None),
     ("Land Rover", "Land Rover", "", None, None),
@@ -59,20 +59,20 @@ PARTS = [
 
 
 @pytest.mark.parametrize(("name", "make", "model", "body_type", "year"), PARTS, ids=[part[0] for part in PARTS])
-def test_a_name_splits_into_its_parts_and_comes_back(
+def test_a_name_round_trips_through_its_parts(
     name: str, make: str, model: str, body_type: str | None, year: int | None
 ) -> None:
     assert parse_name(name) == VehicleName(make, model, body_type, year)
     assert str(parse_name(name)) == name
 
 
-def test_underscores_separate_words_where_there_are_no_spaces() -> None:
+def test_underscores_separate_words_in_names_without_spaces() -> None:
     assert parse_name("AM_General_Hummer_SUV_2000") == parse_name("AM General Hummer SUV 2000")
     assert parse_name("Kia Ceed_SW Wagon 2012").model == "Ceed_SW"
     assert (parse_name("_").make, parse_name("_Kia__Rio_").make) == ("_", "Kia")
 
 
-def test_a_class_is_found_by_other_spellings_of_its_name_unless_two_are_meant() -> None:
+def test_a_class_is_found_by_other_spellings_of_its_name_unless_ambiguous() -> None:
     mapping = ClassMapping(("Ram C/V 2012", "Ram C-V 2012", "Citro\u00ebn C4", "Audi A/B"))
     assert [mapping.find(name) for name in mapping.names] == [0, 1, 2, 3]
     assert mapping.find("Citroe\u0308n_C4") == 2
@@ -82,7 +82,7 @@ def test_a_class_is_found_by_other_spellings_of_its_name_unless_two_are_meant() 
 
 
 @pytest.mark.shared
-def test_all_196_names_of_stanford_cars_split_and_come_back(shared: Path) -> None:
+def test_all_196_names_of_stanford_cars_round_trip_through_their_parts(shared: Path) -> None:
     classes = ClassMapping.from_json(shared / "cars196" / "class_mapping.json")
     assert len(classes) == 196
     for label, name in enumerate(classes):
@@ -100,14 +100,14 @@ CAR_WORDS = st.sampled_from(["Land", "Rover", "AM", "General", "Cargo", "Van", "
 
 
 @given(st.lists(WORDS | CAR_WORDS, min_size=1, max_size=7).map(" ".join))
-def test_any_printable_name_comes_back_letter_for_letter_but_for_underscores_that_are_spaces(name: str) -> None:
+def test_any_printable_name_round_trips_except_underscores_used_as_spaces(name: str) -> None:
     vehicle = parse_name(name)
     assert str(vehicle) == (name if " " in name else " ".join(name.replace("_", " ").split()) or name)
     assert vehicle.make
 
 
 @given(st.lists(st.lists(WORDS, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=12, unique=True))
-def test_any_mapping_comes_back_from_its_json(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+def test_any_mapping_round_trips_through_json(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     path = tmp_path_factory.mktemp("mapping") / "class_mapping.json"
     classes = ClassMapping(tuple(names))
     path.write_text(classes.to_json(), "utf-8")
@@ -142,7 +142,7 @@ def test_any_mapping_comes_back_from_its_json(tmp_path_factory: pytest.TempPathF
         ('["A", "' + "B" * 201 + '"]', "too long"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_one_line(tmp_path: Path, text: str, complaint: str) -> None:
+def test_an_invalid_mapping_is_a_one_line_error(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "class_mapping.json"
     path.write_text(text, "utf-8")
     with pytest.raises(InputError) as caught:
@@ -158,13 +158,13 @@ def test_a_mapping_may_be_a_list_and_may_begin_with_a_byte_order_mark(tmp_path: 
     assert ClassMapping.from_json(path).names == ("B", "A")
 
 
-def test_the_order_of_the_keys_does_not_matter_and_ten_comes_after_nine(tmp_path: Path) -> None:
+def test_mapping_keys_are_ordered_numerically(tmp_path: Path) -> None:
     path = tmp_path / "class_mapping.json"
     path.write_text(json.dumps({str(i): f"Car {i}" for i in sorted(range(12), key=str)}))
     assert ClassMapping.from_json(path).names == tuple(f"Car {i}" for i in range(12))
 
 
-def test_a_missing_mapping_or_a_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_mapping_and_a_folder_are_input_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(InputError, match="cannot read the class mapping"):
             ClassMapping.from_json(path)
@@ -173,7 +173,7 @@ def test_a_missing_mapping_or_a_folder_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [["AM General Hummer SUV 2000"], ["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]]
 )
-def test_stanfords_cars_meta_gives_the_names_in_order(tmp_path: Path, names: list[str]) -> None:
+def test_cars_meta_gives_the_class_names_in_order(tmp_path: Path, names: list[str]) -> None:
     cells = np.empty((1, len(names)), object)
     cells[0, :] = names
     scipy.io.savemat(tmp_path / "cars_meta.mat", {"class_names": cells})
@@ -186,7 +186,7 @@ def test_a_mat_file_without_class_names_is_refused(tmp_path: Path) -> None:
         ClassMapping.from_cars_meta(tmp_path / "cars_meta.mat")
 
 
-def test_what_is_no_mat_file_is_one_line(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_an_invalid_mat_file_is_a_one_line_error(tmp_path: Path, rng: np.random.Generator) -> None:
     scipy.io.savemat(tmp_path / "good.mat", {"class_names": np.array(["A", "B"], object)})
     good = (tmp_path / "good.mat").read_bytes()
     path = tmp_path / "bad.mat"
@@ -200,7 +200,7 @@ def test_what_is_no_mat_file_is_one_line(tmp_path: Path, rng: np.random.Generato
         read_mat(tmp_path / "none.mat")
 
 
-def test_folder_names_are_sorted_and_underscores_read_as_spaces_where_no_name_has_a_space() -> None:
+def test_folder_names_are_sorted_and_underscores_become_spaces_if_no_name_has_a_space() -> None:
     assert ClassMapping.from_folder_names(["B_SUV_2012", "A_Sedan"]).names == ("A Sedan", "B SUV 2012")
     assert ClassMapping.from_folder_names(["B_1 SUV", "A_1"]).names == ("A_1", "B_1 SUV")
     with pytest.raises(InputError, match="appears twice"):

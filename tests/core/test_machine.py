@@ -1,4 +1,4 @@
-"""What is said of a machine is read from it, on x86 and on Arm."""
+"""The description of a machine is read from it, on x86 and on Arm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_processor_is_read_on_x86_and_on_arm(tmp_path: Path, cpuinfo: str, c
     assert this_machine(tmp_path / "absent").flags == ()
 
 
-def test_versions_are_those_of_what_is_installed() -> None:
+def test_installed_versions_omit_missing_distributions() -> None:
     assert installed_versions(["numpy", "no-such-distribution"]) == {
         "twincar-edge": __version__,
         "numpy": np.__version__,

@@ -1,4 +1,4 @@
-"""The manifest comes back from a real ONNX file, and a file that is damaged or hostile is one line."""
+"""A manifest round-trips through an ONNX file, and a damaged or hostile file is a one-line error."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def onnx_model(metadata: dict[str, str]) -> onnx.ModelProto:
 GOOD = onnx_model({METADATA_KEY: manifest().to_json(), "other": "text ✓"}).SerializeToString()
 
 
-def test_a_manifest_comes_back_from_the_file_that_carries_it(tmp_path: Path) -> None:
+def test_a_manifest_round_trips_through_an_onnx_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(GOOD)
     assert read_manifest(path) == manifest()
     assert read_manifest(path).class_mapping.names == manifest().classes
 
 
-def test_metadata_is_what_the_onnx_package_reads(tmp_path: Path) -> None:
+def test_metadata_equals_what_the_onnx_package_reads(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(GOOD)
     assert read_metadata(path) == {prop.key: prop.value for prop in onnx.load(path).metadata_props}
@@ -97,7 +97,7 @@ def test_metadata_is_what_the_onnx_package_reads(tmp_path: Path) -> None:
 
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=300), max_size=5))
 @settings(max_examples=50, deadline=None)
-def test_any_metadata_comes_back(tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, str]) -> None:
+def test_any_metadata_round_trips(tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, str]) -> None:
     path = tmp_path_factory.mktemp("model") / "model.onnx"
     path.write_bytes(onnx_model(metadata).SerializeToString())
     assert read_metadata(path) == metadata
@@ -108,7 +108,7 @@ def test_any_metadata_comes_back(tmp_path_factory: pytest.TempPathFactory, metad
     st.dictionaries(st.text(max_size=3), st.none() | st.text(max_size=300), max_size=5),
 )
 @settings(max_examples=50, deadline=None)
-def test_entries_are_replaced_as_the_onnx_package_reads_them(
+def test_changed_entries_are_read_by_the_onnx_package_and_the_model_is_unchanged(
     metadata: dict[str, str], changes: dict[str, str | None]
 ) -> None:
     before = onnx_model(metadata)
@@ -120,12 +120,12 @@ def test_entries_are_replaced_as_the_onnx_package_reads_them(
     assert after == before
 
 
-def test_what_is_not_an_onnx_file_gets_no_metadata() -> None:
+def test_metadata_is_not_added_to_an_invalid_onnx_file() -> None:
     with pytest.raises(ModelError, match="the file is not an ONNX model"):
         with_metadata(GOOD[:-1], {"key": "text"}, "the file")
 
 
-def test_a_model_without_our_manifest_is_named_as_not_ours(tmp_path: Path) -> None:
+def test_a_model_without_a_manifest_is_refused_as_foreign(tmp_path: Path) -> None:
     path = tmp_path / "yolo.onnx"
     path.write_bytes(onnx_model({"names": "{}"}).SerializeToString())
     with pytest.raises(ModelError, match=r"was not exported by twincar-edge .*twincar-edge export"):
@@ -133,7 +133,7 @@ def test_a_model_without_our_manifest_is_named_as_not_ours(tmp_path: Path) -> No
 
 
 @pytest.mark.shared
-def test_a_foreign_model_from_outside_is_not_ours(shared: Path) -> None:
+def test_a_real_foreign_model_is_refused(shared: Path) -> None:
     with pytest.raises(ModelError, match="was not exported by twincar-edge"):
         read_manifest(shared / "models" / "yolox_nano_coco.onnx")
 
@@ -174,7 +174,7 @@ def document(**changes: Any) -> str:
         (document(**{"surprise\n" * 100: 1}), "Extra inputs are not permitted"),
     ],
 )
-def test_a_document_that_is_not_valid_is_one_short_line_that_says_where(text: str, complaint: str) -> None:
+def test_an_invalid_manifest_is_a_short_one_line_error_that_names_the_field(text: str, complaint: str) -> None:
     with pytest.raises(ModelError) as caught:
         parse_manifest(text, "model.onnx")
     assert complaint in str(caught.value)
@@ -183,7 +183,7 @@ def test_a_document_that_is_not_valid_is_one_short_line_that_says_where(text: st
     assert len(str(caught.value)) < 500
 
 
-def test_figures_that_json_cannot_hold_never_enter_a_manifest() -> None:
+def test_infinite_figures_are_refused() -> None:
     fields = manifest().parity
     assert fields is not None
     with pytest.raises(ValueError, match="finite"):
@@ -213,20 +213,20 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(b"\x00")
 @example(b"\xff" * 100)
 @example(b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01")
-def test_random_bytes_are_never_more_than_a_model_error(scratch: Path, data: bytes) -> None:
+def test_random_bytes_raise_only_model_errors(scratch: Path, data: bytes) -> None:
     read(scratch, data)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6))
-def test_flipped_bytes_are_never_more_than_a_model_error(scratch: Path, flips: list[tuple[int, int]]) -> None:
+def test_flipped_bytes_raise_only_model_errors(scratch: Path, flips: list[tuple[int, int]]) -> None:
     data = bytearray(GOOD)
     for place, byte in flips:
         data[place] = byte
     read(scratch, bytes(data))
 
 
-def test_no_truncation_gives_another_manifest(scratch: Path) -> None:
+def test_truncation_never_changes_the_manifest(scratch: Path) -> None:
     whole = read(scratch, GOOD)
     assert whole is not None
     for length in [*range(0, len(GOOD), 5), *range(len(GOOD) - 40, len(GOOD))]:
@@ -269,7 +269,7 @@ def test_a_crafted_file_is_refused(scratch: Path, data: bytes, complaint: str) -
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_huge_entry_is_not_copied_before_it_is_refused(scratch: Path) -> None:
+def test_a_huge_entry_is_refused_without_copying_it(scratch: Path) -> None:
     scratch.write_bytes(varint(14 << 3 | 2) + varint(65 * 2**20) + bytes(65 * 2**20))
     tracemalloc.start()
     try:
@@ -290,7 +290,7 @@ def test_a_large_graph_is_skipped_without_being_read(tmp_path: Path) -> None:
     assert read_metadata(path) == {"k": "v"}
 
 
-def test_a_missing_model_a_folder_a_device_and_a_pipe_are_one_line(tmp_path: Path) -> None:
+def test_missing_files_folders_devices_and_pipes_are_named_in_the_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "none.onnx", tmp_path, Path("/dev/zero"), tmp_path / "pipe"):
         with pytest.raises(ModelError) as caught:
@@ -298,7 +298,7 @@ def test_a_missing_model_a_folder_a_device_and_a_pipe_are_one_line(tmp_path: Pat
         assert str(path) in str(caught.value)
 
 
-def test_the_last_of_a_repeated_key_counts_as_protobuf_has_it(tmp_path: Path) -> None:
+def test_the_last_of_repeated_fields_counts_as_in_protobuf(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     entry = field(1, b"old") + field(1, b"k") + field(2, b"v") + struct.pack("<BI", 3 << 3 | 5, 7)
     path.write_bytes(field(7, b"") + field(14, entry) + field(14, field(1, b"only a key")))

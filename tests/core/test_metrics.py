@@ -1,4 +1,4 @@
-"""Accuracy figures against a plain reference, and what has no figure is refused."""
+"""Accuracy figures equal a plain reference, and invalid input is refused."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def test_ties_go_to_the_lower_index() -> None:
         (np.array([[0, np.inf]], np.float32), [0], "not finite"),
     ],
 )
-def test_what_has_no_accuracy_is_refused(logits: np.ndarray, labels: list[int], complaint: str) -> None:
+def test_input_without_a_defined_accuracy_is_refused(logits: np.ndarray, labels: list[int], complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         topk_accuracy(logits, labels)
 
 
-def test_an_accuracy_of_less_than_one_guess_is_refused() -> None:
+def test_k_below_one_is_refused() -> None:
     with pytest.raises(InputError, match="k must be 1 or more"):
         topk_accuracy(np.zeros((1, 3), np.float32), [0], 0)
 
 
-def test_softmax_sums_to_one_also_for_huge_logits_and_temperature_flattens_it() -> None:
+def test_softmax_sums_to_one_even_for_huge_logits_and_temperature_flattens_it() -> None:
     logits = np.array([[1e30, 0, -1e30], [3, 2, 1], [0, 0, 0]], np.float32)
     probabilities = softmax(logits)
     assert probabilities.dtype == np.float32
@@ -61,29 +61,29 @@ def test_softmax_sums_to_one_also_for_huge_logits_and_temperature_flattens_it() 
     assert np.allclose(softmax(logits, 4.0)[1], softmax(logits / 4)[1])
 
 
-def sure(confidences: list[float]) -> np.ndarray:
-    """Probabilities of two classes whose first answer, class 0, is as sure as given."""
+def with_confidences(confidences: list[float]) -> np.ndarray:
+    """Probabilities of two classes that answer class 0 with these confidences."""
     return np.array([[share, 1 - share] for share in confidences], np.float32)
 
 
-def test_calibration_error_is_the_distance_between_being_sure_and_being_right() -> None:
-    assert expected_calibration_error(sure([1.0, 1.0]), [0, 0]) == 0
-    assert expected_calibration_error(sure([1.0, 1.0]), [1, 1]) == 1
-    assert expected_calibration_error(sure([0.75] * 4), [0, 0, 0, 1]) == pytest.approx(0, abs=1e-6)
-    assert expected_calibration_error(sure([0.9, 0.9]), [0, 1]) == pytest.approx(0.4)
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    assert expected_calibration_error(with_confidences([1.0, 1.0]), [0, 0]) == 0
+    assert expected_calibration_error(with_confidences([1.0, 1.0]), [1, 1]) == 1
+    assert expected_calibration_error(with_confidences([0.75] * 4), [0, 0, 0, 1]) == pytest.approx(0, abs=1e-6)
+    assert expected_calibration_error(with_confidences([0.9, 0.9]), [0, 1]) == pytest.approx(0.4)
 
 
 def test_calibration_errors_cancel_within_a_bin_and_add_up_across_bins() -> None:
-    probabilities, labels = sure([0.6, 0.8]), [0, 1]  # 40 % too modest, 80 % too sure
+    probabilities, labels = with_confidences([0.6, 0.8]), [0, 1]  # underconfident by 0.4, overconfident by 0.8
     assert expected_calibration_error(probabilities, labels, bins=1) == pytest.approx((0.8 - 0.4) / 2)
     assert expected_calibration_error(probabilities, labels, bins=10) == pytest.approx((0.8 + 0.4) / 2)
 
 
-def test_a_bin_counts_by_its_answers() -> None:
-    assert expected_calibration_error(sure([1.0, 1.0, 1.0, 0.6]), [0, 0, 0, 1]) == pytest.approx(0.6 / 4)
+def test_bins_are_weighted_by_their_number_of_answers() -> None:
+    assert expected_calibration_error(with_confidences([1.0, 1.0, 1.0, 0.6]), [0, 0, 0, 1]) == pytest.approx(0.6 / 4)
 
 
-def test_the_interval_of_a_share_is_wilsons_and_holds_where_all_or_none_are_right() -> None:
+def test_wilson_intervals_equal_published_values_even_if_all_or_none_are_right() -> None:
     # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I, method 3
     for right, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
         assert wilson_interval(right / count, count) == pytest.approx((low, high), abs=5e-5)

@@ -1,4 +1,4 @@
-"""Weights that are read from a file's bytes are those that the onnx package reads."""
+"""Weights read from a file's bytes equal those that the onnx package wrote."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def write(*tensors: onnx.TensorProto) -> bytes:
     return data
 
 
-# The onnx package writes float16 raw or as bits in integers, which no exporter does.
+# `make_tensor` writes float16 that is not raw as integers, which no exporter does.
 FORMS = [(name, raw) for name in ARRAYS for raw in (True, False) if raw or name != "float16"]
 
 
 @pytest.mark.parametrize(("name", "raw"), FORMS)
-def test_the_numbers_are_those_in_the_file(name: str, raw: bool) -> None:
+def test_tensors_equal_the_values_in_the_file(name: str, raw: bool) -> None:
     array = ARRAYS[name]
     kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
     values = array.tobytes() if raw else array.ravel().tolist()
@@ -40,7 +40,7 @@ def test_the_numbers_are_those_in_the_file(name: str, raw: bool) -> None:
     np.testing.assert_array_equal(found[name], array)
 
 
-def test_weights_that_are_not_there_are_named() -> None:
+def test_missing_weights_are_named() -> None:
     with pytest.raises(ModelError, match="has no weights 'head': export it again"):
         read_tensors(write(), ["head"], "the file")
 
@@ -73,12 +73,12 @@ def _external() -> onnx.TensorProto:
         (onnx.helper.make_tensor("head", onnx.TensorProto.STRING, [1], [b"x"]), "of a type that is not read here"),
     ],
 )
-def test_weights_that_do_not_fit_are_one_line(tensor: onnx.TensorProto, message: str) -> None:
+def test_invalid_weights_are_a_model_error(tensor: onnx.TensorProto, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         read_tensors(write(tensor), ["head"], "the file")
 
 
-def test_cut_and_garbled_files_are_refused_or_read(rng: np.random.Generator) -> None:
+def test_damaged_files_are_refused_or_read(rng: np.random.Generator) -> None:
     data = write(onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "head"))
     refused = 0
     for _ in range(300):

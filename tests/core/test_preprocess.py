@@ -1,4 +1,4 @@
-"""One preprocessing: exact against independent references, without aliasing, whatever the shape of the crop."""
+"""Preprocessing equals independent references and does not alias, for any shape of crop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.preprocess import LETTERBOX_GRAY, Preprocess, prepare, prepare
 
 
 def area_weights(source: int, target: int) -> NDArray[np.float64]:
-    """Area averaging along one axis, [target, source]: each output covers source/target inputs, the ends in part."""
+    """Weights of area averaging along one axis, [target, source]; inputs at the ends of an output count in part."""
     weights = np.zeros((target, source))
     scale = source / target
     for place in range(target):
@@ -36,23 +36,23 @@ def noise(rng: np.random.Generator, width: int, height: int) -> NDArray[np.uint8
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 7])
-def test_an_integer_factor_is_the_plain_mean_of_each_box(rng: np.random.Generator, factor: int) -> None:
+def test_shrinking_by_an_integer_factor_averages_each_block(rng: np.random.Generator, factor: int) -> None:
     image = noise(rng, 16 * factor, 8 * factor)
     boxes = image.reshape(8, factor, 16, factor, 3).astype(np.float64).mean(axis=(1, 3))
     assert np.abs(resize(image, (16, 8)) - boxes).max() <= 0.5 + 1e-6
 
 
 @pytest.mark.parametrize("source_wh", [(301, 199), (64, 33), (33, 64), (1000, 32), (32, 1000), (47, 1)])
-def test_any_shrinking_is_the_area_average(rng: np.random.Generator, source_wh: tuple[int, int]) -> None:
+def test_shrinking_averages_areas(rng: np.random.Generator, source_wh: tuple[int, int]) -> None:
     image = noise(rng, *source_wh)
     size_wh = (min(32, source_wh[0]), min(32, source_wh[1]))
-    # OpenCV sums in float32: half a gray value of rounding, and a little for that.
+    # Half a gray value for rounding, and a little because OpenCV sums in float32.
     assert np.abs(resize(image, size_wh) - area_average(image, size_wh)).max() <= 0.51
 
 
 @settings(deadline=None, max_examples=200)
 @given(source_wh=st.tuples(st.integers(8, 300), st.integers(8, 300)), parts=st.tuples(*2 * [st.floats(0.05, 1)]))
-def test_shrinking_gives_opencvs_own_area_average_to_the_last_bit(
+def test_shrinking_equals_opencvs_area_interpolation_exactly(
     source_wh: tuple[int, int], parts: tuple[float, float]
 ) -> None:
     width, height = (max(1, int(side * part)) for side, part in zip(source_wh, parts, strict=True))
@@ -67,12 +67,12 @@ def test_shrinking_gives_opencvs_own_area_average_to_the_last_bit(
     size_wh=st.tuples(st.integers(8, 256), st.integers(8, 256)),
     kind=st.sampled_from(["noise", "bars", "smooth"]),
 )
-def test_an_input_is_what_plain_calls_of_opencv_give_to_the_last_bit(
+def test_prepared_images_equal_plain_opencv_calls_exactly(
     source_wh: tuple[int, int], size_wh: tuple[int, int], kind: str
 ) -> None:
-    """The contract with every model trained so far: each axis that shrinks is averaged, then the others grow."""
+    """All models trained so far depend on this: axes that shrink are averaged first, then the others grow."""
     image = noise(np.random.default_rng(0), *source_wh)
-    if kind == "bars":  # sums that lie at halves, where rounding tells
+    if kind == "bars":  # sums end in .5, where rounding matters
         image = np.where(image > 127, np.uint8(255), np.uint8(0))
     elif kind == "smooth":
         image = cv2.blur(image, (15, 15)).reshape(image.shape)
@@ -82,14 +82,14 @@ def test_an_input_is_what_plain_calls_of_opencv_give_to_the_last_bit(
 
 
 @pytest.mark.parametrize("source_wh", [(256, 256), (256, 20), (20, 256), (256, 32), (513, 8)])
-def test_a_fine_checkerboard_shrinks_to_gray_also_where_one_axis_grows(source_wh: tuple[int, int]) -> None:
+def test_a_fine_checkerboard_shrinks_to_gray_even_if_one_axis_grows(source_wh: tuple[int, int]) -> None:
     width, height = source_wh
     board = ((np.indices((height, width)).sum(axis=0) % 2) * 255).astype(np.uint8)
     shrunk = prepare(np.repeat(board[:, :, None], 3, axis=2), Preprocess(size_wh=(32, 32)))
     assert np.abs(shrunk.astype(int) - 127.5).max() <= 128 / 8  # at most one of 8 or more averaged pixels is unpaired
 
 
-def test_stripes_along_the_axis_that_shrinks_vanish_and_those_along_the_other_stay(rng: np.random.Generator) -> None:
+def test_fine_stripes_vanish_only_along_the_shrinking_axis(rng: np.random.Generator) -> None:
     stripes = np.zeros((16, 320, 3), np.uint8)
     stripes[:, ::2] = 254  # fine columns: gone when the width shrinks tenfold
     stripes[8:] //= 2  # two broad bands: still there when the height doubles
@@ -98,13 +98,13 @@ def test_stripes_along_the_axis_that_shrinks_vanish_and_those_along_the_other_st
     assert np.abs(resized[18:] - 63.5).max() <= 1
 
 
-def test_the_same_size_changes_no_pixel(rng: np.random.Generator) -> None:
+def test_an_image_of_the_input_size_is_unchanged(rng: np.random.Generator) -> None:
     image = noise(rng, 40, 24)
     assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), color="bgr")), image)
     assert np.array_equal(prepare(image, Preprocess(size_wh=(40, 24), color="rgb")), image[:, :, ::-1])
 
 
-def test_color_order_is_the_models() -> None:
+def test_prepared_images_have_the_color_order_of_the_model() -> None:
     blue = np.zeros((50, 60, 3), np.uint8)
     blue[:, :, 0] = 200  # OpenCV's order: blue first
     assert prepare(blue, Preprocess(size_wh=(16, 16), color="rgb"))[3, 4].tolist() == [0, 0, 200]
@@ -165,19 +165,19 @@ def test_center_crop_takes_the_middle_and_resizes_it(
         np.zeros((1, 8, 8, 3), np.uint8),
     ],
 )
-def test_what_is_no_uint8_bgr_image_is_refused_with_what_was_found(bad: NDArray[np.uint8]) -> None:
+def test_an_array_that_is_not_a_uint8_bgr_image_is_refused(bad: NDArray[np.uint8]) -> None:
     with pytest.raises(InputError, match=r"expected a uint8 image \[H, W, 3\], found .*\["):
         prepare(bad, Preprocess())
 
 
-def test_views_with_odd_strides_are_read_as_they_look(rng: np.random.Generator) -> None:
+def test_array_views_are_prepared_like_their_copies(rng: np.random.Generator) -> None:
     image = noise(rng, 90, 60)
     preprocess = Preprocess(size_wh=(16, 16))
     for view in (image[5:40, 10:70], image[:, ::-1], image[::2, ::3], image.transpose(1, 0, 2)):
         assert np.array_equal(prepare(view, preprocess), prepare(view.copy(), preprocess))
 
 
-def test_a_batch_is_each_image_prepared(rng: np.random.Generator) -> None:
+def test_a_batch_contains_each_prepared_image(rng: np.random.Generator) -> None:
     images = [noise(rng, 30, 20), noise(rng, 9, 200), noise(rng, 16, 16)]
     preprocess = Preprocess(size_wh=(16, 24), resize="letterbox")
     batch = prepare_batch(images, preprocess)
@@ -222,12 +222,12 @@ def test_every_rule_gives_a_contiguous_uint8_input_and_keeps_a_flat_image_flat(
         {"normalise": True},
     ],
 )
-def test_a_preprocess_that_makes_no_sense_is_refused(fields: dict[str, object]) -> None:
+def test_invalid_preprocessing_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Preprocess.model_validate(fields)
 
 
-def test_a_preprocess_survives_json_and_cannot_be_changed() -> None:
+def test_preprocessing_round_trips_through_json_and_is_immutable() -> None:
     preprocess = Preprocess(size_wh=(192, 160), resize="letterbox", color="bgr", mean=(0.1, 0.2, 1 / 3))
     assert Preprocess.model_validate_json(preprocess.model_dump_json()) == preprocess
     with pytest.raises(ValidationError):
@@ -235,7 +235,7 @@ def test_a_preprocess_survives_json_and_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("key", ["colour", "color"])
-def test_files_spell_the_color_order_as_before(key: str) -> None:
+def test_color_order_is_read_in_both_spellings_and_written_in_the_old_one(key: str) -> None:
     preprocess = Preprocess.model_validate({key: "bgr"})
 
     assert preprocess.color == "bgr"

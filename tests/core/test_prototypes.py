@@ -1,4 +1,4 @@
-"""Prototypes: what is stored is what was meant, and nothing else is read."""
+"""Prototypes round-trip through their stored form, and a damaged table is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twincar_edge.errors import InputError, ModelError
 from twincar_edge.prototypes import Prototypes, class_prototypes, normalized, parse_prototypes
 
 
-def test_familiarity_is_one_less_half_the_squared_distance_to_the_nearest_mean(rng: np.random.Generator) -> None:
+def test_familiarity_is_one_minus_half_the_squared_distance_to_the_nearest_mean(rng: np.random.Generator) -> None:
     means = rng.normal(size=(5, 8)).astype(np.float32) / 4
     embeddings = rng.normal(size=(7, 8)).astype(np.float32)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -24,7 +24,7 @@ def test_familiarity_is_one_less_half_the_squared_distance_to_the_nearest_mean(r
     np.testing.assert_allclose(Prototypes(means).familiarity(embeddings * 7), found, atol=1e-6)
 
 
-def test_the_gradient_of_a_similarity_says_how_it_changes(rng: np.random.Generator) -> None:
+def test_gradients_predict_the_change_of_similarities(rng: np.random.Generator) -> None:
     table = Prototypes(rng.normal(size=(6, 8)).astype(np.float32) / 4, (1, 2, 3))
     embeddings = rng.normal(size=(5, 8)).astype(np.float32)
     step = 0.01 * rng.normal(size=(5, 8)).astype(np.float32)
@@ -34,29 +34,29 @@ def test_the_gradient_of_a_similarity_says_how_it_changes(rng: np.random.Generat
         np.testing.assert_allclose(changed[:, label], predicted, atol=1e-5)
 
 
-def test_a_large_table_is_used_in_parts_that_blas_leaves_to_one_thread(
+def test_a_large_table_is_multiplied_in_blocks_small_enough_for_one_blas_thread(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     means, embeddings = (rng.random((count, 1280), dtype=np.float32) / 36 for count in (500, 3))
     sizes, matmul = [], np.matmul
 
-    def watched(one: np.ndarray, other: np.ndarray, out: np.ndarray) -> np.ndarray:
+    def recorded(one: np.ndarray, other: np.ndarray, out: np.ndarray) -> np.ndarray:
         sizes.append(one.shape[0] * other.size)
         return matmul(one, other, out=out)
 
-    monkeypatch.setattr(np, "matmul", watched)
+    monkeypatch.setattr(np, "matmul", recorded)
     found = Prototypes(means).similarities(embeddings)
     exact = normalized(embeddings) @ means.T + 0.5 * (1 - np.square(means).sum(axis=1))
     np.testing.assert_allclose(found, exact, atol=1e-5)
     assert len(sizes) == 9 and max(sizes) <= 262_144  # OpenBLAS's limit for one thread
 
 
-def test_an_embedding_of_zeros_gives_a_number() -> None:
+def test_a_zero_embedding_has_finite_familiarity() -> None:
     assert np.isfinite(Prototypes(np.eye(3, dtype=np.float32)).familiarity(np.zeros((1, 3), np.float32))).all()
 
 
-def test_eight_bits_hold_the_means_and_reading_gives_what_was_stored(rng: np.random.Generator) -> None:
-    embeddings = rng.normal(size=(27, 32)).astype(np.float32) + 1  # too few of a class for two groups
+def test_means_in_8_bits_are_accurate_and_round_trip(rng: np.random.Generator) -> None:
+    embeddings = rng.normal(size=(27, 32)).astype(np.float32) + 1  # too few per class for two groups
     labels = np.arange(27) % 3
     made = class_prototypes(embeddings, labels, 3)
     exact = np.stack([normalized(embeddings)[labels == label].mean(axis=0) for label in range(3)])
@@ -74,7 +74,7 @@ def test_a_table_of_schema_version_1_is_read() -> None:
     np.testing.assert_allclose(read.means, [[1.27, 0], [-0.635, 0.32]])
 
 
-def test_a_table_that_unpacks_to_more_than_it_says_is_refused_without_unpacking_it() -> None:
+def test_a_table_larger_than_declared_is_refused_without_unpacking_it() -> None:
     document = json.loads(Prototypes(np.eye(3, dtype=np.float32)).to_json())
     document["values"] = base64.b64encode(zlib.compress(bytes(10**8))).decode()
     tracemalloc.start()
@@ -84,7 +84,7 @@ def test_a_table_that_unpacks_to_more_than_it_says_is_refused_without_unpacking_
     tracemalloc.stop()
 
 
-def test_a_class_of_two_views_has_a_prototype_near_each(rng: np.random.Generator) -> None:
+def test_a_class_with_two_views_has_a_prototype_near_each(rng: np.random.Generator) -> None:
     views = np.eye(4, dtype=np.float32)[[0, 1]] * 3
     of_views = np.concatenate([view + rng.normal(0, 0.1, (20, 4)).astype(np.float32) for view in views])
     few = np.array([0, 0, 3, 0], np.float32) + rng.normal(0, 0.1, (9, 4)).astype(np.float32)
@@ -105,18 +105,18 @@ def test_a_class_of_two_views_has_a_prototype_near_each(rng: np.random.Generator
     np.testing.assert_array_equal(again.means, made.means)
 
 
-def test_a_group_of_few_images_makes_no_prototype(rng: np.random.Generator) -> None:
+def test_a_group_of_few_images_gets_no_prototype(rng: np.random.Generator) -> None:
     embeddings = np.ones((30, 4), np.float32) + rng.normal(0, 0.05, (30, 4)).astype(np.float32)
-    embeddings[:3] = -1  # three odd ones are no view of the class
+    embeddings[:3] = -1  # three outliers are not a view
     assert class_prototypes(embeddings, np.zeros(30, np.int64), 1).counts is None
 
 
-def test_embeddings_that_are_all_alike_have_one_prototype() -> None:
+def test_equal_embeddings_have_one_prototype() -> None:
     made = class_prototypes(np.ones((40, 3), np.float32), np.zeros(40, np.int64), 1)
     assert len(made.means) == 1
 
 
-def test_a_class_without_an_image_has_no_prototype() -> None:
+def test_a_class_without_images_is_refused() -> None:
     with pytest.raises(InputError, match="no image of 1 of the 3 classes"):
         class_prototypes(np.ones((2, 4), np.float32), np.array([0, 2]), 3)
 

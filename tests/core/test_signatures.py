@@ -1,4 +1,4 @@
-"""Signed model files: only those of the right key pass, and only as they were signed."""
+"""Only unchanged model files that were signed with the right key are accepted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model(key: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_signed_model_is_opened_and_stays_what_it_was(model: Path, public: Path, tmp_path: Path) -> None:
+def test_a_signed_model_opens_and_keeps_its_contents(model: Path, public: Path, tmp_path: Path) -> None:
     plain = read_model_file(tiny_model(tmp_path / "plain.onnx"))
     file = read_model_file(model)
     require_signature(file, public)
@@ -58,16 +58,14 @@ def test_signing_again_replaces_the_signature(model: Path, key: Path, public: Pa
         require_signature(read_model_file(model), public)
 
 
-def test_an_unsigned_model_a_changed_one_and_the_bundled_one_are_refused(
-    model: Path, public: Path, tmp_path: Path
-) -> None:
+def test_unsigned_changed_and_bundled_models_are_refused(model: Path, public: Path, tmp_path: Path) -> None:
     trust = Trust(public_key=public)
     for path in (demo_model(), tiny_model(tmp_path / "old.onnx", digest=False), with_manifest(model, model, name="x")):
         with pytest.raises(ModelError, match="is not signed: sign it with `twincar-edge sign`"):
             open_session(path, ep="cpu", trust=trust)
 
 
-def test_the_signature_of_another_model_does_not_help(model: Path, public: Path, tmp_path: Path) -> None:
+def test_the_signature_of_another_model_is_refused(model: Path, public: Path, tmp_path: Path) -> None:
     signature = model.read_bytes()[len(tiny_model(tmp_path / "plain.onnx").read_bytes()) :]
     other = tiny_model(tmp_path / "other.onnx", temperature=50.0)
     other.write_bytes(other.read_bytes() + signature)
@@ -76,7 +74,7 @@ def test_the_signature_of_another_model_does_not_help(model: Path, public: Path,
         open_session(other, ep="cpu", trust=Trust(public_key=public))
 
 
-def test_the_private_key_is_its_owners_alone_and_never_overwritten(key: Path, public: Path) -> None:
+def test_a_private_key_has_mode_600_and_is_never_overwritten(key: Path, public: Path) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     with pytest.raises(InputError, match="a key is never overwritten"):
         make_key_pair(key)
@@ -85,7 +83,7 @@ def test_the_private_key_is_its_owners_alone_and_never_overwritten(key: Path, pu
         make_key_pair(key)
 
 
-def test_what_is_not_a_key_is_one_line(model: Path, key: Path, public: Path, tmp_path: Path) -> None:
+def test_an_invalid_key_is_an_input_error(model: Path, key: Path, public: Path, tmp_path: Path) -> None:
     (tmp_path / "rsa.pub").write_bytes(
         subprocess.run(["openssl", "genrsa", "2048"], capture_output=True, check=True).stdout
     )
@@ -106,7 +104,7 @@ def test_what_is_not_a_key_is_one_line(model: Path, key: Path, public: Path, tmp
         signed(model.read_bytes(), public, "the file")
 
 
-def test_the_command_line_makes_keys_signs_and_requires(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_makes_keys_signs_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def run(*arguments: object) -> int:
         with pytest.raises(SystemExit) as caught:
             main([str(argument) for argument in arguments])

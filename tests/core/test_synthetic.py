@@ -1,4 +1,4 @@
-"""The twin-car generator: twins differ in one part alone, boxes and masks are true, clips and folders are whole."""
+"""The twin-car generator: twins differ in one part, boxes and masks are correct, clips and folders are complete."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), kernel) > 0
 
 
-def test_class_names_are_unique_parse_and_use_invented_makes_only() -> None:
+def test_class_names_are_unique_and_parse_into_invented_makes() -> None:
     assert len(set(CLASS_NAMES)) == len(CLASS_NAMES) >= 12
     for name in CLASS_NAMES:
         assert re.fullmatch(rf"(Castor|Pollux) [A-Z][a-z]+ ({BODY_TYPES}) (19|20)\d\d", name), name
@@ -62,13 +62,13 @@ def test_an_unknown_label_is_refused(label: int) -> None:
             act(label)
 
 
-def test_a_picture_too_small_to_tell_a_car_is_refused() -> None:
+def test_a_picture_too_small_for_a_car_is_refused() -> None:
     with pytest.raises(ValueError, match="48"):
         draw_twin_car(0, seeded(0), (320, 40))
 
 
 @pytest.mark.parametrize("label", [0, 7, 9, 12])
-def test_the_same_state_draws_the_same_picture(label: int) -> None:
+def test_the_same_seed_draws_the_same_picture(label: int) -> None:
     first, again, other = (draw_twin_car(label, seeded(seed, label), SMALL) for seed in (1, 1, 2))
     assert np.array_equal(first.image_bgr, again.image_bgr)
     assert np.array_equal(first.part_mask, again.part_mask)
@@ -77,12 +77,12 @@ def test_the_same_state_draws_the_same_picture(label: int) -> None:
 
 
 @pytest.mark.parametrize("pair", range(len(TWIN_PARTS)), ids=TWIN_PARTS)
-def test_twins_from_one_state_differ_in_the_marked_part_and_nowhere_else(pair: int) -> None:
+def test_twins_of_one_seed_differ_only_in_the_marked_part(pair: int) -> None:
     for seed in range(2):
         one, two = (draw_twin_car(label, seeded(40, pair, seed)) for label in (2 * pair, 2 * pair + 1))
         assert np.array_equal(one.part_mask, two.part_mask)
         differs = np.abs(one.image_bgr.astype(np.int16) - two.image_bgr).max(axis=2)
-        # Blur and JPEG's 16-pixel blocks carry a little over the mask's edge.
+        # Blur and JPEG's 16-pixel blocks spread the difference a little beyond the mask.
         elsewhere = differs[~grown(one.part_mask, 16)]
         assert elsewhere.mean() < 0.2
         assert np.mean(elsewhere > 24) < 1e-4
@@ -90,7 +90,7 @@ def test_twins_from_one_state_differ_in_the_marked_part_and_nowhere_else(pair: i
 
 
 @pytest.mark.parametrize("pair", range(len(TWIN_PARTS)), ids=TWIN_PARTS)
-def test_box_and_mask_lie_in_the_image_and_the_mask_is_a_small_part_of_the_car(pair: int) -> None:
+def test_box_and_mask_are_inside_the_image_and_the_mask_is_small(pair: int) -> None:
     for seed in range(4):
         twins = [draw_twin_car(label, seeded(50, pair, seed), SMALL) for label in (2 * pair, 2 * pair + 1)]
         for label, picture in enumerate(twins, start=2 * pair):
@@ -100,7 +100,7 @@ def test_box_and_mask_lie_in_the_image_and_the_mask_is_a_small_part_of_the_car(p
             assert 0 < x0 < x1 < SMALL[0] and 0 < y0 < y1 < SMALL[1]
             assert (x1 - x0) * (y1 - y0) > 0.15 * SMALL[0] * SMALL[1]
             assert 0.003 < picture.part_mask.sum() / ((x1 - x0) * (y1 - y0)) < 0.12
-        # The place of a part that one twin lacks may stick out of that twin's box, as a roof rail does.
+        # A part that one twin lacks, such as a roof rail, may be outside that twin's box.
         boxes = np.array([picture.box_xyxy for picture in twins])
         ys, xs = np.nonzero(twins[0].part_mask)
         assert boxes[:, 0].min() - 2 <= xs.min() and xs.max() < boxes[:, 2].max() + 2
@@ -115,7 +115,7 @@ def test_a_stream_is_balanced_and_its_pictures_do_not_depend_on_its_length() -> 
         assert np.array_equal(one.image_bgr, two.image_bgr)
 
 
-def test_clip_boxes_hold_what_differs_from_the_empty_road() -> None:
+def test_clip_boxes_contain_the_difference_from_the_empty_road() -> None:
     truth, frames = gate_clip([0, 9], seed=5, size_wh=(320, 180), fps=10, seconds_per_pass=1.6, gap_seconds=0.5)
     pictures = list(frames)
     assert len(pictures) == truth.frames
@@ -130,13 +130,13 @@ def test_clip_boxes_hold_what_differs_from_the_empty_road() -> None:
         x0, y0, x1, y1 = one.boxes_xyxy[middle]
         changed = np.abs(pictures[one.first_frame + middle] - empty).max(axis=2) > 40
         assert changed[y0:y1, x0:x1].mean() > 0.35
-        # Only the shadow may lie outside: beside and below the car, never above it.
+        # Only the shadow may be outside the box: beside and below the car, never above it.
         assert not changed[: max(0, y0 - 2)].any()
     for index in (0, first.last_frame + 3, truth.frames - 1):
         assert np.mean(np.abs(pictures[index] - empty).max(axis=2) > 40) < 0.002
 
 
-def test_cars_told_by_their_front_grow_and_those_told_by_their_tail_shrink() -> None:
+def test_cars_that_show_their_front_grow_and_those_that_show_their_tail_shrink() -> None:
     headlights, tail_lights = (2 * TWIN_PARTS.index(part) for part in ("headlights", "tail lights"))
     for seed in range(2):
         truth, _ = gate_clip([headlights, tail_lights], seed, size_wh=(320, 180), fps=10)
@@ -145,7 +145,7 @@ def test_cars_told_by_their_front_grow_and_those_told_by_their_tail_shrink() -> 
             assert np.sign((inner[-1][2] - inner[-1][0]) - (inner[0][2] - inner[0][0])) == sign
 
 
-def test_clip_settings_that_cannot_be_met_are_refused() -> None:
+def test_invalid_clip_settings_are_refused() -> None:
     usual: dict[str, Any] = {"labels": [0], "seed": 1}
     changes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"labels": []}, "at least one car"),
@@ -164,7 +164,7 @@ def sample_truth() -> GateTruth:
     return GateTruth(25.0, (64, 48), 5, passes)
 
 
-def test_truth_survives_json() -> None:
+def test_truth_round_trips_through_json() -> None:
     assert GateTruth.from_json(sample_truth().to_json()) == sample_truth()
     table = json.loads(sample_truth().to_json())
     assert table["classes"] == list(CLASS_NAMES)
@@ -190,7 +190,9 @@ def test_truth_survives_json() -> None:
         (("passes", 0, "boxes_xyxy", 1), [0, 0, 1.5, 1], "4 integers"),
     ],
 )
-def test_malformed_truth_is_refused_with_its_place(path: tuple[str | int, ...], value: object, complaint: str) -> None:
+def test_malformed_truth_is_refused_and_its_field_named(
+    path: tuple[str | int, ...], value: object, complaint: str
+) -> None:
     table = json.loads(sample_truth().to_json())
     inner = table
     for key in path[:-1]:
@@ -201,7 +203,7 @@ def test_malformed_truth_is_refused_with_its_place(path: tuple[str | int, ...], 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
-def test_text_that_is_no_truth_is_refused(text: str) -> None:
+def test_text_that_is_not_a_truth_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="gate truth"):
         GateTruth.from_json(text)
 
@@ -219,7 +221,7 @@ def test_a_written_clip_can_be_read_back_with_its_truth(tmp_path: Path) -> None:
     assert sorted(item.name for item in tmp_path.iterdir()) == ["gate.json", "gate.mp4"]
 
 
-def test_nothing_half_written_is_left_where_drawing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_drawing_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object) -> None:
         raise RuntimeError("drawing failed")
 
@@ -229,7 +231,7 @@ def test_nothing_half_written_is_left_where_drawing_fails(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_clip_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+def test_a_clip_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.mp4"):
         write_gate_clip(tmp_path / "gate.avi", [0], seed=1)
     with pytest.raises(ValueError, match="even"):

@@ -1,4 +1,4 @@
-"""A data set keeps names, labels and boxes straight, whatever layout it came from."""
+"""A data set validates names, labels and boxes, whatever its layout."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sample(name: str, label: int = 0) -> Sample:
 
 @pytest.fixture
 def ramp(tmp_path: Path) -> Path:
-    """A lossless 40x20 image in which each pixel tells its place: blue is x, green is y."""
+    """A lossless 40x20 image whose pixels encode their position: blue is x, green is y."""
     y, x = np.mgrid[0:20, 0:40]
     path = tmp_path / "ramp.png"
     assert cv2.imwrite(str(path), np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8))
@@ -55,13 +55,13 @@ def test_a_crop_is_the_box_clipped_to_the_image(
 @pytest.mark.parametrize(
     "box", [(5, 5, 5, 9), (9, 3, 5, 9), (40, 0, 60, 20), (0, 20, 40, 30), (-9, 0, 0, 20), (-9, -9, -1, -1)]
 )
-def test_a_box_that_holds_nothing_of_the_image_is_degenerate(ramp: Path, box: tuple[int, int, int, int]) -> None:
+def test_a_box_without_area_in_the_image_is_degenerate(ramp: Path, box: tuple[int, int, int, int]) -> None:
     with pytest.raises(ImageError, match=r"ramp\.png.*40x20") as caught:
         Sample("ramp.png", 0, ImageFile(ramp), box).read()
     assert caught.value.problem == "degenerate box"
 
 
-def test_names_are_unique_and_labels_among_the_classes() -> None:
+def test_duplicate_names_and_labels_outside_the_classes_are_refused() -> None:
     with pytest.raises(InputError, match=r"'a\.jpg' appears twice"):
         Dataset("d", TWO, (sample("a.jpg"), sample("a.jpg", 1)))
     for label in (-1, 2):
@@ -69,7 +69,7 @@ def test_names_are_unique_and_labels_among_the_classes() -> None:
             Dataset("d", TWO, (sample("a.jpg", label),))
 
 
-def test_select_gives_the_samples_in_the_order_asked_for() -> None:
+def test_select_returns_samples_in_the_requested_order() -> None:
     dataset = Dataset("d", TWO, tuple(sample(name, i % 2) for i, name in enumerate("abcd")))
     chosen = dataset.select(iter(["d", "a"]))
     assert [one.name for one in chosen.samples] == ["d", "a"]
@@ -78,14 +78,14 @@ def test_select_gives_the_samples_in_the_order_asked_for() -> None:
     assert len(dataset.select([])) == 0
 
 
-def test_select_names_the_first_that_are_missing_and_how_many() -> None:
+def test_select_names_the_first_missing_samples_and_their_number() -> None:
     dataset = Dataset("d", TWO, (sample("a"),))
     with pytest.raises(InputError) as caught:
         dataset.select(["a", "v", "w", "x", "y"])
     assert str(caught.value) == "4 of 5 names are not in the data set d: 'v', 'w', 'x', …"
 
 
-def test_the_digest_does_not_depend_on_order_and_does_on_names_and_class_names() -> None:
+def test_the_digest_depends_on_names_and_class_names_but_not_on_order() -> None:
     dataset = Dataset("d", TWO, (sample("a", 0), sample("b", 1)))
     assert dataset.digest() == replace(dataset, samples=dataset.samples[::-1]).digest()
     renumbered = Dataset("d", ClassMapping(("Beta", "Alpha")), (sample("a", 1), sample("b", 0)))
@@ -99,12 +99,12 @@ def test_the_digest_does_not_depend_on_order_and_does_on_names_and_class_names()
     assert len({dataset.digest(), *(other.digest() for other in others)}) == 5
 
 
-def test_the_record_is_what_a_manifest_keeps() -> None:
+def test_the_record_has_name_size_and_digest() -> None:
     record = Dataset("cars", TWO, (sample("a"), sample("b"))).record()
     assert (record.name, record.images, len(record.digest)) == ("cars", 2, 64)
 
 
-def test_a_data_set_can_be_sent_to_another_process(labeled_folder: Path, jpeg: Callable[[int], bytes]) -> None:
+def test_a_data_set_survives_pickling(labeled_folder: Path, jpeg: Callable[[int], bytes]) -> None:
     dataset = open_dataset(labeled_folder)
     again = pickle.loads(pickle.dumps(dataset))
     assert again == dataset

@@ -1,4 +1,4 @@
-"""The integrity pass finds what is unusable, says of what kind it is, drops it, and never stops at one."""
+"""The integrity check finds every unusable image, names its problem and drops it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Jpeg = Callable[[int], bytes]
 
 @pytest.fixture
 def damaged(labeled_folder: Path, jpeg: Jpeg) -> Path:
-    """The little data set with one image of each kind of trouble."""
+    """The labeled folder with images of each kind of problem."""
     images = labeled_folder / "images"
     (images / "000.jpg").unlink()
     (images / "001.jpg").write_bytes(b"")
@@ -38,7 +38,7 @@ def damaged(labeled_folder: Path, jpeg: Jpeg) -> Path:
     return labeled_folder
 
 
-def test_each_kind_of_trouble_is_found_named_and_dropped(damaged: Path) -> None:
+def test_each_kind_of_problem_is_found_and_its_images_dropped(damaged: Path) -> None:
     dataset = open_dataset(damaged)
     kept, report = check_integrity(dataset)
     assert {finding.name: finding.problem for finding in report.findings} == {
@@ -62,7 +62,7 @@ def test_each_kind_of_trouble_is_found_named_and_dropped(damaged: Path) -> None:
         sample.read()
 
 
-def test_what_was_kept_is_found_sound_again(damaged: Path) -> None:
+def test_checking_the_kept_images_again_finds_nothing(damaged: Path) -> None:
     kept, _ = check_integrity(open_dataset(damaged))
     again, report = check_integrity(kept)
     assert report.findings == ()
@@ -70,7 +70,7 @@ def test_what_was_kept_is_found_sound_again(damaged: Path) -> None:
     assert again == kept
 
 
-def test_the_findings_tell_of_whom_an_image_is_a_copy(damaged: Path) -> None:
+def test_findings_name_the_original_of_a_duplicate(damaged: Path) -> None:
     _, report = check_integrity(open_dataset(damaged))
     details = {finding.name: finding.detail for finding in report.findings}
     assert details["012.jpg"] == "the same bytes as 006.jpg"
@@ -81,15 +81,15 @@ def test_the_findings_tell_of_whom_an_image_is_a_copy(damaged: Path) -> None:
     )
 
 
-def test_which_copy_stays_does_not_depend_on_the_order(damaged: Path) -> None:
+def test_the_kept_duplicate_does_not_depend_on_the_order(damaged: Path) -> None:
     dataset = open_dataset(damaged)
-    turned = Dataset(dataset.name, dataset.classes, dataset.samples[::-1])
+    reordered = Dataset(dataset.name, dataset.classes, dataset.samples[::-1])
     kept, _ = check_integrity(dataset)
-    kept_turned, _ = check_integrity(turned)
-    assert kept.digest() == kept_turned.digest()
+    kept_reordered, _ = check_integrity(reordered)
+    assert kept.digest() == kept_reordered.digest()
 
 
-def test_two_cars_boxed_in_one_photo_are_no_duplicates(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_two_boxes_in_one_photo_are_not_duplicates(tmp_path: Path, jpeg: Jpeg) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(jpeg(0) if name == "a.jpg" else (tmp_path / "a.jpg").read_bytes())
     boxes = {"a.jpg": (0, 0, 20, 20), "b.jpg": (20, 0, 48, 20), "c.jpg": (0, 0, 20, 20)}
@@ -103,7 +103,7 @@ def test_two_cars_boxed_in_one_photo_are_no_duplicates(tmp_path: Path, jpeg: Jpe
     }
 
 
-def test_a_bad_box_is_a_finding(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_a_degenerate_box_is_a_finding(tmp_path: Path, jpeg: Jpeg) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
     sample = Sample("a.jpg", 0, ImageFile(tmp_path / "a.jpg"), (100, 100, 120, 120))
     kept, report = check_integrity(Dataset("boxes", ClassMapping(("A",)), (sample,)))
@@ -127,11 +127,11 @@ class CountedSource:
 
     def read_bytes(self) -> bytes:
         self.reads.append(1)
-        time.sleep(0.001)  # all of them take a second, so that a busy machine interrupts in time too
+        time.sleep(0.001)  # slow enough for an interrupt to come before the last read, even on a busy machine
         raise ImageError("missing", "not there")
 
 
-def test_an_interrupted_check_does_not_first_look_at_all_the_rest() -> None:
+def test_an_interrupt_stops_the_check_before_all_images_are_read() -> None:
     reads: list[int] = []
     samples = tuple(Sample(str(number), 0, CountedSource(reads)) for number in range(5000))
 
@@ -145,7 +145,7 @@ def test_an_interrupted_check_does_not_first_look_at_all_the_rest() -> None:
     assert threading.active_count() == before
 
 
-def test_the_report_is_a_csv_and_a_table(damaged: Path, tmp_path: Path) -> None:
+def test_the_report_is_written_as_csv_and_as_a_table(damaged: Path, tmp_path: Path) -> None:
     _, report = check_integrity(open_dataset(damaged))
     report.write_csv(tmp_path / "out" / "integrity.csv")
     with (tmp_path / "out" / "integrity.csv").open(newline="") as file:
@@ -164,7 +164,7 @@ def test_the_report_is_a_csv_and_a_table(damaged: Path, tmp_path: Path) -> None:
         )
 
 
-def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_names_that_look_like_markup_are_printed_literally(tmp_path: Path) -> None:
     sample = Sample("[/red]a.jpg", 0, ImageFile(tmp_path / "none.jpg"))
     _, report = check_integrity(Dataset("[bold]", ClassMapping(("A",)), (sample,)))
     console = Console(width=100, file=io.StringIO(), record=True)
@@ -172,7 +172,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path: Path) -> No
     assert "[/red]a.jpg" in console.export_text()
 
 
-def test_an_empty_data_set_has_nothing_to_find() -> None:
+def test_an_empty_data_set_has_no_findings() -> None:
     kept, report = check_integrity(Dataset("none", ClassMapping(("A",)), ()))
     assert (len(kept), report.checked, report.findings) == (0, 0, ())
 

@@ -1,4 +1,4 @@
-"""Labeled images open from each layout that they come in, and what does not fit is one line that says why."""
+"""Labeled images open from every supported layout, and anything else is a one-line error."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Jpeg = Callable[[int], bytes]
 NAMES = ["AM General Hummer SUV 2000", "Aston Martin Virage Coupe 2012", "Ram C/V Cargo Van Minivan 2012"]
 
 
-def refused(path: Path, **options: Any) -> str:
-    """Return the one line with which opening `path` is refused."""
+def error_of_opening(path: Path, **options: Any) -> str:
+    """Return the one-line error of opening `path`."""
     with pytest.raises(InputError) as caught:
         open_dataset(path, **options)
     line = str(caught.value)
@@ -45,7 +45,7 @@ def test_a_folder_with_labels_csv_opens_with_its_images_and_class_names(labeled_
     assert open_dataset(labeled_folder / "labels.csv") == dataset
 
 
-def test_images_may_lie_beside_the_csv_or_in_a_folder_that_is_named(labeled_folder: Path, tmp_path: Path) -> None:
+def test_images_may_be_beside_the_csv_or_in_a_given_folder(labeled_folder: Path, tmp_path: Path) -> None:
     inside = open_dataset(labeled_folder).samples[4].read()
     table = labeled_folder / "images" / "val.csv"
     (labeled_folder / "labels.csv").rename(table)
@@ -57,10 +57,10 @@ def test_images_may_lie_beside_the_csv_or_in_a_folder_that_is_named(labeled_fold
     (labeled_folder / "class_mapping.json").rename(tmp_path / "class_mapping.json")
     apart = open_dataset(moved, images=labeled_folder / "images")
     assert np.array_equal(apart.samples[4].read(), inside)
-    assert "does not exist" in refused(moved, images=tmp_path / "none")
+    assert "does not exist" in error_of_opening(moved, images=tmp_path / "none")
 
 
-def test_file_names_may_start_at_the_csv_or_inside_its_images_folder(labeled_folder: Path) -> None:
+def test_file_names_may_be_relative_to_the_csv_or_to_its_images_folder(labeled_folder: Path) -> None:
     inside = open_dataset(labeled_folder)
     table = labeled_folder / "labels.csv"
     heading, *rows = table.read_text().splitlines()
@@ -70,7 +70,7 @@ def test_file_names_may_start_at_the_csv_or_inside_its_images_folder(labeled_fol
     assert [finding.name for finding in report.findings] == ["images/gone.jpg"]
 
 
-def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labeled_folder: Path) -> None:
+def test_a_csv_may_have_class_names_quotes_and_a_byte_order_mark(labeled_folder: Path) -> None:
     rows = 'filename, label,comment\r\n"000.jpg",Beta SUV 2011,x\r\n\r\n./sub//a.jpg, 1,\r\n"with,comma.jpg",0,\r\n'
     (labeled_folder / "labels.csv").write_text(rows, "utf-8-sig", newline="")
     dataset = open_dataset(labeled_folder)
@@ -112,32 +112,32 @@ def test_labels_may_be_class_names_and_rows_may_be_quoted_and_marked(labeled_fol
         ("filename,label\n" + "x" * 200_000 + ",1\n", "is not CSV"),
     ],
 )
-def test_a_csv_that_cannot_be_trusted_is_refused_by_its_line(labeled_folder: Path, rows: str, complaint: str) -> None:
+def test_an_invalid_csv_is_refused_and_the_line_named(labeled_folder: Path, rows: str, complaint: str) -> None:
     (labeled_folder / "labels.csv").write_text(rows, "utf-8", newline="")
-    line = refused(labeled_folder)
+    line = error_of_opening(labeled_folder)
     assert complaint in line
     assert len(line) < 400 + len(str(labeled_folder))
 
 
-def test_a_csv_in_another_encoding_and_one_without_class_names_are_refused(labeled_folder: Path) -> None:
+def test_a_csv_in_another_encoding_or_without_class_names_is_refused(labeled_folder: Path) -> None:
     (labeled_folder / "labels.csv").write_bytes("filename,label\nŠkoda.jpg,0\n".encode("utf-16"))
-    assert "is not UTF-8" in refused(labeled_folder)
+    assert "is not UTF-8" in error_of_opening(labeled_folder)
     (labeled_folder / "labels.csv").write_text("filename,label\n000.jpg,0\n")
     (labeled_folder / "class_mapping.json").unlink()
-    assert "put class_mapping.json beside it" in refused(labeled_folder)
+    assert "put class_mapping.json beside it" in error_of_opening(labeled_folder)
 
 
-def test_a_label_that_is_one_class_by_index_and_another_by_name_is_not_guessed(labeled_folder: Path) -> None:
+def test_a_label_that_is_an_index_and_another_class_name_is_refused(labeled_folder: Path) -> None:
     (labeled_folder / "class_mapping.json").write_text('["208", "1", "2"]')
     (labeled_folder / "labels.csv").write_text("filename,label\n000.jpg,208\n001.jpg,1\n")
     assert open_dataset(labeled_folder).labels.tolist() == [0, 1]
     (labeled_folder / "class_mapping.json").write_text('["1", "0", "2"]')
     (labeled_folder / "labels.csv").write_text("filename,label\n000.jpg,1\n")
-    assert "the index of one class and the name of another" in refused(labeled_folder)
+    assert "the index of one class and the name of another" in error_of_opening(labeled_folder)
 
 
 @pytest.mark.shared
-def test_real_crops_open_and_the_known_conflicts_among_them_are_found(shared: Path) -> None:
+def test_real_crops_open_and_their_known_conflicts_are_found(shared: Path) -> None:
     dataset = open_dataset(shared / "cars196")
     assert (dataset.name, len(dataset), len(dataset.classes)) == ("cars196", 7329, 196)
     some = dataset.select(["00001.jpg", "00595.jpg", "03516.jpg", "07329.jpg"])
@@ -172,29 +172,29 @@ def test_class_folders_open_with_their_names_as_classes(class_folders: Path) -> 
     assert dataset.samples[5].read().shape == (32, 48, 3)
 
 
-def test_class_folders_follow_a_class_mapping_that_is_given(class_folders: Path, tmp_path: Path) -> None:
+def test_class_folders_follow_a_given_class_mapping(class_folders: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "class_mapping.json"
     mapping.write_text('["Gamma", "Beta SUV 2011", "Alpha 2010"]')
     dataset = open_dataset(class_folders, class_mapping=mapping)
     assert dataset.labels.tolist() == [2, 2, 2, 1, 1, 1]
     mapping.write_text('["Gamma", "Alpha 2010"]')
-    assert "lacks 1 class folders, the first 'Beta SUV 2011'" in refused(class_folders, class_mapping=mapping)
+    assert "lacks 1 class folders, the first 'Beta SUV 2011'" in error_of_opening(class_folders, class_mapping=mapping)
 
 
-def test_a_class_folder_without_files_is_named(class_folders: Path) -> None:
+def test_a_class_folder_without_files_is_refused(class_folders: Path) -> None:
     (class_folders / "Empty" / "deeper").mkdir(parents=True)
-    assert "Empty holds no files" in refused(class_folders)
+    assert "Empty holds no files" in error_of_opening(class_folders)
 
 
-def test_files_that_are_no_images_are_left_to_the_integrity_pass(class_folders: Path) -> None:
+def test_files_that_are_not_images_are_found_by_the_integrity_check(class_folders: Path) -> None:
     (class_folders / "Alpha_2010" / "Thumbs.db").write_bytes(b"junk")
     kept, report = check_integrity(open_dataset(class_folders))
     assert report.counts == {"not an image": 1}
     assert len(kept) == 6
 
 
-def test_parts_of_a_split_are_opened_together_or_one_at_a_time(tmp_path: Path, jpeg: Jpeg) -> None:
-    root = tmp_path / "car_data" / "car_data"  # as Kaggle has it
+def test_the_parts_of_a_split_open_together_or_alone(tmp_path: Path, jpeg: Jpeg) -> None:
+    root = tmp_path / "car_data" / "car_data"  # Kaggle's layout
     for part, count in (("train", 2), ("test", 1)):
         for label, name in enumerate(["Alpha 2010", "Beta SUV 2011"]):
             (root / part / name).mkdir(parents=True)
@@ -211,14 +211,14 @@ def test_parts_of_a_split_are_opened_together_or_one_at_a_time(tmp_path: Path, j
 
 
 @pytest.mark.parametrize("names", [("cars_train", "cars_test"), ("train", "val"), ("cars_train",)])
-def test_images_in_the_parts_of_a_split_are_no_classes(tmp_path: Path, jpeg: Jpeg, names: tuple[str, ...]) -> None:
+def test_split_folders_without_class_folders_are_refused(tmp_path: Path, jpeg: Jpeg, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "00001.jpg").write_bytes(jpeg(0))
-    assert "parts of a split and no classes" in refused(tmp_path)
+    assert "parts of a split and no classes" in error_of_opening(tmp_path)
 
 
-def test_classes_that_are_called_by_numbers_keep_their_split(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_a_split_of_classes_with_numeric_names_round_trips(tmp_path: Path, jpeg: Jpeg) -> None:
     names = ("1", "2", "10", "11")
     for label, name in enumerate(names):
         (tmp_path / "cars" / name).mkdir(parents=True)
@@ -235,7 +235,7 @@ def test_classes_that_are_called_by_numbers_keep_their_split(tmp_path: Path, jpe
 
 
 @pytest.mark.parametrize("folder", ["Ram C-V Cargo Van 2012", "Ram_C-V_Cargo_Van_2012"])
-def test_folders_find_classes_whose_names_they_cannot_have(tmp_path: Path, jpeg: Jpeg, folder: str) -> None:
+def test_folders_match_class_names_that_no_folder_can_have(tmp_path: Path, jpeg: Jpeg, folder: str) -> None:
     mapping = tmp_path / "class_mapping.json"
     mapping.write_text('["Alpha 2010", "Ram C/V Cargo Van 2012", "Citro\u00ebn C4 2012"]')
     for name in ("Citroe\u0308n C4 2012", folder):
@@ -248,7 +248,7 @@ def test_folders_find_classes_whose_names_they_cannot_have(tmp_path: Path, jpeg:
     assert open_dataset(labels, images=tmp_path / "cars").labels.tolist() == [1]
 
 
-def test_a_list_may_spell_file_names_otherwise_than_the_disk(labeled_folder: Path, jpeg: Jpeg) -> None:
+def test_a_csv_and_the_disk_may_normalize_file_names_differently(labeled_folder: Path, jpeg: Jpeg) -> None:
     (labeled_folder / "images" / "coupe\u0301.jpg").write_bytes(jpeg(0))
     (labeled_folder / "labels.csv").write_text("filename,label\ncoup\u00e9.jpg,0\n", "utf-8")
     dataset = open_dataset(labeled_folder)
@@ -270,7 +270,7 @@ def write_annotations(path: Path, rows: list[tuple[Any, ...]], fields: tuple[str
 
 @pytest.fixture
 def stanford(tmp_path: Path, jpeg: Jpeg) -> Path:
-    """The download in small: three training images, two test images with labels; 1-based boxes, ends inside."""
+    """A small copy of the download: three training and two test images, with 1-based, inclusive boxes."""
     root = tmp_path / "stanford_cars"
     for folder, labels in (("cars_train", [2, 0, 1]), ("cars_test", [1, 1]), ("devkit", [])):
         (root / folder).mkdir(parents=True)
@@ -307,7 +307,7 @@ def test_stanford_cars_opens_with_zero_based_labels_and_boxes(stanford: Path) ->
     assert dataset.samples[2].read().shape == (28, 44, 3)
 
 
-def test_a_box_of_stanford_that_is_turned_round_is_reported_and_dropped(stanford: Path) -> None:
+def test_an_inverted_stanford_box_is_reported_and_dropped(stanford: Path) -> None:
     kept, report = check_integrity(open_dataset(stanford))
     assert report.counts == {"degenerate box": 1}
     assert report.findings[0].name == "cars_test/00002.jpg"
@@ -325,10 +325,10 @@ def test_stanford_cars_opens_uncropped_and_one_part_at_a_time(stanford: Path) ->
     assert len(open_dataset(stanford)) == 5
     (stanford / "cars_test_annos_withlabels.mat").unlink()
     assert len(open_dataset(stanford)) == 3
-    assert "has no labels: put cars_test_annos_withlabels.mat" in refused(stanford / "cars_test")
+    assert "has no labels: put cars_test_annos_withlabels.mat" in error_of_opening(stanford / "cars_test")
 
 
-def test_kaggles_copy_of_stanford_cars_has_its_images_one_folder_deeper(stanford: Path) -> None:
+def test_kaggles_copy_of_stanford_cars_opens_with_its_images_one_folder_deeper(stanford: Path) -> None:
     expected = [(sample.name, sample.label, sample.box_xyxy) for sample in open_dataset(stanford).samples]
     for part in ("cars_train", "cars_test"):
         (stanford / part).rename(stanford / "images")
@@ -345,7 +345,7 @@ def test_kaggles_copy_of_stanford_cars_has_its_images_one_folder_deeper(stanford
         assert len(open_dataset(train)) == 3
 
 
-def test_the_merged_copy_of_stanford_cars_opens_by_its_own_annotations(stanford: Path, tmp_path: Path) -> None:
+def test_the_merged_copy_of_stanford_cars_opens_with_its_own_annotations(stanford: Path, tmp_path: Path) -> None:
     root = tmp_path / "merged"
     (root / "car_ims").mkdir(parents=True)
     for number in (1, 2):
@@ -384,24 +384,24 @@ def test_a_single_annotation_is_read_like_many(stanford: Path) -> None:
         ([(1, 1, 9, np.array([1, 2]), 1, "a.jpg")], FIELDS, "row 1 has a box or class that is not a number"),
     ],
 )
-def test_annotations_that_are_not_stanfords_are_refused(
+def test_invalid_stanford_annotations_are_refused(
     stanford: Path, rows: list[tuple[Any, ...]], fields: tuple[str, ...], complaint: str
 ) -> None:
     write_annotations(stanford / "devkit" / "cars_train_annos.mat", rows, fields)
-    assert complaint in refused(stanford)
+    assert complaint in error_of_opening(stanford)
 
 
 @pytest.mark.parametrize("name", ["cars_meta.mat", "cars_train_annos.mat"])
-def test_a_damaged_devkit_is_one_line(stanford: Path, name: str) -> None:
+def test_a_damaged_devkit_is_a_one_line_error(stanford: Path, name: str) -> None:
     path = stanford / "devkit" / name
     for length in (300, 100, 0):
         path.write_bytes(path.read_bytes()[:length])
-        assert name in refused(stanford)
+        assert name in error_of_opening(stanford)
 
 
-def test_a_devkit_without_its_class_names_takes_a_mapping(stanford: Path, tmp_path: Path) -> None:
+def test_a_devkit_without_class_names_accepts_a_mapping(stanford: Path, tmp_path: Path) -> None:
     (stanford / "devkit" / "cars_meta.mat").unlink()
-    assert "cars_meta.mat: No such file" in refused(stanford)
+    assert "cars_meta.mat: No such file" in error_of_opening(stanford)
     (tmp_path / "class_mapping.json").write_text(json.dumps(NAMES))
     assert open_dataset(stanford, class_mapping=tmp_path / "class_mapping.json").classes.names == tuple(NAMES)
 
@@ -422,7 +422,7 @@ def write_shard(path: Path, rows: list[tuple[bytes | None, Any]], names: list[st
     pq.write_table(table, path, row_group_size=row_group)
 
 
-def test_the_training_shards_of_a_hugging_face_folder_open_as_one(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_the_training_shards_of_a_hugging_face_folder_open_as_one_data_set(tmp_path: Path, jpeg: Jpeg) -> None:
     data = [jpeg(label) for label in (0, 1, 2, 0, 1)]
     root = tmp_path / "stanford_cars"
     write_shard(root / "data" / "train-00000-of-00002.parquet", [(data[0], 0), (data[1], 1), (data[2], 2)], NAMES)
@@ -443,7 +443,7 @@ def test_the_training_shards_of_a_hugging_face_folder_open_as_one(tmp_path: Path
     assert check_integrity(dataset)[1].findings == ()
 
 
-def test_parquet_is_read_one_row_group_at_a_time_and_memory_stays_flat(
+def test_parquet_is_read_one_row_group_at_a_time_in_bounded_memory(
     tmp_path: Path, jpeg: Jpeg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = [jpeg(0) for _ in range(12)]
@@ -464,45 +464,45 @@ def test_parquet_is_read_one_row_group_at_a_time_and_memory_stays_flat(
     assert reads == [0, 1, 2, 3]
 
 
-def test_a_row_without_an_image_is_missing_and_dropped(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_parquet_rows_without_a_usable_image_are_dropped(tmp_path: Path, jpeg: Jpeg) -> None:
     write_shard(tmp_path / "cars.parquet", [(jpeg(0), 0), (None, 1), (b"", 1), (b"junk", 2)], NAMES)
     kept, report = check_integrity(open_dataset(tmp_path / "cars.parquet"))
     assert report.counts == {"missing": 1, "empty": 1, "not an image": 1}
     assert len(kept) == 1
 
 
-def test_parquet_without_class_names_takes_a_mapping(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_parquet_without_class_names_accepts_a_mapping(tmp_path: Path, jpeg: Jpeg) -> None:
     write_shard(tmp_path / "cars.parquet", [(jpeg(0), 1)], None)
-    assert "does not name its classes" in refused(tmp_path / "cars.parquet")
+    assert "does not name its classes" in error_of_opening(tmp_path / "cars.parquet")
     (tmp_path / "class_mapping.json").write_text(json.dumps(NAMES))
     dataset = open_dataset(tmp_path / "cars.parquet", class_mapping=tmp_path / "class_mapping.json")
     assert dataset.classes.names == tuple(NAMES)
 
 
-def test_parquet_that_does_not_fit_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_invalid_parquet_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     path = tmp_path / "data" / "train-0.parquet"
     write_shard(path, [(jpeg(0), 5)], NAMES)
-    assert "'train-0.parquet#0' has label 5, outside the 3 classes" in refused(tmp_path)
+    assert "'train-0.parquet#0' has label 5, outside the 3 classes" in error_of_opening(tmp_path)
     write_shard(path, [(jpeg(0), 0), (jpeg(0), None)], NAMES)
-    assert "row 1 has no label" in refused(tmp_path)
+    assert "row 1 has no label" in error_of_opening(tmp_path)
     write_shard(path, [(jpeg(0), -1)], NAMES)
-    assert "row 0 has no label" in refused(tmp_path)
+    assert "row 0 has no label" in error_of_opening(tmp_path)
     pq.write_table(pa.table({"x": [1], "label": [0]}), path)
-    assert "needs the columns image (bytes, path) and label, found x (int64)" in refused(tmp_path)
+    assert "needs the columns image (bytes, path) and label, found x (int64)" in error_of_opening(tmp_path)
     pq.write_table(pa.table({"image": ["a.jpg"], "label": [0]}), path)
-    assert "image (string)" in refused(tmp_path)
+    assert "image (string)" in error_of_opening(tmp_path)
     write_shard(path, [(jpeg(0), 0)], NAMES)
     write_shard(tmp_path / "data" / "train-1.parquet", [(jpeg(0), 0)], NAMES[::-1])
-    assert "train-1.parquet has other classes than train-0.parquet" in refused(tmp_path)
+    assert "train-1.parquet has other classes than train-0.parquet" in error_of_opening(tmp_path)
     path.write_bytes(b"PAR1 and then nothing")
-    assert "cannot be read as Parquet" in refused(tmp_path)
+    assert "cannot be read as Parquet" in error_of_opening(tmp_path)
     path.unlink()
     (tmp_path / "data" / "train-1.parquet").rename(tmp_path / "data" / "test-0.parquet")
     write_shard(tmp_path / "data" / "noise-0.parquet", [(jpeg(0), 0)], NAMES)
-    assert "holds Parquet files of noise, test and no train" in refused(tmp_path)
+    assert "holds Parquet files of noise, test and no train" in error_of_opening(tmp_path)
 
 
-def test_a_shard_that_goes_away_while_it_is_read_is_an_unusable_image(tmp_path: Path, jpeg: Jpeg) -> None:
+def test_a_shard_deleted_after_opening_gives_unreadable_images(tmp_path: Path, jpeg: Jpeg) -> None:
     write_shard(tmp_path / "cars.parquet", [(jpeg(0), 0)], NAMES)
     dataset = open_dataset(tmp_path / "cars.parquet")
     (tmp_path / "cars.parquet").unlink()
@@ -514,23 +514,23 @@ def test_a_shard_that_goes_away_while_it_is_read_is_an_unusable_image(tmp_path: 
 # Which layout
 
 
-def test_what_is_no_layout_lists_them_all(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_layout_lists_all_layouts(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     for path in (tmp_path, tmp_path / "notes.txt"):
-        line = refused(path)
+        line = error_of_opening(path)
         for name, layout in LAYOUTS.items():
             assert f"{name}: {layout.looks_like}" in line
 
 
-def test_a_path_that_is_not_there_and_a_layout_that_is_none_are_named(tmp_path: Path, labeled_folder: Path) -> None:
-    assert "does not exist" in refused(tmp_path / "none")
-    assert "cannot open" in refused(tmp_path / ("x" * 300))
-    assert "did you mean 'parquet'?" in refused(labeled_folder, layout="parket")
+def test_a_missing_path_and_an_invalid_layout_name_are_refused(tmp_path: Path, labeled_folder: Path) -> None:
+    assert "does not exist" in error_of_opening(tmp_path / "none")
+    assert "cannot open" in error_of_opening(tmp_path / ("x" * 300))
+    assert "did you mean 'parquet'?" in error_of_opening(labeled_folder, layout="parket")
 
 
-def test_a_layout_can_be_forced_and_must_then_fit(labeled_folder: Path, tmp_path: Path) -> None:
+def test_a_forced_layout_must_fit(labeled_folder: Path, tmp_path: Path) -> None:
     assert open_dataset(labeled_folder, layout="folders").classes.names == ("images",)
     for layout in ("stanford", "parquet", "csv"):
         (tmp_path / "empty").mkdir(exist_ok=True)
-        assert str(tmp_path / "empty") in refused(tmp_path / "empty", layout=layout)
-    assert "goes with a CSV" in refused(labeled_folder, layout="folders", images=tmp_path)
+        assert str(tmp_path / "empty") in error_of_opening(tmp_path / "empty", layout=layout)
+    assert "goes with a CSV" in error_of_opening(labeled_folder, layout="folders", images=tmp_path)

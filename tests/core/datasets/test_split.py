@@ -1,4 +1,4 @@
-"""The split is stratified, depends on names and seed alone, and comes back from its files as it was."""
+"""The split is stratified, depends only on names and seed, and round-trips through its files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def names(dataset: Dataset) -> set[str]:
     st.sampled_from([0.1, 0.2, 0.5, 0.9]),
     st.integers(0, 2**40),
 )
-def test_every_class_gives_its_share_and_keeps_something(sizes: list[int], share: float, seed: int) -> None:
+def test_every_class_gives_its_share_and_keeps_at_least_one_image(sizes: list[int], share: float, seed: int) -> None:
     dataset = dataset_of(sizes)
     split = stratified_split(dataset, share, seed)
     assert names(split.train) | names(split.validation) == names(dataset)
@@ -62,9 +62,7 @@ def test_every_class_gives_its_share_and_keeps_something(sizes: list[int], share
     st.integers(2, 9),
     st.integers(0, 2**40),
 )
-def test_folds_hold_every_image_out_once_and_have_alike_many_of_each_class(
-    sizes: list[int], folds: int, seed: int
-) -> None:
+def test_folds_hold_out_every_image_once_and_balance_classes(sizes: list[int], folds: int, seed: int) -> None:
     dataset = dataset_of(sizes)
     splits = stratified_folds(dataset, folds, seed)
     held_out = [sample.name for split in splits for sample in split.validation.samples]
@@ -77,13 +75,13 @@ def test_folds_hold_every_image_out_once_and_have_alike_many_of_each_class(
         assert size < 2 or max(counts) - min(counts) <= 1
 
 
-def test_the_odd_images_of_the_classes_go_to_different_folds() -> None:
+def test_remainders_of_the_classes_go_to_different_folds() -> None:
     splits = stratified_folds(dataset_of([11] * 100), 5)
     assert all(abs(len(split.validation) - 220) < 15 for split in splits)
 
 
 @pytest.mark.parametrize(("sizes", "folds"), [([9, 9], 1), ([1, 1], 2)])
-def test_folds_that_cannot_be_made_are_refused(sizes: list[int], folds: int) -> None:
+def test_impossible_folds_are_refused(sizes: list[int], folds: int) -> None:
     with pytest.raises(InputError):
         stratified_folds(dataset_of(sizes), folds)
 
@@ -107,7 +105,7 @@ def test_the_split_is_the_same_on_every_machine() -> None:
     assert [sample.name for sample in split.validation.samples] == ["0/001.jpg", "0/003.jpg", "1/002.jpg", "1/003.jpg"]
 
 
-def test_seeds_differ_and_classes_draw_for_themselves() -> None:
+def test_seeds_give_different_splits_and_classes_are_split_independently() -> None:
     dataset = dataset_of([40, 40])
     held = {frozenset(names(stratified_split(dataset, seed=seed).validation)) for seed in range(10)}
     assert len(held) == 10
@@ -116,19 +114,19 @@ def test_seeds_differ_and_classes_draw_for_themselves() -> None:
     assert numbers != others
 
 
-def test_images_added_to_one_class_do_not_move_those_of_another() -> None:
+def test_adding_images_to_one_class_does_not_change_the_split_of_another() -> None:
     before = names(stratified_split(dataset_of([40, 40])).validation)
     after = names(stratified_split(dataset_of([40, 55])).validation)
     assert {name for name in before if name.startswith("0/")} == {name for name in after if name.startswith("0/")}
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan")])
-def test_a_share_that_leaves_nothing_is_refused(share: float) -> None:
+def test_a_share_not_between_0_and_1_is_refused(share: float) -> None:
     with pytest.raises(InputError, match="between 0 and 1"):
         stratified_split(dataset_of([4]), share)
 
 
-def test_no_class_with_two_images_and_a_negative_seed_are_refused() -> None:
+def test_classes_of_single_images_and_negative_seeds_are_refused() -> None:
     with pytest.raises(InputError, match="no class with two images"):
         stratified_split(dataset_of([1, 1, 0]))
     with pytest.raises(InputError, match="seed must be 0 or more"):
@@ -138,7 +136,7 @@ def test_no_class_with_two_images_and_a_negative_seed_are_refused() -> None:
 # Files
 
 
-def test_a_split_comes_back_from_its_files(tmp_path: Path) -> None:
+def test_a_split_round_trips_through_its_files(tmp_path: Path) -> None:
     dataset = dataset_of([10, 20, 1])
     split = stratified_split(dataset, seed=3)
     write_split(split, tmp_path / "run")
@@ -147,7 +145,7 @@ def test_a_split_comes_back_from_its_files(tmp_path: Path) -> None:
     assert read_split(dataset, tmp_path / "run") == split
 
 
-def test_names_with_commas_quotes_and_umlauts_come_back(tmp_path: Path) -> None:
+def test_names_with_commas_quotes_and_umlauts_round_trip(tmp_path: Path) -> None:
     odd = ["a,b.jpg", 'say "hi".jpg', "Škoda/ö.jpg", " lead.jpg", "cars.parquet#7"]
     samples = tuple(Sample(name, 0, ImageFile(Path(name))) for name in odd)
     dataset = Dataset("odd", ClassMapping(("A",)), samples)
@@ -156,14 +154,14 @@ def test_names_with_commas_quotes_and_umlauts_come_back(tmp_path: Path) -> None:
     assert read_split(dataset, tmp_path) == split
 
 
-def test_a_data_set_that_lacks_images_of_the_split_is_told_so(tmp_path: Path) -> None:
+def test_a_data_set_that_lacks_images_of_the_split_is_refused(tmp_path: Path) -> None:
     dataset = dataset_of([10])
     write_split(stratified_split(dataset), tmp_path)
     with pytest.raises(InputError, match=r"train\.csv does not fit: 6 of 9 names are not in the data set made: '0/"):
         read_split(dataset.select(f"0/{number:03d}.jpg" for number in (0, 1, 2)), tmp_path)
 
 
-def test_images_that_came_later_are_in_neither_part(tmp_path: Path) -> None:
+def test_images_added_later_are_in_neither_part(tmp_path: Path) -> None:
     split = stratified_split(dataset_of([10, 10]))
     write_split(split, tmp_path)
     again = read_split(dataset_of([10, 12]), tmp_path)
@@ -171,7 +169,7 @@ def test_images_that_came_later_are_in_neither_part(tmp_path: Path) -> None:
     assert names(again.validation) == names(split.validation)
 
 
-def test_other_labels_and_overlaps_are_refused(tmp_path: Path) -> None:
+def test_different_labels_and_overlapping_parts_are_refused(tmp_path: Path) -> None:
     dataset = dataset_of([4, 4])
     split = stratified_split(dataset)
     write_split(split, tmp_path)
@@ -186,7 +184,7 @@ def test_other_labels_and_overlaps_are_refused(tmp_path: Path) -> None:
         read_split(dataset, tmp_path)
 
 
-def test_when_one_file_cannot_be_written_neither_is(tmp_path: Path) -> None:
+def test_if_one_split_file_cannot_be_written_neither_is(tmp_path: Path) -> None:
     (tmp_path / "val.csv").mkdir()
     with pytest.raises(InputError, match=r"cannot write .*val\.csv"):
         write_split(stratified_split(dataset_of([4])), tmp_path)
