@@ -1,4 +1,4 @@
-"""The house stands as it was drawn: who may import whom, what is heavy and where, what an installation brings."""
+"""The architecture holds: which layer imports which, where heavy packages are used, what an installation contains."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.tiny_model import tiny_model
 from twincar_edge.cli import COMMANDS
 
 PACKAGE = REPOSITORY / "twincar_edge"
-ROOMS = ("runtime", "training", "export", "benchmarks")
+SUBPACKAGES = ("runtime", "training", "export", "benchmarks")
 
-# Parts whose subject crosses rooms: `explain` is runtime's one way to torch, `peers` are other ways to run a model, and
-# experiments measure any room.
+# Modules with a layer of their own: `explain` is the only part of runtime that uses torch, `peers` runs models by other
+# means, experiments measure any layer.
 CROSSING = ("runtime.explain", "benchmarks.peers", "benchmarks.experiments")
 
-# Who may import whom: `core` is what all rooms share, `api` the functions of `import twincar_edge as tw` and the table
-# of its names, `cli` the commands.
+# Which layers each layer may import. `core` is shared by all, `api` has the functions of `import twincar_edge as tw`
+# and the table of its names, `cli` the commands.
 MAY_IMPORT = {
     "core": {"core"},
     "runtime": {"core", "runtime"},
@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "cli": {"core", "cli", "api", "runtime", "runtime.explain", "training", "export", "benchmarks"},
 }
 
-# The packages beyond the base install, and who may import each.
+# Packages beyond the base install, and the layers that may import each.
 HEAVY = {
     "torch": {"training", "export", *CROSSING},
     "torchvision": {"training", "benchmarks.peers"},
@@ -86,8 +86,8 @@ BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_cl
 
 
 def sources(checkout: Path = REPOSITORY) -> list[Path]:
-    """Return every source file of the package, the rooms among them by their place at the top."""
-    roots = [checkout / "twincar_edge", *(checkout / room for room in ROOMS)]
+    """Return every source file of the package; those of the linked subpackages by their path at the top."""
+    roots = [checkout / "twincar_edge", *(checkout / name for name in SUBPACKAGES)]
     return sorted(file for root in roots for file in walk(root) if file.suffix == ".py")
 
 
@@ -105,8 +105,8 @@ def module_name(file: Path, checkout: Path = REPOSITORY) -> str:
     return dotted.removesuffix(".__init__")
 
 
-def room_of(module: str) -> str:
-    """Return which room a module of ours belongs to."""
+def layer_of(module: str) -> str:
+    """Return the layer of one of our modules."""
     parts = module.split(".")[1:]
     if ".".join(parts[:2]) in CROSSING:
         return ".".join(parts[:2])
@@ -114,12 +114,12 @@ def room_of(module: str) -> str:
         return "cli"
     if not parts:
         return "api"
-    return parts[0] if parts[0] in (*ROOMS, "api", "cli") else "core"
+    return parts[0] if parts[0] in (*SUBPACKAGES, "api", "cli") else "core"
 
 
 @cache
 def imports(file: Path) -> frozenset[str]:
-    """Return the modules that a file imports, at its top or inside its functions, by statement or by name."""
+    """Return the modules that a file imports, by a statement or a call, at its top or inside functions."""
     found: set[str] = set()
     package = module_name(file).split(".") if file.name == "__init__.py" else module_name(file).split(".")[:-1]
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
@@ -132,44 +132,44 @@ def imports(file: Path) -> frozenset[str]:
             found.update(f"{base}.{alias.name}" for alias in node.names if base.startswith("twincar_edge"))
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             function = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
-            # A command or API function may require what its work needs, so that a missing extra is named at once.
+            # Commands and API functions may call `require`, so that a missing extra is named at once.
             if function == "import_module" or (function == "require" and not {"cli", "api"} & set(file.parts)):
                 found.add(str(node.args[0].value))
     return frozenset(found)
 
 
-def test_each_room_stands_at_the_top_and_is_linked_into_the_package() -> None:
-    for room in ROOMS:
-        link = PACKAGE / room
+def test_each_subpackage_is_a_top_level_folder_linked_into_the_package() -> None:
+    for name in SUBPACKAGES:
+        link = PACKAGE / name
         assert link.is_symlink()
-        assert link.readlink() == Path("..") / room
-        assert (REPOSITORY / room / "__init__.py").is_file()
+        assert link.readlink() == Path("..") / name
+        assert (REPOSITORY / name / "__init__.py").is_file()
 
 
 @pytest.mark.parametrize("file", sources(), ids=module_name)
-def test_a_module_imports_only_from_the_rooms_that_it_may(file: Path) -> None:
-    room = room_of(module_name(file))
+def test_a_module_imports_only_from_allowed_layers(file: Path) -> None:
+    layer = layer_of(module_name(file))
     for imported in imports(file):
         top = imported.split(".")[0]
-        assert top not in ROOMS, f"{imported} would be a second module: import twincar_edge.{imported}"
+        assert top not in SUBPACKAGES, f"{imported} would be a second module: import twincar_edge.{imported}"
         if top == "twincar_edge" and imported != "twincar_edge":
-            assert room_of(imported) in MAY_IMPORT[room], f"{room} may not import {imported}"
+            assert layer_of(imported) in MAY_IMPORT[layer], f"{layer} may not import {imported}"
 
 
-def in_order(depends: dict[str, set[str]]) -> bool:
-    """Return True, or raise an error that names the circle."""
+def is_acyclic(depends: dict[str, set[str]]) -> bool:
+    """Return True, or raise an error that names the cycle."""
     return set(graphlib.TopologicalSorter(depends).static_order()) == set(depends)
 
 
-@pytest.mark.parametrize("room", [*ROOMS, "core"])
-def test_the_parts_of_a_room_build_on_one_another_and_never_in_a_circle(room: str) -> None:
-    """A part is a folder of the room, or a module beside the folders."""
+@pytest.mark.parametrize("subpackage", [*SUBPACKAGES, "core"])
+def test_the_parts_of_a_subpackage_have_no_import_cycle(subpackage: str) -> None:
+    """A part is a folder of the subpackage, or a module beside these folders."""
 
     def part_of(module: str) -> str | None:
         first, *rest = module.split(".")[1:] or [""]
-        if room == "core":
-            return None if first in ("", "cli", "__main__", *ROOMS) else first
-        return rest[0] if first == room and rest else None
+        if subpackage == "core":
+            return None if first in ("", "cli", "__main__", *SUBPACKAGES) else first
+        return rest[0] if first == subpackage and rest else None
 
     depends: dict[str, set[str]] = {}
     for file in sources():
@@ -182,11 +182,11 @@ def test_the_parts_of_a_room_build_on_one_another_and_never_in_a_circle(room: st
                 for other in [part_of(imported)]
             }
             depends.setdefault(part, set()).update(others - {part, None})
-    assert in_order({part: {other for other in others if other in depends} for part, others in depends.items()})
+    assert is_acyclic({part: {other for other in others if other in depends} for part, others in depends.items()})
 
 
-def test_modules_never_import_one_another_in_a_circle() -> None:
-    """Not even inside a function or for a type alone. The package itself is left out: it only offers what is in it."""
+def test_modules_have_no_import_cycle() -> None:
+    """Imports inside functions and for types count too. The package itself is left out: it only re-exports names."""
     modules = {module_name(file) for file in sources()} - {"twincar_edge"}
 
     def module_of(name: str) -> str | None:
@@ -199,35 +199,35 @@ def test_modules_never_import_one_another_in_a_circle() -> None:
         for file in sources()
         if (name := module_name(file)) in modules
     }
-    assert in_order(depends)
+    assert is_acyclic(depends)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_modules_of_a_room_do_not_import_one_another_in_a_circle(room: str) -> None:
-    """An import inside a function counts too: it only hides the circle."""
-    files = {name: file for file in sources() if (name := module_name(file)).startswith(f"twincar_edge.{room}.")}
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_the_modules_of_a_subpackage_have_no_import_cycle(subpackage: str) -> None:
+    """An import inside a function counts too: it only hides the cycle."""
+    files = {name: file for file in sources() if (name := module_name(file)).startswith(f"twincar_edge.{subpackage}.")}
     depends = {name: (imports(file) & files.keys()) - {name} for name, file in files.items()}
-    assert len(list(graphlib.TopologicalSorter(depends).static_order())) == len(depends)  # or it names the circle
+    assert is_acyclic(depends)
 
 
 @pytest.mark.parametrize("file", sources(), ids=module_name)
-def test_a_module_imports_heavy_packages_only_where_they_belong(file: Path) -> None:
-    room = room_of(module_name(file))
+def test_a_module_imports_only_packages_allowed_in_its_layer(file: Path) -> None:
+    layer = layer_of(module_name(file))
     for imported in imports(file):
         top = imported.split(".")[0]
         if top in HEAVY:
-            assert room in HEAVY[top], f"{room} may not import {imported}"
+            assert layer in HEAVY[top], f"{layer} may not import {imported}"
         else:
             assert top in BASE or top == "twincar_edge" or top in sys.stdlib_module_names, f"{imported} is not declared"
 
 
-def test_no_command_but_those_for_checkpoints_needs_torch() -> None:
-    """Import all that an edge box runs, in an interpreter in which torch and its kin cannot be imported."""
+def test_modules_for_edge_boxes_import_without_torch() -> None:
+    """Import everything that an edge box runs, in an interpreter where torch and similar packages are missing."""
     commands = {
         f"twincar_edge.cli.{name}" for name in ("classify", "watch", "doctor", "bench", "inspect", "demo", "synthesize")
     }
-    rooms = ("core", "api", "runtime", "benchmarks", "benchmarks.experiments")
-    modules = [name for name in map(module_name, sources()) if room_of(name) in rooms]
+    layers = ("core", "api", "runtime", "benchmarks", "benchmarks.experiments")
+    modules = [name for name in map(module_name, sources()) if layer_of(name) in layers]
     for experiment in ("open_set_ssb", "training_throughput"):
         modules.remove(f"twincar_edge.benchmarks.experiments.{experiment}")
     modules += sorted(commands & set(map(module_name, sources())))
@@ -253,35 +253,34 @@ def our_options() -> set[str]:
 
 
 def messages(file: Path) -> Iterator[str]:
-    """Give the texts of a module that somebody may read: not its docstrings, and not options that stand alone,
-    as in the command of a subprocess."""
+    """Yield the strings of a module that a user may see: not docstrings, and not single options as for a subprocess."""
     tree = ast.parse(file.read_text("utf-8"))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = [node.body[0] for node in ast.walk(tree) if isinstance(node, documented) and node.body]
-    apart = {id(statement.value) for statement in docstrings if isinstance(statement, ast.Expr)}
+    excluded = {id(statement.value) for statement in docstrings if isinstance(statement, ast.Expr)}
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in apart:
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in excluded:
             continue
         if not re.fullmatch(r"--[a-z0-9-]+", node.value):
             yield node.value
 
 
-def test_messages_of_the_library_name_parameters_and_leave_options_to_the_command_line() -> None:
-    """`errors.Parameter` is what a message names; flags of other programs may stand in one."""
+def test_library_messages_name_parameters_instead_of_command_line_options() -> None:
+    """A message names an `errors.Parameter`. It may contain flags of other programs."""
     options = our_options()
     assert {"--state", "--data", "--no-spinning"} <= options
     found = {
         f"{module_name(file)}: {text!r}"
         for file in sources()
-        if room_of(module_name(file)) != "cli"
+        if layer_of(module_name(file)) != "cli"
         for text in messages(file)
         if options & set(re.findall(r"--[a-z][a-z0-9-]*", text))
     }
     assert found == set()
 
 
-def test_a_camera_is_watched_with_the_base_install_alone(tmp_path: Path) -> None:
-    """Watch a clip in an interpreter that cannot import what extras install, nor what a tracking library did."""
+def test_watch_runs_with_only_the_base_install(tmp_path: Path) -> None:
+    """Watch a clip in an interpreter without the packages of the extras and of a former tracking library."""
     clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
     extras = {name for name in HEAVY if name not in ("onnxruntime", "click")}
     absent = sorted(extras | {"supervision", "trackers", "pandas", "requests", "sympy"})
@@ -303,7 +302,7 @@ def test_a_camera_is_watched_with_the_base_install_alone(tmp_path: Path) -> None
     assert len(list((tmp_path / "crops").iterdir())) == 1
 
 
-def test_modules_fit_in_the_head() -> None:
+def test_modules_have_at_most_330_lines() -> None:
     long = {
         module_name(file): lines for file in sources() if (lines := len(file.read_text("utf-8").splitlines())) > 330
     }
@@ -312,10 +311,10 @@ def test_modules_fit_in_the_head() -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build sdist, then wheel from it, from a copy of the checkout: the folder of the copy, and of both in `dist`."""
+    """A copy of the checkout with the sdist and a wheel made from it in `dist`."""
     copy = tmp_path_factory.mktemp("checkout")
     for entry in REPOSITORY.iterdir():
-        if entry.name in ("twincar_edge", *ROOMS):
+        if entry.name in ("twincar_edge", *SUBPACKAGES):
             shutil.copytree(entry, copy / entry.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         elif entry.name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
             shutil.copy(entry, copy)
@@ -324,7 +323,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def test_the_wheel_holds_every_module_under_one_name(built: Path) -> None:
+def test_the_wheel_contains_every_module_once(built: Path) -> None:
     expected = {module_name(file, built).replace(".", "/") for file in sources(built)}
     (wheel,) = built.glob("dist/*.whl")
     (sdist,) = built.glob("dist/*.tar.gz")
@@ -340,7 +339,9 @@ def test_the_wheel_holds_every_module_under_one_name(built: Path) -> None:
         assert any(name.endswith("/pyproject.toml") for name in archive.getnames())
 
 
-def test_an_installation_imports_every_subpackage_and_brings_no_bare_rooms(built: Path, tmp_path: Path) -> None:
+def test_an_installation_imports_every_subpackage_and_adds_no_other_top_level_package(
+    built: Path, tmp_path: Path
+) -> None:
     (wheel,) = built.glob("dist/*.whl")
     target = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel]
@@ -352,14 +353,14 @@ def test_an_installation_imports_every_subpackage_and_brings_no_bare_rooms(built
     }
     program = (
         "import pkgutil, importlib, sys\n"
-        # An editable install answers for the same name from the checkout: it must not.
+        # Without this, an editable install would provide the same name from the checkout.
         "sys.meta_path[:] = [finder for finder in sys.meta_path if 'editable' not in str(finder).lower()]\n"
         f"sys.path.insert(0, {str(target)!r})\n"
         "import twincar_edge\n"
         f"assert twincar_edge.__file__.startswith({str(target)!r}), twincar_edge.__file__\n"
         "for module in pkgutil.walk_packages(twincar_edge.__path__, 'twincar_edge.'):\n"
         "    print(module.name)\n"
-        # Every subpackage; the modules that load torch are left at their names, for the seconds that it takes.
+        # Modules that load torch are only listed: importing them takes seconds.
         "    if module.ispkg or module.name.startswith(('twincar_edge.runtime.sources.', 'twincar_edge.datasets.')):\n"
         "        importlib.import_module(module.name)\n"
         "assert not {'runtime', 'training', 'export', 'benchmarks', 'torch'} & set(sys.modules)\n"

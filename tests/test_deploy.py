@@ -1,4 +1,4 @@
-"""What stands in deploy/ fits the program: the commands, the files, the configuration, the broker."""
+"""The files in deploy/ match the program: commands, paths, configuration, broker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests import REPOSITORY
 from tests.runtime.monitoring.test_monitoring import LOCAL, STATUS
 from tests.support.event_toys import eventually
 from tests.support.servers import free_port, skip_or_fail
-from tests.test_architecture import ROOMS
+from tests.test_architecture import SUBPACKAGES
 from twincar_edge.cli.watch import command
 from twincar_edge.runtime.configuration.config_file import read_config
 from twincar_edge.runtime.listening import parse_address
@@ -69,17 +69,17 @@ def secrets() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_copies_what_there_is_and_all_that_the_package_needs(name: str) -> None:
+def test_an_image_copies_existing_files_and_all_that_the_package_needs(name: str) -> None:
     copies = [rest.split() for rest in arguments(name, "COPY") if not rest.startswith("--from")]
     sources = {source for copy in copies for source in copy[:-1]}
     assert all((REPOSITORY / source).exists() for source in sources)
-    assert {"pyproject.toml", "README.md", "LICENSE", "twincar_edge", "requirements", *ROOMS} <= sources
+    assert {"pyproject.toml", "README.md", "LICENSE", "twincar_edge", "requirements", *SUBPACKAGES} <= sources
     ignored = (DEPLOY / f"{name}.dockerignore").read_text().split()
     assert ignored[0] == "*"
     assert {f"!{source}" for source in sources} <= set(ignored)
 
 
-def test_what_an_image_copies_installs_as_the_package(tmp_path: Path) -> None:
+def test_the_package_installs_from_the_files_of_an_image(tmp_path: Path) -> None:
     for source in (source for rest in arguments("Dockerfile", "COPY") for source in rest.split()[:-1]):
         if (REPOSITORY / source).is_dir():
             ignore = shutil.ignore_patterns("__pycache__")
@@ -105,7 +105,7 @@ def test_what_an_image_copies_installs_as_the_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_runs_without_root_and_installs_extras_that_exist(name: str) -> None:
+def test_an_image_runs_without_root_and_installs_existing_extras(name: str) -> None:
     assert arguments(name, "USER") == ["10001"]
     text = (DEPLOY / name).read_text()
     (default,) = [rest for rest in arguments(name, "ARG") if rest.startswith("EXTRAS=")]
@@ -117,7 +117,7 @@ def test_an_image_runs_without_root_and_installs_extras_that_exist(name: str) ->
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_an_image_installs_nothing_without_a_hash_and_takes_its_base_by_digest(name: str) -> None:
+def test_an_image_installs_only_hashed_packages_and_takes_its_base_from_an_argument(name: str) -> None:
     (build,) = [rest for rest in arguments(name, "RUN") if "venv" in rest]
     for install in re.findall(r"pip (?:install|wheel)[^&]*", build):
         assert "--require-hashes" in install or "--no-index" in install, install
@@ -135,14 +135,14 @@ def health_command(name: str, url: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_the_health_check_passes_when_all_is_well_and_only_then(name: str) -> None:
-    well = replace(STATUS, cameras=STATUS.cameras[:1])
-    with Monitoring(LOCAL, lambda: well) as running:
+def test_the_health_check_passes_only_for_a_healthy_run(name: str) -> None:
+    healthy = replace(STATUS, cameras=STATUS.cameras[:1])
+    with Monitoring(LOCAL, lambda: healthy) as running:
         assert subprocess.run(health_command(name, running.url), capture_output=True).returncode == 0
-        gone = running.url
+        closed = running.url
     with Monitoring(LOCAL, lambda: STATUS) as running:
         assert subprocess.run(health_command(name, running.url), capture_output=True).returncode != 0
-    assert subprocess.run(health_command(name, gone), capture_output=True).returncode != 0
+    assert subprocess.run(health_command(name, closed), capture_output=True).returncode != 0
 
 
 # --- commands and configuration ---
@@ -151,18 +151,18 @@ def test_the_health_check_passes_when_all_is_well_and_only_then(name: str) -> No
 @pytest.mark.parametrize("words", [shlex.split(unit("ExecStart")[0])[1:], *(
     importlib.import_module("json").loads(arguments(name, "CMD")[0]) for name in DOCKERFILES
 )])  # fmt: skip
-def test_the_command_that_is_run_is_one_of_watch(words: list[str]) -> None:
+def test_the_unit_and_the_images_run_a_valid_watch_command(words: list[str]) -> None:
     assert words[0] == "watch"
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("-")} <= options
     assert words[words.index("--config") + 1] == "/etc/twincar-edge/cameras.toml"
 
 
-def test_the_example_configuration_is_read_with_what_the_unit_and_compose_put_around_it(
+def test_the_example_configuration_is_valid_in_the_environment_of_the_unit_and_of_compose(
     compose: dict[str, Any],
 ) -> None:
-    inside = compose["services"]["twincar-edge"]["environment"]
-    for environ in (unit_environment(), inside):
+    container_environment = compose["services"]["twincar-edge"]["environment"]
+    for environ in (unit_environment(), container_environment):
         config = read_config(DEPLOY / "cameras.toml", {**secrets(), **environ})
         assert config.keep_trying
         assert config.monitor is not None
@@ -170,10 +170,10 @@ def test_the_example_configuration_is_read_with_what_the_unit_and_compose_put_ar
         with pytest.raises(Exception, match=r"GATE_PASSWORD is not set"):
             read_config(DEPLOY / "cameras.toml", environ)
     assert parse_address(unit_environment()["MONITOR_ADDRESS"])[0] == "127.0.0.1"
-    assert inside["MQTT_HOST"] in compose["services"]
+    assert container_environment["MQTT_HOST"] in compose["services"]
 
 
-def test_compose_publishes_on_loopback_only_and_mounts_what_there_is_or_the_readme_makes(
+def test_compose_publishes_only_on_loopback_and_mounts_paths_that_exist_or_that_the_readme_creates(
     compose: dict[str, Any],
 ) -> None:
     readme = (DEPLOY / "README.md").read_text()
@@ -189,22 +189,22 @@ def test_compose_publishes_on_loopback_only_and_mounts_what_there_is_or_the_read
     assert (DEPLOY / build["context"] / build["dockerfile"]).is_file()
 
 
-def test_memory_is_limited_alike_under_systemd_and_in_containers(compose: dict[str, Any]) -> None:
+def test_systemd_and_containers_have_the_same_memory_limit(compose: dict[str, Any]) -> None:
     assert unit("MemoryMax") == ["2G"]
     assert compose["services"]["twincar-edge"]["mem_limit"] == "2g"
     assert all("mem_limit" in service for service in compose["services"].values())
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd is not installed here")
+        pytest.skip("systemd is not installed")
     copy = tmp_path / UNIT.name
     copy.write_text(re.sub(r"(?<=^ExecStart=)\S+", sys.executable, UNIT.read_text(), flags=re.MULTILINE))
     done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_the_unit_has_a_watchdog_a_reload_and_never_gives_up() -> None:
+def test_the_unit_has_a_watchdog_and_a_reload_and_always_restarts() -> None:
     assert unit("Type") == ["notify"]
     assert float(unit("WatchdogSec")[0]) > 0
     assert unit("ExecReload") == ["/bin/kill -HUP $MAINPID"]
@@ -218,10 +218,10 @@ def test_the_unit_has_a_watchdog_a_reload_and_never_gives_up() -> None:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[int]:
-    """A real Mosquitto with the configuration of compose, its paths and port put where a test may write."""
+    """A real Mosquitto with the configuration of compose, except for paths and port."""
     program, hasher = shutil.which("mosquitto", path="/usr/sbin:/usr/bin"), shutil.which("mosquitto_passwd")
     if program is None or hasher is None:
-        skip_or_fail("Mosquitto is not installed here")
+        skip_or_fail("Mosquitto is not installed")
     port = free_port()
     (tmp_path / "passwords").mkdir()
     (tmp_path / "data").mkdir()
@@ -242,12 +242,12 @@ def broker(tmp_path: Path) -> Iterator[int]:
         process.wait(20)
 
 
-def answer(port: int, user: str | None, password: str | None) -> str:
-    """Return what the broker says to somebody who wants in."""
-    said: list[str] = []
+def connect_reply(port: int, user: str | None, password: str | None) -> str:
+    """Return the broker's reply to a connection with these credentials."""
+    replies: list[str] = []
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.username_pw_set(user, password)
-    client.on_connect = lambda _client, _data, _flags, reason, _properties: said.append(str(reason))
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: replies.append(str(reason))
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -256,21 +256,21 @@ def answer(port: int, user: str | None, password: str | None) -> str:
         except ConnectionRefusedError:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-    while not said:
+    while not replies:
         assert time.monotonic() < deadline
         client.loop(0.1)
     client.disconnect()
-    return said[0]
+    return replies[0]
 
 
-def test_the_broker_lets_nobody_in_without_the_password(broker: int) -> None:
-    assert answer(broker, "twincar", "right") == "Success"
-    assert answer(broker, "twincar", "wrong") == "Not authorized"
-    assert answer(broker, None, None) == "Not authorized"
+def test_the_broker_refuses_connections_without_the_password(broker: int) -> None:
+    assert connect_reply(broker, "twincar", "right") == "Success"
+    assert connect_reply(broker, "twincar", "wrong") == "Not authorized"
+    assert connect_reply(broker, None, None) == "Not authorized"
 
 
 def client(port: int, user: str, password: str) -> mqtt.Client:
-    """Return a client that is connected; its `user_data` collects the topics of what it receives."""
+    """Return a connected client; its `user_data` collects the topics of received messages."""
     made = mqtt.Client(CallbackAPIVersion.VERSION2, userdata=[])
     made.username_pw_set(user, password)
     made.on_message = lambda _client, received, message: received.append(message.topic)
@@ -279,8 +279,8 @@ def client(port: int, user: str, password: str) -> mqtt.Client:
     return made
 
 
-def test_the_box_may_write_its_topics_and_readers_may_read_them_and_no_more(broker: int) -> None:
-    assert answer(broker, "twincar", "right") == "Success"
+def test_the_access_list_lets_the_box_only_write_and_readers_only_read_its_topics(broker: int) -> None:
+    assert connect_reply(broker, "twincar", "right") == "Success"
     box, reader = client(broker, "twincar", "right"), client(broker, "reader", "other")
     try:
         subscribed = threading.Event()
@@ -305,7 +305,7 @@ def test_the_box_may_write_its_topics_and_readers_may_read_them_and_no_more(brok
 
 
 def cluster_commands() -> Iterator[tuple[str, list[str]]]:
-    """Give each command line of ours in the cluster files: its name and its arguments."""
+    """Yield the name and the arguments of each of our commands in the cluster files."""
     yaml = importlib.import_module("yaml")
     (job,) = yaml.safe_load_all((CLUSTER / "score-rayjob.yaml").read_text())
     texts = [shlex.split(job["spec"]["entrypoint"])]
@@ -320,12 +320,12 @@ def cluster_commands() -> Iterator[tuple[str, list[str]]]:
         yield words[start + 1], words[start + 2 :]
 
 
-def test_the_commands_of_the_cluster_files_exist() -> None:
+def test_the_commands_in_the_cluster_files_are_valid() -> None:
     names = []
     for name, arguments in cluster_commands():
         names.append(name)
         command = importlib.import_module(f"twincar_edge.cli.{name}").command
-        command.make_context(name, arguments)  # an option or value that it does not know is an error
+        command.make_context(name, arguments)  # raises for an unknown option or an invalid value
     assert sorted(names) == ["score", "score", "train", "train"]
 
 
@@ -340,6 +340,6 @@ def test_ray_clusters_demand_a_token() -> None:
     assert [slurm.index(step) for step in steps] == sorted(slurm.index(step) for step in steps)
 
 
-def test_the_scripts_for_slurm_are_bash() -> None:
+def test_the_slurm_scripts_are_valid_bash() -> None:
     for script in CLUSTER.glob("*.slurm"):
         subprocess.run(["bash", "-n", script], check=True)

@@ -1,6 +1,6 @@
-"""What the documentation says is what the code does: commands, configurations, events, names, links.
+"""The documentation matches the code: commands, configurations, events, names, links.
 
-Python examples run in `tests/api/test_examples.py`, where their folder is.
+`tests/api/test_examples.py` runs the Python examples.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ DOCS = REPOSITORY / "docs"
 PAGES = [path for path in (REPOSITORY / name for name in ROOT_PAGES) if path.exists()] + sorted(DOCS.rglob("*.md"))
 FENCE = re.compile(r"^```([\w ]*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 STARTS = {"twincar-edge", "python", "python3", "torchrun", "sudo", "docker"}
-NOT_OURS = (["build"], ["run"])  # what docker makes and starts is called like the program
+NOT_OURS = (["build"], ["run"])  # subcommands of docker whose arguments may equal the program's name
 PROGRAMS = {"twincar-edge": group, "twincar_edge": group, "twincar_edge.benchmarks.experiments": experiments}
 
 
 @cache
 def fences(page: Path, *languages: str) -> tuple[str, ...]:
-    """Return a page's fenced blocks in any of some languages."""
+    """Return a page's fenced blocks in these languages."""
     return tuple(text for language, text in FENCE.findall(page.read_text("utf-8")) if language.strip() in languages)
 
 
@@ -51,7 +51,7 @@ def with_blocks(*languages: str) -> list[pytest.ParameterSet]:
 
 
 def shell_lines(page: Path) -> Iterator[str]:
-    """Yield the command lines of a page's shell blocks and of its text, whole."""
+    """Yield the command lines of a page's shell blocks and of its text, with continued lines joined."""
     text = page.read_text("utf-8")
     for block in fences(page, "sh"):
         yield from block.replace("\\\n", " ").splitlines()
@@ -67,11 +67,11 @@ def arguments(line: str) -> Iterator[tuple[click.Group, list[str]]]:
     words.whitespace_split = True
     try:
         tokens = list(words)
-    except ValueError:  # prose, with an apostrophe in it
+    except ValueError:  # prose with an apostrophe
         return
     for is_operator, part in groupby(tokens, key=lambda token: set(token) <= set("|&;<>()")):
         command = list(part)
-        while command and "=" in command[0]:  # of the environment
+        while command and "=" in command[0]:  # environment variables
             del command[0]
         if is_operator or not command or command[0].rpartition("/")[2] not in STARTS or command[1:2] in NOT_OURS:
             continue
@@ -85,7 +85,7 @@ def parse(program: click.Group, words: list[str]) -> None:
     """Parse a command line as the program does, without running it.
 
     Raises:
-        click.UsageError: there is no such command or option, or a value is not allowed.
+        click.UsageError: unknown command or option, or invalid value.
     """
     command: click.Command = program
     context = command.make_context("twincar-edge", list(words))
@@ -96,7 +96,7 @@ def parse(program: click.Group, words: list[str]) -> None:
 
 
 def test_every_command_line_parses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(click.Path, "convert", lambda _self, value, _param, _ctx: Path(value))  # no file needs to exist
+    monkeypatch.setattr(click.Path, "convert", lambda _self, value, _param, _ctx: Path(value))  # files need not exist
     count, wrong = 0, []
     for page in PAGES:
         for line in shell_lines(page):
@@ -106,7 +106,7 @@ def test_every_command_line_parses(monkeypatch: pytest.MonkeyPatch) -> None:
                 count += 1
                 try:
                     parse(program, words)
-                except click.exceptions.Exit:  # of --help and --version
+                except click.exceptions.Exit:  # --help and --version
                     pass
                 except click.MissingParameter:  # a command that is only mentioned
                     assert f"`{line}`" in page.read_text("utf-8"), f"{page.name}: {line}"
@@ -120,7 +120,7 @@ def test_every_command_line_parses(monkeypatch: pytest.MonkeyPatch) -> None:
     "line",
     ["twincar-edge watch gate.mp4 --min-aera 0.1", "twincar-edge wacth x", "twincar-edge watch x --locate by-magic"],
 )
-def test_a_wrong_command_line_would_be_found(line: str) -> None:
+def test_an_invalid_command_line_is_detected(line: str) -> None:
     ((program, words),) = arguments(f"sudo {line} | head  # try it")
     with pytest.raises(click.ClickException):
         parse(program, words)
@@ -130,7 +130,7 @@ def test_a_wrong_command_line_would_be_found(line: str) -> None:
 
 
 @pytest.mark.parametrize("page", with_blocks("toml"))
-def test_every_configuration_is_read(page: Path, tmp_path: Path) -> None:
+def test_every_toml_example_is_a_valid_configuration(page: Path, tmp_path: Path) -> None:
     for block in fences(page, "toml"):
         camera = '\n[[cameras]]\nname = "gate"\nsource = "gate.mp4"\n' if "[[cameras]]" not in block else ""
         store = '\n[[sinks]]\nkind = "store"\n' if "[page]" in block and "[[sinks]]" not in block else ""
@@ -140,7 +140,7 @@ def test_every_configuration_is_read(page: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", with_blocks("json"))
-def test_every_json_block_is_json_and_every_event_is_one(page: Path) -> None:
+def test_every_json_example_is_valid(page: Path) -> None:
     for block in fences(page, "json"):
         if "schema_version" in json.loads(block):
             Event.model_validate_json(block)
@@ -149,7 +149,7 @@ def test_every_json_block_is_json_and_every_event_is_one(page: Path) -> None:
 # --- names ---
 
 
-def test_every_function_in_the_table_of_the_architecture_exists() -> None:
+def test_every_function_in_the_architecture_table_exists() -> None:
     text = (DOCS / "architecture.md").read_text("utf-8")
     table = text[text.index("| command, or") : text.index("## Things that exist once")]
     names = [name for name in re.findall(r"`([a-z_]+(?:\.\w+)+)`", table) if not name.startswith("tw.")]
@@ -162,7 +162,7 @@ def test_every_function_in_the_table_of_the_architecture_exists() -> None:
     assert set(group.list_commands(click.Context(group))) <= commands
 
 
-def test_every_file_that_the_documentation_names_exists() -> None:
+def test_every_file_named_in_the_documentation_exists() -> None:
     named = re.compile(
         r"`((?:twincar_edge|training|export|runtime|benchmarks|tests|deploy|docs)/[\w./-]+\.(?:py|md|toml))`"
     )
@@ -180,7 +180,7 @@ def test_every_file_that_the_documentation_names_exists() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site, strictly: a broken link or anchor fails."""
+    """The site, built strictly: a broken link or anchor fails."""
     pytest.importorskip("mkdocs")
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
@@ -193,7 +193,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 30
     loads = re.compile(
@@ -210,17 +210,17 @@ def test_the_references_describe_every_option_key_and_field(site: Path) -> None:
     for name in ("configuration", "event"):
         page = (site / "reference" / f"{name}.html").read_text("utf-8")
         rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
-        assert [row for row in rows if re.match(r"\s*<td>.*?</td>\s*<td></td>", row)] == []  # no meaning
+        assert [row for row in rows if re.match(r"\s*<td>.*?</td>\s*<td></td>", row)] == []  # without a description
     api = (site / "reference" / "python.html").read_text("utf-8")
     assert 'id="twincar_edge.runtime.inference.classifier.Classifier"' in api
     messages = (site / "troubleshooting.html").read_text("utf-8")
     assert "were exported by twincar-edge" in messages or "was not exported by twincar-edge" in messages
 
 
-# --- the linter of phrases ---
+# --- the phrase linter ---
 
 
-def test_the_linter_of_phrases_reads_prose_and_not_code(tmp_path: Path) -> None:
+def test_the_phrase_linter_checks_prose_but_not_code(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("A file that\nis none of ours.\n\n`is none`\n\n    is none\n\n```\nis none\n```\n")
     command = [sys.executable, str(DOCS / "_lint" / "phrases.py"), str(page)]

@@ -1,4 +1,4 @@
-"""What CI and images install: pinned with hashes, in step with pyproject.toml, and listed in a bill of materials."""
+"""Packages of CI and images are pinned with hashes, satisfy pyproject.toml, and are in a bill of materials."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
 def pins(lock: Path) -> dict[str, set[str]]:
-    """Return the versions of each package; more than one where platforms differ."""
+    """Return the versions of each package, several if platforms differ."""
     found: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([\w.!+]+)", lock.read_text(), re.MULTILINE):
         found.setdefault(canonicalize_name(name), set()).add(version)
     return found
 
 
-def asked_for(extra: str) -> list[Requirement]:
-    """Return what the project and an extra ask for, extras of the project's own replaced by their content."""
+def requirements_of(extra: str) -> list[Requirement]:
+    """Return the requirements of the project and of an extra, with the project's own extras expanded."""
     found = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra])]
     own = [one for one in found if one.name == PROJECT["name"]]
     return [one for one in found if one not in own] + [
-        needed for one in own for inner in sorted(one.extras) for needed in asked_for(inner)
+        needed for one in own for inner in sorted(one.extras) for needed in requirements_of(inner)
     ]
 
 
@@ -46,9 +46,9 @@ def test_every_package_is_pinned_with_hashes_and_no_index_is_named(lock: Path) -
 
 
 @pytest.mark.parametrize("lock", [lock for lock in LOCKS if lock.stem != "build"], ids=lambda lock: lock.stem)
-def test_a_lock_has_what_the_project_asks_for(lock: Path) -> None:
+def test_a_lock_satisfies_the_requirements_of_the_project(lock: Path) -> None:
     pinned = pins(lock)
-    for needed in asked_for(lock.stem):
+    for needed in requirements_of(lock.stem):
         versions = pinned.get(canonicalize_name(needed.name))
         assert versions, f"{needed} is not in {lock.name}: run make lock"
         assert all(needed.specifier.contains(version) for version in versions), f"{needed}: run make lock"
@@ -61,7 +61,7 @@ def test_an_image_has_the_versions_that_ci_tests(lock: Path) -> None:
 
 
 def test_the_bill_of_materials_lists_what_an_image_installs(tmp_path: Path) -> None:
-    lock = REPOSITORY / "requirements" / "cpu.txt"  # one stands for all: each takes seconds
+    lock = REPOSITORY / "requirements" / "cpu.txt"  # only this one, because each takes seconds
     (line,) = re.findall(r"cyclonedx-py (.*?)\s-o\s", (REPOSITORY / "Makefile").read_text().replace("\\\n", " "))
     words = [word.replace("$$extra", lock.stem) for word in shlex.split(line)]
     command = [Path(sys.executable).with_name("cyclonedx-py"), *words, "-o", tmp_path / "sbom.json"]
@@ -74,7 +74,7 @@ def test_the_bill_of_materials_lists_what_an_image_installs(tmp_path: Path) -> N
     assert listed == pins(lock)
 
 
-def test_the_tests_that_the_threat_model_names_exist() -> None:
+def test_the_tests_named_in_the_threat_model_exist() -> None:
     named = re.findall(r"`([\w/]+(?:\.py|/))`", (REPOSITORY / "SECURITY.md").read_text())
     assert len(named) > 10
     assert [name for name in named if name != "requirements/" and not (REPOSITORY / "tests" / name).exists()] == []

@@ -44,11 +44,11 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "benchmark": ("benchmarks", "runtime/timing", "runtime/demo"),
 }
 WORD = re.compile("[A-Za-z]{2,}")
-ROOMS = ("twincar_edge", "training", "export", "runtime", "benchmarks")
-# Errors that reach no user as they stand: of Python's protocols, or caught where they are raised.
+FOLDERS = ("twincar_edge", "training", "export", "runtime", "benchmarks")
+# Errors whose text no user sees: those of Python's protocols, and those that are always caught.
 INTERNAL = {"AssertionError", "AttributeError", "IndexError", "KeyError", "NotImplementedError", "OSError"}
 INTERNAL |= {"RuntimeError", "StopIteration", "TypeError", "HeaderError"}
-# Modules that word the reasons which other modules' errors carry: by what they return, collect, or have in tables.
+# Modules that return, collect or list the reasons in other modules' errors.
 REASONS = ("runtime/configuration/config_file", "runtime/connection", "runtime/inference/refusals")
 # Modules whose ValueErrors pydantic shows to the user.
 VALIDATING = ("runtime/configuration", "runtime/locating/zones", "runtime/quantities", "runtime/sinks/settings")
@@ -57,10 +57,10 @@ VALIDATING = ("runtime/configuration", "runtime/locating/zones", "runtime/quanti
 def messages(repository: Path) -> dict[str, list[str]]:
     """Return the messages of each subject, sorted, each once."""
     found: dict[str, set[str]] = {subject: set() for subject in SUBJECTS}
-    for room in ROOMS:
-        for file in sorted((repository / room).rglob("*.py")):
+    for folder in FOLDERS:
+        for file in sorted((repository / folder).rglob("*.py")):
             module = file.relative_to(repository).as_posix()
-            linked = room == "twincar_edge" and module.split("/")[1] in ROOMS
+            linked = folder == "twincar_edge" and module.split("/")[1] in FOLDERS
             if not linked and "experiments" not in file.parts:
                 tree = ast.parse(file.read_text("utf-8"))
                 found[subject_of(module)].update([*raised(tree, module), *reasons(tree, module)])
