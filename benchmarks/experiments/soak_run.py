@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from urllib.request import urlopen
 
-from twincar_edge.benchmarks.experiments.soak_world import Broker, Camera, Disk, Part, Receiver
+from twincar_edge.benchmarks.experiments.soak_world import Broker, Camera, Clock, Disk, Part, Receiver
 from twincar_edge.errors import GateError
 from twincar_edge.memory import held_memory_mb
 from twincar_edge.records import Record
@@ -60,7 +61,8 @@ class SoakRun:
             lambda event: self._arrived("webhook", event), lambda event: self.refused.add(event.id)
         )
         self.broker = Broker(folder, lambda event: self._arrived("mqtt", event))
-        self.parts: tuple[Part, ...] = (self.camera, self.receiver, self.broker, self.disk)
+        self.clock = Clock(folder)
+        self.parts: tuple[Part, ...] = (self.camera, self.receiver, self.broker, self.disk, self.clock)
         for part in self.parts[:3]:
             stack.callback(part.close)
         self.faults: Counter[str] = Counter()
@@ -78,7 +80,7 @@ class SoakRun:
             f'state = "{folder}/disk/state"\n'
             f'[[cameras]]\nname = "gate"\n'
             f'source = "http://watch:{SECRETS["camera"]}@127.0.0.1:{self.camera.port}/live.mjpg"\n'
-            f'[[sinks]]\nkind = "store"\n[[sinks]]\nkind = "jsonl"\npath = "{folder}/events.jsonl"\n'
+            f'[[sinks]]\nkind = "store"\nage = "30d"\n[[sinks]]\nkind = "jsonl"\npath = "{folder}/events.jsonl"\n'
             f'[[sinks]]\nkind = "webhook"\nurl = "http://127.0.0.1:{self.receiver.port}/in?token={SECRETS["webhook"]}"\n'
             f'secret_file = "{folder}/secret"\ntimeout_s = 3\n'
             f'[[sinks]]\nkind = "mqtt"\nhost = "127.0.0.1"\nport = {self.broker.port}\nuser = "box"\n'
@@ -100,6 +102,7 @@ class SoakRun:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "twincar_edge", "watch", "--config", str(self._config)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                env=os.environ | self.clock.environment,
             )  # fmt: skip
 
     def live(self, seconds: float, *, faults: bool) -> None:

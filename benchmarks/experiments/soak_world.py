@@ -1,4 +1,4 @@
-"""What surrounds the box in a soak, on loopback, and how each part can fail: a camera, a receiver, a broker, a disk."""
+"""The environment of the box in a soak, on loopback, and its faults: camera, receiver, broker, disk and clock."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ FPS = 8.0
 WIDTH = 640
 GAP_S = 4.0  # of an empty road after each pass of the clip
 FILLER = "filler"
+_OFFSETS = {"an hour ahead": "+1h", "an hour behind": "-1h", "in 2040": "+5000d"}
+_FAKETIME = tuple(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))  # where Debian installs it
 
 Arrived = Callable[[Event], None]
 
@@ -296,6 +298,40 @@ class Disk(Part):
         """Unmount it."""
         if self.mounted:
             subprocess.run(["umount", str(self._folder)], check=True)
+
+
+class Clock(Part):
+    """The wall clock of the process, which can jump. Without libfaketime it never does.
+
+    libfaketime offsets the wall clock and leaves the monotonic clock alone, as setting a box's time does.
+    """
+
+    name = "clock"
+    faults: tuple[str, ...] = tuple(_OFFSETS)
+
+    def __init__(self, folder: Path) -> None:
+        """Write the file from which libfaketime reads the offset."""
+        super().__init__()
+        self._file = folder / "clock"
+        library = next(iter(_FAKETIME), None)
+        self.environment: dict[str, str] = {}
+        if library is None:
+            self.faults = ()
+            return
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",  # read the file at each call
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        self.set(None)
+
+    def set(self, fault: str | None) -> None:
+        """Jump, or return to the right time."""
+        super().set(fault)
+        temporary = self._file.with_suffix(".new")
+        temporary.write_text(f"{_OFFSETS[fault] if fault else '+0'}\n")
+        temporary.replace(self._file)
 
 
 def _clip() -> list[bytes]:

@@ -12,9 +12,9 @@ from twincar_edge.errors import GateError
 from twincar_edge.machine import this_machine
 
 WELL = Soak(
-    machine=this_machine(), seed=0, seconds=60, disk_filled=True, lives=(), visits=3, safe=2, arrived={"mqtt": 3},
-    missing={"mqtt": ()}, repeated={"mqtt": 1}, misordered={"mqtt": 0}, interrupted=1, leaked=(), restarted=(),
-    problems=(), log_lines=9, growth_percent=4.9,
+    machine=this_machine(), seed=0, seconds=60, disk_filled=True, clock_jumped=True, lives=(), visits=3, safe=2,
+    arrived={"mqtt": 3}, missing={"mqtt": ()}, repeated={"mqtt": 1}, misordered={"mqtt": 0},
+    interrupted=1, leaked=(), restarted=(), problems=(), log_lines=9, growth_percent=4.9,
 )  # fmt: skip
 
 
