@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median
 from urllib.request import urlopen
 
-from twincar_edge.benchmarks.experiments.soak_world import Broker, Camera, Clock, Disk, Part, Receiver
+from twincar_edge.benchmarks.experiments.soak_machine import Clock, Disk
+from twincar_edge.benchmarks.experiments.soak_world import Broker, Camera, Part, Receiver
 from twincar_edge.errors import GateError
 from twincar_edge.memory import held_memory_mb
 from twincar_edge.records import Record

@@ -1,4 +1,4 @@
-"""The environment of the box in a soak, on loopback, and its faults: camera, receiver, broker, disk and clock."""
+"""The servers around the box in a soak, on loopback, and their faults: a camera, a receiver, a broker."""
 
 from __future__ import annotations
 
@@ -27,9 +27,6 @@ from twincar_edge.runtime.events import Event
 FPS = 8.0
 WIDTH = 640
 GAP_S = 4.0  # of an empty road after each pass of the clip
-FILLER = "filler"
-_OFFSETS = {"an hour ahead": "+1h", "an hour behind": "-1h", "in 2040": "+5000d"}
-_FAKETIME = tuple(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))  # where Debian installs it
 
 Arrived = Callable[[Event], None]
 
@@ -263,75 +260,6 @@ class _ProxyHandler(socketserver.BaseRequestHandler):
         for one in (source, target):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-
-
-class Disk(Part):
-    """A small disk of its own at `folder`, which can be full. Without the right to mount it never is."""
-
-    name = "disk"
-    faults: tuple[str, ...] = ("full",)
-
-    def __init__(self, folder: Path, size: str) -> None:
-        """Mount it."""
-        super().__init__()
-        folder.mkdir()
-        self._folder = folder
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0750", "twincar-soak", str(folder)]
-        self.mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
-        if not self.mounted:
-            self.faults = ()
-
-    def set(self, fault: str | None) -> None:
-        """Fill it to the last byte, or make room."""
-        super().set(fault)
-        filler = self._folder / FILLER
-        if fault is None:
-            filler.unlink(missing_ok=True)
-            return
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            for block in (b"\0" * 65536, b"\0" * 4096, b"\0"):
-                with contextlib.suppress(OSError):
-                    while file.write(block) == len(block):
-                        pass
-
-    def close(self) -> None:
-        """Unmount it."""
-        if self.mounted:
-            subprocess.run(["umount", str(self._folder)], check=True)
-
-
-class Clock(Part):
-    """The wall clock of the process, which can jump. Without libfaketime it never does.
-
-    libfaketime offsets the wall clock and leaves the monotonic clock alone, as setting a box's time does.
-    """
-
-    name = "clock"
-    faults: tuple[str, ...] = tuple(_OFFSETS)
-
-    def __init__(self, folder: Path) -> None:
-        """Write the file from which libfaketime reads the offset."""
-        super().__init__()
-        self._file = folder / "clock"
-        library = next(iter(_FAKETIME), None)
-        self.environment: dict[str, str] = {}
-        if library is None:
-            self.faults = ()
-            return
-        self.environment = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",  # read the file at each call
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-        self.set(None)
-
-    def set(self, fault: str | None) -> None:
-        """Jump, or return to the right time."""
-        super().set(fault)
-        temporary = self._file.with_suffix(".new")
-        temporary.write_text(f"{_OFFSETS[fault] if fault else '+0'}\n")
-        temporary.replace(self._file)
 
 
 def _clip() -> list[bytes]:
