@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -22,6 +24,8 @@ MAX_FRAME_PIXELS = 40_000_000  # 8K video has 33 million
 MAX_SENT_BYTES = 20 * 2**20  # of one picture of an HTTP camera
 AHEAD_BYTES = 100_000_000  # of decoded frames in a queue: four of 4K
 _BYTES_PER_PIXEL = 4  # of one block of memory of FFmpeg: it decodes into planes, and OpenCV converts to 3 bytes
+_MOST_BYTES_PER_PIXEL = 8  # four channels of 16 bits
+_FREE_BYTES = 16 * 2**20  # a block of this size is always allowed: a plane of 4K in 16 bits, or a large packet
 _MAPS = Path("/proc/self/maps")
 
 
@@ -56,23 +60,73 @@ def decode_sent(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8] | 
         return None
 
 
-def limit_ffmpeg(max_pixels: int) -> None:
-    """Make FFmpeg fail any single allocation that is larger than a frame of `max_pixels` needs.
+@contextlib.contextmanager
+def limited_opening(max_pixels: int) -> Iterator[None]:
+    """Limit each allocation of FFmpeg, while a capture opens, to what a frame of `max_pixels` needs.
 
-    FFmpeg decodes a frame or two to find out what a stream is, before OpenCV reports its size, and keeps decoding when
-    frames grow within a stream. OpenCV does not pass `max_pixels` to it. The limit holds for the
-    process, and is never lowered: 160 MB, or what the largest `max_pixels` of a camera needs.
+    FFmpeg decodes a frame or two to find out what a stream is, before OpenCV reports its size.
     """
-    global _limit_bytes
-    _limit_bytes = max(_limit_bytes, _BYTES_PER_PIXEL * max_pixels)
+    with _limit.needs(_BYTES_PER_PIXEL * max_pixels):
+        yield
+
+
+def limited(capture: Capture) -> Capture:
+    """Return an open FFmpeg capture that limits each allocation, until released, to what its frames need.
+
+    Frames may grow within a stream, and OpenCV neither reports it nor passes FFmpeg's `max_pixels` on. A stream whose
+    frames grow much fails, and gets the limit of its new size when it is opened again.
+    """
+    return _Limited(capture)
+
+
+class _Limited:
+    def __init__(self, capture: Capture) -> None:
+        width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        self._capture = capture
+        self.isOpened, self.get, self.grab, self.retrieve = (
+            capture.isOpened, capture.get, capture.grab, capture.retrieve,
+        )  # fmt: skip
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(_limit.needs(max(_FREE_BYTES, int(_MOST_BYTES_PER_PIXEL * width * height))))
+
+    def release(self) -> None:
+        self._capture.release()
+        self._stack.close()
+
+
+class _AllocationLimit:
+    """The limit of a single allocation in OpenCV's FFmpeg, for the whole process: the largest need of its captures."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._needs: list[int] = []
+
+    @contextlib.contextmanager
+    def needs(self, size_bytes: int) -> Iterator[None]:
+        with self._lock:
+            self._needs.append(size_bytes)
+            self._set()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._needs.remove(size_bytes)
+                self._set()
+
+    def _set(self) -> None:
+        limit = max(self._needs, default=_BYTES_PER_PIXEL * MAX_FRAME_PIXELS)
+        for library in _ffmpeg_libraries():
+            with contextlib.suppress(OSError, AttributeError):  # replaced on disk while this process runs
+                # https://ffmpeg.org/doxygen/trunk/group__lavu__mem__funcs.html
+                ctypes.CDLL(library).av_max_alloc(ctypes.c_size_t(limit))
+
+
+def _ffmpeg_libraries() -> list[str]:
     try:
         maps = _MAPS.read_text("utf-8", "replace")
     except OSError:  # not Linux
-        return
-    for library in sorted(set(re.findall(r"/.*/libavutil[^/\n]*\.so[^/\n]*$", maps, re.MULTILINE))):
-        # https://ffmpeg.org/doxygen/trunk/group__lavu__mem__funcs.html
-        with contextlib.suppress(OSError, AttributeError):  # replaced on disk while this process runs
-            ctypes.CDLL(library).av_max_alloc(ctypes.c_size_t(_limit_bytes))
+        return []
+    return sorted(set(re.findall(r"/.*/libavutil[^/\n]*\.so[^/\n]*$", maps, re.MULTILINE)))
 
 
-_limit_bytes = _BYTES_PER_PIXEL * MAX_FRAME_PIXELS
+_limit = _AllocationLimit()

@@ -20,7 +20,7 @@ from twincar_edge.runtime.sources.addresses import (
     split_user_info,
 )
 from twincar_edge.runtime.sources.base import Source, redact_url
-from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, checked_size, limit_ffmpeg
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, checked_size, limited, limited_opening
 from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
@@ -96,19 +96,22 @@ def open_stream(
                 state.perhaps = False
         if http and (parts := open_multipart(spec, timeout_s=timeout_s, max_pixels=max_pixels)) is not None:
             return parts
-        limit_ffmpeg(max_pixels)
         if not http and split_user_info(spec)[0]:
             on_this_host(spec)
-        capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
-        if http and not capture.isOpened() and not place.opened:
-            place.url = on_this_host(spec)
-            if place.url != spec:
-                capture.release()
-                capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
+        with limited_opening(max_pixels):
+            capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
+            if http and not capture.isOpened() and not place.opened:
+                place.url = on_this_host(spec)
+                if place.url != spec:
+                    capture.release()
+                    capture = open_ffmpeg(
+                        place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS
+                    )
         if capture.isOpened():
             place.opened = True
             checked_size(capture, redact_url(spec), max_pixels)
-            return _Counting(capture, state) if http else capture
+            within = limited(capture)
+            return _Counting(within, state) if http else within
         capture.release()
         raise InputError(
             f"cannot open {redact_url(spec)}: the host is there, but there is no video within {timeout_s:g} s: check "

@@ -17,7 +17,7 @@ from twincar_edge.errors import InputError, MissingExtraError
 from twincar_edge.files import as_text
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source, bytes_of
-from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS, checked_size, limit_ffmpeg
+from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS, checked_size, limited, limited_opening
 from twincar_edge.runtime.sources.capture import Capture, codec_name, nominal_fps, stated_frames
 from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.recording import recording_digest
@@ -206,9 +206,8 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
     # Absolute, so that FFmpeg does not read a file name with a colon as a protocol.
     url, threads = str(path.absolute()), max(1, usable_cores() // 2)
-    limit_ffmpeg(max_pixels)
     # FFmpeg's threads inherit the low priority of the thread that starts them, so this is done in another thread.
-    with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
+    with limited_opening(max_pixels), ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
         capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads]).result()
     if empty or not capture.isOpened():
         capture.release()
@@ -221,4 +220,6 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
     except OSError as error:
         capture.release()
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
-    return VideoFile(capture, spec, PyAVInput(url, threads, max_pixels=max_pixels), stride=stride, recording=recording)
+    return VideoFile(
+        limited(capture), spec, PyAVInput(url, threads, max_pixels=max_pixels), stride=stride, recording=recording
+    )

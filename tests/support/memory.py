@@ -24,15 +24,15 @@ class Reading:
     mb: float
 
 
-def read_source(spec: str | Path, **options: Any) -> Reading:
-    """Open a source in a separate process and read some frames; `options` are those of `open_source`."""
-    command = [sys.executable, "-m", "tests.support.memory", str(spec), json.dumps(options)]
+def read_source(spec: str | Path, *, most_frames: int = FRAMES, **options: Any) -> Reading:
+    """Open a source in a separate process and read up to `most_frames`; `options` are those of `open_source`."""
+    command = [sys.executable, "-m", "tests.support.memory", str(spec), json.dumps(options), str(most_frames)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return Reading(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _read_here(spec: str, options: dict[str, Any]) -> Reading:
+def _read_here(spec: str, options: dict[str, Any], most_frames: int) -> Reading:
     from twincar_edge.errors import TwincarError
     from twincar_edge.memory import peak_memory_mb
     from twincar_edge.runtime.sources import open_source
@@ -43,7 +43,7 @@ def _read_here(spec: str, options: dict[str, Any]) -> Reading:
         with open_source(spec, **options) as source:
             for _ in source:
                 frames += 1
-                if frames == FRAMES:
+                if frames == most_frames:
                     break
             skipped = source.skipped
     except TwincarError as raised:
@@ -54,4 +54,4 @@ def _read_here(spec: str, options: dict[str, Any]) -> Reading:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(vars(_read_here(sys.argv[1], json.loads(sys.argv[2])))))
+    sys.stdout.write(json.dumps(vars(_read_here(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])))))
