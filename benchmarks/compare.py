@@ -15,7 +15,7 @@ COLUMNS = (
     "Row", "p50 before", "p50 after", "× as fast", "Verdict", "p95 before", "p95 after", "p95 × as fast",
     "Top-5 change",
 )  # fmt: skip
-WORTH = (
+PRIORITY = (
     "Row", "× as fast", "Verdict", "Top-5 change", "p50 after", "p50 before", "p95 × as fast", "p95 after",
     "p95 before",
 )  # fmt: skip

@@ -96,5 +96,5 @@ def test_a_peer_is_timed_by_a_worker_like_any_row() -> None:
 def test_a_precision_that_cannot_be_made_of_the_checkpoint_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     (file,) = bundled_in(["fp32"])
     monkeypatch.setattr("twincar_edge.cli.bench_precisions.default_model", lambda: file)
-    with pytest.raises(InputError, match="cannot be measured in int8"):
+    with pytest.raises(InputError, match="not available in int8"):
         bundled_in(["int8"])

@@ -215,7 +215,9 @@ def test_detect_names_each_vehicle_of_a_photo_the_largest_first(model: Path, pho
 def test_detect_without_a_detector_says_how_to_get_one(model: Path, photos: Path) -> None:
     with pytest.raises(InputError) as caught:
         invoke(photos, "--model", model, "--detect")
-    assert str(caught.value).startswith("no detector at hand: get one with `twincar-edge detector pull`, or name")
+    assert str(caught.value).startswith(
+        "no detector installed: download one with `twincar-edge detector pull`, or give"
+    )
 
 
 def test_detect_uses_the_detector_in_the_state_folder(

@@ -31,7 +31,11 @@ def test_a_detector_from_a_file_is_there_from_then_on(
     before = f"no detector in {state}/detectors: run `twincar-edge detector pull`\n"
     assert run(capsys, "detector", "--state", state) == (0, before, "")
     assert run(capsys, "detector", "pull", "--from", nano, "--state", state) == (0, f"{expected}\n", "")
-    assert run(capsys, "detector", "--state", state) == (0, f"{expected}: as in YOLOX's release 0.1.1rc0\n", "")
+    assert run(capsys, "detector", "--state", state) == (
+        0,
+        f"{expected}: identical to the file of YOLOX's release 0.1.1rc0\n",
+        "",
+    )
 
 
 def test_the_state_folder_may_be_named_before_the_word_pull(

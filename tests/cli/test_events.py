@@ -82,7 +82,7 @@ def test_the_visits_of_a_day_are_those_of_the_local_day(state: Path, zone: str, 
 def table(state: Path, *arguments: str, columns: int = 80) -> tuple[str, list[str]]:
     """The heads and the rows of the table, each a line, without what stands around them."""
     _, heads, _, *rows = events(state, *arguments, columns=columns).stdout.splitlines()
-    return heads.strip(), [row.strip() for row in rows if row.strip() and not row.startswith("columns left out")]
+    return heads.strip(), [row.strip() for row in rows if row.strip() and not row.startswith("columns not shown")]
 
 
 def test_the_zone_is_said_once_or_at_each_time_where_it_changes(state: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_table_fits_the_terminal_and_names_what_it_leaves_out(state: Path, col
     every = ["when", "vehicle", "id", "prob.", "camera", "saved", "level", "direction"]
     assert heads.split() == every[:shown]
     assert (len(rows) == 25) == (columns > 50)  # names are wrapped rather than left out
-    left_out = f"columns left out: {', '.join(every[shown:])};"
+    left_out = f"columns not shown: {', '.join(every[shown:])};"
     assert (left_out in events(state, "--on", "2026-10-25", columns=columns).stdout) == (shown < len(every))
 
 
@@ -113,7 +113,7 @@ def test_a_visit_is_shown_whole_with_the_paths_of_its_files(state: Path) -> None
     assert shown["vehicle"] == LONG
     assert shown["began"] == "2026-10-25 00:30:00 CEST"
     assert shown["picture"] == f"{state}/crops/kept.jpg"
-    assert shown["clip"] == f"{state}/clips/gone.mp4 (no longer there, or not yet)"
+    assert shown["clip"] == f"{state}/clips/gone.mp4 (removed, or not written yet)"
     assert json.loads(events(state, "01", "--json").stdout)["id"] == shown["id"]
 
 

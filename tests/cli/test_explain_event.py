@@ -63,7 +63,7 @@ def test_a_stored_visit_is_explained_by_how_its_id_begins(
     [
         ("another model", "was answered by another file of"),
         ("no picture", "visit abd-2 has no picture: `watch --save-crops FOLDER` saves them"),
-        ("picture removed", "car.jpg has been removed"),
+        ("picture removed", "car.jpg was removed"),
         ("no such visit", "no visit whose id begins with 'x'"),
         ("two visits", "several visits have an id that begins with 'ab': abc-1, abd-2"),
         ("an image too", "give images, or one --event"),

@@ -75,7 +75,7 @@ def test_a_page_says_where_it_is_and_shows_its_first_token_once(tmp_path: Path) 
     page = [sys.executable, "-m", "twincar_edge", "page", "127.0.0.1:0", "--tokens", "--state", str(tmp_path)]
     with subprocess.Popen(page, stderr=subprocess.PIPE, text=True) as process:
         url = said(process, "page: ")
-        token = said(process, "page's token, shown only now: ")
+        token = said(process, "page token, shown only once: ")
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
         with urllib.request.urlopen(request, timeout=20) as answer:
             assert answer.status == 200

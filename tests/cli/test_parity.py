@@ -102,7 +102,7 @@ def test_a_missed_limit_is_exit_code_1_and_one_line_and_the_report_is_there_all_
     assert "not met" in printed
     [line] = [line for line in err.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: tiny does not meet 3 parity limits on 18 images: INT8 top-1 drops by 100.00 points")
-    assert line.endswith(f"{out / 'parity.md'} has what changed")
+    assert line.endswith(f"{out / 'parity.md'} lists the changed answers")
     report = ParityReport.model_validate_json((out / "parity.json").read_text())
     assert len(report.comparisons[0].flips) == 18
     assert "| 000.jpg |" in (out / "parity.md").read_text()
@@ -424,4 +424,4 @@ def test_the_bundled_model_is_compared_with_its_checkpoint_where_neither_is_name
 
 def test_a_model_of_ones_own_needs_a_reference(fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parity(fp32) == 2
-    assert "name the model to compare with: --reference REF" in capsys.readouterr().err
+    assert "no model to compare with: give --reference REF" in capsys.readouterr().err

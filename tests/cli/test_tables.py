@@ -12,7 +12,7 @@ ROWS = [("alpha [2010]", "1.25", "–", "p" * 40), ("beta", "10.50", "–", "q" 
 
 def printed(capsys: pytest.CaptureFixture[str], wrap: str = "") -> str:
     print_table(
-        HEADS, ROWS, worth=("Name", "Nothing", "p50", "Path"), left=("Name", "Path"), elsewhere="--json", wrap=wrap
+        HEADS, ROWS, priority=("Name", "Nothing", "p50", "Path"), left=("Name", "Path"), elsewhere="--json", wrap=wrap
     )
     return capsys.readouterr().out
 
@@ -29,7 +29,7 @@ def test_columns_without_room_are_left_out_the_least_worthy_first(
     if left_out is None:
         assert last.strip() == ""
     else:
-        assert last == f"columns left out: {left_out}; a wider terminal shows them, and so does --json"
+        assert last == f"columns not shown: {left_out}; use a wider terminal or --json"
     assert all(len(line) <= columns for line in table)
     heads = table[1].split() if columns > 30 else []
     assert all(head in heads or head in (left_out or "") for head in HEADS if heads)
@@ -40,7 +40,7 @@ def test_a_column_that_may_wrap_does_so_before_others_go(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     out = printed(capsys, wrap="Path")
-    assert "left out" not in out
+    assert "not shown" not in out
     assert out.count("p") >= 40
 
 
@@ -49,6 +49,6 @@ def test_a_file_gets_every_column_and_text_as_it_is(
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     out = printed(capsys)
-    assert "left out" not in out
+    assert "not shown" not in out
     assert "alpha [2010]" in out and "p" * 40 in out
     assert "\x1b" not in out

@@ -29,7 +29,7 @@ def test_a_script_goes_on_when_the_file_is_over(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert RED in done.stdout
-    assert "the source is over, and the page with it: `twincar-edge page` shows its visits" in done.stderr
+    assert "the source has ended, so the page is closed: run `twincar-edge page` to see its visits" in done.stderr
 
 
 def test_at_a_terminal_the_page_stays_until_ctrl_c(command: list[str]) -> None:
@@ -37,7 +37,7 @@ def test_at_a_terminal_the_page_stays_until_ctrl_c(command: list[str]) -> None:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=ours) as process:
         os.close(ours)
         said = ""
-        while not (found := re.search(r"the page stays until Ctrl-C: (\S+)\s", said)):
+        while not (found := re.search(r"the page stays open until Ctrl-C: (\S+)\s", said)):
             said += os.read(window, 1000).decode()
         assert RED in urllib.request.urlopen(found[1], timeout=20).read().decode()
         process.send_signal(signal.SIGINT)

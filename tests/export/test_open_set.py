@@ -187,7 +187,7 @@ def test_an_invalid_table_is_a_one_line_error(tmp_path: Path, table: str, messag
     [
         (["--unknown", "absent"], "the folder of unknown images absent does not exist"),
         (["--unknown", "{cars}", "--sizes", "0"], "sizes must be 8 to 4096 pixels, found [0]"),
-        (["--unknown", "{cars}", "--sizes", "big"], "expected whole numbers with commas between them"),
+        (["--unknown", "{cars}", "--sizes", "big"], "expected comma-separated whole numbers"),
     ],
 )
 def test_evaluate_says_in_one_line_what_it_cannot_measure(

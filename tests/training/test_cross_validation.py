@@ -132,8 +132,8 @@ def test_a_folder_in_use_is_left_alone_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--no-validation"], "--folds holds out parts of DATA in turn: give it without --no-validation"),
-        (["--extend", "old.pt"], "give it without --extend"),
+        (["--no-validation"], "--folds cannot be combined with --no-validation"),
+        (["--extend", "old.pt"], "--folds cannot be combined with --extend"),
         (["--folds", "1"], "--folds"),
     ],
 )

@@ -268,7 +268,7 @@ def test_evaluate_names_the_extra_that_draws(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["best.pt"], "no images to evaluate on: name them with --data, or a run with --split"),
+        (["best.pt"], "no images to evaluate on: give --data DATA, or --split RUN"),
         (["best.pt", "--split", "{run}/val.csv"], "add --data"),
         (["best.pt", "--data", "{run}/nothing"], "nothing does not exist"),
         (["best.pt", "--split", "{data}"], "is not a run folder"),

@@ -126,9 +126,9 @@ def test_a_finished_run_is_not_repeated(unbroken: TrainingResult, dataset: Datas
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "epochs=9"], "give --resume without --set"),
-        (["-o", "elsewhere", "--weights", "none"], "give --resume without --output, --weights"),
-        (["cars"], "give --resume without DATA"),
+        (["--set", "epochs=9"], "leave out --set"),
+        (["-o", "elsewhere", "--weights", "none"], "leave out --output, --weights"),
+        (["cars"], "leave out DATA"),
     ],
 )
 def test_resume_rejects_other_options(

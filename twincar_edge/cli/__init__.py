@@ -1,7 +1,7 @@
-"""The command line: one module a command, each turning options into one call of a plain function.
+"""The command line: one module per command, each turning its options into one call of a plain function.
 
-`twincar-edge --help` must answer at once, so a command's module is imported only when that command runs, and the one
-line that help shows of it is in the table here.
+To keep `twincar-edge --help` fast, a command's module is imported only when that command runs. The one-line summaries
+that the help lists are in the table below.
 """
 
 from __future__ import annotations
@@ -24,54 +24,54 @@ from twincar_edge.errors import TwincarError, nearest, parameter_spelling
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-# In the order of the work: name -> the line that help shows. The function `command` of `twincar_edge.cli.<name>`.
+# Command name -> one-line summary, in workflow order. The command itself is `twincar_edge.cli.<name>.command`.
 COMMANDS = {
-    "demo": "Run a clip of drawn cars through a model of them, beside the truth.",
-    "train": "Fit a classifier on labeled car images.",
+    "demo": "Run the bundled demo clip through its model and compare with the ground truth.",
+    "train": "Train a classifier on labeled car images.",
     "evaluate": "Measure a checkpoint or ONNX file on labeled images.",
-    "export": "Write FP32 and INT8 ONNX files and check that they answer alike.",
-    "parity": "Compare ONNX files with the checkpoint that they come from, image by image.",
-    "inspect": "Print what an exported model says of itself.",
-    "sign": "Sign a model file, so that boxes can tell it from others.",
+    "export": "Export a checkpoint to FP32 and INT8 ONNX files and check their parity.",
+    "parity": "Compare ONNX files with their source checkpoint, image by image.",
+    "inspect": "Print the manifest of an exported model.",
+    "sign": "Sign a model file, so that boxes can verify its origin.",
     "classify": "Name the car in each image.",
-    "score": "Name the cars of a whole archive, into Parquet, on one machine or a cluster.",
-    "cluster": "Group pictures of unknown cars, for a person to name.",
-    "enroll": "Teach a model new classes from a handful of pictures each.",
+    "score": "Classify a whole archive into Parquet files, on one machine or a cluster.",
+    "cluster": "Group pictures of unknown cars, so that you can name each group.",
+    "enroll": "Add classes to a model from a handful of pictures each, without training.",
     "watch": "Turn a camera, video or folder into one event per vehicle.",
-    "detector": "Get a detector of vehicles, or say which is there.",
-    "zones": "Write a frame with a grid, to write zones by or to click them on.",
-    "events": "Show or export the visits that watch has stored.",
-    "page": "Serve the web page over the visits that watch has stored.",
-    "token": "Make, list or remove tokens that open the web page.",
-    "doctor": "Check that this machine answers right, and how fast.",
-    "bench": "Measure latency and top-5 over providers and precisions.",
-    "explain": "Show what an answer rests on, as a heat map over the image.",
-    "synthesize": "Draw labeled twin cars: images, or a gate clip with its truth.",
+    "detector": "Download a vehicle detector, or show the installed one.",
+    "zones": "Draw a grid over a frame, to define zones by coordinates or by clicking.",
+    "events": "List or export the visits stored by watch.",
+    "page": "Serve a web page with the visits stored by watch.",
+    "token": "Create, list or remove access tokens for the web page.",
+    "doctor": "Check that this machine gives correct answers, and how fast.",
+    "bench": "Measure latency and accuracy across providers and precisions.",
+    "explain": "Explain an answer with a heat map over the image.",
+    "synthesize": "Generate labeled synthetic cars: images, or a gate clip with its ground truth.",
 }
 
 EXIT_INTERRUPTED = 130
-# Read by OpenCV when it is imported, a second limit behind that of `images.decode_image`.
+# OpenCV reads this on import. It backs up the limit in `images.decode_image`.
 OPENCV_PIXELS = ("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for, not before.
+    """A group that imports a command's module on first use.
 
     Attributes:
-        table: command name -> the line that help shows.
-        package: holds a module for each command, whose function `command` it is.
+        table: command name -> one-line summary.
+        package: the package with one module per command; each module defines the function `command`.
     """
 
     table: Mapping[str, str] = COMMANDS
     package = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of the work."""
+        """Return the command names in workflow order."""
         return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command, imported now."""
+        """Import and return the command."""
         if cmd_name not in self.table:
             return None
         command = importlib.import_module(f"{self.package}.{cmd_name}").command
@@ -81,7 +81,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command of `args`, or name the nearest one; from here on messages name that command's options."""
+        """Find the command in `args`, or suggest the nearest name; messages then name that command's options."""
         if args and args[0] not in self.table and not args[0].startswith("-"):
             raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], tuple(self.table))}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
         return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours is one line on standard error, and decides the exit code."""
+        """Run the command; report a `TwincarError` as one line on standard error and exit with its code."""
         try:
             with checked_output():
                 result = super().invoke(ctx)
@@ -100,11 +100,11 @@ class LazyGroup(click.Group):
         return result
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete commands from the table, importing nothing, and the group's own options."""
+        """Complete command names from the table, without imports, and the group's own options."""
         return complete_table(self.table, incomplete) + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the command list from the table, importing nothing."""
+        """Write the command list from the table, without imports."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.table.items()))
 
@@ -120,7 +120,7 @@ def group() -> None:
 
 
 def main(args: list[str] | None = None, command: click.Group = group, program: str = "twincar-edge") -> None:
-    """Run a command line and exit: every failure that a user can cause is one line on standard error."""
+    """Run a command line and exit; report every user error as one line on standard error."""
     prepare_streams()
     os.environ.setdefault(*OPENCV_PIXELS)
     try:
@@ -131,7 +131,7 @@ def main(args: list[str] | None = None, command: click.Group = group, program: s
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except TwincarError as error:  # of what click itself prints, such as help
+    except TwincarError as error:  # raised while click itself prints, for example the help
         click.echo(f"error: {error}", err=True)
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)

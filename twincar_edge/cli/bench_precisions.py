@@ -1,4 +1,4 @@
-"""The bundled model in other precisions than the package brings: made once, from the bundled checkpoint."""
+"""The bundled model in precisions that the package does not ship, exported once from the bundled checkpoint."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from twincar_edge.errors import InputError, require
 from twincar_edge.files import sha256, write_bytes
 from twincar_edge.manifest import read_manifest
 
-MADE = ("fp32", "fp16")
+EXPORTED = ("fp32", "fp16")
 
 
 def bundled_in(precisions: Sequence[str]) -> tuple[Path, ...]:
-    """Return the bundled model's file in each precision; FP32 and FP16 are exported when they are first wanted.
+    """Return the bundled model's file in each precision; FP32 and FP16 are exported on first use.
 
-    They are kept in the user's cache, by the checkpoint's digest. Nothing shows their parity: a benchmark with `--data`
-    measures what they answer.
+    Exports are cached in the user's cache folder, keyed by the checkpoint's digest. Their parity is not checked; a
+    benchmark with `--data` measures their accuracy.
 
     Raises:
-        InputError: the precision cannot be made of the checkpoint.
-        MissingExtraError: one is to be exported, and the extra for that is not installed.
+        InputError: the checkpoint cannot be exported in this precision.
+        MissingExtraError: an export is needed, but its extra is not installed.
         ModelError: the package was installed without the model.
     """
     return tuple(_file(precision) for precision in dict.fromkeys(precisions))
@@ -33,8 +33,8 @@ def _file(precision: str) -> Path:
     model = default_model()
     if read_manifest(model).precision == precision:
         return model
-    if precision not in MADE:
-        raise InputError(f"the bundled model cannot be measured in {precision}: give the file of your own")
+    if precision not in EXPORTED:
+        raise InputError(f"the bundled model is not available in {precision}: give your own model file as MODEL")
     checkpoint = default_checkpoint()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twincar-edge" / "bench"
     path = cache / f"{sha256(checkpoint)[:16]}-{__version__}" / f"{DEFAULT_NAME}.{precision}.onnx"
@@ -52,8 +52,8 @@ def _export(checkpoint: Path, precision: str) -> bytes:
     from twincar_edge.training.model import load_model
 
     graph = to_onnx(load_model(read_checkpoint(checkpoint)))
-    # These are of the INT8 file: the others answer by probability alone.
-    of_int8 = ("quantization", "parity", "confidence", "embedding", "familiarity", "head", "crop_sizes")
-    changes = {"precision": precision, **dict.fromkeys(of_int8)}
+    # Leave out what was measured on the INT8 file: other precisions decide by probability alone.
+    int8_only = ("quantization", "parity", "confidence", "embedding", "familiarity", "head", "crop_sizes")
+    changes = {"precision": precision, **dict.fromkeys(int8_only)}
     manifest = read_manifest(default_model()).model_copy(update=changes)
     return to_bytes(to_fp16(graph) if precision == "fp16" else graph, manifest)

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     group="Images",
     common=True,
     is_flag=True,
-    help="Find the vehicles in each image, and name each. Needs a detector: `twincar-edge detector pull`.",
+    help="Find and name every vehicle in each image. Needs a detector: `twincar-edge detector pull`.",
 )
-@option("--recursive", group="Images", common=True, is_flag=True, help="Search folders with their subfolders.")
+@option("--recursive", group="Images", common=True, is_flag=True, help="Search subfolders too.")
 @option(
     "--top",
     group="Images",
@@ -54,13 +54,13 @@ if TYPE_CHECKING:
     group="Images",
     common=True,
     is_flag=True,
-    help="Print JSON lines; the default where the output is not a terminal.",
+    help="Print JSON lines; the default if standard output is not a terminal.",
 )
 @option(
     "--detector",
     group="Images",
     type=click.Path(path_type=Path),
-    help="Find vehicles with this detector, an ONNX file in the layout of YOLOX; implies --detect.",
+    help="Find vehicles with this detector, a YOLOX ONNX file; implies --detect.",
 )
 @ep_option
 @threads_option
@@ -87,8 +87,8 @@ def command(
 ) -> None:
     """Name the car in each image: PATH is an image file, a folder of images, or a quoted pattern.
 
-    Each image counts as a crop of one car, unless --detect looks for vehicles in it. An image that cannot be read is
-    reported and skipped; the exit code is 2 only if none can be read.
+    Without --detect, each image must be a crop of one car. Unreadable images are reported and skipped; the exit code is
+    2 only if no image can be read.
     """
     from twincar_edge.runtime.classify import classify_each
     from twincar_edge.runtime.inference.classifier import Classifier
@@ -112,16 +112,16 @@ def _locator(detector: Path | None, ep: str, threads: int | None) -> Locator:
 
     file = detector or pulled_detector()
     if file is None:
-        message = f"no detector at hand: get one with {PULL}, or name an ONNX file of YOLOX with "
+        message = f"no detector installed: download one with {PULL}, or give a YOLOX ONNX file with "
         raise InputError(message, Parameter("detector"))
     opened = open_detector(file, ep=ep, threads=threads)
     return make_locator("detector", LocateOptions(stills=True, detector=opened))
 
 
 def _report_problems(answers: Iterable[ImageAnswer]) -> Iterable[ImageAnswer]:
-    """Give the answers, and report images that cannot be read; the error of a run without any names the last one.
+    """Yield the answers, and report unreadable images and those in which the detector found no vehicle.
 
-    An image in which a detector found no vehicle is reported too.
+    If no image can be read, `classify_each` raises an error that names the last one.
     """
     pending: str | None = None
     for answer in answers:

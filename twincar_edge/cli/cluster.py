@@ -1,4 +1,4 @@
-"""`twincar-edge cluster`: pictures of unknown cars in groups that a person can name."""
+"""`twincar-edge cluster`: group pictures of unknown cars, so that a person can name each group."""
 
 from __future__ import annotations
 
@@ -13,20 +13,31 @@ PATH = click.Path(path_type=Path)
 
 @click.command("cluster")
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option("-o", "--output", required=True, type=PATH, help="A new folder, which gets one folder a group.")
-@click.option("--model", type=PATH, help="The model that is to learn them.  [default: the bundled model]")
-@click.option("--smallest", type=click.IntRange(min=2), default=3, show_default=True, help="Pictures of a group.")
+@click.option("-o", "--output", required=True, type=PATH, help="Write one subfolder per group into this new folder.")
+@click.option(
+    "--model",
+    type=PATH,
+    help="Compare pictures by the embeddings of this .onnx file, the model to extend.  [default: the bundled model]",
+)
+@click.option(
+    "--smallest",
+    type=click.IntRange(min=2),
+    default=3,
+    show_default=True,
+    help="Require at least this many pictures per group.",
+)
 @ep_option
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     folder: Path, output: Path, model: Path | None, smallest: int, ep: str, threads: int | None, as_json: bool
 ) -> None:
-    """Group the pictures in DIR and its subfolders, such as `watch --collect` keeps, by how alike the model finds them.
+    """Group the pictures in DIR and its subfolders by how similar they are to the model.
 
-    The pictures are copied into cluster-001, the largest, and so on, and those that are like no others into unsorted.
-    clusters.jpg shows all groups. Rename each folder to the class that it shows, and `enroll --from` teaches them to
-    the model; folders that keep their name are left out.
+    DIR can be the folder of `watch --collect`. Pictures are copied into cluster-001 (the largest group),
+    cluster-002 and so on; those without similar pictures go into unsorted. clusters.jpg shows all groups. Rename each
+    folder to the class that it shows, then run `enroll --from` to add the classes to the model. It ignores folders that
+    are not renamed.
     """
     from twincar_edge.runtime.cluster import SHEET, ClusterConfig, cluster
 
@@ -38,5 +49,5 @@ def command(
     click.echo(f"{len(report.sizes)} groups" + (f" of {sizes} pictures" if sizes else ""))
     click.echo(f"unsorted: {report.unsorted} pictures")
     if report.unreadable:
-        click.echo(f"skipped: {report.unreadable} pictures that cannot be read", err=True)
-    click.echo(f"look at {output / SHEET}, then rename the folders of {output}")
+        click.echo(f"skipped: {report.unreadable} unreadable pictures", err=True)
+    click.echo(f"next: look at {output / SHEET} and rename the folders in {output}")

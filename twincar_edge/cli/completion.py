@@ -1,4 +1,4 @@
-"""What a shell completes beside options and choices, which click knows by itself."""
+"""Shell completion beyond the options and choices that click completes by itself."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def complete_files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Let the shell complete files, for parameters that may be a path or something else, such as a URL."""
+    """Complete files, for parameters that take a path or something else, like a URL."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]
 
 
 def complete_recipes(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the recipes of the package; where none begins so, files."""
+    """Complete the names of shipped recipes; if none matches, complete files."""
     from click.shell_completion import CompletionItem
 
     from twincar_edge.training.recipe_files import shipped_recipes
@@ -29,7 +29,7 @@ def complete_recipes(context: click.Context, parameter: click.Parameter, incompl
 
 
 def complete_table(table: Mapping[str, str], incomplete: str) -> list[CompletionItem]:
-    """Complete the names of a table; a shell that shows help shows the texts."""
+    """Complete the names in a table, with its texts as help in shells that show it."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(name, help=text) for name, text in table.items() if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""`twincar-edge demo`: a clip of drawn twin cars through a model of them, beside the truth."""
+"""`twincar-edge demo`: run a clip of synthetic cars through a model and compare with the ground truth."""
 
 from __future__ import annotations
 
@@ -25,20 +25,24 @@ _OUTPUT = Path("out/demo")
 @click.command("demo")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=_OUTPUT, show_default=True,
-    help="Folder for the annotated video, the contact sheet and the visits.",
+    help="Write the annotated video, the contact sheet and the visits into this folder.",
 )  # fmt: skip
-@click.option("--clip", type=click.Path(path_type=Path), help="Another clip with its truth.  [default: the demo's own]")
-@click.option("--model", type=click.Path(path_type=Path), help="Another exported model.  [default: the demo's own]")
+@click.option(
+    "--clip",
+    type=click.Path(path_type=Path),
+    help="Use this clip, with its ground truth beside it.  [default: the demo clip]",
+)
+@click.option("--model", type=click.Path(path_type=Path), help="Use this exported model.  [default: the demo model]")
 @ep_option
 @click.option(
     "--page", cls=PageOption, metavar="[HOST:PORT]",
-    help="Show the clip live on the web page instead, over and over, until Ctrl-C. Needs the extra `page`.  "
+    help="Loop the clip live on the web page instead, until Ctrl-C. Needs the extra `page`.  "
     f"[default: {PAGE_ADDRESS}]",
 )  # fmt: skip
 def command(output: Path, clip: Path | None, model: Path | None, ep: str, page: str | None) -> None:
-    """Watch a gate clip and show each visit beside what truly drove through.
+    """Watch a gate clip and show each visit beside the ground truth.
 
-    Exits with 1 where fewer than 90% of the visits are right.
+    The exit code is 1 if fewer than 90% of the visits are right.
     """
     if page is not None:
         _show_live(output, clip, model, ep, page)
@@ -77,8 +81,8 @@ def _print_visits(score: Score) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    # Two names of up to 30 letters side by side, and no more than 80 columns: no box, and a mark for the verdict.
-    table = Table(title="What drove through, and what the camera box said", box=None, title_justify="left")
+    # Fit two names of up to 30 letters into 80 columns: no box, and a mark for the verdict.
+    table = Table(title="Vehicles and visits", box=None, title_justify="left")
     for heading, justify in (("frame", "right"), ("truth", "left"), ("visit", "left"), ("", "right"), ("", "left")):
         table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for result in score.passes:

@@ -1,4 +1,4 @@
-"""`twincar-edge detector`: the detector in the state folder, and how it gets there."""
+"""`twincar-edge detector`: show or download the detector in the state folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 _state_option = click.option(
     "--state",
     type=click.Path(path_type=Path),
-    help="The state folder.  [default: $TWINCAR_STATE, or the system's]",
+    help="Use this state folder.  [default: $TWINCAR_STATE, or the system's]",
 )
 
 
 @click.group("detector", invoke_without_command=True)
 @_state_option
 def command(state: Path | None) -> None:
-    """Get a detector of vehicles, or say which is there."""
+    """Download a vehicle detector, or show the installed one."""
     from twincar_edge.runtime.locating.pulled import PULL, RELEASE, detectors_folder, pulled_detector
 
     context = click.get_current_context()
@@ -34,7 +34,7 @@ def command(state: Path | None) -> None:
     if path is None:
         click.echo(f"no detector in {detectors_folder(state)}: run {PULL}")
     else:
-        click.echo(f"{path}: as in YOLOX's release {RELEASE}")
+        click.echo(f"{path}: identical to the file of YOLOX's release {RELEASE}")
 
 
 @command.command("pull")
@@ -43,15 +43,15 @@ def command(state: Path | None) -> None:
     "--from",
     "file",
     type=click.Path(path_type=Path),
-    help="Take this file, which another machine has downloaded.",
+    help="Install this file, downloaded on another machine, instead of downloading.",
 )
 @_state_option
 def pull(name: str | None, file: Path | None, state: Path | None) -> None:
-    """Put an official YOLOX detector into the state folder: nano (the default), or tiny, slower and better.
+    """Install an official YOLOX detector: nano (the default), or tiny, which is slower and more accurate.
 
-    It comes from YOLOX's release at GitHub (Apache License 2.0, trained on COCO), and is taken if its SHA-256 is the
-    one that this version of twincar-edge knows. It replaces the detector that is there. `watch` finds the vehicles of
-    videos and cameras by it, unless `--locate` says otherwise.
+    Downloads the file from YOLOX's GitHub release (Apache License 2.0, trained on COCO), verifies its SHA-256, and puts
+    it into the state folder in place of any earlier detector. `watch` then uses it on videos and cameras, unless
+    `--locate` says otherwise.
     """
     from twincar_edge.runtime.locating.pull import DEFAULT, pull_detector, take_detector
 
@@ -70,7 +70,7 @@ def _announce(official: OfficialDetector) -> None:
 
 
 def _spelling(parameter: Parameter) -> str:
-    """Write `detector`, which is an option of `watch`, as that option, and others as options of `pull`."""
+    """Spell `detector` as the option of `watch`, and all other parameters as options of `pull`."""
     from twincar_edge.cli.watch import command as watch
 
     return option_spelling(watch if parameter.name == "detector" else pull, parameter)

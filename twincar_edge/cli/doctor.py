@@ -1,4 +1,4 @@
-"""`twincar-edge doctor`: does this machine answer right, and how fast?"""
+"""`twincar-edge doctor`: check that this machine gives correct answers, and how fast."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.selftest.diagnosis import Diagnosis
 
 _COLORS = {"ok": "green", "absent": "dim", "warn": "yellow", "fail": "bold red"}
-_PIPE_WIDTH = 160  # a line of the table where it goes into a file
+_PIPE_WIDTH = 160  # columns of the table if standard output is not a terminal
 
 
 @click.command("doctor")
-@click.option("--model", type=click.Path(path_type=Path), help="An exported .onnx file.  [default: the bundled model]")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Check this exported .onnx file.  [default: the bundled model]"
+)
 @ep_option
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    help="CPU threads of one inference.  [default: as watch, all usable cores but one]",
+    help="Run one inference on this many CPU threads.  [default: all usable cores but one, like watch]",
 )
 @click.option(
     "--store",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Also compare each camera's newest visits in this store with those of the two weeks before.",
+    help="Also compare each camera's newest visits in this database with those of the two weeks before.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The diagnosis as JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON.")
 def command(model: Path | None, ep: str, threads: int | None, store: Path | None, as_json: bool) -> None:
-    """Check that this machine answers right, and how fast.
+    """Check that this machine gives correct answers, and how fast.
 
-    Looks at versions, providers, the model file and its golden inputs, cores, instructions, latency and cameras, and
-    with --store whether a camera's answers have become worse. "fail" would make answers wrong or lets nothing run (exit
-    code 1); "warn" is slower, worse than before, or something is missing; "absent" is not installed, and nobody asked
-    for it.
+    Checks versions, providers, the model file and its golden inputs, cores, CPU instructions, latency and cameras and,
+    with --store, whether a camera's answers have become worse. "fail": answers would be wrong, or nothing runs (exit
+    code 1). "warn": slower, worse than before, or something is missing. "absent": optional and not installed.
     """
     from twincar_edge.runtime.selftest.diagnosis import DoctorError
     from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose

@@ -1,4 +1,4 @@
-"""`twincar-edge enroll`: new classes for a model file from a handful of pictures each."""
+"""`twincar-edge enroll`: add classes to a model file from a handful of pictures each."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ PATH = click.Path(path_type=Path)
 
 @click.command("enroll")
 @click.argument("paths", nargs=-1, metavar="[MODEL] [CROP]...", type=PATH)
-@click.option("--class", "name", help='The class of the crops, such as "Ford Fiesta Hatchback 2002".')
-@click.option("--from", "folder", type=PATH, help="A folder with a subfolder of crops for each class, named after it.")
-@click.option("--remove", multiple=True, metavar="CLASS", help="Take out an enrolled class. May be repeated.")
-@click.option("-o", "--output", required=True, type=PATH, help="The new file; it may be MODEL itself.")
+@click.option("--class", "name", help='Enroll the crops as this class, for example "Ford Fiesta Hatchback 2002".')
+@click.option(
+    "--from", "folder", type=PATH, help="Enroll a class from each subfolder of this folder; its name is the class."
+)
+@click.option("--remove", multiple=True, metavar="CLASS", help="Remove an enrolled class. Repeatable.")
+@click.option(
+    "-o", "--output", required=True, type=PATH, help="Write the new model to this file; it may be MODEL itself."
+)
 @click.option(
     "--reach",
     type=float,
-    help="How far a crop may lie from its class, as a share of the class's variance. More names more crops, and more "
-    "cars of other classes wrongly.  [default: 1.0]",
+    help="Accept crops up to this distance from their class, as a share of its variance. A larger value recognizes "
+    "more crops, but also names more cars of other classes wrongly.  [default: 1.0]",
 )
-@click.option("--unchecked", is_flag=True, help="Write the file although a check fails or cannot be made.")
+@click.option("--unchecked", is_flag=True, help="Write the file even if a check fails or cannot run.")
 @ep_option
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     paths: tuple[Path, ...],
     name: str | None,
@@ -43,13 +47,13 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Teach MODEL new classes from a handful of pictures each, without training.
+    """Add classes to MODEL from a handful of pictures each, without training.
 
     MODEL is an exported .onnx file; without one, the bundled model. Each CROP is an image file, a folder of images, or
-    a quoted pattern: pictures cut to the car, five or more of different views.
+    a quoted pattern. Crop pictures to the car, and give five or more from different views.
 
-    The new file is written only if the new pictures recognize one another, and the answers for the pictures that the
-    model was validated on stay. Otherwise the exit code is 1. A running `watch` takes the file on SIGHUP.
+    The new file is written only if the new pictures recognize one another and the answers for the model's validation
+    pictures do not change. Otherwise the exit code is 1. A running `watch` reloads the file on SIGHUP.
     """
     from twincar_edge.api.enroll import enroll
     from twincar_edge.runtime.sources.images import expand
@@ -57,7 +61,7 @@ def command(
     model = paths[0] if paths and paths[0].suffix.lower() == ".onnx" else None
     crops = paths if model is None else paths[1:]
     if bool(crops) != (name is not None):
-        raise click.UsageError("crops and --class go together")
+        raise click.UsageError("crops and --class must be given together")
     if name is not None and folder is not None:
         raise click.UsageError("--class and --from cannot be combined")
     report = enroll(
@@ -81,6 +85,6 @@ def _text(report: EnrollReport) -> str:
     lines += [f"removed {name}" for name in report.removed]
     if report.held_out is not None:
         lines.append(f"held-out pictures with another answer: {report.held_out_changed} of {report.held_out}")
-    lines += [f"not checked: {fault}" for fault in report.faults]
+    lines += [f"limit not met: {fault}" for fault in report.faults]
     lines.append(f"{report.output}: {len(report.enrolled)} enrolled classes")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`twincar-edge evaluate`: how well a checkpoint or an ONNX file answers on labeled images."""
+"""`twincar-edge evaluate`: measure the accuracy of a checkpoint or an ONNX file on labeled images."""
 
 from __future__ import annotations
 
@@ -37,24 +37,30 @@ if TYPE_CHECKING:
 @data_options(required=False)
 @split_option()
 @model_class_mapping_option("MODEL")
-@click.option("--ep", default="auto", show_default=True, help="Execution provider, for an ONNX file.")
+@click.option("--ep", default="auto", show_default=True, help="Run an ONNX file on this execution provider.")
 @threads_option
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Run this many images per inference.",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write figures, a table of the classes, the confusion matrix, the most confused classes and, for a "
+    help="Write the metrics, a per-class table, the confusion matrix, the most confused classes and, for a "
     "checkpoint, Grad-CAM++ heat maps into this folder.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures to this file as well.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Also write the metrics to this JSON file.")
 @unknown_option
 @click.option(
     "--conditions",
     is_flag=True,
-    help="Also answer labeled images as halves of cars, at night, in rain and behind a covered lens. --unknown "
-    "includes it.",
+    help="Also measure on degraded copies of the labeled images: half a car, night, rain, a covered lens. --unknown "
+    "implies it.",
 )
 @click.option(
     "--sizes",
@@ -62,28 +68,28 @@ if TYPE_CHECKING:
     metavar="PIXELS,…",
     default="224,112,64",
     show_default=True,
-    help="With --unknown or --conditions: shorter sides that the pictures are reduced to.",
+    help="With --unknown or --conditions: scale pictures down to these shorter sides, in pixels.",
 )
 @click.option(
     "--as-camera",
     is_flag=True,
-    help="Also measure top-1 and top-5 on the labeled images as a camera gives them: small, with a wrong box, "
-    "blurred, compressed, dark.",
+    help="Also measure top-1 and top-5 on the labeled images degraded as by a camera: small, badly cropped, blurred, "
+    "compressed, dark.",
 )
-@click.option("--explain", is_flag=True, help="Measure how faithful the explanations of an .onnx file are.")
+@click.option("--explain", is_flag=True, help="Also measure how faithful the explanations of an .onnx file are.")
 @click.option(
     "--explain-images",
     type=click.IntRange(1, 100_000),
     metavar="N",
     default=100,
     show_default=True,
-    help="With --explain: explain so many images, spread over the data set.",
+    help="With --explain: explain this many images, spread over the data set.",
 )
 @click.option(
     "--reference",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="With --explain: compare the maps with those of this .onnx file, such as the FP32 one.",
+    help="With --explain: compare the maps with those of this .onnx file, usually the FP32 one.",
 )
 def command(
     model: str,
@@ -103,7 +109,7 @@ def command(
     explain_images: int,
     reference: Path | None,
 ) -> None:
-    """Measure MODEL on labeled images, with --unknown on pictures of what it does not know, with --explain its maps.
+    """Measure MODEL on labeled images, and with --unknown on pictures of things that it does not know.
 
     MODEL is a checkpoint (.pt, .pth or .safetensors) or an .onnx file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
     """
@@ -120,23 +126,23 @@ def command(
     from twincar_edge.training.hub import resolve_checkpoint
 
     if data is None and split is None and not unknown:
-        raise InputError("no images to evaluate on: name them with --data, or a run with --split")
+        raise InputError("no images to evaluate on: give --data DATA, or --split RUN")
     for option, wanted in (("--conditions", conditions), ("--as-camera", as_camera)):
         if wanted and data is None and split is None:
-            raise InputError(f"{option} needs labeled images: name them with --data, or a run with --split")
+            raise InputError(f"{option} needs labeled images: give --data DATA, or --split RUN")
     if output is not None:
         require("matplotlib", "train")
     opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
     if explain and opened.session is None:
-        raise InputError(f"explanations are measured on .onnx files: export {model} first")
+        raise InputError(f"--explain needs an .onnx file: export {model} first")
     if explain and data is None and split is None:
-        raise InputError("no labeled images to explain: name them with --data, or a run with --split")
+        raise InputError("--explain needs labeled images: give --data DATA, or --split RUN")
     compared = None if reference is None or not explain else open_session(reference, ep=ep, threads=threads)
     pictures = [open_unknown_pictures(folder, opened.classes) for folder in unknown]
     check_sizes(sizes)
     dataset = None if data is None and split is None else open_images(data, split)
     if output is not None:
-        make_folder(output)  # before the long run, which would otherwise be for nothing
+        make_folder(output)  # fail before the long run, not after it
     evaluation = open_set = camera = faithfulness = None
     with progress_bar() as bar:
         task = bar.add_task("evaluating", total=None)
@@ -150,7 +156,7 @@ def command(
             bar.update(task, description="known and unknown pictures")
             open_set = measure_open_set(opened.subject(), dataset, pictures, sizes, progress)
         if as_camera and dataset is not None:
-            bar.update(task, description="as a camera sees it")
+            bar.update(task, description="camera conditions")
             camera = measure_as_camera(
                 opened.name, opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress
             )
@@ -177,7 +183,7 @@ def command(
 
 
 def _to_json(evaluation: Evaluation | None, **others: OpenSetReport | CameraReport | FaithfulnessReport | None) -> str:
-    """Return all reports as one JSON document, the others under their names."""
+    """Return all reports as one JSON document; `others` become keys of the evaluation."""
     document = {} if evaluation is None else json.loads(evaluation.to_json())
     document |= {name: json.loads(report.to_json()) for name, report in others.items() if report is not None}
     return json.dumps(document, indent=2) + "\n"
@@ -195,7 +201,7 @@ def _write_report(
         return (*written, grid)
     earlier = folder / GRADCAM_GRID
     if earlier.is_file():
-        earlier.unlink()  # another model's: nobody should find it beside these figures
+        earlier.unlink()  # stale: shows another model
     if model is not None:
-        click.echo(f"no {GRADCAM_GRID}: {model.architecture} has no convolutional stage to look at", err=True)
+        click.echo(f"no {GRADCAM_GRID}: {model.architecture} has no convolutional stage", err=True)
     return written

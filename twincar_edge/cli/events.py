@@ -1,4 +1,4 @@
-"""`twincar-edge events`: the visits that `watch` has put in its store."""
+"""`twincar-edge events`: list or export the visits stored by `watch`."""
 
 from __future__ import annotations
 
@@ -26,34 +26,37 @@ _FILTERS = (
         "--since",
         metavar="TIME",
         callback=moment_option,
-        help="Began at or after: 1h or 2d (ago), today, yesterday, or 2025-03-01T12:00.",
+        help="Select visits that began at or after this time: 1h or 2d (ago), today, yesterday, or 2025-03-01T12:00.",
     ),
-    click.option("--until", metavar="TIME", callback=moment_option, help="Began before."),
+    click.option("--until", metavar="TIME", callback=moment_option, help="Select visits that began before this time."),
     click.option(
-        "--on", metavar="DAY", callback=day_option, help="Began on this day: today, yesterday, or 2025-03-01."
+        "--on",
+        metavar="DAY",
+        callback=day_option,
+        help="Select visits that began on this day: today, yesterday, or 2025-03-01.",
     ),
-    click.option("--camera", help="Of this camera."),
-    click.option("--make", help="Of this make, such as BMW."),
-    click.option("--model", help="With this in the model's name."),
-    click.option("--name", help="With this anywhere in the name."),
+    click.option("--camera", help="Select visits of this camera."),
+    click.option("--make", help="Select this make, for example BMW."),
+    click.option("--model", help="Select models whose name contains this text."),
+    click.option("--name", help="Select vehicles whose full name contains this text."),
     click.option(
         "--level",
         "levels",
         type=click.Choice(_LEVELS),
         multiple=True,
-        help="Whose answer goes so far. May be given again.",
+        help="Select answers of this level. Repeatable.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="The newest so many."),
+    click.option("--limit", type=click.IntRange(min=1), help="Select only the newest visits, this many."),
     click.option(
-        "--store", type=click.Path(path_type=Path), help="The store's file.  [default: the one in the state folder]"
+        "--store", type=click.Path(path_type=Path), help="Read this database.  [default: the one in the state folder]"
     ),
 )
 
 
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that choose visits; it takes them as `wanted` and `store`.
+    """Add the options that select visits; the command receives them as `wanted` and `store`.
 
-    What stands before `export` counts for it too.
+    Options before a subcommand apply to it too.
     """
 
     @functools.wraps(command)
@@ -81,7 +84,7 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class _Visits(click.Group):
-    """Takes what is not a subcommand's name for the id of a visit to show."""
+    """Treats an argument that is not a subcommand as the id of a visit to show."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -92,16 +95,16 @@ class _Visits(click.Group):
 
 
 @click.group("events", cls=_Visits, invoke_without_command=True, subcommand_metavar="[ID | export | resend]")
-@click.option("--json", "as_json", is_flag=True, help="JSON lines with times in UTC, not a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines with times in UTC, not a table.")
 @click.option("--utc", is_flag=True, help="Show times in UTC, not in the local time zone.")
 @_filtered
 def command(wanted: EventFilter, store: Path, as_json: bool, utc: bool) -> None:
-    """Print the visits in the store, in the order in which they began; a running `watch` is not disturbed.
+    """Print the stored visits, ordered by start time; safe while `watch` is running.
 
-    The table shows the newest 100 visits unless --limit says otherwise, and as many columns as the terminal is wide.
-    With an ID, or how it begins, it shows all of that visit, with the paths of its picture and clip.
-    `twincar-edge events export --csv FILE` writes visits for a spreadsheet; `twincar-edge events resend` sends events
-    again that a receiver has refused.
+    The table shows the newest 100 visits unless --limit says otherwise, and as many columns as fit the terminal. Given
+    an ID or a prefix of one, it shows all details of that visit, with the paths of its picture and clip.
+    `twincar-edge events export --csv FILE` writes visits for a spreadsheet; `twincar-edge events resend` resends events
+    that a receiver has rejected.
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
@@ -113,11 +116,11 @@ def command(wanted: EventFilter, store: Path, as_json: bool, utc: bool) -> None:
 
 @command.command("show")
 @click.argument("visit", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON with times in UTC.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON with times in UTC.")
 @click.option("--utc", is_flag=True, help="Show times in UTC, not in the local time zone.")
 @_filtered
 def show(wanted: EventFilter, store: Path, visit: str, as_json: bool, utc: bool) -> None:
-    """Show all that is known of one visit: `twincar-edge events ID`, where ID may be how its id begins."""
+    """Show all details of one visit. ID may be a prefix; the short form is `twincar-edge events ID`."""
     from twincar_edge.cli.visits import describe_visit
     from twincar_edge.runtime.sinks.store import read_visit
 
@@ -131,10 +134,10 @@ def show(wanted: EventFilter, store: Path, visit: str, as_json: bool, utc: bool)
 
 
 @command.command("export")
-@click.option("--csv", "target", required=True, metavar="FILE", help="The file to write, or - for standard output.")
+@click.option("--csv", "target", required=True, metavar="FILE", help="Write to this file, or - for standard output.")
 @_filtered
 def export(wanted: EventFilter, store: Path, target: str) -> None:
-    """Write visits as CSV: one row each, under one header, with times in UTC."""
+    """Write visits as CSV: a header, then one row per visit, with times in UTC."""
     from twincar_edge.files import replacing
     from twincar_edge.runtime.sinks.csv import csv_header, csv_row
 
@@ -151,13 +154,18 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
 
 
 @command.command("resend")
-@click.option("--sink", metavar="NAME", help="Of this sink: its kind or name.  [default: all]")
-@click.option("--since", metavar="TIME", callback=moment_option, help="Refused at or after: 1h, 2d, yesterday, ….")
-@click.option("--state", type=click.Path(path_type=Path), help="The state folder of watch.")
+@click.option("--sink", metavar="NAME", help="Resend events of this sink, by its kind or name.  [default: all]")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=moment_option,
+    help="Resend events rejected at or after this time: 1h, 2d, yesterday, ….",
+)
+@click.option("--state", type=click.Path(path_type=Path), help="Use this state folder of watch.")
 def resend(sink: str | None, since: datetime | None, state: Path | None) -> None:
-    """Send again the events that a receiver refused while it took others, and that were set aside.
+    """Resend the events that were set aside because a receiver rejected them while accepting others.
 
-    A running `watch` does so within seconds, otherwise the next one; its log has the outcome.
+    A running `watch` resends them within seconds; otherwise the next `watch` does. Its log shows the result.
     """
     from twincar_edge.runtime.sinks.resend import request_resend
 
@@ -166,7 +174,7 @@ def resend(sink: str | None, since: datetime | None, state: Path | None) -> None
 
 
 def _read(store: Path, wanted: EventFilter) -> Iterator[StoredVisit]:
-    """Give the visits, and say in the end how many could not be read."""
+    """Yield the visits, then warn about those that could not be read."""
     from twincar_edge.runtime.sinks.store import read_visits
 
     unreadable: list[str] = []
@@ -192,4 +200,4 @@ def _print_table(store: Path, wanted: EventFilter, utc: bool) -> None:
     else:
         click.echo("no visits", err=True)
     if more:
-        click.echo(f"the newest {limit}: --limit N shows more", err=True)
+        click.echo(f"only the newest {limit} shown: --limit N shows more", err=True)

@@ -1,4 +1,4 @@
-"""`twincar-edge explain`: why the model gives an answer."""
+"""`twincar-edge explain`: show why the model gives an answer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SHEET = "sheet.jpg"
 
 @click.command("explain")
 @click.argument("images", nargs=-1, metavar="[IMAGE...]", type=_PATH)
-@click.option("--event", metavar="ID", help="Explain the answer to this stored visit: its id, or how it begins.")
-@click.option("--store", type=_PATH, help="Find the visit in this store.  [default: the one in the state folder]")
+@click.option("--event", metavar="ID", help="Explain the answer to this stored visit: its id, or a prefix of it.")
+@click.option("--store", type=_PATH, help="Find the visit in this database.  [default: the one in the state folder]")
 @click.option(
     "--model",
     type=_PATH,
@@ -35,13 +35,13 @@ SHEET = "sheet.jpg"
     "--checkpoint",
     metavar="REF",
     help="Draw the map of this checkpoint, with PyTorch: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]. The answer "
-    "is that of --model, or without it the checkpoint's best class.",
+    "shown is that of --model if given, otherwise the checkpoint's best class.",
 )
-@click.option("--target", help="Look for this class, by name or output index.  [default: the best class]")
+@click.option("--target", help="Explain this class, by name or output index.  [default: the best class]")
 @click.option(
     "--against",
     metavar="CLASS|auto",
-    help="Compare with this class: what speaks for one, and what for the other. auto: the best of the others.",
+    help="Compare with this class: show the evidence for each of the two. auto: the best other class.",
 )
 @click.option(
     "--method",
@@ -76,10 +76,10 @@ def command(
     as_json: bool,
     class_mapping: Path | None,
 ) -> None:
-    """Show which places of each IMAGE the answer rests on, as a heat map by Grad-CAM++.
+    """Show which regions of each IMAGE support the answer, as a Grad-CAM++ heat map.
 
-    IMAGE is an image file, a folder of images, or a quoted pattern; with --event, the visit's saved picture takes its
-    place, and the model must be the one that answered. The picture has the image, the image under its
+    IMAGE is an image file, a folder of images, or a quoted pattern. With --event, explain the visit's saved picture
+    instead; the model must be the one that gave the answer. The output picture shows the image, the image under its
     heat map, the answer as `classify` gives it, and the best classes.
     """
     from twincar_edge.runtime.explain import check_model, open_explainer
@@ -115,7 +115,7 @@ def _picture_of(visit: StoredVisit) -> Path:
     if visit.crop is None:
         raise InputError(f"visit {visit.event.id} has no picture: `watch --save-crops FOLDER` saves them")
     if not is_file(visit.crop):
-        raise InputError(f"visit {visit.event.id} has no picture any more: {visit.crop} has been removed")
+        raise InputError(f"visit {visit.event.id} has lost its picture: {visit.crop} was removed")
     return visit.crop
 
 
@@ -124,7 +124,7 @@ def _class(text: str | None) -> int | str | None:
 
 
 def _places(paths: list[Path], folder: Path) -> list[Path]:
-    """Return where each image's picture goes: images of one name in different folders get numbers."""
+    """Return the output path for each image; images with the same name get numbers."""
     names = [path.stem for path in paths]
     return [
         folder / (f"{name}.png" if names.count(name) == 1 else f"{name}-{number}.png")
@@ -157,5 +157,5 @@ def _write_sheet(paths: list[Path], explained: list[Explanation], place: Path) -
         Cell(one.overlay_bgr, one.prediction.name, f"{path.name}, {one.prediction.probability:.0%}", BLUE)
         for path, one in zip(paths, explained, strict=True)
     ]
-    write_image(place, contact_sheet(cells, f"What {len(cells)} answers rest on"))
+    write_image(place, contact_sheet(cells, f"Evidence for {len(cells)} answers"))
     click.echo(f"-> {place}", err=True)

@@ -1,4 +1,4 @@
-"""`twincar-edge export`: a checkpoint as ONNX files that are shown to answer as it does."""
+"""`twincar-edge export`: export a checkpoint to ONNX files and check that they answer as it does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, I
 from twincar_edge.export.int8.config import CALIBRATIONS, PRESETS, Int8Config
 from twincar_edge.export.opset import OPSET
 
-# The options that are choices of `Int8Config`, by the names of both.
+# Options that set the `Int8Config` field of the same name.
 _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibration", "percentile")
 _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
 
@@ -40,15 +40,15 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     group="INT8",
     common=True,
     is_flag=True,
-    help="Write an INT8 file beside the FP32 one, calibrated on training images.",
+    help="Also write an INT8 file, calibrated on training images.",
 )
-@option("--fp16", group="Model", common=True, is_flag=True, help="Write a half-precision file too, for GPU providers.")
+@option("--fp16", group="Model", common=True, is_flag=True, help="Also write a half-precision file, for GPU providers.")
 @option(
     "--explainable/--not-explainable",
     group="Model",
     default=True,
     show_default=True,
-    help="Add the last feature map as an output, so that a box can explain answers without PyTorch.",
+    help="Export the last feature map as an output, so that a box can explain answers without PyTorch.",
 )
 @option(
     "--opset",
@@ -57,14 +57,14 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     type=int,
     default=OPSET,
     show_default=True,
-    help="Export to this version of ONNX's operator set.",
+    help="Export to this ONNX opset version.",
 )
 @option(
     "--search/--no-search",
     group="INT8",
     default=True,
     show_default=True,
-    help="Look for the fastest INT8 file within the limits, or take the target's choices as they are.",
+    help="Search for the fastest INT8 file within the limits, or use the target's preset unchanged.",
 )
 @option(
     "--target",
@@ -86,67 +86,68 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     "--calibration",
     group="INT8",
     type=click.Choice(CALIBRATIONS),
-    help="Find the range of each activation by this method.  [default: searched]",
+    help="Choose activation ranges by this method.  [default: searched]",
 )
 @option(
     "--percentile",
     group="INT8",
     metavar="PERCENT",
     type=float,
-    help=f"Keep this much of an activation's values with --calibration percentile.  "
+    help=f"With --calibration percentile: keep this percentage of an activation's values.  "
     f"[default: {Int8Config().percentile}]",
 )
 @option(
     "--reduce-range/--no-reduce-range",
     group="INT8",
     default=None,
-    help="Keep weights below 8 bits, so that CPUs with and without VNNI answer alike.  [default: as the target wants]",
+    help="Quantize weights to 7 bits, so that CPUs with and without VNNI give the same answers.  [default: the "
+    "target's preset]",
 )
 @option(
     "--per-channel/--per-tensor",
     group="INT8",
     default=None,
-    help="Scale each channel of a layer by itself, or all alike.  [default: as the target wants]",
+    help="Use one scale per channel of a layer, or one per tensor.  [default: the target's preset]",
 )
 @option(
     "--symmetric/--asymmetric",
     group="INT8",
     default=None,
-    help="Put the zero of activations in the middle, or where it fits best.  [default: as the target wants]",
+    help="Quantize activations symmetrically around zero, or with a zero point.  [default: the target's preset]",
 )
 @option(
     "--float-layers",
     group="INT8",
     metavar="N",
     type=click.IntRange(0, 1000),
-    help="Leave this many layers in float, counted from the input.  [default: as the target wants]",
+    help="Keep this many layers in float, counted from the input.  [default: the target's preset]",
 )
 @option(
     "--class-mapping",
     group="Model",
     type=click.Path(path_type=Path),
-    help="Take class names from this class_mapping.json, for a checkpoint that holds none.",
+    help="Take class names from this class_mapping.json, for a checkpoint without them.",
 )
 @data_options(required=False)
 @option(
     "--name",
     group="Model",
     common=True,
-    help="Call the files so.  [default: architecture and the checkpoint's digest]",
+    help="Use this base name for the files.  [default: architecture and the checkpoint's digest]",
 )
 @option(
     "--notes",
     group="Model",
     common=True,
     default="",
-    help="Put this text into the files: data terms, what the model is for.",
+    help="Store this text in the files' metadata: data terms, purpose of the model.",
 )
 @option(
     "--temperature",
     group="Confidence",
     metavar="NUMBER",
     type=float,
-    help="Divide the logits by this on the box.  [default: fitted on held-out images]",
+    help="Divide the logits by this temperature.  [default: fitted on held-out images]",
 )
 @option(
     "--reject-below",
@@ -164,15 +165,15 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     type=float,
     default=ConfidenceOptions().false_accept,
     show_default=True,
-    help="Let at most this share of the pictures of unknown things get a name, from 0 to 1.",
+    help="Allow at most this share of pictures of unknown things to get a name, from 0 to 1.",
 )
 @unknown_option
-@option("--hold-noise", group="Confidence", is_flag=True, help="Hold pictures of noise to --false-accept too.")
+@option("--hold-noise", group="Confidence", is_flag=True, help="Apply --false-accept to noise images too.")
 @option(
     "--hold-masked",
     group="Confidence",
     is_flag=True,
-    help="Hold cars without their own class to --false-accept too.",
+    help="Apply --false-accept to known cars with their class masked too.",
 )
 @option(
     "--keep-known",
@@ -181,22 +182,23 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     metavar="FULL MODEL MAKE",
     default=ConfidenceOptions().keep_known,
     show_default=True,
-    help="Keep these shares of the held-out cars familiar enough for a name in full, a model and a make.",
+    help="Choose familiarity thresholds that keep these shares of held-out cars at full name, model and make, each "
+    "from 0 to 1.",
 )
 @option(
     "--max-wrong-names",
     group="Confidence",
     metavar="SHARE",
     type=float,
-    help="Let at most this share of the pictures of --unknown get a full name, from 0 to 1. With --max-wrong-claims, "
-    "these pictures choose all thresholds.",
+    help="Allow at most this share of the --unknown pictures to get a full name, from 0 to 1. With "
+    "--max-wrong-claims, these pictures determine all thresholds.",
 )
 @option(
     "--max-wrong-claims",
     group="Confidence",
     metavar="SHARE",
     type=float,
-    help="Let at most this share of the pictures of --unknown get any wrong name, from 0 to 1.",
+    help="Allow at most this share of the --unknown pictures to get any wrong name, from 0 to 1.",
 )
 @limit_options
 @option(
@@ -206,13 +208,13 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
     type=float,
     default=ConfidenceOptions().min_coverage,
     show_default=True,
-    help="Fail if a smaller share of the held-out images gets a name, be it a make alone; 0 allows any.",
+    help="Fail if a smaller share of held-out images gets a name, even only a make, from 0 to 1.",
 )
 @option(
     "--keep-failed",
     group="Limits",
     is_flag=True,
-    help="Keep a file that missed a limit, as NAME.PRECISION.failed.onnx.",
+    help="Keep a file that misses a limit, as NAME.PRECISION.failed.onnx.",
 )
 def command(
     checkpoint: str,
@@ -224,11 +226,11 @@ def command(
     data: OpenOptions | None,
     **options: Any,
 ) -> None:
-    """Export CHECKPOINT to ONNX, and compare its answers image by image with PyTorch's.
+    """Export CHECKPOINT to ONNX, and compare the answers with PyTorch's, image by image.
 
     CHECKPOINT is a .pt, .pth or .safetensors file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
-    The images are those that the training held out, found beside the checkpoint, or --data. A file that misses a limit
-    is not left where it could be deployed, and the exit code is 1.
+    The comparison uses the images held out in training, recorded beside the checkpoint, or those of --data. A file that
+    misses a limit is not kept (see --keep-failed), and the exit code is 1.
     """
     from twincar_edge.training.hub import resolve_checkpoint
 
@@ -239,7 +241,7 @@ def command(
     if int8:
         int8_choices = _int8(choices, search)
     else:
-        _refuse_options_of_int8()
+        _reject_int8_options()
     confidence = _confidence({name: options.pop(name) for name in _CONFIDENCE})
     config = ExportConfig(
         checkpoint=resolve_checkpoint(checkpoint),
@@ -267,30 +269,30 @@ def command(
 
 
 def _int8(choices: Int8Search, search: bool) -> Int8Config | Int8Search:
-    """Return the choices, checked now and not after minutes; without a search, the first preset's."""
+    """Validate the choices up front, and return them; without a search, return the first preset."""
     presets = choices.presets()
     return choices if search else presets[0]
 
 
-def _refuse_options_of_int8() -> None:
-    """Refuse options of INT8 without --int8: a user who sets one expects an INT8 file.
+def _reject_int8_options() -> None:
+    """Reject INT8 options without --int8: a user who sets one expects an INT8 file.
 
     Raises:
-        InputError: there is one.
+        InputError: an INT8 option was given.
     """
     context = click.get_current_context()
     names = (*_CHOICES, "search", "target", "calibration_images")
     given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if given:
         options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-        raise InputError(f"{options[given[0]]} is about an INT8 file: add --int8")
+        raise InputError(f"{options[given[0]]} needs --int8")
 
 
 def _confidence(options: dict[str, Any]) -> ConfidenceOptions:
     try:
         return ConfidenceOptions(**options)
     except ValidationError as error:
-        raise InputError(f"an export cannot be as sure as this {first_fault(error)}") from error
+        raise InputError(f"invalid confidence options: {first_fault(error)}") from error
 
 
 def _print_result(result: ExportResult) -> None:

@@ -1,4 +1,4 @@
-"""Options in groups: each says its group where it is declared, and a command's help has a section for each group."""
+"""Grouped options: each option declares its group, and a command's help has one section per group."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from click.formatting import measure_table
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 COMMON = "Common options"
-_FIRST_COLUMN = 30  # as wide as click makes it
+_FIRST_COLUMN = 30  # click's own maximum width
 
 
 class GroupedOption(click.Option):
-    """An option that belongs to a group of its command's help.
+    """An option that belongs to a group in its command's help.
 
     Attributes:
-        group: the section that shows it, one of the command's `groups`.
-        common: show it in the first section instead, with the options that people need first.
+        group: its section in the help, one of the command's `groups`.
+        common: list it in the first section instead, with the options needed most.
     """
 
     def __init__(self, *args: Any, group: str, common: bool = False, **attrs: Any) -> None:
-        """Take the group beside what a `click.Option` takes."""
+        """Create the option; further arguments go to `click.Option`."""
         super().__init__(*args, **attrs)
         self.group = group
         self.common = common
 
     def get_help_extra(self, ctx: click.Context) -> Any:
-        """Leave out the range: the help says the unit, the default comes last, and an error names the range."""
+        """Leave out the range: the help text gives the unit, and errors name the range."""
         extra = super().get_help_extra(ctx)
         extra.pop("range", None)
         return extra
@@ -39,16 +39,16 @@ class GroupedCommand(click.Command):
     """A command whose help shows its options in groups.
 
     Attributes:
-        groups: the sections in the order in which the help shows them.
+        groups: titles of the help's sections, in order.
     """
 
     def __init__(self, *args: Any, groups: Sequence[str], **attrs: Any) -> None:
-        """Take the groups beside what a `click.Command` takes."""
+        """Create the command; further arguments go to `click.Command`."""
         super().__init__(*args, **attrs)
         self.groups = tuple(groups)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a section for each group that has options; the second column begins at the same place in all."""
+        """Write one section per group that has options, with the second column aligned across sections."""
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in (COMMON, *self.groups)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -68,5 +68,5 @@ def _section(option: click.Option) -> str:
 def option(
     *names: str, group: str, common: bool = False, cls: type[GroupedOption] = GroupedOption, **attrs: Any
 ) -> Callable[[Command], Command]:
-    """Give a command an option in a group of its help; otherwise as `click.option`."""
+    """Add an option to a help group of a command; otherwise like `click.option`."""
     return click.option(*names, cls=cls, group=group, common=common, **attrs)

@@ -1,4 +1,4 @@
-"""`twincar-edge inspect`: what an exported model says of itself."""
+"""`twincar-edge inspect`: print the manifest of an exported model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from twincar_edge.prototypes import read_prototypes
 
 @click.command("inspect")
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="The manifest as JSON, with enrolled classes if any.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, and any enrolled classes, as JSON.")
 def command(model: Path | None, as_json: bool) -> None:
-    """Print the manifest that MODEL carries: an exported .onnx file, or the bundled model."""
+    """Print the manifest of MODEL, an exported .onnx file, or of the bundled model."""
     model = model or default_model()
     file = read_model_file(model)
     manifest = parse_manifest(file.metadata.get(METADATA_KEY), str(model))
@@ -44,7 +44,7 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
         "model": f"{manifest.name} ({manifest.architecture}, {manifest.precision})",
         "file": f"{len(file.data) / 1e6:.1f} MB",
         "sha256": file.sha256,
-        "digest": "none: damage would go unnoticed" if file.digest is None else "matches",
+        "digest": "none: damage cannot be detected" if file.digest is None else "matches",
         "signature": "none" if file.signature is None else "present; `watch` checks it against a key",
         "classes": f"{len(manifest.classes)}: {first}",
         "enrolled": "" if enrolled is None else _enrolled(enrolled),
@@ -84,7 +84,7 @@ def _familiarity(manifest: Manifest) -> str:
     if record is None:
         return "not judged: no prototypes"
     needs = ", ".join(f"{level} {value:g}" for level, value in record.thresholds.model_dump().items())
-    return f"unknown below the least of: {needs}; prototypes of {record.prototype_images} images"
+    return f"unknown below the lowest of: {needs}; prototypes of {record.prototype_images} images"
 
 
 def _enrolled(enrolled: Enrolled) -> str:
@@ -98,6 +98,6 @@ def _enrolled(enrolled: Enrolled) -> str:
 def _golden(model: Path) -> str:
     golden = read_golden(model)
     if golden is None:
-        return "none: `watch` and `doctor` cannot tell whether it answers right on a machine"
+        return "none: `watch` and `doctor` cannot verify its answers on a machine"
     sizes = ", ".join(f"{image.shape[1]}x{image.shape[0]}" for image in golden.images_bgr)
     return f"{len(golden.images_bgr)} drawn pictures ({sizes}) with their logits"

@@ -1,4 +1,4 @@
-"""The log of a long run on standard error, one line a message."""
+"""The log of a long run on standard error, one line per message."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 from twincar_edge.errors import one_line
 
-# sd-daemon(3): so a line on standard error tells the journal how grave it is. The journal has the time itself.
+# sd-daemon(3) prefixes that tell the journal a line's severity. The journal adds the time itself.
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
 
 class _LineFormatter(logging.Formatter):
-    """Writes a message in one line, so that no name in it can look like a line of its own. A traceback has several."""
+    """Writes each message on one line, so that no name in it can fake a log line. Tracebacks keep their lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = one_line(record.message)
@@ -30,7 +30,7 @@ class _JournalFormatter(_LineFormatter):
 
 
 def _formatter() -> logging.Formatter:
-    if "JOURNAL_STREAM" in os.environ:  # set by systemd for what it starts
+    if "JOURNAL_STREAM" in os.environ:  # set by systemd for its services
         return _JournalFormatter()
     formatter = _LineFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
@@ -38,7 +38,7 @@ def _formatter() -> logging.Formatter:
 
 
 def log_to_stderr() -> contextlib.AbstractContextManager[None]:
-    """Write what twincar-edge logs, from INFO on, with time and level; without it, warnings come as bare lines."""
+    """Log messages of twincar-edge from INFO up, with time and level. Without this, only bare warnings are printed."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter())
     return logging_to(handler, "twincar_edge")
@@ -46,7 +46,7 @@ def log_to_stderr() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def logging_to(handler: logging.Handler, name: str) -> Iterator[None]:
-    """Give a handler what the logger of that name gets, from INFO on."""
+    """Attach a handler to the logger `name` at level INFO, for the duration of the block."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.addHandler(handler)

@@ -1,4 +1,4 @@
-"""What people write for a time or a day: `1h` (ago), `yesterday`, or ISO 8601. Without a zone it is local time."""
+"""Parse times and days as users write them: `1h` (ago), `yesterday`, or ISO 8601; local time unless a zone is given."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
 def parse_moment(text: str) -> datetime:
-    """Return the time that a text names; a day stands for its first moment.
+    """Parse a time; a day means its first moment.
 
     Raises:
-        ValueError, OverflowError, OSError: it names none.
+        ValueError, OverflowError, OSError: the text is not a valid time.
     """
     from twincar_edge.runtime.quantities import parse_age
 
@@ -26,10 +26,10 @@ def parse_moment(text: str) -> datetime:
 
 
 def parse_day(text: str) -> tuple[datetime, datetime]:
-    """Return the first moment of a local day and that of the next: 23 to 25 hours, where clocks are changed.
+    """Parse a local day as its first moment and that of the next day: 23 to 25 hours apart, as clocks may change.
 
     Raises:
-        ValueError, OverflowError, OSError: the text names no day.
+        ValueError, OverflowError, OSError: the text is not a valid day.
     """
     ago = _DAYS_AGO.get(text.lower())
     day = date.fromisoformat(text) if ago is None else date.today() - timedelta(days=ago)
@@ -41,7 +41,7 @@ def _midnight(day: date) -> datetime:
 
 
 def moment_option(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
-    """Read an option's value as a time."""
+    """Parse an option's value as a time."""
     try:
         return None if text is None else parse_moment(text)
     except (ValueError, OverflowError, OSError) as error:
@@ -51,7 +51,7 @@ def moment_option(_context: click.Context, _option: click.Parameter, text: str |
 
 
 def day_option(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[datetime, datetime] | None:
-    """Read an option's value as a day."""
+    """Parse an option's value as a day."""
     try:
         return None if text is None else parse_day(text)
     except (ValueError, OverflowError, OSError) as error:

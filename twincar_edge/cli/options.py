@@ -1,4 +1,4 @@
-"""Options that several commands share, each written once."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -36,17 +36,19 @@ threads_option = option(
 
 
 def data_options(*, argument: bool = False, required: bool = True) -> Callable[[Command], Command]:
-    """Give a command the options that name labeled images; it takes them as `data: OpenOptions`.
+    """Add the options that select labeled images; the command receives them as `data: OpenOptions`.
 
-    As an argument (DATA), `--class-mapping` belongs to the data. As an option (`--data DATA`), the command has a model
-    too, whose class names that option would be, and the data's is `--data-class-mapping`.
+    With the argument DATA, `--class-mapping` refers to the data. With the option `--data DATA`, the command also takes
+    a model, `--class-mapping` refers to that, and the data's mapping is `--data-class-mapping`.
 
     Args:
-        argument: DATA as an argument instead of `--data DATA`.
-        required: False gives `data` None where the option is absent.
+        argument: add an argument DATA instead of the option `--data DATA`.
+        required: if False, `data` may be None.
     """
     mapping = "--class-mapping" if argument else "--data-class-mapping"
-    help_data = "Use these labeled images: a CSV, a Parquet file, Stanford Cars, or a folder with a subfolder a class."
+    help_data = (
+        "Use these labeled images: a CSV, a Parquet file, Stanford Cars, or a folder with one subfolder per class."
+    )
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -58,7 +60,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
             data_crop: bool,
             **others: Any,
         ) -> Any:
-            from twincar_edge.datasets import OpenOptions  # OpenCV and numpy, which no help needs
+            from twincar_edge.datasets import OpenOptions  # imports OpenCV and numpy, which --help does not need
 
             data = None if data_path is None else OpenOptions(data_path, data_images, data_mapping, data_crop)
             return command(*args, data=data, **others)
@@ -89,8 +91,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
                 "data_mapping",
                 group="Data",
                 type=path_type,
-                help="Take the labels' class names from this class_mapping.json.  "
-                "[default: the names that the data carries]",
+                help="Take the labels' class names from this class_mapping.json.  [default: the names in the data]",
             ),
             option(
                 "--crop/--no-crop",
@@ -98,7 +99,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
                 group="Data",
                 default=True,
                 show_default=True,
-                help="Crop images to the annotated box, where the data has one.",
+                help="Crop images to the annotated box, if the data has one.",
             ),
         ]
         wrapped: Command = with_data
@@ -110,14 +111,14 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
 
 
 def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> Callable[[Command], Command]:
-    """Give a command the argument that names a model, also spelt `--checkpoint REF`; it takes it as a str.
+    """Add the argument that names a model, also accepted as `--checkpoint REF`; the command receives a str.
 
-    The command's body passes it to `twincar_edge.training.hub.resolve_checkpoint`, which makes a path of it: a file of
-    the Hub is fetched after all options were found good, and only then is anything heavy imported.
+    The command passes it to `twincar_edge.training.hub.resolve_checkpoint`, which returns a path. Hub files are thus
+    downloaded, and heavy modules imported, only after all options have been validated.
 
     Args:
-        name: of the command's parameter; in capitals, of the argument.
-        required: False gives None where none is named, and the command takes the bundled one.
+        name: the command's parameter; the argument is its upper-case form.
+        required: if False, the value may be None, and the command uses the bundled model.
     """
     shown = name.upper()
 
@@ -140,7 +141,7 @@ def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> C
             group="Model",
             metavar="REF",
             shell_complete=complete_files,
-            help=f"Name {shown} by an option: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]."
+            help=f"Give {shown} as an option: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION]."
             + ("" if required else "  [default: the bundled one]"),
         )
         return argument(as_option(with_checkpoint))
@@ -149,30 +150,30 @@ def checkpoint_argument(name: str = "checkpoint", *, required: bool = True) -> C
 
 
 def split_option(default: str = "") -> Callable[[Command], Command]:
-    """Give a command the option `--split`, which names images for `named_images`; `default` says what else they are."""
+    """Add the option `--split`, which selects images for `named_images`; `default` describes the images without it."""
     return option(
         "--split",
         group="Data",
         common=True,
         type=click.Path(path_type=Path),
-        help="Use only the held-out images of this run (its folder, which knows where they are), or only the images "
-        "that this CSV names." + (f"  [default: {default}]" if default else ""),
+        help="Use only the held-out images of this training run (a folder), or only the images listed in this CSV."
+        + (f"  [default: {default}]" if default else ""),
     )
 
 
 def model_class_mapping_option(model: str) -> Callable[[Command], Command]:
-    """Give a command the option `--class-mapping` for its argument `model`, where that is a bare state dict."""
+    """Add the option `--class-mapping`, for an argument `model` that is a bare state dict."""
     return option(
         "--class-mapping",
         group="Model",
         type=click.Path(path_type=Path),
-        help=f"Take the class names of {model} from this file, where it is a bare state dict.  "
+        help=f"Take the class names of {model} from this file, if it is a bare state dict.  "
         "[default: class_mapping.json beside it]",
     )
 
 
 def unknown_option(command: Command) -> Command:
-    """Give a command the option `--unknown`; it takes the folders as `unknown: tuple[Path, ...]`."""
+    """Add the option `--unknown`; the command receives the folders as `unknown: tuple[Path, ...]`."""
     return option(
         "--unknown",
         group="Confidence",
@@ -180,29 +181,30 @@ def unknown_option(command: Command) -> Command:
         type=click.Path(path_type=Path),
         multiple=True,
         metavar="DIR",
-        help="Answer the pictures in this folder too, of what the model does not know. Repeatable. A cars.csv in it "
-        "(filename, make, model, and perhaps kind) names the cars on them; without one, any name is wrong.",
+        help="Also measure on the pictures in this folder, which show things that the model does not know. Repeatable. "
+        "An optional cars.csv in it (filename, make, model and optionally kind) names the cars; without it, any name "
+        "counts as wrong.",
     )(command)
 
 
 class IntegersType(click.ParamType[tuple[int, ...]]):
-    """Whole numbers with commas between them."""
+    """Comma-separated whole numbers."""
 
     name = "integers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Return the numbers."""
+        """Parse the numbers."""
         if isinstance(value, tuple):
             return value
         parts = str(value).split(",")
         if not all(part.strip().isascii() and part.strip().isdigit() and len(part) < 10 for part in parts):
-            self.fail(f"expected whole numbers with commas between them, such as 224,112: found {value!r}", param, ctx)
+            self.fail(f"expected comma-separated whole numbers like 224,112, found {value!r}", param, ctx)
         return tuple(int(part) for part in parts)
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Give a progress bar on standard error with images/s and time left; nothing moves where nobody watches."""
+    """Show a progress bar on standard error with images/s and time left, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Task as BarTask
@@ -221,7 +223,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def echo_above(bar: Progress, text: str) -> None:
-    """Write a line to standard output; where the bar shares that terminal, above it."""
+    """Write a line to standard output, above the bar if both are on one terminal."""
     if bar.console.is_terminal and sys.stdout.isatty():
         bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
     else:

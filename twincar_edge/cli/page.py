@@ -1,4 +1,4 @@
-"""`twincar-edge page`: the web page over a store, without a camera loop in this process."""
+"""`twincar-edge page`: serve the web page of a store, without a camera loop in this process."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ _PATH = click.Path(path_type=Path)
 
 @click.command("page")
 @click.argument("address", required=False, default=PAGE_ADDRESS, metavar="[HOST:PORT]")
-@click.option("--store", type=_PATH, help="The store's file.  [default: the one in the state folder]")
-@click.option("--folder", "folders", multiple=True, type=_PATH, help="A folder with pictures or clips of visits, "
-              "beside the one in the state folder. Repeatable.")  # fmt: skip
-@click.option("--state", type=_PATH, help="The state folder.  [default: $TWINCAR_STATE, or the system's]")
+@click.option("--store", type=_PATH, help="Show the visits in this database.  [default: the one in the state folder]")
+@click.option("--folder", "folders", multiple=True, type=_PATH, help="Also serve pictures and clips of visits from "
+              "this folder. Repeatable.")  # fmt: skip
+@click.option("--state", type=_PATH, help="Use this state folder.  [default: $TWINCAR_STATE, or the system's]")
 @click.option("--model", type=_PATH, help="Explain and classify with this .onnx file.  [default: the bundled model]")
-@click.option("--tokens", is_flag=True, help="Demand a token on the loopback too, as behind a proxy.")
-@click.option("--host", "hosts", multiple=True, metavar="NAME", help="A name by which browsers reach the page, beside "
-              "this machine's own. Repeatable.")  # fmt: skip
-@click.option("--root-path", default="", metavar="/PATH", help="Where a proxy puts the page below another.")
+@click.option("--tokens", is_flag=True, help="Require a token on the loopback too, for a page behind a proxy.")
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="Also accept requests for this host name, "
+              "not only this machine's own. Repeatable.")  # fmt: skip
+@click.option(
+    "--root-path", default="", metavar="/PATH", help="Serve the page below this URL path, as mapped by a proxy."
+)
 @click.option("--certificate", type=_PATH, help="Serve HTTPS with this certificate, a PEM file.")
-@click.option("--key", type=_PATH, help="The certificate's private key, a PEM file.")
+@click.option("--key", type=_PATH, help="Use this private key of the certificate, a PEM file.")
 def command(
     address: str,
     store: Path | None,
@@ -38,10 +40,10 @@ def command(
     model: Path | None,
     **options: Any,
 ) -> None:
-    """Serve the web page over the visits in a store, at HOST:PORT, until Ctrl-C.
+    """Serve a web page with the stored visits at HOST:PORT, until Ctrl-C.
 
-    The `watch` that writes the store may run at the same time, and is not disturbed. Live pictures of its cameras are
-    on its own page: `twincar-edge watch SOURCE --page`.
+    The `watch` that writes the store can run at the same time. For live pictures of its cameras, use its own page:
+    `twincar-edge watch SOURCE --page`.
     """
     require("starlette", "page")
     from twincar_edge.runtime.configuration.page_settings import page_settings

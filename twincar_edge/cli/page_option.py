@@ -1,4 +1,4 @@
-"""`--page`, whose value may be left out, and what the command line says of a page that is served."""
+"""The option `--page`, whose value is optional, and the announcement of a served page."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ADDRESS = re.compile(r"(\[[^\]/]*\]|[^/:\s]*):\d+")
 
 
 class PageOption(GroupedOption):
-    """An option that takes HOST:PORT or nothing: what follows it and is no address is an argument of its own."""
+    """An option with an optional HOST:PORT: a following word that is not an address remains an argument."""
 
     def __init__(self, *args: Any, **attrs: Any) -> None:
-        """Take what a `GroupedOption` takes."""
+        """Create the option; arguments go to `GroupedOption`."""
         super().__init__(*args, is_flag=False, flag_value=PAGE_ADDRESS, **{"group": "Service", **attrs})
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Let the parser put back what is no address; click itself takes any text that does not begin with a dash."""
+        """Put back a value that is not an address; click consumes any text that does not begin with a dash."""
         super().add_to_parser(parser, ctx)
         for name in self.opts:
             known = parser._long_opt[name]
@@ -42,7 +42,7 @@ def _putting_back(process: Any) -> Any:
 
 
 def announce(page: PageServer) -> None:
-    """Say where the page is, and show its first token, which nothing keeps."""
+    """Print the page's URL and its first token, which is not stored in clear."""
     click.echo(f"page: {page.url}", err=True)
     if page.first_token is not None:
-        click.echo(f"page's token, shown only now: {page.first_token}", err=True)
+        click.echo(f"page token, shown only once: {page.first_token}", err=True)

@@ -1,4 +1,4 @@
-"""`twincar-edge parity`: do model files answer as the one that they come from does, image by image?"""
+"""`twincar-edge parity`: compare the answers of model files with their source, image by image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from twincar_edge.files import make_folder
     "--reference",
     metavar="REF",
     shell_complete=complete_files,
-    help="Compare SUBJECT with this model: the checkpoint that it comes from (.pt, .pth or .safetensors), or another "
+    help="Compare SUBJECT with this model: its source checkpoint (.pt, .pth or .safetensors), or another "
     ".onnx file. A path, or hf://OWNER/REPO/PATH/FILE[@REVISION].  [default: the bundled checkpoint, for the bundled "
     "model]",
 )
@@ -39,8 +39,8 @@ from twincar_edge.files import make_folder
     "--ep",
     "eps",
     multiple=True,
-    help="Execution provider on which each SUBJECT also runs, to be compared with itself on the CPU; may be repeated. "
-    "With cpu, there is no other.  [default: all that are usable, but tensorrt]",
+    help="Also run each SUBJECT on this execution provider, and compare with the CPU; cpu: the CPU only. Repeatable.  "
+    "[default: all usable except tensorrt]",
 )
 @data_options(required=False)
 @split_option("the held-out images of the run that REF lies in, or those of DATA")
@@ -52,9 +52,9 @@ from twincar_edge.files import make_folder
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write parity.json, parity.md and parity.png into this folder: every figure, and every answer that changed.",
+    help="Write parity.json, parity.md and parity.png into this folder: all metrics, and every changed answer.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     subjects: tuple[Path, ...],
     reference: str | None,
@@ -64,22 +64,22 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Compare the answers of SUBJECT, image by image, with those of the model that it comes from.
+    """Compare the answers of SUBJECT with those of its source model, image by image.
 
-    SUBJECT is an .onnx file that `twincar-edge export` wrote, or the bundled model. Of several, those of other
-    precisions are compared with the FP32 file, if there is one among them. Each runs through its own preprocessing, on
-    the CPU and on the other execution providers of this machine. The exit code is 1 if a limit is missed.
+    SUBJECT is an .onnx file written by `twincar-edge export`, or the bundled model. If you give several and one is an
+    FP32 file, the other precisions are compared with that one. Each file uses its own preprocessing, and runs on the
+    CPU and on the other execution providers of this machine. The exit code is 1 if a limit is missed.
     """
     from twincar_edge.training.hub import resolve_checkpoint
 
     limits = take_limits(options)
     if reference is None:
         if subjects:
-            raise click.UsageError("name the model to compare with: --reference REF")
+            raise click.UsageError("no model to compare with: give --reference REF")
         reference = str(default_checkpoint())
     if output is not None:
         require("matplotlib", "train")
-        make_folder(output)  # before the long run, which would otherwise be for nothing
+        make_folder(output)  # fail before the long run, not after it
     config = ParityConfig(
         subjects or (default_model(),), resolve_checkpoint(reference), eps or None, limits, data, **options
     )
@@ -96,7 +96,9 @@ def command(
     else:
         _print_report(report, written)
     if not report.passed:
-        raise ParityError(report, "-o DIR writes what changed" if output is None else f"{written[1]} has what changed")
+        raise ParityError(
+            report, "-o DIR writes the changed answers" if output is None else f"{written[1]} lists the changed answers"
+        )
 
 
 def _print_report(report: ParityReport, written: tuple[Path, ...]) -> None:

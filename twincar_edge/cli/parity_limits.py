@@ -1,4 +1,4 @@
-"""The limits of parity as options, for the commands that hold files to them."""
+"""The parity limits as command-line options."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from twincar_edge.cli.groups import option
 from twincar_edge.errors import InputError
 from twincar_edge.export.parity.report import ParityLimits
 
-# Option -> field of `ParityLimits`, how many of the option's units make 1 there, and what it bounds.
+# Option -> field of `ParityLimits`, option units per unit of that field, and help text.
 _LIMITS: dict[str, tuple[str, int, str]] = {
     "--max-logit-difference": (
         "fp32_logit_difference",
         1,
-        "Fail if FP32 logits differ by more from their reference, as a share of the largest logit.",
+        "Fail if FP32 logits differ from their reference by more, as a share of the largest logit.",
     ),
     "--max-provider-difference": (
         "provider_logit_difference",
         1,
-        "Fail if logits differ by more between execution providers, as the same share.",
+        "Fail if logits differ between execution providers by more, as a share of the largest logit.",
     ),
-    "--max-top1-drop": ("top1_drop", 100, "Fail if FP16 or INT8 lose more top-1 against their reference, in points."),
-    "--max-top5-drop": ("top5_drop", 100, "Fail if FP16 or INT8 lose more top-5 against their reference, in points."),
+    "--max-top1-drop": ("top1_drop", 100, "Fail if FP16 or INT8 lose more top-1 than this, in points."),
+    "--max-top5-drop": ("top5_drop", 100, "Fail if FP16 or INT8 lose more top-5 than this, in points."),
     "--min-agreement": ("agreement", 100, "Fail if FP16 or INT8 agree with their reference on fewer images."),
     "--min-sure-agreement": (
         "sure_agreement",
         100,
-        "Fail if they agree on fewer of the images that the reference is sure of.",
+        "Fail if FP16 or INT8 agree on fewer of the images that the reference is confident about.",
     ),
     "--min-embedding-cosine": (
         "embedding_cosine",
         1,
-        "Fail if the mean cosine of embeddings with the reference's is lower.",
+        "Fail if the mean cosine similarity of embeddings to the reference is lower.",
     ),
 }
 _METAVARS = {1: "NUMBER", 100: "PERCENT"}
 
 
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for each limit; `take_limits` makes `ParityLimits` of what it is then called with."""
+    """Add one option per limit; `take_limits` turns their values into `ParityLimits`."""
     defaults = ParityLimits().model_dump()
     for name, (field, unit, text) in reversed(_LIMITS.items()):
         default = round(defaults[field] * unit, 9)
@@ -59,10 +59,10 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def take_limits(options: dict[str, Any]) -> ParityLimits:
-    """Take the limits out of a command's options.
+    """Remove the limits from a command's options, and return them.
 
     Raises:
-        InputError: one is negative, not finite, or above 100 percent.
+        InputError: a limit is negative, not finite, or above 100 percent.
     """
     given = {name: options.pop(field) for name, (field, _, _) in _LIMITS.items()}
     try:

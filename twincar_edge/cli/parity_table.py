@@ -1,4 +1,4 @@
-"""A parity report on a terminal."""
+"""Print a parity report on a terminal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from twincar_edge.cli.tables import print_table
 from twincar_edge.export.parity.report import COLUMNS, ParityReport
 
 _TEXT = ("Model", "Against")
-_WORTH = ("Model", "Limits", "Top-1", "Agreement", "Where confident", "Top-5", "Against", "Max Δ")
+_PRIORITY = ("Model", "Limits", "Top-1", "Agreement", "Where confident", "Top-5", "Against", "Max Δ")
 
 
 def print_parity(report: ParityReport) -> None:
-    """Print the table of a report on standard output."""
+    """Print a report's table to standard output."""
     print_table(
         COLUMNS,
         report.rows(),
-        worth=_WORTH,
+        priority=_PRIORITY,
         left=_TEXT,
         elsewhere="parity.md",
         title=f"{report.name} on {report.data.images} images of {report.data.name}",

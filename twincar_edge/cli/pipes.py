@@ -1,4 +1,4 @@
-"""Standard output that fails: its reader has gone, its disk is full, it is closed, or it lacks a character."""
+"""Handle failures of standard output: reader gone, disk full, closed, or a character that it cannot encode."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from twincar_edge.errors import InputError
 
 
 def prepare_streams() -> None:
-    """Make the standard streams usable: closed ones, and those whose encoding is not UTF-8.
+    """Make the standard streams usable if they are closed or not encoded as UTF-8.
 
-    A closed descriptor would be given to the next file that is opened, and prints would then go into that file. So
-    `/dev/null` takes its place, open for reading only where it is standard output's: writing still fails.
+    The next opened file would reuse a closed descriptor and receive the prints. So `/dev/null` replaces it; for
+    standard output it is opened read-only, so that writing still fails.
     """
     for descriptor, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, flags)  # takes the lowest free number, which is this one
+            os.open(os.devnull, flags)  # gets the lowest free descriptor, which is this one
     sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stdout is sys.__stdout__:  # and not what a test has put in its place
+    if sys.stdout is sys.__stdout__:  # not replaced by a test
         sys.stdout = _StandardOutput(sys.stdout or open(1, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 class _StandardOutput(io.TextIOWrapper):
-    """Standard output, whose failures are errors of ours: nothing else tells them from those of other files.
+    """Standard output that raises our own errors, which tells its failures from those of other files.
 
     A character that its encoding lacks becomes a question mark.
     """
@@ -48,7 +48,7 @@ class _StandardOutput(io.TextIOWrapper):
 
 class _Descriptor(io.FileIO):
     def write(self, data: Any, /) -> int:
-        """Write.
+        """Write `data`.
 
         Raises:
             BrokenPipeError: the reader has gone.
@@ -65,7 +65,7 @@ class _Descriptor(io.FileIO):
 
 @contextmanager
 def checked_output() -> Iterator[None]:
-    """Flush standard output after the block, and end quietly if its reader has gone: `… | head` is no error.
+    """Flush standard output after the block, and end quietly if its reader has gone: `… | head` is not an error.
 
     Raises:
         InputError: standard output cannot be written.
@@ -82,5 +82,5 @@ def checked_output() -> Iterator[None]:
 
 
 def discard_output() -> None:
-    """Point standard output at nothing: Python writes what is still buffered when it exits."""
+    """Redirect standard output to `/dev/null`: at exit, Python flushes what is still buffered."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

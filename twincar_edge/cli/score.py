@@ -1,4 +1,4 @@
-"""`twincar-edge score`: an archive into Parquet, on one machine or a cluster."""
+"""`twincar-edge score`: classify an archive into Parquet files, on one machine or a cluster."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from twincar_edge.cli.options import ep_option
 if TYPE_CHECKING:
     from twincar_edge.runtime.scoring.score import ScoreProgress, ScoreReport
 
-_LINE_EVERY_S = 30  # of progress, where no terminal shows a bar
-_MOST_MAKES = 10
+_PROGRESS_INTERVAL_S = 30  # without a terminal
+_MAX_MAKES = 10
 
 
 @click.command("score", cls=GroupedCommand, groups=("Archive", "Model", "Workers"))
@@ -32,10 +32,14 @@ _MOST_MAKES = 10
     required=True,
     metavar="OUT",
     shell_complete=complete_files,
-    help="Write the partitions into this folder or URL.",
+    help="Write the Parquet files (one per partition) into this folder or URL.",
 )
 @option(
-    "--resume", group="Archive", common=True, is_flag=True, help="Go on with the run in OUT; begin one in an empty OUT."
+    "--resume",
+    group="Archive",
+    common=True,
+    is_flag=True,
+    help="Continue the run in OUT, or start one if OUT is empty.",
 )
 @option(
     "--model",
@@ -61,7 +65,8 @@ _MOST_MAKES = 10
     common=True,
     metavar="N",
     type=click.IntRange(min=1),
-    help="Run this many workers, on a cluster at most.  [default: one a core, or as many as the cluster has room for]",
+    help="Run this many workers, or at most this many on a cluster.  [default: one per core, or as many as fit on the "
+    "cluster]",
 )
 @option(
     "--partition-size",
@@ -76,7 +81,7 @@ _MOST_MAKES = 10
     "--detector",
     group="Model",
     type=click.Path(path_type=Path),
-    help="Find the vehicles in videos with this ONNX file.  [default: the one of `detector pull`, or motion]",
+    help="Find vehicles in videos with this ONNX file.  [default: the one from `detector pull`, or motion]",
 )
 @ep_option
 @option(
@@ -133,11 +138,11 @@ def command(
     num_gpus: float,
     as_json: bool,
 ) -> None:
-    """Name the cars of a whole archive, into Parquet files in OUT.
+    """Classify a whole archive, and write the answers as Parquet files to OUT.
 
-    INPUT is a folder, which is searched with its subfolders, a quoted pattern, a CSV or Parquet file of paths or of
-    images, WebDataset tars, or videos, each a local path or a URL such as s3://bucket/crops. What cannot be read
-    becomes a row with an error. A partition is written whole or not at all; --resume goes on after an interruption.
+    INPUT is a folder (searched with its subfolders), a quoted pattern, a CSV or Parquet file of paths or images,
+    WebDataset tars, or videos: a local path, or a URL like s3://bucket/crops. An unreadable input becomes a row with
+    an error. A partition is written whole or not at all; --resume continues after an interruption.
     """
     from twincar_edge.runtime.scoring.on_ray import RayOptions
     from twincar_edge.runtime.scoring.score import ScoreConfig, score
@@ -162,8 +167,8 @@ def command(
 
 
 def _summary(report: ScoreReport) -> str:
-    resumed = f", {report.resumed:,} of them there before" if report.resumed else ""
-    makes = [f"{make} {rows:,}" for make, rows in list(report.makes.items())[:_MOST_MAKES]]
+    resumed = f", {report.resumed:,} of them from earlier runs" if report.resumed else ""
+    makes = [f"{make} {rows:,}" for make, rows in list(report.makes.items())[:_MAX_MAKES]]
     others = len(report.makes) - len(makes)
     lines = [
         f"{_count(report.rows, 'row')} in {_count(report.partitions, 'partition')} in {report.output}{resumed}",
@@ -177,7 +182,7 @@ def _summary(report: ScoreReport) -> str:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[ScoreProgress], None]]:
-    """Give what shows progress: a bar on a terminal, else a line every half minute."""
+    """Yield a callback that shows progress: a bar on a terminal, otherwise a line every 30 seconds."""
     if not sys.stderr.isatty():
         yield _lines()
         return
@@ -199,7 +204,7 @@ def _lines() -> Callable[[ScoreProgress], None]:
 
     def show(progress: ScoreProgress) -> None:
         nonlocal last_s
-        if time.monotonic() - last_s >= _LINE_EVERY_S:
+        if time.monotonic() - last_s >= _PROGRESS_INTERVAL_S:
             last_s = time.monotonic()
             click.echo(f"{progress.partitions:,} of {progress.of:,} partitions, {_rate(progress)}", err=True)
 

@@ -1,4 +1,4 @@
-"""`twincar-edge sign`: sign a model file, and make the keys for it."""
+"""`twincar-edge sign`: sign a model file, or create a key pair."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ import click
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the signed model here.  [default: MODEL]",
+    help="Write the signed model to this file.  [default: MODEL]",
 )
 @click.option(
     "--new-key",
     type=click.Path(path_type=Path),
     metavar="KEY",
-    help="Make a key pair: the private key in this file, the public one in KEY.pub beside it.",
+    help="Create a key pair: write the private key to this file, and the public key to KEY.pub beside it.",
 )
 def command(model: Path | None, key: Path | None, output: Path | None, new_key: Path | None) -> None:
-    """Sign MODEL with a private key, so that boxes can tell it from others.
+    """Sign MODEL with a private key, so that boxes can verify its origin.
 
-    `watch --require-signature KEY.pub` runs only models that are signed with KEY, also on reload. The signature is
-    part of the file: sign it last, because `enroll` leaves it out. Keep KEY off the boxes. Needs the extra `sign`;
-    nothing is sent anywhere.
+    `watch --require-signature KEY.pub` runs only models signed with KEY, also after a reload. The signature is part of
+    the file: sign last, because `enroll` drops it. Keep KEY off the boxes. Needs the extra `sign`; works offline.
     """
     from twincar_edge.errors import InputError
     from twincar_edge.files import sha256, write_bytes
@@ -39,12 +38,12 @@ def command(model: Path | None, key: Path | None, output: Path | None, new_key: 
 
     if new_key is not None:
         if model is not None or key is not None or output is not None:
-            raise click.UsageError("--new-key makes keys and signs nothing: give it alone")
+            raise click.UsageError("--new-key only creates keys: give it without MODEL, --key and --output")
         click.echo(f"wrote {new_key} (keep it secret) and {make_key_pair(new_key)}")
         return
     if model is None or key is None:
         raise click.UsageError("give a MODEL and --key KEY, or --new-key KEY")
-    read_manifest(model)  # it is a model of ours, and whole
+    read_manifest(model)  # raises unless it is one of our models and undamaged
     try:
         data = model.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How the command line writes a parameter that a message of the library names: as the option that sets it."""
+"""Spell library parameters in messages as the command-line options that set them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import click
 
 from twincar_edge.errors import Parameter, python_spelling
 
-# Parameters of the library whose options go by another name.
+# Library parameters whose options have another name.
 _NAMES = {"batches": "batch", "ray": "ray_address", "data": "data_path", "weights_file": "weights"}
 _RECIPE_CHANGES = "changes"  # of `train`: `--set KEY=VALUE`
 
 
 def option_spelling(command: click.Command, parameter: Parameter) -> str:
-    """Return a parameter as an option or argument of `command`, or as in Python where it has none of that name."""
-    known = {known.name: known for known in command.params}
-    option = known.get(_NAMES.get(parameter.name, parameter.name))
+    """Spell a parameter as an option or argument of `command`, or as in Python if the command has none of that name."""
+    parameters = {one.name: one for one in command.params}
+    option = parameters.get(_NAMES.get(parameter.name, parameter.name))
     if option is not None:
         return _spelled(option, parameter.value)
-    if _RECIPE_CHANGES in known and _is_key_of_recipe(parameter.name):
+    if _RECIPE_CHANGES in parameters and _is_key_of_recipe(parameter.name):
         value = "VALUE" if parameter.value is ... else parameter.value
-        return f"{known[_RECIPE_CHANGES].opts[-1]} {parameter.name}={value}"
+        return f"{parameters[_RECIPE_CHANGES].opts[-1]} {parameter.name}={value}"
     return python_spelling(parameter)
 
 

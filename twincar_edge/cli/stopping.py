@@ -1,4 +1,4 @@
-"""Stops a run on a signal: gracefully, or immediately if that takes too long."""
+"""Stops a long run on a signal: gracefully on the first one, immediately on the second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from types import FrameType
 
 @contextlib.contextmanager
 def stop_signals(stop: threading.Event) -> Iterator[list[int]]:
-    """Let the first SIGINT or SIGTERM end the run in good order; a second one ends it at once, as by default."""
+    """Set `stop` on the first SIGINT or SIGTERM, and restore the old handlers, so that a second one ends the process.
+
+    Yields:
+        the list of received signals.
+    """
     received: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:

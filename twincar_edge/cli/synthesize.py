@@ -1,4 +1,4 @@
-"""`twincar-edge synthesize`: labeled twin cars, as a data set or as a gate clip with its truth."""
+"""`twincar-edge synthesize`: labeled synthetic cars, as a data set or a gate clip with its ground truth."""
 
 from __future__ import annotations
 
@@ -9,23 +9,32 @@ import click
 
 @click.group("synthesize")
 def command() -> None:
-    """Draw twin cars: cars in near-identical pairs that differ in one part.
+    """Generate twin cars: synthetic cars in near-identical pairs that differ in one part.
 
-    Training data for the bundled demo, test data, and a way to try everything without a camera or a data set.
+    Use them to try every command without a camera or a data set. The bundled demo model is trained on them.
     """
 
 
 @command.command("images")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--per-class", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Images of each class."
+    "--per-class",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    help="Draw this many images per class.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed the random generator.")
 @click.option(
-    "--size", nargs=2, type=click.IntRange(32, 2048), default=(256, 192), show_default=True, help="Width, height."
+    "--size",
+    nargs=2,
+    type=click.IntRange(32, 2048),
+    default=(256, 192),
+    show_default=True,
+    help="Draw at this width and height, in pixels.",
 )
 def images(folder: Path, per_class: int, seed: int, size: tuple[int, int]) -> None:
-    """Write FOLDER/images, labels.csv and class_mapping.json: a data set that `train` opens as it is."""
+    """Write FOLDER/images, labels.csv and class_mapping.json: a data set that `train` accepts as is."""
     from twincar_edge.synthetic import CLASS_NAMES, write_image_folder
 
     written = write_image_folder(folder, per_class=per_class, seed=seed, size_wh=size)
@@ -35,20 +44,31 @@ def images(folder: Path, per_class: int, seed: int, size: tuple[int, int]) -> No
 @command.command("clip")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--passes", type=click.IntRange(1, 1000), default=12, show_default=True, help="Vehicles that drive through."
+    "--passes",
+    type=click.IntRange(1, 1000),
+    default=12,
+    show_default=True,
+    help="Let this many vehicles drive through.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed the random generator.")
 @click.option(
-    "--size", nargs=2, type=click.IntRange(160, 3840), default=(960, 540), show_default=True, help="Width, height."
+    "--size",
+    nargs=2,
+    type=click.IntRange(160, 3840),
+    default=(960, 540),
+    show_default=True,
+    help="Draw at this width and height, in pixels.",
 )
 def clip(file: Path, passes: int, seed: int, size: tuple[int, int]) -> None:
-    """Write FILE (.mp4) as a fixed gate camera sees it, and beside it a .json that lists every pass."""
+    """Write FILE (.mp4), a clip of a fixed gate camera, and beside it a .json file that lists every pass."""
     import numpy as np
 
     from twincar_edge.synthetic import CLASS_NAMES, write_gate_clip
 
-    # Every class once before any comes twice, in an order that the seed decides.
+    # Show every class once before repeating any; the seed determines the order.
     rng = np.random.default_rng(seed)
     labels = [int(label) for _ in range(0, passes, len(CLASS_NAMES)) for label in rng.permutation(len(CLASS_NAMES))]
     truth = write_gate_clip(file, labels[:passes], seed, size_wh=size)
-    click.echo(f"{len(truth.passes)} passes in {truth.frames} frames: {file}, truth in {file.with_suffix('.json')}")
+    click.echo(
+        f"{len(truth.passes)} passes in {truth.frames} frames: {file}, ground truth in {file.with_suffix('.json')}"
+    )

@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: columns that have no room are left out, the least worthy first, and named below."""
+"""Tables that fit the terminal: the least important columns are dropped if needed, and named below the table."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ import click
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
-NOTHING = "–"  # of a cell
-_FEWEST = 2  # columns; they wrap where even these have no room
-_WRAPPED = 20  # characters that a column which may wrap keeps
+EMPTY = "–"
+_MIN_COLUMNS = 2  # always shown; they wrap if they do not fit
+_MIN_WRAP_WIDTH = 20  # characters
 
 
 def has_no_width() -> bool:
-    """Return whether standard output is no terminal, and COLUMNS does not say how wide it is."""
+    """Return whether standard output is not a terminal and COLUMNS is not set to a number."""
     return not sys.stdout.isatty() and not os.environ.get("COLUMNS", "").isdigit()
 
 
 def print_table(
-    heads: Sequence[str],
+    headings: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
-    worth: Sequence[str],
+    priority: Sequence[str],
     left: Sequence[str],
     elsewhere: str,
     wrap: str = "",
     title: str = "",
     caption: str = "",
 ) -> None:
-    """Print a table on standard output.
+    """Print a table to standard output.
 
-    Where that is no terminal, and COLUMNS does not say how wide it is, all columns are printed.
+    If that is not a terminal and COLUMNS is not set, all columns are printed.
 
     Args:
-        heads: of the columns, from left to right, each another one.
-        rows: cells of each row, plain text.
-        worth: all heads, the most worthy first. Columns that say nothing in any row are worth less than all others.
-        left: the heads of columns with text; the others are figures, and stand at the right.
-        elsewhere: what else shows all columns: "--json", for example.
-        wrap: the head of a column that may wrap before others are left out.
-        title: above the table.
-        caption: below the table.
+        headings: column headings from left to right, all different.
+        rows: the cells of each row, as plain text.
+        priority: all headings, most important first. Columns that are empty in every row are dropped before all others.
+        left: headings of text columns, aligned left; all others hold numbers, aligned right.
+        elsewhere: where to see all columns, for example "--json".
+        wrap: heading of a column that may wrap before others are dropped.
+        title: text above the table.
+        caption: text below the table.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -53,34 +53,34 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    lines = [dict(zip(heads, row, strict=True)) for row in rows]
+    lines = [dict(zip(headings, row, strict=True)) for row in rows]
     console = Console()
 
     def build(shown: set[str], *, whole: bool = True) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), title=Text(title) if title else None)
         if caption:
             table.caption, table.caption_justify = Text(caption), "left"
-        for head in heads:
-            if head in shown:
-                justify: JustifyMethod = "left" if head in left else "right"
-                table.add_column(head, justify=justify, no_wrap=whole and head != wrap, overflow="fold")
+        for heading in headings:
+            if heading in shown:
+                justify: JustifyMethod = "left" if heading in left else "right"
+                table.add_column(heading, justify=justify, no_wrap=whole and heading != wrap, overflow="fold")
         for line in lines:
-            table.add_row(*(Text(line[head]) for head in heads if head in shown))
+            table.add_row(*(Text(line[heading]) for heading in headings if heading in shown))
         return table
 
     def width(table: Table) -> int:
         return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
 
-    says = [head for head in worth if any(line[head] != NOTHING for line in lines)]
-    order = says + [head for head in worth if head not in says]
+    filled = [heading for heading in priority if any(line[heading] != EMPTY for line in lines)]
+    order = filled + [heading for heading in priority if heading not in filled]
     if has_no_width():
         console = Console(width=max(width(build(set(order))), 80))
     count = len(order)
-    spare = max([len(line[wrap]) - _WRAPPED for line in lines] + [0]) if wrap else 0
-    while count > _FEWEST and width(build(set(order[:count]))) - spare > console.width:
+    slack = max([len(line[wrap]) - _MIN_WRAP_WIDTH for line in lines] + [0]) if wrap else 0
+    while count > _MIN_COLUMNS and width(build(set(order[:count]))) - slack > console.width:
         count -= 1
     shown = set(order[:count])
-    console.print(build(shown, whole=width(build(shown)) - spare <= console.width))
-    hidden = [head for head in heads if head in order[count:]]
+    console.print(build(shown, whole=width(build(shown)) - slack <= console.width))
+    hidden = [heading for heading in headings if heading in order[count:]]
     if hidden:
-        click.echo(f"columns left out: {', '.join(hidden)}; a wider terminal shows them, and so does {elsewhere}")
+        click.echo(f"columns not shown: {', '.join(hidden)}; use a wider terminal or {elsewhere}")

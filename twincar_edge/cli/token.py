@@ -1,4 +1,4 @@
-"""`twincar-edge token`: the tokens that open the web page of this box."""
+"""`twincar-edge token`: manage the access tokens for the web page of this box."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.page.tokens import Tokens
 
 _STATE = click.option(
-    "--state", type=click.Path(path_type=Path), help="The state folder.  [default: $TWINCAR_STATE, or the system's]"
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Use this state folder.  [default: $TWINCAR_STATE, or the system's]",
 )
 
 
 @click.group("token")
 def command() -> None:
-    """Make, list or remove tokens that open the web page.
+    """Create, list or remove access tokens for the web page.
 
-    A page on any other address than the loopback's demands one. What is changed here holds at once, also for a page
-    that is being served.
+    A page requires a token unless it is served on the loopback address. Changes take effect immediately, also for a
+    running page.
     """
 
 
@@ -31,18 +33,18 @@ def command() -> None:
     type=click.Choice(["view", "teach"]),
     default="view",
     show_default=True,
-    help="See everything, or correct answers and teach the model too.",
+    help="Grant this role. view: see everything; teach: also correct answers and teach the model.",
 )
 @_STATE
 def add(name: str, role: str, state: Path | None) -> None:
-    """Make a token for NAME and print it: it is stored only as a digest, and shown only now."""
+    """Create a token for NAME and print it. Only its digest is stored, so it cannot be shown again."""
     click.echo(_tokens(state).add(name, "teach" if role == "teach" else "view"))
 
 
 @command.command("list")
 @_STATE
 def list_(state: Path | None) -> None:
-    """List the tokens' names and roles."""
+    """List all tokens with their names, roles and creation times."""
     for token in _tokens(state).all():
         click.echo(f"{token.name}  {token.role}  since {token.created_at.astimezone():%Y-%m-%d %H:%M}")
 
@@ -51,7 +53,7 @@ def list_(state: Path | None) -> None:
 @click.argument("name")
 @_STATE
 def remove(name: str, state: Path | None) -> None:
-    """Remove the token of NAME, and lock out who uses it."""
+    """Remove the token of NAME; its holder loses access immediately."""
     _tokens(state).remove(name)
 
 

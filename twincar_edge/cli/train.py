@@ -1,4 +1,4 @@
-"""`twincar-edge train`: fit a classifier on labeled car images."""
+"""`twincar-edge train`: train a classifier on labeled car images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from twincar_edge.training.run_folder import RunRecord
 
 
-# Options of a new run, which --resume does not take.
-_OF_A_NEW_RUN = (
+# Options that cannot be combined with --resume.
+_NEW_RUN_OPTIONS = (
     "output", "recipe", "changes", "weights", "extend", "max_old_drop", "folds", "no_validation", "overwrite"
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ _OF_A_NEW_RUN = (
     group="Run",
     common=True,
     type=click.Path(path_type=Path),
-    help="Write the results into this folder: the run.",
+    help="Write the results into this folder, RUN.",
 )
 @option(
     "--recipe",
@@ -43,7 +43,7 @@ _OF_A_NEW_RUN = (
     common=True,
     show_default=f"{DEFAULT_RECIPE}; with --extend, {EXTENDING_RECIPE}",
     shell_complete=complete_recipes,
-    help=f"Train by this recipe: {', '.join(shipped_recipes())}, or a TOML file.",
+    help=f"Use this recipe: {', '.join(shipped_recipes())}, or a TOML file.",
 )
 @option(
     "--set",
@@ -66,16 +66,15 @@ _OF_A_NEW_RUN = (
     group="Recipe",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Learn from the answers of this checkpoint beside the labels: a FILE, or hf://OWNER/REPO/FILE; with --folds, "
-    "the folder of a run with the same folds.",
+    help="Also learn from the answers of this checkpoint (distillation): a FILE, or hf://OWNER/REPO/FILE; with "
+    "--folds, the folder of a run with the same folds.",
 )
 @option(
     "--extend",
     group="Recipe",
     metavar="MODEL",
     shell_complete=complete_files,
-    help="Add the classes of DATA that this checkpoint does not know to those that it knows: a FILE, or "
-    "hf://OWNER/REPO/FILE.",
+    help="Add the new classes in DATA to those of this checkpoint: a FILE, or hf://OWNER/REPO/FILE.",
 )
 @option(
     "--max-old-drop",
@@ -84,20 +83,20 @@ _OF_A_NEW_RUN = (
     type=click.FloatRange(min=0, max=100),
     default=1.0,
     show_default=True,
-    help="With --extend: let top-1 on the classes of MODEL drop by at most this.",
+    help="With --extend: allow top-1 on the classes of MODEL to drop by at most this, in points.",
 )
 @option(
     "--folds",
     group="Recipe",
     metavar="N",
     type=click.IntRange(2, 100),
-    help="Cross-validate: train N times, each time holding out another part of each class, and report mean and spread.",
+    help="Cross-validate: train N times, holding out a different part of each class, and report mean and spread.",
 )
 @option(
     "--no-validation",
     group="Recipe",
     is_flag=True,
-    help="Hold no images out: train on all of DATA for all epochs, and keep the last weights. The same as --set "
+    help="Hold out no images: train on all of DATA for all epochs, and keep the last weights. Same as --set "
     "validation_share=0.",
 )
 @option(
@@ -106,7 +105,7 @@ _OF_A_NEW_RUN = (
     common=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Continue the training in this folder, on its own data and recipe.",
+    help="Continue the training in this folder, with its data and recipe.",
 )
 @option(
     "--device",
@@ -114,7 +113,7 @@ _OF_A_NEW_RUN = (
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Train on this device; auto takes a GPU where there is one.",
+    help="Train on this device; auto uses a GPU if available.",
 )
 @option(
     "--precision",
@@ -122,16 +121,16 @@ _OF_A_NEW_RUN = (
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Compute in this precision; auto takes bf16 where the hardware gains by it.",
+    help="Compute in this precision; auto uses bf16 if the hardware is faster with it.",
 )
-@option("--compile", group="Machine", is_flag=True, help="Let torch.compile make the model faster.")
+@option("--compile", group="Machine", is_flag=True, help="Speed up the model with torch.compile.")
 @option(
     "--threads",
     group="Machine",
     metavar="N",
     type=int,
     default=0,
-    help="Use this many CPU threads; 1 where other work runs too.  [default: all]",
+    help="Use this many CPU threads.  [default: all]",
 )
 @option(
     "--cache-mb",
@@ -140,7 +139,7 @@ _OF_A_NEW_RUN = (
     type=int,
     default=4096,
     show_default=True,
-    help="Keep decoded images in memory, up to this many megabytes.",
+    help="Cache decoded images in memory, up to this many megabytes.",
 )
 @option("--overwrite", group="Run", is_flag=True, help="Replace an earlier run in the same folder.")
 def command(
@@ -158,7 +157,7 @@ def command(
     overwrite: bool,
     **machine: Any,
 ) -> None:
-    """Fit a classifier on DATA and keep the best epoch's checkpoint.
+    """Train a classifier on DATA and keep the best epoch's checkpoint.
 
     \b
     DATA is labeled images in one of these layouts:
@@ -170,7 +169,7 @@ def command(
     \b
     Several GPUs or processes train one model together when torchrun starts them:
       torchrun --nproc-per-node=2 -m twincar_edge train DATA -o RUN
-    """  # noqa: D301 - \b is click's mark for lines that stay as they are
+    """  # noqa: D301 - \b is click's marker for a paragraph that is not rewrapped
     for module in ("torch", "torchvision", "timm", "sklearn", "matplotlib", "pytorch_grad_cam"):
         require(module, "train")
     from twincar_edge.api.train import choose_recipe, recorded_training
@@ -183,18 +182,18 @@ def command(
     teacher_file = None if teacher is None else resolve_checkpoint(teacher)
     if resume is not None:
         source = click.get_current_context().get_parameter_source
-        given = [name for name in _OF_A_NEW_RUN if _is_given(source(name))]
+        given = [name for name in _NEW_RUN_OPTIONS if _is_given(source(name))]
         if data is not None or given:
-            raise InputError(f"{resume} has its own data and recipe: give --resume without {_spelled(data, given)}")
+            raise InputError(f"{resume} has its own data and recipe: leave out {_spelled(data, given)}")
         record, images = recorded_training(resume)
         record = record.model_copy(update={"teacher": teacher_file or record.teacher})
         output = resume
     else:
         if data is None or output is None:
-            raise InputError("name the labeled images and the folder of the results: train DATA -o RUN")
+            raise InputError("a new training needs labeled images and a folder for its results: train DATA -o RUN")
         if folds is not None and (extend is not None or no_validation):
             other = "--no-validation" if extend is None else "--extend"
-            raise InputError(f"--folds holds out parts of DATA in turn: give it without {other}")
+            raise InputError(f"--folds cannot be combined with {other}: it holds out parts of DATA in turn")
         extending = None
         if extend is not None:
             extending = extension.ExtensionConfig(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a line for each epoch, and a bar for what runs at the moment."""
+"""Terminal output of a training run: a line per epoch, and a bar for the current stage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STAGES = {
 
 @contextmanager
 def reporting(output: Path, epochs: int, folds: int = 0) -> Iterator[TrainingReport]:
-    """Show a training of so many epochs, and of so many folds if any; interrupted, it says how to go on."""
+    """Report a training of `epochs` epochs and, in cross-validation, `folds` folds; on Ctrl-C, say how to resume it."""
     report = None
     try:
         with progress_bar() as bar, _log_to(bar.console):
@@ -43,21 +43,21 @@ def reporting(output: Path, epochs: int, folds: int = 0) -> Iterator[TrainingRep
         if report is not None and report.where and is_main_process():
             click.echo(
                 f"stopped after {report.where}: the best so far is in {output}; "
-                f"go on with: twincar-edge train --resume {output}",
+                f"continue with: twincar-edge train --resume {output}",
                 err=True,
             )
         raise
 
 
 class TrainingReport:
-    """The callbacks of a training, shown on a terminal.
+    """Training callbacks that report on a terminal.
 
     Attributes:
-        where: the last epoch that ended; empty before the first.
+        where: the last finished epoch; empty before the first.
     """
 
     def __init__(self, bar: Progress, epochs: int, folds: int) -> None:
-        """Show on a bar a training of so many epochs, and of so many folds if any."""
+        """Report on `bar`; `folds` is 0 without cross-validation."""
         self.where = ""
         self._bar = bar
         self._epochs = epochs
@@ -68,7 +68,7 @@ class TrainingReport:
         self._stage = ""
 
     def on_fold(self, number: int) -> None:
-        """Begin a fold."""
+        """Start a fold."""
         self._fold, self._done, self._stage = number, [], ""
         echo_above(self._bar, f"fold {number}/{self._folds}")
 
@@ -98,12 +98,12 @@ class TrainingReport:
 
 
 def shares(held_out: ClassificationMetrics) -> str:
-    """Return the figures of held-out images that decide, in words."""
+    """Format the main metrics of the held-out images."""
     return f"top-1 {held_out.top1:.2%}, top-5 {held_out.top5:.2%}, macro F1 {held_out.macro_f1:.2%}"
 
 
 def _log_to(console: Console) -> AbstractContextManager[None]:
-    """Show what the training room logs, above the bar."""
+    """Show log messages of `twincar_edge.training` above the bar."""
     from rich.logging import RichHandler
 
     handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)

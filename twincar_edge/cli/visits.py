@@ -1,4 +1,4 @@
-"""Visits for people: a table that fits the terminal, and all that is known of one of them."""
+"""Print visits: a table that fits the terminal, or all details of one visit."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twincar_edge.cli.tables import NOTHING, print_table
+from twincar_edge.cli.tables import EMPTY, print_table
 from twincar_edge.errors import one_line
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.events import Event
     from twincar_edge.runtime.sinks.store import StoredVisit
 
-_LEAST_ID = 8
+_MIN_ID_LENGTH = 8
 
 
 def print_visits(visits: Sequence[StoredVisit], *, utc: bool = False) -> None:
     """Print a table of visits."""
     columns = _columns(visits, utc)
-    heads = [head for head, _ in columns]
-    rows = [[one_line(cell(visit)) or NOTHING for _, cell in columns] for visit in visits]
-    left = [head for head in heads if head != "prob."]
-    print_table(heads, rows, worth=heads, left=left, elsewhere="--json")
+    headings = [heading for heading, _ in columns]
+    rows = [[one_line(cell(visit)) or EMPTY for _, cell in columns] for visit in visits]
+    left = [heading for heading in headings if heading != "prob."]
+    print_table(headings, rows, priority=headings, left=left, elsewhere="--json")
 
 
 def _columns(visits: Sequence[StoredVisit], utc: bool) -> list[tuple[str, Callable[[StoredVisit], str]]]:
-    """Return heads and cells in order of worth."""
+    """Return headings and cell functions, most important first."""
     zones = {f"{_in_zone(visit.event.started_at, utc):%Z}" for visit in visits}
     when = f"when ({zones.pop()})" if len(zones) == 1 else "when"
-    form = "%Y-%m-%d %H:%M:%S %Z" if zones else "%Y-%m-%d %H:%M:%S"  # clocks were changed among these visits
+    form = "%Y-%m-%d %H:%M:%S %Z" if zones else "%Y-%m-%d %H:%M:%S"  # the visits span a clock change
     ids = {visit.event.id for visit in visits}
-    length = next(n for n in range(_LEAST_ID, 1000) if len({id[:n] for id in ids}) == len(ids) or n == 999)
+    length = next(n for n in range(_MIN_ID_LENGTH, 1000) if len({id[:n] for id in ids}) == len(ids) or n == 999)
     columns: list[tuple[str, Callable[[StoredVisit], str]]] = [
         (when, lambda visit: f"{_in_zone(visit.event.started_at, utc):{form}}"),
         ("vehicle", lambda visit: visit.event.name + ("" if visit.event.type == "end" else " (not ended)")),
@@ -54,7 +54,7 @@ def _saved(visit: StoredVisit) -> str:
 
 
 def describe_visit(visit: StoredVisit, *, utc: bool = False) -> Iterator[str]:
-    """Yield all that is known of a visit, a line each; paths are whole, however narrow the terminal."""
+    """Yield all details of a visit, one per line. Paths are never truncated."""
     for name, value in _facts(visit, utc):
         yield f"{name:<11}{one_line(value)}"
 
@@ -63,7 +63,7 @@ def _facts(visit: StoredVisit, utc: bool) -> Iterator[tuple[str, str]]:
     event = visit.event
     yield "id", event.id
     yield "vehicle", event.name
-    yield "answer", f"{event.level}, {event.probability:.1%}, of {event.crops} pictures"
+    yield "answer", f"{event.level}, {event.probability:.1%}, from {event.crops} pictures"
     others = [guess for guess in event.top5 if guess.name != event.name]
     if others:
         yield "or", ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in others)
@@ -90,7 +90,7 @@ def _place(event: Event) -> str:
 def _path(path: Path | None) -> str:
     if path is None:
         return "not saved"
-    return str(path) if path.exists() else f"{path} (no longer there, or not yet)"
+    return str(path) if path.exists() else f"{path} (removed, or not written yet)"
 
 
 def _in_zone(moment: datetime, utc: bool) -> datetime:

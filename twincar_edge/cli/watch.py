@@ -1,4 +1,4 @@
-"""`twincar-edge watch`: turn cameras, videos or folders into events of vehicles."""
+"""`twincar-edge watch`: turn cameras, videos or folders into vehicle events."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     group="Source",
     common=True,
     type=click.Path(path_type=Path),
-    help="Read cameras, sinks and everything else from this file, in place of SOURCE and the options. Events go only "
-    "to the sinks that it names, or to standard output if it names none.",
+    help="Read cameras, sinks and all other settings from this file instead of SOURCE and the options. Events go only "
+    "to the sinks in the file, or to standard output if it has none.",
 )
 @camera_options
 @run_options
@@ -49,24 +49,24 @@ if TYPE_CHECKING:
     "--truth",
     group="Events",
     type=click.Path(path_type=Path),
-    help="Compare the visits with this file of what really drives through a clip, as `synthesize clip` writes it.",
+    help="Compare the visits with this ground-truth file of a clip, as written by `synthesize clip`.",
 )
 @option(
     "--json",
     "as_json",
     group="Events",
     is_flag=True,
-    help="Write events to a terminal as JSON lines too, not as a table.",
+    help="Print events as JSON lines even on a terminal, instead of a table.",
 )
 @option(
     "--annotate",
     group="Pictures",
     type=click.Path(path_type=Path),
     metavar="FILE.mp4",
-    help="Write a video of what is seen: boxes, trails, zones, answers as they develop, and what was left out. "
-    "{camera} stands for the camera's name. Needs the extra `clips`.",
+    help="Write an annotated video with boxes, trails, zones, answers and ignored objects. {camera} in the name is "
+    "replaced by the camera's name. Needs the extra `clips`.",
 )
-@option("--show", group="Pictures", is_flag=True, help="Show the same in a window; q or Esc ends the run.")
+@option("--show", group="Pictures", is_flag=True, help="Show the annotated video in a window; q or Esc ends the run.")
 def command(
     source: str | None,
     config_file: Path | None,
@@ -76,17 +76,16 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Watch SOURCE and give the events of each vehicle that passes.
+    """Watch SOURCE and report events for each vehicle that passes.
 
-    SOURCE is /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, a folder of images (those that
-    it has, then new ones as they arrive), or a quoted pattern. Events are a table on a terminal, and JSON lines
-    elsewhere: docs/events.md describes them, docs/sinks.md where else they can go. Events are stored for
-    `twincar-edge events` too.
+    SOURCE is /dev/video0, a camera's index, an rtsp:// or http:// stream, a video file, a folder of images (those
+    present, then new ones as they arrive), or a quoted pattern. Events are printed as a table on a terminal, and as
+    JSON lines otherwise; they are also stored for `twincar-edge events`. docs/events.md describes the events,
+    docs/sinks.md the other destinations.
 
-    A lost camera is opened again until it answers. Ctrl-C ends the run with a summary (exit code 130), and so does
-    SIGTERM (exit code 0). With --page, the page of a file's visits stays until Ctrl-C where standard error is a
-    terminal. SIGHUP reloads the model file, if it passes its checks. While a live camera is watched,
-    standard error has a log.
+    A lost camera is reopened until it answers. Ctrl-C ends the run with a summary (exit code 130), and so does
+    SIGTERM (exit code 0). With --page and a file, the page stays up until Ctrl-C if standard error is a terminal.
+    SIGHUP reloads the model file, if it passes its checks. With a live camera, a log goes to standard error.
     """
     from twincar_edge.runtime.service import Service
     from twincar_edge.runtime.sources import is_camera
@@ -110,7 +109,7 @@ def command(
             summary = service.run() if windows is None else windows.run(service.run, stop)
             if service.page is not None and not stop.is_set():
                 _keep_page(service.page, stop)
-                received.clear()  # Ctrl-C has ended the page, not the run
+                received.clear()  # Ctrl-C ended the page, not the run
         if service.reader_gone.is_set():
             discard_output()
             return
@@ -118,9 +117,9 @@ def command(
     click.echo(f"  events went to: {one_line(service.destinations)}", err=True)
     lost = [sink for sink in service.status().sinks if sink.dropped]
     for sink in lost:
-        click.echo(f"  {sink.name} lost {sink.dropped} events: {sink.problem or 'it was too slow'}", err=True)
+        click.echo(f"  {sink.name} lost {sink.dropped} events: {sink.problem or 'the sink was too slow'}", err=True)
     for video in service.videos:
-        dropped = f"; {video.dropped} left out, encoding was too slow" if video.dropped else ""
+        dropped = f"; {video.dropped} dropped because encoding was too slow" if video.dropped else ""
         click.echo(f"wrote {one_line(str(video.path))}: {video.frames} frames{dropped}", err=True)
     if passes is not None:
         from twincar_edge.runtime.truth import score_visits
@@ -135,10 +134,10 @@ def command(
 def _keep_page(page: PageServer, stop: threading.Event) -> None:
     """Keep the page of a file open at a terminal until Ctrl-C; in a script, return at once."""
     if sys.stderr.isatty():
-        click.echo(f"the source is over; the page stays until Ctrl-C: {page.url}", err=True)
+        click.echo(f"the source has ended; the page stays open until Ctrl-C: {page.url}", err=True)
         stop.wait()
     else:
-        click.echo("the source is over, and the page with it: `twincar-edge page` shows its visits", err=True)
+        click.echo("the source has ended, so the page is closed: run `twincar-edge page` to see its visits", err=True)
 
 
 def _windows(config: WatchConfig) -> Windows:
@@ -157,7 +156,7 @@ def _on_hangup(reload: Callable[[], None]) -> Iterator[None]:
 
 
 def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
-    """Read the truth before the run: a mistake in it must not show an hour later."""
+    """Read the ground truth before the run, so that an error in it is reported at once."""
     from twincar_edge.bundled import default_model
     from twincar_edge.manifest import read_manifest
     from twincar_edge.runtime.truth import read_truth
@@ -166,21 +165,21 @@ def _read_truth(truth: Path, model: Path | None) -> list[Pass]:
 
 
 def _spelling(config_file: Path | None) -> AbstractContextManager[None]:
-    """Let messages name parameters as keys of the file, where there is one."""
+    """Spell parameters in messages as keys of the configuration file, if there is one."""
     from twincar_edge.runtime.configuration.config_file import key_spelling
 
     return contextlib.nullcontext() if config_file is None else parameter_spelling(key_spelling)
 
 
 def _print_summary(summary: WatchSummary) -> None:
-    """Say on standard error what the run did: standard output holds events only."""
+    """Print the summary of the run to standard error; standard output carries only events."""
     for camera in summary.cameras:
         skipped = ", ".join(f"{count} {reason}" for reason, count in camera.skip_reasons.items())
         line = (
             f"{one_line(camera.source)}: {camera.visits} visits in {camera.frames} frames, {summary.seconds:.1f} s, "
             f"{camera.frames / summary.seconds if summary.seconds else 0.0:.1f} fps; skipped: {skipped or 'none'}"
         )
-        lost = {"passed over": camera.dropped, "crops passed over": camera.crops_dropped}
+        lost = {"frames dropped": camera.dropped, "crops dropped": camera.crops_dropped}
         line += "".join(f"; {what}: {count}" for what, count in lost.items() if count)
         line += f"; reconnected {camera.reconnects} times" if camera.reconnects else ""
         click.echo(line + (f"; ended by: {camera.error}" if camera.error else ""), err=True)

@@ -1,4 +1,4 @@
-"""The configuration that the options of `watch` make: the same that `cameras.toml` holds."""
+"""Build the configuration of `watch` from its options, as `cameras.toml` would define it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.configuration.config import WatchConfig
     from twincar_edge.runtime.sinks.settings import SinkSettings, StdoutSettings
 
-NONE = "none"  # as the store
-PICTURES_LIMIT = 500_000_000  # bytes, of the pictures that the page keeps where no folder is named
-_OF_ONE_RUN = ("config_file", "truth", "annotate", "show", "as_json")  # what no file holds, and may stand beside one
+NONE = "none"  # value of --store that disables it
+PICTURES_LIMIT = 500_000_000  # bytes of pictures kept for the page without --save-crops
+# Options that are allowed with --config: the file has no keys for them.
+_NOT_IN_FILE = ("config_file", "truth", "annotate", "show", "as_json")
 
 
 def watch_config(
     source: str | None, config_file: Path | None, options: Mapping[str, Any], *, terminal: bool
 ) -> WatchConfig:
-    """Return the configuration that the command line asks for.
+    """Return the configuration given by the command line.
 
     Args:
         source: SOURCE, or None.
-        config_file: a cameras.toml in place of it, or None.
+        config_file: a cameras.toml instead of SOURCE, or None.
         options: the values of `camera_options` and `run_options`.
-        terminal: standard output is a terminal that shall show a table.
+        terminal: print a table, because standard output is a terminal.
 
     Raises:
-        InputError: something in it cannot be meant, or the file is wrong.
+        InputError: an option or the file is invalid.
     """
     if (source is None) == (config_file is None):
-        raise click.UsageError("give a SOURCE, or --config FILE with cameras in it")
+        raise click.UsageError("give either SOURCE or --config FILE")
     if config_file is not None:
         return _from_file(config_file, terminal)
     assert source is not None
@@ -54,7 +55,7 @@ def watch_config(
 
 
 def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
-    """Read the file. Events go where it says, and to standard output if it names no sink."""
+    """Read the file. Events go to its sinks, or to standard output if it has none."""
     from twincar_edge.runtime.configuration.config_file import key_spelling, read_config
     from twincar_edge.runtime.sinks.settings import StdoutSettings
 
@@ -64,13 +65,15 @@ def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
         parameter
         for parameter in context.command.params
         if context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
-        and parameter.name not in _OF_ONE_RUN
+        and parameter.name not in _NOT_IN_FILE
     ]
     if given:
-        raise click.UsageError(f"{given[0].opts[-1]} cannot be combined with --config: write it into {config_file}")
+        raise click.UsageError(f"{given[0].opts[-1]} cannot be combined with --config: set it in {config_file}")
     config = read_config(config_file)
     named = config.sinks or (StdoutSettings(),)
-    sinks = (_screen(str(config_file), terminal, one) if isinstance(one, StdoutSettings) else one for one in named)
+    sinks = (
+        _standard_output(str(config_file), terminal, one) if isinstance(one, StdoutSettings) else one for one in named
+    )
     return config.model_copy(update={"sinks": tuple(sinks)})
 
 
@@ -89,7 +92,7 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
     if options["output"] is not None:
         sinks.append(file_settings(options["output"]))
     if terminal or options["output"] is None:
-        sinks.append(_screen(source, terminal))
+        sinks.append(_standard_output(source, terminal))
     limits = {name: options[f"store_{name}"] for name in ("limit", "age")}
     if options["store"] != NONE:
         sinks.append(StoreSettings(path=options["store"], **limits))
@@ -104,15 +107,15 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
         if path is not None:
             sinks.append(settings(path=path, limit=limit, age=age))
         elif limit is not None or age is not None:
-            raise click.UsageError(f"--{what}-limit and --{what}-age belong to --save-{what} DIR")
+            raise click.UsageError(f"--{what}-limit and --{what}-age need --save-{what} DIR")
     if options["page"] is not None and options["save_crops"] is None:
         path = StateFolder(options["state"]).pictures
         sinks.append(CropsSettings(path=path, limit=PICTURES_LIMIT))
     return sinks
 
 
-def _screen(title: str, terminal: bool, asked: StdoutSettings | None = None) -> SinkSettings:
-    """Return the sink for standard output: as `asked`, but a table where it is a terminal."""
+def _standard_output(title: str, terminal: bool, asked: StdoutSettings | None = None) -> SinkSettings:
+    """Return the sink for standard output: a table on a terminal, otherwise `asked`."""
     from twincar_edge.runtime.sinks.settings import StdoutSettings, TableSettings
     from twincar_edge.runtime.sources import redact_url
 
@@ -121,12 +124,12 @@ def _screen(title: str, terminal: bool, asked: StdoutSettings | None = None) -> 
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Read `WIDTHxHEIGHT`.
+    """Parse `WIDTHxHEIGHT`.
 
     Raises:
-        InputError: the text is anything else.
+        InputError: the text has another form.
     """
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 0 < len(part) <= 5 for part in parts):
-        raise InputError(f"a size is WIDTHxHEIGHT, such as 1920x1080, found {text!r}")
+        raise InputError(f"invalid size {text!r}: use WIDTHxHEIGHT, for example 1920x1080")
     return int(parts[0]), int(parts[1])

@@ -1,4 +1,4 @@
-"""`twincar-edge zones`: a frame with a grid, to write zones by, or to click them on."""
+"""`twincar-edge zones`: draw a grid over a frame, to define zones by coordinates or by clicking."""
 
 from __future__ import annotations
 
@@ -15,21 +15,32 @@ _EXAMPLE = "gate=0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"
 
 @click.command("zones")
 @click.argument("source", required=False, shell_complete=complete_files)
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="A cameras.toml in place of SOURCE.")
-@click.option("--camera", metavar="NAME", help="Which of its cameras.  [default: the first]")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="Take the camera from this cameras.toml instead of SOURCE.",
+)
+@click.option("--camera", metavar="NAME", help="With --config: use this camera.  [default: the first]")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("zones.jpg"), show_default=True,
-    help="The picture to write.",
+    help="Write the picture to this file.",
 )  # fmt: skip
-@click.option("--zone", "zones", multiple=True, metavar='"X,Y X,Y X,Y"', help="A zone to draw, as `watch` takes it.")
+@click.option(
+    "--zone",
+    "zones",
+    multiple=True,
+    metavar='"X,Y X,Y X,Y"',
+    help="Draw this zone, in the format of `watch`. Repeatable.",
+)
 @click.option(
     "--at",
     "at_s",
     type=click.FloatRange(min=0),
-    help="Take the frame at so many seconds.  [default: 0, of a camera 1, when its exposure has settled]",
+    help="Take the frame at this time, in seconds.  [default: 0; for a camera 1, when its exposure has settled]",
 )
-@click.option("--size", metavar="WxH", help="Ask a camera of this machine for pictures of this size.")
-@click.option("--click", "clicks", is_flag=True, help="Open a window to click zones in, and print them as TOML.")
+@click.option("--size", metavar="WxH", help="Request frames of this size from a local camera, in pixels.")
+@click.option("--click", "clicks", is_flag=True, help="Draw zones by clicking in a window, and print them as TOML.")
 def command(
     source: str | None,
     config_file: Path | None,
@@ -40,10 +51,10 @@ def command(
     size: str | None,
     clicks: bool,
 ) -> None:
-    """Write one frame of SOURCE with a grid in pixels and in shares of the frame, to write zones by.
+    """Draw a grid over one frame of SOURCE, in pixels and in shares of the frame, to define zones.
 
-    SOURCE is what `watch` takes. Zones that are given, or are in the file, are drawn. Standard output gets zones as
-    cameras.toml holds them, below their camera.
+    SOURCE is anything that `watch` accepts. Zones from --zone or the configuration file are drawn too. Zones are
+    printed as TOML; paste them below their camera in cameras.toml.
     """
     from twincar_edge.images import write_image
     from twincar_edge.runtime.annotating.zone_picture import draw_zone_picture, zone_toml
@@ -55,7 +66,7 @@ def command(
     from twincar_edge.runtime.sources.first_frame import first_frame
 
     if (source is None) == (config_file is None):
-        raise click.UsageError("give a SOURCE, or --config FILE with cameras in it")
+        raise click.UsageError("give either SOURCE or --config FILE")
     given = [parse_zone(zone) for zone in zones]
     chosen: CameraConfig
     if config_file is not None:

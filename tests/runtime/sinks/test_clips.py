@@ -417,4 +417,4 @@ def test_clips_have_one_folder() -> None:
 def test_limits_without_a_folder_are_a_mistake_of_the_command_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["gate.mp4", "--clips-limit", "2GB"])
     assert result.exit_code == 2
-    assert "--clips-limit and --clips-age belong to --save-clips DIR" in result.output
+    assert "--clips-limit and --clips-age need --save-clips DIR" in result.output
