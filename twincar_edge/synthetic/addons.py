@@ -1,4 +1,4 @@
-"""Parts that stand out from the body: door mirrors, roof rails, spoilers."""
+"""Parts that protrude from the body: door mirrors, roof rails, spoilers."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from twincar_edge.synthetic.arrays import Floats, f32
-from twincar_edge.synthetic.blueprint import ALUMINIUM, BLACK, GLOSS_BLACK, PAINT, Material
+from twincar_edge.synthetic.blueprint import ALUMINUM, BLACK, GLOSS_BLACK, PAINT, Material
 from twincar_edge.synthetic.body import Block, BodyShape, box_block
 from twincar_edge.synthetic.catalog import Trim
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One block with what it is made of: blueprints per face, or one material all over."""
+    """One block and its surface: a blueprint per face, or one material for the whole block."""
 
     block: Block
     material: Material | None = None
 
 
 def door_mirror(shape: BodyShape) -> Piece:
-    """The left door mirror; its block is mirrored to the right."""
+    """Return the left door mirror; its block is mirrored to the right side."""
     cabin = shape.cabin
     x = cabin.base_front - 0.42 * (cabin.base_front - cabin.roof_front) - 0.05
     z = float(shape.shoulder_z(f32([x]))[0]) + 0.10
@@ -35,17 +35,17 @@ def door_mirror(shape: BodyShape) -> Piece:
 
 
 def extra_pieces(shape: BodyShape, trim: Trim) -> list[Piece]:
-    """What a trim adds to the body."""
+    """Return the parts that a trim adds to the body."""
     return [*RAILS[trim.roof_rails](shape), *SPOILERS[trim.spoiler](shape)]
 
 
 def _nothing(shape: BodyShape) -> list[Piece]:
-    """No such part."""
+    """Add no part."""
     return []
 
 
 def _raised_rails(shape: BodyShape) -> list[Piece]:
-    """Aluminium bars on three feet."""
+    """Return aluminum bars on three feet."""
     cabin = shape.cabin
     front, rear = cabin.roof_front - 0.10, cabin.roof_rear + 0.12
     y, z = cabin.roof_half * 0.88, cabin.roof_z - 0.035
@@ -60,11 +60,11 @@ def _raised_rails(shape: BodyShape) -> list[Piece]:
         box_block(f"rail_foot_{k}", (x, y, z - 0.005), (0.06, 0.018, 0.035), 0.012)
         for k, x in enumerate((front - 0.06, middle, rear + 0.06))
     ]
-    return [*[Piece(foot, BLACK) for foot in feet], Piece(rail, ALUMINIUM)]
+    return [*[Piece(foot, BLACK) for foot in feet], Piece(rail, ALUMINUM)]
 
 
 def _wing(shape: BodyShape) -> list[Piece]:
-    """A wing on two posts at the tail's edge."""
+    """Return a wing on two posts at the rear edge."""
     x = -shape.length / 2 + 0.20
     z = float(shape.shoulder_z(f32([x]))[0])
     half = shape.width / 2 * 0.80

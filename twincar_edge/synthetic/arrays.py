@@ -1,4 +1,4 @@
-"""The two array types of this package."""
+"""The two array types of this package, and helpers for them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Image = NDArray[np.uint8]
 
 
 def f32(values: ArrayLike) -> Floats:
-    """The values as a float32 array."""
+    """Return the values as a float32 array."""
     return np.asarray(values, np.float32)
 
 
 def over(place: Image, color: Image, alpha: Image) -> None:
-    """Lay a color [h, w, C], already weighted by its coverage ``alpha`` [h, w], over ``place`` in place."""
+    """Blend a premultiplied color [h, w, C] with coverage `alpha` [h, w] over `place`, in place."""
     keep = cv2.merge([cv2.bitwise_not(alpha)] * place.shape[2])
     place[:] = cv2.add(cv2.multiply(place, keep, scale=1 / 255), color)

@@ -1,8 +1,8 @@
-"""Blueprints: flat drawings of a car's side, front, rear and top, in meters, that are later laid on its body.
+"""Blueprints: flat drawings of a car's side, front, rear and top, in meters, that are later mapped onto its body.
 
-A blueprint is not a picture but a stack of material planes. ``paint`` says where the body color shows, ``gloss`` how
-much of the surroundings a place mirrors, ``solid`` where there is anything at all (wheel arches are holes), ``glow``
-what shines by itself, and ``relief`` the height of creases and gaps, from which normals are bent.
+A blueprint is not a picture but a stack of material planes. `paint` is the share of body color, `gloss` the strength
+of reflections, `solid` where the car has any surface (wheel arches are holes), `glow` emitted light, and `relief` the
+height of creases and gaps, from which the normals are computed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ONE = 1 << _SHIFT
 
 @dataclass(frozen=True)
 class Material:
-    """What a patch is made of: display-space color (BGR, 0..255), share of body paint, gloss, glow, all 0..1."""
+    """A surface material: display-space color (BGR, 0..255); share of body paint, gloss and glow, each 0..1."""
 
     bgr: tuple[int, int, int] = (128, 128, 128)
     paint: float = 0.0
@@ -44,7 +44,7 @@ PLASTIC = Material((54, 52, 50), gloss=0.12)
 VOID = Material((7, 7, 7), gloss=0.05)
 SEAM = Material((9, 9, 9), paint=0.22, gloss=0.1)
 CHROME = Material((205, 202, 198), gloss=1.0)
-ALUMINIUM = Material((190, 188, 186), gloss=0.55)
+ALUMINUM = Material((190, 188, 186), gloss=0.55)
 LAMP = Material((208, 204, 196), gloss=0.9)
 LAMP_DIM = Material((96, 92, 86), gloss=0.95)
 LED = Material((255, 252, 246), gloss=0.3, glow=0.75)
@@ -56,9 +56,9 @@ PLATE = Material((214, 218, 218), gloss=0.15)
 
 
 class Blueprint:
-    """A drawing board of ``u0..u1`` by ``v0..v1`` meters; v points up.
+    """A drawing board of `u0..u1` by `v0..v1` meters; v points up.
 
-    Planes: ``color`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 3] (gloss, solid, glow) and ``relief``
+    Planes: `color` uint8 [H, W, 4] (B, G, R, paint), `finish` uint8 [H, W, 3] (gloss, solid, glow) and `relief`
     float32 [H, W] in meters.
     """
 
@@ -73,12 +73,12 @@ class Blueprint:
         self.relief = np.zeros((height, width), np.float32)
 
     def pixels(self, points: Floats) -> Floats:
-        """Board pixels [..., 2] of points [..., 2] in meters."""
+        """Convert points [..., 2] in meters to board pixels [..., 2]."""
         flipped = np.stack([points[..., 0] - self.u0, self.v1 - points[..., 1]], axis=-1)
         return np.asarray(flipped * self.scale - 0.5, np.float32)
 
     def fill(self, points: Sequence[Point], material: Material, bevel: float = 0.0, lift: float = 0.0) -> None:
-        """Fill a polygon; ``lift`` raises it by so many meters with an edge ``bevel`` meters wide."""
+        """Fill a polygon and raise it by `lift` meters, with an edge `bevel` meters wide."""
         fixed = self._fixed(points)
         place, mask, corner = self._window(fixed, 3 * bevel * self.scale)
         cv2.fillPoly(mask, [fixed - corner], 255, cv2.LINE_AA, _SHIFT)
@@ -94,9 +94,9 @@ class Blueprint:
         bevel: float = 0.0,
         lift: float = 0.0,
     ) -> None:
-        """Draw a line ``width`` meters wide; without a material it only marks the relief."""
+        """Draw a line `width` meters wide; without a material, change only the relief."""
         fixed = self._fixed(points)
-        # A line thinner than a board pixel would come out too dark: keep the pixel and weaken it instead.
+        # OpenCV's thinnest line is one pixel wide: draw thinner lines at one pixel, with less coverage.
         thick = max(1.0, width * self.scale)
         place, mask, corner = self._window(fixed, 3 * bevel * self.scale + thick)
         cv2.polylines(mask, [fixed - corner], closed, 255, round(thick), cv2.LINE_AA, _SHIFT)
@@ -116,7 +116,7 @@ class Blueprint:
         self.stroke(points, width, SEAM, closed)
 
     def crease(self, points: Sequence[Point], height: float, soft: float) -> None:
-        """Fold the sheet along a line running in u: the fold is sharp above and fades over ``soft`` meters below."""
+        """Fold the sheet along a line in u direction: sharp above the line, fading over `soft` meters below it."""
         us, vs = np.array(sorted(points), np.float32).T
         rows, cols = self.relief.shape
         u = self.u0 + (np.arange(cols, dtype=np.float32) + 0.5) / self.scale
@@ -127,14 +127,14 @@ class Blueprint:
         self.relief += (height * rise * fade).astype(np.float32)
 
     def cut(self, points: Sequence[Point]) -> None:
-        """Cut a hole, for instance a wheel arch."""
+        """Cut a hole, for example a wheel arch."""
         fixed = self._fixed(points)
         place, mask, corner = self._window(fixed, 0)
         cv2.fillPoly(mask, [fixed - corner], 255, cv2.LINE_AA, _SHIFT)
         self.finish[place][..., 1] = np.minimum(self.finish[place][..., 1], 255 - mask)
 
     def shade(self, points: Sequence[Point], strength: float, soft: float, material: Material) -> None:
-        """Lay a material over a polygon thinly and with a soft edge, as the hollow under a ledge is shaded."""
+        """Blend a material over a polygon with opacity `strength` and a soft edge, like the shade under a ledge."""
         fixed = self._fixed(points)
         place, mask, corner = self._window(fixed, 3 * soft * self.scale)
         cv2.fillPoly(mask, [fixed - corner], 255, cv2.LINE_AA, _SHIFT)
@@ -152,11 +152,11 @@ class Blueprint:
         return np.round(pixels * _ONE).astype(np.int32)
 
     def _window(self, fixed: NDArray[np.int32], margin: float) -> tuple[tuple[slice, slice], Image, NDArray[np.int32]]:
-        """The part of the board round some points, an empty mask for it, and its corner in fixed point."""
+        """Return the part of the board around some points, an empty mask for it, and its corner in fixed point."""
         rows, columns = self.relief.shape
-        spare = int(margin) + 2
-        x0, y0 = np.clip(fixed.min(axis=0) // _ONE - spare, 0, (columns - 1, rows - 1)).tolist()
-        x1, y1 = np.clip(fixed.max(axis=0) // _ONE + spare + 1, (x0 + 1, y0 + 1), (columns, rows)).tolist()
+        border = int(margin) + 2
+        x0, y0 = np.clip(fixed.min(axis=0) // _ONE - border, 0, (columns - 1, rows - 1)).tolist()
+        x1, y1 = np.clip(fixed.max(axis=0) // _ONE + border + 1, (x0 + 1, y0 + 1), (columns, rows)).tolist()
         corner = np.array([x0 * _ONE, y0 * _ONE], np.int32)
         return (slice(y0, y1), slice(x0, x1)), np.zeros((y1 - y0, x1 - x0), np.uint8), corner
 
@@ -178,7 +178,7 @@ class Blueprint:
 
 
 def oval(center: Point, radius_u: float, radius_v: float, start: float = 0.0, stop: float = 360.0) -> list[Point]:
-    """Points of an ellipse or of an arc of it; angles in degrees from +u towards +v."""
+    """Return points of an ellipse or an arc of it; angles in degrees from +u toward +v."""
     angles = np.radians(np.linspace(start, stop, 49))
     return [
         (center[0] + radius_u * float(np.cos(angle)), center[1] + radius_v * float(np.sin(angle))) for angle in angles
@@ -186,7 +186,7 @@ def oval(center: Point, radius_u: float, radius_v: float, start: float = 0.0, st
 
 
 def rectangle(u0: float, u1: float, v0: float, v1: float, radius: float = 0.0) -> list[Point]:
-    """An axis-aligned rectangle, its corners rounded by ``radius`` meters."""
+    """Return an axis-aligned rectangle whose corners have a radius of `radius` meters."""
     if radius <= 0:
         return [(u0, v0), (u1, v0), (u1, v1), (u0, v1)]
     radius = min(radius, abs(u1 - u0) / 2, abs(v1 - v0) / 2)

@@ -1,9 +1,9 @@
 """Body shells: rounded boxes bent into car shapes.
 
-A car is a few *blocks*. A block is a box with rounded edges whose surface is pushed through a deformation: the lower
-body follows a bonnet/shoulder/deck line, the cabin leans its pillars inwards, a door mirror stays nearly a box. Every
-face of a block is a smooth function of two numbers in [-1, 1], so one function gives both the coarse mesh that is
-projected and the dense grid from which normals are baked.
+A car consists of a few *blocks*. A block is a box with rounded edges whose surface is deformed: the lower body follows
+a hood/shoulder/deck line, the cabin's pillars lean inwards, a door mirror remains nearly a box. Every face of a block
+is a smooth function of two numbers in [-1, 1], so one function gives both the coarse mesh that is projected and the
+dense grid from which normals are baked.
 
 Axes, in meters: x forwards, y to the car's left, z up; the ground is z = 0, and x = 0 halfway along the car.
 """
@@ -21,7 +21,7 @@ from twincar_edge.synthetic.arrays import Floats, f32
 Deform = Callable[[Floats, Floats, Floats], tuple[Floats, Floats, Floats]]
 
 FACES = ("front", "rear", "left", "top")
-"""Faces that are modelled: the right side mirrors the left one, and no camera sees a car from below."""
+"""The modeled faces: the right side mirrors the left one, and no camera sees a car from below."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Cabin:
 class BodyShape:
     """Dimensions of one body, in meters.
 
-    ``top_line`` runs from nose to tail and holds (x, z) of bonnet, shoulder and deck; ``nose`` and ``tail`` hold how
-    far the ends fall back at five heights from the bottom edge to the top edge.
+    `top_line` lists (x, z) of hood, shoulder and deck from nose to tail; `nose` and `tail` say how far the ends recede
+    at five heights from the bottom edge to the top edge.
     """
 
     length: float
@@ -69,25 +69,25 @@ class BodyShape:
 
     @property
     def arch_radius(self) -> float:
-        """Radius of the wheel arches: a hand's breadth more than the tire."""
+        """Radius of the wheel arches: slightly larger than the tire."""
         return self.wheel_radius + 0.055
 
     def shoulder_z(self, x: Floats) -> Floats:
-        """Height of bonnet, shoulder or deck above the ground at ``x``, in meters."""
+        """Return the height of hood, shoulder or deck above the ground at `x`, in meters."""
         return _smooth_line(self.top_line, x)
 
     def sill_z(self, x: Floats) -> Floats:
-        """Height of the lower edge of the body at ``x``: it lifts under the two overhangs."""
+        """Return the height of the body's lower edge at `x`; it rises under the two overhangs."""
         over = np.maximum(np.abs(x) / (self.length / 2) - 0.72, 0.0)
         return np.asarray(self.clearance + 0.6 * over**1.5, np.float32)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One rounded, bent box.
+    """One rounded, deformed box.
 
-    ``half_xyz`` and ``radius_xyz`` (meters) shape the box before it is bent; ``grid_xyz`` says into how many strips
-    each direction is cut; ``mirrored`` blocks have a twin on the car's right-hand side.
+    `half_xyz` and `radius_xyz` (meters) are half sizes and edge radii before the deformation; `grid_xyz` is the number
+    of mesh strips in each direction; `mirrored` blocks have a counterpart on the car's right side.
     """
 
     name: str
@@ -98,10 +98,10 @@ class Block:
     mirrored: bool = False
 
     def surface(self, face: str, s: Floats, t: Floats) -> Floats:
-        """Points of a face.
+        """Return points of a face, float32 [..., 3] in meters.
 
-        ``s`` and ``t``, both [...] in [-1, 1], run along (y, z) on front and rear, along (x, z) on the sides and along
-        (x, y) on the top. Returns [..., 3] float32 in meters.
+        `s` and `t`, both [...] in [-1, 1], run along (y, z) on front and rear, along (x, z) on the sides and along
+        (x, y) on the top.
         """
         one = np.ones_like(s)
         cube = {
@@ -125,7 +125,7 @@ class Block:
         return np.stack(self.deform(rounded[0], rounded[1], rounded[2]), axis=-1)
 
     def normals(self, face: str, s: Floats, t: Floats) -> Floats:
-        """Outward unit normals [..., 3] at the same places as :meth:`surface`."""
+        """Return outward unit normals [..., 3] at the points of `surface`."""
         step = np.float32(2e-3)
         along_s = self.surface(face, s + step, t) - self.surface(face, s - step, t)
         along_t = self.surface(face, s, t + step) - self.surface(face, s, t - step)
@@ -134,7 +134,7 @@ class Block:
         return np.asarray(normal / np.maximum(length, 1e-9), np.float32)
 
     def cuts(self, axis: int) -> Floats:
-        """Where the box is cut along one axis, in [-1, 1]: more finely within the rounded edges."""
+        """Return the mesh lines along one axis, in [-1, 1], denser within the rounded edges."""
         inner = 1.0 - self.radius_xyz[axis] / self.half_xyz[axis]
         middle = np.linspace(-inner, inner, self.grid_xyz[axis] + 1)
         edge = inner + (1.0 - inner) * (np.array([0.45, 1.0]) if self.grid_xyz[axis] > 1 else np.array([1.0]))
@@ -145,7 +145,7 @@ _HANDEDNESS = {"front": 1.0, "rear": -1.0, "left": -1.0, "right": 1.0, "top": 1.
 
 
 def _smooth_line(points: tuple[tuple[float, float], ...], x: Floats) -> Floats:
-    """A polyline with its corners rounded off, evaluated at ``x``."""
+    """Evaluate a polyline with rounded corners at `x`."""
     xs, zs = np.array(sorted(points), np.float64).T
     dense = np.linspace(xs[0] - 0.4, xs[-1] + 0.4, 256)
     heights = np.interp(dense, xs, zs)
@@ -155,7 +155,7 @@ def _smooth_line(points: tuple[tuple[float, float], ...], x: Floats) -> Floats:
 
 
 def lower_block(shape: BodyShape) -> Block:
-    """The body below the windows: bumpers, wings, doors, bonnet and boot lid."""
+    """Return the body below the windows: bumpers, fenders, doors, hood and trunk lid."""
     half_length, half_width = shape.length / 2, shape.width / 2
     levels = np.linspace(0.0, 1.0, 5)
 
@@ -217,7 +217,7 @@ def box_block(
     mirrored: bool = True,
     grid_xyz: tuple[int, int, int] = (1, 1, 1),
 ) -> Block:
-    """A small rounded box somewhere on the car; ``bend`` may shift its points (meters in, meters out)."""
+    """Return a small rounded box; `bend` may move its points (meters in, meters out)."""
 
     def deform(a: Floats, b: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
         points = [
@@ -231,7 +231,7 @@ def box_block(
 
 
 def _soft_interp(value: Floats, at: NDArray[np.float64], heights: tuple[float, ...]) -> Floats:
-    """Cubic (Catmull-Rom) interpolation through a few evenly spaced heights: a crease-free profile."""
+    """Interpolate evenly spaced heights by a cubic (Catmull-Rom) spline, so that the profile has no creases."""
     h = np.array([2 * heights[0] - heights[1], *heights, 2 * heights[-1] - heights[-2]])
     place = np.clip(value, at[0], at[-1]) * (len(heights) - 1)
     k = np.minimum(place.astype(np.int64), len(heights) - 2)

@@ -1,4 +1,4 @@
-"""A pinhole camera, with the transforms that the generator needs."""
+"""A pinhole camera and its transforms."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NEAR_M = 0.4
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a camera stands and looks.
+    """A camera's position and orientation.
 
-    ``position`` [3] meters; ``axes`` [3, 3], rows are the camera's right, down and forward; ``focal_px``; ``center_xy``
+    `position` [3] meters; `axes` [3, 3], rows are the camera's right, down and forward; `focal_px`; `center_xy`
     is the pixel on the optical axis.
     """
 
@@ -26,16 +26,16 @@ class Camera:
     center_xy: tuple[float, float]
 
     def project(self, points: Floats) -> tuple[Floats, Floats]:
-        """Pixels [N, 2] and depths [N] (meters along the optical axis) of points [N, 3]."""
+        """Return pixels [N, 2] and depths [N] (meters along the optical axis) of points [N, 3]."""
         seen = (points - self.position) @ self.axes.T
         depth = seen[:, 2]
         pixels = seen[:, :2] * (self.focal_px / np.maximum(depth, 0.05))[:, None] + f32(self.center_xy)
         return pixels.astype(np.float32), depth.astype(np.float32)
 
     def clip(self, corners: Floats, size_wh: tuple[int, int]) -> Floats:
-        """Cut a polygon [N, 3] down to what lies in front of the camera and not far outside a frame of ``size_wh``.
+        """Clip a polygon [N, 3] to the space in front of the camera and not far outside a frame of `size_wh`.
 
-        Perspective breaks down at the camera, and OpenCV's fixed-point fills overflow far outside the frame.
+        Projection diverges near the camera, and OpenCV's fixed-point fills overflow far outside the frame.
         """
         seen = f32((corners - self.position) @ self.axes.T)
         wide = (size_wh[0] * 1.5 + abs(self.center_xy[0])) / self.focal_px
@@ -59,18 +59,18 @@ class Camera:
         return f32(seen @ self.axes + self.position)
 
     def window(self, x: float, y: float, scale: float) -> Camera:
-        """The same view seen through a window whose corner is at (x, y), enlarged ``scale`` times."""
+        """Return the camera for a window of the frame with its corner at (x, y), enlarged `scale` times."""
         center = ((self.center_xy[0] - x + 0.5) * scale - 0.5, (self.center_xy[1] - y + 0.5) * scale - 0.5)
         return replace(self, focal_px=self.focal_px * scale, center_xy=center)
 
     def from_car(self, x: float, y: float, yaw: float) -> Camera:
-        """The same camera in the axes of a car that stands at (x, y) in the world and is turned by ``yaw`` radians."""
+        """Return the camera in the axes of a car at (x, y) in the world that is turned by `yaw` radians."""
         turn = rotation_z(yaw)
         position = (self.position - f32([x, y, 0])) @ turn
         return replace(self, position=position.astype(np.float32), axes=(self.axes @ turn).astype(np.float32))
 
     def ground_homography(self) -> NDArray[np.float64]:
-        """Matrix [3, 3] that takes ground points (x, y, 1) in meters to pixels."""
+        """Return the matrix [3, 3] that maps ground points (x, y, 1) in meters to pixels."""
         intrinsics = np.array(
             [[self.focal_px, 0, self.center_xy[0]], [0, self.focal_px, self.center_xy[1]], [0, 0, 1]], np.float64
         )
@@ -79,7 +79,7 @@ class Camera:
         return np.asarray(intrinsics @ np.column_stack([axes[:, 0], axes[:, 1], shift]), np.float64)
 
     def horizon_y(self) -> float:
-        """Row of the horizon at the image center (it is level unless the camera rolls)."""
+        """Return the row of the horizon at the image center (level unless the camera rolls)."""
         forward, down = self.axes[2], self.axes[1]
         level = f32([forward[0], forward[1], 0])
         level /= np.linalg.norm(level)
@@ -87,7 +87,7 @@ class Camera:
 
 
 def rotation_z(angle: float) -> Floats:
-    """Rotation by ``angle`` radians about the vertical, for column vectors."""
+    """Return the rotation by `angle` radians around the vertical, for column vectors."""
     c, s = np.cos(angle), np.sin(angle)
     return f32([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
@@ -95,7 +95,7 @@ def rotation_z(angle: float) -> Floats:
 def look_at(
     position: Floats, target: Floats, focal_px: float, center_xy: tuple[float, float], roll: float = 0.0
 ) -> Camera:
-    """A camera at ``position`` that looks at ``target``; ``roll`` in radians."""
+    """Return a camera at `position` that looks at `target`; `roll` in radians."""
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, f32([0, 0, 1]))
     right /= np.linalg.norm(right)

@@ -1,7 +1,7 @@
 """The invented cars: one table of twin pairs.
 
-Two twins share body, trim and colors, and differ in one field of their :class:`Trim`. To add a pair, add one
-:class:`Pair` (and, for a new look of a part, one entry in the table of that part's styles).
+Twins share body, trim and colors, and differ in one field of their `Trim`. To add a pair, add one `Pair` (and, for a
+new style of a part, one entry in the table of that part's styles).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from twincar_edge.synthetic.body import BodyShape, Cabin
 
 @dataclass(frozen=True)
 class Trim:
-    """Which style each visible part of a car has; the names are keys of the style tables."""
+    """The style of each visible part of a car; the names are keys of the style tables."""
 
     headlights: str = "swept"
     grille: str = "bars"
@@ -22,37 +22,37 @@ class Trim:
     wheels: str = "five_spoke"
     roof_rails: str = "none"
     spoiler: str = "none"
-    side_moulding: str = "none"
+    side_molding: str = "none"
     cladding: bool = False
     dark_roof: bool = False
 
 
 @dataclass(frozen=True)
 class View:
-    """Where cameras may stand so that a part is seen: degrees off the car's nose, on either side of it."""
+    """Camera positions that see a part: degrees from the car's nose, on either side."""
 
     nearest_deg: float
     farthest_deg: float
     drives: str
-    """Which way a gate camera sees the car go: 'towards', 'away' or 'either'."""
+    """The car's direction as seen by a gate camera: 'toward', 'away' or 'either'."""
 
 
 VIEWS: dict[str, View] = {
-    "headlights": View(10, 52, "towards"),
-    "grille": View(8, 46, "towards"),
-    "fog lamps": View(8, 46, "towards"),
+    "headlights": View(10, 52, "toward"),
+    "grille": View(8, 46, "toward"),
+    "fog lamps": View(8, 46, "toward"),
     "tail lights": View(130, 172, "away"),
     "spoiler": View(122, 168, "away"),
     "wheels": View(42, 138, "either"),
-    "side moulding": View(38, 142, "either"),
+    "side molding": View(38, 142, "either"),
     "roof rails": View(28, 152, "either"),
 }
-"""Part -> the views in which it can be told."""
+"""Part -> the views in which it is visible."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes that differ in ``part`` alone."""
+    """Two classes that differ in `part` alone."""
 
     part: str
     names: tuple[str, str]
@@ -61,7 +61,7 @@ class Pair:
     trim: Trim
 
     def trims(self) -> tuple[Trim, Trim]:
-        """The trims of the two twins."""
+        """Return the trims of the two twins."""
         field = self.part.replace(" ", "_")
         first, second = (replace(self.trim, **{field: style}) for style in self.styles)  # type: ignore[arg-type]
         return first, second
@@ -144,7 +144,7 @@ PAIRS: tuple[Pair, ...] = (
         _PICKUP, Trim(headlights="block", grille="truck", fog_lamps="round", tail_lights="stacked", cladding=True),
     ),
     Pair(
-        "side moulding", ("Castor Carina Cargo Van 2016", "Pollux Carina Cargo Van 2016"), ("none", "broad"),
+        "side molding", ("Castor Carina Cargo Van 2016", "Pollux Carina Cargo Van 2016"), ("none", "broad"),
         _VAN, Trim(headlights="almond", grille="slim", tail_lights="pillar", wheels="steel"),
     ),
     Pair(
@@ -158,16 +158,16 @@ CLASS_NAMES: tuple[str, ...] = tuple(name for pair in PAIRS for name in pair.nam
 """Class names; the index is the label. Twins are neighbors."""
 
 TWIN_PARTS: tuple[str, ...] = tuple(pair.part for pair in PAIRS)
-"""``TWIN_PARTS[label // 2]`` names the part that tells a class from its twin."""
+"""`TWIN_PARTS[label // 2]` names the part that distinguishes a class from its twin."""
 
 
 def twin_of(label: int) -> int:
-    """The class that looks like ``label`` but for one part."""
+    """Return the class that differs from `label` in one part."""
     check_label(label)
     return label ^ 1
 
 
 def check_label(label: int) -> None:
-    """Raise ValueError unless ``label`` is a class."""
+    """Raise ValueError unless `label` is a class."""
     if not 0 <= label < len(CLASS_NAMES):
         raise ValueError(f"label {label} is not a twin-car class; expected 0 to {len(CLASS_NAMES) - 1}")

@@ -1,4 +1,4 @@
-"""Gate clips: a fixed camera beside a road, and twin cars that drive past it one after the other."""
+"""Gate clips: a fixed camera beside a road films twin cars that pass one after the other."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from twincar_edge.synthetic.truth import Box, GatePass, GateTruth
 from twincar_edge.synthetic.weather import add_noise
 
 EMPTY_START_S = 1.0
-"""Seconds of empty road at the start, from which a background model can learn."""
+"""Seconds of empty road at the start, for a background model to learn from."""
 
 _FIELD_DEG = 58.0
 _AIM_DEG = 41.0
-"""Between the camera's axis and the shortest way to the road: cars come by in three-quarter view."""
+"""Angle between the optical axis and the perpendicular to the road: cars pass in three-quarter view."""
 
 
 @dataclass(frozen=True)
 class _Drive:
-    """One car's way: world x from ``start`` to ``stop`` meters, heading along x by ``heading`` (+1 or -1)."""
+    """One car's drive: world x from `start` to `stop`, in meters; `heading` is its direction along x (+1 or -1)."""
 
     label: int
     paint: Paint
@@ -55,14 +55,14 @@ class _Drive:
 
 @dataclass(frozen=True)
 class _Gate:
-    """The fixed things of a clip."""
+    """What stays the same throughout a clip."""
 
     camera: Camera
     light: Light
     scene: Scene
     size_wh: tuple[int, int]
     far_side: int
-    """Which way along x the camera looks."""
+    """The camera's direction along x, +1 or -1."""
 
 
 def gate_clip(
@@ -73,11 +73,14 @@ def gate_clip(
     seconds_per_pass: float = 2.4,
     gap_seconds: float = 0.8,
 ) -> tuple[GateTruth, Iterator[Image]]:
-    """Plan a clip in which the cars of ``labels`` pass one after the other, and draw its frames on demand.
+    """Plan a clip in which the cars of `labels` pass one after the other, and draw its frames on demand.
 
-    The truth is known before the first frame is drawn. Frames are uint8 BGR [H, W, 3]. Cars that are told by their
-    front come towards the camera, those told by their tail drive away from it. Raises ValueError for an empty list
-    of labels, an unknown label, a frame under 160 x 96 pixels, or times that are not positive.
+    The ground truth is complete before the first frame is drawn. Frames are uint8 BGR [H, W, 3]. Cars that differ from
+    their twin at the front drive toward the camera, those that differ at the rear drive away from it.
+
+    Raises:
+        ValueError: the list of labels is empty, a label is unknown, the frame is smaller than 160 x 96 pixels, or a
+            time is not positive.
     """
     if not labels:
         raise ValueError("labels is empty; a gate clip needs at least one car")
@@ -112,17 +115,20 @@ def write_gate_clip(
     seconds_per_pass: float = 2.4,
     gap_seconds: float = 0.8,
 ) -> GateTruth:
-    """Write a gate clip as MP4 (MPEG-4 part 2) and its truth beside it, as ``.json`` of the same name.
+    """Write a gate clip as MP4 (MPEG-4 part 2), and its ground truth as `.json` of the same name beside it.
 
-    Both files are written atomically. Raises ValueError as :func:`gate_clip` does, for an odd frame size and for a name
-    that does not end in ``.mp4``; InputError where no video can be written.
+    Both files are written atomically.
+
+    Raises:
+        ValueError: as `gate_clip`, or the frame size is odd, or the name does not end in `.mp4`.
+        InputError: the video cannot be written.
     """
     if path.suffix != ".mp4":
-        raise ValueError(f"{path.name} should end in .mp4: the clip is written as MP4")
+        raise ValueError(f"{path.name} must end in .mp4: clips are written as MP4")
     if size_wh[0] % 2 or size_wh[1] % 2:
         raise ValueError(f"size_wh is {size_wh}; MP4 needs an even width and height")
     truth, frames = gate_clip(labels, seed, size_wh, fps, seconds_per_pass, gap_seconds)
-    # The truth file is moved into place after the video, so that it implies a complete video.
+    # The ground truth is moved into place after the video, so its presence implies a complete video.
     with replacing(path.with_suffix(".json")) as truth_temporary, replacing(path) as temporary:
         _write_video(temporary, frames, truth)
         truth_temporary.write_text(truth.to_json(), encoding="utf-8")
@@ -133,7 +139,7 @@ def _write_video(path: Path, frames: Iterator[Image], truth: GateTruth) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), truth.fps, truth.size_wh)
     try:
         if not writer.isOpened():
-            raise OSError(f"OpenCV cannot write an mp4v video to {path.parent}; is there room, and may we write there?")
+            raise OSError(f"OpenCV cannot write an mp4v video to {path.parent}: check free space and permissions")
         for frame in frames:
             writer.write(frame)
     finally:
@@ -159,18 +165,18 @@ def _make_gate(rng: np.random.Generator, size_wh: tuple[int, int]) -> _Gate:
 def _plan_drive(label: int, gate: _Gate, rng: np.random.Generator, first_frame: int, frames: int) -> _Drive:
     drives = VIEWS[TWIN_PARTS[label // 2]].drives
     coin = rng.random() < 0.5
-    towards = coin if drives == "either" else drives == "towards"
-    heading = -gate.far_side if towards else gate.far_side
+    toward = coin if drives == "either" else drives == "toward"
+    heading = -gate.far_side if toward else gate.far_side
     paint = random_paint(rng)
     trial = _Drive(label, paint, 0.0, 0.0, heading, 0, 1)
-    # Search the stretch of road on which any of the car is in the frame; start and end a car's length beyond it.
+    # Find the stretch of road on which any part of the car is in the frame; start and end a little beyond it.
     places = np.arange(-12.0, 90.0, 0.5) * gate.far_side
     seen = [float(x) for x in places if _box_at(trial, gate, float(x)) is not None]
     if not seen:
-        raise RuntimeError("the gate camera sees no stretch of road")
-    # The search went outwards from the camera, so the first place is the nearest and the last the farthest.
+        raise RuntimeError("the gate camera does not see the road")
+    # The search started at the camera: the first place is the nearest, the last the farthest.
     near, far = seen[0] - 1.5 * gate.far_side, seen[-1] + 1.5 * gate.far_side
-    start, stop = (far, near) if towards else (near, far)
+    start, stop = (far, near) if toward else (near, far)
     return _Drive(label, paint, start, stop, heading, first_frame, frames)
 
 
@@ -180,13 +186,13 @@ def _outline(label: int) -> Floats:
 
 
 def _box_at(drive: _Drive, gate: _Gate, x: float) -> Box | None:
-    """The car's box when it stands at ``x``, clipped to the frame; None where it is out of sight."""
+    """Return the box of the car at `x`, clipped to the frame, or None if the car is out of sight."""
     camera = gate.camera.from_car(x, 0.0, drive.yaw)
     pixels, depth = camera.project(_outline(drive.label))
     if float(depth.min()) < 0.5:
         return None
     width, height = gate.size_wh
-    # The hull is cut at the frame before it is boxed: what is out of the frame must not stretch the box.
+    # Clip the hull before boxing it: points outside the frame must not stretch the box.
     hull = cv2.convexHull(pixels)
     edges = f32([[0, 0], [width, 0], [width, height], [0, height]])
     _, cut = cv2.intersectConvexConvex(hull, edges)
@@ -204,7 +210,7 @@ def _true_pass(drive: _Drive, gate: _Gate) -> GatePass:
         if box is not None:
             boxes[frame] = box
     if not boxes:
-        raise ValueError("a car passes between two frames; give seconds_per_pass or fps a larger value")
+        raise ValueError("a car passes between two frames: increase seconds_per_pass or fps")
     first, last = min(boxes), max(boxes)
     # The camera looks across the road from y < 0, so x grows to the right of the image.
     return GatePass(drive.label, first, last, drive.heading, tuple(boxes[k] for k in range(first, last + 1)))
@@ -213,7 +219,7 @@ def _true_pass(drive: _Drive, gate: _Gate) -> GatePass:
 def _frames(gate: _Gate, drives: Sequence[_Drive], count: int, seed: int) -> Iterator[Image]:
     empty = draw_scene(gate.scene, gate.camera, gate.light, gate.size_wh)
     for index in range(count):
-        # A frame's noise depends on its number alone, so a clip cut short equals the start of the whole one.
+        # Noise depends only on the frame number, so a shorter clip equals the start of a longer one.
         rng = np.random.default_rng([seed, 17, index])
         frame = empty.copy()
         for drive in drives:

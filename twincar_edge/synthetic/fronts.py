@@ -1,7 +1,7 @@
-"""Styles of what sits on a car's nose and tail: headlights, grilles, bumper inlets and tail lights.
+"""Styles of the parts at a car's front and rear: headlights, grilles, bumper inlets and tail lights.
 
-A style draws on the front (or rear) blueprint for the half with y > 0, and on the side blueprint where it wraps round
-the corner. Heights are shares: 0 is the bumper's lower edge, 1 the edge of the bonnet or boot lid.
+A style draws on the half of the front (or rear) blueprint with y > 0, and on the side blueprint where the part wraps
+around the corner. Heights are shares: 0 is the bumper's lower edge, 1 the edge of the hood or trunk lid.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from twincar_edge.synthetic.blueprint import Blueprint, Point
 
 @dataclass(frozen=True)
 class End:
-    """One end of a car, ready to be drawn on: the board seen head-on, the board of the side, and their measures."""
+    """One end of a car to draw on: its head-on board, the board of the side, and their dimensions."""
 
     board: Blueprint
     side: Blueprint
@@ -26,15 +26,15 @@ class End:
     """x of the outermost point; positive in front, negative behind."""
 
     def at(self, share_y: float, share_z: float) -> Point:
-        """Metres on the head-on board from shares of half width and height."""
+        """Convert shares of half width and height to meters on the head-on board."""
         return share_y * self.half_width, self.low + share_z * (self.high - self.low)
 
     def poly(self, shares: Sequence[Point]) -> list[Point]:
-        """Metres for several points."""
+        """Convert several points by `at`."""
         return [self.at(*share) for share in shares]
 
     def around(self, back_and_height: Sequence[Point]) -> list[Point]:
-        """Points on the side board: meters back from the tip, and height share."""
+        """Return points on the side board from meters behind the tip and height shares."""
         sign = 1.0 if self.tip > 0 else -1.0
         return [(self.tip - sign * back, self.at(0, share)[1]) for back, share in back_and_height]
 
@@ -43,7 +43,7 @@ Style = Callable[[End], None]
 
 
 def _none(end: End) -> None:
-    """Nothing is drawn."""
+    """Draw nothing."""
 
 
 def _lamp(end: End, front: Sequence[Point], wrap: Sequence[Point], inner: bp.Material = bp.LAMP_DIM) -> None:
@@ -53,7 +53,7 @@ def _lamp(end: End, front: Sequence[Point], wrap: Sequence[Point], inner: bp.Mat
 
 
 def _headlights_swept(end: End) -> None:
-    """Large lamps that sweep back over the wings, with a bright projector and an amber corner."""
+    """Large lamps that sweep back over the fenders, with a bright projector and an amber corner."""
     front = [(0.46, 0.66), (0.56, 0.90), (0.86, 1.02), (1.1, 1.02), (1.1, 0.64), (0.62, 0.58)]
     _lamp(end, front, [(-0.1, 0.63), (-0.1, 1.02), (0.34, 1.08), (0.62, 1.12), (0.40, 0.84), (0.24, 0.66)], bp.LAMP)
     y, z = end.at(0.66, 0.765)
@@ -87,7 +87,7 @@ def _headlights_almond(end: End) -> None:
 
 
 def _headlights_block(end: End) -> None:
-    """Square-cut lamps with two stacked elements, as trucks have."""
+    """Square-cut lamps with two stacked elements, as on trucks."""
     front = [(0.58, 0.62), (0.58, 0.96), (0.90, 0.98), (1.1, 0.98), (1.1, 0.62)]
     _lamp(end, front, [(-0.1, 0.63), (-0.1, 0.98), (0.22, 0.98), (0.26, 0.80), (0.18, 0.63)], bp.GLOSS_BLACK)
     for share in (0.71, 0.89):
@@ -113,7 +113,7 @@ def _badge(end: End, share_z: float) -> None:
     y, z = end.at(0, share_z)
     end.board.disc((y, z), 0.062, bp.CHROME, 0.012)
     end.board.disc((y, z), 0.046, bp.GLOSS_BLACK)
-    # Two stars for the Gemini: the only emblem the invented makes share.
+    # Two stars for Gemini, the emblem of both invented makes.
     for sign in (-1, 1):
         end.board.disc((y + sign * 0.018, z + sign * 0.008), 0.012, bp.CHROME)
 
@@ -174,7 +174,7 @@ def _intake(end: End) -> None:
 
 
 def _fog_slim(end: End) -> None:
-    """A slit of a lamp."""
+    """Slit-shaped lamps."""
     _intake(end)
     end.board.fill(end.poly([(0.60, 0.22), (0.60, 0.33), (0.88, 0.36), (0.88, 0.25)]), bp.BLACK, 0.02, -0.012)
     end.board.fill(end.poly([(0.66, 0.25), (0.66, 0.30), (0.82, 0.32), (0.82, 0.27)]), bp.LAMP)
@@ -201,7 +201,7 @@ def _rear_lamp(end: End, rear: Sequence[Point], wrap: Sequence[Point], body: bp.
 
 
 def _tail_wide(end: End) -> None:
-    """Lamps that reach from the corner into the boot lid."""
+    """Lamps that reach from the corner into the trunk lid."""
     rear = [(0.48, 0.66), (0.50, 0.84), (0.82, 0.90), (1.1, 0.92), (1.1, 0.62), (0.84, 0.62)]
     _rear_lamp(end, rear, [(-0.1, 0.63), (-0.1, 0.92), (0.18, 0.93), (0.38, 0.90), (0.24, 0.68)], bp.RED)
     end.board.fill(end.poly([(0.52, 0.70), (0.52, 0.75), (0.80, 0.75), (0.80, 0.70)]), bp.LAMP)
@@ -227,7 +227,7 @@ def _tail_bracket(end: End) -> None:
 
 
 def _tail_pillar(end: End) -> None:
-    """Tall narrow lamps at the outer edge, as vans have."""
+    """Tall narrow lamps at the outer edge, as on vans."""
     rear = [(0.86, 0.50), (0.86, 1.1), (1.1, 1.1), (1.1, 0.50)]
     _rear_lamp(end, rear, [(-0.1, 0.50), (-0.1, 1.1), (0.07, 1.1), (0.07, 0.50)], bp.RED)
     end.board.fill(end.poly([(0.87, 0.66), (0.87, 0.76), (1.1, 0.76), (1.1, 0.66)]), bp.AMBER)

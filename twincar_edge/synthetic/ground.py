@@ -15,8 +15,8 @@ from twincar_edge.synthetic.skin import CarModel
 def cast_shadow(frame_bgr: Image, model: CarModel, camera: Camera, light: Light) -> None:
     """Darken the road in place: a soft contact shadow under the car and the sun's shadow beside it.
 
-    ``camera`` and ``light`` are in the car's axes. Only the shape that both twins share casts a shadow, so that the
-    telling part shows nowhere but in itself.
+    `camera` and `light` are in the car's axes. Only the shape that both twins share casts a shadow, so the
+    distinguishing part leaves no second cue.
     """
     shape = model.shape
     half_length, half_width = shape.length / 2, shape.width / 2
@@ -46,7 +46,7 @@ def _darken(frame: Image, camera: Camera, outline: Floats, soft_m: float, streng
     y1 = min(height, int(pixels[:, 1].max()) + margin)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return
-    # Drawn small where it is soft anyway, and padded, so that a shadow is blurred as if it went on beyond the frame.
+    # Draw soft shadows at reduced size, and pad them, so that the blur treats them as continuing beyond the frame.
     shrink = max(1.0, sigma / 2.5)
     size = (int((x1 - x0 + 2 * margin) / shrink) + 1, int((y1 - y0 + 2 * margin) / shrink) + 1)
     mask = np.zeros((size[1], size[0]), np.uint8)
@@ -63,8 +63,8 @@ def _darken(frame: Image, camera: Camera, outline: Floats, soft_m: float, streng
 def mirror_in_wet_road(frame_bgr: Image, layer: CarLayer, model: CarModel, camera: Camera, strength: float) -> None:
     """Add the car's blurred mirror image to a wet road, in place.
 
-    The image is flipped about the line through the two near tires' feet. The telling part is left out: its reflection
-    would be a second, unmarked cue.
+    The image is flipped about the line through the contact points of the two near tires. The distinguishing part is
+    left out: its reflection would be a second, unmarked cue.
     """
     shape = model.shape
     side = 1.0 if float(camera.position[1]) >= 0 else -1.0

@@ -1,4 +1,4 @@
-"""Single images of twin cars, with their ground truth."""
+"""Single images of twin cars with their ground truth."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _SMALLEST = 48
 class TwinCarImage:
     """One image and its ground truth.
 
-    ``image_bgr`` uint8 [H, W, 3]; ``label`` indexes ``CLASS_NAMES``; ``box_xyxy`` holds the car in pixels,
-    end-exclusive and inside the image; ``part_mask`` bool [H, W] marks the visible pixels of the part that tells the
-    twins apart (where one twin lacks the part: the place where it would be); ``part`` names it.
+    `image_bgr` uint8 [H, W, 3]; `label` indexes `CLASS_NAMES`; `box_xyxy` holds the car in pixels,
+    end-exclusive and inside the image; `part_mask` bool [H, W] marks the visible pixels of the part that
+    distinguishes the twins (on a twin without the part: the place where it would be); `part` names it.
     """
 
     image_bgr: Image
@@ -45,14 +45,17 @@ class TwinCarImage:
 
 
 def draw_twin_car(label: int, rng: np.random.Generator, size_wh: tuple[int, int] = (320, 240)) -> TwinCarImage:
-    """Draw a photo-like picture of one car with a random margin round it.
+    """Draw a photo-like picture of one car with a random margin around it.
 
-    Everything but the class is drawn from ``rng``, and both twins of a pair use it alike: the same state gives the same
-    picture but for the telling part. Raises ValueError for an unknown label or a size under 48 pixels.
+    Everything except the class comes from `rng`, in the same way for both twins of a pair: the same state gives the
+    same picture except for the distinguishing part.
+
+    Raises:
+        ValueError: the label is unknown, or a side is shorter than 48 pixels.
     """
     check_label(label)
     if min(size_wh) < _SMALLEST:
-        raise ValueError(f"size_wh is {size_wh}; a car cannot be told in less than {_SMALLEST} x {_SMALLEST} pixels")
+        raise ValueError(f"size_wh is {size_wh}; expected at least {_SMALLEST} x {_SMALLEST} pixels")
     model, part = car_model(label), TWIN_PARTS[label // 2]
     moods = list(MOODS)
     weights = np.array([MOODS[name].weight for name in moods])
@@ -67,7 +70,7 @@ def draw_twin_car(label: int, rng: np.random.Generator, size_wh: tuple[int, int]
     cast_shadow(frame, model, camera, light)
     layer = draw_car(model, camera, light, paint, size_wh, wheel_turn=float(rng.uniform(0, 2 * np.pi)))
     if layer is None:
-        raise RuntimeError("the camera was placed so that the car is out of sight")
+        raise RuntimeError("the camera does not see the car")
     mirror = rng.uniform(0.25, 0.5)
     if weather.wet:
         mirror_in_wet_road(frame, layer, model, camera, float(mirror))
@@ -83,7 +86,7 @@ def draw_twin_car(label: int, rng: np.random.Generator, size_wh: tuple[int, int]
 
 
 def twin_car_images(count: int, seed: int, size_wh: tuple[int, int] = (320, 240)) -> Iterator[TwinCarImage]:
-    """Yield ``count`` pictures, classes in turn; picture i depends on ``seed`` and i alone."""
+    """Yield `count` pictures, cycling through the classes; picture i depends only on `seed` and i."""
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         yield draw_twin_car(index % len(CLASS_NAMES), rng, size_wh)
@@ -94,7 +97,7 @@ def _compose(frame: Image, part_mask: NDArray[np.bool_], layer: CarLayer, light:
     place = (slice(layer.y, layer.y + h), slice(layer.x, layer.x + w))
     color = layer.color
     if fog > 0:
-        # The haze is weighted by the car's coverage, as the car's color already is.
+        # Premultiply the haze by the car's coverage, as its color already is.
         haze = [cv2.convertScaleAbs(layer.alpha, alpha=float(value) / 255) for value in fog_color(light)]
         color = np.asarray(cv2.addWeighted(color, 1 - fog, cv2.merge(haze), fog, 0), np.uint8)
     over(frame[place], color, layer.alpha)
@@ -102,7 +105,7 @@ def _compose(frame: Image, part_mask: NDArray[np.bool_], layer: CarLayer, light:
 
 
 def _random_camera(model: CarModel, part: str, rng: np.random.Generator, size_wh: tuple[int, int]) -> Camera:
-    """A roadside camera that sees the telling part and holds the whole car, off-center and loosely framed."""
+    """Return a roadside camera that sees the distinguishing part and the whole car, off-center and loosely framed."""
     view = VIEWS[part]
     azimuth = np.radians(rng.uniform(view.nearest_deg, view.farthest_deg)) * (1 if rng.random() < 0.5 else -1)
     distance = rng.uniform(6.5, 15.0)
@@ -119,24 +122,27 @@ def _random_camera(model: CarModel, part: str, rng: np.random.Generator, size_wh
     place = rng.uniform(0.2, 0.8, 2)
     frame = f32(size_wh) - 8
     focal = float(share * np.min(frame / (high - low)))
-    spare = frame - focal * (high - low)
-    corner = 4 + spare * place
+    slack = frame - focal * (high - low)
+    corner = 4 + slack * place
     center = corner - focal * low
     return look_at_center(aim, focal, (float(center[0]), float(center[1])))
 
 
 def look_at_center(camera: Camera, focal_px: float, center_xy: tuple[float, float]) -> Camera:
-    """The same camera with another focal length and optical center, as a crop of a larger frame has."""
+    """Return the camera with another focal length and optical center, as for a crop of a larger frame."""
     return Camera(camera.position, camera.axes, focal_px, center_xy)
 
 
 def write_image_folder(folder: Path, per_class: int, seed: int, size_wh: tuple[int, int] = (256, 192)) -> Path:
     """Write a labeled data set of car crops and return its folder.
 
-    ``images/000001.jpg`` onwards (JPEG, quality 92), ``labels.csv`` with the header ``filename,label`` (names inside
-    ``images``, labels from 0) and ``class_mapping.json`` with ``{"0": name}``. The two index files are written last,
-    each in one stroke, so a folder that has them is complete. Raises ValueError for a count below 1, InputError where
-    nothing can be written.
+    The folder gets `images/000001.jpg` and so on (JPEG, quality 92), `labels.csv` with the header `filename,label`
+    (names inside `images`, labels from 0), and `class_mapping.json` with `{"0": name}`. The last two are written
+    atomically at the end, so a folder that has them is complete.
+
+    Raises:
+        ValueError: `per_class` is below 1.
+        InputError: a file cannot be written.
     """
     if per_class < 1:
         raise ValueError(f"per_class is {per_class}; expected at least 1")

@@ -1,6 +1,6 @@
-"""Daylight: a sun, a sky and the road, as seen by paint that mirrors them.
+"""Daylight: sun, sky and road, as light sources and as reflected by paint.
 
-Colors are linear light, BGR; 1.0 is what a white card shows as white.
+Colors are linear light, BGR; 1.0 is a white card's white.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ EXPOSURE = 1.15
 
 @dataclass(frozen=True)
 class Light:
-    """One moment's daylight.
+    """The daylight of one moment.
 
-    ``to_sun`` unit [3]; ``sun``, ``sky``, ``horizon``, ``ground`` BGR [3]; ``surroundings`` float32
-    [MAP_SIZE, MAP_SIZE, 3] maps every direction to what is seen there (Lambert's equal-area disc, straight up in its
-    middle); ``heading`` turns the surroundings, in radians; ``shadow`` 0..1 is how firm a cast shadow is.
+    `to_sun` unit [3]; `sun`, `sky`, `horizon`, `ground` BGR [3]; `surroundings` float32
+    [MAP_SIZE, MAP_SIZE, 3] maps every direction to the color seen there (Lambert's equal-area projection, straight up
+    in the center); `heading` rotates the surroundings, in radians; `shadow` 0..1 is the strength of cast shadows.
     """
 
     to_sun: Floats
@@ -40,11 +40,11 @@ class Light:
     heading: float = 0.0
 
     def for_car(self, yaw: float) -> Light:
-        """The same light in the axes of a car turned by ``yaw`` radians."""
+        """Return the light in the axes of a car turned by `yaw` radians."""
         return replace(self, to_sun=(self.to_sun @ rotation_z(yaw)).astype(np.float32), heading=self.heading + yaw)
 
     def on_plane(self, normal: tuple[float, float, float]) -> Floats:
-        """Linear light BGR [3] that falls on a plane."""
+        """Return the linear light BGR [3] that falls on a plane."""
         up = normal[2] * 0.5 + 0.5
         facing = max(0.0, float(np.dot(self.to_sun, f32(normal))))
         ambient = self.horizon * 0.5 + self.sky * 0.5
@@ -67,12 +67,12 @@ MOODS: dict[str, _Mood] = {
     "overcast": _Mood((0.1, 0.1, 0.1), (0.74, 0.72, 0.69), (0.70, 0.68, 0.67), (0.13,) * 3, (40, 70), 0.15, 0.30),
     "dusk": _Mood((0.30, 0.52, 0.90), (0.42, 0.30, 0.25), (0.50, 0.62, 0.82), (0.12, 0.12, 0.13), (10, 24), 0.40, 0.25),
 }  # fmt: skip
-"""Kinds of daylight with how often they occur; colors are linear BGR."""
+"""Kinds of daylight and their frequencies; colors are linear BGR."""
 
 
 @lru_cache(maxsize=1)
 def _directions() -> tuple[Floats, Floats]:
-    """Unit vectors [S, S, 3] of the surroundings map and their azimuth [S, S] in turns."""
+    """Return the unit vectors [S, S, 3] of the surroundings map, and their azimuths [S, S] in turns."""
     axis = ((np.arange(MAP_SIZE) + 0.5) / MAP_SIZE * 2 - 1).astype(np.float32)
     u, v = np.meshgrid(axis, axis)
     share = np.minimum(u * u + v * v, 1.0)
@@ -83,7 +83,7 @@ def _directions() -> tuple[Floats, Floats]:
 
 
 def make_light(mood_name: str, rng: np.random.Generator) -> Light:
-    """Daylight of one kind, with its own sun place, clouds, strength and color cast."""
+    """Return daylight of one kind, with random sun position, clouds, strength and color cast."""
     mood = MOODS[mood_name]
     azimuth, height = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(*mood.height_deg))
     to_sun = f32([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
@@ -116,6 +116,6 @@ def make_light(mood_name: str, rng: np.random.Generator) -> Light:
 
 
 def display(linear: Floats) -> Floats:
-    """Linear light to display values 0..255: a soft shoulder, then gamma 2."""
+    """Convert linear light to display values 0..255 by a soft shoulder and gamma 2."""
     soft = linear * np.float32(EXPOSURE)
     return f32(np.minimum(np.sqrt(soft * np.float32(1.30) / (1.0 + np.float32(0.30) * soft)) * np.float32(255), 255))

@@ -1,4 +1,4 @@
-"""Body colors in about the shares in which they are seen on roads."""
+"""Body colors, about as frequent as on roads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PALETTE: tuple[tuple[float, tuple[float, float, float], float], ...] = (
 
 
 def random_paint(rng: np.random.Generator) -> Paint:
-    """Pick a color and vary it a little, as batches and dirt do."""
+    """Pick a color and vary it slightly, as paint batches and dirt do."""
     shares = np.array([share for share, _, _ in _PALETTE])
     _, bgr, metallic = _PALETTE[int(rng.choice(len(_PALETTE), p=shares / shares.sum()))]
     varied = np.clip(np.array(bgr) * rng.uniform(0.85, 1.15) * rng.uniform(0.93, 1.07, 3), 0.008, 0.80)

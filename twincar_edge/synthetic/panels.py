@@ -18,7 +18,7 @@ Boards = dict[tuple[str, str], Blueprint]
 
 
 def draw_boards(shape: BodyShape, trim: Trim) -> Boards:
-    """All blueprints of one car."""
+    """Return all blueprints of one car."""
     half_length, half_width, cabin = shape.length / 2, shape.width / 2, shape.cabin
     peak = float(shape.shoulder_z(np.linspace(-half_length, half_length, 64, dtype=np.float32)).max()) + 0.1
     side = Blueprint(-half_length - 0.1, half_length + 0.1, 0.0, peak)
@@ -100,27 +100,27 @@ def _draw_side(board: Blueprint, shape: BodyShape, trim: Trim) -> None:
         rail = cabin.pillars[0] - 1.35
         board.gap([(rail, top), (rail, door_low + 0.05), (rail + 0.05, door_low), (cabin.pillars[0], door_low)])
         board.stroke([(rail, shoulder - 0.10), (-half_length + 0.35, shoulder - 0.10)], 0.028, bp.BLACK)
-    MOULDINGS[trim.side_moulding](board, shape)
+    MOLDINGS[trim.side_molding](board, shape)
 
 
-def _no_moulding(board: Blueprint, shape: BodyShape) -> None:
-    """Bare doors."""
+def _no_molding(board: Blueprint, shape: BodyShape) -> None:
+    """Leave the doors bare."""
 
 
-def _broad_moulding(board: Blueprint, shape: BodyShape) -> None:
-    """A broad black rubbing strip with a bright insert along the flank."""
+def _broad_molding(board: Blueprint, shape: BodyShape) -> None:
+    """Draw a broad black rub strip with a bright insert along the side."""
     z = shape.clearance + 0.345
     rear = shape.rear_axle + shape.arch_radius + 0.08
     ahead = shape.front_axle - shape.arch_radius - 0.06
     board.fill(rectangle(rear, ahead, z - 0.085, z + 0.085, 0.04), bp.BLACK, 0.03, 0.02)
-    # The bright insert shows the strip on black cars too.
-    board.stroke([(rear + 0.04, z + 0.01), (ahead - 0.04, z + 0.01)], 0.038, bp.ALUMINIUM)
+    # The bright insert makes the strip visible on black cars too.
+    board.stroke([(rear + 0.04, z + 0.01), (ahead - 0.04, z + 0.01)], 0.038, bp.ALUMINUM)
     tail = shape.rear_axle - shape.arch_radius - 0.06
     board.fill(rectangle(-shape.length / 2 + 0.12, tail, z - 0.085, z + 0.085, 0.04), bp.BLACK, 0.03, 0.02)
-    board.stroke([(-shape.length / 2 + 0.16, z + 0.01), (tail - 0.04, z + 0.01)], 0.038, bp.ALUMINIUM)
+    board.stroke([(-shape.length / 2 + 0.16, z + 0.01), (tail - 0.04, z + 0.01)], 0.038, bp.ALUMINUM)
 
 
-MOULDINGS = {"none": _no_moulding, "broad": _broad_moulding}
+MOLDINGS = {"none": _no_molding, "broad": _broad_molding}
 
 
 def _cut_arches(board: Blueprint, shape: BodyShape) -> None:
@@ -168,7 +168,7 @@ def _draw_rear(board: Blueprint, side: Blueprint, shape: BodyShape, trim: Trim) 
 
 
 def _number_plate(end: End, share_z: float) -> None:
-    """A blank plate: its text would be a cue, and plates are private."""
+    """Draw a blank plate: its text would be a cue."""
     y, z = end.at(0.0, share_z)
     end.board.fill(rectangle(y - 0.27, y + 0.27, z - 0.065, z + 0.065, 0.012), bp.BLACK)
     end.board.fill(rectangle(y - 0.255, y + 0.255, z - 0.052, z + 0.052, 0.01), bp.PLATE)
@@ -198,7 +198,7 @@ def _draw_top(board: Blueprint, shape: BodyShape) -> None:
 def _edge_points(
     block: Block, face: str, s: float, levels: np.ndarray[tuple[int], np.dtype[np.float32]]
 ) -> list[Point]:
-    """Where the cabin's face ends at column ``s``, as seen flat: (x, z) for sides, (y, z) for ends."""
+    """Return the edge of a cabin face at column `s`, in its plane: (x, z) for sides, (y, z) for ends."""
     points = block.surface(face, np.full_like(levels, s), levels)
     across = 0 if face == "left" else 1
     return [(float(p[across]), float(p[2])) for p in points]
@@ -212,14 +212,14 @@ def _draw_side_glass(board: Blueprint, block: Block, shape: BodyShape) -> None:
     if cabin.glass_end is not None:
         slant = np.linspace(0.0, 0.05, len(rear))
         rear = [(max(x, cabin.glass_end + float(k)), z) for (x, z), k in zip(rear, slant, strict=True)]
-    # Belt line: a finger's breadth above the shoulder all along.
+    # Belt line: slightly above the shoulder along its whole length.
     xs = np.linspace(rear[0][0], front[0][0] + 0.05, 12, dtype=np.float32)
     belt = [(float(x), float(z) + 0.015) for x, z in zip(xs, shape.shoulder_z(xs), strict=True)]
     outline = [*belt, *front[1:], *reversed(rear[1:])]
     board.stroke(outline, 0.04, bp.BLACK, closed=True, bevel=0.02, lift=-0.006)
     board.fill(outline, bp.GLASS, 0.02, -0.006)
     top, low = front[-1][1], belt[4][1]
-    # Through the far windows the daylight shows, and the seats stand dark against it.
+    # Daylight shines through the far windows; the seats are dark against it.
     inner = [*[(x, z + 0.07) for x, z in belt[1:-1]], *[(x - 0.05, z) for x, z in front[2:-1]], *reversed(rear[2:-1])]
     board.shade(inner, 0.85, 0.035, bp.SEE_THROUGH)
     for seat in (front[0][0] - 0.98, front[0][0] - 1.86):

@@ -1,8 +1,8 @@
-"""Draws a car model: triangles into an index buffer, then shading of every covered pixel at once.
+"""Draws a car model: rasterizes triangles into an index buffer, then shades all covered pixels together.
 
-Triangles only say *which* place of the atlas a pixel shows (painter's order, OpenCV fills). Color, normals and
-finish are then looked up with ``cv2.remap`` and shaded in one vectorised pass, so curved sheet metal gets smooth
-reflections however coarse the mesh is.
+Triangles only determine *which* place of the atlas a pixel shows (painter's algorithm, OpenCV fills). Color, normals
+and finish are then looked up with `cv2.remap` and shaded in one vectorized pass, so curved sheet metal gets smooth
+reflections even from a coarse mesh.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from twincar_edge.synthetic.skin import CarModel
 from twincar_edge.synthetic.wheels import RIM, SIZE
 
 _SHIFT = 4
-_PIECE = 64 * ROW
+_CHUNK = 64 * ROW
 _PIXEL_BUDGET = 120_000
 
 
@@ -29,8 +29,8 @@ _PIXEL_BUDGET = 120_000
 class CarLayer:
     """A drawn car within its window of the frame.
 
-    ``x``, ``y``: the window's corner; ``color`` uint8 [h, w, 3], already weighted by ``alpha`` uint8 [h, w];
-    ``part`` uint8 [h, w]: where the telling part is seen.
+    `x`, `y`: the window's corner; `color` uint8 [h, w, 3], already weighted by `alpha` uint8 [h, w];
+    `part` uint8 [h, w] marks the distinguishing part.
     """
 
     x: int
@@ -40,7 +40,7 @@ class CarLayer:
     part: Image
 
     def box_xyxy(self) -> tuple[int, int, int, int] | None:
-        """The box round all pixels that the car covers at least half, or None."""
+        """Return the box around all pixels that the car covers by at least half, or None."""
         x, y, w, h = cv2.boundingRect((self.alpha > 127).astype(np.uint8))
         return (self.x + x, self.y + y, self.x + x + w, self.y + y + h) if w else None
 
@@ -53,16 +53,17 @@ def draw_car(
     size_wh: tuple[int, int],
     wheel_turn: float = 0.0,
 ) -> CarLayer | None:
-    """Draw a car seen by ``camera`` (in the car's axes) into a frame of ``size_wh``; None where it is out of sight.
+    """Draw a car seen by `camera` (in the car's axes) into a frame of `size_wh`; return None if it is out of sight.
 
-    Small cars are drawn at twice the size and scaled down, large ones, whose edges matter less, at down to 1.25 times.
+    Small cars are drawn at twice their size and scaled down; large ones, whose edges matter less, at 1.25 times or
+    more.
     """
     pixels, depth = camera.project(model.vertices)
     if float(depth.min()) < 0.5:
         return None
     low = np.floor(pixels.min(axis=0)).astype(int) - 2
     high = np.ceil(pixels.max(axis=0)).astype(int) + 3
-    # Tyres hang a little below the body's lowest vertex.
+    # Tires extend below the body's lowest vertex.
     ground, _ = camera.project(_tire_feet(model))
     high[1] = max(high[1], int(np.ceil(ground[:, 1].max())) + 3)
     x0, y0 = max(0, int(low[0])), max(0, int(low[1]))
@@ -72,7 +73,7 @@ def draw_car(
     scale = float(np.clip(np.sqrt(_PIXEL_BUDGET / ((x1 - x0) * (y1 - y0))), 1.25, 2.0))
     near = camera.window(x0, y0, scale)
     shape = (round((y1 - y0) * scale), round((x1 - x0) * scale))
-    # Four channels: color weighted by coverage, and the coverage.
+    # Four channels: premultiplied color, and coverage.
     frame, part = np.zeros((*shape, 4), np.uint8), np.zeros(shape, np.uint8)
     _draw_underside(frame, model, near, light)
     _draw_wheels(frame, part, model, near, light, wheel_turn)
@@ -90,7 +91,7 @@ def _tire_feet(model: CarModel) -> Floats:
 
 
 def outline_points(model: CarModel) -> Floats:
-    """Points [N, 3] that no part of the drawn car reaches beyond: its mesh and its tires."""
+    """Return points [N, 3] whose hull contains the drawn car: its mesh and its tires."""
     shape = model.shape
     ghost = np.isin(model.block_names, [n + end for n in model.ghost_blocks for end in ("", "_r")])
     own = np.unique(model.triangles[~ghost[model.block]])
@@ -118,7 +119,7 @@ def _near_side(camera: Camera) -> float:
 
 
 def _draw_underside(frame: Image, model: CarModel, camera: Camera, light: Light) -> None:
-    """What is dark: the far tires, the floor and the hollows behind the near wheel arches."""
+    """Draw the dark areas: the far tires, the floor and the hollows behind the near wheel arches."""
     shape, side = model.shape, _near_side(camera)
     dark = display(light.on_plane((0, 0, -1)) * 0.02)
     tire = display(light.on_plane((0, 0, 0)) * 0.012)
@@ -144,7 +145,7 @@ def _draw_wheels(
     light: Light,
     turn: float,
 ) -> None:
-    """The two near wheels: tread, then the brake deep inside the rim, then tire wall and spokes."""
+    """Draw the two near wheels: tread, then the brake inside the rim, then sidewall and spokes."""
     shape, side = model.shape, _near_side(camera)
     radius = shape.wheel_radius
     y = side * shape.width / 2 * 0.955
@@ -198,7 +199,7 @@ def _lay(frame: Image, picture: Image, matrix: NDArray[np.float64], lit: Floats)
 
 
 def _layers(model: CarModel, camera: Camera) -> NDArray[np.int32]:
-    """Painter's layer of every block: of two blocks parted by a plane, the camera's side is drawn later."""
+    """Return the painter's layer of every block: of two blocks separated by a plane, the nearer one is drawn later."""
     shape, side = model.shape, _near_side(camera)
     height = float(camera.position[2])
     belt = shape.shoulder_z(f32([0]))[0]
@@ -233,7 +234,7 @@ def _draw_shell(
     corners = pixels[model.triangles]
     edge_a, edge_b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = edge_a[:, 0] * edge_b[:, 1] - edge_a[:, 1] * edge_b[:, 0]
-    # Counter-clockwise from outside turns clockwise on screen, where y points down: facing triangles are negative.
+    # Counter-clockwise from outside is clockwise on screen, where y points down: facing triangles have negative areas.
     facing = np.flatnonzero(area < -0.01)
     layer_of_block = _layers(model, camera)
     layers = layer_of_block[model.block[facing]]
@@ -256,11 +257,11 @@ def _draw_shell(
     mirror = model.side[facing]
     flat_index, flat_part = index.reshape(-1), part.reshape(-1)
     flat_frame = frame.reshape(-1).view(np.uint32)
-    # Shaded in pieces that stay in the processor's cache, yet are long enough to outweigh Python's part.
-    for start in range(0, covered.size, _PIECE):
-        piece = covered[start : start + _PIECE]
-        count = piece.size
-        own = np.append(piece, np.full(-count % ROW, piece[-1])) if count % ROW else piece
+    # Shade in chunks that fit into the CPU cache and are long enough to amortize Python's overhead.
+    for start in range(0, covered.size, _CHUNK):
+        chunk = covered[start : start + _CHUNK]
+        count = chunk.size
+        own = np.append(chunk, np.full(-count % ROW, chunk[-1])) if count % ROW else chunk
         number = np.take(flat_index, own) - 1
         row_number = own // width
         rows, columns = row_number.astype(np.float32), (own - row_number * width).astype(np.float32)
@@ -279,17 +280,17 @@ def _draw_shell(
         solid = np.asarray(finish[1], np.uint8).ravel()[:count]
         share = solid.astype(np.float32) * np.float32(1 / 255)
         if int(solid.min()) < 255:
-            old = np.take(flat_frame, piece).view(np.uint8).reshape(-1, 4)
+            old = np.take(flat_frame, chunk).view(np.uint8).reshape(-1, 4)
             for k in range(3):
                 shaded[k][:count] = old[:, k] + (shaded[k][:count] - old[:, k]) * share
             cover = np.maximum(old[:, 3], solid)
         else:
             cover = solid
-        drawn_piece = cv2.merge([*(np.asarray(plane[:count], np.uint8) for plane in shaded), cover])
-        flat_frame[piece] = np.ascontiguousarray(drawn_piece).reshape(-1).view(np.uint32)
-        # Only wheels lie under the shell; parts that stand out from it were marked with their own place in the order.
-        marked = flat_part[piece] * (1 - share) if model.wheel_is_part else flat_part[piece]
-        flat_part[piece] = np.maximum(marked, np.minimum(np.asarray(finish[3], np.uint8).ravel()[:count], solid))
+        drawn_chunk = cv2.merge([*(np.asarray(plane[:count], np.uint8) for plane in shaded), cover])
+        flat_frame[chunk] = np.ascontiguousarray(drawn_chunk).reshape(-1).view(np.uint32)
+        # Only wheels are below the shell; protruding parts are marked by `_mark_part_blocks`.
+        marked = flat_part[chunk] * (1 - share) if model.wheel_is_part else flat_part[chunk]
+        flat_part[chunk] = np.maximum(marked, np.minimum(np.asarray(finish[3], np.uint8).ravel()[:count], solid))
 
 
 def _mark_part_blocks(
@@ -299,7 +300,7 @@ def _mark_part_blocks(
     layers: NDArray[np.int32],
     is_part: NDArray[np.bool_],
 ) -> None:
-    """Mark where add-on parts are seen, or would be seen on the twin that lacks them."""
+    """Mark where add-on parts are visible, or would be on the twin without them."""
     places = np.flatnonzero(is_part)
     if places.size == 0:
         return
@@ -312,7 +313,7 @@ def _mark_part_blocks(
 
 
 def _plane_coefficients(corners: Floats, values: Floats) -> Floats:
-    """For triangles [T, 3, 2] on screen: coefficients [T, 6] of u and v as planes over (column, row)."""
+    """Return coefficients [T, 6] of u and v as planes over (column, row), for triangles [T, 3, 2] on screen."""
     p0, a, b = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     det = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
     planes = []

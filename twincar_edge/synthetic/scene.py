@@ -1,6 +1,6 @@
-"""Places for a car to stand: road or parking lot, kerb, hedge, wall or houses, trees, skyline and sky.
+"""Backgrounds for a car: road or parking lot, curb, hedge, wall or houses, trees, skyline and sky.
 
-Everything is in the camera's true perspective: the ground is a textured plane, hedges and walls are upright planes.
+Everything is in correct perspective: the ground is a textured plane, hedges and walls are upright planes.
 The road runs along the world's x axis and the car's lane is centered on y = 0.
 """
 
@@ -20,15 +20,15 @@ _TILE_PX_PER_M = 40.0
 _REACH_M = 160.0
 
 SETTINGS = ("road", "parking", "street")
-"""Kinds of place."""
+"""Kinds of places."""
 
 WALLS = ("hedge", "houses", "wall", "trees", "open")
-"""What may stand along the far side."""
+"""What may line the far side."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A choice of place; ``seed`` settles the small things (cracks, windows, tree tops)."""
+    """A place; `seed` determines its details (cracks, windows, tree tops)."""
 
     setting: str
     wall: str
@@ -40,7 +40,7 @@ class Scene:
 
 
 def random_scene(rng: np.random.Generator, wet: bool, snow: bool) -> Scene:
-    """Draw a place at random."""
+    """Choose a random place."""
     return Scene(
         setting=SETTINGS[int(rng.integers(len(SETTINGS)))],
         wall=WALLS[int(rng.integers(len(WALLS)))],
@@ -52,13 +52,13 @@ def random_scene(rng: np.random.Generator, wet: bool, snow: bool) -> Scene:
 
 
 def draw_scene(scene: Scene, camera: Camera, light: Light, size_wh: tuple[int, int]) -> Image:
-    """The empty place, uint8 BGR [H, W, 3]."""
+    """Return the empty place, uint8 BGR [H, W, 3]."""
     rng = np.random.default_rng(scene.seed)
     frame = _draw_sky(camera, light, size_wh, rng)
     _draw_skyline(frame, camera, light, rng)
     _draw_ground(frame, scene, camera, light, rng)
     side = -1.0 if float(camera.position[1]) >= 0 else 1.0
-    # The wall on the camera's own side stands behind the camera and is only seen when looking along the road.
+    # The wall on the camera's side is behind the camera, visible only in views along the road.
     _draw_wall(frame, scene.wall, side * scene.wall_y, camera, light, rng)
     near = abs(float(camera.position[1])) + 4.0
     _draw_wall(
@@ -88,7 +88,7 @@ def _draw_sky(camera: Camera, light: Light, size_wh: tuple[int, int], rng: np.ra
 
 
 def _draw_skyline(frame: Image, camera: Camera, light: Light, rng: np.random.Generator) -> None:
-    """Two rows of far silhouettes, the farther one paler."""
+    """Draw two rows of distant silhouettes, the farther one paler."""
     width = frame.shape[1]
     horizon = camera.horizon_y()
     for haze, tallest in ((0.72, 0.10), (0.48, 0.06)):
@@ -130,7 +130,7 @@ def _draw_ground(frame: Image, scene: Scene, camera: Camera, light: Light, rng: 
         frame[max(0, horizon) :] = _tone(light, asphalt)
     reach = _REACH_M
     white = _tone(light, (0.62, 0.63, 0.64))
-    kerb = scene.lane_half + 0.35
+    curb = scene.lane_half + 0.35
     verge = grass if rng.random() < 0.5 or scene.setting == "road" else paving
     wide = 400.0
     if scene.setting == "parking":
@@ -141,7 +141,7 @@ def _draw_ground(frame: Image, scene: Scene, camera: Camera, light: Light, rng: 
         _ground_polygon(frame, camera, _strip(-reach, -5.2, -wide, wide), _tone(light, verge))
     else:
         for sign in (side, -side):
-            inner = kerb if sign == side else scene.lane_half + 3.9
+            inner = curb if sign == side else scene.lane_half + 3.9
             _ground_polygon(frame, camera, _strip(-reach, reach, sign * inner, sign * wide), _tone(light, verge))
             _ground_polygon(
                 frame,
@@ -174,7 +174,7 @@ def _texture_ground(frame: Image, camera: Camera, scene: Scene, horizon: int) ->
     grain = cv2.warpPerspective(
         asphalt_grain(), matrix, (width, height - top), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
     )
-    # Far away many grains share a pixel: let the texture die out instead of shimmering.
+    # Far away, many grains share a pixel: fade the texture out to avoid aliasing.
     rows = np.arange(height - top, dtype=np.float32)
     keep = np.clip(rows / np.float32(0.10 * camera.focal_px), 0, 1)[:, None]
     factor = np.asarray((np.asarray(grain, np.float32) - 128) * keep + 128, np.uint8)
@@ -182,7 +182,7 @@ def _texture_ground(frame: Image, camera: Camera, scene: Scene, horizon: int) ->
 
 
 def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, rng: np.random.Generator) -> None:
-    """An upright plane along the road at ``y``, textured in perspective."""
+    """Draw an upright textured plane along the road at `y`."""
     tall = {"hedge": 1.3, "houses": 8.0, "wall": 2.3, "trees": 6.5, "open": 0.0}[kind] * float(rng.uniform(0.85, 1.2))
     pick, offset = int(rng.integers(4)), float(rng.uniform(0, 12))
     if tall == 0.0:
@@ -193,7 +193,7 @@ def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, 
     height, width = frame.shape[:2]
     meters = 12.8 / tile.shape[1]
     rise = tall / tile.shape[0]
-    # Columns of this matrix: where one texel right, one texel down and the tile's corner lie in the world.
+    # The columns are world vectors: one texel right, one texel down, and the tile's corner.
     world = np.array([[meters, 0, offset], [0, 0, y], [0, -rise, tall]], np.float64)
     world[:, 2] -= camera.position.astype(np.float64)
     focal, (cx, cy) = camera.focal_px, camera.center_xy
@@ -219,7 +219,7 @@ def _draw_wall(frame: Image, kind: str, y: float, camera: Camera, light: Light, 
 
 
 def _soften_distance(frame: Image, camera: Camera) -> Image:
-    """What lies far behind the car is a little out of focus."""
+    """Blur what is far behind the car slightly."""
     height = frame.shape[0]
     blurred = cv2.GaussianBlur(frame, (0, 0), max(0.6, height / 220))
     below = (np.arange(height, dtype=np.float32) - np.float32(camera.horizon_y())) * np.float32(10 / camera.focal_px)

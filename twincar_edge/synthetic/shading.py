@@ -1,6 +1,6 @@
-"""Shades pixels: diffuse paint or trim under a clear coat that mirrors the sky, the skyline and the road.
+"""Shades pixels: diffuse paint or trim under a clear coat that reflects the sky, the skyline and the road.
 
-Color channels are kept apart, float32 [N] each: arithmetic on long rows is many times faster than on rows of three.
+Color channels are separate float32 [N] arrays: arithmetic on long rows is many times faster than on rows of three.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from twincar_edge.synthetic.camera import Camera
 from twincar_edge.synthetic.light import MAP_SIZE, Light, display
 
 ROW = 256
-"""N must be a multiple of this: OpenCV's remap wants pictures, so pixels are laid out in rows of so many."""
+"""N must be a multiple of this: OpenCV's remap needs 2-D arrays, so pixels are arranged in rows of this length."""
 
 
 @dataclass(frozen=True)
 class Paint:
-    """Body color: linear BGR, and how metallic it is (0..1)."""
+    """Body color: linear BGR, and its metallic share, 0..1."""
 
     bgr: tuple[float, float, float]
     metallic: float
@@ -28,7 +28,7 @@ class Paint:
 
 @dataclass(frozen=True)
 class Surface:
-    """What the atlas says about N pixels; every field float32 [N]. Colors and shares are 0..1."""
+    """Atlas values of N pixels; every field is float32 [N]. Colors and shares are 0..1."""
 
     blue: Floats
     green: Floats
@@ -43,7 +43,7 @@ class Surface:
 
 
 def view_rays(camera: Camera, columns: Floats, rows: Floats) -> tuple[Floats, Floats, Floats]:
-    """Unit view rays in the car's axes: x, y and z, float32 [N] each."""
+    """Return unit view rays in the car's axes: x, y and z, float32 [N] each."""
     x = (columns - np.float32(camera.center_xy[0])) * np.float32(1 / camera.focal_px)
     y = (rows - np.float32(camera.center_xy[1])) * np.float32(1 / camera.focal_px)
     z = 1.0 / np.sqrt(x * x + y * y + 1.0)
@@ -54,10 +54,10 @@ def view_rays(camera: Camera, columns: Floats, rows: Floats) -> tuple[Floats, Fl
 
 
 def shade(at: Surface, rays: tuple[Floats, Floats, Floats], light: Light, paint: Paint) -> list[Floats]:
-    """Display values of pixels seen along ``rays``: blue, green and red, float32 [N] each.
+    """Return the display values of pixels seen along `rays`: blue, green and red, float32 [N] each.
 
-    Paint is a diffuse base that grows darker towards grazing angles as metal flakes do, under a clear coat that mirrors
-    the surroundings by Schlick's approximation of Fresnel's law (Schlick 1994), with a broad and a sharp highlight.
+    Paint is a diffuse base that darkens toward grazing angles like metal flakes, under a clear coat that reflects the
+    surroundings by Schlick's approximation of Fresnel's law (Schlick 1994), with a broad and a sharp highlight.
     """
     rx, ry, rz = rays
     facing = at.nx * rx + at.ny * ry + at.nz * rz
@@ -98,7 +98,7 @@ def _power8(value: Floats) -> Floats:
 
 
 def _surroundings(light: Light, x: Floats, y: Floats, z: Floats) -> Floats:
-    """What is seen in directions [N]: linear BGR, [N / 256, 256, 3]."""
+    """Return the surroundings in directions [N]: linear BGR, [N / 256, 256, 3]."""
     half = np.float32(MAP_SIZE / 2)
     spread = half / np.sqrt(np.maximum(2 + 2 * z, 1e-4))
     c, s = np.float32(np.cos(light.heading)), np.float32(np.sin(light.heading))

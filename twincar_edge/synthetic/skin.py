@@ -1,4 +1,4 @@
-"""Lays blueprints on bodies: one mesh and one texture atlas per class, made once and kept."""
+"""Maps blueprints onto bodies: one mesh and one texture atlas per class, built once and cached."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _ATLAS_WIDTH = 1024
 
 @dataclass(frozen=True)
 class CarModel:
-    """One class, ready to be drawn. All arrays are shared between images: read only.
+    """One class, ready to draw. All arrays are shared between images and read-only.
 
-    ``vertices`` float32 [V, 3] meters; ``uv`` float32 [V, 2] atlas pixels; ``triangles`` int32 [T, 3],
-    counter-clockwise from outside; ``block`` int32 [T] index into ``block_names``; ``side`` float32 [T], -1 where the
-    baked normals must be mirrored; ``color`` uint8 [H, W, 4] (B, G, R, paint), ``finish`` uint8 [H, W, 4] (gloss,
-    solid, glow, part) and ``normal`` float32 [H, W, 4] (x, y, z, ambient light) are the atlas.
+    `vertices` float32 [V, 3] meters; `uv` float32 [V, 2] atlas pixels; `triangles` int32 [T, 3],
+    counter-clockwise from outside; `block` int32 [T] index into `block_names`; `side` float32 [T], -1 if the
+    baked normals must be mirrored; `color` uint8 [H, W, 4] (B, G, R, paint), `finish` uint8 [H, W, 4] (gloss,
+    solid, glow, part) and `normal` float32 [H, W, 4] (x, y, z, ambient light) are the atlas.
     """
 
     shape: BodyShape
@@ -55,7 +55,7 @@ class CarModel:
 
 @lru_cache(maxsize=len(PAIRS))
 def pair_models(pair_index: int) -> tuple[CarModel, CarModel]:
-    """Both twins of a pair; made together, because the telling part is found by comparing them."""
+    """Build both twins of a pair together: comparing them shows the distinguishing part."""
     pair = PAIRS[pair_index]
     first_trim, second_trim = pair.trims()
     extras = {piece.block.name: piece for trim in pair.trims() for piece in extra_pieces(pair.shape, trim)}
@@ -79,7 +79,7 @@ def pair_models(pair_index: int) -> tuple[CarModel, CarModel]:
 
 
 def car_model(label: int) -> CarModel:
-    """The model of one class."""
+    """Return the model of one class."""
     return pair_models(label // 2)[label % 2]
 
 
@@ -100,12 +100,12 @@ class _Patch:
 def _build(shape: BodyShape, trim: Trim, pieces: list[Piece], sheets: dict[tuple[str, str], _Sheet]) -> CarModel:
     boards = draw_boards(shape, trim)
     vertices, uvs, triangles, blocks, sides = [], [], [], [], []
-    shelf = _Shelf()
+    packer = _AtlasPacker()
     start = 0
     for index, piece in enumerate(pieces):
         for face in _faces(piece):
             patch = _bake(sheets[piece.block.name, face], piece, face, boards)
-            offset = shelf.put(patch)
+            offset = packer.put(patch)
             for sign in (1.0, -1.0):
                 if sign < 0 and not (piece.block.mirrored or face == "left"):
                     continue
@@ -117,10 +117,10 @@ def _build(shape: BodyShape, trim: Trim, pieces: list[Piece], sheets: dict[tuple
                 sides.append(np.full(len(corners), sign, np.float32))
                 start += len(patch.vertices)
     names = tuple(name for piece in pieces for name in (piece.block.name, piece.block.name + "_r"))
-    # Left and right halves of the two big blocks belong together; only small blocks have a twin of their own.
+    # The two halves of the two big blocks count as one block; small blocks are separate on each side.
     block = np.concatenate(blocks)
     block[block < 4] &= ~1
-    color, finish, normal = shelf.atlas()
+    color, finish, normal = packer.atlas()
     return CarModel(
         shape=shape,
         vertices=np.concatenate(vertices),
@@ -141,7 +141,7 @@ def _build(shape: BodyShape, trim: Trim, pieces: list[Piece], sheets: dict[tuple
 
 @dataclass(frozen=True)
 class _Sheet:
-    """The bare metal of one face: dense ``points`` and ``normals`` [h, w, 3], and its coarse mesh."""
+    """The undecorated surface of one face: dense `points` and `normals` [h, w, 3], and its coarse mesh."""
 
     points: Floats
     normals: Floats
@@ -153,7 +153,7 @@ class _Sheet:
 def _sheet(block: Block, face: str) -> _Sheet:
     along, up = _AXES.get(face, (0, 2))
     width, height = (max(6, round(2 * block.half_xyz[axis] * TEXELS_PER_M)) for axis in (along, up))
-    # Bare metal is smooth: a third of the texels in either direction say all about it.
+    # The surface is smooth: a third of the texels in each direction are enough.
     s, t = ((f32(np.arange(n)) + 0.5) / n * 2 - 1 for n in (max(3, width // 3), max(3, height // 3)))
     grid_s, grid_t = np.meshgrid(f32(s), f32(t))
     points = cv2.resize(block.surface(face, grid_s, grid_t), (width, height), interpolation=cv2.INTER_CUBIC)
@@ -190,7 +190,7 @@ def _bake(sheet: _Sheet, piece: Piece, face: str, boards: Boards) -> _Patch:
         normals[..., along] -= np.clip(_sample(slope_u, place), -0.9, 0.9)
         normals[..., up] -= np.clip(_sample(slope_v, place), -0.9, 0.9)
         normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    # The road takes light away from below, and so does the ground's own shade under the sills.
+    # Less ambient light arrives near the ground.
     ambient = 0.36 + 0.64 * np.clip((points[..., 2] - 0.10) / 0.62, 0, 1)
     normal = f32(np.concatenate([normals, ambient[..., None]], axis=-1))
     return _Patch(sheet.vertices, sheet.uv, sheet.triangles, color, finish, normal)
@@ -207,8 +207,8 @@ def _triangles(rows: int, columns: int, flip: bool) -> NDArray[np.int32]:
     return (triangles[:, ::-1] if flip else triangles).astype(np.int32)
 
 
-class _Shelf:
-    """Packs patches row by row into one atlas, each with a rim of repeated pixels against bleeding."""
+class _AtlasPacker:
+    """Packs patches row by row into one atlas, each with a border of repeated pixels against bleeding."""
 
     def __init__(self) -> None:
         self._x = self._y = self._row = 0

@@ -1,4 +1,4 @@
-"""Seamless pictures of asphalt, hedges, trees, walls and houses, painted once each from noise."""
+"""Seamless textures of asphalt, hedges, trees, walls and houses, each drawn once from noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twincar_edge.synthetic.arrays import Floats, Image, f32
 
 @lru_cache(maxsize=1)
 def asphalt_grain() -> Image:
-    """A seamless tile of stones, stains and patches, mean 128."""
+    """Return a seamless tile of stones, stains and patches, with mean 128."""
     rng = np.random.default_rng(20_240_131)
     size = 512
     total = np.zeros((size, size), np.float32)
@@ -25,7 +25,7 @@ def asphalt_grain() -> Image:
 
 @lru_cache(maxsize=32)
 def wall_tile(kind: str, pick: int) -> Image:
-    """A seamless picture, uint8 [H, W, 4] (BGR and cover), of 12.8 m of wall."""
+    """Return a seamless texture, uint8 [H, W, 4] (BGR and coverage), of 12.8 m of wall."""
     return _TILES[kind](np.random.default_rng(1000 + pick))
 
 

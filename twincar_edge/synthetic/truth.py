@@ -16,9 +16,9 @@ Box = tuple[int, int, int, int]
 class GatePass:
     """One vehicle's drive through the clip.
 
-    ``first_frame`` to ``last_frame`` (inclusive) are the frames in which it is seen; ``direction`` is +1 where it goes
-    from left to right in the image and -1 from right to left; ``boxes_xyxy`` holds one box per frame in pixels,
-    end-exclusive, clipped to the frame.
+    `first_frame` to `last_frame` (inclusive) are the frames in which it is visible; `direction` is +1 from left to
+    right in the image and -1 from right to left; `boxes_xyxy` has one box per frame in pixels, end-exclusive, clipped
+    to the frame.
     """
 
     label: int
@@ -30,7 +30,7 @@ class GatePass:
 
 @dataclass(frozen=True)
 class GateTruth:
-    """The truth about a whole clip: ``frames`` frames of ``size_wh`` pixels at ``fps`` per second."""
+    """The ground truth of a clip: `frames` frames of `size_wh` pixels at `fps` per second."""
 
     fps: float
     size_wh: tuple[int, int]
@@ -38,7 +38,7 @@ class GateTruth:
     passes: tuple[GatePass, ...]
 
     def to_json(self) -> str:
-        """The truth as JSON text; class names stand beside the labels for readers without this package."""
+        """Return the truth as JSON; it has class names beside the labels for readers without this package."""
         passes = [
             {
                 "label": one.label,
@@ -55,7 +55,11 @@ class GateTruth:
 
     @classmethod
     def from_json(cls, text: str) -> GateTruth:
-        """Read what :meth:`to_json` wrote. Raises ValueError that names the place and what was expected there."""
+        """Read the output of `to_json`.
+
+        Raises:
+            ValueError: the text is invalid; the message names the place and what is expected there.
+        """
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:

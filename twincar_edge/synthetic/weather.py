@@ -1,4 +1,4 @@
-"""Between the car and the file: fog, rain, snow, lens, sensor and JPEG."""
+"""Image degradations: fog, rain, snow, lens, sensor and JPEG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.synthetic.light import Light, display
 
 @dataclass(frozen=True)
 class Weather:
-    """Strengths, each 0 where absent: share of fog at the car, rain streaks and snow flakes per megapixel."""
+    """Strengths, 0 if absent: share of fog at the car, rain streaks and snow flakes per megapixel."""
 
     fog: float = 0.0
     rain: float = 0.0
@@ -23,12 +23,12 @@ class Weather:
 
     @property
     def wet(self) -> bool:
-        """Whether the road mirrors."""
+        """Whether the road is wet and reflects."""
         return self.rain > 0
 
 
 def random_weather(rng: np.random.Generator) -> Weather:
-    """Mostly dry; rain, fog and snow each now and then."""
+    """Choose random weather: mostly dry, sometimes rain, fog or snow."""
     kind, strength = rng.random(), rng.uniform(0.3, 1.0)
     if kind < 0.66:
         return Weather()
@@ -40,12 +40,12 @@ def random_weather(rng: np.random.Generator) -> Weather:
 
 
 def fog_color(light: Light) -> Floats:
-    """What fog looks like: display BGR [3], 0..255."""
+    """Return the color of fog: display BGR [3], 0..255."""
     return display(light.horizon * np.float32(0.80))
 
 
 def add_fog(frame: Image, light: Light, share: float) -> Image:
-    """Mix in the horizon's light."""
+    """Blend the frame with the color of fog."""
     if share <= 0:
         return frame
     haze = np.broadcast_to(np.round(fog_color(light)).astype(np.uint8), frame.shape)
@@ -76,7 +76,7 @@ def add_falling(frame: Image, weather: Weather, rng: np.random.Generator) -> Ima
 
 
 def blur(frame: Image, rng: np.random.Generator) -> Image:
-    """Defocus or motion, neither of them strong enough to hide a headlight."""
+    """Apply defocus or motion blur, too weak to hide a headlight."""
     kind, strength, angle = rng.random(), rng.uniform(0.35, 1.0), rng.uniform(-0.35, 0.35)
     scale = frame.shape[0] / 240
     if kind < 0.35:
@@ -95,7 +95,7 @@ def blur(frame: Image, rng: np.random.Generator) -> Image:
 
 @lru_cache(maxsize=1)
 def _noise_bank() -> NDArray[np.int8]:
-    """Sensor noise to cut pieces from: drawing fresh noise for every pixel would cost more than the car itself."""
+    """Return sensor noise to crop from: fresh noise for every pixel would cost more than drawing the car."""
     rng = np.random.default_rng(7)
     fine = rng.standard_normal((640, 1100, 3), np.float32)
     gray = rng.standard_normal((640, 1100, 1), np.float32)
@@ -103,7 +103,7 @@ def _noise_bank() -> NDArray[np.int8]:
 
 
 def add_noise(frame: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Sensor noise of about ``sigma`` gray levels."""
+    """Add sensor noise of about `sigma` gray levels."""
     bank = _noise_bank()
     height, width = frame.shape[:2]
     y, x = int(rng.integers(1 << 30)), int(rng.integers(1 << 30))
@@ -116,7 +116,7 @@ def add_noise(frame: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def sensor(frame: Image, rng: np.random.Generator) -> Image:
-    """Exposure, contrast, color balance, noise and JPEG, all mild and random."""
+    """Apply random mild changes of exposure, contrast and color balance, noise and JPEG compression."""
     gain, lift = rng.uniform(0.88, 1.10), rng.uniform(-8, 8)
     balance = rng.uniform(0.97, 1.03, 3)
     sigma, quality = rng.uniform(0.8, 4.5), int(rng.integers(66, 96))

@@ -1,4 +1,4 @@
-"""Wheel faces: square pictures of tire, rim and brake that are laid into the wheel arches."""
+"""Wheel faces: square pictures of tire, rim and brake that are drawn into the wheel arches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 192
 RIM = 0.70
 """Radius of the rim as a share of the tire's."""
 
-_TYRE = (30, 29, 28)
+_TIRE = (30, 29, 28)
 _METAL = (188, 184, 180)
 _METAL_SHADE = (120, 117, 114)
 _DARK = (13, 13, 13)
@@ -26,14 +26,14 @@ _SHIFT = 4
 
 @dataclass(frozen=True)
 class WheelFace:
-    """Two layers, uint8 [SIZE, SIZE, 4] (BGR and coverage): ``back`` lies deep in the rim, ``face`` lies outside."""
+    """Two layers, uint8 [SIZE, SIZE, 4] (BGR and coverage): `back` is deep in the rim, `face` outside."""
 
     back: Image
     face: Image
 
 
 class _Brush:
-    """Draws in tire radii about the center, and cuts holes as easily as it fills."""
+    """Draws in units of the tire's radius around the center; `cover=0` cuts holes."""
 
     def __init__(self) -> None:
         self.picture = np.zeros((SIZE, SIZE, 4), np.uint8)
@@ -47,7 +47,7 @@ class _Brush:
 
     def blade(self, turn_deg: float, inner: tuple[float, float], outer: tuple[float, float], bgr: tuple[int, int, int],
               skew_deg: float = 0.0, cover: int = 255) -> None:  # fmt: skip
-        """A spoke: (radius, half width) at either end; ``skew_deg`` swings its outer end round."""
+        """A spoke: (radius, half width) at either end; `skew_deg` rotates its outer end."""
         a, b = np.radians(turn_deg), np.radians(turn_deg + skew_deg)
         corners = []
         for (radius, half), angle, signs in ((inner, a, (-1, 1)), (outer, b, (1, -1))):
@@ -145,7 +145,7 @@ WHEELS: dict[str, Callable[[_Brush], None]] = {
 
 @lru_cache(maxsize=16)
 def wheel_face(style: str) -> WheelFace:
-    """The picture of one style of wheel. Treat it as read-only: it is shared."""
+    """Return the picture of a wheel style. It is shared: treat it as read-only."""
     back = _Brush()
     back.disc(RIM + 0.02, _DARK)
     back.disc(0.50, (84, 84, 86))
@@ -155,7 +155,7 @@ def wheel_face(style: str) -> WheelFace:
     rim = _Brush()
     WHEELS[style](rim)
     face = _Brush()
-    face.disc(0.985, _TYRE)
+    face.disc(0.985, _TIRE)
     face.ring(0.90, 0.02, (42, 41, 40))
     face.ring(0.80, 0.015, (24, 24, 24))
     inside = _Brush()
