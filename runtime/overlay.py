@@ -8,7 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.draw import BOLD, COOL, REGULAR, WARM, fit_text, lay_contrast, lay_heat, put_text, text_size
+from twincar_edge.draw import (
+    BOLD,
+    COOL,
+    REGULAR,
+    WARM,
+    fit_text,
+    overlay_contrast,
+    overlay_heatmap,
+    put_text,
+    text_size,
+)
 from twincar_edge.preprocess import resize
 from twincar_edge.runtime.inference.answers import Guess, Prediction
 
@@ -28,7 +38,7 @@ def draw_overlay(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> 
         heatmap: float32 [H, W] between 0 and 1; or, of a comparison of two classes, between -1 and 1.
     """
     picture = _readable(image_bgr)
-    return lay_contrast(picture, heatmap) if heatmap.min() < 0 else lay_heat(picture, heatmap)
+    return overlay_contrast(picture, heatmap) if heatmap.min() < 0 else overlay_heatmap(picture, heatmap)
 
 
 def draw_panel(

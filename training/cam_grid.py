@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.datasets import Dataset
-from twincar_edge.draw import GREEN, RED, Cell, Color, contact_sheet, lay_heat
+from twincar_edge.draw import GREEN, RED, Cell, Color, contact_sheet, overlay_heatmap
 from twincar_edge.errors import InputError
 from twincar_edge.heatmaps import to_image_geometry
 from twincar_edge.images import write_image
@@ -106,6 +106,6 @@ def _framed(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32], color: C
     """Return the framed image with its heat map, resized to the cell first, so that all frames are equally thick."""
     scale = min((side - 2 * FRAME) / size for side, size in zip(CELL_WH, image_bgr.shape[1::-1], strict=True))
     width, height = (max(1, round(size * scale)) for size in image_bgr.shape[1::-1])
-    picture = lay_heat(resize(image_bgr, (width, height), "cubic" if scale > 1 else "area"), heatmap)
+    picture = overlay_heatmap(resize(image_bgr, (width, height), "cubic" if scale > 1 else "area"), heatmap)
     framed = cv2.copyMakeBorder(picture, FRAME, FRAME, FRAME, FRAME, cv2.BORDER_CONSTANT, value=color)
     return np.asarray(framed, np.uint8)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from twincar_edge.errors import ModelError
 
-# `make bundled-model` writes the default model of all commands, for ONNX Runtime and for PyTorch. The model card is the
-# .md file of the same name.
+# The default model of all commands, for ONNX Runtime and for PyTorch, written by `make bundled-model`. The .md file of
+# this name is its model card.
 DEFAULT_NAME = "lite0-cars196"
 
 
@@ -43,7 +43,7 @@ def demo_model() -> Path:
 
 
 def demo_clip() -> Path:
-    """Return the demo's gate clip; the .json file beside it holds its ground truth.
+    """Return the demo's gate clip; its ground truth is in the .json file beside it.
 
     >>> tw.demo_clip().name
     'gate.mp4'
@@ -62,5 +62,5 @@ def bundled(name: str) -> Path:
     """
     path = Path(str(resources.files("twincar_edge"))) / "assets" / name
     if not path.is_file():
-        raise ModelError(f"this installation carries no {name}: install it again, or name a file of your own")
+        raise ModelError(f"this installation has no {name}: reinstall twincar-edge, or give your own file")
     return path

@@ -1,4 +1,4 @@
-"""Recognizes checkpoints and other weight files by their content, whatever their names, without loading them."""
+"""Recognizes checkpoints and other weight files by their content, not their names, without loading them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 _HEAD = 512
 _ZIP = b"PK\x03\x04"  # a PyTorch file is a ZIP archive whose first member is NAME/data.pkl
 _ZIP_NAME_LENGTH, _ZIP_NAME = slice(26, 28), 30  # https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.7
-_OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that begins files before PyTorch 1.6
+_OLD_TORCH = (
+    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # start of files from before PyTorch 1.6, a pickled magic number
+)
 _SAFETENSORS_LENGTH = slice(0, 8)  # of the JSON header that follows
-
-
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 # Kinds of archives by the names of their members, and the message for each.
 _ARCHIVES: list[tuple[Callable[[str], bool], str]] = [
     (
         lambda name: name.endswith("/constants.pkl"),
-        "a TorchScript archive, which holds code, and was not loaded: open it with torch.jit.load if you trust it, and "
-        "save its state_dict()",
+        "a TorchScript archive, which contains code and was not loaded: open it with torch.jit.load if you trust it, "
+        "and save its state_dict()",
     ),
     (
         lambda name: name.endswith("/archive_format") or name == "serialized_exported_program.json",
@@ -52,7 +52,7 @@ def is_safetensors(path: Path) -> bool:
 def other_kind(path: Path) -> str | None:
     """Return the kind of a weight file that is not a checkpoint, and what to do about it; None if unknown."""
     if _head(path).startswith(_HDF5):
-        return "an HDF5 file, as Keras writes: give a checkpoint of PyTorch"
+        return "an HDF5 file, as written by Keras: give a PyTorch checkpoint"
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -1,4 +1,4 @@
-"""How many cores this process may use, and which threads get them first.
+"""How many cores this process may use, and the priority of its threads.
 
 `os.cpu_count()` counts all cores of the board. A container or a systemd unit may allow fewer, by affinity or by a
 cgroup CPU quota. ONNX Runtime ignores the quota, starts a thread per core of the board, and stalls.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
-_BEHIND = 10  # niceness: about a tenth of the CPU time if both compete for a core
+_NICENESS = 10  # leaves about a tenth of the CPU time if both threads compete for a core
 
 
 def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
@@ -24,22 +24,22 @@ def usable_cores(cgroup_root: Path = CGROUP_ROOT) -> int:
 
 
 def inference_threads() -> int:
-    """Return the number of inference threads beside cameras: all usable cores but one, for decoding and locating.
+    """Return the number of inference threads: all usable cores but one, which decodes and locates; at least 1.
 
-    At least 1. With one more thread, inference and cameras compete for cores, and both get slower.
+    With one thread more, inference and cameras compete for cores, and both get slower.
     """
     return max(1, usable_cores() - 1)
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Lower the priority of this thread, and of those that it starts, below the other threads of the process.
 
-    For work that can wait, such as encoding, or reading ahead of a busy model. Only Linux supports this for threads.
+    Use it for work that can wait: encoding, or reading ahead of a busy model. Only Linux supports this for threads.
     """
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may forbid it
-            # 0 is the calling thread, not the process.
-            os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _BEHIND))
+            # On Linux, 0 is the calling thread, not the process.
+            os.setpriority(os.PRIO_PROCESS, 0, min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS))
 
 
 def _quota(root: Path) -> float | None:

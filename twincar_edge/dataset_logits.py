@@ -1,4 +1,4 @@
-"""The one loop that runs models over a data set: PyTorch, ONNX Runtime, or a test's function."""
+"""The only loop that runs models over a data set: PyTorch, ONNX Runtime, or a function of a test."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from twincar_edge.preprocess import Preprocess, prepare
 from twincar_edge.progress import Progress
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""A model: `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes]."""
-Progress = Progress
-"""Called with (images done, images in all)."""
+"""A model: maps `batch_nhwc`, uint8 [N, H, W, 3], to `logits`, float32 [N, classes]."""
 
 BATCH = 32  # images
 
@@ -41,8 +39,8 @@ class Side:
     embed: Predict | None = None
 
     def embedding(self) -> Side:
-        """Return the same model with embeddings in place of logits, for the loops of this module."""
-        assert self.embed is not None, "this model gives no embeddings"
+        """Return the model with embeddings instead of logits, for the loops of this module."""
+        assert self.embed is not None, "this model has no embeddings"
         return Side(self.embed, self.preprocess)
 
 
@@ -71,7 +69,7 @@ def run_sides(
     Args:
         sides: models by name.
         dataset: usable images (`check_integrity` drops the others).
-        progress: called with (images done, images in all) after each batch.
+        progress: called with (images done, total images) after each batch.
         batch_size: images per batch; the last may be smaller.
 
     Raises:
@@ -86,7 +84,7 @@ def run_sides(
         for name, side in sides.items():
             found = np.asarray(side.predict(batches_nhwc[ways.index(side.preprocess)]), np.float32)
             if found.ndim != 2 or len(found) != count or (name in logits and found.shape[1] != logits[name].shape[1]):
-                raise ModelError(f"{name} gave {list(found.shape)} for {count} images, not [N, classes]")
+                raise ModelError(f"{name} returned {list(found.shape)} for {count} images, not [N, classes]")
             if name not in logits:
                 logits[name] = np.empty((len(dataset), found.shape[1]), np.float32)
             logits[name][done : done + count] = found
@@ -118,11 +116,11 @@ def prepared_batches(
 
     pool = ThreadPoolExecutor(min(4, usable_cores()), "decode")
     try:
-        coming = [pool.submit(load, sample) for sample in dataset.samples[:batch_size]]
+        pending = [pool.submit(load, sample) for sample in dataset.samples[:batch_size]]
         for start in range(0, len(dataset), batch_size):
-            images = [image.result() for image in coming]
+            images = [image.result() for image in pending]
             following = dataset.samples[start + batch_size : start + 2 * batch_size]
-            coming = [pool.submit(load, sample) for sample in following]
+            pending = [pool.submit(load, sample) for sample in following]
             yield tuple(np.stack(batch) for batch in zip(*images, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error, drop the next batch
@@ -131,7 +129,7 @@ def prepared_batches(
 def labels_for(dataset: Dataset, classes: ClassMapping) -> NDArray[np.int64]:
     """Return the data set's labels as a model's output indices, int64 [N], matched by class name in any spelling.
 
-    The model only needs the classes that have images in the data set.
+    Classes without images in the data set may be missing from the model.
 
     Raises:
         InputError: the model lacks some of these classes.

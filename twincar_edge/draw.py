@@ -1,4 +1,4 @@
-"""Draws boxes with labels, heat maps and contact sheets for people. Model input never passes through here."""
+"""Draws boxes with labels, heat maps and contact sheets for people. Model input does not pass through this module."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ PALETTE: tuple[Color, ...] = (
 WARM: Color = PALETTE[-1]
 COOL: Color = (178, 114, 0)  # the dark blue of the same palette
 
-BOLD, REGULAR = 700, 400  # font weights, as CSS counts them
-STRONGEST = 0.62  # opacity of a heat map at its maximum
+BOLD, REGULAR = 700, 400  # font weights, as in CSS
+MAX_OPACITY = 0.62  # opacity of a heat map at its maximum
 
 
 @cache
@@ -78,7 +78,7 @@ def type_size(image_bgr: NDArray[np.uint8]) -> int:
 
 
 def draw_box(image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int], color: Color, width_px: int) -> None:
-    """Draw a box onto the image, with a dark rim that keeps it visible on any background."""
+    """Draw a box onto the image, with a dark outline that keeps it visible on any background."""
     left, top, right, bottom = box_xyxy
     cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), INK, width_px + 2)
     cv2.rectangle(image_bgr, (left, top), (right - 1, bottom - 1), color, width_px)
@@ -108,8 +108,8 @@ def _weights(lines: Sequence[str]) -> list[int]:
     return [BOLD, *[REGULAR] * (len(lines) - 1)]
 
 
-def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the image with a heat map over it, uint8 [H, W, 3]; it is unchanged where the map is 0.
+def overlay_heatmap(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the image under a heat map, uint8 [H, W, 3], unchanged where the map is 0.
 
     Args:
         image_bgr: uint8 [H, W, 3].
@@ -122,8 +122,8 @@ def lay_heat(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDAr
     return np.asarray((image_bgr * (1 - opacity) + colors * opacity).round(), np.uint8)
 
 
-def lay_contrast(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the image with a signed heat map over it, uint8 [H, W, 3]: `WARM` above 0, `COOL` below.
+def overlay_contrast(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the image under a signed heat map, uint8 [H, W, 3]: `WARM` above 0, `COOL` below.
 
     Args:
         image_bgr: uint8 [H, W, 3].
@@ -141,7 +141,7 @@ def _opacity(heat: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Smoothstep: low values hardly tint the image, and the tint has no visible edge.
     """
-    return np.asarray((STRONGEST * heat * heat * (3 - 2 * heat))[:, :, None], np.float32)
+    return np.asarray((MAX_OPACITY * heat * heat * (3 - 2 * heat))[:, :, None], np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Enrolled classes: classes added to an exported model file from a few images each, without training.
 
 They are not outputs of the graph. A class is the mean embedding of its images, stored in the file's metadata beside the
-manifest. Plain numpy extends the model's answer by it. The graph, its logits and their validation (parity, golden
+manifest. Numpy code adds it to the model's answer. The graph, its logits and their validation (parity, golden
 inputs, calibration) stay valid.
 
 An enrolled class leads by its similarity less the larger of two numbers: the similarity to the nearest trained class,
@@ -32,10 +32,10 @@ from twincar_edge.records import Record
 ENROLLED_KEY = "twincar_edge.enrolled"
 SCHEMA_VERSION: Literal[1] = 1
 MAX_ENROLLED = 1000
-LEAD_SCALE = 0.03  # of a class's variance: where that is 0.35, the odds are 7 to 1 at a lead of 0.02
-# How far from its mean a picture may lie and still be of the class, as a share of the class's variance. Pictures of the
-# class itself lie at 1 on average, so this names about six in ten of them. More would name more cars of other classes
-# wrongly than a box may: docs/measurements-archive.md has what other values give.
+LEAD_SCALE = 0.03  # of a class's variance: at a variance of 0.35, a lead of 0.02 gives odds of 7 to 1
+# The largest squared distance of a picture from the class's mean, as a share of the class's variance. The class's own
+# pictures are at 1 on average, so this recognizes about six in ten of them. A larger value would name too many cars of
+# other classes wrongly: docs/measurements-archive.md lists the results of other values.
 REACH = 1.0
 PRIOR_IMAGES = 6  # weight of the trained classes' mean variance, in images
 
@@ -43,10 +43,9 @@ PRIOR_IMAGES = 6  # weight of the trained classes' mean variance, in images
 class EnrolledClass(Record):
     """An enrolled class and its origin.
 
-    `images` is the number of images in its mean; `source_sha256` is the digest of the model file that it was enrolled
-    into.
-    `variance` is the mean squared distance of its pictures from their true mean, as far as they can tell, and
-    `threshold` the lowest similarity of a picture that counts as this class.
+    `images` is the number of images in its mean, `source_sha256` the digest of the model file that it was enrolled
+    into, `variance` the estimated mean squared distance of its pictures from their true mean, and `threshold` the
+    lowest similarity of a picture that counts as this class.
     """
 
     name: Text
@@ -123,7 +122,7 @@ class Enrolled:
             familiarity: with the trained classes, float32 [N].
             leads: as `leads` returns them.
             temperature: divides the logits before softmax.
-            threshold: the least familiarity of a whole class name.
+            threshold: the lowest familiarity for a full class name.
         """
         scaled = logits.astype(np.float64) / temperature
         largest = scaled.max(axis=1, keepdims=True)

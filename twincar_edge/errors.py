@@ -29,7 +29,7 @@ class Parameter:
     value: object = ...
 
     def __str__(self) -> str:
-        """Return the parameter as messages write it in this process: see `parameter_spelling`."""
+        """Return the parameter in this process's current spelling, see `parameter_spelling`."""
         return _spelling(self)
 
 
@@ -44,14 +44,14 @@ class Call:
     argument: Path
 
     def written(self, *, in_python: bool) -> str:
-        """Return the call as a caller in Python writes it, or as a command line."""
+        """Return the call as Python code or as a command line."""
         if in_python:
             return f"`tw.{self.name}({str(self.argument)!r}, output)`"
         return f"twincar-edge {self.name} {shlex.quote(str(self.argument))} -o DIR"
 
 
 def python_spelling(parameter: Parameter) -> str:
-    """Return a parameter as a caller in Python writes it."""
+    """Return a parameter as Python code."""
     return f"`{parameter.name}`" if parameter.value is ... else f"`{parameter.name}={parameter.value!r}`"
 
 
@@ -60,7 +60,7 @@ _spelling: Callable[[Parameter], str] = python_spelling
 
 @contextmanager
 def parameter_spelling(spelling: Callable[[Parameter], str]) -> Iterator[None]:
-    """Spell parameters differently inside the block: in all threads, so also in logs and reports."""
+    """Set the spelling of parameters inside the block, for all threads, so also for logs and reports."""
     global _spelling
     before, _spelling = _spelling, spelling
     try:
@@ -180,7 +180,7 @@ def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or raise an error that names the extra to install.
 
     Raises:
-        MissingExtraError: the module is absent. A module that is there but broken raises its own ImportError.
+        MissingExtraError: the module is not installed. A broken module raises its own ImportError.
     """
     try:
         return importlib.import_module(module)

@@ -56,7 +56,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remains(folder: Path) -> list[Path]:
-    """Return the temporary files that `replacing` left in a folder when its process was killed."""
+    """Return the temporary files left in a folder by a `replacing` whose process was killed."""
     return [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
 
 

@@ -3,7 +3,7 @@
 They are one JSON document in the file's metadata, beside the manifest. The images look like camera crops and differ in
 size from the model's input, so that the check covers the whole path: resize, provider, graph. Each has two expected
 results: some pixels of the model's input, which reveal a wrong resize or color order, and the logits (and the
-embedding, if the model has one), which reveal a wrong graph or provider. Logits alone would not do: with INT8, the
+embedding, if the model has one), which reveal a wrong graph or provider. Logits alone are not enough: with INT8, the
 effect of another interpolation is smaller than the accepted difference between two CPUs.
 """
 
@@ -29,7 +29,7 @@ from twincar_edge.records import Record
 GOLDEN_KEY = "twincar_edge.golden"
 SCHEMA_VERSION: Literal[1] = 1
 MAX_IMAGES = 64
-# Far above the size that an export writes: 200,000 pixels and, of a model of 1,000 classes, 350 KB.
+# Far above what an export writes: 200,000 pixels and, for a model of 1,000 classes, 350 KB.
 MAX_PIXELS = 4_000_000  # of all images together
 MAX_DOCUMENT_BYTES = 8 * 2**20
 _EMBEDDING_TYPE = np.dtype("<f2")
@@ -115,7 +115,7 @@ def parse_golden(text: str, where: str) -> Golden:
         raise ModelError(f"{where} has golden inputs that do not fit their pixels: export it again")
     logits = np.array(document.logits, np.float64)
     if np.abs(logits).max(initial=0.0) > np.finfo(np.float32).max:
-        raise ModelError(f"{where} has golden inputs with logits that no model can give: export it again")
+        raise ModelError(f"{where} has golden inputs with logits that are out of range: export it again")
     return Golden(
         images,
         pixels.reshape(shape),

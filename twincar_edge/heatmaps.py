@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from twincar_edge.preprocess import Preprocess, placement
 
 GRAD_CAM_PLUS_PLUS, GRAD_CAM, OCCLUSION = "grad-cam++", "grad-cam", "occlusion"
-"""The methods, by which users name them."""
+"""The names of the methods, as users write them."""
 
 Floats = NDArray[np.float32]
 _EPSILON = 1e-6

@@ -23,7 +23,7 @@ from twincar_edge.records import Record
 
 HELD_OUT_KEY = "twincar_edge.held_out"
 SCHEMA_VERSION: Literal[1] = 1
-MOST_BYTES = 200_000  # of embeddings; base64 adds a third
+MAX_BYTES = 200_000  # of embeddings; base64 adds a third
 
 
 class _Document(Record):
@@ -69,11 +69,11 @@ def summarize(embeddings: NDArray[np.float32], trained: Prototypes) -> HeldOut:
         embeddings: those of all images, float32 [N, D], as the model gives them.
         trained: the prototypes of the model.
     """
-    most = min(len(embeddings), max(2, MOST_BYTES // embeddings.shape[1]))
+    size = min(len(embeddings), max(2, MAX_BYTES // embeddings.shape[1]))
     order = np.argsort(trained.familiarity(embeddings), kind="stable")
-    farthest = most if most == len(order) else most // 2
+    farthest = size if size == len(order) else size // 2
     others = order[farthest:]
-    sample = others[np.linspace(0, len(others) - 1, most - farthest).round().astype(np.int64)]
+    sample = others[np.linspace(0, len(others) - 1, size - farthest).round().astype(np.int64)]
     return HeldOut(len(order), farthest, normalized(embeddings[[*order[:farthest], *sample]]))
 
 

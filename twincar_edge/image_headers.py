@@ -16,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 FORMATS = "JPEG, PNG, BMP, WebP or TIFF"
-MAX_JPEG_SCANS = 100  # encoders write about 10; a decoder visits every block of the picture once a scan
+MAX_JPEG_SCANS = 100  # encoders write about 10; a decoder visits every block of the picture once per scan
 MAX_TIFF_TILE_PIXELS = 2**24  # unless the picture is larger; a decoder allocates whole tiles
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of an image says.
+    """The content of an image's header.
 
     Attributes:
         format: one of `FORMATS`.
@@ -50,7 +50,7 @@ class InvalidHeaderError(HeaderError):
 
 
 def read_header(data: bytes) -> ImageHeader | None:
-    """Return what the bytes claim to be, or None if their format is not in `FORMATS`.
+    """Return the header of encoded bytes, or None if their format is not in `FORMATS`.
 
     Raises:
         HeaderError: they start like one of the formats, but the size is truncated or missing.
@@ -60,7 +60,7 @@ def read_header(data: bytes) -> ImageHeader | None:
             try:
                 return reader(data)
             except (struct.error, IndexError) as error:
-                raise HeaderError("it breaks off within a field") from error
+                raise HeaderError("it ends within a field") from error
     return None
 
 
@@ -90,7 +90,7 @@ def _jpeg(data: bytes) -> ImageHeader:
         found = _JPEG_MARKER.search(data, position)
         if found is None or found[0] == b"\xff\xd9":
             if scans == 0 or size_wh is None:
-                raise HeaderError("it has no frame" if found else "it breaks off before its size is told")
+                raise HeaderError("it has no frame" if found else "it ends before its size")
             return ImageHeader("JPEG", size_wh, found is not None)
         marker, position = found[0][1], found.end()
         if marker == 0xD8:
@@ -113,7 +113,7 @@ def _png(data: bytes) -> ImageHeader:
 def _bmp(data: bytes) -> ImageHeader | None:
     (header_size,) = struct.unpack_from("<I", data, 14)
     if header_size not in _BITMAP_HEADERS:
-        return None  # text may well begin with BM, too
+        return None  # text can begin with BM too
     width, height = struct.unpack_from("<HH" if header_size == 12 else "<ii", data, 18)
     return ImageHeader("BMP", (abs(width), abs(height)), True)
 
@@ -165,7 +165,7 @@ _MAX_JPEG_MARKERS = 4000
 _TIFF_SIDES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
 _TIFF_SAMPLES = {258: "bits per sample", 339: "sample format", 341: "largest sample value"}
 _TIFF_FLOAT = 3
-_BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # the sizes that tell the versions of the format apart
+_BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header in the versions of the format
 _READERS: dict[bytes, Callable[[bytes], ImageHeader | None]] = {
     b"\xff\xd8\xff": _jpeg,
     b"\x89PNG\r\n\x1a\n": _png,

@@ -22,7 +22,7 @@ MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 100_000_000
 MAX_UPLOAD_PIXELS = 40_000_000  # limit for uploaded images
 
-# A damaged file gives one line of ours instead of a page of OpenCV's. OPENCV_LOG_LEVEL restores that for debugging.
+# Our error message suffices for a damaged file: silence OpenCV's log unless OPENCV_LOG_LEVEL is set for debugging.
 if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
@@ -44,9 +44,9 @@ class ImageError(InputError):
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) -> NDArray[np.uint8]:
     """Decode an encoded image to `image_bgr`, uint8 [H, W, 3]; grayscale and alpha become BGR.
 
-    Of 16 bits the upper 8 are used, or those below the largest value that a TIFF declares (SMaxSampleValue). A picture
-    that uses at most 12 of its 16 bits and does not declare it would come out black, and is refused. Guessing its depth
-    would give pictures of one camera different brightness.
+    16-bit images are reduced to the upper 8 bits, or to those below the largest value that a TIFF declares
+    (SMaxSampleValue). A picture that uses at most 12 of its 16 bits without declaring it would become black, so it is
+    rejected. Guessing the depth would give pictures of one camera different brightness.
 
     Args:
         data: the bytes of a JPEG, PNG, BMP, WebP or TIFF file.
@@ -69,7 +69,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
         raise ImageError("truncated", f"{name} is cut off or damaged: {error}") from error
     if header is None:
         known = foreign_format(data)
-        reason = f"is {known}, which is not read: convert it to JPEG" if known else f"is not a {FORMATS} image"
+        reason = f"is {known}, which is not supported: convert it to JPEG" if known else f"is not a {FORMATS} image"
         raise ImageError("not an image", f"{name} {reason}")
     width, height = header.size_wh
     if not width or not height:  # the decoder might read another size: OpenCV's TIFF decoder accepts signed types

@@ -1,4 +1,4 @@
-"""Class names: reading them, and splitting them into make, model, body type and year."""
+"""Reads class names, and splits them into make, model, body type and year."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ BODY_TYPES = (
     "Motorcycle", "Bicycle", "Truck", "SUV", "Van", "Bus",
 )  # fmt: skip
 
-# Body types that detectors classify as trucks: besides lorries, most pickups and some vans and SUVs.
+# Body types that detectors classify as trucks: also most pickups, and some vans and SUVs.
 _TRUCKS = frozenset({"Pickup", "Truck", "SUV", *(body for body in BODY_TYPES if body.endswith(("Cab", "Van", "van")))})
 
-_YEAR = re.compile(r"(?:18|19|20|21)[0-9]{2}")  # not \d: digits of other scripts would not come back from an int
+_YEAR = re.compile(r"(?:18|19|20|21)[0-9]{2}")  # not \d, which matches digits of other scripts
 MAX_CLASSES = 100_000
 MAX_NAME_LENGTH = 200
 
@@ -81,8 +81,8 @@ def may_be_a(vehicle: VehicleName, kind: str | None) -> bool:
     """Return whether a vehicle of this detector class may have this name.
 
     A car may have any name: detectors call pickups, vans and SUVs cars too. A truck may have a name whose body type is
-    one that detectors call a truck, or that has no body type. Any other kind has only names with that body type, as
-    "Setra S 415 Bus 2010": no car is a bus.
+    one that detectors call a truck, or that has no body type. Any other kind has only names with that body type: a bus
+    may be a "Setra S 415 Bus 2010", but no car.
 
     Args:
         vehicle: the name, in parts.
@@ -156,7 +156,7 @@ class ClassMapping:
         return parse_name(self.names[label])
 
     def to_json(self) -> str:
-        """Return the mapping as TwinCar's `class_mapping.json` has it: `{"0": "AM General Hummer SUV 2000", …}`."""
+        """Return the mapping in the format of `class_mapping.json`: `{"0": "AM General Hummer SUV 2000", …}`."""
         return json.dumps({str(i): name for i, name in enumerate(self.names)}, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod

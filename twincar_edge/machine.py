@@ -13,8 +13,8 @@ from twincar_edge.records import Record
 
 CPUINFO = Path("/proc/cpuinfo")
 
-# The instruction sets that decide the speed of INT8 and, on x86 without VNNI, its accuracy.
-TELLING_FLAGS = (
+# The instruction sets that determine the speed of INT8 and, on x86 without VNNI, its accuracy.
+RELEVANT_FLAGS = (
     "avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "amx_bf16",  # x86
     "asimd", "asimddp", "i8mm", "sve", "sve2",  # Arm
 )  # fmt: skip
@@ -25,7 +25,7 @@ EXACT_ON_X86 = ("avx_vnni", "avx512_vnni", "amx_int8")
 
 
 class Machine(Record):
-    """The machine: processor, its relevant flags, cores that this process may use, system, Python."""
+    """A machine: processor, relevant flags, cores that this process may use, system, Python."""
 
     cpu: str
     flags: tuple[str, ...]
@@ -35,7 +35,7 @@ class Machine(Record):
 
     @property
     def has_vnni(self) -> bool:
-        """Say whether it is an x86 CPU whose INT8 instructions cannot overflow."""
+        """Return whether this is an x86 CPU whose INT8 instructions cannot overflow."""
         return any(flag in self.flags for flag in EXACT_ON_X86)
 
 
@@ -44,7 +44,7 @@ def this_machine(cpuinfo: Path = CPUINFO) -> Machine:
     cpu, flags = _processor(cpuinfo)
     return Machine(
         cpu=cpu or platform.processor() or platform.machine(),
-        flags=tuple(flag for flag in TELLING_FLAGS if flag in flags),
+        flags=tuple(flag for flag in RELEVANT_FLAGS if flag in flags),
         usable_cores=usable_cores(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),

@@ -1,8 +1,8 @@
 """The manifest of a model: one validated JSON document in the metadata of the ONNX file.
 
-The `.onnx` file is the contract between training and the camera box. It carries everything that the box needs, so
-no later step asks the user for it again. Reading needs neither onnx nor ONNX Runtime: `onnx_metadata` parses the
-file's bytes, before a heavier library opens an untrusted file.
+The `.onnx` file is the contract between training and the camera box. It has everything that the box needs, so no
+later step asks the user for it again. Reading needs neither onnx nor ONNX Runtime: `onnx_metadata` parses the file's
+bytes before a larger library opens an untrusted file.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ class TrainingRecord(Record):
 class QuantizationRecord(Record):
     """How an INT8 file was made.
 
-    `float_layers` of its layers with weights, from the input on, compute in float, and so do those that `float_nodes`
-    names by their weights. `target` names the preset that the choices come from, where one was chosen. With
-    `reduce_range`, weights are kept so small that no x86 CPU clips their sums; without it, sessions on CPUs without
-    VNNI must ask for exact kernels. `symmetric` activations have their zero in the middle of the 8 bits.
+    The first `float_layers` layers with weights compute in float, and so do the layers whose weights are listed in
+    `float_nodes`. `target` is the preset that the choices come from, if any. With `reduce_range`, weights are so small
+    that no x86 CPU clips their sums; without it, sessions on CPUs without VNNI must request exact kernels. With
+    `symmetric`, activations have their zero in the middle of the 8-bit range.
     """
 
     format: Literal["QDQ"] = "QDQ"
@@ -118,11 +118,11 @@ class UnknownLimits(Record):
 class ConfidenceRecord(Record):
     """How temperature and rejection threshold were chosen, and their effect. Shares are between 0 and 1.
 
-    `images` held-out images gave the temperature; `ece_before` and `ece_after` are the expected calibration error there
-    without and with it. At the threshold, `coverage` of them get a class name in full, `named_top1` of those the right
-    one, and of each set of pictures that show no known car, `unknown_named` says what share gets a wrong name, be it a
-    make alone. `false_accept` is the share that was allowed, or None where the threshold was given or chosen otherwise;
-    `limits` says by what the thresholds of probability and familiarity were chosen together, or is None.
+    The temperature was fitted on `images` held-out images; `ece_before` and `ece_after` are their expected calibration
+    error without and with it. At the threshold, the share `coverage` of them get a full class name, and `named_top1` of
+    these names are right. `unknown_named` is the share of each set of pictures without known cars that gets a wrong
+    name, even only a make. `false_accept` is the allowed share, or None if the threshold was given or chosen otherwise.
+    `limits` are the limits by which the thresholds of probability and familiarity were chosen together, or None.
     """
 
     images: int = Field(ge=1)
@@ -136,7 +136,7 @@ class ConfidenceRecord(Record):
 
 
 class FamiliarityThresholds(Record):
-    """The least familiarity of a vehicle for an answer at each level; `year` is the full class name.
+    """The lowest familiarity of a vehicle for an answer at each level; `year` is the full class name.
 
     Familiarity is the similarity to the nearest prototype (`prototypes.py`), at most 1.
     """
@@ -146,7 +146,7 @@ class FamiliarityThresholds(Record):
     make: Familiarity
 
     @model_validator(mode="after")
-    def _deeper_needs_more(self) -> Self:
+    def _more_specific_needs_more(self) -> Self:
         if not self.make <= self.model <= self.year:
             raise ValueError("a more specific level must not need less familiarity")
         return self
@@ -155,8 +155,8 @@ class FamiliarityThresholds(Record):
 class FamiliarityRecord(Record):
     """The basis of familiarity, and its thresholds.
 
-    `prototype_images` images gave the prototypes. The thresholds keep the shares `keep` of `images` held-out ones, by
-    level.
+    The prototypes are means over `prototype_images` images. The thresholds keep the shares `keep`, by level, of
+    `images` held-out images.
     """
 
     thresholds: FamiliarityThresholds
@@ -179,8 +179,8 @@ class CropSizeFigures(Record):
 class CropSizesRecord(Record):
     """The smallest crop that gets a full name: `minimum_px` is the minimum of its shorter side in pixels.
 
-    It is the smallest of the `sizes` at which, as at all larger ones, the share of full names that are right stays
-    within `tolerance` of `right`, that of the `images` held-out images as they are. `coverage` of these get a full
+    It is the smallest of the `sizes` such that there and at all larger ones, the share of right full names is within
+    `tolerance` of `right`, the share for the `images` held-out images at their own size. `coverage` of these get a full
     name. Shares are between 0 and 1.
     """
 
@@ -195,8 +195,8 @@ class CropSizesRecord(Record):
 class HeadLayer(Record):
     """The names of one linear layer's weights in the file.
 
-    `weights` are [outputs, inputs] with `by_output`, else [inputs, outputs]. Of 8-bit weights, `scales` and
-    `zero_points` say by output what to multiply with, after subtracting what.
+    `weights` are [outputs, inputs] with `by_output`, otherwise [inputs, outputs]. 8-bit weights are dequantized per
+    output: subtract `zero_points`, then multiply by `scales`.
     """
 
     weights: Text = Field(max_length=1000)
@@ -208,7 +208,7 @@ class HeadLayer(Record):
 class HeadRecord(Record):
     """The data for explaining answers: the output with the last feature map, and the layers after it.
 
-    The feature map, [N, C, h, w], goes through average pooling and then the layers, with a ReLU between two.
+    The feature map, [N, C, h, w], goes through average pooling and then the layers, with a ReLU between them.
     """
 
     features: Text = Field(min_length=1, max_length=200)
@@ -218,12 +218,11 @@ class HeadRecord(Record):
 class Manifest(Record):
     """Everything that the camera box needs to know about a model.
 
-    `temperature` divides the logits before softmax. `reject_below` is the probability under which the answer is
-    "unknown"; 0 means that nothing is rejected. `embedding` names the graph's second output, the features that the last
-    layer sees, [N, D]. `familiarity` says how near to the classes they must be; a file that has it carries
-    prototypes. `head` names the output with the last feature map, and the weights behind it, for explanations.
-    `crop_sizes` says how small a crop may be for a full name. They are None in files without them. `notes` is for
-    people: data terms, intended use.
+    `temperature` divides the logits before softmax. `reject_below` is the probability below which the answer is
+    "unknown"; 0 rejects nothing. `embedding` names the graph's second output, the input features of the last layer,
+    [N, D]. `familiarity` says how near to the classes they must be; a file with it also has prototypes. `head` names
+    the output with the last feature map, and the weights after it, for explanations. `crop_sizes` says how small a crop
+    may be for a full name. These are None in files without them. `notes` is for people: data terms, intended use.
 
     >>> manifest = tw.Classifier().manifest
     >>> manifest.name, manifest.precision, len(manifest.classes)

@@ -1,4 +1,4 @@
-"""Accuracy figures on plain arrays."""
+"""Accuracy metrics on plain arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twincar_edge.errors import InputError
 
-CALIBRATION_BINS = 15  # as Guo et al. have them
+CALIBRATION_BINS = 15  # as in Guo et al.
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% point: an interval of 95%
 
 
@@ -73,8 +73,8 @@ def negative_log_likelihood(logits: NDArray[np.float32], labels: ArrayLike, temp
 class Reliability:
     """Confidence and accuracy of a model, in bins of equal width by the probability of the top class.
 
-    Each array has one entry for each bin. `images` int64: the answers in it; `probability` and `right` float64: their
-    mean probability and the share of right ones, both 0 where a bin is empty.
+    Each array has one entry per bin. `images` int64: the number of answers; `probability` and `right` float64: their
+    mean probability and the share of right ones, both 0 in an empty bin.
     """
 
     images: NDArray[np.int64]

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """The content of an ONNX file whose digest matches, where it carries one.
+    """The content of an ONNX file whose digest, if any, matches.
 
     Attributes:
         path: the file's path.
@@ -33,9 +33,9 @@ class ModelFile:
     metadata: Mapping[str, str] = field(repr=False)
 
     def warn_without_digest(self) -> None:
-        """Log that the file has no digest, if so."""
+        """Log a warning if the file has no digest."""
         if self.digest is None:
-            logger.warning("%s carries no digest, so damage to it would go unnoticed: export it again", self.path)
+            logger.warning("%s has no digest, so damage cannot be detected: export it again", self.path)
 
 
 def read_model_file(path: Path) -> ModelFile:

@@ -1,8 +1,8 @@
 """Reads and replaces `metadata_props` in an ONNX file's bytes, without the onnx package.
 
 An ONNX file is one protobuf message (`ModelProto`). `metadata_props` is field 14 and repeats; each entry is a message
-of two strings, key (1) and value (2). All other top-level fields, the graph with its weights among them, are skipped by
-their length, and copied as they are. Source: onnx.proto.
+of two strings, key (1) and value (2). All other top-level fields, including the graph with its weights, are skipped by
+their length, and copied unchanged. Source: onnx.proto.
 
 The last entry of a file that this module wrote is its digest, the SHA-256 of all bytes before that entry. Only a
 signature of that digest may follow. So every byte of the graph and of the other metadata is covered, and one pass over
@@ -34,8 +34,8 @@ MAX_FILE_BYTES = 2**31  # protobuf's own limit of a message
 class Checked(NamedTuple):
     """The content of a file with a valid digest.
 
-    `metadata` is without the digest and the signature, `sha256` of the whole file, `digest` that of all bytes before
-    its entry. `digest` and `signature` are None in a file without them.
+    `metadata` excludes digest and signature, `sha256` covers the whole file, `digest` all bytes before its entry.
+    `digest` and `signature` are None in a file without them.
     """
 
     metadata: dict[str, str]
@@ -58,7 +58,7 @@ def open_onnx(path: Path) -> Iterator[Buffer]:
             yield data
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror or error}") from error
-    except ValueError as error:  # malformed, and mmap's own for an empty file
+    except ValueError as error:  # malformed, or empty, which mmap rejects
         if is_checkpoint(path):
             raise ModelError(f"{path} is a checkpoint: export it first: ", Call("export", path)) from error
         raise ModelError(f"{path} is not an ONNX model, or is corrupt: {error}") from error
@@ -144,12 +144,12 @@ def with_metadata(data: bytes, changes: Mapping[str, str | None], where: str) ->
 
 
 def with_signature(data: bytes, signature: str) -> bytes:
-    """Return the bytes of an ONNX file that `with_metadata` wrote with a signature behind the digest."""
+    """Append a signature to the bytes of an ONNX file that end with the digest, as `with_metadata` writes them."""
     return data + _encoded(SIGNATURE_KEY, signature)
 
 
 def _trailer(digest: str, signature: str | None) -> bytes:
-    """Return the end of a file: the digest of all before it, and its signature where there is one."""
+    """Return the end of a file: the digest of all bytes before it, and its signature, if any."""
     return _encoded(DIGEST_KEY, digest) + (b"" if signature is None else _encoded(SIGNATURE_KEY, signature))
 
 
@@ -181,10 +181,10 @@ def _metadata(data: Buffer) -> dict[str, str]:
             if _KEY in entry and _VALUE in entry:
                 found[entry[_KEY].decode("utf-8")] = entry[_VALUE].decode("utf-8")
     if not has_graph:
-        raise ValueError("it holds no graph")
+        raise ValueError("it has no graph")
     return found
 
 
 def _entry(data: Buffer, message: slice) -> dict[int, bytes]:
-    """Return the texts of an entry; a dict keeps the last of a repeated field, as protobuf does."""
+    """Return the strings of an entry; of a repeated field, the last one counts, as in protobuf."""
     return {field.number: data[field.span] for field in fields(data, message) if field.span is not None}

@@ -18,7 +18,7 @@ from twincar_edge.protobuf import Buffer, fields, varints
 
 _GRAPH, _INITIALIZER = 7, 5
 _DIMS, _DATA_TYPE, _FLOATS, _INTS, _NAME, _RAW = 1, 2, 4, 5, 8, 9
-_DTYPES = {1: "<f4", 2: "u1", 3: "i1", 10: "<f2"}  # by ONNX's number of the type
+_DTYPES = {1: "<f4", 2: "u1", 3: "i1", 10: "<f2"}  # by ONNX's number for the type
 MAX_TENSOR_BYTES = 512 * 2**20
 
 
@@ -27,11 +27,11 @@ def read_tensors(data: Buffer, names: Collection[str], where: str) -> dict[str, 
 
     Args:
         data: the file.
-        names: of the weights.
+        names: the names of the weights.
         where: names the file in an error.
 
     Raises:
-        ModelError: it is not an ONNX model, has no weights of one of these names, or has them in another form.
+        ModelError: it is not an ONNX model, has no weights of one of these names, or has them in an unsupported form.
     """
     try:
         found = _tensors(data, names)
@@ -65,7 +65,7 @@ def _tensor(data: Buffer, tensor: slice) -> NDArray[np.generic]:
     """Return a tensor.
 
     Raises:
-        ValueError: it is malformed, or of a type that is not read here.
+        ValueError: it is malformed, or of an unsupported type.
     """
     dims: list[int] = []
     kind, values = 0, None
@@ -77,7 +77,7 @@ def _tensor(data: Buffer, tensor: slice) -> NDArray[np.generic]:
         elif number in (_FLOATS, _INTS, _RAW) and span is not None:
             values = number, span
     if kind not in _DTYPES or values is None:
-        raise ValueError("weights of a type that is not read here, or not in the file itself")
+        raise ValueError("weights of an unsupported type, or outside the file")
     dtype, (form, span) = np.dtype(_DTYPES[kind]), values
     size = math.prod(dims)
     if size * dtype.itemsize > MAX_TENSOR_BYTES:

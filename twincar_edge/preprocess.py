@@ -31,12 +31,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 LETTERBOX_GRAY = 114  # the usual padding value, from YOLO models
 
 _SHRINK = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
-# INTER_AREA does not interpolate when enlarging, so linear takes its place.
+# INTER_AREA does not interpolate when enlarging: use linear instead.
 _ENLARGE = {"area": cv2.INTER_LINEAR, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 
 
 class Preprocess(Record):
-    """How an image becomes model input; travels inside the checkpoint and the ONNX manifest.
+    """How an image becomes model input; part of the checkpoint and of the ONNX manifest.
 
     `size_wh` is in pixels. `mean` and `std` are in the unit of [0, 1] pixels, in the order of `color`, and are applied
     inside the graph. The default squashes the whole crop to a square, as TwinCar's `Resize((224, 224))` does.
@@ -75,7 +75,7 @@ def prepare(image_bgr: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.
         canvas = np.full((height, width, 3), LETTERBOX_GRAY, np.uint8)
         canvas[y0:y1, x0:x1] = resized
         resized = canvas
-    if preprocess.color == "rgb":  # a reversed view would be copied byte by byte, in forty times the time
+    if preprocess.color == "rgb":  # copying a reversed view takes forty times as long
         return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)
     return np.ascontiguousarray(resized)
 
@@ -92,7 +92,7 @@ def prepare_batch(images_bgr: Sequence[NDArray[np.uint8]], preprocess: Preproces
 def resize(
     image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: Interpolation = "area"
 ) -> NDArray[np.uint8]:
-    """Resize each axis on its own terms: uint8 [H, W, 3] to [size_wh[1], size_wh[0], 3]; "area" does not alias.
+    """Resize each axis separately: uint8 [H, W, 3] to [size_wh[1], size_wh[0], 3]; "area" does not alias.
 
     OpenCV's INTER_AREA averages only when both axes shrink; if one shrinks and the other grows, it silently falls
     back to plain interpolation and aliases. So the shrinking axis is resized first, alone.
@@ -120,8 +120,8 @@ def shrink_to(image_bgr: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
 def _shrink(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
     """Resize with OpenCV. INTER_AREA sums in float32 anyway, and is a quarter faster on float32 pixels.
 
-    The result is the same to the last bit, save where both axes shrink by whole factors: there OpenCV averages bytes
-    in integers, fast, and rounds halves up.
+    The result is identical, except if both axes shrink by whole factors: there OpenCV averages bytes as integers, which
+    is fast, and rounds halves up.
     """
     (rows, columns), (width, height) = image_bgr.shape[:2], size_wh
     if interpolation != cv2.INTER_AREA or (columns % width == 0 and rows % height == 0):
@@ -135,7 +135,7 @@ class Placement:
     """Which part of an image the model sees, and where that part lies in the model's input.
 
     Both boxes are left, top, right, bottom in pixels, the last two exclusive. Outside `input_xyxy` the input is
-    padding; outside `image_xyxy` the image is not seen.
+    padding; the model does not see the image outside `image_xyxy`.
     """
 
     image_xyxy: tuple[int, int, int, int]

@@ -21,8 +21,8 @@ Buffer = mmap.mmap | bytes
 class Field(NamedTuple):
     """One field of a message.
 
-    `span` is where its bytes lie, for a field with a length; `value` its number, for a varint (0 for a field of fixed
-    width, which is not decoded); `whole` where all of it lies, its key and length included.
+    `span` is the position of its bytes, for a field with a length; `value` its number, for a varint (0 for a field of
+    fixed width, which is not decoded); `whole` the position of the field with its key and length.
     """
 
     number: int
@@ -36,7 +36,7 @@ def fields(data: Buffer, message: slice | None = None) -> Iterator[Field]:
 
     Args:
         data: the bytes.
-        message: where in them the message lies; None for all of them.
+        message: the position of the message in them; None for all bytes.
 
     Raises:
         ValueError: the message is malformed.

@@ -4,8 +4,8 @@ A softmax has to choose among its classes, so a car of another class can still g
 similarity of its embedding to those of known cars is a second, independent signal. The model file's metadata holds the
 prototypes beside the manifest, as 8-bit integers with a scale for each class. Using them takes only numpy.
 A class of many images has two prototypes, since views such as front and rear have distant embeddings.
-Source: nearest class means and several centroids a class, as in Mensink et al., "Distance-Based Image Classification",
-2013.
+Source: nearest class means and several centroids per class, as in Mensink et al., "Distance-Based Image
+Classification", 2013.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ PLAIN: Literal[1] = 1  # schema versions, by the content of the base64 text
 COMPRESSED: Literal[2] = 2
 MAX_DIMENSIONS = 16_384
 MAX_CLASSES = 100_000
-MAX_A_CLASS = 64  # prototypes
-FEWEST_A_GROUP = 5  # fewest images of a separate prototype
-TOWARDS_MEAN = 0.5  # how far a group's mean is moved to that of its class, which rests on more images
+MAX_PER_CLASS = 64  # prototypes
+MIN_GROUP = 5  # images of a separate prototype
+TOWARD_MEAN = 0.5  # how far a group's mean is moved toward that of its class, which has more images
 _ONE_THREAD = 262_144  # multiplications that OpenBLAS leaves to one thread
-_MOST_ROUNDS = 100  # of assigning images to groups
+_MAX_ITERATIONS = 100  # of k-means
 
 
 class _Document(Record):
     """The JSON form: int8 values in base64, class by class, and the scale that multiplies each prototype's values.
 
-    In schema version 2 the values are compressed with zlib, which leaves 60% of them, and `counts` may say how many
-    prototypes each class has, one after the other; None where each has one.
+    In schema version 2, the values are compressed with zlib, to 60% of their size, and `counts` may list the number of
+    prototypes of each class; None if each class has one.
     """
 
     schema_version: Literal[1, 2] = COMPRESSED
     dimensions: int = Field(ge=1, le=MAX_DIMENSIONS)
     scales: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=MAX_CLASSES)]
     values: str
-    counts: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_A_CLASS)], ...], Field(min_length=1)] | None = None
+    counts: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_PER_CLASS)], ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _counts_add_up(self) -> Self:
@@ -66,7 +66,7 @@ class Prototypes:
 
     Attributes:
         means: float32 [prototypes, dimensions], means of embeddings of length 1, in the order of the model's outputs.
-        counts: how many of them each class has; None where each has one.
+        counts: the number of prototypes of each class; None if each class has one.
     """
 
     means: NDArray[np.float32]
@@ -85,7 +85,7 @@ class Prototypes:
     def similarities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the similarity of embeddings to each class, float32 [N, classes], at most 1.
 
-        A similarity is 1 less half the squared distance between the embedding, scaled to length 1, and the nearest
+        A similarity is 1 minus half the squared distance between the embedding, scaled to length 1, and the nearest
         prototype of the class. It would be the cosine if prototypes had length 1 too; they are shorter, more so for
         classes with a larger variance.
 
@@ -155,8 +155,8 @@ def class_prototypes(embeddings: NDArray[np.float32], labels: NDArray[np.int64],
     """Return the prototypes of labeled embeddings, rounded as the model file stores them.
 
     K-means splits the images of a class into two groups. It starts from the two sides of their main direction, so it is
-    deterministic. Each group's mean, moved halfway to that of the class, is a prototype; where a group
-    would have fewer than `FEWEST_A_GROUP` images, the mean of the class is the only one.
+    deterministic. Each group's mean, moved halfway to that of the class, is a prototype. If a group
+    would have fewer than `MIN_GROUP` images, the mean of the class is the only prototype.
 
     Args:
         embeddings: float32 [N, dimensions], as the model gives them.
@@ -168,7 +168,7 @@ def class_prototypes(embeddings: NDArray[np.float32], labels: NDArray[np.int64],
     """
     found = np.bincount(labels, minlength=classes)
     if not found.all():
-        raise InputError(f"no image of {int((found == 0).sum())} of the {classes} classes to make a prototype of")
+        raise InputError(f"cannot make prototypes: {int((found == 0).sum())} of the {classes} classes have no image")
     directions = normalized(embeddings).astype(np.float64)
     of_classes = [_of_class(directions[labels == label]) for label in range(classes)]
     counts = tuple(len(of_class) for of_class in of_classes)
@@ -179,20 +179,20 @@ def class_prototypes(embeddings: NDArray[np.float32], labels: NDArray[np.int64],
 def _of_class(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the prototypes, float64 [1 or 2, D], of a class's embeddings of length 1, float64 [N, D]."""
     mean: NDArray[np.float64] = np.asarray(directions.mean(axis=0, keepdims=True), np.float64)
-    if len(directions) < 2 * FEWEST_A_GROUP:
+    if len(directions) < 2 * MIN_GROUP:
         return mean
     centered = directions - mean
-    # The images' places along their main direction, up to a scale: an eigenvector of their N x N products.
+    # Positions along the main direction, up to a scale: an eigenvector of the N x N products.
     side = np.linalg.eigh(centered @ centered.T)[1][:, -1] > 0
-    for _ in range(_MOST_ROUNDS):
-        if min(side.sum(), (~side).sum()) < FEWEST_A_GROUP:
+    for _ in range(_MAX_ITERATIONS):
+        if min(side.sum(), (~side).sum()) < MIN_GROUP:
             return mean
         groups = np.stack([directions[side].mean(axis=0), directions[~side].mean(axis=0)])
         nearer = np.square(directions - groups[0]).sum(axis=1) < np.square(directions - groups[1]).sum(axis=1)
         if (nearer == side).all():
             break
         side = nearer
-    return np.asarray((1 - TOWARDS_MEAN) * groups + TOWARDS_MEAN * mean, np.float64)
+    return np.asarray((1 - TOWARD_MEAN) * groups + TOWARD_MEAN * mean, np.float64)
 
 
 def read_prototypes(path: Path) -> Prototypes | None:

@@ -10,6 +10,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Record(BaseModel):
-    """Base of configurations, reports and what files hold: frozen, no unknown keys, no NaN or infinity."""
+    """Base of configurations, reports and file contents: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,7 +1,7 @@
 """Ed25519 signatures of model files: the owner of the private key approves a file for boxes.
 
-The signature covers the digest in the file, and so everything but the signature itself. It is part of the file: there
-is no second file to copy, to forget, or to replace too late. A command that writes other metadata, such as `enroll`,
+The signature covers the digest in the file, and so everything but the signature itself. It is part of the file, so
+there is no second file to copy, forget or replace too late. A command that writes other metadata, such as `enroll`,
 removes the signature, since it no longer matches. Keys are PEM files (PKCS#8, SubjectPublicKeyInfo), as OpenSSL writes
 and reads them. Source: RFC 8032.
 """
@@ -34,7 +34,7 @@ def make_key_pair(path: Path) -> Path:
     public = path.with_name(f"{path.name}.pub")
     for file in (path, public):
         if file.exists():
-            raise InputError(f"{file} exists, and a key is never overwritten: choose another name")
+            raise InputError(f"{file} exists, and keys are never overwritten: choose another name")
     serialization = _module("serialization")
     key = _module("asymmetric.ed25519").Ed25519PrivateKey.generate()
     pem = serialization.Encoding.PEM
@@ -48,7 +48,7 @@ def signed(data: bytes, key: Path, where: str) -> bytes:
     """Return the bytes of a model file with a signature, which replaces any earlier one.
 
     Args:
-        data: the file; where it has no digest, it gets one.
+        data: the file; if it has no digest, one is added.
         key: the file of the private key.
         where: names the model in an error.
 
@@ -66,12 +66,12 @@ def signed(data: bytes, key: Path, where: str) -> bytes:
 
 
 def require_signature(file: ModelFile, public_key: Path) -> None:
-    """Check that a model file is signed by the private key that belongs to `public_key`.
+    """Check that a model file is signed with the private key of `public_key`.
 
     Raises:
         InputError: the key cannot be read, or is not an Ed25519 key.
         MissingExtraError: cryptography is not installed.
-        ModelError: it is not signed, or by another key.
+        ModelError: it is not signed, or with another key.
     """
     key = _key(public_key, "public")
     if file.digest is None or file.signature is None:
@@ -81,7 +81,7 @@ def require_signature(file: ModelFile, public_key: Path) -> None:
     try:
         key.verify(base64.b64decode(file.signature, validate=True), _message(file.digest))
     except (InvalidSignature, binascii.Error) as error:
-        raise ModelError(f"{file.path} is not signed by the key that belongs to {public_key}") from error
+        raise ModelError(f"{file.path} is not signed with the private key of {public_key}") from error
 
 
 def _message(digest: str) -> bytes:
@@ -106,7 +106,7 @@ def _key(path: Path, kind: str) -> Any:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
         raise InputError(f"{path} is not an unencrypted {kind} key in PEM format: see `twincar-edge sign`") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey if kind == "private" else ed25519.Ed25519PublicKey):
-        raise InputError(f"{path} is a key of another kind than Ed25519: see `twincar-edge sign`")
+        raise InputError(f"{path} is not an Ed25519 key: see `twincar-edge sign`")
     return key
 
 

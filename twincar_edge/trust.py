@@ -1,4 +1,4 @@
-"""What a model file must show before anything of it is used."""
+"""Decides which model files may be opened."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Trust:
     """Which model files may be opened; by default all.
 
     Attributes:
-        sha256: of the only file that may, as 64 hex digits.
-        public_key: the file of the key by whose private half it must be signed.
+        sha256: the SHA-256 of the only allowed file, as 64 hex digits; None allows all.
+        public_key: the file of a public key; models must be signed with its private key. None requires no signature.
     """
 
     sha256: str | None = None
@@ -28,7 +28,7 @@ class Trust:
         Raises:
             InputError: the key cannot be read.
             MissingExtraError: cryptography is needed and not installed.
-            ModelError: the file may not be opened.
+            ModelError: the file is not allowed.
         """
         if self.sha256 is not None and file.sha256 != self.sha256:
             raise ModelError(f"{file.path} has the SHA-256 {file.sha256}, not that of ", Parameter("model_sha256"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from twincar_edge.cores import give_way
+from twincar_edge.cores import lower_priority
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import is_file, replacing
 from twincar_edge.runtime.annotating.picture import Painter
@@ -152,7 +152,7 @@ class _Video:
             self._dropped += 1
 
     def _write_all(self) -> None:
-        give_way()  # the loop's threads have priority
+        lower_priority()  # the loop's threads have priority
         frames = iter(self._frames.get, None)
         try:
             with closing(self._encoder):

@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from twincar_edge.cores import give_way
+from twincar_edge.cores import lower_priority
 from twincar_edge.errors import Parameter, TwincarError
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.evidence import Look, look_at
@@ -134,7 +134,7 @@ class CameraThread:
 
     def _run(self) -> None:
         if not self.newest_only:
-            give_way()  # the model has priority on the CPU, and the bounded queue blocks this thread when it is ahead
+            lower_priority()  # the model has priority on the CPU; the bounded queue blocks this thread if it is ahead
         try:
             self._follow()
         except TwincarError as error:

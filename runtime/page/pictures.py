@@ -12,7 +12,7 @@ from typing import Self
 
 import cv2
 
-from twincar_edge.cores import give_way
+from twincar_edge.cores import lower_priority
 from twincar_edge.preprocess import resize
 from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
@@ -84,7 +84,7 @@ class LivePictures:
         return self._views[camera].picture
 
     def _paint_all(self) -> None:
-        give_way()  # the loop's threads go first
+        lower_priority()  # the loop's threads go first
         while (live := self._take()) is not None:
             view = self._views[live.camera]
             try:

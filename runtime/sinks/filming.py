@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Self
 
-from twincar_edge.cores import give_way
+from twincar_edge.cores import lower_priority
 from twincar_edge.errors import TwincarError
 from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
@@ -103,7 +103,7 @@ class Filming:
         return [] if self._thread.problem is None else [self._thread.problem]
 
     def _save_all(self) -> None:
-        give_way()  # the loop's threads go first
+        lower_priority()  # the loop's threads go first
         self._backlog.reclaim()  # what it held when an error ended it
         while (item := self._backlog.take(TEND_S)) is not None:
             try:

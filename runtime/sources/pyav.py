@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.cores import give_way
+from twincar_edge.cores import lower_priority
 from twincar_edge.errors import InputError, require
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.unchanged import MANY
@@ -69,7 +69,7 @@ class PyAVInput:
             InputError: PyAV cannot decode it either.
         """
         # FFmpeg's threads inherit the low priority of the thread that starts them.
-        with ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
+        with ThreadPoolExecutor(1, "open a video", initializer=lower_priority) as opener:
             return opener.submit(PyAVCapture, self).result()
 
 

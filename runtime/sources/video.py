@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from twincar_edge.cores import give_way, usable_cores
+from twincar_edge.cores import lower_priority, usable_cores
 from twincar_edge.errors import InputError, MissingExtraError
 from twincar_edge.files import as_text
 from twincar_edge.runtime.sources.ahead import ReadAhead
@@ -207,7 +207,7 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
     # Absolute, so that FFmpeg does not read a file name with a colon as a protocol.
     url, threads = str(path.absolute()), max(1, usable_cores() // 2)
     # FFmpeg's threads inherit the low priority of the thread that starts them, so this is done in another thread.
-    with limited_opening(max_pixels), ThreadPoolExecutor(1, "open a video", initializer=give_way) as opener:
+    with limited_opening(max_pixels), ThreadPoolExecutor(1, "open a video", initializer=lower_priority) as opener:
         capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads]).result()
     if empty or not capture.isOpened():
         capture.release()

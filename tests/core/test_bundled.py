@@ -113,5 +113,5 @@ def test_explain_and_classify_use_the_bundled_model_by_default(
 
 
 def test_a_missing_bundled_file_is_reported() -> None:
-    with pytest.raises(ModelError, match=r"this installation carries no absent\.onnx: install it again"):
+    with pytest.raises(ModelError, match=r"this installation has no absent\.onnx: reinstall twincar-edge"):
         bundled("absent.onnx")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from twincar_edge.cores import give_way, inference_threads, usable_cores
+from twincar_edge.cores import inference_threads, lower_priority, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_a_background_thread_and_its_children_have_lower_priority() -> None:
         return niceness(), found[0]
 
     before = niceness()
-    with ThreadPoolExecutor(1, initializer=give_way) as background:
+    with ThreadPoolExecutor(1, initializer=lower_priority) as background:
         own, child = background.submit(own_and_childs_niceness).result()
     assert own == child > before
     assert niceness() == before

@@ -172,7 +172,7 @@ def test_a_file_of_an_earlier_version_is_opened_with_one_warning(
         path.write_bytes(digested(onnx.load(str(path))))
         open_session(path, ep="cpu")
     (record,) = caplog.records
-    assert "carries no digest" in record.message and record.levelno == logging.WARNING
+    assert "has no digest" in record.message and record.levelno == logging.WARNING
 
 
 def test_a_file_larger_than_an_onnx_file_can_be_is_refused(tmp_path: Path) -> None:

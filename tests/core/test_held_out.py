@@ -12,7 +12,7 @@ import pytest
 from tests.support.tiny_model import tiny_model, with_metadata_entries
 from twincar_edge.enrolled import learn_class
 from twincar_edge.errors import ModelError
-from twincar_edge.held_out import HELD_OUT_KEY, MOST_BYTES, read_held_out, summarize
+from twincar_edge.held_out import HELD_OUT_KEY, MAX_BYTES, read_held_out, summarize
 from twincar_edge.prototypes import Prototypes, class_prototypes, normalized
 
 
@@ -32,7 +32,7 @@ def test_the_summary_estimates_the_changed_answers_of_all_pictures(rng: np.rando
     enrolled = learn_class("new", new, prototypes, enrolled_at=datetime.now(UTC), source_sha256="0", reach=4.0)
     exact = int((enrolled.leads(embeddings, prototypes.familiarity(embeddings)).max(axis=1) > 0).sum())
     summary = summarize(embeddings, prototypes)
-    assert len(summary.embeddings) == MOST_BYTES // 512 < len(embeddings) == summary.images
+    assert len(summary.embeddings) == MAX_BYTES // 512 < len(embeddings) == summary.images
     assert exact > 8 or spread < 1
     assert summary.changed(enrolled, prototypes) == pytest.approx(exact, rel=0.6, abs=8)
 
@@ -43,7 +43,7 @@ def test_a_summary_round_trips_through_a_model_file(rng: np.random.Generator, tm
     assert read_held_out(model) is None
     summary = summarize(embeddings, prototypes)
     text = summary.to_json()
-    assert len(text) < 1.4 * MOST_BYTES
+    assert len(text) < 1.4 * MAX_BYTES
     found = read_held_out(with_metadata_entries(model, model, {HELD_OUT_KEY: text}))
     assert found is not None and found.images == len(embeddings)
     np.testing.assert_allclose((normalized(found.embeddings) * summary.embeddings).sum(axis=1), 1, atol=1e-3)

@@ -69,8 +69,8 @@ def _external() -> onnx.TensorProto:
     [
         (_short(), "weights of 4 numbers, not 5"),
         (_huge(), "weights of more than 512 MiB"),
-        (_external(), "not in the file itself"),
-        (onnx.helper.make_tensor("head", onnx.TensorProto.STRING, [1], [b"x"]), "of a type that is not read here"),
+        (_external(), "or outside the file"),
+        (onnx.helper.make_tensor("head", onnx.TensorProto.STRING, [1], [b"x"]), "of an unsupported type"),
     ],
 )
 def test_invalid_weights_are_a_model_error(tensor: onnx.TensorProto, message: str) -> None:

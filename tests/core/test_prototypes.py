@@ -117,7 +117,7 @@ def test_equal_embeddings_have_one_prototype() -> None:
 
 
 def test_a_class_without_images_is_refused() -> None:
-    with pytest.raises(InputError, match="no image of 1 of the 3 classes"):
+    with pytest.raises(InputError, match="1 of the 3 classes have no image"):
         class_prototypes(np.ones((2, 4), np.float32), np.array([0, 2]), 3)
 
 

@@ -54,7 +54,7 @@ def test_signing_again_replaces_the_signature(model: Path, key: Path, public: Pa
     make_key_pair(tmp_path / "other.key")
     model.write_bytes(signed(once, tmp_path / "other.key", "the file"))
     require_signature(read_model_file(model), tmp_path / "other.key.pub")
-    with pytest.raises(ModelError, match=r"is not signed by the key that belongs to .*box\.key\.pub"):
+    with pytest.raises(ModelError, match=r"is not signed with the private key of .*box\.key\.pub"):
         require_signature(read_model_file(model), public)
 
 
@@ -70,13 +70,13 @@ def test_the_signature_of_another_model_is_refused(model: Path, public: Path, tm
     other = tiny_model(tmp_path / "other.onnx", temperature=50.0)
     other.write_bytes(other.read_bytes() + signature)
     assert read_model_file(other).signature is not None
-    with pytest.raises(ModelError, match="is not signed by the key"):
+    with pytest.raises(ModelError, match="is not signed with the private key"):
         open_session(other, ep="cpu", trust=Trust(public_key=public))
 
 
 def test_a_private_key_has_mode_600_and_is_never_overwritten(key: Path, public: Path) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    with pytest.raises(InputError, match="a key is never overwritten"):
+    with pytest.raises(InputError, match="keys are never overwritten"):
         make_key_pair(key)
     key.unlink()
     with pytest.raises(InputError, match=r"box\.key\.pub exists"):
@@ -95,7 +95,7 @@ def test_an_invalid_key_is_an_input_error(model: Path, key: Path, public: Path, 
         model: "is not an unencrypted public key",
         key: "is not an unencrypted public key",
         tmp_path / "none.pub": "cannot read the public key",
-        tmp_path / "rsa.pub": "of another kind than Ed25519",
+        tmp_path / "rsa.pub": "is not an Ed25519 key",
     }
     for path, message in cases.items():
         with pytest.raises(InputError, match=message):

@@ -92,7 +92,7 @@ def png(width: int, height: int) -> str:
         (spoilt(pixels="%%%"), "cannot be read"),
         (spoilt(pixels=base64.b64encode(bytes(12)).decode()), "do not fit their pixels"),
         (spoilt(logits=[[1.0]] * 2), "do not fit their logits"),
-        (spoilt(logits=[[1e308]] * 3), "no model can give"),
+        (spoilt(logits=[[1e308]] * 3), "out of range"),
         (spoilt(logits=[[1.0], [1.0], [1.0, 2.0]]), "do not fit their logits"),
         (spoilt(logits=[[], [], []]), "not valid, at logits"),
     ],

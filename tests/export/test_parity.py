@@ -349,7 +349,7 @@ def test_no_more_than_two_batches_are_in_memory(dataset: Dataset, monkeypatch: p
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (18, 3, 1)])
 def test_a_model_that_gives_another_shape_is_named(dataset: Dataset, shape: tuple[int, ...]) -> None:
     wrong = Side(lambda _: np.zeros(shape, np.float32), SQUASH)
-    with pytest.raises(ModelError, match=r"int8 gave \[.*\] for 18 images"):
+    with pytest.raises(ModelError, match=r"int8 returned \[.*\] for 18 images"):
         run_sides({"fp32": shade_side(1), "int8": wrong}, dataset)
 
 

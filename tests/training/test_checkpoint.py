@@ -376,10 +376,10 @@ def test_safetensors_are_recognized_by_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("TorchScript", r"is a TorchScript archive, which holds code, .* torch\.jit\.load .* save its state_dict"),
+        ("TorchScript", r"is a TorchScript archive, which contains code .* torch\.jit\.load .* save its state_dict"),
         ("torch.export", r"is a program of torch\.export, .* save its state_dict"),
         ("NumPy", "is an archive of NumPy arrays"),
-        ("Keras", "is an HDF5 file, as Keras writes"),
+        ("Keras", "is an HDF5 file, as written by Keras"),
         ("unknown prefix", r"no tensor conv1\.weight; its first tensor is 'backbone\.conv1\.weight'"),
     ],
 )

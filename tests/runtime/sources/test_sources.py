@@ -71,8 +71,8 @@ def test_pictures_of_formats_that_are_not_read_are_counted_and_named(
     source = open_source(str(tmp_path), once=True)
     assert [frame.name for frame in source] == ["camera.jfif", "plain.png"]
     assert dict(source.skip_reasons) == {"not an image": 2}
-    assert "phone.HEIC is HEIC, which is not read: convert it to JPEG" in caplog.text
-    assert "web.avif is AVIF, which is not read: convert it to JPEG" in caplog.text
+    assert "phone.HEIC is HEIC, which is not supported: convert it to JPEG" in caplog.text
+    assert "web.avif is AVIF, which is not supported: convert it to JPEG" in caplog.text
 
 
 @pytest.mark.parametrize(("suffix", "fourcc"), [("mp4", "mp4v"), ("avi", "MJPG")])
