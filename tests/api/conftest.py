@@ -1,4 +1,4 @@
-"""A folder with what the examples of docstrings and docs/python.md work on."""
+"""The folder in which the examples of docstrings and docs/python.md run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ epochs = 1
 batch_size = 16
 validation_share = 0.25
 """
-CLIP_FRAMES = 150  # the first vehicle of the demo's clip, from before it comes to after it has gone
+CLIP_FRAMES = 150  # covers the first vehicle of the demo clip
 
 
 @pytest.fixture(scope="package")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Labeled images and a recipe, two crops and a street, two clips."""
+    """A folder with labeled images, a recipe, two crops, a street scene and two clips."""
     folder = tmp_path_factory.mktemp("workspace")
     toy_dataset(folder / "cars")
     (folder / "tiny.toml").write_text(RECIPE)
@@ -38,7 +38,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rigel").mkdir()
     (folder / "drawn").mkdir()
     (folder / "drawn" / "Rigel Nova Sedan 2024").symlink_to("../rigel")
-    for number in range(4):  # a car that no model here knows
+    for number in range(4):  # a car unknown to every model of these tests
         drawn_car = draw_twin_car(5, np.random.default_rng(number), (640, 480))
         left, top, right, bottom = drawn_car.box_xyxy
         assert cv2.imwrite(str(folder / "rigel" / f"{number}.png"), drawn_car.image_bgr[top:bottom, left:right])

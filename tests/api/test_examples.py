@@ -1,4 +1,4 @@
-"""The examples of the public docstrings and of the documentation run, in one folder."""
+"""The examples of public docstrings and of the documentation run in one folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import twincar_edge
 from tests import REPOSITORY
 from tests.test_docs import PAGES, fences
 
-# What the examples of later ones need comes first: a run, then files made of it.
+# `train` and `export` come first: other examples need their files.
 NAMES = sorted(set(twincar_edge.__all__) - {"__version__"}, key=lambda name: (name != "train", name != "export", name))
 
 
@@ -43,7 +43,7 @@ def test_the_examples_of_all_public_names_run(workspace: Path, monkeypatch: pyte
 
 
 class Results:
-    """What ultralytics gives for one image, as far as it is used here."""
+    """A fake of the results of ultralytics for one image."""
 
     masks = obb = None
 
@@ -58,7 +58,7 @@ class Results:
 
 
 class DataFrame:
-    """Takes what pandas takes: rows of the same columns."""
+    """A fake of the class of pandas: accepts rows with the same columns."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         assert rows and all(row.keys() == rows[0].keys() for row in rows)
@@ -66,7 +66,7 @@ class DataFrame:
 
 
 class Detections:
-    """What stands in for supervision's, where that is not installed."""
+    """A fake of the class of supervision, used if that is not installed."""
 
     def __init__(self, xyxy: Any, confidence: Any) -> None:
         self.xyxy, self.confidence, self.data = xyxy, confidence, dict[str, Any]()
@@ -79,25 +79,25 @@ class Detections:
         return Detections(self.xyxy[kept], self.confidence[kept])
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+def install_fake(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
     module = ModuleType(name)
     vars(module).update(members)
     monkeypatch.setitem(sys.modules, name, module)
 
 
-@pytest.mark.filterwarnings("default")  # of the other libraries
-def test_the_code_of_the_page_runs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("default")  # warnings of other libraries
+def test_the_code_of_the_python_page_runs(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workspace)
-    stand_in(monkeypatch, "ultralytics", YOLO=lambda _name: lambda _image, classes: [Results()])
+    install_fake(monkeypatch, "ultralytics", YOLO=lambda _name: lambda _image, classes: [Results()])
     if importlib.util.find_spec("supervision") is None:
-        stand_in(monkeypatch, "supervision", Detections=Detections)
+        install_fake(monkeypatch, "supervision", Detections=Detections)
     blocks = fences(REPOSITORY / "docs" / "python.md", "python")
     assert len(blocks) > 10
     names: dict[str, Any] = {}
     for block in blocks:
-        with monkeypatch.context() as only_here:  # scikit-learn looks for pandas as well
+        with monkeypatch.context() as only_here:  # scikit-learn looks for pandas too
             if "pandas" in block:
-                stand_in(only_here, "pandas", DataFrame=DataFrame)
+                install_fake(only_here, "pandas", DataFrame=DataFrame)
             exec(block.replace("rtsp://camera/stream", "gate.mp4"), names)
     assert len(names["detections"].data["car"]) == 1
     assert len({p.name for p in names["same"]}) == 1
@@ -106,15 +106,15 @@ def test_the_code_of_the_page_runs(workspace: Path, monkeypatch: pytest.MonkeyPa
 
 
 def signed_request() -> dict[str, Any]:
-    """Return what the example of a webhook's receiver has: a secret, and a request that is signed with it."""
+    """Return the variables of the example of a webhook receiver: a secret and a request signed with it."""
     webhook = pytest.importorskip("standardwebhooks").Webhook(secret := "whsec_" + "c2VjcmV0" * 4)
     now, body = datetime.now(UTC), '{"type":"end"}'
     headers = {"webhook-id": "1", "webhook-timestamp": str(int(now.timestamp()))}
     return {"secret": secret, "body": body, "headers": headers | {"webhook-signature": webhook.sign("1", now, body)}}
 
 
-WITH_TESTS_OF_THEIR_OWN = {"python.md", "score.md"}
-OTHER_PAGES = [page for page in PAGES if fences(page, "python") and page.name not in WITH_TESTS_OF_THEIR_OWN]
+TESTED_ELSEWHERE = {"python.md", "score.md"}
+OTHER_PAGES = [page for page in PAGES if fences(page, "python") and page.name not in TESTED_ELSEWHERE]
 
 
 @pytest.mark.parametrize("page", OTHER_PAGES, ids=[page.relative_to(REPOSITORY).as_posix() for page in OTHER_PAGES])

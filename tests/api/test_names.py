@@ -27,7 +27,7 @@ def test_the_import_loads_no_other_library() -> None:
     assert run(f"import sys, twincar_edge; print(sorted(set({HEAVY}) & set(sys.modules)))") == "[]"
 
 
-def test_the_import_turns_the_telemetry_of_onnx_runtime_off() -> None:
+def test_the_import_turns_off_the_telemetry_of_onnx_runtime() -> None:
     program = "import os; os.environ.pop('ORT_DISABLE_TELEMETRY', None)\nimport twincar_edge\n"
     assert run(program + "print(os.environ['ORT_DISABLE_TELEMETRY'])") == "1"
 
@@ -46,7 +46,7 @@ def test_a_function_whose_extra_is_missing_names_it() -> None:
     assert run(program) == "torch is not installed: pip install 'twincar-edge[train]'"
 
 
-def test_a_name_is_what_its_module_has_and_is_listed() -> None:
+def test_every_name_is_imported_from_its_module_and_listed() -> None:
     for name in twincar_edge.__all__:
         assert getattr(twincar_edge, name) is not None
         assert name in dir(twincar_edge)
@@ -82,11 +82,11 @@ def test_the_signature_of_export_is_that_of_its_function() -> None:
 
 
 @pytest.mark.parametrize("name", twincar_edge.__all__)
-def test_every_public_name_stands_in_the_reference(name: str) -> None:
+def test_every_public_name_is_in_the_reference(name: str) -> None:
     assert f"`{name}" in PAGE[PAGE.index("## Reference") :]
 
 
-def test_a_users_script_of_all_names_passes_a_strict_type_check() -> None:
+def test_a_user_script_with_all_names_passes_a_strict_type_check() -> None:
     script = Path(__file__).with_name("user_script.py")
     assert {name for name in twincar_edge.__all__ if f"tw.{name}" not in script.read_text("utf-8")} == set()
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(REPOSITORY / ".mypy_cache"), str(script)]

@@ -1,4 +1,4 @@
-"""`tw.watch`: options by name, each checked, none ignored."""
+"""`tw.watch` checks its options and ignores none."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from twincar_edge.api import watch as module
 from twincar_edge.api.watch import WatchOptions
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 
-SURROUNDINGS = {"sinks", "state", "monitor", "page", "collect", "collect_limit", "keep"}
+COMMAND_ONLY = {"sinks", "state", "monitor", "page", "collect", "collect_limit", "keep"}
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a stream would be opened with."""
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The arguments of each stream that is opened."""
     calls: list[Any] = []
     monkeypatch.setattr(module, "EventStream", lambda config, **rest: calls.append((config, rest)))
     return calls
 
 
-def test_every_field_of_a_run_is_an_option_or_is_refused() -> None:
+def test_every_field_of_a_run_is_an_option_or_is_rejected() -> None:
     fields = CameraConfig.model_fields.keys() | WatchConfig.model_fields.keys()
-    assert set(WatchOptions.__annotations__) == fields - SURROUNDINGS - {"source", "cameras", "model"}
+    assert set(WatchOptions.__annotations__) == fields - COMMAND_ONLY - {"source", "cameras", "model"}
 
 
-def test_options_become_the_configuration(asked: list[Any]) -> None:
+def test_options_become_the_configuration(opened: list[Any]) -> None:
     tw.watch(Path("clip.mp4"), model="cars.onnx", name="gate", zones=["0,0.5 1,1"], stride=2, batch=4, max_queue=7)
-    ((config, rest),) = asked
+    ((config, rest),) = opened
     (camera,) = config.cameras
     assert (camera.source, camera.name, camera.stride, len(camera.zones[0].points)) == ("clip.mp4", "gate", 2, 4)
     assert (config.model, config.batch) == (Path("cars.onnx"), 4)
     assert rest == {"classifier": None, "max_queue": 7}
 
 
-def test_a_camera_is_named_by_its_index(asked: list[Any]) -> None:
+def test_a_camera_is_named_by_its_index(opened: list[Any]) -> None:
     tw.watch(0)
-    assert asked[0][0].cameras[0].source == "0"
+    assert opened[0][0].cameras[0].source == "0"
 
 
-def test_a_classifier_or_a_configuration_is_used_as_it_is(asked: list[Any]) -> None:
+def test_a_classifier_or_a_configuration_is_used_unchanged(opened: list[Any]) -> None:
     classifier = tw.Classifier(tw.demo_model())
     config = WatchConfig(cameras=(CameraConfig(name="a"), CameraConfig(name="b")))
     tw.watch(config, model=classifier)
-    assert asked == [(config, {"classifier": classifier, "max_queue": 1000})]
+    assert opened == [(config, {"classifier": classifier, "max_queue": 1000})]
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_a_classifier_or_a_configuration_is_used_as_it_is(asked: list[Any]) -> N
         ({"zones": ["nowhere"]}, "a zone is"),
     ],
 )
-def test_an_option_that_cannot_be_meant_is_refused(options: dict[str, Any], message: str, asked: list[Any]) -> None:
+def test_an_invalid_option_is_rejected(options: dict[str, Any], message: str, opened: list[Any]) -> None:
     with pytest.raises(tw.InputError, match=message):
         tw.watch("clip.mp4", **options)
-    assert asked == []
+    assert opened == []
 
 
-def test_what_would_be_ignored_is_refused(asked: list[Any]) -> None:
+def test_options_that_would_be_ignored_are_rejected(opened: list[Any]) -> None:
     classifier = tw.Classifier(tw.demo_model())
     with pytest.raises(tw.InputError, match="ep and threads are those of the open classifier"):
         tw.watch("clip.mp4", model=classifier, threads=2)
@@ -76,4 +76,4 @@ def test_what_would_be_ignored_is_refused(asked: list[Any]) -> None:
         tw.watch(WatchConfig(), model="cars.onnx")
     with pytest.raises(tw.InputError, match="monitor is for `twincar-edge watch`"):
         tw.watch(WatchConfig(monitor="127.0.0.1:0"))
-    assert asked == []
+    assert opened == []

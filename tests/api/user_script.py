@@ -1,4 +1,4 @@
-"""What a user writes. Type-checked by a test, not run."""
+"""A user's script. A test type-checks it without running it."""
 
 from __future__ import annotations
 

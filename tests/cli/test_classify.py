@@ -33,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three cars, and between them a file that is no image."""
+    """Three cars, and between them a file that is not an image."""
     for number, color in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR)):
         cv2.imwrite(str(tmp_path / f"car_{number}.png"), np.full((40, 60, 3), color, np.uint8))
     (tmp_path / "car_1b.png").write_bytes(b"no image")
@@ -44,7 +44,7 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def test_each_image_is_one_line_of_json_and_a_corrupt_one_is_reported_and_left_out(model: Path, folder: Path) -> None:
+def test_each_image_is_one_line_of_json_and_a_corrupt_one_is_reported_and_skipped(model: Path, folder: Path) -> None:
     result = invoke(folder, "--model", model)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [(Path(line["image"]).name, line["name"]) for line in lines] == [
@@ -71,7 +71,7 @@ def test_each_image_is_one_line_of_json_and_a_corrupt_one_is_reported_and_left_o
 
 
 @pytest.mark.parametrize("batch", [1, 2, 16])
-def test_answers_keep_the_order_of_the_images_whatever_the_batch(model: Path, folder: Path, batch: int) -> None:
+def test_answers_keep_the_order_of_the_images_at_any_batch_size(model: Path, folder: Path, batch: int) -> None:
     classifier = Classifier(open_session(model, ep="cpu", threads=1))
     answers = classify([folder / "car_2.png", folder / "*_1*.png", folder], classifier, batch=batch)
     assert [(answer.image.name, answer.prediction and answer.prediction.name) for answer in answers] == [
@@ -91,7 +91,7 @@ def test_top_shows_further_guesses(model: Path, folder: Path) -> None:
     assert sum(guess["probability"] for guess in top) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_person_at_a_terminal_gets_a_table(model: Path, folder: Path) -> None:
+def test_a_terminal_gets_a_table(model: Path, folder: Path) -> None:
     window, ours = pty.openpty()  # a real terminal, 120 columns wide
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     arguments = ["classify", "car_0.png", "car_2.png", "--top", "2", "--model", str(model)]
@@ -105,18 +105,18 @@ def test_a_person_at_a_terminal_gets_a_table(model: Path, folder: Path) -> None:
     os.close(window)
     assert rows[0].split() == ["image", "vehicle", "probability"]
     assert rows[1].startswith("car_0.png") and f"{RED}" in rows[1] and "%" in rows[1]
-    assert rows[2].split()[0] == "2." and "%" in rows[2]  # the second guess has a line of its own
+    assert rows[2].split()[0] == "2." and "%" in rows[2]  # the second guess has its own line
     assert rows[3].startswith("car_2.png") and BLUE in rows[3]
 
 
-def test_only_when_no_image_is_usable_it_is_an_error(model: Path, folder: Path) -> None:
+def test_only_a_run_without_usable_images_is_an_error(model: Path, folder: Path) -> None:
     (folder / "empty.png").touch()
     with pytest.raises(InputError, match=r"missing\.png.*2 more are unusable") as caught:
         invoke(folder / "car_1b.png", folder / "empty.png", folder / "missing.png", "--model", model)
     assert caught.value.exit_code == 2
 
 
-def test_an_image_that_is_missing_is_reported_once(folder: Path) -> None:
+def test_a_missing_image_is_reported_once(folder: Path) -> None:
     arguments = [sys.executable, "-m", "twincar_edge", "classify"]
     only = subprocess.run([*arguments, "missing.png"], capture_output=True, text=True, cwd=folder, check=False)
     assert (only.returncode, only.stderr) == (2, "error: cannot read missing.png: No such file or directory\n")
@@ -139,7 +139,7 @@ def test_paths_without_images_are_one_clear_error(model: Path, tmp_path: Path, p
         invoke(tmp_path / path, "--model", model)
 
 
-def test_a_pipe_is_not_waited_for_and_a_name_that_is_no_utf_8_is_told(model: Path, folder: Path) -> None:
+def test_a_pipe_is_skipped_and_a_name_that_is_not_utf_8_is_escaped(model: Path, folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     (folder / "car_0.png").rename(folder / "caf\udce9.png")
     result = invoke(folder / "pipe.png", folder / "caf\udce9.png", "/dev/zero", "--model", model)
@@ -147,7 +147,7 @@ def test_a_pipe_is_not_waited_for_and_a_name_that_is_no_utf_8_is_told(model: Pat
     assert result.stderr.count("not a file") == 2
 
 
-def test_a_file_that_is_no_model_of_ours_is_one_clear_error(folder: Path) -> None:
+def test_a_foreign_model_or_another_file_is_one_clear_error(folder: Path) -> None:
     foreign = tiny_model(folder / "foreign.onnx", metadata=False)
     for model, message in ((foreign, "not exported by twincar-edge"), (folder / "car_0.png", "not an ONNX model")):
         with pytest.raises(ModelError, match=message) as caught:
@@ -165,7 +165,7 @@ def test_an_answer_below_the_threshold_is_unknown(folder: Path) -> None:
     assert len(answer["top"]) == 1
 
 
-def test_an_answer_that_is_sure_of_the_make_alone_says_the_make(folder: Path) -> None:
+def test_an_answer_certain_only_of_the_make_gives_the_make(folder: Path) -> None:
     doubtful = tiny_model(folder / "strict.onnx", reject_below=0.9)
     cv2.imwrite(str(folder / "yellow.png"), np.full((40, 60, 3), (0, 200, 200), np.uint8))
     (line,) = invoke(folder / "yellow.png", "--model", doubtful, "--top", 2).stdout.splitlines()
@@ -191,7 +191,7 @@ def test_recursive_names_the_cars_of_subfolders(model: Path, folder: Path) -> No
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """One photo of two vehicles, one of them cut by the border, and one of an empty road."""
+    """A photo of two vehicles, one cut off by the border, and a photo of an empty road."""
     folder = tmp_path / "photos"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), picture((0, 1), (5, 3)))

@@ -1,4 +1,4 @@
-"""The command line answers at once, imports what it runs and no more, and ends with the right word and exit code."""
+"""The command line responds fast, imports only what it runs, and ends with the right message and exit code."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def test_without_torch_a_command_that_needs_it_names_the_extra(arguments: list[s
     assert done.stderr.count("\n") == 1
 
 
-def test_help_costs_less_than_a_third_of_a_second() -> None:
+def test_help_takes_less_than_a_third_of_a_second_of_cpu_time() -> None:
     costs = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "twincar_edge", "--help"], capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(costs) < 0.3  # processor seconds: what else the machine does has no part in it
+    assert min(costs) < 0.3  # CPU seconds, which do not depend on other processes
 
 
-def test_help_lists_every_command_in_the_order_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command_in_workflow_order(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(["--help"], capsys)
     assert code == 0
     places = [out.index(f"\n  {name} ") for name in cli.COMMANDS]
@@ -79,7 +79,9 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_has_a_module_and_says_first_what_it_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_a_module_and_begins_its_help_with_what_it_does(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = importlib.import_module(f"twincar_edge.cli.{name}").command
     assert isinstance(command, click.Command)
     assert command.name == name
@@ -101,18 +103,18 @@ def test_every_path_of_a_command_is_a_path_and_every_default_is_shown(name: str)
             and isinstance(parameter.default, int | float | str)
             and parameter.default != ""
         ):
-            told = parameter.show_default or parameter.is_flag or "[default: " in (parameter.help or "")
-            assert told, f"{parameter.name} does not show its default"
+            shown = parameter.show_default or parameter.is_flag or "[default: " in (parameter.help or "")
+            assert shown, f"{parameter.name} does not show its default"
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("wach", "watch"), ("inspekt", "inspect"), ("trian", "train")])
-def test_an_unknown_command_names_the_nearest(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_suggests_the_nearest(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run([typed], capsys)
     assert code == 2
     assert f"no command {typed!r}: did you mean {meant!r}?" in err
 
 
-def test_a_command_that_is_like_none_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_similar_to_no_other_lists_them_all(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(["qqq"], capsys)
     assert code == 2
     assert all(name in err for name in cli.COMMANDS)
@@ -120,7 +122,7 @@ def test_a_command_that_is_like_none_lists_them_all(capsys: pytest.CaptureFixtur
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """A command `fake` of the group; the test gives it what to do."""
+    """A command `fake` of the group; the test sets its behavior."""
     module = types.ModuleType("twincar_edge.cli.fake")
     monkeypatch.setitem(cli.COMMANDS, "fake", "Do what a test asks.")
     monkeypatch.setitem(sys.modules, "twincar_edge.cli.fake", module)
@@ -141,7 +143,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_each_end_has_its_exit_code_and_one_line(
+def test_each_outcome_has_its_exit_code_and_one_line(
     fake: types.ModuleType,
     raised: BaseException | None,
     code: int,
@@ -158,7 +160,7 @@ def test_each_end_has_its_exit_code_and_one_line(
     assert (got, out, err.lstrip("\n")) == (code, "", line)
 
 
-def test_a_defect_of_ours_is_not_dressed_up_as_bad_input(fake: types.ModuleType) -> None:
+def test_an_internal_error_is_not_reported_as_bad_input(fake: types.ModuleType) -> None:
     @click.command("fake")
     def command() -> None:
         raise ZeroDivisionError
@@ -177,7 +179,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.Capture
     assert "Error: " in err
 
 
-def test_a_reader_that_goes_away_causes_no_traceback(model: Path) -> None:
+def test_a_closed_pipe_causes_no_traceback(model: Path) -> None:
     done = subprocess.run(
         f"{sys.executable} -m twincar_edge inspect --json {model} | head -c 1",
         shell=True,
@@ -188,12 +190,12 @@ def test_a_reader_that_goes_away_causes_no_traceback(model: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_errors_say_their_exit_code() -> None:
+def test_errors_have_their_exit_codes() -> None:
     kinds = {kind.__name__: kind.exit_code for kind in (TwincarError, InputError, ModelError, GateError)}
     assert kinds == {"TwincarError": 2, "InputError": 2, "ModelError": 2, "GateError": 1}
 
 
-def test_a_missing_extra_is_named_and_a_broken_package_is_not_taken_for_one(
+def test_a_missing_extra_is_named_and_a_broken_package_is_not_mistaken_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert require("json", "train") is json
@@ -239,30 +241,28 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
-def test_inspect_prints_the_manifest_for_machines(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_the_manifest_as_json(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(["inspect", str(model), "--json"], capsys)
     assert (code, err) == (0, "")
     assert json.loads(out)["classes"] == ["Alpha [2010]", "Beta"]
 
 
-def test_inspect_prints_it_for_people_with_brackets_as_they_are(
-    model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_prints_a_table_with_brackets_unchanged(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(["inspect", str(model)], capsys)
     assert code == 0
     assert "twins [/red] (resnet50, fp32)" in out
     assert "2: Alpha [2010], Beta" in out
     assert "[bold]drawn cars" in out
-    assert sha256(model) in out  # what `sha256sum` prints, to be copied into a configuration
+    assert sha256(model) in out  # as `sha256sum` prints it, to copy into a configuration
     assert re.search(r"digest +matches\nsignature +none\n", re.sub(" +\n", "\n", out))
 
 
-def test_inspect_prints_the_bundled_model_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_the_bundled_model_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(["inspect", "--json"], capsys)
     assert (code, json.loads(out)["name"]) == (0, DEFAULT_NAME)
 
 
-def test_inspect_says_in_one_line_what_is_no_model_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_rejects_other_files_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     for path in (tmp_path / "none.onnx", tmp_path / "junk.onnx", tmp_path):
         code, out, err = run(["inspect", str(path)], capsys)

@@ -1,4 +1,4 @@
-"""A shell completes commands, options, choices and files, by the scripts that click writes for it."""
+"""A shell completes commands, options, choices and files with the scripts that click generates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def complete(*words: str, shell: str = "bash") -> list[str]:
-    """Return what a shell is given for the last of these words: `type,value` in bash."""
+    """Return the completions of the last word as the shell receives them: `type,value` in bash."""
     line = ["twincar-edge", *words]
     environment = {"COMP_WORDS": " ".join(line), "COMP_CWORD": str(len(words)), "PATH": os.environ["PATH"]}
     environment |= {"_TWINCAR_EDGE_COMPLETE": f"{shell}_complete", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
@@ -39,11 +39,11 @@ def complete(*words: str, shell: str = "bash") -> list[str]:
         (("events", "exp"), ["plain,export"]),
     ],
 )
-def test_what_is_typed_is_completed(words: tuple[str, ...], expected: list[str]) -> None:
+def test_completion_offers_commands_options_choices_and_files(words: tuple[str, ...], expected: list[str]) -> None:
     assert complete(*words) == expected
 
 
-def test_every_command_is_offered_without_importing_one() -> None:
+def test_every_command_is_offered_without_importing_any() -> None:
     program = (
         "import sys\nfrom twincar_edge import cli\n"
         "items = cli.group.shell_complete(cli.click.Context(cli.group), '')\n"
@@ -56,7 +56,7 @@ def test_every_command_is_offered_without_importing_one() -> None:
 
 
 def test_the_script_for_bash_completes_in_bash(tmp_path: Path) -> None:
-    """Run the script as ~/.bashrc would, and what a press of TAB calls; `compopt` works only inside a real one."""
+    """Run the script as ~/.bashrc does, then the function for TAB; `compopt` only works in a real completion."""
     program = tmp_path / "twincar-edge"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m twincar_edge "$@"\n')
     program.chmod(0o755)

@@ -23,9 +23,7 @@ def nano(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-def test_a_detector_from_a_file_is_there_from_then_on(
-    nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_detector_from_a_file_is_installed(nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = tmp_path / "state"
     expected = state / "detectors" / "yolox_nano.onnx"
     before = f"no detector in {state}/detectors: run `twincar-edge detector pull`\n"
@@ -38,14 +36,14 @@ def test_a_detector_from_a_file_is_there_from_then_on(
     )
 
 
-def test_the_state_folder_may_be_named_before_the_word_pull(
+def test_the_state_option_is_accepted_before_pull(
     nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(capsys, "detector", "--state", tmp_path / "state", "pull", "nano", "--from", nano)[0] == 0
     assert (tmp_path / "state" / "detectors" / "yolox_nano.onnx").read_bytes() == nano.read_bytes()
 
 
-def test_a_file_of_another_detector_is_refused_and_the_option_for_it_named(
+def test_a_file_of_another_detector_is_rejected_with_the_option_to_use_it(
     nano: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nano.write_bytes(nano.read_bytes() + b"?")
@@ -59,7 +57,7 @@ def test_a_file_of_another_detector_is_refused_and_the_option_for_it_named(
 def test_without_a_network_one_line_names_the_option_for_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there, and nothing leaves the machine
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # a closed port of this machine
     code, out, err = run(capsys, "detector", "pull", "tiny", "--state", tmp_path / "state")
     assert (code, out) == (2, "")
     first, second = err.splitlines()

@@ -1,4 +1,4 @@
-"""`twincar-edge events`: which visits it finds by local time, and what it shows of them in any terminal."""
+"""`twincar-edge events`: selection of visits by local time, and output for any terminal width."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("in_berlin")
 @pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-11-27", 24)])
-def test_a_day_lasts_from_midnight_to_midnight_where_the_box_is(day: str, hours: int) -> None:
+def test_a_day_lasts_from_local_midnight_to_midnight(day: str, hours: int) -> None:
     begin, end = (moment.astimezone(UTC) for moment in parse_day(day))
     assert begin == datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(BERLIN)).astimezone(UTC)
     assert end - begin == timedelta(hours=hours)
 
 
 @pytest.mark.usefixtures("in_berlin")
-def test_days_have_names() -> None:
+def test_today_and_yesterday_are_days() -> None:
     today = date.today()
     assert parse_day("today") == parse_day(today.isoformat())
     assert parse_day("Yesterday") == parse_day((today - timedelta(days=1)).isoformat())
@@ -52,7 +52,7 @@ def test_days_have_names() -> None:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A store of a night on which clocks were set back, with a visit every hour from 21:30 UTC on."""
+    """A store of a night with a clock change, with a visit every hour from 21:30 UTC on."""
     crops = tmp_path / "crops"
     crops.mkdir()
     (crops / "kept.jpg").touch()
@@ -73,40 +73,40 @@ def events(state: Path, *arguments: str, zone: str = BERLIN, columns: int = 80) 
 
 
 @pytest.mark.parametrize(("zone", "hours"), [(BERLIN, range(1, 26)), ("UTC", range(3, 27))])
-def test_the_visits_of_a_day_are_those_of_the_local_day(state: Path, zone: str, hours: range) -> None:
+def test_a_day_selects_the_visits_of_the_local_day(state: Path, zone: str, hours: range) -> None:
     lines = events(state, "--on", "2026-10-25", "--json", zone=zone).stdout.splitlines()
     assert [int(json.loads(line)["id"][:2]) for line in lines] == list(hours)
     assert all(json.loads(line)["started_at"].endswith("Z") for line in lines)
 
 
 def table(state: Path, *arguments: str, columns: int = 80) -> tuple[str, list[str]]:
-    """The heads and the rows of the table, each a line, without what stands around them."""
-    _, heads, _, *rows = events(state, *arguments, columns=columns).stdout.splitlines()
-    return heads.strip(), [row.strip() for row in rows if row.strip() and not row.startswith("columns not shown")]
+    """Return the headings and the rows of the table, one line each."""
+    _, headings, _, *rows = events(state, *arguments, columns=columns).stdout.splitlines()
+    return headings.strip(), [row.strip() for row in rows if row.strip() and not row.startswith("columns not shown")]
 
 
-def test_the_zone_is_said_once_or_at_each_time_where_it_changes(state: Path) -> None:
-    heads, (first, *_) = table(state, "--on", "2026-10-24")
-    assert heads.startswith("when (CEST)  ") and first.startswith("2026-10-24 23:30:00  ")
-    heads, (first, *_, last) = table(state, "--on", "2026-10-25")
-    assert heads.startswith("when  ")
+def test_the_time_zone_is_shown_once_or_with_each_time_if_it_changes(state: Path) -> None:
+    headings, (first, *_) = table(state, "--on", "2026-10-24")
+    assert headings.startswith("when (CEST)  ") and first.startswith("2026-10-24 23:30:00  ")
+    headings, (first, *_, last) = table(state, "--on", "2026-10-25")
+    assert headings.startswith("when  ")
     assert first.startswith("2026-10-25 00:30:00 CEST  ") and last.startswith("2026-10-25 23:30:00 CET ")
-    heads, (first, *_) = table(state, "--utc")
-    assert heads.startswith("when (UTC)  ") and first.startswith("2026-10-24 21:30:00  ")
+    headings, (first, *_) = table(state, "--utc")
+    assert headings.startswith("when (UTC)  ") and first.startswith("2026-10-24 21:30:00  ")
 
 
 @pytest.mark.parametrize(("columns", "shown"), [(50, 2), (80, 3), (100, 5), (200, 8)])
-def test_a_table_fits_the_terminal_and_names_what_it_leaves_out(state: Path, columns: int, shown: int) -> None:
-    heads, rows = table(state, "--on", "2026-10-25", columns=columns)
-    assert max(map(len, [heads, *rows])) <= columns
+def test_a_table_fits_the_terminal_and_names_the_hidden_columns(state: Path, columns: int, shown: int) -> None:
+    headings, rows = table(state, "--on", "2026-10-25", columns=columns)
+    assert max(map(len, [headings, *rows])) <= columns
     every = ["when", "vehicle", "id", "prob.", "camera", "saved", "level", "direction"]
-    assert heads.split() == every[:shown]
-    assert (len(rows) == 25) == (columns > 50)  # names are wrapped rather than left out
-    left_out = f"columns not shown: {', '.join(every[shown:])};"
-    assert (left_out in events(state, "--on", "2026-10-25", columns=columns).stdout) == (shown < len(every))
+    assert headings.split() == every[:shown]
+    assert (len(rows) == 25) == (columns > 50)  # names wrap before columns are dropped
+    hidden = f"columns not shown: {', '.join(every[shown:])};"
+    assert (hidden in events(state, "--on", "2026-10-25", columns=columns).stdout) == (shown < len(every))
 
 
-def test_a_visit_is_shown_whole_with_the_paths_of_its_files(state: Path) -> None:
+def test_a_visit_is_shown_with_all_details_and_the_paths_of_its_files(state: Path) -> None:
     lines = events(state, "01", columns=40).stdout.splitlines()
     shown = dict(line.split(maxsplit=1) for line in lines)
     assert shown["id"] == "01" + "0" * 34
@@ -128,15 +128,13 @@ def test_a_visit_is_shown_whole_with_the_paths_of_its_files(state: Path) -> None
         (("--on", "today", "--since", "1h"), "--on cannot be combined with --since or --until"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_and_exit_code_2(
-    state: Path, arguments: tuple[str, ...], message: str
-) -> None:
+def test_invalid_arguments_are_one_line_and_exit_code_2(state: Path, arguments: tuple[str, ...], message: str) -> None:
     done = events(state, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_resend_asks_the_sinks_of_a_state_folder(tmp_path: Path) -> None:
+def test_resend_requests_it_from_the_sinks_of_a_state_folder(tmp_path: Path) -> None:
     spool = tmp_path / "spool" / "webhook-hook.sqlite"
     spool.parent.mkdir()
     spool.touch()

@@ -1,4 +1,4 @@
-"""`explain --event`: from a stored visit to why it was named so."""
+"""`explain --event` explains the answer to a stored visit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twincar_edge.runtime.sinks.store import EventStore
 
 @dataclass
 class Box:
-    """A model, a store with two visits of one id prefix, and the folder of the pictures."""
+    """A model, a store with two visits whose ids share a prefix, and the folder of the pictures."""
 
     model: Path
     store: Path
@@ -47,7 +47,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return caught.value.code, printed.out, printed.err
 
 
-def test_a_stored_visit_is_explained_by_how_its_id_begins(
+def test_a_stored_visit_is_explained_by_a_prefix_of_its_id(
     box: Box, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "why.png"

@@ -1,4 +1,4 @@
-"""A checkpoint where an exported model is needed, and the reverse, is one line that says what to do."""
+"""A checkpoint instead of an exported model, and the reverse, is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """PyTorch's file under a name that says nothing."""
+    """A PyTorch file whose name does not show its kind."""
     torch.save(WEIGHTS, tmp_path / "best 1.model")
     return tmp_path / "best 1.model"
 
@@ -39,13 +39,13 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "car.png"
 
 
-def test_checkpoints_are_recognized_by_what_they_hold(tmp_path: Path, checkpoint: Path) -> None:
+def test_checkpoints_are_recognized_by_content(tmp_path: Path, checkpoint: Path) -> None:
     torch.save(WEIGHTS, tmp_path / "old", _use_new_zipfile_serialization=False)
     safetensors.torch.save_file(WEIGHTS, tmp_path / "safe")
     assert all(map(is_checkpoint, (checkpoint, tmp_path / "old", tmp_path / "safe")))
 
 
-def test_other_files_are_not_taken_for_checkpoints(tmp_path: Path) -> None:
+def test_other_files_are_not_mistaken_for_checkpoints(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "best.pt", "w") as archive:
         archive.writestr("readme.txt", "data.pkl")
     (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04")
@@ -74,13 +74,13 @@ def test_a_command_for_exported_models_says_how_to_export_a_checkpoint(
     assert err == f"error: {checkpoint} is a checkpoint: export it first: twincar-edge export '{checkpoint}' -o DIR\n"
 
 
-def test_doctor_says_it_in_the_models_row(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_it_in_the_row_of_the_model(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "doctor", "--model", checkpoint, "--ep", "cpu", "--json")
     assert code == 1
     assert f"is a checkpoint: export it first: twincar-edge export '{checkpoint}' -o DIR" in out
 
 
-def test_from_python_the_same_is_said_as_a_call(checkpoint: Path) -> None:
+def test_in_python_the_message_names_a_call(checkpoint: Path) -> None:
     with pytest.raises(tw.ModelError) as caught:
         tw.Classifier(checkpoint)
     assert str(caught.value) == (
@@ -97,7 +97,7 @@ def test_from_python_the_same_is_said_as_a_call(checkpoint: Path) -> None:
     ],
     ids=lambda command: command[0],
 )
-def test_a_command_for_checkpoints_says_what_an_exported_model_is(
+def test_a_command_for_checkpoints_rejects_an_exported_model(
     command: tuple[str, ...], image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny_model(tmp_path / "tiny.pt")

@@ -1,4 +1,4 @@
-"""The help of the commands with many options shows them in groups, those that people need first at the top."""
+"""The help of commands with many options shows them in groups, the most needed ones first."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_every_option_has_a_group_that_the_help_shows(name: str) -> None:
             assert one in shown[group]
 
 
-def test_watch_shows_its_groups_from_the_source_to_the_service() -> None:
+def test_watch_shows_its_groups_in_order() -> None:
     groups = ["Source", "Locating", "Tracking", "Model", "Events", "Pictures", "Service"]
     assert list(sections(help_of(command("watch")))) == [COMMON, *groups]
 
 
-def test_groups_come_in_the_commands_order_and_in_one_column() -> None:
+def test_groups_keep_the_order_of_the_command_and_share_a_column() -> None:
     @click.command("one", cls=GroupedCommand, groups=("First", "Second"))
     @option("--late", group="Second", metavar="SECONDS", type=click.IntRange(min=1), default=3, show_default=True)
     @option("--early-and-long", group="First", is_flag=True, help="Do it early.")
@@ -74,7 +74,7 @@ def test_groups_come_in_the_commands_order_and_in_one_column() -> None:
 
 
 @pytest.mark.parametrize("name", GROUPED)
-def test_a_default_comes_last_and_no_range_behind_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_ends_with_the_default_and_shows_no_range(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main([name, "--help"])
     text = " ".join(capsys.readouterr().out.split())

@@ -1,4 +1,4 @@
-"""The log on standard error: one line a message, whatever stands in it."""
+"""The log on standard error: one line per message, whatever its text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORGED = "cars\n2026-01-01T00:00:00Z WARNING all is well\r\x1b[2J\u202e"
 
 
 @pytest.mark.parametrize("journal", [True, False])
-def test_no_message_makes_a_second_line(
+def test_a_message_cannot_fake_a_second_line(
     journal: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)

@@ -33,7 +33,7 @@ from twincar_edge.runtime.listening import PAGE_ADDRESS
         (["gate.mp4"], "gate.mp4", None),
     ],
 )
-def test_the_address_after_page_may_be_left_out(arguments: list[str], source: str, address: str | None) -> None:
+def test_the_address_after_page_is_optional(arguments: list[str], source: str, address: str | None) -> None:
     params = command.make_context("watch", list(arguments)).params
     assert (params["source"], params["page"]) == (source, address)
 
@@ -66,12 +66,12 @@ def test_without_the_extra_both_commands_name_it(
 
 
 def said(process: subprocess.Popen[str], before: str) -> str:
-    """The rest of the line that begins so."""
+    """Return the rest of the line that begins with `before`."""
     assert process.stderr is not None
     return next(line for line in process.stderr if line.startswith(before)).removeprefix(before).strip()
 
 
-def test_a_page_says_where_it_is_and_shows_its_first_token_once(tmp_path: Path) -> None:
+def test_a_page_prints_its_url_and_shows_its_first_token_once(tmp_path: Path) -> None:
     page = [sys.executable, "-m", "twincar_edge", "page", "127.0.0.1:0", "--tokens", "--state", str(tmp_path)]
     with subprocess.Popen(page, stderr=subprocess.PIPE, text=True) as process:
         url = said(process, "page: ")
@@ -89,7 +89,7 @@ def test_a_page_says_where_it_is_and_shows_its_first_token_once(tmp_path: Path) 
         assert "token" not in process.stderr.read()
 
 
-def test_tokens_are_made_listed_and_removed(tmp_path: Path) -> None:
+def test_tokens_are_created_listed_and_removed(tmp_path: Path) -> None:
     def token(*arguments: str) -> str:
         return CliRunner().invoke(token_command, [*arguments, "--state", str(tmp_path)], catch_exceptions=False).stdout
 

@@ -1,4 +1,4 @@
-"""`twincar-edge parity`, on real ONNX files and a checkpoint that is really trained."""
+"""`twincar-edge parity`, on real ONNX files and a trained checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.model import load_model
 from twincar_edge.training.run_folder import RunFolder
 
-# What the tiny model calls red, green and blue, in the words of `labeled_folder`, whose cars have these colors.
+# The tiny model's red, green and blue under the class names of `labeled_folder`, whose cars have these colors.
 CLASSES = ("Beta SUV 2011", "Alpha Two Sedan 2010", "Alpha One Sedan 2010")
 
 
@@ -48,7 +48,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def changed(model: Path, path: Path, factor: float = 1.0, **changes: Any) -> Path:
-    """Write a copy of a tiny model with other words in its manifest, or with its weights multiplied."""
+    """Write a copy of a tiny model with changes in its manifest, or with its weights multiplied."""
     proto = onnx.load(model)
     [weights] = [tensor for tensor in proto.graph.initializer if tensor.name == "weights"]
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(factor), "weights"))
@@ -65,17 +65,17 @@ def fp32(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def int8(fp32: Path) -> Path:
-    """It answers as the other does, if a little less surely."""
+    """A model that answers like `fp32`, slightly less confident."""
     return changed(fp32, fp32.with_name("cars.int8.onnx"), 0.98, precision="int8")
 
 
 @pytest.fixture
 def swapped(fp32: Path) -> Path:
-    """It answers the worst class first."""
+    """A model that answers with the worst class."""
     return changed(fp32, fp32.with_name("swapped.int8.onnx"), -1.0, precision="int8")
 
 
-# --- What it finds --------------------------------------------------------------------------------------------------
+# --- Comparisons ----------------------------------------------------------------------------------------------------
 
 
 def test_files_that_agree_pass_and_leave_a_report_in_three_forms(
@@ -93,7 +93,7 @@ def test_files_that_agree_pass_and_leave_a_report_in_three_forms(
     assert found.max_abs_logit_difference == pytest.approx(0.02 * found.max_abs_logit_reference, rel=1e-3)
 
 
-def test_a_missed_limit_is_exit_code_1_and_one_line_and_the_report_is_there_all_the_same(
+def test_a_missed_limit_is_exit_code_1_and_one_line_and_the_report_is_still_written(
     fp32: Path, swapped: Path, labeled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -120,7 +120,7 @@ def test_every_limit_is_an_option(
     assert parity(scaled, *common, "--max-logit-difference", 0.03) == 0
 
 
-def test_a_file_with_another_resize_than_its_reference_shows(
+def test_a_file_with_another_resize_than_its_reference_is_detected(
     fp32: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = changed(
@@ -132,7 +132,7 @@ def test_a_file_with_another_resize_than_its_reference_shows(
     assert "logits differ" in capsys.readouterr().err
 
 
-def test_json_is_all_that_stands_on_standard_output_whether_limits_are_met_or_not(
+def test_standard_output_is_only_json_whether_limits_are_met_or_not(
     fp32: Path, int8: Path, swapped: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for subject, code in ((int8, 0), (swapped, 1)):
@@ -141,7 +141,7 @@ def test_json_is_all_that_stands_on_standard_output_whether_limits_are_met_or_no
         assert report.passed == (code == 0)
 
 
-def test_several_files_are_compared_in_one_pass_and_two_of_one_precision_are_told_apart(
+def test_several_files_are_compared_in_one_pass_even_with_the_same_precision(
     fp32: Path, int8: Path, swapped: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = (int8, swapped, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu", "--json")
@@ -157,7 +157,7 @@ def test_several_files_are_compared_in_one_pass_and_two_of_one_precision_are_tol
 
 @pytest.fixture
 def second_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which `openvino` opens: it is the CPU's provider by another name."""
+    """A machine on which `openvino` opens: the CPU provider under another name."""
     twin = providers.Provider(providers.CPU, "cpu", lambda ort, options, threads: None, lambda ort, name: None)
     monkeypatch.setitem(providers.PROVIDERS, "openvino", twin)
 
@@ -174,14 +174,14 @@ def test_each_file_is_also_compared_with_itself_on_the_other_providers(
 
 
 @pytest.mark.usefixtures("second_provider")
-def test_cpu_alone_leaves_the_others_out(
+def test_ep_cpu_excludes_the_other_providers(
     fp32: Path, int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parity(int8, "--reference", fp32, "--data", labeled_folder, "--ep", "cpu", "--json") == 0
     assert len(ParityReport.model_validate_json(capsys.readouterr().out).comparisons) == 1
 
 
-def test_a_provider_that_is_offered_and_does_not_open_is_left_out_with_a_note(
+def test_a_default_provider_that_does_not_open_is_skipped_with_a_note(
     fp32: Path,
     int8: Path,
     labeled_folder: Path,
@@ -196,7 +196,7 @@ def test_a_provider_that_is_offered_and_does_not_open_is_left_out_with_a_note(
 
 
 @pytest.mark.parametrize("ep", ["cuda", "cudda"])
-def test_a_provider_that_was_asked_for_and_does_not_open_is_an_error(
+def test_a_requested_provider_that_does_not_open_is_an_error(
     fp32: Path, int8: Path, labeled_folder: Path, ep: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parity(int8, "--reference", fp32, "--data", labeled_folder, "--ep", ep) == 2
@@ -208,7 +208,7 @@ def test_a_provider_that_was_asked_for_and_does_not_open_is_an_error(
 
 @pytest.fixture
 def trained_here(fp32: Path, labeled_folder: Path) -> tuple[Path, Dataset]:
-    """The model, as trained on a part of `labeled_folder`, and the part that was held out."""
+    """A model trained on a part of `labeled_folder`, and the held-out part."""
     split = stratified_split(open_dataset(labeled_folder), 0.34, 7)
     recipe = {"seed": 7, "validation_share": 0.34}
     training = TrainingRecord(checkpoint_sha256="0" * 64, recipe=recipe, data=split.train.record())
@@ -216,13 +216,13 @@ def trained_here(fp32: Path, labeled_folder: Path) -> tuple[Path, Dataset]:
 
 
 def compared_on(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[str, str]:
-    """Return the digest of the images that were compared, and what was said on standard error."""
+    """Return the digest of the compared images, and standard error."""
     assert parity(*args, "--ep", "cpu", "--json") == 0
     out, err = capsys.readouterr()
     return json.loads(out)["data"]["digest"], err
 
 
-def test_of_the_images_of_the_training_those_that_it_held_out_are_taken(
+def test_training_data_is_reduced_to_its_held_out_images(
     trained_here: tuple[Path, Dataset], int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reference, held_out = trained_here
@@ -231,7 +231,7 @@ def test_of_the_images_of_the_training_those_that_it_held_out_are_taken(
     assert 0 < len(held_out) < 18
 
 
-def test_of_other_images_all_are_taken_and_a_note_says_so(
+def test_other_data_is_used_completely_with_a_note(
     trained_here: tuple[Path, Dataset], int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = (labeled_folder / "labels.csv").read_text().splitlines()
@@ -242,7 +242,7 @@ def test_of_other_images_all_are_taken_and_a_note_says_so(
         assert err == (f"note: blobs is not the training data of the model: using all {left} usable images\n")
 
 
-def test_a_csv_names_the_images(
+def test_a_csv_selects_the_images(
     fp32: Path, int8: Path, labeled_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "some.csv").write_text("filename,label\n003.jpg,0\n001.jpg,1\n")
@@ -255,7 +255,7 @@ def test_a_csv_names_the_images(
     ("args", "expected"),
     [((), "give labeled images with --data"), (("--split", "some.csv"), "add --data"), (("--data", "none"), "none")],
 )
-def test_without_images_one_line_says_how_to_name_them(
+def test_without_images_one_line_says_which_option_to_add(
     fp32: Path, int8: Path, args: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parity(int8, "--reference", fp32, "--ep", "cpu", *args) == 2
@@ -267,7 +267,7 @@ def test_without_images_one_line_says_how_to_name_them(
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A checkpoint in its run's folder, and the FP32 file that comes from it."""
+    """A checkpoint in the folder of its run, and the FP32 file exported from it."""
     checkpoint_file = train_toy(tmp_path_factory.mktemp("toy"))
     checkpoint = read_checkpoint(checkpoint_file)
     manifest = Manifest(
@@ -296,10 +296,10 @@ def test_a_file_is_compared_with_pytorch_on_the_images_that_the_training_held_ou
     [found] = report.comparisons
     assert (found.subject, found.against) == ("fp32", "pytorch")
     assert 0 < found.max_abs_logit_difference < 1e-3 * found.max_abs_logit_reference
-    assert found.max_kl_nats < 1e-6  # the checkpoint takes the file's temperature, and is as sure
+    assert found.max_kl_nats < 1e-6  # the checkpoint uses the file's temperature
 
 
-def test_a_checkpoint_that_was_moved_knows_its_images_by_their_digest(
+def test_a_moved_checkpoint_recognizes_its_images_by_their_digest(
     toy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint, fp32 = toy
@@ -311,7 +311,7 @@ def test_a_checkpoint_that_was_moved_knows_its_images_by_their_digest(
     assert err == ""
 
 
-def test_an_int8_file_is_compared_with_the_fp32_file_that_stands_between(
+def test_an_int8_file_is_compared_with_the_fp32_file_if_given(
     toy: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint, fp32 = toy
@@ -333,7 +333,7 @@ def test_an_int8_file_is_compared_with_the_fp32_file_that_stands_between(
         ((*CLASSES, "Gamma Van 2012"), "they have 4 and 3 classes"),
     ],
 )
-def test_files_of_other_classes_or_another_order_are_refused(
+def test_files_with_other_classes_or_another_order_are_rejected(
     fp32: Path, labeled_folder: Path, classes: tuple[str, ...], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tiny_model(fp32.with_name("other.onnx"), classes)
@@ -342,7 +342,7 @@ def test_files_of_other_classes_or_another_order_are_refused(
 
 
 @pytest.mark.parametrize("name", ["none.onnx", "none.pt", "junk.onnx", "junk.pt", "notes.txt"])
-def test_a_reference_that_is_no_model_is_one_line(
+def test_a_reference_that_is_not_a_model_is_one_line(
     int8: Path, labeled_folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for junk in ("junk.onnx", "junk.pt", "notes.txt"):
@@ -352,14 +352,14 @@ def test_a_reference_that_is_no_model_is_one_line(
 
 
 @pytest.mark.parametrize("name", ["none.onnx", "best.pt"])
-def test_a_subject_that_is_no_exported_file_is_one_line(
+def test_a_subject_that_is_not_an_exported_file_is_one_line(
     fp32: Path, labeled_folder: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parity(fp32.with_name(name), "--reference", fp32, "--data", labeled_folder) == 2
     assert name in error_line(capsys)
 
 
-def test_names_for_an_onnx_reference_are_refused(
+def test_a_class_mapping_for_an_onnx_reference_is_rejected(
     fp32: Path, int8: Path, labeled_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mapping = labeled_folder / "class_mapping.json"
@@ -375,7 +375,7 @@ def test_names_for_an_onnx_reference_are_refused(
         ("--max-provider-difference", "nan", "0 or more"),
     ],
 )
-def test_a_limit_that_is_none_is_named_with_its_bounds(
+def test_an_invalid_limit_is_named_with_its_bounds(
     option: str, value: str, bounds: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert parity("a.onnx", "--reference", "b.onnx", option, value) == 2
@@ -383,7 +383,7 @@ def test_a_limit_that_is_none_is_named_with_its_bounds(
     assert option in line and bounds in line
 
 
-def test_a_folder_that_cannot_be_made_is_said_before_the_work(
+def test_a_folder_that_cannot_be_created_fails_before_the_work(
     fp32: Path, int8: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -396,7 +396,7 @@ def test_subject_and_reference_are_required(args: list[str]) -> None:
     assert parity(*args) == 2
 
 
-def test_help_is_there_without_torch_and_onnx_runtime() -> None:
+def test_help_works_without_torch_and_onnx_runtime() -> None:
     program = (
         "import sys\nfrom twincar_edge.cli import main\n"
         "try:\n    main(['parity', '--help'])\nexcept SystemExit:\n    pass\n"
@@ -408,7 +408,7 @@ def test_help_is_there_without_torch_and_onnx_runtime() -> None:
     assert done.stdout.endswith("loaded: []\n")
 
 
-def test_the_bundled_model_is_compared_with_its_checkpoint_where_neither_is_named(
+def test_the_bundled_model_is_compared_with_its_checkpoint_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = read_manifest(default_model()).classes[:2]
@@ -422,6 +422,6 @@ def test_the_bundled_model_is_compared_with_its_checkpoint_where_neither_is_name
     assert [(side.subject, side.against) for side in report.comparisons] == [("int8", "pytorch")]
 
 
-def test_a_model_of_ones_own_needs_a_reference(fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_given_model_needs_a_reference(fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parity(fp32) == 2
     assert "no model to compare with: give --reference REF" in capsys.readouterr().err

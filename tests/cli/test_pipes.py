@@ -1,4 +1,4 @@
-"""Standard output that fails: each command says so in one line, and exits with 2."""
+"""If standard output fails, each command reports it in one line and exits with 2."""
 
 from __future__ import annotations
 
@@ -40,22 +40,20 @@ def run(folder: Path, command: str, redirection: str, **environ: str) -> subproc
     ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
 )
 @pytest.mark.parametrize("command", ["inspect tiny.onnx", "classify --model tiny.onnx car.png"])
-def test_what_cannot_be_printed_is_one_line(
-    folder: Path, command: str, redirection: str, reason: str, unbuffered: str
-) -> None:
+def test_a_failed_print_is_one_line(folder: Path, command: str, redirection: str, reason: str, unbuffered: str) -> None:
     done = run(folder, command, redirection, PYTHONUNBUFFERED=unbuffered)
     assert done.stderr == f"error: cannot write to standard output: {reason}\n"
     assert done.returncode == 2
 
 
-def test_help_that_cannot_be_printed_is_one_line(folder: Path) -> None:
+def test_a_failed_print_of_the_help_is_one_line(folder: Path) -> None:
     done = run(folder, "--help", ">/dev/full")
     assert done.stderr == "error: cannot write to standard output: No space left on device\n"
     assert done.returncode == 2
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-def test_watch_says_that_events_were_lost(folder: Path, redirection: str) -> None:
+def test_watch_reports_lost_events(folder: Path, redirection: str) -> None:
     done = run(folder, "watch --model tiny.onnx --store none gate.mp4", redirection)
     assert "stdout lost 1 events: cannot write to standard output" in done.stderr
     assert "Traceback" not in done.stderr

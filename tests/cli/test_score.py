@@ -56,7 +56,7 @@ def test_a_run_ends_with_a_summary(model: Path, tmp_path: Path) -> None:
         (("s3://archive", "-o", "s3://archive/names?region=x"), "is inside s3://archive"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_exit_code_2(
+def test_invalid_arguments_are_one_line_and_exit_code_2(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

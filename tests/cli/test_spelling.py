@@ -1,4 +1,4 @@
-"""On the command line a message names the options of the command that was run; for a configuration file, its keys."""
+"""Messages name the options of the command on the command line, and keys in runs from a configuration file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def test_a_command_is_told_of_its_own_options(
+def test_errors_of_a_command_name_its_own_options(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     watching = ("watch", pictures, "--model", model, "--ep", "cpu", "--state", tmp_path / "state")
@@ -90,7 +90,7 @@ def test_a_command_is_told_of_its_own_options(
     assert error.endswith("or choose another folder with --state PATH\n")
 
 
-def test_a_run_from_a_file_is_told_of_its_keys(
+def test_errors_of_a_run_from_a_file_name_its_keys(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "cameras.toml"
@@ -102,7 +102,7 @@ def test_a_run_from_a_file_is_told_of_its_keys(
     assert error.splitlines()[-1] == 'error: `locate = "zone"` needs a polygon to look in: set `zones`'
 
 
-def test_what_a_command_reports_names_its_options_too(
+def test_reports_of_a_command_name_its_options_too(
     model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twincar_edge.runtime.selftest.doctor.usable_cores", lambda: 1)
@@ -111,6 +111,6 @@ def test_what_a_command_reports_names_its_options_too(
     assert "--threads 1" in capsys.readouterr().out
 
 
-def test_after_a_command_errors_are_written_as_in_python_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_a_command_errors_are_spelled_as_in_python_again(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "inspect", "nothing.onnx")[0] == 2
     assert str(InputError(Parameter("ep"))) == "`ep`"

@@ -1,4 +1,4 @@
-"""Where the events of `watch` go: to what is named and nowhere else, and the run says where."""
+"""The events of `watch` go only to the configured sinks, and the run lists them."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_a_configured_run_writes_only_to_the_sinks_of_its_file(folder: Path) -> 
     assert f"events went to: jsonl {folder}/events.jsonl\n" in done.stderr
 
 
-def test_standard_output_is_a_sink_that_the_file_can_name(folder: Path) -> None:
+def test_the_file_can_name_standard_output_as_a_sink(folder: Path) -> None:
     sinks = '[[sinks]]\nkind = "stdout"\ntypes = ["start"]\n[[sinks]]\nkind = "store"\n'
     done = watch(folder, "--config", configured(folder, sinks))
     assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["start"]
     assert f"events went to: stdout, store {folder}/state/events.sqlite\n" in done.stderr
 
 
-def test_a_file_without_sinks_writes_to_standard_output_alone(folder: Path) -> None:
+def test_a_file_without_sinks_writes_only_to_standard_output(folder: Path) -> None:
     done = watch(folder, "--config", configured(folder, ""))
     assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == [RED]
     assert "events went to: stdout\n" in done.stderr
@@ -68,7 +68,7 @@ def sinks_at_a_terminal(config: Path) -> tuple[SinkSettings, ...]:
         return watch_config(None, config, options, terminal=True).sinks
 
 
-def test_a_terminal_shows_a_table_where_the_file_names_standard_output(folder: Path) -> None:
+def test_a_terminal_shows_a_table_if_the_file_names_standard_output(folder: Path) -> None:
     sinks = '[[sinks]]\nkind = "store"\n[[sinks]]\nkind = "stdout"\nname = "screen"\n'
     config = configured(folder, sinks)
     assert sinks_at_a_terminal(config) == (StoreSettings(), TableSettings(title=str(config), name="screen"))
@@ -76,7 +76,7 @@ def test_a_terminal_shows_a_table_where_the_file_names_standard_output(folder: P
     assert StdoutSettings().types == TableSettings().types
 
 
-def test_the_first_line_of_the_log_says_where_events_go_and_holds_no_secret(folder: Path) -> None:
+def test_the_first_line_of_the_log_lists_the_sinks_without_secrets(folder: Path) -> None:
     sinks = (
         '[[sinks]]\nkind = "webhook"\nurl = "http://user:s3cret@127.0.0.1:9/hook/t0ken?key=k3y"\n'
         '[[sinks]]\nkind = "crops"\npath = "crops"\n'

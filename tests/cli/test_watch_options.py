@@ -1,4 +1,4 @@
-"""The options of `watch` make the configuration that `cameras.toml` makes, with the same defaults."""
+"""The options of `watch` create the same configuration as `cameras.toml`, with the same defaults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from twincar_edge.runtime.visits import VisitMaker
 
 
 def options_of(*arguments: str) -> dict[str, Any]:
-    """The values of all options, as the command gets them."""
+    """Return the values of all options as the command receives them."""
     params = command.make_context("watch", ["gate.mp4", *arguments]).params
     return {name: value for name, value in params.items() if name != "source"}
 
@@ -37,7 +37,7 @@ def config_of(*arguments: str) -> WatchConfig:
 
 
 def with_defaults() -> Iterator[tuple[type[BaseModel], click.Option]]:
-    """Each option that stands for a key with a default, and the model that the key is of."""
+    """Yield each option whose key has a default, with the model of the key."""
     for option in command.params:
         for model in (CameraConfig, WatchConfig):
             field = model.model_fields.get(option.name or "")
@@ -45,14 +45,14 @@ def with_defaults() -> Iterator[tuple[type[BaseModel], click.Option]]:
                 yield model, option
 
 
-def test_what_is_not_given_is_as_in_a_file_that_does_not_say_it() -> None:
+def test_missing_options_equal_missing_keys_of_a_file() -> None:
     assert config_of() == WatchConfig(
         cameras=(CameraConfig(source="gate.mp4"),), sinks=(StdoutSettings(), StoreSettings())
     )
 
 
 @pytest.mark.parametrize(("model", "option"), list(with_defaults()), ids=lambda one: getattr(one, "name", ""))
-def test_the_help_says_the_default_of_the_key(model: type[BaseModel], option: click.Option) -> None:
+def test_the_help_shows_the_default_of_the_key(model: type[BaseModel], option: click.Option) -> None:
     default = model.model_fields[option.name or ""].default
     said = re.search(r"\[default: (.*)\]", option.help or "")
     assert said is not None, option.opts
@@ -60,7 +60,7 @@ def test_the_help_says_the_default_of_the_key(model: type[BaseModel], option: cl
     assert getattr(model.model_validate({option.name: text}), option.name or "") == default
 
 
-def test_every_key_of_a_camera_that_the_documentation_gives_an_option_has_it() -> None:
+def test_every_option_that_the_documentation_gives_for_a_key_sets_that_key() -> None:
     operations = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")
     rows = re.findall(r"^\| `(\w+)` \| [^|]* \| `(--[\w-]+)` \|", operations, re.MULTILINE)
     options = {opt: parameter.name for parameter in command.params for opt in parameter.opts}
@@ -87,7 +87,7 @@ def test_numbers_reach_the_camera() -> None:
     assert (camera.min_area, camera.stride) == (0.02, 3)
 
 
-def test_how_long_vehicles_are_parked_reaches_the_tracker() -> None:
+def test_parking_times_reach_the_tracker() -> None:
     config = CameraConfig(lost_after_s=2, parked_after_s=5, parked_for_s=3600)
     source, stop = FrameSource([]), threading.Event()
     maker = VisitMaker(source.name)
@@ -103,7 +103,7 @@ def test_pictures_and_clips_have_their_limits() -> None:
     assert clips == ClipsSettings(path=Path("clips"), limit=2 * 10**9, age=timedelta(days=7))
 
 
-def test_the_store_has_limits_as_pictures_have() -> None:
+def test_the_store_has_limits_like_pictures() -> None:
     (_stdout, store) = config_of("--store-limit", "1GB", "--store-age", "365d").sinks
     assert store == StoreSettings(limit=10**9, age=timedelta(days=365))
     with pytest.raises(click.UsageError, match="--store-age cannot be combined with --store none"):

@@ -1,4 +1,4 @@
-"""`watch FILE --page`: who sits at a terminal can look at the visits of a file; a script goes on."""
+"""`watch FILE --page` keeps the page open at a terminal after the file has ended; a script continues."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def command(tmp_path: Path) -> list[str]:
     return [*command, "--state", str(tmp_path / "state"), "--page", "127.0.0.1:0"]
 
 
-def test_a_script_goes_on_when_the_file_is_over(command: list[str]) -> None:
+def test_a_script_continues_when_the_file_has_ended(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert RED in done.stdout
     assert "the source has ended, so the page is closed: run `twincar-edge page` to see its visits" in done.stderr
 
 
-def test_at_a_terminal_the_page_stays_until_ctrl_c(command: list[str]) -> None:
+def test_at_a_terminal_the_page_stays_open_until_ctrl_c(command: list[str]) -> None:
     window, ours = pty.openpty()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=ours) as process:
         os.close(ours)

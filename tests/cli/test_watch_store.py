@@ -1,4 +1,4 @@
-"""What `watch` keeps of a file: each visit once, however often the file is watched, and by the newest whole run."""
+"""`watch` stores each visit of a file once, from the newest complete run, however often the file is watched."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twincar_edge.runtime.sinks.store import query
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A clip of three cars, a model that knows them, and one of other temperature."""
+    """A clip of three cars, a model that knows them, and the same model with another temperature."""
     cars = [drive_by(RED_BGR, 10), drive_by(BLUE_BGR, 60), drive_by(GREEN_BGR, 110)]
     write_video(tmp_path / "gate.mp4", film(cars, 160))
     tiny_model(tmp_path / "model.onnx")
@@ -55,7 +55,7 @@ def stored(folder: Path) -> Sequence[Event]:
     return query(folder / "state" / "events.sqlite")
 
 
-def test_a_file_that_is_watched_twice_is_in_the_store_once(folder: Path) -> None:
+def test_a_file_watched_twice_is_stored_once(folder: Path) -> None:
     first = watch(folder, "gate.mp4")
     assert [visit.name for visit in first] == [RED, BLUE, GREEN]
     shutil.copy(folder / "gate.mp4", folder / "copy.mp4")
@@ -66,29 +66,29 @@ def test_a_file_that_is_watched_twice_is_in_the_store_once(folder: Path) -> None
     assert RED in run(folder, "events", "--json")
 
 
-def test_another_model_and_other_settings_replace_what_was_stored(folder: Path) -> None:
+def test_another_model_or_other_settings_replace_the_stored_visits(folder: Path) -> None:
     first = watch(folder, "gate.mp4")
     second = watch(folder, "gate.mp4", model="other.onnx")
     assert [visit.id for visit in second] == [visit.id for visit in first]
     assert not {visit.classifier.sha256 for visit in first} & {visit.classifier.sha256 for visit in second}
     third = watch(folder, "gate.mp4", "--stride", 3, "--min-area", 0.05)
     assert len(third) == 3
-    assert not {visit.id for visit in first} & {visit.id for visit in third}  # seen from other frames on
+    assert not {visit.id for visit in first} & {visit.id for visit in third}  # first seen in other frames
 
 
-def test_a_run_that_finds_nothing_replaces_what_was_stored_too(folder: Path) -> None:
+def test_a_run_without_visits_replaces_the_stored_ones_too(folder: Path) -> None:
     assert watch(folder, "gate.mp4")
     assert watch(folder, "gate.mp4", "--min-area", 0.9) == []
 
 
-def test_another_camera_and_another_file_are_visits_of_their_own(folder: Path) -> None:
+def test_another_camera_or_another_file_adds_visits(folder: Path) -> None:
     watch(folder, "gate.mp4")
     assert len(watch(folder, "gate.mp4", "--name", "yard")) == 6
     write_video(folder / "later.mp4", film([drive_by(RED_BGR, 10)], 60))
     assert len(watch(folder, "later.mp4")) == 7
 
 
-def test_images_are_known_by_their_content_wherever_they_lie(folder: Path) -> None:
+def test_images_are_identified_by_content_not_by_path(folder: Path) -> None:
     (folder / "images").mkdir()
     for number, color in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR), 1):
         cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((40, 60, 3), color, np.uint8))
@@ -101,7 +101,7 @@ def test_images_are_known_by_their_content_wherever_they_lie(folder: Path) -> No
     assert {visit.image: visit.id for visit in first}.items() <= second.items()
 
 
-def test_a_run_that_is_killed_takes_nothing_away(folder: Path) -> None:
+def test_a_killed_run_removes_nothing(folder: Path) -> None:
     arguments = ("watch", demo_clip(), "--model", demo_model(), "--threads", 1)
     run(folder, *arguments)
     before = {visit.id: visit for visit in stored(folder)}
@@ -137,7 +137,7 @@ def test_two_runs_over_files_share_a_store(folder: Path, two_at_once: list[subpr
     assert sorted(visit.name for visit in stored(folder)) == sorted([RED, BLUE, GREEN, BLUE])
 
 
-def test_nothing_is_kept_where_no_store_is_wanted(folder: Path) -> None:
+def test_store_none_keeps_nothing(folder: Path) -> None:
     output = run(folder, "watch", "gate.mp4", "--model", "model.onnx", "--threads", 1, "--store", "none")
     assert len(output.splitlines()) == 3
     assert not (folder / "state").exists()
