@@ -97,7 +97,7 @@ class Enrolled:
         """Return the lead of each class, float32 [N, classes]; above 0, the class counts as recognized.
 
         Args:
-            embeddings: float32 [N, D], as the model gives them.
+            embeddings: float32 [N, D], as the model returns them.
             nearest: the similarity of each to the nearest trained class, float32 [N].
         """
         thresholds = np.array([one.threshold for one in self.classes], np.float32)
@@ -161,7 +161,7 @@ def learn_class(
 
     Args:
         name: the class name.
-        embeddings: those of its images, float32 [N, D], as the model gives them.
+        embeddings: those of its images, float32 [N, D], as the model returns them.
         trained: the model's prototypes.
         enrolled_at: the time of enrollment.
         source_sha256: the digest of the model file that it is enrolled into.

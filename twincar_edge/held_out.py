@@ -66,7 +66,7 @@ def summarize(embeddings: NDArray[np.float32], trained: Prototypes) -> HeldOut:
     """Return the summary of held-out images.
 
     Args:
-        embeddings: those of all images, float32 [N, D], as the model gives them.
+        embeddings: those of all images, float32 [N, D], as the model returns them.
         trained: the prototypes of the model.
     """
     size = min(len(embeddings), max(2, MAX_BYTES // embeddings.shape[1]))

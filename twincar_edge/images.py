@@ -138,7 +138,7 @@ def write_image(path: Path, image_bgr: NDArray[np.uint8]) -> None:
     Raises:
         InputError: the suffix names no image format, or the file cannot be written.
     """
-    if path.suffix.lower() not in IMAGE_SUFFIXES - {".jfif"}:  # which OpenCV does not know
+    if path.suffix.lower() not in IMAGE_SUFFIXES - {".jfif"}:  # which OpenCV cannot write
         raise InputError(f"cannot write {path}: {path.suffix or 'no suffix'} is not an image format: use .jpg or .png")
     try:
         done, data = cv2.imencode(path.suffix, image_bgr)

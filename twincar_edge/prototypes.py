@@ -90,7 +90,7 @@ class Prototypes:
         classes with a larger variance.
 
         Args:
-            embeddings: float32 [N, dimensions], as the model gives them.
+            embeddings: float32 [N, dimensions], as the model returns them.
         """
         found = self._to_prototypes(embeddings)
         if self.counts is None:
@@ -159,7 +159,7 @@ def class_prototypes(embeddings: NDArray[np.float32], labels: NDArray[np.int64],
     would have fewer than `MIN_GROUP` images, the mean of the class is the only prototype.
 
     Args:
-        embeddings: float32 [N, dimensions], as the model gives them.
+        embeddings: float32 [N, dimensions], as the model returns them.
         labels: int64 [N], the class of each.
         classes: how many classes the model has.
 

@@ -73,7 +73,7 @@ def test_export_is_a_function_and_a_package_in_any_order_of_imports(order: str) 
         "assert tw.export is package and package.ExportConfig is ExportConfig\n"
         "try:\n    tw.export('best.pt', 'models', target='arm64')\nexcept tw.InputError as error:\n    print(error)"
     )
-    assert run(program) == "target goes with int8=True"
+    assert run(program) == "target needs int8=True"
 
 
 def test_the_signature_of_export_is_that_of_its_function() -> None:

@@ -80,7 +80,7 @@ def benchmark(
     if fps is not None or duration_s is not None:
         pace = CameraPace(fps or CAMERA_FPS, duration_s or DURATION_S, None if clip is None else Path(clip))
     elif clip is not None:
-        raise InputError("clip is decoded at a camera's pace: pass fps too, such as fps=25")
+        raise InputError("clip needs a frame rate: pass fps too, for example fps=25")
     times = {"warmup": warmup, "rounds": rounds, "per_round": per_round}
     labeled = labeled_images(data, images, data_class_mapping, crop)
     config = BenchmarkConfig(

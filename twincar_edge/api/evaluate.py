@@ -113,7 +113,7 @@ def open_model(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     """
     opener = _OPENERS.get(model.suffix.lower())
     if opener is None:
-        raise ModelError(f"{model} is no model that can be evaluated: expected one of {', '.join(_OPENERS)}")
+        raise ModelError(f"cannot evaluate {model}: expected a file ending in one of {', '.join(_OPENERS)}")
     return opener(model, class_mapping, ep, threads)
 
 
@@ -126,7 +126,7 @@ def open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
     if split is None:
         if data is None:
             raise InputError(
-                "no images to evaluate on: name them with ", Parameter("data"), ", or a run with ", Parameter("split")
+                "no images to evaluate on: give ", Parameter("data"), ", or a run with ", Parameter("split")
             )
         return data.open()
     from twincar_edge.training.run_folder import named_images
@@ -151,7 +151,7 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     from twincar_edge.runtime.inference.session import open_session
 
     if class_mapping is not None:
-        raise InputError(f"{model} carries its own class names: use ", Parameter("class_mapping", None))
+        raise InputError(f"{model} contains its class names: use ", Parameter("class_mapping", None))
     session = open_session(model, ep=ep, threads=threads)
     manifest = session.manifest
 

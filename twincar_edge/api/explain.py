@@ -21,7 +21,7 @@ def explain(
     method: str | None = None,
     class_mapping: PathLike | None = None,
 ) -> Explanation:
-    """Show which parts of an image an answer rests on, by default with Grad-CAM++ (arXiv:1710.11063).
+    """Show which parts of an image support an answer, by default with Grad-CAM++ (arXiv:1710.11063).
 
     >>> explanation = tw.explain("crop.jpg", model=tw.demo_model())
     >>> explanation.target == explanation.prediction.name, float(explanation.heatmap.max()) <= 1

@@ -37,7 +37,7 @@ def export(
     keep_failed: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> ExportResult:
-    """Export a checkpoint to ONNX files, and verify on each image that they give the checkpoint's answers.
+    """Export a checkpoint to ONNX files, and verify image by image that they answer like the checkpoint.
 
     >>> exported = tw.export("runs/cars/best.pt", "models", name="cars")
     >>> exported.fp32, exported.parity.passed
@@ -78,7 +78,7 @@ def export(
     from twincar_edge.training.hub import resolve_checkpoint
 
     if target is not None and int8 is not True:
-        raise InputError("target goes with int8=True")
+        raise InputError("target needs int8=True")
     choices = int8 if not isinstance(int8, bool) else Int8Search(target=target) if int8 else None
     if isinstance(choices, Int8Search):
         choices.presets()  # reject an unknown target now, not minutes later

@@ -11,7 +11,7 @@ from twincar_edge.runtime.sinks.resend import request_resend
 def resend_events(
     state: str | Path | None = None, *, sink: str | None = None, since: datetime | None = None
 ) -> list[str]:
-    """Request that events set aside after a receiver refused them be sent again.
+    """Request that events be resent that were set aside because a receiver rejected them.
 
     A running `twincar-edge watch` with this state folder sends them within seconds; otherwise the next one does.
 

@@ -140,7 +140,7 @@ def choose_recipe(
     """
     weights_file = None
     if extending and weights is not None:
-        raise InputError("an extended model starts from the old one: give no other ", Parameter("weights"))
+        raise InputError("an extended model starts from the weights of the old one: leave out ", Parameter("weights"))
     if recipe is None:
         recipe = EXTENDING_RECIPE if extending else DEFAULT_RECIPE
     if weights in ("auto", "none"):
@@ -153,7 +153,7 @@ def choose_recipe(
     if not isinstance(recipe, Recipe):
         return read_recipe(str(recipe), changes), weights_file
     if changes:
-        raise InputError("changes and weights go with the name of a recipe: a Recipe has all keys itself")
+        raise InputError("changes and weights cannot be combined with a Recipe: set its keys instead")
     return recipe, weights_file
 
 
@@ -167,5 +167,5 @@ def recorded_training(run: Path) -> tuple[RunRecord, OpenOptions]:
 
     record = RunFolder(run).read_record()
     if record.data is None:
-        raise InputError(f"{run} does not record where its images are: train again")
+        raise InputError(f"{run} does not record the location of its images: train again")
     return record, record.data

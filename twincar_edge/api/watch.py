@@ -75,7 +75,7 @@ def watch(
             or a pattern; or a `WatchConfig` with several cameras.
         model: an exported .onnx file, or a `Classifier` to share; None for the bundled model.
         max_queue: the most events that may wait for the consumer.
-        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be a string such as "0,0.5 1,1".
+        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be a string like "0,0.5 1,1".
 
     Raises:
         InputError: the source cannot be opened, or an option does not exist or has an invalid value.

@@ -114,13 +114,13 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
     return sinks
 
 
-def _standard_output(title: str, terminal: bool, asked: StdoutSettings | None = None) -> SinkSettings:
-    """Return the sink for standard output: a table on a terminal, otherwise `asked`."""
+def _standard_output(title: str, terminal: bool, settings: StdoutSettings | None = None) -> SinkSettings:
+    """Return the sink for standard output: a table on a terminal, otherwise `settings`."""
     from twincar_edge.runtime.sinks.settings import StdoutSettings, TableSettings
     from twincar_edge.runtime.sources import redact_url
 
-    asked = asked or StdoutSettings()
-    return TableSettings(title=redact_url(title), name=asked.name, types=asked.types) if terminal else asked
+    settings = settings or StdoutSettings()
+    return TableSettings(title=redact_url(title), name=settings.name, types=settings.types) if terminal else settings
 
 
 def parse_size(text: str) -> tuple[int, int]:
