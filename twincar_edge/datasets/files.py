@@ -19,7 +19,7 @@ _ROWS_THAT_DECIDE = 20  # more than one, in case the first image is missing
 
 
 def is_csv(path: Path) -> bool:
-    """Say whether `path` is a CSV file, or a folder that holds labels.csv."""
+    """Return whether `path` is a CSV file, or a folder that holds labels.csv."""
     return (path.suffix.lower() == ".csv" and path.is_file()) or (path / LABELS_CSV).is_file()
 
 
@@ -73,7 +73,7 @@ def images_folder(folder: Path, names: Sequence[str]) -> Path:
 
 
 def is_folders(path: Path) -> bool:
-    """Say whether `path` is a folder whose immediate subfolders hold images, or whose parts of a split do."""
+    """Return whether `path` is a folder whose immediate subfolders hold images, or whose parts of a split do."""
     if not path.is_dir():
         return False
     return any(_is_picture(file) for part in _parts(path) for folder in _folders(part) for file in _visible(folder))

@@ -76,7 +76,7 @@ def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple
 
     Args:
         dataset: the images to check.
-        progress: called with (images done, images in all) after each image, on the caller's thread.
+        progress: called with (images done, total images) after each image, on the caller's thread.
     """
     digests: dict[str, list[Sample]] = {}
     findings: dict[str, Finding] = {}

@@ -23,7 +23,7 @@ KEPT_BYTES = 128 * 2**20
 
 
 def is_parquet(path: Path) -> bool:
-    """Say whether `path` is a Parquet file, or a folder with Parquet files in it or in its `data/`."""
+    """Return whether `path` is a Parquet file, or a folder with Parquet files in it or in its `data/`."""
     return bool(_shards(path))
 
 

@@ -30,7 +30,7 @@ _MERGED, _MERGED_ANNOTATIONS = "car_ims", "cars_annos.mat"
 
 
 def is_stanford(path: Path) -> bool:
-    """Say whether `path` is a copy of Stanford Cars, or its cars_train, cars_test or car_ims."""
+    """Return whether `path` is a copy of Stanford Cars, or its cars_train, cars_test or car_ims."""
     return _root(path) is not None or _merged_root(path) is not None
 
 
