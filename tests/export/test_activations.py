@@ -1,4 +1,4 @@
-"""Activation ranges: nothing is lost while they stream, and each method does what it is known for."""
+"""Activation ranges are exact although batches are streamed, and each calibration method clips as expected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIDE = 4
 
 
 def doubling() -> onnx.ModelProto:
-    """A graph with two float tensors: the pixels, and the pixels times minus two."""
+    """Return a graph with two float tensors: the pixels, and the pixels times minus two."""
     nodes = [
         helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["pixels", "factor"], ["doubled"]),
@@ -37,7 +37,7 @@ def doubling() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def seen(values: NDArray[np.float64], parts: int = 1) -> Histogram:
+def histogram_of(values: NDArray[np.float64], parts: int = 1) -> Histogram:
     histogram = Histogram()
     for part in np.array_split(values.astype(np.float32), parts):
         histogram.add(part)
@@ -45,10 +45,10 @@ def seen(values: NDArray[np.float64], parts: int = 1) -> Histogram:
 
 
 def ranges_of(values: NDArray[np.float64]) -> ActivationRanges:
-    return ActivationRanges({"x": seen(values)})
+    return ActivationRanges({"x": histogram_of(values)})
 
 
-def test_every_tensor_is_seen_with_its_exact_extremes() -> None:
+def test_every_tensor_has_its_exact_extremes() -> None:
     batches = [np.full((2, SIDE, SIDE, 3), value, np.uint8) for value in (3, 200, 7)]
     assert observe(doubling(), batches).of("minmax") == {"pixels": (0.0, 200.0), "doubled": (-400.0, 0.0)}
 
@@ -69,7 +69,7 @@ def test_only_one_batch_is_kept_in_memory() -> None:
     assert len(alive) == 5
 
 
-def test_without_images_one_line_says_so() -> None:
+def test_calibration_without_images_is_an_error() -> None:
     with pytest.raises(InputError, match="there are none"):
         observe(doubling(), [])
 
@@ -82,15 +82,15 @@ def test_activations_that_are_not_finite_are_refused() -> None:
 def test_doubling_the_range_loses_no_count() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(0, scale, 1000) for scale in (0.01, 1, 50)])
-    streamed, at_once = seen(values, parts=30), seen(values)
+    streamed, at_once = histogram_of(values, parts=30), histogram_of(values)
     assert streamed.counts.sum() == len(values)
     assert streamed.limit == at_once.limit
-    # A value on the edge of two bins may fall into either; everything else is the same.
+    # A value on the edge of two bins may fall into either. Everything else is the same.
     assert np.abs(np.cumsum(streamed.counts) - np.cumsum(at_once.counts)).max() <= 1
 
 
 def test_bin_centers_match_the_values() -> None:
-    histogram = seen(np.array([-1.0, 0.25, 0.25, 0.9]))
+    histogram = histogram_of(np.array([-1.0, 0.25, 0.25, 0.9]))
     found = np.repeat(histogram.centers, histogram.counts)
     np.testing.assert_allclose(found, [-1, 0.25, 0.25, 0.9], atol=2 * histogram.limit / BINS)
 

@@ -1,4 +1,4 @@
-"""Thresholds that pictures of unknown things choose keep what was asked for, on cars that had no say in it too."""
+"""Thresholds chosen on unknown pictures meet their limits, on other cars too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CARS = [parse_name(f"{make} Model{number}") for number, make in enumerate(("Alfa
 
 
 def scores(rng: np.random.Generator, images: int, familiar: float, sure: float = 6) -> tuple[Scores, NDArray[np.int64]]:
-    """Scores of pictures whose familiarity lies about `familiar`, and the classes that most of them are called."""
+    """Return scores of pictures with a familiarity near `familiar`, and their labels, which most answers match."""
     labels = rng.integers(0, len(NAMES), images)
     logits = rng.normal(0, 1, (images, len(NAMES)))
     logits[np.arange(images), labels] += rng.uniform(0, sure, images)
@@ -40,7 +40,7 @@ def unknown(rng: np.random.Generator, images: int, cars: Sequence[VehicleName | 
 
 
 @pytest.mark.parametrize("limits", [Limits(0.02, 0.1), Limits(0.05, 0.05), Limits(0.1, 0.3)])
-def test_the_thresholds_meet_both_limits_in_inference(rng: np.random.Generator, limits: Limits) -> None:
+def test_chosen_thresholds_meet_both_limits_in_inference(rng: np.random.Generator, limits: Limits) -> None:
     known, labels = scores(rng, 400, 0.7)
     others = unknown(rng, 600)
     found = choose(known, labels, others, HIERARCHY, limits)
@@ -58,10 +58,10 @@ def test_the_thresholds_meet_both_limits_in_inference(rng: np.random.Generator, 
     assert (found.wrong_names, found.wrong_claims) == pytest.approx((names.mean(), claims.mean()))
     assert upper_bound(names, others.groups()) <= limits.names
     assert upper_bound(claims, others.groups()) <= limits.claims
-    assert found.wrong_names > limits.names / 4  # and not by naming nothing
+    assert found.wrong_names > limits.names / 4  # the limit is not met by naming nothing
 
 
-def test_higher_limits_name_more(rng: np.random.Generator) -> None:
+def test_higher_limits_name_more_images(rng: np.random.Generator) -> None:
     known, labels = scores(rng, 400, 0.7)
     others = unknown(rng, 600)
     named = []
@@ -75,13 +75,13 @@ def test_higher_limits_name_more(rng: np.random.Generator) -> None:
 
 
 def test_the_limits_hold_for_unseen_car_models(rng: np.random.Generator) -> None:
-    """Models of car differ in how familiar they look; the bound leaves room for those that look more so."""
+    """The familiarity of unknown cars varies by car model; the bound has a margin for that."""
     known, labels = scores(rng, 400, 0.72)
     limits = Limits(0.05, 0.08)
     shares = []
     for _ in range(10):
         halves = []
-        for models in (12, 100):  # as many that choose, and enough to see what they chose
+        for models in (12, 100):  # to choose the thresholds, and to measure them
             cars = [VehicleName("Gamma", f"{models}-{number}", None, None) for number in range(models)]
             found = unknown(rng, 20 * models, cars)
             assert found.scores.familiarity is not None
@@ -114,7 +114,7 @@ def test_without_familiarity_the_probability_threshold_decides(rng: np.random.Ge
         choose(Scores(known.probabilities, None, known.sides_px), labels, certain, HIERARCHY, Limits(0.2, 0.25))
 
 
-def test_the_bound_is_wilsons_and_wider_for_correlated_images(rng: np.random.Generator) -> None:
+def test_the_bound_is_wilsons_bound_and_wider_for_correlated_images(rng: np.random.Generator) -> None:
     wrong = np.arange(200) < 10
     alone = np.arange(200)
     z = 1.2815515655446004

@@ -1,4 +1,4 @@
-"""Temperature and threshold are what they are said to be, and the report says what they give."""
+"""Temperature and threshold meet their definitions, and the report has their effect."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CLASSES = ClassMapping(("Audi A5 Coupe 2012", "Audi S5 Coupe 2012", "BMW M3 Coup
 
 
 def answers(images: int, temperature: float, classes: int = 4) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return logits and labels of which `temperature` is the true one: labels are drawn by its probabilities."""
+    """Return logits, and labels drawn from their probabilities at this temperature."""
     rng = np.random.default_rng(0)
     logits = (3 * temperature * rng.standard_normal((images, classes))).astype(np.float32)
     shares = softmax(logits, temperature).astype(np.float64)
@@ -59,19 +59,19 @@ def answers(images: int, temperature: float, classes: int = 4) -> tuple[NDArray[
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-def test_the_temperature_that_labels_were_drawn_with_is_found_again(temperature: float) -> None:
+def test_fitting_finds_the_temperature_that_the_labels_were_drawn_with(temperature: float) -> None:
     assert fit_temperature(*answers(20_000, temperature)) == pytest.approx(temperature, rel=0.03)
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_logits_scaled_by_a_factor_have_their_temperature_scaled_by_it(scale: float) -> None:
+def test_the_temperature_scales_with_the_logits(scale: float) -> None:
     logits, labels = answers(500, 1.0)
     scaled = np.asarray(logits * scale, np.float32)
     assert fit_temperature(scaled, labels) == pytest.approx(scale * fit_temperature(logits, labels), rel=5e-3)
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_no_other_temperature_makes_the_labels_likelier(seed: int) -> None:
+def test_the_fitted_temperature_maximizes_the_likelihood(seed: int) -> None:
     rng = np.random.default_rng(seed)
     logits = (2 * rng.standard_normal((30, 3))).astype(np.float32)
     labels = np.where(rng.random(30) < 0.6, logits.argmax(axis=1), rng.integers(0, 3, 30))
@@ -82,7 +82,7 @@ def test_no_other_temperature_makes_the_labels_likelier(seed: int) -> None:
             assert likelihood <= negative_log_likelihood(logits, labels, other) + 1e-12
 
 
-def test_the_likelihood_is_that_of_the_probabilities() -> None:
+def test_the_likelihood_equals_that_of_the_probabilities() -> None:
     logits, labels = answers(50, 1.0)
     expected = -np.log(softmax(logits, 0.7).astype(np.float64)[np.arange(50), labels]).mean()
     assert negative_log_likelihood(logits, labels, 0.7) == pytest.approx(expected, rel=1e-6)
@@ -95,10 +95,10 @@ def test_an_unbounded_temperature_is_clamped() -> None:
     assert fit_temperature(one, np.array([2])) == HIGHEST_TEMPERATURE
     assert fit_temperature(np.zeros((5, 3), np.float32), np.arange(5) % 3) == 1.0
     assert fit_temperature(np.zeros((5, 1), np.float32), np.zeros(5, np.int64)) == 1.0
-    assert fit_temperature(np.array([[1e4, 0]], np.float32), np.array([0])) == 1.0  # as sure as can be already
+    assert fit_temperature(np.array([[1e4, 0]], np.float32), np.array([0])) == 1.0  # already certain
 
 
-def test_a_temperature_of_nothing_is_refused() -> None:
+def test_a_temperature_without_valid_logits_is_refused() -> None:
     with pytest.raises(InputError, match="no images"):
         fit_temperature(np.zeros((0, 3), np.float32), np.zeros(0, np.int64))
     with pytest.raises(InputError, match="not finite"):
@@ -108,32 +108,32 @@ def test_a_temperature_of_nothing_is_refused() -> None:
 # Threshold
 
 
-def sure(*probabilities: float) -> NDArray[np.float32]:
-    return np.array(probabilities, np.float32)
+def array(*values: float) -> NDArray[np.float32]:
+    return np.array(values, np.float32)
 
 
 @pytest.mark.parametrize(
     ("false_accept", "threshold"), [(0.0, 0.91), (0.2, 0.75), (0.4, 0.51), (0.39, 0.75), (0.8, 0.11), (1.0, 0.0)]
 )
 def test_the_threshold_is_the_lowest_that_meets_the_limit(false_accept: float, threshold: float) -> None:
-    best = sure(0.1, 0.3, 0.5, 0.742, 0.9001)
+    best = array(0.1, 0.3, 0.5, 0.742, 0.9001)
     assert choose_threshold({"a": best}, false_accept, ["a"]) == threshold
     assert share_named(best, threshold) <= false_accept
     assert threshold == 0 or share_named(best, threshold - 0.01) > false_accept
 
 
 def test_rounding_does_not_exceed_the_limit() -> None:
-    best = sure(*[0.95] * 29, *[0.2] * 71)
+    best = array(*[0.95] * 29, *[0.2] * 71)
     assert choose_threshold({"a": best}, 0.29, ["a"]) == 0.21
 
 
 def test_ties_are_all_named_or_all_unknown() -> None:
-    assert choose_threshold({"a": sure(0.5, 0.5, 0.5, 0.25)}, 0.5, ["a"]) == 0.51
+    assert choose_threshold({"a": array(0.5, 0.5, 0.5, 0.25)}, 0.5, ["a"]) == 0.51
 
 
 @pytest.mark.parametrize("probability", [0.25, 0.5, 0.9, 0.1, 0.70, 0.95])
-def test_named_means_the_same_as_in_inference(probability: float) -> None:
-    row = sure(probability, 1 - probability)
+def test_an_image_counts_as_named_exactly_if_inference_names_it(probability: float) -> None:
+    row = array(probability, 1 - probability)
     row[1] = 0
     for threshold in (probability - 0.01, probability, probability + 0.01):
         named = Hierarchy(("a", "b")).answer(row, threshold).name != UNKNOWN
@@ -141,7 +141,7 @@ def test_named_means_the_same_as_in_inference(probability: float) -> None:
 
 
 def test_the_worst_limited_set_decides() -> None:
-    unknown = {"easy": sure(0.2, 0.2), "hard": sure(0.6, 0.8), "hardest": sure(0.97, 0.99)}
+    unknown = {"easy": array(0.2, 0.2), "hard": array(0.6, 0.8), "hardest": array(0.97, 0.99)}
     assert choose_threshold(unknown, 0.0, ["easy"]) == 0.21
     assert choose_threshold(unknown, 0.0, ["easy", "hard"]) == 0.81
     assert choose_threshold(unknown, 0.5, ["easy", "hard"]) == 0.61
@@ -149,12 +149,12 @@ def test_the_worst_limited_set_decides() -> None:
 
 
 def test_no_threshold_rejects_probability_one() -> None:
-    assert choose_threshold({"a": sure(1.0, 1.0, 0.3)}, 0.1, ["a"]) == 1.0
+    assert choose_threshold({"a": array(1.0, 1.0, 0.3)}, 0.1, ["a"]) == 1.0
     with pytest.raises(InputError, match="no unknown images in the set 'b'"):
-        choose_threshold({"a": sure(0.5)}, 0.1, ["b"])
+        choose_threshold({"a": array(0.5)}, 0.1, ["b"])
 
 
-def test_masking_takes_the_true_class_out_and_gives_the_others_its_share() -> None:
+def test_masking_removes_the_true_class_and_renormalizes_the_others() -> None:
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7], [0.2, 0.5, 0.3]], np.float32))
     labels = np.array([0, 1, 1])
     before = logits.copy()
@@ -171,20 +171,20 @@ def masked_at_year(logits: NDArray[np.float32], labels: NDArray[np.int64], tempe
     ].best
 
 
-def test_a_true_coarse_name_is_not_wrong() -> None:
+def test_a_correct_coarse_name_is_not_wrong() -> None:
     hierarchy = Hierarchy(("Alfa A 2010", "Alfa A 2012", "Beta B 2010"))
     rows, labels = np.array([[0.3, 0.45, 0.25], [0.1, 0.2, 0.7]], np.float32), np.array([0, 0])
     levels = certainty_by_level(rows, hierarchy, labels)
     assert levels["year"].best == pytest.approx([0.45, 0.7]) and not levels["year"].right.any()
     assert levels["model"].best == pytest.approx([0.75, 0.7]) and levels["model"].right.tolist() == [True, False]
-    assert wrong_probability(levels) == pytest.approx([0.45, 0.7])  # the first has no wrong name above 0.45
+    assert wrong_probability(levels) == pytest.approx([0.45, 0.7])  # in the first row, no wrong name has more than 0.45
 
 
-# The whole
+# The report
 
 
 def toy(scale: float) -> Side:
-    """A model that answers by mean color, the surer the larger `scale`; its fourth class is for what is dark."""
+    """A model that answers by mean color, more confidently for a larger `scale`; its fourth class is dark images."""
 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         color = batch_nhwc.mean(axis=(1, 2)) / 255
@@ -194,20 +194,20 @@ def toy(scale: float) -> Side:
 
 
 def held_out(images: int) -> Dataset:
-    """Images of which only names and labels are looked at."""
+    """A data set of which only names and labels are used."""
     samples = (Sample(f"{n}.png", n % len(CLASSES), ImageFile(Path("none.png"))) for n in range(images))
     return Dataset("toys", CLASSES, tuple(samples))
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw four twin cars and nine pictures of noise."""
+def few_unknowns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reduce the unknown images to four twin cars and nine pictures of noise."""
     monkeypatch.setattr(unknowns, "TWIN_CAR_IMAGES", 4)
     monkeypatch.setattr(unknowns, "NOISE_IMAGES", 9)
 
 
 def logits_of(dataset: Dataset, lead: float = 2.0) -> NDArray[np.float32]:
-    """Logits of which one image in ten is answered wrong, some of them with less of a lead."""
+    """Logits with one wrong answer in ten and varying confidence."""
     rng = np.random.default_rng(1)
     logits = np.asarray(rng.standard_normal((len(dataset), len(CLASSES))) / 6, np.float32)
     place = dataset.labels.copy()
@@ -228,7 +228,7 @@ def calibrated(scale: float = 4.0, classes: ClassMapping = CLASSES, **options: o
     )
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_unknowns")
 def test_all_files_meet_the_false_accept_limit() -> None:
     report = calibrated(false_accept=0.25, hold_noise=True)
     assert report.held == (TWIN_CARS, NOISE) and report.unknown == {TWIN_CARS: 4, NOISE: 9, MASKED: 400}
@@ -238,11 +238,11 @@ def test_all_files_meet_the_false_accept_limit() -> None:
         assert named[TWIN_CARS] <= 0.25 and named[NOISE] <= 0.25
     lower = calibrated(reject_below=round(report.threshold - 0.01, 2))
     shares = [lower.record(precision).unknown_named[name] for precision in ("fp32", "int8") for name in report.held]
-    assert max(shares) > 0.25  # no lower one would keep it
+    assert max(shares) > 0.25  # a lower threshold would exceed it
 
 
-@pytest.mark.usefixtures("few")
-def test_the_figures_are_those_of_the_arrays() -> None:
+@pytest.mark.usefixtures("few_unknowns")
+def test_the_figures_equal_those_computed_from_the_logits() -> None:
     report = calibrated()
     dataset = held_out(400)
     logits, labels = logits_of(dataset), dataset.labels
@@ -263,7 +263,7 @@ def test_the_figures_are_those_of_the_arrays() -> None:
     assert [point.threshold for point in report.points] == [step / 100 for step in range(101)]
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_unknowns")
 def test_given_values_are_kept_and_evaluated() -> None:
     report = calibrated(temperature=1.7, reject_below=0.345)
     assert (report.temperature, report.threshold, report.false_accept, report.held) == (1.7, 0.345, None, ())
@@ -274,7 +274,7 @@ def test_given_values_are_kept_and_evaluated() -> None:
     assert "| **0.345** |" in text
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_unknowns")
 def test_noise_and_masked_are_limited_only_on_request() -> None:
     assert calibrated().held == (TWIN_CARS,)
     report = calibrated(hold_masked=True, false_accept=0.02)
@@ -282,10 +282,10 @@ def test_noise_and_masked_are_limited_only_on_request() -> None:
     assert report.record("int8").unknown_named[MASKED] <= 0.02
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_unknowns")
 def test_a_given_folder_is_a_limited_set(tmp_path: Path, jpeg: Callable[[int], bytes]) -> None:
     image = np.zeros((20, 20, 3), np.uint8)
-    image[:, :, 2] = 255  # as red as it gets: the toy is surest of it
+    image[:, :, 2] = 255  # pure red, for which the toy model is most confident
     assert cv2.imwrite(str(tmp_path / "red.png"), image)
     (tmp_path / "cut.jpg").write_bytes(jpeg(0)[:100])
     report = calibrated(unknown=tmp_path, false_accept=0.0)
@@ -294,7 +294,7 @@ def test_a_given_folder_is_a_limited_set(tmp_path: Path, jpeg: Callable[[int], b
     assert any("1 of the 2 given images were excluded: 1 truncated" in line for line in report.warnings)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_unknowns")
 def test_a_model_that_knows_the_twin_cars_uses_noise_with_a_warning() -> None:
     classes = ClassMapping((*CLASS_NAMES, "Audi A5 Coupe 2012"))
     samples = tuple(Sample(f"{n}.png", n % 17, ImageFile(Path("none.png"))) for n in range(170))
@@ -313,7 +313,7 @@ def test_a_model_that_knows_the_twin_cars_uses_noise_with_a_warning() -> None:
         assert any(text in line for line in report.warnings), text
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_unknowns")
 def test_unreachable_limits_are_warnings() -> None:
     certain = calibrated(scale=4000.0)
     assert certain.threshold == 1
@@ -323,17 +323,17 @@ def test_unreachable_limits_are_warnings() -> None:
     )
     modest = calibrated(reject_below=0.999)
     assert any("names only" in line for line in modest.warnings)
-    few_images = held_out(8)
+    small_data_set = held_out(8)
     report = calibrate_confidence(
-        {"fp32": toy(4.0)}, {"fp32": logits_of(few_images)}, few_images, CLASSES, ConfidenceOptions(), "toy"
+        {"fp32": toy(4.0)}, {"fp32": logits_of(small_data_set)}, small_data_set, CLASSES, ConfidenceOptions(), "toy"
     )
     assert any("only 8 images" in line for line in report.warnings)
     for line in report.warnings:
         assert f"- {line}" in report.to_markdown()
 
 
-@pytest.mark.usefixtures("few")
-def test_of_two_classes_none_can_be_masked() -> None:
+@pytest.mark.usefixtures("few_unknowns")
+def test_a_model_of_two_classes_has_no_masked_images() -> None:
     classes = ClassMapping(CLASSES.names[:2])
     samples = tuple(Sample(f"{n}.png", n % 2, ImageFile(Path("none.png"))) for n in range(120))
     dataset = Dataset("two", classes, samples)
@@ -347,7 +347,7 @@ def test_of_two_classes_none_can_be_masked() -> None:
     assert MASKED not in report.unknown and any("masked images cannot limit" in line for line in report.warnings)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_unknowns")
 def test_progress_counts_unknown_pictures_over_all_sets() -> None:
     seen: list[tuple[int, int]] = []
     dataset = held_out(40)
@@ -373,8 +373,8 @@ def test_mismatched_logits_are_rejected_before_drawing() -> None:
         calibrate_confidence({"fp32": toy(1)}, wrong, dataset, CLASSES, ConfidenceOptions(), "toy")
 
 
-@pytest.mark.usefixtures("few")
-def test_the_report_reads_itself_and_is_drawn(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("few_unknowns")
+def test_the_report_round_trips_and_is_written_as_json_markdown_and_plot(tmp_path: Path) -> None:
     report = calibrated(reject_below=0.555)
     assert ConfidenceReport.model_validate_json(report.to_json()) == report
     text = report.to_markdown()
@@ -384,5 +384,5 @@ def test_the_report_reads_itself_and_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "confidence.md").read_text("utf-8") == text
     image_bgr = cv2.imread(str(tmp_path / "confidence.png"))
     assert image_bgr is not None and image_bgr.shape[0] > 800 and image_bgr.std() > 10
-    plot_confidence(calibrated(reject_below=1.0), tmp_path / "none.png")  # nothing is named, and that is drawn too
+    plot_confidence(calibrated(reject_below=1.0), tmp_path / "none.png")  # a report without named images is drawn too
     assert (tmp_path / "none.png").read_bytes() != (tmp_path / "confidence.png").read_bytes()

@@ -1,4 +1,4 @@
-"""How small a crop may be for a full name follows from what shrunk images are called."""
+"""The minimum size of a crop for a full name follows from the answers to shrunken images."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def figures(**right: float | None) -> list[CropSizeFigures]:
     ("right", "least"),
     [
         ({"px224": 0.95, "px64": 0.93, "px32": 0.92}, 64),
-        ({"px224": 0.95, "px64": 0.90, "px32": 0.95}, 224),  # what is right by chance below a size that is not
-        ({"px224": 0.95, "px64": 0.94, "px32": None}, 64),  # no image of it is named
+        ({"px224": 0.95, "px64": 0.90, "px32": 0.95}, 224),  # right by chance below a size that is not right enough
+        ({"px224": 0.95, "px64": 0.94, "px32": None}, 64),  # no image of this size is named
         ({"px224": 0.90, "px64": 0.95}, 224),
     ],
 )
@@ -43,13 +43,13 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 def green_pictures(path: Path, count: int) -> Dataset:
-    """Pictures of 100 by 130 pixels of one class, out of a folder that has another class too."""
+    """Return 100x130 pictures of one class, from a folder with two classes."""
     for name, color, images in ((CLASSES[0], RED_BGR, 1), (CLASSES[1], GREEN_BGR, count)):
         into = path / name
         into.mkdir(parents=True)
         for number in range(images):
             picture = np.full((100, 130, 3), color, np.uint8)
-            picture[0, 0] = number  # no two files alike
+            picture[0, 0] = number  # makes all files different
             cv2.imwrite(str(into / f"{number}.png"), picture)
     dataset = open_dataset(path)
     return dataset.select(one.name for one in dataset.samples if dataset.classes[one.label] == CLASSES[1])

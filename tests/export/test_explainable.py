@@ -1,4 +1,4 @@
-"""A file that explains itself: its feature map and head give what PyTorch and the library `grad-cam` give."""
+"""Explanations from a file's feature map and head equal those of PyTorch and the library `grad-cam`."""
 
 from __future__ import annotations
 
@@ -70,23 +70,23 @@ def toy() -> tuple[CarClassifier, onnx.ModelProto]:
 
 @pytest.fixture
 def batch_nhwc(rng: np.random.Generator) -> NDArray[np.uint8]:
-    # Patches, not noise: a map of noise says the same of every place.
+    # Patches, because the heat map of noise is flat.
     return np.kron(rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8), np.ones((1, 16, 16, 1), np.uint8))
 
 
-def test_the_map_is_the_librarys(
+def test_the_heat_map_equals_that_of_grad_cam(
     model: CarClassifier, graph: onnx.ModelProto, batch_nhwc: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     session = open_session(write_model(tmp_path / "model.onnx", model, graph), ep="cpu")
     labels = np.arange(6) % 3
     library = heat_maps(model, batch_nhwc, labels)
     for ours, theirs in zip(maps_of(session, batch_nhwc, labels), library, strict=True):
-        in_full = to_image_geometry(ours, (64, 64), PREPROCESS)
-        np.testing.assert_allclose(in_full, theirs, atol=1e-3)
+        full_size = to_image_geometry(ours, (64, 64), PREPROCESS)
+        np.testing.assert_allclose(full_size, theirs, atol=1e-3)
     assert library.max() > 0.9
 
 
-def test_half_precision_gives_the_map_too(
+def test_half_precision_gives_nearly_the_same_heat_map(
     model: CarClassifier, graph: onnx.ModelProto, batch_nhwc: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     single = open_session(write_model(tmp_path / "fp32.onnx", model, graph), ep="cpu")
@@ -95,7 +95,7 @@ def test_half_precision_gives_the_map_too(
     np.testing.assert_allclose(maps_of(half, batch_nhwc, labels), maps_of(single, batch_nhwc, labels), atol=0.03)
 
 
-def test_the_output_changes_no_answer(
+def test_the_feature_output_does_not_change_the_logits(
     model: CarClassifier, graph: onnx.ModelProto, batch_nhwc: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     session = open_session(write_model(tmp_path / "model.onnx", model, graph), ep="cpu")
@@ -119,14 +119,14 @@ def test_contributions_add_up_to_the_difference_of_two_logits(
     np.testing.assert_allclose(found, logits[:, 0] - logits[:, 1] - (bias[0] - bias[1]), atol=1e-4)
 
 
-def test_a_graph_that_has_the_output_stays_as_it_is(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
+def test_a_graph_with_the_feature_output_is_unchanged(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
     graph, head = with_features(with_embedding(toy[1]))
     again, same = with_features(with_embedding(graph))
     assert head is not None
     assert (again, same) == (graph, head)
 
 
-def test_a_graph_without_pooling_and_linear_layers_stays_as_it_is() -> None:
+def test_a_graph_without_pooling_and_linear_layers_is_unchanged() -> None:
     model = model_of("test_vit")
     graph = to_onnx(model)
     same, head = with_features(graph)
@@ -134,7 +134,7 @@ def test_a_graph_without_pooling_and_linear_layers_stays_as_it_is() -> None:
     assert same is graph
 
 
-def test_weights_that_the_file_does_not_have_are_an_error_in_one_line(
+def test_missing_or_unsuitable_head_weights_are_an_error(
     toy: tuple[CarClassifier, onnx.ModelProto], tmp_path: Path
 ) -> None:
     graph, _ = with_features(with_embedding(toy[1]))
@@ -163,7 +163,7 @@ def test_weights_that_the_file_does_not_have_are_an_error_in_one_line(
         open_session(path, ep="cpu")
 
 
-def test_a_file_without_the_output_is_explained_by_occlusion(
+def test_a_file_without_the_feature_output_is_explained_by_occlusion(
     toy: tuple[CarClassifier, onnx.ModelProto], batch_nhwc: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     model, graph = toy

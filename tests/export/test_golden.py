@@ -1,4 +1,4 @@
-"""Golden inputs: drawn, small in the file, quick to check, blind to what may differ and sharp on what may not."""
+"""Golden inputs are small and quick to check, allow harmless differences between machines and detect harmful ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BUNDLED = ("lite0-cars196", "twins")
 
 @pytest.fixture(scope="module", params=BUNDLED)
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundled INT8 model, with golden inputs made from it here."""
+    """A bundled INT8 model with golden inputs made on this machine."""
     name = f"{request.param}.onnx"
     return with_golden(bundled(name), tmp_path_factory.mktemp("real") / name)
 
@@ -46,7 +46,7 @@ def run_check(path: Path) -> GoldenCheck:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_the_bundled_models_carry_theirs_and_answer_to_them(name: str) -> None:
+def test_the_bundled_models_pass_the_check_of_their_own_golden_inputs(name: str) -> None:
     assert run_check(bundled(f"{name}.onnx")).passed
 
 
@@ -68,7 +68,7 @@ def test_a_file_without_golden_inputs_has_none(tmp_path: Path) -> None:
     assert read_golden(tiny_model(tmp_path / "tiny.onnx")) is None
 
 
-def spoilt(**changes: object) -> str:
+def document_with(**changes: object) -> str:
     images = golden_images((32, 32))
     pixels = sample_pixels(prepare_batch(images, Preprocess(size_wh=(32, 32))))
     golden = Golden(images, pixels, np.ones((len(images), 3), np.float32))
@@ -80,25 +80,25 @@ def png(width: int, height: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("no json", "not valid"),
-        (spoilt(schema_version=2), "not valid, at schema_version"),
-        (spoilt(images_png=[]), "not valid, at images_png"),
-        (spoilt(images_png=["%%%"] * 3), "cannot be read"),
-        (spoilt(images_png=[base64.b64encode(b"no picture").decode()] * 3), "cannot be read"),
-        (spoilt(images_png=[png(1500, 1000)] * 3), r"1500x1000, more than 1 megapixels"),
-        (spoilt(pixels="A" * 9_000_000), "larger than 8 MiB"),
-        (spoilt(pixels="%%%"), "cannot be read"),
-        (spoilt(pixels=base64.b64encode(bytes(12)).decode()), "do not fit their pixels"),
-        (spoilt(logits=[[1.0]] * 2), "do not fit their logits"),
-        (spoilt(logits=[[1e308]] * 3), "out of range"),
-        (spoilt(logits=[[1.0], [1.0], [1.0, 2.0]]), "do not fit their logits"),
-        (spoilt(logits=[[], [], []]), "not valid, at logits"),
+        (document_with(schema_version=2), "not valid, at schema_version"),
+        (document_with(images_png=[]), "not valid, at images_png"),
+        (document_with(images_png=["%%%"] * 3), "cannot be read"),
+        (document_with(images_png=[base64.b64encode(b"no picture").decode()] * 3), "cannot be read"),
+        (document_with(images_png=[png(1500, 1000)] * 3), r"1500x1000, more than 1 megapixels"),
+        (document_with(pixels="A" * 9_000_000), "larger than 8 MiB"),
+        (document_with(pixels="%%%"), "cannot be read"),
+        (document_with(pixels=base64.b64encode(bytes(12)).decode()), "do not fit their pixels"),
+        (document_with(logits=[[1.0]] * 2), "do not fit their logits"),
+        (document_with(logits=[[1e308]] * 3), "out of range"),
+        (document_with(logits=[[1.0], [1.0], [1.0, 2.0]]), "do not fit their logits"),
+        (document_with(logits=[[], [], []]), "not valid, at logits"),
     ],
 )
-def test_golden_inputs_that_are_damaged_are_one_line(text: str, says: str) -> None:
-    with pytest.raises(ModelError, match=says) as caught:
+def test_damaged_golden_inputs_are_a_one_line_error(text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
         parse_golden(text, "car.onnx")
     assert str(caught.value).startswith("car.onnx has golden inputs")
     assert "\n" not in str(caught.value)
@@ -108,13 +108,13 @@ def test_golden_inputs_that_are_damaged_are_one_line(text: str, says: str) -> No
 
 
 @pytest.mark.parametrize("size_wh", [(8, 8), (32, 32), (160, 160), (224, 224), (320, 192), (512, 512)])
-def test_the_pictures_are_larger_and_smaller_than_the_input_and_of_other_shapes(size_wh: tuple[int, int]) -> None:
+def test_the_pictures_are_larger_and_smaller_than_the_input_and_of_different_shapes(size_wh: tuple[int, int]) -> None:
     images = golden_images(size_wh)
     assert len(images) == len(LABELS)
     sizes = [(image.shape[1], image.shape[0]) for image in images]
     assert size_wh not in sizes
     assert any(width > size_wh[0] for width, _ in sizes)
-    if min(size_wh) > 64:  # in less than 48 pixels no car is drawn
+    if min(size_wh) > 64:  # cars need 48 pixels or more
         assert any(width < size_wh[0] and height < size_wh[1] for width, height in sizes)
         assert any(height > size_wh[1] for _, height in sizes) or size_wh[0] > 300
         assert sum(width * height for width, height in sizes) <= MAX_PIXELS * 1.02
@@ -122,29 +122,29 @@ def test_the_pictures_are_larger_and_smaller_than_the_input_and_of_other_shapes(
         np.testing.assert_array_equal(one, other)
 
 
-def test_they_take_less_than_300_kilobytes_of_the_file(real: Path) -> None:
+def test_golden_inputs_take_less_than_300_kilobytes(real: Path) -> None:
     assert 10_000 < len(read_metadata(real)[GOLDEN_KEY]) < 300_000
 
 
-def test_the_check_with_reading_costs_less_than_a_tenth_of_a_second(real: Path) -> None:
+def test_reading_and_checking_take_less_than_a_tenth_of_a_second_of_cpu_time(real: Path) -> None:
     session = open_session(real, ep="cpu", threads=1)
     costs = []
     for _ in range(3):
-        started = time.thread_time()  # this thread computes all of it; what else the machine does has no part in it
+        started = time.thread_time()  # CPU time of this thread, which does all the work
         require_golden(session)
         costs.append(time.thread_time() - started)
     assert min(costs) < 0.1
 
 
-# --- what may differ between machines passes ---
+# --- harmless differences pass ---
 
 Variant = Callable[[Path], Any]
 
 
 def variant(level: Any = None, threads: int = 1, exact: bool = False, one_by_one: bool = False) -> Variant:
-    """Open a file as another machine or version might run it."""
+    """Return a function that opens a file as another machine or version might run it."""
 
-    def open_so(path: Path) -> Any:
+    def open_variant(path: Path) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -155,11 +155,11 @@ def variant(level: Any = None, threads: int = 1, exact: bool = False, one_by_one
         session = ort.InferenceSession(path.read_bytes(), options, disabled_optimizers=["WeightBiasQuantization"])
         return _OneByOne(session) if one_by_one else session
 
-    return open_so
+    return open_variant
 
 
 class _OneByOne:
-    """A session that takes a batch picture by picture."""
+    """A session that runs the pictures of a batch one at a time."""
 
     def __init__(self, session: Any) -> None:
         self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
@@ -183,7 +183,7 @@ HARMLESS: dict[str, Variant] = {
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_what_may_differ_between_machines_passes(real: Path, what: str) -> None:
+def test_harmless_differences_between_machines_pass(real: Path, what: str) -> None:
     golden = read_golden(real)
     assert golden is not None
     opened = open_session(real, ep="cpu", threads=1)
@@ -191,14 +191,14 @@ def test_what_may_differ_between_machines_passes(real: Path, what: str) -> None:
     result = check_golden(session, golden)
     assert result.passed, result.faults
     assert result.pixel_difference == 0
-    assert result.logit_difference < 0.1  # a third is left to what no machine here can show
+    assert result.logit_difference < 0.1  # leaves a margin for machines that cannot be tested here
 
 
-# --- what makes answers wrong does not ---
+# --- harmful changes fail ---
 
 
 def another_resize(**changes: object) -> Callable[[onnx.ModelProto], None]:
-    """Change the preprocessing in the manifest: the graph stays, the box prepares pictures otherwise."""
+    """Change the preprocessing in the manifest, so that pictures are prepared differently for the same graph."""
 
     def change(model: onnx.ModelProto) -> None:
         (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
@@ -210,7 +210,7 @@ def another_resize(**changes: object) -> Callable[[onnx.ModelProto], None]:
 
 
 def another_mean(model: onnx.ModelProto) -> None:
-    """Normalize with ImageNet's mean where the checkpoint has another; the standard deviation stays."""
+    """Normalize with ImageNet's mean instead of the checkpoint's; keep the standard deviation."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     scale = numpy_helper.to_array(tensors["scale"])
     mean = np.array(Preprocess().mean, np.float32).reshape(scale.shape)
@@ -226,8 +226,8 @@ def four_bits(model: onnx.ModelProto) -> None:
             tensor.CopyFrom(numpy_helper.from_array(coarse, tensor.name))
 
 
-def one_scale_a_layer(model: onnx.ModelProto) -> None:
-    """Quantize the weights again, with one scale for all channels of a layer."""
+def one_scale_per_layer(model: onnx.ModelProto) -> None:
+    """Quantize the weights again with one scale per layer."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type != "DequantizeLinear" or not node.input[0].endswith("weight_quantized"):
@@ -242,7 +242,7 @@ def one_scale_a_layer(model: onnx.ModelProto) -> None:
 
 
 def outputs_off_by_one(model: onnx.ModelProto) -> None:
-    """Give each class the logit of the next."""
+    """Give each class the logit of the next class."""
     (width,) = (dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim[1:])
     for node in model.graph.node:
         node.output[:] = ["before" if name == "logits" else name for name in node.output]
@@ -254,7 +254,7 @@ def outputs_off_by_one(model: onnx.ModelProto) -> None:
 Sabotage = tuple[Callable[[onnx.ModelProto], None], str]
 PIXELS, LOGITS = "pictures reach the model off by", "logits are off by"
 
-# What was done to the file or the box, and what of the check must show it.
+# Changes to the file or the box, each with the part of the check that must detect it.
 SABOTAGES: dict[str, Sabotage] = {
     "linear interpolation for area": (another_resize(interpolation="linear"), PIXELS),
     "cubic interpolation for area": (another_resize(interpolation="cubic"), PIXELS),
@@ -263,13 +263,13 @@ SABOTAGES: dict[str, Sabotage] = {
     "red and blue swapped": (another_resize(color="bgr"), PIXELS),
     "another mean in the graph": (another_mean, LOGITS),
     "weights rounded to 4 bits": (four_bits, LOGITS),
-    "one weight scale a layer": (one_scale_a_layer, LOGITS),
+    "one weight scale per layer": (one_scale_per_layer, LOGITS),
     "classes off by one": (outputs_off_by_one, LOGITS),
 }
 
 
 def sabotage(source: Path, path: Path, what: str) -> Path:
-    """Write a copy of a model file with something wrong in it."""
+    """Write a copy of a model file with one of the changes."""
     model = onnx.load(str(source))
     SABOTAGES[what][0](model)
     path.write_bytes(digested(model))
@@ -277,18 +277,18 @@ def sabotage(source: Path, path: Path, what: str) -> Path:
 
 
 @pytest.mark.parametrize("what", SABOTAGES)
-def test_what_makes_answers_wrong_does_not_pass(real: Path, tmp_path: Path, what: str) -> None:
+def test_harmful_changes_do_not_pass(real: Path, tmp_path: Path, what: str) -> None:
     result = run_check(sabotage(real, tmp_path / real.name, what))
     assert not result.passed
     assert any(SABOTAGES[what][1] in fault for fault in result.faults), result.faults
-    # Clear of the limit, so that the table does not hang on this machine's rounding.
-    clear = {PIXELS: result.pixel_difference / result.pixel_limit, LOGITS: result.logit_difference / result.logit_limit}
-    assert clear[SABOTAGES[what][1]] > 1.4
+    # Far from the limit, so that the result does not depend on this machine's rounding.
+    ratio = {PIXELS: result.pixel_difference / result.pixel_limit, LOGITS: result.logit_difference / result.logit_limit}
+    assert ratio[SABOTAGES[what][1]] > 1.4
 
 
 @pytest.mark.parametrize(("precision", "off", "passes"), [("fp32", 0.004, True), ("fp32", 0.03, False)])
-def test_fp32_is_held_to_a_hundredth(tmp_path: Path, precision: str, off: float, passes: bool) -> None:
-    """FP16 arithmetic, as TF32, moves the bundled FP32 model's logits by 0.004, BF16 by 0.03 to 0.05."""
+def test_fp32_logits_may_differ_by_a_hundredth(tmp_path: Path, precision: str, off: float, passes: bool) -> None:
+    """FP16 and TF32 arithmetic change the bundled FP32 model's logits by 0.004, BF16 by 0.03 to 0.05."""
     path = tiny_model(tmp_path / "tiny.onnx", golden=True)
     golden = read_golden(path)
     assert golden is not None
@@ -297,7 +297,7 @@ def test_fp32_is_held_to_a_hundredth(tmp_path: Path, precision: str, off: float,
     assert check_golden(session, replace(golden, logits=moved)).passed is passes
 
 
-def test_each_precision_has_its_limit_and_the_coarser_one_the_wider() -> None:
+def test_coarser_precisions_have_wider_limits() -> None:
     assert LOGIT_LIMITS["fp32"] < LOGIT_LIMITS["fp16"] < LOGIT_LIMITS["int8"]
 
 
@@ -310,7 +310,7 @@ def test_golden_inputs_for_other_classes_are_refused(tmp_path: Path) -> None:
         check_golden(session, golden)
 
 
-# --- what relies on it ---
+# --- refusals ---
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def drifted(tmp_path: Path) -> ModelSession:
     return open_session(with_manifest(path, path, preprocess=swapped), ep="cpu", threads=1)
 
 
-def test_a_drifted_model_is_refused_in_one_line_that_says_how_much(drifted: ModelSession) -> None:
+def test_a_drifted_model_is_refused_in_one_line_with_the_difference(drifted: ModelSession) -> None:
     with pytest.raises(ModelError) as caught:
         require_golden(drifted)
     line = str(caught.value)
@@ -330,7 +330,9 @@ def test_a_drifted_model_is_refused_in_one_line_that_says_how_much(drifted: Mode
     assert "\n" not in line
 
 
-def test_a_drifted_model_warns_if_allowed(drifted: ModelSession, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_drifted_model_is_accepted_with_a_warning_if_allowed(
+    drifted: ModelSession, caplog: pytest.LogCaptureFixture
+) -> None:
     require_golden(drifted, allow_drift=True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "going on regardless" in caplog.text
@@ -342,5 +344,5 @@ def test_a_file_without_golden_inputs_logs_a_note(tmp_path: Path, caplog: pytest
     assert "carries no golden inputs" in caplog.text
 
 
-def test_the_key_is_the_one_that_files_in_the_field_have() -> None:
+def test_the_metadata_key_is_that_of_files_in_use() -> None:
     assert GOLDEN_KEY == "twincar_edge.golden"

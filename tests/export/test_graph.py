@@ -1,4 +1,4 @@
-"""The ONNX graph against PyTorch, and what a file says beside its weights."""
+"""The ONNX graph gives PyTorch's logits, and a file contains only its weights and the manifest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from twincar_edge.training.model import CarClassifier, torch_predict
 def model_of(architecture: str, preprocess: Preprocess = PREPROCESS, classes: int = len(CLASSES)) -> CarClassifier:
     torch.manual_seed(0)
     model = CarClassifier(architecture, classes, preprocess).eval()
-    # BatchNorm as training leaves it; at its initial values folding it would change next to nothing.
+    # BatchNorm as after training: with its initial values, folding would hardly change anything.
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
@@ -47,7 +47,7 @@ def toy() -> tuple[CarClassifier, onnx.ModelProto]:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_the_graph_answers_as_pytorch_for_any_batch(
+def test_the_graph_gives_pytorchs_logits_for_any_batch(
     toy: tuple[CarClassifier, onnx.ModelProto], rng: np.random.Generator, batch: int
 ) -> None:
     model, graph = toy
@@ -58,21 +58,21 @@ def test_the_graph_answers_as_pytorch_for_any_batch(
         np.testing.assert_allclose(onnx_logits(graph, batch_nhwc), torch_predict(model)(batch_nhwc), atol=1e-4)
 
 
-def test_the_graph_has_the_contract_of_a_model_file(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
+def test_the_graph_has_the_inputs_and_outputs_of_a_model_file(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
     _, graph = toy
-    [taken], [given] = graph.graph.input, graph.graph.output
+    [graph_input], [graph_output] = graph.graph.input, graph.graph.output
     shapes = [
         [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-        for value in (taken, given)
+        for value in (graph_input, graph_output)
     ]
-    assert (taken.name, given.name) == ("batch_nhwc", "logits")
-    assert taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
-    assert given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert (graph_input.name, graph_output.name) == ("batch_nhwc", "logits")
+    assert graph_input.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert graph_output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert shapes == [["batch", 64, 64, 3], ["batch", 3]]
     assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", OPSET)]
 
 
-def test_batchnorm_is_folded_and_no_layout_is_gathered(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
+def test_batchnorm_is_folded_and_no_gather_changes_the_layout(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
     kinds = {node.op_type for node in toy[1].graph.node}
     assert "BatchNormalization" not in kinds
     assert "Gather" not in kinds
@@ -115,19 +115,19 @@ def test_the_manifest_is_the_only_metadata_and_reads_back(
     file.write_bytes(to_bytes(toy[1], manifest()))
     assert read_manifest(file) == manifest()
     assert [entry.key for entry in onnx.load(file).metadata_props] == [METADATA_KEY, DIGEST_KEY]
-    assert not toy[1].metadata_props  # the graph itself stays bare
+    assert not toy[1].metadata_props  # the graph itself is unchanged
 
 
-def test_nothing_of_this_machine_is_in_the_file(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
+def test_a_file_contains_no_paths_or_names_of_this_machine(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
     data = to_bytes(toy[1], manifest())
     home = str(Path.home()).encode()
     for leak in (str(REPOSITORY).encode(), b"site-packages", b".py", b"stack_trace", b"forward(", home + b"/"):
         assert leak not in data
     for name in (getpass.getuser(), socket.gethostname()):
-        assert len(name) < 4 or name.encode() not in data  # shorter ones turn up in weights by chance
+        assert len(name) < 4 or name.encode() not in data  # shorter names occur in weights by chance
 
 
-def test_an_architecture_that_torch_cannot_export_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_architecture_that_torch_cannot_export_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(ARCHITECTURE)
 
     class Branching(torch.nn.Module):
@@ -140,7 +140,7 @@ def test_an_architecture_that_torch_cannot_export_is_one_line(monkeypatch: pytes
     assert "\n" not in str(caught.value)
 
 
-def test_a_graph_that_is_not_valid_is_refused(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
+def test_an_invalid_graph_is_refused(toy: tuple[CarClassifier, onnx.ModelProto]) -> None:
     broken = onnx.ModelProto()
     broken.CopyFrom(toy[1])
     broken.graph.node[3].input[0] = "nothing gives this"

@@ -1,4 +1,4 @@
-"""What a model answers to cars of other classes is counted as its box answers, from pictures that anybody can give."""
+"""Answers to cars of unknown classes are counted as a camera box gives them, on pictures from the user."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from twincar_edge.preprocess import shrink_to
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 
-# The tiny model names RED in full, MIXED as a Castor, and GRAY not at all.
+# The tiny model gives RED a full name, MIXED the make Castor, and GRAY no name.
 RED, MIXED, GRAY, BLUE = (0, 0, 255), (0, 170, 255), (150, 160, 170), (255, 0, 0)
 
 
 def write_image(path: Path, color_bgr: tuple[int, int, int], speck: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = np.full((40, 60, 3), color_bgr, np.uint8)
-    image[0, 0] = speck  # no two files have the same bytes
+    image[0, 0] = speck  # makes all files different
     assert cv2.imwrite(str(path), image)
 
 
@@ -80,7 +80,7 @@ def shares(group: GroupFigures) -> tuple[float, ...]:
     return (group.wrong_full_name, group.wrong_model, group.wrong_make, group.right, group.unknown)
 
 
-def test_evaluate_counts_known_cars_other_cars_and_what_is_no_car(
+def test_evaluate_counts_answers_to_known_cars_other_cars_and_other_things(
     model: Path, cars: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_image(tmp_path / "lanes" / "empty.png", GRAY)
@@ -101,7 +101,7 @@ def test_evaluate_counts_known_cars_other_cars_and_what_is_no_car(
     assert (large.size_px, small.size_px) == (40, 16)
     assert large.known is not None
     levels = large.known.levels
-    # Four of six in full, of which one is a red car that is called green; one more as a Castor; one unknown.
+    # Four of six get a full name, one of them wrong: a red car labeled green. One more is a Castor, one unknown.
     assert (levels["year"].coverage, levels["year"].right) == pytest.approx((4 / 6, 3 / 4))
     assert (levels["make"].coverage, levels["make"].right) == pytest.approx((5 / 6, 1))
     assert (large.known.right, large.known.unknown) == pytest.approx((4 / 5, 1 / 6))
@@ -118,7 +118,7 @@ def test_evaluate_counts_known_cars_other_cars_and_what_is_no_car(
     assert 0.5 < large.cars.familiarity < 1
 
 
-def test_answers_are_those_of_the_classifier(model: Path, cars: Path) -> None:
+def test_answers_equal_those_of_the_classifier(model: Path, cars: Path) -> None:
     session = open_session(model, ep="cpu", threads=1)
     pictures = open_unknown_pictures(cars, CLASSES)
     report = measure_open_set(Subject.of_session(session), None, [pictures], [4096])
@@ -130,7 +130,7 @@ def test_answers_are_those_of_the_classifier(model: Path, cars: Path) -> None:
     assert group.wrong_full_name == np.mean([answer.label is not None for answer in of_cars])
 
 
-def test_without_labeled_images_only_the_unknown_ones_are_measured(
+def test_without_labeled_images_only_unknown_images_are_measured(
     model: Path, cars: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -141,7 +141,7 @@ def test_without_labeled_images_only_the_unknown_ones_are_measured(
     assert "top-1" not in out and "AUROC" not in out
 
 
-def test_a_size_is_that_of_the_shorter_side_and_nothing_is_enlarged(known: Path) -> None:
+def test_sizes_are_of_the_shorter_side_and_images_are_never_enlarged(known: Path) -> None:
     assert shrink_to(np.zeros((40, 60, 3), np.uint8), 20).shape == (20, 30, 3)
     assert shrink_to(np.zeros((40, 60, 3), np.uint8), 41).shape == (40, 60, 3)
     dataset = open_dataset(known)
@@ -149,7 +149,7 @@ def test_a_size_is_that_of_the_shorter_side_and_nothing_is_enlarged(known: Path)
     assert np.array_equal(shrunken(dataset, 64).samples[0].read(), dataset.samples[0].read())
 
 
-def test_makes_and_models_are_taken_as_the_model_spells_them(tmp_path: Path) -> None:
+def test_makes_and_models_in_the_table_match_other_spellings_of_the_models_classes(tmp_path: Path) -> None:
     folder = write_cars(
         tmp_path, [(RED, "fiat,500 abarth,"), (GRAY, "Mercedes-Benz,W 123,"), (MIXED, "Lada,Niva SUV,"), (BLUE, ",,")]
     )
@@ -190,7 +190,7 @@ def test_an_invalid_table_is_a_one_line_error(tmp_path: Path, table: str, messag
         (["--unknown", "{cars}", "--sizes", "big"], "expected comma-separated whole numbers"),
     ],
 )
-def test_evaluate_says_in_one_line_what_it_cannot_measure(
+def test_invalid_options_of_evaluate_are_a_one_line_error(
     model: Path, cars: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -199,14 +199,14 @@ def test_evaluate_says_in_one_line_what_it_cannot_measure(
     assert message in capsys.readouterr().err
 
 
-def test_auroc_is_the_chance_that_a_positive_has_the_higher_score(rng: np.random.Generator) -> None:
+def test_auroc_is_the_probability_that_a_positive_scores_higher(rng: np.random.Generator) -> None:
     positives, negatives = rng.integers(0, 6, 40).astype(float), rng.integers(0, 5, 30).astype(float)
     pairs = np.sign(positives[:, None] - negatives[None])
     assert auroc(positives, negatives) == pytest.approx((pairs.mean() + 1) / 2)
     assert auroc(np.array([2.0]), np.array([1.0])) == 1
 
 
-def test_a_picture_without_a_name_is_one_of_its_folder(
+def test_pictures_without_a_table_are_grouped_by_folder(
     model: Path, tmp_path: Path, jpeg: Callable[[int], bytes]
 ) -> None:
     (tmp_path / "a").mkdir()
@@ -236,7 +236,7 @@ def test_a_picture_too_small_for_a_full_name_gets_a_coarser_one(model: Path, car
     assert small.wrong_model == large.wrong_model + 1 / 4  # "Castor Red Sedan", without the year
 
 
-# --- known cars under other conditions ---
+# --- known cars in other conditions ---
 
 
 @pytest.fixture
@@ -247,35 +247,35 @@ def picture_bgr() -> np.ndarray:
     return image_bgr
 
 
-def under(name: str, picture_bgr: np.ndarray) -> np.ndarray:
+def apply_condition(name: str, picture_bgr: np.ndarray) -> np.ndarray:
     (condition,) = (condition for condition in CONDITIONS if condition.name == name)
     return condition.change(picture_bgr, np.random.default_rng(0))
 
 
-def test_conditions_do_to_a_picture_what_their_names_say(picture_bgr: np.ndarray) -> None:
-    assert (under("as it is", picture_bgr) == picture_bgr).all()
-    assert (under("left half", picture_bgr) == picture_bgr[:, :100]).all()
-    assert (under("right half", picture_bgr) == picture_bgr[:, 100:]).all()
-    assert under("a quarter", picture_bgr).shape == (60, 100, 3)
-    night = under("night", picture_bgr)
+def test_conditions_change_a_picture_as_their_names_say(picture_bgr: np.ndarray) -> None:
+    assert (apply_condition("as it is", picture_bgr) == picture_bgr).all()
+    assert (apply_condition("left half", picture_bgr) == picture_bgr[:, :100]).all()
+    assert (apply_condition("right half", picture_bgr) == picture_bgr[:, 100:]).all()
+    assert apply_condition("a quarter", picture_bgr).shape == (60, 100, 3)
+    night = apply_condition("night", picture_bgr)
     assert 0 < night.mean() < 0.5 * picture_bgr.mean()
     assert night[:20, 120:].std() > 1 > picture_bgr[:20, 120:].std()
-    rain = under("rain", picture_bgr)
+    rain = apply_condition("rain", picture_bgr)
     assert rain.shape == picture_bgr.shape
-    assert np.corrcoef(rain.ravel(), picture_bgr.ravel())[0, 1] > 0.8  # the car is still there
-    assert rain[:20, 120:].max() > 120 > picture_bgr[:20, 120:].max()  # and streaks before it
-    assert under("covered lens", picture_bgr).std() < 10
-    noise = under("noise", picture_bgr)
+    assert np.corrcoef(rain.ravel(), picture_bgr.ravel())[0, 1] > 0.8  # the car is still visible
+    assert rain[:20, 120:].max() > 120 > picture_bgr[:20, 120:].max()  # and so are streaks
+    assert apply_condition("covered lens", picture_bgr).std() < 10
+    noise = apply_condition("noise", picture_bgr)
     assert abs(np.corrcoef(noise.ravel(), picture_bgr.ravel())[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 2)])
-def test_conditions_take_the_smallest_pictures(size: tuple[int, int]) -> None:
+def test_conditions_accept_the_smallest_pictures(size: tuple[int, int]) -> None:
     for condition in CONDITIONS:
         assert condition.change(np.full((*size, 3), 90, np.uint8), np.random.default_rng(0)).size > 0
 
 
-def test_known_cars_under_conditions_are_counted_without_any_other_data(
+def test_known_cars_are_measured_in_conditions_without_unknown_images(
     model: Path, known: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", str(model), "--data", str(known), "--conditions", "--sizes", "40", "--threads", "1"]
@@ -289,18 +289,18 @@ def test_known_cars_under_conditions_are_counted_without_any_other_data(
     conditions = {found.name: found for found in report.conditions}
     assert list(conditions) == [condition.name for condition in CONDITIONS]
     plain, half, covered = (conditions[name] for name in ("as it is", "left half", "covered lens"))
-    # Four of six in full, of which one is a red car that is called green; one more as a Castor; one unknown.
+    # Four of six get a full name, one of them wrong: a red car labeled green. One more is a Castor, one unknown.
     assert (plain.full_name, plain.full_name_right, plain.wrong, plain.unknown) == pytest.approx(
         (4 / 6, 3 / 4, 1 / 6, 1 / 6)
     )
-    assert half == plain.model_copy(update={"name": "left half"})  # the cars are of one color
+    assert half == plain.model_copy(update={"name": "left half"})  # each car has one color
     assert (covered.right, covered.full_name_right) == (0, None)
     assert all(found.right + found.wrong + found.unknown == pytest.approx(1) for found in report.conditions)
     assert "| left half | 6 | 66.7% | 75.0% | 16.7% | 66.7% | 16.7% |" in report.to_markdown()
     assert report.to_markdown() in capsys.readouterr().out
 
 
-def test_conditions_without_labeled_images_are_one_line(
+def test_conditions_without_labeled_images_are_a_one_line_error(
     model: Path, cars: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -309,7 +309,7 @@ def test_conditions_without_labeled_images_are_one_line(
     assert "--conditions needs labeled images" in capsys.readouterr().err
 
 
-def test_conditions_are_shown_on_a_sample_of_a_large_data_set(known: Path) -> None:
+def test_conditions_use_a_sample_of_a_large_data_set(known: Path) -> None:
     dataset = open_dataset(known)
     many = Dataset("many", dataset.classes, tuple(replace(dataset.samples[n % 6], name=f"{n}") for n in range(900)))
     some = sample_known(many)

@@ -1,4 +1,4 @@
-"""The arithmetic of parity, on logits written by hand."""
+"""The computation of parity, on hand-written logits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def compared(
     return compare(*sides, np.array(labels), CLASSES, images)
 
 
-def test_equal_logits_agree_everywhere_and_differ_by_nothing() -> None:
+def test_equal_logits_agree_everywhere_with_no_difference() -> None:
     logits = logits_for([0, 1, 2])
     found = compared(logits, logits.copy(), [0, 1, 1])
     assert (found.agreement, found.sure_images, found.sure_agreement, found.flips) == (1.0, 3, 1.0, ())
@@ -48,7 +48,7 @@ def test_equal_logits_agree_everywhere_and_differ_by_nothing() -> None:
     assert found.top1 == found.top1_reference == pytest.approx(2 / 3)
 
 
-def test_a_flip_names_the_image_what_it_is_and_both_answers() -> None:
+def test_a_flip_has_the_image_its_label_and_both_answers() -> None:
     found = compared(logits_for([0, 2]), logits_for([0, 1]), [0, 1])
     [flip] = found.flips
     assert (flip.image, flip.label, flip.reference, flip.answer) == ("1.jpg", CLASSES[1], CLASSES[1], CLASSES[2])
@@ -58,12 +58,12 @@ def test_a_flip_names_the_image_what_it_is_and_both_answers() -> None:
 
 def test_confident_images_have_a_large_reference_margin() -> None:
     reference = np.array([[3, 0, 0], [1, 0.5, 0]], np.float32)  # margins 0.86 and 0.2
-    subject = np.array([[0.1, 0, 0], [0.5, 1, 0]], np.float32)  # unsure of both, flips the second
+    subject = np.array([[0.1, 0, 0], [0.5, 1, 0]], np.float32)  # low confidence in both, and flips the second
     found = compared(subject, reference, [0, 0])
     assert (found.sure_images, found.sure_agreement, found.agreement) == (1, 1.0, 0.5)
 
 
-def test_without_confident_images_that_limit_does_not_apply() -> None:
+def test_without_confident_images_their_limit_does_not_apply() -> None:
     found = compared(logits_for([0], 0.1), logits_for([0], 0.1), [0])
     assert found.sure_agreement is None
     assert find_breaches(found, ParityLimits(sure_agreement=1.0)) == []
@@ -77,7 +77,7 @@ def test_differences_are_absolute_over_all_logits() -> None:
     assert found.mean_abs_logit_difference == pytest.approx(0.15)
 
 
-def test_a_single_class_is_compared_too() -> None:
+def test_models_of_a_single_class_are_compared() -> None:
     one = np.ones((2, 1), np.float32)
     sides = Answers("int8", one), Answers("fp32", one)
     found = compare(*sides, np.zeros(2, np.int64), ClassMapping(("Only",)), ["a", "b"])
@@ -100,7 +100,7 @@ def test_logits_that_cannot_be_compared_are_refused(
         compared(subject, reference, [0] * len(subject))
 
 
-def test_int8_limits_hold_to_the_image_and_every_breach_is_gathered() -> None:
+def test_int8_limits_are_exact_to_one_image_and_all_breaches_are_listed() -> None:
     images = 600
     labels = [number % 3 for number in range(images)]
     reference = logits_for(labels)
@@ -114,12 +114,12 @@ def test_int8_limits_hold_to_the_image_and_every_breach_is_gathered() -> None:
     assert len(find_breaches(everything_wrong, ParityLimits())) == 3  # top-5 of 3 classes cannot fall
 
 
-def test_int8_that_is_better_than_fp32_breaches_no_accuracy_limit() -> None:
+def test_int8_that_is_more_accurate_than_fp32_meets_the_accuracy_limits() -> None:
     found = compared(logits_for([0] * 100), logits_for([0] * 99 + [1]), [0] * 100)
     assert find_breaches(found, ParityLimits(sure_agreement=0.9)) == []
 
 
-def test_fp32_is_held_to_a_share_of_the_largest_logit() -> None:
+def test_the_fp32_limit_is_relative_to_the_largest_logit() -> None:
     reference = logits_for([0, 1], margin=20)
     for off, breaches in ((0.019, 0), (0.021, 1)):
         subject = reference + np.float32(off) * np.array([[1, 0, 0], [0, 0, 0]], np.float32)
@@ -140,7 +140,7 @@ def test_fp32_is_held_to_a_share_of_the_largest_logit() -> None:
         ("fp32", "int8", 0),
     ],
 )
-def test_a_difference_of_half_a_percent_is_too_much_only_for_fp32_on_one_provider(
+def test_a_difference_of_half_a_percent_breaches_only_the_limit_for_fp32_on_one_provider(
     subject: str, against: str, breaches: int
 ) -> None:
     reference = logits_for([0, 1], margin=20)
@@ -148,7 +148,7 @@ def test_a_difference_of_half_a_percent_is_too_much_only_for_fp32_on_one_provide
     assert len(find_breaches(found, ParityLimits())) == breaches
 
 
-def test_another_provider_has_a_limit_of_its_own_that_is_kept() -> None:
+def test_another_provider_has_its_own_limit() -> None:
     reference = logits_for([0, 1], margin=20)
     for off, breaches in ((0.19, 0), (0.21, 1)):
         subject = reference + np.float32(off) * np.eye(2, 3, dtype=np.float32)
@@ -168,8 +168,10 @@ def test_lower_precisions_are_checked_by_accuracy_and_agreement(name: str) -> No
 def test_flips_are_sorted_by_pair_frequency_then_margin() -> None:
     before = [2, 0, 0, 1, 0, 1]
     after = [0, 1, 1, 2, 1, 2]
-    sureness = [9.0, 1.0, 3.0, 2.0, 2.0, 1.0]
-    reference = np.concatenate([logits_for([answer], margin) for answer, margin in zip(before, sureness, strict=True)])
+    confidence = [9.0, 1.0, 3.0, 2.0, 2.0, 1.0]
+    reference = np.concatenate(
+        [logits_for([answer], margin) for answer, margin in zip(before, confidence, strict=True)]
+    )
     found = compared(logits_for(after), reference, before)
     assert [flip.image for flip in found.flips] == ["2.jpg", "4.jpg", "1.jpg", "3.jpg", "5.jpg", "0.jpg"]
     assert [(pair.reference, pair.answer, pair.images) for pair in found.class_pairs] == [
@@ -179,7 +181,7 @@ def test_flips_are_sorted_by_pair_frequency_then_margin() -> None:
     ]
 
 
-def test_a_flip_has_both_margins_after_the_temperature_and_says_what_it_did() -> None:
+def test_a_flip_has_both_margins_at_the_temperature_and_an_outcome() -> None:
     reference, subject = np.array([[2, 1, 0]] * 3, np.float32), np.array([[1, 3, 0]] * 3, np.float32)
     found = compared(subject, reference, [0, 1, 2], temperature=0.5)
     first = found.flips[0]
@@ -190,13 +192,13 @@ def test_a_flip_has_both_margins_after_the_temperature_and_says_what_it_did() ->
     assert [flip.outcome for flip in found.flips] == ["lost", "gained", "wrong"]
 
 
-def test_the_temperature_affects_where_the_reference_is_confident() -> None:
+def test_the_temperature_affects_which_images_are_confident() -> None:
     logits = np.array([[1, 0, 0]], np.float32)
     assert compared(logits, logits, [0]).sure_images == 0
     assert compared(logits, logits, [0], temperature=0.3).sure_images == 1
 
 
-def test_classes_are_listed_where_their_number_of_right_answers_changed_worst_first() -> None:
+def test_classes_whose_right_answers_changed_are_listed_worst_first() -> None:
     labels = [0, 0, 0, 1, 1, 2, 2]
     reference = [0, 0, 0, 1, 0, 2, 1]
     subject = [1, 2, 0, 1, 1, 1, 2]  # two of class 0 lost, one of class 1 gained, one of class 2 each way
@@ -205,18 +207,18 @@ def test_classes_are_listed_where_their_number_of_right_answers_changed_worst_fi
     assert changes == [(CLASSES[0], 3, 3, 1), (CLASSES[1], 2, 1, 2)]
 
 
-def test_the_paired_figures_belong_to_the_answers() -> None:
+def test_paired_figures_are_computed_from_the_answers() -> None:
     labels = [0] * 100
     found = compared(logits_for([1] * 5 + [0] * 95), logits_for([0] * 99 + [1]), labels)  # 5 lost, 1 gained
     assert found.top1 - found.top1_reference == pytest.approx(-0.04)
     low, high = found.top1_difference_interval
     assert low < -0.04 < high
-    assert found.top5_difference_interval[0] == -found.top5_difference_interval[1]  # of three classes, all are in 5
+    assert found.top5_difference_interval[0] == -found.top5_difference_interval[1]  # all three classes are in the top 5
     assert found.mcnemar_p == pytest.approx(2 * 7 / 64)  # at most 1 of 6 heads: (1 + 6) / 64, both tails
     assert found.ece_reference < found.ece
 
 
-def test_equal_answers_have_no_divergence_and_one_direction() -> None:
+def test_equal_logits_have_no_divergence_and_a_cosine_of_one() -> None:
     logits = logits_for([0, 1, 2], 3.0)
     found = compared(logits, logits.copy(), [0, 1, 1])
     assert (found.mean_cosine, found.min_cosine) == pytest.approx((1, 1))
@@ -228,7 +230,7 @@ def test_equal_answers_have_no_divergence_and_one_direction() -> None:
 # --- Names ----------------------------------------------------------------------------------------------------------
 
 
-def test_each_side_is_compared_with_the_one_that_it_was_made_from() -> None:
+def test_each_model_is_compared_with_the_one_that_it_was_made_from() -> None:
     assert default_pairs(["pytorch", "fp32", "int8", "fp16", "fp32@cuda", "int8@openvino"]) == [
         ("fp32", "pytorch"),
         ("int8", "fp32"),
@@ -239,11 +241,11 @@ def test_each_side_is_compared_with_the_one_that_it_was_made_from() -> None:
 
 
 @pytest.mark.parametrize("names", [["pytorch", "int8", "fp16"], ["fp32", "int8", "fp16"], ["int8:a", "int8:b"]])
-def test_without_an_fp32_file_between_them_all_are_compared_with_the_reference(names: list[str]) -> None:
+def test_without_a_single_fp32_model_in_between_all_are_compared_with_the_first(names: list[str]) -> None:
     assert default_pairs(names) == [(name, names[0]) for name in names[1:]]
 
 
-def test_files_of_one_precision_are_told_apart_by_their_names() -> None:
+def test_files_of_the_same_precision_get_distinct_names() -> None:
     models = [("fp32", "a"), ("int8", "b@home"), ("int8", "c:d"), ("int8", "c:d")]
     names = distinct_names(models)
     assert names == ["fp32", "int8:b_home", "int8:c_d", "int8:c_d-2"]
@@ -269,7 +271,7 @@ def dataset(labeled_folder: Path) -> Dataset:
     return open_dataset(labeled_folder)
 
 
-def test_every_model_sees_the_same_images_and_is_compared_with_the_one_before(dataset: Dataset) -> None:
+def test_every_model_runs_on_the_same_images_and_is_compared_with_the_one_before(dataset: Dataset) -> None:
     sides = {"pytorch": shade_side(1), "fp32": shade_side(1), "int8": shade_side(-1)}
     report = check_parity(sides, dataset, dataset.classes, ParityLimits(), "shades")
     assert [(found.subject, found.against) for found in report.comparisons] == [("fp32", "pytorch"), ("int8", "fp32")]
@@ -282,7 +284,7 @@ def test_every_model_sees_the_same_images_and_is_compared_with_the_one_before(da
 
 
 @pytest.mark.parametrize("change", [{"resize": "center_crop"}, {"interpolation": "cubic"}, {"color": "bgr"}])
-def test_a_file_with_another_preprocessing_is_run_through_it_and_shows(
+def test_a_file_runs_with_its_own_preprocessing_and_differences_are_detected(
     dataset: Dataset, change: dict[str, str]
 ) -> None:
     other = Preprocess(**{"size_wh": (16, 16), **change})
@@ -291,13 +293,13 @@ def test_a_file_with_another_preprocessing_is_run_through_it_and_shows(
     assert report.failed("fp32")
 
 
-def test_sides_may_be_of_other_sizes(dataset: Dataset) -> None:
+def test_models_may_have_different_input_sizes(dataset: Dataset) -> None:
     sides = {"pytorch": shade_side(1), "fp32": shade_side(1, Preprocess(size_wh=(24, 8)))}
     report = check_parity(sides, dataset, dataset.classes, ParityLimits(fp32_logit_difference=0.1), "shades")
     assert report.passed
 
 
-def test_each_image_is_decoded_once_and_prepared_once_for_each_preprocessing(
+def test_each_image_is_decoded_once_and_prepared_once_per_preprocessing(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
@@ -347,25 +349,25 @@ def test_no_more_than_two_batches_are_in_memory(dataset: Dataset, monkeypatch: p
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (18, 3, 1)])
-def test_a_model_that_gives_another_shape_is_named(dataset: Dataset, shape: tuple[int, ...]) -> None:
+def test_a_model_with_output_of_the_wrong_shape_is_named(dataset: Dataset, shape: tuple[int, ...]) -> None:
     wrong = Side(lambda _: np.zeros(shape, np.float32), SQUASH)
     with pytest.raises(ModelError, match=r"int8 returned \[.*\] for 18 images"):
         run_sides({"fp32": shade_side(1), "int8": wrong}, dataset)
 
 
-def test_a_single_side_is_rejected(dataset: Dataset) -> None:
+def test_a_single_model_is_rejected(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="two or more models, found 1"):
         check_parity({"fp32": shade_side(1)}, dataset, dataset.classes, ParityLimits(), "shades")
 
 
-def test_pairs_can_be_chosen(dataset: Dataset) -> None:
+def test_pairs_can_be_given(dataset: Dataset) -> None:
     sides = {name: shade_side(1) for name in ("pytorch", "fp32", "int8")}
     pairs = [("int8", "pytorch"), ("fp32", "int8")]
     report = check_parity(sides, dataset, dataset.classes, ParityLimits(), "shades", pairs=pairs)
     assert [(found.subject, found.against) for found in report.comparisons] == pairs
 
 
-def test_a_file_fails_with_its_provider_and_only_that_row_says_so(dataset: Dataset) -> None:
+def test_a_file_fails_if_it_fails_on_one_provider_and_the_table_shows_which(dataset: Dataset) -> None:
     sides = {"pytorch": shade_side(1), "int8": shade_side(1), "int8@openvino": shade_side(-1)}
     report = check_parity(sides, dataset, dataset.classes, ParityLimits(), "shades")
     assert (report.failed("int8"), report.failed("int8@openvino"), report.failed("fp32")) == (True, True, False)
@@ -376,7 +378,7 @@ def test_a_file_fails_with_its_provider_and_only_that_row_says_so(dataset: Datas
     ]
 
 
-def test_classes_that_the_model_does_not_know_are_named(dataset: Dataset) -> None:
+def test_classes_unknown_to_the_model_are_an_error(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="does not know"):
         check_parity(
             {"pytorch": shade_side(1), "fp32": shade_side(1)},
@@ -407,11 +409,11 @@ def report(dataset: Dataset) -> ParityReport:
 # --- The report -----------------------------------------------------------------------------------------------------
 
 
-def test_the_report_reads_back_from_its_json(report: ParityReport) -> None:
+def test_the_report_round_trips_through_json(report: ParityReport) -> None:
     assert ParityReport.model_validate_json(report.to_json()) == report
 
 
-def test_the_markdown_gives_verdict_table_and_every_flip(report: ParityReport) -> None:
+def test_the_markdown_has_the_verdict_the_tables_and_every_flip(report: ParityReport) -> None:
     text = report.to_markdown()
     assert text.startswith("# Parity of shades\n\nLimits not met on 18 images of blobs:\n")
     for breach in report.breaches:
@@ -419,10 +421,10 @@ def test_the_markdown_gives_verdict_table_and_every_flip(report: ParityReport) -
     for flip in report.comparison("int8").flips:
         assert f"| {flip.image} |" in text
     cells = {line.count("|") for line in text.splitlines() if line.startswith("| ")}
-    assert cells == {9, 5, 8, 4, 6}  # the tables of models, figures, flips, pairs of classes, and classes
+    assert cells == {9, 5, 8, 4, 6}  # tables of models, figures, flips, pairs of classes, and classes
 
 
-def test_the_markdown_gives_every_figure_with_its_interval_and_what_it_means(report: ParityReport) -> None:
+def test_the_markdown_has_every_figure_with_its_interval_and_meaning(report: ParityReport) -> None:
     text = report.to_markdown()
     [line] = [line for line in text.splitlines() if line.startswith("| Top-1 change")]
     found = report.comparison("int8")
@@ -449,7 +451,7 @@ def test_a_report_of_equal_models_says_that_nothing_changed(dataset: Dataset) ->
     assert text.endswith("## Changed answers: FP32 against PyTorch\n\nNone of 18.\n")
 
 
-def test_the_report_is_written_as_json_markdown_and_one_picture(report: ParityReport, tmp_path: Path) -> None:
+def test_the_report_is_written_as_json_markdown_and_one_plot(report: ParityReport, tmp_path: Path) -> None:
     paths = write_parity(report, tmp_path / "out")
     assert [path.name for path in paths] == ["parity.json", "parity.md", "parity.png"]
     assert ParityReport.model_validate_json(paths[0].read_text()) == report
@@ -459,13 +461,13 @@ def test_the_report_is_written_as_json_markdown_and_one_picture(report: ParityRe
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [path.name for path in paths]
 
 
-def test_every_image_has_its_point_in_the_picture(report: ParityReport) -> None:
+def test_every_image_has_a_point_in_the_plot(report: ParityReport) -> None:
     for found in report.comparisons:
         assert len(found.reference_margins) == len(found.max_logit_differences) == report.data.images
         assert max(found.max_logit_differences) == pytest.approx(found.max_abs_logit_difference, rel=1e-3)
 
 
-def test_the_error_is_one_line_with_every_figure_and_exit_code_1(report: ParityReport) -> None:
+def test_the_parity_error_is_one_line_with_every_breach_and_exit_code_1(report: ParityReport) -> None:
     error = ParityError(report, "left in out: nothing")
     assert error.exit_code == 1
     assert "\n" not in str(error)
@@ -482,7 +484,7 @@ def test_a_class_name_with_a_bar_does_not_break_the_markdown_table() -> None:
     assert "| a\\|b.jpg | Alpha \\| One |" in report.to_markdown()
 
 
-def test_the_manifest_keeps_the_figures_of_a_comparison() -> None:
+def test_a_comparison_gives_the_record_for_the_manifest() -> None:
     found = compared(logits_for([0, 2]), logits_for([0, 1]), [0, 1])
     record = found.record(images=2)
     assert isinstance(record, ParityRecord)

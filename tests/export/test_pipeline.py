@@ -1,4 +1,4 @@
-"""An export from end to end, on a classifier that is really trained."""
+"""An export from end to end, with a small trained classifier."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ IMPOSSIBLE = ParityLimits(agreement=1.0, sure_agreement=1.0, top1_drop=0.0)
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint, in its run folder; the images lie in ../cars."""
+    """The checkpoint in its run folder; the images are in ../cars."""
     return train_toy(tmp_path_factory.mktemp("toy"))
 
 
@@ -68,13 +68,13 @@ def exported(toy: Path) -> ExportResult:
 
 
 @pytest.fixture
-def graph_at_hand(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the graph from the export above: torch gives the same one, after seconds."""
+def cached_graph(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reuse the graph of the export above instead of exporting it with torch again, which takes seconds."""
 
     def loaded(_model: object, _opset: int) -> onnx.ModelProto:
         graph = onnx.load(exported.fp32)
         strip(graph)
-        del graph.graph.output[2:]  # torch's has no feature map, nor a tensor of that name
+        del graph.graph.output[2:]  # torch's graph has no feature map and no tensor of that name
         return renamed(graph, FEATURES, "last")
 
     monkeypatch.setattr(pipeline, "to_onnx", loaded)
@@ -84,7 +84,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def test_an_export_leaves_two_models_and_the_reports_and_nothing_else(toy: Path, exported: ExportResult) -> None:
+def test_an_export_writes_two_models_and_the_reports_and_nothing_else(toy: Path, exported: ExportResult) -> None:
     name = f"test_efficientnet-{sha256(toy)[:8]}"
     assert exported.int8 is not None
     assert files(exported.fp32.parent) == [*REPORTS, f"{name}.fp32.onnx", f"{name}.int8.onnx"]
@@ -111,25 +111,25 @@ def test_each_file_is_self_contained(toy: Path, exported: ExportResult) -> None:
     assert int8.parity == exported.parity.comparison("int8").record(exported.parity.data.images)
 
 
-def test_the_files_answer_as_the_report_says(toy: Path, exported: ExportResult) -> None:
+def test_the_files_have_the_accuracy_in_the_report(toy: Path, exported: ExportResult) -> None:
     split = open_split(toy, read_checkpoint(toy).recipe, None)
     assert exported.parity.data == split.validation.record()
     assert exported.int8 is not None
     for precision, path in (("fp32", exported.fp32), ("int8", exported.int8)):
         logits = dataset_logits(open_session(path, ep="cpu", threads=1).run, split.validation, PREPROCESS)
         assert topk_accuracy(logits, split.validation.labels) == exported.parity.comparison(precision).top1
-    assert exported.parity.comparison("fp32").top1_reference > 0.9  # the toy has learned: agreement means something
+    assert exported.parity.comparison("fp32").top1_reference > 0.9  # the model has learned, so agreement is meaningful
     assert exported.parity.comparison("int8").max_abs_logit_difference > 0
 
 
-def test_the_report_on_disk_is_the_report(exported: ExportResult) -> None:
+def test_the_report_is_written_to_disk(exported: ExportResult) -> None:
     folder = exported.fp32.parent
     assert ParityReport.model_validate_json((folder / "parity.json").read_text()) == exported.parity
     assert (folder / "parity.md").read_text() == exported.parity.to_markdown()
 
 
-def legible(path: Path) -> bytes:
-    """A file's bytes, of a PNG without its compressed pixels: these hold any three letters by chance, and no text."""
+def bytes_without_pixels(path: Path) -> bytes:
+    """Return a file's bytes without the compressed pixels of a PNG, which contain any short text by chance."""
     data = path.read_bytes()
     if path.suffix != ".png":
         return data
@@ -141,14 +141,14 @@ def legible(path: Path) -> bytes:
     return kept
 
 
-def test_no_path_of_the_training_machine_is_in_any_file(toy: Path, exported: ExportResult) -> None:
+def test_no_file_contains_a_path_of_the_training_machine(toy: Path, exported: ExportResult) -> None:
     for path in exported.fp32.parent.iterdir():
-        data = legible(path)
+        data = bytes_without_pixels(path)
         for leak in (str(toy.parent.parent).encode(), b".export-", b"site-packages", b".py"):
             assert leak not in data, path.name
 
 
-def test_each_file_says_how_sure_it_may_be_and_carries_what_it_must_answer(exported: ExportResult) -> None:
+def test_each_file_has_temperature_threshold_and_golden_inputs(exported: ExportResult) -> None:
     assert exported.int8 is not None
     for path in (exported.fp32, exported.int8):
         manifest = read_manifest(path)
@@ -160,24 +160,20 @@ def test_each_file_says_how_sure_it_may_be_and_carries_what_it_must_answer(expor
         assert check_golden(open_session(path, ep="cpu"), golden).passed
 
 
-def test_given_temperature_and_threshold_are_taken_as_they_are(graph_at_hand: None, toy: Path, tmp_path: Path) -> None:
+def test_a_given_temperature_and_threshold_are_used_unchanged(cached_graph: None, toy: Path, tmp_path: Path) -> None:
     result = export(ExportConfig(toy, tmp_path, confidence=ConfidenceOptions(temperature=1.7, reject_below=0.25)))
     manifest = read_manifest(result.fp32)
     assert (manifest.temperature, manifest.reject_below) == (1.7, 0.25)
 
 
-def test_the_search_report_of_an_earlier_export_does_not_stay_beside_the_new_reports(
-    graph_at_hand: None, toy: Path, tmp_path: Path
-) -> None:
+def test_the_search_report_of_an_earlier_export_is_removed(cached_graph: None, toy: Path, tmp_path: Path) -> None:
     (tmp_path / "int8_search.md").write_text("of an earlier export")
     (tmp_path / "int8_search.json").write_text("{}")
     export(ExportConfig(toy, tmp_path, name="toy"))
     assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
 
 
-def test_a_half_precision_file_answers_alike_and_is_half_as_large(
-    graph_at_hand: None, toy: Path, tmp_path: Path
-) -> None:
+def test_an_fp16_file_agrees_with_fp32_and_is_half_as_large(cached_graph: None, toy: Path, tmp_path: Path) -> None:
     result = export(ExportConfig(toy, tmp_path, fp16=True, name="toy"))
     assert result.fp16 == tmp_path / "toy.fp16.onnx"
     manifest = read_manifest(result.fp16)
@@ -187,8 +183,8 @@ def test_a_half_precision_file_answers_alike_and_is_half_as_large(
     assert result.parity.comparison("fp16").agreement == 1.0
 
 
-def test_a_search_leaves_a_row_for_each_candidate_and_its_choice_in_the_manifest(
-    graph_at_hand: None, toy: Path, tmp_path: Path
+def test_a_search_reports_every_candidate_and_records_its_choice_in_the_manifest(
+    cached_graph: None, toy: Path, tmp_path: Path
 ) -> None:
     result = export(ExportConfig(toy, tmp_path, Int8Search(target="x86-avx2", calibration_images=8), name="toy"))
     assert result.search is not None and result.int8 is not None
@@ -203,13 +199,13 @@ def test_a_search_leaves_a_row_for_each_candidate_and_its_choice_in_the_manifest
     assert chosen.name in (tmp_path / "int8_search.md").read_text()
 
 
-def test_an_operator_set_may_be_chosen(toy: Path, tmp_path: Path) -> None:
+def test_the_operator_set_can_be_chosen(toy: Path, tmp_path: Path) -> None:
     result = export(ExportConfig(toy, tmp_path, opset=18))
     [opset] = onnx.load(result.fp32).opset_import
     assert (opset.domain, opset.version) == ("", 18)
 
 
-def test_calibration_sees_training_images_only_the_same_each_time(toy: Path) -> None:
+def test_calibration_uses_a_repeatable_sample_of_training_images(toy: Path) -> None:
     split = open_split(toy, read_checkpoint(toy).recipe, None)
     chosen = calibration_samples(split.train, 20)
     names = [sample.name for sample in chosen.samples]
@@ -223,8 +219,8 @@ def test_calibration_sees_training_images_only_the_same_each_time(toy: Path) -> 
 
 
 @pytest.fixture
-def spoiled(graph_at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An INT8 file whose classifier answers something else."""
+def wrong_int8(cached_graph: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make INT8 files with a wrong classifier."""
     real = make.quantize
 
     def swapped(*arguments: object) -> onnx.ModelProto:
@@ -239,8 +235,8 @@ def spoiled(graph_at_hand: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make, "quantize", swapped)
 
 
-@pytest.mark.usefixtures("spoiled")
-def test_a_failing_int8_file_is_not_written(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("wrong_int8")
+def test_an_int8_file_that_misses_a_limit_is_not_written(toy: Path, tmp_path: Path) -> None:
     name = "gate"
     stale = tmp_path / f"{name}.int8.onnx"
     stale.write_bytes(b"of an earlier export")
@@ -258,8 +254,8 @@ def test_a_failing_int8_file_is_not_written(toy: Path, tmp_path: Path) -> None:
     assert read_manifest(tmp_path / f"{name}.fp32.onnx").parity is not None
 
 
-@pytest.mark.usefixtures("spoiled")
-def test_a_failed_file_is_kept_on_request_under_another_name(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("wrong_int8")
+def test_a_failed_file_is_kept_under_another_name_on_request(toy: Path, tmp_path: Path) -> None:
     config = ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate", keep_failed=True)
     with pytest.raises(ParityError, match=r"gate\.int8\.failed\.onnx"):
         export(config)
@@ -269,8 +265,8 @@ def test_a_failed_file_is_kept_on_request_under_another_name(toy: Path, tmp_path
     assert parity.agreement < 0.5
 
 
-@pytest.mark.usefixtures("graph_at_hand")
-def test_a_wrong_fp32_graph_leaves_no_model_at_all(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("cached_graph")
+def test_a_wrong_fp32_graph_leaves_no_model(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = pipeline.to_onnx
 
     def wrong_mean(*arguments: object) -> onnx.ModelProto:
@@ -290,7 +286,7 @@ def test_a_wrong_fp32_graph_leaves_no_model_at_all(toy: Path, tmp_path: Path, mo
 # --- The images -----------------------------------------------------------------------------------------------------
 
 
-def test_given_images_are_split_as_the_training_split_them(toy: Path, tmp_path: Path) -> None:
+def test_given_images_are_split_as_in_training(toy: Path, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(toy)
     moved = shutil.copytree(toy.parent.parent / "cars", tmp_path / "elsewhere")
     given = open_split(toy, checkpoint.recipe, OpenOptions(moved))
@@ -299,7 +295,7 @@ def test_given_images_are_split_as_the_training_split_them(toy: Path, tmp_path: 
     assert [s.name for s in given.train.samples] == [s.name for s in trained.train.samples]
 
 
-def test_images_that_no_training_lists_name_are_split_here_the_same_each_time(toy: Path, tmp_path: Path) -> None:
+def test_images_without_a_training_split_are_split_repeatably(toy: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
     data = OpenOptions(toy.parent.parent / "cars")
     splits = [open_split(alone, read_checkpoint(alone).recipe, data) for _ in range(2)]
@@ -307,7 +303,7 @@ def test_images_that_no_training_lists_name_are_split_here_the_same_each_time(to
     assert splits[0] == splits[1]
 
 
-def test_unusable_images_are_left_out_before_the_split(toy: Path, tmp_path: Path) -> None:
+def test_unusable_images_are_excluded_before_the_split(toy: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
     cars = write_cars(tmp_path / "cars", per_class=4)
     (cars / "images" / "003.png").write_bytes(b"no image")
@@ -316,7 +312,7 @@ def test_unusable_images_are_left_out_before_the_split(toy: Path, tmp_path: Path
     assert names == {sample.name for sample in open_dataset(cars).samples} - {"003.png"}
 
 
-def test_without_a_run_folder_and_without_data_one_line_asks_for_data(toy: Path, tmp_path: Path) -> None:
+def test_without_run_folder_and_data_the_error_asks_for_data(toy: Path, tmp_path: Path) -> None:
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
     with pytest.raises(InputError, match="give labeled images with `data`"):
         export(ExportConfig(alone, tmp_path / "out"))
@@ -327,7 +323,7 @@ def test_without_a_run_folder_and_without_data_one_line_asks_for_data(toy: Path,
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "..", ".hidden", "/abs"])
-def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
+def test_a_name_that_is_not_a_file_name_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="file name"):
         ExportConfig(Path("x.pt"), Path("out"), name=name)
 
@@ -339,14 +335,14 @@ def test_an_invalid_manifest_value_is_named(toy: Path, tmp_path: Path, field: st
     assert files(tmp_path / "out") == []
 
 
-def test_missing_unknown_images_fail_before_the_work(toy: Path, tmp_path: Path) -> None:
+def test_missing_unknown_images_fail_before_the_export(toy: Path, tmp_path: Path) -> None:
     options = ConfidenceOptions(unknown=tmp_path / "nowhere")
     with pytest.raises(InputError, match="nowhere"):
         export(ExportConfig(toy, tmp_path / "out", confidence=options))
     assert files(tmp_path / "out") == []
 
 
-def test_an_export_judges_given_pictures_as_evaluate_judges_its_file(toy: Path, tmp_path: Path) -> None:
+def test_an_export_measures_unknown_pictures_as_evaluate_does(toy: Path, tmp_path: Path) -> None:
     folder = tmp_path / "unknown"
     folder.mkdir()
     rows = ["filename,make,model"]
@@ -380,7 +376,7 @@ def test_an_export_judges_given_pictures_as_evaluate_judges_its_file(toy: Path, 
     assert group.wrong == pytest.approx(made.confidence.record("fp32").unknown_named[GIVEN])
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(toy: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_created_is_an_input_error(toy: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write into"):
         export(ExportConfig(toy, tmp_path / "file" / "out"))
@@ -388,21 +384,21 @@ def test_a_folder_that_cannot_be_made_is_one_line(toy: Path, tmp_path: Path) -> 
 
 @pytest.fixture
 def full_disk() -> Iterator[None]:
-    """No file may grow beyond 100 kB: less than the FP32 model."""
+    """Limit files to 100 kB, which is less than the FP32 model."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("graph_at_hand", "full_disk")
-def test_a_full_disk_leaves_nothing_half_written(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("cached_graph", "full_disk")
+def test_a_full_disk_leaves_no_partial_files(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot write into"):
         export(ExportConfig(toy, tmp_path / "out"))
     assert files(tmp_path / "out") == []
 
 
-def test_a_corrupt_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_leaves_no_files(tmp_path: Path) -> None:
     (tmp_path / "best.pt").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(ModelError):
         export(ExportConfig(tmp_path / "best.pt", tmp_path / "out"))
@@ -419,7 +415,7 @@ def command(*args: object) -> int:
     return caught.value.code
 
 
-@pytest.mark.usefixtures("graph_at_hand")
+@pytest.mark.usefixtures("cached_graph")
 def test_too_little_coverage_fails_unless_allowed(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -436,7 +432,7 @@ def test_too_little_coverage_fails_unless_allowed(
     assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
 
 
-@pytest.mark.usefixtures("graph_at_hand")
+@pytest.mark.usefixtures("cached_graph")
 def test_the_command_prints_the_table_and_the_files(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -448,8 +444,8 @@ def test_the_command_prints_the_table_and_the_files(
     assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
 
 
-@pytest.mark.usefixtures("spoiled")
-def test_the_command_ends_with_1_and_one_line_when_a_limit_is_missed(
+@pytest.mark.usefixtures("wrong_int8")
+def test_the_command_exits_with_1_and_one_line_if_a_limit_is_missed(
     toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = ("--int8", "--no-search", "--calibration-images", "8", "--name", "toy", "--min-agreement", "99")
@@ -476,15 +472,17 @@ def test_the_command_ends_with_1_and_one_line_when_a_limit_is_missed(
         ("x.pt", "-o", "out", "--temperature", "0"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_input_is_a_one_line_error_and_exit_code_2(
+    args: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("export", *args) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("graph_at_hand")
-def test_every_file_carries_an_embedding_and_what_familiarity_needs(toy: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("cached_graph")
+def test_every_file_has_an_embedding_prototypes_and_familiarity_thresholds(toy: Path, tmp_path: Path) -> None:
     options = ConfidenceOptions(keep_known=(0.8, 0.8, 0.9))
     made = export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=30), fp16=True, confidence=options))
     for path in (made.fp32, made.fp16, made.int8):
@@ -513,7 +511,7 @@ def test_every_file_carries_an_embedding_and_what_familiarity_needs(toy: Path, t
         assert cosine > 0.97
 
 
-def test_a_regraft_changes_prototypes_and_thresholds_alone(toy: Path, exported: ExportResult, tmp_path: Path) -> None:
+def test_a_regraft_changes_only_prototypes_and_thresholds(toy: Path, exported: ExportResult, tmp_path: Path) -> None:
     path = tmp_path / "cars.onnx"
     path.write_bytes(with_metadata(exported.fp32.read_bytes(), {HELD_OUT_KEY: None}, "cars.onnx"))
     before = open_session(path, ep="cpu")
@@ -536,7 +534,7 @@ def test_a_regraft_changes_prototypes_and_thresholds_alone(toy: Path, exported: 
     assert path.stat().st_size == size
 
 
-@pytest.mark.usefixtures("graph_at_hand")
+@pytest.mark.usefixtures("cached_graph")
 def test_an_embedding_that_drifts_too_far_fails(toy: Path, tmp_path: Path) -> None:
     limits = ParityLimits(agreement=0, sure_agreement=0, top1_drop=1, top5_drop=1, embedding_cosine=1.0)
     with pytest.raises(ParityError, match="embeddings have a mean cosine"):

@@ -1,4 +1,4 @@
-"""INT8: that it is INT8, where it stays float, and that no processor can clip it."""
+"""INT8 graphs: which layers are INT8, which stay float, and that sums cannot overflow on any processor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def int8(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def weights(model: onnx.ModelProto) -> dict[str, NDArray[np.int8]]:
-    """The weights by the layer that they belong to."""
+    """Return the weights by layer."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     layers = ("stem", "depthwise", "grouped", "classifier")
     return {
@@ -63,7 +63,7 @@ def run(model: onnx.ModelProto, batch_nhwc: NDArray[np.uint8], **entries: str) -
     return session.run(None, {"batch_nhwc": batch_nhwc})[0]
 
 
-def test_every_layer_behind_the_stem_has_int8_weights_with_a_scale_for_each_channel(int8: onnx.ModelProto) -> None:
+def test_every_layer_after_the_stem_has_int8_weights_with_a_scale_per_channel(int8: onnx.ModelProto) -> None:
     found = weights(int8)
     assert {layer: array.dtype.name for layer, array in found.items()} == {
         "stem": "float32",
@@ -87,7 +87,7 @@ def test_the_stem_stays_in_float(int8: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(("layers", "in_float"), [(0, set()), (2, {"stem", "depthwise"}), (9, None)])
-def test_as_many_layers_stay_in_float_as_are_asked_for(
+def test_the_requested_number_of_layers_stays_in_float(
     graph: onnx.ModelProto, layers: int, in_float: set[str] | None
 ) -> None:
     config = Int8Config(float_layers=layers)
@@ -100,16 +100,16 @@ def test_as_many_layers_stay_in_float_as_are_asked_for(
     assert config.record(4).float_layers == layers
 
 
-def test_what_the_file_leaves_in_float_runs_in_float(int8: onnx.ModelProto) -> None:
-    # WeightBiasQuantization is ONNX Runtime's optimizer that quantizes again at load; sessions switch it off.
+def test_layers_that_are_float_in_the_file_run_in_float(int8: onnx.ModelProto) -> None:
+    # Our sessions disable ONNX Runtime's optimizer WeightBiasQuantization, which quantizes more layers at load.
     batch_nhwc = next(batches(1, seed=5))
     options = onnxruntime.SessionOptions()
-    left_on = onnxruntime.InferenceSession(int8.SerializeToString(), options)
-    np.testing.assert_array_equal(left_on.run(None, {"batch_nhwc": batch_nhwc})[0], run(int8, batch_nhwc))
+    with_optimizer = onnxruntime.InferenceSession(int8.SerializeToString(), options)
+    np.testing.assert_array_equal(with_optimizer.run(None, {"batch_nhwc": batch_nhwc})[0], run(int8, batch_nhwc))
 
 
 class Pooled(torch.nn.Module):
-    """A stem as ResNet's, convolution, ReLU and maximum, before a layer that becomes INT8."""
+    """A stem like ResNet's (convolution, ReLU, max pooling) before a layer that becomes INT8."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def pooled() -> onnx.ModelProto:
 
 
 def test_onnx_runtime_pools_a_stem_in_float(pooled: onnx.ModelProto, tmp_path: Path) -> None:
-    """It would move the step to integers up before the MaxPool, which it runs thirty times as slowly on them."""
+    """Otherwise it would quantize before the MaxPool, which is thirty times slower on integers."""
     int8 = int8_of(pooled, batches(), Int8Config())
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -142,7 +142,7 @@ def test_onnx_runtime_pools_a_stem_in_float(pooled: onnx.ModelProto, tmp_path: P
     assert kinds.index("MaxPool") < kinds.index("QuantizeLinear")
 
 
-def test_pooling_before_the_activation_changes_no_answer(pooled: onnx.ModelProto) -> None:
+def test_pooling_before_the_activation_does_not_change_the_logits(pooled: onnx.ModelProto) -> None:
     prepared = prepare(pooled)
     moved = prepare(pooled)
     move_pool_before_activation(ONNXModel(moved), float_prefix(prepared.graph, 1))
@@ -153,7 +153,7 @@ def test_pooling_before_the_activation_changes_no_answer(pooled: onnx.ModelProto
     np.testing.assert_array_equal(run(moved, batch_nhwc), run(prepared, batch_nhwc))
 
 
-def test_a_pool_whose_stem_is_int8_stays_where_it_is(pooled: onnx.ModelProto) -> None:
+def test_pooling_after_an_int8_stem_is_not_moved(pooled: onnx.ModelProto) -> None:
     prepared = prepare(pooled)
     moved = prepare(pooled)
     move_pool_before_activation(ONNXModel(moved), float_prefix(prepared.graph, 0))
@@ -161,7 +161,7 @@ def test_a_pool_whose_stem_is_int8_stays_where_it_is(pooled: onnx.ModelProto) ->
 
 
 def pair_sums(array: NDArray[np.int8]) -> int:
-    """The largest sum of neighboring weights of one sign, in the orders in which kernels multiply them."""
+    """Return the largest sum of two adjacent weights of one sign, in the orders in which kernels multiply them."""
     orders = [array.reshape(len(array), -1)]
     if array.ndim == 4:
         orders.append(array.transpose(0, 2, 3, 1).reshape(len(array), -1))
@@ -172,7 +172,7 @@ def pair_sums(array: NDArray[np.int8]) -> int:
     return int(largest)
 
 
-def test_no_two_neighboring_weights_can_overflow_16_bits(int8: onnx.ModelProto) -> None:
+def test_no_two_adjacent_weights_can_overflow_16_bits(int8: onnx.ModelProto) -> None:
     for layer in ("grouped", "classifier"):
         assert pair_sums(weights(int8)[layer]) * 255 < 2**15, layer
 
@@ -189,37 +189,39 @@ def test_without_reduced_range_every_channel_uses_8_bits(graph: onnx.ModelProto)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (7, 5), (6, 4, 1, 1), (6, 3, 3, 3), (8, 5, 5, 5), (16, 64, 1, 1)])
-def test_a_range_is_as_small_as_is_safe(shape: tuple[int, ...], rng: np.random.Generator) -> None:
+def test_a_weight_range_is_the_smallest_that_cannot_overflow(shape: tuple[int, ...], rng: np.random.Generator) -> None:
     real = rng.normal(0, 0.2, shape).astype(np.float32)
     ranges = weight_ranges(real)
     scale = (ranges / 127).reshape(-1, *[1] * (len(shape) - 1))
     rounded = np.round(real / scale)
     assert np.abs(rounded).max() <= 127
     assert pair_sums(rounded) <= 128
-    assert pair_sums(np.round(real / (0.97 * scale))) > 127  # 3% smaller would not be
+    assert pair_sums(np.round(real / (0.97 * scale))) > 127  # 3% smaller could overflow
     np.testing.assert_allclose(weight_ranges(real, depthwise=True), np.abs(real).reshape(shape[0], -1).max(axis=1))
 
 
-def test_a_channel_of_zeros_has_a_range() -> None:
+def test_a_channel_of_zeros_has_a_positive_range() -> None:
     assert (weight_ranges(np.zeros((2, 4), np.float32)) > 0).all()
 
 
-def test_reduced_range_answers_alike_in_clipping_and_in_exact_arithmetic(int8: onnx.ModelProto) -> None:
-    # On a CPU without VNNI, session.x64quantprecision chooses exact kernels over fast ones that may clip; elsewhere
-    # the two are the same and this test is weaker.
+def test_reduced_range_gives_the_same_logits_with_saturating_and_exact_kernels(int8: onnx.ModelProto) -> None:
+    # On a CPU without VNNI, session.x64quantprecision selects exact kernels instead of fast ones that may saturate.
+    # On other CPUs both are the same, and this test is weaker.
     bright = np.full((2, SIZE, SIZE, 3), 255, np.uint8)
     for batch_nhwc in (bright, *batches(3, seed=7)):
         exact = run(int8, batch_nhwc, session_x64quantprecision="1")
         np.testing.assert_array_equal(run(int8, batch_nhwc), exact)
 
 
-def test_int8_is_near_fp32_on_images_of_the_calibrated_kind(graph: onnx.ModelProto, int8: onnx.ModelProto) -> None:
+def test_int8_is_close_to_fp32_on_images_like_those_of_calibration(
+    graph: onnx.ModelProto, int8: onnx.ModelProto
+) -> None:
     batch_nhwc = next(batches(1, seed=3))
     expected = run(graph, batch_nhwc)
     np.testing.assert_allclose(run(int8, batch_nhwc), expected, atol=0.1 * np.abs(expected).max())
 
 
-def test_calibration_reads_batches_one_by_one_and_each_once(graph: onnx.ModelProto) -> None:
+def test_calibration_reads_each_batch_once_in_order(graph: onnx.ModelProto) -> None:
     taken = []
 
     def counted() -> Iterator[NDArray[np.uint8]]:
@@ -243,7 +245,7 @@ def test_every_calibration_image_widens_the_ranges(graph: onnx.ModelProto) -> No
 
     both = input_scale(dark + bright)
     assert both > input_scale(dark)
-    assert both == input_scale(bright) == input_scale(bright + dark)  # behind a ReLU the brightest decides
+    assert both == input_scale(bright) == input_scale(bright + dark)  # after a ReLU, the brightest image decides
 
 
 def test_only_standard_operator_sets_are_declared(int8: onnx.ModelProto) -> None:
@@ -256,7 +258,7 @@ def test_the_same_input_gives_the_same_file(graph: onnx.ModelProto, int8: onnx.M
     assert again.SerializeToString(deterministic=True) == int8.SerializeToString(deterministic=True)
 
 
-def test_the_fp32_graph_is_left_as_it_was(graph: onnx.ModelProto) -> None:
+def test_quantizing_does_not_change_the_fp32_graph(graph: onnx.ModelProto) -> None:
     before = graph.SerializeToString(deterministic=True)
     int8_of(graph, batches(1), Int8Config())
     assert graph.SerializeToString(deterministic=True) == before
@@ -273,7 +275,7 @@ def test_a_graph_without_weights_is_refused() -> None:
 
 
 def kinds(model: onnx.ModelProto) -> set[str]:
-    """The integer types of activations."""
+    """Return the integer types of the activations."""
     types = {t.name: t.data_type for t in model.graph.initializer}
     found = {types[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     return {onnx.TensorProto.DataType.Name(kind) for kind in found}
@@ -283,7 +285,7 @@ def kinds(model: onnx.ModelProto) -> set[str]:
     ("target", "activations"),
     [("x86-avx2", "UINT8"), ("x86-vnni", "UINT8"), ("arm64", "INT8"), ("tensorrt", "INT8"), ("openvino", "UINT8")],
 )
-def test_every_preset_makes_a_file_that_runs(graph: onnx.ModelProto, target: str, activations: str) -> None:
+def test_every_preset_gives_a_graph_that_runs(graph: onnx.ModelProto, target: str, activations: str) -> None:
     model = int8_of(graph, batches(), PRESETS[target])
     assert kinds(model) == {activations}
     batch_nhwc = next(batches(1, seed=3))

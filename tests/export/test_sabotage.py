@@ -1,4 +1,4 @@
-"""Broken exports of the bundled model, each of which the gate must refuse; test_golden.py has doctor's half."""
+"""The parity check refuses broken exports of the bundled model. `test_golden.py` tests what `doctor` detects."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 
-IMAGES = 200  # held-out ones: enough for each of these to show
+IMAGES = 200  # held-out images; enough to detect each change
 PLAIN = Int8Config(float_layers=3)
 
 
 @dataclass(frozen=True)
 class Real:
-    """The bundled checkpoint, its graph, real images, and what PyTorch and FP32 say of them."""
+    """The bundled checkpoint, its graph, real images, and PyTorch's logits for them."""
 
     checkpoint: Checkpoint
     graph: onnx.ModelProto
@@ -52,7 +52,7 @@ class Real:
             preprocess or self.checkpoint.preprocess,
         )
 
-    def gate(
+    def check(
         self, precision: str, logits: NDArray[np.float32], fp32: NDArray[np.float32] | None = None
     ) -> ParityReport:
         answers = [Answers("pytorch", self.pytorch)]
@@ -75,7 +75,7 @@ def real(shared: Path) -> Real:
 
 @pytest.fixture(scope="module")
 def fp32(real: Real) -> NDArray[np.float32]:
-    """What the graph as it is answers to the held-out images."""
+    """The unchanged graph's logits for the held-out images."""
     return real.logits(real.graph)
 
 
@@ -128,31 +128,31 @@ def weights_in_4_bits(graph: onnx.GraphProto) -> None:
 def test_an_intact_graph_passes(
     real: Real, fp32: NDArray[np.float32], int8: Callable[[Int8Config], onnx.ModelProto]
 ) -> None:
-    assert real.gate("fp32", fp32).passed
-    assert real.gate("int8", real.logits(int8(PLAIN)), fp32).passed
+    assert real.check("fp32", fp32).passed
+    assert real.check("int8", real.logits(int8(PLAIN)), fp32).passed
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("sabotage", [wrong_mean, swapped_colors])
 def test_a_sabotaged_graph_is_refused(real: Real, sabotage: Callable[[onnx.GraphProto], None]) -> None:
-    report = real.gate("fp32", real.logits(altered(real.graph, sabotage)))
+    report = real.check("fp32", real.logits(altered(real.graph, sabotage)))
     assert report.failed("fp32")
     assert "FP32 logits differ from PyTorch's" in report.breaches[0].text
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("change", [{"interpolation": "linear"}, {"resize": "letterbox"}])
-def test_another_resize_is_refused(real: Real, change: dict[str, str]) -> None:
+def test_a_different_resize_is_refused(real: Real, change: dict[str, str]) -> None:
     other = Preprocess.model_validate({**real.checkpoint.preprocess.model_dump(), **change})
     assert other != real.checkpoint.preprocess
-    assert real.gate("fp32", real.logits(real.graph, other)).failed("fp32")
+    assert real.check("fp32", real.logits(real.graph, other)).failed("fp32")
 
 
 @pytest.mark.shared
 def test_weights_of_4_bits_are_refused(
     real: Real, fp32: NDArray[np.float32], int8: Callable[[Int8Config], onnx.ModelProto]
 ) -> None:
-    report = real.gate("int8", real.logits(altered(int8(PLAIN), weights_in_4_bits)), fp32)
+    report = real.check("int8", real.logits(altered(int8(PLAIN), weights_in_4_bits)), fp32)
     assert report.failed("int8") and not report.failed("fp32")
 
 
@@ -160,5 +160,5 @@ def test_weights_of_4_bits_are_refused(
 def test_one_scale_for_all_channels_is_refused(
     real: Real, fp32: NDArray[np.float32], int8: Callable[[Int8Config], onnx.ModelProto]
 ) -> None:
-    report = real.gate("int8", real.logits(int8(Int8Config(per_channel=False))), fp32)
+    report = real.check("int8", real.logits(int8(Int8Config(per_channel=False))), fp32)
     assert report.failed("int8") and not report.failed("fp32")

@@ -1,4 +1,4 @@
-"""The search takes the fastest that keeps to the limits, and leaves in float what hurts, no more of it than it must."""
+"""The search chooses the fastest candidate within the limits, and leaves only as many layers in float as needed."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Trial:
 
     prepared: onnx.ModelProto
     ranges: ActivationRanges
-    missed: dict[str, list[str]] = field(default_factory=dict)  # by target: what its candidates miss
+    missed: dict[str, list[str]] = field(default_factory=dict)  # target -> limits that its candidates miss
     speed_ms: dict[str, float] = field(default_factory=dict)  # by target
-    most_float: int | None = None  # how many layers in float it takes for the limits to hold
-    longest_prefix: int | None = None  # how many from the input on it takes
+    most_float: int | None = None  # number of float layers that meets the limits
+    longest_prefix: int | None = None  # number of float layers after the input that meets the limits
     timed: list[str] = field(default_factory=list)
     scored: list[Int8Config] = field(default_factory=list)
 
@@ -85,7 +85,7 @@ class Trial:
     def search(
         self, *presets: Int8Config, methods: Sequence[str] = CALIBRATIONS, prefixes: Sequence[int] = ()
     ) -> Found:
-        nobody = lambda what, done, total: None  # noqa: E731
+        no_progress = lambda what, done, total: None  # noqa: E731
         return search(
             self.prepared,
             self.ranges,
@@ -96,7 +96,7 @@ class Trial:
             self.judge,
             self.clock,
             self.logits,
-            nobody,
+            no_progress,
         )
 
 
@@ -105,7 +105,7 @@ def trial(prepared: onnx.ModelProto, ranges: ActivationRanges) -> Trial:
     return Trial(prepared, ranges)
 
 
-def test_every_preset_is_tried_with_every_calibration_and_each_is_a_row(trial: Trial) -> None:
+def test_every_preset_is_tried_with_every_calibration(trial: Trial) -> None:
     report = trial.search(AVX2, VNNI).report
     assert [row.name for row in report.rows] == [
         f"{target} {method}, 1 in float" for target in ("x86-avx2", "x86-vnni") for method in CALIBRATIONS
@@ -128,17 +128,17 @@ def test_a_failing_candidate_never_wins(trial: Trial) -> None:
     assert trial.search(AVX2, VNNI).config.target == "x86-avx2"
 
 
-def test_among_equally_fast_the_preferred_preset_wins(trial: Trial) -> None:
+def test_among_equally_fast_candidates_the_preferred_preset_wins(trial: Trial) -> None:
     trial.speed_ms = {"x86-avx2": 1.05, "x86-vnni": 1.0}
     assert trial.search(AVX2, VNNI).config.target == "x86-avx2"
 
 
-def test_calibration_does_not_change_the_work_so_each_structure_is_timed_once(trial: Trial) -> None:
+def test_each_graph_structure_is_timed_once_for_all_calibrations(trial: Trial) -> None:
     trial.search(AVX2, VNNI)
     assert len(trial.timed) == 2
 
 
-def test_within_a_preset_the_calibration_that_changes_logits_least_is_taken(trial: Trial) -> None:
+def test_within_a_preset_the_calibration_that_changes_logits_least_is_chosen(trial: Trial) -> None:
     found = trial.search(AVX2)
     passing = [row for row in found.report.rows if row.agreement == 1.0]
     best = min(passing, key=lambda row: row.mean_abs_logit_difference)
@@ -168,7 +168,7 @@ def test_the_closest_candidate_is_returned_if_none_passes(trial: Trial) -> None:
     found = trial.search(AVX2, methods=["minmax"])
     assert not any(row.passed for row in found.report.rows)
     assert [row.chosen for row in found.report.rows].count(True) == 1
-    assert len(found.report.rows) == 2  # of three layers, one may be left in float: beyond half it is INT8 no more
+    assert len(found.report.rows) == 2  # at most half of the layers, here one of three, may stay in float
     assert found.report.fp32_latency_ms is None
 
 
@@ -197,7 +197,7 @@ def test_an_unknown_target_gets_a_suggestion() -> None:
         presets_for("x86-vni", machine("Linux x86_64"))
 
 
-def test_changes_hold_in_every_candidate() -> None:
+def test_changes_apply_to_every_candidate() -> None:
     choices = Int8Search(changes={"calibration": "mse", "float_layers": 3}, calibration_images=10)
     assert choices.methods == ("mse",)
     changed = choices.changed(PRESETS["arm64"])

@@ -1,4 +1,4 @@
-"""The pictures that a threshold is chosen by show no car that the model knows, and are the same each time."""
+"""The unknown pictures for choosing a threshold are the same each time and show no class of the model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REAL = ("Audi A5 Coupe 2012", "Audi S5 Coupe 2012")
 
 
 def drawn_labels(known: tuple[str, ...]) -> set[int]:
-    """Say which twin cars are drawn for a model that knows these classes."""
+    """Return the labels of the twin cars that are drawn for a model with these classes."""
     sources = (sample.source for sample in open_unknowns(known).sets[TWIN_CARS].samples)
     return {source.label for source in sources if isinstance(source, unknowns._TwinCar)}
 
 
-def test_there_are_twin_cars_of_every_class_and_noise_of_every_kind() -> None:
+def test_unknowns_are_twin_cars_of_every_class_and_noise_of_every_kind() -> None:
     opened = open_unknowns(REAL)
     assert list(opened.sets) == [TWIN_CARS, NOISE] and opened.remarks == ()
     assert len(opened.sets[TWIN_CARS]) == 192 and drawn_labels(REAL) == set(range(len(CLASS_NAMES)))
@@ -38,7 +38,7 @@ def test_known_twin_cars_are_excluded() -> None:
     assert "knows all twin cars" in opened.remarks[0]
 
 
-def test_the_pictures_are_the_same_each_time_in_any_order_and_differ_from_one_another() -> None:
+def test_the_pictures_are_repeatable_in_any_order_and_all_different() -> None:
     first, again = open_unknowns(REAL).sets, open_unknowns(REAL).sets
     for name, places in ((TWIN_CARS, (0, 1, 16)), (NOISE, (0, 1, 2, 3, 4, 5))):
         images = [first[name].samples[place].read() for place in places]
@@ -49,7 +49,7 @@ def test_the_pictures_are_the_same_each_time_in_any_order_and_differ_from_one_an
         assert len({image.tobytes() for image in images}) == len(images)
 
 
-def test_noise_is_what_it_is_called() -> None:
+def test_noise_is_white_smooth_or_flat_as_named() -> None:
     white, smooth, flat = (sample.read().astype(int) for sample in open_unknowns(REAL).sets[NOISE].samples[:3])
     steps = [np.abs(np.diff(image, axis=1)).mean() for image in (white, smooth, flat)]
     assert steps[0] > 60 and 0 < steps[1] < 30 and steps[2] == 0
