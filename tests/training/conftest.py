@@ -1,4 +1,4 @@
-"""A small data set that trainings of several modules learn from."""
+"""A small data set for the training tests of several modules."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(toys: Path) -> Dataset:
-    """The data set in `toys`, opened."""
+    """The opened data set in `toys`."""
     return open_dataset(toys)

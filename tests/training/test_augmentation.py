@@ -1,4 +1,4 @@
-"""Each image of a batch is varied by choices of its own, within the strengths that the recipe states."""
+"""Augmentation changes each image of a batch independently, within the strengths of the recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STRONG = Augmentation(min_scale=0.3, rotation_degrees=20, jitter=0.5, hue=0.3, b
 
 
 def picture(width: int = 48, height: int = 32) -> torch.Tensor:
-    """A smooth picture in which every place and direction differs: uint8 [1, H, W, 3]."""
+    """Return a smooth picture that differs at every place and in every direction: uint8 [1, H, W, 3]."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     planes = (255 * x / width, 255 * y / height, 127 + 120 * np.sin(x / 7) * np.cos(y / 5))
     return torch.from_numpy(np.stack(planes, axis=-1).astype(np.uint8))[None]
@@ -54,18 +54,18 @@ def test_a_slice_of_the_parameters_gives_the_same_images() -> None:
     torch.testing.assert_close(part, whole[2:5], atol=1e-3, rtol=0)
 
 
-def test_crops_keep_their_share_of_the_area_and_lie_inside() -> None:
+def test_crops_have_a_limited_share_of_the_area_and_are_inside_the_image() -> None:
     strength = Augmentation(min_scale=0.4, stretch=4 / 3, flip=0, rotation_degrees=0)
     affine = draw_choices(strength, 4000, (32, 32), torch.Generator().manual_seed(1)).affine
     width, height = affine[:, 0, 0], affine[:, 1, 1]
     area = width * height
-    assert float(area.min()) >= 0.4 * 0.75 and float(area.max()) <= 1  # a stretched crop that would stick out is cut
+    assert float(area.min()) >= 0.4 * 0.75 and float(area.max()) <= 1  # stretched crops are cut at the border
     assert float(area.mean()) == pytest.approx(0.68, abs=0.03)
     assert float((affine[:, 0, 2].abs() + width).max()) <= 1 + 1e-6
     assert float((affine[:, 1, 2].abs() + height).max()) <= 1 + 1e-6
 
 
-def test_half_of_the_images_are_mirrored_and_a_mirror_is_exact() -> None:
+def test_half_of_the_images_are_mirrored_exactly() -> None:
     strength = PLAIN.model_copy(update={"flip": 0.5})
     choices = draw_choices(strength, 1000, (48, 32), torch.Generator().manual_seed(2))
     mirrored = choices.affine[:, 0, 0] < 0
@@ -80,9 +80,9 @@ def test_a_rotation_turns_the_picture_without_stretching_it() -> None:
     size_wh = (48, 32)
     strength = PLAIN.model_copy(update={"rotation_degrees": 15.0})
     drawn = draw_choices(strength, 500, size_wh, torch.Generator().manual_seed(3)).affine
-    turned = drawn[:, 1, 0] != 0
-    assert 200 < int(turned.sum()) < 300  # half of the images stay upright
-    one = drawn[int(turned.nonzero()[0])]
+    tilted = drawn[:, 1, 0] != 0
+    assert 200 < int(tilted.sum()) < 300  # half of the images stay upright
+    one = drawn[int(tilted.nonzero()[0])]
     angle = math.asin(float(one[1, 0]) * size_wh[1] / size_wh[0])
     assert abs(math.degrees(angle)) <= 15
     rotated = augment(picture(), Choices(one[None], choices.jitter, choices.hue, choices.sigma), size_wh)[0]
@@ -94,7 +94,7 @@ def test_a_rotation_turns_the_picture_without_stretching_it() -> None:
     np.testing.assert_allclose(rotated.numpy()[inner], expected[inner].astype(np.float32), atol=4)
 
 
-def test_jitter_is_torchvisions_brightness_contrast_and_saturation() -> None:
+def test_jitter_equals_torchvisions_brightness_contrast_and_saturation() -> None:
     jitter = torch.tensor([[1.2], [0.7], [1.4]])
     choices = no_choices(1)
     varied = augment(picture(), Choices(choices.affine, jitter, choices.hue, choices.sigma), (48, 32))[0]
@@ -105,7 +105,7 @@ def test_jitter_is_torchvisions_brightness_contrast_and_saturation() -> None:
     torch.testing.assert_close(varied.permute(2, 0, 1), expected * 255, atol=1.0, rtol=0)
 
 
-def test_blur_is_torchvisions_gaussian_and_touches_only_its_own_images() -> None:
+def test_blur_equals_torchvisions_gaussian_and_affects_only_its_images() -> None:
     batch = picture().repeat(3, 1, 1, 1)
     choices = no_choices(3)
     sigma = torch.tensor([0.0, 1.2, 0.4])
@@ -128,7 +128,7 @@ def test_a_hue_shift_preserves_gray_and_luma() -> None:
     assert not torch.allclose(turned[0, 0, 1], colors[0, 0, 1].float(), atol=20)
 
 
-def test_the_configured_share_of_batches_is_mixed_with_its_labels() -> None:
+def test_the_configured_share_of_batches_and_their_labels_is_mixed() -> None:
     torch.manual_seed(0)
     batch = torch.stack([torch.zeros(8, 8, 3), torch.full((8, 8, 3), 200.0)])
     labels = torch.tensor([0, 2])
@@ -154,7 +154,7 @@ def test_without_strengths_nothing_is_mixed_and_no_randomness_is_used() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_reducing_averages_pixels_and_is_free_for_an_equal_size() -> None:
+def test_reducing_averages_pixels_and_returns_images_of_equal_size_unchanged() -> None:
     batch_nhwc = torch.rand(2, 32, 48, 3) * 255
     assert reduced(batch_nhwc, (48, 32)) is batch_nhwc
     small = reduced(batch_nhwc, (12, 8))

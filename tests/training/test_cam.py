@@ -1,4 +1,4 @@
-"""Heat maps point at the evidence, leave the model as it was, and make a sheet of right and wrong answers."""
+"""Heat maps show what an answer depends on and do not change the model; a sheet shows right and wrong answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SQUARE = Preprocess(size_wh=(SIDE, SIDE))
 
 @pytest.fixture(scope="module")
 def model() -> CarClassifier:
-    """A model that can only have learned to look at the upper left."""
+    """A model trained on images whose classes differ only in the upper left."""
     torch.manual_seed(0)
     model = CarClassifier(TINY, 2, SQUARE, dropout=0.0)
     rng = np.random.default_rng(1)
@@ -53,7 +53,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return toy_dataset(tmp_path_factory.mktemp("cam") / "data", per_class=6, size=SIDE)
 
 
-def test_the_heat_is_where_the_classes_differ(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_heat_maps_are_hot_where_the_classes_differ(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     heat = heat_maps(model, batch_nhwc, [0, 1, 1])
     assert heat.dtype == np.float32 and heat.shape == (3, SIDE, SIDE)
     patch = slice(SIDE // 16, SIDE // 3)
@@ -62,14 +62,14 @@ def test_the_heat_is_where_the_classes_differ(model: CarClassifier, batch_nhwc: 
         assert heatmap[patch, patch].mean() > 3 * heatmap[SIDE // 2 :, SIDE // 2 :].mean()
 
 
-def test_an_images_map_does_not_depend_on_the_batch(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_heat_maps_do_not_depend_on_the_batch(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     together = heat_maps(model, batch_nhwc, [0, 1, 0])
     alone = [heat_maps(model, batch_nhwc[i : i + 1], [label])[0] for i, label in enumerate((0, 1, 0))]
     np.testing.assert_allclose(together, alone, atol=1e-3)
     assert not np.allclose(together[2], heat_maps(model, batch_nhwc, [0, 1, 1])[2], atol=0.05)
 
 
-def test_a_frozen_model_has_the_same_maps(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
+def test_a_frozen_model_has_the_same_heat_maps(model: CarClassifier, batch_nhwc: np.ndarray) -> None:
     expected = heat_maps(model, batch_nhwc, [0, 1, 1])
     try:
         model.requires_grad_(False)
@@ -104,7 +104,7 @@ def count(image_bgr: np.ndarray, color: tuple[int, int, int]) -> int:
 
 
 def answered(dataset: Dataset, wrong: int) -> Evaluation:
-    """An evaluation in which the first `wrong` images got the other class."""
+    """Return an evaluation in which the first `wrong` images have the other class as answer."""
     logits = np.eye(2, dtype=np.float32)[dataset.labels] * 3
     logits[:wrong] = logits[:wrong, ::-1]
     return evaluate_logits(logits, dataset, dataset.classes)
@@ -129,7 +129,7 @@ def test_the_same_evaluation_gives_the_same_sheet(model: CarClassifier, dataset:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_transformer_gets_no_sheet_and_a_line_in_the_log(
+def test_a_transformer_gets_a_log_line_instead_of_a_sheet(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     vit = CarClassifier("test_vit", 2, Preprocess(size_wh=(32, 32)))
@@ -141,29 +141,29 @@ def test_a_transformer_gets_no_sheet_and_a_line_in_the_log(
     ]
 
 
-def sure(labels: list[int], answers: list[int], sureness: list[float], classes: int) -> Evaluation:
-    """An evaluation of these answers, each as sure as given."""
+def with_confidences(labels: list[int], answers: list[int], confidences: list[float], classes: int) -> Evaluation:
+    """Return an evaluation of these answers; `confidences` are the logits of the answers."""
     names = ClassMapping(tuple(f"Make{i} Car 2012" for i in range(classes)))
     samples = tuple(Sample(f"{i}.jpg", label, ImageFile(Path("none.jpg"))) for i, label in enumerate(labels))
-    logits = np.eye(classes, dtype=np.float32)[answers] * np.array(sureness, np.float32)[:, None]
+    logits = np.eye(classes, dtype=np.float32)[answers] * np.array(confidences, np.float32)[:, None]
     return evaluate_logits(logits, Dataset("toys", names, samples), names)
 
 
 def test_wrong_answers_are_sorted_by_confidence() -> None:
-    evaluation = sure([0, 0, 1, 1, 1], [1, 0, 0, 0, 0], [3, 9, 5, 5, 1], classes=2)
+    evaluation = with_confidences([0, 0, 1, 1, 1], [1, 0, 0, 0, 0], [3, 9, 5, 5, 1], classes=2)
     assert choose_wrong(evaluation) == [2, 3, 0, 4]
     assert choose_wrong(evaluation, 2) == [2, 3]
 
 
 def test_right_answers_come_from_evenly_spaced_classes() -> None:
     labels = [label for label in range(9) for _ in range(2)]
-    evaluation = sure(labels, labels, [1 + number % 2 for number in range(18)], classes=9)
+    evaluation = with_confidences(labels, labels, [1 + number % 2 for number in range(18)], classes=9)
     assert choose_right(evaluation, 3) == [1, 9, 17]
     assert [labels[index] for index in choose_right(evaluation, 5)] == [0, 2, 4, 6, 8]
 
 
 def test_with_few_classes_right_answers_rotate_over_classes() -> None:
     labels = [0, 0, 0, 0, 1, 1]
-    evaluation = sure(labels, labels, [1, 4, 3, 2, 1, 2], classes=2)
+    evaluation = with_confidences(labels, labels, [1, 4, 3, 2, 1, 2], classes=2)
     assert choose_right(evaluation, 4) == [1, 2, 5, 4]
     assert len(choose_right(evaluation, 100)) == 6

@@ -15,18 +15,18 @@ SIDE = 64
 
 
 def noise_image() -> torch.Tensor:
-    """Detail at every scale: float32 [1, SIDE, SIDE, 3]."""
+    """Return noise, which has detail at every scale: float32 [1, SIDE, SIDE, 3]."""
     return torch.rand(1, SIDE, SIDE, 3, generator=torch.Generator().manual_seed(0)) * 255
 
 
 def view(**conditions: float) -> CameraViews:
-    """One image's conditions: a good JPEG and nothing else, unless stated."""
+    """Return the conditions of one image: by default a good JPEG and nothing else."""
     clear = {"scale": 1.0, "blur": 0.0, "direction": 0.0, "light": 1.0, "quality": 100, "seed": 7} | conditions
     return CameraViews(**{name: torch.tensor([value]) for name, value in clear.items()})
 
 
 def detail(images: torch.Tensor, axis: int) -> float:
-    """Mean step between neighbors along an axis of [N, H, W, 3]."""
+    """Return the mean difference of adjacent pixels along an axis of [N, H, W, 3]."""
     return float(images.diff(dim=axis).abs().mean())
 
 
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_images_for_a_batch_and_a_part_of_it() -> N
     assert float(whole.min()) >= 0 and float(whole.max()) <= 255
 
 
-def test_camera_conditions_leave_the_other_random_choices_as_they_are() -> None:
+def test_camera_conditions_do_not_change_the_other_random_choices() -> None:
     plain, camera = (
         draw_choices(strength, 6, (24, 24), torch.Generator().manual_seed(5))
         for strength in (PLAIN, PLAIN.model_copy(update={"camera": 0.5}))

@@ -1,4 +1,4 @@
-"""Checkpoints hold weights and plain values; whatever else is in one is refused in one line and never run."""
+"""Checkpoints hold weights and plain values. Other contents are refused in one line, and code in them never runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from twincar_edge.training.checkpoint_files import METADATA_KEY
 from twincar_edge.training.model import CarClassifier, load_model
 
 NAMES = ClassMapping(("Alpha Sedan 2010", "Beta Coupé 2011", "Gamma SUV 2012"))
-# What marks a ResNet50 with the original's head; its three outputs.
+# Tensors that identify a ResNet50 with the head of the original TwinCar, with three outputs.
 ORIGINAL = {name: torch.zeros(2) for name in ("conv1.weight", "layer4.2.conv3.weight", "fc.0.weight", "fc.3.weight")}
 ORIGINAL["fc.3.bias"] = torch.zeros(3)
 
@@ -124,7 +124,7 @@ def test_a_value_too_large_for_half_precision_is_named_and_nothing_written(tmp_p
 
 
 @pytest.mark.parametrize("name", ["best.pt", "best.safetensors"])
-def test_a_checkpoint_holds_no_path_and_no_more_than_its_tensors(tmp_path: Path, name: str) -> None:
+def test_a_checkpoint_contains_no_path_and_only_the_values_of_its_tensors(tmp_path: Path, name: str) -> None:
     large = torch.zeros(1_000_000)
     path = write(tmp_path / "secret-folder" / name, state_dict={"a": large[:4]})
     assert path.stat().st_size < 10_000
@@ -142,7 +142,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("where", ["whole", "inside", "old format", "plain pickle"])
-def test_a_pickle_that_is_not_weights_is_refused_and_never_run(tmp_path: Path, where: str) -> None:
+def test_a_pickle_that_is_not_weights_is_refused_and_not_executed(tmp_path: Path, where: str) -> None:
     proof, path = tmp_path / "proof", tmp_path / "best.pt"
     payload = Payload(proof)
     if where == "plain pickle":
@@ -157,17 +157,17 @@ def test_a_pickle_that_is_not_weights_is_refused_and_never_run(tmp_path: Path, w
             read(path)
     assert not proof.exists()
     pickle.loads(pickle.dumps(payload))
-    assert proof.exists()  # so the payload does work, where somebody runs it
+    assert proof.exists()  # the payload works if it is loaded
 
 
-def test_a_whole_model_is_refused_with_the_way_to_save_its_weights(tmp_path: Path) -> None:
+def test_a_whole_model_is_refused_with_advice_to_save_its_state_dict(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
     with pytest.raises(ModelError, match=r"save model\.state_dict\(\) instead"):
         read_checkpoint(tmp_path / "model.pt")
 
 
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors", "ours as safetensors"])
-def test_corrupt_files_raise_our_error(tmp_path: Path, kind: str) -> None:
+def test_corrupt_files_raise_only_our_errors(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ("best.safetensors" if "safetensors" in kind else "best.pt")
     if kind == "ours as safetensors":
         write(path)
@@ -307,7 +307,7 @@ def prefixed(prefix: str) -> dict[str, Tensor]:
     return {f"{prefix}{name}": tensor for name, tensor in ORIGINAL.items()}
 
 
-AS_PEOPLE_SAVE_THEM: dict[str, Any] = {
+COMMON_FORMATS: dict[str, Any] = {
     "DataParallel": prefixed("module."),
     "compiled": prefixed("_orig_mod."),
     "compiled in DataParallel": prefixed("module._orig_mod."),
@@ -327,14 +327,14 @@ AS_PEOPLE_SAVE_THEM: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("kind", AS_PEOPLE_SAVE_THEM)
-def test_weights_are_found_as_training_scripts_save_them(tmp_path: Path, kind: str, zipped: bool) -> None:
-    torch.save(AS_PEOPLE_SAVE_THEM[kind], tmp_path / "m.pth", _use_new_zipfile_serialization=zipped)
+@pytest.mark.parametrize("kind", COMMON_FORMATS)
+def test_weights_are_found_in_the_formats_of_common_training_scripts(tmp_path: Path, kind: str, zipped: bool) -> None:
+    torch.save(COMMON_FORMATS[kind], tmp_path / "m.pth", _use_new_zipfile_serialization=zipped)
     (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
     assert read_checkpoint(tmp_path / "m.pth").state_dict.keys() == ORIGINAL.keys()
 
 
-def test_averaged_weights_are_used_only_without_others(tmp_path: Path) -> None:
+def test_averaged_weights_are_used_only_if_there_are_no_others(tmp_path: Path) -> None:
     torch.save({"ema": {"a": torch.ones(1)}, "model": {"a": torch.zeros(1)}}, tmp_path / "m.pth")
     assert read_state_dict(tmp_path / "m.pth")["a"].item() == 0
 
@@ -347,7 +347,7 @@ def test_objects_beside_the_weights_are_never_constructed(tmp_path: Path, monkey
     assert torch.load(tmp_path / "m.pth", weights_only=False)["args"] and made
 
 
-def test_harmless_objects_beside_the_weights_do_not_let_others_in(tmp_path: Path) -> None:
+def test_harmful_objects_beside_harmless_ones_are_refused(tmp_path: Path) -> None:
     proof = tmp_path / "proof"
     content = {"state_dict": ORIGINAL, "args": argparse.Namespace(), "best": np.float64(1), "x": Payload(proof)}
     torch.save(content, tmp_path / "m.pth")
@@ -383,13 +383,13 @@ def test_safetensors_are_recognized_by_content(tmp_path: Path) -> None:
         ("unknown prefix", r"no tensor conv1\.weight; its first tensor is 'backbone\.conv1\.weight'"),
     ],
 )
-def test_what_cannot_be_opened_without_running_it_is_named(tmp_path: Path, kind: str, message: str) -> None:
+def test_files_of_other_formats_are_named_in_the_error(tmp_path: Path, kind: str, message: str) -> None:
     path = tmp_path / "m.pt"
     if kind == "Keras":
         path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     elif kind == "unknown prefix":
         torch.save(prefixed("backbone."), path)
-    else:  # the members by which each writer's archives are told; writing real ones takes seconds
+    else:  # only the member that identifies each kind of archive, because writing real ones takes seconds
         member = {"TorchScript": "m/constants.pkl", "torch.export": "m/archive_format", "NumPy": "a.npy"}[kind]
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("m/data/0", b"")
@@ -409,10 +409,10 @@ def test_the_originals_state_dict_is_recognized_as_safetensors(tmp_path: Path, m
     assert {tensor.dtype for tensor in checkpoint.state_dict.values()} == {torch.float32}
 
 
-def test_a_bare_state_dict_is_read_again_as_the_originals(tmp_path: Path) -> None:
+def test_a_bare_state_dict_is_read_as_the_originals(tmp_path: Path) -> None:
     write_state_dict(tmp_path / "twin_car_best_model.pth", ORIGINAL)
     loaded = torch.load(tmp_path / "twin_car_best_model.pth", weights_only=True)
-    assert loaded.keys() == ORIGINAL.keys()  # nothing around it: load_state_dict takes it as it is
+    assert loaded.keys() == ORIGINAL.keys()  # not wrapped: load_state_dict accepts it
     (tmp_path / "class_mapping.json").write_text(NAMES.to_json())
     assert read_checkpoint(tmp_path / "twin_car_best_model.pth").classes == NAMES
 
@@ -425,7 +425,7 @@ def test_a_bare_state_dict_loads_into_timms_own_model(tmp_path: Path) -> None:
     assert torch.equal(theirs.fc.weight, model.backbone.fc.weight)
 
 
-def test_a_state_dict_without_class_names_says_where_they_belong(tmp_path: Path) -> None:
+def test_a_state_dict_without_class_names_is_refused_with_the_place_for_them(tmp_path: Path) -> None:
     path = tmp_path / "twin_car_best_model_v2.pth"
     torch.save(ORIGINAL, path)
     with pytest.raises(ModelError, match=r"put its class_mapping\.json beside it .*`class_mapping`"):
@@ -512,7 +512,7 @@ def test_initial_weights_can_come_from_any_checkpoint(tmp_path: Path) -> None:
         assert read_state_dict(path).keys() == state_dict.keys()
 
 
-def test_a_small_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "best.pt", state_dict={"a": torch.zeros(1_000_000)})
     deflated = tmp_path / "deflated.pt"
     with zipfile.ZipFile(path) as plain, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -523,7 +523,7 @@ def test_a_small_archive_that_would_fill_the_memory_is_refused(tmp_path: Path) -
         read_checkpoint(deflated)
 
 
-def test_an_archive_that_was_packed_again_is_read(tmp_path: Path) -> None:
+def test_a_recompressed_archive_is_read(tmp_path: Path) -> None:
     state_dict = {"a": torch.randn(10_000, generator=torch.Generator().manual_seed(0))}
     path, packed = write(tmp_path / "best.pt", state_dict=state_dict), tmp_path / "packed.pt"
     with zipfile.ZipFile(path) as plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,4 +1,4 @@
-"""Cross-validation holds every image out once, trains a run of its own for each fold, and goes on after a stop."""
+"""Cross-validation holds out every image once, trains a separate run per fold, and can be resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = ('architecture = "test_resnet"', 'weights = "none"', "size = 32", "epochs
 
 
 class StoppedError(Exception):
-    """Ends a cross-validation where a test has seen enough."""
+    """Ends a cross-validation early."""
 
 
 def stop(number: int) -> None:
@@ -32,7 +32,7 @@ def stop(number: int) -> None:
 
 @pytest.fixture(scope="module")
 def run(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Two folds, trained by the command."""
+    """The run of two folds, trained by the command."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "toy.toml").write_text("\n".join(KEYS) + "\n")
     arguments = ["train", str(toys), "-o", str(folder / "run"), "--recipe", str(folder / "toy.toml"), "--folds", "2"]
@@ -55,10 +55,10 @@ def test_every_image_is_held_out_once_and_each_fold_is_a_run(run: RunFolder, dat
         assert {sample.name for sample in split.train.samples}.isdisjoint(s.name for s in split.validation.samples)
     assert read_checkpoint(run.fold(2).checkpoint).recipe["validation_share"] == 0.5
     with pytest.raises(InputError, match=r"train\.csv"):
-        run.open_split()  # the folder above the folds is no training
+        run.open_split()  # the folder of all folds is not a run
 
 
-def test_the_report_has_last_and_best_epoch_of_each_fold_their_mean_and_spread(run: RunFolder) -> None:
+def test_the_report_has_last_and_best_epoch_of_each_fold_with_mean_and_deviation(run: RunFolder) -> None:
     path, table = run.folds
     report = FoldsReport.model_validate_json(path.read_text())
     assert (report.images, [fold.fold for fold in report.folds]) == (64, [1, 2])
@@ -75,7 +75,7 @@ def test_the_report_has_last_and_best_epoch_of_each_fold_their_mean_and_spread(r
     assert f"| standard deviation |  |  | {spread.deviation:.2%} |" in text
 
 
-def test_stopped_in_a_fold_the_command_goes_on_to_the_same_end(
+def test_a_cross_validation_resumed_within_a_fold_gives_the_same_report(
     run: RunFolder, recipe: Recipe, toys: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop_at_once(row: EpochMetrics) -> None:
@@ -89,13 +89,13 @@ def test_stopped_in_a_fold_the_command_goes_on_to_the_same_end(
         main(["train", "--resume", str(again.path), "--device", "cpu", "--threads", "1"])
     assert ended.value.code == 0
     assert [path.read_text() for path in again.folds] == [path.read_text() for path in run.folds]
-    said = capsys.readouterr().out
-    begun = [line.split(":")[0] for line in said.splitlines() if line.startswith(("fold ", "epoch "))]
+    printed = capsys.readouterr().out
+    begun = [line.split(":")[0] for line in printed.splitlines() if line.startswith(("fold ", "epoch "))]
     assert begun == ["fold 1/2", "epoch 2/2", "fold 2/2", "epoch 1/2", "epoch 2/2"]
-    assert said.endswith(f"{run.folds[1].read_text()}-> {again.folds[0]}\n-> {again.folds[1]}\n")
+    assert printed.endswith(f"{run.folds[1].read_text()}-> {again.folds[0]}\n-> {again.folds[1]}\n")
 
 
-def test_the_teacher_of_a_fold_has_not_seen_what_the_fold_holds_out(
+def test_the_teacher_of_a_fold_must_not_have_seen_its_held_out_images(
     run: RunFolder, recipe: Recipe, dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stop_at_second(number: int) -> None:
@@ -116,7 +116,7 @@ def test_the_teacher_of_a_fold_has_not_seen_what_the_fold_holds_out(
     assert caplog.text.count("may have learned from images that a fold holds out") == 1
 
 
-def test_a_folder_in_use_is_left_alone_unless_told_otherwise(
+def test_a_folder_in_use_is_overwritten_only_on_request(
     run: RunFolder, recipe: Recipe, dataset: Dataset, tmp_path: Path
 ) -> None:
     copy = RunFolder(tmp_path / "copy")
@@ -126,7 +126,7 @@ def test_a_folder_in_use_is_left_alone_unless_told_otherwise(
     with pytest.raises(StoppedError):
         cross_validate(recipe, dataset, copy.path, 3, machine=ONE_THREAD, on_fold=stop, overwrite=True)
     assert copy.read_record().folds == 3
-    assert not any(path.exists() for path in copy.folds)  # figures of the folds that were
+    assert not any(path.exists() for path in copy.folds)  # the report of the old folds
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_folder_in_use_is_left_alone_unless_told_otherwise(
         (["--folds", "1"], "--folds"),
     ],
 )
-def test_what_folds_cannot_be_combined_with_is_refused(
+def test_conflicting_options_are_refused(
     options: list[str], message: str, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

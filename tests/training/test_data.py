@@ -1,4 +1,4 @@
-"""Training images are decoded once, come in batches of one size, and in an order that the seed decides."""
+"""Training images are decoded once and come in batches of equal size, in an order determined by the seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return toy_dataset(tmp_path_factory.mktemp("toys") / "data", per_class=8)
 
 
-def test_a_batch_is_the_models_own_preprocessing_only_larger(dataset: Dataset) -> None:
+def test_batches_are_preprocessed_as_for_the_model_with_a_margin(dataset: Dataset) -> None:
     images = TrainingImages(dataset, SMALL, (32, 32))
     larger = SMALL.model_copy(update={"size_wh": with_margin((32, 32))})
     batch = images.gather(torch.tensor([3, 0]), with_margin((32, 32)))
@@ -60,7 +60,7 @@ def test_each_image_is_used_once_per_epoch_except_incomplete_batches(dataset: Da
     assert sorted(order.tolist()) == list(range(16)) and order.tolist() != sorted(order.tolist())
     assert [len(batch) for batch in split_batches(order, 5)] == [5, 5, 5]
     assert [len(batch) for batch in split_batches(order, 8)] == [8, 8]
-    assert [len(batch) for batch in split_batches(order, 32)] == [16]  # unless there is no other
+    assert [len(batch) for batch in split_batches(order, 32)] == [16]  # except if it is the only batch
 
 
 def test_balanced_sampling_equalizes_classes() -> None:

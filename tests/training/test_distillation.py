@@ -1,4 +1,4 @@
-"""A student learns what its teacher answers, resumes as any training does, and refuses a teacher that does not fit."""
+"""A student learns its teacher's answers and can be resumed. An unsuitable teacher is refused."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def untrained(path: Path, architecture: str = TINY, classes: ClassMapping = CLAS
 
 @pytest.fixture(scope="module")
 def teacher(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that tells the toy classes apart."""
+    """A checkpoint that distinguishes the toy classes."""
     result = fit(toy_recipe(), dataset, tmp_path_factory.mktemp("teacher") / "run", machine=ONE_THREAD)
     assert result.best.validation.top1 > 0.9
     return result.checkpoint
 
 
 def last_model(run: Path, recipe: Recipe) -> CarClassifier:
-    """Return the model after the last epoch, whichever was the best."""
+    """Return the model after the last epoch, even if another epoch was better."""
     state = torch.load(RunFolder(run).state, weights_only=True)
     model = CarClassifier(recipe.architecture, 2, recipe.preprocess)
     model.backbone.load_state_dict(state["loop"]["model"])
@@ -80,7 +80,7 @@ def test_features_determine_the_logits(architecture: str, side: int) -> None:
 
 
 @pytest.mark.parametrize("hints", [0.0, 1.0])
-def test_a_student_agrees_with_its_teacher_where_the_labels_have_no_weight(
+def test_a_student_agrees_with_its_teacher_if_labels_have_no_weight(
     teacher: Path, tmp_path: Path, hints: float
 ) -> None:
     toy_dataset(tmp_path / "data")
@@ -107,7 +107,7 @@ def test_the_checkpoint_records_the_teacher(teacher: Path, dataset: Dataset, toy
     result = fit(HINTED, dataset, tmp_path / "run", teacher=teacher, data_options=OpenOptions(toys), machine=ONE_THREAD)
     checkpoint = read_checkpoint(result.checkpoint)
     assert checkpoint.recipe["distillation"]["teacher_sha256"] == sha256(teacher)
-    load_model(checkpoint)  # no tensor more or fewer than its architecture has
+    load_model(checkpoint)  # has exactly the tensors of its architecture
     record = RunFolder(tmp_path / "run").read_record()
     assert record.teacher == teacher.absolute()
     assert record.recipe.distillation is not None
@@ -120,7 +120,7 @@ def test_a_resumed_student_ends_with_the_same_weights(
     teacher: Path, dataset: Dataset, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = OpenOptions(toys)
-    unbroken = fit(HINTED, dataset, tmp_path / "one", teacher=teacher, data_options=options, machine=ONE_THREAD)
+    uninterrupted = fit(HINTED, dataset, tmp_path / "one", teacher=teacher, data_options=options, machine=ONE_THREAD)
 
     def interrupt(row: object) -> None:
         raise KeyboardInterrupt
@@ -138,10 +138,10 @@ def test_a_resumed_student_ends_with_the_same_weights(
         assert states[0][part].keys() == states[1][part].keys()
         assert all(torch.equal(states[0][part][name], states[1][part][name]) for name in states[0][part])
     again = read_checkpoint(RunFolder(tmp_path / "two").checkpoint)
-    assert again.epoch == unbroken.best.epoch
+    assert again.epoch == uninterrupted.best.epoch
 
 
-def test_another_teacher_than_the_trainings_own_is_refused(
+def test_a_teacher_that_does_not_match_the_recipes_hash_is_refused(
     teacher: Path, dataset: Dataset, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = untrained(tmp_path / "other.pt")
@@ -192,7 +192,7 @@ def test_a_teacher_uses_the_students_class_and_color_order(tmp_path: Path) -> No
     torch.testing.assert_close(loss, expected)
 
 
-def test_a_teacher_of_fixed_input_size_names_it(dataset: Dataset, tmp_path: Path) -> None:
+def test_an_error_for_a_teacher_of_fixed_input_size_names_the_size(dataset: Dataset, tmp_path: Path) -> None:
     path = untrained(tmp_path / "vit.pt", "vit_tiny_patch16_224", size_wh=(160, 160))
     with pytest.raises(InputError, match=r"does not accept crops of 32x32 pixels: .*`distillation\.teacher_size=160`"):
         fit(toy_recipe(), dataset, tmp_path / "run", teacher=path, machine=ONE_THREAD)

@@ -1,4 +1,4 @@
-"""Two processes that train together give what one gives."""
+"""Distributed training with two processes gives the weights of a single process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twincar_edge.training.distributed import SingleProcess, is_main_process, jo
 from twincar_edge.training.fit import fit
 from twincar_edge.training.run_folder import RunFolder
 
-# A model without batch normalization, which on CPUs each process would do over its own part of a batch.
+# A model without batch normalization, which on CPUs uses only a process's part of a batch.
 CHANGES = (
     "architecture=test_convnext2", "size=32", "weights=none", "freeze_stages=0", "epochs=2", "batch_size=16",
     "train_size=32", "first_train_size=0", "learning_rate=1e-3", "head_learning_rate=1e-3", "validation_share=0.25",
@@ -42,7 +42,7 @@ def test_two_processes_give_the_same_weights_as_one(tmp_path: Path) -> None:
     toy_dataset(tmp_path / "data")
     done = [train(tmp_path / "data", tmp_path / f"run{count}", count) for count in (1, 2)]
     assert [process.returncode for process in done] == [0, 0], done[1].stderr
-    assert done[1].stdout.count("epoch 1/2") == 1  # one of them speaks
+    assert done[1].stdout.count("epoch 1/2") == 1  # only the main process prints
     rows = []
     for count in (1, 2):
         with RunFolder(tmp_path / f"run{count}").metrics.open() as file:

@@ -1,4 +1,4 @@
-"""Evaluation counts what it says, by class name, for any model; the commands train and evaluate say the same."""
+"""Evaluation computes metrics for any model, matching classes by name. `train` and `evaluate` give the same figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = ("Alpha One Sedan 2010", "Alpha Two Sedan 2010", "Beta SUV 2011")
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Run the command line here: exit code, standard output, standard error."""
+    """Run the command line in this process; return exit code, stdout and stderr."""
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     captured = capsys.readouterr()
@@ -41,7 +41,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 
 
 def answers(dataset: Dataset, guesses: list[int], classes: int) -> object:
-    """A model that gives these guesses to the images of a data set, one after the other."""
+    """Return a model that answers the images of a data set with these guesses, in order."""
     given = iter(guesses)
 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -54,7 +54,7 @@ def answers(dataset: Dataset, guesses: list[int], classes: int) -> object:
 def test_metrics_equal_manual_counts(labeled_folder: Path) -> None:
     dataset = open_dataset(labeled_folder)  # labels 0, 1, 2, 0, 1, 2, ..., six of each
     guesses = list(dataset.labels)
-    guesses[0] = guesses[3] = guesses[6] = 1  # three of class 0 are taken for class 1
+    guesses[0] = guesses[3] = guesses[6] = 1  # three of class 0 are answered with class 1
     evaluation = evaluate(answers(dataset, guesses, 3), dataset, dataset.classes, SMALL, batch_size=4)  # type: ignore[arg-type]
     assert (evaluation.images, len(evaluation.classes)) == (18, 3)
     assert evaluation.metrics.top1 == pytest.approx(15 / 18) and evaluation.metrics.top5 == 1
@@ -104,7 +104,7 @@ def test_classes_are_matched_by_name_and_absent_ones_do_not_count(labeled_folder
     dataset = open_dataset(labeled_folder)
     classes = ClassMapping(("Other Coupe 2001", *reversed(NAMES), "More Van 2002"))
     guesses = [3 - label for label in dataset.labels]
-    guesses[0] = 4  # a class without an image takes part as a wrong answer, and not in the averages
+    guesses[0] = 4  # a class without images counts as a wrong answer, but not in the averages
     evaluation = evaluate(answers(dataset, guesses, 5), dataset, classes, SMALL)  # type: ignore[arg-type]
     assert evaluation.metrics.top1 == pytest.approx(17 / 18)
     assert [entry.name for entry in evaluation.per_class] == list(reversed(NAMES))
@@ -112,7 +112,7 @@ def test_classes_are_matched_by_name_and_absent_ones_do_not_count(labeled_folder
     assert evaluation.most_confused() == (ConfusedPair(NAMES[0], "More Van 2002", 1, 1 / 6),)
 
 
-def test_a_model_that_does_not_know_a_class_is_refused_before_it_runs(labeled_folder: Path) -> None:
+def test_a_model_that_lacks_a_class_is_refused_before_it_runs(labeled_folder: Path) -> None:
     dataset = open_dataset(labeled_folder)
 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -128,7 +128,7 @@ def test_a_model_with_fewer_outputs_than_names_is_refused(labeled_folder: Path) 
         evaluate(answers(dataset, [0] * 18, 2), dataset, ClassMapping(NAMES), SMALL)  # type: ignore[arg-type]
 
 
-def test_figures_can_be_read_by_people_and_machines(labeled_folder: Path) -> None:
+def test_figures_are_written_as_json_and_markdown(labeled_folder: Path) -> None:
     dataset = open_dataset(labeled_folder)
     guesses = [0] * 18
     evaluation = evaluate(answers(dataset, guesses, 3), dataset, dataset.classes, SMALL)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_figures_can_be_read_by_people_and_machines(labeled_folder: Path) -> Non
     assert "| Beta SUV 2011 | Alpha One Sedan 2010 | 6 | 100.0% |" in text
     for figure in ("top-3", "top-5", "macro precision", "weighted F1", "Cohen's kappa", "(MCC)", "(ECE)", "loss"):
         assert figure in text
-    assert f"\n| {NAMES[0]} |" not in text  # what is always right is not hard
+    assert f"\n| {NAMES[0]} |" not in text  # classes without mistakes are not listed as hard
 
 
 def test_a_pipe_in_a_name_is_escaped(labeled_folder: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_pipe_in_a_name_is_escaped(labeled_folder: Path) -> None:
     assert "| a\\|b | 6 |" in text and "| a\\|b | Alpha Two Sedan 2010 | 6 |" in text
 
 
-def test_the_table_of_the_classes_is_scikit_learns(labeled_folder: Path) -> None:
+def test_the_table_of_classes_equals_that_of_scikit_learn(labeled_folder: Path) -> None:
     dataset = open_dataset(labeled_folder)
     guesses = [0, 1, 2, 1, 1, 2, 2, 2, 2] * 2
     evaluation = evaluate(answers(dataset, guesses, 3), dataset, dataset.classes, SMALL)  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ def test_the_table_of_the_classes_is_scikit_learns(labeled_folder: Path) -> None
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A data set and the folder of a training on it, made by the command."""
+    """A data set and the run folder of a training on it by the command."""
     folder = tmp_path_factory.mktemp("command")
     toy_dataset(folder / "data")
     changes = {
@@ -183,7 +183,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "data", folder / "run"
 
 
-def test_train_turns_its_options_into_the_recipe(run_folder: tuple[Path, Path]) -> None:
+def test_train_writes_its_options_into_the_recipe(run_folder: tuple[Path, Path]) -> None:
     record = RunFolder(run_folder[1]).read_record()
     recipe = record.recipe
     assert (recipe.architecture, recipe.weights, recipe.epochs, recipe.seed) == (TINY, "none", 3, 4)
@@ -193,7 +193,7 @@ def test_train_turns_its_options_into_the_recipe(run_folder: tuple[Path, Path]) 
     assert record.data is not None and record.data.path == run_folder[0]
 
 
-def test_evaluate_repeats_what_the_training_logged(
+def test_evaluate_gives_the_figures_of_the_training(
     run_folder: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, folder = run_folder
@@ -207,7 +207,7 @@ def test_evaluate_repeats_what_the_training_logged(
         assert f"| top-1 | {document['top1']:.2%} |" in out
 
 
-def test_evaluate_writes_the_pictures_of_a_checkpoint(
+def test_evaluate_writes_plots_of_a_checkpoint(
     run_folder: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, folder = run_folder
@@ -237,7 +237,7 @@ def test_evaluate_writes_plots_of_an_onnx_file_with_its_temperature(
     assert found[50.0]["loss"] == pytest.approx(np.log(3), rel=0.1) != pytest.approx(found[1.0]["loss"], rel=0.1)
 
 
-def test_evaluate_does_not_run_where_it_cannot_write(
+def test_evaluate_fails_before_running_if_it_cannot_write(
     run_folder: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
@@ -254,7 +254,7 @@ def test_evaluate_does_not_run_where_it_cannot_write(
     assert "cannot write into" in err and (tmp_path / "file").read_text() == "mine"
 
 
-def test_evaluate_names_the_extra_that_draws(
+def test_evaluate_names_the_missing_extra_for_plots(
     run_folder: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -276,7 +276,7 @@ def test_evaluate_names_the_extra_that_draws(
         (["none.pt", "--data", "{data}"], r"cannot read the checkpoint .*none\.pt"),
     ],
 )
-def test_evaluate_errors_are_one_line(
+def test_errors_of_evaluate_are_one_line(
     run_folder: tuple[Path, Path], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, folder = run_folder
@@ -297,7 +297,7 @@ def test_evaluate_errors_are_one_line(
         (["--set", "augmentation.flip=2"], r"at augmentation\.flip"),
     ],
 )
-def test_train_errors_are_one_line(
+def test_errors_of_train_are_one_line(
     run_folder: tuple[Path, Path],
     tmp_path: Path,
     arguments: list[str],
@@ -313,7 +313,9 @@ def test_train_errors_are_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_train_leaves_an_earlier_run_alone(run_folder: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_does_not_overwrite_an_earlier_run(
+    run_folder: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     data, folder = run_folder
     before = (folder / "best.pt").read_bytes()
     code, _, err = run(["train", str(data), "-o", str(folder), "--weights", "none"], capsys)

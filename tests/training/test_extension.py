@@ -1,4 +1,4 @@
-"""A trained model gets more classes, keeps its own, and is held against what it was."""
+"""A trained model is extended with new classes, keeps its old ones, and is compared with its earlier self."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from twincar_edge.training.run_folder import RunFolder
 
 ONE_THREAD = Machine(device="cpu", threads=1)
 OLD = ("Blue Coupe 2010", "Red Coupe 2011")
-GREEN = "Green Coupe 2012"  # between the old ones by its name
+GREEN = "Green Coupe 2012"  # sorted by name, between the old classes
 EXTEND = toy_recipe(epochs=6, learning_rate=2e-3, distillation={"weight": 0.5})
 
 
 @pytest.fixture(scope="module")
 def cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Old and new classes, a folder for each."""
+    """A folder of images for each of the old and new classes."""
     folder = tmp_path_factory.mktemp("cars") / "data"
     rng = np.random.default_rng(5)
     for label, name in enumerate((*OLD, GREEN)):
@@ -50,7 +50,7 @@ def old_model(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return result.checkpoint
 
 
-def test_the_new_class_is_learned_and_the_old_ones_stay(old_model: Path, cars: Path, tmp_path: Path) -> None:
+def test_extending_learns_the_new_class_and_keeps_the_old_ones(old_model: Path, cars: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     options = OpenOptions(cars)
     extending = ExtensionConfig(model=old_model, max_old_drop=5)
@@ -63,15 +63,15 @@ def test_the_new_class_is_learned_and_the_old_ones_stay(old_model: Path, cars: P
     assert report.old_top1 is not None
     assert report.old_top1 > 0.85
     checkpoint = read_checkpoint(result.checkpoint)
-    assert checkpoint.classes.names == (*OLD, GREEN)  # the old outputs keep their places
+    assert checkpoint.classes.names == (*OLD, GREEN)  # the old outputs keep their order
     assert checkpoint.recipe["distillation"]["teacher_sha256"] == sha256(old_model)
-    # What `export` and `evaluate` open: the images under their own classes, matched by name.
+    # `export` and `evaluate` open the images with their own classes, matched by name.
     validation = run.open_split().validation
     logits = dataset_logits(torch_predict(load_model(checkpoint)), validation, checkpoint.preprocess)
     assert topk_accuracy(logits, labels_for(validation, checkpoint.classes)) == result.best.validation.top1
 
 
-def test_a_model_starts_with_the_old_answers_and_outputs_for_the_new_class(old_model: Path, cars: Path) -> None:
+def test_an_extended_model_starts_with_the_old_logits(old_model: Path, cars: Path) -> None:
     dataset = open_dataset(cars)
     extension = open_extension(old_model, dataset)
     images = extension.relabeled(dataset)
@@ -109,7 +109,7 @@ def test_without_old_images_distillation_preserves_old_answers(
 ) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / GREEN).symlink_to(cars / GREEN)
-    new = open_dataset(tmp_path / "new")  # one class alone
+    new = open_dataset(tmp_path / "new")  # a single class
     extending = ExtensionConfig(model=old_model)
     result = fit(EXTEND, new, tmp_path / "run", extending=extending, machine=ONE_THREAD)
     assert result.extension is not None
@@ -118,7 +118,7 @@ def test_without_old_images_distillation_preserves_old_answers(
     assert "no images of the old classes" in caplog.text
     checkpoint = read_checkpoint(result.checkpoint)
     logits = dataset_logits(torch_predict(load_model(checkpoint)), dataset, checkpoint.preprocess)
-    assert topk_accuracy(logits[:, :2], dataset.labels) > 0.8  # still told apart from each other
+    assert topk_accuracy(logits[:, :2], dataset.labels) > 0.8  # the old classes are still distinguished
 
 
 def test_too_large_a_drop_on_old_classes_fails_after_a_complete_run(
@@ -185,18 +185,18 @@ def test_nothing_to_add_and_two_teachers_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         (["--weights", "none"], "give no other --weights"),
         (["--extend", "x.pt", "--resume", "y"], "without --extend"),
     ],
 )
 def test_the_command_line_rejects_conflicting_options(
-    old_model: Path, cars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], says: str
+    old_model: Path, cars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], message: str
 ) -> None:
     resumes = "--resume" in more
     arguments = ["train"] if resumes else ["train", str(cars), "-o", str(tmp_path / "run"), "--extend", str(old_model)]
     with pytest.raises(SystemExit) as ended:
         main([*arguments, *more])
     assert ended.value.code == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err

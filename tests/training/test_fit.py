@@ -1,4 +1,4 @@
-"""A training learns, repeats itself, keeps its best epoch whole, and says in one line why it cannot start."""
+"""A training learns, is reproducible and keeps its best epoch. One that cannot start is a one-line error."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def figures(rows: tuple[EpochMetrics, ...]) -> list[tuple[float, ...]]:
-    """What of the metrics does not depend on the clock."""
+    """Return the metrics that do not depend on time."""
     return [tuple(value for key, value in row.flat().items() if key not in ("images_per_s", "seconds")) for row in rows]
 
 
@@ -70,10 +70,8 @@ def test_one_class_is_refused_before_anything_is_written(tmp_path: Path) -> None
 
 def test_the_run_folder_contains_all_files(trained: TrainingResult, toys: Path, dataset: Dataset) -> None:
     folder = RunFolder(trained.run_folder)
-    written = set(folder.files()) - {
-        folder.extension,
-        *folder.folds,
-    }  # of a training that extends a model, and of several
+    other_kinds = {folder.extension, *folder.folds}  # of extended models and of cross-validation
+    written = set(folder.files()) - other_kinds
     assert set(trained.run_folder.iterdir()) == written
     assert ClassMapping.from_json(folder.class_mapping) == dataset.classes
     rows = table(folder.metrics)
@@ -84,15 +82,15 @@ def test_the_run_folder_contains_all_files(trained: TrainingResult, toys: Path, 
     assert record.recipe == toy_recipe() and record.data == OpenOptions(toys.absolute())
 
 
-def test_the_split_can_be_opened_again_from_the_run_folder(trained: TrainingResult, dataset: Dataset) -> None:
+def test_the_split_can_be_reopened_from_the_run_folder(trained: TrainingResult, dataset: Dataset) -> None:
     split = RunFolder(trained.run_folder).open_split()
     again = read_split(dataset, trained.run_folder)
     assert [s.name for s in split.validation.samples] == [s.name for s in again.validation.samples]
-    assert len(split.train) + len(split.validation) == len(dataset) - 1  # one image is no image
+    assert len(split.train) + len(split.validation) == len(dataset) - 1  # one file is not an image
     assert not {s.name for s in split.train.samples} & {s.name for s in split.validation.samples}
 
 
-def test_the_best_checkpoint_evaluates_to_what_was_logged(trained: TrainingResult) -> None:
+def test_evaluating_the_best_checkpoint_gives_the_logged_metrics(trained: TrainingResult) -> None:
     checkpoint = read_checkpoint(trained.checkpoint)
     validation = RunFolder(trained.run_folder).open_split().validation
     evaluation = evaluate(
@@ -113,13 +111,11 @@ def test_a_checkpoint_contains_no_local_path(trained: TrainingResult, toys: Path
         assert str(folder).encode() not in content
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
-    trained: TrainingResult, dataset: Dataset, tmp_path: Path
-) -> None:
-    torch.rand(3)  # the caller's random state is no ingredient
+def test_the_seed_alone_determines_the_weights(trained: TrainingResult, dataset: Dataset, tmp_path: Path) -> None:
+    torch.rand(3)  # the caller's random state has no effect
     before = torch.get_rng_state()
     again = fit(toy_recipe(), dataset, tmp_path / "again", machine=ONE_THREAD)
-    assert torch.equal(torch.get_rng_state(), before)  # nor does a training change it
+    assert torch.equal(torch.get_rng_state(), before)  # and training does not change it
     assert figures(again.epochs) == figures(trained.epochs)
     first, second = (read_checkpoint(run.checkpoint).state_dict for run in (trained, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -160,7 +156,7 @@ def test_progress_names_each_part_and_ends_at_its_total(dataset: Dataset, tmp_pa
     assert [row.epoch for row in epochs] == [1]
 
 
-def test_an_interrupted_training_keeps_its_best_so_far(dataset: Dataset, tmp_path: Path) -> None:
+def test_an_interrupted_training_keeps_its_best_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
     def interrupt(row: EpochMetrics) -> None:
         if row.epoch == 2:
             raise KeyboardInterrupt
@@ -229,7 +225,7 @@ def test_weights_for_other_programs_are_those_of_the_best_epoch(trained: Trainin
     assert (copy.classes, copy.epoch, copy.recipe) == (best.classes, best.epoch, best.recipe)
 
 
-def test_the_environment_names_versions_device_and_data(trained: TrainingResult) -> None:
+def test_the_environment_file_has_versions_device_and_data(trained: TrainingResult) -> None:
     record = json.loads(RunFolder(trained.run_folder).environment.read_text())
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert (record["device"], record["gpu"], record["precision"], record["processes"]) == ("cpu", None, "fp32", 1)
@@ -254,7 +250,7 @@ def test_a_class_with_fewer_than_two_images_is_named(tmp_path: Path, missing: st
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["integrity.csv"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_in_one_line(
+def test_a_nonfinite_loss_ends_the_training_with_a_one_line_error(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def not_finite(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0) -> torch.Tensor:

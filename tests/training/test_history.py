@@ -1,4 +1,4 @@
-"""The history of a training knows its best epoch, and when enough epochs have passed."""
+"""The history of a training has its best epoch, and decides when training ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def history(*macro_f1: float) -> History:
     return found
 
 
-def test_the_later_of_equal_epochs_is_the_best() -> None:
+def test_of_equal_epochs_the_later_is_the_best() -> None:
     assert history().best is None and history().next_epoch == 1
     best = history(0.1, 0.4, 0.3, 0.4, 0.2).best
     assert best is not None and best.epoch == 4

@@ -1,4 +1,4 @@
-"""A checkpoint on the Hub comes once, with its class names, and whatever goes wrong is one line without secrets."""
+"""A checkpoint on the Hub is downloaded once, with its class names. Any failure is a one-line error without secrets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tiny_checkpoint(folder: Path, name: str = "m.safetensors") -> bytes:
 
 
 def original_checkpoint(classes: int) -> bytes:
-    """The file that the original TwinCar publishes: the state dict of its quickstart's model."""
+    """Return the published file of the original TwinCar: the state dict of its quickstart's model."""
     model = resnet50(weights=None)
     model.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, classes))
     file = io.BytesIO()
@@ -201,7 +201,7 @@ def test_downloads_are_read_as_untrusted_files(hub: FakeHub) -> None:
         ((200, {}), "the server is not a Hugging Face Hub: check HF_ENDPOINT"),
     ],
 )
-def test_hub_errors_are_one_quick_line_with_a_remedy(
+def test_hub_errors_are_one_line_with_a_remedy_and_come_quickly(
     hub: FakeHub,
     answer: tuple[int, dict[str, str]],
     message: str,
@@ -235,9 +235,11 @@ def test_an_invalid_token_is_not_in_the_error(hub: FakeHub, token: str, monkeypa
     monkeypatch.setenv("HF_TOKEN", token)
     hub.files["o/r/m.pth"] = b"weights"
     try:
-        resolve_checkpoint("hf://o/r/m.pth")
+        path = resolve_checkpoint("hf://o/r/m.pth")
     except InputError as error:
         assert TOKEN not in str(error)
+    else:  # huggingface_hub removes line breaks
+        assert path.read_bytes() == b"weights"
 
 
 def unused_address() -> str:
@@ -260,7 +262,7 @@ def test_a_missing_network_is_a_quick_one_line_error(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_download_that_fails_leaves_no_file(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_leaves_no_file(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files["o/r/m.pth"] = b"weights" * 100
 
     def full(*_args: object, **_options: object) -> None:
@@ -283,7 +285,7 @@ def test_progress_bar_settings_are_restored(hub: FakeHub) -> None:
     assert are_progress_bars_disabled() == before
 
 
-def test_the_command_explains_the_originals_file_straight_from_the_hub(tmp_path: Path) -> None:
+def test_explain_reads_the_originals_file_from_the_hub(tmp_path: Path) -> None:
     with serving() as hub:
         hub.files["kikogazda/TwinCar-196-v2/twin_car_best_model_v2.pth"] = original_checkpoint(len(NAMES))
         hub.files["kikogazda/TwinCar-196-v2/class_mapping.json"] = NAMES.to_json().encode()
@@ -308,7 +310,7 @@ def test_the_command_explains_the_originals_file_straight_from_the_hub(tmp_path:
         (["a.pt", "b.pt"], "give one CHECKPOINT, not 2"),
     ],
 )
-def test_a_command_accepts_a_checkpoint_as_argument_or_option(
+def test_a_command_requires_exactly_one_checkpoint(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands = {"export": ["-o", str(tmp_path / "out")], "evaluate": []}
@@ -321,13 +323,13 @@ def test_a_command_accepts_a_checkpoint_as_argument_or_option(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_takes_a_reference_too(hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_accepts_a_reference(hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hub.files["o/r/m.safetensors"] = tiny_checkpoint(tmp_path)
     for spelling in (["hf://o/r/m.safetensors"], ["--checkpoint", "hf://o/r/m.safetensors"]):
         with pytest.raises(SystemExit) as caught:
             cli.main(["export", *spelling, "-o", str(tmp_path / "out")])
         assert caught.value.code == 2
-        assert "give labeled images with --data" in capsys.readouterr().err  # so it was fetched, read and understood
+        assert "give labeled images with --data" in capsys.readouterr().err  # the checkpoint was downloaded and read
     assert len(downloads(hub)) == 1
 
 

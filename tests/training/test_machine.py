@@ -1,4 +1,4 @@
-"""What of the machine a training uses is what was asked for, and what it lacks is said in one line."""
+"""A training uses the requested device, precision and threads, or fails with a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each figure of a classifier is the one that a count by hand gives."""
+"""Classification metrics equal manual counts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from twincar_edge.errors import InputError
 from twincar_edge.training.metrics import classification_metrics
 
-# Six images of the classes 0, 1 and 2; the fourth class has no image, and is answered once.
+# Six images of classes 0, 1 and 2. Class 3 has no image and is answered once.
 LABELS = np.array([0, 0, 0, 1, 1, 2], np.int64)
 PROBABILITIES = np.array(
     [
         [0.70, 0.10, 0.15, 0.05],  # right
         [0.60, 0.20, 0.10, 0.10],  # right
-        [0.10, 0.50, 0.20, 0.20],  # class 1 instead, and 0 is not among the best three
+        [0.10, 0.50, 0.20, 0.20],  # wrong: class 1, and class 0 is not in the top 3
         [0.20, 0.50, 0.20, 0.10],  # right
-        [0.10, 0.30, 0.20, 0.40],  # class 3 instead, 1 is second
+        [0.10, 0.30, 0.20, 0.40],  # wrong: class 3, and class 1 is second
         [0.05, 0.05, 0.80, 0.10],  # right
     ]
 )
@@ -36,16 +36,16 @@ EXPECTED = {
     "weighted_precision": (3 * 1 + 2 / 2 + 1) / 6,
     "weighted_recall": 4 / 6,
     "weighted_f1": (3 * 0.8 + 2 * 0.5 + 1) / 6,
-    # Answers are 2, 2, 1, 1 and labels 3, 2, 1, 0 in number: chance alone would agree on 11 of 36.
+    # The counts of answers are 2, 2, 1, 1, those of labels 3, 2, 1, 0: chance agreement is 11 of 36.
     "kappa": (4 / 6 - 11 / 36) / (1 - 11 / 36),
     "mcc": (4 * 6 - 11) / sqrt((36 - 10) * (36 - 14)),
     "loss": -sum(map(log, (0.7, 0.6, 0.1, 0.5, 0.3, 0.8))) / 6,
-    # The two answers of 50 % lie in one bin and are half right: nothing is missing there.
+    # The two answers of 50% are in one bin, and half of them are right: the error of this bin is 0.
     "ece": (0.3 + 0.4 + 0 + 0.4 + 0.2) / 6,
 }
 
 
-def test_every_figure_is_that_of_a_count_by_hand() -> None:
+def test_every_metric_equals_the_manual_count() -> None:
     metrics = classification_metrics(np.log(PROBABILITIES).astype(np.float32), LABELS)
     assert asdict(metrics) == pytest.approx(EXPECTED, abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""The model takes prepared pixels, is the original's where it should be, and knows its own parts."""
+"""The model takes prepared pixels, reproduces the original TwinCar, and has stages, a head and a CAM layer."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def test_prediction_uses_evaluation_mode_and_returns_float32() -> None:
 
 
 def quickstart_model(classes: int) -> nn.Module:
-    """The original TwinCar's model, as its quickstart builds it."""
+    """Return the original TwinCar's model, as built in its quickstart."""
     model = resnet50(weights=None)
     model.fc = nn.Sequential(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.2), nn.Linear(512, classes))
     return model.eval()
 
 
-def test_the_originals_state_dict_gives_the_originals_answers(tmp_path: Path) -> None:
+def test_the_originals_state_dict_gives_the_originals_logits(tmp_path: Path) -> None:
     original = quickstart_model(5)
     torch.save(original.state_dict(), tmp_path / "twin_car_best_model_v2.pth")
     names = tuple(f"Make Model {number} Sedan 2012" for number in range(5))
@@ -65,7 +65,7 @@ def test_the_originals_state_dict_gives_the_originals_answers(tmp_path: Path) ->
 
     assert (checkpoint.architecture, checkpoint.classes.names) == ("resnet50", names)
     assert set(model.backbone.state_dict()) == set(original.state_dict())
-    image_rgb = pixels(1, 224)[0]  # of the size that the original resizes to, so that only the rest can differ
+    image_rgb = pixels(1, 224)[0]  # already of the original's input size, so that resizing has no effect
     normalize = v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)
     expected = original(normalize(torch.from_numpy(image_rgb).permute(2, 0, 1)[None].float() / 255))
     batch = prepare_batch([image_rgb[:, :, ::-1]], checkpoint.preprocess)
@@ -110,7 +110,7 @@ def test_a_transformer_has_no_cam_layer() -> None:
         cam_layer(CarClassifier("test_vit", 3, SMALL))
 
 
-def test_an_input_size_reaches_architectures_that_are_built_for_one() -> None:
+def test_architectures_of_fixed_input_size_are_built_for_the_given_size() -> None:
     assert torch_predict(CarClassifier("test_vit", 3, Preprocess(size_wh=(48, 64))))(
         np.zeros((1, 64, 48, 3), np.uint8)
     ).shape == (1, 3)
@@ -120,7 +120,7 @@ def test_an_input_size_reaches_architectures_that_are_built_for_one() -> None:
     ("name", "message"),
     [
         ("tf_efficientnet_lit0", "did you mean .*'tf_efficientnet_lite0'"),
-        ("hf-hub:somebody/something", "no architecture"),
+        ("hf-hub:owner/something", "no architecture"),
         ("local-dir:/etc", "no architecture"),
         ("", "no architecture"),
     ],
@@ -130,7 +130,7 @@ def test_an_unknown_architecture_gets_a_suggestion(name: str, message: str) -> N
         CarClassifier(name, 3, SMALL)
 
 
-def test_weights_that_do_not_fit_are_named_and_none_is_loaded() -> None:
+def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded() -> None:
     model = CarClassifier(TINY, 3, SMALL)
     before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
     wrong = {name: tensor + 1 for name, tensor in before.items()}

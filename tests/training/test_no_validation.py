@@ -1,4 +1,4 @@
-"""A training that holds nothing out keeps its last epoch, says so, and needs other images for all that follows."""
+"""A training without held-out images keeps its last epoch. Later commands need other images to measure it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def trained(toys: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of the same classes under other names."""
+    """Images of the same classes with other file names."""
     folder = tmp_path_factory.mktemp("others") / "data"
     toy_dataset(folder, per_class=8, seed=9)
     lines = (folder / "labels.csv").read_text().splitlines()
@@ -47,7 +47,7 @@ def names(dataset: Dataset) -> set[str]:
     return {sample.name for sample in dataset.samples}
 
 
-def test_all_images_are_learned_from_and_the_last_epoch_is_kept(trained: TrainingResult, dataset: Dataset) -> None:
+def test_all_images_are_used_for_training_and_the_last_epoch_is_kept(trained: TrainingResult, dataset: Dataset) -> None:
     folder = RunFolder(trained.run_folder)
     assert names(folder.open_images().train) == names(dataset)
     assert (folder.path / "val.csv").read_text() == "filename,label\n"
@@ -61,7 +61,7 @@ def test_all_images_are_learned_from_and_the_last_epoch_is_kept(trained: Trainin
     )
 
 
-def test_no_figure_is_written_that_was_not_measured(trained: TrainingResult) -> None:
+def test_validation_metrics_are_not_written(trained: TrainingResult) -> None:
     folder = RunFolder(trained.run_folder)
     rows = list(csv.DictReader(folder.metrics.read_text().splitlines()))
     assert len(rows) == 2 and not [column for column in rows[0] if column.startswith("val_")]
@@ -70,7 +70,7 @@ def test_no_figure_is_written_that_was_not_measured(trained: TrainingResult) -> 
     assert set(folder.path.iterdir()) == expected
 
 
-def test_stopped_and_resumed_it_ends_the_same(
+def test_a_resumed_training_gives_the_same_weights(
     trained: TrainingResult, toys: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     def stop(row: EpochMetrics) -> None:
@@ -93,9 +93,9 @@ def test_the_command_says_that_nothing_was_held_out(
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--device", "cpu", "--threads", "1"])
     assert ended.value.code == 0
-    said = capsys.readouterr().out.splitlines()
-    assert "validation" not in said[-2] and said[-2].startswith("epoch 1/1: train loss ")
-    assert said[-1] == f"last epoch 1: no images held out -> {tmp_path / 'run' / 'best.pt'}"
+    lines = capsys.readouterr().out.splitlines()
+    assert "validation" not in lines[-2] and lines[-2].startswith("epoch 1/1: train loss ")
+    assert lines[-1] == f"last epoch 1: no images held out -> {tmp_path / 'run' / 'best.pt'}"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_command_says_that_nothing_was_held_out(
         (["evaluate", "{run}/best.pt", "--split", "{run}", "--data", "{toys}"], "held no images out"),
     ],
 )
-def test_commands_ask_for_other_images_in_one_line(
+def test_commands_that_need_held_out_images_ask_for_other_images(
     arguments: list[str],
     message: str,
     trained: TrainingResult,
@@ -126,7 +126,7 @@ def test_commands_ask_for_other_images_in_one_line(
     assert message in error and len(error.splitlines()) == 1
 
 
-def test_an_export_calibrates_on_the_trainings_images_and_checks_on_all_others(
+def test_an_export_calibrates_on_the_training_images_and_checks_on_the_given_ones(
     trained: TrainingResult, dataset: Dataset, others: Path
 ) -> None:
     checkpoint = read_checkpoint(trained.checkpoint)
@@ -135,7 +135,7 @@ def test_an_export_calibrates_on_the_trainings_images_and_checks_on_all_others(
     assert names(split.validation) == names(open_dataset(others))
 
 
-def test_of_images_that_hold_the_trainings_own_the_others_are_checked_on(
+def test_training_images_among_the_given_ones_are_not_used_for_checks(
     trained: TrainingResult, dataset: Dataset, toys: Path, others: Path, tmp_path: Path
 ) -> None:
     both = tmp_path / "both"
@@ -153,7 +153,7 @@ def test_of_images_that_hold_the_trainings_own_the_others_are_checked_on(
     assert names(compared) == names(open_dataset(others))
 
 
-def test_a_checkpoint_that_left_its_run_knows_its_images_by_their_digest(
+def test_a_moved_checkpoint_recognizes_its_training_images_by_their_digest(
     trained: TrainingResult, toys: Path, others: Path, tmp_path: Path
 ) -> None:
     moved = tmp_path / "moved.pt"
@@ -166,7 +166,7 @@ def test_a_checkpoint_that_left_its_run_knows_its_images_by_their_digest(
     assert len(split.validation) == 2
 
 
-def test_an_extended_model_is_not_trained_without_validation(
+def test_extending_a_model_without_validation_is_refused(
     trained: TrainingResult, dataset: Dataset, tmp_path: Path
 ) -> None:
     from twincar_edge.training.extension import ExtensionConfig

@@ -1,4 +1,4 @@
-"""What learns, learns at the rate that the recipe states, and what is frozen stays as it is."""
+"""Parameters learn at the rates of the recipe, and frozen stages do not change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_training_mode_leaves_frozen_normalization_in_evaluation_mode() -> None:
         freeze_stages(model, 6)
 
 
-def test_the_original_freezes_its_stem_and_first_two_layers() -> None:
+def test_freezing_two_stages_of_resnet50_freezes_stem_and_first_two_layers() -> None:
     model = CarClassifier("resnet50", 3, Preprocess(size_wh=(64, 64)))
     frozen = freeze_stages(model, 2)
     learning = {name.split(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
@@ -34,7 +34,7 @@ def test_the_original_freezes_its_stem_and_first_two_layers() -> None:
     assert {name.split(".")[0] for name in names} == {"bn1", "layer1", "layer2"}
 
 
-def test_body_and_head_learn_at_their_own_rate_and_biases_do_not_decay() -> None:
+def test_body_and_head_have_separate_rates_and_biases_do_not_decay() -> None:
     model = CarClassifier(TINY, 2, SMALL)
     freeze_stages(model, 1)
     recipe = toy_recipe(learning_rate=0.01, head_learning_rate=0.05, weight_decay=0.1)
@@ -54,7 +54,7 @@ def test_body_and_head_learn_at_their_own_rate_and_biases_do_not_decay() -> None
     assert max(rates) == pytest.approx(0.05) and rates[-1] < rates[0] < 0.05
 
 
-def test_each_earlier_stage_learns_more_slowly() -> None:
+def test_earlier_stages_have_lower_rates() -> None:
     model = CarClassifier("resnet50", 3, Preprocess(size_wh=(64, 64)))
     freeze_stages(model, 2)
     recipe = toy_recipe(
@@ -67,7 +67,7 @@ def test_each_earlier_stage_learns_more_slowly() -> None:
     assert by_part == {"layer3": pytest.approx(1e-5), "layer4": 1e-4, "fc": 1e-3}
 
 
-def test_a_plateau_halves_the_rates_after_three_epochs_without_a_better_f1() -> None:
+def test_the_plateau_schedule_halves_the_rates_after_three_epochs_without_a_better_f1() -> None:
     model = CarClassifier(TINY, 2, SMALL)
     optimizer, schedule = build_optimizer(model, toy_recipe(schedule="plateau", learning_rate=0.01), steps=10)
     rates = []

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation and of a training show what was measured, for few classes and for many."""
+"""The plots of an evaluation and of a training show the measured values, for few and for many classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ("Audi A5 Coupe 2012", "Audi S5 Coupe 2012", "BMW M3 Coupe 2012")
 
 
 def evaluation(labels: list[int], answers: list[int], names: tuple[str, ...] = NAMES) -> Evaluation:
-    """What a model reached that gave these answers."""
+    """Return the evaluation of a model with these answers."""
     samples = tuple(Sample(f"{i}.jpg", label, ImageFile(Path("none.jpg"))) for i, label in enumerate(labels))
     classes = ClassMapping(names)
     return evaluate_logits(
@@ -34,14 +34,14 @@ def evaluation(labels: list[int], answers: list[int], names: tuple[str, ...] = N
 
 
 def metrics(right: int) -> ClassificationMetrics:
-    """The figures of ten images, so many of them right."""
+    """Return the metrics of ten images with this number of right answers."""
     answers = [0] * 5 + [1] * 5
     logits = np.eye(6, dtype=np.float32)[[*answers[:right], *[2] * (10 - right)]]
     return classification_metrics(logits, np.array(answers))
 
 
 def history(*right: int) -> History:
-    """A training whose epochs got so many of ten images right."""
+    """Return the history of a training with these numbers of right answers in ten, per epoch."""
     rows = (
         EpochMetrics(number, 2.0 / number, count / 12, metrics(count), 32, 1e-3, 100.0, 1.0)
         for number, count in enumerate(right, start=1)
@@ -50,7 +50,7 @@ def history(*right: int) -> History:
 
 
 def picture(path: Path) -> np.ndarray:
-    """Read a PNG, and check that it is one, and that something is drawn on it."""
+    """Read a PNG and check that it is not empty."""
     assert path.read_bytes().startswith(b"\x89PNG")
     image_bgr = cv2.imread(str(path))
     assert image_bgr is not None and min(image_bgr.shape[:2]) >= 300
@@ -59,7 +59,7 @@ def picture(path: Path) -> np.ndarray:
 
 
 def orange(image_bgr: np.ndarray) -> int:
-    """Count the pixels of the colors of wrong answers left of the scales of a confusion matrix."""
+    """Count the pixels in the colors of wrong answers, left of the color scales of a confusion matrix."""
     part = image_bgr[:, : int(0.8 * image_bgr.shape[1])].astype(int)
     return int((part[:, :, 2] > part[:, :, 0] + 60).sum())
 
@@ -75,7 +75,7 @@ def test_curves_are_drawn_from_the_first_epoch_on(
 
 
 @pytest.mark.parametrize("plot", CURVES)
-def test_the_same_training_gives_the_same_curves_and_another_gives_others(
+def test_equal_histories_give_equal_curves_and_different_ones_differ(
     plot: Callable[[History, Path], None], tmp_path: Path
 ) -> None:
     for name, found in {"a": (2, 5, 7), "b": (2, 5, 7), "c": (2, 9, 7)}.items():
@@ -84,12 +84,12 @@ def test_the_same_training_gives_the_same_curves_and_another_gives_others(
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_an_epoch_that_got_nothing_right_is_drawn(tmp_path: Path) -> None:
+def test_an_epoch_without_right_answers_is_drawn(tmp_path: Path) -> None:
     for path in write_training_plots(history(0), tmp_path):
         picture(path)
 
 
-def test_a_mistake_is_seen_on_the_confusion_matrix(tmp_path: Path) -> None:
+def test_mistakes_are_visible_in_the_confusion_matrix(tmp_path: Path) -> None:
     labels = [0, 0, 1, 1, 2, 2]
     drawn = {}
     for name, answers in {"right": labels, "one": [0, 1, 1, 1, 2, 2], "two": [0, 1, 0, 1, 2, 2]}.items():
@@ -99,13 +99,13 @@ def test_a_mistake_is_seen_on_the_confusion_matrix(tmp_path: Path) -> None:
     assert 1.8 < drawn["two"] / drawn["one"] < 2.2
 
 
-def test_only_classes_that_take_part_are_on_the_confusion_matrix(tmp_path: Path) -> None:
+def test_the_confusion_matrix_has_only_classes_with_labels_or_answers(tmp_path: Path) -> None:
     many = tuple(f"Make{i} Car 2012" for i in range(150))
     plot_confusion_matrix(evaluation([3, 70], [3, 140], many), tmp_path / "few.png")
     assert max(picture(tmp_path / "few.png").shape) < 1300
 
 
-def test_196_classes_fit_and_each_is_large_enough_to_read_its_name(tmp_path: Path) -> None:
+def test_a_confusion_matrix_of_196_classes_has_legible_names(tmp_path: Path) -> None:
     names = tuple(f"Chevrolet{i // 8} Silverado {i} Hybrid Crew Cab 2012" for i in range(196))
     labels = [label for label in range(196) for _ in range(2)]
     answers = [label if number % 5 else (label + 7) % 196 for number, label in enumerate(labels)]
@@ -113,10 +113,10 @@ def test_196_classes_fit_and_each_is_large_enough_to_read_its_name(tmp_path: Pat
     image_bgr = picture(tmp_path / "large.png")
     assert min(image_bgr.shape[:2]) > 196 * 16
     assert (tmp_path / "large.png").stat().st_size < 6e6
-    assert orange(image_bgr) > 40 * 14 * 14  # each mistake is a cell that can be seen
+    assert orange(image_bgr) > 40 * 14 * 14  # each mistake is a visible cell
 
 
-def test_most_confused_pairs_are_bars_of_their_counts(tmp_path: Path) -> None:
+def test_bars_of_the_most_confused_pairs_are_proportional_to_their_counts(tmp_path: Path) -> None:
     labels = [0] * 8 + [1] * 4
     lengths = []
     for name, answers in {"a": [1] * 8 + [0] * 4, "b": [1] * 8 + [0] + [1] * 3}.items():
@@ -125,7 +125,7 @@ def test_most_confused_pairs_are_bars_of_their_counts(tmp_path: Path) -> None:
     assert lengths[0] / lengths[1] == pytest.approx(12 / 9, rel=0.1)
 
 
-def test_the_plot_notes_that_nothing_was_confused(tmp_path: Path) -> None:
+def test_the_plot_says_if_nothing_was_confused(tmp_path: Path) -> None:
     plot_most_confused(evaluation([0, 1, 2], [0, 1, 2]), tmp_path / "none.png")
     image_bgr = picture(tmp_path / "none.png")
     assert orange(image_bgr) == 0 and (image_bgr.min(axis=2) < 100).sum() > 500  # letters
@@ -136,7 +136,7 @@ def test_names_are_not_parsed_as_math(tmp_path: Path) -> None:
     assert len(write_evaluation(odd, tmp_path)) == 4
 
 
-def test_all_files_are_written_where_their_names_are_listed(tmp_path: Path) -> None:
+def test_all_listed_files_are_written(tmp_path: Path) -> None:
     written = write_evaluation(evaluation([0, 1, 2], [0, 2, 2]), tmp_path / "deep" / "run")
     written += write_training_plots(history(3, 6), tmp_path / "deep" / "run")
     assert [path.name for path in written] == [*artifacts.EVALUATION_FILES, *artifacts.TRAINING_PLOTS]

@@ -1,4 +1,4 @@
-"""A recipe refuses what cannot be meant, and those that ship are complete."""
+"""Invalid recipes are refused, and the shipped ones are complete."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_shipped_recipe_states_every_key(name: str) -> None:
     assert set(document["augmentation"]) == set(Augmentation.model_fields)
 
 
-def test_the_original_trains_as_its_published_script_does() -> None:
+def test_the_recipe_of_the_original_matches_its_published_script() -> None:
     recipe = read_recipe("resnet50-cars196")
     assert (recipe.architecture, recipe.freeze_stages, recipe.dropout) == ("resnet50", 2, 0.2)
     rates = [recipe.learning_rate * recipe.layer_decay, recipe.learning_rate, recipe.head_learning_rate]
@@ -77,7 +77,7 @@ def test_the_original_trains_as_its_published_script_does() -> None:
     assert recipe.patience > 0
 
 
-def test_single_keys_change_and_the_last_change_wins() -> None:
+def test_single_keys_can_be_overridden_and_the_last_override_wins() -> None:
     changes = ["epochs=3", "epochs=4", "augmentation.jitter=0.1", "optimizer=adam"]
     recipe = read_recipe("lite0-cars196", [*changes, "size = 96", "train_size=64", "first_train_size=0"])
     assert (recipe.epochs, recipe.augmentation.jitter, recipe.optimizer) == (4, 0.1, "adam")
@@ -105,7 +105,7 @@ def test_an_invalid_override_gets_a_suggestion(name: str, change: str, message: 
         read_recipe(name, [change])
 
 
-def test_a_users_recipe_is_a_toml_file(tmp_path: Path) -> None:
+def test_a_custom_recipe_is_read_from_a_toml_file(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text('architecture = "resnet50"\nepochs = 2\n[preprocess]\nsize_wh = [96, 64]\n')
     recipe = read_recipe(str(own))
@@ -116,7 +116,7 @@ def test_a_users_recipe_is_a_toml_file(tmp_path: Path) -> None:
         read_recipe(str(own))
 
 
-def test_random_crops_are_made_at_the_teachers_size_or_the_models() -> None:
+def test_random_crops_have_the_size_of_the_teacher_or_of_the_model() -> None:
     growing = {"preprocess": Preprocess(size_wh=(64, 64)), "train_size": 48, "first_train_size": 32, "epochs": 4}
     assert [toy_recipe(**growing).crop_size_wh_in(epoch)[0] for epoch in (1, 4)] == [32, 48]
     same = toy_recipe(**growing, distillation={})

