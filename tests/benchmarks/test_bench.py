@@ -40,12 +40,12 @@ from twincar_edge.manifest import TrainingRecord
 SHORT = Schedule(warmup=1, rounds=2, per_round=3)
 
 
-def here(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> InProcessClient:
-    """A row in this process: tests/benchmarks/test_worker.py has the processes."""
+def in_process_client(spec: RowSpec, images: Sequence[NDArray[np.uint8]], timeout_s: float) -> InProcessClient:
+    """Run a row in this process. `test_worker.py` tests rows in separate processes."""
     return InProcessClient(Worker(spec, images))
 
 
-def run(config: BenchmarkConfig, launch: bench.Launch = here) -> BenchmarkReport:
+def run(config: BenchmarkConfig, launch: bench.Launch = in_process_client) -> BenchmarkReport:
     return bench.run(config, launch=launch)
 
 
@@ -56,7 +56,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def cars(tmp_path: Path) -> Dataset:
-    """Six plain pictures: red, green and blue twice, of which the last is labeled wrong."""
+    """Six pictures, red, green and blue twice. The label of the last one is wrong."""
     folder = tmp_path / "cars"
     (folder / "images").mkdir(parents=True)
     labels = [0, 1, 2, 0, 1, 0]
@@ -71,7 +71,7 @@ def cars(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture(autouse=True)
-def drawn_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+def few_timed_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "TIMED_IMAGES", 2)
 
 
@@ -80,7 +80,7 @@ def report(model: Path) -> BenchmarkReport:
     return run(BenchmarkConfig((model,), eps=("cpu", "tensorrt"), threads=(1,), schedule=SHORT))
 
 
-def test_a_row_says_what_was_measured_and_keeps_every_sample(report: BenchmarkReport, model: Path) -> None:
+def test_a_row_identifies_what_was_measured_and_has_every_sample(report: BenchmarkReport, model: Path) -> None:
     row = report.rows[0]
     assert (row.model, row.file, row.precision, row.sha256) == ("tiny", "tiny.fp32.onnx", "fp32", sha256(model))
     assert (row.ep_asked, row.ep, row.threads, row.batch, row.status) == ("cpu", "cpu", 1, 1, "ok")
@@ -92,7 +92,7 @@ def test_a_row_says_what_was_measured_and_keeps_every_sample(report: BenchmarkRe
     assert row.timing.infer.min_ms == min(row.timing.infer_samples_ms)
 
 
-def test_a_missing_provider_is_a_row_with_the_remedy(report: BenchmarkReport) -> None:
+def test_a_missing_provider_is_a_row_with_a_remedy(report: BenchmarkReport) -> None:
     row = report.rows[1]
     assert (row.ep_asked, row.ep, row.timing) == ("tensorrt", None, None)
     assert "twincar-edge[gpu]" in row.status
@@ -108,7 +108,7 @@ def test_without_named_providers_every_usable_one_is_measured(model: Path) -> No
 def test_labels_give_top1_and_top5(model: Path, cars: Dataset) -> None:
     [row] = run(BenchmarkConfig((model,), eps=("cpu",), schedule=SHORT, dataset=cars)).rows
     assert row.top1 == pytest.approx(5 / 6)
-    assert row.top5 == 1  # of three classes
+    assert row.top5 == 1  # there are only three classes
 
 
 def test_labels_of_other_classes_are_refused_before_anything_is_timed(model: Path, labeled_folder: Path) -> None:
@@ -164,7 +164,7 @@ def test_invalid_configurations_are_rejected(config: dict[str, object], reason: 
         BenchmarkConfig((Path("x.onnx"),), **config)  # type: ignore[arg-type]
 
 
-def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="twincar-edge export"):
         run(BenchmarkConfig((tiny_model(tmp_path / "other.onnx", metadata=False),)))
 
@@ -174,12 +174,12 @@ def test_no_measurable_row_is_an_error(model: Path) -> None:
         run(BenchmarkConfig((model,), eps=("tensorrt",)))
 
 
-def test_a_report_reads_back_from_json(report: BenchmarkReport, tmp_path: Path) -> None:
+def test_a_report_round_trips_through_json(report: BenchmarkReport, tmp_path: Path) -> None:
     write_report(report, tmp_path / "results.json")
     assert read_report(tmp_path / "results.json") == report
 
 
-def test_a_report_as_csv_has_a_line_a_row_with_its_figures(report: BenchmarkReport, tmp_path: Path) -> None:
+def test_a_csv_report_has_one_line_per_row(report: BenchmarkReport, tmp_path: Path) -> None:
     write_report(report, tmp_path / "results.CSV")
     with (tmp_path / "results.CSV").open(newline="") as file:
         measured, missing = csv.DictReader(file)
@@ -191,7 +191,7 @@ def test_a_report_as_csv_has_a_line_a_row_with_its_figures(report: BenchmarkRepo
     assert missing["status"] == report.rows[1].status
 
 
-def test_a_report_as_markdown_has_the_machine_and_the_table(report: BenchmarkReport) -> None:
+def test_a_markdown_report_has_the_machine_and_the_table(report: BenchmarkReport) -> None:
     text = to_markdown(report)
     assert report.machine.cpu in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -199,19 +199,19 @@ def test_a_report_as_markdown_has_the_machine_and_the_table(report: BenchmarkRep
     assert "| cpu (4) |" in lines[2]
 
 
-def test_no_path_of_this_machine_is_in_a_report(report: BenchmarkReport, model: Path) -> None:
+def test_a_report_contains_no_local_paths(report: BenchmarkReport, model: Path) -> None:
     for text in (report.to_json(), to_csv(report), to_markdown(report)):
         assert str(model.parent) not in text
 
 
 @pytest.mark.parametrize("name", ["results.txt", "results"])
-def test_a_format_that_does_not_exist_is_refused(report: BenchmarkReport, tmp_path: Path, name: str) -> None:
+def test_an_unknown_report_format_is_refused(report: BenchmarkReport, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"\.json, \.csv, \.md, \.png"):
         write_report(report, tmp_path / name)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"schema_version": 1}', "[1]"])
-def test_what_is_no_report_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_report_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(InputError, match="not a benchmark report"):
         read_report(tmp_path / "results.json")
@@ -237,7 +237,7 @@ def test_the_command_prints_the_table_and_writes_the_reports(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # for all columns, however long the times are
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough for all columns
     outputs = [tmp_path / f"results{suffix}" for suffix in (".json", ".md", ".csv", ".png")]
     args = ["bench", model, "--ep", "cpu,tensorrt", "--rounds", 1, "--per-round", 2, "--warmup", 0]
     args += ["--data", tmp_path / "cars", *(part for path in outputs for part in ("-o", path))]
@@ -270,14 +270,16 @@ def test_the_command_prints_the_table_and_writes_the_reports(
         ("compare", "a.json", "b.json"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(args: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_input_is_a_one_line_error_and_exit_code_2(
+    args: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("bench", *args) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
-def test_the_matrix_is_every_file_on_every_provider_at_every_size(model: Path) -> None:
+def test_the_matrix_has_every_combination_of_file_provider_batch_and_threads(model: Path) -> None:
     config = BenchmarkConfig((model,), eps=("cpu", "cuda"), batches=(1, 8), threads=(1, 2))
     found = [(row.ep, row.batch, row.threads) for row in rows_of(config)]
     assert found == [(ep, batch, threads) for ep in ("cpu", "cuda") for batch in (1, 8) for threads in (1, 2)]
@@ -289,14 +291,14 @@ def test_the_quickstart_is_first_and_other_peers_are_last(model: Path) -> None:
     assert [row.model for row in rows if row.peer == "openvino-native"] == [model]
 
 
-def test_idle_threads_spin_by_default_except_at_a_cameras_pace(model: Path) -> None:
+def test_idle_threads_spin_by_default_except_at_a_camera_pace(model: Path) -> None:
     assert BenchmarkConfig((model,)).spins()
     assert not BenchmarkConfig((model,), pace=CameraPace()).spins()
     assert BenchmarkConfig((model,), pace=CameraPace(), spinning=True).spins()
 
 
 class Broken(InProcessClient):
-    """A row that fails when it is asked for one thing."""
+    """A row that fails in one call."""
 
     def __init__(self, worker: Worker, fails_at: str, error: BaseException) -> None:
         super().__init__(worker)
@@ -338,7 +340,7 @@ def test_ctrl_c_keeps_the_rounds_that_were_measured(model: Path) -> None:
 
         def call(self, name: str, *arguments: Any, timeout_s: float | None = None) -> Any:
             self.turns += name == "turn"
-            if self.turns > 7:  # the warm-up, three rounds of two calls
+            if self.turns > 7:  # after the warm-up and three rounds of two calls
                 raise KeyboardInterrupt
             return super().call(name, *arguments)
 
@@ -350,13 +352,13 @@ def test_ctrl_c_keeps_the_rounds_that_were_measured(model: Path) -> None:
     assert any("interrupted" in line for line in report.conditions())
 
 
-def test_ctrl_c_before_anything_was_measured_is_no_report(model: Path) -> None:
+def test_ctrl_c_before_the_first_round_gives_no_report(model: Path) -> None:
     config = BenchmarkConfig((model,), eps=("cpu",), schedule=SHORT)
     with pytest.raises(KeyboardInterrupt):
         run(config, lambda spec, images, _: Broken(Worker(spec, images), "open", KeyboardInterrupt()))
 
 
-def test_the_command_prints_what_it_has_after_ctrl_c_and_exits_130(
+def test_the_command_prints_partial_results_after_ctrl_c_and_exits_with_130(
     model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], report: BenchmarkReport
 ) -> None:
     monkeypatch.setattr("twincar_edge.cli.bench.run", lambda *_, **__: report.model_copy(update={"interrupted": True}))
@@ -376,8 +378,8 @@ def test_unusable_providers_are_listed(report: BenchmarkReport) -> None:
 
 
 def test_ratios_compare_each_round_with_the_same_round_of_the_first_row(model: Path) -> None:
-    """The machine becomes twice as slow from round to round; the second row takes half as long as the first."""
-    rounds = {1: [8.0, 16.0, 32.0], 2: [8.0, 16.0, 32.0]}  # a batch of two images in the time of one
+    """The machine gets twice as slow from round to round. The second row takes half as long per image as the first."""
+    rounds = {1: [8.0, 16.0, 32.0], 2: [8.0, 16.0, 32.0]}  # a batch of two takes as long as one image
 
     class Fixed(InProcessClient):
         def __init__(self, worker: Worker, batch: int) -> None:
@@ -395,7 +397,7 @@ def test_ratios_compare_each_round_with_the_same_round_of_the_first_row(model: P
     assert second.times_first == second.times_first_infer == Ratio(median=2, low=2, high=2)
 
 
-def test_a_ratios_interval_holds_its_median_and_widens_with_the_rounds_spread() -> None:
+def test_the_interval_of_a_ratio_contains_its_median_and_widens_with_the_spread_of_rounds() -> None:
     steady, shaky = Ratio.of([20.0, 20.1, 19.9] * 5), Ratio.of([15.0, 20.0, 25.0] * 5)
     for ratio in (steady, shaky):
         assert ratio.low <= ratio.median <= ratio.high
@@ -410,7 +412,7 @@ def test_top5_is_compared_with_the_fp32_row_of_the_same_weights(model: Path, car
     assert [row.top5_change for row in rows] == [0, 0, None]
 
 
-def test_rows_that_differ_in_batch_alone_share_the_count_of_right_answers(model: Path, cars: Dataset) -> None:
+def test_rows_that_differ_only_in_batch_share_their_accuracy(model: Path, cars: Dataset) -> None:
     asked: list[str] = []
 
     class Counted(InProcessClient):
@@ -424,7 +426,7 @@ def test_rows_that_differ_in_batch_alone_share_the_count_of_right_answers(model:
     assert {row.top1 for row in rows} == {5 / 6}
 
 
-def test_a_paced_row_has_its_results(model: Path, tmp_path: Path) -> None:
+def test_a_paced_row_has_its_figures(model: Path, tmp_path: Path) -> None:
     report = run(BenchmarkConfig((model,), eps=("cpu",), threads=(1,), pace=CameraPace(50, 0.5)))
     paced = report.rows[0].paced
     assert paced is not None and report.rows[0].timing is None
@@ -437,7 +439,7 @@ def test_a_paced_row_has_its_results(model: Path, tmp_path: Path) -> None:
     assert "In time" in (tmp_path / "paced.md").read_text()
 
 
-def test_files_say_which_threads_they_ran_with(model: Path) -> None:
+def test_rows_have_their_threads_start_times_memory_and_nodes(model: Path) -> None:
     rows = run(BenchmarkConfig((model,), eps=("cpu",), threads=(1, 2), schedule=SHORT)).rows
     assert [row.threads for row in rows] == [1, 2]
     assert rows[0].start is not None and rows[0].peak_mb is not None

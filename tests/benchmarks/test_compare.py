@@ -1,4 +1,4 @@
-"""Limits for CI, two reports compared, and the picture of latency against accuracy."""
+"""Limits for CI, the comparison of two reports, and the plot of latency against accuracy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FAILED = row(timing=None, ep=None, top1=None, top5=None, status="its process cra
 
 
 @pytest.mark.parametrize(
-    ("limits", "says"),
+    ("limits", "messages"),
     [
         (Limits(), []),
         (Limits(min_top5=98, max_p95_ms=4.01), []),
@@ -57,8 +57,8 @@ FAILED = row(timing=None, ep=None, top1=None, top5=None, status="its process cra
         (Limits(min_top5=98.5), ["car int8 on cpu, batch 1, threads 2: top-5 is 98.00% (limit 98.5%)"]),
     ],
 )
-def test_limits_apply_to_rows_but_not_to_peers(limits: Limits, says: list[str]) -> None:
-    assert breaches(report(PEER, row()), limits) == says
+def test_limits_apply_to_rows_but_not_to_peers(limits: Limits, messages: list[str]) -> None:
+    assert breaches(report(PEER, row()), limits) == messages
 
 
 def test_an_unmeasured_row_meets_no_limit() -> None:
@@ -113,7 +113,7 @@ def test_bench_compare_prints_the_ratios(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def noisy(*rounds_ms: float) -> Row:
-    """A row whose rounds of two runs took these times."""
+    """Return a row whose rounds, of two runs each, took these times."""
     return row(timing=Timing.of([Sample(1.0, ms - 1.5, 0.5) for ms in rounds_ms for _ in range(2)], 1))
 
 
@@ -131,8 +131,8 @@ def test_a_ratio_has_an_interval_over_rounds_and_a_verdict() -> None:
         assert change.verdict == verdict
 
 
-def test_rounds_are_resampled_not_runs() -> None:
-    """In each report one slow round of many runs is one accident, not many samples of a slower program."""
+def test_the_interval_is_resampled_over_rounds_instead_of_runs() -> None:
+    """A few slow rounds of many runs are a few accidents, not many samples of a slower program."""
     slow = [Sample(1.0, 7.0, 0.0)] * 30 + [Sample(1.0, 3.0, 0.0)] * 20
     steady = [Sample(1.0, 3.0, 0.0)] * 50
     reports = [report(row(timing=Timing.of(samples, 1)), per_round=10) for samples in (slow, steady)]
@@ -147,7 +147,7 @@ def test_without_two_rounds_a_ratio_has_no_interval() -> None:
     assert (change.interval, change.verdict) == (None, "–")
 
 
-def test_two_reports_with_nothing_in_common_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparing_reports_without_common_rows_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = tmp_path / "a.json", tmp_path / "b.json"
     write_report(report(row(batch=8)), before)
     write_report(report(row()), after)
@@ -166,24 +166,24 @@ def test_a_missed_limit_is_exit_code_1_after_the_report_is_written(
     assert command("bench", "--max-p95", 5) == 0
 
 
-def test_nothing_beats_a_point_of_the_front_in_both() -> None:
+def test_no_point_beats_a_point_of_the_pareto_front_in_both_dimensions() -> None:
     points = [(4.0, 98.0), (2.0, 97.0), (3.0, 96.0), (5.0, 98.0), (9.0, 99.0), (2.0, 95.0)]
     assert pareto_front(points) == [1, 0, 4]
     assert pareto_front([]) == []
 
 
-def test_latency_against_accuracy_is_drawn(tmp_path: Path) -> None:
+def test_latency_is_plotted_against_accuracy(tmp_path: Path) -> None:
     drawn = report(row(4.0), row(2.0, top5=0.95, precision="fp16"), row(9.0, top5=0.9), PEER, FAILED)
     write_report(drawn, tmp_path / "front.png")
     picture = cv2.imread(str(tmp_path / "front.png"))
     assert picture is not None and picture.shape[0] > 400
     blue = (picture.astype(int) - (0xA8, 0x5F, 0x1F)).__abs__().sum(axis=2) < 12
-    assert blue.sum() > 200  # points and line of the front
+    assert blue.sum() > 200  # points and line of the Pareto front
     write_report(report(PEER), tmp_path / "unrated.png")
     with pytest.raises(InputError, match="no row was measured"):
         write_report(report(FAILED), tmp_path / "nothing.png")
 
 
-def test_latency_of_one_sample_is_that_sample() -> None:
+def test_all_latency_figures_of_one_sample_equal_it() -> None:
     latency = Latency.of([3.0])
     assert set(latency.model_dump().values()) == {3.0}

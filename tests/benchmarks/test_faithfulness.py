@@ -1,4 +1,4 @@
-"""Faithfulness: a map that names what an answer rests on scores well, and one that does not scores as chance does."""
+"""Faithfulness: a heat map of what an answer depends on scores well, and any other map scores like chance."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ SIDE = 32
 
 
 def spotted() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return a gray picture with a white spot, and a map that is hot there."""
+    """Return a gray picture with a white spot, and a heat map of the spot."""
     image, heat = np.full((SIDE, SIDE, 3), 100, np.uint8), np.zeros((SIDE, SIDE), np.float32)
     image[4:10, 4:10], heat[4:10, 4:10] = 255, 1
     return image, heat
 
 
 def whiteness(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """A model that knows the spot by its white pixels."""
+    """A model whose probability is the share of white pixels in the spot."""
     return (batch_nhwc[:, 4:10, 4:10, 0] > 250).mean(axis=(1, 2))
 
 
-def test_the_probability_falls_at_once_where_the_map_is_right_and_late_where_it_is_wrong() -> None:
+def test_the_probability_falls_early_for_a_right_map_and_late_for_a_wrong_one() -> None:
     image, heat = spotted()
     right, wrong = curves(image, heat, whiteness), curves(image, -heat, whiteness)
     for found in (right, wrong):
         assert found.deletion.shape == found.insertion.shape == (STEPS + 1,)
         assert found.deletion[0] == found.insertion[-1] == 1  # the picture itself
-        assert found.deletion[-1] == found.insertion[0] < 0.6  # the blurred one
+        assert found.deletion[-1] == found.insertion[0] < 0.6  # the blurred picture
     assert area(right.deletion) < 0.2 < 0.8 < area(wrong.deletion)
     assert area(right.insertion) > 0.8 > 0.2 > area(wrong.insertion)
     assert blurred(image).max() < 250 < image.max()
 
 
-def test_equal_heat_is_no_order_from_the_top_left() -> None:
+def test_pixels_of_equal_heat_are_in_random_order() -> None:
     image, _ = spotted()
     flat = curves(image, np.zeros((SIDE, SIDE), np.float32), whiteness)
     assert 0.3 < area(flat.deletion) < 0.7
     np.testing.assert_array_equal(flat.deletion, curves(image, np.ones((SIDE, SIDE), np.float32), whiteness).deletion)
 
 
-def test_the_pointing_game_counts_the_hottest_place_and_the_heat() -> None:
+def test_the_pointing_game_counts_the_hottest_pixel_and_the_heat_in_the_part() -> None:
     _, heat = spotted()
     part = heat > 0
     assert pointing(heat, part) == (True, True, 1.0)
     assert pointing(np.roll(heat, 6, axis=1), part) == (False, True, 0.0)
     assert pointing(np.roll(heat, 16, axis=1), part) == (False, False, 0.0)
-    assert pointing(np.where(part, 1, -1).astype(np.float32), part).heat == 1  # what speaks against it does not count
+    assert pointing(np.where(part, 1, -1).astype(np.float32), part).heat == 1  # negative heat does not count
 
 
-def test_a_file_without_a_feature_map_or_embedding_is_measured_by_occlusion(tmp_path: Path) -> None:
+def test_a_file_without_feature_map_or_embedding_is_measured_by_occlusion(tmp_path: Path) -> None:
     session = open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu")
     image = np.full((SIDE, SIDE, 3), (90, 90, 110), np.uint8)
     image[4:12, 4:12] = (0, 0, 255)
@@ -80,7 +80,7 @@ def test_pictures_are_spread_over_the_data_set(tmp_path: Path) -> None:
     assert len(DatasetPictures(dataset, 1000)) == len(dataset)
 
 
-def test_evaluate_writes_data_text_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_writes_json_markdown_and_a_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_image_folder(tmp_path / "twins", per_class=1, seed=1)
     arguments = ["evaluate", str(demo_model()), "--data", str(data), "--explain", "--explain-images", "2"]
     with pytest.raises(SystemExit) as caught:

@@ -1,4 +1,4 @@
-"""A camera's pace held still by a fake clock: what comes in time, what is let go, what slows down."""
+"""Inference at a camera's pace, with a fake clock: answers in time, dropped frames and slowdown."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.timing import Subject
 
 
-class World:
-    """A camera, a model and a clock that agree about the time."""
+class Simulation:
+    """A camera and a model that share a fake clock."""
 
     def __init__(self, infer_ms: Callable[[int], float]) -> None:
         self.now, self.busy = 50.0, 0.0
@@ -37,28 +37,28 @@ class World:
         self.now += seconds
         self.slept += seconds
 
-    def works(self, ms: float) -> None:
+    def work(self, ms: float) -> None:
         self.now += ms / 1e3
         self.busy += ms / 1e3
 
     def skip(self, frames: int) -> None:
-        self.decoded += ["let go"] * frames
-        self.works(1.0 * frames)
+        self.decoded += ["dropped"] * frames
+        self.work(1.0 * frames)
 
     def next(self) -> NDArray[np.uint8]:
         self.decoded.append("seen")
-        self.works(1.0)
+        self.work(1.0)
         return np.zeros((8, 8, 3), np.uint8)
 
     def subject(self, image_bgr: NDArray[np.uint8]) -> Subject:
         def pre(_: int) -> None:
-            self.works(2.0)
+            self.work(2.0)
 
         def infer(_: object) -> None:
-            self.works(self._infer_ms(self.answered))
+            self.work(self._infer_ms(self.answered))
             self.answered += 1
 
-        return Subject(pre, infer, lambda _: self.works(1.0))
+        return Subject(pre, infer, lambda _: self.work(1.0))
 
     def run(self, fps: float = 25, duration_s: float = 4) -> Paced:
         return keep_pace(
@@ -67,39 +67,39 @@ class World:
         )  # fmt: skip
 
 
-def test_a_model_that_keeps_up_answers_every_frame_and_sleeps_between() -> None:
-    world = World(lambda _: 6.0)
-    found = world.run()
+def test_a_fast_model_answers_every_frame_and_sleeps_in_between() -> None:
+    simulation = Simulation(lambda _: 6.0)
+    found = simulation.run()
     assert (found.frames, found.answered, found.in_time) == (100, 100, 1.0)
     assert found.sustained_fps == pytest.approx(25)
     assert found.latency.p99_ms == pytest.approx(10)  # decode 1, pre 2, infer 6, post 1
     assert (found.decode.p50_ms, found.pre.p50_ms) == pytest.approx((1, 2))
     assert (found.infer.p50_ms, found.post.p50_ms) == pytest.approx((6, 1))
-    assert world.slept == pytest.approx(99 * 0.030)  # after each but the last, until the next comes
+    assert simulation.slept == pytest.approx(99 * 0.030)  # after each frame but the last, until the next one
     assert found.cores_busy == pytest.approx(0.25)
     assert found.slowdown == pytest.approx(1)
     assert len(found.latency_samples_ms) == 100
 
 
 def test_frames_during_inference_are_dropped_except_the_newest() -> None:
-    world = World(lambda _: 96.0)  # 100 ms a frame, and one every 40
-    found = world.run(duration_s=2)
+    simulation = Simulation(lambda _: 96.0)  # 100 ms per frame, with a new frame every 40 ms
+    found = simulation.run(duration_s=2)
     assert found.frames == 50
-    assert found.answered == world.answered == pytest.approx(20, abs=1)
+    assert found.answered == simulation.answered == pytest.approx(20, abs=1)
     assert found.in_time == 0
     assert found.sustained_fps < 11
-    assert world.decoded.count("let go") + world.decoded.count("seen") <= 50  # each frame is decoded once
-    assert found.latency.p50_ms < 200  # never further behind than one answer: nothing queues up
+    assert simulation.decoded.count("dropped") + simulation.decoded.count("seen") <= 50  # each frame is decoded once
+    assert found.latency.p50_ms < 200  # at most one answer behind: no queue builds up
 
 
-def test_throttling_shows_as_a_slower_last_tenth() -> None:
-    found = World(lambda frame: 6.0 if frame < 90 else 26.0).run()
-    assert found.slowdown == pytest.approx(3.0)  # 30 ms of work a frame against 10
+def test_throttling_is_measured_as_the_slowdown_of_the_last_tenth() -> None:
+    found = Simulation(lambda frame: 6.0 if frame < 90 else 26.0).run()
+    assert found.slowdown == pytest.approx(3.0)  # 30 ms of work per frame instead of 10
     assert (found.mhz_first, found.mhz_last) == (2590, 2500)
 
 
-def test_a_late_answer_is_counted_late_and_the_next_is_in_time_again() -> None:
-    found = World(lambda frame: 46.0 if frame == 3 else 6.0).run(duration_s=1)
+def test_a_late_answer_does_not_delay_the_next() -> None:
+    found = Simulation(lambda frame: 46.0 if frame == 3 else 6.0).run(duration_s=1)
     assert (found.answered, found.in_time) == (25, 24 / 25)
 
 
@@ -109,7 +109,7 @@ def test_a_pace_without_frames_is_rejected(figures: tuple[float, float]) -> None
         CameraPace(*figures)
 
 
-def test_a_clip_starts_again_when_it_ends() -> None:
+def test_a_clip_is_repeated_after_its_end() -> None:
     clip = Clip(demo_clip())
     first = clip.next()
     clip.skip(1305)
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_a_video_is_a_one_line_error(tmp_path: Path) -> None:
             Clip(path)
 
 
-def test_the_cores_clock_is_read_where_the_system_tells_it(tmp_path: Path) -> None:
+def test_the_clock_rate_of_the_cores_is_read_from_the_system(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     assert core_mhz(nothing, nothing) is None
     (tmp_path / "cpuinfo").write_text("processor : 0\ncpu MHz\t\t: 2000.5\nprocessor : 1\ncpu MHz\t\t: 3000.5\n")

@@ -1,4 +1,4 @@
-"""The peers do what they stand for: the quickstart's own steps, and the bundled model's own answers."""
+"""The peers reproduce the steps of the original's quickstart and the answers of the bundled model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from twincar_edge.runtime.timing import Clock
 
 
 def tick() -> Clock:
-    """A clock that goes on by a second with every look."""
+    """Return a clock that advances by a second per call."""
     seconds = iter(range(10**6))
     return lambda: float(next(seconds))
 
@@ -39,7 +39,7 @@ def test_every_peer_has_an_opener() -> None:
     assert peers.OPENERS.keys() == PEERS.keys()
 
 
-def test_the_quickstart_is_resnet50_with_torchvisions_steps() -> None:
+def test_the_quickstart_runs_resnet50_with_torchvisions_steps() -> None:
     ready = peers.open_quickstart(spec("quickstart"), tick())
     batch = ready.prepare([ready.load(image())])
     assert tuple(batch.shape) == (1, 3, 224, 224)
@@ -50,7 +50,7 @@ def test_the_quickstart_is_resnet50_with_torchvisions_steps() -> None:
     assert float(white[0, 0, 0, 0]) == pytest.approx((1 - 0.485) / 0.229)
 
 
-def test_the_bundled_checkpoint_answers_in_pytorch_as_its_fp32_file() -> None:
+def test_the_bundled_checkpoint_in_pytorch_gives_the_logits_of_its_fp32_file() -> None:
     ready = peers.open_lite0(spec("lite0"), tick())
     batch_nhwc = prepare_batch([image()], read_manifest(default_model()).preprocess)
     (file,) = bundled_in(["fp32"])
@@ -69,7 +69,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def test_native_openvino_answers_as_onnx_runtime(tmp_path: Path) -> None:
+def test_native_openvino_gives_the_logits_of_onnx_runtime(tmp_path: Path) -> None:
     pytest.importorskip("openvino", exc_type=ImportError)
     model = tiny_model(tmp_path / "tiny.onnx")
     ready = peers.open_native_openvino(spec("openvino-native", model), tick())
@@ -93,7 +93,7 @@ def test_a_peer_is_timed_by_a_worker_like_any_row() -> None:
     assert (sample.pre_ms, sample.infer_ms, sample.post_ms) == (1000, 1000, 1000)
 
 
-def test_a_precision_that_cannot_be_made_of_the_checkpoint_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_precision_of_the_bundled_model_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     (file,) = bundled_in(["fp32"])
     monkeypatch.setattr("twincar_edge.cli.bench_precisions.default_model", lambda: file)
     with pytest.raises(InputError, match="not available in int8"):

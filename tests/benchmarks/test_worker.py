@@ -1,4 +1,4 @@
-"""A row's own process: what it does is said, however it ends, and nothing of it outlives the benchmark."""
+"""The worker process of a row: every way in which it can end is reported, and it does not outlive the benchmark."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def spec(model: Path, batch: int = 1) -> RowSpec:
 
 
 def program(body: str) -> tuple[str, ...]:
-    """A worker that takes what it is sent, and then does something else than a worker should."""
-    taking = "import os, signal, sys, time\nfrom multiprocessing.connection import Connection\n"
-    return (sys.executable, "-c", f"{taking}asked = Connection(int(sys.argv[1]))\nasked.recv(); asked.recv()\n{body}")
+    """Return the command of a broken worker, which receives two messages and then runs `body`."""
+    imports = "import os, signal, sys, time\nfrom multiprocessing.connection import Connection\n"
+    receive = "connection = Connection(int(sys.argv[1]))\nconnection.recv(); connection.recv()\n"
+    return (sys.executable, "-c", f"{imports}{receive}{body}")
 
 
 def test_a_worker_opens_times_classifies_and_reports_memory(model: Path) -> None:
@@ -58,7 +59,7 @@ def test_a_worker_opens_times_classifies_and_reports_memory(model: Path) -> None
         assert 20 < peak_mb < 2000 and gpu_mb is None
 
 
-def test_runs_before_threads_have_settled_are_not_counted(model: Path) -> None:
+def test_runs_during_the_settling_time_are_not_counted(model: Path) -> None:
     ticks = itertools.count(0, 0.001)
 
     def clock() -> float:
@@ -74,7 +75,7 @@ def test_runs_before_threads_have_settled_are_not_counted(model: Path) -> None:
     assert clock() - begun > SETTLE_S
 
 
-def test_a_worker_is_stopped_between_calls(model: Path) -> None:
+def test_a_worker_is_suspended_between_calls(model: Path) -> None:
     with SubprocessClient(spec(model), IMAGES, 60) as client:
         client.call("open")
         status = Path(f"/proc/{client._process.pid}/status")
@@ -99,7 +100,7 @@ def test_an_error_is_returned_and_the_worker_continues(model: Path) -> None:
                 client.call("open")
 
 
-def test_a_batch_that_does_not_fit_in_memory_says_so(model: Path) -> None:
+def test_a_batch_that_does_not_fit_in_memory_is_reported(model: Path) -> None:
     with (
         SubprocessClient(spec(model, batch=10**9), IMAGES, 60) as client,
         pytest.raises(RowError, match="does not fit in memory"),
@@ -107,7 +108,7 @@ def test_a_batch_that_does_not_fit_in_memory_says_so(model: Path) -> None:
         client.call("open")
 
 
-def test_the_memory_limit_affects_only_the_row() -> None:
+def test_allocations_above_the_memory_limit_fail() -> None:
     program = (
         "import numpy as np\nfrom twincar_edge.memory import limit_memory\nlimit_memory(2**29)\n"
         "try:\n    np.ones(2**30, np.uint8)\nexcept MemoryError:\n    print('refused')\n"
@@ -128,7 +129,7 @@ def test_available_memory_is_the_minimum_of_machine_and_cgroup(tmp_path: Path) -
         assert available_bytes(meminfo, group) == free
 
 
-def test_a_providers_memory_error_is_recognized(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_error_of_a_provider_is_recognized(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> object:
         raise ModelError("failed on cuda: Failed to allocate memory for requested buffer of size 1")
 
@@ -138,28 +139,28 @@ def test_a_providers_memory_error_is_recognized(model: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", "killed, probably because memory ran out"),
         ("os.abort()", "crashed .SIGABRT."),
         ("sys.exit('libcudnn.so.9: cannot open shared object file')", "exited with code 1: libcudnn.so.9: cannot open"),
     ],
 )
-def test_a_dead_process_is_described(model: Path, body: str, says: str) -> None:
-    with SubprocessClient(spec(model), IMAGES, 60, program(body)) as client, pytest.raises(RowError, match=says):
+def test_the_error_for_a_dead_worker_says_how_it_ended(model: Path, body: str, message: str) -> None:
+    with SubprocessClient(spec(model), IMAGES, 60, program(body)) as client, pytest.raises(RowError, match=message):
         client.call("open")
 
 
-def test_a_hanging_process_times_out_and_is_killed(model: Path) -> None:
+def test_a_hanging_worker_times_out_and_is_killed(model: Path) -> None:
     with SubprocessClient(spec(model), IMAGES, 1.5, program("time.sleep(600)")) as client:
         with pytest.raises(RowError, match=r"timed out after 1\.5 s"):
             client.call("open")
         assert client._process.wait(10) == -signal.SIGKILL
-        with pytest.raises(RowError):  # and it is not asked again as if it were there
+        with pytest.raises(RowError):  # later calls fail too
             client.call("turn", 1, True)
 
 
-def test_a_worker_does_not_outlive_a_parent_that_is_killed(model: Path) -> None:
+def test_a_worker_does_not_outlive_a_killed_parent(model: Path) -> None:
     parent = subprocess.Popen(
         [
             sys.executable,
@@ -191,7 +192,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_the_peak_of_memory_is_this_process_own(tmp_path: Path) -> None:
+def test_peak_memory_of_this_process_never_decreases(tmp_path: Path) -> None:
     before = peak_memory_mb()
     assert before is not None
     block = np.ones(64 * 2**20, np.uint8)
@@ -202,7 +203,7 @@ def test_the_peak_of_memory_is_this_process_own(tmp_path: Path) -> None:
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a tool of that name first on the path, which answers as NVIDIA's does."""
+    """Put a fake `nvidia-smi` with the given shell commands first in PATH."""
 
     def write(body: str) -> None:
         tool = tmp_path / "bin" / "nvidia-smi"
@@ -233,8 +234,8 @@ def test_nodes_are_counted_by_the_provider_that_ran_them(model: Path) -> None:
     assert nodes_by_provider(model, BATCH, ep="cpu", threads=1) == {"cpu": 4}
 
 
-def test_bound_inference_gives_the_same_logits_whatever_the_batch(model: Path) -> None:
-    """On the CPU, where it can be run everywhere; a GPU takes the same way through its own memory."""
+def test_bound_inference_gives_the_same_logits_for_any_batch_size(model: Path) -> None:
+    """Tested on the CPU, which every machine has. On a GPU, the same code binds memory of the GPU."""
     session = open_session(model, ep="cpu", threads=1)
     predict = bound_predict(session.engine, "cpu", len(CLASSES))
     for batch_nhwc in (BATCH, BATCH[:1], BATCH[::-1].copy(), BATCH):

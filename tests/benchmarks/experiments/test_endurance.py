@@ -1,4 +1,4 @@
-"""How a long run is measured: on a real process, from outside, with a figure that tells growth from noise."""
+"""Long runs are measured on a real process from outside, with a measure of growth that is robust to noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_resident_and_anonymous_memory_are_measured(tmp_path: Path) -> None:
     own, rollup = Path("/proc/self/smaps_rollup"), tmp_path / "smaps_rollup"
     before = held_memory_mb(own)
-    # From the system: malloc may have as much left over from other tests.
+    # Directly from the system: malloc could reuse memory of earlier tests.
     block = mmap.mmap(-1, 2**26, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     np.frombuffer(block, np.uint8)[:] = 1
     after = held_memory_mb(own)
@@ -42,7 +42,7 @@ def test_resident_and_anonymous_memory_are_measured(tmp_path: Path) -> None:
 
 def test_growth_compares_the_last_window_with_the_second() -> None:
     noise = np.random.default_rng(5).normal(0, 0.5, 361)
-    noise[::30] += 40  # what comes and goes is no growth
+    noise[::30] += 40  # temporary peaks are not growth
     start = [(5.0 * number, 100.0 + 10 * number) for number in range(12)]
     flat = growth([*start, *((5.0 * number, 250 + float(noise[number])) for number in range(12, 361))], 60.0)
     assert abs(flat.percent) < 0.5
@@ -53,7 +53,7 @@ def test_growth_compares_the_last_window_with_the_second() -> None:
     assert leaks.mb_per_hour - flat.mb_per_hour == pytest.approx(20)
 
 
-def test_a_run_is_measured_from_outside_and_what_is_printed_is_written(
+def test_a_run_is_measured_from_outside_and_the_report_is_printed_and_written(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures, output = tmp_path / "pictures", tmp_path / "found.json"
@@ -68,13 +68,13 @@ def test_a_run_is_measured_from_outside_and_what_is_printed_is_written(
     assert len(found.samples) == 7
     last = found.samples[-1]
     assert (last.frames, last.visits, last.events_dropped, last.reconnects) == (2, 2, 0, 0)
-    assert last.events == 4 * 2  # to the file, the store, the pictures, and the list of visits that are open
+    assert last.events == 4 * 2  # to the file, the store, the pictures and the list of open visits
     assert last.resident_mb > last.anonymous_mb > 1
     assert last.open_files > 5 and last.threads > 3
     assert all(size > 0 for size in found.written_mb.values())
 
 
-def test_a_growth_beyond_the_limit_is_exit_code_1(
+def test_growth_beyond_the_limit_is_exit_code_1(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pictures").mkdir()
@@ -83,7 +83,7 @@ def test_a_growth_beyond_the_limit_is_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["{clip}", *BRIEF], "the source ended early: use a camera or a stream"),
         (["{clip}x", *BRIEF], r"watch ended with exit code 2: .*clip\.mp4x"),
@@ -92,7 +92,7 @@ def test_a_growth_beyond_the_limit_is_exit_code_1(
     ],
 )
 def test_errors_are_one_line(
-    options: list[str], told: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = write_video(tmp_path / "clip.mp4", film([], 10))
     options = [option.format(clip=clip) for option in options]
@@ -100,4 +100,4 @@ def test_errors_are_one_line(
     assert not (tmp_path / "found.json").exists()
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert re.search(told, error), error
+    assert re.search(message, error), error

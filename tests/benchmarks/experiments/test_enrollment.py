@@ -1,4 +1,4 @@
-"""The experiment that enrolls classes: what it counts as named, right and wrong."""
+"""The enrollment experiment counts named, right and wrong answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def answer(name: str, reject_below: float, *probabilities: float) -> Prediction:
     return Hierarchy((name, "Pollux Blue SUV 2021")).answer(np.array(probabilities, np.float32), reject_below)
 
 
-def test_a_true_make_is_no_wrong_claim_and_a_model_is() -> None:
+def test_a_wrong_model_is_a_wrong_claim_but_a_right_make_alone_is_not() -> None:
     assert wrong(answer("Castor Red Sedan 2020", 0.5, 0.9, 0.1), "Castor Green")
     assert not wrong(answer("Castor", 0.5, 0.9, 0.1), "Castor Green")
     assert wrong(answer("Castor", 0.5, 0.9, 0.1), "Pollux Blue")
     assert not wrong(answer("Castor", 0.99, 0.5, 0.5), "Pollux Blue")
 
 
-def test_enrolled_colors_are_named_and_trained_ones_unchanged(
+def test_enrolled_colors_are_named_and_trained_ones_do_not_change(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny_model(tmp_path / "model.onnx", familiar=True, reject_below=0.6)

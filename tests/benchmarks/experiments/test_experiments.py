@@ -1,4 +1,4 @@
-"""The experiments have one command line, which imports the one that runs."""
+"""The command line of the experiments imports only the experiment that runs."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def test_the_loop_is_compared_with_its_parts(tmp_path: Path, capsys: pytest.Capt
     assert all(len(part.fps) == len(part.cpu) == 1 and part.fps[0] > 0 for part in parts)
 
 
-def test_the_loop_is_measured_with_its_page_watched(tmp_path: Path) -> None:
+def test_the_loop_is_measured_while_clients_watch_its_page(tmp_path: Path) -> None:
     model, output = tiny_model(tmp_path / "tiny.onnx", golden=True), tmp_path / "found.json"
     clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 100))
     code = run_experiment("page_overhead", clip, "--model", model, "--rounds", 1, "-o", output)
     found = PageOverhead.model_validate_json(output.read_text("utf-8"))
     assert code == (found.shares("watched")[0] < 0.9)
     assert all(rate[0] > 0 for rate in (found.closed, found.open, found.watched))
-    assert found.sent_mb > 0.01  # the clients did see pictures
+    assert found.sent_mb > 0.01  # the clients received pictures

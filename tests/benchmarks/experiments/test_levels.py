@@ -1,4 +1,4 @@
-"""How far answers go, and how many are right so far: counted as a box answers."""
+"""Coverage and accuracy of each level are counted from the answers of a camera box."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def test_points_count_the_answers_that_a_box_gives() -> None:
+def test_points_count_the_answers_as_a_box_gives_them() -> None:
     rng = np.random.default_rng(3)
     hierarchy = Hierarchy(NAMES)
     labels = rng.integers(0, len(NAMES), 300)
@@ -33,10 +33,10 @@ def test_points_count_the_answers_that_a_box_gives() -> None:
     for point in (low, high):
         answers = [hierarchy.answer(row, point.threshold) for row in probabilities]
         truths = [parse_name(NAMES[label]) for label in labels]
-        in_full = [(one, label) for one, label in zip(answers, labels, strict=True) if one.label is not None]
+        full_names = [(one, label) for one, label in zip(answers, labels, strict=True) if one.label is not None]
         named = [(one, truth) for one, truth in zip(answers, truths, strict=True) if one.vehicle is not None]
-        assert point.levels["year"].coverage == pytest.approx(len(in_full) / 300)
-        assert point.levels["year"].right == pytest.approx(np.mean([one.label == label for one, label in in_full]))
+        assert point.levels["year"].coverage == pytest.approx(len(full_names) / 300)
+        assert point.levels["year"].right == pytest.approx(np.mean([one.label == label for one, label in full_names]))
         assert point.levels["model"].coverage == pytest.approx(
             np.mean([one.level in ("year", "model") for one in answers])
         )
@@ -64,12 +64,12 @@ def test_accuracy_is_none_without_named_answers() -> None:
     )
 
 
-def test_the_command_counts_pictures_at_the_models_own_threshold_too(
+def test_the_command_also_counts_at_the_models_own_threshold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "pictures"
     (folder / "images").mkdir(parents=True)
-    # A red and a green one, one of each under the other's label, and a gray one, of which only nothing is sure.
+    # Red and green with right labels, red and green with wrong labels, and gray, which has equal probabilities.
     for number, color in enumerate(((0, 0, 200), (0, 200, 0), (0, 0, 200), (0, 200, 0), (90, 90, 90))):
         cv2.imwrite(str(folder / "images" / f"{number}.png"), np.full((32, 32, 3), color, np.uint8))
     (folder / "labels.csv").write_text("filename,label\n0.png,0\n1.png,1\n2.png,1\n3.png,2\n4.png,0\n")
@@ -80,13 +80,13 @@ def test_the_command_counts_pictures_at_the_models_own_threshold_too(
     found = LevelsReport.model_validate_json(output.read_text())
     assert capsys.readouterr().out == found.to_markdown()
     assert (found.data.images, found.threshold) == (5, 0.65)
-    assert found.top1 == pytest.approx(3 / 5)  # the gray one by its lower index
+    assert found.top1 == pytest.approx(3 / 5)  # gray is right because ties go to the lower index
     (own,) = (point for point in found.points if point.threshold == 0.65)
     assert [(level, figures.coverage) for level, figures in own.levels.items()] == [
         ("year", pytest.approx(0.8)), ("model", pytest.approx(0.8)), ("make", pytest.approx(1.0)),
     ]  # fmt: skip
     assert own.levels["year"].right == pytest.approx(2 / 4)
-    assert own.levels["make"].right == pytest.approx(4 / 5)  # red for green: Castor all the same
+    assert own.levels["make"].right == pytest.approx(4 / 5)  # red instead of green is the right make, Castor
 
     assert run_experiment("levels", str(tmp_path / "absent"), "--model", model) == 2
     assert capsys.readouterr().err.startswith("error: ")

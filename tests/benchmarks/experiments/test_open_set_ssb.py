@@ -1,4 +1,4 @@
-"""The benchmark trains on the known classes alone, and judges the others by what it learned."""
+"""The open-set benchmark trains only on the known classes and measures how well it separates the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEYS = (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Gray pictures that no training may see, and blue and red ones."""
+    """Gray pictures, which are not used for training, and blue and red ones."""
     rng = np.random.default_rng(3)
     folder = tmp_path / "data"
     (folder / "images").mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_known_classes_are_learned_and_separated_from_unknown_ones(
     assert (easy.classes, easy.images) == (1, 24)
     assert all(0 <= score <= 1 for score in (easy.probability, easy.max_logit, easy.familiarity))
     assert read_checkpoint(tmp_path / "run" / "best.pt").classes.names == (NAMES[2], NAMES[1])
-    # A second call goes on with the training in the folder, which has ended.
+    # A second call resumes the training in the folder, which is finished.
     assert run_experiment("open_set_ssb", *command, *options) == 0
     assert "epoch" not in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""The pointing game counts what it says."""
+"""The pointing game measures heat maps on twin cars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray costs a worker of `score` is measured on a real cluster."""
+"""The overhead of Ray for a worker of `score` is measured on a real cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.benchmarks.experiments.score_overhead import ScoreOverhead
 
 
 @pytest.mark.slow
-def test_a_worker_through_ray_is_compared_with_the_plain_model(tmp_path: Path) -> None:
+def test_a_ray_worker_is_compared_with_the_plain_model(tmp_path: Path) -> None:
     model, output = tiny_model(tmp_path / "tiny.onnx"), tmp_path / "found.json"
     folder = pictures(tmp_path / "cars", 12)
     with ray_cluster(tmp_path) as cluster:
@@ -29,7 +29,7 @@ def test_a_worker_through_ray_is_compared_with_the_plain_model(tmp_path: Path) -
     assert all(rates[0] > 0 for rates in (found.session, found.stage, found.ray))
 
 
-def test_a_measurement_with_too_few_images_is_one_line(tmp_path: Path) -> None:
+def test_a_measurement_with_too_few_images_is_a_one_line_error(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "cars", 2)
     command = [sys.executable, "-m", "twincar_edge.benchmarks.experiments", "score_overhead", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The throughput of training is measured on training itself, in turns, and its report says on what."""
+"""The throughput of training is measured in turns, and the report names the machine and the settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twincar_edge.training.machine import Machine
 KEYS = ("architecture=test_resnet", "weights=none", "freeze_stages=0", "size=32", "train_size=32", "first_train_size=0")
 
 
-def test_three_subjects_take_turns_on_the_clock_that_is_given(tmp_path: Path) -> None:
+def test_three_subjects_take_turns_on_the_given_clock(tmp_path: Path) -> None:
     dataset = toy_dataset(tmp_path / "data")
     seconds = count()  # each turn takes one second: 4 steps of 16 images
     found = measure(
@@ -33,7 +33,7 @@ def test_three_subjects_take_turns_on_the_clock_that_is_given(tmp_path: Path) ->
     assert "real images / fixed batch: 1.000" in found.to_markdown()
 
 
-def test_the_command_writes_what_it_prints_and_says_what_is_wrong(
+def test_the_command_prints_and_writes_its_report_and_reports_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy_dataset(tmp_path / "data")

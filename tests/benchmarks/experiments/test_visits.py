@@ -1,4 +1,4 @@
-"""What a benchmark of visits counts, on clips whose every crop is known, and on a model that names colors."""
+"""The visits experiment counts passes and compares answers, on drawn clips and with a model that names colors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def clip(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Dataset:
-    """A red, a green and a blue picture; the label of the blue one is its name's."""
+    """A red, a green and a blue picture with their labels."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name, color in PICTURES.items():
@@ -65,12 +65,12 @@ def pictures(tmp_path: Path) -> Dataset:
     return open_dataset(folder)
 
 
-def drove(car: Car, label: int, **more: object) -> dict[str, object]:
+def pass_record(car: Car, label: int, **more: object) -> dict[str, object]:
     return {"label": label, "first_frame": car.first, "last_frame": car.last, **more}
 
 
 def repainted(before_bgr: tuple[int, int, int], after_bgr: tuple[int, int, int], first: int, at: int) -> list[Car]:
-    """One car that crosses the picture in 30 frames and changes its color on the way, from frame `at` on."""
+    """Return a car that crosses the picture in 30 frames and changes its color at frame `at`."""
     whole = drive_by(before_bgr, first)
     x = float((whole.box(at) or (0,))[0])
     return [
@@ -79,11 +79,15 @@ def repainted(before_bgr: tuple[int, int, int], after_bgr: tuple[int, int, int],
     ]
 
 
-def test_passes_are_found_once_doubled_missed_and_extra(clip: Callable[..., tuple[Path, Path]], model: Path) -> None:
+def test_passes_are_counted_as_found_once_doubled_missed_or_extra(
+    clip: Callable[..., tuple[Path, Path]], model: Path
+) -> None:
     first, second, third = (drive_by(RED_BGR, start) for start in (10, 80, 150))
-    both = {"label": 0, "first_frame": 60, "last_frame": 200}  # one long pass, says the truth: the loop saw two
-    files = clip([first, second, third], [drove(first, 0), both, {"label": 0, "first_frame": 300, "last_frame": 310}])
-    alone = clip([first, second], [drove(first, 2)], "alone")
+    both = {"label": 0, "first_frame": 60, "last_frame": 200}  # one long pass in the truth, but two in the clip
+    files = clip(
+        [first, second, third], [pass_record(first, 0), both, {"label": 0, "first_frame": 300, "last_frame": 310}]
+    )
+    alone = clip([first, second], [pass_record(first, 2)], "alone")
     found = measure_visits([files, alone], model, threads=1)
     total = found.total
     assert (total.passes, total.once, total.doubled, total.missed, total.extra) == (4, 2, 1, 1, 1)
@@ -99,11 +103,11 @@ def test_a_visit_is_compared_with_its_single_crops(
     cars = repainted(GREEN_BGR, RED_BGR, 10, at=19)
     whole = {"label": 0, "first_frame": 10, "last_frame": cars[-1].last}
     plain = drive_by(BLUE_BGR, 80)
-    files = clip([*cars, plain], [whole, drove(plain, 2)])
+    files = clip([*cars, plain], [whole, pass_record(plain, 2)])
     one, other = watch_clip(files[0], read_truth(files[1], classifier.manifest.class_mapping), classifier).found
     names = [CLASSES[label] for label in one.labels]
     assert names[0] == GREEN and names[-1] == RED
-    assert names == sorted(names, key=[GREEN, RED].index), "the crops stand in the order of the frames"
+    assert names == sorted(names, key=[GREEN, RED].index), "crops are not in the order of the frames"
     assert CLASSES[one.best] == RED and CLASSES[one.probabilities.argmax()] == RED
     assert {CLASSES[label] for label in other.labels} == {BLUE}
 
@@ -119,20 +123,20 @@ def test_a_visit_is_compared_with_its_single_crops(
     assert "picture" not in found.singles and set(found.levels) == {"visits"}
 
 
-def test_crops_that_the_border_cuts_are_counted_apart_and_weighed_otherwise(
+def test_crops_cut_by_the_border_are_counted_separately_and_weighted_less(
     clip: Callable[..., tuple[Path, Path]], classifier: Classifier, model: Path
 ) -> None:
     car = drive_by(RED_BGR, 10)
-    files = clip([car], [drove(car, 0)])
+    files = clip([car], [pass_record(car, 0)])
     (one,) = watch_clip(files[0], read_truth(files[1], classifier.manifest.class_mapping), classifier).found
     cut = [crop.cut for crop in one.crops]
     assert cut[0] and cut[-1] and not all(cut)
     assert one.with_cut_weight(CUT_WEIGHT) == pytest.approx(one.probabilities, abs=1e-6)
 
-    said = [replace(crop, probabilities=np.eye(3, dtype=np.float32)[1 if crop.cut else 0]) for crop in one.crops]
-    both = replace(one, crops=tuple(said))
+    crops = [replace(crop, probabilities=np.eye(3, dtype=np.float32)[1 if crop.cut else 0]) for crop in one.crops]
+    both = replace(one, crops=tuple(crops))
     assert [int(both.with_cut_weight(factor).argmax()) for factor in (0.0, 1e-6, 1e6)] == [0, 0, 1]
-    only_cut = replace(one, crops=tuple(crop for crop in said if crop.cut))
+    only_cut = replace(one, crops=tuple(crop for crop in crops if crop.cut))
     assert only_cut.with_cut_weight(0.0).argmax() == 1
 
     found = measure_visits([files], model, threads=1)
@@ -154,18 +158,18 @@ def test_recording_crops_does_not_change_the_events(
     assert len(plain) == 2
     own = {"id", "started_at", "ended_at", "course"}
     assert [one.model_dump(exclude=own) for one in recorded] == [one.model_dump(exclude=own) for one in plain]
-    # How many crops go through the model at once changes the last digit of what it says of each.
+    # The batch size changes the last digits of the probabilities.
     courses = [[(lead.frame, lead.name, round(lead.probability, 3)) for lead in one.course] for one in recorded]
     assert courses == [[(lead.frame, lead.name, round(lead.probability, 3)) for lead in one.course] for one in plain]
 
 
-def test_the_original_images_are_the_upper_limit(
+def test_visits_are_compared_with_the_original_images(
     clip: Callable[..., tuple[Path, Path]], model: Path, pictures: Dataset
 ) -> None:
     first, second, third = (drive_by(RED_BGR, start) for start in (10, 80, 150))
-    passes = [drove(first, 0, filename="red.png"), drove(second, 0, filename="blue.png")]
+    passes = [pass_record(first, 0, filename="red.png"), pass_record(second, 0, filename="blue.png")]
     found = measure_visits(
-        [clip([first, second, third], [*passes, drove(third, 0, filename="red.png")])], model, pictures
+        [clip([first, second, third], [*passes, pass_record(third, 0, filename="red.png")])], model, pictures
     )
     picture = found.singles["picture"]
     assert (found.top1, picture.top1, picture.gain) == (1, pytest.approx(2 / 3), pytest.approx(1 / 3))
@@ -174,7 +178,7 @@ def test_the_original_images_are_the_upper_limit(
     assert found.levels["pictures"][0].levels["year"].right == pytest.approx(2 / 3)
 
 
-def test_the_interval_is_that_of_the_statistic() -> None:
+def test_the_bootstrap_interval_matches_the_statistic() -> None:
     assert bootstrap_interval([0.25] * 9, np.mean) == (0.25, 0.25)
     values = np.random.default_rng(0).normal(3, 2, 400)
     low, high = bootstrap_interval(values.tolist(), np.mean)
@@ -184,7 +188,7 @@ def test_the_interval_is_that_of_the_statistic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "with_pictures", "says"),
+    ("record", "with_pictures", "message"),
     [
         ({"name": "Lada Niva SUV 1980"}, False, "'Lada Niva SUV 1980', which tiny does not know"),
         ({}, True, "has no image .filename. for pass 0"),
@@ -192,11 +196,11 @@ def test_the_interval_is_that_of_the_statistic() -> None:
     ],
 )
 def test_an_invalid_ground_truth_fails_before_the_run(
-    tmp_path: Path, model: Path, pictures: Dataset, record: dict[str, object], with_pictures: bool, says: str
+    tmp_path: Path, model: Path, pictures: Dataset, record: dict[str, object], with_pictures: bool, message: str
 ) -> None:
     truth = tmp_path / "gate.json"
     truth.write_text(json.dumps({"passes": [{"label": 0, "first_frame": 0, "last_frame": 9, **record}]}))
-    with pytest.raises(InputError, match=says) as failure:
+    with pytest.raises(InputError, match=message) as failure:
         measure_visits([(tmp_path / "absent.mp4", truth)], model, pictures if with_pictures else None)
     assert "\n" not in str(failure.value)
 
@@ -204,23 +208,23 @@ def test_an_invalid_ground_truth_fails_before_the_run(
 def test_a_clip_without_passes_found_once_is_an_error(clip: Callable[..., tuple[Path, Path]], model: Path) -> None:
     tiny = Car(RED_BGR, 10, 40, 0, SIZE_WH[0], size_wh=(2, 2))
     with pytest.raises(InputError, match="no pass was found exactly once"):
-        measure_visits([clip([tiny], [drove(tiny, 0)])], model)
+        measure_visits([clip([tiny], [pass_record(tiny, 0)])], model)
 
 
-def test_the_command_writes_what_it_prints_and_says_what_is_wrong(
+def test_the_command_prints_and_writes_its_report_and_reports_errors(
     clip: Callable[..., tuple[Path, Path]], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     car = drive_by(RED_BGR, 10)
-    video, truth = clip([car], [drove(car, 0)])
+    video, truth = clip([car], [pass_record(car, 0)])
     output = tmp_path / "visits.json"
     options = ["--model", model, "--threads", "1"]
     assert run_experiment("visits", video, *options, "-o", output) == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     found = VisitsReport.model_validate_json(output.read_text())
-    assert said.out == found.to_markdown()
-    assert "1 of 1 passes found exactly once (100.00%), 0 doubled, 0 missed, 0 extra" in said.out
-    assert "| mean crop | 100.00% | +0.00 (+0.00 to +0.00) |" in said.out
-    assert said.err.startswith("gate.mp4: 1 of 1 passes right")
+    assert printed.out == found.to_markdown()
+    assert "1 of 1 passes found exactly once (100.00%), 0 doubled, 0 missed, 0 extra" in printed.out
+    assert "| mean crop | 100.00% | +0.00 (+0.00 to +0.00) |" in printed.out
+    assert printed.err.startswith("gate.mp4: 1 of 1 passes right")
 
     truth.unlink()
     assert run_experiment("visits", video, *options, "-o", str(tmp_path / "none.json")) == 2
@@ -230,7 +234,7 @@ def test_the_command_writes_what_it_prints_and_says_what_is_wrong(
     assert "1 clips and 2 ground-truth files: give one for each clip" in capsys.readouterr().err
 
 
-def test_a_truth_says_which_picture_a_pass_shows(tmp_path: Path) -> None:
+def test_a_truth_can_name_the_picture_of_a_pass(tmp_path: Path) -> None:
     path = tmp_path / "gate.json"
     path.write_text(json.dumps({"passes": [{"label": 0, "first_frame": 1, "last_frame": 2, "filename": "a.jpg"}]}))
     assert read_truth(path, ClassMapping(CLASSES)) == [Pass(RED, 1, 2, "a.jpg")]
