@@ -1,6 +1,6 @@
-"""Small inputs that ask for much: pictures, videos, streams, models and checkpoints, under a limit of memory.
+"""Bombs: small pictures, videos, streams, models and checkpoints that need much memory, run with a memory limit.
 
-Nothing is printed but one line, nothing dies, and no case takes more than 512 MB beyond what importing took.
+Each case ends normally or with a one-line error, within 512 MB beyond the memory of the imports.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiff(rng: random.Random) -> bytes:
-    """A TIFF whose tags are of random types, counts and values, some of them twice."""
+    """Return a TIFF whose tags have random types, counts and values; some tags occur twice."""
     good = {256: 64, 257: 48, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 48, 279: 64 * 48}
     tags = list(good.items())
     for _ in range(rng.choice((1, 2, 4))):
@@ -59,7 +59,7 @@ def tiff(rng: random.Random) -> bytes:
 
 
 def with_size(data: bytes, width: int, height: int) -> bytes:
-    """A JPEG, or an AVI of JPEGs, whose frame headers claim another size."""
+    """Return a JPEG, or an AVI of JPEGs, with another size in its frame headers."""
     changed = bytearray(data)
     for marker in (b"\xff\xc0\0\x11\x08", b"\xff\xc2\0\x11\x08"):
         at = -1
@@ -69,7 +69,7 @@ def with_size(data: bytes, width: int, height: int) -> bytes:
 
 
 def scans(rng: random.Random) -> bytes:
-    """A progressive JPEG with many scans, of many pixels at times."""
+    """Return a progressive JPEG with many scans, in some cases of many pixels."""
     data = encode(".jpg", picture(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     if rng.random() < 0.7:
         data = with_size(data, rng.choice(SIDES), rng.choice(SIDES))
@@ -78,7 +78,7 @@ def scans(rng: random.Random) -> bytes:
     return data[:-2] + (comment + last) * rng.choice((1, 80, 99, 120, 3000)) + data[-2:]
 
 
-def test_pictures_that_ask_for_much(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_picture_bombs_do_not_exhaust_memory(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
     cases = []
     for number in range(TIFFS + SCANS):
         make, suffix = (tiff, "tif") if number < TIFFS else (scans, "jpg")
@@ -92,7 +92,9 @@ def test_pictures_that_ask_for_much(command_line: CommandLine, model: Path, tmp_
     assert {outcome.status for outcome in outcomes} == {0, 2}
 
 
-def test_videos_whose_frames_claim_another_size(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_videos_with_false_frame_sizes_do_not_exhaust_memory(
+    command_line: CommandLine, model: Path, tmp_path: Path
+) -> None:
     small = [cv2.resize(image, (64, 48)) for image in film([], 8)]
     good = write_video(tmp_path / "good.avi", small, "MJPG").read_bytes()
     cases = []
@@ -102,7 +104,7 @@ def test_videos_whose_frames_claim_another_size(command_line: CommandLine, model
         middle = len(good) // 2 if number % 2 else 0
         data = bytearray(good[:middle] + with_size(good[middle:], *size))
         if number % 3 == 0:
-            struct.pack_into("<II", data, 64, *size)  # of the main header
+            struct.pack_into("<II", data, 64, *size)  # in the main header
         folder = put(tmp_path / str(number), {"bomb.avi": bytes(data)})
         cases.append(Case(("watch", "bomb.avi", "--model", str(model), *CPU), folder, f"avi {number} {size}"))
     outcomes = command_line.run(cases, headroom_bytes=HEADROOM_BYTES)
@@ -114,7 +116,7 @@ def test_videos_whose_frames_claim_another_size(command_line: CommandLine, model
 
 
 def multipart(seed: int) -> Answer:
-    """Return a camera whose parts are wrong in some ways, and which may not end."""
+    """Return a camera that sends malformed multipart data, in some cases without end."""
     rng = random.Random(seed)
     good = encode(".jpg", picture())
     pictures: list[Callable[[], bytes]] = [
@@ -149,7 +151,9 @@ def _endless(piece: bytes) -> Iterator[bytes]:
         yield piece
 
 
-def test_cameras_that_send_anything_in_parts(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_malformed_multipart_streams_do_not_exhaust_memory(
+    command_line: CommandLine, model: Path, tmp_path: Path
+) -> None:
     with contextlib.ExitStack() as stack:
         cases = []
         for number in range(STREAMS):
@@ -164,7 +168,7 @@ def test_cameras_that_send_anything_in_parts(command_line: CommandLine, model: P
 # --- models and checkpoints ---
 
 
-def test_golden_inputs_that_ask_for_much(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_golden_input_bombs_do_not_exhaust_memory(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
     loaded = onnx.load(str(model))
     metadata = {entry.key: entry.value for entry in loaded.metadata_props}
     golden = json.loads(metadata[GOLDEN_KEY])
@@ -188,7 +192,7 @@ def test_golden_inputs_that_ask_for_much(command_line: CommandLine, model: Path,
     assert {outcome.status for outcome in outcomes} <= {0, 2} and len(outcomes) == GOLDENS
 
 
-def test_archives_that_are_no_checkpoints(tmp_path: Path) -> None:
+def test_damaged_and_recompressed_archives_raise_only_model_errors(tmp_path: Path) -> None:
     import torch
 
     from twincar_edge.training.checkpoint_files import load_plain

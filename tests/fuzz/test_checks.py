@@ -1,4 +1,4 @@
-"""Thousands of broken inputs: how many there are of each kind, and that a failure of one would be seen."""
+"""The number of fuzz cases of each kind, and the checks that detect a failing case."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ KINDS = {
 }  # fmt: skip
 
 
-def test_there_are_thousands_of_cases_and_many_of_each_kind() -> None:
-    cases = {kind: module.CASES for kind, module in KINDS.items()}  # each module holds itself to its number
+def test_there_are_thousands_of_fuzz_cases_and_many_of_each_kind() -> None:
+    cases = {kind: module.CASES for kind, module in KINDS.items()}  # each module asserts its own number
     assert sum(cases.values()) >= 2600
     assert sum(cases.values()) + sum(module.SLOW_CASES for module in KINDS.values()) >= 4000
     assert min(cases.values()) >= 150
 
 
-# --- entry points in place of the real one ---
+# --- entry points that replace the real one ---
 
 
 def answers(_arguments: list[str]) -> None:
@@ -86,7 +86,7 @@ def leaves_a_temporary_file(_arguments: list[str]) -> None:
         (leaves_a_temporary_file, "not removed"),
     ],
 )
-def test_a_case_that_goes_wrong_is_told_with_what_it_takes_to_see_it_again(
+def test_a_failing_case_is_reported_with_the_command_that_reproduces_it(
     entry: object, fault: str | None, command_line: CommandLine, tmp_path: Path
 ) -> None:
     name = entry.__name__  # type: ignore[attr-defined]
@@ -126,17 +126,17 @@ def test_a_case_that_goes_wrong_is_told_with_what_it_takes_to_see_it_again(
         (0, '{"a": 1', "", "no JSON"),
     ],
 )
-def test_what_is_said_is_held_to_the_form_of_an_error(
+def test_output_other_than_events_and_one_error_line_is_a_fault(
     status: int, out: str, err: str, fault: str | None, tmp_path: Path
 ) -> None:
     faults = faults_of(Outcome(Case(("classify", "a.jpg"), tmp_path, "a"), status, out, err))
     assert (not faults) if fault is None else any(fault in one for one in faults), faults
 
 
-def test_a_seed_breaks_a_file_in_the_same_way_each_time_and_another_in_another() -> None:
+def test_the_seed_determines_the_damage() -> None:
     good = bytes(range(256)) * 4
-    for way in (damaged, flipped):
-        assert way(good, 1) == way(good, 1) != good
-        assert len({way(good, seed) for seed in range(100)}) > 95
+    for damage in (damaged, flipped):
+        assert damage(good, 1) == damage(good, 1) != good
+        assert len({damage(good, seed) for seed in range(100)}) > 95
     assert all(len(flipped(good, seed, 10, 20)) == len(good) for seed in range(50))
     assert all(flipped(good, seed, 10, 20)[20:] == good[20:] for seed in range(50))

@@ -1,6 +1,6 @@
-"""Broken cameras.toml: `watch --config` says file, line and key of what is wrong, and never more than that.
+"""Broken cameras.toml: `watch --config` reports an error in one line, with the file and the line in it.
 
-What a configuration may do is kept small here: it writes into its own folder, and talks to this machine alone.
+The configurations write only into their own folder and connect only to this machine.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from twincar_edge.runtime.sinks.settings import SinkSettings
 
 DAMAGED, HOSTILE, ONE_BY_ONE, MADE, AT_ONCE = 120, 19, 280, 120, 8
 CASES = DAMAGED + HOSTILE + ONE_BY_ONE + MADE
-SLOW_CASES = 2000 - MADE  # of the tests that are marked slow
+SLOW_CASES = 2000 - MADE  # in the tests that are marked slow
 
 SECRET = "hunter2"
 GOOD = """
-# A good configuration, of which each damaged one is made.
-model = "{beside}/tiny.onnx"
+# The valid configuration that damaged ones are made from.
+model = "{inputs}/tiny.onnx"
 ep = "cpu"
 threads = 1
 batch = 4
@@ -48,14 +48,14 @@ monitor = "127.0.0.1:0"
 
 [[cameras]]
 name = "gate"
-source = "{beside}/clip.mp4"
+source = "{inputs}/clip.mp4"
 zones = ["road=0.1,0.2 0.9,0.9", "exclude=0,0 0.1,0.1", {{ points = [[10, 20], [30, 40], [10, 40]], name = "pixels" }}]
 min_area = 0.02
 lost_after_s = 0.5
 
 [[cameras]]
 name = "yard"
-source = "{beside}/*.jpg"
+source = "{inputs}/*.jpg"
 stride = 1
 locate = "whole"
 
@@ -73,9 +73,9 @@ age = "30d"
 
 
 @pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, an empty road and a picture."""
-    folder = tmp_path_factory.mktemp("beside")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a clip of an empty road and a picture."""
+    folder = tmp_path_factory.mktemp("inputs")
     tiny_model(folder / "tiny.onnx")
     road = [cv2.resize(image, (64, 48)) for image in film([], 5)]
     write_video(folder / "clip.mp4", road)
@@ -87,30 +87,32 @@ def case(folder: Path, data: bytes, name: str) -> Case:
     return Case(("watch", "--config", "cameras.toml"), put(folder, {"cameras.toml": data}), name, (SECRET,))
 
 
-def told_by_line(outcomes: list[Outcome]) -> None:
-    """Hold what is said of the file itself to its form: where, and what."""
+def check_locations(outcomes: list[Outcome]) -> None:
+    """Check that errors in the file have a line number."""
     for outcome in outcomes:
         for line in outcome.err.splitlines():
             if line.startswith("error: cameras.toml"):
                 assert re.match(r"error: cameras\.toml (line \d+: |is no configuration: )\S", line), line
 
 
-def test_damaged_files(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
-    good = GOOD.format(beside=beside).encode()
+def test_damaged_configurations_are_reported_with_their_line(
+    command_line: CommandLine, inputs: Path, tmp_path: Path
+) -> None:
+    good = GOOD.format(inputs=inputs).encode()
     outcomes = command_line.run([case(tmp_path / "good", good, "good")])
     check(outcomes)
     assert outcomes[0].status == 0, outcomes[0].err
-    broken = (data for number in count() if stays_here(data := damaged(good, number)))
+    broken = (data for number in count() if is_contained(data := damaged(good, number)))
     cases = [case(tmp_path / str(number), data, f"{number}") for number, data in enumerate(islice(broken, DAMAGED))]
     outcomes = command_line.run(cases)
     check(outcomes)
-    told_by_line(outcomes)
+    check_locations(outcomes)
     assert len(outcomes) == DAMAGED
     assert {outcome.status for outcome in outcomes} == {0, 2}
 
 
-def stays_here(data: bytes) -> bool:
-    """Return whether a configuration writes into its own folder and listens on the loopback, if it is one at all."""
+def is_contained(data: bytes) -> bool:
+    """Return whether a configuration, if it is valid, writes only into its own folder and listens only on loopback."""
     try:
         document = tomllib.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -123,9 +125,9 @@ def stays_here(data: bytes) -> bool:
     return not outside and (not isinstance(monitor, str) or monitor.startswith("127.0.0.1:"))
 
 
-def hostile(beside: Path) -> Iterator[tuple[str, bytes]]:
-    good = GOOD.format(beside=beside).encode()
-    camera = f'[[cameras]]\nsource = "{beside}/clip.mp4"\n'.encode()
+def hostile(inputs: Path) -> Iterator[tuple[str, bytes]]:
+    good = GOOD.format(inputs=inputs).encode()
+    camera = f'[[cameras]]\nsource = "{inputs}/clip.mp4"\n'.encode()
     yield "empty", b""
     yield "only a mark", b"\xef\xbb\xbf"
     yield "UTF-16", good.decode().encode("utf-16")
@@ -150,9 +152,11 @@ def hostile(beside: Path) -> Iterator[tuple[str, bytes]]:
     yield "password, and nobody there", b'[[cameras]]\nsource = "rtsp://admin:hunter2@127.0.0.1:1/"\n'
 
 
-def test_hostile_files(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
-    made = list(hostile(beside))
-    # The passwords stand in the files themselves.
+def test_hostile_configurations_are_reported_in_one_line(
+    command_line: CommandLine, inputs: Path, tmp_path: Path
+) -> None:
+    made = list(hostile(inputs))
+    # The file is outside the folder of the case, because it contains the password.
     cases = [
         Case(("watch", "--config", "../cameras.toml"), put(tmp_path / str(number) / "run", {}), name, (SECRET,))
         for number, (name, _) in enumerate(made)
@@ -161,17 +165,19 @@ def test_hostile_files(command_line: CommandLine, beside: Path, tmp_path: Path) 
         (one.folder.parent / "cameras.toml").write_bytes(data)
     outcomes = command_line.run(cases)
     check(outcomes)
-    assert [outcome.case.name for outcome in outcomes if outcome.status != 2] == ["huge number"]  # of crops at once
+    assert [outcome.case.name for outcome in outcomes if outcome.status != 2] == [
+        "huge number"
+    ]  # a valid number of crops per batch
     assert len(outcomes) == HOSTILE
 
 
-# --- documents that are made of keys and values ---
+# --- documents made of keys and values ---
 
 TEXTS = (
     "", "a", "0", "9" * 30, "x" * 300, "cpu", "warp", "motion", "zone", "detector", "${HOME}", "${NO_SUCH}", "${", "\0",
     "\x1b[31m", "\u202e",
 )  # fmt: skip
-# Of each, every second one is tried alone; all are drawn.
+# Alone, only every second value is tried; in documents of several keys, all are drawn.
 INTEGERS = (2**63, 7, 10**30, 1, 2**31 - 1, 0)
 FLOATS = (1e308, 0.5, 1e-320, 60.0, 1e18, math.inf, 10**400, 0.0)
 QUANTITIES = ("999999999999TB", "1B", "100w", "0", "999999999999w", "1e9", *INTEGERS)
@@ -182,7 +188,7 @@ ZONES = (
 ODD = (
     0, -1, 0.5, math.nan, True, 10**400, "", "x", date(2025, 3, 1), [], [[]], {}, {"a": {}}, [1, 2], ["a"],
 )  # fmt: skip
-# Values for a field by what stands in its type; the first that fits.
+# Values for a field by a part of its type; the first match counts.
 BY_TYPE: dict[str, tuple[Any, ...]] = {
     "tuple[int, int]": tuple([one, other] for one in INTEGERS[::2] for other in (1, -1)),
     "Literal['start'": ([], ["start"], ["end", "end"], ["start", "update", "end"], ["begin"]),
@@ -195,7 +201,7 @@ BY_TYPE: dict[str, tuple[Any, ...]] = {
     "int": INTEGERS,
     "": TEXTS,
 }
-# What could lead out of the folder or off this machine.
+# Values of the keys that could reach outside the folder or this machine.
 OUT = ("out/events", "events.csv", ".", "", "cameras.toml", "cameras.toml/x", "x" * 300, "a\0b", "/dev/null", "pipe")
 BY_NAME: dict[str, tuple[str, ...]] = {
     "path": OUT, "secret_file": OUT, "ca_file": OUT, "password_file": OUT, "detector": OUT, "model": OUT,
@@ -213,7 +219,7 @@ BASE = {"model": "tiny.onnx", "ep": "cpu", "threads": 1, "duration_s": 1}
 
 
 def values(model: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
-    """Return values for each key of a table: of its type, most of them extreme."""
+    """Return values for each key of a table: of its type, and mostly extreme."""
     found = {}
     for key, field in model.model_fields.items():
         if key not in ("keep", "cameras", "sinks", "kind", "keep_trying"):
@@ -223,13 +229,13 @@ def values(model: type[BaseModel]) -> dict[str, tuple[Any, ...]]:
 
 
 def sink(kind: str) -> dict[str, str]:
-    """Return a sink of a kind, with the keys that it needs."""
+    """Return a sink of this kind with its required keys."""
     needed = [key for key, field in SINKS[kind].model_fields.items() if field.is_required()]
     return {"kind": kind, **{key: BY_NAME[key][0] for key in needed}}
 
 
 def one_by_one() -> Iterator[dict[str, Any]]:
-    """Yield configurations that are right but for one key: each key with each of its values, and with an odd one."""
+    """Yield configurations with one unusual key: each key with each of its values, and one of an unusual type."""
     camera = {"source": "clip.mp4"}
     for number, (key, some) in enumerate(values(WatchConfig).items()):
         for one in (*some[:: 1 if key in BY_NAME else 2], ODD[number % len(ODD)]):
@@ -239,7 +245,7 @@ def one_by_one() -> Iterator[dict[str, Any]]:
             yield {**BASE, "cameras": [{**camera, key: one}]}
     for kind, model in SINKS.items():
         for number, (key, some) in enumerate(values(model).items()):
-            if kind != "jsonl" and key in ("name", "types"):  # which are the same for all
+            if kind != "jsonl" and key in ("name", "types"):  # the same for all kinds
                 continue
             for one in (*some[:: 1 if key in BY_NAME else 2], ODD[number % len(ODD)]):
                 yield {**BASE, "cameras": [camera], "sinks": [{**sink(kind), key: one}]}
@@ -247,7 +253,7 @@ def one_by_one() -> Iterator[dict[str, Any]]:
 
 @st.composite
 def table(draw: st.DrawFn, model: type[BaseModel], base: dict[str, Any], most: int) -> dict[str, Any]:
-    """Draw a table in which some keys are not as they would be, or are none at all."""
+    """Draw a table in which some keys have unusual values or are unknown."""
     known = values(model)
     drawn = {
         key: draw(st.sampled_from(known[key])) for key in draw(st.lists(st.sampled_from(list(known)), max_size=most))
@@ -259,7 +265,7 @@ def table(draw: st.DrawFn, model: type[BaseModel], base: dict[str, Any], most: i
 
 @st.composite
 def document(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a configuration that is right but for a few keys."""
+    """Draw a configuration with a few unusual keys."""
     cameras = draw(st.lists(table(CameraConfig, {"source": "clip.mp4"}, 2), min_size=1, max_size=2))
     for number, camera in enumerate(cameras):
         camera.setdefault("name", f"camera-{number}")
@@ -274,7 +280,7 @@ def document(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def toml(value: object) -> str:
-    """Return a value as TOML writes it; tables inline."""
+    """Return a value in TOML syntax, with inline tables."""
     match value:
         case bool():
             return str(value).lower()
@@ -287,8 +293,8 @@ def toml(value: object) -> str:
     return str(value)
 
 
-def run(documents: Iterable[dict[str, Any]], command_line: CommandLine, beside: Path, folder: Path) -> None:
-    """Run `watch` with each of the documents, in a folder of its own below `folder`."""
+def run(documents: Iterable[dict[str, Any]], command_line: CommandLine, inputs: Path, folder: Path) -> None:
+    """Run `watch` with each document, in a subfolder of `folder`."""
     cases = []
     for number, whole in enumerate(documents):
         text = "".join(f"{json.dumps(key, ensure_ascii=False)} = {toml(one)}\n" for key, one in whole.items())
@@ -296,22 +302,26 @@ def run(documents: Iterable[dict[str, Any]], command_line: CommandLine, beside: 
         put(cases[-1].folder, {"cameras.toml": text.encode()})
         os.mkfifo(cases[-1].folder / "pipe")
         for name in ("clip.mp4", "tiny.onnx"):
-            (cases[-1].folder / name).symlink_to(beside / name)
+            (cases[-1].folder / name).symlink_to(inputs / name)
     outcomes = command_line.run(cases, cases_per_process=min(8, len(cases) // AT_ONCE))
     check(outcomes)
-    told_by_line(outcomes)
+    check_locations(outcomes)
     for outcome in outcomes:
         assert SECRET not in outcome.err + outcome.out, outcome.case.name
 
 
-def test_each_key_with_each_kind_of_value(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
+def test_every_kind_of_value_of_every_key_is_accepted_or_reported(
+    command_line: CommandLine, inputs: Path, tmp_path: Path
+) -> None:
     documents = list(one_by_one())
-    run(documents, command_line, beside, tmp_path)
+    run(documents, command_line, inputs, tmp_path)
     assert len(documents) >= ONE_BY_ONE
 
 
 @pytest.mark.parametrize("examples", [MADE // AT_ONCE, pytest.param(2000 // AT_ONCE, marks=pytest.mark.slow)])
-def test_documents_with_several_keys(examples: int, command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
+def test_several_unusual_keys_are_accepted_or_reported(
+    examples: int, command_line: CommandLine, inputs: Path, tmp_path: Path
+) -> None:
     made = 0
 
     @settings(
@@ -322,7 +332,7 @@ def test_documents_with_several_keys(examples: int, command_line: CommandLine, b
     def test(documents: list[dict[str, Any]]) -> None:
         nonlocal made
         made += len(documents)
-        run(documents, command_line, beside, tmp_path / str(made))
+        run(documents, command_line, inputs, tmp_path / str(made))
 
     test()
     assert made >= examples * AT_ONCE

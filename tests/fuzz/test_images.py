@@ -1,4 +1,4 @@
-"""Broken images: `classify` and `watch` leave them out with a line, whatever is wrong with them."""
+"""Broken images: `classify` and `watch` skip them with one line."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from tests.support.fuzzing import CPU, Case, CommandLine, check, damaged, put
 from tests.support.tiny_model import tiny_model
 
-DAMAGED, LIES, JOINED, NO_FILES = 480, 98, 36, 43
-CASES = DAMAGED + LIES + JOINED + NO_FILES
-SLOW_CASES = 2 * DAMAGED  # of the tests that are marked slow
+DAMAGED, FALSE_HEADERS, JOINED, SPECIAL_FILES = 480, 98, 36, 43
+CASES = DAMAGED + FALSE_HEADERS + JOINED + SPECIAL_FILES
+SLOW_CASES = 2 * DAMAGED  # in the tests that are marked slow
 
 SIDES = (0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
@@ -40,7 +40,7 @@ def encode(suffix: str, image: NDArray[np.generic], *flags: int) -> bytes:
 
 
 def pictures() -> dict[str, bytes]:
-    """One picture in every format that is read, and in some that are not."""
+    """Return one picture in every supported format, and in some others."""
     image = picture()
     alpha = np.dstack([image, image[:, :, 0]])
     return {
@@ -75,7 +75,7 @@ def options(model: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_damaged_images(seed: int, command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_damaged_images_are_read_or_skipped(seed: int, command_line: CommandLine, model: Path, tmp_path: Path) -> None:
     good = pictures()
     cases = []
     for number in range(DAMAGED):
@@ -94,13 +94,13 @@ def test_damaged_images(seed: int, command_line: CommandLine, model: Path, tmp_p
     check(outcomes)
     assert len(outcomes) == DAMAGED
     for outcome in outcomes:
-        if outcome.case.arguments[1] == "folder":  # one image that is broken costs no other its answer
+        if outcome.case.arguments[1] == "folder":  # a broken image does not affect the others
             assert (outcome.status, "good.jpg" in outcome.out) == (0, True), outcome
     assert {outcome.status for outcome in outcomes} == {0, 2}
 
 
-def lies() -> Iterator[tuple[str, bytes]]:
-    """Yield pictures whose header claims another size than they have, with all checksums right."""
+def images_with_false_headers() -> Iterator[tuple[str, bytes]]:
+    """Yield pictures with a false size in their header and valid checksums."""
     good = pictures()
 
     def patched(name: str, place: int, code: str, *values: int) -> bytes:
@@ -127,17 +127,19 @@ def lies() -> Iterator[tuple[str, bytes]]:
             yield f"{width}x{height}.gif", patched("plain.gif", 6, "<HH", width, height)
 
 
-def test_headers_that_lie(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_images_with_false_headers_are_read_or_refused(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
     cases = [
         Case(("classify", name, *options(model)), put(tmp_path / str(number), {name: data}), name)
-        for number, (name, data) in enumerate(lies())
+        for number, (name, data) in enumerate(images_with_false_headers())
     ]
     outcomes = command_line.run(cases)
     check(outcomes)
-    assert len(outcomes) == LIES
+    assert len(outcomes) == FALSE_HEADERS
 
 
-def test_files_joined_from_several(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_files_joined_from_two_images_are_read_or_skipped(
+    command_line: CommandLine, model: Path, tmp_path: Path
+) -> None:
     good = pictures()
     some = [name for name in good if name.startswith("plain")] + ["lossy.webp", "deep.png"]
     cases = []
@@ -150,7 +152,9 @@ def test_files_joined_from_several(command_line: CommandLine, model: Path, tmp_p
     assert len(outcomes) == JOINED
 
 
-def test_what_is_no_file_or_has_a_wild_name(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_special_files_and_unusual_names_are_read_or_refused(
+    command_line: CommandLine, model: Path, tmp_path: Path
+) -> None:
     cases: list[Case] = []
 
     def case(name: str, command: str = "classify", *arguments: str) -> Path:
@@ -163,7 +167,10 @@ def test_what_is_no_file_or_has_a_wild_name(command_line: CommandLine, model: Pa
         os.mkfifo(case("pipe.jpg", command, *arguments))
     for command in ("classify", "watch"):
         place = case("socket.jpg", command)
-        with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(place.parent):  # a socket's path is short
+        with (
+            socket.socket(socket.AF_UNIX) as listener,
+            contextlib.chdir(place.parent),
+        ):  # paths of sockets must be short
             listener.bind(place.name)
         case("loop.jpg", command).symlink_to("loop.jpg")
         case("dangling.jpg", command).symlink_to("nowhere.jpg")
@@ -179,4 +186,4 @@ def test_what_is_no_file_or_has_a_wild_name(command_line: CommandLine, model: Pa
             case(name, command).write_bytes(pictures()["plain.jpg"][:300])
     outcomes = command_line.run(cases)
     check(outcomes)
-    assert len(outcomes) == NO_FILES
+    assert len(outcomes) == SPECIAL_FILES

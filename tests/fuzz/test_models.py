@@ -1,4 +1,4 @@
-"""Broken model files, and what else a run reads: `inspect`, `classify`, `watch`, `doctor` and `events` refuse them."""
+"""Broken model files, detectors, stores, state and truths: commands use them or refuse them with one error line."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from twincar_edge.golden import GOLDEN_KEY
 from twincar_edge.manifest import METADATA_KEY
 from twincar_edge.runtime.sinks.store import EventStore
 
-DAMAGED, BUNDLED, LIES, DETECTORS, STORES, JOURNALS, TRUTHS = 200, 30, 200, 30, 60, 24, 30
-CASES = DAMAGED + BUNDLED + LIES + DETECTORS + STORES + JOURNALS + TRUTHS
-SLOW_CASES = 2 * DAMAGED  # of the tests that are marked slow
+DAMAGED, BUNDLED, FALSE_METADATA, DETECTORS, STORES, JOURNALS, TRUTHS = 200, 30, 200, 30, 60, 24, 30
+CASES = DAMAGED + BUNDLED + FALSE_METADATA + DETECTORS + STORES + JOURNALS + TRUTHS
+SLOW_CASES = 2 * DAMAGED  # in the tests that are marked slow
 
 
 @pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a good model, a good detector, a clip and a picture."""
-    folder = tmp_path_factory.mktemp("beside")
+    folder = tmp_path_factory.mktemp("inputs")
     tiny_model(folder / "tiny.onnx", golden=True)
     red_detector(folder / "detector.onnx")
     small = [cv2.resize(image, (64, 48)) for image in film([drive_by(RED_BGR, 1, 8)], 10)]
@@ -43,9 +43,9 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def using(beside: Path, number: int) -> tuple[str, ...]:
-    """Return a command that uses model.onnx: one that reads it, or one that runs it."""
-    picture, clip = str(beside / "picture.jpg"), str(beside / "clip.mp4")
+def command_with_model(inputs: Path, number: int) -> tuple[str, ...]:
+    """Return a command that reads or runs model.onnx."""
+    picture, clip = str(inputs / "picture.jpg"), str(inputs / "clip.mp4")
     commands = [
         ("classify", picture, "--model", "model.onnx", *CPU),
         ("inspect", "model.onnx"),
@@ -58,25 +58,25 @@ def using(beside: Path, number: int) -> tuple[str, ...]:
 
 
 def graph_of(data: bytes) -> tuple[int, int]:
-    """Return where the graph of a model file begins and ends."""
+    """Return the start and the end of the graph in a model file."""
     graph = onnx.load_from_string(data).graph.SerializeToString()
     start = data.index(graph)
     return start, start + len(graph)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_damaged_models(seed: int, command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
-    golden = (beside / "tiny.onnx").read_bytes()
+def test_damaged_models_are_run_or_refused(seed: int, command_line: CommandLine, inputs: Path, tmp_path: Path) -> None:
+    golden = (inputs / "tiny.onnx").read_bytes()
     plain = tiny_model(tmp_path / "plain.onnx").read_bytes()
     cases = []
     for number in range(DAMAGED):
         good = plain if number % 4 else golden
-        if number % 2:  # in the graph of a file without a digest, so that ONNX Runtime gets it
+        if number % 2:  # no digest, so that the damaged graph reaches ONNX Runtime
             good = undigested(onnx.load_from_string(good))
             data = flipped(good, f"{seed} {number}", *graph_of(good))
-            command = using(beside, number - 1)
+            command = command_with_model(inputs, number - 1)
         else:
-            data, command = damaged(good, f"{seed} {number}"), using(beside, number // 2)
+            data, command = damaged(good, f"{seed} {number}"), command_with_model(inputs, number // 2)
         cases.append(Case(command, put(tmp_path / str(number), {"model.onnx": data}), f"{seed} {number}"))
     outcomes = command_line.run(cases)
     check(outcomes)
@@ -84,14 +84,14 @@ def test_damaged_models(seed: int, command_line: CommandLine, beside: Path, tmp_
     assert {outcome.status for outcome in outcomes} == {0, 2}
 
 
-def test_a_damaged_model_that_is_bundled(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
+def test_damaged_bundled_models_are_run_or_refused(command_line: CommandLine, inputs: Path, tmp_path: Path) -> None:
     good = undigested(onnx.load(str(demo_model())))
     start, stop = graph_of(good)
     cases = []
     for number in range(BUNDLED):
-        place = {} if number % 3 else {"start": stop - 60_000, "stop": stop}  # the nodes stand behind the weights
+        place = {} if number % 3 else {"start": stop - 60_000, "stop": stop}  # the nodes are after the weights
         data = damaged(good, number) if number % 3 == 1 else flipped(good, number, **(place or {"start": start}))
-        command = ("classify", str(beside / "picture.jpg"), "--model", "model.onnx", *CPU)
+        command = ("classify", str(inputs / "picture.jpg"), "--model", "model.onnx", *CPU)
         if number % 10 == 9:
             command = ("doctor", "--model", "model.onnx", *CPU)
         cases.append(Case(command, put(tmp_path / str(number), {"model.onnx": data}), f"bundled {number}"))
@@ -100,7 +100,7 @@ def test_a_damaged_model_that_is_bundled(command_line: CommandLine, beside: Path
     assert len(outcomes) == BUNDLED
 
 
-# --- metadata that lies ---
+# --- false metadata ---
 
 VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1, 0.5, 2**31, 10**400, 1e308, -0.0, 1e-320, math.nan, math.inf, "", "x", "NaN", "x" * 5000,
@@ -110,7 +110,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def places(document: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every value of a JSON document."""
+    """Yield the path to every value of a JSON document."""
     entries = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )
@@ -120,7 +120,7 @@ def places(document: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
 
 
 def with_value(document: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """Return a document with another value at one place."""
+    """Return a copy of a document with one value replaced."""
     copied = json.loads(json.dumps(document))
     inside = copied
     for key in place[:-1]:
@@ -130,7 +130,7 @@ def with_value(document: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 
 def manifests(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield manifests that lie, as text."""
+    """Yield names and texts of false manifests."""
     names: list[Any] = [
         [], ["a"], ["a", "a", "b"], [" a", "b", "c"], ["a", "b", "c" * 300], ["\x1b[2J", "b", "c"], ["../x", "/", "."],
         ["[red]x[/red]", "[/]", "{}"], ["%s", "\\", '"'], ["\u202ea", "b", "c"], ["A 2020", "A 2021", "B"],
@@ -162,7 +162,7 @@ def manifests(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def goldens(golden: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield golden inputs that lie, as text."""
+    """Yield names and texts of false golden inputs."""
     pixels = base64.b64decode(golden["pixels"])
     first, *rest = golden["images_png"]
     png = base64.b64decode(first)
@@ -179,48 +179,48 @@ def goldens(golden: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"golden {str(change)[:60]}", json.dumps({**golden, **change})
 
 
-def test_metadata_that_lies(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
-    model = onnx.load(str(beside / "tiny.onnx"))
+def test_models_with_false_metadata_are_run_or_refused(command_line: CommandLine, inputs: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(inputs / "tiny.onnx"))
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    lies = [(name, METADATA_KEY, text) for name, text in manifests(json.loads(metadata[METADATA_KEY]))]
-    lies += [(name, GOLDEN_KEY, text) for name, text in goldens(json.loads(metadata[GOLDEN_KEY]))]
+    false_entries = [(name, METADATA_KEY, text) for name, text in manifests(json.loads(metadata[METADATA_KEY]))]
+    false_entries += [(name, GOLDEN_KEY, text) for name, text in goldens(json.loads(metadata[GOLDEN_KEY]))]
     cases = []
-    for number, (name, key, text) in enumerate(lies):
+    for number, (name, key, text) in enumerate(false_entries):
         changed = {**metadata, key: text}
         if number % 2 and key == METADATA_KEY:
             del changed[GOLDEN_KEY]
         helper.set_model_props(model, changed)
         folder = put(tmp_path / str(number), {"model.onnx": digested(model)})
-        cases.append(Case(using(beside, number if key == METADATA_KEY else number // 2 * 2), folder, name))
+        cases.append(Case(command_with_model(inputs, number if key == METADATA_KEY else number // 2 * 2), folder, name))
     outcomes = command_line.run(cases)
     check(outcomes)
-    assert len(outcomes) >= LIES
+    assert len(outcomes) >= FALSE_METADATA
 
 
-def test_inputs_that_are_as_large_as_may_be(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
+def test_a_model_with_the_largest_allowed_input_runs(command_line: CommandLine, inputs: Path, tmp_path: Path) -> None:
     folder = put(tmp_path / "large", {})
     tiny_model(folder / "model.onnx", size_wh=(4096, 4096))
-    outcomes = command_line.run([Case(using(beside, 0), folder, "large")])
+    outcomes = command_line.run([Case(command_with_model(inputs, 0), folder, "large")])
     check(outcomes)
     assert outcomes[0].status == 0
 
 
-# --- what else a run reads ---
+# --- other files that a run reads ---
 
 
-def test_damaged_detectors(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
-    good = (beside / "detector.onnx").read_bytes()
+def test_damaged_detectors_are_run_or_refused(command_line: CommandLine, inputs: Path, tmp_path: Path) -> None:
+    good = (inputs / "detector.onnx").read_bytes()
     cases = []
     for number in range(DETECTORS):
         data = flipped(good, number, *graph_of(good)) if number % 3 else damaged(good, number)
         folder = put(tmp_path / str(number), {"detector.onnx": data})
         command = (
             "watch",
-            str(beside / "picture.jpg"),
+            str(inputs / "picture.jpg"),
             "--detector",
             "detector.onnx",
             "--model",
-            str(beside / "tiny.onnx"),
+            str(inputs / "tiny.onnx"),
         )
         cases.append(Case((*command, *CPU), folder, f"detector {number}"))
     outcomes = command_line.run(cases)
@@ -228,7 +228,9 @@ def test_damaged_detectors(command_line: CommandLine, beside: Path, tmp_path: Pa
     assert len(outcomes) == DETECTORS
 
 
-def test_damaged_stores(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
+def test_damaged_stores_are_read_or_refused_without_partial_exports(
+    command_line: CommandLine, inputs: Path, tmp_path: Path
+) -> None:
     with EventStore(tmp_path / "good.sqlite") as store:
         for event in visits(12):
             store.write(event, CROP)
@@ -239,7 +241,7 @@ def test_damaged_stores(command_line: CommandLine, beside: Path, tmp_path: Path)
         ("events", "--json", "--store", "store.sqlite"),
         ("events", "--store", "store.sqlite", "--make", "castor", "--since", "2020-01-01"),
         ("events", "export", "--csv", "out/events.csv", "--store", "store.sqlite"),
-        ("watch", str(beside / "picture.jpg"), "--model", str(beside / "tiny.onnx"), *CPU, "--store", "store.sqlite"),
+        ("watch", str(inputs / "picture.jpg"), "--model", str(inputs / "tiny.onnx"), *CPU, "--store", "store.sqlite"),
     ]
     cases = []
     for number in range(STORES):
@@ -256,18 +258,20 @@ def test_damaged_stores(command_line: CommandLine, beside: Path, tmp_path: Path)
             assert not written.exists(), outcome.case
 
 
-def test_damaged_journals_of_the_state_folder(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
-    options = ("--model", str(beside / "tiny.onnx"), *CPU, "--state", "state", "-o", "out.jsonl")
+def test_damaged_files_in_the_state_folder_are_replaced_or_reported(
+    command_line: CommandLine, inputs: Path, tmp_path: Path
+) -> None:
+    options = ("--model", str(inputs / "tiny.onnx"), *CPU, "--state", "state", "-o", "out.jsonl")
     first = put(tmp_path / "first", {})
-    put(first / "pictures", {"a.jpg": (beside / "picture.jpg").read_bytes()})
-    watching = Case(("watch", "pictures", *options, "--duration", "0.8"), first, "a good run")
-    check(command_line.run([watching]))
+    put(first / "pictures", {"a.jpg": (inputs / "picture.jpg").read_bytes()})
+    good_run = Case(("watch", "pictures", *options, "--duration", "0.8"), first, "a good run")
+    check(command_line.run([good_run]))
     journals = [path for path in (first / "state").rglob("*") if path.is_file() and path.name != "lock"]
     assert {path.parent.name for path in journals} == {"state", "spool"}
     cases = []
     for number in range(JOURNALS):
         folder = put(tmp_path / str(number), {})
-        put(folder / "pictures", {"a.jpg": (beside / "picture.jpg").read_bytes()})
+        put(folder / "pictures", {"a.jpg": (inputs / "picture.jpg").read_bytes()})
         for path in journals:
             place = folder / path.relative_to(first)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +283,7 @@ def test_damaged_journals_of_the_state_folder(command_line: CommandLine, beside:
     assert len(outcomes) == JOURNALS
 
 
-def test_damaged_truths(command_line: CommandLine, beside: Path, tmp_path: Path) -> None:
+def test_damaged_truths_are_used_or_refused(command_line: CommandLine, inputs: Path, tmp_path: Path) -> None:
     good = json.dumps(
         {"passes": [{"label": 0, "first_frame": 1, "last_frame": 9, "name": "Castor Red Sedan 2020"}] * 3}
     )
@@ -297,11 +301,11 @@ def test_damaged_truths(command_line: CommandLine, beside: Path, tmp_path: Path)
         folder = put(tmp_path / str(number), {"truth.json": broken[number % 3](number)})
         command = (
             "watch",
-            str(beside / "clip.mp4"),
+            str(inputs / "clip.mp4"),
             "--truth",
             "truth.json",
             "--model",
-            str(beside / "tiny.onnx"),
+            str(inputs / "tiny.onnx"),
             *CPU,
         )
         cases.append(Case(command, folder, f"truth {number}"))

@@ -1,4 +1,4 @@
-"""Broken URLs, and servers that answer with anything but video: `watch` ends, and tells no password."""
+"""Broken URLs, and servers that do not send video: `watch` ends, and leaks no password."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.tiny_model import tiny_model
 
 MADE, ANSWERS = 220, 56
 CASES = MADE + ANSWERS
-SLOW_CASES = MADE  # of the tests that are marked slow
+SLOW_CASES = MADE  # in the tests that are marked slow
 
 SECRET = "hunter2"
 USERS = (
@@ -58,8 +58,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
-def made(rng: random.Random) -> str:
-    """Return a URL of this machine that is broken somewhere, in one to three of its parts."""
+def broken_url(rng: random.Random) -> str:
+    """Return a URL of this machine with one to three broken parts."""
     parts = ["rtsp://", f"admin:{SECRET}@", "127.0.0.1", ":1", "/live"]
     choices = (SCHEMES, USERS, HOSTS, PORTS, PATHS)
     for place in rng.sample(range(5), rng.choice((1, 1, 2, 3))):
@@ -68,10 +68,12 @@ def made(rng: random.Random) -> str:
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_urls_that_are_broken(seed: int, command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_broken_urls_are_reported_without_the_password(
+    seed: int, command_line: CommandLine, model: Path, tmp_path: Path
+) -> None:
     cases = []
     for number in range(MADE):
-        url = made(random.Random(f"{seed} {number}"))
+        url = broken_url(random.Random(f"{seed} {number}"))
         options = ("--keep-trying", "--duration", "0.3") if number % 8 == 0 else ()
         arguments = ("watch", "--model", str(model), *CPU, *options, "--", url)
         cases.append(Case(arguments, put(tmp_path / str(number), {}), f"{seed} {number} {url[:200]!r}", (SECRET,)))
@@ -88,7 +90,7 @@ def _send(*pieces: bytes) -> Answer:
     return lambda handler, _: [handler.request.sendall(piece) for piece in pieces] and None
 
 
-def _for_ever(head: bytes, piece: bytes) -> Answer:
+def _endless(head: bytes, piece: bytes) -> Answer:
     def answer(handler: socketserver.BaseRequestHandler, _: random.Random) -> None:
         handler.request.sendall(head)
         while True:
@@ -105,8 +107,8 @@ ANSWERS_OF_SERVERS: dict[str, Answer] = {
     "nothing": _send(b""),
     "garbage": lambda handler, rng: handler.request.sendall(rng.randbytes(20_000)),
     "zeros": _send(bytes(20_000)),
-    "endless headers": _for_ever(b"HTTP/1.1 200 OK\r\n", b"X-Header: and another\r\n"),
-    "endless first line": _for_ever(b"HTTP/1.1 200 ", b"O"),
+    "endless headers": _endless(b"HTTP/1.1 200 OK\r\n", b"X-Header: and another\r\n"),
+    "endless first line": _endless(b"HTTP/1.1 200 ", b"O"),
     "silence": _silence,
     "refusal": _send(b'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n'),
     "digest": _send(b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="x", nonce="", qop="\xff"\r\n\r\n'),
@@ -132,7 +134,7 @@ ANSWERS_OF_SERVERS: dict[str, Answer] = {
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    """Answers each connection in its one way, once something was asked."""
+    """Gives every connection the same answer after its request."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -147,7 +149,7 @@ class _Server(socketserver.ThreadingTCPServer):
 class _Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, _Server)
-        with contextlib.suppress(OSError):  # whoever asked has gone
+        with contextlib.suppress(OSError):  # the client has disconnected
             if self.request.recv(4096):
                 self.server.answer(self, random.Random(0))
 
@@ -163,7 +165,9 @@ def serving(answer: Answer) -> Iterator[int]:
             server.shutdown()
 
 
-def test_servers_that_answer_with_anything(command_line: CommandLine, model: Path, tmp_path: Path) -> None:
+def test_malformed_responses_are_reported_without_the_password(
+    command_line: CommandLine, model: Path, tmp_path: Path
+) -> None:
     clip = write_video(tmp_path / "clip.mp4", film([], 6)).read_bytes()
     answers = dict(ANSWERS_OF_SERVERS)
     for number in range(8):
@@ -177,6 +181,6 @@ def test_servers_that_answer_with_anything(command_line: CommandLine, model: Pat
                 url = f"{scheme}://admin:{SECRET}@127.0.0.1:{port}/live?password={SECRET}"
                 arguments = ("watch", "--model", str(model), *CPU, "--duration", "1", url)
                 cases.append(Case(arguments, put(tmp_path / str(len(cases)), {}), f"{scheme}: {name}", (SECRET,)))
-        outcomes = command_line.run(cases, processes=len(cases), cases_per_process=1)  # most of them wait for time-outs
+        outcomes = command_line.run(cases, processes=len(cases), cases_per_process=1)  # most of them wait for timeouts
     check(outcomes)
     assert len(outcomes) == ANSWERS

@@ -1,4 +1,4 @@
-"""Broken videos: `watch` reads what can be read of them, says what cannot, and ends."""
+"""Broken videos: `watch` reads as much as it can, or refuses them with one error line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.tiny_model import tiny_model
 
 DAMAGED, ATOMS = 184, 40
 CASES = DAMAGED + ATOMS
-SLOW_CASES = 2 * DAMAGED  # of the tests that are marked slow
+SLOW_CASES = 2 * DAMAGED  # in the tests that are marked slow
 
-# Container, and the codec that OpenCV writes into it.
+# Containers, each with the codec that OpenCV writes into it.
 FORMATS = {
     "mp4": "mp4v", "avi": "MJPG", "mov": "mp4v", "mkv": "FFV1", "webm": "VP80", "mpg": "MPG1", "ts": "mp4v",
     "flv": "FLV1",
 }  # fmt: skip
-_BOXES_OF_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"udta")
+_PARENT_ATOMS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"udta")
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +32,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A car that drives by in a small clip, in each container."""
+    """A small clip of a passing car in each container."""
     folder = tmp_path_factory.mktemp("videos")
     small = [cv2.resize(image, (64, 48)) for image in film([drive_by(RED_BGR, 1, 8)], 12)]
     return {kind: write_video(folder / f"clip.{kind}", small, code).read_bytes() for kind, code in FORMATS.items()}
 
 
-def watching(model: Path, video: str, number: int) -> tuple[str, ...]:
-    """Watch a video, every third time with files that are written."""
+def watch_command(model: Path, video: str, number: int) -> tuple[str, ...]:
+    """Return a command that watches a video, and in every third case writes files."""
     written = ("-o", "out/events.jsonl", "--save-crops", "out/crops", "--store", "out/events.sqlite")
     return ("watch", video, "--model", str(model), *CPU, *(written if number % 3 == 0 else ()))
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
-def test_damaged_videos(
+def test_damaged_videos_are_read_or_refused(
     seed: int, command_line: CommandLine, model: Path, videos: dict[str, bytes], tmp_path: Path
 ) -> None:
     cases = []
     for number in range(DAMAGED):
         kind = list(videos)[number % len(videos)]
-        way = flipped if number % 2 else damaged
-        folder = put(tmp_path / str(number), {f"broken.{kind}": way(videos[kind], f"{seed} {number}")})
-        cases.append(Case(watching(model, f"broken.{kind}", number), folder, f"{kind} {seed} {number}"))
+        damage = flipped if number % 2 else damaged
+        folder = put(tmp_path / str(number), {f"broken.{kind}": damage(videos[kind], f"{seed} {number}")})
+        cases.append(Case(watch_command(model, f"broken.{kind}", number), folder, f"{kind} {seed} {number}"))
     outcomes = command_line.run(cases)
     check(outcomes)
     assert len(outcomes) == DAMAGED
@@ -64,19 +64,19 @@ def test_damaged_videos(
 
 
 def atoms(data: bytes, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
-    """Yield place, size and kind of each atom of an MP4 file, those inside others too."""
+    """Yield offset, size and kind of each atom of an MP4 file, including nested ones."""
     stop = len(data) if stop is None else stop
     while start + 8 <= stop:
         size, kind = struct.unpack_from(">I4s", data, start)
         if size < 8:
             return
         yield start, size, kind
-        if kind in _BOXES_OF_BOXES:
+        if kind in _PARENT_ATOMS:
             yield from atoms(data, start + 8, start + size)
         start += size
 
 
-def test_atoms_that_lie_or_are_missing(
+def test_videos_with_wrong_or_missing_atoms_are_read_or_refused(
     command_line: CommandLine, model: Path, videos: dict[str, bytes], tmp_path: Path
 ) -> None:
     cases = []
@@ -87,7 +87,7 @@ def test_atoms_that_lie_or_are_missing(
         for what, data in (("lost", lost), ("big", bytes(big))):
             folder = put(tmp_path / str(len(cases)), {"broken.mp4": data})
             name = f"{kind.decode()} at {place} is {what}"
-            cases.append(Case(watching(model, "broken.mp4", len(cases)), folder, name))
+            cases.append(Case(watch_command(model, "broken.mp4", len(cases)), folder, name))
     outcomes = command_line.run(cases[:ATOMS])
     check(outcomes)
     assert len(outcomes) == ATOMS
