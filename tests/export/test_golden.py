@@ -260,7 +260,7 @@ SABOTAGES: dict[str, Sabotage] = {
     "cubic interpolation for area": (another_resize(interpolation="cubic"), PIXELS),
     "letterbox for squash": (another_resize(resize="letterbox"), PIXELS),
     "center crop for squash": (another_resize(resize="center_crop"), PIXELS),
-    "red and blue swapped": (another_resize(color="bgr"), PIXELS),
+    "red and blue swapped": (another_resize(colour="bgr"), PIXELS),  # the spelling in files
     "another mean in the graph": (another_mean, LOGITS),
     "weights rounded to 4 bits": (four_bits, LOGITS),
     "one weight scale per layer": (one_scale_per_layer, LOGITS),
