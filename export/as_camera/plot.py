@@ -21,8 +21,8 @@ def plot_as_camera(report: CameraReport, path: Path) -> None:
     axes.axvline(0, color=GRAY, linewidth=1)
     for place, found in enumerate(report.conditions):
         for offset, color, label, change, (low, high) in (
-            (-0.14, BLUE, f"top-1, as it is: {report.top1:.2%}", found.top1_change, found.top1_interval),
-            (0.14, ORANGE, f"top-5, as it is: {report.top5:.2%}", found.top5_change, found.top5_interval),
+            (-0.14, BLUE, f"top-1, unchanged: {report.top1:.2%}", found.top1_change, found.top1_interval),
+            (0.14, ORANGE, f"top-5, unchanged: {report.top5:.2%}", found.top5_change, found.top5_interval),
         ):
             axes.plot([100 * low, 100 * high], [place + offset] * 2, color=color, linewidth=2.2, solid_capstyle="butt")
             axes.plot([100 * change], [place + offset], "o", color=color, label=label if place == 0 else None)
