@@ -18,6 +18,9 @@ from twincar_edge.errors import InputError
 # Only `redirects.py` follows HTTP redirects. RTSP uses TCP: over UDP a lost packet smears the picture, and many
 # firewalls block it. Truncated pictures are discarded.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+# By default, OpenCV ends a video after 4,096 packets of other streams in a row: a minute and a half of sound. The read
+# timeout bounds a live stream, and the end of the file a recording.
+os.environ.setdefault("OPENCV_FFMPEG_READ_ATTEMPTS", str(2**31 - 1))
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fflags;discardcorrupt|max_redirects;0")
 
 
@@ -99,8 +102,11 @@ def nominal_fps(capture: Capture) -> float | None:
     return fps if math.isfinite(fps) and 0 < fps < 1000 else None
 
 
-def stated_frames(capture: Capture) -> int:
-    """Return how many frames the container says it has, 0 if unknown (OpenCV returns arbitrary numbers then)."""
+def estimated_frames(capture: Capture) -> int:
+    """Return how many frames a recording has, 0 if unknown (OpenCV returns arbitrary numbers then).
+
+    If the container does not state it, OpenCV multiplies duration and rate, which a gap or another stream makes wrong.
+    """
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     return int(count) if math.isfinite(count) and 0 < count < 2**53 else 0
 

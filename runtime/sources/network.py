@@ -21,14 +21,14 @@ from twincar_edge.runtime.sources.addresses import (
 )
 from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, checked_size, limited, limited_opening
-from twincar_edge.runtime.sources.capture import Capture, open_ffmpeg, open_within, stated_frames
+from twincar_edge.runtime.sources.capture import Capture, estimated_frames, open_ffmpeg, open_within
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.multipart import open_multipart
 from twincar_edge.runtime.sources.polled import DEFAULT_POLL_S, NotOnePicture, PolledCamera
 from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.redirects import on_this_host
-from twincar_edge.runtime.sources.video import VideoFile
+from twincar_edge.runtime.sources.video import VideoFile, examined
 
 logger = logging.getLogger(__name__)
 
@@ -128,8 +128,10 @@ def open_stream(
                 raise
     # A recording that is served by RTSP states its length too, and comes at its own pace like a camera. A single frame
     # is a picture whatever the server calls it: what is live never ends by itself.
-    if opened is not None and http and stated_frames(opened) > 1:
-        return VideoFile(opened, spec, PyAVInput(spec, 1, timeout_s, max_pixels), kind="stream", stride=stride)
+    if opened is not None and http and estimated_frames(opened) > 1:
+        spare = PyAVInput(place.url, 1, timeout_s, max_pixels)
+        opened, stated_frames = examined(opened, spare, redact_url(spec))
+        return VideoFile(opened, spec, spare, kind="stream", stride=stride, stated_frames=stated_frames)
     wait_s = poll_s or 0.0
     rules = LiveRules(
         silence_s=timeout_s + wait_s,

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import cv2
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from twincar_edge.cores import lower_priority
 from twincar_edge.errors import InputError, require
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
+from twincar_edge.runtime.sources.streams import Contents, choose_stream, contents_of
 from twincar_edge.runtime.sources.unchanged import MANY
 
 # Protocols that references may use: an MP4 or a playlist can name other files and URLs.
-_FILE, _HTTP = "file", "http,https,httpproxy,tcp,tls"
+_FILE, _HTTP, _RTSP = "file", "http,https,httpproxy,tcp,tls", "rtp,srtp,udp,tcp,tls,http,https,httpproxy"
 _FROM_KEY_FRAME = 300  # frames to look at for an interlaced one: most encoders give a key frame at least every 250
 # As `frame.rotation` counts, anticlockwise.
 _TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
@@ -56,10 +58,25 @@ class PyAVInput:
         try:
             if at_s > 0:
                 capture.seek(at_s)
-            many = _FROM_KEY_FRAME if at_s > 0 else MANY
-            return any(frame.interlaced_frame for frame in islice(capture.frames, many))
+            return capture.is_interlaced(_FROM_KEY_FRAME if at_s > 0 else MANY)
         finally:
             capture.release()
+
+    def contents(self) -> Contents | None:
+        """Return what the container states about its video, None if PyAV cannot open it.
+
+        Raises:
+            MissingExtraError: PyAV is not installed.
+        """
+        with ThreadPoolExecutor(1, "open a video", initializer=lower_priority) as opener:
+            return opener.submit(self._contents).result()
+
+    def _contents(self) -> Contents | None:
+        try:
+            with _open_container(self) as container:
+                return contents_of(container)
+        except InputError:
+            return None
 
     def open(self) -> PyAVCapture:
         """Open the video, and decode its first frame.
@@ -85,23 +102,18 @@ class PyAVCapture:
     def __init__(self, what: PyAVInput) -> None:
         """Open it, and decode its first frame; see `PyAVInput.open`."""
         self._av: Any = require("av", "clips")
-        pixels = {"max_pixels": str(what.max_pixels)}  # also limits the frames that are decoded to probe the stream
-        options = {"protocol_whitelist": _FILE if what.timeout_s is None else _HTTP, **pixels}
-        try:
-            self._container = self._av.open(
-                what.url, timeout=what.timeout_s, options=options, metadata_errors="replace"
-            )
-        except self._av.error.FFmpegError as error:
-            raise InputError("PyAV cannot open the video") from error
+        self._container = _open_container(what)
         self._open = True
+        self._timeout_s = what.timeout_s
+        self._asked_s = time.monotonic()
         try:
-            self._stream = self._container.streams.video[0]
+            self._stream = choose_stream(self._container.streams.video)
             self._stream.codec_context.thread_count = what.threads
             self._stream.thread_type = "AUTO"
-            self._stream.codec_context.options = pixels
+            self._stream.codec_context.options = _limits(what)
             decoded = self._decode()
             first = next(decoded)
-        except (IndexError, StopIteration) as error:
+        except (AttributeError, StopIteration) as error:
             self.release()
             raise InputError("PyAV cannot decode the video") from error
         self.frames = _chain(first, decoded)
@@ -117,10 +129,14 @@ class PyAVCapture:
         return self._open
 
     def get(self, propId: int, /) -> float:
-        """Return the rate, the number of frames or the time of the frame that was grabbed, as OpenCV does."""
+        """Return the rate, the size, the number of frames or the time of the frame that was grabbed, as OpenCV does."""
         rate = self._stream.average_rate or self._stream.guessed_rate
         if propId == cv2.CAP_PROP_FPS:
             return float(rate or 0)
+        if propId == cv2.CAP_PROP_FRAME_WIDTH:
+            return float(self._stream.width)
+        if propId == cv2.CAP_PROP_FRAME_HEIGHT:
+            return float(self._stream.height)
         if propId == cv2.CAP_PROP_FRAME_COUNT:
             duration, base = self._stream.duration, self._stream.time_base
             return float(self._stream.frames or (duration and base and rate and round(duration * base * rate)) or 0)
@@ -129,7 +145,8 @@ class PyAVCapture:
         return 0.0
 
     def grab(self) -> bool:
-        """Go to the next frame."""
+        """Go to the next frame; of a URL, return False if none comes within the timeout."""
+        self._asked_s = time.monotonic()
         self._now = next(self._progressive, None) if self._open else None
         return self._now is not None
 
@@ -146,6 +163,18 @@ class PyAVCapture:
         self._open = False
         self._container.close()
 
+    def is_interlaced(self, frames: int) -> bool:
+        """Return whether one of the next frames is flagged as interlaced; it consumes those up to the first.
+
+        Of a URL, it looks at the frames that come within the timeout.
+        """
+        self._asked_s = time.monotonic()
+        for _ in range(frames):
+            frame = next(self.frames, None)
+            if frame is None or frame.interlaced_frame:
+                return frame is not None
+        return False
+
     def seek(self, time_s: float) -> None:
         """Go to the key frame before a time since the beginning, or stay where the container cannot."""
         with contextlib.suppress(self._av.error.FFmpegError):
@@ -153,13 +182,17 @@ class PyAVCapture:
 
     def _decode(self) -> Iterator[Any]:
         """Yield the frames that can be decoded; skip undecodable packets, as OpenCV does."""
-        packets = self._container.demux(self._stream)
-        decode = self._stream.codec_context.decode
+        packets = self._container.demux()  # of all streams: sound without pictures must not block beyond the timeout
+        decode, index = self._stream.codec_context.decode, self._stream.index
         while True:
             try:
                 packet = next(packets, None)
             except (self._av.error.FFmpegError, IndexError):
                 packet = None  # IndexError: PyAV raises it at the end if a transport stream added a stream late
+            if self._timeout_s is not None and time.monotonic() - self._asked_s > self._timeout_s:
+                return
+            if packet is not None and packet.stream_index != index:
+                continue
             with contextlib.suppress(self._av.error.FFmpegError):
                 yield from decode(packet)
             if packet is None:
@@ -198,6 +231,28 @@ class PyAVCapture:
                 yield self._graph.vpull()
             except (self._av.error.BlockingIOError, self._av.error.EOFError):
                 return
+
+
+def _limits(what: PyAVInput) -> dict[str, str]:
+    return {"max_pixels": str(what.max_pixels)}  # for the container, it limits the frames decoded to probe the streams
+
+
+def _network_options() -> dict[str, str]:
+    """Return FFmpeg's options for OpenCV, which `capture.py` or the user has set: both must connect alike."""
+    options = os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS", "")
+    return {key: value for key, found, value in (pair.partition(";") for pair in options.split("|")) if found}
+
+
+def _open_container(what: PyAVInput) -> Any:
+    av = require("av", "clips")
+    options = {"protocol_whitelist": _FILE, **_limits(what)}
+    if what.timeout_s is not None:
+        options["protocol_whitelist"] = _RTSP if what.url.lower().startswith("rtsp") else _HTTP
+        options = {**_network_options(), **options}
+    try:
+        return av.open(what.url, timeout=what.timeout_s, options=options, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise InputError("PyAV cannot open the video") from error
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from twincar_edge.files import as_text
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source, bytes_of
 from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS, checked_size, limited, limited_opening
-from twincar_edge.runtime.sources.capture import Capture, codec_name, nominal_fps, stated_frames
+from twincar_edge.runtime.sources.capture import Capture, codec_name, estimated_frames, nominal_fps
 from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.recording import recording_digest
 from twincar_edge.runtime.sources.unchanged import MANY, Unchanged
@@ -50,8 +50,19 @@ class VideoFile(Source):
         kind: str = "video",
         stride: int = 1,
         recording: str | None = None,
+        stated_frames: int = 0,
     ) -> None:
-        """Take an open capture, and the same video for PyAV; `recording` is the digest of the file."""
+        """Take an open capture, and the same video for PyAV.
+
+        Args:
+            capture: the open capture.
+            name: the source's.
+            spare: opens the same video in PyAV.
+            kind: the row of the table of kinds.
+            stride: give only every Nth frame.
+            recording: the digest of the file.
+            stated_frames: how many frames the container states, 0 if it does not: then no missing ones are counted.
+        """
         super().__init__(name)
         self.recordings = set() if recording is None else {recording}
         self._recording = recording
@@ -60,6 +71,7 @@ class VideoFile(Source):
         self._capture = capture
         self._codec = codec_name(capture)
         self._spare = spare
+        self._stated_frames = stated_frames
         self._stride = stride
         self._ahead = ReadAhead(
             self._decode(), DEPTH, size_of=bytes_of, max_size=AHEAD_BYTES, name=f"decode {self.name}"
@@ -155,10 +167,10 @@ class VideoFile(Source):
 
     def _frames(self) -> Generator[Frame]:
         rate = self.fps or ASSUMED_FPS
-        stated = stated_frames(self._capture)
+        expected = self._stated_frames or estimated_frames(self._capture)
         read, index, first_ms, last_s = 0, -1, None, -math.inf
         try:
-            while self._advance(stated - read):
+            while self._advance(expected - read):
                 read += 1
                 position_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
                 first_ms = position_ms if first_ms is None else first_ms
@@ -178,9 +190,10 @@ class VideoFile(Source):
             self._capture.release()
         if read == 0:
             raise _NoFrameError(f"{self.name} opens as a video, but not one frame of it can be decoded")
+        stated = self._stated_frames
         lost = stated - read
-        # A container without an index only estimates its length, so a frame or two less at the end is no defect. If
-        # the last frame was read and some are missing, the gap is in the middle.
+        # An edit list can hide a frame or two. If the last frame was read and some are missing, the gap is in the
+        # middle.
         if lost > (0 if index >= stated - 1 else max(2, stated // 100)):
             self._skip("undecodable frame", f"{lost} of the {stated} frames of {self.name} cannot be decoded", lost)
 
@@ -201,25 +214,60 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
         raise InputError(f"cannot read the video {as_text(spec)}: its name is not UTF-8: rename it")
     try:
         with path.open("rb") as file:
-            empty = not file.read(1)
+            head = file.read(4)
     except OSError as error:
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
     # Absolute, so that FFmpeg does not read a file name with a colon as a protocol.
     url, threads = str(path.absolute()), max(1, usable_cores() // 2)
     # FFmpeg's threads inherit the low priority of the thread that starts them, so this is done in another thread.
     with limited_opening(max_pixels), ThreadPoolExecutor(1, "open a video", initializer=lower_priority) as opener:
-        capture = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads]).result()
-    if empty or not capture.isOpened():
+        opening = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+    capture = limited(opening.result())
+    if not head or not capture.isOpened():
         capture.release()
         raise InputError(
             f"cannot read the video {path}: not a video that FFmpeg can decode, or truncated before its index"
         )
     checked_size(capture, str(path), max_pixels)
+    spare = PyAVInput(url, threads, max_pixels=max_pixels)
+    capture, stated_frames = examined(capture, spare, str(path), states_frames=head == b"RIFF")
     try:
         recording = recording_digest(path)
     except OSError as error:
         capture.release()
         raise InputError(f"cannot read the video {path}: {error.strerror}") from error
-    return VideoFile(
-        limited(capture), spec, PyAVInput(url, threads, max_pixels=max_pixels), stride=stride, recording=recording
-    )
+    return VideoFile(capture, spec, spare, stride=stride, recording=recording, stated_frames=stated_frames)
+
+
+def examined(capture: Capture, spare: PyAVInput, name: str, *, states_frames: bool = False) -> tuple[Capture, int]:
+    """Return a capture of the video stream to read, and how many frames the container states for it, or 0.
+
+    The capture is the given one, or PyAV's where OpenCV would read another stream.
+
+    Args:
+        capture: OpenCV's, which reads the container's first video stream.
+        spare: opens the same video in PyAV.
+        name: for the log and for errors.
+        states_frames: the container is known to state its number of frames, as AVI does; without PyAV, nothing else
+            tells a stated number from OpenCV's estimate.
+
+    Raises:
+        InputError: there are only attached pictures, or PyAV cannot decode the stream; the capture is released.
+    """
+    try:
+        contents = spare.contents()
+    except MissingExtraError:
+        return capture, estimated_frames(capture) if states_frames else 0
+    if contents is None or not contents.streams:
+        return capture, 0
+    if len(contents.streams) > 1 and contents.chosen is not None:
+        logger.info("%s has %s", name, contents.describe())
+    if contents.chosen == 0:
+        return capture, contents.frames
+    capture.release()
+    if contents.chosen is None:
+        raise InputError(f"cannot read the video {name}: it has no video, only an attached picture such as cover art")
+    try:
+        return spare.open(), contents.frames
+    except InputError as error:
+        raise InputError(f"cannot read the video {name}: {error}") from error
