@@ -296,7 +296,8 @@ class LiveSource(Source):
             self._newest_s = self._unchanged.since_s
             self._report(
                 f"{self.name} has sent the same picture, byte for byte, for {self._rules.frozen_s:g} s: the camera is "
-                "frozen, or its video is interlaced, which OpenCV cannot decode: set the camera to progressive video"
+                "frozen, or its video is interlaced, which OpenCV cannot decode: set the camera to progressive video, "
+                "or pip install 'twincar-edge[clips]'"
             )
             return
         self._problem, self._newest_s = None, arrived_s

@@ -22,6 +22,7 @@ from twincar_edge.runtime.sources.addresses import (
 from twincar_edge.runtime.sources.base import Source, redact_url
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, checked_size, limited, limited_opening
 from twincar_edge.runtime.sources.capture import Capture, estimated_frames, open_ffmpeg, open_within
+from twincar_edge.runtime.sources.interlaced import ReaderChoice
 from twincar_edge.runtime.sources.live import LiveSource
 from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.multipart import open_multipart
@@ -79,6 +80,7 @@ def open_stream(
     stop = stop or threading.Event()
     suffix = PurePosixPath(path_of(spec)).suffix.lower()
     place = _Place(spec)
+    reader = ReaderChoice(redact_url(spec))
     state = _Pictures(perhaps=http and (poll_s is not None or suffix in IMAGE_SUFFIXES))
 
     def connect() -> Capture:
@@ -98,20 +100,27 @@ def open_stream(
             return parts
         if not http and split_user_info(spec)[0]:
             on_this_host(spec)
+        live = reader.open_pyav(PyAVInput(place.url, 1, timeout_s, max_pixels))
+        if live is not None:
+            checked_size(live, redact_url(spec), max_pixels)
+            return live
         with limited_opening(max_pixels):
-            capture = open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
-            if http and not capture.isOpened() and not place.opened:
+            opened_ffmpeg = open_ffmpeg(
+                place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS
+            )
+            if http and not opened_ffmpeg.isOpened() and not place.opened:
                 place.url = on_this_host(spec)
                 if place.url != spec:
-                    capture.release()
-                    capture = open_ffmpeg(
+                    opened_ffmpeg.release()
+                    opened_ffmpeg = open_ffmpeg(
                         place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS
                     )
+        capture = limited(opened_ffmpeg)
         if capture.isOpened():
             place.opened = True
             checked_size(capture, redact_url(spec), max_pixels)
-            within = limited(capture)
-            return _Counting(within, state) if http else within
+            counting = _Counting(capture, state) if http else capture
+            return counting if http and estimated_frames(capture) > 1 else reader.watch(counting)
         capture.release()
         raise InputError(
             f"cannot open {redact_url(spec)}: the host is there, but there is no video within {timeout_s:g} s: check "

@@ -1,6 +1,8 @@
 """Decodes through PyAV the video that OpenCV cannot decode correctly: interlaced frames, and codecs that it lacks.
 
-OpenCV reads everything else. PyAV is in the extra `clips`, and bundles its own FFmpeg.
+OpenCV reads everything else. A progressive stream costs about the same in both, but connecting through PyAV takes
+longer, since its timeouts take Python's lock at each read from the network. PyAV is in the extra `clips`, and bundles
+its own FFmpeg.
 """
 
 from __future__ import annotations
