@@ -1,16 +1,15 @@
-"""News of the store: which visits are new or have changed, whichever process writes them."""
+"""Follows the store: which visits are new or have changed, whichever process writes them."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.page.background import BackgroundWorker
 from twincar_edge.runtime.page.listeners import Listener, Listeners
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visits
 from twincar_edge.runtime.storage.database import open_read_only
@@ -18,36 +17,22 @@ from twincar_edge.runtime.storage.database import open_read_only
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.25
-NEWEST = 24  # visits that are looked at
+NEWEST = 24  # visits to compare
 
 
-class VisitFeed:
-    """The newest visits of a store, read again when the file changes, while there are listeners.
+class VisitFeed(BackgroundWorker):
+    """The newest visits of a store. While there are listeners, they are read again whenever the file changes.
 
-    SQLite says in a few microseconds whether another connection has committed, in this process or another, so that one
-    way serves a page beside the loop and a page of its own.
+    SQLite reports in a few microseconds whether another connection has committed, in this process or in another one.
+    So the page beside the loop and the page of a separate process work in the same way.
     """
 
     def __init__(self, store: Path) -> None:
-        """Take the store's file, which may come later."""
+        """Prepare; the store's file may be created later."""
+        super().__init__("visit feed")
         self._store = store
         self._listeners = Listeners()
         self._newest: tuple[StoredVisit, ...] | None = None
-        self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._follow, name="visit feed", daemon=True)
-
-    def __enter__(self) -> Self:
-        """Start the thread."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join()
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -58,34 +43,30 @@ class VisitFeed:
             yield
 
     def newest(self) -> tuple[StoredVisit, ...] | None:
-        """Return the newest visits, by their start; None where the store was not read yet."""
+        """Return the newest visits, ordered by start; None before the store is first read."""
         return self._newest
 
-    def _follow(self) -> None:
+    def _work(self) -> None:
         tail = _Tail(self._store)
-        while self._wait_for_listeners():
-            if tail.has_changed():
-                try:
-                    self._newest = tuple(read_visits(self._store, EventFilter(limit=NEWEST)))
-                except InputError as error:
-                    logger.debug("cannot follow the visits: %s", error)
+        try:
+            while self._wait_for(lambda: self._listeners):
+                if tail.has_changed():
+                    try:
+                        self._newest = tuple(read_visits(self._store, EventFilter(limit=NEWEST)))
+                    except InputError as error:
+                        logger.debug("cannot read the visits: %s", error)
+                        tail.close()
+                    self._listeners.wake()
+                self._wait_for(lambda: False, POLL_S)
+                if not self._listeners:
                     tail.close()
-                self._listeners.wake()
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed, POLL_S)
-            if not self._listeners:
-                tail.close()
-                self._newest = None  # the next listener is not told what was new an hour ago
-        tail.close()
-
-    def _wait_for_listeners(self) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self._listeners or self._closed)
-            return not self._closed
+                    self._newest = None  # outdated when the next listener arrives
+        finally:
+            tail.close()
 
 
 class _Tail:
-    """Whether a database has changed since it was last asked."""
+    """Detects changes of a database."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -93,7 +74,7 @@ class _Tail:
         self._seen: tuple[int, int] | None = None
 
     def has_changed(self) -> bool:
-        """Return whether it has; False where it cannot be read now, or does not exist yet."""
+        """Return whether it has changed since the last call; False if it does not exist yet or cannot be read."""
         try:
             file = self._path.stat().st_ino  # a damaged store is replaced by a new file
             if self._connection is None or (self._seen is not None and file != self._seen[0]):
@@ -101,7 +82,7 @@ class _Tail:
                 self._connection = open_read_only(self._path)
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         except (OSError, sqlite3.Error, InputError) as error:
-            logger.debug("cannot follow the visits: %s", error)
+            logger.debug("cannot open the visits: %s", error)
             self.close()
             return False
         before, self._seen = self._seen, (file, version)

@@ -12,6 +12,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from functools import partial
 from urllib.parse import quote, urlsplit
 
 from starlette.datastructures import Headers
@@ -68,7 +69,7 @@ class Guard:
                 limit = MAX_BODY_BYTES
             elif refusal is None and path not in OPEN_PATHS and not path.startswith(STATIC):
                 refusal = _to_login(scope)
-            scope.setdefault("state", {})["user"] = user
+            scope.setdefault("state", {}).update(user=user, is_admitted=partial(self._is_admitted, scope))
         if refusal is not None:
             await refusal(scope, receive, send)
         else:
@@ -94,6 +95,13 @@ class Guard:
         scheme, _, text = Headers(scope=scope).get("authorization", "").partition(" ")
         token = self._tokens.find(text.strip()) if scheme.lower() == "bearer" else self._of_session(scope)
         return None if token is None else User(name=token.name, role=token.role)
+
+    def _is_admitted(self, scope: Scope) -> bool:
+        """Return whether the token of a request is still valid: a stream may outlive it."""
+        try:
+            return self._user(scope) is not None
+        except InputError:
+            return False
 
     def _of_session(self, scope: Scope) -> Token | None:
         assert self._tokens is not None

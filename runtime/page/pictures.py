@@ -1,14 +1,12 @@
-"""Live pictures of the cameras: painted and encoded once for all who watch, and not at all while nobody does."""
+"""Live pictures of the cameras: drawn and encoded once for all viewers, and not at all without viewers."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Self
 
 import cv2
 
@@ -18,42 +16,29 @@ from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.answering import LiveFrame
+from twincar_edge.runtime.page.background import BackgroundWorker
 from twincar_edge.runtime.page.listeners import Listener, Listeners
 
 logger = logging.getLogger(__name__)
 
-MOST_WIDE = 960  # pixels
+MAX_WIDTH = 960  # pixels
 INTERVAL_S = 0.2  # between two pictures of a camera
 _QUALITY = 80
 
 
-class LivePictures:
+class LivePictures(BackgroundWorker):
     """The newest picture of each camera, while it has viewers.
 
-    The loop asks `wants` before it hands over a frame, so that it does nothing for frames that nobody would see. A
-    thread of its own paints and encodes, and skips frames where it is too slow.
+    The loop calls `wants` before it hands over a frame, so frames without viewers cost nothing. The thread draws and
+    encodes, and skips frames that arrive faster than it works.
     """
 
     def __init__(self, cameras: Sequence[CameraConfig], monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Take the cameras; `monotonic` is the clock between pictures."""
+        """Prepare for these cameras; `monotonic` is the clock that spaces pictures."""
+        super().__init__("live pictures")
         self._views = {camera.name: _View(camera) for camera in cameras}
         self._monotonic = monotonic
-        self._changed = threading.Condition()
         self._waiting: dict[str, LiveFrame] = {}
-        self._closed = False
-        self._thread = threading.Thread(target=self._paint_all, name="live pictures", daemon=True)
-
-    def __enter__(self) -> Self:
-        """Start the thread."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._thread.join()
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -61,12 +46,12 @@ class LivePictures:
         return tuple(self._views)
 
     def wants(self, camera: str) -> bool:
-        """Return whether the camera's next frame would be shown. It takes no lock: the loop asks with each frame."""
+        """Return whether the camera's next frame would be shown. Takes no lock, because the loop calls it per frame."""
         view = self._views[camera]
         return bool(view.listeners) and self._monotonic() >= view.due_s
 
     def __call__(self, live: LiveFrame) -> None:
-        """Take a frame, if it is wanted. It is painted elsewhere."""
+        """Hand over a frame, if it is wanted, for the thread to draw."""
         if not self.wants(live.camera):
             return
         view = self._views[live.camera]
@@ -76,33 +61,32 @@ class LivePictures:
             self._changed.notify_all()
 
     def watching(self, camera: str, listener: Listener) -> AbstractContextManager[None]:
-        """Have new pictures made while the block runs, and the listener woken by each."""
+        """Make pictures of the camera while the block runs, and wake the listener after each one."""
         return self._views[camera].listeners.listening(listener)
 
     def newest(self, camera: str) -> bytes | None:
-        """Return the newest picture that was made, as JPEG; it may be old where nobody watched since."""
+        """Return the newest picture as JPEG, or None; it may be old if the camera had no viewers since."""
         return self._views[camera].picture
 
-    def _paint_all(self) -> None:
-        lower_priority()  # the loop's threads go first
+    def _work(self) -> None:
+        lower_priority()  # the loop's threads have priority
         while (live := self._take()) is not None:
             view = self._views[live.camera]
             try:
                 image_bgr = view.painter.paint(shrunk(live))
                 view.picture = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-            except Exception:  # a picture that fails must not be the last one
-                logger.exception("no live picture of camera %s", live.camera)
+            except Exception:  # one camera's fault must not delay the others
+                logger.exception("cannot draw the live picture of camera %s", live.camera)
             view.listeners.wake()
 
     def _take(self) -> LiveFrame | None:
-        """Wait for a frame and return it, of the camera that has waited longest; None at the end."""
+        """Wait for a frame and return it, from the camera that has waited longest; None when the thread has to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            return None if self._closed else self._waiting.pop(next(iter(self._waiting)))
+            return self._waiting.pop(next(iter(self._waiting))) if self._wait_for(lambda: self._waiting) else None
 
 
 class _View:
-    """One camera: who watches it, its newest picture, and when the next one is due."""
+    """One camera: its viewers, its newest picture, and when the next one is due."""
 
     def __init__(self, camera: CameraConfig) -> None:
         self.painter = Painter(camera)
@@ -112,12 +96,12 @@ class _View:
 
 
 def shrunk(live: LiveFrame) -> LiveFrame:
-    """Return a frame with all that is known of it, at most `MOST_WIDE` pixels wide.
+    """Return a frame with its boxes, scaled to at most `MAX_WIDTH` pixels.
 
-    Names stay readable in what is painted onto the smaller picture.
+    Names are drawn after scaling, so they stay readable.
     """
     rows, columns = live.frame.image_bgr.shape[:2]
-    scale = MOST_WIDE / columns
+    scale = MAX_WIDTH / columns
     if scale >= 1:
         return live
 
@@ -125,7 +109,7 @@ def shrunk(live: LiveFrame) -> LiveFrame:
         left, top, right, bottom = (round(edge * scale) for edge in box)
         return left, top, right, bottom
 
-    image = resize(live.frame.image_bgr, (MOST_WIDE, max(1, round(rows * scale))))
+    image = resize(live.frame.image_bgr, (MAX_WIDTH, max(1, round(rows * scale))))
     return replace(
         live,
         frame=replace(live.frame, image_bgr=image),

@@ -1,10 +1,11 @@
-// Live pictures, the cameras' health, and visits as they come. Nothing of it runs while the page cannot be seen.
+// Live pictures, the cameras' health, and new visits. Pauses while the page is hidden.
 "use strict";
 
 (() => {
   const root = document.body.dataset.root;
-  const MOST_STREAMS = 3; // a browser opens six connections to a server, and a picture that goes on keeps one
-  const MOST_VISITS = 12;
+  const MAX_STREAMS = 3; // a browser opens at most six connections to a server, and each stream holds one
+  const MAX_VISITS = 12;
+  const RETRY_MS = 2000;
   const STILL_MS = 1000;
   const HEALTH_MS = 3000;
   const pictures = [...document.querySelectorAll("img.live")];
@@ -12,49 +13,52 @@
   const visits = document.getElementById("visits");
   const pause = document.getElementById("pause");
   let paused = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  let news = null;
+  let feed = null;
+  let lost = false; // the feed ended, and is not open again
 
-  const still = () => paused || document.hidden;
-  const words = (node) => node.outerHTML.replace(/ open=""/g, "").replace(/\s+/g, " ");
-  const same = (one, other) => words(one) === words(other);
+  const idle = () => paused || document.hidden;
+  const fresh = (path) => `${path}?${Date.now()}`; // a browser may answer a repeated address from its cache
+  const markup = (node) => node.outerHTML.replace(/ open=""/g, "").replace(/\s+/g, " ");
+  const same = (one, other) => markup(one) === markup(other);
 
   function showPictures() {
-    let streams = MOST_STREAMS;
+    let streams = MAX_STREAMS;
     for (const picture of pictures) {
-      const shown = !still() && inView.has(picture);
+      const shown = !idle() && inView.has(picture);
       const stream = shown && streams-- > 0;
       if (stream !== (picture.dataset.shows === "stream")) {
         picture.dataset.shows = stream ? "stream" : "still";
-        picture.src = stream ? picture.dataset.stream : `${picture.dataset.still}?${Date.now()}`;
+        picture.src = fresh(stream ? picture.dataset.stream : picture.dataset.still);
       }
     }
   }
 
   function refreshStills() {
     for (const picture of pictures) {
-      if (!still() && inView.has(picture) && picture.dataset.shows !== "stream" && picture.complete) {
-        picture.src = `${picture.dataset.still}?${Date.now()}`;
+      if (!idle() && inView.has(picture) && picture.dataset.shows !== "stream" && picture.complete) {
+        picture.src = fresh(picture.dataset.still);
       }
     }
   }
 
   async function refreshHealth() {
-    if (still()) return;
+    if (idle()) return;
     let text;
     try {
-      const answer = await fetch(`${root}/cameras`);
-      if (!answer.ok) return;
-      text = await answer.text();
+      const response = await fetch(`${root}/cameras`);
+      if (response.status === 401) location.reload(); // the token was removed: this leads to the log-in form
+      if (!response.ok) return;
+      text = await response.text();
     } catch {
-      return; // the box is away for a moment
+      return; // the server is unreachable; the next call tries again
     }
-    const fresh = new DOMParser().parseFromString(text, "text/html");
+    const update = new DOMParser().parseFromString(text, "text/html");
     for (const part of document.querySelectorAll("[data-part]")) {
-      const now = fresh.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
-      // What holds the focus is being read.
-      if (!now || part.contains(document.activeElement) || same(part, now)) continue;
+      const next = update.querySelector(`[data-part="${CSS.escape(part.dataset.part)}"]`);
+      // Leave the part that has the focus: the user is reading it.
+      if (!next || part.contains(document.activeElement) || same(part, next)) continue;
       const open = part.querySelector("details")?.open;
-      part.replaceChildren(...now.childNodes);
+      part.replaceChildren(...next.childNodes);
       if (open) part.querySelector("details")?.setAttribute("open", "");
     }
   }
@@ -73,31 +77,49 @@
     }
     const cards = [...visits.children];
     const next = cards.find((one) => one.dataset.started <= card.dataset.started);
-    if (!next && cards.length >= MOST_VISITS) return;
+    if (!next && cards.length >= MAX_VISITS) return;
     visits.insertBefore(card, next ?? null);
-    while (visits.children.length > MOST_VISITS) visits.lastElementChild.remove();
+    while (visits.children.length > MAX_VISITS) visits.lastElementChild.remove();
     document.getElementById("no-visits")?.remove();
   }
 
   function listen() {
-    if (still()) {
-      news?.close();
-      news = null;
-    } else if (!news) {
-      news = new EventSource(`${root}/visits.stream`);
-      news.addEventListener("visit", (event) => showVisit(event.data));
-      news.addEventListener("gone", (event) => {
-        visits.querySelector(`[data-visit="${CSS.escape(event.data)}"]`)?.remove();
-      });
+    if (idle()) {
+      feed?.close();
+      feed = null;
+      return;
     }
+    if (feed) return;
+    const opened = new EventSource(`${root}/visits.stream`);
+    feed = opened;
+    opened.addEventListener("visit", (event) => showVisit(event.data));
+    opened.addEventListener("gone", (event) => {
+      visits.querySelector(`[data-visit="${CSS.escape(event.data)}"]`)?.remove();
+    });
+    opened.addEventListener("error", () => {
+      lost = true;
+      if (opened.readyState !== EventSource.CLOSED || feed !== opened) return; // the browser reconnects
+      feed = null;
+      setTimeout(() => {
+        listen();
+        refreshHealth();
+      }, RETRY_MS);
+    });
+    // When the server ends the feed, it ends all streams; an image does not reconnect by itself.
+    opened.addEventListener("open", () => {
+      if (!lost) return;
+      lost = false;
+      for (const picture of pictures) picture.dataset.shows = "";
+      showPictures();
+    });
   }
 
-  // A visit may be told a moment before its picture is on the disk.
+  // A visit may arrive before its picture is on disk: load the picture once more.
   visits.addEventListener(
     "error",
     ({ target }) => {
-      if (target.dataset.again) return;
-      target.dataset.again = "once";
+      if (target.dataset.retried) return;
+      target.dataset.retried = "yes";
       setTimeout(() => (target.src = target.src), STILL_MS);
     },
     true,
@@ -126,6 +148,6 @@
   });
   pause.hidden = false;
   refresh();
-  if (pictures.length > MOST_STREAMS) setInterval(refreshStills, STILL_MS);
+  if (pictures.length > MAX_STREAMS) setInterval(refreshStills, STILL_MS);
   if (document.querySelector("[data-camera]")) setInterval(refreshHealth, HEALTH_MS);
 })();

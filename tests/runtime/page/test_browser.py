@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,18 +17,21 @@ import pytest
 
 from tests.runtime.monitoring.test_monitoring import STATUS
 from tests.support.browsers import chromium, violations
-from tests.support.event_toys import MOMENT, visit, visits
+from tests.support.event_toys import MOMENT, eventually, visit, visits
 from tests.support.pages import ServedPage, served, write_store
 from twincar_edge.bundled import demo_model
 from twincar_edge.images import write_image
 from twincar_edge.runtime.configuration.config import CameraConfig
+from twincar_edge.runtime.loop.answering import LiveFrame
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.page.content import Running
 from twincar_edge.runtime.page.pictures import LivePictures
+from twincar_edge.runtime.page.tokens import OWNER, Tokens
+from twincar_edge.runtime.sources import Frame
 from twincar_edge.synthetic import draw_twin_car
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 EVIL = "<script>document.title = 'taken over'</script>"
 PATHS = (
@@ -41,6 +46,7 @@ PATHS = (
     "/nowhere",
 )
 NARROW = 360
+GRAYS = (60, 180)  # of the frames before and after a restart
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +239,72 @@ def test_the_cameras_cards_are_within_reach_of_all(browser: Browser, tmp_path: P
             assert tab.get_by_text("stalled for 10 s").is_visible()
             assert violations(tab) == []
         assert tab.evaluate("document.documentElement.scrollWidth") == NARROW
+
+
+@contextmanager
+def filming(pictures: LivePictures, camera: str, gray: int) -> Iterator[None]:
+    """A loop whose frames are all of one gray."""
+    done = threading.Event()
+    frame = Frame(0, 0.0, np.full((90, 160, 3), gray, np.uint8), camera)
+
+    def film() -> None:
+        while not done.wait(0.02):
+            pictures(LiveFrame(camera, frame, ()))
+
+    thread = threading.Thread(target=film)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+# The middle of the live picture, once it is a stream.
+SHOWN_GRAY = """() => {
+  const picture = document.querySelector("img.live[data-shows=stream]");
+  if (!picture?.naturalWidth) return null;
+  const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+  canvas.drawImage(picture, 80, 45, 1, 1, 0, 0, 1, 1);
+  return canvas.getImageData(0, 0, 1, 1).data[0];
+}"""
+
+
+def shown_gray(tab: Page) -> int | None:
+    """Return which of two grays the live picture shows: JPEG changes them a little."""
+    found = tab.evaluate(SHOWN_GRAY)
+    return None if found is None else min(GRAYS, key=lambda gray: abs(gray - found))
+
+
+def test_live_pictures_and_visits_resume_after_a_restart(browser: Browser, tmp_path: Path) -> None:
+    camera = STATUS.cameras[0].name
+    status = replace(STATUS, cameras=STATUS.cameras[:1])
+    address = "127.0.0.1:0"
+    with browser.new_context() as context:
+        tab = context.new_page()
+        for event, gray in zip(visits(2), GRAYS, strict=True):
+            with (
+                LivePictures([CameraConfig(name=camera)]) as pictures,
+                served(tmp_path, address=address, running=Running(lambda: status, HealthLimits(), pictures)) as page,
+                filming(pictures, camera, gray),
+            ):
+                if tab.url == "about:blank":
+                    tab.goto(page.server.url, wait_until="domcontentloaded")
+                eventually(lambda gray=gray: shown_gray(tab) == gray, "the live picture shows", 30)
+                write_store(tmp_path, [event])
+                tab.locator(f'[data-visit="{event.id}"]').wait_for(timeout=20_000)
+                address = f"127.0.0.1:{page.port}"
+
+
+def test_an_open_page_leads_to_the_log_in_form_when_its_token_is_removed(browser: Browser, tmp_path: Path) -> None:
+    with served(tmp_path, tokens=True) as page, browser.new_context(base_url=page.server.url) as context:
+        tab = context.new_page()
+        tab.goto("/")
+        tab.get_by_label("Token").fill(page.server.first_token or "")
+        tab.get_by_role("button", name="Log in").click()
+        tab.get_by_role("heading", name="Now").wait_for()
+        Tokens(tmp_path).remove(OWNER)
+        tab.get_by_label("Token").wait_for(timeout=20_000)
 
 
 def test_logging_in_and_out(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -28,9 +28,10 @@ from twincar_edge.runtime.loop.answering import LiveFrame, LiveTrack
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus, ModelStatus
 from twincar_edge.runtime.page.content import Content, Running
-from twincar_edge.runtime.page.pictures import INTERVAL_S, MOST_WIDE, LivePictures, shrunk
+from twincar_edge.runtime.page.pictures import INTERVAL_S, MAX_WIDTH, LivePictures, shrunk
 from twincar_edge.runtime.page.server import PageServer
-from twincar_edge.runtime.page.streaming import MOST_STREAMS
+from twincar_edge.runtime.page.streaming import MAX_STREAMS
+from twincar_edge.runtime.page.tokens import Tokens
 from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks.settings import StoreSettings
 from twincar_edge.runtime.sinks.store import EventStore
@@ -58,14 +59,14 @@ STATUS = LoopStatus(
 
 
 @contextmanager
-def serving(folder: Path, pictures: LivePictures | None = None) -> Iterator[PageServer]:
+def serving(folder: Path, pictures: LivePictures | None = None, *, tokens: bool = False) -> Iterator[PageServer]:
     running = None if pictures is None else Running(lambda: STATUS, HealthLimits(), pictures)
 
     def no_classifier() -> None:
         raise AssertionError("live views need no model")
 
     content = Content(folder / "events.sqlite", folder, (), no_classifier, running)  # type: ignore[arg-type]
-    with PageServer(content, PageSettings(address="127.0.0.1:0")) as server:
+    with PageServer(content, PageSettings(address="127.0.0.1:0", tokens=tokens)) as server:
         yield server
 
 
@@ -82,9 +83,9 @@ def page(tmp_path: Path, pictures: LivePictures) -> Iterator[PageServer]:
 
 
 @contextmanager
-def get(page: PageServer, path: str) -> Iterator[http.client.HTTPResponse]:
+def get(page: PageServer, path: str, token: str | None = None) -> Iterator[http.client.HTTPResponse]:
     with closing(http.client.HTTPConnection(urlsplit(page.url).netloc, timeout=TIMEOUT_S)) as connection:
-        connection.request("GET", path)
+        connection.request("GET", path, headers={} if token is None else {"Authorization": f"Bearer {token}"})
         yield connection.getresponse()
 
 
@@ -185,7 +186,7 @@ def test_all_who_watch_get_the_same_pictures_with_boxes_and_no_wider_than_needed
         assert {next_picture(other) for _ in range(3)} & set(seen)
         image = cv2.imdecode(np.frombuffer(seen[-1], np.uint8), cv2.IMREAD_COLOR)
         assert image is not None
-        assert image.shape[1] == MOST_WIDE
+        assert image.shape[1] == MAX_WIDTH
         assert (np.abs(image.astype(int) - 90) > 40).any()  # something is drawn onto the gray
     eventually(lambda: not pictures.wants("gate"), "watchers that have gone are forgotten")
 
@@ -223,7 +224,7 @@ def test_a_picture_that_cannot_be_painted_is_not_the_last_one(page: PageServer, 
 
 def test_streams_are_limited_and_leave_room_for_pages(page: PageServer) -> None:
     with closing_all() as opened:
-        for _ in range(MOST_STREAMS):
+        for _ in range(MAX_STREAMS):
             answer = opened(get(page, "/visits.stream"))
             assert answer.status == 200
         with get(page, "/live/gate.mjpeg") as refused:
@@ -254,6 +255,26 @@ def test_streams_end_in_good_order_when_the_page_stops(tmp_path: Path, pictures:
         for answer in answers:
             answer.read()  # raises where the connection was cut in the middle
     assert threading.active_count() == before
+
+
+def read_to_end(answer: http.client.HTTPResponse) -> None:
+    until_s = time.monotonic() + TIMEOUT_S
+    while answer.read1(2**16):
+        assert time.monotonic() < until_s, "the stream goes on"
+
+
+def test_streams_end_soon_after_their_token_is_removed(tmp_path: Path, pictures: LivePictures) -> None:
+    tokens = Tokens(tmp_path)
+    anna, otto = tokens.add("anna", "view"), tokens.add("otto", "view")
+    with serving(tmp_path, pictures, tokens=True) as page, filming(pictures), closing_all() as opened:
+        busy = opened(get(page, "/live/gate.mjpeg", anna))
+        silent = [opened(get(page, path, anna)) for path in ("/live/yard.v2.mjpeg", "/visits.stream")]
+        others = opened(get(page, "/live/gate.mjpeg", otto))
+        next_picture(busy)
+        tokens.remove("anna")
+        for answer in (busy, *silent):
+            read_to_end(answer)
+        next_picture(others)
 
 
 def test_cameras_say_how_they_are(page: PageServer) -> None:
