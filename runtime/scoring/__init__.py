@@ -1,5 +1,5 @@
-"""Scores archives: images, tars, Parquet and videos in, partitions of Parquet out, on one machine or a Ray cluster.
+"""Scores archives of images, tars, Parquet files and videos into Parquet, on one machine or on a Ray cluster.
 
-input -> list of entries, cut into partitions (`inputs`, `plan`) -> worker processes (`pool`, `cluster`)
-      -> one Parquet file a partition, whole or not at all (`stage`, `output`)
+input -> list of entries, divided into partitions (`inputs`, `plan`) -> worker processes (`pool`, `on_ray`)
+      -> one Parquet file per partition, written atomically (`stage`, `output`)
 """

@@ -1,4 +1,4 @@
-"""Encoded images out of tars and Parquet files, one after the other, in bounded memory."""
+"""Reads encoded images from tars and Parquet files one by one, in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS_AT_ONCE = 64  # encoded images of a Parquet file in memory
 
 
 class Encoded(NamedTuple):
-    """An encoded image and what its row calls it, or why there is none."""
+    """An encoded image and the path of its row; `data` is None if it cannot be read, and `problem` says why."""
 
     path: str
     data: bytes | None
@@ -26,9 +26,9 @@ class Encoded(NamedTuple):
 
 
 def rows_of_tar(entry: Entry) -> Iterator[Encoded]:
-    """Yield the images of a tar, such as a shard of WebDataset, in its order; `shard.tar#name.jpg`.
+    """Yield the images of a tar, such as a WebDataset shard, in its order; their paths are `shard.tar#name.jpg`.
 
-    What is no image, such as a label, is left out. A tar that is cut off gives its images before that, and an error.
+    Other members, such as labels, are skipped. A truncated tar yields the images before the break, then an error.
 
     Raises:
         InputError: the file cannot be opened.
@@ -38,11 +38,11 @@ def rows_of_tar(entry: Entry) -> Iterator[Encoded]:
         try:
             with tarfile.open(fileobj=opened, mode="r|*", errorlevel=1) as archive:
                 for member in archive:
-                    archive.members = []  # type: ignore[attr-defined]  # or it keeps all that it has seen
+                    archive.members = []  # type: ignore[attr-defined]  # the list would grow with the tar
                     if member.isfile() and is_image_name(member.name.rpartition("/")[2]):
                         yield _member(archive, member, f"{entry.shown}#{as_text(member.name)}")
         except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-            yield Encoded(entry.shown, None, f"{entry.shown} cannot be read on as a tar: {reason(error)}")
+            yield Encoded(entry.shown, None, f"cannot read all of {entry.shown} as a tar: {reason(error)}")
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Encoded:
@@ -54,7 +54,9 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Enc
 
 
 def rows_of_parquet(entry: Entry) -> Iterator[Encoded]:
-    """Yield the images of a row group of a Parquet file, as bytes or as Hugging Face's {bytes, path}: `file.parquet#7`.
+    """Yield the images of a Parquet row group, stored as bytes or as Hugging Face's {bytes, path}.
+
+    Their paths are `file.parquet#7`, with the row's number in the file.
 
     Raises:
         InputError: the file cannot be opened.
@@ -76,4 +78,4 @@ def rows_of_parquet(entry: Entry) -> Iterator[Encoded]:
 
 def _row(path: str, value: Any) -> Encoded:
     data = value.get("bytes") if isinstance(value, dict) else value
-    return Encoded(path, None, f"{path} holds no bytes") if data is None else Encoded(path, data)
+    return Encoded(path, None, f"{path} has no bytes") if data is None else Encoded(path, data)

@@ -1,4 +1,4 @@
-"""What an input is made of: entries, each an image, a row group of encoded images, a tar, or a video."""
+"""Entries of an input: images, row groups of encoded images, tars, and videos."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Entry(NamedTuple):
     Attributes:
         kind: an image file, a row group of a Parquet file with encoded images, a tar of images, or a video.
         path: a local path or a URL.
-        size: of a tar or video in bytes, of a row group in rows; 1 for an image.
-        group: the row group.
-        row: its first row in the file.
-        column: the Parquet column that holds the images.
+        size: bytes of a tar or video, rows of a row group; 1 for an image.
+        group: the index of the row group.
+        row: the group's first row in the file.
+        column: the Parquet column of the images.
     """
 
     kind: Kind
@@ -32,14 +32,14 @@ class Entry(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """Return the path as a table takes it."""
+        """Return the path as it is written to the output."""
         return as_text(shown(self.path))
 
 
 class ListDigest:
-    """The digest of a set of entries, whatever their order: folders may be listed in another one the next time.
+    """The digest of a set of entries. The order does not matter, because a folder may be listed in any order.
 
-    It is the sum of the entries' SHA-256 modulo 2**256. That tells lists apart that differ by accident.
+    It is the sum of the entries' SHA-256 modulo 2**256, which detects accidental differences, not deliberate ones.
     """
 
     def __init__(self) -> None:
@@ -48,12 +48,12 @@ class ListDigest:
         self._sum = 0
 
     def add(self, entry: Entry) -> None:
-        """Count an entry in."""
+        """Add an entry."""
         text = f"{entry.kind}\0{entry.size}\0{entry.group}\0{entry.path}"
         self._sum += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest())
         self.count += 1
         self.videos += entry.kind == "video"
 
     def hexdigest(self) -> str:
-        """Return the digest of what was added so far, as 64 hex digits."""
+        """Return the digest of the entries so far, as 64 hex digits."""
         return f"{self._sum % 2**256:064x}"

@@ -1,4 +1,4 @@
-"""From what the user names to a stream of entries: nothing here holds a list of all paths."""
+"""Turns an input into a stream of entries. Nothing here holds all paths in memory."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts"
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 PATH_COLUMNS = ("path", "filename", "file", "url", "image")
 BYTES_COLUMNS = ("image", "bytes", "image_bytes", "jpg", "png")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # of WebDataset: shard-{000000..000099}.tar
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # as WebDataset writes it: shard-{000000..000099}.tar
 _LONGEST_RANGE = 1_000_000
-_ROWS_THAT_DECIDE = 20
+_SAMPLED_ROWS = 20  # decide which folder the names of a list are relative to
 
 
 def entries_of(source: str) -> Iterator[Entry]:
     """Yield the entries of an input, in the order in which they are found.
 
     Args:
-        source: a path or URL of a folder, which is searched with its subfolders, a pattern, a CSV or Parquet file, a
-            tar, a video or an image.
+        source: a path or URL of a folder, which is searched recursively, of a pattern, a CSV or Parquet file, a tar, a
+            video or an image.
 
     Raises:
-        InputError: there is no such thing, it cannot be read, or holds nothing to score.
+        InputError: the input does not exist, cannot be read, or contains nothing to score.
         MissingExtraError: pyarrow is not installed.
     """
     found = _entries(source)
     try:
         first = next(found)
     except StopIteration:
-        raise InputError(f"{shown(source)} holds nothing to score: no images, tars, Parquet files or videos") from None
+        raise InputError(f"nothing to score in {shown(source)}: no images, tars, Parquet files or videos") from None
     yield first
     yield from found
 
@@ -57,19 +57,19 @@ def _entries(source: str) -> Iterator[Entry]:
     elif (found := _RANGE.search(source)) is not None:
         first, last = int(found[1]), int(found[2])
         if last - first >= _LONGEST_RANGE:
-            raise InputError(f"{source} stands for more than {_LONGEST_RANGE:,} files")
+            raise InputError(f"{source} names more than {_LONGEST_RANGE:,} files: use several smaller ranges")
         for number in range(first, last + 1):
             yield from _entries(f"{source[: found.start()]}{number:0{len(found[1])}d}{source[found.end() :]}")
     elif has_magic(source.partition("?")[0] if storage.remote else source):
         yield from _matching(storage, source)
     else:
-        if storage.remote:  # there may be no such bucket, or no right to look into it: listing says so
+        if storage.remote:  # listing reports a missing bucket or missing permission
             list(storage.children(source))
         raise InputError(f"cannot read {shown(source)}: No such file or directory")
 
 
 def _named_file(storage: Storage, path: str) -> Iterator[Entry]:
-    """Yield the entries of a file that the user named: only here a list of paths is read as one."""
+    """Yield the entries of a file that the user named. A list of paths is read only here, not inside folders."""
     name = _name(path)
     if name.endswith(".csv"):
         return _listed_in_csv(storage, path)
@@ -77,7 +77,7 @@ def _named_file(storage: Storage, path: str) -> Iterator[Entry]:
         return _parquet(storage, path, lists=True)
     if _is_scored(name):
         return _entries_of_file(storage, path, None)
-    raise InputError(f"{shown(path)} is no image, video, tar, CSV or Parquet file by its suffix")
+    raise InputError(f"unknown suffix of {shown(path)}: expected an image, video, tar, CSV or Parquet file")
 
 
 def _entries_of_file(storage: Storage, path: str, size: int | None) -> Iterator[Entry]:
@@ -102,7 +102,7 @@ def _name(path: str) -> str:
 
 
 def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, int | None]]:
-    """Yield the files of a folder and its subfolders that are scored."""
+    """Yield the files to score in a folder and its subfolders."""
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -115,7 +115,7 @@ def _walk(storage: Storage, folder: str) -> Iterator[tuple[str, int | None]]:
 
 
 def _matching(storage: Storage, pattern: str) -> Iterator[Entry]:
-    """Yield the entries of the files that match a pattern: `*` within a name, `**` over folders."""
+    """Yield the entries of the files that match a pattern: `*` within a name, `**` across folders."""
     place, mark, query = pattern.partition("?") if "://" in pattern else (pattern, "", "")
     parts = place.split("/")
     fixed = next(number for number, part in enumerate(parts) if has_magic(part))
@@ -130,7 +130,7 @@ def _matching(storage: Storage, pattern: str) -> Iterator[Entry]:
                 name = inner if folder == "." else path
                 yield from _entries_of_file(storage, name, size)
     if not found:
-        raise InputError(f"nothing to score matches {shown(pattern)}")
+        raise InputError(f"no file to score matches {shown(pattern)}")
 
 
 def _as_regex(parts: list[str]) -> str:
@@ -155,7 +155,7 @@ def _listed_in_csv(storage: Storage, path: str) -> Iterator[Entry]:
     """Yield the images, tars and videos that a CSV lists; names are relative to `images/` beside it, or to its folder.
 
     Raises:
-        InputError: it is not UTF-8, not CSV, or has none of the columns that name a file.
+        InputError: the file is not UTF-8, not CSV, or has no column that names files.
     """
     with storage.open(path) as file:
         reader = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True, restval="")
@@ -174,14 +174,14 @@ def _listed_in_csv(storage: Storage, path: str) -> Iterator[Entry]:
 
 
 def _listed(storage: Storage, path: str, names: Iterator[str]) -> Iterator[Entry]:
-    first = list(islice(names, _ROWS_THAT_DECIDE))
+    first = list(islice(names, _SAMPLED_ROWS))
     query = "?" + path.partition("?")[2] if storage.remote and "?" in path else ""
     folder = path.removesuffix(query).rpartition("/")[0] or ("/" if path.startswith("/") else ".")
     if not storage.remote:
         folder = str(images_folder(Path(folder), [name for name in first if name]))
     for number, name in enumerate(chain(first, names), 1):
         if not name:
-            raise InputError(f"{shown(path)} row {number} names no file")
+            raise InputError(f"{shown(path)} row {number} has no file name")
         full = name if "://" in name or name.startswith("/") else join(folder + query, name)
         full = full.removeprefix("./")
         lowered = _name(full)
@@ -193,7 +193,7 @@ def _listed(storage: Storage, path: str, names: Iterator[str]) -> Iterator[Entry
 
 
 def _parquet(storage: Storage, path: str, *, lists: bool) -> Iterator[Entry]:
-    """Yield the row groups of a Parquet file that has encoded images, or, with `lists`, the files that it lists."""
+    """Yield the row groups of a Parquet file with encoded images, or, with `lists`, the files that it lists."""
     pyarrow = require("pyarrow", EXTRA)
     parquet: Any = require("pyarrow.parquet", EXTRA)
     try:
@@ -218,7 +218,7 @@ def _parquet(storage: Storage, path: str, *, lists: bool) -> Iterator[Entry]:
 
 
 def bytes_column(schema: Any) -> str | None:
-    """Return the column of a Parquet file that holds encoded images, as bytes or as Hugging Face's {bytes, path}."""
+    """Return the name of the column with encoded images, stored as bytes or as Hugging Face's {bytes, path}."""
     types: Any = require("pyarrow", EXTRA).types
     for name in BYTES_COLUMNS:
         if name in schema.names:

@@ -1,7 +1,7 @@
-"""Workers on a Ray cluster: Ray Data hands the numbers of partitions to actors, each with one open model.
+"""Workers on a Ray cluster: Ray Data sends partition numbers to actors, each with one open model.
 
-Ray places the actors, replaces those that die with their node, and hands their partitions out again. A partition is
-written by its actor under its own name, so that a second attempt replaces the first one, and only its counts come back.
+Ray places the actors, replaces those that die with their node, and reassigns their partitions. The actor writes a
+partition under its own name, so a second attempt replaces the first, and returns only its counts.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from twincar_edge.runtime.scoring.stage import Stage, StageConfig
 from twincar_edge.runtime.scoring.storage import reason
 
 RAY_EXTRA = "ray"
-BLOCKS = 2000  # of partitions that are handed out: each costs the driver some kilobytes
-CHECK_S = 300  # for a node to open the model: it starts a process, and a GPU's provider may build an engine
+BLOCKS = 2000  # of partition numbers; each block costs the driver a few kilobytes
+CHECK_S = 300  # timeout for a node to open the model: it starts a process, and a GPU's provider may build an engine
 
 
 @dataclass(frozen=True)
 class RayOptions:
-    """Where the cluster is, `auto` or an address, and what one worker takes of it."""
+    """The cluster's address, or `auto`, and the resources of one worker."""
 
     address: str
     num_cpus: float = 1.0
@@ -40,7 +40,7 @@ class RayOptions:
 
 @dataclass(frozen=True)
 class Shipped:
-    """What goes to each worker once: its configuration, and the files that it opens, as bytes."""
+    """Sent to each worker once: its configuration, and the content of the files that it opens."""
 
     config: StageConfig
     model: bytes
@@ -51,31 +51,33 @@ class Shipped:
         """Open the model on this machine.
 
         Raises:
-            InputError: this machine has another version of twincar-edge, or another storage.
+            InputError: this machine has another version of twincar-edge, or does not see the run's output.
             TwincarError: see `Stage`.
         """
         if self.version != __version__:
-            raise InputError(f"this node has twincar-edge {__version__}, the driver {self.version}: install the same")
+            raise InputError(
+                f"this node has twincar-edge {__version__}, the driver has {self.version}: install the same version"
+            )
         run = read_run(self.config.output)
         if run is None or run.id != self.config.run:
             raise InputError(
                 f"this node does not see the run in {self.config.output}: name an output that all nodes share"
             )
-        model = _kept(self.config.model.name, self.model)
-        detector = None if self.detector is None else _kept("detector.onnx", self.detector)
+        model = _cached_file(self.config.model.name, self.model)
+        detector = None if self.detector is None else _cached_file("detector.onnx", self.detector)
         return Stage(replace(self.config, model=model, detector=detector))
 
 
 class Worker:
-    """The actor: one partition at a time."""
+    """The actor: scores one partition at a time."""
 
     def __init__(self, shipped: Any) -> None:
-        """Open what was put into Ray's object store."""
+        """Open the model; `shipped` refers to a `Shipped` in Ray's object store."""
         ray: Any = require("ray", RAY_EXTRA)
         self._stage = ray.get(shipped).open()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Score the partitions of a batch, and return their counts."""
+        """Score the partitions of a batch and return their counts."""
         numbers = [int(number) for number in batch["partition"]]
         return {"partition": numbers, "counts": [self._stage.score(number).to_json() for number in numbers]}
 
@@ -83,18 +85,18 @@ class Worker:
 def score_on_ray(
     numbers: Iterable[int], count: int, config: StageConfig, options: RayOptions, workers: int | None
 ) -> Generator[tuple[int, Counts]]:
-    """Score partitions on a cluster and yield each one's number and counts as it is written.
+    """Score partitions on a cluster; yield the number and counts of each one after it is written.
 
     Args:
-        numbers: of the partitions.
-        count: how many these are.
-        config: of the stage; model and detector are sent to the nodes.
-        options: where the cluster is, and what a worker takes.
-        workers: the most actors; None for as many as the cluster has room for.
+        numbers: the numbers of the partitions.
+        count: how many there are.
+        config: the stage's configuration; model and detector are sent to the nodes.
+        options: the cluster, and the resources of one worker.
+        workers: the maximum of actors; None for as many as fit the cluster.
 
     Raises:
-        InputError: there is no such cluster, it has another version of Ray or Python, a node cannot do the work, or the
-            storage fails.
+        InputError: the cluster cannot be reached, has another version of Ray or Python, or lacks resources; a node
+            cannot open the model or the output; or the storage fails.
         TwincarError: see `Stage`.
         MissingExtraError: Ray is not installed.
     """
@@ -104,17 +106,17 @@ def score_on_ray(
         detector = None if config.detector is None else config.detector.read_bytes()
         shipped = ray.put(Shipped(config, config.model.read_bytes(), detector))
         _check_nodes(ray, shipped, options)
-        most = max(1, min(count, workers or _room(ray, options)))
+        most = max(1, min(count, workers or _capacity(ray, options)))
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
-        # A block is what a worker gets at once; its partitions that are written are not scored a second time.
+        # A retried block skips the partitions that are written already, so its size costs little.
         blocks = min(count, max(BLOCKS, 8 * most))
         items = data.from_items([{"partition": number} for number in numbers], override_num_blocks=blocks)
         scored = items.map_batches(
             Worker,
             batch_size=1,
-            # All at once if the cluster has room; fewer are enough to start, and to continue after a node has died.
+            # Start all actors that fit; one is enough to begin, and to continue after nodes have died.
             compute=data.ActorPoolStrategy(
                 min_size=1, initial_size=most, max_size=most, max_tasks_in_flight_per_actor=2
             ),
@@ -134,7 +136,7 @@ def _connected(ray: Any, options: RayOptions) -> Generator[None]:
     if ray.is_initialized():  # by a program that uses Ray itself
         yield
         return
-    # What Ray says of itself would stand between the progress and the errors of this program.
+    # Keep Ray's own log lines out of this program's output.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -158,24 +160,25 @@ def _not_connected(address: str, error: Exception) -> InputError:
     return InputError(f"cannot connect to the Ray cluster at {address}: {reason(Exception(text))}")
 
 
-def _room(ray: Any, options: RayOptions) -> int:
+def _capacity(ray: Any, options: RayOptions) -> int:
+    """Return how many workers fit the cluster."""
     resources = ray.cluster_resources()
-    rooms = [resources.get("CPU", 0) / options.num_cpus] if options.num_cpus else []
-    rooms += [resources.get("GPU", 0) / options.num_gpus] if options.num_gpus else []
-    return int(min(rooms, default=1))
+    limits = [resources.get("CPU", 0) / options.num_cpus] if options.num_cpus else []
+    limits += [resources.get("GPU", 0) / options.num_gpus] if options.num_gpus else []
+    return int(min(limits, default=1))
 
 
 def _check_nodes(ray: Any, shipped: Any, options: RayOptions) -> None:
-    """Open the model on each node that can have a worker, so that a fault is one line before the work begins.
+    """Open the model on each node that can run a worker, so that a fault is reported before the work begins.
 
     Raises:
-        TwincarError: a node cannot do the work, or the cluster has no room for one worker.
+        TwincarError: a node cannot open the model or the output, or no worker fits the cluster.
     """
     strategies: Any = require("ray.util.scheduling_strategies", RAY_EXTRA)
-    if _room(ray, options) < 1:
+    if _capacity(ray, options) < 1:
         raise InputError(
-            f"the Ray cluster has no room for a worker of {options.num_cpus:g} CPU and {options.num_gpus:g} GPU: "
-            "add nodes, or ask for less"
+            f"the Ray cluster is too small for a worker of {options.num_cpus:g} CPU and {options.num_gpus:g} GPU: "
+            "add nodes, or request less"
         )
 
     def able(resources: dict[str, float]) -> bool:
@@ -204,11 +207,11 @@ def _check(shipped: list[Any]) -> None:
 
 
 def _translated(error: Exception) -> TwincarError:
-    """Return our own error out of one of Ray's, or one in one line."""
+    """Return the error of ours that caused Ray's error; otherwise Ray's message, shortened to one line."""
     exceptions: Any = require("ray.exceptions", RAY_EXTRA)
     seen: BaseException | None = error
     while seen is not None:
-        # Ray's error of a task is also of the type of its cause, but its text is a traceback.
+        # A task error of Ray also has its cause's type, but its message is a traceback.
         if isinstance(seen, TwincarError) and not isinstance(seen, exceptions.RayError):
             return seen
         seen = getattr(seen, "cause", None) or seen.__cause__
@@ -219,13 +222,13 @@ def _translated(error: Exception) -> TwincarError:
     return InputError(f"the Ray cluster failed: {lines[-1][:240] if lines else type(error).__name__}")
 
 
-def _kept(name: str, data: bytes) -> Path:
-    """Return a file with these bytes on this machine; workers of a node share it."""
+def _cached_file(name: str, data: bytes) -> Path:
+    """Return the path of a file with these bytes on this machine; the workers of a node share it."""
     digest = hashlib.sha256(data).hexdigest()
     path = Path(tempfile.gettempdir()) / f"twincar-edge-{os.getuid()}" / digest / name
     if not is_file(path) or sha256(path) != digest:
         path.parent.parent.mkdir(mode=0o700, exist_ok=True)
-        if path.parent.parent.stat().st_uid != os.getuid():  # its owner could replace the files
+        if path.parent.parent.stat().st_uid != os.getuid():  # the other user could replace the files
             raise InputError(f"{path.parent.parent} belongs to another user: remove it, or set TMPDIR")
         write_bytes(path, data)
     return path

@@ -1,4 +1,4 @@
-"""The rows of scoring as Parquet, docs/score.md describes them: one file a partition, written whole or not at all."""
+"""The output of scoring: one Parquet file per partition, written atomically. docs/score.md describes the columns."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     import pyarrow
 
 SCHEMA_VERSION = 1
-ROWS_AT_ONCE = 1000  # of a row group; with embeddings of 1280 numbers, 5 MB
-_COUNTS = b"twincar_edge.score"  # in a partition's footer: which run it belongs to, and its counts
+ROWS_AT_ONCE = 1000  # in a row group; 5 MB with embeddings of 1280 numbers
+_COUNTS = b"twincar_edge.score"  # footer key of a partition's run and counts
 
 Row = dict[str, Any]
 
 
 @dataclass
 class Counts:
-    """What partitions hold: rows, rows with an error, and answers by level and by make."""
+    """Counts over partitions: rows, rows with an error, and answers by level and by make."""
 
     rows: int = 0
     errors: int = 0
@@ -37,7 +37,7 @@ class Counts:
     makes: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Row) -> None:
-        """Count a row in."""
+        """Add a row."""
         self.rows += 1
         if row.get("error") is not None:
             self.errors += 1
@@ -47,7 +47,7 @@ class Counts:
             self.makes[row["make"]] += 1
 
     def merge(self, other: Counts) -> None:
-        """Count another partition in."""
+        """Add the counts of another partition."""
         self.rows += other.rows
         self.errors += other.errors
         self.levels.update(other.levels)
@@ -59,13 +59,13 @@ class Counts:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Counts:
-        """Read what `to_json` wrote."""
+        """Parse the output of `to_json`."""
         data = json.loads(text)
         return cls(int(data["rows"]), int(data["errors"]), Counter(data["levels"]), Counter(data["makes"]))
 
 
 def schema(embedding_size: int | None) -> pyarrow.Schema:
-    """Return the schema of partitions; with an embedding of this many numbers where it is asked for."""
+    """Return the schema of partitions, with a column for embeddings of this size unless it is None."""
     pa: Any = require("pyarrow", EXTRA)
     constant = pa.dictionary(pa.int8(), pa.string())
     fields = [
@@ -100,7 +100,7 @@ def schema(embedding_size: int | None) -> pyarrow.Schema:
 
 
 def image_row(path: str, prediction: Prediction, embedding: NDArray[np.float32] | None) -> Row:
-    """Return the row of an image: the answer, with the figures that `classify` writes."""
+    """Return the row of an image: the same values as `classify` writes."""
     answer = prediction.to_dict()
     return {"path": path, "top5": answer.pop("top"), **answer, "embedding": embedding}
 
@@ -116,19 +116,19 @@ def visit_row(path: str, event: Event) -> Row:
 
 
 def error_row(path: str, problem: str) -> Row:
-    """Return the row of what could not be read."""
+    """Return the row of a file that could not be read."""
     return {"path": path, "error": problem}
 
 
 class PartitionWriter:
-    """Collects the rows of a partition, encoded, and writes them as one file at the end.
+    """Encodes the rows of a partition in memory, and writes them as one file at the end.
 
     Attributes:
-        counts: of the rows so far.
+        counts: the counts of the rows so far.
     """
 
     def __init__(self, model_sha256: str, embedding_size: int | None) -> None:
-        """Take what all rows share."""
+        """Prepare the encoder; all rows share the model's digest."""
         pa: Any = require("pyarrow", EXTRA)
         parquet: Any = require("pyarrow.parquet", EXTRA)
         self.counts = Counts()
@@ -146,10 +146,10 @@ class PartitionWriter:
             self._flush()
 
     def write(self, path: str, run: str) -> None:
-        """Write the file, which names the run that it belongs to.
+        """Write the file, with the id of its run.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         self._flush()
         self._writer.add_key_value_metadata(
@@ -178,18 +178,18 @@ class PartitionWriter:
 
 
 def partition_path(output: str, number: int) -> str:
-    """Return where a partition is."""
+    """Return the path of a partition."""
     return join(output, f"part-{number:06d}.parquet")
 
 
 def partition_number(name: str) -> int | None:
-    """Return the number of the partition whose file has this name; None for any other name."""
+    """Return the number of the partition with this file name; None for any other name."""
     found = re.fullmatch(r"part-(\d{6,})\.parquet", name)
     return None if found is None else int(found[1])
 
 
 def read_counts(path: str, run: str) -> Counts | None:
-    """Return the counts of a partition; None where the file is missing, not whole, or belongs to another run."""
+    """Return the counts of a partition; None if the file is missing, incomplete, or of another run."""
     pyarrow = require("pyarrow", EXTRA)
     parquet: Any = require("pyarrow.parquet", EXTRA)
     try:

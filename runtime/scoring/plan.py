@@ -1,7 +1,7 @@
-"""The list of a run: all entries in Parquet files below the output, cut into partitions once and for all.
+"""The list of a run: all its entries, divided into partitions, in Parquet files in the output folder.
 
-A partition is a row group of these files, so that a worker reads its own part of the list, and the driver holds
-only numbers. What is written once does not change when the input does.
+A partition is one row group of these files, so a worker reads only its own part, and the driver holds only numbers.
+The list stays as it was written when the input changes later.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from twincar_edge.runtime.scoring.storage import EXTRA, join, reason, storage_of
 
 PARTITION_SIZE = 2000  # images: 20 s of work for a core, and a file of 200 kB
 PARTITION_BYTES = 256 * 2**20  # of tars and videos
-PARTITIONS_OF_FILE = 100  # the buffer of a file under way must stay small
+PARTITIONS_PER_FILE = 100  # limits the buffer of the file being written
 LIST = "_list"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many partitions there are, of how many entries, how many of these are videos, and the digest of all."""
+    """The numbers of partitions, entries, and videos among these, and the digest of all entries."""
 
     partitions: int
     entries: int
@@ -31,27 +31,28 @@ class Plan:
 
 
 def write_plan(output: str, entries: Iterable[Entry], partition_size: int) -> Plan:
-    """Write the list of a run, one partition's entries in memory at a time.
+    """Write the list of a run. Only one partition's entries are in memory at a time.
 
     Raises:
         InputError: an entry cannot be listed, or the list cannot be written.
     """
     digest = ListDigest()
     writer = _ListWriter(output)
-    part: list[Entry] = []
+    partition: list[Entry] = []
     images = size = 0
     for entry in entries:
         digest.add(entry)
-        heavy = entry.kind in ("tar", "video")
-        weight, load = (0, entry.size) if heavy else (entry.size, 0)
-        if part and (images + weight > partition_size or size + load > PARTITION_BYTES or len(part) >= partition_size):
-            writer.add(part)
-            part, images, size = [], 0, 0
-        part.append(entry)
-        images += weight
-        size += load
-    if part:
-        writer.add(part)
+        by_bytes = entry.kind in ("tar", "video")
+        new_images, new_bytes = (0, entry.size) if by_bytes else (entry.size, 0)
+        full = images + new_images > partition_size or size + new_bytes > PARTITION_BYTES
+        if partition and (full or len(partition) >= partition_size):
+            writer.add(partition)
+            partition, images, size = [], 0, 0
+        partition.append(entry)
+        images += new_images
+        size += new_bytes
+    if partition:
+        writer.add(partition)
     writer.close()
     return Plan(writer.partitions, digest.count, digest.videos, digest.hexdigest())
 
@@ -72,12 +73,12 @@ def read_partition(output: str, number: int) -> list[Entry]:
     """
     pyarrow = require("pyarrow", EXTRA)
     parquet: Any = require("pyarrow.parquet", EXTRA)
-    path = _list_file(output, number // PARTITIONS_OF_FILE)
+    path = _list_file(output, number // PARTITIONS_PER_FILE)
     try:
         with storage_of(path).open(path) as opened, parquet.ParquetFile(opened) as file:
-            rows = file.read_row_group(number % PARTITIONS_OF_FILE, use_threads=False).to_pylist()
+            rows = file.read_row_group(number % PARTITIONS_PER_FILE, use_threads=False).to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise InputError(f"cannot read the list of the run, {path}: {reason(error)}") from error
+        raise InputError(f"cannot read the run's list {path}: {reason(error)}") from error
     return [Entry(**(row | {"path": row["path"].decode("utf-8", "surrogateescape")})) for row in rows]
 
 
@@ -88,23 +89,23 @@ class _ListWriter:
         self._buffer: Any = None
         self._writer: Any = None
 
-    def add(self, part: list[Entry]) -> None:
+    def add(self, partition: list[Entry]) -> None:
         pa: Any = require("pyarrow", EXTRA)
         if self._writer is None:
             parquet: Any = require("pyarrow.parquet", EXTRA)
             self._buffer = pa.BufferOutputStream()
             self._writer = parquet.ParquetWriter(self._buffer, _schema(), compression="zstd")
-        columns = dict(zip(Entry._fields, map(list, zip(*part, strict=True)), strict=True))
+        columns = dict(zip(Entry._fields, map(list, zip(*partition, strict=True)), strict=True))
         columns["path"] = [path.encode("utf-8", "surrogateescape") for path in columns["path"]]
-        self._writer.write_table(pa.Table.from_pydict(columns, _schema()), row_group_size=len(part))
+        self._writer.write_table(pa.Table.from_pydict(columns, _schema()), row_group_size=len(partition))
         self.partitions += 1
-        if self.partitions % PARTITIONS_OF_FILE == 0:
+        if self.partitions % PARTITIONS_PER_FILE == 0:
             self.close()
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            path = _list_file(self._output, (self.partitions - 1) // PARTITIONS_OF_FILE)
+            path = _list_file(self._output, (self.partitions - 1) // PARTITIONS_PER_FILE)
             storage_of(path).write(path, self._buffer.getvalue().to_pybytes())
             self._writer = self._buffer = None
 
@@ -118,7 +119,7 @@ def _schema() -> Any:
     return pa.schema(
         [
             ("kind", pa.string()),
-            ("path", pa.binary()),  # a local name may be no UTF-8
+            ("path", pa.binary()),  # a local name need not be UTF-8
             ("size", pa.int64()),
             ("group", pa.int32()),
             ("row", pa.int64()),

@@ -1,4 +1,4 @@
-"""Workers on this machine: a process for each core, without any further package."""
+"""Workers on this machine: one process per core, with the standard library only."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.scoring.output import Counts
 from twincar_edge.runtime.scoring.stage import Stage, StageConfig
 
-ATTEMPTS = 3  # at a partition whose worker dies
-_AHEAD = 2  # partitions that are handed out for each worker
+ATTEMPTS = 3  # for a partition whose worker dies
+_QUEUED = 2  # partitions per worker that are running or queued
 
-# Of a worker.
+# The state of a worker process.
 _config: StageConfig | None = None
 _stage: Stage | None = None
 
 
 def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> Generator[tuple[int, Counts]]:
-    """Score partitions and yield each one's number and counts as it is written.
+    """Score partitions; yield the number and counts of each one after it is written.
 
-    A single worker is this process itself. One of several that dies, killed for memory for example, is replaced, and
-    its partitions are tried again.
+    A single worker runs in this process. If one of several dies, for example from lack of memory, it is replaced and
+    its partitions are retried.
 
     Raises:
-        TwincarError: see `Stage`; or a partition was tried `ATTEMPTS` times, and each time a worker died.
+        TwincarError: see `Stage`; or the worker of a partition died in each of `ATTEMPTS` attempts.
     """
     if workers == 1:
         stage = Stage(config)
         yield from ((number, stage.score(number)) for number in numbers)
         return
     waiting = iter(numbers)
-    died: Counter[int] = Counter()
-    again: list[int] = []
+    deaths: Counter[int] = Counter()
+    retries: list[int] = []
     executor = _open(config, workers)
     running: dict[Future[Counts], int] = {}
     try:
         while True:
-            # After a death one at a time, until it is known whose it was.
-            ahead = 1 if again else _AHEAD * workers
-            while len(running) < ahead and (number := again.pop() if again else next(waiting, None)) is not None:
+            # A dead worker fails all partitions in flight: retry them one at a time, to find the one that kills it.
+            limit = 1 if retries else _QUEUED * workers
+            while len(running) < limit and (number := retries.pop() if retries else next(waiting, None)) is not None:
                 running[executor.submit(_score, number)] = number
             if not running:
                 return
@@ -57,13 +57,13 @@ def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> 
                     lost = [number, *running.values()]
                     running.clear()
                     executor.shutdown(wait=True, cancel_futures=True)
-                    died.update(lost)
-                    if len(lost) == 1 and died[number] >= ATTEMPTS:
+                    deaths.update(lost)
+                    if len(lost) == 1 and deaths[number] >= ATTEMPTS:
                         raise InputError(
-                            f"partition {number} cannot be scored: its worker died {died[number]} times; "
-                            "it may need more memory than there is"
+                            f"cannot score partition {number}: its worker died {deaths[number]} times, probably from "
+                            "lack of memory; use fewer workers, or free memory"
                         ) from None
-                    again += lost
+                    retries += lost
                     executor = _open(config, workers)
                     break
                 yield number, counts
@@ -72,20 +72,20 @@ def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> 
 
 
 def _open(config: StageConfig, workers: int) -> ProcessPoolExecutor:
-    # A fork of a process with ONNX Runtime's threads may hang.
+    # A process with ONNX Runtime's threads may hang after a fork.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_remember, initargs=(config,))
+    return ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(config,))
 
 
-def _remember(config: StageConfig) -> None:
-    """Prepare a worker: Ctrl-C lets it write its partition, and it ends when the driver is killed."""
+def _start_worker(config: StageConfig) -> None:
+    """Prepare a worker process. It finishes its partition after Ctrl-C, and exits when the driver is killed."""
     global _config
     _config = config
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, name="parent", daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -93,7 +93,7 @@ def _end_with_parent() -> None:
 
 
 def _score(number: int) -> Counts:
-    """Score a partition in a worker; the first one opens the model, whose errors so reach the caller."""
+    """Score a partition in a worker. The first call opens the model, so that its errors reach the caller."""
     global _stage
     if _stage is None:
         assert _config is not None

@@ -1,4 +1,4 @@
-"""The file that identifies the run in an output folder, and what a resumed run must match."""
+"""The file that identifies a run in its output folder, and the checks before a run starts or resumes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _MOST_BYTES = 2**20
 
 
 class Run(Record):
-    """What a run scores with what.
+    """The input, model and options of a run.
 
     Attributes:
-        schema_version: of the partitions.
-        twincar_version: that started the run.
-        input: what the user named.
-        input_sha256: the digest of the list of entries, whatever their order.
-        entries: how many there are.
-        partitions: into how many they are cut.
+        schema_version: the version of the partitions' schema.
+        twincar_version: the version that started the run.
+        input: the input as the user named it.
+        input_sha256: the digest of the entries, see `ListDigest`.
+        entries: the number of entries.
+        partitions: the number of partitions.
         model_sha256: the model's digest.
-        detector_sha256: that of the detector for videos; None where each worker does without, or by its own.
-        embedding: the partitions have the column.
-        started_at: when.
+        detector_sha256: the digest of the detector for videos; None without videos or without a detector.
+        embedding: whether the partitions have embeddings.
+        started_at: the time of the first start.
     """
 
     format: Literal["twincar-edge score"] = "twincar-edge score"
@@ -47,25 +47,25 @@ class Run(Record):
 
     @property
     def id(self) -> str:
-        """Return what partitions name the run by: equal for runs whose partitions are interchangeable."""
+        """Return the id that partitions carry. Runs with equal ids have interchangeable partitions."""
         text = f"{self.schema_version} {self.input_sha256} {self.partitions} {self.started_at.isoformat()}"
         return hashlib.sha256(f"{text} {self.model_sha256}".encode()).hexdigest()[:32]
 
 
 def write_run(output: str, run: Run) -> None:
-    """Write the run file: from then on the list of the run is whole.
+    """Write the run file. It is written last, so its presence means that the run's list is complete.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     storage_of(output).write(join(output, RUN_FILE), (run.model_dump_json(indent=2) + "\n").encode())
 
 
 def read_run(output: str) -> Run | None:
-    """Return the run that an output holds, None where there is none.
+    """Return the run in an output folder; None if it has no run.
 
     Raises:
-        InputError: the file cannot be read, or is not such a file.
+        InputError: the run file cannot be read or is invalid.
     """
     path = join(output, RUN_FILE)
     storage = storage_of(path)
@@ -75,20 +75,22 @@ def read_run(output: str) -> Run | None:
         with storage.open(path) as file:
             return Run.model_validate_json(file.read(_MOST_BYTES))
     except ValidationError as error:
-        raise InputError(f"{path} is no run file of this version: {first_fault(error)}; name another output") from error
+        raise InputError(
+            f"{path} is not a run file of this version: {first_fault(error)}; name another output"
+        ) from error
 
 
 def check_free(output: str) -> None:
-    """Check that a new run may begin in an output.
+    """Check that a new run may start in an output folder.
 
     Raises:
-        InputError: it holds a run, or Parquet files of something else.
+        InputError: the folder has a run, or other Parquet files.
     """
     run = read_run(output)
     if run is not None:
         raise InputError(
-            f"{shown(output)} holds a run over {shown(run.input)} that began {run.started_at:%Y-%m-%d %H:%M}: "
-            "go on with ",
+            f"{shown(output)} has a run over {shown(run.input)}, started {run.started_at:%Y-%m-%d %H:%M}: continue it "
+            "with ",
             Parameter("resume", True),
             ", or name another output",
         )
@@ -97,33 +99,33 @@ def check_free(output: str) -> None:
     if kind == "file":
         raise InputError(f"{shown(output)} is a file: name a folder")
     if kind == "folder" and any(child.name.endswith(".parquet") for child in storage.children(output)):
-        raise InputError(f"{shown(output)} holds Parquet files that no run of this program wrote: name another output")
+        raise InputError(f"{shown(output)} has Parquet files that are not of a run: name another output")
 
 
 def check_same(output: str, run: Run, other: Run) -> None:
-    """Check that a resumed run has the inputs it started with; `other` is the same run as a new one.
+    """Check that a run may be resumed with the options of now, `other`.
 
     Raises:
-        InputError: the input, or what is asked for, differs.
+        InputError: the input or an option differs.
     """
     if run.schema_version != other.schema_version:
         raise InputError(
-            f"{shown(output)} holds a run of schema {run.schema_version}, and this version writes "
-            f"{other.schema_version}: name another output"
+            f"{shown(output)} has a run of schema {run.schema_version}, this version writes {other.schema_version}: "
+            "name another output"
         )
     if run.input_sha256 != other.input_sha256:
         raise InputError(
-            f"{shown(output)} holds a run over another input: {run.entries:,} files of {shown(run.input)} then, "
-            f"{other.entries:,} of {shown(other.input)} now; give that input, or name another output"
+            f"{shown(output)} has a run over another input: {run.entries:,} files of {shown(run.input)} then, "
+            f"{other.entries:,} of {shown(other.input)} now; use the same input, or name another output"
         )
     if (run.embedding, run.detector_sha256) != (other.embedding, other.detector_sha256):
         what = "embedding" if run.embedding != other.embedding else "detector"
-        raise InputError(f"{shown(output)} holds a run with another ", Parameter(what), ": set it as then")
+        raise InputError(f"{shown(output)} has a run with another ", Parameter(what), ": use the same value")
 
 
 def other_model(output: str, run: Run, model_sha256: str) -> InputError:
-    """Return the error for a run that was begun with another model."""
+    """Return the error for resuming a run with another model."""
     return InputError(
-        f"{shown(output)} holds a run of another model ({run.model_sha256[:12]}, not {model_sha256[:12]}): "
-        "give that model, or name another output"
+        f"{shown(output)} has a run with another model ({run.model_sha256[:12]}, not {model_sha256[:12]}): "
+        "use the same model, or name another output"
     )

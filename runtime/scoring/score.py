@@ -1,4 +1,4 @@
-"""Scores an archive: plans it, hands partitions to workers, resumes interrupted runs, and sums up."""
+"""Scores an archive: plans the run or resumes it, distributes partitions to workers, and reports the totals."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class ScoreConfig:
         source: a path or URL, see `entries_of`.
         output: a folder or URL for the partitions.
         model: an exported file; None for the bundled one.
-        resume: go on with the run that the output holds; where it holds none, begin one.
+        resume: continue the run in the output; without one, start a new run.
         embedding: add the column of embeddings.
-        partition_size: images of a partition.
-        batch: images in one inference.
-        workers: processes, or the most actors of a cluster; None for one a core, or all that there is room for.
+        partition_size: images per partition.
+        batch: images per inference.
+        workers: processes, or the maximum of actors; None for one process per core, or as many actors as fit.
         ep: the execution provider.
-        threads: of one inference.
-        detector: finds vehicles in videos, an ONNX file; None for the one in the state folder, or motion.
-        ray: where to find a Ray cluster; None for processes of this machine.
+        threads: threads of one inference.
+        detector: an ONNX file that finds vehicles in videos; None for the one in the state folder, otherwise motion.
+        ray: the Ray cluster; None for processes on this machine.
     """
 
     source: str
@@ -69,15 +69,15 @@ class ScoreConfig:
 
 
 class ScoreProgress(NamedTuple):
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        partitions: written so far, by this start and earlier ones.
-        of: of how many.
-        new_partitions: those of this start.
-        rows: in all partitions written.
-        new_rows: those of this start.
-        elapsed_s: since the first partition was handed out.
+        partitions: partitions written so far, including those of earlier starts.
+        of: the total of partitions.
+        new_partitions: partitions written since this start.
+        rows: rows in all partitions written so far.
+        new_rows: rows written since this start.
+        elapsed_s: time since the workers of this start began.
     """
 
     partitions: int
@@ -89,33 +89,33 @@ class ScoreProgress(NamedTuple):
 
     @property
     def rows_per_s(self) -> float:
-        """Return the rate of this start."""
+        """Return the rate since this start."""
         return self.new_rows / self.elapsed_s if self.elapsed_s else 0.0
 
     @property
     def left_s(self) -> float:
-        """Return the time that the other partitions take at the rate of this start."""
+        """Return the estimated time for the remaining partitions, from the rate since this start."""
         return (self.of - self.partitions) * self.elapsed_s / max(1, self.new_partitions)
 
 
 class ScoreReport(Record):
-    """What a run has written.
+    """The result of a run.
 
     >>> report = tw.score("rigel", "scored", model=tw.demo_model(), workers=1)
     >>> sum(report.levels.values()) == report.rows == 4
     True
 
     Attributes:
-        output: where.
-        entries: files, row groups and videos of the input.
+        output: the folder or URL of the partitions.
+        entries: images, tars, row groups and videos of the input.
         partitions: files of the output.
-        resumed: how many of these were there before.
-        rows: in all partitions.
-        errors: rows of what could not be read.
+        resumed: partitions that earlier starts had written.
+        rows: rows in all partitions.
+        errors: rows of files that could not be read.
         levels: rows by level.
         makes: rows by make, the most frequent first.
-        elapsed_s: of this start, with its planning.
-        rows_per_s: rows that this start added a second, without its planning.
+        elapsed_s: duration of this start, including planning.
+        rows_per_s: rows per second of this start, without planning.
     """
 
     output: str
@@ -136,20 +136,20 @@ def score(
     progress: Callable[[ScoreProgress], None] = lambda _: None,
     timer: Callable[[], float] = time.monotonic,
 ) -> ScoreReport:
-    """Score all that the input names, into Parquet.
+    """Score all entries of the input into Parquet files.
 
     Args:
-        config: what and how.
+        config: what to score and how.
         progress: called after each partition.
-        timer: seconds that only rise.
+        timer: a monotonic clock in seconds.
 
     Raises:
-        InputError: the input or output cannot be used, the output holds another run, or the storage or cluster fails.
+        InputError: the input or output cannot be used, the output has another run, or the storage or cluster fails.
         ModelError: the model cannot be used.
         MissingExtraError: pyarrow, or Ray, is not installed.
     """
     require("pyarrow", EXTRA)
-    begun_s = timer()
+    started_s = timer()
     for name in ("partition_size", "batch", "threads"):
         if getattr(config, name) < 1:
             raise InputError(f"{name} must be 1 or more, found {getattr(config, name)}")
@@ -159,10 +159,10 @@ def score(
         raise InputError(f"{model} has no embedding output: export it again")
     if is_inside(config.output, config.source):
         raise InputError(
-            f"{shown(config.output)} is inside {shown(config.source)}, and would be scored with it: name another output"
+            f"{shown(config.output)} is inside {shown(config.source)} and would be scored too: name another output"
         )
-    run, detector = _begin(config, sha256(model))
-    done, counts = _written(config.output, run)
+    run, detector = _start_or_resume(config, sha256(model))
+    done, counts = _completed(config.output, run)
     stage = StageConfig(
         output=config.output,
         run=run.id,
@@ -178,12 +178,12 @@ def score(
     numbers = (number for number in range(run.partitions) if number not in done)
     planned_s = timer()
     if resumed < run.partitions:
-        with closing(_scored(config, stage, numbers, run.partitions - resumed)) as scored:
-            for place, (_, found) in enumerate(scored, resumed + 1):
-                counts.merge(found)
+        with closing(_score_partitions(config, stage, numbers, run.partitions - resumed)) as scored:
+            for written, (_, new_counts) in enumerate(scored, resumed + 1):
+                counts.merge(new_counts)
                 elapsed = timer() - planned_s
-                new = counts.rows - before
-                progress(ScoreProgress(place, run.partitions, place - resumed, counts.rows, new, elapsed))
+                new_rows = counts.rows - before
+                progress(ScoreProgress(written, run.partitions, written - resumed, counts.rows, new_rows, elapsed))
     ended_s = timer()
     return ScoreReport(
         output=config.output,
@@ -194,16 +194,16 @@ def score(
         errors=counts.errors,
         levels=dict(counts.levels.most_common()),
         makes=dict(counts.makes.most_common()),
-        elapsed_s=round(ended_s - begun_s, 3),
+        elapsed_s=round(ended_s - started_s, 3),
         rows_per_s=round((counts.rows - before) / max(ended_s - planned_s, 1e-9), 1),
     )
 
 
-def _begin(config: ScoreConfig, model_sha256: str) -> tuple[Run, Path | None]:
-    """Return the run that the output holds, checked against what is asked for, or begin one; and its detector."""
+def _start_or_resume(config: ScoreConfig, model_sha256: str) -> tuple[Run, Path | None]:
+    """Resume the run in the output if its options match, or start one. Return it with the detector of its videos."""
     now = datetime.now(UTC)
     run = read_run(config.output) if config.resume else None
-    if run is not None and run.model_sha256 != model_sha256:  # before the input is listed
+    if run is not None and run.model_sha256 != model_sha256:  # checked first, because listing the input takes long
         raise other_model(config.output, run, model_sha256)
     if run is not None:
         listed = digest_of(entries_of(config.source))
@@ -211,11 +211,11 @@ def _begin(config: ScoreConfig, model_sha256: str) -> tuple[Run, Path | None]:
     else:
         check_free(config.output)
         entries = entries_of(config.source)
-        first = next(entries)  # an input that cannot be used leaves nothing behind
+        first = next(entries)  # raises before an output folder is made for an invalid input
         make_output(config.output)
         plan = write_plan(config.output, chain([first], entries), config.partition_size)
     detector = (config.detector or pulled_detector()) if plan.videos else None
-    begun = Run(
+    requested = Run(
         input=config.source,
         input_sha256=plan.digest,
         entries=plan.entries,
@@ -226,29 +226,29 @@ def _begin(config: ScoreConfig, model_sha256: str) -> tuple[Run, Path | None]:
         started_at=now,
     )
     if run is None:
-        write_run(config.output, begun)
-        return begun, detector
-    check_same(config.output, run, begun)
+        write_run(config.output, requested)
+        return requested, detector
+    check_same(config.output, run, requested)
     return run, detector
 
 
-def _written(output: str, run: Run) -> tuple[set[int], Counts]:
-    """Return the partitions that are there, each whole and of this run, and what they hold."""
+def _completed(output: str, run: Run) -> tuple[set[int], Counts]:
+    """Return the numbers of the run's complete partitions, and their counts."""
     done: set[int] = set()
     counts = Counts()
-    there = (partition_number(child.name) for child in storage_of(output).children(output))
-    numbers = (number for number in there if number is not None and number < run.partitions)
+    named = (partition_number(child.name) for child in storage_of(output).children(output))
+    numbers = (number for number in named if number is not None and number < run.partitions)
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
-        while part := list(islice(numbers, 16 * _FOOTERS_AT_ONCE)):
-            found = pool.map(lambda number: read_counts(partition_path(output, number), run.id), part)
-            for number, held in zip(part, found, strict=True):
-                if held is not None:
+        while chunk := list(islice(numbers, 16 * _FOOTERS_AT_ONCE)):
+            footers = pool.map(lambda number: read_counts(partition_path(output, number), run.id), chunk)
+            for number, footer in zip(chunk, footers, strict=True):
+                if footer is not None:
                     done.add(number)
-                    counts.merge(held)
+                    counts.merge(footer)
     return done, counts
 
 
-def _scored(
+def _score_partitions(
     config: ScoreConfig, stage: StageConfig, numbers: Iterator[int], count: int
 ) -> Generator[tuple[int, Counts]]:
     if config.ray is not None:

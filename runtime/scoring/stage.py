@@ -1,4 +1,4 @@
-"""The stage: a partition's entries in, its Parquet file out. Every worker runs it, on one machine and on a cluster."""
+"""Scores a partition's entries into its Parquet file. Every worker runs this stage, local or on a cluster."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from twincar_edge.runtime.watch import watch
 
 logger = logging.getLogger(__name__)
 
-READERS = 8  # files read in parallel if each takes a round trip
+READERS = 8  # remote files read in parallel
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """What a worker needs: the run's output and id, the model's file and digest, and how to run it.
+    """What a worker needs: the run's output and id, the model's file and digest, and the options of inference.
 
-    `embedding` adds that column. `threads` are those of one inference. `detector` finds vehicles in videos; without
-    one, motion does.
+    `embedding` adds the column of embeddings. `threads` is per inference. `detector` finds vehicles in videos; if None,
+    motion does.
     """
 
     output: str
@@ -63,13 +63,13 @@ class StageConfig:
 
 
 class _Input(NamedTuple):
-    """An image's row path, and the model's input with the picture's shorter side, or why there is none."""
+    """An image's path in the output, with the model's input and the image's shorter side, or with an error."""
 
     path: str
     prepared: NDArray[np.uint8] | None
     size_px: int
     problem: str | None
-    lost: bool = False  # the file could not be had, whatever is in it
+    lost: bool = False  # the file is missing or unreadable, rather than damaged
 
 
 class Stage:
@@ -80,12 +80,12 @@ class Stage:
 
         Raises:
             InputError: the provider cannot be used.
-            ModelError: the model cannot be used here, is another one than the run's, or has no embedding.
+            ModelError: the model cannot be used, is not the run's model, or has no embedding.
         """
         self._config = config
         session = open_session(config.model, ep=config.ep, threads=config.threads, spinning=False)
         if session.sha256 != config.model_sha256:
-            raise ModelError(f"{config.model} is another model here than where the run was started")
+            raise ModelError(f"{config.model} is not the model that the run was started with: restore that file")
         require_golden(session)
         self._embedding_size = None
         if config.embedding:
@@ -95,17 +95,17 @@ class Stage:
         self.classifier = Classifier(session)
 
     def score(self, number: int) -> Counts:
-        """Score a partition and write it; one that is there already, whole, is left as it is.
+        """Score a partition and write it, unless it is complete already.
 
         Raises:
-            InputError: the storage fails, none of the partition's files can be had, or its rows cannot be written.
+            InputError: the storage fails, none of the partition's files can be read, or its rows cannot be written.
             ModelError: the model fails.
         """
         config = self._config
         path = partition_path(config.output, number)
-        found = read_counts(path, config.run)  # a worker that died may have written it
-        if found is not None:
-            return found
+        written = read_counts(path, config.run)  # a worker may die after it has written the file
+        if written is not None:
+            return written
         writer = PartitionWriter(config.model_sha256, self._embedding_size)
         for row in self.rows(read_partition(config.output, number)):
             writer.add(row)
@@ -113,10 +113,10 @@ class Stage:
         return writer.counts
 
     def rows(self, entries: list[Entry]) -> Iterator[Row]:
-        """Yield the rows of entries, in their order, images before videos.
+        """Yield the rows of entries in order, images before videos.
 
         Raises:
-            InputError: the storage fails, or none of the files can be had.
+            InputError: the storage fails, or none of the files can be read.
             ModelError: the model fails.
         """
         lost, first = 0, None
@@ -135,7 +135,7 @@ class Stage:
                 yield error_row(missing.path, str(missing.problem))
             elif entry.kind == "video":
                 yield from self._visits(entry)
-        if lost == len(entries):  # a folder that is not mounted, or rights that have expired, and no archive's answer
+        if lost == len(entries):  # more likely an unmounted folder or expired credentials than missing files
             raise InputError(f"none of {lost} files can be read: {first}" if lost > 1 else str(first))
 
     def _answer(self, batch: list[_Input]) -> Iterator[Row]:
@@ -152,9 +152,9 @@ class Stage:
                 yield image_row(read.path, self.classifier.answer(*row, size_px=read.size_px), embedding)
 
     def _inputs(self, entries: list[Entry]) -> Iterator[_Input]:
-        """Read and decode images, in order; several in parallel if reading takes a round trip.
+        """Read and decode images in order, remote ones in parallel.
 
-        What waits is the model's input and not the picture, so that a large one takes no memory for long.
+        Each task returns the model's input instead of the decoded image, so that queued results take little memory.
         """
         tasks = (task for entry in entries for task in self._tasks(entry))
         remote = any(entry.kind == "image" and storage_of(entry.path).remote for entry in entries)
@@ -202,7 +202,7 @@ class Stage:
         return _Input(encoded.path, prepare(image, self.classifier.manifest.preprocess), min(image.shape[:2]), None)
 
     def _visits(self, entry: Entry) -> Iterator[Row]:
-        """Yield the visits that `watch` finds in a video."""
+        """Yield a row for each visit that `watch` finds in a video."""
         config = self._config
         try:
             with storage_of(entry.path).local_file(entry.path) as path:
@@ -211,7 +211,7 @@ class Stage:
                     model=config.model,
                     ep=config.ep,
                     threads=config.threads,
-                    # By `auto`, `watch` would look for a detector on this machine, and another worker may have another.
+                    # With `auto`, the answer would depend on the detector in the state folder of the worker's machine.
                     locate="motion" if config.detector is None else "detector",
                     detector=config.detector,
                     keep=True,
@@ -233,6 +233,6 @@ def _missing(entry: Entry) -> _Input | None:
 
 
 def embedding_size(embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]], size_wh: tuple[int, int]) -> int:
-    """Return how many numbers a model's embedding has."""
+    """Return the length of a model's embeddings."""
     width, height = size_wh
     return int(embed(np.zeros((1, height, width, 3), np.uint8)).shape[1])

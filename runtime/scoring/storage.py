@@ -1,4 +1,4 @@
-"""Where inputs and outputs of scoring are: local files, or any file system that pyarrow or fsspec opens by URL."""
+"""Storage of inputs and outputs: local files, or any file system that pyarrow or fsspec opens by URL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_REASON = 240
 
 
 class Listed(NamedTuple):
-    """A file or folder in a folder; the size in bytes is None where it was not asked for."""
+    """A file or folder in a listing; the size is in bytes, or None if it was not requested."""
 
     name: str
     folder: bool
@@ -30,21 +30,21 @@ class Listed(NamedTuple):
 
 
 class Storage(ABC):
-    """A file system; paths are as the user writes them, URLs whole.
+    """A file system. Paths are as the user writes them, URLs in full.
 
     Attributes:
-        remote: reading a file takes a round trip over a network, so that several should be read at once.
+        remote: reads are network round trips, so files should be read in parallel.
     """
 
     remote: bool
 
     @abstractmethod
     def kind(self, path: str) -> Literal["file", "folder"] | None:
-        """Return what is at a path; None for nothing."""
+        """Return what a path is; None if it does not exist."""
 
     @abstractmethod
     def children(self, folder: str) -> Iterator[Listed]:
-        """Yield what is in a folder, in any order, without hidden names and symbolic links to folders."""
+        """Yield the content of a folder in any order, without hidden names and symbolic links to folders."""
 
     @abstractmethod
     def size(self, path: str) -> int:
@@ -52,37 +52,37 @@ class Storage(ABC):
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
-        """Open a file to read; seekable."""
+        """Open a file for reading; it is seekable."""
 
     @abstractmethod
     def read_image(self, path: str) -> bytes:
         """Return the bytes of an image file.
 
         Raises:
-            ImageError: this one file is missing, not readable, or too large.
-            InputError: the storage itself fails.
+            ImageError: this file is missing, not readable, or too large.
+            InputError: the storage fails.
         """
 
     @abstractmethod
     def write(self, path: str, data: bytes) -> None:
-        """Write a file whole or not at all; folders are made as needed."""
+        """Write a file atomically; create folders as needed."""
 
     @abstractmethod
     def local_file(self, path: str) -> Any:
-        """Return a context manager that gives a local path of the file."""
+        """Return a context manager whose value is a local path of the file."""
 
 
 class LocalStorage(Storage):
-    """This machine's files."""
+    """The files of this machine."""
 
     remote = False
 
     def kind(self, path: str) -> Literal["file", "folder"] | None:
-        """Return what is at a path."""
+        """Return what a path is."""
         return "file" if is_file(Path(path)) else "folder" if is_folder(Path(path)) else None
 
     def children(self, folder: str) -> Iterator[Listed]:
-        """Yield what is in a folder; the directory is streamed, so that its size does not matter."""
+        """Yield the content of a folder; it is streamed, so memory does not grow with the folder."""
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -117,20 +117,20 @@ class LocalStorage(Storage):
 
     @contextmanager
     def local_file(self, path: str) -> Iterator[Path]:
-        """Give the path itself."""
+        """Yield the path itself."""
         yield Path(path)
 
 
 class RemoteStorage(Storage):
-    """A file system of pyarrow, or one of fsspec behind pyarrow's interface, of one bucket or host.
+    """A file system of pyarrow, or of fsspec behind pyarrow's interface, for one bucket or host.
 
-    A file appears in an object store only when it was written to its end, so that `write` needs no temporary name.
+    An object store shows a file only when its upload is complete, so `write` needs no temporary name.
     """
 
     remote = True
 
     def __init__(self, filesystem: Any, root: str, query: str) -> None:
-        """Take the file system, and what stands before and behind its own paths in a URL."""
+        """Wrap a file system; `root` and `query` surround its own paths in URLs."""
         self._fs = filesystem
         self._root = root
         self._query = query
@@ -144,7 +144,7 @@ class RemoteStorage(Storage):
             yield
         except TwincarError:
             raise
-        except (OSError, ValueError) as error:  # of pyarrow, which raises OSError for all that a service answers
+        except (OSError, ValueError) as error:  # pyarrow raises OSError for every error of a service
             raise InputError(f"cannot {doing} {shown(path)}: {reason(error)}") from error
 
     def _info(self, path: str) -> Any:
@@ -152,7 +152,7 @@ class RemoteStorage(Storage):
             return self._fs.get_file_info(self._inner(path))
 
     def kind(self, path: str) -> Literal["file", "folder"] | None:
-        """Return what is at a path."""
+        """Return what a path is."""
         import pyarrow.fs
 
         kind = self._info(path).type
@@ -161,7 +161,7 @@ class RemoteStorage(Storage):
         return "folder" if kind == pyarrow.fs.FileType.Directory else None
 
     def children(self, folder: str) -> Iterator[Listed]:
-        """Yield what is in a folder; one folder's names are held in memory at a time."""
+        """Yield the content of a folder; the names of one folder are in memory at a time."""
         import pyarrow.fs
 
         with self._reporting("list", folder):
@@ -175,7 +175,7 @@ class RemoteStorage(Storage):
         return int(self._info(path).size or 0)
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file; pyarrow's files read, seek and close as Python's do."""
+        """Open a file; pyarrow's files have the interface of Python's."""
         with self._reporting("read", path):
             return cast(BinaryIO, self._fs.open_input_file(self._inner(path)))
 
@@ -183,8 +183,8 @@ class RemoteStorage(Storage):
         """Return the bytes of an image file.
 
         Raises:
-            ImageError: the file is missing or too large, or this program may not read it.
-            InputError: anything else, such as a network that is down: it would concern all files.
+            ImageError: the file is missing or access is denied.
+            InputError: any other error, such as a network failure, because it would affect all files.
         """
         try:
             with self._fs.open_input_stream(self._inner(path)) as stream:
@@ -195,7 +195,7 @@ class RemoteStorage(Storage):
             if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
                 raise ImageError("unreadable", f"cannot read {shown(path)}: {reason(error)}") from error
             raise InputError(f"cannot read {shown(path)}: {reason(error)}") from error
-        return bytes(data)  # `decode_image` says that it is too large
+        return bytes(data)  # `decode_image` refuses a file that is too large
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file."""
@@ -208,7 +208,7 @@ class RemoteStorage(Storage):
 
     @contextmanager
     def local_file(self, path: str) -> Iterator[Path]:
-        """Give a temporary copy, which is removed at the end."""
+        """Yield a temporary copy, and remove it at the end."""
         suffix = Path(self._inner(path)).suffix
         with tempfile.NamedTemporaryFile(prefix="twincar-", suffix=suffix) as copy:
             with self._reporting("read", path), self._fs.open_input_stream(self._inner(path)) as stream:
@@ -224,8 +224,8 @@ def storage_of(path: str) -> Storage:
     """Return the file system of a path or URL.
 
     Raises:
-        InputError: nothing opens URLs of this scheme, or the URL holds a password.
-        MissingExtraError: pyarrow, or the package of this scheme, is not installed.
+        InputError: the scheme is unknown, or the URL contains a user or password.
+        MissingExtraError: pyarrow or the scheme's package is not installed.
     """
     scheme, separator, rest = path.partition("://")
     if not separator:
@@ -233,15 +233,15 @@ def storage_of(path: str) -> Storage:
     host = rest.partition("/")[0]
     if "@" in host:
         raise InputError(
-            f"the {scheme}:// URL holds a user or password: give credentials by the environment, "
-            "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            f"the {scheme}:// URL contains a user or password: pass credentials in environment variables instead, such "
+            "as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     inner, mark, query = rest.partition("?")
     return _open(scheme, inner.partition("/")[0], mark + query)
 
 
 def join(folder: str, *names: str) -> str:
-    """Return the path of something in a folder; a URL's query stays at its end."""
+    """Join a folder and names below it; a URL's query stays at the end."""
     if "://" not in folder:
         return "/".join([folder.rstrip("/") or "/", *names]) if folder != "/" else "/" + "/".join(names)
     place, mark, query = folder.partition("?")
@@ -249,28 +249,28 @@ def join(folder: str, *names: str) -> str:
 
 
 def shown(path: str) -> str:
-    """Return a path for people; a URL without its query, which says how to reach the storage."""
+    """Return a path for messages: a URL without its query, which only configures the connection."""
     return path.partition("?")[0] if "://" in path else path
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Return whether a path is a folder or somewhere below it."""
+    """Return whether a path equals a folder or is below it."""
     inner, outer = (shown(place) if "://" in place else str(Path(place).absolute()) for place in (path, folder))
     return f"{inner.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")
 
 
 def make_output(folder: str) -> None:
-    """Make an output folder where the file system has folders.
+    """Create a local output folder; object stores need none.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be created.
     """
     if "://" not in folder:
         make_folder(Path(folder))
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of an error of pyarrow, not too long, without what the service calls the request."""
+    """Return the first line of a pyarrow error, shortened and without the service's request id."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.sub(r" \(Request ID: [^)]*\)", "", line)[:_LONGEST_REASON]
 
@@ -282,7 +282,7 @@ def _open(scheme: str, host: str, query: str) -> RemoteStorage:
     url = f"{scheme}://{host}{query}"
     try:
         filesystem, _ = fs.FileSystem.from_uri(url)
-        # pyarrow's paths of object stores begin with the bucket
+        # pyarrow's paths start with the bucket for object stores
         root = f"{scheme}://" if scheme in ("s3", "gs", "gcs", "abfs", "abfss") else f"{scheme}://{host}"
         return RemoteStorage(filesystem, root, query)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:

@@ -50,9 +50,9 @@ def test_a_run_ends_with_a_summary(model: Path, tmp_path: Path) -> None:
         (("missing",), "error: cannot read missing: No such file or directory"),
         (("cars", "--model", "none.onnx"), "none.onnx"),
         (("cars", "--embedding"), "has no embedding output: export it again"),
-        (("cars", "-o", "taken"), "go on with --resume, or name another output"),
+        (("cars", "-o", "taken"), "continue it with --resume, or name another output"),
         (("cars", "-o", "list.csv"), "is a file: name a folder"),
-        (("cars", "-o", "cars/names"), "cars/names is inside cars, and would be scored with it"),
+        (("cars", "-o", "cars/names"), "cars/names is inside cars and would be scored too"),
         (("s3://archive", "-o", "s3://archive/names?region=x"), "is inside s3://archive"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What docs/score.md says holds."""
+"""docs/score.md matches the code."""
 
 from __future__ import annotations
 

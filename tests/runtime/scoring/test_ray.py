@@ -1,4 +1,4 @@
-"""Scoring on a real Ray cluster of this machine, whose nodes die in mid-run."""
+"""Scoring on a real Ray cluster on this machine, whose nodes are killed during the run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def wait_for_partitions(output: Path, count: int, process: subprocess.Popen[str]
 
 
 @pytest.mark.slow
-def test_a_node_and_then_the_driver_are_killed_and_each_image_has_one_row(
+def test_each_image_has_one_row_after_a_node_and_the_driver_were_killed(
     cluster: RayCluster, model: Path, tmp_path: Path
 ) -> None:
     folder, output = pictures(tmp_path / "cars", IMAGES), tmp_path / "out"
@@ -73,7 +73,7 @@ def test_a_node_and_then_the_driver_are_killed_and_each_image_has_one_row(
 
 
 @pytest.mark.slow
-def test_what_a_node_cannot_do_is_one_line_before_the_work_begins(
+def test_an_unable_node_is_a_one_line_error_before_the_work_begins(
     cluster: RayCluster, model: Path, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "cars", 1)
@@ -85,7 +85,7 @@ def test_what_a_node_cannot_do_is_one_line_before_the_work_begins(
 
 
 @pytest.mark.slow
-def test_a_cluster_of_another_version_of_ray_is_one_line(model: Path, tmp_path: Path) -> None:
+def test_another_version_of_ray_is_a_one_line_error(model: Path, tmp_path: Path) -> None:
     program = "import ray, ray.scripts.scripts as scripts\nray.__version__ = '2.1.0'\nscripts.main()"
     folder = pictures(tmp_path / "cars", 1)
     with ray_cluster(tmp_path) as other:
@@ -98,7 +98,7 @@ def test_a_cluster_of_another_version_of_ray_is_one_line(model: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_no_cluster_is_one_line(model: Path, tmp_path: Path) -> None:
+def test_no_cluster_is_a_one_line_error(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
     folder = pictures(tmp_path / "cars", 1)
     command = [sys.executable, "-m", "twincar_edge", "score", folder, "-o", tmp_path / "out", "--model", model]
@@ -110,9 +110,9 @@ def test_no_cluster_is_one_line(model: Path, tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("error: no Ray cluster is running on this machine")
 
 
-def test_a_node_with_another_version_or_another_disk_says_so(model: Path, tmp_path: Path) -> None:
+def test_a_node_with_another_version_or_without_the_output_is_refused(model: Path, tmp_path: Path) -> None:
     config = StageConfig(str(tmp_path), "run", model, sha256(model), ep="cpu")
-    with pytest.raises(InputError, match=r"this node has twincar-edge .*, the driver 0\.0\.0: install the same"):
+    with pytest.raises(InputError, match=r"this node has twincar-edge .*, the driver has 0\.0\.0"):
         Shipped(config, model.read_bytes(), None, "0.0.0").open()
     with pytest.raises(InputError, match=r"does not see the run in .*: name an output that all nodes share"):
         Shipped(config, model.read_bytes(), None).open()

@@ -1,4 +1,4 @@
-"""Inputs and outputs in S3, against a server on loopback; and a file system of fsspec."""
+"""Inputs and outputs in S3, on a loopback server, and in a file system of fsspec."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_tars_parquet_patterns_and_videos_are_read_from_a_bucket(server: S3Serve
     assert found == {"s3://archive/mixed/shard.tar"}
 
 
-def test_a_list_of_this_machine_may_name_objects_and_a_missing_one_is_a_row(
+def test_a_local_list_may_name_objects_and_a_missing_one_is_a_row_with_an_error(
     server: S3Server, model: Path, tmp_path: Path
 ) -> None:
     server.put("archive/listed/0.png", picture(0))
@@ -78,7 +78,7 @@ def test_a_list_of_this_machine_may_name_objects_and_a_missing_one_is_a_row(
     assert "No such file" in str(read_rows(tmp_path / "out")[1]["error"])
 
 
-def test_no_such_bucket_is_one_line(server: S3Server, model: Path, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_a_one_line_error(server: S3Server, model: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot list s3://nosuch/cars: .*NO_SUCH_BUCKET"):
         run(server.url("nosuch/cars"), str(tmp_path / "out"), model)
     folder = pictures(tmp_path / "cars", 1)
@@ -86,7 +86,7 @@ def test_no_such_bucket_is_one_line(server: S3Server, model: Path, tmp_path: Pat
         run(str(folder), server.url("nosuch/names"), model)
 
 
-def test_no_rights_is_one_line(server: S3Server, model: Path, tmp_path: Path) -> None:
+def test_missing_permission_is_a_one_line_error(server: S3Server, model: Path, tmp_path: Path) -> None:
     server.put("archive/closed/0.png", picture(0))
     folder = pictures(tmp_path / "cars", 1)
     pq.write_table(pa.table({"url": [server.url("archive/closed/0.png")]}), tmp_path / "list.parquet")
@@ -98,7 +98,7 @@ def test_no_rights_is_one_line(server: S3Server, model: Path, tmp_path: Path) ->
             run(str(folder), server.url("archive/closed-names"), model)
 
 
-def test_a_file_system_of_fsspec_is_used_where_pyarrow_has_none(tmp_path: Path) -> None:
+def test_fsspec_opens_urls_that_pyarrow_does_not(tmp_path: Path) -> None:
     pictures(tmp_path / "cars", 2)
     url = f"local://{tmp_path}"
     storage = storage_of(url)

@@ -1,4 +1,4 @@
-"""Scoring an archive on this machine: every input once, whatever happens on the way."""
+"""Scoring an archive on this machine: each input has its rows once, whatever fails."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run(source: object, output: Path, model: Path, **options: Any) -> ScoreRepor
 # --- the stage ---
 
 
-def test_answers_are_those_of_classify_and_a_corrupt_image_is_a_row_with_an_error(model: Path, tmp_path: Path) -> None:
+def test_answers_equal_those_of_classify_and_corrupt_images_are_rows_with_an_error(model: Path, tmp_path: Path) -> None:
     folder = pictures(tmp_path / "cars", 5)
     (folder / "bad.png").write_bytes(b"no image")
     rows = {row["path"]: row for row in rows_of(model, folder, tmp_path)}
@@ -63,7 +63,7 @@ def test_answers_are_those_of_classify_and_a_corrupt_image_is_a_row_with_an_erro
             assert {name: row[name] for name in expected} == expected
 
 
-def test_tars_give_their_images_and_leave_out_the_rest(model: Path, tmp_path: Path) -> None:
+def test_tars_yield_their_images_and_skip_other_members(model: Path, tmp_path: Path) -> None:
     members = [("a/0.png", picture(0)), ("a/0.cls", b"7"), ("a/1.png", picture(1)), ("a/2.png", b"no image")]
     data = tar_of(members)
     (tmp_path / "shard.tar").write_bytes(data)
@@ -76,21 +76,21 @@ def test_tars_give_their_images_and_leave_out_the_rest(model: Path, tmp_path: Pa
     rows = rows_of(model, tmp_path / "cut.tar", tmp_path)
     assert rows[0]["name"] == name_of(0)
     assert rows[-1]["path"] == f"{tmp_path}/cut.tar"
-    assert "cannot be read on as a tar" in rows[-1]["error"]
+    assert "cannot read all of" in rows[-1]["error"]
 
 
 @pytest.mark.parametrize("layout", ["hugging face", "bytes"])
-def test_parquet_gives_its_images_by_row(model: Path, tmp_path: Path, layout: str) -> None:
+def test_parquet_yields_its_images_by_row(model: Path, tmp_path: Path, layout: str) -> None:
     images = [picture(0), picture(1), None, picture(3), b"no image"]
     values = images if layout == "bytes" else [{"bytes": image, "path": "x.png"} for image in images]
     pq.write_table(pa.table({"image": values}), tmp_path / "cars.parquet", row_group_size=3)
     rows = rows_of(model, tmp_path / "cars.parquet", tmp_path)
     assert [row["path"] for row in rows] == [f"{tmp_path}/cars.parquet#{number}" for number in range(5)]
     assert [row.get("name") for row in rows] == [name_of(0), name_of(1), None, name_of(3), None]
-    assert "holds no bytes" in rows[2]["error"]
+    assert "has no bytes" in rows[2]["error"]
 
 
-def test_a_video_gives_the_visits_that_watch_finds(model: Path, tmp_path: Path) -> None:
+def test_a_video_yields_the_visits_that_watch_finds(model: Path, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     rows = rows_of(model, tmp_path, tmp_path)
@@ -104,7 +104,7 @@ def test_a_video_gives_the_visits_that_watch_finds(model: Path, tmp_path: Path) 
     assert broken["error"]
 
 
-def test_embeddings_are_those_of_the_model(model: Path, tmp_path: Path) -> None:
+def test_embeddings_are_the_models(model: Path, tmp_path: Path) -> None:
     folder = pictures(tmp_path / "cars", 3)
     without, rows = rows_of(model, folder, tmp_path), rows_of(model, folder, tmp_path, embedding=True)
     classifier = Classifier(model, ep="cpu")
@@ -117,7 +117,7 @@ def test_embeddings_are_those_of_the_model(model: Path, tmp_path: Path) -> None:
     assert classifier.manifest.embedding == "color"
 
 
-def test_a_partition_whose_files_are_all_missing_stops_the_run_and_one_missing_file_does_not(
+def test_a_partition_without_readable_files_stops_the_run_but_one_missing_file_does_not(
     model: Path, tmp_path: Path
 ) -> None:
     folder = pictures(tmp_path / "cars", 1)
@@ -128,8 +128,8 @@ def test_a_partition_whose_files_are_all_missing_stops_the_run_and_one_missing_f
         list(one.rows([missing, missing]))
 
 
-def test_a_worker_refuses_another_model_than_the_runs(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="another model here than where the run was started"):
+def test_a_worker_refuses_a_model_that_is_not_the_runs(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not the model that the run was started with"):
         Stage(StageConfig(str(tmp_path), "run", model, "0" * 64, ep="cpu"))
 
 
@@ -159,14 +159,14 @@ def test_resume_scores_what_is_missing_or_damaged_and_nothing_else(model: Path, 
     parts = sorted(output.glob("*.parquet"))
     kept = parts[0].stat().st_mtime_ns
     parts[1].unlink()
-    parts[2].write_bytes(parts[2].read_bytes()[:-9])  # what a power cut may leave
+    parts[2].write_bytes(parts[2].read_bytes()[:-9])  # as after a power failure
     report = run(folder, output, model, resume=True)
     assert (report.resumed, report.partitions, report.rows) == (1, 3, 12)
     assert parts[0].stat().st_mtime_ns == kept
     assert names_by_file(output) == {f"car_{number:02d}.png": name_of(number) for number in range(12)}
 
 
-def test_resume_in_an_empty_output_begins(model: Path, tmp_path: Path) -> None:
+def test_resume_in_an_empty_output_starts_a_run(model: Path, tmp_path: Path) -> None:
     report = run(pictures(tmp_path / "cars", 2), tmp_path / "out", model, resume=True)
     assert (report.resumed, report.rows) == (0, 2)
 
@@ -175,12 +175,12 @@ def test_an_output_with_another_run_is_refused(model: Path, tmp_path: Path) -> N
     folder, output = pictures(tmp_path / "cars", 4), tmp_path / "out"
     run(folder, output, model)
     before = sorted(output.rglob("*"))
-    with pytest.raises(InputError, match=r"holds a run over .*cars that began .*: go on with `resume=True`"):
+    with pytest.raises(InputError, match=r"has a run over .*cars, started .*: continue it with `resume=True`"):
         run(folder, output, model)
     other = tiny_model(tmp_path / "other.onnx", temperature=2.0)
-    with pytest.raises(InputError, match="holds a run of another model"):
+    with pytest.raises(InputError, match="has a run with another model"):
         run(folder, output, other, resume=True)
-    with pytest.raises(InputError, match="holds a run with another `embedding`"):
+    with pytest.raises(InputError, match="has a run with another `embedding`"):
         run(folder, output, model, resume=True, embedding=True)
     pictures(folder, 5)
     with pytest.raises(InputError, match=r"another input: 4 files of .* then, 5 of"):
@@ -188,11 +188,11 @@ def test_an_output_with_another_run_is_refused(model: Path, tmp_path: Path) -> N
     assert sorted(output.rglob("*")) == before
 
 
-def test_an_output_with_parquet_of_something_else_is_refused(model: Path, tmp_path: Path) -> None:
+def test_an_output_with_unrelated_parquet_files_is_refused(model: Path, tmp_path: Path) -> None:
     folder, output = pictures(tmp_path / "cars", 1), tmp_path / "out"
     output.mkdir()
     pq.write_table(pa.table({"a": [1]}), output / "sales.parquet")
-    with pytest.raises(InputError, match="holds Parquet files that no run of this program wrote"):
+    with pytest.raises(InputError, match="has Parquet files that are not of a run"):
         run(folder, output, model)
 
 
@@ -209,7 +209,7 @@ def test_a_partition_of_another_run_does_not_count(model: Path, tmp_path: Path) 
     assert read_counts(str(part), "another") is None
 
 
-# --- deaths ---
+# --- killed processes ---
 
 SLOW = """
 import os, sys, time
@@ -232,7 +232,7 @@ if __name__ == "__main__":
 
 
 def start(tmp_path: Path, model: Path, workers: int = 2) -> tuple[subprocess.Popen[str], Path]:
-    """Start a run of slow partitions, one an image, in a process of its own; the folder tells who began which."""
+    """Start a process that scores slowly, one image per partition. The folder lists which process began which one."""
     program, begun = tmp_path / "slow.py", tmp_path / "begun"
     program.write_text(SLOW)
     begun.mkdir(exist_ok=True)
@@ -247,11 +247,11 @@ def wait_for(folder: Path, count: int) -> list[str]:
         if len(found) >= count:
             return found
         time.sleep(0.05)
-    raise AssertionError("nothing was begun")
+    raise AssertionError("no partition was begun")
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced_and_its_partition_done_again(model: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_its_partition_retried(model: Path, tmp_path: Path) -> None:
     pictures(tmp_path / "cars", 8)
     process, begun = start(tmp_path, model)
     victim = int(wait_for(begun, 3)[0].partition("-")[0])
@@ -261,35 +261,35 @@ def test_a_worker_that_is_killed_is_replaced_and_its_partition_done_again(model:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_whose_driver_is_killed_goes_on_where_it_was(model: Path, tmp_path: Path, workers: int) -> None:
+def test_a_run_resumes_after_its_driver_was_killed(model: Path, tmp_path: Path, workers: int) -> None:
     pictures(tmp_path / "cars", 8)
     process, begun = start(tmp_path, model, workers)
     wait_for(begun, 5)
     process.kill()
     process.communicate()
     processes = {int(path.name.partition("-")[0]) for path in begun.iterdir()}
-    for _ in range(200):  # they end when their driver is gone
+    for _ in range(200):  # workers exit after their driver
         if not any(Path(f"/proc/{process_id}").exists() for process_id in processes):
             break
         time.sleep(0.1)
     else:
         raise AssertionError("workers outlive their driver")
-    there = len(list((tmp_path / "out").glob("*.parquet")))
-    assert 0 < there < 8
+    written = len(list((tmp_path / "out").glob("*.parquet")))
+    assert 0 < written < 8
     again, _ = start(tmp_path, model, workers)
-    assert again.communicate(timeout=120)[0].split() == ["8", str(there)]
+    assert again.communicate(timeout=120)[0].split() == ["8", str(written)]
     assert names_by_file(tmp_path / "out") == {f"car_{number:02d}.png": name_of(number) for number in range(8)}
 
 
 @pytest.mark.slow
-def test_a_partition_that_kills_its_worker_each_time_is_named(model: Path, tmp_path: Path) -> None:
+def test_a_partition_that_always_kills_its_worker_is_named(model: Path, tmp_path: Path) -> None:
     program = tmp_path / "deadly.py"
     program.write_text(SLOW.replace("time.sleep(0.3)", "os.kill(os.getpid(), 9) if number == 1 else None"))
     pictures(tmp_path / "cars", 2)
     (tmp_path / "begun").mkdir()
     command = [sys.executable, program, tmp_path / "cars", tmp_path / "out", tmp_path / "begun", model, 2]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    assert "partition 1 cannot be scored: its worker died" in done.stderr.splitlines()[-1]
+    assert "cannot score partition 1: its worker died" in done.stderr.splitlines()[-1]
 
 
 # --- memory ---
