@@ -138,7 +138,7 @@ class ExportedModel:
             found = self._similarity_gradients(look.embeddings, label)
             if other is not None:
                 found = found - self._similarity_gradients(look.embeddings, other)
-            return head.gradients_behind(found, look.embeddings)
+            return head.gradients_from_embeddings(found, look.embeddings)
         weights = np.zeros((1, self._trained), np.float32)
         weights[0, label] = 1
         if other is not None:

@@ -1,1 +1,1 @@
-"""A model on ONNX Runtime: opened on a provider, asked for logits, and turned into answers."""
+"""Inference with ONNX Runtime: execution providers, the session, and the classifier that turns logits into answers."""

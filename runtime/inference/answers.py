@@ -1,8 +1,8 @@
-"""From probabilities to an answer that goes only as far as it is sure: year, model, make, or "unknown".
+"""Turns probabilities into an answer as specific as the model is certain: year, model, make, or "unknown".
 
-A class name says make, model, body type and year (`labels.parse_name`). Classes of one model, and of one make, belong
-together: what the model is unsure of between two years of a car, it may be sure of together. So probabilities are
-summed up this hierarchy, and the deepest level at which the most probable name reaches the threshold is the answer.
+A class name consists of make, model, body type and year (`labels.parse_name`). A network that cannot decide between two
+years of a car may still be certain of its model. So the probabilities of classes are summed by model and by make, and
+the answer is the most specific level at which the most probable name reaches the threshold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twincar_edge.metrics import top_k
 
 UNKNOWN = "unknown"
 Level = Literal["year", "model", "make", "unknown"]
-KNOWN_LEVELS: tuple[Level, ...] = ("year", "model", "make")  # the deepest first
+KNOWN_LEVELS: tuple[Level, ...] = ("year", "model", "make")  # the most specific first
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's answer.
+    """The answer to one image.
 
     Attributes:
-        label: the model's output index, or None where the answer is not one class's whole name.
-        name: the class name, or as much of it as is sure: "BMW 3 Series", "BMW", or "unknown".
-        level: how far the name goes. A class name without a year is of level "model", or "make" if it is one word.
-        probability: that of the name; of the best class where the answer is "unknown".
-        vehicle: the name in parts; None for "unknown".
+        label: the model's output index; None if the answer is not a full class name.
+        name: the class name, or the part of it that is certain: "BMW 3 Series", "BMW", or "unknown".
+        level: how specific the name is. A class name without a year has level "model", or "make" if it is one word.
+        probability: the probability of the name; of the best class if the answer is "unknown".
+        vehicle: the parts of the name; None for "unknown".
         top5: the best classes, best first.
-        familiarity: how near the picture is to what the model was taught, at most 1; None where the model cannot say.
+        familiarity: similarity of the picture to the training pictures, at most 1; None if the model has no prototypes.
 
-    `make`, `model`, `body_type` and `year` are the parts of the name that are sure; None for the others.
+    `make`, `model`, `body_type` and `year` are the parts of the name that are certain; the others are None.
 
     >>> prediction = tw.Classifier(tw.demo_model())("crop.jpg")
     >>> prediction.make, prediction.model, prediction.body_type, prediction.year
@@ -68,29 +68,29 @@ class Prediction:
 
     @property
     def make(self) -> str | None:
-        """Return the make; None where the answer is "unknown"."""
+        """Return the make; None if the answer is "unknown"."""
         return None if self.vehicle is None else self.vehicle.make
 
     @property
     def model(self) -> str | None:
-        """Return the model without its body type; None where only the make is sure."""
+        """Return the model without its body type; None if only the make is certain."""
         return None if self.vehicle is None or self.level == "make" else self.vehicle.model
 
     @property
     def body_type(self) -> str | None:
-        """Return the body type; None where it is not sure, or the class name has none."""
+        """Return the body type; None if it is not certain, or the class name has none."""
         return None if self.vehicle is None else self.vehicle.body_type
 
     @property
     def year(self) -> int | None:
-        """Return the model year; None where it is not sure, or the class name has none."""
+        """Return the model year; None if it is not certain, or the class name has none."""
         return None if self.vehicle is None else self.vehicle.year
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """Return the answer as `classify --json` writes it: one row of a `pandas.DataFrame`.
 
         Args:
-            top: how many of the best classes to list under "top", 0 to 5.
+            top: the number of best classes under "top", 0 to 5.
         """
         return {
             "name": self.name,
@@ -106,39 +106,39 @@ class Prediction:
 
 
 class Groups:
-    """The names of one level, and which classes each of them stands for.
+    """The names of one level, and the classes that each of them groups.
 
     Attributes:
-        names: in the order of the sums.
-        of_class: int64 [classes], each class's place in `names`.
+        names: the names, in the order of the sums.
+        of_class: int64 [classes], the index in `names` of each class.
     """
 
     def __init__(self, of_classes: Sequence[VehicleName]) -> None:
-        """Put the classes together that have one name at this level."""
-        places = {name: place for place, name in enumerate(dict.fromkeys(of_classes))}
-        self.names = tuple(places)
-        self.of_class = np.array([places[name] for name in of_classes], np.int64)
+        """Group the classes by their names at this level."""
+        indices = {name: index for index, name in enumerate(dict.fromkeys(of_classes))}
+        self.names = tuple(indices)
+        self.of_class = np.array([indices[name] for name in of_classes], np.int64)
         self._order = np.argsort(self.of_class, kind="stable")
-        self._starts = np.searchsorted(self.of_class[self._order], np.arange(len(places)))
+        self._starts = np.searchsorted(self.of_class[self._order], np.arange(len(indices)))
 
     def sums(self, probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return what the classes of each name have together: [..., classes] to float64 [..., names]."""
+        """Sum the probabilities of each name's classes: [..., classes] to float64 [..., names]."""
         ordered = probabilities[..., self._order].astype(np.float64)
         return np.asarray(np.add.reduceat(ordered, self._starts, axis=-1), np.float64)
 
 
 class Hierarchy:
-    """The classes of a model by model and make: made once, used for every answer.
+    """The classes of a network, grouped by model and by make; created once and used for every answer.
 
     Attributes:
         classes: the class names.
-        vehicles: these in parts.
-        model: by make and model. The body type is part of a name where all that the model knows of this model have it.
-        make: by make.
+        vehicles: the parts of each class name.
+        model: the groups by make and model. A name has a body type if all classes of this model share it.
+        make: the groups by make.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        """Sort the classes, the names of a model's outputs in their order."""
+        """Group the classes, given in the order of the network's outputs."""
         self.classes = tuple(classes)
         self.vehicles = tuple(parse_name(name) for name in self.classes)
         self.model = Groups(_models(self.vehicles))
@@ -154,15 +154,16 @@ class Hierarchy:
     ) -> Prediction:
         """Turn one row of probabilities, float32 [classes], into a `Prediction`.
 
-        At each level the most probable name stands for it. A class's probability is part of its model's and that of its
-        make's, so that nothing above a half leads to two names that contradict each other.
+        Each level is represented by its most probable name. A class contributes to the sums of its model and of its
+        make, so names of different levels cannot contradict each other if `reject_below` is above one half.
 
         Args:
-            probabilities: of the classes.
-            reject_below: the least probability of a name.
-            familiarity: how near the picture is to what the model was taught.
-            thresholds: the least familiarity for each level; where either is None, probability alone decides.
-            allowed: whether a name of a level may be the answer, whatever its probability; None allows all.
+            probabilities: the probability of each class.
+            reject_below: the minimum probability of a name.
+            familiarity: the picture's familiarity.
+            thresholds: the minimum familiarity of each level; if this or `familiarity` is None, probability alone
+                decides.
+            allowed: returns whether a name of a level may be the answer; None allows all names.
         """
         top5 = tuple(
             Guess(self.classes[label], float(probabilities[label])) for label in top_k(probabilities, 5).tolist()
@@ -181,49 +182,49 @@ class Hierarchy:
         return Prediction(None, UNKNOWN, "unknown", top5[0].probability, None, top5, familiarity)
 
     def best(self, level: Level, probabilities: NDArray[np.float32]) -> tuple[VehicleName, float]:
-        """Return the most probable name of a level, and its probability."""
+        """Return the most probable name of a level and its probability."""
         groups = self.groups(level)
         if groups is None:
             label = int(probabilities.argmax())
             return self.vehicles[label], float(probabilities[label])
         sums = groups.sums(probabilities)
-        place = int(sums.argmax())
-        return groups.names[place], min(1.0, float(sums[place]))
+        best = int(sums.argmax())
+        return groups.names[best], min(1.0, float(sums[best]))
 
     def of_kind(self, answer: Prediction, kind: str | None) -> Prediction:
-        """Return an answer to a vehicle of this kind: "unknown" where no class of that name may be one.
+        """Return the answer, or "unknown" if no class that it covers can be a vehicle of this kind.
 
         Args:
-            answer: what the model says.
-            kind: what a detector calls the vehicle; None where nobody can tell.
+            answer: the classifier's answer.
+            kind: the detector's class of the vehicle; None if there is no detector.
         """
         if answer.vehicle is None or self.may_be_a(answer.vehicle, kind):
             return answer
         return Prediction(None, UNKNOWN, "unknown", answer.top5[0].probability, None, answer.top5, answer.familiarity)
 
     def may_be_a(self, vehicle: VehicleName, kind: str | None) -> bool:
-        """Return whether any class for which a name may stand may be a vehicle of this kind."""
+        """Return whether any class that a name covers can be a vehicle of this kind."""
         return kind is None or any(may_be_a(known, kind) for known in self.vehicles if agrees(vehicle, known))
 
     def groups(self, level: Level) -> Groups | None:
-        """Return the names of a level; None for class names in full, which stand for themselves."""
+        """Return the groups of a level; None for full class names, which are not grouped."""
         return {"model": self.model, "make": self.make}.get(level)
 
     def probability(self, vehicle: VehicleName, probabilities: NDArray[np.float32]) -> float:
-        """Return what the classes have together of which a name is true: 0 where there are none."""
+        """Return the summed probability of the classes that a name covers; 0 if it covers none."""
         fits = np.array([agrees(vehicle, known) for known in self.vehicles], np.bool_)
         return min(1.0, float(probabilities[fits].sum(dtype=np.float64)))
 
 
 def level_of(vehicle: VehicleName) -> Level:
-    """Return how far a name goes."""
+    """Return how specific a name is."""
     if vehicle.year is not None:
         return "year"
     return "model" if vehicle.model or vehicle.body_type else "make"
 
 
 def agrees(answer: VehicleName, truth: VehicleName) -> bool:
-    """Return whether an answer says nothing of a vehicle that is not true of it, however little it says."""
+    """Return whether every part of an answer is true of a vehicle; missing parts agree with anything."""
     said = (answer.model or None, answer.body_type, answer.year)
     known = (truth.model or None, truth.body_type, truth.year)
     return answer.make == truth.make and all(one in (None, other) for one, other in zip(said, known, strict=True))

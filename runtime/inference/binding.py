@@ -1,7 +1,7 @@
-"""Inference through IO binding: input and output lie on the provider's device, and nothing returns before it is done.
+"""Inference through IO binding: input and output are on the provider's device, and calls return when it has finished.
 
-Without it, a GPU's inputs and outputs are copied somewhere inside `run`, and a time taken around it says neither how
-long the copies took nor, where outputs stay on the device, that the work was finished.
+Without IO binding, `run` copies a GPU's inputs and outputs internally. A time measured around it neither separates the
+copies nor, if outputs stay on the device, proves that the work is complete.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from twincar_edge.runtime.inference.providers import load_onnxruntime
 def bound_predict(engine: Engine, device: str, classes: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
     """Return the model as a function from `batch_nhwc`, uint8 [N, H, W, 3], to logits, float32 [N, classes].
 
-    Buffers are made on the device once for each shape and used again. A call copies the input there, runs, waits until
-    the device is done, and copies the logits back: what a camera's loop has to wait for.
+    Device buffers are created once per shape and reused. A call copies the input to the device, runs, waits for the
+    device, and copies the logits back, which is all that a camera's loop waits for.
 
     Args:
         engine: an open model.
-        device: `cpu` or `cuda`, as `Provider.device` names it.
-        classes: how many logits an image has.
+        device: `cpu` or `cuda`, see `Provider.device`.
+        classes: the number of logits per image.
 
     Raises:
         ModelError: (the function) the provider failed, or the device's memory is full.
     """
     ort = load_onnxruntime()
-    # RuntimeError is how it says that it has no memory on such a device.
+    # ONNX Runtime raises RuntimeError when the device's memory is full.
     errors: tuple[type[Exception], ...] = (*ort_errors(ort), RuntimeError)
-    given, wanted = engine.session.get_inputs()[0].name, engine.session.get_outputs()[0].name
+    input_name, output_name = engine.session.get_inputs()[0].name, engine.session.get_outputs()[0].name
     make = ort.OrtValue.ortvalue_from_shape_and_type
     binding = engine.session.io_binding()
     bound: dict[str, object] = {}
@@ -44,8 +44,8 @@ def bound_predict(engine: Engine, device: str, classes: int) -> Callable[[NDArra
                 bound["shape"] = batch_nhwc.shape
                 bound["input"] = make(batch_nhwc.shape, np.uint8, device, 0)
                 bound["output"] = make((len(batch_nhwc), classes), np.float32, device, 0)
-                binding.bind_ortvalue_input(given, bound["input"])
-                binding.bind_ortvalue_output(wanted, bound["output"])
+                binding.bind_ortvalue_input(input_name, bound["input"])
+                binding.bind_ortvalue_output(output_name, bound["output"])
             bound["input"].update_inplace(batch_nhwc)  # type: ignore[attr-defined]
             binding.synchronize_inputs()
             engine.session.run_with_iobinding(binding)

@@ -1,4 +1,4 @@
-"""From images to answers, with the preprocessing, temperature and rejection that the model's manifest carries."""
+"""Classifies images, with the preprocessing, temperature and thresholds of the model's manifest."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from twincar_edge.runtime.inference.inputs import BoxesLike, ImageLike, as_boxes
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 
-BATCH = 16  # images that are decoded, and go through the model, at once
-# By what a JPEG of quality 95 changes: nine of ten crops move by less than these log-odds and this familiarity.
+BATCH = 16  # images per inference; as many are decoded at a time
+# Compression to a JPEG of quality 95 changes the log-odds and familiarity of nine in ten crops by less than this.
 ODDS_MARGIN = 0.75
 FAMILIARITY_MARGIN = 0.02
 _Image = TypeVar("_Image", bound=ImageLike)
 
 
 class Judgement(NamedTuple):
-    """What a model says of N images: calibrated probabilities, float32 [N, classes], and familiarity, float32 [N].
+    """A model's output for N images: calibrated probabilities, float32 [N, classes], and familiarity, float32 [N].
 
-    The familiarity is None where the model file has no prototypes.
+    The familiarity is None if the model file has no prototypes.
     """
 
     probabilities: NDArray[np.float32]
@@ -55,12 +55,12 @@ class Classifier:
     >>> [prediction.name for prediction in classifier("street.jpg", boxes=[[110, 82, 479, 243]])]
     ['Castor Vela Sedan 2019']
 
-    Several threads may use one classifier at once.
+    A classifier is thread-safe.
 
     Attributes:
         session: the open model.
-        manifest: what the model file says of itself: classes, preprocessing, thresholds.
-        hierarchy: its classes by model and make, those that were enrolled included.
+        manifest: the metadata of the model file: classes, preprocessing, thresholds.
+        hierarchy: the classes by model and make, including enrolled ones.
     """
 
     def __init__(
@@ -78,21 +78,21 @@ class Classifier:
                 session is used as it is.
             ep: the execution provider, such as "cpu", "cuda" or "openvino"; None for the best usable one.
             threads: CPU threads of one inference; None for all usable cores.
-            verify: run the golden inputs of the file before the first answer, and refuse a model that does not answer
-                on this machine as it did at export, as `watch` does. This costs one inference of a few images, 20 ms
-                for the bundled model on two cores. A file without golden inputs passes.
+            verify: run the file's golden inputs first, as `watch` does, and refuse a model whose answers on this
+                machine differ from those at export. This costs one inference of a few images: 20 ms for the bundled
+                model on two cores. A file without golden inputs passes.
 
         Raises:
-            InputError: there is no such file or provider, or the provider cannot be used.
+            InputError: the file or provider does not exist, or the provider cannot be used.
             ModelError: the file is not a model of this project, is damaged, or fails the check.
             MissingExtraError: ONNX Runtime is not installed.
         """
         if isinstance(model, ModelSession):
             if ep is not None or threads is not None:
-                raise InputError("ep and threads are those of the open session: pass them to open_session")
+                raise InputError("ep and threads cannot change an open session: pass them to open_session")
             self.session = model
         else:
-            # Threads that spin between inferences would take cores from the caller's own detector and decoder.
+            # Spinning threads would take CPU time from the caller's detector and decoder.
             path = default_model() if model is None else Path(model)
             self.session = open_session(path, ep=ep or AUTO, threads=threads, spinning=False)
             if verify:
@@ -125,7 +125,7 @@ class Classifier:
             A `Prediction` for one image; a list of them, in order, for several images or for boxes.
 
         Raises:
-            InputError: an image cannot be read or has another shape or type; a box is not finite, or is empty, or lies
+            InputError: an image cannot be read or has another shape or type; a box is not finite, is empty, or is
                 outside the image.
             ModelError: the model fails.
         """
@@ -153,15 +153,15 @@ class Classifier:
         return self.judge(images_bgr).probabilities
 
     def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
-        """Return what `answer` needs for each of N images, all in one batch."""
+        """Return the probabilities and familiarity of N images, in one batch."""
         return self.judge_prepared(prepare_batch(images_bgr, self.manifest.preprocess))[0]
 
     def judge_prepared(
         self, batch_nhwc: NDArray[np.uint8], *, embed: bool = False
     ) -> tuple[Judgement, NDArray[np.float32] | None]:
-        """Return what `judge` does for a batch that `prepare_batch` made; with `embed`, the embeddings of the same run.
+        """Return the same as `judge` for a batch from `prepare_batch`, and with `embed` the embeddings of the same run.
 
-        The embeddings are float32 [N, D]; None where they were not asked for or the file has no such output.
+        The embeddings are float32 [N, D]; None without `embed`, or if the file has no such output.
         """
         embeddings = None
         if embed:
@@ -172,7 +172,7 @@ class Classifier:
         return Judgement(softmax(logits, self.manifest.temperature), familiarity), embeddings
 
     def predict(self, images_bgr: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
-        """Return one `Prediction` for each of N images, uint8 [H, W, 3], all in one batch."""
+        """Return one `Prediction` for each of N images, uint8 [H, W, 3], in one batch."""
         rows = self.judge(images_bgr).rows()
         return [self.answer(*row, size_px=min(image.shape[:2])) for row, image in zip(rows, images_bgr, strict=True)]
 
@@ -188,17 +188,17 @@ class Classifier:
         """Turn one row of probabilities, float32 [classes], into a `Prediction` by the model's own thresholds.
 
         Args:
-            probabilities: of the classes.
-            familiarity: how familiar the picture is; where it is None, probability alone decides.
-            size_px: the picture's shorter side. A picture too small for a full name does not get one.
-            allowed: whether a name of a level may be the answer; None allows all.
-            margin: how far the thresholds are raised, as a multiple of what compressing a picture may change; below 0
-                they are lowered.
+            probabilities: the probability of each class.
+            familiarity: the picture's familiarity; if it is None, probability alone decides.
+            size_px: the picture's shorter side. A picture that is too small for a full name does not get one.
+            allowed: returns whether a name of a level may be the answer; None allows all names.
+            margin: raises the thresholds by this multiple of the change that compression may cause; a negative margin
+                lowers them.
         """
         record = self.manifest.familiarity
         full = self.names_in_full(size_px)
 
-        def may_say(level: Level, vehicle: VehicleName) -> bool:
+        def is_allowed(level: Level, vehicle: VehicleName) -> bool:
             return (full or level != "year") and (allowed is None or allowed(level, vehicle))
 
         return self.hierarchy.answer(
@@ -206,11 +206,11 @@ class Classifier:
             _shifted(self.manifest.reject_below, margin * ODDS_MARGIN),
             None if familiarity is None else familiarity - margin * FAMILIARITY_MARGIN,
             None if record is None else record.thresholds,
-            may_say,
+            is_allowed,
         )
 
     def names_in_full(self, size_px: int | None) -> bool:
-        """Return whether a picture of this shorter side is large enough for a full name; None says nothing of it."""
+        """Return whether a picture with this shorter side is large enough for a full name; None counts as large."""
         sizes = self.manifest.crop_sizes
         return sizes is None or size_px is None or size_px >= sizes.minimum_px
 
@@ -221,7 +221,7 @@ def _shifted(probability: float, log_odds: float) -> float:
 
 
 def _batches(images: Sequence[ImageLike]) -> Iterator[list[NDArray[np.uint8]]]:
-    """Read images, a batch at a time."""
+    """Read images in batches."""
     for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH]
-        yield [as_image_bgr(image, f"images[{start + place}]") for place, image in enumerate(part)]
+        batch = images[start : start + BATCH]
+        yield [as_image_bgr(image, f"images[{start + index}]") for index, image in enumerate(batch)]

@@ -1,6 +1,6 @@
-"""Opens any ONNX file on an execution provider, and proves that it is the provider asked for.
+"""Opens an ONNX file, and verifies that the requested execution provider runs it.
 
-The one place that opens sessions of ONNX Runtime.
+All sessions of ONNX Runtime are opened here.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from twincar_edge.runtime.inference.refusals import first_line, why_not_opened
 
 logger = logging.getLogger(__name__)
 
-SPIN_US = "100"  # bridges the gaps within an inference; ten times as long gains nothing more
+SPIN_US = "100"  # bridges the gaps within an inference; longer spinning does not make it faster
 
-MOST_THREADS = 1024  # they are all started when a model is opened; ONNX Runtime knows no limit and may hang at it
+MAX_THREADS = 1024  # ONNX Runtime starts all threads when it opens a model, and may hang with more
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Any ONNX file, open on one provider. `open_session` and `open_detector` know what may be asked of theirs.
+    """An ONNX file, open on one provider. `open_session` and `open_detector` check what it computes.
 
     Attributes:
         model: the file.
-        ep: the provider that is really used, by its short name.
+        ep: the short name of the provider that runs it.
         threads: threads within one inference.
-        session: ONNX Runtime's.
+        session: the session of ONNX Runtime.
     """
 
     model: Path
@@ -46,7 +46,7 @@ class Engine:
     _errors: tuple[type[Exception], ...] = field(repr=False)
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the graph's first output for its first input; may be called from several threads at once.
+        """Return the graph's first output for its first input. Thread-safe.
 
         Raises:
             ModelError: the provider failed.
@@ -76,30 +76,30 @@ def open_engine(
     profile: Path | None = None,
     data: bytes | None = None,
 ) -> Engine:
-    """Open an ONNX file and prove that the provider asked for is the one that runs.
+    """Open an ONNX file and verify that the requested provider runs it.
 
     Args:
-        model: the file; what is in it is for the caller to check.
+        model: the file; the caller checks its content.
         ep: a provider's short name, or `auto` for the best usable one.
-        threads: threads within one inference; None for all cores that this process may use.
-        spinning: let idle threads spin on. Faster in a tight loop; at a camera's pace it burns a core for nothing.
+        threads: threads within one inference; None for all usable cores.
+        spinning: let idle threads spin. This is faster in a tight loop, but wastes a core at a camera's frame rate.
         entries: further entries of ONNX Runtime's session configuration.
-        profile: where ONNX Runtime writes what each node did, as `nodes_by_provider` reads it; it adds to the name.
-        data: what was read of the file already; it is then not read again.
+        profile: prefix of the file to which ONNX Runtime writes a profile, for `nodes_by_provider`.
+        data: the file's content, if the caller has read it.
 
     Raises:
-        InputError: no such file or provider, too many threads, or ONNX Runtime cannot use the provider, or gave another
-            than was asked for.
+        InputError: the file or provider does not exist, there are too many threads, or ONNX Runtime cannot use the
+            provider or chose another one.
         MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
         ModelError: ONNX Runtime cannot open the file.
     """
     ort = load_onnxruntime()
     name, provider = choose_provider(ep)
     threads = threads or usable_cores()
-    if threads > MOST_THREADS:
-        raise InputError(f"{threads} threads are more than a machine can start: {MOST_THREADS} at most")
+    if threads > MAX_THREADS:
+        raise InputError(f"{threads} threads are too many: use at most {MAX_THREADS}")
     if not is_file(model):
-        raise InputError(f"cannot read {model}: there is no such file")
+        raise InputError(f"cannot read {model}: no such file")
     errors = ort_errors(ort)
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -119,8 +119,8 @@ def open_engine(
             f"{name} cannot be used: {first_line(error)}; repair its installation, or use ", Parameter("ep", "cpu")
         ) from error
     try:
-        # WeightBiasQuantization quantizes again, at load, what the INT8 recipe left in float on purpose: what the file
-        # says must be what runs. The fallback would print to standard output, and open it without any of this.
+        # WeightBiasQuantization would quantize at load what the INT8 recipe left in float on purpose. The fallback
+        # would print to standard output, and open the file without these options.
         session = ort.InferenceSession(
             model.read_bytes() if data is None else data,
             options,
@@ -144,9 +144,9 @@ def open_engine(
 
 
 def _idling(ort: ModuleType, spinning: bool) -> dict[str, str]:
-    """Return how threads wait for work: spinning on, or only for as long as they wait within an inference.
+    """Return the session entries for idle threads: spin always, or only for the gaps within an inference.
 
-    ONNX Runtime before 1.26 knows no such limit; there, threads that shall not spin on sleep at once.
+    ONNX Runtime before 1.26 has no limit on spinning; there, `spinning=False` disables it.
     """
     spin, limit = "session.intra_op.allow_spinning", "session.intra_op.spin_duration_us"
     if spinning:
@@ -157,16 +157,16 @@ def _idling(ort: ModuleType, spinning: bool) -> dict[str, str]:
 
 
 def ort_errors(ort: ModuleType) -> tuple[type[Exception], ...]:
-    """Return what ONNX Runtime raises: its own exception types, which share no base, and what C++'s own become."""
+    """Return the exception types of ONNX Runtime: its own, which have no common base, and those of C++ exceptions."""
     members = vars(ort.capi.onnxruntime_pybind11_state).values()
     own = (member for member in members if isinstance(member, type) and issubclass(member, Exception))
     return (*own, RuntimeError, ValueError, MemoryError)
 
 
 def _check_names(model: Path, session: Any) -> None:
-    """Ask for all names of inputs and outputs once: ONNX Runtime takes any bytes for them, and fails when asked."""
+    """Read the names of all inputs and outputs. ONNX Runtime accepts any bytes as names, but fails to return them."""
     try:
         for value in (*session.get_inputs(), *session.get_outputs()):
             _ = value.name, value.shape
     except UnicodeDecodeError as error:
-        raise ModelError(f"{model} is corrupt: its inputs and outputs have names that are no text") from error
+        raise ModelError(f"{model} is corrupt: the name of an input or output is not UTF-8") from error

@@ -1,4 +1,4 @@
-"""Holds an open model against the golden inputs of its file: does this machine answer as the file was exported to?"""
+"""Checks an open model with its golden inputs, to verify that it answers on this machine as it did at export."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from twincar_edge.runtime.inference.session import ModelSession
 
 logger = logging.getLogger(__name__)
 
-# The mean difference of a picture's sampled pixels, in levels of 256. Measured on the bundled models: 0 on x86 with
-# AVX2 and with SSE alone and on Arm; 1.0 and more with another interpolation, 6 and more with swapped colors.
+# Limit on the mean difference of a picture's sampled pixels, in levels of 256. Measured on the bundled models: 0 on x86
+# with AVX2, on x86 with SSE only, and on Arm; at least 1.0 with another interpolation, at least 6 with swapped colors.
 PIXEL_LIMIT = 0.3
-# The largest difference of a logit, as a share of the largest expected one, by precision. Measured on the bundled
-# models, pictures of `export/golden.py`: FP32 under 0.0001 with any optimization, thread count or batch, on AVX2, SSE
-# and Arm; 0.004 computed in FP16, 0.052 in BF16, which is not what parity was shown for. INT8 rounds one step up or
-# down as kernels sum: 0 to 0.075 with less optimization, 0.026 to 0.057 on Arm, 0 to 0.026 on x86 without VNNI.
-# Sabotage moves either by 0.24 and more (tests/export/test_golden.py has the table).
+# Limits on the largest difference of a logit, as a share of the largest expected logit. Measured on the bundled models
+# with the pictures of `export/golden.py`: FP32 below 0.0001 with any optimization, thread count or batch, on AVX2, SSE
+# and Arm; 0.004 when computed in FP16, and 0.052 in BF16, for which no parity was shown. INT8 results depend on the
+# order of summation: 0 to 0.075 with less optimization, 0.026 to 0.057 on Arm, 0 to 0.026 on x86 without VNNI.
+# Deliberate faults cause at least 0.24 (see the table in tests/export/test_golden.py).
 LOGIT_LIMITS: dict[Precision, float] = {"fp32": 0.01, "fp16": 0.02, "int8": 0.15}
-# The largest cosine distance of an embedding from the expected one, by precision. It is stored in float16, which alone
-# gives 1e-7.
+# Limits on the largest cosine distance of an embedding from the expected one. Storage in float16 alone causes 1e-7.
 EMBEDDING_LIMITS: dict[Precision, float] = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.02}
 
 
 class GoldenCheck(Record):
-    """What came of the golden inputs.
+    """The result of a check with golden inputs.
 
     `pixel_difference` is the mean absolute difference of the sampled pixels of the model's input, in levels of 256, for
-    the picture where it is largest. `logit_difference` is the largest absolute difference of a logit, as a share of the
-    largest expected one: a first answer that leads by more than twice as much cannot have changed. Each passes up to
-    its limit. `embedding_difference` is the largest cosine distance of an embedding, None where the file has none.
-    `elapsed_ms` is what the check cost.
+    the worst picture. `logit_difference` is the largest absolute difference of a logit, as a share of the largest
+    expected one: it cannot change a first answer that leads by more than twice as much. `embedding_difference` is the
+    largest cosine distance of an embedding; None if the file has no embeddings. Each may reach its limit. `elapsed_ms`
+    is the duration of the check.
     """
 
     images: int = Field(ge=1)
@@ -55,22 +54,22 @@ class GoldenCheck(Record):
 
     @property
     def passed(self) -> bool:
-        """Return whether the model answers here as it did where it was exported."""
+        """Return whether the model's answers match those at export."""
         return not self.faults
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Return what drifted and by how much, cause before effect; nothing where the check passed."""
+        """Return the differences above their limits, causes before effects; empty if the check passed."""
         faults = []
         if self.pixel_difference > self.pixel_limit:
             faults.append(
-                f"pictures reach the model off by {self.pixel_difference:.2g} levels of 256 (limit "
-                f"{self.pixel_limit:g}): another resize or color order than at export"
+                f"the model's input is off by {self.pixel_difference:.2g} levels of 256 (limit {self.pixel_limit:g}): "
+                "another resize or color order than at export"
             )
         if self.logit_difference > self.logit_limit:
             faults.append(
                 f"logits are off by {self.logit_difference:.2%} of the largest (limit {self.logit_limit:.0%})"
-                + ("" if faults else ": the graph or what runs it is not what it was at export")
+                + ("" if faults else ": another graph, provider or precision than at export")
             )
         if self.embedding_difference is not None and self.embedding_difference > (self.embedding_limit or 0.0):
             faults.append(
@@ -90,15 +89,15 @@ class GoldenCheck(Record):
 
 
 def check_golden(session: ModelSession, golden: Golden, timer: Callable[[], float] = time.perf_counter) -> GoldenCheck:
-    """Run golden inputs the way of a camera's crops, in one batch, and compare.
+    """Process golden inputs like a camera's crops, in one batch, and compare the results.
 
     Args:
         session: the open model.
         golden: the golden inputs of its file.
-        timer: seconds, for what the check costs.
+        timer: a clock in seconds, for the duration of the check.
 
     Raises:
-        ModelError: they were made for another number of classes, or the model fails.
+        ModelError: the golden inputs do not fit the model, or the model fails.
     """
     started_s = timer()
     manifest = session.manifest
@@ -131,35 +130,35 @@ def _embedding_difference(
     if embeddings is None:
         return None
     if golden.embeddings is None:
-        raise ModelError(f"{session.model} has golden inputs without the embeddings that it gives: export it again")
+        raise ModelError(f"{session.model} has golden inputs without embeddings: export it again")
     found = normalized(embeddings)
     if found.shape != golden.embeddings.shape:
         raise ModelError(
-            f"{session.model} gives embeddings {list(found.shape)}, its golden inputs expect "
+            f"{session.model} returns embeddings {list(found.shape)}, its golden inputs expect "
             f"{list(golden.embeddings.shape)}: export it again"
         )
     return max(0.0, float(1 - (found * normalized(golden.embeddings)).sum(axis=1).min()))
 
 
 def require_golden(session: ModelSession, allow_drift: bool = False) -> None:
-    """Check the golden inputs of an open model's file before anything relies on its answers.
+    """Check an open model with its golden inputs before its answers are used.
 
-    A file without golden inputs passes, with a line in the log. With `allow_drift`, so does one that has drifted.
+    A file without golden inputs passes and is logged. With `allow_drift`, differences are only logged, too.
 
     Raises:
-        ModelError: the answers have drifted, or the golden inputs cannot be read or run.
+        ModelError: the answers differ from those at export, or the golden inputs cannot be read or run.
     """
     golden = read_golden(session.model)
     if golden is None:
-        logger.info("%s carries no golden inputs: nothing says whether it answers as it did at export", session.model)
+        logger.info("%s has no golden inputs: its answers on this machine are not verified", session.model)
         return
     check = check_golden(session, golden)
     if check.passed:
         logger.info("golden inputs: %s", check.summary())
         return
-    what = f"{session.model} does not answer on {session.ep} as it did when it was exported: " + "; ".join(check.faults)
+    drift = f"{session.model} answers differently on {session.ep} than at export: " + "; ".join(check.faults)
     if not allow_drift:
         raise ModelError(
-            f"{what}; run `twincar-edge doctor` for details, or go on regardless with ", Parameter("allow_drift", True)
+            f"{drift}; run `twincar-edge doctor` for details, or use it anyway with ", Parameter("allow_drift", True)
         )
-    logger.warning("%s; going on regardless", what)
+    logger.warning("%s; using it anyway", drift)

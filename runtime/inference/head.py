@@ -1,4 +1,4 @@
-"""The head of a model file: the linear layers behind its pooling, and the gradient of a logit through them."""
+"""The head of a model: its linear layers after pooling, and the gradient of a logit through them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twincar_edge.onnx_tensors import read_tensors
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """The weights of one or two linear layers, each float32 [outputs, inputs]; two have a ReLU between them."""
+    """The weights of one or two linear layers, float32 [outputs, inputs] each; two layers have a ReLU between them."""
 
     layers: tuple[NDArray[np.float32], ...]
 
@@ -26,19 +26,19 @@ class Head:
         """Return the gradient of a weighted sum of logits with respect to the pooled features: float32 [N, C].
 
         Args:
-            weights: of the logits in the sum, float32 [N, classes]: one at a class, or 1 and -1 for a difference.
-            embeddings: what the last layer took, float32 [N, D]; only two layers need it, for the ReLU's mask.
+            weights: the weight of each logit, float32 [N, classes]: 1 at a class, or 1 and -1 for a difference.
+            embeddings: the inputs of the last layer, float32 [N, D]; needed only with two layers, for the ReLU's mask.
         """
-        return self.gradients_behind(weights @ self.layers[-1], embeddings)
+        return self.gradients_from_embeddings(weights @ self.layers[-1], embeddings)
 
-    def gradients_behind(
+    def gradients_from_embeddings(
         self, gradients: NDArray[np.float32], embeddings: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         """Return the gradient with respect to the pooled features, float32 [N, C].
 
         Args:
-            gradients: those with respect to the embeddings, float32 [N, D].
-            embeddings: as `gradients` takes them.
+            gradients: the gradients with respect to the embeddings, float32 [N, D].
+            embeddings: as for `gradients`.
         """
         if len(self.layers) == 1:
             return np.asarray(gradients, np.float32)
@@ -47,10 +47,10 @@ class Head:
 
 
 def read_head(file: ModelFile, manifest: Manifest, session: Any) -> Head | None:
-    """Read the head of a model from its file, which is open in `session`; None where it gives no feature map.
+    """Read the head of a model from its file, which is open in `session`; None if it outputs no feature map.
 
     Raises:
-        ModelError: its weights do not fit it.
+        ModelError: the head's weights do not fit the model.
     """
     record = manifest.head
     if record is None:
@@ -64,7 +64,7 @@ def read_head(file: ModelFile, manifest: Manifest, session: Any) -> Head | None:
     fits = all(layer.shape[1] == size for layer, size in zip(layers, sizes, strict=False))
     if not fits or sizes[-1] != len(manifest.classes):
         found = ", ".join(str(list(layer.shape)) for layer in layers)
-        raise ModelError(f"{model} has a head of {found} behind {channels} features: export it again")
+        raise ModelError(f"{model} has a head of {found} after {channels} features: export it again")
     return Head(layers)
 
 

@@ -1,6 +1,6 @@
-"""Reads what Python users pass for images and boxes: files, encoded bytes, arrays, PIL images, detectors' results.
+"""Converts the images and boxes that Python users pass: files, encoded bytes, arrays, PIL images, detectors' results.
 
-Nothing of PIL, supervision, ultralytics or torch is imported here: their objects are recognized by their attributes.
+PIL, supervision, ultralytics and torch are not imported; their objects are recognized by their attributes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twincar_edge.images import decode_image, read_image
 
 
 class PilImage(Protocol):
-    """What is used of a `PIL.Image.Image`."""
+    """The used part of `PIL.Image.Image`."""
 
     @property
     def mode(self) -> str:
@@ -33,15 +33,15 @@ class PilImage(Protocol):
 
 
 class HasXyxy(Protocol):
-    """Boxes as `supervision.Detections` and the `boxes` of an ultralytics `Results` hold them: `xyxy` is [N, 4]."""
+    """The used part of `supervision.Detections` and of the `boxes` of an ultralytics `Results`."""
 
     @property
     def xyxy(self) -> Any:
-        """Return left, top, right, bottom in pixels."""
+        """Return left, top, right, bottom in pixels, [N, 4]."""
 
 
 class HasBoxes(Protocol):
-    """What is used of an ultralytics `Results`; `boxes` is None for a model that gives none."""
+    """The used part of an ultralytics `Results`; `boxes` is None for models that detect no boxes."""
 
     @property
     def boxes(self) -> HasXyxy | None:
@@ -52,7 +52,7 @@ ImageLike: TypeAlias = str | Path | bytes | bytearray | memoryview | NDArray[Any
 BoxesLike: TypeAlias = ArrayLike | HasXyxy | HasBoxes
 
 _EXIF_ORIENTATION = 0x0112
-# EXIF orientation -> what turns the stored picture upright.
+# EXIF orientation -> function that turns the stored picture upright.
 _UPRIGHT: dict[int, Callable[[Any], Any]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
@@ -71,8 +71,8 @@ def as_image_bgr(image: ImageLike, name: str = "image") -> NDArray[np.uint8]:
 
     Args:
         image: the path of a file; the bytes of an encoded image; an array uint8 [H, W, 3] in BGR, as OpenCV reads it,
-            [H, W, 4] in BGRA or [H, W] gray; or a PIL image. Alpha is dropped, and EXIF orientation applied.
-        name: what an error calls it, where it is not a file.
+            [H, W, 4] in BGRA or [H, W] gray; or a PIL image. Alpha is dropped, EXIF orientation is applied.
+        name: the image's name in errors, unless it is a file.
 
     Raises:
         InputError: the image has another type, cannot be read, or is empty.
@@ -104,7 +104,7 @@ def as_boxes(boxes: BoxesLike, size_wh: tuple[int, int]) -> list[tuple[int, int,
         size_wh: the image's size in pixels.
 
     Raises:
-        InputError: not [N, 4], or a box is not finite, or has no area inside the image; with the box's index.
+        InputError: the shape is not [N, 4], or a box is not finite or has no area inside the image; with its index.
     """
     rows = _xyxy(boxes)
     if rows.size == 0:
@@ -134,7 +134,7 @@ def _from_array(image: NDArray[Any], name: str) -> NDArray[np.uint8]:
             f"{name}: expected uint8 [H, W, 3] in BGR, [H, W, 4] or [H, W], found {image.dtype} {list(image.shape)}"
             + ("; pass list(images)" if image.ndim == 4 else "")
         )
-    image = np.ascontiguousarray(image)  # rgb[..., ::-1] is a view that OpenCV cannot read
+    image = np.ascontiguousarray(image)  # OpenCV cannot read views such as rgb[..., ::-1]
     return image if channels == 3 else np.asarray(cv2.cvtColor(image, _TO_BGR[channels]), np.uint8)
 
 
@@ -143,14 +143,14 @@ def _from_pil(image: PilImage, name: str) -> NDArray[np.uint8]:
         raise InputError(f"{name}: a PIL image of mode {image.mode!r} has no 8-bit colors; convert it to 'RGB' first")
     try:
         image_bgr = cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except (OSError, ValueError, cv2.error) as error:  # PIL decodes a file when the pixels are first needed
+    except (OSError, ValueError, cv2.error) as error:  # PIL decodes a file at the first access to its pixels
         raise InputError(f"{name}: the PIL image cannot be decoded: {error}") from error
     upright = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     return np.asarray(image_bgr if upright is None else upright(image_bgr), np.uint8)
 
 
 def _xyxy(boxes: Any) -> NDArray[np.float64]:
-    """Return the numbers of `boxes`, whatever holds them."""
+    """Return the coordinates of boxes of any supported type."""
     if isinstance(boxes, list | tuple) and boxes and hasattr(boxes[0], "boxes"):
         raise InputError("boxes: expected the result for one image, found a list of results; pass results[0]")
     if hasattr(boxes, "boxes"):

@@ -1,4 +1,4 @@
-"""Which provider ran how many of a model's nodes: the proof that one is really used, and how much falls back."""
+"""Counts the nodes of a model that each provider runs. This proves which provider is used, and how much falls back."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from twincar_edge.errors import ModelError
 from twincar_edge.runtime.inference.engine import open_engine
 from twincar_edge.runtime.inference.providers import AUTO, PROVIDERS
 
-_RAN = "_kernel_time"  # how ONNX Runtime ends the name of an event that is a node's run
+_KERNEL_EVENT = "_kernel_time"  # suffix of the profile events for node runs
 
 
 def nodes_by_provider(
     model: Path, batch_nhwc: NDArray[np.uint8], *, ep: str = AUTO, threads: int | None = None
 ) -> dict[str, int]:
-    """Run one inference in a session of its own, profiled, and count the nodes that each provider ran.
+    """Run one profiled inference in a separate session, and count the nodes that each provider ran.
 
-    Counted is what really runs, after optimization: a provider that fuses the whole graph, as OpenVINO and TensorRT
-    do, ran one node. Nodes that were folded into constants run nowhere.
+    Counts refer to the optimized graph: a provider that fuses the whole graph, such as OpenVINO and TensorRT, runs one
+    node, and nodes that were folded into constants are not counted.
 
     Args:
         model: an .onnx file that `twincar-edge export` wrote.
-        batch_nhwc: uint8 [N, H, W, 3], any input of the model's.
+        batch_nhwc: any input of the model, uint8 [N, H, W, 3].
         ep: a provider's short name, or `auto`.
-        threads: threads within one inference; None for all cores that this process may use.
+        threads: threads within one inference; None for all usable cores.
 
     Returns:
-        Nodes by the provider's short name, most first.
+        The number of nodes by the provider's short name, largest first.
 
     Raises:
-        TwincarError: as `open_engine` and `Engine.run`.
-        ModelError: ONNX Runtime wrote no profile that can be read.
+        TwincarError: see `open_engine` and `Engine.run`.
+        ModelError: ONNX Runtime did not write a readable profile.
     """
     with tempfile.TemporaryDirectory(prefix="twincar-edge-") as folder:
         engine = open_engine(model, ep=ep, threads=threads, profile=Path(folder) / "profile")
@@ -45,12 +45,12 @@ def nodes_by_provider(
         try:
             events: list[dict[str, Any]] = json.loads(Path(engine.session.end_profiling()).read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise ModelError(f"ONNX Runtime wrote no profile of {model} that can be read: {error}") from error
-    short = {provider.ort_name: name for name, provider in PROVIDERS.items()}
-    found = Counter(
-        short.get(provider, provider)
+            raise ModelError(f"cannot read ONNX Runtime's profile of {model}: {error}") from error
+    short_names = {provider.ort_name: name for name, provider in PROVIDERS.items()}
+    counts = Counter(
+        short_names.get(provider, provider)
         for event in events
-        if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_RAN)
+        if event.get("cat") == "Node" and str(event.get("name", "")).endswith(_KERNEL_EVENT)
         if (provider := event.get("args", {}).get("provider"))
     )
-    return dict(found.most_common())
+    return dict(counts.most_common())

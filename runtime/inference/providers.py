@@ -1,7 +1,7 @@
-"""The one table of ONNX Runtime execution providers: how to get each, how to open it, what proves that it runs.
+"""The table of ONNX Runtime execution providers: how to install each, how to attach it, what it is called when it runs.
 
-The proof is the same for built-in and plugin providers: an open session names the provider's `ort_name` first
-(`open_session` insists on it), and the profile of an inference says which nodes it ran (`runtime/inference/nodes.py`).
+Built-in and plugin providers are verified in the same way: an open session lists the provider's `ort_name` first
+(`open_engine` requires it), and `runtime/inference/nodes.py` counts the nodes that it ran.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from twincar_edge.errors import InputError, MissingExtraError, Parameter, Twinca
 
 logger = logging.getLogger(__name__)
 
-# The wheels that all install the one package `onnxruntime`, each over the files of the others.
+# All these wheels install the package `onnxruntime`, and overwrite one another's files.
 ORT_WHEELS = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -39,11 +39,11 @@ ORT_WHEELS = (
 
 
 def load_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime, after making sure that exactly one wheel of it is installed.
+    """Import ONNX Runtime, after checking that exactly one wheel of it is installed.
 
     Raises:
-        MissingExtraError: none is installed.
-        InputError: two or more are installed; which of them answers is then a matter of install order.
+        MissingExtraError: no wheel is installed.
+        InputError: several are installed, and the order of installation decides which one is imported.
     """
     wheels = _installed_wheels()
     if len(wheels) > 1:
@@ -67,7 +67,7 @@ def _is_installed(wheel: str) -> bool:
 
 
 class NotInWheelError(InputError):
-    """The installed wheel of ONNX Runtime does not have this provider; another one does."""
+    """The provider is not in the installed wheel of ONNX Runtime, but in another one."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class Provider:
     """One execution provider.
 
     Attributes:
-        ort_name: what `session.get_providers()` calls it when it is really used.
-        extra: the extra of this package that brings it.
-        attach: puts it into session options; takes ONNX Runtime, the options, and the thread count.
+        ort_name: its name in `session.get_providers()`.
+        extra: the extra of this package that installs it.
+        attach: adds it to session options; takes ONNX Runtime, the options, and the thread count.
         obstacle: takes ONNX Runtime and the provider's name; returns the error that says why this installation or
-            machine cannot use it and what to do, or None. Only an open session proves that it works.
-        device: where it wants inputs and outputs, as ONNX Runtime's IO binding calls it.
+            machine cannot use the provider and what to do, or None. Only an open session proves that it works.
+        device: the device of its inputs and outputs, as named by ONNX Runtime's IO binding.
     """
 
     ort_name: str
@@ -93,18 +93,18 @@ class Provider:
 def _built_in(
     name: str, ort_name: str, extra: str, settings: Callable[[], dict[str, str]], device: str = "cpu"
 ) -> dict[str, Provider]:
-    """Return the table's entry of a provider that is compiled into one of the wheels; `settings` are its options."""
+    """Return the table entry of a provider that is compiled into a wheel; `settings` returns its options."""
 
     def attach(ort: ModuleType, options: Any, threads: int) -> None:
         if device == "cuda":
             _load_cuda_libraries(ort)
-        if ort_name != CPU:  # the CPU provider is always there, and is not added by hand
+        if ort_name != CPU:  # ONNX Runtime always adds the CPU provider itself
             options.add_provider(ort_name, settings())
 
     def obstacle(ort: ModuleType, name: str) -> TwincarError | None:
         if ort_name in ort.get_available_providers():
             return _driver_obstacle() if device == "cuda" else None
-        # Only another wheel has it, and wheels must not pile up: the old one goes first.
+        # Another wheel has it. The installed one must be removed first, because wheels overwrite one another.
         return NotInWheelError(
             f"the installed ONNX Runtime has no {name} provider: "
             f"pip uninstall {' '.join(_installed_wheels())}, then pip install 'twincar-edge[{extra}]'"
@@ -114,45 +114,45 @@ def _built_in(
 
 
 def _driver_obstacle() -> InputError | None:
-    """Return why NVIDIA's driver cannot be used, or None: the GPU wheel says everywhere that it has CUDA."""
+    """Return why NVIDIA's driver cannot be used, or None. The GPU wheel lists CUDA even on machines without a GPU."""
     library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         failed = ctypes.CDLL(library).cuInit(0)
     except OSError:
         return InputError(
-            f"NVIDIA's driver was not found ({library}): install it on the host, start a container with --gpus all, or "
+            f"NVIDIA's driver was not found ({library}): install it on the host, start containers with --gpus all, or "
             "use ",
             Parameter("ep", "cpu"),
         )
     if failed:
         return InputError(
-            f"NVIDIA's driver finds no GPU (cuInit: {failed}): see nvidia-smi, or use ", Parameter("ep", "cpu")
+            f"NVIDIA's driver finds no GPU (cuInit: {failed}): check nvidia-smi, or use ", Parameter("ep", "cpu")
         )
     return None
 
 
-@cache  # once a process: it swallows what is printed meanwhile
+@cache  # once per process, because it redirects standard output meanwhile
 def _load_cuda_libraries(ort: ModuleType) -> None:
-    """Load CUDA and cuDNN from NVIDIA's wheels, where the extra `gpu` has put them and no loader looks for them.
+    """Load CUDA and cuDNN from NVIDIA's wheels, which the extra `gpu` installs outside the loader's search path.
 
-    What cannot be loaded is logged; the session says afterwards whether the provider runs without it.
+    Libraries that cannot be loaded are logged; opening the session shows whether the provider works without them.
     """
-    with contextlib.redirect_stdout(io.StringIO()) as printed:  # standard output is for answers
+    with contextlib.redirect_stdout(io.StringIO()) as printed:  # standard output is for results
         ort.preload_dlls()
     for line in printed.getvalue().splitlines():
         logger.warning("%s", line)
 
 
 def _cuda_settings() -> dict[str, str]:
-    """Compute FP32 as FP32: by default NVIDIA's tensor cores round inputs to 10 bits, which no parity was shown for."""
+    """Disable TF32: it rounds inputs to 10 bits of mantissa, and parity was not shown for it."""
     return {"use_tf32": "0"}
 
 
 def _tensorrt_settings() -> dict[str, str]:
-    """Keep what TensorRT builds: without a cache it builds its engine for minutes each time, and says nothing."""
+    """Cache TensorRT's engines. Without a cache, every start builds them again: silently, for minutes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twincar-edge" / "tensorrt"
     if not cache.is_dir() or not any(cache.iterdir()):
-        logger.warning("TensorRT builds an engine for this model and GPU, once; that takes minutes. Kept in %s", cache)
+        logger.warning("TensorRT is building an engine for this model and GPU: minutes, once. Cached in %s", cache)
     return {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(cache),
@@ -162,10 +162,10 @@ def _tensorrt_settings() -> dict[str, str]:
 
 
 def _attach_openvino(ort: ModuleType, options: Any, threads: int) -> None:
-    """Attach OpenVINO's CPU device: built into the wheel `onnxruntime-openvino`, or the plugin's.
+    """Attach OpenVINO's CPU device, from the wheel `onnxruntime-openvino` or from the plugin.
 
-    Only `load_config` has an effect; flat keys are ignored without a word. Without the f32 hint it computes in bf16 on
-    CPUs that have it, and its answers are no longer those that parity was shown for.
+    Only `load_config` has an effect; flat keys are silently ignored. Without the f32 hint, OpenVINO computes in bf16 on
+    CPUs that support it, and parity was not shown for that.
     """
     config = {
         "CPU": {
@@ -191,23 +191,23 @@ def _openvino_obstacle(ort: ModuleType, name: str) -> TwincarError | None:
         return InputError(
             f"the {name} plugin found no device on this machine (it needs an Intel CPU): use ",
             Parameter("ep", "cpu"),
-            f", or the wheel that has it built in: pip uninstall {' '.join(_installed_wheels())}, then "
+            f", or the wheel with built-in OpenVINO: pip uninstall {' '.join(_installed_wheels())}, then "
             "pip install onnxruntime-openvino",
         )
     return None
 
 
 def _has_openvino_built_in(ort: ModuleType) -> bool:
-    # A registered plugin is listed under the same name, but cannot be attached by it.
+    # A registered plugin is listed under the same name, but cannot be attached by name.
     return not _openvino_registered and OPENVINO in ort.get_available_providers()
 
 
 def _openvino_devices(ort: ModuleType) -> list[Any]:
-    """Return the plugin's CPU devices, registering the plugin with plain onnxruntime once a process."""
+    """Return the plugin's CPU devices; register the plugin with plain onnxruntime once per process."""
     plugin = importlib.import_module(_OPENVINO_PACKAGE)
     if not _openvino_registered:
         ort.register_execution_provider_library("twincar_edge_openvino", plugin.get_library_path())
-        _openvino_registered.append(True)  # to register again raises
+        _openvino_registered.append(True)  # a second registration would raise
     name = plugin.get_ep_name()
     return [d for d in ort.get_ep_devices() if d.ep_name == name and d.ep_metadata.get("ov_device") == "CPU"]
 
@@ -217,7 +217,7 @@ OPENVINO = "OpenVINOExecutionProvider"
 _OPENVINO_PACKAGE = "onnxruntime_ep_openvino"
 _openvino_registered: list[bool] = []
 
-# In the order in which `auto` prefers them. TensorRT is asked for by name only: it builds an engine for minutes.
+# In the order of preference of `auto`. TensorRT comes after the CPU, so it is only used by name: it builds for minutes.
 PROVIDERS: dict[str, Provider] = {
     **_built_in("cuda", "CUDAExecutionProvider", "gpu", _cuda_settings, "cuda"),
     "openvino": Provider(OPENVINO, "openvino", _attach_openvino, _openvino_obstacle),
@@ -229,30 +229,30 @@ EP_CHOICES = (AUTO, *PROVIDERS)
 
 
 def usable_providers() -> tuple[str, ...]:
-    """Return the names of the providers that this installation and machine offer, in order of preference."""
+    """Return the names of the providers that this installation and machine support, in order of preference."""
     ort = load_onnxruntime()
     return tuple(name for name, provider in PROVIDERS.items() if provider.obstacle(ort, name) is None)
 
 
 def explain_auto() -> str:
-    """Say in one line which provider `auto` takes, and why it takes none of those that it would prefer."""
+    """Return one line that names the provider of `auto`, and why each preferred one was skipped."""
     ort = load_onnxruntime()
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for name, provider in PROVIDERS.items():
         obstacle = provider.obstacle(ort, name)
         if obstacle is None:
-            reasons = f" ({'; '.join(passed_over)})" if passed_over else ""
+            reasons = f" ({'; '.join(skipped)})" if skipped else ""
             return f"auto takes {name}, the first usable of {', '.join(PROVIDERS)}{reasons}"
-        passed_over.append(f"{name}: {str(obstacle).partition(': ')[0]}")
-    raise AssertionError("the CPU provider is always there")
+        skipped.append(f"{name}: {str(obstacle).partition(': ')[0]}")
+    raise AssertionError("the CPU provider is always available")
 
 
 def choose_provider(ep: str) -> tuple[str, Provider]:
-    """Return the provider that `ep` names; `auto` is the first usable one.
+    """Return the provider named by `ep`; `auto` is the first usable one.
 
     Raises:
-        InputError: there is no provider of that name, or this installation or machine cannot use it.
-        MissingExtraError: it is a plugin that is not installed.
+        InputError: the provider does not exist, or this installation or machine cannot use it.
+        MissingExtraError: the provider is a plugin that is not installed.
     """
     if ep == AUTO:
         name = usable_providers()[0]

@@ -1,36 +1,36 @@
-"""What ONNX Runtime says of a file that it does not open, in words that say what to do."""
+"""Explains why ONNX Runtime refuses a file, and what to do."""
 
 from __future__ import annotations
 
 import re
 
-# In the words of onnxruntime 1.20 to 1.27: model.cc, model_load_utils.h, tensorprotoutils.cc, graph.cc.
+# Messages of onnxruntime 1.20 to 1.27, in model.cc, model_load_utils.h, tensorprotoutils.cc and graph.cc.
 _REFUSALS: list[tuple[re.Pattern[str], str]] = [
     (
         re.compile(r"external (?:data|tensors)", re.IGNORECASE),
-        "keeps weights in other files (external data), which are not read: write one file, with "
+        "has its weights in other files (external data), which is not supported: write a single file with "
         'onnx.save(onnx.load("in.onnx"), "out.onnx")',
     ),
     (
         re.compile(r"Unsupported model IR version: (\d{1,9}), max supported IR version: (\d{1,9})"),
-        r"has IR version \1, and the installed ONNX Runtime reads up to \2: upgrade onnxruntime, or export the model "
-        "with an older onnx",
+        r"has IR version \1, but the installed ONNX Runtime supports up to \2: upgrade onnxruntime, or export the "
+        "model with an older onnx",
     ),
     (
         re.compile(r"Opset (\d{1,9}) is under development.*official support for domain (\S{1,40}) is till opset (\d+)"),
-        r"needs opset \1 of \2, and the installed ONNX Runtime reads up to \3: upgrade onnxruntime, or export the "
+        r"needs opset \1 of \2, but the installed ONNX Runtime supports up to \3: upgrade onnxruntime, or export the "
         "model with a lower opset",
     ),
     (
         re.compile(r"No Op registered for ([\w.]+) with|Fatal error: ([\w.:]+)\(-?\d+\) is not a registered", re.ASCII),
-        r"uses the operator \1\2, which the installed ONNX Runtime does not have: upgrade onnxruntime, or export the "
-        "model without it",
+        r"uses the operator \1\2, which the installed ONNX Runtime does not support: upgrade onnxruntime, or export "
+        "the model without it",
     ),
 ]
 
 
 def why_not_opened(error: Exception, ep: str) -> str:
-    """Return what is wrong with a file that ONNX Runtime has refused, as the rest of a sentence that begins with it."""
+    """Return the reason why ONNX Runtime refused a file, as the predicate of a sentence about it."""
     text = " ".join(_text(error).split())
     for pattern, message in _REFUSALS:
         if found := pattern.search(text):
@@ -39,10 +39,10 @@ def why_not_opened(error: Exception, ep: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error of ONNX Runtime, 300 characters at most."""
+    """Return the first line of an ONNX Runtime error, at most 300 characters."""
     return _text(error).strip().split("\n", 1)[0][:300]
 
 
 def _text(error: Exception) -> str:
-    # A message that quotes a damaged file is no text, and becomes an error of its own on its way to Python.
+    # A message that quotes a damaged file may not be UTF-8, and then reaches Python as a UnicodeDecodeError.
     return error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else str(error)

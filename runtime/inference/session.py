@@ -1,4 +1,4 @@
-"""Opens an exported model on an execution provider, and proves that its graph is what its manifest says."""
+"""Opens an exported model on an execution provider, and verifies that its graph matches its manifest."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class ModelSession:
 
     Attributes:
         model: the file.
-        manifest: what the file says of itself.
-        sha256: its digest, by which events and reports name it.
-        ep: the provider that is really used, by its short name.
+        manifest: the file's metadata.
+        sha256: the file's digest, which identifies it in events and reports.
+        ep: the short name of the provider that runs it.
         threads: threads within one inference.
-        engine: what runs the graph, whatever the manifest says of it.
-        prototypes: the mean embedding of each class; None where the file has none.
-        enrolled: the classes that were enrolled after the export; None where there are none.
-        head: the weights behind the last feature map; None where the file does not give that map.
-        golden: the file carries golden inputs.
+        engine: runs the graph.
+        prototypes: the mean embedding of each class; None if the file has none.
+        enrolled: the classes that were enrolled after the export; None without such classes.
+        head: the weights after the last feature map; None if the file does not output that map.
+        golden: whether the file has golden inputs.
     """
 
     model: Path
@@ -52,24 +52,24 @@ class ModelSession:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Return the names of all classes that `judge` answers with: the graph's outputs, then the enrolled ones."""
+        """Return the names of all classes in the order of `judge`: the graph's outputs, then the enrolled ones."""
         return self.manifest.classes + (() if self.enrolled is None else self.enrolled.names)
 
     def run(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits, float32 [N, classes], for uint8 [N, H, W, 3] that `prepare_batch` made.
+        """Return logits, float32 [N, classes], for a batch from `prepare_batch`, uint8 [N, H, W, 3].
 
         Raises:
-            ModelError: the provider failed, or gave numbers that are not finite.
+            ModelError: the provider failed, or returned numbers that are not finite.
         """
         if len(batch_nhwc) == 0:
             return np.empty((0, len(self.manifest.classes)), np.float32)
         return self._finite("logits", self.engine.run(batch_nhwc))
 
     def embed(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return embeddings, float32 [N, D]: the features that the last layer of the network sees.
+        """Return embeddings, float32 [N, D]: the inputs of the network's last layer.
 
         Raises:
-            ModelError: the file has no embedding output, the provider failed, or gave numbers that are not finite.
+            ModelError: the file has no embedding output, the provider failed, or returned numbers that are not finite.
         """
         _, embeddings = self.outputs(batch_nhwc)
         if embeddings is None:
@@ -77,13 +77,12 @@ class ModelSession:
         return embeddings
 
     def judge(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return logits, float32 [N, classes], and how familiar each image is, float32 [N], in one run.
+        """Return logits, float32 [N, classes], and the familiarity of each image, float32 [N], in one run.
 
-        The logits are of all `classes`, the enrolled ones too. The familiarity is None where the file has no
-        prototypes.
+        The logits cover all `classes`, including enrolled ones. The familiarity is None if the file has no prototypes.
 
         Raises:
-            ModelError: as `run`.
+            ModelError: see `run`.
         """
         if self.prototypes is None:
             return self.run(batch_nhwc), None
@@ -94,7 +93,7 @@ class ModelSession:
     def judge_outputs(
         self, logits: NDArray[np.float32], embeddings: NDArray[np.float32] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return what `judge` does, for the outputs of a run that was made already."""
+        """Return the same as `judge`, from the outputs of an earlier run."""
         if self.prototypes is None:
             return logits, None
         assert embeddings is not None, "a manifest with familiarity names an embedding"
@@ -107,12 +106,12 @@ class ModelSession:
         return self.enrolled.extend(logits, familiarity, leads, self.manifest.temperature, year)
 
     def outputs(self, batch_nhwc: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return logits, float32 [N, classes], and embeddings, float32 [N, D], in one run, for one image or more.
+        """Return logits, float32 [N, classes], and embeddings, float32 [N, D], of at least one image, in one run.
 
-        The embeddings are None where the file has no such output.
+        The embeddings are None if the file has no such output.
 
         Raises:
-            ModelError: as `run`.
+            ModelError: see `run`.
         """
         if self.manifest.embedding is None:
             return self.run(batch_nhwc), None
@@ -125,10 +124,10 @@ class ModelSession:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """Return logits, embeddings, and the last feature map, float32 [N, C, h, w], in one run.
 
-        What the file does not give is None.
+        Outputs that the file does not have are None.
 
         Raises:
-            ModelError: as `run`.
+            ModelError: see `run`.
         """
         names = [output.name for output in self.engine.session.get_outputs()]
         found = zip(names, self.engine.outputs(batch_nhwc, names), strict=True)
@@ -139,7 +138,7 @@ class ModelSession:
     def _finite(self, what: str, found: NDArray[np.float32]) -> NDArray[np.float32]:
         if not np.isfinite(found).all():
             raise ModelError(
-                f"{self.model} gave {what} that are not finite on {self.ep}: run `twincar-edge evaluate` on it"
+                f"{self.model} returned {what} that are not finite on {self.ep}: run `twincar-edge evaluate` on it"
             )
         return found
 
@@ -152,15 +151,15 @@ def open_session(
     Args:
         model: an .onnx file that `twincar-edge export` wrote.
         ep: a provider's short name, or `auto` for the best usable one.
-        threads: threads within one inference; None for all cores that this process may use.
-        spinning: let idle threads spin on. Faster in a tight loop; at a camera's pace it burns a core for nothing.
+        threads: threads within one inference; None for all usable cores.
+        spinning: let idle threads spin. This is faster in a tight loop, but wastes a core at a camera's frame rate.
         trust: which files may be opened.
 
     Raises:
-        InputError: no such provider, or ONNX Runtime gave another one than was asked for.
+        InputError: the provider does not exist, or ONNX Runtime chose another one.
         MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
-        ModelError: the file may not be opened, is not ours, is corrupt, does not match its digest, or its graph does
-            not fit its manifest.
+        ModelError: the file is not trusted, is not a model of this project, is corrupt, does not match its digest, or
+            its graph does not match its manifest.
     """
     file = read_model_file(model)
     trust.check(file)
@@ -168,8 +167,8 @@ def open_session(
     manifest = parse_manifest(file.metadata.get(METADATA_KEY), str(model))
     entries = {}
     if manifest.quantization is not None and not manifest.quantization.reduce_range and not this_machine().has_vnni:
-        # Full 8-bit weights overflow the fast kernels of x86 CPUs without VNNI; these are exact, and take twice as long
-        # (also on CPUs with VNNI, which need them not).
+        # Full 8-bit weights overflow the fast kernels of x86 CPUs without VNNI. These kernels are exact, but take twice
+        # as long.
         entries["session.x64quantprecision"] = "1"
     engine = open_engine(model, ep=ep, threads=threads, spinning=spinning, entries=entries, data=file.data)
     check_contract(model, manifest, engine.session)

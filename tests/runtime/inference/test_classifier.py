@@ -1,4 +1,4 @@
-"""From pixels to answers, through the real runtime."""
+"""The classifier, from pixels to answers, with the real runtime."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def test_no_images_give_no_answers(tmp_path: Path) -> None:
     assert classifier(tmp_path).predict([]) == []
 
 
-def test_below_the_models_threshold_the_answer_is_unknown_with_its_guesses(tmp_path: Path) -> None:
+def test_below_the_models_threshold_the_answer_is_unknown_with_guesses(tmp_path: Path) -> None:
     (gray,) = classifier(tmp_path, reject_below=0.7).predict([picture(128, 128, 128)])
     assert (gray.label, gray.name) == (None, UNKNOWN)
     assert gray.probability == pytest.approx(1 / 3, abs=1e-4)
     assert {guess.name for guess in gray.top5} == {RED, GREEN, BLUE}
 
 
-def test_of_what_is_sure_together_the_answer_says_what_is_shared(tmp_path: Path) -> None:
+def test_classes_that_are_certain_together_are_answered_by_their_common_name(tmp_path: Path) -> None:
     (yellow,) = classifier(tmp_path, reject_below=0.9).predict([picture(0, 200, 200)])
     assert (yellow.label, yellow.name, yellow.level) == (None, "Castor", "make")
     assert yellow.probability == pytest.approx(1.0, abs=1e-4)
     assert {guess.name for guess in yellow.top5[:2]} == {RED, GREEN}
 
 
-def test_a_picture_below_the_size_that_the_file_asks_for_gets_no_full_name(tmp_path: Path) -> None:
+def test_a_picture_below_the_models_minimum_size_gets_no_full_name(tmp_path: Path) -> None:
     sizes = CropSizesRecord(minimum_px=64, tolerance=0.02, images=100, coverage=0.9, right=0.9, sizes=())
     path = with_manifest(tiny_model(tmp_path / "tiny.onnx"), tmp_path / "sized.onnx", crop_sizes=sizes)
     sized = Classifier(open_session(path, ep="cpu", threads=1))
@@ -65,21 +65,21 @@ def test_a_picture_below_the_size_that_the_file_asks_for_gets_no_full_name(tmp_p
     assert [answer.level for answer in in_boxes] == ["model", "year"]
 
 
-def test_the_models_temperature_softens_the_probability_and_keeps_the_answer(tmp_path: Path) -> None:
+def test_the_models_temperature_changes_the_probability_but_not_the_answer(tmp_path: Path) -> None:
     (sharp,) = classifier(tmp_path).predict([picture(0, 0, 40)])
     (soft,) = classifier(tmp_path, temperature=4.0).predict([picture(0, 0, 40)])
     assert sharp.name == soft.name == RED
     assert soft.probability < sharp.probability
 
 
-def test_the_five_best_come_best_first() -> None:
+def test_the_five_best_classes_are_in_descending_order() -> None:
     probabilities = np.array([0.05, 0.3, 0.1, 0.25, 0.2, 0.1], np.float32)
     found = Hierarchy(tuple("abcdef")).answer(probabilities, 0.0)
     assert [guess.name for guess in found.top5] == ["b", "d", "e", "c", "f"]
     assert (found.label, found.name) == (1, "b")
 
 
-def test_a_classifier_opens_a_path_a_text_or_a_session_and_without_any_the_bundled_model(tmp_path: Path) -> None:
+def test_a_classifier_opens_a_path_a_string_or_a_session_and_by_default_the_bundled_model(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "tiny.onnx")
     for model in (path, str(path), open_session(path, ep="cpu", threads=1)):
         assert Classifier(model)(picture(0, 0, 200)).name == RED
@@ -87,17 +87,17 @@ def test_a_classifier_opens_a_path_a_text_or_a_session_and_without_any_the_bundl
     assert len(Classifier(verify=False).manifest.classes) == 196
 
 
-def test_a_session_has_its_own_provider_and_threads(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="those of the open session"):
+def test_provider_and_threads_cannot_be_set_for_an_open_session(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot change an open session"):
         Classifier(open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu", threads=1), ep="cpu")
 
 
-def test_a_model_that_answers_another_way_than_at_export_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_model_whose_answers_differ_from_export_is_refused_unless_verify_is_off(tmp_path: Path) -> None:
     good = tiny_model(tmp_path / "good.onnx", golden=True)
     turned = Preprocess(size_wh=(32, 32), color="bgr", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     drifted = with_manifest(good, tmp_path / "drifted.onnx", preprocess=turned)
     assert Classifier(good)(picture(0, 0, 200)).name == RED
-    with pytest.raises(ModelError, match="does not answer on cpu as it did"):
+    with pytest.raises(ModelError, match="answers differently on cpu than at export"):
         Classifier(drifted, ep="cpu")
     assert Classifier(drifted, ep="cpu", verify=False)(picture(0, 0, 200)).name == BLUE
 
@@ -110,7 +110,7 @@ def test_one_image_gives_one_answer_and_several_give_a_list(tmp_path: Path) -> N
     assert ready([]) == []
 
 
-def test_a_long_list_of_files_is_read_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_of_files_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "green.png"
     assert cv2.imwrite(str(path), picture(0, 200, 0))
     ready, sizes = classifier(tmp_path), []
@@ -122,7 +122,7 @@ def test_a_long_list_of_files_is_read_a_batch_at_a_time(tmp_path: Path, monkeypa
     assert sizes[3:] == [16, 16, 8]
 
 
-def test_an_image_in_a_list_that_cannot_be_read_is_named_by_its_place(tmp_path: Path) -> None:
+def test_an_unreadable_image_in_a_list_is_named_by_its_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"images\[17\]: expected uint8"):
         classifier(tmp_path)([picture(0, 0, 200)] * 17 + [np.zeros((4, 4, 3))])
 
@@ -140,8 +140,8 @@ def test_each_box_of_an_image_gets_its_own_answer(tmp_path: Path) -> None:
         ready([street], boxes=boxes)
 
 
-def test_a_box_gives_the_answer_that_the_camera_loop_gives_for_it() -> None:
-    """To the last bit: the same pixels go through the same model, one at a time."""
+def test_a_box_gets_the_same_answer_as_in_the_camera_loop() -> None:
+    """Bit by bit: the same pixels go through the same model one at a time."""
     ready = Classifier(demo_model(), ep="cpu", threads=1)
     drawn = next(iter(twin_car_images(1, 0, (520, 400))))
     look = look_at(Frame(0, 0.0, drawn.image_bgr, "street"), drawn.box_xyxy, 1.0)
@@ -149,7 +149,7 @@ def test_a_box_gives_the_answer_that_the_camera_loop_gives_for_it() -> None:
     assert asked == ready.answer(ready.probabilities([look.picture_bgr])[0])
 
 
-def test_an_answer_is_a_row_of_a_table(tmp_path: Path) -> None:
+def test_an_answer_converts_to_a_table_row(tmp_path: Path) -> None:
     ready = classifier(tmp_path, reject_below=0.9)
     red, yellow, gray = (ready(picture(*bgr)) for bgr in ((0, 0, 200), (0, 200, 200), (128, 128, 128)))
     assert (red.make, red.model, red.body_type, red.year) == ("Castor", "Red", "Sedan", 2020)

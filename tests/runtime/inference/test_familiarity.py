@@ -1,4 +1,4 @@
-"""Familiarity on the box: a strange picture gets no full name, whatever its probability."""
+"""Familiarity: an unfamiliar picture gets no full name, whatever its probability."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(tmp_path: Path) -> Path:
     return tiny_model(tmp_path / "familiar.onnx", familiar=True)
 
 
-def test_an_answer_goes_as_far_as_the_picture_is_familiar(model: Path) -> None:
+def test_an_answer_is_as_specific_as_the_picture_is_familiar(model: Path) -> None:
     pure, mixed, gray = Classifier(open_session(model, ep="cpu")).predict([PURE, MIXED, GRAY])
     assert (pure.name, pure.level) == (RED, "year")
     assert pure.familiarity == pytest.approx(1.0, abs=1e-3)
@@ -44,7 +44,7 @@ def test_an_answer_goes_as_far_as_the_picture_is_familiar(model: Path) -> None:
     assert (gray.name, gray.vehicle) == ("unknown", None)
 
 
-def test_a_file_without_prototypes_answers_by_probability_alone(tmp_path: Path) -> None:
+def test_without_prototypes_probability_alone_decides(tmp_path: Path) -> None:
     classifier = Classifier(open_session(tiny_model(tmp_path / "old.onnx"), ep="cpu"))
     [mixed] = classifier.predict([MIXED])
     assert (mixed.name, mixed.familiarity) == (RED, None)
@@ -59,7 +59,7 @@ def test_no_images_give_no_answers(model: Path) -> None:
     assert familiarity.shape == (0,)
 
 
-def test_the_crops_of_a_visit_count_by_their_weight(model: Path) -> None:
+def test_the_crops_of_a_visit_count_by_weight(model: Path) -> None:
     classifier = Classifier(open_session(model, ep="cpu"))
     evidence = Evidence()
     for frame, (image, weight) in enumerate([(PURE, 1.0), (MIXED, 3.0)]):
@@ -75,7 +75,7 @@ def test_the_crops_of_a_visit_count_by_their_weight(model: Path) -> None:
     assert not unfamiliar(pure, FAMILIARITY.thresholds.year - 0.01, classifier.manifest)  # within the margin
 
 
-def test_golden_inputs_tell_when_the_embedding_drifts(model: Path, tmp_path: Path) -> None:
+def test_golden_inputs_detect_a_changed_embedding(model: Path, tmp_path: Path) -> None:
     path = with_golden(model, tmp_path / "golden.onnx")
     golden = read_golden(path)
     assert golden is not None
@@ -110,7 +110,7 @@ def test_prototypes_that_do_not_fit_are_refused(model: Path, prototypes: str | N
 
 
 def test_a_graph_without_the_embedding_of_its_manifest_is_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="its manifest says logits and 'other'"):
+    with pytest.raises(ModelError, match="its manifest requires logits and 'other'"):
         open_session(with_manifest(model, tmp_path / "other.onnx", embedding="other"), ep="cpu")
-    with pytest.raises(ModelError, match="its manifest says logits alone"):
+    with pytest.raises(ModelError, match="its manifest requires logits alone"):
         open_session(with_manifest(model, tmp_path / "none.onnx", embedding=None, familiarity=None), ep="cpu")

@@ -1,4 +1,4 @@
-"""What users pass for images and boxes, and what it is read as."""
+"""Conversion of the images and boxes that users pass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def picture(rng: np.random.Generator) -> NDArray[np.uint8]:
     return rng.integers(0, 256, (60, 100, 3), dtype=np.uint8)
 
 
-def test_a_file_its_bytes_an_array_and_a_pil_image_are_the_same_picture(
+def test_a_file_its_bytes_an_array_and_a_pil_image_give_the_same_picture(
     picture: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     path = tmp_path / "car.png"
@@ -36,7 +36,7 @@ def test_a_file_its_bytes_an_array_and_a_pil_image_are_the_same_picture(
         assert np.array_equal(as_image_bgr(image), picture)
 
 
-def test_an_rgb_array_turned_round_is_read(picture: NDArray[np.uint8]) -> None:
+def test_a_reversed_view_of_an_rgb_array_is_read(picture: NDArray[np.uint8]) -> None:
     rgb = np.ascontiguousarray(picture[..., ::-1])
     turned = as_image_bgr(rgb[..., ::-1])
     assert np.array_equal(turned, picture) and turned.flags.c_contiguous
@@ -52,7 +52,7 @@ def test_gray_becomes_bgr_and_alpha_is_dropped(picture: NDArray[np.uint8]) -> No
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_pil_image_is_turned_as_the_same_file_is(orientation: int, tmp_path: Path) -> None:
+def test_a_pil_image_is_oriented_like_its_file(orientation: int, tmp_path: Path) -> None:
     upright = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -80,12 +80,12 @@ def test_a_pil_image_is_turned_as_the_same_file_is(orientation: int, tmp_path: P
         (Path(), "a folder, a pipe or a device"),
     ],
 )
-def test_what_is_no_image_is_refused_in_one_line(image: Any, message: str) -> None:
+def test_other_types_and_shapes_are_refused_in_one_line(image: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_image_bgr(image, "crop")
 
 
-def test_a_pil_image_whose_file_is_cut_off_is_refused(picture: NDArray[np.uint8]) -> None:
+def test_a_pil_image_of_a_truncated_file_is_refused(picture: NDArray[np.uint8]) -> None:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
     cut = Image.open(io.BytesIO(file.getvalue()[:-2000]))
@@ -105,7 +105,7 @@ def test_boxes_are_clipped_and_widened_to_whole_pixels() -> None:
     assert as_boxes([], SIZE_WH) == as_boxes(np.empty((0, 4)), SIZE_WH) == []
 
 
-def test_the_boxes_of_detectors_are_found_where_they_keep_them() -> None:
+def test_the_boxes_of_detectors_results_are_found() -> None:
     rows = np.array([[10, 5, 20, 15], [1, 2, 3, 4]], np.float32)
     expected = [(10, 5, 20, 15), (1, 2, 3, 4)]
     detections = SimpleNamespace(xyxy=rows)
@@ -116,7 +116,7 @@ def test_the_boxes_of_detectors_are_found_where_they_keep_them() -> None:
         assert as_boxes(SimpleNamespace(boxes=boxes), SIZE_WH) == expected
 
 
-def test_the_detections_of_supervision_give_boxes() -> None:
+def test_detections_of_supervision_are_accepted() -> None:
     sv = pytest.importorskip("supervision")
     detections = sv.Detections(xyxy=np.array([[10.0, 5, 20, 15]]), confidence=np.array([0.9]))
     assert as_boxes(detections, SIZE_WH) == [(10, 5, 20, 15)]
@@ -140,6 +140,6 @@ def test_the_detections_of_supervision_give_boxes() -> None:
         ([SimpleNamespace(boxes=None)], r"a list of results; pass results\[0\]"),
     ],
 )
-def test_boxes_that_cannot_be_cut_out_are_refused_by_their_index(boxes: Any, message: str) -> None:
+def test_invalid_boxes_are_refused_by_index(boxes: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_boxes(boxes, SIZE_WH)

@@ -1,4 +1,4 @@
-"""The table of execution providers: what each is attached by, and what it says where it cannot be used."""
+"""The table of execution providers: how each is attached, and its error if it cannot be used."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def attached(ep: str, ort: Wheel, threads: int = 2) -> list[tuple[str, dict[str,
 
 @pytest.mark.usefixtures("unregistered")
 @pytest.mark.parametrize(("ep", "preloaded"), [("cuda", 1), ("tensorrt", 1), ("cpu", 0), ("openvino", 0)])
-def test_only_providers_of_nvidia_gpus_load_what_its_wheels_brought_once_and_without_printing(
+def test_only_nvidia_providers_load_cuda_libraries_once_and_without_printing(
     ep: str,
     preloaded: int,
     tmp_path: Path,
@@ -69,7 +69,7 @@ def test_only_providers_of_nvidia_gpus_load_what_its_wheels_brought_once_and_wit
 
 
 @pytest.mark.usefixtures("unregistered")
-def test_openvino_is_taken_from_the_wheel_that_has_it_built_in() -> None:
+def test_built_in_openvino_is_preferred_to_the_plugin() -> None:
     ort = Wheel(providers.OPENVINO)
     assert providers.PROVIDERS["openvino"].obstacle(ort, "openvino") is None  # type: ignore[arg-type]
     [(name, settings)] = attached("openvino", ort, threads=3)
@@ -79,7 +79,7 @@ def test_openvino_is_taken_from_the_wheel_that_has_it_built_in() -> None:
 
 
 @pytest.mark.usefixtures("unregistered")
-def test_the_plugin_is_attached_by_its_device_even_where_onnxruntime_lists_it_once_registered(
+def test_the_plugin_is_attached_by_device_even_after_it_is_listed_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """ONNX Runtime 1.32 lists a registered plugin among the built-in providers, and refuses to attach it as one."""
@@ -117,7 +117,7 @@ def test_the_openvino_plugin_answers_as_the_cpu_provider(tmp_path: Path) -> None
     np.testing.assert_allclose(session.run(batch), open_session(model, ep="cpu", threads=1).run(batch), rtol=1e-3)
 
 
-def test_a_plugin_that_offers_no_device_names_the_wheel_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_without_a_device_recommends_the_wheel_with_built_in_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers.util, "find_spec", lambda name: name)
     monkeypatch.setattr(providers, "_openvino_devices", lambda ort: [])
     obstacle = providers.PROVIDERS["openvino"].obstacle(Wheel(), "openvino")  # type: ignore[arg-type]
@@ -146,7 +146,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 @pytest.mark.parametrize(
     ("code", "message"), [(None, "NVIDIA's driver was not found"), (100, r"finds no GPU \(cuInit: 100\)"), (0, None)]
 )
-def test_the_gpu_wheel_has_cuda_only_where_the_driver_finds_a_gpu(
+def test_the_gpu_wheel_offers_cuda_only_if_the_driver_finds_a_gpu(
     driver: Callable[[int | None], None], ep: str, code: int | None, message: str | None
 ) -> None:
     driver(code)

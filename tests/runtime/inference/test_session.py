@@ -1,4 +1,4 @@
-"""Opening a model: what is ours opens on the provider asked for, and everything else is one clear line."""
+"""Opening a model: exported models open on the requested provider; anything else is a one-line error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from twincar_edge.files import sha256
 from twincar_edge.machine import this_machine
 from twincar_edge.manifest import METADATA_KEY, QuantizationRecord, read_manifest
 from twincar_edge.runtime.inference import providers
-from twincar_edge.runtime.inference.engine import MOST_THREADS, open_engine
+from twincar_edge.runtime.inference.engine import MAX_THREADS, open_engine
 from twincar_edge.runtime.inference.session import open_session
 
 
@@ -55,7 +55,7 @@ def test_threads_default_to_the_cores_that_the_process_may_use(model: Path) -> N
     assert open_session(model, ep="cpu").threads == usable_cores()
 
 
-def test_auto_takes_a_usable_provider(model: Path) -> None:
+def test_auto_chooses_a_usable_provider(model: Path) -> None:
     assert open_session(model).ep in providers.usable_providers()
 
 
@@ -72,21 +72,21 @@ def test_an_unknown_provider_is_answered_with_the_nearest_names(model: Path, ep:
 
 
 @pytest.mark.parametrize("ep", [ep for ep in providers.PROVIDERS if ep not in providers.usable_providers()])
-def test_a_provider_that_is_not_here_says_what_to_do(model: Path, ep: str) -> None:
+def test_the_error_for_an_unavailable_provider_says_what_to_do(model: Path, ep: str) -> None:
     with pytest.raises(TwincarError, match=r"twincar-edge\[|`ep='cpu'`"):
         open_session(model, ep=ep)
 
 
 def test_a_provider_that_onnxruntime_silently_replaces_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classic: CUDA asked for, CPU given. Here a provider that attaches nothing stands for it."""
+    """As when ONNX Runtime replaces CUDA by CPU; here the provider attaches nothing."""
     fallen = providers.Provider("CUDAExecutionProvider", "gpu", lambda *_: None, lambda *_: None)
     monkeypatch.setitem(providers.PROVIDERS, "cuda", fallen)
     with pytest.raises(InputError, match="cuda was requested, but ONNX Runtime silently chose CPUExecutionProvider"):
         open_session(model, ep="cuda")
 
 
-def test_a_provider_that_cannot_be_attached_is_a_line(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA of the plain wheel: ONNX Runtime raises where the provider is added, not where the session is opened."""
+def test_a_provider_that_cannot_be_attached_is_a_one_line_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with CUDA in the plain wheel: ONNX Runtime raises when the provider is added, not when the session opens."""
 
     def attach(_ort: object, options: onnxruntime.SessionOptions, _threads: int) -> None:
         options.add_provider("CUDAExecutionProvider", {})
@@ -107,7 +107,7 @@ def test_a_provider_that_cannot_be_attached_is_a_line(model: Path, monkeypatch: 
         ("1.25.1", True, "1", False),
     ],
 )
-def test_threads_spin_on_only_where_they_are_told_to(
+def test_threads_spin_only_on_request(
     model: Path, monkeypatch: pytest.MonkeyPatch, version: str, spinning: bool, allowed: str, limited: bool
 ) -> None:
     monkeypatch.setattr(onnxruntime, "__version__", version)
@@ -133,7 +133,7 @@ def spoil(path: Path, change: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["empty", "text", "cut off", "an operator that does not exist"])
-def test_a_corrupt_model_is_one_line(model: Path, change: str) -> None:
+def test_a_corrupt_model_is_a_one_line_error(model: Path, change: str) -> None:
     spoil(model, change)
     with pytest.raises(ModelError) as failure:
         open_session(model, ep="cpu")
@@ -141,9 +141,7 @@ def test_a_corrupt_model_is_one_line(model: Path, change: str) -> None:
     assert "\n" not in str(failure.value)
 
 
-def test_what_onnxruntime_says_of_a_damaged_name_is_told_though_it_is_no_text(
-    model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_onnxruntime_error_that_is_not_utf8_is_shown(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = undigested(onnx.load(str(model)))
     model.write_bytes(plain.replace(b"\x04Cast", b"\x04Ca\xffs", 1))
     with pytest.raises(ModelError, match=r"cannot be opened on cpu: .*Ca.s"):
@@ -151,26 +149,26 @@ def test_what_onnxruntime_says_of_a_damaged_name_is_told_though_it_is_no_text(
     assert capsys.readouterr().out == ""  # which is for answers
 
 
-def test_an_input_whose_name_is_no_text_is_one_line(model: Path) -> None:
+def test_an_input_name_that_is_not_utf8_is_a_one_line_error(model: Path) -> None:
     plain = undigested(onnx.load(str(model)))
     model.write_bytes(plain.replace(b"batch_nhwc", b"batch\xffnhwc"))
-    with pytest.raises(ModelError, match="names that are no text"):
+    with pytest.raises(ModelError, match="is not UTF-8"):
         open_session(model, ep="cpu")
 
 
-@pytest.mark.parametrize("threads", [MOST_THREADS + 1, 2**31, 10**30])
-def test_more_threads_than_any_machine_has_are_refused(model: Path, threads: int) -> None:
-    with pytest.raises(InputError, match="threads are more than"):
+@pytest.mark.parametrize("threads", [MAX_THREADS + 1, 2**31, 10**30])
+def test_too_many_threads_are_refused(model: Path, threads: int) -> None:
+    with pytest.raises(InputError, match="threads are too many: use at most"):
         open_session(model, ep="cpu", threads=threads)
 
 
-def test_a_pipe_is_no_engine_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(InputError, match="no such file"):
         open_engine(tmp_path / "pipe.onnx", ep="cpu")
 
 
-def test_a_model_that_is_not_ours_or_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_or_missing_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not exported by twincar-edge"):
         open_session(tiny_model(tmp_path / "foreign.onnx", metadata=False))
     with pytest.raises(ModelError, match="cannot read the model"):
@@ -179,7 +177,7 @@ def test_a_model_that_is_not_ours_or_not_there_is_refused(tmp_path: Path) -> Non
 
 def test_a_manifest_that_does_not_fit_the_graph_is_refused(model: Path) -> None:
     wider = read_manifest(model).preprocess.model_copy(update={"size_wh": (64, 32)})
-    with pytest.raises(ModelError, match=r"its manifest says uint8 \[N, 32, 64, 3\]"):
+    with pytest.raises(ModelError, match=r"its manifest requires uint8 \[N, 32, 64, 3\]"):
         open_session(change_manifest(model, preprocess=wider))
 
 
@@ -188,7 +186,7 @@ def test_a_manifest_with_another_class_count_is_refused(model: Path) -> None:
         open_session(change_manifest(model, classes=CLASSES[:2]))
 
 
-def test_logits_that_are_not_finite_never_become_an_answer(tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "tiny.onnx")
     graph = onnx.load(str(model))
     weights = next(tensor for tensor in graph.graph.initializer if tensor.name == "weights")
@@ -206,7 +204,7 @@ def test_logits_that_are_not_finite_never_become_an_answer(tmp_path: Path) -> No
         (("onnxruntime", "onnxruntime-gpu"), InputError, "pip uninstall onnxruntime onnxruntime-gpu"),
     ],
 )
-def test_no_onnxruntime_and_two_of_them_each_say_so(
+def test_a_missing_or_duplicate_onnxruntime_is_reported(
     monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], error: type[TwincarError], says: str
 ) -> None:
     def distribution(name: str) -> object:
@@ -258,7 +256,7 @@ def full_range_int8_model(path: Path) -> Path:
 
 
 def test_full_range_int8_is_computed_exactly_on_every_cpu(tmp_path: Path) -> None:
-    """On a CPU without VNNI the fast kernels give half of this; the manifest says that they must not be used."""
+    """Without VNNI the fast kernels return half of this, so the manifest forbids them."""
     session = open_session(full_range_int8_model(tmp_path / "full.onnx"), ep="cpu", threads=1)
     logits = session.run(np.full((1, 8, 8, 3), 255, np.uint8))
     np.testing.assert_array_equal(logits, np.full((1, 3), 255 * 127 * 8 * 8 * 3, np.float32))
@@ -273,7 +271,7 @@ def test_full_range_int8_is_computed_exactly_on_every_cpu(tmp_path: Path) -> Non
         (True, ("avx2",), False),
     ],
 )
-def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_clip(
+def test_slow_exact_kernels_are_used_only_where_fast_ones_overflow(
     model: Path, monkeypatch: pytest.MonkeyPatch, reduce_range: bool, flags: tuple[str, ...], exact: bool
 ) -> None:
     record = QuantizationRecord(
@@ -295,8 +293,8 @@ def test_exact_kernels_which_are_slow_are_asked_for_only_where_the_fast_ones_cli
     assert asked is exact
 
 
-def test_onnx_runtime_tells_nobody_of_the_models_that_it_opens(model: Path, tmp_path: Path) -> None:
-    """It keeps a device's id and what it wants to send in the user's cache."""
+def test_onnx_runtime_sends_no_telemetry_about_models(model: Path, tmp_path: Path) -> None:
+    """It would store a device id and the events to send in the user's cache."""
     program = (
         "import sys\nfrom pathlib import Path\nfrom twincar_edge.runtime.inference.session import open_session\n"
         "open_session(Path(sys.argv[1]), ep='cpu')\n"
