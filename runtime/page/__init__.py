@@ -1,1 +1,1 @@
-"""The web page of a box: its cameras, its visits, and why. The only part that needs the extra `page`."""
+"""The web page of a box: cameras, visits and explanations. Only this part needs the extra `page`."""

@@ -1,4 +1,4 @@
-"""Why a visit was answered so, and pictures that people try: answered and explained by the model in use."""
+"""Explanations of visits and of uploaded pictures, by the model in use."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from twincar_edge.runtime.page.login import user_of
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.page.visits import find_visit
 
-_KEPT = 24  # answers whose pictures a browser may still fetch
-_BUSY_S = 10.0
-_LONGEST_S = 10.0  # of a comparison, which runs the model some 200 times
-_QUALITY = 88  # of JPEGs
+_CACHED = 24  # answers whose pictures a browser can still load
+_BUSY_S = 10.0  # timeout for earlier explanations
+_TIMEOUT_S = 10.0  # for a comparison, which runs the model about 200 times
+_JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Answered:
     """An answer with its explanation.
 
     Attributes:
-        id: a random name, by which the pictures are fetched.
+        id: a random name for the URLs of the pictures.
         prediction: the answer.
-        evidence: what speaks for the target.
-        contrast: what speaks for the target rather than for another class; None where there is no other.
+        evidence: the explanation of what supports the target.
+        contrast: the explanation of what supports the target against another class; None if there is no other class.
         pictures: JPEGs by name.
     """
 
@@ -58,12 +58,12 @@ class Answered:
 
 
 class Answers:
-    """Answers and explains pictures, one at a time, and keeps the newest for browsers to fetch their pictures."""
+    """Answers and explains pictures, one at a time, and caches the newest results until browsers have loaded them."""
 
     def __init__(self, content: Content) -> None:
-        """Take what gives the model in use."""
+        """Prepare; `content` returns the model in use."""
         self._content = content
-        self._kept: OrderedDict[str, Answered] = OrderedDict()
+        self._cache: OrderedDict[str, Answered] = OrderedDict()
         self._lock = threading.Lock()
         self._working = threading.Lock()
 
@@ -72,11 +72,11 @@ class Answers:
 
         Args:
             image_bgr: uint8 [H, W, 3].
-            against: the class to compare the answer with; None for the best one of the others.
+            against: the class to compare the answer with; None for the second-best one.
 
         Raises:
-            HTTPException: the page has been busy with others for too long.
-            InputError: the class is not known.
+            HTTPException: other explanations took too long.
+            InputError: the class is unknown.
             ModelError: the model fails.
         """
         with self._turn():
@@ -84,27 +84,27 @@ class Answers:
             evidence = explain_crop(classifier, image_bgr)
             contrast = None
             if len(classifier.session.classes) > 1:
-                contrast = _contrast(classifier, image_bgr, against, time.monotonic() + _LONGEST_S)
+                contrast = _contrast(classifier, image_bgr, against, time.monotonic() + _TIMEOUT_S)
         pictures = {"picture": _jpeg(image_bgr), "evidence": _jpeg(evidence.overlay_bgr)}
         if contrast is not None:
             pictures["contrast"] = _jpeg(contrast.overlay_bgr)
         answered = Answered(secrets.token_urlsafe(12), evidence.prediction, evidence, contrast, pictures)
         with self._lock:
-            self._kept[answered.id] = answered
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._cache[answered.id] = answered
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
         return answered
 
     def picture(self, answer: str, name: str) -> bytes | None:
-        """Return a picture of an answer, or None if it is kept no longer."""
+        """Return a picture of an answer, or None if it is not in the cache."""
         with self._lock:
-            kept = self._kept.get(answer)
-        return None if kept is None else kept.pictures.get(name)
+            cached = self._cache.get(answer)
+        return None if cached is None else cached.pictures.get(name)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
         if not self._working.acquire(timeout=_BUSY_S):
-            raise HTTPException(503, "The page is busy with other explanations: try again in a while.")
+            raise HTTPException(503, "The page is busy with other explanations: try again later.")
         try:
             yield
         finally:
@@ -119,28 +119,28 @@ def _contrast(
             classifier, image_bgr, against=against or RUNNER_UP, stopped=lambda: time.monotonic() > until_s
         )
     except ExplanationStoppedError:
-        return None  # the box is busy: the rest of the answer is worth more than waiting
+        return None  # it would take too long: show the rest of the answer
     except InputError:
         if against is not None:
             raise
-        return None  # nothing in the picture tells the two apart
+        return None  # nothing in the picture distinguishes the two classes
 
 
 def _jpeg(image_bgr: NDArray[np.uint8]) -> bytes:
-    done, data = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    assert done, "OpenCV encodes every picture that it has decoded"
+    done, data = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    assert done, "OpenCV encodes every picture that it can decode"
     return bytes(data)
 
 
 def routes(pages: Pages, content: Content) -> list[Route]:
-    """Return the routes of explanations and tried pictures."""
+    """Return the routes of explanations and uploaded pictures."""
     answers = Answers(content)
 
     def explained(request: Request) -> Response:
         visit = find_visit(content, request.path_params["id"])
         path = content.saved(visit.crop)
         if path is None:
-            raise HTTPException(404, "No picture of this visit is kept, or no longer: there is nothing to explain.")
+            raise HTTPException(404, "This visit has no picture, so there is nothing to explain.")
         try:
             found = answers.answer(read_image(path), request.query_params.get("against") or None)
         except InputError as error:
@@ -174,14 +174,14 @@ def routes(pages: Pages, content: Content) -> list[Route]:
         async with request.form(max_files=1, max_fields=4, max_part_size=MAX_BODY_BYTES) as form:
             picture = form.get("picture")
             if not isinstance(picture, UploadFile):
-                raise HTTPException(400, "There is no picture in the form.")
+                raise HTTPException(400, "The form has no picture: choose one.")
             data = await picture.read()
         return await run_in_threadpool(tried, request, data, picture.filename or "the picture")
 
     def picture(request: Request) -> Response:
         data = answers.picture(request.path_params["id"], request.path_params["name"])
         if data is None:
-            raise HTTPException(404, "This explanation is kept no longer: load its page again.")
+            raise HTTPException(404, "This explanation has expired: reload its page.")
         return Response(data, media_type="image/jpeg")
 
     return [

@@ -1,4 +1,4 @@
-"""The page's application: which part answers which path, behind what guard."""
+"""The page's application: its routes, middleware and error pages."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def make_app(
     """Return the application.
 
     Args:
-        content: what it shows.
-        settings: names and paths by which it is reached.
-        bound: the IP address that the server listens at.
-        tokens: who may use it; None where everybody who reaches it may.
-        streams: the answers that go on.
-        feed: tells of visits as they come.
+        content: the data that the page shows.
+        settings: the host names and the path of the page.
+        bound: the IP address on which the server listens.
+        tokens: the tokens of users; None if the page needs no token.
+        streams: the streaming responses.
+        feed: the newest visits, as they change.
 
     Raises:
-        InputError: the key of the sessions cannot be kept in the state folder.
+        InputError: the session key cannot be read from or written to the state folder.
     """
     judging = Judging(content.state, content.classifier)
     pages = Pages(live=content.running is not None, logged_in=tokens is not None)
@@ -64,7 +64,7 @@ def make_app(
     )
 
     def failed(request: Request, error: Exception) -> Response:
-        status, text = 500, "The page failed; the log of the box says why."
+        status, text = 500, "Internal error: see the log of the box."
         headers = None
         if isinstance(error, HTTPException):
             status, text, headers = error.status_code, error.detail, error.headers

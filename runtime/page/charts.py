@@ -1,4 +1,4 @@
-"""The page of charts: visits by make, by level, by hour and by day, as bars that the server draws."""
+"""The page of charts: visits by make, level, hour and day, as bars in SVG."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from twincar_edge.runtime.page.visit_list import LEVELS, VisitQuery, filter_valu
 from twincar_edge.runtime.sinks.visit_pages import tally, tally_times
 
 TOP_MAKES = 12
-MOST_DAYS = 92
-_LABELS = 12  # at most so many under upright bars
+MAX_DAYS = 92
+_LABELS = 12  # maximum of labels under upright bars
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Bar:
     """One bar.
 
     Attributes:
-        label: what it counts.
-        count: visits.
-        size: its length, from 0 to 100.
-        labeled: whether there is room for its label.
+        label: the name of the bar.
+        count: the number of visits.
+        size: the length of the bar, from 0 to 100.
+        labeled: whether the label is shown.
     """
 
     label: str
@@ -40,15 +40,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Bars under a title, and as a table for those who cannot see them.
+    """A title and bars, which are also shown as a table.
 
     Attributes:
-        id: of the title, unique on the page.
-        title: what the bars show.
-        what: what a label is, such as "Hour".
-        bars: in order.
-        upright: bars of a time line stand, others lie.
-        kinds: how each bar is colored, or nothing.
+        id: the id of the title, unique on the page.
+        title: the title.
+        what: the heading of the labels in the table, such as "Hour".
+        bars: the bars, in order.
+        upright: whether bars are vertical, as on a time line.
+        kinds: the CSS class of each bar, or empty.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Chart:
     kinds: tuple[str, ...] = ()
 
     @property
-    def most(self) -> int:
+    def max_count(self) -> int:
         """Return the count of the longest bar."""
         return max((bar.count for bar in self.bars), default=0)
 
@@ -70,9 +70,9 @@ def charts(
     """Return the charts of the page.
 
     Args:
-        makes: visits by make, most first; None where the make is unknown.
-        levels: visits by how far the answer goes.
-        times: visits by when they began.
+        makes: the number of visits by make, largest first; None is the key of unknown makes.
+        levels: the number of visits by level of the answer.
+        times: the number of visits by start time.
     """
     known = [(make, count) for make, count in makes.items() if make is not None]
     rows = known[:TOP_MAKES]
@@ -82,14 +82,14 @@ def charts(
         rows.append(("unknown", unknown))
     hours, days = Counter[int](), Counter[datetime]()
     for moment, count in times.items():
-        there = moment.astimezone()
-        hours[there.hour] += count
-        days[there.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)] += count
+        local = moment.astimezone()
+        hours[local.hour] += count
+        days[local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)] += count
     return [
         Chart("by-make", "By make", "Make", _bars(rows)),
         Chart(
             "by-level",
-            "How far the answers go",
+            "By level of the answer",
             "Answer",
             _bars((LEVEL_NAMES[level], levels.get(level, 0)) for level in LEVELS),
             kinds=LEVELS,
@@ -103,24 +103,24 @@ def _by_day(days: Counter[datetime]) -> Chart:
     if not days:
         return Chart("by-day", "By day", "Day", (), True)
     last = max(days)
-    first = max(min(days), last - timedelta(MOST_DAYS - 1))
+    first = max(min(days), last - timedelta(MAX_DAYS - 1))
     all_days = (first + timedelta(number) for number in range((last - first).days + 1))
-    title = "By day" if first == min(days) else f"By day, the last {MOST_DAYS}"
+    title = "By day" if first == min(days) else f"By day, the last {MAX_DAYS}"
     return Chart("by-day", title, "Day", _bars((f"{one.day} {one:%b}", days[one]) for one in all_days), True)
 
 
 def _bars(rows: Iterable[tuple[str, int]]) -> tuple[Bar, ...]:
     listed = list(rows)
-    most = max((count for _, count in listed), default=0) or 1
-    every = -(-len(listed) // _LABELS)
+    largest = max((count for _, count in listed), default=0) or 1
+    step = -(-len(listed) // _LABELS)
     return tuple(
-        Bar(label, count, round(100 * count / most, 2), place % every == 0)
-        for place, (label, count) in enumerate(listed)
+        Bar(label, count, round(100 * count / largest, 2), index % step == 0)
+        for index, (label, count) in enumerate(listed)
     )
 
 
 def routes(pages: Pages, content: Content) -> list[Route]:
-    """Return the route of the charts."""
+    """Return the route of the page of charts."""
 
     def shown(request: Request) -> Response:
         query = VisitQuery.of(request.query_params)

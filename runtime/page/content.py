@@ -1,4 +1,4 @@
-"""What the page shows, and where it comes from: a running loop, or only the store that one writes."""
+"""The data that the page shows: the store of visits, and a running loop if there is one in this process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from twincar_edge.runtime.page.pictures import LivePictures
 
 @dataclass(frozen=True)
 class Running:
-    """The loop whose page this is.
+    """The loop in this process.
 
     Attributes:
-        status: gives a snapshot; may be called from any thread.
-        limits: of its health.
-        pictures: what its cameras see.
+        status: returns a snapshot of its status; thread-safe.
+        limits: the limits of its health check.
+        pictures: the live pictures of its cameras.
     """
 
     status: Callable[[], LoopStatus]
@@ -31,16 +31,16 @@ class Running:
 
 @dataclass(frozen=True)
 class Content:
-    """All that the page can show.
+    """The data that the page shows.
 
     Attributes:
         store: the database of visits; it may not exist yet.
-        state: the folder for what the page itself keeps: tokens, corrections, and pictures with their names.
-        folders: where pictures and clips of visits lie. A file outside them is never served.
-        classifier: gives the model that answers now, for explanations and uploaded pictures.
+        state: the folder of the page's own files: tokens, corrections, and labeled pictures.
+        folders: the folders of the visits' pictures and clips. No file outside them is served.
+        classifier: returns the model in use, for explanations and uploaded pictures.
         running: the loop in this process, or None.
-        use_model: has the model in another file answer from now on, after the checks of a reload; raises a
-            `TwincarError` where it is refused. None: the model stays.
+        use_model: switches to the model in another file, after the checks of a reload; raises a `TwincarError` if they
+            fail. None if the model cannot be switched.
     """
 
     store: Path
@@ -51,7 +51,7 @@ class Content:
     use_model: Callable[[Path], object] | None = None
 
     def saved(self, path: Path | None) -> Path | None:
-        """Return a visit's picture or clip if it is still there and in one of the folders."""
+        """Return the path of a visit's picture or clip if it exists and is in one of the folders; otherwise None."""
         if path is None or not path.is_file():
             return None
         whole = path.resolve()
@@ -59,23 +59,23 @@ class Content:
 
 
 class OwnClassifier:
-    """A model for the page alone, opened when it is first needed."""
+    """The model of a page without a loop, opened at its first use."""
 
     def __init__(self, model: Path | None) -> None:
-        """Take the file `model`, or the bundled one."""
+        """Prepare; `model` is a file, or None for the bundled one."""
         self._model = model
         self._lock = Lock()
         self._opened: Classifier | None = None
 
     def __call__(self) -> Classifier:
-        """Return it; raises what opening a `Classifier` raises."""
+        """Return the classifier; raises the same errors as `Classifier`."""
         with self._lock:
             if self._opened is None:
                 self._opened = Classifier(self._model or default_model(), threads=1)
             return self._opened
 
     def use(self, model: Path) -> None:
-        """Use the model in another file; raises what opening a `Classifier` raises."""
+        """Switch to the model in another file; raises the same errors as `Classifier`."""
         opened = Classifier(model, threads=1)
         with self._lock:
             self._opened = opened

@@ -1,4 +1,4 @@
-"""The visits of a list as a file: CSV as it is read, Parquet where pyarrow is installed."""
+"""Downloads of the filtered visits, as CSV (streamed) and as Parquet (with pyarrow)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twincar_edge.runtime.sinks.visit_pages import read_all
 
 
 def routes(content: Content) -> list[Route]:
-    """Return the routes of the files; the filter of the list is in their addresses too."""
+    """Return the routes of the downloads; they take the same filter parameters as the list."""
 
     def csv(request: Request) -> Response:
         wanted = VisitQuery.of(request.query_params).filter()

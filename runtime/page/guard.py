@@ -1,9 +1,9 @@
-"""What every request has to pass: the right host and origin, a small body, a known user.
+"""Checks every request: host, origin, size of the body, and user.
 
-A browser sends requests for any page that it has open. What keeps another site's page from using this one: the host
-must be ours (or a name that an attacker controls could be pointed at this address: DNS rebinding), requests that change
-something must come from our own pages, and the session's cookie is sent with no other site's requests
-(`SameSite=Strict`).
+A browser sends requests for any page that it has open, so another site's page could try to use this one. Three checks
+prevent that. The host must be ours, because an attacker could point a foreign name to this address (DNS rebinding).
+Requests that change something must come from our own pages. And browsers do not send the session cookie with requests
+of other sites (`SameSite=Strict`).
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from twincar_edge.runtime.page.tokens import Token, Tokens, User
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 24 * 2**20
-STRANGERS_BODY_BYTES = 64 * 2**10  # before anybody has logged in
+ANONYMOUS_BODY_BYTES = 64 * 2**10  # before log-in
 BODY_TIMEOUT_S = 30.0
 LOCAL_USER = User(name="local", role="teach")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN_PATHS = frozenset({"/login", "/healthz"})  # a watchdog has no token
+OPEN_PATHS = frozenset({"/login", "/healthz"})  # health checks have no token
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
 
 
 class Guard:
-    """Lets a request in, or answers it; the layer of sessions is outside it."""
+    """Middleware that admits or refuses requests. The session middleware must run before it."""
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str], tokens: Tokens | None) -> None:
         """Wrap an application.
 
         Args:
-            app: what is guarded.
-            hosts: the names by which the page may be called, from `listening.allowed_hosts`.
-            tokens: who may come in; None where nobody needs a token, because only this machine reaches the page.
+            app: the application.
+            hosts: the allowed host names, from `listening.allowed_hosts`.
+            tokens: the tokens of users; None if no token is needed, because only this machine reaches the page.
         """
         self._app = app
         self._hosts = hosts
         self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Pass a request to the application, or refuse it."""
         if scope["type"] != "http":
             return
         refusal = self._refusal(scope)
-        limit = STRANGERS_BODY_BYTES
+        limit = ANONYMOUS_BODY_BYTES
         if refusal is None:
             try:
                 user = self._user(scope)
             except InputError as error:
-                logger.warning("nobody can use the page: %s", error)
-                user, refusal = None, PlainTextResponse("The page's tokens cannot be read; its log says why.\n", 503)
+                logger.warning("refusing all requests to the page: %s", error)
+                user, refusal = None, PlainTextResponse("The page cannot read its tokens: see its log.\n", 503)
             path = own_path(scope)
             if user is not None:
                 limit = MAX_BODY_BYTES
@@ -79,14 +79,14 @@ class Guard:
         headers = Headers(scope=scope)
         if self._tokens is None and any(name in headers for name in _FORWARDED):
             return PlainTextResponse(
-                f"A proxy forwards requests of others to this page, which demands no token: start it with "
+                f"This page needs no token, so it refuses requests that a proxy forwards: start it with "
                 f"{Parameter('tokens', True)}.\n",
                 403,
             )
         if not is_allowed_host(headers.get("host", ""), self._hosts):
-            return PlainTextResponse(f"This page has another name: allow this one with {Parameter('hosts')}.\n", 421)
+            return PlainTextResponse(f"Unknown host name: allow it with {Parameter('hosts')}.\n", 421)
         if scope["method"] not in SAFE_METHODS and not _same_origin(headers):
-            return PlainTextResponse("Only this page's own forms may change something.\n", 403)
+            return PlainTextResponse("Refused: the request does not come from this page's own forms.\n", 403)
         return None
 
     def _user(self, scope: Scope) -> User | None:
@@ -119,7 +119,7 @@ def _to_login(scope: Scope) -> Response:
 
 
 def _same_origin(headers: Headers) -> bool:
-    """Return whether a request comes from one of our own pages, or from no browser."""
+    """Return whether a request comes from one of our own pages, or not from a browser."""
     site = headers.get("sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         return False
@@ -128,7 +128,7 @@ def _same_origin(headers: Headers) -> bool:
 
 
 class _Body:
-    """The body of a request, of limited size, and received in limited time."""
+    """The body of a request, limited in size and time."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -138,23 +138,23 @@ class _Body:
         self._until: float | None = None
 
     async def __call__(self) -> Message:
-        """Return what comes next; what is too large or too slow fails where the application reads it."""
-        if not self._more:  # then this waits until the client goes, however long a stream of ours lasts
+        """Return the next message; raise in the application if the body is too large or too slow."""
+        if not self._more:  # waits for the client to disconnect, without a timeout, because a stream may run long
             return await self._receive()
         now = asyncio.get_running_loop().time()
         self._until = self._until or now + BODY_TIMEOUT_S
         try:
             message = await asyncio.wait_for(self._receive(), self._until - now)
         except TimeoutError as error:
-            raise HTTPException(408, f"This took longer than {BODY_TIMEOUT_S:.0f} seconds to arrive.") from error
+            raise HTTPException(408, f"The request took longer than {BODY_TIMEOUT_S:.0f} seconds to arrive.") from error
         self._size += len(message.get("body", b""))
         self._more = message.get("more_body", False)
         if self._size > self._limit:
-            raise HTTPException(413, f"This is too large: at most {self._limit / 2**20:g} MiB are taken.")
+            raise HTTPException(413, f"The request is too large: at most {self._limit / 2**20:g} MiB.")
         return message
 
 
 def own_url(bound: str, port: int, *, https: bool) -> str:
-    """Return where the page is, ending in a slash; a server at all addresses is named by this machine's name."""
+    """Return the page's URL, ending in a slash. If the server listens on all addresses, it has this machine's name."""
     host = socket.gethostname() if ipaddress.ip_address(bound.split("%")[0]).is_unspecified else as_host(bound)
     return f"{'https' if https else 'http'}://{host}:{port}/"

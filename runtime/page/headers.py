@@ -1,4 +1,4 @@
-"""Security headers of every answer, those to refused and failed requests included."""
+"""Security headers of every response, including errors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _HEADERS = {
 
 
 class SafeHeaders:
-    """The outermost layer of the page's application: outside Starlette, which answers failures itself."""
+    """The outermost middleware. It wraps Starlette, because Starlette answers failures itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap an application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on, and add headers to its answer where the application sets no others."""
+        """Pass a request on, and add the headers that the application does not set itself."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -42,6 +42,6 @@ class SafeHeaders:
 
 
 def own_path(scope: Scope) -> str:
-    """Return the path of a request below the page's root path, as the routes have it."""
+    """Return the path of a request without the page's root path, as in the routes."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))

@@ -1,4 +1,4 @@
-"""Takes what a user says of a visit, from the visit's own page or from the list of those to check."""
+"""Records a user's judgment of a visit, from the visit's page or from the list of visits to check."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _KINDS: dict[str, Kind] = {"none": "no vehicle", "unclear": "unclear", "undo": "
 
 
 def routes(content: Content, judging: Judging) -> list[Route]:
-    """Return the route by which visits are judged."""
+    """Return the route of judgments."""
 
     async def judge(request: Request) -> Response:
         user = require_role(request, "teach").name
         form = await request.form(max_files=0, max_fields=8)
         fields = {name: str(form.get(name, "")) for name in ("verdict", "name", "answered", "back")}
-        await run_in_threadpool(keep, request.path_params["id"], user, fields)
+        await run_in_threadpool(record, request.path_params["id"], user, fields)
         root = request.scope.get("root_path", "")
-        to = "/teach/check" if fields["back"] == "check" else f"/visits/{request.path_params['id']}"
-        return RedirectResponse(root + to, 303)
+        target = "/teach/check" if fields["back"] == "check" else f"/visits/{request.path_params['id']}"
+        return RedirectResponse(root + target, 303)
 
-    def keep(id: str, user: str, fields: dict[str, str]) -> None:
+    def record(id: str, user: str, fields: dict[str, str]) -> None:
         visit = find_visit(content, id)
         event, picture, verdict = visit.event, content.saved(visit.crop), fields["verdict"]
         if fields["answered"] != event.name:
-            raise HTTPException(409, f"The answer has changed meanwhile, to {event.name}: look at the visit again.")
+            raise HTTPException(409, f"The answer has changed to {event.name}: check the visit again.")
         try:
             if verdict == "right":
                 judging.confirm(event, picture, user)
@@ -43,7 +43,7 @@ def routes(content: Content, judging: Judging) -> list[Route]:
             elif verdict in _KINDS:
                 judging.say(event, picture, user, _KINDS[verdict])
             else:
-                raise HTTPException(400, f"There is no verdict {verdict[:40]!r}.")
+                raise HTTPException(400, f"Unknown verdict {verdict[:40]!r}.")
         except InputError as error:
             raise HTTPException(400, str(error)) from error
 

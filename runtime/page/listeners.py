@@ -1,4 +1,4 @@
-"""Listeners that a thread notifies of new data."""
+"""Listeners that a thread wakes on new data."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Protocol
 
 
 class Listener(Protocol):
-    """Who can be woken."""
+    """A consumer that waits for new data."""
 
     def wake(self) -> None:
-        """Say that there is something new; from any thread."""
+        """Signal new data; from any thread."""
 
 
 class Listeners:
-    """The listeners to one thing; true while there are any."""
+    """The listeners to one source of data. It is true while there are any."""
 
     def __init__(self) -> None:
-        """Start with nobody."""
+        """Start without listeners."""
         self._all: list[Listener] = []
         self._lock = threading.Lock()
 
@@ -28,7 +28,7 @@ class Listeners:
         return bool(self._all)
 
     def wake(self) -> None:
-        """Wake all of them."""
+        """Wake all listeners."""
         with self._lock:
             listeners = tuple(self._all)
         for listener in listeners:
@@ -36,7 +36,7 @@ class Listeners:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Have one more woken while the block runs."""
+        """Add a listener while the block runs."""
         with self._lock:
             self._all.append(listener)
         try:

@@ -1,4 +1,4 @@
-"""What happens now: the cameras' pictures and health, and visits as they come."""
+"""The live part of the page: the cameras' pictures and health, and new visits."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.page.streaming import Listener, Streams
 from twincar_edge.runtime.sinks.store import StoredVisit
 
-STILL_S = 2.0  # the longest wait for a still picture: a camera may give few frames
-HEARTBEAT_S = 15.0  # proxies close connections on which nothing comes
-_RATE_S = 2.0
+STILL_S = 2.0  # timeout for a new still picture, because a camera may be slow
+HEARTBEAT_S = 15.0  # proxies close idle connections
+_RATE_S = 2.0  # shortest time over which frames per second are measured
 _BOUNDARY = b"--frame\r\n"
 
 
 @dataclass(frozen=True)
 class CameraCard:
-    """A camera, as the page shows it.
+    """A camera's data on the page.
 
     Attributes:
-        status: what the loop says of it.
-        fps: frames a second since the page was last asked; None where that was a moment ago, and at first.
-        visits: how many have ended.
-        unknown: the share of those without a name; None where there are none.
-        picture: there is one, or may be.
+        status: its status in the loop.
+        fps: its frames per second; None until they were measured.
+        visits: the number of its visits that have ended.
+        unknown: the share of these without a name; None without visits.
+        picture: whether it has a picture, or may still get one.
     """
 
     status: CameraStatus
@@ -49,17 +49,17 @@ class CameraCard:
 
 
 class CameraCards:
-    """Makes the cameras' cards, and measures frames a second between two calls."""
+    """Makes the cards of the cameras, and measures frames per second between calls."""
 
     def __init__(self, content: Content, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Take what the page shows."""
+        """Prepare for the loop of `content`; `monotonic` is a clock in seconds."""
         self._running = content.running
         self._monotonic = monotonic
-        self._taken: dict[str, tuple[float, int]] = {}
+        self._counted: dict[str, tuple[float, int]] = {}
         self._fps: dict[str, float] = {}
 
     def values(self) -> dict[str, Any]:
-        """Return what the template `cameras.html` uses."""
+        """Return the values for the template `cameras.html`."""
         if self._running is None:
             return {"cameras": None, "problems": ()}
         status = self._running.status()
@@ -80,15 +80,15 @@ class CameraCards:
 
     def _rate(self, camera: CameraStatus) -> float | None:
         now_s = self._monotonic()
-        then_s, frames = self._taken.setdefault(camera.name, (now_s, camera.frames))
+        then_s, frames = self._counted.setdefault(camera.name, (now_s, camera.frames))
         if now_s - then_s >= _RATE_S:
             self._fps[camera.name] = (camera.frames - frames) / (now_s - then_s)
-            self._taken[camera.name] = (now_s, camera.frames)
+            self._counted[camera.name] = (now_s, camera.frames)
         return self._fps.get(camera.name)
 
 
 def routes(pages: Pages, content: Content, cards: CameraCards, streams: Streams, feed: VisitFeed) -> list[Route]:
-    """Return the routes."""
+    """Return the routes of live views. Without a loop there are no pictures."""
 
     def cameras(request: Request) -> Response:
         return pages.render(request, "cameras.html", **cards.values())
@@ -106,7 +106,7 @@ def routes(pages: Pages, content: Content, cards: CameraCards, streams: Streams,
     def known(request: Request) -> str:
         camera: str = request.path_params["camera"]
         if camera not in pictures.cameras:
-            raise HTTPException(404, f"There is no camera {camera!r}.")
+            raise HTTPException(404, f"Unknown camera {camera!r}.")
         return camera
 
     async def video(request: Request) -> Response:
@@ -121,14 +121,14 @@ def routes(pages: Pages, content: Content, cards: CameraCards, streams: Streams,
         camera = known(request)
         picture = await _still(pictures, camera, Listener(streams))
         if picture is None:
-            raise HTTPException(503, f"Camera {camera} gives no picture now.", {"Retry-After": "2"})
+            raise HTTPException(503, f"Camera {camera} has no picture at the moment.", {"Retry-After": "2"})
         return Response(picture, media_type="image/jpeg")
 
     return [*found, Route("/live/{camera}.mjpeg", video), Route("/live/{camera}.jpg", still)]
 
 
 async def _still(pictures: LivePictures, camera: str, listener: Listener) -> bytes | None:
-    """Return a new picture, else the newest one that there is."""
+    """Wait for a new picture, and return it; after a timeout, return the newest one."""
     before = pictures.newest(camera)
     with pictures.watching(camera, listener):
         async for woken in listener.turns(STILL_S):
@@ -138,7 +138,7 @@ async def _still(pictures: LivePictures, camera: str, listener: Listener) -> byt
 
 
 async def _video(pictures: LivePictures, camera: str, listener: Listener) -> AsyncIterator[bytes]:
-    """Yield pictures as parts of one answer; each ends with the boundary, at which browsers show it."""
+    """Yield pictures as parts of a multipart body; each ends with a boundary, on which browsers show the picture."""
     yield _BOUNDARY
     sent = None
     async for _ in listener.turns():
@@ -150,29 +150,32 @@ async def _video(pictures: LivePictures, camera: str, listener: Listener) -> Asy
 
 
 async def _visits(pages: Pages, request: Request, feed: VisitFeed, listener: Listener) -> AsyncIterator[bytes]:
-    """Yield cards of the newest visits at first, so that none is lost on the way, then of those that change."""
+    """Yield the cards of the newest visits, then of each visit that changes.
+
+    A browser that reconnects gets all of the newest visits again, so it misses none.
+    """
     yield b"retry: 2000\n\n"
     sent: dict[str, StoredVisit] = {}
     async for woken in listener.turns(HEARTBEAT_S):
         if not woken:
-            yield b": still here\n\n"
+            yield b": heartbeat\n\n"
         newest = feed.newest()
         if newest is not None:
-            for name, data in _news(sent, newest, partial(pages.fragment, request, "visit_card.html")):
+            for name, data in _changes(sent, newest, partial(pages.fragment, request, "visit_card.html")):
                 yield _event(name, data)
             sent = {visit.event.id: visit for visit in newest}
 
 
-def _news(
+def _changes(
     sent: dict[str, StoredVisit], newest: tuple[StoredVisit, ...], card: Callable[..., str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what a browser has to be told: cards of visits, and ids of those that turned out to be none."""
+    """Yield events for a browser: cards of new or changed visits, and ids of removed ones."""
     ids = {visit.event.id for visit in newest}
     for visit in newest:
         if sent.get(visit.event.id) != visit:
             yield "visit", card(visit=visit)
     for id, visit in sent.items():
-        # What is older than all others has only been pushed out.
+        # A visit that is older than all others was not removed, but displaced by newer ones.
         if id not in ids and (not newest or visit.event.started_at > newest[0].event.started_at):
             yield "gone", id
 

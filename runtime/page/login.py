@@ -1,4 +1,4 @@
-"""Logging in with a token, and out; sessions; and what a user's role allows."""
+"""Log-in with a token, log-out, sessions, and roles."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.page.tokens import Role, Tokens, User
 
-FREE_TRIES = 5
+FREE_ATTEMPTS = 5
 LOCKED_S = 60.0
-_MOST_CLIENTS = 10_000
+_MAX_ADDRESSES = 10_000
 _SESSION_S = 30 * 86_400
 
 
 def user_of(request: Request) -> User:
-    """Return who sends a request; the guard has let nobody else in."""
+    """Return the user of a request; the guard admits no others."""
     user: User | None = request.state.user
     if user is None:
         raise HTTPException(401)
@@ -31,22 +31,22 @@ def user_of(request: Request) -> User:
 
 
 def require_role(request: Request, role: Role) -> User:
-    """Return who sends a request.
+    """Return the user of a request that needs a role.
 
     Raises:
-        HTTPException: the user's role does not allow it.
+        HTTPException: the user does not have the role.
     """
     user = user_of(request)
     if not user.may(role):
-        raise HTTPException(403, f"This needs a token with the role {role}; yours has the role {user.role}.")
+        raise HTTPException(403, f"This requires a token with the role {role}; yours has the role {user.role}.")
     return user
 
 
 class Sessions:
-    """Who is logged in, as a signed cookie. It is `Secure` where the browser uses HTTPS, be it only to a proxy."""
+    """Middleware for sessions in signed cookies. They are `Secure` if the browser uses HTTPS, even only to a proxy."""
 
     def __init__(self, app: ASGIApp, *, secret_key: str, path: str) -> None:
-        """Wrap an application whose cookies are for `path`."""
+        """Wrap an application; its cookies are for `path`."""
 
         def sessions(https: bool) -> SessionMiddleware:
             return SessionMiddleware(
@@ -56,34 +56,34 @@ class Sessions:
         self._by_scheme = {"https": sessions(True), "http": sessions(False)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on with its session."""
+        """Pass a request on with its session."""
         await self._by_scheme[scope["scheme"]](scope, receive, send)
 
 
-class _Tries:
-    """Failed log-ins by address: after some, an address has to wait."""
+class _FailedAttempts:
+    """Counts failed log-ins by address, and makes an address wait after too many."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def wait_s(self, address: str) -> float:
-        """Return how long an address has to wait until its next try."""
+        """Return how long an address has to wait before its next attempt."""
         failed, at = self._failed.get(address, (0, 0.0))
-        return max(0.0, at + LOCKED_S - self._clock()) if failed >= FREE_TRIES else 0.0
+        return max(0.0, at + LOCKED_S - self._clock()) if failed >= FREE_ATTEMPTS else 0.0
 
-    def failed(self, address: str) -> None:
-        """Count a failure. The addresses that failed longest ago are forgotten where there are too many."""
+    def count(self, address: str) -> None:
+        """Count a failed attempt. With too many addresses, the one that failed longest ago is forgotten."""
         now = self._clock()
         failed, at = self._failed.pop(address, (0, now))
         self._failed[address] = (1 if now - at > LOCKED_S else failed + 1, now)
-        if len(self._failed) > _MOST_CLIENTS:
+        if len(self._failed) > _MAX_ADDRESSES:
             self._failed.popitem(last=False)
 
 
 def routes(pages: Pages, tokens: Tokens | None) -> list[Route]:
-    """Return the routes for logging in and out; `tokens` is None where nobody needs one."""
-    tries = _Tries()
+    """Return the routes for log-in and log-out; `tokens` is None if the page needs no token."""
+    attempts = _FailedAttempts()
 
     async def login(request: Request) -> Response:
         wanted = _own_path(request.query_params.get("next", ""), request.scope.get("root_path", ""))
@@ -92,7 +92,7 @@ def routes(pages: Pages, tokens: Tokens | None) -> list[Route]:
         if request.method != "POST":
             return pages.render(request, "login.html", next=wanted)
         address = request.client.host if request.client is not None else ""
-        if (wait_s := tries.wait_s(address)) > 0:
+        if (wait_s := attempts.wait_s(address)) > 0:
             problem = f"Too many wrong tokens: try again in {wait_s:.0f} seconds."
             response = pages.render(request, "login.html", status=429, next=wanted, problem=problem)
             response.headers["Retry-After"] = f"{wait_s:.0f}"
@@ -100,8 +100,8 @@ def routes(pages: Pages, tokens: Tokens | None) -> list[Route]:
         form = await request.form(max_files=0, max_fields=4)
         token = tokens.find(str(form.get("token", "")).strip())
         if token is None:
-            tries.failed(address)
-            problem = "This token is not known. `twincar-edge token list` lists the tokens of this box."
+            attempts.count(address)
+            problem = "Unknown token. `twincar-edge token list` lists the tokens of this box."
             return pages.render(request, "login.html", status=403, next=wanted, problem=problem)
         request.session.clear()
         request.session.update(name=token.name, token=token.sha256)
@@ -116,6 +116,6 @@ def routes(pages: Pages, tokens: Tokens | None) -> list[Route]:
 
 
 def _own_path(wanted: str, root: str) -> str:
-    """Return a path of ours to go on to: never another site's address, as `//host` or a backslash would be."""
+    """Return the path to open after log-in. Addresses of other sites, such as `//host`, become the first page."""
     ours = wanted.startswith("/") and not wanted.startswith("//") and "\\" not in wanted and wanted.isprintable()
     return wanted if ours else f"{root}/"

@@ -1,4 +1,4 @@
-"""`/metrics` and `/healthz` on the page: what the monitoring server answers where there is no page."""
+"""`/metrics` and `/healthz` on the page, as on the monitoring server (`--monitor`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twincar_edge.runtime.page.content import Content
 
 
 def routes(content: Content) -> list[Route]:
-    """Return the routes; without a loop in this process there is nothing to monitor."""
+    """Return the routes; none without a loop in this process."""
     running = content.running
     if running is None:
         return []

@@ -1,4 +1,4 @@
-"""Templates of the page, and what all of them can use."""
+"""Renders the page's templates, and defines their filters."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LEVEL_NAMES = {"year": "make, model, year", "model": "make, model", "make": "mak
 
 
 class Pages:
-    """Renders the templates; everything that is put into one is escaped."""
+    """Renders the templates, with all values escaped."""
 
     def __init__(self, *, live: bool, logged_in: bool) -> None:
-        """Prepare.
+        """Load the templates.
 
         Args:
-            live: a loop runs in this process, whose cameras can be seen.
-            logged_in: users have logged in with tokens, and can log out.
+            live: whether a loop runs in this process.
+            logged_in: whether users log in with tokens, and so can log out.
         """
         self._templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
@@ -40,15 +40,15 @@ class Pages:
         """Return a page.
 
         Args:
-            request: what it answers.
+            request: the request to answer.
             name: the template's file name.
             status: the HTTP status.
-            **values: what the template uses.
+            **values: the template's variables.
         """
         return HTMLResponse(self.fragment(request, name, **values), status)
 
     def fragment(self, request: Request, name: str, **values: Any) -> str:
-        """Return what a template gives; see `render`."""
+        """Return the text of a rendered template; see `render`."""
         root = request.scope.get("root_path", "")
         return self._templates.get_template(name).render(
             root=root, path=request.url.path.removeprefix(root), user=getattr(request.state, "user", None), **values
@@ -56,7 +56,7 @@ class Pages:
 
 
 def percent(share: float) -> str:
-    """Return a share as people read it, such as 93%."""
+    """Return a share as a percentage, such as 93%."""
     return f"{100 * share:.0f}%"
 
 
@@ -66,9 +66,9 @@ def local(moment: datetime) -> datetime:
 
 
 def day(moment: datetime) -> str:
-    """Return the day of a time in the box's time zone, such as 28 Nov 2026."""
-    there = moment.astimezone()
-    return f"{there.day} {there:%b %Y}"
+    """Return the date of a time in the box's time zone, such as 28 Nov 2026."""
+    local_moment = moment.astimezone()
+    return f"{local_moment.day} {local_moment:%b %Y}"
 
 
 def clock(moment: datetime) -> str:
@@ -77,7 +77,7 @@ def clock(moment: datetime) -> str:
 
 
 def age(seconds: float) -> str:
-    """Return how long ago something was, such as 3 s ago, or 2 h ago."""
+    """Return how long ago something happened, such as "3 s ago" or "2 h ago"."""
     for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit} ago"

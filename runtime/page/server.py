@@ -1,4 +1,4 @@
-"""Serves the page beside a running loop, or alone: uvicorn, in a thread of its own."""
+"""Serves the page with uvicorn in a separate thread, beside a running loop or alone."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from twincar_edge.runtime.page.tokens import OWNER, Tokens
 
 logger = logging.getLogger(__name__)
 
-MOST_CLIENTS = 64
-_MOST_CONNECTIONS = 2 * MOST_CLIENTS  # those between the two are told that it is too busy
-_SILENCE_S = 10.0  # between two looks at what a client does
-_LAST_ANSWERS_S = 1  # for what is being sent when the page ends
+MAX_CLIENTS = 64
+_MAX_CONNECTIONS = 2 * MAX_CLIENTS  # connections above MAX_CLIENTS get status 503
+_IDLE_CHECK_S = 10.0  # interval of the checks for idle clients
+_SHUTDOWN_S = 1  # timeout for the last responses when the page ends
 
 
 class PageServer:
     """Serves the page while the block runs.
 
     Attributes:
-        url: where, ending in a slash.
-        first_token: the token that was made because there was none, or None. It is kept nowhere: show it once.
+        url: the page's URL, ending in a slash.
+        first_token: the token that was created because there was none; otherwise None. It is stored nowhere: show it.
     """
 
     def __init__(self, content: Content, settings: PageSettings) -> None:
-        """Prepare; nothing listens yet.
+        """Prepare, without listening yet.
 
         Args:
-            content: what the page shows.
-            settings: where and how it is served.
+            content: the data that the page shows.
+            settings: the address and the options of the server.
         """
         self.url = ""
         self.first_token: str | None = None
@@ -57,7 +57,7 @@ class PageServer:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Listen.
+        """Start serving.
 
         Raises:
             InputError: the address, the certificate or the state folder cannot be used.
@@ -65,7 +65,7 @@ class PageServer:
         settings = self._settings
         for file in (settings.certificate, settings.key):
             if file is not None and not is_file(file):
-                raise InputError(f"cannot serve the page by HTTPS: there is no file {file}")
+                raise InputError(f"cannot serve the page by HTTPS: no such file {file}")
         listener = listen(settings.address, "the page")
         try:
             bound, port = listener.getsockname()[:2]
@@ -83,13 +83,13 @@ class PageServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="error",  # what hostile clients send is no news
+                log_level="error",  # invalid requests are not worth a log line
                 access_log=False,
                 server_header=False,
                 root_path=settings.root_path,
                 proxy_headers=tokens is not None,
-                limit_concurrency=MOST_CLIENTS,
-                timeout_graceful_shutdown=_LAST_ANSWERS_S,
+                limit_concurrency=MAX_CLIENTS,
+                timeout_graceful_shutdown=_SHUTDOWN_S,
                 ssl_certfile=settings.certificate,
                 ssl_keyfile=settings.key,
             )
@@ -107,13 +107,13 @@ class PageServer:
         )
         self._thread.start()
         self.url = own_url(bound, port, https=settings.certificate is not None)
-        logger.info("the page is at %s", self.url)
+        logger.info("serving the page at %s", self.url)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop listening, end what is still being sent, and wait for the thread."""
+        """Stop listening, end all responses, and wait for the thread."""
         if self._server is not None and self._thread is not None:
             self._streams.close()
             self._server.should_exit = True
@@ -130,24 +130,27 @@ class PageServer:
 
 
 class _Protocol(H11Protocol):
-    """Hangs up on clients that send no whole request, and on some where there are too many: uvicorn lets all stay."""
+    """Disconnects clients that do not send a complete request, and idle ones when there are too many.
+
+    uvicorn has no timeout for either.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._since = self.loop.time()
-        self._done: Any = None  # the cycle that was over at the last look; None is that of no request
-        self._look = self.loop.call_later(_SILENCE_S, self._hang_up_on_silence)
-        if len(self.connections) > _MOST_CONNECTIONS:
+        self._last_cycle: Any = None  # the completed request at the last check; None before the first request
+        self._idle_check = self.loop.call_later(_IDLE_CHECK_S, self._disconnect_if_idle)
+        if len(self.connections) > _MAX_CONNECTIONS:
             transport.close()
-        elif len(self.connections) >= MOST_CLIENTS:
-            self._make_room()
+        elif len(self.connections) >= MAX_CLIENTS:
+            self._disconnect_another()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._look.cancel()
+        self._idle_check.cancel()
         super().connection_lost(exc)
 
-    def _make_room(self) -> None:
-        """Hang up on an idle client, of the address that has the most: uvicorn answers 503 to all while it is full."""
+    def _disconnect_another(self) -> None:
+        """Disconnect an idle client of the address with the most. Otherwise uvicorn would answer all with 503."""
         others = [one for one in cast("set[_Protocol]", self.connections) if one is not self]
         idle = sorted((one for one in others if one._is_idle()), key=lambda one: one._since)
         if idle:
@@ -157,11 +160,12 @@ class _Protocol(H11Protocol):
         cycle = cast(Any, self.cycle)
         return not self.transport.is_closing() and (cycle is None or cycle.response_complete)
 
-    def _hang_up_on_silence(self) -> None:
+    def _disconnect_if_idle(self) -> None:
+        """Disconnect the client if it has completed no request since the last check."""
         cycle = cast(Any, self.cycle)
         if cycle is None or cycle.response_complete:
-            if cycle is self._done:
+            if cycle is self._last_cycle:
                 self.transport.close()
                 return
-            self._done = cycle
-        self._look = self.loop.call_later(_SILENCE_S, self._hang_up_on_silence)
+            self._last_cycle = cycle
+        self._idle_check = self.loop.call_later(_IDLE_CHECK_S, self._disconnect_if_idle)

@@ -1,4 +1,4 @@
-"""Teaching: unknown vehicles in groups to be named, learning new classes, and how right the answers were."""
+"""Teaching: naming unknown vehicles in groups, learning new classes, and measuring accuracy."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from starlette.routing import Route
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.files import is_file
 from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.judgement_view import MAX_NAMES
 from twincar_edge.runtime.page.login import require_role
 from twincar_edge.runtime.page.rendering import Pages
-from twincar_edge.runtime.page.said import MOST_NAMES
 from twincar_edge.runtime.page.visits import find_visit
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visits
 from twincar_edge.runtime.sinks.store_sample import random_visits
@@ -27,20 +27,20 @@ from twincar_edge.runtime.teaching.groups import MOST_PICTURES, Grouping, Groups
 from twincar_edge.runtime.teaching.judging import Judging, check_name
 from twincar_edge.runtime.teaching.learning import LEAST_PICTURES, Learner
 
-DRAWN = 10  # visits that are offered at once
-_MOST_GROUPS = 20
-_MOST_THUMBS = 60  # of a group
+SAMPLE_SIZE = 10  # visits that are open for judgment at a time
+_MAX_GROUPS = 20
+_MAX_THUMBNAILS = 60  # per group
 
 
 def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
     """Return the routes of teaching."""
     grouping = Grouping()
     learner = Learner(content.state)
-    problem: list[str] = []  # of the last attempt to use a new model, until it has been shown
+    problem: list[str] = []  # the last error of switching to a new model, until it was shown
 
     def overview(request: Request) -> Response:
         judgements, drawn = judging.corrections.newest(), judging.corrections.drawn()
-        offered = set(drawn)
+        sample = set(drawn)
         unknown = _unknown(content, judgements)
         groups, model_problem = _grouped(content, grouping, unknown)
         known = judging.known()
@@ -52,16 +52,16 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
         return pages.render(
             request,
             "teach.html",
-            sampled=measure(one for visit, one in judgements.items() if visit in offered),
-            chosen=measure(one for visit, one in judgements.items() if visit not in offered),
+            sampled=measure(one for visit, one in judgements.items() if visit in sample),
+            chosen=measure(one for visit, one in judgements.items() if visit not in sample),
             unjudged=len(_open(content, judgements, drawn)),
-            groups=[[unknown[place] for place in one[:_MOST_THUMBS]] for one in groups.groups[:_MOST_GROUPS]],
+            groups=[[unknown[index] for index in one[:_MAX_THUMBNAILS]] for one in groups.groups[:_MAX_GROUPS]],
             sizes=[len(one) for one in groups.groups],
-            rest=[unknown[place] for place in groups.rest[:_MOST_THUMBS]],
+            rest=[unknown[index] for index in groups.rest[:_MAX_THUMBNAILS]],
             unknown=len(unknown),
             waiting=groups.waiting,
             note=groups.problem or model_problem,
-            names=judging.names()[:MOST_NAMES],
+            names=judging.names()[:MAX_NAMES],
             learnable={name: len(paths) for name, paths in named.items() if len(paths) >= LEAST_PICTURES},
             too_few=[name for name, paths in named.items() if len(paths) < LEAST_PICTURES],
             lesson=learner.lesson,
@@ -75,7 +75,7 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
         form = await request.form(max_files=0, max_fields=MOST_PICTURES + 8)
         visits = [str(value) for value in form.getlist("visit")]
         await run_in_threadpool(_name_all, content, judging, visits, str(form.get("name", "")), user)
-        return _to(request, "/teach")
+        return _redirect(request, "/teach")
 
     async def learn(request: Request) -> Response:
         user = require_role(request, "teach").name
@@ -87,7 +87,7 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
             learner.learn(content.classifier().session, {one: pictures[one] for one in chosen if one in pictures}, user)
 
         await _run(run)
-        return _to(request, "/teach")
+        return _redirect(request, "/teach")
 
     async def use(request: Request) -> Response:
         require_role(request, "teach")
@@ -95,7 +95,7 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
             await run_in_threadpool(learner.use, content.use_model)
         except TwincarError as error:
             problem[:] = [str(error)]
-        return _to(request, "/teach")
+        return _redirect(request, "/teach")
 
     def check(request: Request) -> Response:
         drawn = judging.corrections.drawn()
@@ -103,14 +103,14 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
             request,
             "check.html",
             visits=_open(content, judging.corrections.newest(), drawn),
-            names=judging.names()[:MOST_NAMES],
+            names=judging.names()[:MAX_NAMES],
             drawn=len(drawn),
         )
 
     async def draw(request: Request) -> Response:
         require_role(request, "teach")
         await run_in_threadpool(_draw, content, judging)
-        return _to(request, "/teach/check")
+        return _redirect(request, "/teach/check")
 
     return [
         Route("/teach", overview),
@@ -122,7 +122,7 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
     ]
 
 
-def _to(request: Request, path: str) -> Response:
+def _redirect(request: Request, path: str) -> Response:
     return RedirectResponse(request.scope.get("root_path", "") + path, 303)
 
 
@@ -134,7 +134,7 @@ async def _run(work: Any) -> None:
 
 
 def _unknown(content: Content, judgements: dict[str, Judgement]) -> list[StoredVisit]:
-    """Return the newest unknown visits that nobody has judged and that have a picture, the newest first."""
+    """Return the newest unknown visits that have a picture and no judgment, newest first."""
     if not is_file(content.store):
         return []
     wanted = EventFilter(levels=("unknown",), limit=MOST_PICTURES + len(judgements))
@@ -152,36 +152,36 @@ def _grouped(content: Content, grouping: Grouping, unknown: Sequence[StoredVisit
 
 def _name_all(content: Content, judging: Judging, visits: Sequence[str], name: str, user: str) -> None:
     if not 1 <= len(visits) <= MOST_PICTURES:
-        raise HTTPException(400, f"Check 1 to {MOST_PICTURES} pictures; {len(visits)} are checked.")
+        raise HTTPException(400, f"{len(visits)} pictures are selected: select 1 to {MOST_PICTURES}.")
     try:
         name = check_name(name)
-        for visit in [find_visit(content, id) for id in visits]:  # all of them before the first is named
+        for visit in [find_visit(content, id) for id in visits]:  # find all before any is named
             judging.name(visit.event, content.saved(visit.crop), user, name)
     except InputError as error:
         raise HTTPException(400, str(error)) from error
 
 
 def _open(content: Content, judgements: dict[str, Judgement], drawn: Sequence[str]) -> list[StoredVisit]:
-    """Return the visits that were drawn, can still be seen, and that nobody has judged."""
-    visits = (read_one(content.store, id) for id in drawn if id not in judgements)  # None: the store has lost it
+    """Return the drawn visits that have a picture and no judgment."""
+    visits = (read_one(content.store, id) for id in drawn if id not in judgements)  # None if it was deleted since
     return [visit for visit in visits if visit is not None and content.saved(visit.crop) is not None]
 
 
 def _draw(content: Content, judging: Judging) -> None:
-    """Draw visits until enough are to be judged.
+    """Draw random visits until `SAMPLE_SIZE` are open for judgment.
 
-    A draw may contain visits that a user has judged already; their judgement counts. If such visits were left
-    out, the others would be right more often than all are, because people judge what looks wrong.
+    A draw may contain visits that a user has judged already, and their judgment counts. Users judge answers that look
+    wrong, so leaving out such visits would overestimate the accuracy.
     """
     if not is_file(content.store):
         return
     judgements, drawn = judging.corrections.newest(), judging.corrections.drawn()
-    missing, offered = DRAWN - len(_open(content, judgements, drawn)), set(drawn)
+    missing, sample = SAMPLE_SIZE - len(_open(content, judgements, drawn)), set(drawn)
     new = []
     for id, picture in random_visits(content.store):
         if missing <= 0:
             break
-        if id not in offered and content.saved(picture) is not None:
+        if id not in sample and content.saved(picture) is not None:
             new.append(id)
             missing -= id not in judgements
     judging.corrections.draw(new)

@@ -1,4 +1,4 @@
-"""The list of visits: filters in its address, which can be shared, and pages of it, newest first."""
+"""The list of visits, newest first, in pages. Its filters are in the URL, so links can be shared."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from twincar_edge.runtime.sinks.store import EventFilter
 from twincar_edge.runtime.sinks.visit_pages import Place, choices, count, read_page
 
 PAGE_SIZE = 48
-COUNTED = 1000  # more visits are "more than"
+MAX_COUNT = 1000  # larger counts show as "more than"
 LEVELS: tuple[Level, ...] = get_args(Level)
-_LONGEST_TEXT = 200
-_DAY = len("2026-11-28")
+_MAX_LENGTH = 200
+_DATE_LENGTH = len("2026-11-28")
 
 
 @dataclass(frozen=True)
 class VisitQuery:
-    """What the address of a list asks for. The fields are the parameters of the address, so that it can be shared."""
+    """The filters of a list. The fields are the query parameters of its URL."""
 
     name: str = ""
     make: str = ""
@@ -41,29 +41,29 @@ class VisitQuery:
 
     @classmethod
     def of(cls, parameters: QueryParams) -> VisitQuery:
-        """Read the parameters; unknown ones are ignored, and long ones are cut."""
-        return cls(**{name: parameters.get(name, "").strip()[:_LONGEST_TEXT] for name in cls.__dataclass_fields__})
+        """Read the query parameters; unknown ones are ignored, and long ones are truncated."""
+        return cls(**{name: parameters.get(name, "").strip()[:_MAX_LENGTH] for name in cls.__dataclass_fields__})
 
     def given(self) -> dict[str, str]:
-        """Return the parameters that narrow the list down."""
+        """Return the parameters that are set."""
         return {name: value for name in self.__dataclass_fields__ if (value := getattr(self, name))}
 
     def address(self, **more: str) -> str:
-        """Return the parameters as the end of an address, with `more` of them, or an empty text if there are none."""
+        """Return the query string of a URL, with `more` parameters; empty if there are none."""
         parameters = self.given() | more
         return f"?{urlencode(parameters)}" if parameters else ""
 
     def filter(self) -> EventFilter:
-        """Return what to look for in the store.
+        """Return the filter for the store.
 
         Raises:
-            HTTPException: a time or level cannot be read.
+            HTTPException: a time or level is invalid.
         """
         if self.level and self.level not in LEVELS:
-            raise HTTPException(400, f"There is no level {self.level!r}; there are {', '.join(LEVELS)}.")
+            raise HTTPException(400, f"Unknown level {self.level!r}: use {', '.join(LEVELS)}.")
         return EventFilter(
-            since=_moment(self.since),
-            until=_moment(self.until, end=True),
+            since=_parse_time(self.since),
+            until=_parse_time(self.until, end=True),
             camera=self.camera or None,
             make=self.make or None,
             model=self.model or None,
@@ -74,7 +74,7 @@ class VisitQuery:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A link that narrows the list down, or takes that back where `chosen`."""
+    """A link that sets a filter, or removes it if `chosen`."""
 
     label: str
     address: str
@@ -82,27 +82,27 @@ class Shortcut:
 
 
 def shortcuts(query: VisitQuery, today: date) -> list[Shortcut]:
-    """Return links for what is looked for often."""
+    """Return links for frequent filters."""
     days = {"Today": (0, 0), "Yesterday": (1, 1), "7 days": (6, 0)}
     changes = {
         label: {"since": str(today - timedelta(first)), "until": str(today - timedelta(last))}
         for label, (first, last) in days.items()
     }
-    found = []
+    links = []
     for label, change in {**changes, "Unknown only": {"level": "unknown"}}.items():
         chosen = change.items() <= query.given().items()
-        to = replace(query, **(dict.fromkeys(change, "") if chosen else change))
-        found.append(Shortcut(label, to.address(), chosen))
-    return found
+        target = replace(query, **(dict.fromkeys(change, "") if chosen else change))
+        links.append(Shortcut(label, target.address(), chosen))
+    return links
 
 
 def today() -> date:
-    """Return the day in the box's time zone."""
+    """Return today's date in the box's time zone."""
     return datetime.now().astimezone().date()
 
 
 def filter_values(content: Content, query: VisitQuery) -> dict[str, Any]:
-    """Return what `filter.html` shows, beside the links: what the store has to choose from."""
+    """Return the values for the template `filter.html`, including the choices in the store."""
     return {
         "query": query,
         "levels": LEVELS,
@@ -119,15 +119,15 @@ def routes(pages: Pages, content: Content) -> list[Route]:
     def listed(request: Request) -> Response:
         query = VisitQuery.of(request.query_params)
         wanted = query.filter()
-        before, after = (_place(request.query_params.get(name, "")) for name in ("before", "after"))
+        before, after = (_parse_place(request.query_params.get(name, "")) for name in ("before", "after"))
         page = read_page(content.store, wanted, PAGE_SIZE, before=before, after=after)
-        found = count(content.store, wanted, COUNTED + 1)
+        found = count(content.store, wanted, MAX_COUNT + 1)
         return pages.render(
             request,
             "visits.html",
             visits=page.visits,
             found=found,
-            counted=COUNTED,
+            max_count=MAX_COUNT,
             older=None if page.older is None else query.address(before=str(page.older)),
             newer=None if page.newer is None else query.address(after=str(page.newer)),
             has_parquet=importlib.util.find_spec("pyarrow") is not None,
@@ -137,21 +137,21 @@ def routes(pages: Pages, content: Content) -> list[Route]:
     return [Route("/visits", listed)]
 
 
-def _place(text: str) -> Place | None:
+def _parse_place(text: str) -> Place | None:
     try:
         return Place.parse(text) if text else None
     except ValueError as error:
         raise HTTPException(400, f"{error}.") from error
 
 
-def _moment(text: str, *, end: bool = False) -> datetime | None:
-    """Read a day or a time of the box's time zone; a day as the end of a span is meant with its last second."""
+def _parse_time(text: str, *, end: bool = False) -> datetime | None:
+    """Parse a date or a time in the box's time zone. A date that ends a period includes the whole day."""
     if not text:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        if end and len(text) == _DAY:
+        if end and len(text) == _DATE_LENGTH:
             moment += timedelta(days=1)
         return moment.astimezone()
     except (ValueError, OverflowError, OSError) as error:
-        raise HTTPException(400, f"{text!r} is no time: write 2026-11-28 or 2026-11-28T14:30.") from error
+        raise HTTPException(400, f"Invalid time {text!r}: use 2026-11-28 or 2026-11-28T14:30.") from error

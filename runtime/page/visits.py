@@ -1,4 +1,4 @@
-"""One visit with its picture and clip, and the first page."""
+"""The first page, and a visit's page with its picture and clip."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from twincar_edge.runtime.page.content import Content
+from twincar_edge.runtime.page.judgement_view import judgement_values
 from twincar_edge.runtime.page.live import CameraCards
 from twincar_edge.runtime.page.rendering import Pages
-from twincar_edge.runtime.page.said import judged
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit
 from twincar_edge.runtime.sinks.visit_pages import read_one, read_page
 from twincar_edge.runtime.teaching.judging import Judging
@@ -21,7 +21,7 @@ NEWEST = 12  # on the first page
 
 
 def routes(pages: Pages, content: Content, cards: CameraCards, judging: Judging) -> list[Route]:
-    """Return the routes of the visits; `judging` has what people said of them."""
+    """Return the routes of visits; `judging` has the users' judgments."""
 
     def index(request: Request) -> Response:
         newest = read_page(content.store, EventFilter(), NEWEST).visits
@@ -36,7 +36,7 @@ def routes(pages: Pages, content: Content, cards: CameraCards, judging: Judging)
             event=visit.event,
             picture=content.saved(visit.crop) is not None,
             clip=content.saved(visit.clip) is not None,
-            judged=judged(judging, visit.event),
+            judgement=judgement_values(judging, visit.event),
         )
 
     def picture(request: Request) -> Response:
@@ -54,18 +54,18 @@ def routes(pages: Pages, content: Content, cards: CameraCards, judging: Judging)
 
 
 def find_visit(content: Content, id: str) -> StoredVisit:
-    """Return a visit.
+    """Return the visit with an id.
 
     Raises:
-        HTTPException: there is none with this id.
+        HTTPException: there is no such visit.
     """
     visit = read_one(content.store, id)
     if visit is None:
-        raise HTTPException(404, "There is no such visit, or no longer.")
+        raise HTTPException(404, "Unknown visit: it may have been deleted.")
     return visit
 
 
 def _file(path: Path | None, kind: str) -> Response:
     if path is None:
-        raise HTTPException(404, "This file is not kept, or no longer: see how long pictures and clips are.")
+        raise HTTPException(404, "This visit has no such file. Old pictures and clips are deleted.")
     return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=86400"})

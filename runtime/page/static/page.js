@@ -1,7 +1,7 @@
-// What the page does beyond links and forms. Without JavaScript everything can still be read and sent.
+// Conveniences beyond links and forms. Everything can be read and sent without JavaScript, too.
 "use strict";
 
-// A picture that is dropped onto the page, or pasted, is sent as if it had been chosen.
+// Dropping or pasting a picture has the same effect as choosing a file.
 const picture = document.querySelector(".drop input[type=file]");
 if (picture) {
   const send = (files) => {

@@ -1,4 +1,4 @@
-"""Why a visit was answered so, and pictures that people try: what the page says is what the model says."""
+"""Explanations of visits and of uploaded pictures: the page shows what the model answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def pictures_of(page: ServedPage, text: str) -> dict[str, NDArray[np.uint8]]:
     return {path.rpartition("/")[2]: decode_image(page.get(path).body, path) for path in paths}
 
 
-def test_a_visit_is_explained_with_the_answer_of_its_picture(page: ServedPage, car: NDArray[np.uint8]) -> None:
+def test_a_visit_is_explained_by_its_pictures_answer(page: ServedPage, car: NDArray[np.uint8]) -> None:
     assert "/visits/drawn/explain" in page.get("/visits/drawn").text
     answer = page.get("/visits/drawn/explain")
     assert answer.status == 200
@@ -65,9 +65,9 @@ def test_a_visit_is_explained_with_the_answer_of_its_picture(page: ServedPage, c
     assert "Another model file answered this visit" in answer.text  # the visit names a model of zeros
 
 
-def test_an_answer_is_compared_with_the_class_that_is_asked_for(page: ServedPage) -> None:
+def test_an_answer_is_compared_with_the_requested_class(page: ServedPage) -> None:
     query = urlencode({"against": OTHER_TWIN})
-    assert f"for <strong>{OTHER_TWIN}</strong>" in page.get(f"/visits/drawn/explain?{query}").text
+    assert f"support <strong>{OTHER_TWIN}</strong>" in page.get(f"/visits/drawn/explain?{query}").text
     unknown = page.get(f"/visits/drawn/explain?{urlencode({'against': 'Castor <b>Vela'})}")
     assert unknown.status == 400
     assert "the model knows no class &#39;Castor &lt;b&gt;Vela&#39;" in unknown.text
@@ -81,7 +81,7 @@ def test_a_visit_without_a_picture_cannot_be_explained(page: ServedPage, id: str
     assert "there is nothing to explain" in answer.text
 
 
-def test_a_picture_that_is_tried_is_answered_explained_and_not_stored(
+def test_an_uploaded_picture_is_classified_explained_and_not_stored(
     page: ServedPage, car: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
@@ -92,7 +92,7 @@ def test_a_picture_that_is_tried_is_answered_explained_and_not_stored(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_no_picture_is_one_line_on_the_page(page: ServedPage) -> None:
+def test_an_upload_that_is_not_a_picture_is_a_one_line_error(page: ServedPage) -> None:
     answer = send(page, b"<script>alert(1)</script>", name="<img>.png")
     assert answer.status == 400
     assert "&lt;img&gt;.png is not a JPEG, PNG, BMP, WebP or TIFF image" in answer.text
@@ -105,5 +105,5 @@ def test_a_picture_with_too_many_pixels_is_not_decoded(page: ServedPage) -> None
     assert "is 6400x6400, more than 40 megapixels" in answer.text
 
 
-def test_pictures_of_old_explanations_are_not_kept_for_ever(page: ServedPage) -> None:
+def test_unknown_explanations_are_not_found(page: ServedPage) -> None:
     assert page.get("/answers/unknown/picture").status == 404

@@ -1,4 +1,4 @@
-"""The page in a real browser: how it is used, and that nothing of it is out of reach or comes from elsewhere."""
+"""The page in a real browser: use, accessibility, and no requests to other hosts."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def context(browser: Browser, page: ServedPage) -> Iterator[BrowserContext]:
 
 @dataclass
 class Seen:
-    """What was seen on one page in one theme."""
+    """Observations of one page in one theme."""
 
     violations: list[str] = field(default_factory=list)
     console: list[str] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(browser: Browser, page: ServedPage) -> dict[tuple[str, str], Seen]:
-    """Look at each page once in each theme."""
+    """Visit each page once in each theme."""
     found = {}
     for theme in ("light", "dark"):
         with browser.new_context(base_url=page.server.url, color_scheme=theme) as context:  # type: ignore[arg-type]
@@ -105,11 +105,13 @@ def seen(browser: Browser, page: ServedPage) -> dict[tuple[str, str], Seen]:
     return found
 
 
-def test_axe_finds_nothing_in_light_on_a_desk_and_in_dark_on_a_phone(seen: dict[tuple[str, str], Seen]) -> None:
+def test_axe_finds_no_violations_on_desktops_and_phones(
+    seen: dict[tuple[str, str], Seen],
+) -> None:
     assert {key: one.violations for key, one in seen.items() if one.violations} == {}
 
 
-def test_nothing_has_to_be_scrolled_sideways(seen: dict[tuple[str, str], Seen]) -> None:
+def test_no_page_scrolls_horizontally(seen: dict[tuple[str, str], Seen]) -> None:
     wide = {key: one.widths for key, one in seen.items() if any(one.widths[width] > width for width in one.widths)}
     assert wide == {}
 
@@ -137,7 +139,7 @@ def test_visits_are_filtered_by_keyboard(context: BrowserContext) -> None:
     assert tab.locator(".card h3").all_text_contents() == ["Pollux Blue SUV 2021"]
 
 
-def test_choices_make_an_address_that_shows_the_same_to_others(context: BrowserContext) -> None:
+def test_choices_make_an_address_that_others_can_open(context: BrowserContext) -> None:
     tab = context.new_page()
     tab.goto("/visits")
     tab.get_by_text("More filters").click()
@@ -151,7 +153,7 @@ def test_choices_make_an_address_that_shows_the_same_to_others(context: BrowserC
     assert other.get_by_label("Answer").input_value() == "unknown"
 
 
-def test_names_that_are_script_stay_text(context: BrowserContext) -> None:
+def test_scripts_in_names_are_escaped(context: BrowserContext) -> None:
     tab = context.new_page()
     for path in ("/visits/evil", f"/visits?make={EVIL}", "/charts"):
         tab.goto(path)
@@ -159,7 +161,7 @@ def test_names_that_are_script_stay_text(context: BrowserContext) -> None:
         assert "taken over" not in tab.title().removeprefix(EVIL)
 
 
-def test_everything_can_be_read_without_javascript(browser: Browser, page: ServedPage) -> None:
+def test_all_pages_can_be_read_without_javascript(browser: Browser, page: ServedPage) -> None:
     with browser.new_context(base_url=page.server.url, java_script_enabled=False) as context:
         tab = context.new_page()
         tab.goto("/visits")
@@ -173,7 +175,7 @@ def test_everything_can_be_read_without_javascript(browser: Browser, page: Serve
         assert tab.get_by_alt_text("The vehicle at its best moment").is_visible()
 
 
-def test_a_visit_shows_within_a_second_of_its_end(browser: Browser, tmp_path: Path) -> None:
+def test_a_visit_appears_within_a_second_of_its_end(browser: Browser, tmp_path: Path) -> None:
     with served(tmp_path) as page, browser.new_context(base_url=page.server.url) as context:
         tab = context.new_page()
         tab.goto("/")
@@ -189,7 +191,7 @@ def test_a_visit_shows_within_a_second_of_its_end(browser: Browser, tmp_path: Pa
         assert "No vehicle has passed yet" not in tab.locator("main").text_content()
 
 
-def test_a_picture_is_named_and_explained(browser: Browser, tmp_path: Path) -> None:
+def test_an_uploaded_picture_is_classified_and_explained(browser: Browser, tmp_path: Path) -> None:
     write_image(tmp_path / "car.png", draw_twin_car(0, np.random.default_rng(5)).image_bgr)
     with (
         served(tmp_path / "state", [visit(id="seen", crop="seen.png")], model=demo_model()) as page,
@@ -212,7 +214,7 @@ def test_a_picture_is_named_and_explained(browser: Browser, tmp_path: Path) -> N
         assert violations(tab) == []
 
 
-def test_a_correction_lands_on_the_disk(browser: Browser, tmp_path: Path) -> None:
+def test_a_correction_saves_the_picture(browser: Browser, tmp_path: Path) -> None:
     with (
         served(tmp_path, [visit(id="seen", crop="seen.jpg")]) as page,
         browser.new_context(base_url=page.server.url) as context,
@@ -225,7 +227,7 @@ def test_a_correction_lands_on_the_disk(browser: Browser, tmp_path: Path) -> Non
         assert (tmp_path / "labeled" / "Rigel Yellow Sedan 2024" / "seen.jpg").is_file()
 
 
-def test_the_cameras_cards_are_within_reach_of_all(browser: Browser, tmp_path: Path) -> None:
+def test_the_cameras_cards_are_accessible(browser: Browser, tmp_path: Path) -> None:
     cameras = [CameraConfig(name=camera.name) for camera in STATUS.cameras]
     with (
         LivePictures(cameras) as pictures,
@@ -235,7 +237,7 @@ def test_the_cameras_cards_are_within_reach_of_all(browser: Browser, tmp_path: P
         tab = context.new_page()
         for theme in ("light", "dark"):
             tab.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-            tab.goto("/", wait_until="domcontentloaded")  # live pictures never end
+            tab.goto("/", wait_until="domcontentloaded")  # live pictures keep loading
             assert tab.get_by_text("stalled for 10 s").is_visible()
             assert violations(tab) == []
         assert tab.evaluate("document.documentElement.scrollWidth") == NARROW
@@ -243,7 +245,7 @@ def test_the_cameras_cards_are_within_reach_of_all(browser: Browser, tmp_path: P
 
 @contextmanager
 def filming(pictures: LivePictures, camera: str, gray: int) -> Iterator[None]:
-    """A loop whose frames are all of one gray."""
+    """Simulate a loop whose frames have one gray."""
     done = threading.Event()
     frame = Frame(0, 0.0, np.full((90, 160, 3), gray, np.uint8), camera)
 
@@ -307,7 +309,7 @@ def test_an_open_page_leads_to_the_log_in_form_when_its_token_is_removed(browser
         tab.get_by_label("Token").wait_for(timeout=20_000)
 
 
-def test_logging_in_and_out(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_log_in_and_log_out(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> None:
     with (
         served(tmp_path_factory.mktemp("guarded"), [visit(id="seen")], tokens=True) as page,
         browser.new_context(base_url=page.server.url) as context,

@@ -1,4 +1,4 @@
-"""The charts: what is counted together, in which time zone, and how long the bars are."""
+"""The charts: groups, time zones, and lengths of bars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.event_toys import MOMENT, visit
 from tests.support.pages import served
-from twincar_edge.runtime.page.charts import MOST_DAYS, TOP_MAKES, Chart, charts
+from twincar_edge.runtime.page.charts import MAX_DAYS, TOP_MAKES, Chart, charts
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def counts(chart: Chart) -> dict[str, int]:
     return {bar.label: bar.count for bar in chart.bars}
 
 
-def test_rare_makes_are_counted_together_and_unknown_ones_apart() -> None:
+def test_rare_makes_are_grouped_and_unknown_ones_are_separate() -> None:
     makes: dict[str | None, int] = {f"Make {n}": 100 - n for n in range(TOP_MAKES + 3)}
     makes[None] = 7
     by_make = charts(makes, {}, {})[0]
@@ -43,7 +43,7 @@ def test_rare_makes_are_counted_together_and_unknown_ones_apart() -> None:
 
 
 @pytest.mark.usefixtures("berlin")
-def test_hours_and_days_are_those_of_the_box() -> None:
+def test_hours_and_days_are_in_the_boxs_time_zone() -> None:
     times = {
         datetime(2025, 3, 29, 23, 15, tzinfo=UTC): 2,  # a quarter past midnight
         datetime(2025, 3, 30, 22, 45, tzinfo=UTC): 3,  # summer time has begun: the next day already
@@ -54,15 +54,15 @@ def test_hours_and_days_are_those_of_the_box() -> None:
     assert counts(by_day) == {"30 Mar": 2, "31 Mar": 3}
 
 
-def test_days_without_visits_show_and_very_old_ones_do_not() -> None:
+def test_days_without_visits_have_a_bar_and_very_old_days_are_omitted() -> None:
     now = datetime(2025, 6, 1, 12, tzinfo=UTC)
     by_day = charts({}, {}, {now - timedelta(400): 9, now - timedelta(2): 1, now: 4})[3]
-    assert len(by_day.bars) == MOST_DAYS
-    assert str(MOST_DAYS) in by_day.title
+    assert len(by_day.bars) == MAX_DAYS
+    assert str(MAX_DAYS) in by_day.title
     assert [bar.count for bar in by_day.bars[-3:]] == [1, 0, 4]
 
 
-def test_the_page_of_charts_counts_what_its_filter_leaves(tmp_path: Path) -> None:
+def test_the_charts_count_the_filtered_visits(tmp_path: Path) -> None:
     events = [visit(id=f"{n}", started_at=MOMENT + timedelta(hours=n)) for n in range(3)]
     unknown = visit(id="u", camera="yard", level="unknown", name="unknown", make=None, model=None)
     with served(tmp_path, [*events, unknown]) as page:
@@ -75,4 +75,4 @@ def test_the_page_of_charts_counts_what_its_filter_leaves(tmp_path: Path) -> Non
         assert sum(int(count) for _, count in rows) == 4 * 4
         assert "1 visit." in page.get("/charts?camera=yard").text
         assert 'href="/visits?camera=yard"' in page.get("/charts?camera=yard").text
-        assert "No visit is like that" in page.get("/charts?camera=gone").text
+        assert "No visit matches these filters" in page.get("/charts?camera=gone").text

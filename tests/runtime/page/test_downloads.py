@@ -1,4 +1,4 @@
-"""Visits as files: the filter of the list counts, and a spreadsheet or data frame reads them."""
+"""Downloads: they follow the list's filter, and spreadsheets and data frames can read them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPage]:
         yield page
 
 
-def test_csv_has_all_visits_of_the_filter_newest_first(page: ServedPage) -> None:
+def test_csv_has_all_filtered_visits_newest_first(page: ServedPage) -> None:
     answer = page.get("/visits.csv?camera=gate")
     assert answer.headers["Content-Type"].startswith("text/csv")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="visits.csv"'
@@ -37,7 +37,7 @@ def test_csv_has_all_visits_of_the_filter_newest_first(page: ServedPage) -> None
     assert [row["id"] for row in rows] == [str(n) for n in range(699, -1, -1)]
 
 
-def test_no_name_becomes_a_formula(page: ServedPage) -> None:
+def test_names_cannot_become_formulas(page: ServedPage) -> None:
     (row,) = csv.DictReader(io.StringIO(page.get("/visits.csv?level=unknown").text))
     assert row["camera"] == "'=cmd()"
 
@@ -59,12 +59,12 @@ def test_every_column_has_the_type_of_its_field(tmp_path: Path) -> None:
         assert type(value) is type(dict(zip(COLUMNS, cells(EVENTS[0]), strict=True))[column]), column
 
 
-def test_parquet_without_pyarrow_says_what_it_needs(page: ServedPage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_names_the_missing_package(page: ServedPage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     answer = page.get("/visits.parquet")
     assert answer.status == 503
     assert "pyarrow" in answer.text
 
 
-def test_a_filter_that_cannot_be_read_is_said_before_the_file_begins(page: ServedPage) -> None:
+def test_an_invalid_filter_is_an_error_before_the_file_starts(page: ServedPage) -> None:
     assert page.get("/visits.csv?since=x").status == page.get("/visits.parquet?level=x").status == 400

@@ -1,4 +1,4 @@
-"""The guard of the page: whose requests it answers, how large they may be, and what no answer gives away."""
+"""The page's guard: which requests it admits, their limits, and that responses reveal nothing."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ EVIL = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPage]:
-    """A page on the loopback, which demands no token."""
+    """A page on the loopback, without tokens."""
     with served(tmp_path_factory.mktemp("page"), [visit(id="seen", crop="seen.jpg")]) as page:
         yield page
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8600", "localhost.evil.example", "", "[", "a@evil.com"])
-def test_a_name_that_is_not_ours_is_refused_because_an_attacker_may_point_it_here(page: ServedPage, host: str) -> None:
+def test_foreign_host_names_are_refused_because_an_attacker_may_point_them_here(page: ServedPage, host: str) -> None:
     answer = page.get("/", Host=host)
     assert answer.status == 421
     assert "hosts" in answer.text
 
 
 @pytest.mark.parametrize("host", ["localhost:8600", "LOCALHOST", "127.0.0.1", "192.168.1.7:8600", "[::1]:8600"])
-def test_own_names_and_addresses_are_answered(page: ServedPage, host: str) -> None:
+def test_own_names_and_all_addresses_are_admitted(page: ServedPage, host: str) -> None:
     assert page.get("/", Host=host).status == 200
 
 
-def test_a_name_that_the_configuration_allows_is_answered(tmp_path: Path) -> None:
+def test_a_configured_host_name_is_admitted(tmp_path: Path) -> None:
     with served(tmp_path, hosts=("cars.example",)) as page:
         assert page.get("/", Host="Cars.example").status == 200
         assert page.get("/", Host="other.example").status == 421
@@ -54,17 +54,17 @@ def test_a_name_that_the_configuration_allows_is_answered(tmp_path: Path) -> Non
     ],
     ids=str,
 )
-def test_no_other_site_may_change_something(page: ServedPage, headers: dict[str, str]) -> None:
+def test_other_sites_cannot_change_anything(page: ServedPage, headers: dict[str, str]) -> None:
     assert page.post("/logout", **headers).status == 403
 
 
-def test_our_own_forms_may(page: ServedPage) -> None:
+def test_the_pages_own_forms_can_change_something(page: ServedPage) -> None:
     own = {"Origin": f"http://127.0.0.1:{page.port}", "Sec-Fetch-Site": "same-origin"}
     assert page.post("/login", **own).status == 303
     assert page.post("/logout", **own).status == 303
 
 
-def test_a_proxy_in_front_of_a_page_without_tokens_is_refused(page: ServedPage) -> None:
+def test_a_page_without_tokens_refuses_forwarded_requests(page: ServedPage) -> None:
     for name in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host"):
         answer = page.get("/", **{name: "203.0.113.7"})
         assert answer.status == 403
@@ -76,9 +76,9 @@ def _policy(answer: Answer) -> dict[str, str]:
     return {name: value for name, _, value in parts}
 
 
-def test_every_answer_has_a_strict_policy(page: ServedPage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_response_has_a_strict_content_security_policy(page: ServedPage, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("a fault of ours")
+        raise RuntimeError("an internal error")
 
     answers = {
         200: page.get("/visits/seen"),
@@ -101,17 +101,17 @@ def test_every_answer_has_a_strict_policy(page: ServedPage, monkeypatch: pytest.
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
     assert answers[200].headers["Cache-Control"] == "no-store"
     assert "server" not in answers[200].headers
-    assert "a fault of ours" not in answers[500].text
+    assert "an internal error" not in answers[500].text
 
 
-def test_the_pages_need_nothing_that_the_policy_forbids(page: ServedPage) -> None:
+def test_the_pages_comply_with_the_content_security_policy(page: ServedPage) -> None:
     for path in ("/", "/visits", "/visits/seen", "/nowhere"):
         text = page.get(path).text
         assert "<script src=" in text
         assert re.search(r"<script(?! src=)|<style|\sstyle=|\son\w+=|javascript:|https?://", text) is None
 
 
-def test_names_of_classes_and_cameras_stay_text(tmp_path: Path) -> None:
+def test_names_of_classes_and_cameras_are_escaped(tmp_path: Path) -> None:
     top = tuple(guess.model_copy(update={"name": EVIL}) for guess in visit().top5)
     classifier = visit().classifier.model_copy(update={"name": EVIL})
     hostile = visit(
@@ -127,7 +127,7 @@ def test_names_of_classes_and_cameras_stay_text(tmp_path: Path) -> None:
         assert EVIL not in page.get(f"/visits?level={EVIL}&since={EVIL}").text
 
 
-def test_no_file_outside_the_folders_of_pictures_is_served(tmp_path: Path) -> None:
+def test_files_outside_the_picture_folders_are_not_served(tmp_path: Path) -> None:
     secret = tmp_path / "secret.jpg"
     secret.write_text("secret")
     visits = [visit(id=name, crop=f"{name}.jpg") for name in ("good", "link", "gone")]
@@ -147,7 +147,7 @@ def test_no_file_outside_the_folders_of_pictures_is_served(tmp_path: Path) -> No
         for name in ("link", "gone", "passwd", "above", "folder"):
             assert page.get(f"/visits/{name}/picture").status == 404
             assert page.get(f"/visits/{name}/clip").status == 404
-            assert "No picture is kept" in page.get(f"/visits/{name}").text
+            assert "This visit has no saved picture" in page.get(f"/visits/{name}").text
         for path in (
             "/static/../guard.py",
             "/static/%2e%2e/guard.py",
@@ -157,7 +157,7 @@ def test_no_file_outside_the_folders_of_pictures_is_served(tmp_path: Path) -> No
             assert page.get(path).status == 404
 
 
-def test_a_picture_is_never_served_as_anything_else(tmp_path: Path) -> None:
+def test_pictures_are_always_served_as_jpeg(tmp_path: Path) -> None:
     with served(tmp_path, [visit(id="a", crop="a.jpg")]) as page:
         (tmp_path / "pictures" / "a.html").write_text(EVIL)
         with sqlite3.connect(page.content.store) as connection:
@@ -166,7 +166,7 @@ def test_a_picture_is_never_served_as_anything_else(tmp_path: Path) -> None:
         assert page.get("/visits/a/picture").headers["Content-Type"] == "image/jpeg"
 
 
-def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(tmp_path: Path) -> None:
+def test_a_body_that_is_too_large_is_refused_before_it_is_complete(tmp_path: Path) -> None:
     with served(tmp_path, tokens=True) as page:
         for body in (b"a" * 2**20, iter([b"a" * 2**16] * 16)):
             answer = page.ask("POST", "/login", body, Content_Type="application/x-www-form-urlencoded")
@@ -174,7 +174,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(tmp_path: P
             assert "0.0625 MiB" in answer.text
 
 
-def test_who_has_logged_in_may_send_more_but_not_without_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_may_send_larger_bodies_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MAX_BODY_BYTES", 2**20)
     with served(tmp_path, tokens=True) as page:
         page.log_in()
@@ -183,7 +183,7 @@ def test_who_has_logged_in_may_send_more_but_not_without_limit(tmp_path: Path, m
         assert page.ask("POST", "/login", b"token=" + b"a" * 2**20, **form).status == 413
 
 
-def test_a_body_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_body_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_TIMEOUT_S", 0.2)
     head = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
     with served(tmp_path, tokens=True) as page, socket.create_connection(("127.0.0.1", page.port), 20) as client:
@@ -191,7 +191,7 @@ def test_a_body_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pyt
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_visits_that_another_version_wrote_do_not_stop_the_page(tmp_path: Path) -> None:
+def test_visits_of_another_version_do_not_break_the_page(tmp_path: Path) -> None:
     with served(tmp_path, [visit(id="old"), visit(id="new", name="Pollux Blue SUV 2021")]) as page:
         with sqlite3.connect(page.content.store) as connection:
             connection.execute("UPDATE visits SET event = ? WHERE id = 'old'", (json.dumps({"schema_version": 9}),))

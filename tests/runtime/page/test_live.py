@@ -1,4 +1,4 @@
-"""The page's live part, over HTTP: pictures only while somebody watches, and visits as they come."""
+"""The live part of the page, over HTTP: pictures only for viewers, and visits as they happen."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def live_frame(camera: str = "gate", wide: int = 1280, index: int = 0) -> LiveFr
 
 @contextmanager
 def filming(pictures: LivePictures, camera: str = "gate") -> Iterator[None]:
-    """A loop that has a new frame every few milliseconds."""
+    """Simulate a loop with a new frame every few milliseconds."""
     done = threading.Event()
 
     def film_all() -> None:
@@ -144,7 +144,7 @@ def next_event(answer: http.client.HTTPResponse) -> tuple[str, str]:
     raise AssertionError("the stream has ended")
 
 
-def test_a_frame_is_wanted_only_while_somebody_watches_and_a_few_times_a_second() -> None:
+def test_frames_are_wanted_only_for_viewers_and_a_few_times_per_second() -> None:
     now = [10.0]
     watcher = SimpleNamespace(wake=lambda: None)
     pictures = LivePictures(CAMERAS, lambda: now[0])
@@ -159,7 +159,7 @@ def test_a_frame_is_wanted_only_while_somebody_watches_and_a_few_times_a_second(
     assert not pictures.wants("gate")
 
 
-def test_the_loop_queues_no_frame_that_nobody_wants(tmp_path: Path) -> None:
+def test_the_loop_does_not_queue_unwanted_frames(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
     config = WatchConfig(
         cameras=(CameraConfig(source=str(clip)),),
@@ -173,10 +173,10 @@ def test_the_loop_queues_no_frame_that_nobody_wants(tmp_path: Path) -> None:
         assert service.page is not None
         assert RED in text(service.page, "/visits")
         with get(service.page, "/live/camera.jpg") as answer:
-            assert answer.status == 503  # not one picture was made
+            assert answer.status == 503  # no picture was drawn
 
 
-def test_all_who_watch_get_the_same_pictures_with_boxes_and_no_wider_than_needed(
+def test_all_viewers_get_the_same_pictures_with_boxes_and_limited_width(
     page: PageServer, pictures: LivePictures
 ) -> None:
     with filming(pictures), get(page, "/live/gate.mjpeg") as one, get(page, "/live/gate.mjpeg") as other:
@@ -187,11 +187,11 @@ def test_all_who_watch_get_the_same_pictures_with_boxes_and_no_wider_than_needed
         image = cv2.imdecode(np.frombuffer(seen[-1], np.uint8), cv2.IMREAD_COLOR)
         assert image is not None
         assert image.shape[1] == MAX_WIDTH
-        assert (np.abs(image.astype(int) - 90) > 40).any()  # something is drawn onto the gray
-    eventually(lambda: not pictures.wants("gate"), "watchers that have gone are forgotten")
+        assert (np.abs(image.astype(int) - 90) > 40).any()  # boxes on the gray frame
+    eventually(lambda: not pictures.wants("gate"), "disconnected viewers do not count")
 
 
-def test_boxes_shrink_with_their_picture() -> None:
+def test_boxes_are_scaled_with_their_picture() -> None:
     small = shrunk(live_frame(wide=1920))
     assert small.frame.image_bgr.shape == (540, 960, 3)
     assert small.tracks[0].box_xyxy == (240, 50, 480, 150)
@@ -208,12 +208,12 @@ def test_a_still_is_a_new_picture(page: PageServer, pictures: LivePictures) -> N
 
 
 @pytest.mark.parametrize("path", ["/live/cellar.jpg", "/live/cellar.mjpeg", "/live/gate"])
-def test_what_is_no_camera_is_not_found(page: PageServer, path: str) -> None:
+def test_unknown_cameras_are_not_found(page: PageServer, path: str) -> None:
     with get(page, path) as answer:
         assert answer.status == 404
 
 
-def test_a_picture_that_cannot_be_painted_is_not_the_last_one(page: PageServer, pictures: LivePictures) -> None:
+def test_pictures_continue_after_one_that_cannot_be_drawn(page: PageServer, pictures: LivePictures) -> None:
     with get(page, "/live/gate.mjpeg") as answer:
         eventually(lambda: pictures.wants("gate"), "the stream watches")
         broken = live_frame()
@@ -222,7 +222,7 @@ def test_a_picture_that_cannot_be_painted_is_not_the_last_one(page: PageServer, 
             assert next_picture(answer).startswith(b"\xff\xd8")
 
 
-def test_streams_are_limited_and_leave_room_for_pages(page: PageServer) -> None:
+def test_streams_are_limited_so_that_pages_stay_reachable(page: PageServer) -> None:
     with closing_all() as opened:
         for _ in range(MAX_STREAMS):
             answer = opened(get(page, "/visits.stream"))
@@ -231,7 +231,7 @@ def test_streams_are_limited_and_leave_room_for_pages(page: PageServer) -> None:
             assert refused.status == 503
             assert "close one" in refused.read().decode()
         assert "gate" in text(page, "/")
-    eventually(lambda: streams_open(page), "closed streams make room")
+    eventually(lambda: streams_open(page), "closed streams release their places")
 
 
 @contextmanager
@@ -247,13 +247,13 @@ def streams_open(page: PageServer) -> bool:
         return answer.status == 200
 
 
-def test_streams_end_in_good_order_when_the_page_stops(tmp_path: Path, pictures: LivePictures) -> None:
+def test_streams_end_properly_when_the_page_stops(tmp_path: Path, pictures: LivePictures) -> None:
     before = threading.active_count()
     with closing_all() as opened:
         with serving(tmp_path, pictures) as page:
             answers = [opened(get(page, path)) for path in ("/visits.stream", "/live/gate.mjpeg")]
         for answer in answers:
-            answer.read()  # raises where the connection was cut in the middle
+            answer.read()  # raises if the connection breaks before the end
     assert threading.active_count() == before
 
 
@@ -277,7 +277,7 @@ def test_streams_end_soon_after_their_token_is_removed(tmp_path: Path, pictures:
         next_picture(others)
 
 
-def test_cameras_say_how_they_are(page: PageServer) -> None:
+def test_camera_cards_show_status_and_problems(page: PageServer) -> None:
     for path in ("/", "/cameras"):
         shown = " ".join(text(page, path).split())
         assert "4 visits, 25% unknown" in shown
@@ -290,7 +290,7 @@ def test_cameras_say_how_they_are(page: PageServer) -> None:
         assert 'src="/live/yard.v2.jpg"' in shown
 
 
-def test_a_page_without_a_loop_says_where_live_pictures_are(tmp_path: Path) -> None:
+def test_a_page_without_a_loop_explains_how_to_get_live_pictures(tmp_path: Path) -> None:
     with serving(tmp_path) as page:
         assert "twincar-edge watch SOURCE --page" in text(page, "/")
         with get(page, "/live/gate.jpg") as answer:
@@ -314,7 +314,7 @@ def shown_visit(card: str) -> str:
     return found[1]
 
 
-def test_visits_come_as_cards_and_then_as_they_change(tmp_path: Path) -> None:
+def test_the_stream_sends_all_newest_visits_then_changes(tmp_path: Path) -> None:
     with serving(tmp_path) as page, opened_store(tmp_path) as store:
         first, second, third = visits(3)
         write(store, first)
@@ -336,7 +336,7 @@ def test_visits_come_as_cards_and_then_as_they_change(tmp_path: Path) -> None:
             assert next_event(answer) == ("gone", "2\n")
 
 
-def test_a_visit_shows_within_a_second_of_its_end_also_in_a_store_that_comes_later(tmp_path: Path) -> None:
+def test_a_visit_is_sent_within_a_second_even_if_the_store_is_created_later(tmp_path: Path) -> None:
     with serving(tmp_path) as page, get(page, "/visits.stream") as answer:
         assert "No vehicle has passed yet" in text(page, "/")
         with opened_store(tmp_path) as store:
@@ -349,7 +349,7 @@ def test_a_visit_shows_within_a_second_of_its_end_also_in_a_store_that_comes_lat
         assert min(took_s) < 1
 
 
-def test_visits_that_are_only_pushed_out_are_not_gone(tmp_path: Path) -> None:
+def test_visits_displaced_by_newer_ones_are_not_sent_as_gone(tmp_path: Path) -> None:
     with serving(tmp_path) as page, opened_store(tmp_path) as store, get(page, "/visits.stream") as answer:
         for event in visits(26):
             write(store, event)

@@ -1,4 +1,4 @@
-"""The server of the page: HTTPS, a path behind a proxy, monitoring, clients that hold it, how it starts and ends."""
+"""The page's server: HTTPS, a path behind a proxy, monitoring, hostile clients, start and stop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedPage]:
         yield page
 
 
-def test_a_certificate_makes_it_https_and_its_cookies_secure(tmp_path: Path, certificates: Path) -> None:
+def test_a_certificate_enables_https_and_secure_cookies(tmp_path: Path, certificates: Path) -> None:
     trusted = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
     files = {"certificate": certificates / "server.crt", "key": certificates / "server.key"}
     with served(tmp_path, [visit(id="a")], trusted=trusted, tokens=True, **files) as page:
@@ -53,12 +53,12 @@ def test_a_certificate_makes_it_https_and_its_cookies_secure(tmp_path: Path, cer
 @pytest.mark.parametrize(
     ("certificate", "key", "why"),
     [
-        ("gone.crt", "server.key", "there is no file"),
+        ("gone.crt", "server.key", "no such file"),
         ("server.crt", "stranger.key", "cannot serve the page by HTTPS"),
         ("names", "server.key", "cannot serve the page by HTTPS"),
     ],
 )
-def test_files_that_are_no_certificate_and_its_key_are_one_line(
+def test_an_invalid_certificate_or_key_is_a_one_line_error(
     tmp_path: Path, certificates: Path, certificate: str, key: str, why: str
 ) -> None:
     files = {"certificate": certificates / certificate, "key": certificates / key}
@@ -71,8 +71,8 @@ def test_a_certificate_without_its_key_is_refused() -> None:
         page_settings(certificate=Path("a.crt"))
 
 
-def test_below_another_path_behind_a_proxy_every_address_has_it(tmp_path: Path) -> None:
-    """The proxy takes the path away from what it passes on, as the documented settings for Caddy and nginx do."""
+def test_behind_a_proxy_every_address_starts_with_the_root_path(tmp_path: Path) -> None:
+    """The proxy strips the path, as with the documented settings for Caddy and nginx."""
     with served(tmp_path, [visit(id="a", crop="a.jpg")], tokens=True, root_path="/cars") as page:
         forwarded = {"X_Forwarded_For": "203.0.113.7", "X_Forwarded_Proto": "https"}
         assert page.get("/static/style.css", **forwarded).status == 200
@@ -102,7 +102,7 @@ def test_metrics_and_health_of_the_loop_are_on_the_page(tmp_path: Path) -> None:
         assert b'twincar_frames_total{camera="gate"} 900.0' in scraped.body
 
 
-def test_without_a_loop_there_is_nothing_to_monitor(tmp_path: Path) -> None:
+def test_without_a_loop_metrics_and_health_are_not_found(tmp_path: Path) -> None:
     with served(tmp_path) as page:
         assert page.get("/healthz").status == page.get("/metrics").status == 404
 
@@ -130,33 +130,31 @@ def _is_cut(client: socket.socket) -> bool:
     ],
     ids=["nothing", "half a request", "half a second request", "a body without end"],
 )
-def test_silent_clients_are_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(server, "_SILENCE_S", 0.1)
+def test_silent_clients_are_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(server, "_IDLE_CHECK_S", 0.1)
     with served(tmp_path) as page, _connect(page) as client:
         client.sendall(sent)
         assert _is_cut(client)
         assert page.get("/").status == 200
 
 
-def test_many_clients_at_once_are_turned_away_and_the_page_recovers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "MOST_CLIENTS", 4)
-    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 4)
+def test_too_many_clients_are_refused_and_the_page_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CLIENTS", 4)
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 4)
     with served(tmp_path) as page:
         with ExitStack() as stack:
             for _ in range(3):
                 client = stack.enter_context(_connect(page))
                 client.sendall(b"GET /visits.stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-                assert client.recv(4096)  # until then it is a silent client
-            eventually(lambda: _status(page) == 503, "it says that it is busy", 20)
+                assert client.recv(4096)  # it counts as idle until the response
+            eventually(lambda: _status(page) == 503, "the page refuses more clients", 20)
             with _connect(page), _connect(page) as fifth:
                 assert _is_cut(fifth)
         eventually(lambda: _status(page) == 200, "the page is back")
 
 
-def test_silent_clients_do_not_keep_others_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MOST_CLIENTS", 4)
+def test_silent_clients_do_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CLIENTS", 4)
     with served(tmp_path) as page, ExitStack() as stack:
         silent = [stack.enter_context(_connect(page)) for _ in range(6)]
         assert page.get("/").status == 200
@@ -184,7 +182,7 @@ def _status(page: ServedPage) -> int:
     ],
     ids=["noise", "version", "long", "not utf-8", "websocket", "two hosts", "odd query"],
 )
-def test_hostile_requests_leave_no_trace_in_the_log(
+def test_invalid_requests_are_not_logged(
     page: ServedPage,
     request_bytes: bytes,
     caplog: pytest.LogCaptureFixture,
@@ -198,7 +196,7 @@ def test_hostile_requests_leave_no_trace_in_the_log(
     assert capsys.readouterr().err == ""
 
 
-def test_nothing_listens_and_no_thread_is_left_after_the_block(tmp_path: Path) -> None:
+def test_the_server_stops_listening_and_ends_its_thread(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     with served(tmp_path) as page, _connect(page) as client:
         client.sendall(b"GET /vis")
@@ -210,7 +208,7 @@ def test_nothing_listens_and_no_thread_is_left_after_the_block(tmp_path: Path) -
         page.get("/")
 
 
-def test_a_port_in_use_is_one_line_that_says_so(tmp_path: Path) -> None:
+def test_a_port_in_use_is_a_one_line_error(tmp_path: Path) -> None:
     with (
         served(tmp_path / "one") as first,
         pytest.raises(InputError, match=r"cannot serve the page at 127.0.0.1:\d+: .*in use"),
@@ -219,7 +217,7 @@ def test_a_port_in_use_is_one_line_that_says_so(tmp_path: Path) -> None:
         pass
 
 
-def test_a_page_without_a_store_says_that_nothing_has_passed(tmp_path: Path) -> None:
+def test_a_page_without_a_store_shows_no_visits(tmp_path: Path) -> None:
     with served(tmp_path) as page:
         assert not page.content.store.exists()
         assert "No vehicle has passed yet" in page.get("/").text

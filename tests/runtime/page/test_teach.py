@@ -1,4 +1,4 @@
-"""Teaching on the page: what is said lands on the disk and in the figures, and the box learns of it."""
+"""Teaching on the page: judgments are saved and measured, and the model learns new classes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def unknown(number: int) -> Event:
 
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
-    """Two named vehicles, an answer that goes as far as the make, six yellow and one purple unknown vehicle."""
+    """Two named vehicles, one named by make only, and six yellow and one purple unknown vehicle."""
     found = Box(tmp_path / "state")
     make = visit(id="make", name="Castor", level="make", model=None, body_type=None, year=None)
     shown = [(visit(id="red"), plain(0, 0, 250)), (visit(id="red2"), plain(0, 0, 240)), (make, plain(0, 90, 200))]
@@ -122,15 +122,15 @@ def served(box: Box) -> Iterator[Box]:
         yield box
 
 
-def said(box: Box, id: str) -> list[tuple[str, str, str | None]]:
+def judgments(box: Box, id: str) -> list[tuple[str, str, str | None]]:
     return [(one.user, one.kind, one.truth) for one in Corrections(box.state).history(id)]
 
 
-def test_what_is_said_of_a_visit_is_kept_with_who_said_it_and_its_picture_outlives_the_visits(served: Box) -> None:
+def test_a_judgment_is_saved_with_its_user_and_keeps_the_visits_picture(served: Box) -> None:
     assert ">Right</button>" in served.ask("/visits/red")[1]
     status, text = served.judge("red", "right")
     assert status == 200
-    assert f"right: {RED}" in text and "local" in text and "picture kept for training" in text
+    assert f"right: {RED}" in text and "local" in text and "picture saved for training" in text
     assert served.labeled == [f"labeled/{RED}/red.jpg"]
     for picture in (served.state / "pictures").iterdir():
         picture.unlink()
@@ -144,7 +144,7 @@ def test_what_is_said_of_a_visit_is_kept_with_who_said_it_and_its_picture_outliv
     _, text = served.judge("red", "undo")
     assert served.labeled == []
     assert "took it back" in text
-    assert said(served, "red") == [
+    assert judgments(served, "red") == [
         ("local", "taken back", None),
         ("local", "no vehicle", None),
         ("local", "named", YELLOW),
@@ -154,9 +154,9 @@ def test_what_is_said_of_a_visit_is_kept_with_who_said_it_and_its_picture_outliv
     assert (first.answered, first.level, first.whole, first.model_sha256) == (RED, "year", True, "0" * 64)
 
 
-def test_a_part_of_a_name_counts_but_becomes_no_class_of_its_own(served: Box) -> None:
+def test_an_incomplete_name_counts_but_does_not_become_a_class(served: Box) -> None:
     text = served.judge("make", "right")[1]
-    assert "right: Castor" in text and "not a whole class name" in text
+    assert "right: Castor" in text and "not a full class name" in text
     served.judge("red", "name", "Castor")
     assert served.labeled == []
     assert [one.truth for one in Corrections(served.state).newest().values()] == ["Castor", "Castor"]
@@ -177,14 +177,14 @@ def test_a_part_of_a_name_counts_but_becomes_no_class_of_its_own(served: Box) ->
         ("Unknown", "not a name"),
     ],
 )
-def test_a_name_that_cannot_be_a_class_is_refused_in_one_line(served: Box, name: str, why: str) -> None:
+def test_an_invalid_class_name_is_refused_in_one_line(served: Box, name: str, why: str) -> None:
     status, text = served.judge("red", "name", name)
     assert (status, why in html.unescape(text)) == (400, True)
-    assert served.labeled == [] and said(served, "red") == []
+    assert served.labeled == [] and judgments(served, "red") == []
     assert served.ask("/teach/name", [("visit", "u1"), ("name", name)])[0] == 400
 
 
-def test_a_name_with_markup_stays_text_on_every_page(served: Box) -> None:
+def test_a_name_with_markup_is_escaped_on_every_page(served: Box) -> None:
     name = "<script>alert(1) & \"x\" <img src=x onerror='alert(2)'>"
     for id in ("u1", "u2"):
         status, text = served.judge(id, "name", name)
@@ -198,7 +198,7 @@ def test_a_name_with_markup_stays_text_on_every_page(served: Box) -> None:
         assert "&lt;script&gt;alert(1)" in text
 
 
-def test_who_may_only_view_sees_what_was_said_and_can_change_nothing(box: Box) -> None:
+def test_the_role_view_shows_judgments_but_cannot_change_anything(box: Box) -> None:
     tokens = Tokens(box.state)
     teach, view = tokens.add("anna", "teach"), tokens.add("tom", "view")
     assert box.model is not None
@@ -221,24 +221,24 @@ def test_who_may_only_view_sees_what_was_said_and_can_change_nothing(box: Box) -
             }
             assert "They are" not in text
         assert f"<strong>anna</strong>: right: {RED}" in " ".join(box.ask("/visits/red", token=view)[1].split())
-    assert said(box, "red") == [("anna", "named", RED)]
+    assert judgments(box, "red") == [("anna", "named", RED)]
 
 
-def test_an_answer_that_has_changed_since_it_was_shown_is_not_judged(served: Box) -> None:
+def test_an_answer_that_changed_since_it_was_shown_is_not_judged(served: Box) -> None:
     status, text = served.judge("red", "right", answered="Castor")
     assert status == 409 and RED in text
     assert served.judge("red", "guess")[0] == 400
     assert served.judge("u1", "right")[0] == 400  # "unknown" names nothing that could be right
     assert served.ask("/visits/none/judgement", [("verdict", "right"), ("answered", RED)])[0] == 404
-    assert said(served, "red") == []
+    assert judgments(served, "red") == []
 
 
-def test_alike_unknown_vehicles_come_in_a_group_and_are_named_at_once(served: Box) -> None:
+def test_similar_unknown_vehicles_form_a_group_and_are_named_together(served: Box) -> None:
     pytest.importorskip("sklearn.cluster")
     served.add((unknown(number), plain(200, 200 + number, 0)) for number in range(7, 11))
     text = served.ask("/teach")[1]
     first, second, rest = text.split('<form class="group"')[1:]
-    assert "6 alike" in first and "4 alike" in second and "Like no others" in rest
+    assert "6 similar" in first and "4 similar" in second and "Not similar to others" in rest
     ids = re.findall(r'name="visit" value="(\w+)" checked', first)
     assert sorted(ids) == [f"u{number}" for number in range(6)]
     assert re.findall(r'name="visit" value="(\w+)"', rest) == ["u6"]
@@ -247,10 +247,12 @@ def test_alike_unknown_vehicles_come_in_a_group_and_are_named_at_once(served: Bo
     assert served.labeled == [f"labeled/{YELLOW}/u{number}.jpg" for number in range(5)]
     text = served.ask("/teach")[1]
     assert 'value="u5"' in text and 'value="u4"' not in text
-    assert served.ask("/teach/name", [("name", YELLOW)])[0] == 400  # nothing is checked
+    assert served.ask("/teach/name", [("name", YELLOW)])[0] == 400  # nothing is selected
 
 
-def test_without_scikit_learn_they_can_be_named_all_the_same(served: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scikit_learn_vehicles_can_be_named_without_groups(
+    served: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
     monkeypatch.delitem(__import__("sys").modules, "sklearn.cluster", raising=False)
     text = html.unescape(served.ask("/teach")[1])
@@ -263,7 +265,7 @@ def taught(box: Box) -> None:
     assert box.ask("/teach/name", [*named, ("name", YELLOW)])[0] == 200
 
 
-def test_a_new_class_is_learned_shown_with_its_check_and_used_when_somebody_says_so(served: Box) -> None:
+def test_a_new_class_is_learned_and_checked_and_used_on_request(served: Box) -> None:
     assert served.model is not None
     base = served.model().session.model
     before = sha256(base)
@@ -273,8 +275,8 @@ def test_a_new_class_is_learned_shown_with_its_check_and_used_when_somebody_says
     assert f'name="name" value="{YELLOW}" checked' in text and "With one picture: Rigel Purple Sedan 2024" in text
     status, text = served.ask("/teach/learn", [("name", YELLOW)])
     assert status == 200
-    assert "4 of 4 pictures recognized by the others" in text and "0 of 1000 held-out pictures" in text
-    assert served.model()(plain(0, 204, 200)).name == "Castor"  # nothing changes before somebody says so
+    assert "4 of 4 pictures recognized from the other pictures" in text and "0 of 1000 held-out pictures" in text
+    assert served.model()(plain(0, 204, 200)).name == "Castor"  # nothing changes before the request
     assert not (served.state / "models" / "learned.onnx").exists()
     status, text = served.ask("/teach/use", [])
     learned = served.state / "models" / "learned.onnx"
@@ -285,16 +287,16 @@ def test_a_new_class_is_learned_shown_with_its_check_and_used_when_somebody_says
     assert "no new model" in served.ask("/teach/use", [])[1]
 
 
-def test_pictures_of_different_cars_are_not_learned_and_the_page_says_why(served: Box) -> None:
+def test_pictures_of_different_cars_are_refused_with_the_reason(served: Box) -> None:
     served.ask("/teach/name", [("visit", "u0"), ("visit", "u6"), ("visit", "make"), ("name", YELLOW)])
     text = html.unescape(served.ask("/teach/learn", [("name", YELLOW)])[1])
     assert "Nothing was learned" in text and f"pictures of '{YELLOW}' are recognized by the others" in text
     assert ">Use it<" not in text
     assert list((served.state / "models").glob("*.onnx")) == []
-    assert served.ask("/teach/learn", [("name", "Nobody Said That 2020")])[0] == 400
+    assert served.ask("/teach/learn", [("name", "Unlabeled Car 2020")])[0] == 400
 
 
-def test_visits_drawn_at_random_are_checked_and_counted_apart_from_those_that_people_chose(served: Box) -> None:
+def test_randomly_drawn_visits_are_counted_separately_from_those_that_users_chose(served: Box) -> None:
     status, text = served.ask("/teach/check", [])
     assert status == 200
     assert len(set(re.findall(r'href="/visits/(\w+)"', text))) == 10
@@ -307,9 +309,9 @@ def test_visits_drawn_at_random_are_checked_and_counted_apart_from_those_that_pe
     served.judge("u0", "unclear", back="check")
     text = " ".join(re.sub("<[^>]*>", " ", served.ask("/teach")[1]).split())
     assert "Visits drawn at random model 000000000000 Right full name 50% (9% to 91%) 1 of 2" in text
-    assert "Wrong, of those named 50% (9% to 91%) 1 of 2" in text and "1 that nobody can tell" in text
+    assert "Wrong, of those named 50% (9% to 91%) 1 of 2" in text and "1 unclear" in text
     assert "7 drawn visits are not judged yet" in text
-    assert "not a measure of the road" not in text
+    assert "not representative" not in text
 
 
 def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> None:
@@ -331,7 +333,7 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         taught(box)
         box.ask("/teach/learn", [("name", YELLOW)])
         assert service.status().model.sha256 == sha256(model)
-        assert "The cameras were switched" in box.ask("/teach/use", [])[1]
+        assert "The cameras have switched" in box.ask("/teach/use", [])[1]
         learned = box.state / "models" / "learned.onnx"
         assert service.status().model.sha256 == sha256(learned) != sha256(model)
 
@@ -341,11 +343,11 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         (learned.with_name("candidate.onnx")).write_bytes(b"damaged meanwhile")
         text = box.ask("/teach/use", [])[1]
         assert 'role="alert"' in text and "learned.onnx" in text
-        assert learned.read_bytes() == used  # as before, and in use
+        assert learned.read_bytes() == used  # still the model in use
         assert service.status().model.sha256 == sha256(learned)
 
 
-def test_a_folder_of_the_former_name_is_renamed(tmp_path: Path) -> None:
+def test_a_folder_with_the_former_name_is_renamed(tmp_path: Path) -> None:
     (tmp_path / "labelled" / "Rigel").mkdir(parents=True)
     (tmp_path / "labelled" / "Rigel" / "a.jpg").write_bytes(b"kept")
 

@@ -1,4 +1,4 @@
-"""Tokens: when the page demands one, what is kept of it, how logging in is limited, and what a role allows."""
+"""Tokens: when the page needs one, how it is stored, how log-in is limited, and what a role allows."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from twincar_edge.runtime.page.tokens import Tokens, User
 ALL = "0.0.0.0:0"
 
 
-def test_on_the_loopback_nobody_needs_a_token(tmp_path: Path) -> None:
+def test_the_loopback_needs_no_token(tmp_path: Path) -> None:
     with served(tmp_path, address="127.0.0.2:0") as page:
         assert page.server.first_token is None
         assert not Tokens(tmp_path).path.exists()
 
 
 @pytest.mark.parametrize("settings", [{"address": ALL}, {"tokens": True}], ids=["all addresses", "asked for"])
-def test_on_any_other_address_or_where_asked_for_everything_needs_one(
+def test_other_addresses_and_pages_with_tokens_need_one_for_everything(
     tmp_path: Path, settings: dict[str, object]
 ) -> None:
     with served(tmp_path, [visit(id="a", crop="a.jpg")], **settings) as page:
@@ -44,13 +44,13 @@ def test_on_any_other_address_or_where_asked_for_everything_needs_one(
         assert page.get("/visits/a").status == 200
 
 
-def test_this_machines_name_is_ours_on_all_addresses(tmp_path: Path) -> None:
+def test_the_machines_name_is_allowed_on_all_addresses(tmp_path: Path) -> None:
     with served(tmp_path, address=ALL) as page:
         assert page.get("/login", Host=socket.gethostname()).status == 200
         assert page.get("/login", Host="evil.example").status == 421
 
 
-def test_the_first_token_is_shown_once_and_kept_as_a_digest_that_only_the_owner_may_read(tmp_path: Path) -> None:
+def test_the_first_token_is_shown_once_and_stored_as_a_digest_for_the_owner_only(tmp_path: Path) -> None:
     with served(tmp_path, tokens=True) as page:
         token = page.server.first_token
         assert token is not None
@@ -67,14 +67,14 @@ def test_the_first_token_is_shown_once_and_kept_as_a_digest_that_only_the_owner_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-def test_a_token_that_root_makes_can_be_read_by_the_service_whose_folder_it_is(tmp_path: Path) -> None:
+def test_a_token_created_by_root_can_be_read_by_the_owner_of_the_folder(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, 12346)
     Tokens(tmp_path).add("anna", "view")
     made = Tokens(tmp_path).path.stat()
     assert (made.st_uid, made.st_gid, stat.S_IMODE(made.st_mode)) == (12345, 12346, 0o600)
 
 
-def test_a_session_outlives_a_restart_and_a_forged_one_does_not_open_the_page(tmp_path: Path) -> None:
+def test_sessions_survive_a_restart_and_forged_ones_are_refused(tmp_path: Path) -> None:
     with served(tmp_path, tokens=True) as page:
         page.log_in()
         cookie = page.headers["Cookie"]
@@ -85,7 +85,7 @@ def test_a_session_outlives_a_restart_and_a_forged_one_does_not_open_the_page(tm
             assert again.get("/", Cookie=f"{name}={forged}").status == 303
 
 
-def test_no_script_and_no_other_site_gets_the_cookie(tmp_path: Path) -> None:
+def test_scripts_and_other_sites_cannot_read_or_send_the_cookie(tmp_path: Path) -> None:
     with served(tmp_path, tokens=True) as page:
         parts = page.log_in().headers["Set-Cookie"].lower().split("; ")
         assert {"httponly", "samesite=strict", "path=/"} <= set(parts)
@@ -94,7 +94,7 @@ def test_no_script_and_no_other_site_gets_the_cookie(tmp_path: Path) -> None:
         assert "secure" in behind_tls.headers["Set-Cookie"].lower().split("; ")
 
 
-def test_a_removed_token_locks_out_at_once_and_a_new_one_of_its_name_does_not_let_its_sessions_in(
+def test_a_removed_token_ends_its_sessions_even_if_its_name_is_reused(
     tmp_path: Path,
 ) -> None:
     tokens = Tokens(tmp_path)
@@ -110,7 +110,7 @@ def test_a_removed_token_locks_out_at_once_and_a_new_one_of_its_name_does_not_le
         assert page.get("/").status == 303
 
 
-def test_logging_out_forgets_the_session(tmp_path: Path) -> None:
+def test_logging_out_ends_the_session(tmp_path: Path) -> None:
     with served(tmp_path, tokens=True) as page:
         page.log_in()
         assert "owner" in page.get("/").text
@@ -118,36 +118,36 @@ def test_logging_out_forgets_the_session(tmp_path: Path) -> None:
         assert (answer.status, answer.headers["Location"], answer.cookie) == (303, "/login", "twincar-session=null")
 
 
-def test_after_some_wrong_tokens_an_address_has_to_wait(tmp_path: Path) -> None:
+def test_an_address_has_to_wait_after_several_wrong_tokens(tmp_path: Path) -> None:
     with served(tmp_path, tokens=True) as page:
-        for _ in range(login.FREE_TRIES):
+        for _ in range(login.FREE_ATTEMPTS):
             answer = page.post("/login", {"token": "wrong"})
             assert (answer.status, answer.cookie) == (403, "")
         right = page.log_in()
         assert right.status == 429
         assert 0 < int(right.headers["Retry-After"]) <= login.LOCKED_S
         assert right.cookie == ""
-        # A proxy on this machine says who asks; others are not locked out with them.
+        # A local proxy names the client, so that other clients are not locked out.
         assert (
             page.post("/login", {"token": page.server.first_token or ""}, X_Forwarded_For="203.0.113.7").status == 303
         )
 
 
-def test_the_wait_ends_and_forgotten_failures_do_not_count() -> None:
+def test_the_wait_ends_and_old_failures_do_not_count() -> None:
     now = [0.0]
-    tries = login._Tries(lambda: now[0])
-    for _ in range(login.FREE_TRIES):
-        assert tries.wait_s("a") == 0
-        tries.failed("a")
-    assert tries.wait_s("a") == login.LOCKED_S
-    assert tries.wait_s("b") == 0
+    attempts = login._FailedAttempts(lambda: now[0])
+    for _ in range(login.FREE_ATTEMPTS):
+        assert attempts.wait_s("a") == 0
+        attempts.count("a")
+    assert attempts.wait_s("a") == login.LOCKED_S
+    assert attempts.wait_s("b") == 0
     now[0] += login.LOCKED_S
-    assert tries.wait_s("a") == 0
-    tries.failed("a")
-    assert tries.wait_s("a") == login.LOCKED_S  # a sixth wrong token at once makes it wait again
+    assert attempts.wait_s("a") == 0
+    attempts.count("a")
+    assert attempts.wait_s("a") == login.LOCKED_S  # one more wrong token starts the wait again
     now[0] += login.LOCKED_S + 1
-    tries.failed("a")
-    assert tries.wait_s("a") == 0
+    attempts.count("a")
+    assert attempts.wait_s("a") == 0
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_wait_ends_and_forgotten_failures_do_not_count() -> None:
         ("", "/"),
     ],
 )
-def test_logging_in_leads_to_no_other_site(tmp_path: Path, wanted: str, goes_to: str) -> None:
+def test_log_in_never_redirects_to_another_site(tmp_path: Path, wanted: str, goes_to: str) -> None:
     with served(tmp_path, tokens=True) as page:
         answer = page.log_in(to=wanted)
         assert (answer.status, answer.headers["Location"]) == (303, goes_to)
@@ -190,7 +190,7 @@ def test_tokens_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(("role", "needed", "may"), [
     ("view", "view", True), ("view", "teach", False), ("teach", "view", True), ("teach", "teach", True),
 ])  # fmt: skip
-def test_a_role_allows_what_it_says(role: str, needed: str, may: bool) -> None:
+def test_the_role_teach_includes_view(role: str, needed: str, may: bool) -> None:
     request = Request({"type": "http", "state": {"user": User.model_validate({"name": "anna", "role": role})}})
     if may:
         assert login.require_role(request, needed).name == "anna"  # type: ignore[arg-type]
@@ -200,20 +200,20 @@ def test_a_role_allows_what_it_says(role: str, needed: str, may: bool) -> None:
         assert refused.value.status_code == 403
 
 
-def test_names_of_tokens_are_checked_and_taken_once(tmp_path: Path) -> None:
+def test_names_of_tokens_are_validated_and_unique(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
     tokens.add("anna", "view")
-    with pytest.raises(InputError, match="there is a token called 'anna'"):
+    with pytest.raises(InputError, match="the token 'anna' exists"):
         tokens.add("anna", "teach")
     for name in ("", "a b", "<script>", "a" * 65, "../x"):
-        with pytest.raises(InputError, match="cannot be a token's name"):
+        with pytest.raises(InputError, match="invalid token name"):
             tokens.add(name, "view")
     with pytest.raises(InputError, match="there are: anna"):
         tokens.remove("otto")
 
 
 @pytest.mark.parametrize("text", ["{", "\udcff", '{"tokens": [{"name": "a"}]}', '{"tokens": [], "more": 1}'])
-def test_a_damaged_file_of_tokens_lets_nobody_in(tmp_path: Path, text: str) -> None:
+def test_a_damaged_token_file_admits_nobody(tmp_path: Path, text: str) -> None:
     with served(tmp_path, tokens=True) as page:
         page.log_in()
         Tokens(tmp_path).path.write_text(text, errors="surrogateescape")
@@ -221,5 +221,5 @@ def test_a_damaged_file_of_tokens_lets_nobody_in(tmp_path: Path, text: str) -> N
         assert answer.status == 503
         assert str(tmp_path) not in answer.text
         assert answer.headers["Content-Security-Policy"]
-    with pytest.raises(InputError, match="has no tokens"):
+    with pytest.raises(InputError, match="invalid token file"):
         Tokens(tmp_path).all()

@@ -1,4 +1,4 @@
-"""The list of visits: its filters are its address, and pages of it follow one another."""
+"""The list of visits: filters in the URL, and paging."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def link(text: str, label: str) -> str:
     return unescape(found[1])
 
 
-def test_older_and_newer_pages_are_links_that_keep_the_filter(page: ServedPage) -> None:
+def test_links_to_older_and_newer_pages_keep_the_filter(page: ServedPage) -> None:
     first = page.get("/visits?camera=gate").text
     assert shown(first) == [f"gate-{n}" for n in range(59, 59 - PAGE_SIZE, -1)]
     assert "60 visits" in first
@@ -58,13 +58,13 @@ def test_older_and_newer_pages_are_links_that_keep_the_filter(page: ServedPage) 
         ("model=red&since=2025-03-04", []),
     ],
 )
-def test_a_filter_is_an_address(page: ServedPage, query: str, found: list[str]) -> None:
+def test_filters_are_query_parameters(page: ServedPage, query: str, found: list[str]) -> None:
     text = page.get(f"/visits?{query}").text
     assert shown(text) == found
-    assert ("No visit is like that" in text) == (not found)
+    assert ("No visit matches these filters" in text) == (not found)
 
 
-def test_what_the_store_has_can_be_chosen_and_what_is_asked_for_stays_chosen(page: ServedPage) -> None:
+def test_choices_come_from_the_store_and_the_requested_ones_stay_selected(page: ServedPage) -> None:
     text = page.get("/visits?make=castor&camera=gone").text
     assert "<option selected>Castor</option>" in text
     assert "<option>gate</option><option>yard</option><option selected>gone</option>" in text
@@ -73,16 +73,16 @@ def test_what_the_store_has_can_be_chosen_and_what_is_asked_for_stays_chosen(pag
 
 
 @pytest.mark.parametrize("query", ["level=best", "since=yesterday", "until=2025-13-01", "before=1", "after=x.y"])
-def test_what_cannot_be_read_is_said(page: ServedPage, query: str) -> None:
+def test_invalid_parameters_are_refused(page: ServedPage, query: str) -> None:
     assert page.get(f"/visits?{query}").status == 400
 
 
-def test_a_visit_has_its_own_address_and_no_other_beginning_with_it(page: ServedPage) -> None:
+def test_a_visits_address_needs_its_full_id(page: ServedPage) -> None:
     assert "Castor Red Sedan 2020" in page.get("/visits/gate-1").text
     assert page.get("/visits/gate-").status == 404
 
 
-def test_shortcuts_narrow_the_list_down_and_take_it_back() -> None:
+def test_shortcuts_set_and_remove_filters() -> None:
     query = VisitQuery(camera="gate", level="unknown")
     today, yesterday, week, unknown = shortcuts(query, date(2025, 3, 2))
     assert today.address == "?camera=gate&level=unknown&since=2025-03-02&until=2025-03-02"
