@@ -182,7 +182,7 @@ def test_truth_round_trips_through_json() -> None:
         (("passes",), {}, "should be a list"),
         (("passes", 0), 7, "should be an object"),
         (("passes", 0, "label"), 99, "label should be 0 to"),
-        (("passes", 0, "name"), "Somebody Else", "name should be"),
+        (("passes", 0, "name"), "Another Name", "name should be"),
         (("passes", 0, "direction"), 0, "-1 or 1"),
         (("passes", 0, "last_frame"), 9, "0 <= first <= last < 5"),
         (("passes", 0, "boxes_xyxy"), [[0, 0, 1, 1]], "2 boxes, one per frame, found 1"),
