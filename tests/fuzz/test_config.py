@@ -129,7 +129,7 @@ def hostile(inputs: Path) -> Iterator[tuple[str, bytes]]:
     good = GOOD.format(inputs=inputs).encode()
     camera = f'[[cameras]]\nsource = "{inputs}/clip.mp4"\n'.encode()
     yield "empty", b""
-    yield "only a mark", b"\xef\xbb\xbf"
+    yield "only a byte order mark", b"\xef\xbb\xbf"
     yield "UTF-16", good.decode().encode("utf-16")
     yield "Latin-1", camera + b'name = "caf\xe9"\n'
     yield "NUL", camera + b"\0"
@@ -149,7 +149,7 @@ def hostile(inputs: Path) -> Iterator[tuple[str, bytes]]:
         "password",
         b'[[cameras]]\nsource = "rtsp://admin:hunter2@127.0.0.1:1/"\nstride = "hunter2"\n'.replace(b'"hunter2"', b"0"),
     )
-    yield "password, and nobody there", b'[[cameras]]\nsource = "rtsp://admin:hunter2@127.0.0.1:1/"\n'
+    yield "password, and no camera there", b'[[cameras]]\nsource = "rtsp://admin:hunter2@127.0.0.1:1/"\n'
 
 
 def test_hostile_configurations_are_reported_in_one_line(
