@@ -1,1 +1,1 @@
-"""The camera box: sessions, the classifier, sources, locating, tracking, visits, sinks and the watch loop."""
+"""Everything that runs on a camera box: model sessions, sources, tracking, visits, sinks and the watch loop."""

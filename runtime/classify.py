@@ -1,4 +1,4 @@
-"""Names the car in image files: the simplest way to use a model."""
+"""Classifies image files: the simplest way to use a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.images import ImageError, read_image
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -25,8 +25,8 @@ class ImageAnswer:
 
     Attributes:
         image: the file.
-        prediction: the answer; None where the image cannot be read, or a detector found no vehicle in it.
-        problem: what kept the image from being read, in one line.
+        prediction: the answer; None if the image cannot be read, or a detector found no vehicle in it.
+        problem: why the image cannot be read, in one line; otherwise None.
         detection: where a detector found the vehicle; None for the whole image.
     """
 
@@ -44,25 +44,25 @@ def classify_each(
     recursive: bool = False,
     locator: Locator | None = None,
 ) -> Iterator[ImageAnswer]:
-    """Give the answers in the order of the images, as they come, `batch` images at once through the model.
+    """Yield an answer for each image, in order, as soon as its batch is done.
 
-    With a locator, each vehicle that it finds gets an answer of its own, the largest of an image first.
+    With a locator, each vehicle in an image gets its own answer, largest first.
 
     Args:
         paths: image files, folders and glob patterns.
         classifier: an open model.
-        batch: images at once.
-        recursive: search folders with their subfolders.
-        locator: finds the vehicles in an image; None takes every image for a crop of one.
+        batch: images per model run.
+        recursive: search subfolders too.
+        locator: finds the vehicles in an image; None treats each image as a crop of one vehicle.
 
     Raises:
-        InputError: a folder or pattern holds no image, `batch` is less than 1, or, at the end, no image was usable.
+        InputError: a folder or pattern matches no image, `batch` is less than 1, or, at the end, no image was usable.
     """
     if batch < 1:
-        raise InputError(f"a batch holds 1 image or more, found {batch}")
+        raise InputError(Parameter("batch"), f" must be 1 or more, found {batch}")
     images = expand(list(paths), recursive=recursive)
     if not images:
-        raise InputError("no image to classify: name image files, folders or patterns")
+        raise InputError("no images to classify: name image files, folders or patterns")
     problem = None
     usable = 0
     for start in range(0, len(images), batch):
@@ -81,26 +81,26 @@ def classify_each(
             else:
                 yield from _vehicles(path, image, locator, classifier)
     if not usable:
-        others = f", and {len(images) - 1} more are unusable" if len(images) > 1 else ""
+        others = f" ({len(images) - 1} more images are unusable too)" if len(images) > 1 else ""
         raise InputError(f"{problem}{others}")
 
 
 def _vehicles(
     path: Path, image_bgr: NDArray[np.uint8], locator: Locator, classifier: Classifier
 ) -> Iterator[ImageAnswer]:
-    """Give the answer to each vehicle in an image, the largest first; one without a prediction where there is none."""
-    found = locator.locate(Frame(0, 0.0, image_bgr, path.name))
-    found.sort(key=lambda detection: area(detection.box_xyxy), reverse=True)
-    if not found:
+    """Yield an answer for each vehicle in an image, largest first, or one without a prediction if there are none."""
+    detections = locator.locate(Frame(0, 0.0, image_bgr, path.name))
+    detections.sort(key=lambda detection: area(detection.box_xyxy), reverse=True)
+    if not detections:
         yield ImageAnswer(path, None, None)
         return
-    predictions = classifier(image_bgr, boxes=[detection.box_xyxy for detection in found])
-    for detection, prediction in zip(found, predictions, strict=True):
+    predictions = classifier(image_bgr, boxes=[detection.box_xyxy for detection in detections])
+    for detection, prediction in zip(detections, predictions, strict=True):
         yield ImageAnswer(path, classifier.hierarchy.of_kind(prediction, detection.kind), None, detection)
 
 
 def classify(paths: Sequence[Path], classifier: Classifier, *, batch: int = 16) -> list[ImageAnswer]:
-    """Return all answers of `classify_each`, which says what is raised."""
+    """Return the answers of `classify_each` as a list; raises the same errors."""
     return list(classify_each(paths, classifier, batch=batch))
 
 

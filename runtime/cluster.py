@@ -1,7 +1,7 @@
-"""Groups pictures of cars that look alike, so that a person can name a folder at once: `cluster`, then `enroll`.
+"""Clusters pictures of cars by appearance, so that a person can name whole folders: `cluster`, then `enroll`.
 
-Pictures are embedded by the model that is to learn from them. An embedding that was kept with a picture would be worth
-nothing to any other model, and computing one takes milliseconds.
+The model that will enroll the classes computes the embeddings. Stored embeddings would be useless to any other model,
+and computing one takes milliseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from twincar_edge.bundled import default_model
 from twincar_edge.draw import GRAY, GREEN, PAPER, Cell, contact_sheet
-from twincar_edge.errors import InputError, ModelError, require
+from twincar_edge.errors import InputError, ModelError, Parameter, require
 from twincar_edge.files import is_folder
 from twincar_edge.images import ImageError, read_image, write_image
 from twincar_edge.preprocess import prepare
@@ -30,18 +30,18 @@ from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.sources.images import expand
 
-SMALLEST = 3  # pictures of a group: fewer make no class that can be checked
-MOST_IMAGES = 20_000  # HDBSCAN takes minutes and gigabytes beyond
+SMALLEST = 3  # pictures in a group; a class from fewer cannot be checked
+MAX_IMAGES = 20_000  # beyond this, HDBSCAN takes minutes and gigabytes
 SHEET = "clusters.jpg"
 REST = "unsorted"
-_MOST_ROWS = 40  # of the contact sheet
+_MAX_ROWS = 40  # of the contact sheet
 _COLUMNS = 6
 _CELL_WH = (150, 100)
 
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """What to group: the images under `folder`, into new folders in `output`."""
+    """What to group: the images in `folder` and its subfolders, into new folders in `output`."""
 
     folder: Path
     output: Path
@@ -52,7 +52,7 @@ class ClusterConfig:
 
 
 class ClusterReport(Record):
-    """How many pictures are in each group, the largest first, how many are in none, and how many could not be read."""
+    """The number of pictures in each group (largest first), in no group, and unreadable."""
 
     output: Path
     sizes: tuple[int, ...]
@@ -61,53 +61,55 @@ class ClusterReport(Record):
 
 
 def cluster(config: ClusterConfig) -> ClusterReport:
-    """Copy the images of a folder and its subfolders into a folder for each group, with a contact sheet.
+    """Copy the images of a folder and its subfolders into one folder per group, and draw a contact sheet.
 
     Raises:
-        InputError: there are too few or too many images, or the output is there already or cannot be written.
-        ModelError: the model cannot be used, or gives no embedding.
+        InputError: there are too few or too many images, or the output exists or cannot be written.
+        ModelError: the model cannot be used, or has no embedding output.
         MissingExtraError: scikit-learn or ONNX Runtime is not installed.
     """
     require("sklearn.cluster", "cluster")
     if config.smallest < 2:
-        raise InputError(f"a group has 2 pictures or more, found {config.smallest}")
+        raise InputError(Parameter("smallest"), f" must be 2 or more, found {config.smallest}")
     if config.output.exists():
-        raise InputError(f"{config.output} is there already: name a new folder")
+        raise InputError(f"{config.output} already exists: name a new folder")
     paths = _images(config.folder)
     session = open_session(config.model or default_model(), ep=config.ep, threads=config.threads)
     require_golden(session)
     if session.manifest.embedding is None:
         raise ModelError(f"{session.model} has no embedding output: export it again")
-    kept, embeddings = embed_pictures(session, paths)
-    if len(kept) < config.smallest:
-        raise InputError(f"{config.folder} has {len(kept)} images that can be read, fewer than a group needs")
+    readable, embeddings = embed_pictures(session, paths)
+    if len(readable) < config.smallest:
+        raise InputError(
+            f"{config.folder} has {len(readable)} readable images, fewer than a group of {config.smallest}: add images"
+        )
     groups, rest = group(embeddings, config.smallest)
-    ordered = [[kept[place] for place in one] for one in groups]
-    _write(config.output, ordered, [kept[place] for place in rest])
+    ordered = [[readable[index] for index in one] for one in groups]
+    _write(config.output, ordered, [readable[index] for index in rest])
     return ClusterReport(
         output=config.output,
         sizes=tuple(len(group) for group in groups),
         unsorted=len(rest),
-        unreadable=len(paths) - len(kept),
+        unreadable=len(paths) - len(readable),
     )
 
 
 def _images(folder: Path) -> list[Path]:
     if not is_folder(folder):
         raise InputError(f"{folder} is not a folder: name one with the pictures to group")
-    found = expand([folder], recursive=True)
-    if len(found) > MOST_IMAGES:
-        raise InputError(f"{folder} has {len(found)} images: {MOST_IMAGES} at most can be grouped")
-    return found
+    paths = expand([folder], recursive=True)
+    if len(paths) > MAX_IMAGES:
+        raise InputError(f"{folder} has {len(paths)} images, at most {MAX_IMAGES} can be grouped: split the folder")
+    return paths
 
 
 def embed_pictures(session: ModelSession, paths: Sequence[Path]) -> tuple[list[Path], NDArray[np.float32]]:
-    """Return the images that can be read, and their embeddings, float32 [N, D], scaled to length 1.
+    """Return the paths of the readable images, and their embeddings, float32 [N, D], scaled to length 1.
 
     Raises:
-        ModelError: the model fails, or gives no embedding.
+        ModelError: the model fails, or has no embedding output.
     """
-    kept: list[Path] = []
+    readable: list[Path] = []
     parts: list[NDArray[np.float32]] = []
     for start in range(0, len(paths), BATCH):
         read = []
@@ -116,20 +118,20 @@ def embed_pictures(session: ModelSession, paths: Sequence[Path]) -> tuple[list[P
                 read.append(prepare(read_image(path), session.manifest.preprocess))
             except ImageError:
                 continue
-            kept.append(path)
+            readable.append(path)
         if read:
             parts.append(normalized(session.embed(np.stack(read))))
-    return kept, np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+    return readable, np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
 
 
 def group(embeddings: NDArray[np.float32], smallest: int = SMALLEST) -> tuple[list[list[int]], list[int]]:
-    """Return the places of pictures in groups of alike ones, the largest group first, and of those that are in none.
+    """Return the groups of similar pictures as indices, largest group first, and the indices in no group.
 
-    In a group, the most typical picture is first.
+    Within a group, the picture nearest to the mean is first.
 
     Args:
         embeddings: float32 [N, D], scaled to length 1.
-        smallest: pictures of a group.
+        smallest: the fewest pictures in a group.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -145,11 +147,11 @@ def group(embeddings: NDArray[np.float32], smallest: int = SMALLEST) -> tuple[li
 
 def _nearest_first(embeddings: NDArray[np.float32], group: NDArray[np.intp]) -> list[int]:
     distances = np.linalg.norm(embeddings[group] - embeddings[group].mean(axis=0), axis=1)
-    return [int(place) for place in group[np.argsort(distances, kind="stable")]]
+    return [int(index) for index in group[np.argsort(distances, kind="stable")]]
 
 
 def _write(output: Path, groups: Sequence[Sequence[Path]], rest: Sequence[Path]) -> None:
-    names = [f"cluster-{place:03d}" for place in range(1, len(groups) + 1)]
+    names = [f"cluster-{number:03d}" for number in range(1, len(groups) + 1)]
     folders = [*zip(names, groups, strict=True), *([(REST, rest)] if rest else [])]
     try:
         for name, pictures in folders:
@@ -159,13 +161,13 @@ def _write(output: Path, groups: Sequence[Sequence[Path]], rest: Sequence[Path])
     except OSError as error:
         shutil.rmtree(output, ignore_errors=True)
         raise InputError(f"cannot write into {output}: {error.strerror or error}") from error
-    rows = [_row(name, pictures) for name, pictures in folders[:_MOST_ROWS]]
+    rows = [_row(name, pictures) for name, pictures in folders[:_MAX_ROWS]]
     sheet = contact_sheet([cell for row in rows for cell in row], f"{len(groups)} groups", _COLUMNS, _CELL_WH)
     write_image(output / SHEET, sheet)
 
 
 def _row(name: str, pictures: Sequence[Path]) -> list[Cell]:
-    """Return a row of the contact sheet: the pictures of a folder that are most typical of it."""
+    """Return a row of the contact sheet: the first, most typical pictures of a folder."""
     color = GRAY if name == REST else GREEN
     cells = [Cell(read_image(path), "", "", color) for path in pictures[:_COLUMNS]]
     cells[0] = Cell(cells[0].image_bgr, name, f"{len(pictures)} pictures", color)

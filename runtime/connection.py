@@ -1,4 +1,4 @@
-"""Why a connection failed, in a few words for a person."""
+"""Describes failed connections in a few words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ssl
 
 
 def connection_problem(error: Exception) -> str:
-    """Return what failed, without text from the other side.
+    """Return why a connection failed. The text never contains anything that the server sent.
 
     Args:
         error: an OSError, or an `http.client.HTTPException`.
@@ -17,4 +17,4 @@ def connection_problem(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return f"it does not speak HTTP ({type(error).__name__})"
+    return f"invalid HTTP response ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""The demo: a model of drawn twin cars watches a clip of them, beside the truth."""
+"""The demo: classifies a clip of drawn twin cars and compares the visits with the ground truth."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from twincar_edge.runtime.truth import Score, read_truth, score_visits
 from twincar_edge.runtime.watch import CameraConfig, LiveFrame, OnFrame, WatchConfig, WatchSummary
 
 PICTURES_LIMIT = 50_000_000  # bytes
-LEAST_RIGHT = 0.9
+MIN_RIGHT = 0.9
 _VERDICT_COLORS = {"right": GREEN, "coarser": GRAY, "unknown": GRAY, "wrong name": RED, "missed": RED, "doubled": RED}
 
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo showed: every pass with its visits, the run's summary, and the files that it wrote."""
+    """The result of the demo: each pass with its visits, the run's summary, and the files that it wrote."""
 
     score: Score
     summary: WatchSummary
@@ -46,10 +46,10 @@ class DemoReport:
     sheet: Path
     events: Path
 
-    def require(self, least_right: float = LEAST_RIGHT) -> None:
-        """Raise a GateError where fewer than `least_right` of the passes are right."""
-        if self.score.right < least_right:
-            raise GateError(f"{self.score.right:.0%} of the visits are right, {least_right:.0%} were wanted")
+    def require(self, min_right: float = MIN_RIGHT) -> None:
+        """Raise a GateError if less than the share `min_right` of the passes are right."""
+        if self.score.right < min_right:
+            raise GateError(f"only {self.score.right:.0%} of the visits are right, below the limit {min_right:.0%}")
 
 
 def run_demo(
@@ -60,19 +60,19 @@ def run_demo(
     ep: str = "auto",
     on_frame: OnFrame | None = None,
 ) -> DemoReport:
-    """Watch a clip whose truth is known, and write `annotated.mp4`, `contact_sheet.jpg` and `visits.jsonl`.
+    """Watch a clip with known ground truth, and write `annotated.mp4`, `contact_sheet.jpg` and `visits.jsonl`.
 
-    The visits are stored in the folder `state` too, with their pictures, where `live_demo` shows them.
+    The visits and their pictures are also stored in the folder `state`, where `live_demo` shows them.
 
     Args:
         output: the folder for the files.
-        clip: a video with a .json of the same name beside it; None for the bundled one.
+        clip: a video with a .json file of the same name next to it; None for the bundled one.
         model: an exported model; None for the bundled one.
         ep: execution provider.
         on_frame: called after each frame, for a progress bar.
 
     Raises:
-        InputError: the clip or its truth cannot be read, or the folder cannot be written.
+        InputError: the clip or its ground truth cannot be read, or the folder cannot be written.
         ModelError: the model cannot be used.
     """
     clip, model = clip or demo_clip(), model or demo_model()
@@ -107,9 +107,9 @@ def live_demo(
     ep: str = "auto",
     stop: threading.Event,
 ) -> Service:
-    """Return a service that shows a clip on the web page, over and over and as fast as a camera, until `stop` is set.
+    """Return a service that plays a clip in a loop, at a camera's speed, on the web page, until `stop` is set.
 
-    Its visits, and those of `run_demo`, are on the page too. The arguments are those of `run_demo`.
+    The page also shows the visits of `run_demo`. The arguments are those of `run_demo`.
     """
     clip = clip or demo_clip()
     config = _demo_config(output, clip, model or demo_model(), ep, page=page)
@@ -134,14 +134,14 @@ def _demo_config(
 def _contact_sheet(score: Score, pictures: Path) -> NDArray[np.uint8]:
     def crop(visit: Event) -> NDArray[np.uint8] | None:
         path = pictures / crop_name(visit)
-        return read_image(path) if path.exists() else None  # a disk that is nearly full takes no pictures
+        return read_image(path) if path.exists() else None  # no pictures are saved on a nearly full disk
 
     cells = []
     for result in score.passes:
-        said = " / ".join(f"{visit.name}  {visit.probability:.0%}" for visit in result.visits) or "missed"
+        answers = " / ".join(f"{visit.name}  {visit.probability:.0%}" for visit in result.visits) or "missed"
         color = _VERDICT_COLORS[result.verdict]
-        same = result.verdict == "right"
-        subtitle = f"right, {result.visits[0].probability:.0%}" if same else f"{result.verdict}: {said}"
+        right = result.verdict == "right"
+        subtitle = f"right, {result.visits[0].probability:.0%}" if right else f"{result.verdict}: {answers}"
         picture = crop(result.visits[0]) if result.visits else None
         cells.append(Cell(picture, result.truth.name, subtitle, color))
     cells += [Cell(crop(visit), "no vehicle", f"extra: {visit.name}", RED) for visit in score.extra]
@@ -149,7 +149,7 @@ def _contact_sheet(score: Score, pictures: Path) -> NDArray[np.uint8]:
 
 
 class _AnnotatedVideo:
-    """Writes annotated frames as MPEG-4, which OpenCV's wheel can encode: the demo runs with the base install."""
+    """Writes annotated frames as MPEG-4, which OpenCV's wheel can encode, so the demo needs no extra."""
 
     def __init__(self, path: Path, fps: float, painter: Painter) -> None:
         self._path = path
@@ -167,11 +167,11 @@ class _AnnotatedVideo:
             self._writer.release()
 
     def write(self, live: LiveFrame) -> None:
-        """Draw what is known of a frame and append it."""
+        """Annotate a frame and append it."""
         image_bgr = self._painter.paint(live)
         if self._writer is None:
             size_wh = (image_bgr.shape[1], image_bgr.shape[0])
             self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size_wh)
             if not self._writer.isOpened():
-                raise InputError(f"cannot write {self._path}: OpenCV has no MPEG-4 encoder here")
+                raise InputError(f"cannot write {self._path}: this OpenCV has no MPEG-4 encoder; install opencv-python")
         self._writer.write(image_bgr)

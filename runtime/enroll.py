@@ -1,7 +1,7 @@
-"""Enrolls classes in a model file: a handful of pictures of a car become a class, without training and without torch.
+"""Enrolls classes in a model file: a few pictures of a car become a class, without training and without torch.
 
-The new file is checked before it is written: each new picture must be recognized by the others of its class, and the
-answers for the held-out pictures that the file carries a summary of must stay as they were.
+Two checks run before the new file is written. Enough of the new pictures must be recognized by a class that is made of
+the others. And the answers for the held-out pictures, of which the file has a summary, must not change.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from twincar_edge.runtime.sources.images import expand
 
 logger = logging.getLogger(__name__)
 
-MOST_PICTURES = 1000  # of one class; a mean gains nothing more
-LEAST_RECOGNIZED = 0.4  # of the pictures of a class, by the others, within a reach of at least CHECK_REACH
+MAX_PICTURES = 1000  # per class; more do not improve the mean
+MIN_RECOGNIZED = 0.4  # share of a class's pictures that the others recognize, with a reach of at least CHECK_REACH
 CHECK_REACH = 4 / 3
-MOST_CHANGED = 0.005  # of the held-out pictures
-MOST_REACH = 4  # variances; beyond it, almost any car is of the class
-UNNAMED = re.compile(r"cluster-\d+|unsorted")  # folders that `cluster` made and nobody has named
-# A picture that lies so many times as far from all trained classes as the threshold of a make shows no car. Measured on
-# the bundled model: noise and empty road lie beyond, none of 353 cars of other classes.
-NO_CAR = 1.6
+MAX_CHANGED = 0.005  # share of the held-out pictures
+MAX_REACH = 4  # variances; beyond it, almost any car belongs to the class
+UNNAMED = re.compile(r"cluster-\d+|unsorted")  # folders that `cluster` created and that were not renamed
+# A picture shows no car if its distance to all trained classes exceeds the threshold of a make by this factor. Measured
+# on the bundled model: noise and empty road exceed it, none of 353 cars of other classes does.
+NOT_A_CAR_FACTOR = 1.6
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class EnrollConfig:
     Attributes:
         output: the new file; it may be the model's own path.
         model: an exported file; None for the bundled one.
-        classes: the pictures of each new class, by its name.
-        remove: enrolled classes to take out.
-        unchecked: write the file although its checks fail, or cannot be made.
-        reach: how far from its class a picture may lie, see `enrolled.REACH`.
+        classes: the pictures of each new class, by class name.
+        remove: enrolled classes to remove.
+        unchecked: write the file even if a check fails or is impossible.
+        reach: the largest distance of a picture from its class; see `enrolled.REACH`.
         ep: the execution provider.
         threads: CPU threads; None for all usable cores.
     """
@@ -75,7 +75,7 @@ class EnrollConfig:
 
 
 class ClassCheck(Record):
-    """A new class: `recognized` of its `images` pictures get its name from the others alone; None for one picture."""
+    """A new class; `recognized` of its `images` pictures are recognized by the others, None for a single picture."""
 
     name: Text
     images: int = Field(ge=1)
@@ -84,12 +84,11 @@ class ClassCheck(Record):
 
 
 class EnrollReport(Record):
-    """What was enrolled, and what the checks found.
+    """What was enrolled, and the results of the checks.
 
-    `held_out_changed` of `held_out` pictures that the model was validated on get another answer, as far as the file's
-    summary of them tells; both are None where it carries none.
-    `classes` are the new ones, `enrolled` the names of all in the new file.
-    `faults` are the limits that an unchecked file misses, in words.
+    `held_out` counts the held-out pictures, by the file's summary of them, and `held_out_changed` those whose answer
+    changes; both are None if the file has no summary. `classes` are the new classes, `enrolled` the names of all
+    enrolled classes in the new file. `faults` describes the limits that an unchecked file misses.
 
     >>> report = tw.enroll("again.onnx", "drawn", unchecked=True)
     >>> report.enrolled, report.removed
@@ -111,11 +110,11 @@ class EnrollReport(Record):
 
 
 def enroll(config: EnrollConfig, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> EnrollReport:
-    """Write a model file with more classes, or with some of the enrolled ones taken out.
+    """Write a model file with more classes, or with enrolled classes removed.
 
     Raises:
         GateError: a check failed; nothing is written.
-        InputError: a name or picture cannot be used, a check cannot be made, or the file cannot be written.
+        InputError: a name or picture cannot be used, a check is impossible, or the file cannot be written.
         ModelError: the model cannot be used, or has no embedding output.
         MissingExtraError: ONNX Runtime is not installed.
     """
@@ -123,14 +122,14 @@ def enroll(config: EnrollConfig, clock: Callable[[], datetime] = lambda: datetim
     require_golden(session)
     trained = session.prototypes
     if trained is None:
-        raise ModelError(
-            f"{session.model} has no embedding output with prototypes, which enrolling needs: export it again"
-        )
+        raise ModelError(f"{session.model} has no embedding output with prototypes to enroll with: export it again")
     before = _without(session, config.remove)
     _check_names(session, before, config)
     held_out = read_held_out(session.model)
     if held_out is not None and held_out.embeddings.shape[1] != trained.dimensions:
-        raise ModelError(f"{session.model} has a summary of held-out pictures that does not fit: export it again")
+        raise ModelError(
+            f"{session.model} has a summary of held-out pictures that does not match its embedding: export it again"
+        )
     if config.classes and not config.unchecked:
         _require_checks(session, config, held_out)
     pictures = {name: _embed(session, trained, name, images) for name, images in config.classes.items()}
@@ -156,18 +155,19 @@ def enroll(config: EnrollConfig, clock: Callable[[], datetime] = lambda: datetim
     )
     report = report.model_copy(update={"faults": _faults(report)})
     if report.faults and not config.unchecked:
-        raise GateError("nothing is written: " + "; ".join(report.faults))
+        raise GateError("no file written: " + "; ".join(report.faults))
     _write(session, after, config.output)
     return report
 
 
 def read_class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Return the pictures in each subfolder of a folder, by the class that the subfolder is named after.
+    """Return the pictures in each subfolder of a folder, by class; the subfolder's name is the class name.
 
-    Folders that `cluster` made and nobody has named are left out. Underscores read as spaces where no name has a space.
+    Folders that still have the name that `cluster` gave them are skipped. If no name has a space, underscores become
+    spaces.
 
     Raises:
-        InputError: the folder cannot be read, has no such subfolder, or one without pictures.
+        InputError: the folder cannot be read, has no named subfolder, or one is empty.
     """
     try:
         found = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -175,9 +175,9 @@ def read_class_folders(folder: Path) -> dict[str, list[Path]]:
         raise InputError(f"cannot read the folder {folder}: {error.strerror}") from error
     named = [entry for entry in found if not UNNAMED.fullmatch(entry.name)]
     if len(named) < len(found):
-        logger.warning("left out %d folders of %s that nobody has named", len(found) - len(named), folder)
+        logger.warning("skipped %d folders in %s that have no class name yet", len(found) - len(named), folder)
     if not named:
-        raise InputError(f"{folder} has no folder that is named after a class")
+        raise InputError(f"{folder} has no subfolder named after a class: rename or add one")
     names = ClassMapping.from_folder_names(entry.name for entry in named)
     return {name: expand([entry]) for name, entry in zip(names, named, strict=True)}
 
@@ -187,70 +187,69 @@ def _without(session: ModelSession, remove: Sequence[str]) -> Enrolled | None:
     names = () if enrolled is None else enrolled.names
     for name in remove:
         if name in session.manifest.classes:
-            raise InputError(f"{name!r} was trained and cannot be removed: only enrolled classes can")
+            raise InputError(f"{name!r} is a trained class: only enrolled classes can be removed")
         if name not in names:
-            clause = nearest(name, names) if names else "none is enrolled"
-            raise InputError(f"{session.model} has no enrolled class {name!r}: {clause}")
+            hint = nearest(name, names) if names else "it has no enrolled classes"
+            raise InputError(f"{session.model} has no enrolled class {name!r}: {hint}")
     if enrolled is None:
         return None
-    kept = [place for place, name in enumerate(names) if name not in remove]
-    if not kept:
+    remaining = [index for index, name in enumerate(names) if name not in remove]
+    if not remaining:
         return None
-    return Enrolled(tuple(enrolled.classes[place] for place in kept), Prototypes(enrolled.means.means[kept]))
+    return Enrolled(tuple(enrolled.classes[index] for index in remaining), Prototypes(enrolled.means.means[remaining]))
 
 
 def _check_names(session: ModelSession, before: Enrolled | None, config: EnrollConfig) -> None:
-    if not 0 < config.reach <= MOST_REACH:
-        raise InputError(Parameter("reach"), f" must be above 0 and {MOST_REACH} at most, found {config.reach}")
+    if not 0 < config.reach <= MAX_REACH:
+        raise InputError(Parameter("reach"), f" must be above 0 and at most {MAX_REACH}, found {config.reach}")
     if not config.classes and not config.remove:
         raise InputError("nothing to do: name a class and its pictures, or a class to remove")
     known = session.manifest.classes + (() if before is None else before.names)
     for name in config.classes:
         if name in known:
-            raise InputError(f"{session.model} has the class {name!r} already: choose another name, or remove it first")
+            raise InputError(f"{session.model} already has the class {name!r}: choose another name, or remove it first")
     ClassMapping((*known, *config.classes))
     if len(known) - len(session.manifest.classes) + len(config.classes) > MAX_ENROLLED:
-        raise InputError(f"a model file holds {MAX_ENROLLED} enrolled classes at most")
+        raise InputError(f"a model file can have at most {MAX_ENROLLED} enrolled classes: remove some first")
 
 
 def _require_checks(session: ModelSession, config: EnrollConfig, held_out: HeldOut | None) -> None:
-    """Raise an error where a check cannot be made, before any picture is read."""
+    """Raise an error if a check is impossible, before any picture is read."""
     if held_out is None:
         raise InputError(
-            f"{session.model} carries no summary of held-out pictures, so nothing shows which of its answers change: "
-            "export it again, or use ",
+            f"{session.model} has no summary of held-out pictures to check its answers with: export it again, or use ",
             Parameter("unchecked", True),
         )
     for name, images in config.classes.items():
         if len(images) == 1:
             raise InputError(
-                f"{name!r} has one picture, which no other can check: give 3 or more, or use ",
+                f"{name!r} has only one picture, which cannot be checked: give 3 or more, or use ",
                 Parameter("unchecked", True),
             )
 
 
 def _embed(session: ModelSession, trained: Prototypes, name: str, images: Sequence[ImageLike]) -> NDArray[np.float32]:
     """Return the embeddings of a class's pictures, float32 [N, D]."""
-    if not 1 <= len(images) <= MOST_PICTURES:
-        raise InputError(f"a class needs 1 to {MOST_PICTURES} pictures, {name!r} has {len(images)}")
-    found = []
+    if not 1 <= len(images) <= MAX_PICTURES:
+        raise InputError(f"a class needs 1 to {MAX_PICTURES} pictures, {name!r} has {len(images)}")
+    parts = []
     for start in range(0, len(images), BATCH):
-        part = [
-            as_image_bgr(image, f"picture {start + place + 1} of {name!r}")
-            for place, image in enumerate(images[start : start + BATCH])
+        batch = [
+            as_image_bgr(image, f"picture {start + offset + 1} of {name!r}")
+            for offset, image in enumerate(images[start : start + BATCH])
         ]
-        found.append(session.embed(prepare_batch(part, session.manifest.preprocess)))
-    embeddings = np.concatenate(found)
+        parts.append(session.embed(prepare_batch(batch, session.manifest.preprocess)))
+    embeddings = np.concatenate(parts)
     record = session.manifest.familiarity
     assert record is not None, "a file with prototypes has thresholds"
-    floor = 1 - NO_CAR * (1 - record.thresholds.make)
+    floor = 1 - NOT_A_CAR_FACTOR * (1 - record.thresholds.make)
     familiarity = trained.familiarity(embeddings)
     worst = int(familiarity.argmin())
     if familiarity[worst] < floor:
         image = images[worst]
         which = image if isinstance(image, str | Path) else f"picture {worst + 1} of {name!r}"
         raise InputError(
-            f"{which} looks like no car (familiarity {familiarity[worst]:.3f}, cars have {floor:.3f} or more): "
+            f"{which} does not look like a car (familiarity {familiarity[worst]:.3f}, cars have at least {floor:.3f}): "
             "leave it out"
         )
     return embeddings
@@ -259,46 +258,46 @@ def _embed(session: ModelSession, trained: Prototypes, name: str, images: Sequen
 def _recognized(
     after: Enrolled | None, name: str, embeddings: NDArray[np.float32], about: Mapping[str, Any]
 ) -> int | None:
-    """Return how many pictures of a new class are recognized when it is made of the others alone.
+    """Return how many pictures of a new class are recognized when the class is made of the others (leave-one-out).
 
-    The reach is wider than that of the file: this is to find pictures of other cars, not those that are a little apart.
+    The reach is larger than the file's: the check looks for pictures of other cars, not for unusual ones.
     """
     assert after is not None, "there is a new class"
     if len(embeddings) == 1:
         return None
     about = {**about, "reach": max(about["reach"], CHECK_REACH)}
-    place = after.names.index(name)
+    index = after.names.index(name)
     count = 0
     for left_out in range(len(embeddings)):
-        fewer = learn_class(name, np.delete(embeddings, left_out, axis=0), **about)
-        classes = (*after.classes[:place], *fewer.classes, *after.classes[place + 1 :])
+        others = learn_class(name, np.delete(embeddings, left_out, axis=0), **about)
+        classes = (*after.classes[:index], *others.classes, *after.classes[index + 1 :])
         means = after.means.means.copy()
-        means[place] = fewer.means.means[0]
+        means[index] = others.means.means[0]
         one = embeddings[left_out : left_out + 1]
         leads = Enrolled(classes, Prototypes(means)).leads(one, about["trained"].familiarity(one))[0]
-        count += int(leads.argmax() == place and leads[place] > 0)
+        count += int(leads.argmax() == index and leads[index] > 0)
     return count
 
 
 def _faults(report: EnrollReport) -> tuple[str, ...]:
-    """Return the limits that are missed, in words."""
+    """Describe the limits that the report misses."""
     faults = [
         f"only {one.recognized} of {one.images} pictures of {one.name!r} are recognized by the others "
-        f"(limit {LEAST_RECOGNIZED:.0%}): leave out those of other cars, or add more"
+        f"(limit {MIN_RECOGNIZED:.0%}): leave out pictures of other cars, or add more"
         for one in report.classes
-        if one.recognized is not None and one.recognized < LEAST_RECOGNIZED * one.images
+        if one.recognized is not None and one.recognized < MIN_RECOGNIZED * one.images
     ]
     share = report.held_out_share
-    if share is not None and share > MOST_CHANGED:
+    if share is not None and share > MAX_CHANGED:
         faults.append(
-            f"{report.held_out_changed} of {report.held_out} held-out pictures get another answer "
-            f"(limit {MOST_CHANGED:.1%}): the new classes are too near to trained ones"
+            f"the answers for {report.held_out_changed} of {report.held_out} held-out pictures change "
+            f"(limit {MAX_CHANGED:.1%}): the new classes are too similar to trained ones"
         )
     return tuple(faults)
 
 
 def _write(session: ModelSession, enrolled: Enrolled | None, output: Path) -> None:
-    """Write the new file, after it has been opened as a box will open it."""
+    """Write the new file, if it opens the way a box will open it."""
     try:
         data = session.model.read_bytes()
     except OSError as error:

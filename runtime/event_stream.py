@@ -1,4 +1,4 @@
-"""The camera loop as an iterator: events for a program that handles them itself."""
+"""The camera loop as an iterator of events, for Python programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.runtime.configuration.config import WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -28,16 +28,16 @@ _COLLECTED_S = 3.0  # how long garbage collection waits for the loop
 
 
 class EventStream(Iterator[Event]):
-    """The events of a run of the camera loop, which runs in a thread of its own.
+    """The events of one run of the camera loop, which runs in its own thread.
 
-    Up to `max_queue` events wait for the consumer. When the queue is full, a run of files and folders pauses until
-    there is room, and loses nothing. A run with a live camera never pauses: the oldest event is dropped, counted in
-    `dropped`, and logged.
+    Up to `max_queue` events are queued for the consumer. When the queue is full, a run over files and folders blocks
+    until there is room, and loses nothing. A run with a live camera never blocks: it drops the oldest event, counts it
+    in `dropped`, and logs it.
 
-    Iteration ends when all cameras have ended, after `stop`, or after `close`. An error of the loop is raised to the
-    consumer, after the events before it. The loop is stopped and its cameras are released when the stream is closed,
-    left as a context manager, or garbage collected, as it is at once after `break` out of `for event in tw.watch(...)`.
-    One thread may iterate; the other methods may be called from any.
+    Iteration ends when all cameras have ended, after `stop`, or after `close`. If the loop fails, the iterator first
+    yields the events before the error, then raises it. The loop stops and releases its cameras when the stream is
+    closed, exited as a context manager, or garbage collected; after `break` out of `for event in tw.watch(...)`, that
+    is immediately. Only one thread may iterate; the other methods may be called from any thread.
 
     >>> with tw.watch(tw.demo_clip(), model=tw.demo_model()) as events:
     ...     first = next(events)
@@ -60,27 +60,27 @@ class EventStream(Iterator[Event]):
         """Open sources and model, and start the loop.
 
         Args:
-            config: cameras and model. What surrounds a loop (`sinks`, `monitor`, …) is not opened.
-            classifier: an open model in place of `config.model`.
-            sources: open sources by the camera's name, in place of what the config names.
-            max_queue: events that may wait for the consumer.
+            config: cameras and model. Settings of the service (`sinks`, `monitor`, …) are ignored.
+            classifier: an open model to use instead of `config.model`.
+            sources: open sources by camera name, used instead of the configured ones.
+            max_queue: the most events that are queued for the consumer.
 
         Raises:
             TwincarError: see `runtime.watch.watch`.
         """
         if max_queue < 1:
-            raise InputError(f"max_queue must be 1 or more, found {max_queue}")
+            raise InputError(Parameter("max_queue"), f" must be 1 or more, found {max_queue}")
         self._queue = _EventQueue(max_queue)
         self._watch = Watch(config, [self._queue], sources=sources, classifier=classifier)
         self._watch.__enter__()
-        self._queue.waits = not any(camera.newest_only for camera in self._watch.cameras)
-        # The thread holds no reference to this object, so that it can be garbage collected.
+        self._queue.blocks = not any(camera.newest_only for camera in self._watch.cameras)
+        # The thread must not reference this object, or it would never be garbage collected.
         self._thread = threading.Thread(target=_run, args=(self._watch, self._queue), name="events", daemon=True)
         self._finalizer = weakref.finalize(self, _end, self._watch.stop, self._queue, self._thread, _COLLECTED_S)
         self._thread.start()
 
     def __next__(self) -> Event:
-        """Return the next event, as soon as there is one.
+        """Return the next event, waiting for one if the queue is empty.
 
         Raises:
             StopIteration: the run has ended.
@@ -88,7 +88,7 @@ class EventStream(Iterator[Event]):
         """
         try:
             event = self._queue.take()
-        except BaseException:  # of the loop, or Ctrl-C while waiting
+        except BaseException:  # the loop's error, or Ctrl-C while waiting
             self.close()
             raise
         if event is None:
@@ -101,12 +101,12 @@ class EventStream(Iterator[Event]):
         self._watch.stop.set()
 
     def close(self) -> None:
-        """End the run, discard what waits, and return when the cameras are released; may be called again."""
+        """End the run, discard queued events, and wait until the cameras are released; may be called repeatedly."""
         self._finalizer.detach()
         _end(self._watch.stop, self._queue, self._thread, None)
 
     def __enter__(self) -> Self:
-        """Return the stream, which runs already."""
+        """Return the stream, which is already running."""
         return self
 
     def __exit__(
@@ -122,66 +122,66 @@ class EventStream(Iterator[Event]):
 
     @property
     def summary(self) -> WatchSummary | None:
-        """Return what the run did; None before its end, or where it failed."""
+        """Return the summary of the run; None until it ends, or if it failed."""
         return self._queue.summary
 
     def status(self) -> LoopStatus:
-        """Return how the run is now: its cameras, crops, visits and latencies."""
+        """Return the current status of the run: cameras, crops, visits and latencies."""
         return self._watch.status()
 
 
 class _EventQueue(Sink):
-    """A sink that keeps events for the consumer, up to a limit."""
+    """A sink that queues events for the consumer, up to a limit."""
 
     def __init__(self, limit: int) -> None:
-        self.waits = True
+        self.blocks = True
         self.dropped = 0
         self.summary: WatchSummary | None = None
         self._limit = limit
         self._events: deque[Event] = deque()
         self._error: BaseException | None = None
         self._ended = False
-        self._discards = False
+        self._discarding = False
         self._changed = threading.Condition()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Add an event; where the queue is full, wait for room or drop the oldest one."""
+        """Add an event; if the queue is full, wait for room or drop the oldest event."""
         with self._changed:
-            if self.waits:
-                self._changed.wait_for(lambda: self._discards or len(self._events) < self._limit)
-            if self._discards:
+            if self.blocks:
+                self._changed.wait_for(lambda: self._discarding or len(self._events) < self._limit)
+            if self._discarding:
                 return
             if len(self._events) == self._limit:
                 self._events.popleft()
                 self.dropped += 1
                 if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th, …
-                    logger.warning("the consumer of events is too slow: %d dropped so far", self.dropped)
+                    logger.warning("event consumer too slow, events dropped so far: %d", self.dropped)
             self._events.append(event)
             self._changed.notify_all()
 
     def end(self, summary: WatchSummary | None, error: BaseException | None = None) -> None:
-        """Say that no more events come, and why."""
+        """Mark the end of the events, with the summary or the error of the run."""
         with self._changed:
             self.summary, self._error, self._ended = summary, error, True
             self._changed.notify_all()
 
     def discard(self) -> None:
-        """Discard the queued events and all that are still written: the consumer wants no more."""
+        """Discard the queued events and all later ones."""
         with self._changed:
-            self._discards = True
+            self._discarding = True
             self._events.clear()
             self._changed.notify_all()
 
     def take(self) -> Event | None:
-        """Return the oldest event, waiting for it; None at the end. Raises the run's error, once."""
+        """Wait for the oldest event and return it; None at the end. Raises the run's error, once."""
         with self._changed:
-            self._changed.wait_for(lambda: self._events or self._ended or self._discards)
+            self._changed.wait_for(lambda: self._events or self._ended or self._discarding)
             if self._events:
                 event = self._events.popleft()
                 self._changed.notify_all()
                 return event
             error, self._error = self._error, None
-        if error is not None and not self._discards:
+        if error is not None and not self._discarding:
             raise error
         return None
 
@@ -189,9 +189,9 @@ class _EventQueue(Sink):
 def _run(watch: Watch, queue: _EventQueue) -> None:
     try:
         with ExitStack() as stack:
-            stack.push(watch)  # it was entered by the thread that opened the stream
+            stack.push(watch)  # the thread that opened the stream has entered it
             summary = watch.run()
-    except BaseException as error:  # noqa: BLE001 - raised in the consumer's thread, `take` does
+    except BaseException as error:  # noqa: BLE001 - `take` raises it in the consumer's thread
         queue.end(None, error)
     else:
         queue.end(summary)

@@ -1,9 +1,9 @@
-"""What the camera loop tells the world: the events of a vehicle's visit, as data.
+"""The events of a vehicle's visit: what the camera loop publishes.
 
-A visit is one vehicle's stay in view. It gives a `start` event when it is first named, an `update` whenever its answer
-changes, and an `end` when the vehicle has gone; all carry one id, and each carries all that is known by then. If
-a published visit turns out not to be a vehicle, the `end` says so. docs/events.md documents the fields and is tested
-against this module.
+A visit is one vehicle's stay in view. It has a `start` event when it gets its first answer, an `update` event whenever
+the answer changes, and an `end` event when the vehicle has left. All have the same id, and each is complete. If a
+published visit turns out not to be a vehicle, the `end` event says so. docs/events.md documents the fields and is
+tested against this module.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ SCHEMA_VERSION: Literal[3] = 3
 EventType = Literal["start", "update", "end"]
 Direction = Literal["left_to_right", "right_to_left", "up", "down", "none"]
 Limit = Literal["merged", "cut", "small"]
-"""What holds a visit's answer back: it shows two vehicles, or every crop is cut by the frame's border, or too small."""
-MOST_DECIDING_FRAMES = 16
-MOST_LEADS = 16
+"""Why an answer is limited: the visit shows two vehicles, or all crops are cut by the frame's border, or too small."""
+MAX_DECIDING_FRAMES = 16
+MAX_LEADS = 16
 
 
 class NamedProbability(Record):
@@ -35,13 +35,13 @@ class NamedProbability(Record):
 
 
 class Lead(NamedProbability):
-    """The class that was the most probable by all crops up to a frame, and its probability then."""
+    """The most probable class by all crops up to a frame, and its probability at that frame."""
 
     frame: int
 
 
 class ClassifierRecord(Record):
-    """Which model answered, and on what: the manifest's name and precision, the file's SHA-256, the provider."""
+    """The model that classified the visit: the manifest's name and precision, the file's SHA-256, the provider."""
 
     name: str
     sha256: str
@@ -50,7 +50,7 @@ class ClassifierRecord(Record):
 
 
 class Event(Record):
-    """What is known of one vehicle's visit when it starts, changes or ends; docs/events.md describes each field.
+    """The state of one vehicle's visit when it starts, changes or ends; docs/events.md describes each field.
 
     >>> event = next(tw.watch(tw.demo_clip(), model=tw.demo_model(), name="gate"))
     >>> event.type, event.make, event.level
@@ -59,9 +59,9 @@ class Event(Record):
     'gate'
     """
 
-    # The schema describes events to receivers, who need no example in Python.
+    # The schema is for receivers, so its description leaves out the example in Python.
     model_config = ConfigDict(
-        json_schema_extra={"description": "What is known of one vehicle's visit when it starts, changes or ends."}
+        json_schema_extra={"description": "The state of one vehicle's visit when it starts, changes or ends."}
     )
 
     schema_version: Literal[3] = SCHEMA_VERSION
@@ -90,8 +90,8 @@ class Event(Record):
     last_frame: int
     best_frame: int
     box_xyxy: tuple[int, int, int, int]
-    deciding_frames: tuple[int, ...] = Field(default=(), max_length=MOST_DECIDING_FRAMES)
-    course: tuple[Lead, ...] = Field(default=(), max_length=MOST_LEADS)
+    deciding_frames: tuple[int, ...] = Field(default=(), max_length=MAX_DECIDING_FRAMES)
+    course: tuple[Lead, ...] = Field(default=(), max_length=MAX_LEADS)
     crop: str | None = None
     clip: str | None = None
     started_at: AwareDatetime
@@ -105,7 +105,7 @@ class Event(Record):
     @model_validator(mode="before")
     @classmethod
     def _read_schema_2(cls, data: Any) -> Any:
-        """Read an event that a store or spool has kept since schema 2: the fields that it lacks have defaults."""
+        """Read a stored or spooled event of schema 2: the fields that it lacks have defaults."""
         if isinstance(data, dict) and data.get("schema_version") == 2:
             return data | {"schema_version": SCHEMA_VERSION}
         return data
@@ -115,10 +115,10 @@ class Event(Record):
         return self.model_dump_json()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the event's fields as one row of a `pandas.DataFrame`.
+        """Return the event's fields as one row for a `pandas.DataFrame`.
 
-        Times are `datetime`s. `top5` and `course` are lists of dicts, `box_xyxy` is a tuple; the fields of `classifier`
-        are columns of their own: `classifier_name`, `classifier_sha256`, …
+        Times are `datetime`s. `top5` and `course` are lists of dicts, `box_xyxy` is a tuple. The fields of `classifier`
+        are separate columns: `classifier_name`, `classifier_sha256`, …
         """
         row = self.model_dump(exclude={"classifier", "course", "top5"})
         row["top5"] = [guess.model_dump() for guess in self.top5]
@@ -127,18 +127,18 @@ class Event(Record):
 
 
 class StoredEvent:
-    """An event as a store or spool has kept it, perhaps by another version of this program: its text, unchanged.
+    """An event from a store or spool, with its text unchanged; another version of the program may have written it.
 
     Attributes:
         text: one line of JSON.
-        id: the visit's.
+        id: the visit's id.
         type: `start`, `update` or `end`.
         camera: the camera's name.
-        false_positive: the visit turned out to be no vehicle.
+        false_positive: the visit turned out not to be a vehicle.
     """
 
     def __init__(self, text: str) -> None:
-        """Read what every version writes.
+        """Read the fields that every version writes.
 
         Raises:
             ValueError: the text is not a JSON object with an id, a type and a camera.
@@ -159,14 +159,14 @@ class StoredEvent:
 
 
 def schema_file() -> Path:
-    """Return the JSON schema of events that comes with the package, one file a schema version."""
+    """Return the path of the packaged JSON schema of events; there is one file per schema version."""
     return Path(__file__).parent / "schemas" / f"event-{SCHEMA_VERSION}.json"
 
 
 def schema_json() -> str:
-    """Return the JSON schema of the events that this code writes, as `schema_file` has it.
+    """Return the JSON schema of the events that this code writes; `schema_file` must have the same text.
 
-    After a change of `Event`: `python -c "from twincar_edge.runtime.events import *;
+    To update the file after a change to `Event`: `python -c "from twincar_edge.runtime.events import *;
     schema_file().write_text(schema_json())"`.
     """
     return json.dumps(Event.model_json_schema(mode="serialization"), indent=1) + "\n"

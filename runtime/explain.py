@@ -1,6 +1,6 @@
-"""Explains the answers of an exported file, or of a checkpoint by the library `grad-cam`.
+"""Explains the answers of an exported file, or of a checkpoint with the library `grad-cam`.
 
-Only a checkpoint needs torch and the training room, which are imported when one is opened.
+Only checkpoints need torch and the training package, which are imported when one is opened.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twincar_edge.metrics import softmax
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.explain_exported import ExportedModel
-from twincar_edge.runtime.explanation import Explainer, Look
+from twincar_edge.runtime.explanation import Explainer, ModelRun
 from twincar_edge.runtime.inference.answers import Guess, Hierarchy, Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
 
@@ -29,20 +29,20 @@ def open_explainer(
     class_mapping: Path | None = None,
     method: str | None = None,
 ) -> Explainer:
-    """Open a model to explain its answers with.
+    """Open a model and return an explainer of its answers.
 
     Args:
-        checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION], to draw the maps of with
-            PyTorch. None draws those of the exported model, without it.
-        model: an .onnx file that `export` wrote, whose thresholds decide how far the answer goes. None is the bundled
-            model, or, with a checkpoint, none: the best class is then the answer.
-        class_mapping: class names of a bare state dict that has none beside it.
-        method: "grad-cam++", "grad-cam" or "occlusion"; of a checkpoint, also another one of the library's. None is
-            Grad-CAM++; occlusion where two classes are compared, because it points at the telling part far more often,
-            and for an exported file without a feature map.
+        checkpoint: a .pt, .pth or .safetensors file, or hf://OWNER/REPO/PATH/FILE[@REVISION], whose heat maps PyTorch
+            computes. None explains the exported model, without PyTorch.
+        model: an .onnx file that `export` wrote; its thresholds decide how specific the answer is. None is the bundled
+            model or, with a checkpoint, no model: the answer is then the best class.
+        class_mapping: class names for a bare state dict without a class file.
+        method: "grad-cam++", "grad-cam" or "occlusion"; for a checkpoint, also the other methods of `grad-cam`. The
+            default is Grad-CAM++, or occlusion to compare two classes, because it points at the part that differs far
+            more often, and for an exported file without a feature map.
 
     Raises:
-        InputError: the two models differ in their classes.
+        InputError: the two models have different classes.
         ModelError: a file cannot be used.
         MissingExtraError: torch or grad-cam, or ONNX Runtime, is not installed.
     """
@@ -53,11 +53,11 @@ def open_explainer(
 
     path = Path(resolve_checkpoint(checkpoint))
     classifier = None if model is None else Classifier(model, ep="cpu")
-    return Explainer(_Checkpoint(path, class_mapping, classifier), method)
+    return Explainer(_CheckpointModel(path, class_mapping, classifier), method)
 
 
-class _Checkpoint:
-    """A checkpoint: torch and the library."""
+class _CheckpointModel:
+    """A checkpoint, run by PyTorch and explained by `grad-cam`."""
 
     def __init__(self, checkpoint: Path, class_mapping: Path | None, classifier: Classifier | None) -> None:
         from twincar_edge.training.cam import heat_maps
@@ -67,7 +67,8 @@ class _Checkpoint:
         read = read_checkpoint(checkpoint, class_mapping)
         if classifier is not None and classifier.manifest.classes != read.classes.names:
             raise InputError(
-                f"{classifier.session.model} has other classes than {checkpoint}: name its own exported file"
+                f"{classifier.session.model} and {checkpoint} have different classes: name the file that was exported "
+                "from this checkpoint"
             )
         model = load_model(read)
         self._name = checkpoint
@@ -79,22 +80,22 @@ class _Checkpoint:
         self.sha256 = read.sha256
         self.gives_features = True
 
-    def look(self, image_bgr: NDArray[np.uint8]) -> Look:
+    def run(self, image_bgr: NDArray[np.uint8]) -> ModelRun:
         batch_nhwc = prepare_batch([image_bgr], self.preprocess)
-        return Look(batch_nhwc, self._answer(image_bgr, batch_nhwc))
+        return ModelRun(batch_nhwc, self._answer(image_bgr, batch_nhwc))
 
-    def looks_like(self, look: Look) -> tuple[Guess, ...]:
+    def looks_like(self, run: ModelRun) -> tuple[Guess, ...]:
         return ()
 
     def scores(self, batch_nhwc: NDArray[np.uint8], label: int, other: int | None) -> NDArray[np.float32]:
         logits = self._logits(batch_nhwc)
         return logits[:, label] if other is None else logits[:, label] - logits[:, other]
 
-    def maps(self, method: str, look: Look, label: int, other: int | None) -> NDArray[np.float32]:
+    def maps(self, method: str, run: ModelRun, label: int, other: int | None) -> NDArray[np.float32]:
         if other is None:
-            return self._maps(look.batch_nhwc, [label], method=method)
-        one = self._maps(look.batch_nhwc, [label], [other], method=method)
-        return one - self._maps(look.batch_nhwc, [other], [label], method=method)
+            return self._maps(run.batch_nhwc, [label], method=method)
+        one = self._maps(run.batch_nhwc, [label], [other], method=method)
+        return one - self._maps(run.batch_nhwc, [other], [label], method=method)
 
     def _answer(self, image_bgr: NDArray[np.uint8], batch_nhwc: NDArray[np.uint8]) -> Prediction:
         if self._classifier is not None:
@@ -102,22 +103,22 @@ class _Checkpoint:
         return Hierarchy(self.classes).answer(softmax(self._logits(batch_nhwc))[0], reject_below=0)
 
     def _logits(self, batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        found = self._predict(batch_nhwc)
-        if not np.isfinite(found).all():
-            raise ModelError(f"{self._name} answers with numbers that are not finite")
-        return found
+        logits = self._predict(batch_nhwc)
+        if not np.isfinite(logits).all():
+            raise ModelError(f"the logits of {self._name} are not finite: train or download it again")
+        return logits
 
 
 def check_model(event: Event, explainer: Explainer) -> None:
-    """Check that an explanation is of the model that answered.
+    """Check that the explainer uses the model file that classified a visit.
 
     Raises:
-        InputError: the event names another file.
+        InputError: another file classified it.
     """
-    answered = event.classifier
-    if explainer.sha256 != answered.sha256:
+    classifier = event.classifier
+    if explainer.sha256 != classifier.sha256:
         raise InputError(
-            f"visit {event.id} was answered by another file of {answered.name}, with SHA-256 {answered.sha256[:12]}…: "
-            "name it with ",
+            f"visit {event.id} was classified by another file of {classifier.name}, with SHA-256 "
+            f"{classifier.sha256[:12]}…: name that file with ",
             Parameter("model"),
         )

@@ -1,7 +1,7 @@
-"""Why a model gives an answer: which places of the picture speak for a class, and for one class against another.
+"""Explains an answer: which parts of the picture are evidence for a class, or for one class against another.
 
-An `Explainer` asks a model for one run, for maps of its last feature map, and, for occlusion, for more runs.
-`explain_exported.py` is such a model of an exported file, `explain.py` of a checkpoint.
+An `Explainer` uses an `ExplainableModel`: one run for the answer, maps of its last feature map, and more runs for
+occlusion. `explain_exported.py` implements that protocol for exported files, `explain.py` for checkpoints.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Images = NDArray[np.uint8]
 
 
 class ExplanationStoppedError(TwincarError):
-    """The caller stopped an explanation before it was done."""
+    """The caller canceled an explanation."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """An answer and what it rests on.
+    """An answer and the evidence for it.
 
     >>> explanation = tw.explain("crop.jpg", model=tw.demo_model(), against="Castor Vela Sedan 2022")
     >>> explanation.prediction.name, explanation.against
@@ -50,15 +50,15 @@ class Explanation:
 
     Attributes:
         image_bgr: the picture, uint8 [H, W, 3].
-        prediction: the answer, as deep as the exported model's thresholds allow: what a box tells. Where no exported
-            model was given, it is the checkpoint's best class.
-        target: the class whose evidence the heat map shows; the best class, unless another was asked for.
-        against: the class that `target` is compared with; None where it is not compared.
-        heatmap: float32 [H, W], between 0 and 1: how much each place speaks for `target`. With `against`, between -1
-            and 1: places below 0 speak for that class.
-        looks_like: the classes whose mean embedding is nearest, with their similarity in place of a probability, best
-            first; empty where the model has no class means.
-        method: how the map was made, such as "grad-cam++" or "occlusion".
+        prediction: the answer, as specific as the exported model's thresholds allow, as a box gives it. Without an
+            exported model, it is the checkpoint's best class.
+        target: the class whose evidence the heat map shows; by default the best class.
+        against: the class that `target` is compared with; None without a comparison.
+        heatmap: float32 [H, W], between 0 and 1: the evidence for `target` at each location. With `against`, between -1
+            and 1: values below 0 are evidence for that class.
+        looks_like: the classes with the nearest mean embeddings, nearest first, with the similarity as `probability`;
+            empty if the model has no class means.
+        method: the method of the map, such as "grad-cam++" or "occlusion".
     """
 
     image_bgr: NDArray[np.uint8]
@@ -71,7 +71,7 @@ class Explanation:
 
     @cached_property
     def overlay_bgr(self) -> NDArray[np.uint8]:
-        """Return the picture under its heat map, uint8 [H', W', 3]; enlarged where it was small."""
+        """Return the picture under its heat map, uint8 [H', W', 3]; small pictures are enlarged."""
         return draw_overlay(self.image_bgr, self.heatmap)
 
     @cached_property
@@ -82,7 +82,7 @@ class Explanation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer and the classes as `explain --json` writes them, without pixels."""
+        """Return the answer and the classes, without pixels, in the format of `explain --json`."""
         return {
             **self.prediction.to_dict(),
             "target": self.target,
@@ -93,14 +93,14 @@ class Explanation:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What one run of a model on one image gives.
+class ModelRun:
+    """The result of running a model on one image.
 
     Attributes:
         batch_nhwc: the model's input, uint8 [1, H, W, 3].
         prediction: the answer.
-        embeddings: float32 [1, D]; None where the model gives none.
-        features: the last feature map, float32 [1, C, h, w]; None where the model gives none.
+        embeddings: float32 [1, D]; None if the model has no embedding output.
+        features: the last feature map, float32 [1, C, h, w]; None if the model has no such output.
     """
 
     batch_nhwc: Images
@@ -110,15 +110,15 @@ class Look:
 
 
 class ExplainableModel(Protocol):
-    """A model whose answers an `Explainer` explains."""
+    """A model whose answers an `Explainer` can explain."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of all classes that it answers with."""
+        """The names of all classes."""
 
     @property
     def preprocess(self) -> Preprocess:
-        """How an image becomes its input."""
+        """The preprocessing of its input."""
 
     @property
     def sha256(self) -> str:
@@ -126,32 +126,32 @@ class ExplainableModel(Protocol):
 
     @property
     def gives_features(self) -> bool:
-        """Whether `maps` can draw more than occlusion does."""
+        """Whether it has a feature map, which `maps` needs; without one, only occlusion works."""
 
-    def look(self, image_bgr: Images) -> Look:
+    def run(self, image_bgr: Images) -> ModelRun:
         """Run the model on one image."""
 
-    def looks_like(self, look: Look) -> tuple[Guess, ...]:
-        """Return the classes whose mean embedding is nearest, with their similarity."""
+    def looks_like(self, run: ModelRun) -> tuple[Guess, ...]:
+        """Return the classes with the nearest mean embeddings, with their similarity."""
 
     def scores(self, batch_nhwc: Images, label: int, other: int | None) -> Floats:
-        """Return the score of a class, or by how much it leads another's: float32 [N]."""
+        """Return the score of a class, minus that of `other` if given: float32 [N]."""
 
-    def maps(self, method: str, look: Look, label: int, other: int | None) -> Floats:
-        """Return the map of a method other than occlusion, float32 [1, h, w]: 0 to 1, with `other` -1 to 1."""
+    def maps(self, method: str, run: ModelRun, label: int, other: int | None) -> Floats:
+        """Return the map of a method other than occlusion, float32 [1, h, w]: 0 to 1, or -1 to 1 with `other`."""
 
 
 class Explainer:
-    """Explains the answers of one model; `open_explainer` opens one."""
+    """Explains the answers of one model; `open_explainer` creates one."""
 
     def __init__(self, model: ExplainableModel, method: str | None) -> None:
-        """Take the model that answers, and how maps are drawn."""
+        """Store the model and the method; None chooses one for each explanation."""
         self._model = model
         self._method = method
 
     @property
     def sha256(self) -> str:
-        """Return the digest of the file that the maps are drawn of."""
+        """Return the digest of the model file."""
         return self._model.sha256
 
     def explain(
@@ -165,57 +165,57 @@ class Explainer:
         """Explain the answer to one image.
 
         Args:
-            image: as `Classifier` takes it.
-            target: the class to look for, by output index or by name; None for the best class. An enrolled class is
+            image: see `Classifier`.
+            target: the class to explain, by output index or name; None for the best class. An enrolled class is
                 explained by the similarity to its mean embedding.
-            against: a class to compare it with; "auto" for the best one of the others.
-            stopped: asked before each run of occlusion; where it returns True, the explanation ends.
+            against: a class to compare it with; "auto" for the best other class.
+            stopped: called before each run of occlusion; True cancels the explanation.
 
         Raises:
-            InputError: the image is unusable, a class or the method is not known, the map is all zeros, or the
+            InputError: the image is unusable, a class or the method is unknown, the map is all zeros, or the
                 architecture of a checkpoint is not convolutional.
             ModelError: the model fails, or has no feature map for the method.
             ExplanationStoppedError: `stopped` returned True.
         """
         image_bgr, model = as_image_bgr(image), self._model
-        look = model.look(image_bgr)
-        best = [model.classes.index(guess.name) for guess in look.prediction.top5]
+        run = model.run(image_bgr)
+        best = [model.classes.index(guess.name) for guess in run.prediction.top5]
         label = best[0] if target is None else _label(target, model.classes)
         other = None if against is None else _other(against, label, best, model.classes)
         method = self._method or (GRAD_CAM_PLUS_PLUS if other is None and model.gives_features else OCCLUSION)
-        seen = self._seen(method, look, label, other, stopped)
-        if self._method is None and method != OCCLUSION and not seen.any():
-            method = OCCLUSION  # Grad-CAM++ sees nothing where no feature has a positive gradient
-            seen = self._seen(method, look, label, other, stopped)
-        if not seen.any():
+        heat = self._heat(method, run, label, other, stopped)
+        if self._method is None and method != OCCLUSION and not heat.any():
+            method = OCCLUSION  # the map of Grad-CAM++ is all zeros if no feature has a positive gradient
+            heat = self._heat(method, run, label, other, stopped)
+        if not heat.any():
             raise InputError(
-                f"no place of the picture speaks for {model.classes[label]!r} more than another, by {method}: use ",
+                f"{method} finds no evidence for {model.classes[label]!r} in the picture: use ",
                 Parameter("target") if method == OCCLUSION else Parameter("method", OCCLUSION),
             )
         return Explanation(
             image_bgr,
-            look.prediction,
+            run.prediction,
             model.classes[label],
             None if other is None else model.classes[other],
-            to_image_geometry(seen[0], image_bgr.shape[:2], model.preprocess),
-            model.looks_like(look),
+            to_image_geometry(heat[0], image_bgr.shape[:2], model.preprocess),
+            model.looks_like(run),
             method,
         )
 
-    def _seen(
-        self, method: str, look: Look, label: int, other: int | None, stopped: Callable[[], bool] | None
+    def _heat(
+        self, method: str, run: ModelRun, label: int, other: int | None, stopped: Callable[[], bool] | None
     ) -> Floats:
         if method == OCCLUSION:
-            return self._occlusion(look, label, other, stopped)
-        return self._model.maps(method, look, label, other)
+            return self._occlusion(run, label, other, stopped)
+        return self._model.maps(method, run, label, other)
 
-    def _occlusion(self, look: Look, label: int, other: int | None, stopped: Callable[[], bool] | None) -> Floats:
+    def _occlusion(self, run: ModelRun, label: int, other: int | None, stopped: Callable[[], bool] | None) -> Floats:
         def scores(batch_nhwc: Images) -> Floats:
             if stopped is not None and stopped():
-                raise ExplanationStoppedError("the explanation was stopped before it was done: ask again")
+                raise ExplanationStoppedError("the explanation was canceled: request it again")
             return self._model.scores(batch_nhwc, label, other)[:, None]
 
-        drops = occlusion(look.batch_nhwc[0], scores)
+        drops = occlusion(run.batch_nhwc[0], scores)
         return scaled(np.maximum(drops, 0)) if other is None else scaled_both_ways(drops)
 
 
@@ -223,11 +223,11 @@ def _other(against: int | str, label: int, best: list[int], classes: tuple[str, 
     """Return the class to compare with; `best` are the best classes, best first."""
     if against == RUNNER_UP:
         if len(classes) < 2:
-            raise InputError("the model has one class: there is no other to compare it with")
-        return next(place for place in best if place != label)
+            raise InputError("the model has only one class: leave out ", Parameter("against"))
+        return next(other for other in best if other != label)
     found = _label(against, classes)
     if found == label:
-        raise InputError(Parameter("against"), f" is the target itself, {classes[label]!r}: name another class")
+        raise InputError(Parameter("against"), f" is the target class {classes[label]!r}: name another class")
     return found
 
 
@@ -238,6 +238,6 @@ def _label(wanted: int | str, classes: tuple[str, ...]) -> int:
         return wanted
     if isinstance(wanted, int):
         raise InputError(
-            f"the target {wanted} lies outside the model's {len(classes)} classes, 0 to {len(classes) - 1}"
+            f"class index {wanted} is out of range: the model has {len(classes)} classes, 0 to {len(classes) - 1}"
         )
-    raise InputError(f"the model knows no class {wanted!r}: {nearest(wanted, classes)}")
+    raise InputError(f"the model has no class {wanted!r}: {nearest(wanted, classes)}")

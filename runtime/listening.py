@@ -1,4 +1,4 @@
-"""What our HTTP servers share: the address they listen at, the host names they answer to, which client has to go."""
+"""Shared by the HTTP servers: listening addresses, allowed host names, and which connection to close when full."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 from twincar_edge.errors import InputError
 
-PAGE_ADDRESS = "127.0.0.1:8600"  # where the web page is served by default
+PAGE_ADDRESS = "127.0.0.1:8600"  # default address of the web page
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (on 127.0.0.1); port 0 takes a free one.
+    """Parse `HOST:PORT`, `[IPv6]:PORT` or `:PORT` (on 127.0.0.1); port 0 picks a free port.
 
     Raises:
         InputError: the text is not a valid address.
@@ -27,19 +27,19 @@ def parse_address(text: str) -> tuple[str, int]:
         or (":" in bare) != host.startswith("[")
         or host.startswith("[") != host.endswith("]")
     ):
-        raise InputError(f"an address to serve at is HOST:PORT, such as 127.0.0.1:9464, found {text!r}")
+        raise InputError(f"invalid address {text!r}: use HOST:PORT, such as 127.0.0.1:9464")
     return bare or "127.0.0.1", int(port)
 
 
 def listen(address: str, what: str) -> socket.socket:
-    """Return a socket that listens at `HOST:PORT`.
+    """Return a socket that listens on `HOST:PORT`.
 
     Args:
-        address: as `parse_address` takes it.
-        what: what is served there, for messages, such as "the page".
+        address: see `parse_address`.
+        what: what is served, for messages, such as "the page".
 
     Raises:
-        InputError: the address is invalid or in use, may not be used, or is not this machine's.
+        InputError: the address is invalid, in use, not permitted, or not an address of this machine.
     """
     host, port = parse_address(address)
     try:
@@ -59,12 +59,12 @@ def listen(address: str, what: str) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an IP address reaches this machine only; a scope such as `%eth0` is allowed."""
+    """Return whether an IP address is a loopback address; a scope such as `%eth0` is allowed."""
     return ipaddress.ip_address(host.split("%")[0]).is_loopback
 
 
-def stays_here(host: str) -> bool:
-    """Return whether a name or an address is certain to be this machine's own."""
+def is_local(host: str) -> bool:
+    """Return whether a host is `localhost` or a loopback address."""
     try:
         return is_loopback(host)
     except ValueError:
@@ -77,11 +77,11 @@ def as_host(address: str) -> str:
 
 
 def allowed_hosts(bound: str, extra: Iterable[str] = ()) -> frozenset[str]:
-    """Return the host names that a server answers to, in lower case; it answers to every IP address besides.
+    """Return the host names that a server accepts, in lower case. It accepts every IP address too.
 
     Args:
-        bound: the IP address that the server listens at.
-        extra: names beside this machine's own.
+        bound: the IP address that the server listens on.
+        extra: further names.
     """
     names = {"localhost", *(name.lower() for name in extra)}
     if not is_loopback(bound):
@@ -91,10 +91,10 @@ def allowed_hosts(bound: str, extra: Iterable[str] = ()) -> frozenset[str]:
 
 
 def is_allowed_host(header: str, names: frozenset[str]) -> bool:
-    """Return whether a `Host` header has one of the names or an IP address, which no name server can point elsewhere.
+    """Return whether a `Host` header contains one of the names, or an IP address.
 
-    A browser sends requests for any page that it has open, also to a name that an attacker controls and has pointed at
-    this machine (DNS rebinding).
+    The check prevents DNS rebinding: a page in a browser sends requests to a name that an attacker controls and has
+    pointed at this machine. IP addresses cannot be rebound.
     """
     try:
         host = urlsplit(f"//{header}").hostname
@@ -109,11 +109,11 @@ def is_allowed_host(header: str, names: frozenset[str]) -> bool:
     return True
 
 
-def crowding(addresses: Sequence[str]) -> int:
-    """Return which connection has to make room: the oldest of the address that has the most.
+def connection_to_close(addresses: Sequence[str]) -> int:
+    """Return the index of the connection to close when a server is full: the oldest of the busiest client address.
 
     Args:
-        addresses: the address of each connection, the oldest first; at least one.
+        addresses: the client address of each connection, oldest first; at least one.
     """
     busiest, _ = Counter(addresses).most_common(1)[0]
     return addresses.index(busiest)

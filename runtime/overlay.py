@@ -1,4 +1,4 @@
-"""The pictures of an explanation: a heat map over the image, and a panel that shows both with the answer below."""
+"""Draws explanations: a heat map over the image, and a panel of both with the answer below."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from twincar_edge.runtime.inference.answers import Guess, Prediction
 MIN_LONG_SIDE, MAX_LONG_SIDE = 480, 1280  # pixels of each picture
 _BACKGROUND, _INK, _FAINT, _BAR, _TRACK = (32, 28, 26), (245, 245, 245), (165, 160, 155), (80, 175, 255), (62, 56, 52)
 _LINE, _MARGIN, _TYPE, _GAP = 34, 14, 20, 6
-_LEAST_WIDTH = 720  # of a panel, so that its text can be read
+_MIN_WIDTH = 720  # of a panel, for readable text
 
 
 def draw_overlay(image_bgr: NDArray[np.uint8], heatmap: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the picture under its heat map: uint8 [H', W', 3], BGR, its longer side 480 to 1280 pixels.
 
-    The picture shows through: where the heat map is cold it stays as it is.
+    The overlay is transparent: where the heat map is 0, the picture is unchanged.
 
     Args:
         image_bgr: uint8 [H, W, 3].
-        heatmap: float32 [H, W] between 0 and 1; or, of a comparison of two classes, between -1 and 1.
+        heatmap: float32 [H, W] between 0 and 1, or between -1 and 1 for a comparison of two classes.
     """
     picture = _readable(image_bgr)
     return overlay_contrast(picture, heatmap) if heatmap.min() < 0 else overlay_heatmap(picture, heatmap)
@@ -50,21 +50,21 @@ def draw_panel(
     *,
     looks_like: Sequence[Guess] = (),
 ) -> NDArray[np.uint8]:
-    """Return the picture, its overlay beside it, and below them the answer and the best classes: uint8 [H', W', 3].
+    """Return the picture and its overlay side by side, with the answer and the best classes below: uint8 [H', W', 3].
 
     Args:
         image_bgr: uint8 [H, W, 3].
-        heatmap: as `draw_overlay` takes it.
+        heatmap: see `draw_overlay`.
         prediction: the answer.
         target: the class that the heat map is for.
         against: the class that it is compared with.
-        looks_like: the nearest classes, with their similarity in place of a probability.
+        looks_like: the nearest classes, with the similarity as `probability`.
     """
     picture, overlay = _readable(image_bgr), draw_overlay(image_bgr, heatmap)
     gap = np.full((picture.shape[0], _GAP, 3), _BACKGROUND, np.uint8)
     pictures = np.hstack([picture, gap, overlay])
-    if pictures.shape[1] < _LEAST_WIDTH:
-        side = _LEAST_WIDTH - pictures.shape[1]
+    if pictures.shape[1] < _MIN_WIDTH:
+        side = _MIN_WIDTH - pictures.shape[1]
         border = (0, 0, side // 2, side - side // 2)
         pictures = np.asarray(cv2.copyMakeBorder(pictures, *border, cv2.BORDER_CONSTANT, value=_BACKGROUND), np.uint8)
     width = pictures.shape[1]
@@ -80,7 +80,7 @@ def _readable(image_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _legend(width: int, target: str, against: str | None) -> NDArray[np.uint8]:
-    """Return a strip that says what the colors mean."""
+    """Return a strip that explains the colors."""
     lines = [("evidence for ", target, WARM)]
     if against is not None:
         lines.append(("evidence for ", against, COOL))
@@ -93,15 +93,15 @@ def _legend(width: int, target: str, against: str | None) -> NDArray[np.uint8]:
 
 
 def _answer(width: int, prediction: Prediction, looks_like: Sequence[Guess]) -> NDArray[np.uint8]:
-    """Return a strip with the answer, then the best classes with bars, then those that the car looks like."""
+    """Return a strip with the answer, the best classes with bars, and the nearest classes."""
     rows = 1 + len(prediction.top5) + bool(looks_like)
     strip = np.full((2 * _MARGIN + _LINE * rows, width, 3), _BACKGROUND, np.uint8)
     bar_width = width // 6
     right = width - _MARGIN
     bar_left = right - 62 - bar_width
 
-    told = fit_text(prediction.name, bar_left - 2 * _MARGIN, _TYPE, BOLD)
-    put_text(strip, told, (_MARGIN, _MARGIN + 4), _TYPE, _INK, BOLD)
+    title = fit_text(prediction.name, bar_left - 2 * _MARGIN, _TYPE, BOLD)
+    put_text(strip, title, (_MARGIN, _MARGIN + 4), _TYPE, _INK, BOLD)
     for row, guess in enumerate(prediction.top5, 1):
         top = _MARGIN + row * _LINE + 4
         filled = bar_left + round(bar_width * guess.probability)
@@ -113,7 +113,7 @@ def _answer(width: int, prediction: Prediction, looks_like: Sequence[Guess]) -> 
         name = fit_text(guess.name, bar_left - 2 * _MARGIN, _TYPE)
         put_text(strip, name, (_MARGIN, top), _TYPE, _FAINT)
     if looks_like:
-        alike = ", ".join(f"{one.name} ({one.probability:.2f})" for one in looks_like[:2])
+        names = ", ".join(f"{one.name} ({one.probability:.2f})" for one in looks_like[:2])
         top = _MARGIN + (rows - 1) * _LINE + 4
-        put_text(strip, fit_text(f"looks like {alike}", width - 2 * _MARGIN, _TYPE), (_MARGIN, top), _TYPE, _FAINT)
+        put_text(strip, fit_text(f"looks like {names}", width - 2 * _MARGIN, _TYPE), (_MARGIN, top), _TYPE, _FAINT)
     return strip

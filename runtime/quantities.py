@@ -1,4 +1,4 @@
-"""What people write into a configuration: sizes and durations (`500MB`, `30d`), and paths relative to its file."""
+"""Types of configuration values: sizes and durations (`500MB`, `30d`), and paths relative to the configuration file."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, TypeAdapter, ValidationError, ValidationInfo
 
-_AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # pydantic takes days, and ISO 8601's PT1H
-_MOST_AGE_S = 100 * 366 * 86_400
+_AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # pydantic parses only days and ISO 8601 (PT1H)
+_MAX_AGE_S = 100 * 366 * 86_400
 _BYTES = TypeAdapter(ByteSize)
 
 
 def parse_age(text: str) -> timedelta:
-    """Return the duration that `90s`, `15m`, `1h`, `30d` or `2w` names, up to a hundred years.
+    """Parse a duration such as `90s`, `15m`, `1h`, `30d` or `2w`, up to a hundred years.
 
     Raises:
-        ValueError: the text is not such a duration.
+        ValueError: the text is not a valid duration.
     """
     found = re.fullmatch(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([smhdw])\s*", text, re.IGNORECASE | re.ASCII)
     if found is None:
         raise ValueError(f"invalid duration {text!r}: use a number and one of {', '.join(_AGE_UNITS_S)}, such as 30d")
     seconds = float(found[1]) * _AGE_UNITS_S[found[2].lower()]
-    if seconds > _MOST_AGE_S:
-        raise ValueError(f"{text!r} is more than a hundred years")
+    if seconds > _MAX_AGE_S:
+        raise ValueError(f"invalid duration {text!r}: use at most a hundred years")
     return timedelta(seconds=seconds)
 
 
 def _size(value: Any) -> Any:
-    """Return the bytes that a text such as `500MB` or `2GiB` names; leave everything else to the field."""
+    """Parse a size such as `500MB` or `2GiB` into bytes; pass other types on to the field."""
     if not isinstance(value, str):
         return value
     try:
@@ -40,19 +40,19 @@ def _size(value: Any) -> Any:
 
 
 def _seconds(value: Any) -> Any:
-    """Return the seconds that a text such as `1.5` or `2m` names; leave everything else to the field."""
+    """Parse a duration such as `1.5` or `2m` into seconds; pass other types on to the field."""
     if not isinstance(value, str) or re.fullmatch(r"\d{1,12}(\.\d{1,6})?", value, re.ASCII):
         return float(value) if isinstance(value, str) else value
     return parse_age(value).total_seconds()
 
 
-def beside_the_file(path: Path, info: ValidationInfo) -> Path:
-    """Return a path relative to `folder` of the validation's context: of the configuration file, where there is one."""
+def relative_to_config(path: Path, info: ValidationInfo) -> Path:
+    """Resolve a path against the configuration file's folder (`folder` of the validation context), if there is one."""
     return path if info.context is None else Path(info.context["folder"]) / path
 
 
-# For configs: the text, or a number of bytes; the text, or what pydantic takes for a time or a number.
+# Field types. Each takes a text as above, or the type itself: bytes, a timedelta, seconds.
 Size = Annotated[int, BeforeValidator(_size)]
 Age = Annotated[timedelta, BeforeValidator(lambda value: parse_age(value) if isinstance(value, str) else value)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
-ConfigPath = Annotated[Path, AfterValidator(beside_the_file)]
+ConfigPath = Annotated[Path, AfterValidator(relative_to_config)]

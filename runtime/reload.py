@@ -1,4 +1,4 @@
-"""Replaces the model while the loop runs: the new file is opened beside the old one, checked, and then swapped in."""
+"""Replaces the model while the loop runs: the new file is opened, checked, and then swapped in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.monitoring.systemd import Notifier
-from twincar_edge.runtime.rehearsal import Rehearsal, rehearse
+from twincar_edge.runtime.subprocess_check import ModelCheck, check_in_subprocess
 from twincar_edge.runtime.supervised import SupervisedThread
 from twincar_edge.trust import ANY, Trust
 
@@ -35,22 +35,22 @@ ATTEMPTS = 30
 
 @dataclass(frozen=True, eq=False)
 class _Request:
-    """A request to read a file, or the one in use again; `answer` tells who waits for the outcome."""
+    """A request to load a file; None reloads the current path. `result` is set if a caller waits for the outcome."""
 
     path: Path | None = None
-    answer: Future[ReloadOutcome] | None = None
+    result: Future[ReloadOutcome] | None = None
 
     def refuse(self, error: BaseException) -> None:
-        """Raise an error where the outcome is waited for."""
-        if self.answer is not None:
-            self.answer.set_exception(error)
+        """Raise the error in the waiting caller, if there is one."""
+        if self.result is not None:
+            self.result.set_exception(error)
 
 
 class ModelReloader:
-    """Reloads the model file on request, in a thread of its own, if the file passes the checks of a start.
+    """Reloads the model file on request, in its own thread, if the file passes the same checks as at the start.
 
-    It must open on the same provider, and answer its golden inputs as it did at export, first in a process of its own;
-    its classes may differ. A file that fails is refused with one line in the log, and the old model stays in use.
+    The file must open on the same provider and answer its golden inputs as at export, first in a child process. Its
+    classes may differ. If a check fails, the file is refused with one line in the log, and the old model stays in use.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class ModelReloader:
         settle_s: float = SETTLE_S,
         attempts: int = ATTEMPTS,
     ) -> None:
-        """Prepare; nothing runs yet.
+        """Store the settings; the thread is not started yet.
 
         Args:
             session: the model in use. The new one is read from the same path, and opened with the same options.
-            use: takes the new model; called from the reloader's thread.
+            use: called with the new model, in the reloader's thread.
             spinning: see `open_session`.
             allow_drift: see `require_golden`.
             trust: which files may be used.
             notifier: reports the reload to systemd.
-            settle_s: the wait before a file that changed while it was read is read again.
-            attempts: how often to read such a file.
+            settle_s: the delay before a retry if the file changed while it was read.
+            attempts: the most attempts to read such a file.
         """
         self._session = session
         self._use = use
@@ -99,50 +99,50 @@ class ModelReloader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the thread; a model that is being opened at this moment is not taken."""
+        """Stop the thread; a model that is being opened is discarded."""
         self._stop.set()
         self._requests.put(None)
         self._thread.join()
         while not self._requests.empty():
-            if (left := self._requests.get()) is not None:
-                left.refuse(_stopped())
+            if (pending := self._requests.get()) is not None:
+                pending.refuse(_stopped())
 
     def request(self) -> None:
         """Request a reload. Returns at once, and may be called from a signal handler."""
         self._requests.put(_Request())
 
     def switch(self, path: Path) -> ReloadOutcome:
-        """Use the model in another file, if it passes the checks; it is the file of later reloads too. Waits for that.
+        """Switch to another model file if it passes the checks, and wait for the outcome. Later reloads read it too.
 
         Raises:
             TwincarError: the file was refused; the old model stays in use.
         """
-        answer: Future[ReloadOutcome] = Future()
-        self._requests.put(_Request(path, answer))
-        if self._stop.is_set():  # nobody may read the request any more
+        result: Future[ReloadOutcome] = Future()
+        self._requests.put(_Request(path, result))
+        if self._stop.is_set():  # the thread may never read the request
             raise _stopped()
-        return answer.result()
+        return result.result()
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of requests by outcome."""
         return {outcome: self._counts[outcome] for outcome in OUTCOMES}
 
     def faults(self) -> list[str]:
-        """Return that its thread has failed a short while ago, in words."""
+        """Describe a recent failure of the thread, if there was one."""
         return [] if self._thread.problem is None else [self._thread.problem]
 
     def _run(self) -> None:
         while (first := self._requests.get()) is not None:
-            waiting = [first]
+            pending = [first]
             while not self._requests.empty():
                 if (one := self._requests.get()) is None:
-                    for left in waiting:
-                        left.refuse(_stopped())
+                    for request in pending:
+                        request.refuse(_stopped())
                     return
-                waiting.append(one)
-            for path in dict.fromkeys(request.path for request in waiting):  # one reload serves all that want this file
+                pending.append(one)
+            for path in dict.fromkeys(request.path for request in pending):  # one reload for all requests of a file
                 with self._notifier.reloading():
-                    self._serve(path, [request for request in waiting if request.path == path])
+                    self._serve(path, [request for request in pending if request.path == path])
 
     def _serve(self, path: Path | None, requests: Sequence[_Request]) -> None:
         try:
@@ -156,8 +156,8 @@ class ModelReloader:
             return
         self._counts[outcome] += 1
         for request in requests:
-            if request.answer is not None:
-                request.answer.set_result(outcome)
+            if request.result is not None:
+                request.result.set_result(outcome)
 
     def _reload(self, path: Path) -> ReloadOutcome:
         session = self._open(path)
@@ -167,16 +167,16 @@ class ModelReloader:
         if self._stop.is_set():
             raise _stopped()
         self._use(Classifier(session))
-        # A warning, so that the log has the outcome even if it shows warnings only.
+        # A warning, so that the outcome is logged even at the level WARNING.
         logger.warning("new model %s%s", _described(session), _class_changes(self._session, session))
         self._session = session
         return "taken"
 
     def _open(self, path: Path) -> ModelSession | None:
-        """Open and check the file, or return None where it is the one in use.
+        """Open and check the file, or return None if it is the one in use.
 
-        The file is read several times, so it must be the same before and after. One that changes meanwhile is still
-        being written, and is read again after a while.
+        The file is read several times, so its digest must be the same before and after. If it changes, the file is
+        still being written, and is read again after a delay.
         """
         for _ in range(self._attempts):
             before = sha256(path)
@@ -196,20 +196,24 @@ class ModelReloader:
         raise InputError(f"{path} keeps changing while it is read: request the reload when it is complete")
 
     def _checked(self, path: Path) -> ModelSession:
-        """Open a file that may be used, has what the model in use has, and has passed its checks in another process."""
+        """Open a file after these checks: trust, golden inputs if the old model has them, and a run in a child process.
+
+        Raises:
+            TwincarError: a check failed.
+        """
         old = self._session
         file = read_model_file(path)
         self._trust.check(file)
         if old.golden and GOLDEN_KEY not in file.metadata:
-            raise ModelError(f"{path} carries no golden inputs, and the model in use does: export it again")
-        rehearse(Rehearsal(path, old.ep, old.threads, self._allow_drift), self._stop)
+            raise ModelError(f"{path} has no golden inputs, but the model in use has: export it again")
+        check_in_subprocess(ModelCheck(path, old.ep, old.threads, self._allow_drift), self._stop)
         session = open_session(path, ep=old.ep, threads=old.threads, spinning=self._spinning, trust=self._trust)
         require_golden(session, self._allow_drift)
         return session
 
 
 def _stopped() -> InputError:
-    return InputError("the loop has ended: its model is no longer replaced")
+    return InputError("cannot replace the model: the run has ended")
 
 
 def _described(session: ModelSession) -> str:

@@ -1,6 +1,6 @@
-"""The camera loop with what surrounds it: sinks, state folder, monitoring, model reload.
+"""The camera loop as a service: with sinks, state folder, monitoring and model reload.
 
-`watch.py` is the loop alone, as a library; `Service` is what `twincar-edge watch` runs.
+`watch.py` is only the loop, as a library; `Service` is what `twincar-edge watch` runs.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class Service:
             summary = service.run()
 
     Attributes:
-        url: where the service is monitored, or None.
+        url: the URL of metrics and health, or None.
         page: the web page, or None.
-        destinations: where the events go, in words without secrets.
-        reader_gone: set when the reader of standard output has gone, which ends the run.
+        destinations: a description of where the events go, without secrets.
+        reader_gone: set when standard output is closed by its reader, which ends the run.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Service:
         on_frame: OnFrame | None = None,
         sources: Mapping[str, Source] | None = None,
     ) -> None:
-        """Build the parts; nothing is opened yet.
+        """Create the parts; nothing is opened yet.
 
         Args:
-            config: the cameras, the model, and what surrounds them.
+            config: the cameras, the model, the sinks and the other parts.
             stop: ends the run after the current frames; may be set from any thread.
-            annotate: where the annotated video is written; see `AnnotatedVideos`.
-            on_frame: called after each frame with what is known of it.
-            sources: open sources by the camera's name, in place of what the config names.
+            annotate: where to write the annotated video; see `AnnotatedVideos`.
+            on_frame: called after each frame with its tracks and answers.
+            sources: open sources by camera name, used instead of the configured ones.
 
         Raises:
-            InputError: settings of the sinks, or a path, that cannot work.
-            MissingExtraError: PyAV is needed and not installed.
+            InputError: a setting of a sink, or a path, is invalid.
+            MissingExtraError: PyAV is needed but not installed.
         """
         stop = stop or threading.Event()
         self.url: str | None = None
@@ -118,29 +118,28 @@ class Service:
         filming = open_filming(config.sinks, stop=stop)
         footage = None if filming is None else lambda: Footage(filming.put, filming.rules)
         self._queues: list[Delivery | Filming] = [*deliveries, *([filming] if filming is not None else [])]
-        self._outlet = outlet = _Outlet(deliveries, self._queues, {options.kind for options in config.sinks})
-        seen = None if self._state is None else self._state.folder
+        self._fan_out = _FanOut(deliveries, self._queues, {options.kind for options in config.sinks})
         self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras)
-        shown: list[OnFrame] = [show for show in (self._videos, on_frame) if show is not None]
+        callbacks: list[OnFrame] = [callback for callback in (self._videos, on_frame) if callback is not None]
         self._pictures = None if config.page is None else LivePictures(config.cameras)
-        wants = (lambda _camera: True) if shown or self._pictures is None else self._pictures.wants
+        wants = (lambda _camera: True) if callbacks or self._pictures is None else self._pictures.wants
         if self._pictures is not None:
-            shown.append(self._pictures)
+            callbacks.append(self._pictures)
         self._watch = Watch(
             config,
-            [outlet],
+            [self._fan_out],
             sources=sources,
             stop=stop,
-            seen=seen,
+            seen_folder=None if self._state is None else self._state.folder,
             footage=footage,
-            on_frame=_all_of(shown) if shown else None,
+            on_frame=_all_of(callbacks) if callbacks else None,
             wants=wants,
         )
         self._notifier = Notifier.from_environment(self._is_alive)
-        self._reloader: ModelReloader  # built by `start`: it needs the open model
+        self._reloader: ModelReloader  # created by `start`, because it needs the open model
 
     def start(self) -> None:
-        """Open cameras, model and sinks, and start what runs beside the loop. On an error, everything is closed again.
+        """Open cameras, model and sinks, and start the other threads. On an error, everything is closed again.
 
         Raises:
             InputError: a camera, sink, folder or address cannot be used, or another process uses the state folder.
@@ -170,7 +169,7 @@ class Service:
             )
             stack.enter_context(self._reloader)
             if config.monitor is not None:
-                from twincar_edge.runtime.monitoring.server import Monitoring  # slow to import, and seldom needed
+                from twincar_edge.runtime.monitoring.server import Monitoring  # slow to import, rarely needed
 
                 self.url = stack.enter_context(Monitoring(config.monitor, self.status, self._limits)).url
             if config.page is not None and self._pictures is not None:
@@ -203,11 +202,11 @@ class Service:
         return PageServer(content, settings)
 
     def stop(self) -> None:
-        """Close everything that `start` opened, after the run; sinks get some seconds for what is still queued."""
+        """Close everything that `start` opened. Sinks get a few seconds to deliver queued events."""
         self._stack.close()
 
     def __enter__(self) -> Self:
-        """Start; raises what `start` raises."""
+        """Start; raises the errors of `start`."""
         self.start()
         return self
 
@@ -221,12 +220,12 @@ class Service:
         """Run until all cameras have ended, or `stop` is set.
 
         Raises:
-            InputError: every camera has failed; with the first one's reason.
+            InputError: all cameras have failed; the message is the first one's.
             ModelError: the model failed.
         """
         self._notifier.ready(f"watching {', '.join(self._names)}")
         for event in [] if self._open_visits is None else self._open_visits.left:
-            self._outlet.write(interrupted_end(event), NO_CROP)
+            self._fan_out.write(interrupted_end(event), NO_CROP)
         summary = self._watch.run()
         for camera in self._watch.cameras:
             if camera.finished:
@@ -236,7 +235,7 @@ class Service:
 
     @property
     def videos(self) -> tuple[VideoSummary, ...]:
-        """Return the annotated videos that were written; none before the service has stopped."""
+        """Return the annotated videos; empty until the service has stopped."""
         return () if self._videos is None else self._videos.summaries
 
     def reload(self) -> None:
@@ -255,7 +254,7 @@ class Service:
         )
 
     def _cameras_available(self) -> dict[str, bool]:
-        """Return whether `/healthz` finds nothing wrong with each camera; nothing before the service has started."""
+        """Return for each camera whether `/healthz` reports it as healthy; empty until the service has started."""
         cameras = self._watch.status().cameras if self._started else ()
         return {camera.name: camera_problem(camera, self._limits) is None for camera in cameras}
 
@@ -275,8 +274,8 @@ def _all_of(callbacks: Sequence[OnFrame]) -> OnFrame:
     return call
 
 
-class _Outlet(Sink):
-    """All deliveries as one sink: opened together and closed together, with their deadlines in parallel."""
+class _FanOut(Sink):
+    """A sink that passes events to all deliveries. It opens them together, and closes them in parallel."""
 
     def __init__(self, deliveries: Sequence[Delivery], queues: Sequence[Delivery | Filming], kinds: Set[str]) -> None:
         self._deliveries = deliveries
@@ -291,7 +290,7 @@ class _Outlet(Sink):
         self._stack.close()
 
     def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
-        """Give an event to every delivery, with the file names of its crop and clip where these are saved."""
+        """Queue an event for every delivery, with the file names of its crop and clip if these are saved."""
         if event.type == "end" and not event.false_positive and not event.interrupted:
             crop = crop_name(event) if "crops" in self._kinds else None
             clip = clip_name(event) if "clips" in self._kinds and event.first_time_s is not None else None

@@ -1,4 +1,4 @@
-"""Threads that outlive errors: work that ends by an error which it does not handle is started again after a pause."""
+"""Threads that restart after an unhandled error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ STEADY_S = 60.0
 
 
 class SupervisedThread(threading.Thread):
-    """A daemon thread for work that must not stop before the run does. Work that returns has ended for good.
+    """A daemon thread that restarts its work after an unhandled error, with backoff. Work that returns is done.
 
     Attributes:
-        failures: how often the work ended by an error.
+        failures: how often the work has failed.
     """
 
     def __init__(
@@ -31,15 +31,15 @@ class SupervisedThread(threading.Thread):
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; `start` starts.
+        """Store the settings; `start` starts the thread.
 
         Args:
-            work: can be called again after an error, and continues from there.
-            name: of the thread.
-            pause: waits so many seconds, or until the run ends.
-            wanted: says whether to start again; not any more once the run ends, or it would never end.
-            backoff: how long to wait before the next start.
-            clock: monotonic seconds.
+            work: the function to run; it must be safe to call again after an error.
+            name: the thread's name.
+            pause: waits for that many seconds, or until the run ends.
+            wanted: returns whether to restart; it must return False once the run has ended, or the thread never ends.
+            backoff: the delays before restarts.
+            clock: the monotonic clock, in seconds.
         """
         super().__init__(name=name, daemon=True)
         self.failures = 0
@@ -52,14 +52,14 @@ class SupervisedThread(threading.Thread):
 
     @property
     def problem(self) -> str | None:
-        """Return the last error, in words, while the work has not been steady since; or None."""
+        """Describe the last error if it was less than a minute ago; otherwise return None."""
         last = self._last
         if last is None or self._clock() - last[1] >= STEADY_S:
             return None
-        return f"the thread {self.name!r} failed and was started again ({self.failures} so far): {last[0]}"
+        return f"thread {self.name!r} failed and was restarted ({self.failures} failures so far): {last[0]}"
 
     def run(self) -> None:
-        """Do the work, again after each error."""
+        """Run the work, and restart it after each error."""
         while True:
             started_s = self._clock()
             try:

@@ -1,4 +1,4 @@
-"""Timing in turns: every subject meets the same drift of the machine, and every sample is kept."""
+"""Interleaved timing: subjects take turns, so that drift of the machine affects all alike. All samples are kept."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.progress import Progress
 
 Clock = Callable[[], float]
-"""Returns seconds on a scale that never runs backwards."""
+"""Returns monotonic seconds."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is timed: three steps, each taking what the one before it gave.
+    """What is timed: three steps, each of which takes the result of the step before.
 
-    `pre` takes the number of the run and gives the model's input, `infer` gives logits, `post` gives the answers.
+    `pre` takes the number of the run and returns the model's input, `infer` returns logits, `post` the answers.
     """
 
     pre: Callable[[int], Any]
@@ -36,15 +36,15 @@ class Sample:
 
     @property
     def total_ms(self) -> float:
-        """Return the time from images to answers."""
+        """Return the end-to-end time, from images to answers."""
         return self.pre_ms + self.infer_ms + self.post_ms
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often is measured: `warmup` runs that do not count, then `rounds` of `per_round` runs of each subject.
+    """How many runs to measure: `warmup` unmeasured runs, then `rounds` of `per_round` runs of each subject.
 
-    Before each of its turns a subject runs once more without counting: the others have used the caches since.
+    At the start of each turn, a subject runs once unmeasured, because the others have evicted its data from the caches.
 
     Raises:
         InputError: nothing would be measured.
@@ -58,22 +58,22 @@ class Schedule:
         """Check that something is measured."""
         if self.warmup < 0 or self.rounds < 1 or self.per_round < 1:
             raise InputError(
-                "rounds and runs per round must be 1 or more and warm-up 0 or more, "
+                "rounds and runs per round must be 1 or more, and warm-up runs 0 or more, "
                 f"found {self.rounds}, {self.per_round} and {self.warmup}"
             )
 
 
 class Stopwatch:
-    """Times one subject, run after run; runs that count are numbered, so that images take turns."""
+    """Times one subject. Measured runs are numbered, so that the subject can cycle through its images."""
 
     def __init__(self, subject: Subject, clock: Clock = time.perf_counter) -> None:
-        """Take the subject, and what gives the time in seconds."""
+        """Store the subject and the clock."""
         self._subject = subject
         self._clock = clock
-        self._counted = 0
+        self._measured = 0
 
     def turn(self, runs: int, keep: bool) -> tuple[Sample, ...]:
-        """Run `runs` times; returns the samples, or none where they do not count.
+        """Run `runs` times; return the samples, or nothing if `keep` is false.
 
         Raises:
             TwincarError: the subject fails.
@@ -83,13 +83,13 @@ class Stopwatch:
             sample = self._run_once()
             if keep:
                 samples.append(sample)
-                self._counted += 1
+                self._measured += 1
         return tuple(samples)
 
     def _run_once(self) -> Sample:
         subject, clock = self._subject, self._clock
         start = clock()
-        batch = subject.pre(self._counted)
+        batch = subject.pre(self._measured)
         prepared = clock()
         logits = subject.infer(batch)
         inferred = clock()
@@ -100,12 +100,12 @@ class Stopwatch:
 
 @dataclass
 class Turns:
-    """Subjects that take turns, wherever they run; what was measured so far stands here even if the rest never comes.
+    """Subjects that take turns, in this process or others. Results stay available if the measurement is interrupted.
 
     Attributes:
-        turn: lets a subject run: its name, how often, and whether it counts; gives the samples that count.
-        rounds: the samples of each subject, round by round.
-        failures: the errors with which subjects failed; these have no further turns, the others go on.
+        turn: runs a subject, given its name, the number of runs, and whether to measure them; returns the samples.
+        rounds: the samples of each subject, by round.
+        failures: the errors of subjects that failed; they get no further turns, the others continue.
     """
 
     turn: Callable[[str, int, bool], tuple[Sample, ...]]
@@ -113,7 +113,7 @@ class Turns:
     failures: dict[str, TwincarError] = field(default_factory=dict)
 
     def take(self, names: Iterable[str], schedule: Schedule, progress: Progress | None = None) -> None:
-        """Warm every subject up, then measure them all in rounds; `progress` gets (rounds done, rounds in all)."""
+        """Warm up all subjects, then measure them in rounds; `progress` is called with (rounds done, all rounds)."""
         self.rounds.update((name, []) for name in names)
         for name in self.rounds:
             self._try(name, schedule.warmup, 0)
@@ -123,13 +123,13 @@ class Turns:
             if progress is not None:
                 progress(number + 1, schedule.rounds)
 
-    def _try(self, name: str, uncounted: int, counted: int) -> None:
+    def _try(self, name: str, unmeasured: int, measured: int) -> None:
         if name in self.failures:
             return
         try:
-            self.turn(name, uncounted, False)
-            if counted:
-                self.rounds[name].append(self.turn(name, counted, True))
+            self.turn(name, unmeasured, False)
+            if measured:
+                self.rounds[name].append(self.turn(name, measured, True))
         except TwincarError as error:
             self.failures[name] = error
 
@@ -144,12 +144,12 @@ def measure(
 
     Args:
         subjects: what to time, by name.
-        schedule: how often.
-        clock: gives the time in seconds.
-        progress: called with (rounds done, rounds in all).
+        schedule: the number of runs.
+        clock: the monotonic clock, in seconds.
+        progress: called with (rounds done, all rounds).
 
     Returns:
-        For each subject its samples, or the error with which it failed; the others go on.
+        For each subject its samples, or its error. The other subjects continue after an error.
     """
     watches = {name: Stopwatch(subject, clock) for name, subject in subjects.items()}
     turns = Turns(lambda name, runs, keep: watches[name].turn(runs, keep))

@@ -1,4 +1,4 @@
-"""How many vehicles a run got right, where the truth of its clip is known."""
+"""Scores the visits of a run against the ground truth of its clip."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from twincar_edge.runtime.inference.answers import agrees
 
 @dataclass(frozen=True)
 class Pass:
-    """One vehicle that truly drove through: its class name, and the first and last frame in which it is seen.
+    """The ground truth of one vehicle: its class name, and the first and last frame in which it is visible.
 
-    `image` is the file that a clip made of pictures shows in this pass; None where the truth names none.
+    `image` is the file that the clip shows in this pass, if the clip is made of pictures; otherwise None.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class PassResult:
-    """A pass, and the visits that were made of it: one, where all went well."""
+    """A pass and the visits that it produced: exactly one if the run was right."""
 
     truth: Pass
     visits: tuple[Event, ...]
@@ -40,7 +40,7 @@ class PassResult:
     def verdict(self) -> str:
         """Return "right", "coarser", "wrong name", "unknown", "missed" or "doubled".
 
-        "coarser" is a name that is true as far as it goes: the make, or the make and the model.
+        "coarser" is a correct but less specific answer: the make, or the make and the model.
         """
         if len(self.visits) != 1:
             return "doubled" if self.visits else "missed"
@@ -49,8 +49,8 @@ class PassResult:
             return "right"
         if visit.make is None:
             return "unknown"
-        said = VehicleName(visit.make, visit.model or "", visit.body_type, visit.year)
-        return "coarser" if agrees(said, parse_name(self.truth.name)) else "wrong name"
+        answer = VehicleName(visit.make, visit.model or "", visit.body_type, visit.year)
+        return "coarser" if agrees(answer, parse_name(self.truth.name)) else "wrong name"
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Score:
     extra: tuple[Event, ...]
 
     def count(self, verdict: str) -> int:
-        """Return how many passes have this verdict."""
+        """Return the number of passes with a verdict."""
         return sum(result.verdict == verdict for result in self.passes)
 
     @property
     def right(self) -> float:
-        """Return the share of passes that became exactly one visit, of the right name; extra visits count as wrong."""
+        """Return the share of passes with exactly one visit and the right name; extra visits count as wrong."""
         return self.count("right") / (len(self.passes) + len(self.extra)) if self.passes or self.extra else 0.0
 
     def summary(self) -> str:
@@ -84,12 +84,12 @@ class Score:
 
 
 def score_visits(passes: Sequence[Pass], visits: Sequence[Event]) -> Score:
-    """Give each visit to the pass that it shares most of its time with, and judge every pass.
+    """Assign each visit to the pass with the largest temporal overlap, and score all passes.
 
-    Time is measured in frames, as intersection over union: where two vehicles are in view at once, each visit goes to
-    the pass whose whole length it fits best. A visit that shares no frame with any pass is extra.
+    The overlap is the intersection over union of the frame ranges, so if two vehicles are in view at the same time,
+    each visit goes to the pass whose range it fits best. A visit that overlaps no pass is extra.
     """
-    taken: list[list[Event]] = [[] for _ in passes]
+    assigned: list[list[Event]] = [[] for _ in passes]
     extra = []
     for visit in visits:
         shares = [_overlap(visit, one) for one in passes]
@@ -97,8 +97,8 @@ def score_visits(passes: Sequence[Pass], visits: Sequence[Event]) -> Score:
         if best is None or shares[best] == 0:
             extra.append(visit)
         else:
-            taken[best].append(visit)
-    results = (PassResult(one, tuple(found)) for one, found in zip(passes, taken, strict=True))
+            assigned[best].append(visit)
+    results = (PassResult(one, tuple(own)) for one, own in zip(passes, assigned, strict=True))
     return Score(tuple(results), tuple(extra))
 
 
@@ -128,17 +128,17 @@ def read_truth(path: Path, classes: ClassMapping) -> list[Pass]:
     """Read the passes of a clip from JSON: `{"passes": [{"label", "first_frame", "last_frame", "name"?}, …]}`.
 
     Args:
-        path: the file that `synthesize clip` writes beside its clip, or one of the same shape. A pass may also say
-            which picture it shows, as `filename`.
-        classes: gives the names of passes that have a label only.
+        path: the file that `synthesize clip` writes next to its clip, or one of the same format. A pass may also have a
+            `filename`, the picture that it shows.
+        classes: the names of passes that have only a label.
 
     Raises:
-        InputError: the file is missing, is not of that shape, or names a label outside the classes.
+        InputError: the file is missing, has another format, or has a label outside the classes.
     """
     try:
         records = _TruthFile.model_validate(json.loads(path.read_text("utf-8"))).passes
     except OSError as error:
-        raise InputError(f"cannot read the truth {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the ground truth {path}: {error.strerror}") from error
     except ValidationError as error:
         raise InputError(f"{path}: {first_fault(error)}") from error
     except (ValueError, RecursionError) as error:
@@ -146,6 +146,6 @@ def read_truth(path: Path, classes: ClassMapping) -> list[Pass]:
     outside = next((record.label for record in records if record.name is None and record.label >= len(classes)), None)
     if outside is not None:
         raise InputError(
-            f"{path} has label {outside}, the model has {len(classes)} classes: is it another model's truth?"
+            f"{path} has label {outside}, but the model has {len(classes)} classes: use the ground truth of this model"
         )
     return [Pass(r.name or classes[r.label], r.first_frame, r.last_frame, r.filename) for r in records]

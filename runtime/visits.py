@@ -1,7 +1,7 @@
-"""A vehicle's visit while it lasts, and the events made of it: `start`, `update`, `end`.
+"""A vehicle's visit in progress, and its events: `start`, `update`, `end`.
 
-`published.py` decides when an event repeats, extends or corrects the answer. The `end` event does not depend on what
-was published before: it has the answer of all crops. docs/events.md describes the events.
+`published.py` decides when an event repeats, extends or corrects the answer. The `end` event does not depend on earlier
+events: it has the answer of all crops. docs/events.md describes the events.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from twincar_edge.runtime.events import ClassifierRecord, Direction, Event, EventType, NamedProbability
-from twincar_edge.runtime.evidence import Evidence, Look
+from twincar_edge.runtime.evidence import Evidence, VehicleCrop
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.locating.boxes import AnyBox, Box, center, diagonal
 from twincar_edge.runtime.published import PublishedAnswer
 from twincar_edge.runtime.sources import Frame
 
-_IN_FILES = uuid.UUID("6f0d0c1e-6b1c-5f5e-9a57-0d0f6d2f1c3b")  # namespace of the ids of visits that are seen in files
-_LEAST_TRAVEL = 0.25  # of a box's diagonal: a vehicle that moves less has no direction
+_RECORDING_NAMESPACE = uuid.UUID("6f0d0c1e-6b1c-5f5e-9a57-0d0f6d2f1c3b")  # for visit ids in files
+_MIN_TRAVEL = 0.25  # of a box's diagonal; a vehicle that moves less has no direction
 
 
 class Visit:
     """One vehicle's stay in view.
 
-    The camera's thread says where the vehicle is, while the answering thread adds crops and publishes answers.
+    The camera's thread updates the vehicle's position, while the answering thread adds crops and publishes answers.
 
     Attributes:
         id: the visit's id.
         started_at: the time of day at which the vehicle was first seen.
         began_s: the same in monotonic seconds.
         image: the first frame's name.
-        recording: the digest of the file that the first frame is from, or None.
-        confirmed: it is a vehicle, by all that the tracker knows; the camera's thread finds that out.
+        recording: the digest of the first frame's file, or None.
+        confirmed: the tracker considers it a vehicle; set by the camera's thread.
         zone: the zone in which the vehicle was last seen, or None.
-        evidence: what the model says of its crops.
-        shown: the crop that its last event shows, or None before the first event.
+        evidence: the combined evidence of its crops.
+        shown: the crop of its last event, or None before the first event.
         provisional: its last event was published before it was confirmed.
-        published: the answer that its events gave last.
+        published: the answer in its last event.
     """
 
     def __init__(
         self, id: str, started_at: datetime, frame: Frame, box: Box, *, began_s: float = 0.0, single: bool = False
     ) -> None:
-        """Begin at the frame in which the vehicle is first seen, and its box there, in pixels.
+        """Begin a visit with the first frame that shows the vehicle, and its box there, in pixels.
 
-        `began_s` is when that was, in monotonic seconds; `single` is `Evidence`'s.
+        `began_s` is the time of that frame in monotonic seconds; for `single`, see `Evidence`.
         """
         self.id = id
         self.started_at = started_at
@@ -56,14 +56,14 @@ class Visit:
         self.confirmed = False
         self.zone: str | None = None
         self.evidence = Evidence(single=single)
-        self.shown: Look | None = None
+        self.shown: VehicleCrop | None = None
         self.provisional = False
         self.published = PublishedAnswer()
-        # Each replaced as a whole, so that the other thread never reads half of an update.
+        # Each is replaced as a whole, so that the other thread never reads a partial update.
         self._first = self._last = (frame.index, frame.time_s, box)
 
     def see(self, frame: Frame, box: Box, kind: str | None = None) -> None:
-        """Record that the vehicle is in this frame too, its box there, and its kind by now."""
+        """Record that the vehicle is in this frame too, with its box and its current vehicle type."""
         self.evidence.vehicle_type = kind
         self._last = (frame.index, frame.time_s, box)
 
@@ -79,7 +79,7 @@ class Visit:
 
     @property
     def times_s(self) -> tuple[float, float]:
-        """Return the times of these frames in their source, in seconds."""
+        """Return the times of these frames in the source, in seconds."""
         return self._first[1], self._last[1]
 
     @property
@@ -89,13 +89,13 @@ class Visit:
 
 
 class VisitMaker:
-    """Begins the visits of one camera, and makes their events.
+    """Creates the visits of one camera and their events.
 
-    One thread may call `begin` while another one makes events.
+    One thread may call `begin` while another one creates events.
 
     Attributes:
-        stills: the source gives single images. A visit then has no `start`, and its events name the image and have no
-            times in the source.
+        stills: the source gives single images. Visits then have no `start` event; their events have the image's name
+            instead of times in the source.
     """
 
     def __init__(
@@ -109,17 +109,17 @@ class VisitMaker:
         monotonic: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] | None = None,
     ) -> None:
-        """Take what all visits of a camera share.
+        """Store what all visits of a camera share.
 
         Args:
             source: the source's name, without secrets.
             camera: the camera's name.
             stills: the source gives single images.
-            early_start: tell of a vehicle as soon as there is an answer, before it is confirmed.
-            clock: the time of day, with a time zone, at which a visit starts.
-            monotonic: seconds that only rise, in which it lasts: the time of day may be set meanwhile.
-            new_id: makes a visit's id. Without it, what is seen in a file gets the same id in every run over a file
-                with that content, and what a live camera sees gets a random one.
+            early_start: publish a visit as soon as it has an answer, before it is confirmed.
+            clock: returns the time of day, with a time zone, for the start of a visit.
+            monotonic: the monotonic clock, in seconds, for its duration; the time of day may be adjusted meanwhile.
+            new_id: returns a visit's id. By default, visits in a file get the same ids in every run over a file with
+                that content, and visits of a live camera get random ids.
         """
         self._source = source
         self._camera = camera
@@ -130,23 +130,24 @@ class VisitMaker:
         self._new_id = new_id
 
     def begin(self, frame: Frame, box: Box) -> Visit:
-        """Return a new visit of a vehicle that is first seen in this frame, now."""
+        """Return a new visit that begins now, with this frame."""
         id = self._new_id() if self._new_id is not None else self._id(frame, box)
         return Visit(id, self._clock(), frame, box, began_s=self._monotonic(), single=self.stills)
 
-    def _lasted(self, visit: Visit) -> timedelta:
+    def _duration(self, visit: Visit) -> timedelta:
         return timedelta(seconds=max(0.0, self._monotonic() - visit.began_s))
 
     def _id(self, frame: Frame, box: Box) -> str:
         if frame.recording is None:
             return str(uuid.uuid4())
-        index = 0 if self.stills else frame.index  # an image is the same wherever it is in its folder
-        return str(uuid.uuid5(_IN_FILES, f"{frame.recording} {self._camera} {index} {box}"))
+        index = 0 if self.stills else frame.index  # an image's id must not depend on its position in the folder
+        return str(uuid.uuid5(_RECORDING_NAMESPACE, f"{frame.recording} {self._camera} {index} {box}"))
 
     def next_event(self, visit: Visit, *, confirmed: bool = True) -> Event | None:
         """Return the event to publish after a crop was added, or None.
 
-        It is a `start`, or an `update` where the answer changed, or where the visit is `confirmed` since the last one.
+        The first event is a `start`. An `update` follows when the answer changes, and when a provisional visit is
+        `confirmed`.
         """
         kind: EventType = "update" if visit.started else "start"
         answer = visit.published.update(visit.evidence)
@@ -158,7 +159,7 @@ class VisitMaker:
         return self._event(kind, visit, answer)
 
     def finish(self, visit: Visit, *, false_positive: bool = False) -> Event:
-        """Return the visit's `end` event; `false_positive` marks one that was no vehicle. Needs one crop at least."""
+        """Return the visit's `end` event; `false_positive` marks a visit that was not a vehicle. Needs a crop."""
         visit.provisional = False
         return self._event("end", visit, visit.evidence.answer(), false_positive=false_positive)
 
@@ -199,7 +200,7 @@ class VisitMaker:
             deciding_frames=evidence.deciding_frames(result),
             course=evidence.course(),
             started_at=visit.started_at,
-            ended_at=visit.started_at + self._lasted(visit) if kind == "end" else None,
+            ended_at=visit.started_at + self._duration(visit) if kind == "end" else None,
             provisional=visit.provisional,
             false_positive=false_positive,
             merged=evidence.merged,
@@ -210,9 +211,9 @@ class VisitMaker:
 
 
 def travel_direction(first: AnyBox, last: AnyBox) -> Direction:
-    """Return the direction from one box to another, along the axis on which the center moved farther."""
+    """Return the direction from one box to another, along the axis of the larger movement."""
     (x, y), (u, v) = center(first), center(last)
-    if max(abs(u - x), abs(v - y)) < _LEAST_TRAVEL * max(diagonal(first), diagonal(last)):
+    if max(abs(u - x), abs(v - y)) < _MIN_TRAVEL * max(diagonal(first), diagonal(last)):
         return "none"
     if abs(u - x) >= abs(v - y):
         return "left_to_right" if u > x else "right_to_left"

@@ -1,9 +1,9 @@
 """The camera loop: frames in, events of vehicles out.
 
-    source -> locate -> track ─┐ (a thread a camera)
-    source -> locate -> track ─┴> crops and classify -> visits ─> sinks (one thread, and one a sink)
+    source -> locate -> track ─┐ (one thread per camera)
+    source -> locate -> track ─┴> classify crops -> visits -> sinks (one thread, and one per sink)
 
-Sources, classifier, clock and timer can be passed in, so that a test can run the loop on arrays and control the time.
+Sources, classifier, clock and timer can be passed in, so that tests can run the loop on arrays and control the time.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-STOP_S = 3.0  # a camera that does not end this long after `stop` has its source released under it,
-GIVE_UP_S = 10.0  # and this long after that its thread is abandoned
-_DEPTH_BATCHES = 8  # of crops that may wait for each file: enough for bursts, and answered soon after its end
-WAITING_BYTES = 100_000_000  # the most memory of these crops: in 4K, one takes up to 25 MB
+STOP_S = 3.0  # timeout after `stop` before the source of a camera thread that is still running is released
+GIVE_UP_S = 10.0  # timeout after that before the thread is abandoned
+_DEPTH_BATCHES = 8  # of queued crops per file: enough for bursts, and classified soon after its end
+WAITING_BYTES = 100_000_000  # the memory limit of queued crops; in 4K, one crop takes up to 25 MB
 
 
 def watch(
@@ -74,22 +74,22 @@ def watch(
     timer: Callable[[], float] = time.perf_counter,
     new_id: Callable[[], str] | None = None,
 ) -> WatchSummary:
-    """Watch all cameras until they end, and give every event to the sinks.
+    """Watch all cameras until they end, and write every event to the sinks.
 
     Args:
         config: what to watch and how.
-        sinks: opened here, after sources and model, and closed however the run ends.
-        sources: open sources by the camera's name, in place of what the config names; they are released here.
-            `FrameSource` wraps any iterable.
-        classifier: in place of `config.model`, whose golden inputs are then not run.
-        stop: ends the run after the current frames; the vehicles then in view become visits.
-        on_frame: called after each frame with what is known of it.
-        clock: the time of day, with a time zone.
-        timer: seconds that only rise, for latencies and for how long a visit lasts.
-        new_id: makes a visit's id; random where it is not given.
+        sinks: opened here, after sources and model, and closed at the end, also after an error.
+        sources: open sources by camera name, used instead of the configured ones, and released here. `FrameSource`
+            wraps any iterable.
+        classifier: an open model to use instead of `config.model`; its golden inputs are not run.
+        stop: ends the run after the current frames; the vehicles in view become visits.
+        on_frame: called after each frame with its tracks and answers.
+        clock: returns the time of day, with a time zone.
+        timer: the monotonic clock, in seconds, for latencies and durations.
+        new_id: returns a visit's id; see `VisitMaker`.
 
     Raises:
-        InputError: no source can be opened, or the only one fails, options do not fit it, or a sink cannot write.
+        InputError: no source can be opened, the only one fails, its options are invalid, or a sink cannot write.
         ModelError: the model cannot be used, or does not answer here as it did at export.
     """
     with Watch(
@@ -109,7 +109,7 @@ def watch(
 class Watch:
     """A run of the camera loop. Its status can be read, and its model replaced, while it runs.
 
-    `watch` describes the arguments. Entering opens everything, `run` runs, leaving closes everything.
+    `watch` describes the arguments. As a context manager, it opens everything on entry and closes everything on exit.
     """
 
     def __init__(
@@ -122,17 +122,17 @@ class Watch:
         stop: threading.Event | None = None,
         on_frame: OnFrame | None = None,
         wants: Callable[[str], bool] = lambda _camera: True,
-        seen: Path | None = None,
+        seen_folder: Path | None = None,
         footage: Callable[[], Footage] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         timer: Callable[[], float] = time.perf_counter,
         new_id: Callable[[], str] | None = None,
     ) -> None:
-        """Take what a run needs; nothing is opened yet.
+        """Store the settings; nothing is opened yet.
 
-        `wants` says of each frame, by the camera's name, whether `on_frame` is called with it; from any thread.
-        `seen` is the folder in which watched folders remember what they have read, over restarts; None forgets.
-        `footage` makes what a camera films clips with; None films nothing.
+        `wants` decides for each frame, by the camera's name and from any thread, whether `on_frame` is called.
+        `seen_folder` stores which files of watched folders were read, across restarts; None stores nothing.
+        `footage` creates a camera's buffer of frames for clips; None records no clips.
         """
         self.stop = stop or threading.Event()
         self.stages = Stages(timer)
@@ -144,7 +144,7 @@ class Watch:
         self._classifier = classifier
         self._on_frame = on_frame
         self._wants = wants
-        self._seen = seen
+        self._seen_folder = seen_folder
         self._footage = footage
         self._clock = clock
         self._new_id = new_id
@@ -207,7 +207,7 @@ class Watch:
         """Run until all cameras have ended, or `stop` is set.
 
         Raises:
-            InputError: every camera has failed; with the first one's reason.
+            InputError: all cameras have failed; the message is the first one's.
             ModelError: the model failed.
         """
         started_s = self.stages.timer()
@@ -240,7 +240,7 @@ class Watch:
         return self._summary(self.stages.timer() - started_s)
 
     def _shutdown_watchdog(self, done: threading.Event) -> None:
-        """Release the sources of cameras that do not end after `stop`: a driver may block for ever, the run may not."""
+        """Release the sources of cameras that do not stop in time: a driver may block forever, the run may not."""
         while not self.stop.is_set():
             if done.wait(0.2):
                 return
@@ -248,7 +248,7 @@ class Watch:
             return
         for camera in self.cameras:
             if camera.alive:
-                logger.warning("camera %s does not end; its source is released", camera.name)
+                logger.warning("camera %s did not stop within %g s; releasing its source", camera.name, STOP_S)
                 camera.source.release()
         if not done.wait(GIVE_UP_S):
             self.inbox.close()
@@ -263,18 +263,18 @@ class Watch:
             poll_s=camera.poll_s,
             max_pixels=round(1e6 * camera.max_frame_megapixels),
             keep_trying=self._config.keep_trying,
-            seen=None if self._seen is None else self._seen / f"seen-{camera.name}",
+            seen=None if self._seen_folder is None else self._seen_folder / f"seen-{camera.name}",
         )
 
     def _open_classifier(self) -> Classifier:
-        # Threads that spin between inferences would take the core that decodes and locates.
+        # Threads that spin between inferences would use up the core that decodes and locates.
         model, threads = self._config.model or default_model(), self._config.threads or inference_threads()
         session = open_session(model, ep=self._config.ep, threads=threads, trust=self._config.trust)
         require_golden(session, self._config.allow_drift)
         return Classifier(session)
 
     def _choose_locators(self, sources: Sequence[Source]) -> tuple[list[Choice], Detector | None]:
-        """Return each camera's locator, and the detector, open, where one of them needs it."""
+        """Return each camera's locator, and the open detector if one of them needs it."""
         config = self._config
         file = self._detector_file()
         choices = [

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.metrics import softmax
-from twincar_edge.runtime.evidence import CUT_WEIGHT, Evidence, Look
+from twincar_edge.runtime.evidence import CUT_WEIGHT, Evidence, VehicleCrop
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.sources import Frame
@@ -58,15 +58,15 @@ class CropByCrop(Evidence):
 
     def add(
         self,
-        look: Look,
+        crop: VehicleCrop,
         probabilities: NDArray[np.float32],
         classifier: Classifier,
         familiarity: float | None = None,
     ) -> None:
         """Add a classified crop."""
-        super().add(look, probabilities, classifier, familiarity)
-        rows, columns = look.picture_bgr.shape[:2]
-        self.alone[look.frame] = CropAlone(probabilities, look.weight, rows * columns, look.cut)
+        super().add(crop, probabilities, classifier, familiarity)
+        rows, columns = crop.picture_bgr.shape[:2]
+        self.alone[crop.frame] = CropAlone(probabilities, crop.weight, rows * columns, crop.cut)
 
 
 class Recorder(VisitMaker):

@@ -1,4 +1,4 @@
-"""What to watch and how, as validated data: what `cameras.toml` holds, and what the command line's options become."""
+"""The validated configuration of a run, which `cameras.toml` and the command line's options are parsed into."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from twincar_edge.runtime.configuration.page_settings import PageSettings, Serve
 from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
-from twincar_edge.runtime.quantities import ConfigPath, Seconds, Size, beside_the_file
+from twincar_edge.runtime.quantities import ConfigPath, Seconds, Size, relative_to_config
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
 from twincar_edge.trust import Trust
 
-# Part of MQTT topics, file names and labels of metrics: nothing that means something there.
+# The name is part of MQTT topics, file names and metric labels, so special characters are not allowed.
 CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class CameraConfig(Record):
-    """One camera (or file, or folder): where its frames come from, and how vehicles are found in them.
+    """One camera (or file, or folder): the source of its frames, and how to find vehicles in them.
 
-    `source`, `once`, `stride`, `size` and `poll_s` are `open_source`'s; `max_frame_megapixels` is its `max_pixels`, in
-    millions. `locate` is a name in `LOCATORS`, or `auto`:
-    `choose_locator` says what that is. `zones` to `detect_score` are
-    `LocateOptions`'. `classify_every` takes a vehicle's every Nth frame. `lost_after_s`, `parked_after_s` and
-    `parked_for_s` are `TrackingRules`'. A track becomes a visit when the vehicle was found in at least `min_hits`
-    frames and, where boxes move, traveled by at least `min_travel` of its diagonal, as shadows, lamps and branches do
-    not. Its `start` is sent once it will stay a visit; `early_start` sends it with the first answer, and says until
-    then that it is `provisional`.
+    For `source`, `once`, `stride`, `size` and `poll_s`, see `open_source`; `max_frame_megapixels` is its `max_pixels`
+    in millions. `locate` is a name in `LOCATORS`, or `auto`, which `choose_locator` resolves. For `zones` to
+    `detect_score`, see `LocateOptions`. `classify_every` classifies a vehicle in every Nth frame. For `lost_after_s`,
+    `parked_after_s` and `parked_for_s`, see `TrackingRules`.
+
+    A track becomes a visit when the vehicle was found in at least `min_hits` frames and, with a locator whose boxes
+    move, has traveled at least `min_travel` of its box's diagonal, which shadows, lamps and branches do not. The
+    `start` event is published when the visit is confirmed. `early_start` publishes it with the first answer, marked as
+    `provisional`.
 
     >>> tw.CameraConfig(name="gate", source="rtsp://camera/stream", locate="motion").name
     'gate'
@@ -64,27 +65,27 @@ class CameraConfig(Record):
     @field_validator("source")
     @classmethod
     def _beside_the_file(cls, source: str, info: ValidationInfo) -> str:
-        """Take a file or folder relative to the configuration file; a URL or a camera stays as it is."""
+        """Resolve a file or folder against the configuration file's folder; leave URLs and devices as they are."""
         if "://" in source or device_number(source) is not None:
             return source
-        return source if info.context is None else str(beside_the_file(Path(source), info))
+        return source if info.context is None else str(relative_to_config(Path(source), info))
 
 
 class WatchConfig(Record):
-    """All cameras of a run, and the one model that answers for them.
+    """All cameras of a run, and the model that classifies their vehicles.
 
-    `ep` is `open_session`'s. `threads` are those of one inference; None leaves one core to the cameras.
-    `allow_drift` accepts a model that does not answer here as it did at export. `model_sha256` names the only file
-    that may be used as the model, `require_signature` the public key that it must be signed for; both hold for models
-    that replace it too. `detector` finds the vehicles
-    of cameras that `locate` by it; None takes the one that was pulled into the state folder. `batch` is how many crops
-    go through the model at once, at most. `duration_s` ends the run. `keep_trying` waits for cameras that cannot be
-    opened yet, instead of failing. `keep` puts the events into the summary, which a run of months should not.
+    For `ep`, see `open_session`. `threads` is the number of threads per inference; None leaves one core to the cameras.
+    `allow_drift` accepts a model that does not answer here as it did at export. `model_sha256` is the digest of the
+    only file that may be used as the model, `require_signature` the public key to verify its signature with; both also
+    apply to models that replace it. `detector` is the detector's file; None uses the one that was pulled into the state
+    folder. `batch` is the most crops in one inference. `duration_s` ends the run. `keep_trying` waits for cameras that
+    cannot be opened yet, instead of failing. `keep` adds the events to the summary, which uses too much memory in a run
+    of months.
 
-    What surrounds the loop: `sinks` take the events, and `state` is the folder for what must outlive the run (the
-    default one where it is None and something is to be kept). `monitor` is where metrics and health are served,
-    `HOST:PORT`; None serves nothing. `page` is the web page, which shows visits from a store: one of the sinks.
-    `collect` gathers hard examples in a folder, up to `collect_limit` bytes.
+    The parts around the loop: `sinks` receive the events. `state` is the folder for everything that outlives the run;
+    None uses the default folder if something must be stored. `monitor` is the address (`HOST:PORT`) that serves metrics
+    and health; None serves nothing. `page` is the web page, which shows visits from a store, so one of the sinks must
+    be a store. `collect` is a folder for hard examples, up to `collect_limit` bytes.
 
     >>> gate = tw.CameraConfig(name="gate", source="gate.mp4")
     >>> yard = tw.CameraConfig(name="yard", source="yard.mp4")
@@ -121,13 +122,13 @@ class WatchConfig(Record):
     @model_validator(mode="after")
     def _clips_have_one_folder(self) -> Self:
         if sum(sink.kind == "clips" for sink in self.sinks) > 1:
-            raise ValueError("two sinks save clips: name one folder for them")
+            raise ValueError("two sinks save clips, only one can: remove one")
         return self
 
     @model_validator(mode="after")
     def _page_has_a_store(self) -> Self:
         if self.page is not None and all(sink.kind != "store" for sink in self.sinks):
-            raise ValueError("the page shows visits from a store, and no sink is one: add a sink of the kind 'store'")
+            raise ValueError("the page shows visits from a store, but no sink is one: add a sink of the kind 'store'")
         return self
 
     @model_validator(mode="after")
@@ -135,19 +136,19 @@ class WatchConfig(Record):
         names = [camera.name for camera in self.cameras]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"two cameras are called {twice[0]!r}: give each its own name")
+            raise ValueError(f"two cameras have the name {twice[0]!r}: give each its own")
         return self
 
 
 def one_camera(source: str, **options: Any) -> WatchConfig:
-    """Return the configuration of a run that watches one source.
+    """Return the configuration of a run with one source.
 
     Args:
-        source: what `open_source` takes.
-        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be written as on the command line.
+        source: see `open_source`.
+        **options: fields of `CameraConfig` and `WatchConfig`. A zone may be a text, as on the command line.
 
     Raises:
-        InputError: an option is unknown (the message names the nearest one), or a value is not allowed.
+        InputError: an option is unknown (the message names the nearest one), or a value is invalid.
     """
     camera_fields = CameraConfig.model_fields.keys() - {"source"}
     run_fields = WatchConfig.model_fields.keys() - {"cameras"}

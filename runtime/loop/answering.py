@@ -138,7 +138,7 @@ class Answering:
         for item in items:  # keep the order: a vehicle's end comes after its last crop
             if isinstance(item, Crop):
                 probabilities, familiarity = next(answers)
-                item.visit.evidence.add(item.look, probabilities, classifier, familiarity)
+                item.visit.evidence.add(item.crop, probabilities, classifier, familiarity)
                 self._tell(item)
             elif isinstance(item, End):
                 self._end(item)
@@ -158,7 +158,7 @@ class Answering:
         if not crops:
             return ()
         with self._stages.stage("classify"):
-            rows = list(classifier.judge([crop.look.picture_bgr for crop in crops]).rows())
+            rows = list(classifier.judge([crop.crop.picture_bgr for crop in crops]).rows())
         self.crops += len(crops)
         answered_s = self._stages.timer()
         for crop in crops:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from twincar_edge.cores import lower_priority
 from twincar_edge.errors import Parameter, TwincarError
 from twincar_edge.runtime.configuration.config import CameraConfig
-from twincar_edge.runtime.evidence import Look, look_at
+from twincar_edge.runtime.evidence import VehicleCrop, crop_vehicle
 from twincar_edge.runtime.locating.boxes import Box, Detection
 from twincar_edge.runtime.locating.choice import Choice
 from twincar_edge.runtime.locating.detector import Detector
@@ -197,8 +197,8 @@ class CameraThread:
             visit = self.maker.begin(frame, detection.box_xyxy)
             visit.see(frame, detection.box_xyxy, detection.kind)
             visit.zone = zone_of(detection.box_xyxy, size_of(frame), self.config.zones)
-            look = self._look_at(frame, detection.box_xyxy, detection.score)
-            items.append(Crop(self.name, visit, look, False, taken_s))
+            crop = self._crop_vehicle(frame, detection.box_xyxy, detection.score)
+            items.append(Crop(self.name, visit, crop, False, taken_s))
             items.append(End(self.name, visit, counts=True))
             shown.append((number, detection.box_xyxy, visit))
         return items, tuple(shown)
@@ -220,8 +220,8 @@ class CameraThread:
             visit.zone = zone_of(track.box_xyxy, size_wh, self.config.zones) or visit.zone
             # Only confirmed tracks are worth an inference, and get the first one at once.
             if track.confirmed and (track.hits - self.config.min_hits) % self.config.classify_every == 0:
-                look = self._look_at(frame, track.box_xyxy, track.score)
-                items.append(Crop(self.name, visit, look, self._is_confirmed(track, visit), taken_s))
+                crop = self._crop_vehicle(frame, track.box_xyxy, track.score)
+                items.append(Crop(self.name, visit, crop, self._is_confirmed(track, visit), taken_s))
         items += self._ended(self._tracker.lost)
         return items, tuple((track.id, track.box_xyxy, self._visits[track.id]) for track in found)
 
@@ -240,9 +240,9 @@ class CameraThread:
             Parameter("min_area", better),
         )
 
-    def _look_at(self, frame: Frame, box: Box, score: float) -> Look:
+    def _crop_vehicle(self, frame: Frame, box: Box, score: float) -> VehicleCrop:
         with self._stages.stage("cut"):
-            return look_at(frame, box, score, place=not self._locator.moves)
+            return crop_vehicle(frame, box, score, place=not self._locator.moves)
 
     def _counts(self, track: Track) -> bool:
         """Return whether a track is a visit. It stays one even if its box grows later."""

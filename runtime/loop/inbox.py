@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from twincar_edge.runtime.evidence import Look
+from twincar_edge.runtime.evidence import VehicleCrop
 from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit
@@ -25,7 +25,7 @@ class Crop:
 
     camera: str
     visit: Visit
-    look: Look
+    crop: VehicleCrop
     counts: bool
     taken_s: float
 
@@ -181,5 +181,5 @@ class Inbox:
 def _bytes(item: Item) -> int:
     """Return the size of an item's picture in bytes."""
     if isinstance(item, Crop):
-        return item.look.picture_bgr.nbytes
+        return item.crop.picture_bgr.nbytes
     return item.frame.image_bgr.nbytes if isinstance(item, Shown) else 0

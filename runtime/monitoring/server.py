@@ -24,7 +24,7 @@ from twincar_edge._version import __version__
 from twincar_edge.runtime.listening import (
     allowed_hosts,
     as_host,
-    crowding,
+    connection_to_close,
     is_allowed_host,
     is_loopback,
     listen,
@@ -152,7 +152,7 @@ class _Server(ThreadingHTTPServer):
                 self._clients[request] = client
                 staying = [(other, of) for other, of in self._clients.items() if not of.cut]
                 if len(staying) > MOST_CLIENTS:
-                    other, of = staying[crowding([of.address for _, of in staying[:-1]])]
+                    other, of = staying[connection_to_close([of.address for _, of in staying[:-1]])]
                     of.cut = True
                     _cut(other)
         if full:

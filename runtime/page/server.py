@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from twincar_edge.errors import InputError
 from twincar_edge.files import is_file
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.listening import crowding, is_loopback, listen
+from twincar_edge.runtime.listening import connection_to_close, is_loopback, listen
 from twincar_edge.runtime.page.app import make_app
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.feed import VisitFeed
@@ -154,7 +154,7 @@ class _Protocol(H11Protocol):
         others = [one for one in cast("set[_Protocol]", self.connections) if one is not self]
         idle = sorted((one for one in others if one._is_idle()), key=lambda one: one._since)
         if idle:
-            idle[crowding([one.client[0] if one.client else "" for one in idle])].transport.close()
+            idle[connection_to_close([one.client[0] if one.client else "" for one in idle])].transport.close()
 
     def _is_idle(self) -> bool:
         cycle = cast(Any, self.cycle)

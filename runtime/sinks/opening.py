@@ -15,7 +15,7 @@ from typing import Any
 
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import is_file
-from twincar_edge.runtime.listening import stays_here
+from twincar_edge.runtime.listening import is_local
 from twincar_edge.runtime.sinks import settings as kinds
 from twincar_edge.runtime.sinks.base import Sink
 from twincar_edge.runtime.sinks.clips import ClipRules, clip_folder
@@ -90,7 +90,7 @@ def _webhook(options: kinds.WebhookSettings, around: Surroundings) -> Sink:
 
     secret = _secret(options.secret_file, "TWINCAR_WEBHOOK_SECRET", around.environ)
     target = parse_target(options.url)
-    if target.authorization is not None and not target.tls and not stays_here(target.host):
+    if target.authorization is not None and not target.tls and not is_local(target.host):
         logger.warning("the password for %s crosses the network unencrypted: use https://", target.name)
     return Webhook(
         options.url,
@@ -114,7 +114,7 @@ def _mqtt(options: kinds.MqttSettings, around: Surroundings) -> Sink:
     user = options.user or around.environ.get("TWINCAR_MQTT_USER") or None
     if password is not None and user is None:
         raise InputError("a password for the MQTT broker needs a user: set $TWINCAR_MQTT_USER")
-    if password is not None and not options.tls and not stays_here(options.host):
+    if password is not None and not options.tls and not is_local(options.host):
         logger.warning("the password for mqtt://%s crosses the network unencrypted: use TLS (mqtts)", options.host)
     return Mqtt(
         options.host,

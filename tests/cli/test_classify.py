@@ -111,7 +111,7 @@ def test_a_terminal_gets_a_table(model: Path, folder: Path) -> None:
 
 def test_only_a_run_without_usable_images_is_an_error(model: Path, folder: Path) -> None:
     (folder / "empty.png").touch()
-    with pytest.raises(InputError, match=r"missing\.png.*2 more are unusable") as caught:
+    with pytest.raises(InputError, match=r"missing\.png.*2 more images are unusable too") as caught:
         invoke(folder / "car_1b.png", folder / "empty.png", folder / "missing.png", "--model", model)
     assert caught.value.exit_code == 2
 
@@ -126,7 +126,7 @@ def test_a_missing_image_is_reported_once(folder: Path) -> None:
     assert all_three.stderr.splitlines() == [
         "skipped: cannot read lost.png: No such file or directory",
         "skipped: car_1b.png is not a JPEG, PNG, BMP, WebP or TIFF image",
-        "error: cannot read missing.png: No such file or directory, and 2 more are unusable",
+        "error: cannot read missing.png: No such file or directory (2 more images are unusable too)",
     ]
 
 

@@ -61,7 +61,7 @@ def test_a_stored_visit_is_explained_by_a_prefix_of_its_id(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("another model", "was answered by another file of"),
+        ("another model", "was classified by another file of"),
         ("no picture", "visit abd-2 has no picture: `watch --save-crops FOLDER` saves them"),
         ("picture removed", "car.jpg was removed"),
         ("no such visit", "no visit whose id begins with 'x'"),

@@ -171,5 +171,7 @@ def test_a_file_without_the_feature_output_is_explained_by_occlusion(
     plain = tmp_path / "plain.onnx"
     plain.write_bytes(to_bytes(with_embedding(graph), manifest.model_copy(update={"head": None})))
     assert open_explainer(model=plain).explain(batch_nhwc[0]).method == "occlusion"
-    with pytest.raises(ModelError, match="no feature map for grad-cam: export it again, or use `method='occlusion'`"):
+    with pytest.raises(
+        ModelError, match="no feature map, which grad-cam needs: export it again, or use `method='occlusion'`"
+    ):
         open_explainer(model=plain, method="grad-cam").explain(batch_nhwc[0])

@@ -1,4 +1,4 @@
-"""Pictures in groups: the largest first, each with its pictures, and a sheet that shows them."""
+"""Clustering: groups in order of size, a folder of pictures for each, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path, rng: np.random.Generator) -> Path:
-    """Seven yellow, five green and one blue picture, in folders of folders, and a file that is none."""
+    """Seven yellow, five green and one blue picture in nested folders, and a broken file."""
     folder = tmp_path / "hard"
     for number in range(13):
         color = (0, 200, 200) if number < 7 else (0, 200, 100) if number < 12 else (200, 0, 0)
@@ -33,7 +33,7 @@ def pictures(tmp_path: Path, rng: np.random.Generator) -> Path:
     return folder
 
 
-def test_alike_pictures_come_into_one_folder_and_a_named_one_can_be_enrolled(
+def test_similar_pictures_share_a_folder_and_a_renamed_folder_can_be_enrolled(
     model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "groups"
@@ -47,27 +47,27 @@ def test_alike_pictures_come_into_one_folder_and_a_named_one_can_be_enrolled(
     assert found == {"cluster-001": [*range(7)], "cluster-002": [*range(7, 12)], "unsorted": [12]}
     assert read_image(output / "clusters.jpg").shape[0] > 300
     assert len(list(pictures.rglob("*.png"))) == 13  # copied, not moved
-    with pytest.raises(InputError, match="no folder that is named after a class"):
+    with pytest.raises(InputError, match="no subfolder named after a class"):
         read_class_folders(output)
     (output / "cluster-002").rename(output / "Rigel Green Sedan 2024")
     assert [(name, len(paths)) for name, paths in read_class_folders(output).items()] == [("Rigel Green Sedan 2024", 5)]
 
 
-def test_what_cannot_be_grouped_is_one_line_and_leaves_nothing(
+def test_invalid_input_is_a_one_line_error_and_writes_nothing(
     model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     for folder, message in ((tmp_path / "empty", "hold no images"), (tmp_path / "missing", "not a folder")):
         with pytest.raises(InputError, match=message):
             cluster(ClusterConfig(folder, tmp_path / "groups", model))
-    with pytest.raises(InputError, match="13 images that can be read, fewer than a group needs"):
+    with pytest.raises(InputError, match="13 readable images, fewer than a group of 14"):
         cluster(ClusterConfig(pictures, tmp_path / "groups", model, smallest=14))
     with pytest.raises(ModelError, match="no embedding output"):
         cluster(ClusterConfig(pictures, tmp_path / "groups", tiny_model(tmp_path / "old.onnx")))
     with pytest.raises(SystemExit) as ended:
         main(["cluster", str(pictures), "-o", str(tmp_path)])
     assert ended.value.code == 2
-    assert "is there already: name a new folder" in capsys.readouterr().err
+    assert "already exists: name a new folder" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.delitem(sys.modules, "sklearn.cluster", raising=False)
     with pytest.raises(MissingExtraError, match=r"twincar-edge\[cluster\]"):

@@ -1,4 +1,4 @@
-"""Hard examples: which pictures are kept, where, how many, and that training can read them."""
+"""Hard examples: which pictures are saved, where and how many, and that training can read them."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def pictures(folder: Path) -> list[Path]:
     ],
     ids=["sure", "ahead", "close", "refused", "make only", "one class", "one class, unsure"],
 )
-def test_an_answer_is_hard_where_the_lead_is_small_or_it_backed_off(
+def test_an_answer_is_hard_if_its_lead_is_small_or_it_backs_off(
     probabilities: tuple[float, ...], name: str, hard: bool
 ) -> None:
     assert is_hard(event(probabilities=probabilities, name=name)) is hard
 
 
-def test_training_opens_what_was_collected_with_the_classes_of_the_best_guesses(tmp_path: Path) -> None:
+def test_training_reads_collected_pictures_with_the_guessed_classes(tmp_path: Path) -> None:
     with collector(tmp_path) as kept:
         kept.write(event(0, RED), crop(0))
         kept.write(event(1, RED), crop(1))
@@ -87,7 +87,7 @@ def test_training_opens_what_was_collected_with_the_classes_of_the_best_guesses(
     assert kept.status().bytes == sum(path.stat().st_size for path in pictures(tmp_path))
 
 
-def test_only_the_hard_ones_are_kept_and_once_a_visit(tmp_path: Path) -> None:
+def test_only_hard_examples_are_saved_once_per_visit(tmp_path: Path) -> None:
     with collector(tmp_path) as kept:
         kept.write(event(0, probabilities=(0.9, 0.05, 0.05)), crop())
         kept.write(event(1, type="start"), crop())
@@ -97,7 +97,7 @@ def test_only_the_hard_ones_are_kept_and_once_a_visit(tmp_path: Path) -> None:
     assert len(pictures(tmp_path)) == 1
 
 
-def test_the_oldest_make_room_for_the_newest_across_classes_and_an_empty_class_goes_too(tmp_path: Path) -> None:
+def test_the_oldest_pictures_of_all_classes_are_deleted_first_and_empty_folders_too(tmp_path: Path) -> None:
     with collector(tmp_path) as kept:
         kept.write(event(0, GREEN), crop(0))
     (size,) = (path.stat().st_size for path in pictures(tmp_path))
@@ -110,7 +110,7 @@ def test_the_oldest_make_room_for_the_newest_across_classes_and_an_empty_class_g
     assert open_dataset(tmp_path).classes.names == (RED, BLUE)
 
 
-def test_the_limit_holds_for_what_an_earlier_run_has_left(tmp_path: Path) -> None:
+def test_pictures_of_earlier_runs_count_against_the_limit(tmp_path: Path) -> None:
     with collector(tmp_path) as kept:
         for number in range(6):
             kept.write(event(number), crop(number))
@@ -121,7 +121,7 @@ def test_the_limit_holds_for_what_an_earlier_run_has_left(tmp_path: Path) -> Non
     assert pictures(tmp_path)[-1].name.startswith("20250301T120005")
 
 
-def test_what_a_person_has_moved_or_put_there_is_never_removed(tmp_path: Path) -> None:
+def test_files_that_a_person_moved_or_added_are_never_deleted(tmp_path: Path) -> None:
     with collector(tmp_path) as kept:
         kept.write(event(0, RED), crop(0))
         kept.write(event(1, RED), crop(1))
@@ -136,7 +136,7 @@ def test_what_a_person_has_moved_or_put_there_is_never_removed(tmp_path: Path) -
     assert sorted(pictures(tmp_path)) == sorted([corrected, own])
 
 
-def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     outside, folder = tmp_path / "outside", tmp_path / "hard"
     with collector(outside) as kept:
         kept.write(event(0, RED), crop(0))
@@ -147,7 +147,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     assert len(pictures(outside)) == 1
 
 
-def test_files_removed_meanwhile_do_not_matter(tmp_path: Path) -> None:
+def test_files_that_were_deleted_meanwhile_cause_no_error(tmp_path: Path) -> None:
     with collector(tmp_path) as kept:
         kept.write(event(0, RED), crop(0))
         size = kept.status().bytes
@@ -159,9 +159,9 @@ def test_files_removed_meanwhile_do_not_matter(tmp_path: Path) -> None:
     assert [path.name[:15] for path in pictures(tmp_path)] == ["20250301T120002"]
 
 
-def test_at_most_so_many_are_kept_within_a_minute(tmp_path: Path) -> None:
+def test_the_number_of_pictures_per_minute_is_limited(tmp_path: Path) -> None:
     now = [1000.0]
-    with collector(tmp_path, most_a_minute=2, monotonic=lambda: now[0]) as kept:
+    with collector(tmp_path, max_per_minute=2, monotonic=lambda: now[0]) as kept:
         for number in range(5):
             kept.write(event(number), crop(number))
         assert (kept.status().kept, kept.status().dropped) == (2, 3)
@@ -170,7 +170,7 @@ def test_at_most_so_many_are_kept_within_a_minute(tmp_path: Path) -> None:
         assert kept.status().kept == 3
 
 
-def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_run_are_deleted(tmp_path: Path) -> None:
     with collector(tmp_path) as kept:
         kept.write(event(0, RED), crop(0))
     half = tmp_path / RED / ".0123456789abcdef.jpg"
@@ -179,7 +179,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> 
         assert not half.exists()
 
 
-def test_a_full_disk_is_a_delivery_that_failed_and_the_collector_goes_on_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_delivery_error_and_collecting_resumes_when_there_is_space(tmp_path: Path) -> None:
     free = [10**9]
     with collector(tmp_path, reserve_bytes=10**8, free_bytes=lambda _folder: free[0]) as kept:
         free[0] = 10**6
@@ -191,7 +191,7 @@ def test_a_full_disk_is_a_delivery_that_failed_and_the_collector_goes_on_when_th
         assert (kept.status().kept, kept.status().dropped) == (1, 1)
 
 
-def test_a_disk_that_fails_never_reaches_whoever_hands_over_events(tmp_path: Path) -> None:
+def test_disk_errors_do_not_reach_the_publisher_of_events(tmp_path: Path) -> None:
     def broken(_folder: Path) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -205,7 +205,7 @@ def test_a_disk_that_fails_never_reaches_whoever_hands_over_events(tmp_path: Pat
     assert said == ["collect: a hard example is not saved: [Errno 5] Input/output error"]
 
 
-def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write into"):
         collector(tmp_path / "file" / "hard").__enter__()
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> No
         ("a\\b", "a-b"),
     ],
 )
-def test_a_class_name_cannot_leave_the_folder_or_hide_in_it(name: str, folder: str) -> None:
+def test_class_names_cannot_escape_the_folder_or_create_hidden_folders(name: str, folder: str) -> None:
     assert class_folder(name) == folder
 
 
@@ -231,7 +231,7 @@ CLASS_NAMES = st.text(st.one_of(_PRINTABLE, st.sampled_from(" ./\\_")), min_size
 
 
 @given(CLASS_NAMES.map(lambda text: " ".join(text.split())).filter(bool))
-def test_every_class_name_that_a_model_may_have_becomes_a_folder_that_a_data_set_takes(name: str) -> None:
+def test_every_possible_class_name_becomes_a_folder_that_a_data_set_can_read(name: str) -> None:
     ClassMapping((name,))
     folder = class_folder(name)
     assert folder

@@ -1,4 +1,4 @@
-"""The demo is the first thing a visitor runs: it must be right, leave what it promises, and fail when it is wrong."""
+"""The demo is right, writes the promised files, and fails if it is wrong."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_every_vehicle_of_the_bundled_clip_becomes_one_visit(report: DemoReport)
     assert report.score.extra == ()
 
 
-def test_the_bundled_model_names_at_least_nine_of_ten(report: DemoReport) -> None:
+def test_the_bundled_model_is_right_for_at_least_nine_of_ten(report: DemoReport) -> None:
     assert report.score.right >= 0.9
     report.require()
 
 
-def test_the_demo_leaves_events_an_annotated_video_and_a_contact_sheet(report: DemoReport) -> None:
+def test_the_demo_writes_events_an_annotated_video_and_a_contact_sheet(report: DemoReport) -> None:
     visits = [Event.model_validate_json(line) for line in report.events.read_text().splitlines()]
     assert [visit.id for visit in visits] == [visit.id for visit in report.summary.results]
     video = cv2.VideoCapture(str(report.video))
@@ -68,7 +68,7 @@ def test_the_page_of_the_demo_shows_its_visits_and_the_clip_live(report: DemoRep
         assert run.result().cameras[0].error is None
 
 
-def test_a_played_clip_keeps_its_pace_and_goes_on_with_new_frames(tmp_path: Path) -> None:
+def test_playback_keeps_the_frame_rate_and_continues_frame_numbers_in_the_next_loop(tmp_path: Path) -> None:
     clip = write_video(tmp_path / "gate.mp4", film([], 5))
     stop, now, waited = threading.Event(), [100.0], []
 
@@ -85,7 +85,7 @@ def test_a_played_clip_keeps_its_pace_and_goes_on_with_new_frames(tmp_path: Path
     for frame in Playback(clip, Clock(), monotonic=lambda: now[0]):  # type: ignore[arg-type]
         frames.append(frame)
         if len(frames) == 7:
-            now[0] += 10  # the box was busy: what follows is late, and not faster
+            now[0] += 10  # the box was busy: later frames are late, not faster
         if len(frames) == 12:
             stop.set()
     assert [frame.index for frame in frames] == list(range(12))
@@ -95,12 +95,12 @@ def test_a_played_clip_keeps_its_pace_and_goes_on_with_new_frames(tmp_path: Path
     assert {frame.recording for frame in frames} == {None}
 
 
-def test_too_few_right_visits_are_a_failure(report: DemoReport) -> None:
-    with pytest.raises(GateError, match="were wanted"):
-        report.require(least_right=1.01)
+def test_too_few_right_visits_fail_the_demo(report: DemoReport) -> None:
+    with pytest.raises(GateError, match="below the limit"):
+        report.require(min_right=1.01)
 
 
-def test_the_bundled_files_belong_together_and_stay_small() -> None:
+def test_the_bundled_files_match_and_stay_small() -> None:
     truth = GateTruth.from_json(demo_clip().with_suffix(".json").read_text())
     assert {one.label for one in truth.passes} == set(range(len(CLASS_NAMES)))
     video = cv2.VideoCapture(str(demo_clip()))
@@ -114,8 +114,8 @@ def test_the_bundled_files_belong_together_and_stay_small() -> None:
     assert demo_clip().stat().st_size < 5_000_000
 
 
-def test_a_truth_that_the_model_does_not_meet_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A second of empty road, and a truth that says a car drove through it."""
+def test_missing_the_ground_truth_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second of empty road, with a ground truth that has a car."""
     clip = tmp_path / "empty.mp4"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 180))
     for _ in range(25):
@@ -129,12 +129,12 @@ def test_a_truth_that_the_model_does_not_meet_exits_with_1(tmp_path: Path, capsy
     assert stopped.value.code == 1
     shown = capsys.readouterr()
     assert "1 missed" in shown.out
-    assert "error: 0% of the visits are right, 90% were wanted" in shown.err
+    assert "error: only 0% of the visits are right, below the limit 90%" in shown.err
 
 
-def test_a_clip_without_its_truth_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_clip_without_ground_truth_is_a_one_line_error_and_writes_nothing(tmp_path: Path) -> None:
     clip = tmp_path / "alone.mp4"
     clip.write_bytes(demo_clip().read_bytes())
-    with pytest.raises(InputError, match="cannot read the truth"):
+    with pytest.raises(InputError, match="cannot read the ground truth"):
         run_demo(tmp_path / "out", clip=clip, ep="cpu")
     assert not (tmp_path / "out").exists()

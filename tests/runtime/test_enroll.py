@@ -1,4 +1,4 @@
-"""Classes enrolled from a few pictures: named, without harm to other answers, and written only if checked."""
+"""Enrolled classes are recognized, do not change other answers, and are written only if the checks pass."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def yellows(count: int = 4) -> list[NDArray[np.uint8]]:
 
 
 def summary(*colors: tuple[float, float, float], images: int = 1000) -> dict[str, str]:
-    """The summary of held-out pictures of these colors, red first."""
+    """A summary of held-out pictures with these colors in RGB order."""
     unit = np.array(colors, np.float32)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     return {HELD_OUT_KEY: HeldOut(images, len(colors), unit).to_json()}
@@ -63,7 +63,7 @@ def run(
     return enroll(config, lambda: NOW)
 
 
-def test_an_enrolled_class_is_named_and_all_other_answers_stay(model: Path, tmp_path: Path) -> None:
+def test_an_enrolled_class_is_recognized_and_other_answers_stay_the_same(model: Path, tmp_path: Path) -> None:
     report = run(model, tmp_path / "new.onnx")
     assert (report.enrolled, report.held_out, report.held_out_changed) == ((YELLOW,), 1000, 0)
     assert [(one.images, one.recognized) for one in report.classes] == [(4, 4)]
@@ -79,7 +79,7 @@ def test_an_enrolled_class_is_named_and_all_other_answers_stay(model: Path, tmp_
         assert after.familiarity == before.familiarity
 
 
-def test_the_graph_and_everything_said_of_it_stay_as_they_were(model: Path, tmp_path: Path) -> None:
+def test_the_graph_and_its_other_metadata_stay_the_same(model: Path, tmp_path: Path) -> None:
     run(model, tmp_path / "new.onnx")
     before, after = read_metadata(model), read_metadata(tmp_path / "new.onnx")
     assert after.pop(DIGEST_KEY) != before.pop(DIGEST_KEY)
@@ -91,7 +91,7 @@ def test_the_graph_and_everything_said_of_it_stay_as_they_were(model: Path, tmp_
     assert other.judge(batch[:0])[0].shape == (0, len(CLASSES) + 1)
 
 
-def test_the_file_says_where_a_class_came_from_and_gives_it_up_again(model: Path, tmp_path: Path) -> None:
+def test_the_file_records_the_origin_of_a_class_and_the_class_can_be_removed(model: Path, tmp_path: Path) -> None:
     run(model, tmp_path / "new.onnx")
     run(
         tmp_path / "new.onnx",
@@ -120,9 +120,9 @@ def test_pictures_of_different_cars_under_one_name_are_refused_and_nothing_is_wr
     assert len(report.faults) == 1
 
 
-def test_a_class_that_takes_answers_of_trained_ones_is_refused(model: Path, tmp_path: Path) -> None:
+def test_a_class_that_changes_answers_of_trained_classes_is_refused(model: Path, tmp_path: Path) -> None:
     near = with_metadata_entries(model, tmp_path / "near.onnx", summary((1, 1, 0), (1, 1, 0), (1, 0, 0), images=300))
-    with pytest.raises(GateError, match=r"2 of 300 held-out pictures get another answer \(limit 0.5%\)"):
+    with pytest.raises(GateError, match=r"answers for 2 of 300 held-out pictures change \(limit 0.5%\)"):
         run(near, tmp_path / "new.onnx")
     assert not (tmp_path / "new.onnx").exists()
     many = with_metadata_entries(model, near, summary((1, 1, 0), (1, 1, 0), (1, 0, 0), images=400))
@@ -157,17 +157,23 @@ def of_another_model(model: Path) -> Path:
         (no_summary, {YELLOW: yellows()}, (), InputError, r"no summary of held-out pictures.*`unchecked=True`"),
         (damaged, {YELLOW: yellows()}, (), ModelError, "means are damaged: enroll them again"),
         (of_another_model, {YELLOW: yellows()}, (), ModelError, "enrolled into another model"),
-        (None, {RED: yellows()}, (), InputError, f"has the class '{RED}' already"),
-        (None, {YELLOW: yellows(1)}, (), InputError, r"one picture, which no other can check.*`unchecked=True`"),
+        (None, {RED: yellows()}, (), InputError, f"already has the class '{RED}'"),
+        (None, {YELLOW: yellows(1)}, (), InputError, r"only one picture, which cannot be checked.*`unchecked=True`"),
         (None, {YELLOW: []}, (), InputError, "1 to 1000 pictures"),
-        (None, {YELLOW: [*yellows(), plain(0, 0, 0)]}, (), InputError, f"picture 5 of '{YELLOW}' looks like no car"),
+        (
+            None,
+            {YELLOW: [*yellows(), plain(0, 0, 0)]},
+            (),
+            InputError,
+            f"picture 5 of '{YELLOW}' does not look like a car",
+        ),
         (None, {" ": yellows()}, (), InputError, "class name"),
         (None, {}, (), InputError, "nothing to do"),
-        (None, {}, (BLUE,), InputError, "was trained and cannot be removed"),
+        (None, {}, (BLUE,), InputError, "is a trained class: only enrolled"),
         (None, {}, (YELLOW,), InputError, "has no enrolled class"),
     ],
 )
-def test_what_cannot_be_enrolled_is_one_line_and_leaves_nothing(
+def test_unusable_enrollment_is_a_one_line_error_and_writes_nothing(
     change: Callable[[Path], Path] | None,
     classes: dict[str, list[NDArray[np.uint8]]],
     remove: tuple[str, ...],
@@ -193,7 +199,7 @@ def test_a_damaged_file_is_not_opened_at_all(model: Path, tmp_path: Path) -> Non
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Drawn cars of two classes in a folder for each, and one folder that nobody has named."""
+    """Drawn cars of two classes, one folder per class, and a folder that has no class name yet."""
     for name, label in (("Rigel Nova Sedan 2024", 0), ("Rigel Vega Pickup 2024", 10), ("cluster-03", 5)):
         (tmp_path / "named" / name).mkdir(parents=True)
         for number in range(6):
@@ -223,7 +229,7 @@ def test_folders_become_classes_of_the_bundled_model_on_the_command_line(
     assert [one["name"] for one in json.loads(capsys.readouterr().out)["enrolled"]] == names
 
 
-def test_a_running_watch_takes_the_new_class_on_sighup(model: Path, tmp_path: Path) -> None:
+def test_a_running_watch_loads_the_new_class_on_sighup(model: Path, tmp_path: Path) -> None:
     arriving = tmp_path / "arriving"
     arriving.mkdir()
     command = [sys.executable, "-m", "twincar_edge", "watch", str(arriving), "--model", str(model), "--locate", "whole"]

@@ -1,4 +1,4 @@
-"""Events for a program: in order, none lost from files, the newest from cameras, and an end in every case."""
+"""The event stream: events in order, no loss from files, the newest events of cameras, and an end in every case."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEADLINE_S = 20.0
 
 
 class Clip(FrameSource):
-    """A source that records its release; `live` as a camera is, `endless` as one that never ends by itself."""
+    """A source that records its release. `live` makes it a camera; `endless` makes it never end by itself."""
 
     def __init__(self, frames: Iterable[Frame], *, live: bool = False, endless: bool = False) -> None:
         super().__init__(frames)
@@ -69,7 +69,7 @@ def ours() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "events" or "camera" in thread.name]
 
 
-def test_all_events_come_in_order_and_then_the_summary(classifier: Classifier) -> None:
+def test_all_events_arrive_in_order_and_the_summary_after_them(classifier: Classifier) -> None:
     source = Clip(as_frames(CARS))
     events = stream(source, classifier)
     assert names_and_types(events) == EXPECTED
@@ -78,7 +78,7 @@ def test_all_events_come_in_order_and_then_the_summary(classifier: Classifier) -
     assert list(events) == []
 
 
-def test_a_file_waits_for_a_slow_consumer_and_loses_nothing(classifier: Classifier) -> None:
+def test_a_file_source_waits_for_a_slow_consumer_and_loses_nothing(classifier: Classifier) -> None:
     many = film([drive_by(RED_BGR, start) for start in range(10, 1000, 50)], 1050)
     source = Clip(as_frames(many))
     events = stream(source, classifier, max_queue=1)
@@ -90,7 +90,7 @@ def test_a_file_waits_for_a_slow_consumer_and_loses_nothing(classifier: Classifi
     assert (first.type, len(rest), events.dropped) == ("start", 39, 0)
 
 
-def test_a_camera_does_not_wait_and_the_oldest_events_are_dropped_counted_and_logged(
+def test_a_live_camera_does_not_wait_and_the_oldest_events_are_dropped_counted_and_logged(
     classifier: Classifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = Clip(as_frames(CARS), live=True)
@@ -98,7 +98,7 @@ def test_a_camera_does_not_wait_and_the_oldest_events_are_dropped_counted_and_lo
         eventually(lambda: events.summary is not None, "the run ends without a consumer")
         assert names_and_types(events) == EXPECTED[-2:]
         assert events.dropped >= 4
-    assert "the consumer of events is too slow: 1 dropped so far" in caplog.text
+    assert "event consumer too slow, events dropped so far: 1" in caplog.text
 
 
 def test_leaving_the_loop_stops_the_run_and_releases_the_camera(classifier: Classifier) -> None:
@@ -117,7 +117,7 @@ def test_an_exception_in_the_with_block_releases_the_camera(classifier: Classifi
     assert source.released.is_set() and ours() == []
 
 
-def test_a_stream_that_is_forgotten_in_a_cycle_is_collected(classifier: Classifier) -> None:
+def test_an_unreachable_stream_in_a_reference_cycle_is_garbage_collected(classifier: Classifier) -> None:
     source = Clip(as_frames(CARS), endless=True)
     cycle: list[object] = [stream(source, classifier, max_queue=1)]
     cycle.append(cycle)
@@ -126,7 +126,7 @@ def test_a_stream_that_is_forgotten_in_a_cycle_is_collected(classifier: Classifi
     assert source.released.is_set() and ours() == []
 
 
-def test_closing_from_another_thread_ends_the_waiting(classifier: Classifier) -> None:
+def test_closing_from_another_thread_wakes_a_waiting_consumer(classifier: Classifier) -> None:
     events = stream(Clip(as_frames(CARS[:5]), endless=True), classifier)
     closing = threading.Timer(0.2, events.close)
     closing.start()
@@ -149,16 +149,16 @@ def test_ctrl_c_while_waiting_closes_the_stream(classifier: Classifier, monkeypa
     assert source.released.is_set() and ours() == []
 
 
-def test_stopping_gives_the_last_events_of_what_is_in_view(classifier: Classifier) -> None:
+def test_after_stop_the_vehicles_in_view_get_their_last_events(classifier: Classifier) -> None:
     source = Clip(as_frames(CARS[:30]), endless=True)
     events = stream(source, classifier)
     assert next(events).type == "start"
     events.stop()
-    source.release()  # as a camera that gets no more frames does when it is told to stop
+    source.release()  # as a stopped camera without further frames does
     assert [event.type for event in events][-1] == "end"
 
 
-def test_a_source_that_fails_raises_where_the_events_are_read_after_those_before(classifier: Classifier) -> None:
+def test_an_error_of_the_source_is_raised_to_the_consumer_after_earlier_events(classifier: Classifier) -> None:
     def failing() -> Iterator[Frame]:
         yield from as_frames(CARS[:60])
         raise InputError("the cable is cut")
@@ -170,7 +170,7 @@ def test_a_source_that_fails_raises_where_the_events_are_read_after_those_before
     assert list(events) == [] and events.summary is None and ours() == []
 
 
-def test_a_mistake_in_the_loop_is_raised_too(classifier: Classifier) -> None:
+def test_an_unexpected_error_of_the_loop_is_raised_too(classifier: Classifier) -> None:
     def broken() -> Iterator[Frame]:
         yield from as_frames(CARS[:2])
         raise ZeroDivisionError
@@ -179,18 +179,18 @@ def test_a_mistake_in_the_loop_is_raised_too(classifier: Classifier) -> None:
         list(stream(Clip(broken()), classifier))
 
 
-def test_what_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
+def test_errors_while_opening_are_raised_immediately(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no source"):
         EventStream(WatchConfig(cameras=(CameraConfig(source="missing.mp4"),)))
     source = Clip([])
     with pytest.raises(ModelError):
         EventStream(WatchConfig(model=tmp_path / "missing.onnx"), sources={"camera": source})
-    with pytest.raises(InputError, match="max_queue must be 1 or more, found 0"):
+    with pytest.raises(InputError, match="`max_queue` must be 1 or more, found 0"):
         EventStream(WatchConfig(), max_queue=0)
     assert source.released.is_set() and ours() == []
 
 
-def test_a_run_can_be_looked_at_while_it_goes_on(classifier: Classifier) -> None:
+def test_the_status_of_a_run_can_be_read_while_it_runs(classifier: Classifier) -> None:
     with stream(Clip(as_frames(CARS), endless=True), classifier) as events:
         next(events)
         assert events.status().model.name == "tiny"

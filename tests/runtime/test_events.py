@@ -1,4 +1,4 @@
-"""docs/events.md and the shipped JSON schema describe the events that the code writes."""
+"""docs/events.md and the packaged JSON schema describe the events that the code writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twincar_edge.runtime.events import ClassifierRecord, Event, Lead, NamedProb
 TEXT = (REPOSITORY / "docs" / "events.md").read_text("utf-8")
 
 
-def test_the_shipped_schema_is_that_of_the_code() -> None:
+def test_the_packaged_schema_matches_the_code() -> None:
     assert schema_file().read_text("utf-8") == schema_json()
 
 

@@ -1,4 +1,4 @@
-"""An open exported file explains itself: by one run, beside other threads, and its enrolled classes too."""
+"""An open exported file is explained by one run, in any thread, including its enrolled classes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def drawn(label: int, seed: int = 5) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def enrolled(classifier: Classifier) -> Classifier:
-    """The bundled model with an enrolled class: drawn cars, unlike all that it was trained on."""
+    """The bundled model with an enrolled class of drawn cars, which differ from all its training images."""
     session = classifier.session
     pictures = [drawn(4, seed) for seed in (9, 10, 11)]
     embeddings = session.embed(prepare_batch(pictures, session.manifest.preprocess))
@@ -56,7 +56,7 @@ def enrolled(classifier: Classifier) -> Classifier:
 
 
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that gets the size of each batch that any model runs on."""
+    """Return a list to which the size of each batch of any model is appended."""
     sizes: list[int] = []
     outputs = Engine.outputs
 
@@ -69,7 +69,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("against", [None, "auto"])
-def test_the_answer_and_the_map_come_from_one_run_that_opens_no_file(
+def test_the_answer_and_the_map_need_one_run_and_open_no_file(
     classifier: Classifier, against: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crop_bgr = drawn(0)
@@ -84,27 +84,27 @@ def test_the_answer_and_the_map_come_from_one_run_that_opens_no_file(
     assert explanation.overlay_bgr.dtype == np.uint8 and explanation.overlay_bgr.ndim == 3
 
 
-def test_occlusion_takes_over_where_grad_cam_sees_nothing(
+def test_occlusion_is_the_fallback_if_the_grad_cam_map_is_all_zeros(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ExportedModel, "maps", lambda *_: np.zeros((1, 7, 7), np.float32))
     explanation = explain_crop(classifier, drawn(0))
     assert explanation.method == "occlusion"
     assert explanation.heatmap.max() > 0
-    with pytest.raises(InputError, match="no place of the picture speaks"):
+    with pytest.raises(InputError, match=r"grad-cam.* finds no evidence"):
         explain_crop(classifier, drawn(0), method="grad-cam++")
 
 
-def test_a_comparison_ends_when_its_caller_says_so(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_caller_can_cancel_a_comparison(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = runs(monkeypatch)
     turns = iter([False, False, True])
-    with pytest.raises(ExplanationStoppedError, match="stopped before it was done"):
+    with pytest.raises(ExplanationStoppedError, match="was canceled"):
         explain_crop(classifier, drawn(0), against="auto", stopped=lambda: next(turns))
     assert len(sizes) == 3
-    assert max(sizes) <= 4  # what runs at once, and so the longest wait
+    assert max(sizes) <= 4  # the batch size bounds the delay of a cancellation
 
 
-def test_threads_share_a_classifier(classifier: Classifier) -> None:
+def test_several_threads_can_explain_with_one_classifier(classifier: Classifier) -> None:
     crops = [drawn(label) for label in (0, 2, 4, 6)]
     alone = [explain_crop(classifier, crop).heatmap for crop in crops]
     with ThreadPoolExecutor(4) as pool:
@@ -115,24 +115,24 @@ def test_threads_share_a_classifier(classifier: Classifier) -> None:
 
 
 @pytest.mark.parametrize("method", ["grad-cam++", "grad-cam", "occlusion"])
-def test_an_enrolled_class_is_explained_by_what_is_like_its_pictures(enrolled: Classifier, method: str) -> None:
+def test_an_enrolled_class_is_explained_by_its_similarity(enrolled: Classifier, method: str) -> None:
     crop_bgr = drawn(4, 9)
     seen = explain_crop(enrolled, crop_bgr, target=ENROLLED, method=method)
     assert seen.target == ENROLLED and ENROLLED in [guess.name for guess in seen.looks_like]
     assert seen.heatmap.min() >= 0 and seen.heatmap.max() > 0.9
 
 
-def test_heat_for_an_enrolled_class_lies_where_more_of_the_place_makes_the_picture_more_like_it(
+def test_heat_for_an_enrolled_class_is_the_gradient_of_its_similarity(
     enrolled: Classifier,
 ) -> None:
     model = ExportedModel(enrolled)
-    look = model.look(drawn(4, 9))
-    assert look.embeddings is not None and look.features is not None and enrolled.session.enrolled is not None
-    channels, rows, columns = look.features.shape[1:]
-    places = look.features.reshape(channels, rows * columns).T / (rows * columns)
-    more = enrolled.session.enrolled.similarities(look.embeddings + 0.05 * places)[:, 0]
-    less = enrolled.session.enrolled.similarities(look.embeddings - 0.05 * places)[:, 0]
-    heat = model.maps("grad-cam", look, model.classes.index(ENROLLED), None)[0]
+    run = model.run(drawn(4, 9))
+    assert run.embeddings is not None and run.features is not None and enrolled.session.enrolled is not None
+    channels, rows, columns = run.features.shape[1:]
+    places = run.features.reshape(channels, rows * columns).T / (rows * columns)
+    more = enrolled.session.enrolled.similarities(run.embeddings + 0.05 * places)[:, 0]
+    less = enrolled.session.enrolled.similarities(run.embeddings - 0.05 * places)[:, 0]
+    heat = model.maps("grad-cam", run, model.classes.index(ENROLLED), None)[0]
     expected = np.maximum(more - less, 0).reshape(rows, columns)
     np.testing.assert_allclose(heat, (expected - expected.min()) / np.ptp(expected), atol=0.02)
 
@@ -153,16 +153,14 @@ def test_the_runner_up_of_an_enrolled_answer_is_the_next_class(enrolled: Classif
     assert (explanation.target, explanation.against) == (first.name, second.name)
 
 
-def test_a_map_of_zeros_is_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_map_of_zeros_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny_model(tmp_path / "tiny.onnx")
-    write_image(tmp_path / "gray.png", np.full((40, 60, 3), 114, np.uint8))  # as gray as what covers it
+    write_image(tmp_path / "gray.png", np.full((40, 60, 3), 114, np.uint8))  # the same gray as the occluding patch
     with pytest.raises(SystemExit) as caught:
         main(["explain", str(tmp_path / "gray.png"), "--model", str(model), "-o", str(tmp_path / "why.png")])
     error = capsys.readouterr().err
     assert caught.value.code == 2
-    assert error == (
-        f"error: no place of the picture speaks for '{RED}' more than another, by occlusion: use --target\n"
-    )
+    assert error == (f"error: occlusion finds no evidence for '{RED}' in the picture: use --target\n")
     assert not (tmp_path / "why.png").exists()
 
 
@@ -170,12 +168,20 @@ def test_a_map_of_zeros_is_an_error_in_one_line(tmp_path: Path, capsys: pytest.C
     ("option", "value", "message"),
     [
         ("--target", "Castor Red Sedan 2002", f"no class 'Castor Red Sedan 2002': did you mean '{RED}'"),
-        ("--against", "9", "the target 9 lies outside the model's 3 classes, 0 to 2"),
-        ("--method", "grad-cam", "has no feature map for grad-cam: export it again, or use --method occlusion"),
-        ("--method", "layer-cam", "an exported model is explained by grad-cam++, grad-cam, occlusion, not 'layer-cam'"),
+        ("--against", "9", "class index 9 is out of range: the model has 3 classes, 0 to 2"),
+        (
+            "--method",
+            "grad-cam",
+            "has no feature map, which grad-cam needs: export it again, or use --method occlusion",
+        ),
+        (
+            "--method",
+            "layer-cam",
+            "method 'layer-cam' is not available for exported models: use one of grad-cam++, grad-cam, occlusion",
+        ),
     ],
 )
-def test_what_cannot_be_explained_is_an_error_in_one_line(
+def test_unusable_options_are_one_line_errors(
     option: str, value: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_image(tmp_path / "red.png", np.full((40, 60, 3), (0, 0, 200), np.uint8))

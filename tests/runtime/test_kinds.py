@@ -1,4 +1,4 @@
-"""What kind of vehicle a detector sees decides which names it may have: a bus is no car, whatever the model says."""
+"""The detector's vehicle type limits the possible names: a bus never gets the name of a car."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from twincar_edge.runtime.watch import Watch
         ("MAN TGX Truck 2015", {"car", "truck"}),
         ("Setra S 415 Bus 2010", {"car", "bus"}),
         ("BMW R 1250 GS Motorcycle 2020", {"car", "motorcycle"}),
-        ("Audi A4 2012", {"car", "truck"}),  # no body type: it may be a pickup's name
+        ("Audi A4 2012", {"car", "truck"}),  # no body type: it may be a pickup
     ],
 )
-def test_a_name_is_that_of_some_kinds_of_vehicle(name: str, kinds: set[str]) -> None:
+def test_a_name_belongs_to_certain_vehicle_types(name: str, kinds: set[str]) -> None:
     asked = ("car", "truck", "bus", "motorcycle", "bicycle")
     assert {kind for kind in asked if may_be_a(parse_name(name), kind)} == kinds
     assert may_be_a(parse_name(name), None)
@@ -59,10 +59,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
         ((0.02, 0.03, 0.95), "truck", BLUE),  # an SUV
         ((0.02, 0.03, 0.95), "motorcycle", "unknown"),
         ((0.45, 0.45, 0.1), "car", "Castor"),
-        ((0.45, 0.45, 0.1), "truck", "unknown"),  # of Castor the model knows a sedan and a coupe
+        ((0.45, 0.45, 0.1), "truck", "unknown"),  # the model's only Castors are a sedan and a coupe
     ],
 )
-def test_an_answer_of_another_kind_is_unknown(
+def test_an_answer_of_another_vehicle_type_is_unknown(
     model: Classifier, row: tuple[float, ...], kind: str | None, expected: str
 ) -> None:
     evidence = evidence_of(model, row, row, row)
@@ -74,7 +74,7 @@ def test_an_answer_of_another_kind_is_unknown(
     assert answer.probability == pytest.approx(max(row) if expected != "Castor" else 0.9, abs=1e-3)
 
 
-def test_a_make_is_a_buses_name_where_the_model_knows_buses_of_it(tmp_path: Path) -> None:
+def test_a_bus_can_be_named_by_a_make_of_which_the_model_has_buses(tmp_path: Path) -> None:
     classes = ("Setra S 415 Bus 2010", "Setra S 515 Bus 2015", "Pollux Blue SUV 2021")
     buses = classifier(tmp_path / "buses.onnx", classes=classes, reject_below=0.6)
     evidence = evidence_of(buses, (0.45, 0.45, 0.1))
@@ -101,7 +101,7 @@ def test_a_published_name_is_withdrawn_when_the_vehicle_turns_out_to_be_a_bus(mo
 BOX: Box = (100, 50, 200, 110)
 
 
-def test_a_track_is_what_its_scores_say_over_all_frames_and_not_what_one_says() -> None:
+def test_the_vehicle_type_of_a_track_depends_on_the_scores_of_all_frames() -> None:
     tracker = Tracker()
     seen = []
     for time, (kind, score) in enumerate([("truck", 0.5), ("car", 0.4), ("car", 0.4), ("truck", 0.2), ("bus", 0.65)]):
@@ -110,7 +110,7 @@ def test_a_track_is_what_its_scores_say_over_all_frames_and_not_what_one_says() 
     assert seen == ["truck", "truck", "car", "car", "car"]
 
 
-def test_a_track_has_no_kind_where_the_locator_cannot_tell() -> None:
+def test_a_track_has_no_vehicle_type_if_the_locator_has_no_classes() -> None:
     tracker = Tracker()
     for time in range(3):
         (track,) = tracker.update([Detection(BOX)], time / 25)
@@ -121,7 +121,7 @@ def test_a_track_has_no_kind_where_the_locator_cannot_tell() -> None:
 
 
 def watched(tmp_path: Path, kind: str | None, **options: object) -> tuple[list[Event], Watch]:
-    """Watch a red car pass that the detector takes for something else."""
+    """Watch a red car pass that the detector gives another type."""
     clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
     model = Classifier(tiny_model(tmp_path / "tiny.onnx"), ep="cpu", threads=1)
     detector = None
@@ -137,9 +137,7 @@ def watched(tmp_path: Path, kind: str | None, **options: object) -> tuple[list[E
 @pytest.mark.parametrize(
     ("kind", "name"), [("car", RED), ("bus", "unknown"), ("motorcycle", "unknown"), ("truck", "unknown"), (None, RED)]
 )
-def test_a_vehicle_of_any_kind_is_one_visit_that_says_which_kind_it_is(
-    tmp_path: Path, kind: str | None, name: str
-) -> None:
+def test_a_vehicle_of_any_type_is_one_visit_with_its_vehicle_type(tmp_path: Path, kind: str | None, name: str) -> None:
     (event,), run = watched(tmp_path, kind)
     assert (event.name, event.vehicle_type) == (name, kind)
     assert event.level == ("unknown" if name == "unknown" else "year")
@@ -148,19 +146,19 @@ def test_a_vehicle_of_any_kind_is_one_visit_that_says_which_kind_it_is(
     assert status.visits == {("gate", event.level): 1}
 
 
-def test_what_is_no_vehicle_for_coco_has_names_and_no_kind(tmp_path: Path) -> None:
-    """From straight above, a car passes for a cell phone."""
+def test_objects_outside_the_vehicle_classes_of_coco_have_names_but_no_vehicle_type(tmp_path: Path) -> None:
+    """Seen from straight above, a car is detected as a cell phone."""
     (event,), _ = watched(tmp_path, "cell phone", detect_classes=("any",))
     assert (event.name, event.vehicle_type) == (RED, None)
 
 
-def test_a_bicycle_is_a_visit_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_bicycle_is_a_visit_if_configured(tmp_path: Path) -> None:
     assert watched(tmp_path, "bicycle")[0] == []
     (event,), _ = watched(tmp_path, "bicycle", detect_classes=("car", "bicycle"))
     assert (event.name, event.vehicle_type) == ("unknown", "bicycle")
 
 
-def test_a_vehicle_in_a_single_image_has_its_kind(tmp_path: Path) -> None:
+def test_a_vehicle_in_a_single_image_has_its_vehicle_type(tmp_path: Path) -> None:
     image = np.full((96, 128, 3), 90, np.uint8)
     image[30:70, 30:90] = BLUE_BGR
     image[40:56, 48:64] = RED_BGR

@@ -1,4 +1,4 @@
-"""An event, `classify` of its saved picture, and `explain` of that tell one story about a vehicle."""
+"""An event, `classify` of its saved picture, and `explain` of that picture agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twincar_edge.runtime.watch import CameraConfig, WatchConfig, watch
 
 
 class Album(Sink):
-    """Saves the picture of every event as `--save-crops` does, each in a file of its own."""
+    """Saves the picture of every event as `--save-crops` does, each in its own file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Album(Sink):
 
 
 def says_as_much(answer: Prediction, event: Event) -> bool:
-    """Whether an answer says all that the event says; of an unknown vehicle, nothing."""
+    """Whether an answer equals or refines the event's answer; "unknown" agrees with everything."""
     if event.make is None:
         return answer.make is None
     parts = [(event.make, answer.make), (event.model, answer.model), (event.year, answer.year)]

@@ -1,4 +1,4 @@
-"""A published answer is extended at once, and replaced only where several crops in a row clearly contradict it."""
+"""A published answer is extended immediately, but replaced only if several crops in a row clearly contradict it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 def names(model: Classifier, *rows: Row) -> list[str | None]:
-    """The names to publish, as the answer of all crops takes these values in turn."""
+    """The names to publish if the combined answer takes these values in turn."""
     published = PublishedAnswer()
     answers = [published.update(agreeing(model, row)) for row in rows]
     return [None if answer is None else answer.name for answer in answers]
@@ -41,7 +41,7 @@ def test_the_first_answer_is_published_and_not_repeated(model: Classifier) -> No
     assert names(model, UNSURE, UNSURE) == ["unknown", None]
 
 
-def test_an_answer_that_says_more_is_published_at_once(model: Classifier) -> None:
+def test_a_more_specific_answer_is_published_immediately(model: Classifier) -> None:
     assert names(model, UNSURE, MAKE, SURE) == ["unknown", "Castor", RED]
 
 
@@ -50,37 +50,39 @@ def test_an_answer_is_replaced_after_enough_contradictions_in_a_row(model: Class
     assert names(model, SURE, *[against] * PATIENCE) == [RED, *[None] * (PATIENCE - 1), then]
 
 
-def test_a_crop_that_agrees_starts_the_count_anew(model: Classifier) -> None:
+def test_an_agreeing_crop_resets_the_count(model: Classifier) -> None:
     short = [OTHER] * (PATIENCE - 1)
     assert names(model, SURE, *short, SURE, *short) == [RED, *[None] * (2 * PATIENCE - 1)]
 
 
-def test_contradictions_that_are_not_clear_count_but_replace_nothing(model: Classifier) -> None:
+def test_unclear_contradictions_count_but_do_not_replace_the_answer(model: Classifier) -> None:
     published = PublishedAnswer()
     published.update(agreeing(model, SURE))
     for _ in range(2 * PATIENCE):
         assert published.update(agreeing(model, NEARLY)) is None
     assert published.contradictions == 2 * PATIENCE
-    replaced = published.update(agreeing(model, OTHER))  # a clear one now needs no patience
+    replaced = published.update(agreeing(model, OTHER))  # a clear one now replaces it immediately
     assert replaced is not None and replaced.name == BLUE
     assert (published.prediction, published.contradictions) == (replaced, 0)
 
 
-def test_an_answer_extends_what_it_includes(model: Classifier) -> None:
+def test_an_answer_extends_less_specific_ones(model: Classifier) -> None:
     red, blue, make, unknown = (answer(model, row) for row in (SURE, OTHER, MAKE, UNSURE))
     assert extends(red, red) and extends(red, make) and extends(red, unknown) and extends(unknown, unknown)
     assert not any((extends(make, red), extends(unknown, red), extends(blue, red), extends(blue, make)))
 
 
 @pytest.mark.parametrize("above", [-0.01, 0.01])
-def test_an_answer_that_says_less_wins_by_the_margin_below_the_threshold(model: Classifier, above: float) -> None:
+def test_a_less_specific_answer_wins_if_the_probability_falls_below_threshold_minus_margin(
+    model: Classifier, above: float
+) -> None:
     left = THRESHOLD - MARGIN + above
     row = (left, 0.99 - left, 0.01)
     assert overrules(answer(model, row), answer(model, SURE), agreeing(model, row)) == (above < 0)
 
 
 @pytest.mark.parametrize("above", [-0.01, 0.01])
-def test_another_answer_wins_by_the_margin_above_the_published_one(
+def test_another_answer_wins_if_it_exceeds_the_published_one_by_the_margin(
     tmp_path_factory: pytest.TempPathFactory, above: float
 ) -> None:
     model = classifier(tmp_path_factory.mktemp("model") / "open.onnx")  # without a threshold

@@ -1,4 +1,4 @@
-"""A new model file while the loop runs: a good one is taken, any other is refused and the old one goes on."""
+"""Reloading the model while the loop runs: a good file is loaded, any other is refused and the old model stays."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def session(model: Path) -> ModelSession:
 
 
 def other_model(path: Path, **options: Any) -> bytes:
-    """The bytes of a good model that differs from the one in use."""
+    """The bytes of a good model, different from the one in use."""
     return tiny_model(path, golden=True, temperature=2.0, **options).read_bytes()
 
 
 class Taken:
-    """Stands for the loop: remembers what it was given."""
+    """Replaces the loop: records the classifiers that it gets."""
 
     def __init__(self) -> None:
         self.classifiers: list[Classifier] = []
@@ -67,8 +67,8 @@ def taken() -> Taken:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check no file in another process, which costs a second: the subject is what happens between two reads of it."""
-    monkeypatch.setattr(reload, "rehearse", lambda _rehearsal, _stop: None)
+    """Skip the check in a child process, which takes a second: these tests are about reading the file twice."""
+    monkeypatch.setattr(reload, "check_in_subprocess", lambda _rehearsal, _stop: None)
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def ask(reloader: ModelReloader) -> dict[str, int]:
-    """Ask once, and return the counts when that was answered."""
+    """Request a reload, wait for its outcome, and return the counts."""
     before = sum(reloader.counts().values())
     reloader.request()
     until(lambda: sum(reloader.counts().values()) > before)
@@ -96,7 +96,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == reload.__name__]
 
 
-def test_a_good_new_file_answers_from_then_on(
+def test_a_good_new_file_is_used_after_the_reload(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.write_bytes(other_model(tmp_path / "new.onnx"))
@@ -112,7 +112,7 @@ def test_a_good_new_file_answers_from_then_on(
     ]
 
 
-def test_a_file_that_did_not_change_is_not_opened_again(
+def test_an_unchanged_file_is_not_reopened(
     session: ModelSession, taken: Taken, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ModelReloader(session, taken) as reloader:
@@ -122,7 +122,7 @@ def test_a_file_that_did_not_change_is_not_opened_again(
 
 
 def drifted(path: Path) -> bytes:
-    """A model whose weights are not those that its golden inputs were made with."""
+    """A model whose weights differ from those that its golden inputs were made with."""
     graph = onnx.load(str(tiny_model(path, golden=True)))
     for tensor in graph.graph.initializer:
         if tensor.name == "weights":
@@ -140,7 +140,7 @@ BAD: dict[str, Callable[[Path], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_is_refused_in_one_line_and_a_good_one_after_it_is_taken(
+def test_a_bad_file_is_refused_in_one_line_and_a_later_good_one_is_loaded(
     kind: str, model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.write_bytes(BAD[kind](tmp_path / "bad.onnx"))
@@ -155,7 +155,7 @@ def test_a_bad_file_is_refused_in_one_line_and_a_good_one_after_it_is_taken(
         assert ask(reloader) == {"refused": 1, "taken": 1}
 
 
-def test_a_file_that_has_gone_or_is_a_folder_is_refused(
+def test_a_missing_file_or_a_folder_is_refused(
     model: Path, session: ModelSession, taken: Taken, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.unlink()
@@ -166,7 +166,7 @@ def test_a_file_that_has_gone_or_is_a_folder_is_refused(
     assert len(lines(caplog)) == 2
 
 
-def test_a_drifted_file_is_taken_where_drift_is_allowed(
+def test_a_drifted_file_is_loaded_if_drift_is_allowed(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path
 ) -> None:
     model.write_bytes(drifted(tmp_path / "drifted.onnx"))
@@ -174,7 +174,7 @@ def test_a_drifted_file_is_taken_where_drift_is_allowed(
         assert ask(reloader) == {"taken": 1}
 
 
-def test_a_model_of_other_classes_is_taken_and_the_log_says_so(
+def test_a_model_with_other_classes_is_loaded_and_the_change_is_logged(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     classes = (*CLASSES[:2], "Pollux Blue SUV 2025", "Pollux Black SUV 2025")
@@ -185,7 +185,7 @@ def test_a_model_of_other_classes_is_taken_and_the_log_says_so(
     assert taken.classifiers[0].predict([BLUE_CAR])[0].name == "Pollux Blue SUV 2025"
 
 
-def test_a_file_that_is_still_being_written_is_read_again_when_it_is_complete(
+def test_a_file_that_is_still_being_written_is_read_again_once_complete(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = other_model(tmp_path / "new.onnx")
@@ -204,7 +204,7 @@ def test_a_file_that_is_still_being_written_is_read_again_when_it_is_complete(
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_good_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_other(
+def test_a_file_that_is_replaced_while_it_is_opened_is_read_again(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = other_model(tmp_path / "first.onnx")
@@ -225,7 +225,7 @@ def test_a_good_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_ot
     assert classifier.predict([GRAY])[0].name == "unknown"
 
 
-def test_a_file_that_never_settles_is_refused_after_some_attempts(
+def test_a_file_that_keeps_changing_is_refused_after_some_attempts(
     model: Path, session: ModelSession, taken: Taken, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     reads = []
@@ -243,7 +243,7 @@ def test_a_file_that_never_settles_is_refused_after_some_attempts(
     assert "keeps changing while it is read" in lines(caplog)[0]
 
 
-def test_leaving_the_block_does_not_wait_for_a_file_to_settle(
+def test_stopping_does_not_wait_for_a_changing_file(
     model: Path, session: ModelSession, taken: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = threading.Event()
@@ -261,7 +261,7 @@ def test_leaving_the_block_does_not_wait_for_a_file_to_settle(
     assert not any(thread.name == "reload" for thread in threading.enumerate())
 
 
-def test_another_file_is_used_and_is_read_again_later(
+def test_switch_uses_another_file_and_later_reloads_read_it(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.onnx"
@@ -274,7 +274,7 @@ def test_another_file_is_used_and_is_read_again_later(
     assert [one.session.model for one in taken.classifiers] == [other, other]
 
 
-def test_another_file_that_fails_is_an_error_for_who_asked_and_the_old_model_stays(
+def test_a_failed_switch_is_an_error_for_the_caller_and_the_old_model_stays(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.onnx"
@@ -283,14 +283,12 @@ def test_another_file_that_fails_is_an_error_for_who_asked_and_the_old_model_sta
         with pytest.raises(ModelError, match=r"bad\.onnx"):
             reloader.switch(bad)
         assert ask(reloader) == {"refused": 1, "unchanged": 1}  # the file in use is still the old one
-    with pytest.raises(InputError, match="the loop has ended"):
+    with pytest.raises(InputError, match="the run has ended"):
         reloader.switch(model)
     assert taken.classifiers == []
 
 
-def test_sighup_asks_for_it_however_often_it_comes(
-    model: Path, session: ModelSession, taken: Taken, tmp_path: Path
-) -> None:
+def test_sighup_requests_a_reload_each_time(model: Path, session: ModelSession, taken: Taken, tmp_path: Path) -> None:
     model.write_bytes(other_model(tmp_path / "new.onnx"))
     with ModelReloader(session, taken) as reloader:
         before = signal.signal(signal.SIGHUP, lambda _number, _frame: reloader.request())
@@ -303,7 +301,7 @@ def test_sighup_asks_for_it_however_often_it_comes(
     assert len(taken.classifiers) == 1
 
 
-def test_systemd_hears_of_the_reload(session: ModelSession, taken: Taken, tmp_path: Path) -> None:
+def test_the_reload_is_reported_to_systemd(session: ModelSession, taken: Taken, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(20)
@@ -338,7 +336,7 @@ def test_a_model_without_golden_inputs_does_not_replace_one_that_has_them(
     model.write_bytes(without_golden_inputs(tmp_path / "new.onnx"))
     with ModelReloader(session, taken, allow_drift=allow_drift) as reloader:
         assert ask(reloader) == {"refused": 1}
-    assert "carries no golden inputs, and the model in use does" in lines(caplog)[0]
+    assert "has no golden inputs, but the model in use has" in lines(caplog)[0]
 
 
 def test_a_model_without_golden_inputs_replaces_one_that_has_none_either(
@@ -350,7 +348,7 @@ def test_a_model_without_golden_inputs_replaces_one_that_has_none_either(
         assert ask(reloader) == {"taken": 1}
 
 
-def test_only_the_file_with_the_sha256_that_was_given_is_taken(
+def test_only_the_file_with_the_configured_sha256_is_loaded(
     model: Path, session: ModelSession, taken: Taken, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     new = tmp_path / "new.onnx"

@@ -1,4 +1,4 @@
-"""The service: nothing is open before its start, all of it is closed after its stop, and in between it can be asked."""
+"""The service opens everything at the start, closes everything at the stop, and reports its status in between."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_service_starts_runs_and_stops(config: Callable[..., WatchConfig], tmp
         assert threading.active_count() == threads
 
 
-def test_what_a_failed_start_has_opened_is_closed(config: Callable[..., WatchConfig], tmp_path: Path) -> None:
+def test_a_failed_start_closes_everything_that_it_opened(config: Callable[..., WatchConfig], tmp_path: Path) -> None:
     threads = threading.active_count()
     (tmp_path / "file").touch()
     sinks = (JsonLinesSettings(path=tmp_path / "events.jsonl"), JsonLinesSettings(path=tmp_path / "file" / "b.jsonl"))
@@ -87,14 +87,14 @@ def test_what_a_failed_start_has_opened_is_closed(config: Callable[..., WatchCon
         assert threading.active_count() == threads
 
 
-def test_a_source_that_is_not_there_fails_at_the_start_and_not_before(config: Callable[..., WatchConfig]) -> None:
+def test_a_missing_source_fails_at_the_start_and_not_before(config: Callable[..., WatchConfig]) -> None:
     service = Service(config(source="nothing.mp4"))
     with pytest.raises(InputError, match=r"nothing\.mp4"):
         service.start()
 
 
 def test_the_model_is_reloaded_while_it_runs(config: Callable[..., WatchConfig], tmp_path: Path) -> None:
-    images = tmp_path / "images"  # a folder is watched until it is told to stop
+    images = tmp_path / "images"  # a folder is watched until `stop`
     images.mkdir()
     stop = threading.Event()
     with Service(config(source=images), stop=stop) as service:

@@ -1,4 +1,4 @@
-"""What is told as a vehicle on a real street stays one."""
+"""A vehicle on a real street is never retracted after its start event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twincar_edge.runtime.watch import watch
 
 
 class Everything(Sink):
-    """A sink that remembers."""
+    """A sink that records all events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -26,8 +26,8 @@ class Everything(Sink):
 
 
 @pytest.mark.shared
-def test_no_start_is_retracted_where_the_detector_boxes_parts_of_a_car(shared: Path) -> None:
-    """Two cars come near one after the other; the box of the first falls into pieces for some frames."""
+def test_no_start_is_retracted_if_the_detector_boxes_parts_of_a_car(shared: Path) -> None:
+    """Two cars approach one after the other; for some frames, the detector boxes only parts of the first."""
     sink = Everything()
     with open_source(str(shared / "clips" / "street_side.mp4")) as clip:
         frames = [frame for frame in clip if 153 <= frame.index < 275]

@@ -1,4 +1,4 @@
-"""A thread that an error ends is started again, counted and reported."""
+"""A thread that fails is restarted, counted and reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.supervised import STEADY_S, SupervisedThread
 
 
-def test_work_that_fails_is_started_again_until_it_returns(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_work_is_restarted_until_it_returns(caplog: pytest.LogCaptureFixture) -> None:
     now, runs = [0.0], []
 
     def work() -> None:
@@ -28,7 +28,7 @@ def test_work_that_fails_is_started_again_until_it_returns(caplog: pytest.LogCap
     assert thread.problem is None
 
 
-def test_the_pauses_between_starts_grow() -> None:
+def test_the_delays_between_restarts_grow() -> None:
     pauses: list[float] = []
 
     def work() -> None:
@@ -41,7 +41,7 @@ def test_the_pauses_between_starts_grow() -> None:
     assert pauses == [1, 2, 4, 8, 8]
 
 
-def test_work_that_fails_is_not_started_again_once_the_run_ends() -> None:
+def test_failing_work_is_not_restarted_once_the_run_has_ended() -> None:
     runs: list[int] = []
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Timing held still by a fake clock: percentiles, turns, warm-up, and what failure does."""
+"""Timing with a fake clock: percentiles, turns, warm-up and failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twincar_edge.runtime.timing import Sample, Stopwatch, Subject, Turns, measu
 
 
 class FakeClock:
-    """Time that passes only when a step says so."""
+    """A clock that advances only when a step says so."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -24,7 +24,7 @@ class FakeClock:
 
 
 class Recorder:
-    """Subjects that write down when they run, and take as long as they are told."""
+    """Subjects that record their runs and take a given time."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -48,7 +48,7 @@ class Recorder:
         return Subject(pre, infer, post)
 
 
-def test_each_step_is_timed_by_itself() -> None:
+def test_each_step_is_timed_separately() -> None:
     recorder = Recorder()
     [samples] = measure({"a": recorder.subject("a")}, Schedule(0, 1, 2), recorder.clock).values()
     assert isinstance(samples, tuple)
@@ -57,37 +57,37 @@ def test_each_step_is_timed_by_itself() -> None:
         assert sample.total_ms == pytest.approx(5.5)
 
 
-def test_rows_take_turns_after_all_have_warmed_up() -> None:
+def test_subjects_take_turns_after_all_have_warmed_up() -> None:
     recorder = Recorder()
     subjects = {name: recorder.subject(name) for name in "ab"}
     measure(subjects, Schedule(warmup=2, rounds=2, per_round=3), recorder.clock)
     order = "".join(name for name, _ in recorder.runs)
-    assert order == "aa" + "bb" + 2 * ("a" + "aaa" + "b" + "bbb")  # one run before each turn does not count
+    assert order == "aa" + "bb" + 2 * ("a" + "aaa" + "b" + "bbb")  # one unmeasured run before each turn
 
 
-def test_warm_up_leaves_no_sample_and_every_other_run_does() -> None:
+def test_only_measured_runs_give_samples() -> None:
     recorder = Recorder()
     [samples] = measure({"a": recorder.subject("a")}, Schedule(7, 4, 3), recorder.clock).values()
     assert isinstance(samples, tuple)
     assert len(samples) == 12
 
 
-def test_timed_runs_count_up_so_that_images_take_turns() -> None:
+def test_measured_runs_are_numbered_consecutively() -> None:
     recorder = Recorder()
     measure({"a": recorder.subject("a")}, Schedule(1, 2, 2), recorder.clock)
     assert [number for _, number in recorder.runs] == [0, 0, 0, 1, 2, 2, 3]
 
 
-def test_a_subject_that_fails_is_an_error_and_the_others_go_on() -> None:
+def test_a_failed_subject_gives_its_error_and_the_others_continue() -> None:
     recorder = Recorder()
     subjects = {"bad": recorder.subject("bad", fails_at=3), "good": recorder.subject("good")}
     found = measure(subjects, Schedule(1, 3, 2), recorder.clock)
     assert str(found["bad"]) == "bad broke"
     assert isinstance(found["good"], tuple) and len(found["good"]) == 6
-    assert sum(name == "bad" for name, _ in recorder.runs) == 4  # no second try
+    assert sum(name == "bad" for name, _ in recorder.runs) == 4  # no retry
 
 
-def test_what_was_measured_before_an_interruption_is_kept() -> None:
+def test_samples_from_before_an_interruption_are_kept() -> None:
     recorder = Recorder()
     watches = {name: Stopwatch(recorder.subject(name), recorder.clock) for name in "ab"}
 

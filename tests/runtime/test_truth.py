@@ -1,4 +1,4 @@
-"""Visits against truth: every way in which a run can be right or wrong has its own word."""
+"""Visits against the ground truth: each way to be right or wrong has its own verdict."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_each_pass_gets_its_verdict() -> None:
         ("unknown", "unknown"),
     ],
 )
-def test_a_name_that_is_true_as_far_as_it_goes_is_coarser_and_not_wrong(name: str, verdict: str) -> None:
+def test_a_correct_but_less_specific_name_is_coarser_and_not_wrong(name: str, verdict: str) -> None:
     score = score_visits([Pass(FIRST, 0, 50)], [visit(name, 0, 50)])
     assert score.passes[0].verdict == verdict
     assert score.right == (verdict == "right")
 
 
-def test_the_summary_tells_what_is_coarser_wrong_and_unknown_and_what_is_not_there_it_leaves_out() -> None:
+def test_the_summary_omits_verdicts_with_a_count_of_zero() -> None:
     passes = [Pass(FIRST, start, start + 50) for start in (0, 100, 200, 300)]
     names = (FIRST, "Castor", SECOND, "unknown")
     score = score_visits(
@@ -80,13 +80,13 @@ def test_the_summary_tells_what_is_coarser_wrong_and_unknown_and_what_is_not_the
     )
 
 
-def test_of_two_vehicles_in_view_at_once_each_visit_goes_to_its_own() -> None:
+def test_visits_of_two_vehicles_in_view_are_assigned_to_the_right_passes() -> None:
     passes = [Pass(FIRST, 0, 60), Pass(SECOND, 30, 90)]
     score = score_visits(passes, [visit(SECOND, 32, 90), visit(FIRST, 1, 60)])
     assert [result.verdict for result in score.passes] == ["right", "right"]
 
 
-def test_nothing_seen_where_nothing_drove_is_no_success() -> None:
+def test_no_visits_without_passes_is_not_a_success() -> None:
     assert score_visits([], []).right == 0.0
     assert score_visits([Pass(FIRST, 0, 9)], []).right == 0.0
 
@@ -114,10 +114,10 @@ def test_names_come_from_the_file_or_from_the_label(tmp_path: Path) -> None:
         ("[" * 100_000, "not JSON"),
         ("{}", "passes: Field required"),
         ('{"passes": [{"label": -1, "first_frame": 0, "last_frame": 1}]}', "passes.0.label"),
-        ('{"passes": [{"label": 7, "first_frame": 0, "last_frame": 1}]}', "label 7, the model has 2 classes"),
+        ('{"passes": [{"label": 7, "first_frame": 0, "last_frame": 1}]}', "label 7, but the model has 2 classes"),
     ],
 )
-def test_a_file_that_is_no_truth_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_ground_truth_file_is_a_one_line_error(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "clip.json"
     path.write_text(text)
     with pytest.raises(InputError, match=says) as failure:
@@ -125,6 +125,6 @@ def test_a_file_that_is_no_truth_is_one_line(tmp_path: Path, text: str, says: st
     assert "\n" not in str(failure.value)
 
 
-def test_a_truth_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read the truth"):
+def test_a_missing_ground_truth_file_is_a_one_line_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the ground truth"):
         read_truth(tmp_path / "absent.json", CLASSES)

@@ -1,4 +1,4 @@
-"""The events of a visit: what they say, when they are published, and by which model."""
+"""The events of a visit: their content, when they are published, and by which model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support.clips import road
 from tests.support.tiny_model import BLUE, CLASSES, GREEN, RED
 from tests.support.visit_toys import MIDDLE, agreeing, classifier, evidence_of, frame, probabilities
-from twincar_edge.runtime.evidence import look_at
+from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.published import PATIENCE
@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> Classifier:
 
 def add(visit: Visit, model: Classifier, row: Row, index: int = 0, box: Box = MIDDLE) -> None:
     visit.see(frame(index), box)
-    visit.evidence.add(look_at(frame(index), box, 1.0), probabilities(*row), model)
+    visit.evidence.add(crop_vehicle(frame(index), box, 1.0), probabilities(*row), model)
 
 
 def visit_of(visits: VisitMaker, model: Classifier, *rows: Row) -> Visit:
@@ -49,7 +49,7 @@ def visit_of(visits: VisitMaker, model: Classifier, *rows: Row) -> Visit:
     return visit
 
 
-def test_a_visit_says_what_when_where_and_by_which_model(visits: VisitMaker, model: Classifier) -> None:
+def test_an_event_has_answer_time_place_and_model(visits: VisitMaker, model: Classifier) -> None:
     visit = visits.begin(frame(10), (20, 50, 120, 110))
     for index, left in ((10, 20), (11, 60), (12, 150)):
         add(visit, model, (0.8, 0.15, 0.05), index, (left, 50, left + 100, 110))
@@ -82,7 +82,7 @@ def test_an_answer_below_the_manifests_threshold_is_unknown_with_its_guesses(
     assert end.top5[0].name == RED
 
 
-def test_an_answer_of_a_make_alone_leaves_model_body_and_year_open(visits: VisitMaker, tmp_path: Path) -> None:
+def test_an_answer_with_only_a_make_has_no_model_body_type_or_year(visits: VisitMaker, tmp_path: Path) -> None:
     strict = classifier(tmp_path / "strict.onnx", reject_below=0.9)
     end = visits.finish(visit_of(visits, strict, *[(0.5, 0.47, 0.03)] * 3))
     assert (end.name, end.level, end.make) == ("Castor", "make", "Castor")
@@ -91,7 +91,7 @@ def test_an_answer_of_a_make_alone_leaves_model_body_and_year_open(visits: Visit
     assert end.top5[0].name == RED
 
 
-def test_a_single_image_has_no_time_and_its_name_stands_in_the_event(model: Classifier) -> None:
+def test_the_event_of_a_single_image_has_its_name_and_no_times(model: Classifier) -> None:
     visits = VisitMaker("inbox", stills=True)
     visit = visits.begin(Frame(4, 0.0, road(), "car_4.jpg"), MIDDLE)
     visit.evidence = evidence_of(model, (0.8, 0.15, 0.05))
@@ -107,7 +107,7 @@ SURE, DOUBTFUL, OTHER = (0.9, 0.05, 0.05), (0.45, 0.45, 0.1), (0.02, 0.03, 0.95)
 
 
 def published(visits: VisitMaker, model: Classifier, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Type and name of each event, as the answer of all crops takes these values in turn."""
+    """Type and name of each event if the combined answer takes these values in turn."""
     visit = visits.begin(frame(), MIDDLE)
     events = []
     for row in rows:
@@ -127,22 +127,22 @@ def test_a_visit_that_keeps_its_answer_has_a_start_and_an_end(visits: VisitMaker
     assert published(visits, strict, [SURE] * 20) == [("start", RED), ("end", RED)]
 
 
-def test_an_answer_may_go_deeper_at_once(visits: VisitMaker, strict: Classifier) -> None:
+def test_a_more_specific_answer_is_published_at_the_next_crop(visits: VisitMaker, strict: Classifier) -> None:
     rows = [(0.4, 0.3, 0.3), DOUBTFUL, SURE]
     expected = [("start", "unknown"), ("update", "Castor"), ("update", RED), ("end", RED)]
     assert published(visits, strict, rows) == expected
 
 
-def test_a_probability_that_crosses_the_threshold_to_and_fro_does_not_make_the_answer_flap(
+def test_the_answer_does_not_flap_if_the_probability_oscillates_around_the_threshold(
     visits: VisitMaker, strict: Classifier
 ) -> None:
     rows = [(0.9, 0.05, 0.05), (0.78, 0.13, 0.09)] * 20
-    # The end alone says what the evidence says.
+    # Only the end event has the current answer.
     assert published(visits, strict, rows) == [("start", RED), ("end", "Castor")]
 
 
 @pytest.mark.parametrize(("against", "then"), [(DOUBTFUL, "Castor"), ((0.4, 0.3, 0.3), "unknown"), (OTHER, BLUE)])
-def test_an_answer_against_which_the_evidence_is_clearly_and_for_some_crops_is_taken_back(
+def test_an_answer_is_withdrawn_if_the_evidence_clearly_contradicts_it_for_several_crops(
     visits: VisitMaker, strict: Classifier, against: Row, then: str
 ) -> None:
     assert published(visits, strict, [SURE, *[against] * (PATIENCE - 1), SURE]) == [("start", RED), ("end", RED)]
@@ -150,14 +150,12 @@ def test_an_answer_against_which_the_evidence_is_clearly_and_for_some_crops_is_t
     assert published(visits, strict, [SURE, *[against] * PATIENCE]) == expected
 
 
-def test_without_a_threshold_two_classes_that_are_nearly_alike_do_not_take_turns(
-    visits: VisitMaker, model: Classifier
-) -> None:
+def test_two_nearly_equal_classes_do_not_alternate_without_a_threshold(visits: VisitMaker, model: Classifier) -> None:
     rows = [(0.46, 0.44, 0.1)] * 5 + [(0.44, 0.46, 0.1)] * 20
     assert published(visits, model, rows) == [("start", RED), ("end", GREEN)]
 
 
-def test_each_event_has_all_that_is_known_by_then(visits: VisitMaker, model: Classifier) -> None:
+def test_each_event_is_complete(visits: VisitMaker, model: Classifier) -> None:
     visit = visits.begin(frame(10), (20, 50, 120, 110))
     visit.zone = "gate"
     add(visit, model, (0.8, 0.15, 0.05), 10, (20, 50, 120, 110))
@@ -171,7 +169,7 @@ def test_each_event_has_all_that_is_known_by_then(visits: VisitMaker, model: Cla
     assert end.ended_at is not None and end.started_at == start.started_at == NOW
 
 
-def test_a_vehicle_may_be_seen_from_one_thread_while_another_tells_of_it(visits: VisitMaker, model: Classifier) -> None:
+def test_one_thread_can_update_a_visit_while_another_creates_its_events(visits: VisitMaker, model: Classifier) -> None:
     visit = visit_of(visits, model, (0.8, 0.15, 0.05))
     road_bgr = road()
     done = threading.Event()
@@ -194,9 +192,7 @@ def test_a_vehicle_may_be_seen_from_one_thread_while_another_tells_of_it(visits:
 # --- another model ---
 
 
-def test_another_models_crops_are_not_mixed_with_those_before(
-    visits: VisitMaker, model: Classifier, tmp_path: Path
-) -> None:
+def test_answers_of_two_models_are_not_combined(visits: VisitMaker, model: Classifier, tmp_path: Path) -> None:
     visit = visit_of(visits, model, *[(0.9, 0.05, 0.05)] * 9)
     assert visits.next_event(visit) is not None
     other = classifier(tmp_path / "other.onnx", classes=(*CLASSES, "Pollux Gray Van 2019"))
@@ -208,7 +204,7 @@ def test_another_models_crops_are_not_mixed_with_those_before(
     assert (end.first_frame, len(end.top5)) == (0, 4)
 
 
-def test_a_vehicle_that_the_new_model_never_sees_ends_in_the_name_of_the_old(
+def test_a_visit_without_crops_of_the_new_model_ends_with_the_old_models_answer(
     visits: VisitMaker, model: Classifier, tmp_path: Path
 ) -> None:
     gone = visit_of(visits, model, *[(0.9, 0.05, 0.05)] * 3)
@@ -221,9 +217,7 @@ def test_a_vehicle_that_the_new_model_never_sees_ends_in_the_name_of_the_old(
     assert visits.finish(fresh).classifier.sha256 != start.classifier.sha256
 
 
-def test_an_answer_that_the_new_model_does_not_know_gives_way_to_one_that_it_does(
-    visits: VisitMaker, tmp_path: Path
-) -> None:
+def test_an_answer_that_the_new_model_does_not_have_is_replaced(visits: VisitMaker, tmp_path: Path) -> None:
     old = classifier(tmp_path / "old.onnx", reject_below=0.5)
     new = classifier(tmp_path / "new.onnx", classes=CLASSES[:2], reject_below=0.5)
     visit = visit_of(visits, old, (0.0, 0.0, 1.0))
@@ -236,7 +230,7 @@ def test_an_answer_that_the_new_model_does_not_know_gives_way_to_one_that_it_doe
     assert names == [GREEN]
 
 
-def test_the_same_model_opened_again_goes_on_with_what_is_known(
+def test_reopening_the_same_model_continues_with_the_evidence(
     visits: VisitMaker, model: Classifier, tmp_path: Path
 ) -> None:
     visit = visit_of(visits, model, *[(0.9, 0.05, 0.05)] * 3)
@@ -257,11 +251,11 @@ def test_the_same_model_opened_again_goes_on_with_what_is_known(
         ((10, 5, 110, 65), "none"),
     ],
 )
-def test_direction_is_the_axis_on_which_it_moved_farther(last: Box, direction: str) -> None:
+def test_the_direction_is_along_the_axis_of_the_larger_movement(last: Box, direction: str) -> None:
     assert travel_direction((0, 0, 100, 60), last) == direction
 
 
-def test_a_visit_lasts_as_long_as_it_did_although_the_clock_is_set_meanwhile(model: Classifier) -> None:
+def test_the_duration_of_a_visit_does_not_depend_on_clock_adjustments(model: Classifier) -> None:
     times = iter([NOW, NOW - timedelta(hours=3)])
     seconds = iter([100.0, 107.5])
     maker = VisitMaker("gate.mp4", clock=lambda: next(times), monotonic=lambda: next(seconds))

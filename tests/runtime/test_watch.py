@@ -54,7 +54,7 @@ def run(
 
 
 def frames(pictures: Iterable[Image], fps: float = 25.0) -> dict[str, Source]:
-    """The one camera of `WatchConfig()`, and what it shows."""
+    """The only camera of `WatchConfig()`, with these frames."""
     return {"camera": FrameSource(as_frames(pictures, fps))}
 
 
@@ -80,7 +80,7 @@ def test_each_car_that_passes_is_one_visit(classifier: Classifier) -> None:
         assert iou(visit.box_xyxy, truth) > 0.8
 
 
-def test_two_cars_at_once_in_two_lanes_are_two_visits(classifier: Classifier) -> None:
+def test_two_simultaneous_cars_in_two_lanes_are_two_visits(classifier: Classifier) -> None:
     cars = [Car(RED_BGR, 10, 40, -90, 320, y=30), Car(BLUE_BGR, 14, 44, 320, -90, y=90)]
     assert sorted(passes(run(classifier, film(cars, 70)))) == sorted([(RED, "left_to_right"), (BLUE, "right_to_left")])
 
@@ -90,7 +90,7 @@ def test_a_car_that_stops_for_seconds_is_one_visit(classifier: Classifier) -> No
     assert passes(run(classifier, film(car, 170), fps=10.0)) == [(RED, "left_to_right")]
 
 
-def test_cars_that_stay_parked_and_lamps_are_no_visits(classifier: Classifier) -> None:
+def test_parked_cars_and_lamps_give_no_visits(classifier: Classifier) -> None:
     parked = Car(RED_BGR, 0, 200, 20, 20)
     lamp = Car((250, 250, 250), 30, 200, 200, 200)
     assert passes(run(classifier, film([parked, lamp], 200))) == []
@@ -102,10 +102,8 @@ def test_a_parked_car_that_leaves_is_one_visit_without_a_ghost(classifier: Class
 
 
 @pytest.mark.parametrize("begin", [315, 630, 675])
-def test_a_run_that_begins_while_a_vehicle_drives_by_misses_none_of_those_that_follow(
-    classifier: Classifier, begin: int
-) -> None:
-    """The first frame is taken for the road, with a vehicle in it: the road where it stood must be found out."""
+def test_a_run_that_starts_while_a_vehicle_passes_misses_no_later_vehicle(classifier: Classifier, begin: int) -> None:
+    """The first frame becomes the background although a vehicle is in it, so the road below it must be learned."""
     truth = json.loads(demo_clip().with_suffix(".json").read_text("utf-8"))["passes"]
     with open_source(str(demo_clip())) as clip:
         shown = [frame.image_bgr for frame in clip if begin <= frame.index < begin + 400]
@@ -139,13 +137,13 @@ def test_every_single_image_is_a_visit(classifier: Classifier) -> None:
     ]
 
 
-def test_single_images_cannot_be_searched_for_motion(classifier: Classifier) -> None:
+def test_locating_by_motion_is_refused_for_single_images(classifier: Classifier) -> None:
     with pytest.raises(InputError, match="needs a video or a camera, not single images"):
         config = WatchConfig(cameras=(CameraConfig(locate="motion"),))
         watch(config, sources={"camera": FrameSource([], stills=True)}, classifier=classifier)
 
 
-def test_crops_go_through_the_model_in_batches_and_only_as_often_as_asked(classifier: Classifier) -> None:
+def test_crops_are_classified_in_batches_and_only_every_nth_frame(classifier: Classifier) -> None:
     cars = [Car(RED_BGR, 10, 40, -90, 320, y=30), Car(BLUE_BGR, 10, 40, -90, 320, y=90)]
     together = run(classifier, film(cars, 60))
     alone = run(classifier, film(cars, 60), batch=1)
@@ -157,13 +155,15 @@ def test_crops_go_through_the_model_in_batches_and_only_as_often_as_asked(classi
     assert sorted(passes(together)) == sorted(passes(alone)) == sorted(passes(seldom))
 
 
-def test_a_car_in_few_frames_is_a_visit_however_seldom_it_is_classified(classifier: Classifier) -> None:
+def test_a_car_in_few_frames_is_a_visit_even_if_it_is_rarely_classified(classifier: Classifier) -> None:
     summary = run(classifier, film([drive_by(RED_BGR, 10, 8)], 40), classify_every=50)
-    assert [(visit.name, visit.crops) for visit in summary.results] == [("Castor", 1)]  # one crop names no more
+    assert [(visit.name, visit.crops) for visit in summary.results] == [
+        ("Castor", 1)
+    ]  # one crop is enough only for a make
 
 
 def test_clock_ids_and_timer_are_passed_in(classifier: Classifier) -> None:
-    ticks = threading.local()  # each thread has its own second hand: they run side by side
+    ticks = threading.local()  # one counter per thread, because they run in parallel
 
     def timer() -> float:
         ticks.now = getattr(ticks, "now", 0.0) + 1.0
@@ -185,7 +185,7 @@ def test_clock_ids_and_timer_are_passed_in(classifier: Classifier) -> None:
     assert summary.fps == pytest.approx(summary.frames / summary.seconds, abs=0.01)
 
 
-def test_on_frame_sees_each_frame_and_what_is_known_of_the_cars_in_it(classifier: Classifier) -> None:
+def test_on_frame_gets_each_frame_with_its_tracks_and_answers(classifier: Classifier) -> None:
     seen: list[tuple[int, list[LiveTrack]]] = []
     watch(
         WatchConfig(),
@@ -221,7 +221,7 @@ def test_the_stop_event_ends_the_run_and_vehicles_in_view_become_visits(classifi
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities for threads")
 @pytest.mark.parametrize("live", [False, True])
-def test_a_file_gives_way_to_the_model_and_a_live_camera_does_not(classifier: Classifier, live: bool) -> None:
+def test_a_file_source_yields_to_the_model_and_a_live_camera_does_not(classifier: Classifier, live: bool) -> None:
     niceness = []
 
     def noted() -> Iterator[Frame]:
@@ -264,7 +264,7 @@ def test_sinks_are_closed_and_the_source_released_when_the_loop_fails(classifier
     assert released == [True]
 
 
-def test_secrets_of_a_source_are_in_no_repr_of_the_config() -> None:
+def test_the_repr_of_a_config_has_no_secrets_of_the_source() -> None:
     assert "secret" not in repr(WatchConfig(cameras=(CameraConfig(source="rtsp://admin:secret@cam/live"),)))
 
 
@@ -295,13 +295,13 @@ def test_stage_durations_are_counted_by_bucket_and_an_edge_belongs_to_its_bucket
 
 @pytest.fixture(scope="module")
 def drifted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that was exported for pictures whose red and blue are swapped now."""
+    """A model whose red and blue channels are swapped since its export."""
     path = tiny_model(tmp_path_factory.mktemp("drifted") / "tiny.onnx", golden=True)
     swapped = read_manifest(path).preprocess.model_copy(update={"color": "bgr"})
     return with_manifest(path, path, preprocess=swapped)
 
 
-def test_a_model_that_has_drifted_is_not_watched_with_and_the_source_is_released(drifted: Path) -> None:
+def test_a_drifted_model_is_refused_and_the_source_is_released(drifted: Path) -> None:
     source = FrameSource(as_frames(film([], 5)))
     released = []
     source.release = lambda: released.append(True)  # type: ignore[method-assign]
@@ -312,16 +312,14 @@ def test_a_model_that_has_drifted_is_not_watched_with_and_the_source_is_released
     assert (seen, released) == ([], [True])
 
 
-def test_a_model_that_has_drifted_is_watched_with_where_that_is_allowed(
-    drifted: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_drifted_model_is_used_if_drift_is_allowed(drifted: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = WatchConfig(model=drifted, ep="cpu", threads=1, allow_drift=True, keep=True)
     summary = watch(config, sources=frames(film([drive_by(RED_BGR, 10)], 50)))
     assert passes(summary) == [(BLUE, "left_to_right")]  # which is why it is refused otherwise
     assert "using it anyway" in caplog.text
 
 
-def test_a_model_that_answers_as_at_export_or_cannot_tell_is_watched_with(
+def test_a_model_that_answers_as_at_export_or_has_no_golden_inputs_is_used(
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path, word in ((model, "no golden inputs"), (tiny_model(tmp_path / "a.onnx", golden=True), "golden inputs: 3")):
@@ -362,7 +360,7 @@ def test_events_are_on_standard_output_and_the_summary_is_not(clip: Path, model:
     assert result.exit_code == 0
 
 
-def test_the_summary_counts_what_was_left_out_and_names_the_parameter(clip: Path, model: Path, tmp_path: Path) -> None:
+def test_the_summary_counts_omitted_visits_and_names_the_parameter(clip: Path, model: Path, tmp_path: Path) -> None:
     result = invoke(clip, "--model", model, "--min-area", 0.3)
     assert "0 visits" in result.stderr
     assert "2 moving things were smaller than `min_area=0.3`" in result.stderr
@@ -371,7 +369,7 @@ def test_the_summary_counts_what_was_left_out_and_names_the_parameter(clip: Path
     assert "2 moving things were smaller than `min_area = 0.3`" in invoke("--config", config).stderr
 
 
-def test_the_log_says_once_which_least_area_counts_what_drives_by(
+def test_the_log_suggests_a_min_area_once(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("twincar_edge.runtime.tracking.ignored._TELLING", 2)
@@ -383,7 +381,7 @@ def test_the_log_says_once_which_least_area_counts_what_drives_by(
     assert run(classifier, pictures, min_area=float(better[1])).visits == 2
 
 
-def test_the_command_refuses_a_drifted_model_and_goes_on_when_told_to(clip: Path, drifted: Path) -> None:
+def test_the_command_refuses_a_drifted_model_unless_drift_is_allowed(clip: Path, drifted: Path) -> None:
     arguments = (clip, "--model", drifted, "--ep", "cpu", "--threads", 1)
     with pytest.raises(ModelError, match="use it anyway with `allow_drift=True`") as caught:
         invoke(*arguments)
@@ -404,7 +402,7 @@ def test_events_go_to_a_file_and_crops_to_a_folder(clip: Path, model: Path, tmp_
     assert np.argmax(pictures[f"{visits[0].id}.jpg"].mean(axis=(0, 1))) == 2  # red, in BGR
 
 
-def test_a_folder_with_a_corrupt_image_is_read_to_its_end(model: Path, tmp_path: Path) -> None:
+def test_a_corrupt_image_does_not_end_the_run_over_a_folder(model: Path, tmp_path: Path) -> None:
     for number, color in enumerate((RED_BGR, GREEN_BGR, BLUE_BGR)):
         cv2.imwrite(str(tmp_path / f"car_{number}.jpg"), np.full((40, 60, 3), color, np.uint8))
     (tmp_path / "car_1.jpg").write_bytes((tmp_path / "car_1.jpg").read_bytes()[:200])
@@ -432,7 +430,7 @@ def test_a_folder_with_a_corrupt_image_is_read_to_its_end(model: Path, tmp_path:
         ),
     ],
 )
-def test_what_a_user_gets_wrong_is_one_clear_error_with_exit_code_2(
+def test_user_errors_are_one_line_with_exit_code_2(
     arguments: list[str], message: str, clip: Path, model: Path, tmp_path: Path
 ) -> None:
     filled = [argument.format(tmp=tmp_path, clip=clip, model=model) for argument in arguments]
@@ -443,12 +441,12 @@ def test_what_a_user_gets_wrong_is_one_clear_error_with_exit_code_2(
     assert "secret" not in str(caught.value)
 
 
-# --- the command, as a process of its own ---
+# --- the command, in a child process ---
 
 
 @pytest.fixture
 def start(model: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start `twincar-edge watch` on a source; what still runs at the end of the test is killed."""
+    """Start `twincar-edge watch` on a source; processes that still run at the end of the test are killed."""
     running: list[subprocess.Popen[str]] = []
 
     def start_one(*arguments: object) -> subprocess.Popen[str]:
@@ -474,7 +472,7 @@ def test_a_signal_ends_the_watch_with_a_summary(
     cv2.imwrite(str(tmp_path / "car_0.jpg"), np.full((40, 60, 3), RED_BGR, np.uint8))
     process = start(tmp_path)
     assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["name"] == RED  # it is up, and flushes each event
+    assert json.loads(process.stdout.readline())["name"] == RED  # it has started, and flushes each event
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == code
@@ -483,7 +481,7 @@ def test_a_signal_ends_the_watch_with_a_summary(
     assert "Traceback" not in errors
 
 
-def test_an_image_that_arrives_while_the_command_waits_is_answered(
+def test_an_image_that_arrives_while_the_command_waits_is_classified(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     cv2.imwrite(str(tmp_path / "car_0.jpg"), np.full((40, 60, 3), RED_BGR, np.uint8))
@@ -495,7 +493,7 @@ def test_an_image_that_arrives_while_the_command_waits_is_answered(
     assert (event["image"], event["name"]) == ("car_1.jpg", BLUE)
 
 
-def test_a_reader_that_has_enough_ends_the_watch_quietly(
+def test_a_closed_standard_output_ends_the_watch_without_an_error(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     for number in range(200):
@@ -510,9 +508,9 @@ def test_a_reader_that_has_enough_ends_the_watch_quietly(
 
 # --- the real clip ---
 
-# Counted by eye from the frames of parking_lot_overhead.mp4, before any tracker saw them: each car that drives
-# through, with the first and last frame in which a part of its body is in the picture, and where it goes. At the upper
-# edge the black fronts of parked cars reach into the picture all the time; they are no visits.
+# Counted by eye in the frames of parking_lot_overhead.mp4, before any tracker ran on them: each car that drives
+# through, with the first and last frame in which part of its body is visible, and its direction. At the upper edge,
+# the black fronts of parked cars are always visible; they are not visits.
 PASSES = [
     ("white hatchback", 54, 107, "up"),
     ("pale blue hatchback", 181, 228, "down"),

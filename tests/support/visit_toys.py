@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.support.clips import road
 from tests.support.tiny_model import tiny_model
-from twincar_edge.runtime.evidence import AGREEING_CROPS, Evidence, look_at
+from twincar_edge.runtime.evidence import AGREEING_CROPS, Evidence, crop_vehicle
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.boxes import Box
@@ -39,5 +39,5 @@ def evidence_of(model: Classifier, *rows: tuple[float, ...], box: Box = MIDDLE) 
     """Return evidence of crops with these answers."""
     evidence = Evidence()
     for index, row in enumerate(rows):
-        evidence.add(look_at(frame(index), box, 1.0), probabilities(*row), model)
+        evidence.add(crop_vehicle(frame(index), box, 1.0), probabilities(*row), model)
     return evidence

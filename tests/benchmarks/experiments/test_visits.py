@@ -228,7 +228,7 @@ def test_the_command_prints_and_writes_its_report_and_reports_errors(
 
     truth.unlink()
     assert run_experiment("visits", video, *options, "-o", str(tmp_path / "none.json")) == 2
-    assert capsys.readouterr().err.startswith("error: cannot read the truth")
+    assert capsys.readouterr().err.startswith("error: cannot read the ground truth")
     assert not (tmp_path / "none.json").exists()
     assert run_experiment("visits", video, "--truth", "one.json", "--truth", "two.json", *options) == 2
     assert "1 clips and 2 ground-truth files: give one for each clip" in capsys.readouterr().err

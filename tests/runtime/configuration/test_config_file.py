@@ -173,7 +173,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
             "line 7: sinks[0].port: Input should be greater",
         ),
         (MINIMAL + '[[sinks]]\nkind = "crops"\npath = "a"\nage = "soon"\n', "line 7: sinks[0].age: "),
-        ('monitor = "127.0.0.1:p"\n' + MINIMAL, "line 1: monitor: an address to serve at is HOST:PORT"),
+        ('monitor = "127.0.0.1:p"\n' + MINIMAL, "line 1: monitor: invalid address '127.0.0.1:p': use HOST:PORT"),
         ("threads = 2\nthreads = 3\n" + MINIMAL, "line 2: Cannot overwrite a value"),
         ("threads == 2\n", "line 1: Invalid value"),
         ('model = "a\n', "line 1: "),

@@ -14,7 +14,7 @@ from twincar_edge.bundled import demo_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.manifest import CropSizesRecord
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.runtime.evidence import look_at
+from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
@@ -144,9 +144,9 @@ def test_a_box_gets_the_same_answer_as_in_the_camera_loop() -> None:
     """Bit by bit: the same pixels go through the same model one at a time."""
     ready = Classifier(demo_model(), ep="cpu", threads=1)
     drawn = next(iter(twin_car_images(1, 0, (520, 400))))
-    look = look_at(Frame(0, 0.0, drawn.image_bgr, "street"), drawn.box_xyxy, 1.0)
+    crop = crop_vehicle(Frame(0, 0.0, drawn.image_bgr, "street"), drawn.box_xyxy, 1.0)
     (asked,) = ready(drawn.image_bgr, boxes=[drawn.box_xyxy])
-    assert asked == ready.answer(ready.probabilities([look.picture_bgr])[0])
+    assert asked == ready.answer(ready.probabilities([crop.picture_bgr])[0])
 
 
 def test_an_answer_converts_to_a_table_row(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.support.tiny_model import FAMILIARITY, RED, digested, tiny_model, wit
 from twincar_edge.errors import ModelError
 from twincar_edge.golden import read_golden
 from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
-from twincar_edge.runtime.evidence import Evidence, Look
+from twincar_edge.runtime.evidence import Evidence, VehicleCrop
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import check_golden
 from twincar_edge.runtime.inference.session import open_session
@@ -64,7 +64,7 @@ def test_the_crops_of_a_visit_count_by_weight(model: Path) -> None:
     evidence = Evidence()
     for frame, (image, weight) in enumerate([(PURE, 1.0), (MIXED, 3.0)]):
         [(probabilities, familiarity)] = classifier.judge([image]).rows()
-        evidence.add(Look(frame, (0, 0, 8, 8), image, weight), probabilities, classifier, familiarity)
+        evidence.add(VehicleCrop(frame, (0, 0, 8, 8), image, weight), probabilities, classifier, familiarity)
     pure, mixed = classifier.predict([PURE, MIXED])
     assert pure.familiarity is not None
     assert mixed.familiarity is not None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.event_toys import MOMENT
-from twincar_edge.runtime.evidence import look_at
+from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.footage import FPS, LIMIT_BYTES, Footage
 from twincar_edge.runtime.loop.inbox import Crop, End
@@ -44,7 +44,7 @@ class Scene:
             items = []
             if vehicle is not None:
                 vehicle.see(one, BOX)
-                items.append(Crop("gate", vehicle, look_at(one, BOX, 1.0), counts, 0.0))
+                items.append(Crop("gate", vehicle, crop_vehicle(one, BOX, 1.0), counts, 0.0))
             self.footage.add(one)
             self.footage.see(items, one.time_s)
             self.most_bytes = max(self.most_bytes, self.footage.bytes)
@@ -187,7 +187,7 @@ def test_a_clip_never_leaves_its_time(rate: int, passes: list[tuple[int, int]], 
                 seen[str(number)] = car
             if step >= pause:
                 car.see(frame, BOX)
-                items.append(Crop("gate", car, look_at(frame, (0, 0, 2, 2), 1.0), True, 0.0))
+                items.append(Crop("gate", car, crop_vehicle(frame, (0, 0, 2, 2), 1.0), True, 0.0))
                 items += [End("gate", car, True)] if step == pause + length - 1 else []
             footage.add(frame)
             footage.see(items, frame.time_s)

@@ -17,7 +17,7 @@ from tests.support.event_toys import eventually
 from tests.support.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.evidence import look_at
+from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.loop.answering import Answering
@@ -48,8 +48,8 @@ def visit() -> Visit:
 
 
 def crop(of: Visit, index: int = 0, camera: str = "gate") -> Crop:
-    look = look_at(Frame(index, index / 25, road(), "clip"), (0, 0, 10, 10), 1.0)
-    return Crop(camera, of, look, True, 0.0)
+    queued = crop_vehicle(Frame(index, index / 25, road(), "clip"), (0, 0, 10, 10), 1.0)
+    return Crop(camera, of, queued, True, 0.0)
 
 
 def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> None:
@@ -74,7 +74,7 @@ def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_i
     assert inbox.waiting() == {"gate": 2}
     taken = inbox.take(8, 0.0)
     assert taken is not None
-    assert [(item.visit, item.look.frame) for item in taken if isinstance(item, Crop)] == [
+    assert [(item.visit, item.crop.frame) for item in taken if isinstance(item, Crop)] == [
         (first, 49),
         (second, 49),
     ]
@@ -98,14 +98,14 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
     seen: list[int] = []
     while (items := inbox.take(4, DEADLINE_S)) is not None:
         assert sum(inbox.waiting().values()) <= 3  # one frame's items are put together
-        seen += [item.look.frame for item in items if isinstance(item, Crop)]
+        seen += [item.crop.frame for item in items if isinstance(item, Crop)]
     thread.join()
     assert seen == list(range(20))
 
 
 def test_as_many_pictures_wait_as_the_memory_holds() -> None:
     pictures = 5
-    inbox = Inbox(depth=20, memory=pictures * crop(visit()).look.picture_bgr.nbytes, least=2)
+    inbox = Inbox(depth=20, memory=pictures * crop(visit()).crop.picture_bgr.nbytes, least=2)
     inbox.add_writer()
     for index in range(pictures):
         inbox.put([crop(visit(), index)])
@@ -251,7 +251,7 @@ def test_a_model_that_fails_ends_the_run_and_all_threads(classifier: Classifier)
 
 
 def test_two_cameras_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="two cameras are called 'gate'"):
+    with pytest.raises(ValueError, match="two cameras have the name 'gate'"):
         WatchConfig(cameras=cameras("gate", "yard", "gate"))
 
 
@@ -320,8 +320,8 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
     for _ in range(3):
         inbox.put(
             [
-                Crop("gate", seen, look_at(frame, (0, 0, 90, 50), 1.0), True, 0.0),
-                Crop("gate", unseen, look_at(frame, (0, 0, 90, 50), 1.0), False, 0.0),
+                Crop("gate", seen, crop_vehicle(frame, (0, 0, 90, 50), 1.0), True, 0.0),
+                Crop("gate", unseen, crop_vehicle(frame, (0, 0, 90, 50), 1.0), False, 0.0),
             ]
         )
     inbox.put([End("gate", seen, counts=False), End("gate", unseen, counts=False)])
@@ -345,8 +345,8 @@ def told_of(classifier: Classifier, confirmed: Sequence[bool], *, early: bool, c
     visit = maker.begin(Frame(0, 0.0, red, "clip"), (0, 0, 160, 100))
     inbox.add_writer()
     for index, counting in enumerate(confirmed):
-        look = look_at(Frame(index, index / 25, red, "clip"), (0, 0, 160, 100), 1.0)
-        inbox.put([Crop("gate", visit, look, counting, 0.0)])
+        shown = crop_vehicle(Frame(index, index / 25, red, "clip"), (0, 0, 160, 100), 1.0)
+        inbox.put([Crop("gate", visit, shown, counting, 0.0)])
     inbox.put([End("gate", visit, counts=counts)])
     inbox.remove_writer()
     loop.run()
@@ -379,7 +379,15 @@ def test_a_visit_that_shows_two_vehicles_is_marked_and_counted(classifier: Class
     for index, color in enumerate([RED_BGR] * 5 + [BLUE_BGR] * 6):
         picture = np.full((100, 160, 3), color, np.uint8)
         inbox.put(
-            [Crop("gate", visit, look_at(Frame(index, index / 25, picture, "clip"), (10, 10, 150, 90), 1.0), True, 0.0)]
+            [
+                Crop(
+                    "gate",
+                    visit,
+                    crop_vehicle(Frame(index, index / 25, picture, "clip"), (10, 10, 150, 90), 1.0),
+                    True,
+                    0.0,
+                )
+            ]
         )
     inbox.put([End("gate", visit, counts=True)])
     inbox.remove_writer()
@@ -417,4 +425,4 @@ def test_a_source_that_hangs_does_not_hold_the_end_of_the_run(
     source.release = released.set  # type: ignore[method-assign]
     summary = watch(WatchConfig(), sources={"camera": source}, classifier=classifier, stop=stop)
     assert summary.frames == 3
-    assert "camera camera does not end" in caplog.text
+    assert "camera camera did not stop within 0.1 s" in caplog.text

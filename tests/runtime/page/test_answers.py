@@ -70,7 +70,7 @@ def test_an_answer_is_compared_with_the_requested_class(page: ServedPage) -> Non
     assert f"support <strong>{OTHER_TWIN}</strong>" in page.get(f"/visits/drawn/explain?{query}").text
     unknown = page.get(f"/visits/drawn/explain?{urlencode({'against': 'Castor <b>Vela'})}")
     assert unknown.status == 400
-    assert "the model knows no class &#39;Castor &lt;b&gt;Vela&#39;" in unknown.text
+    assert "the model has no class &#39;Castor &lt;b&gt;Vela&#39;" in unknown.text
 
 
 @pytest.mark.parametrize("id", ["bare", "gone"])

@@ -31,7 +31,7 @@ from twincar_edge.cli.watch import command
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.evidence import look_at
+from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.footage import FPS, Footage
 from twincar_edge.runtime.loop.inbox import Crop
@@ -96,7 +96,7 @@ def test_pictures_of_any_size_become_a_clip(tmp_path: Path, size_wh: tuple[int, 
     frame = Frame(0, 0.0, np.full((size_wh[1], size_wh[0], 3), 90, np.uint8), "scene")
     footage.add(frame)
     car = Visit("car", MOMENT, frame, BOX)
-    footage.see([Crop("gate", car, look_at(frame, (0, 0, *size_wh), 1.0), True, 0.0)], 0.0)
+    footage.see([Crop("gate", car, crop_vehicle(frame, (0, 0, *size_wh), 1.0), True, 0.0)], 0.0)
     footage.close()
     write_clip(tmp_path / "clip.mp4", clips[0].pictures)
     ((_, shown),) = frames_of(tmp_path / "clip.mp4")

@@ -1,4 +1,4 @@
-"""A model file is opened in a process of its own first, so that what would end the camera loop ends that process."""
+"""A model file is first opened in a child process, so that a bad file crashes that process and not the camera loop."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.tiny_model import digested, tiny_model
 from twincar_edge.errors import InputError, ModelError, parameter_spelling
-from twincar_edge.runtime.rehearsal import Rehearsal, rehearse
+from twincar_edge.runtime.subprocess_check import ModelCheck, check_in_subprocess
 
 
 def looping(path: Path) -> Path:
-    """A good model but for a loop without an end on the way to its logits; optimization cannot take it out."""
+    """A good model except for an endless loop before its logits, which optimization cannot remove."""
     model = onnx.load(str(tiny_model(path)))
     body = helper.make_graph(
         [
@@ -43,7 +43,7 @@ def looping(path: Path) -> Path:
 
 
 def greedy(path: Path) -> Path:
-    """A good model of a few kilobytes but for a tensor of 40 GB on the way to its logits."""
+    """A good model of a few kilobytes, except for a tensor of 40 GB before its logits."""
     model = onnx.load(str(tiny_model(path)))
     model.graph.node.insert(3, helper.make_node("Expand", ["color", "wide"], ["expanded"]))
     model.graph.node.insert(4, helper.make_node("ReduceMax", ["expanded", "first"], ["greatest"], keepdims=0))
@@ -54,31 +54,31 @@ def greedy(path: Path) -> Path:
     return path
 
 
-def test_a_model_that_loops_for_ever_is_ended_at_the_limit(tmp_path: Path) -> None:
+def test_a_model_with_an_endless_loop_is_killed_at_the_time_limit(tmp_path: Path) -> None:
     model = looping(tmp_path / "loop.onnx")
-    with pytest.raises(ModelError, match=r"loop\.onnx was not opened and run within 4 s"):
-        rehearse(Rehearsal(model, "cpu", 1), threading.Event(), limit_s=4)
+    with pytest.raises(ModelError, match=r"the check of .*loop\.onnx timed out after 4 s"):
+        check_in_subprocess(ModelCheck(model, "cpu", 1), threading.Event(), limit_s=4)
 
 
-def test_the_end_of_the_run_does_not_wait_for_it(tmp_path: Path) -> None:
+def test_the_end_of_the_run_cancels_the_check(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
-    with pytest.raises(InputError, match="was ended with the run"):
-        rehearse(Rehearsal(looping(tmp_path / "loop.onnx"), "cpu", 1), stop)
+    with pytest.raises(InputError, match="was canceled because the run ended"):
+        check_in_subprocess(ModelCheck(looping(tmp_path / "loop.onnx"), "cpu", 1), stop)
 
 
-def test_a_model_that_takes_all_memory_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_uses_up_all_memory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"greedy\.onnx") as caught:
-        rehearse(Rehearsal(greedy(tmp_path / "greedy.onnx"), "cpu", 1), threading.Event())
+        check_in_subprocess(ModelCheck(greedy(tmp_path / "greedy.onnx"), "cpu", 1), threading.Event())
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("golden", [True, False])
 def test_a_good_model_passes(golden: bool, tmp_path: Path) -> None:
-    rehearse(Rehearsal(tiny_model(tmp_path / "good.onnx", golden=golden), "cpu", 2), threading.Event())
+    check_in_subprocess(ModelCheck(tiny_model(tmp_path / "good.onnx", golden=golden), "cpu", 2), threading.Event())
 
 
-def test_a_refusal_is_the_one_that_the_file_gets_elsewhere_in_the_spelling_of_this_process(tmp_path: Path) -> None:
+def test_a_refusal_has_the_usual_message_with_this_processes_parameter_spelling(tmp_path: Path) -> None:
     model = onnx.load(str(tiny_model(tmp_path / "drifted.onnx", golden=True)))
     [weights] = [tensor for tensor in model.graph.initializer if tensor.name == "weights"]
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(0.5), "weights"))
@@ -87,5 +87,5 @@ def test_a_refusal_is_the_one_that_the_file_gets_elsewhere_in_the_spelling_of_th
         parameter_spelling(lambda parameter: f"<{parameter.name}>"),
         pytest.raises(ModelError, match=r"answers differently on cpu .* use it anyway with <allow_drift>"),
     ):
-        rehearse(Rehearsal(tmp_path / "drifted.onnx", "cpu", 1), threading.Event())
-    rehearse(Rehearsal(tmp_path / "drifted.onnx", "cpu", 1, allow_drift=True), threading.Event())
+        check_in_subprocess(ModelCheck(tmp_path / "drifted.onnx", "cpu", 1), threading.Event())
+    check_in_subprocess(ModelCheck(tmp_path / "drifted.onnx", "cpu", 1, allow_drift=True), threading.Event())
