@@ -1,1 +1,1 @@
-"""What a run of the camera loop is told: its options, and the TOML file that holds them."""
+"""The configuration of a run of the camera loop, and the TOML file that holds it."""

@@ -1,4 +1,4 @@
-"""Where and how the web page is served: the table `[page]` of `cameras.toml`."""
+"""Settings of the web page: the table `[page]` of `cameras.toml`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ def _checked_address(address: str) -> str:
 
 
 ServerAddress = Annotated[str, AfterValidator(_checked_address)]
-"""`HOST:PORT` to serve at, checked when the configuration is read."""
+"""The address `HOST:PORT` of a server, checked when the configuration is read."""
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$", to_lower=True)]
 
 
 class PageSettings(Record):
-    """How the web page is served.
+    """How to serve the web page.
 
     Attributes:
-        address: `HOST:PORT`. On any other address than the loopback's, the page demands a token.
-        tokens: demand a token on the loopback too, as behind a proxy.
-        hosts: names by which browsers reach the page, beside this machine's own; requests for others are refused.
-        root_path: the path in front of all of the page's, where a proxy puts it below one.
-        certificate: a PEM file with the certificate and those that it rests on; with `key`, the page is served by
-            HTTPS.
+        address: `HOST:PORT`. On any address other than the loopback, the page requires a token.
+        tokens: require a token on the loopback too, for example behind a proxy.
+        hosts: additional host names of the page; requests for other names are refused.
+        root_path: the path prefix under which a proxy serves the page.
+        certificate: a PEM file with the certificate and its chain; with `key`, the page uses HTTPS.
         key: a PEM file with the certificate's private key.
     """
 
@@ -48,15 +47,15 @@ class PageSettings(Record):
     @model_validator(mode="after")
     def _certificate_has_a_key(self) -> Self:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("a certificate needs its key, and a key its certificate: name both files")
+            raise ValueError("`certificate` and `key` belong together: set both")
         return self
 
 
 def page_settings(**options: Any) -> PageSettings:
-    """Return settings of the page.
+    """Return validated settings of the page.
 
     Raises:
-        InputError: a value is not allowed.
+        InputError: a value is invalid.
     """
     try:
         return PageSettings(**options)

@@ -1,4 +1,4 @@
-"""On which line of a TOML document a key stands, which `tomllib` does not tell."""
+"""Finds the line of each key in a TOML document, which `tomllib` does not provide."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 import tomllib
 from collections import Counter
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
+"""The path to a value, such as `("cameras", 0, "stride")`."""
 
 _KEY = re.compile(r"""[ \t]*("(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*(\.?)""")
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)+")
 _REST_OF_LINE = re.compile(r"[^\n]*")
 _PIECE = re.compile(
     r"""
-    "{3}(?:[^\\]|\\.)*?"{3}"{0,2} | '{3}.*?'{3}'{0,2}    # strings over several lines may end in two quotes of their own
+    "{3}(?:[^\\]|\\.)*?"{3}"{0,2} | '{3}.*?'{3}'{0,2}    # multi-line strings may end with up to two quotes of their own
     | "(?:[^"\\\n]|\\.)*" | '[^'\n]*'
     | \#[^\n]* | [\[{] | [\]}] | \n | [^"'#\[\]{}\n]+
     """,
@@ -21,48 +22,47 @@ _PIECE = re.compile(
 )
 
 
-def key_lines(text: str) -> dict[Place, int]:
-    """Return the line, from 1, of every key and table of a document that `tomllib` accepts.
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """Return the line number, from 1, of every key and table in a document that `tomllib` accepts.
 
-    A place is the way to a value: `("cameras", 0, "stride")`. What stands inside an array or an inline table has no
-    line of its own: that of the longest place which leads to it is the one to name.
+    Values inside an array or an inline table have no entry; use the line of their longest prefix.
     """
-    found: dict[Place, int] = {}
-    tables: Counter[Place] = Counter()  # how many each array of tables has so far
-    inside: Place = ()
+    found: dict[KeyPath, int] = {}
+    tables: Counter[KeyPath] = Counter()  # the number of tables in each array of tables so far
+    inside: KeyPath = ()
     position, line = 0, 1
 
-    def goes_to(end: int) -> None:
+    def advance_to(end: int) -> None:
         nonlocal position, line
         line += text.count("\n", position, end)
         position = end
 
     while position < len(text):
         if blank := _BLANK.match(text, position):
-            goes_to(blank.end())
+            advance_to(blank.end())
             continue
         opening = "[[" if text.startswith("[[", position) else "[" if text[position] == "[" else ""
-        parts, end = _key(text, position + len(opening))
-        if end == position:  # nothing that tomllib accepts
+        parts, end = _dotted_key(text, position + len(opening))
+        if end == position:  # not valid TOML
             break
-        place = _follow(parts, () if opening else inside, tables)
+        key = _resolve(parts, () if opening else inside, tables)
         if opening == "[[":
-            tables[place] += 1
-            found.setdefault(place, line)
-            place = (*place, tables[place] - 1)
-        for length in range(1, len(place) + 1):
-            found.setdefault(place[:length], line)
+            tables[key] += 1
+            found.setdefault(key, line)
+            key = (*key, tables[key] - 1)
+        for length in range(1, len(key) + 1):
+            found.setdefault(key[:length], line)
         if opening:
-            inside = place
+            inside = key
             rest = _REST_OF_LINE.match(text, end)
-            goes_to(rest.end() if rest else len(text))
+            advance_to(rest.end() if rest else len(text))
         else:
-            goes_to(_value_end(text, end))
+            advance_to(_value_end(text, end))
     return found
 
 
-def _key(text: str, position: int) -> tuple[list[str], int]:
-    """Return the parts of the dotted key that starts here, and where it ends."""
+def _dotted_key(text: str, position: int) -> tuple[list[str], int]:
+    """Return the parts of the dotted key at a position, and its end."""
     parts = []
     while key := _KEY.match(text, position):
         part = key[1]
@@ -73,17 +73,17 @@ def _key(text: str, position: int) -> tuple[list[str], int]:
     return parts, position
 
 
-def _follow(parts: list[str], place: Place, tables: Counter[Place]) -> Place:
-    """Return the place of a key: where it leads through an array of tables, it means the newest of them."""
+def _resolve(parts: list[str], key: KeyPath, tables: Counter[KeyPath]) -> KeyPath:
+    """Return the path of a dotted key below `key`; an array of tables in it means its last table."""
     for number, part in enumerate(parts):
-        place = (*place, part)
-        if number + 1 < len(parts) and place in tables:
-            place = (*place, tables[place] - 1)
-    return place
+        key = (*key, part)
+        if number + 1 < len(parts) and key in tables:
+            key = (*key, tables[key] - 1)
+    return key
 
 
 def _value_end(text: str, position: int) -> int:
-    """Return where the line break after a value stands, or the end of the text."""
+    """Return the position of the line break after a value, or the end of the text."""
     depth = 0
     while piece := _PIECE.match(text, position):
         if piece[0] == "\n" and depth == 0:

@@ -1,4 +1,4 @@
-"""Which cameras of this machine can be opened, and why the others cannot."""
+"""Checks which cameras of this machine can be opened, and why others cannot."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from twincar_edge.runtime.sources.base import size_of
 from twincar_edge.runtime.sources.devices import DEVICES
 from twincar_edge.runtime.sources.first_frame import TIMEOUT_S, NoFrameInTimeError, first_frame
 
-# From linux/videodev2.h: VIDIOC_QUERYCAP, an ioctl that fills a v4l2_capability of 104 bytes; the flags of the node
-# itself are at 88; a node gives pictures that says VIDEO_CAPTURE, in one plane or several.
+# From linux/videodev2.h: the ioctl VIDIOC_QUERYCAP fills a v4l2_capability of 104 bytes. The node's own flags are at
+# offset 88. A camera has the flag VIDEO_CAPTURE or VIDEO_CAPTURE_MPLANE.
 _QUERYCAP = 0x80685600
 _CAPABILITY_BYTES, _NODE_FLAGS_AT = 104, 88
 _VIDEO_CAPTURE = 0x1 | 0x1000
 
 
-def gives_pictures(path: Path) -> bool:
-    """Say whether a device node is one that pictures come from; True where the node does not tell.
+def captures_video(path: Path) -> bool:
+    """Return whether a device node captures video; True if the node cannot be queried.
 
-    A webcam has a second node for metadata, and a Raspberry Pi a dozen for its codecs: they are no cameras.
+    Not every node is a camera: a webcam has a second node for metadata, and a Raspberry Pi has a dozen for its codecs.
     """
     try:
         node = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError:
-        return True  # what is in the way, opening it as a camera says better
+        return True  # opening it as a camera gives a better error
     try:
         answer = fcntl.ioctl(node, _QUERYCAP, bytes(_CAPABILITY_BYTES))
     except OSError:
@@ -45,24 +45,24 @@ def gives_pictures(path: Path) -> bool:
 def check_cameras(
     devices: Path = DEVICES,
     open_camera: Callable[[str], Source] = open_source,
-    is_camera: Callable[[Path], bool] = gives_pictures,
+    is_camera: Callable[[Path], bool] = captures_video,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Check]:
-    """Open every camera of this machine and read a frame of it.
+    """Open every camera of this machine and read one frame.
 
-    None of them fails the diagnosis: which camera a run will use is not known here, and a stream needs none.
+    A broken camera is a warning, not a failure: a run may use another camera, or only streams.
 
     Args:
         devices: the folder of the device nodes.
-        open_camera: opens one, as `watch` does.
-        is_camera: says whether pictures come from a node.
-        timeout_s: how long one may take for its first frame.
+        open_camera: opens a camera, as `watch` does.
+        is_camera: returns whether a node is a camera.
+        timeout_s: the timeout for the first frame.
     """
     nodes = [path for path in devices.glob("video*") if re.fullmatch(r"video\d+", path.name)]
     nodes.sort(key=lambda path: int(path.name.removeprefix("video")))
     cameras = [path for path in nodes if is_camera(path)]
     if not cameras:
-        return [Check(name="cameras", status="ok", found=f"none at this machine ({devices}/video*); streams need none")]
+        return [Check(name="cameras", status="ok", found=f"none found ({devices}/video*); streams need none")]
     return [_check_camera(path, open_camera, timeout_s) for path in cameras]
 
 
@@ -71,9 +71,9 @@ def _check_camera(path: Path, open_camera: Callable[[str], Source], timeout_s: f
     try:
         frame, fps = first_frame(lambda: open_camera(str(path)), timeout_s=timeout_s)
     except NoFrameInTimeError as error:
-        advice = "unplug it and plug it in again; end other programs that may use it"
+        advice = "unplug it and plug it in again; close other programs that may use it"
         return Check(name=name, status="warn", found=str(error), advice=advice)
     except TwincarError as error:
-        return Check(name=name, status="warn", found=str(error))  # it says itself what to do: a group to join, often
+        return Check(name=name, status="warn", found=str(error))  # the message includes the remedy
     width, height = size_of(frame)
-    return Check(name=name, status="ok", found=f"{width}x{height}" + (f", {fps:g} frames a second" if fps else ""))
+    return Check(name=name, status="ok", found=f"{width}x{height}" + (f", {fps:g} fps" if fps else ""))

@@ -1,4 +1,4 @@
-"""What the doctor found, as data and as JSON."""
+"""The results of `doctor`, as data and as JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Status = Literal["ok", "absent", "warn", "fail"]
 
 
 class Check(Record):
-    """One thing that was looked at.
+    """The result of one check.
 
-    `fail` says that answers would be wrong or nothing would run, `warn` that it is slower, worse than before, or that
-    something is missing, `absent` that something is not installed which nobody asked for.
-    `advice` says what to do; it is empty where there is nothing to.
+    The status `fail` means that answers would be wrong or nothing would run; `warn`, that something is slow, worse than
+    before, or missing; `absent`, that something optional is not installed. `advice` is the remedy, empty if none is
+    needed or `found` includes it.
     """
 
     name: str
@@ -29,11 +29,11 @@ class Check(Record):
 
 
 class Measured(Record):
-    """What was measured, for machines; None where it could not be.
+    """The measurements as numbers; None if a measurement was impossible.
 
-    `latency` is from a 720p crop in memory to its answer, `locate` finding vehicles in a 720p frame, both in
-    milliseconds. `sustained_fps` is how many frames a second, each with one vehicle in it, leave no queue behind:
-    decoding is not in it. `pixel_difference` and `logit_difference` are the golden inputs'.
+    `latency` is the time from a 720p crop in memory to its answer, `locate` the time to find vehicles in a 720p frame,
+    both in milliseconds. `sustained_fps` is the highest frame rate, with one vehicle per frame, that does not fill the
+    queue; it does not include decoding. `pixel_difference` and `logit_difference` are those of the golden inputs.
     """
 
     latency_p50_ms: float | None = None
@@ -45,7 +45,7 @@ class Measured(Record):
 
 
 class Diagnosis(Record):
-    """Everything that was looked at on this machine, in the order in which one thing rests on another."""
+    """All checks on this machine, in order of dependency."""
 
     schema_version: Literal[1] = DIAGNOSIS_SCHEMA_VERSION
     created: datetime
@@ -58,11 +58,11 @@ class Diagnosis(Record):
 
     @property
     def failures(self) -> tuple[Check, ...]:
-        """Return the checks that would make answers wrong, or let nothing run."""
+        """Return the failed checks."""
         return tuple(check for check in self.checks if check.status == "fail")
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return one row a check for a table: name, status, and what was found with what to do about it."""
+        """Return one table row per check: name, status, and the finding with its advice."""
         return [(c.name, c.status, f"{c.found}\n-> {c.advice}" if c.advice else c.found) for c in self.checks]
 
     def to_json(self) -> str:
@@ -71,8 +71,8 @@ class Diagnosis(Record):
 
 
 class DoctorError(GateError):
-    """Something on this machine would make answers wrong, or lets nothing run."""
+    """A check failed: answers on this machine would be wrong, or nothing would run."""
 
     def __init__(self, failures: Sequence[Check]) -> None:
-        """Name what failed; the table says how."""
-        super().__init__(f"this machine is not fit to answer: {', '.join(check.name for check in failures)}")
+        """Name the failed checks; the table has the details."""
+        super().__init__(f"checks failed on this machine: {', '.join(check.name for check in failures)}")

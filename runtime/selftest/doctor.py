@@ -1,4 +1,4 @@
-"""The self-test on the box: one look at all that decides whether answers are right there, and how fast."""
+"""The self-test of a box: checks everything that decides whether its answers are right, and how fast it is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from twincar_edge.runtime.selftest.instructions import check_instructions
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.timing import Clock, Schedule, Subject, measure
 
-NEEDED = ("numpy", "opencv-python", "pydantic", "click", "rich")
+REQUIRED = ("numpy", "opencv-python", "pydantic", "click", "rich")
 OPTIONAL = ("onnxruntime", "onnxruntime-ep-openvino", "torch", "onnx")
 OPENCV_WHEELS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 RUNS = Schedule(warmup=5, rounds=8, per_round=5)
@@ -43,13 +43,13 @@ FRAME_SIZE_WH = (1280, 720)
 
 
 class DoctorConfig(Record):
-    """What to examine.
+    """What to check.
 
     Attributes:
-        model: None takes the bundled one.
-        ep: as in `WatchConfig`.
-        threads: as in `WatchConfig`.
-        store: a file of visits; None compares none.
+        model: the model file; None for the bundled one.
+        ep: see `WatchConfig`.
+        threads: see `WatchConfig`.
+        store: a store of visits to check for drift; None skips the check.
     """
 
     model: Path | None = None
@@ -67,15 +67,15 @@ def diagnose(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     timer: Clock = time.perf_counter,
 ) -> Diagnosis:
-    """Examine this machine and a model on it. Whatever is wrong becomes a row; nothing is raised for it.
+    """Check this machine, and a model on it. Every problem becomes a row; no error is raised for it.
 
     Args:
-        config: what to examine.
-        cameras: examines the cameras.
-        machine: in place of the machine that this runs on.
-        schedule: how often is measured.
-        clock: the time of day, with a time zone.
-        timer: seconds, for latencies.
+        config: what to check.
+        cameras: checks the cameras.
+        machine: the description of the machine; by default, of this one.
+        schedule: the number of runs for latencies.
+        clock: returns the time of day, with a time zone.
+        timer: the monotonic clock, in seconds, for latencies.
     """
     machine = machine or this_machine()
     checks = [_python(machine), _packages()]
@@ -116,18 +116,20 @@ def _python(machine: Machine) -> Check:
 
 
 def _packages() -> Check:
-    """Say which versions are here, and which of what could be is not."""
-    here = installed_versions(dict.fromkeys((*NEEDED, *OPENCV_WHEELS, *ORT_WHEELS, *OPTIONAL)))
-    found = ", ".join(f"{name} {version}" for name, version in here.items())
-    absent = [name for name in (*NEEDED, *OPTIONAL) if name not in here]
+    """List the versions of installed packages, and the packages that are not installed."""
+    installed = installed_versions(dict.fromkeys((*REQUIRED, *OPENCV_WHEELS, *ORT_WHEELS, *OPTIONAL)))
+    found = ", ".join(f"{name} {version}" for name, version in installed.items())
+    absent = [name for name in (*REQUIRED, *OPTIONAL) if name not in installed]
     if absent:
         found += f"; not installed: {', '.join(absent)}"
-    opencv = {name: here[name] for name in OPENCV_WHEELS if name in here}
+    opencv = {name: installed[name] for name in OPENCV_WHEELS if name in installed}
     status: Status = "ok"
     advice = ""
     if len(set(opencv.values())) > 1:
         status = "warn"
-        found += f"; {' and '.join(opencv)} share their files and are of different versions: {cv2.__version__} answers"
+        found += (
+            f"; {' and '.join(opencv)} overwrite each other's files and differ in version; {cv2.__version__} is loaded"
+        )
         advice = f"pip uninstall {' '.join(opencv)}, then pip install opencv-python"
     return Check(name="packages", status=status, found=found, advice=advice)
 
@@ -138,14 +140,14 @@ def _onnxruntime() -> tuple[ModuleType | None, Check]:
         ort = load_onnxruntime()
     except TwincarError as error:
         return None, _failed(name, error)
-    except (ImportError, OSError) as error:  # there, and broken: a library of the system that is missing, often
+    except (ImportError, OSError) as error:  # installed but broken, often because a system library is missing
         found = f"cannot be imported: {_first_line(error)}"
         return None, Check(name=name, status="fail", found=found, advice="pip install --force-reinstall onnxruntime")
-    return ort, Check(name=name, status="ok", found=f"{ort.__version__}, the only one")
+    return ort, Check(name=name, status="ok", found=f"{ort.__version__}, the only one installed")
 
 
 def _providers(ort: ModuleType, asked: str) -> list[Check]:
-    """Say of each provider whether it can be used here; that one is really used, only a session shows."""
+    """Check for each provider whether it is usable here. Only opening a session proves that it is really used."""
     checks = []
     errors: tuple[type[Exception], ...] = (TwincarError, ImportError, OSError, *ort_errors(ort))
     for name, provider in PROVIDERS.items():
@@ -153,13 +155,13 @@ def _providers(ort: ModuleType, asked: str) -> list[Check]:
         try:
             obstacle = provider.obstacle(ort, name)
         except errors as error:
-            obstacle = InputError(f"it is installed and does not load, {_first_line(error)}: reinstall it")
+            obstacle = InputError(f"cannot be loaded ({_first_line(error)}): reinstall it")
         if obstacle is None:
             checks.append(Check(name=row, status="ok", found="usable"))
         elif name == asked:
             checks.append(Check(name=row, status="fail", found=f"not usable: {obstacle}"))
         elif isinstance(obstacle, NotInWheelError | MissingExtraError):
-            advice = f"only where you need it: pip install 'twincar-edge[{provider.extra}]' in a fresh environment"
+            advice = f"if you need it: pip install 'twincar-edge[{provider.extra}]' in a fresh environment"
             checks.append(Check(name=row, status="absent", found="not installed", advice=advice))
         else:
             checks.append(Check(name=row, status="warn", found=f"installed, but not usable: {obstacle}"))
@@ -178,32 +180,36 @@ def _model(config: DoctorConfig) -> tuple[Path | None, Manifest | None, Check]:
     found = f"{manifest.name}, {manifest.precision}, {len(manifest.classes)} classes, sha256 {digest[:16]}…"
     parity = manifest.parity
     if parity is None:
-        advice = "export it with labeled images, so that it says what it is worth"
-        return model, manifest, Check(name=name, status="warn", found=f"{found}; parity not shown", advice=advice)
-    found += f"; {parity.agreement:.1%} as {parity.against}, top-1 {parity.top1:.1%} on {parity.images} images"
+        advice = "export it with labeled images, to measure its parity and accuracy"
+        return model, manifest, Check(name=name, status="warn", found=f"{found}; parity not measured", advice=advice)
+    found += (
+        f"; {parity.agreement:.1%} agreement with {parity.against}, top-1 {parity.top1:.1%} on {parity.images} images"
+    )
     return model, manifest, Check(name=name, status="ok", found=found)
 
 
 def _session(model: Path | None, config: DoctorConfig) -> tuple[ModelSession | None, Check]:
-    """Open the model as `watch` opens it for a camera; `open_session` holds the provider against what it really got."""
+    """Open the model as `watch` does; `open_session` verifies that the requested provider runs it."""
     assert model is not None  # its manifest was read
     try:
         session = open_session(model, ep=config.ep, threads=config.threads or inference_threads())
     except TwincarError as error:
         return None, _failed("session", error)
     threads = f"{session.threads} thread" + ("s" if session.threads > 1 else "")
-    return session, Check(name="session", status="ok", found=f"{config.ep} asked, {session.ep} runs it, with {threads}")
+    return session, Check(
+        name="session", status="ok", found=f"requested {config.ep}, runs on {session.ep} with {threads}"
+    )
 
 
 def _cores(asked: int | None) -> Check:
     usable, board = usable_cores(), os.cpu_count() or 1
-    found = f"{usable} of the board's {board} may be used"
+    found = f"{usable} of {board} cores usable"
     if usable < board:
         found += " (affinity or cgroup quota)"
     if asked is not None and asked > usable:
         advice = f"set {Parameter('threads', usable)}, or allow this process more cores"
         return Check(
-            name="cores", status="warn", found=f"{found}, {asked} threads are asked for: slower", advice=advice
+            name="cores", status="warn", found=f"{found}, but {asked} threads requested: slower", advice=advice
         )
     return Check(name="cores", status="ok", found=found)
 
@@ -219,7 +225,7 @@ def _golden(session: ModelSession, timer: Clock) -> tuple[Check, dict[str, float
     try:
         golden = read_golden(session.model)
         if golden is None:
-            found, advice = "the file carries none: nothing says whether it answers right here", "export it again"
+            found, advice = "the file has none, so its answers here cannot be checked", "export it again"
             return Check(name=name, status="warn", found=found, advice=advice), {}
         result = check_golden(session, golden, timer)
     except TwincarError as error:
@@ -234,7 +240,7 @@ def _golden(session: ModelSession, timer: Clock) -> tuple[Check, dict[str, float
 
 
 def _latency(session: ModelSession, schedule: Schedule, timer: Clock) -> tuple[Check, dict[str, float]]:
-    """Time what the camera's loop does with a frame: find the vehicle in it, and answer for its crop."""
+    """Time the camera loop's work on a frame: locating the vehicle, and classifying its crop."""
     name = "latency"
     width, height = FRAME_SIZE_WH
     road_bgr = np.random.default_rng(0).integers(60, 120, (height, width, 3), np.uint8)
@@ -244,12 +250,12 @@ def _latency(session: ModelSession, schedule: Schedule, timer: Clock) -> tuple[C
     def frame(number: int) -> Frame:
         image_bgr = road_bgr.copy()
         left = 24 * number % (width - 400)
-        image_bgr[300:550, left : left + 400] = 200  # something the size of a car, which moves
+        image_bgr[300:550, left : left + 400] = 200  # a moving rectangle of the size of a car
         return Frame(number, number / 25, image_bgr, "drawn")
 
     subjects = {
-        "answer": Subject(lambda _: None, lambda _: classifier.predict([road_bgr]), _nothing),
-        "locate": Subject(frame, locator.locate, _nothing),
+        "answer": Subject(lambda _: None, lambda _: classifier.predict([road_bgr]), _discard),
+        "locate": Subject(frame, locator.locate, _discard),
     }
     results = measure(subjects, schedule, timer)
     times_ms = {}
@@ -261,19 +267,19 @@ def _latency(session: ModelSession, schedule: Schedule, timer: Clock) -> tuple[C
     locate = float(np.percentile(times_ms["locate"], 95))
     fps = 1e3 / max(p95 + locate, 1e-6)
     found = (
-        f"a {width}x{height} crop is answered in {p50:.1f} ms (p95 {p95:.1f}), vehicles are found in {locate:.1f}: "
-        f"{fps:.0f} frames a second with one vehicle in each, decoding not counted"
+        f"classifying a {width}x{height} crop: {p50:.1f} ms (p95 {p95:.1f} ms); locating vehicles: p95 {locate:.1f} "
+        f"ms; {fps:.0f} fps with one vehicle per frame, without decoding"
     )
     figures = {"latency_p50_ms": p50, "latency_p95_ms": p95, "locate_p95_ms": locate, "sustained_fps": fps}
     return Check(name=name, status="ok", found=found), {key: round(value, 3) for key, value in figures.items()}
 
 
-def _nothing(_: Any) -> None:
-    """Do nothing with a result."""
+def _discard(_: Any) -> None:
+    """Discard a result."""
 
 
 def _failed(name: str, error: TwincarError) -> Check:
-    """Make a row of an error of ours, which says itself what to do."""
+    """Return a failed check for one of our errors, whose message includes the remedy."""
     return Check(name=name, status="fail", found=str(error))
 
 

@@ -1,4 +1,4 @@
-"""Whether a camera's answers have become worse, from the store: its newest days held against the two weeks before."""
+"""Detects drift: compares a camera's newest days in the store with the two weeks before."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.selftest.diagnosis import Check
 from twincar_edge.runtime.sinks.store import EventFilter, query, read_events
 
-NEEDED = 100  # visits on either side: a change by a tenth then begins to show beyond chance
-MOST_RECENT_DAYS, DAYS_BEFORE = 7, 14
-LEAST_SHARE = 0.1  # one visit in ten more that ends as "unknown" is worth a look at the camera,
-LEAST_DEVIATIONS = 0.5  # and so is familiarity that is lower by half of its own spread: Cohen's medium effect
+MIN_VISITS = 100  # in each period; with fewer, a change by a tenth is not significant
+MAX_RECENT_DAYS, DAYS_BEFORE = 7, 14
+# The smallest changes that justify checking the camera: one visit in ten more that ends as "unknown", or a mean
+# familiarity that is lower by half a standard deviation, Cohen's medium effect.
+MIN_SHARE = 0.1
+MIN_DEVIATIONS = 0.5
 _Z_99 = 2.5758293035489004  # the normal distribution's 99.5% point, for a 99% interval
 _DAY = timedelta(days=1)
 
 
 @dataclass
 class _Values:
-    """How many values there were, their sum and the sum of their squares."""
+    """The count, the sum and the sum of squares of values."""
 
     count: int = 0
     total: float = 0.0
@@ -58,19 +60,19 @@ class _Day:
 
 
 def check_drift(store: Path, now: datetime) -> list[Check]:
-    """Compare each camera's newest visits with earlier ones that the same model answered; a row for each camera.
+    """Compare each camera's newest visits with earlier ones of the same model; return one check per camera.
 
     Args:
-        store: the file of visits.
-        now: visits that began later are left out: a clock was wrong.
+        store: the store of visits.
+        now: later visits are ignored; they come from a wrong clock.
     """
     name = "visits"
     try:
         newest = query(store, EventFilter(until=now, limit=1))
         if not newest:
-            return [Check(name=name, status="ok", found=f"the store {store} holds none")]
+            return [Check(name=name, status="ok", found=f"the store {store} has none")]
         end = newest[0].started_at
-        since = end - (MOST_RECENT_DAYS + DAYS_BEFORE) * _DAY
+        since = end - (MAX_RECENT_DAYS + DAYS_BEFORE) * _DAY
         by_camera = _by_day(read_events(store, EventFilter(since=since, until=now)), end)
     except TwincarError as error:
         return [Check(name=name, status="fail", found=str(error))]
@@ -78,10 +80,10 @@ def check_drift(store: Path, now: datetime) -> list[Check]:
 
 
 def _by_day(events: Iterable[Event], end: datetime) -> dict[str, dict[int, _Day]]:
-    """Return the visits that ended, by camera and age in days, from the newest change of a camera's model on."""
+    """Return the ended visits by camera and age in days, since the last change of each camera's model."""
     found: dict[str, dict[int, _Day]] = {}
     models: dict[str, str] = {}
-    for event in events:  # the oldest first
+    for event in events:  # oldest first
         if event.type != "end":
             continue
         if models.get(event.camera) != event.classifier.sha256:
@@ -93,33 +95,34 @@ def _by_day(events: Iterable[Event], end: datetime) -> dict[str, dict[int, _Day]
 
 def _check(name: str, days: dict[int, _Day]) -> Check:
     recent_days = 1
-    while recent_days < MOST_RECENT_DAYS and _visits(days, 0, recent_days) < NEEDED:
+    while recent_days < MAX_RECENT_DAYS and _visits(days, 0, recent_days) < MIN_VISITS:
         recent_days += 1
     recent = [days[age] for age in range(recent_days) if age in days]
     before = [days[age] for age in range(recent_days, recent_days + DAYS_BEFORE) if age in days]
     visits = sum(day.unknown.count for day in recent), sum(day.unknown.count for day in before)
     last = "24 h" if recent_days == 1 else f"{recent_days} days"
-    if min(visits) < NEEDED:
+    if min(visits) < MIN_VISITS:
         found = (
-            f"{visits[0]} in the last {last}, {visits[1]} in the {DAYS_BEFORE} days before, by one model: too few to "
+            f"{visits[0]} in the last {last}, {visits[1]} in the {DAYS_BEFORE} days before, by the same model: too few "
+            f"to compare, each period needs {MIN_VISITS}"
         )
-        return Check(name=name, status="ok", found=f"{found}compare, {NEEDED} are needed on either side")
+        return Check(name=name, status="ok", found=found)
     unknown = _Change.of([day.unknown for day in before], [day.unknown for day in recent])
     familiarity = _Change.of([day.familiarity for day in before], [day.familiarity for day in recent])
     low, _ = unknown.share_interval()
-    worse = low > 0 and unknown.difference >= LEAST_SHARE
+    worse = low > 0 and unknown.difference >= MIN_SHARE
     found = (
-        f"{unknown.recent.mean:.0%} of {visits[0]} unknown in the last {last} against {unknown.before.mean:.0%} of "
+        f"{unknown.recent.mean:.0%} of {visits[0]} unknown in the last {last}, {unknown.before.mean:.0%} of "
         f"{visits[1]} in the {DAYS_BEFORE} days before"
     )
-    if min(familiarity.before.count, familiarity.recent.count) >= NEEDED:
+    if min(familiarity.before.count, familiarity.recent.count) >= MIN_VISITS:
         _, high = familiarity.mean_interval()
-        least = LEAST_DEVIATIONS * math.sqrt(familiarity.before.variance)
-        worse |= high < 0 and -familiarity.difference >= least
-        found += f"; mean familiarity {familiarity.recent.mean:.3f} against {familiarity.before.mean:.3f}"
+        smallest = MIN_DEVIATIONS * math.sqrt(familiarity.before.variance)
+        worse |= high < 0 and -familiarity.difference >= smallest
+        found += f"; mean familiarity {familiarity.recent.mean:.3f}, before {familiarity.before.mean:.3f}"
     if not worse:
-        return Check(name=name, status="ok", found=f"{found}: nothing unusual")
-    advice = "look at its picture: has the camera been moved, is the lens dirty, has the light or the traffic changed?"
+        return Check(name=name, status="ok", found=f"{found}: no drift")
+    advice = "check its picture: was the camera moved, is the lens dirty, has the light or the traffic changed?"
     return Check(name=name, status="warn", found=found, advice=advice)
 
 
@@ -129,10 +132,11 @@ def _visits(days: dict[int, _Day], start: int, stop: int) -> int:
 
 @dataclass(frozen=True)
 class _Change:
-    """Values of two periods, and `dispersion`: by how much days differ more than chance has it, 1 or more.
+    """The values of two periods, and the dispersion between days relative to chance, at least 1.
 
-    It is Pearson's statistic of the days before by its degrees of freedom (McCullagh and Nelder, Generalized Linear
-    Models, 1989, 4.5). Values count as fewer by it, as those of one day go together.
+    The dispersion is Pearson's statistic of the days before, divided by its degrees of freedom (McCullagh and Nelder,
+    Generalized Linear Models, 1989, 4.5). It reduces the effective number of values, because the values of one day are
+    correlated.
     """
 
     before: _Values
@@ -153,7 +157,7 @@ class _Change:
         return self.recent.mean - self.before.mean
 
     def share_interval(self) -> tuple[float, float]:
-        """Return the 99% interval of the difference of two shares: Newcombe, Statistics in Medicine 17, 1998."""
+        """Return the 99% confidence interval of the difference of shares: Newcombe, Statistics in Medicine 17, 1998."""
         (old, old_low, old_high), (new, new_low, new_high) = (
             (values.mean, *wilson_interval(values.mean, values.count / self.dispersion, _Z_99))
             for values in (self.before, self.recent)
@@ -164,7 +168,7 @@ class _Change:
         )
 
     def mean_interval(self) -> tuple[float, float]:
-        """Return the 99% interval of the difference of two means."""
+        """Return the 99% confidence interval of the difference of means."""
         error = sum(values.variance * self.dispersion / values.count for values in (self.before, self.recent))
         half = _Z_99 * math.sqrt(error)
         return self.difference - half, self.difference + half

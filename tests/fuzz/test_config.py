@@ -91,8 +91,9 @@ def check_locations(outcomes: list[Outcome]) -> None:
     """Check that errors in the file have a line number."""
     for outcome in outcomes:
         for line in outcome.err.splitlines():
-            if line.startswith("error: cameras.toml"):
-                assert re.match(r"error: cameras\.toml (line \d+: |is no configuration: )\S", line), line
+            if line.startswith(("error: cameras.toml", "error: invalid configuration")):
+                form = r"error: (cameras\.toml line \d+|invalid configuration cameras\.toml): \S"
+                assert re.match(form, line), line
 
 
 def test_damaged_configurations_are_reported_with_their_line(

@@ -1,4 +1,4 @@
-"""cameras.toml: every key, every mistake by file, line and key, and no secret in what is said."""
+"""cameras.toml: every key is read, errors name file, line and key, and no message contains a secret."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def read(folder: Path, text: str, environ: dict[str, str] | None = None) -> Watc
 
 
 def refusal(folder: Path, text: str, environ: dict[str, str] | None = None) -> str:
-    """Return what is said of a file with a mistake, without the file's name in front."""
+    """Return the message for an invalid file, without the file's name."""
     with pytest.raises(InputError) as refused:
         read(folder, text, environ)
     message = str(refused.value)
@@ -89,7 +89,7 @@ def refusal(folder: Path, text: str, environ: dict[str, str] | None = None) -> s
     return message.removeprefix(f"{folder / 'cameras.toml'} ")
 
 
-def test_what_stands_in_the_file_is_what_the_loop_gets(tmp_path: Path) -> None:
+def test_every_key_of_the_file_reaches_the_configuration(tmp_path: Path) -> None:
     config = read(tmp_path, FULL)
     gate, yard, usb, built_in = config.cameras
     assert gate.source == "rtsp://watch:s3cret@10.0.0.7/live"
@@ -121,7 +121,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
     assert config.cameras[1].source == str(folder / "clips/yard.mp4")
     assert isinstance(config.sinks[1], CropsSettings)
     assert config.sinks[1].path == folder / "crops"
-    assert WatchConfig(model=Path("a.onnx")).model == Path("a.onnx")  # of a caller in Python, as it is
+    assert WatchConfig(model=Path("a.onnx")).model == Path("a.onnx")  # unchanged for callers in Python
     absolute = read(tmp_path, 'model = "/opt/cars.onnx"\n' + MINIMAL)
     assert absolute.model == Path("/opt/cars.onnx")
 
@@ -131,7 +131,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
     [
         (
             MINIMAL + "zones = ['a\\u0000b']".replace("'", '"') + "\n",
-            "line 4: cameras[0].zones[0]: it holds a zero character",
+            "line 4: cameras[0].zones[0]: contains a NUL character",
         ),
         (MINIMAL + "strid = 2\n", "line 4: cameras[0].strid: there is no such key: did you mean 'stride'?"),
         ("xyzzy = 2\n" + MINIMAL, "line 1: xyzzy: there is no such key: known: cameras, model, ep, threads,"),
@@ -147,11 +147,11 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
         (MINIMAL + "stride = 2.5\n", "line 4: cameras[0].stride: Input should be a valid integer"),
         (MINIMAL + "min_area = nan\n", "line 4: cameras[0].min_area: Input should be "),
         (MINIMAL + "min_hits = 1979-05-27\n", "line 4: cameras[0].min_hits: Input should be a valid integer"),
-        ("\n\n" + MINIMAL + MINIMAL, "line 7: cameras[1].name: the camera at line 3 is called 'gate' too"),
-        ('[[cameras]]\nsource="0"\n[[cameras]]\nsource="1"\n', "line 3: cameras[1].name: the camera at line 1 is"),
-        ('[[cameras]]\nname = "gate"\n', "line 1: cameras[0]: it has no source"),
-        ("", "line 1: cameras: it names no camera: write [[cameras]]"),
-        ("cameras = []\n", "line 1: cameras: it names no camera"),
+        ("\n\n" + MINIMAL + MINIMAL, "line 7: cameras[1].name: the camera at line 3 has the name 'gate' too"),
+        ('[[cameras]]\nsource="0"\n[[cameras]]\nsource="1"\n', "line 3: cameras[1].name: the camera at line 1 has"),
+        ('[[cameras]]\nname = "gate"\n', "line 1: cameras[0]: no `source`"),
+        ("", "line 1: cameras: no camera: add a table [[cameras]]"),
+        ("cameras = []\n", "line 1: cameras: no camera"),
         ("cameras = 3\n", "line 1: cameras: Input should be a valid array"),
         ("cameras = [3]\n", "line 1: cameras[0]: Input should be an object"),
         ('[cameras]\nname = "gate"\n', "line 1: cameras: Input should be a valid array"),
@@ -162,7 +162,7 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
         ),
         (MINIMAL + "zones = [{ points = [[0, 0]] }]\n", "line 4: cameras[0].zones[0].points: Tuple should have at"),
         (MINIMAL + "zones = [{ point = [] }]\n", "line 4: cameras[0].zones[0].point: there is no such key"),
-        (MINIMAL + "[[sinks]]\n", "line 4: sinks[0]: it needs a kind: stdout, jsonl, csv, table"),
+        (MINIMAL + "[[sinks]]\n", "line 4: sinks[0]: `kind` is missing: use one of stdout, jsonl, csv, table"),
         (
             MINIMAL + '[[sinks]]\nkind = "mqqt"\n',
             "line 5: sinks[0].kind: there is no kind 'mqqt': did you mean 'mqtt'?",
@@ -180,17 +180,17 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
         ('model = """a\n', "line 2: "),
     ],
 )
-def test_a_mistake_is_named_by_line_and_key(tmp_path: Path, text: str, said: str) -> None:
+def test_an_error_names_line_and_key(tmp_path: Path, text: str, said: str) -> None:
     assert refusal(tmp_path, text).startswith(said)
 
 
-def test_of_several_mistakes_the_first_in_the_file_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
+def test_of_several_errors_the_first_is_named_and_the_others_are_counted(tmp_path: Path) -> None:
     message = refusal(tmp_path, 'mdoel = "a"\n' + MINIMAL + "strid = 2\nonec = true\n")
     assert message.startswith("line 1: mdoel: there is no such key: did you mean 'model'")
-    assert message.endswith("(and 2 more mistakes)")
+    assert message.endswith("(and 2 more errors)")
     text = MINIMAL + "min_hits = 0\nstride = 0\n"
     assert refusal(tmp_path, text).startswith("line 4: cameras[0].min_hits: ")
-    assert refusal(tmp_path, text).endswith("(and 1 more mistake)")
+    assert refusal(tmp_path, text).endswith("(and 1 more error)")
 
 
 @pytest.mark.parametrize(
@@ -198,24 +198,24 @@ def test_of_several_mistakes_the_first_in_the_file_is_named_and_the_others_are_c
     [
         ("rtsp://a:${NOPE}@h/", "the environment variable NOPE is not set"),
         ("rtsp://a:${EMPTY}@h/", "the environment variable EMPTY is not set"),
-        ("rtsp://a:${BREAK}@h/", "the environment variable BREAK holds a line break"),
-        ("rtsp://a:${NOPE", "${…} is to hold the name of an environment variable"),
-        ("rtsp://a:${}@h/", "${…} is to hold the name of an environment variable"),
-        ("rtsp://a:${A B}@h/", "${…} is to hold the name of an environment variable"),
+        ("rtsp://a:${BREAK}@h/", "the environment variable BREAK contains a line break"),
+        ("rtsp://a:${NOPE", "${…} needs the name of an environment variable"),
+        ("rtsp://a:${}@h/", "${…} needs the name of an environment variable"),
+        ("rtsp://a:${A B}@h/", "${…} needs the name of an environment variable"),
     ],
 )
-def test_a_variable_that_cannot_be_put_in_is_named(tmp_path: Path, source: str, said: str) -> None:
+def test_a_variable_that_cannot_be_substituted_is_an_error(tmp_path: Path, source: str, said: str) -> None:
     environ = {"EMPTY": "", "BREAK": "a\nb"}
     message = refusal(tmp_path, f'[[cameras]]\nsource = "{source}"\n', environ)
     assert message.startswith(f"line 2: cameras[0].source: {said}")
 
 
-def test_two_dollars_stand_for_one_where_a_brace_follows_and_one_alone_for_itself(tmp_path: Path) -> None:
+def test_a_dollar_is_escaped_by_doubling_it_before_a_brace(tmp_path: Path) -> None:
     config = read(tmp_path, '[[cameras]]\nsource = "rtsp://a:$${x}$y$1@h/"\n')
     assert config.cameras[0].source == "rtsp://a:${x}$y$1@h/"
 
 
-def test_the_value_of_a_variable_is_in_no_message(tmp_path: Path) -> None:
+def test_no_message_contains_the_value_of_a_variable(tmp_path: Path) -> None:
     for text in (
         MINIMAL + 'zones = ["${SECRET}"]\n',
         '[[cameras]]\nname = "${SECRET}"\nsource = "0"\n',
@@ -228,7 +228,7 @@ def test_the_value_of_a_variable_is_in_no_message(tmp_path: Path) -> None:
         assert "hunter2" not in refusal(tmp_path, text, {"SECRET": "hunter2 'n'"})
 
 
-def test_a_password_in_a_source_reaches_neither_messages_nor_the_text_of_a_config(tmp_path: Path) -> None:
+def test_neither_messages_nor_the_repr_of_a_config_contain_a_password_of_a_source(tmp_path: Path) -> None:
     text = '[[cameras]]\nsource = "rtsp://u:hunter2@h/"\nstride = 0\n'
     assert "hunter2" not in refusal(tmp_path, text)
     assert "hunter2" not in repr(read(tmp_path, text.replace("stride = 0", "")))
@@ -238,9 +238,9 @@ def test_a_password_in_a_source_reaches_neither_messages_nor_the_text_of_a_confi
     ("data", "said"),
     [
         (b"#" * (MAX_BYTES + 1), "larger than 256 KiB"),
-        (b"# fine\nmodel = '\xff'\n", "line 2: the text is not UTF-8"),
-        (b"a = 1\n" + b"b." * 4000 + b"c = 1\n", "line 2: it is longer than 4000 characters"),
-        (b"a = " + b"[" * 3000, "nested too deep"),
+        (b"# fine\nmodel = '\xff'\n", "line 2: not UTF-8"),
+        (b"a = 1\n" + b"b." * 4000 + b"c = 1\n", "line 2: longer than 4000 characters"),
+        (b"a = " + b"[" * 3000, "nested too deeply"),
         (b"a = " + b"1" * 3990 + b"\n", "no such key"),
     ],
     ids=["huge", "not UTF-8", "long line", "deep", "digits"],
@@ -263,7 +263,7 @@ def test_a_path_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
             read_config(path, {})
 
 
-def test_the_byte_order_mark_and_line_ends_of_windows_do_no_harm(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_windows_line_endings_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "cameras.toml"
     path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.replace("\n", "\r\n").encode() + b"stride = 0\r\n")
     with pytest.raises(InputError, match="line 4: "):
@@ -272,7 +272,7 @@ def test_the_byte_order_mark_and_line_ends_of_windows_do_no_harm(tmp_path: Path)
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1), times=st.integers(1, 12))
-def test_a_file_with_damage_anywhere_is_read_or_refused_and_never_more(tmp_path: Path, seed: int, times: int) -> None:
+def test_a_damaged_file_is_read_or_refused_without_another_error(tmp_path: Path, seed: int, times: int) -> None:
     rng = random.Random(seed)
     data = bytearray(FULL.encode())
     for _ in range(times):
@@ -310,10 +310,10 @@ def test_the_documentation_has_every_key() -> None:
     assert {kind for kind in kinds if f'`"{kind.model_fields["kind"].default}"`' not in text} == set()
 
 
-# --- on which line a key stands ---
+# --- the lines of keys ---
 
 
-def test_lines_are_told_for_every_way_to_write_a_key() -> None:
+def test_lines_are_found_for_every_way_to_write_a_key() -> None:
     text = '''# a comment with [brackets] and = signs
 plain = 1
 "quoted.key" = 2 # b = 3

@@ -67,7 +67,7 @@ def test_an_invalid_certificate_or_key_is_a_one_line_error(
 
 
 def test_a_certificate_without_its_key_is_refused() -> None:
-    with pytest.raises(InputError, match="needs its key"):
+    with pytest.raises(InputError, match="`certificate` and `key` belong together"):
         page_settings(certificate=Path("a.crt"))
 
 

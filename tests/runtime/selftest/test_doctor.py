@@ -1,4 +1,4 @@
-"""The doctor: whatever is wrong with a box is a row of the table, and what makes answers wrong is exit code 1."""
+"""Doctor: every problem of a box is a row of the table, and problems that make answers wrong are exit code 1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from twincar_edge.machine import Machine
 from twincar_edge.manifest import QuantizationRecord, read_manifest
 from twincar_edge.runtime.inference import providers
 from twincar_edge.runtime.selftest import doctor
-from twincar_edge.runtime.selftest.cameras import check_cameras, gives_pictures
+from twincar_edge.runtime.selftest.cameras import captures_video, check_cameras
 from twincar_edge.runtime.selftest.diagnosis import Check, Diagnosis, DoctorError
 from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
 from twincar_edge.runtime.selftest.instructions import check_instructions
@@ -46,7 +46,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def drifted(healthy: Path, tmp_path: Path) -> Path:
-    """The healthy model, with another resize in its manifest than at export."""
+    """The healthy model with another resize in its manifest than at export."""
     preprocess = read_manifest(healthy).preprocess.model_copy(update={"resize": "letterbox"})
     return with_manifest(healthy, tmp_path / "drifted.onnx", preprocess=preprocess)
 
@@ -70,35 +70,35 @@ ROWS = (
 )  # fmt: skip
 
 
-def test_a_healthy_box_has_a_row_for_everything_and_no_failure(healthy: Path) -> None:
+def test_a_healthy_box_has_a_row_for_each_check_and_no_failure(healthy: Path) -> None:
     diagnosis = examine(healthy)
     assert tuple(check.name for check in diagnosis.checks) == ROWS
     assert diagnosis.failures == ()
     assert (diagnosis.ep_asked, diagnosis.ep) == ("cpu", "cpu")
-    assert row(diagnosis, "session").found == "cpu asked, cpu runs it, with 1 thread"
+    assert row(diagnosis, "session").found == "requested cpu, runs on cpu with 1 thread"
     assert row(diagnosis, "golden inputs").status == "ok"
     assert diagnosis.measured.pixel_difference == 0
     assert np.__version__ in row(diagnosis, "packages").found
 
 
-def test_the_diagnosis_comes_back_from_its_json(healthy: Path) -> None:
+def test_a_diagnosis_survives_a_round_trip_through_json(healthy: Path) -> None:
     diagnosis = diagnose(DoctorConfig(model=healthy, ep="cpu"), cameras=list, schedule=ONCE, clock=lambda: NOON)
     assert diagnosis.created == NOON
     assert Diagnosis.model_validate_json(diagnosis.to_json()) == diagnosis
 
 
-def test_latency_and_frame_rate_are_from_what_a_frame_costs(healthy: Path) -> None:
+def test_latency_and_frame_rate_come_from_the_time_per_frame(healthy: Path) -> None:
     ticks = itertools.count()
     diagnosis = diagnose(
         DoctorConfig(model=healthy, ep="cpu", threads=1), cameras=list, timer=lambda: next(ticks) / 1000
     )
     measured = diagnosis.measured
     assert (measured.latency_p50_ms, measured.latency_p95_ms, measured.locate_p95_ms) == (1, 1, 1)
-    assert measured.sustained_fps == 500  # a millisecond to find the vehicle, one to answer
-    assert "500 frames a second" in row(diagnosis, "latency").found
+    assert measured.sustained_fps == 500  # one millisecond to locate the vehicle and one to classify it
+    assert "500 fps" in row(diagnosis, "latency").found
 
 
-def test_with_a_store_the_visits_of_its_cameras_are_compared_too(healthy: Path, tmp_path: Path) -> None:
+def test_a_store_is_checked_for_drift(healthy: Path, tmp_path: Path) -> None:
     store = tmp_path / "events.sqlite"
     with EventStore(store) as sink:
         sink.write(visit(), CROP)
@@ -107,7 +107,7 @@ def test_with_a_store_the_visits_of_its_cameras_are_compared_too(healthy: Path, 
     assert "too few to compare" in diagnosis.checks[-1].found
 
 
-# --- what makes answers wrong, or lets nothing run ---
+# --- failures ---
 
 
 def test_drifted_answers_fail_and_say_what_drifted(drifted: Path) -> None:
@@ -123,7 +123,7 @@ def test_drifted_answers_fail_and_say_what_drifted(drifted: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "cannot read the model"), (b"", "not an ONNX model"), (b"text" * 9, "not an ONNX")]
 )
-def test_a_model_that_cannot_be_read_fails_and_the_rest_is_still_looked_at(
+def test_an_unreadable_model_fails_and_the_other_checks_still_run(
     tmp_path: Path, content: bytes | None, says: str
 ) -> None:
     path = tmp_path / "car.onnx"
@@ -145,7 +145,7 @@ def test_a_graph_that_cannot_be_opened_fails_the_session(healthy: Path, tmp_path
 
 
 def test_two_onnxruntimes_fail_and_the_table_is_still_there(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = metadata.distribution  # the second wheel stands there under the metadata of a real one
+    real = metadata.distribution  # the second wheel has the metadata of a real one
     monkeypatch.setattr(metadata, "distribution", lambda name: real("numpy" if name == "onnxruntime-gpu" else name))
     diagnosis = examine(healthy)
     assert [check.name for check in diagnosis.failures] == ["ONNX Runtime"]
@@ -153,9 +153,7 @@ def test_two_onnxruntimes_fail_and_the_table_is_still_there(healthy: Path, monke
     assert {"packages", "model", "cores", "cameras"} <= {check.name for check in diagnosis.checks}
 
 
-def test_an_onnxruntime_that_is_broken_is_a_row_and_no_traceback(
-    healthy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_onnxruntime_is_a_row_and_not_a_traceback(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise ImportError("libgomp.so.1: cannot open shared object file")
 
@@ -165,13 +163,13 @@ def test_an_onnxruntime_that_is_broken_is_a_row_and_no_traceback(
     assert "--force-reinstall" in check.advice
 
 
-def test_a_provider_that_is_asked_for_and_not_here_fails_and_names_its_extra(healthy: Path) -> None:
+def test_a_requested_but_missing_provider_fails_and_names_its_extra(healthy: Path) -> None:
     diagnosis = examine(healthy, ep="tensorrt")
     assert [check.name for check in diagnosis.failures] == ["provider tensorrt", "session"]
     assert "twincar-edge[gpu]" in row(diagnosis, "provider tensorrt").found
 
 
-def test_a_provider_that_nobody_asked_for_may_be_absent_and_is_no_reason_to_uninstall_anything(healthy: Path) -> None:
+def test_a_provider_that_was_not_requested_may_be_absent(healthy: Path) -> None:
     diagnosis = examine(healthy)
     for name, extra in (("cuda", "gpu"), ("tensorrt", "gpu")):
         check = row(diagnosis, f"provider {name}")
@@ -199,7 +197,7 @@ def test_a_plugin_that_does_not_load_is_a_row(healthy: Path, monkeypatch: pytest
     assert (check.status, "undefined symbol" in check.found) == ("warn", True)
 
 
-# --- what is slower, or missing ---
+# --- warnings ---
 
 
 def test_a_file_without_golden_inputs_is_a_warning(tmp_path: Path) -> None:
@@ -214,7 +212,7 @@ def test_more_threads_than_cores_are_a_warning(healthy: Path, monkeypatch: pytes
     monkeypatch.setattr(doctor.os, "cpu_count", lambda: 4)
     check = row(examine(healthy, threads=2), "cores")
     assert check.status == "warn"
-    assert "1 of the board's 4 may be used (affinity or cgroup quota)" in check.found
+    assert "1 of 4 cores usable (affinity or cgroup quota)" in check.found
     assert "`threads=1`" in check.advice
     assert row(examine(healthy, threads=1), "cores").status == "ok"
 
@@ -241,15 +239,15 @@ FULL, S8S8 = U8S8.model_copy(update={"reduce_range": False}), U8S8.model_copy(up
         (X86, ("avx2", "avx_vnni"), FULL, "cpu", "ok", "exact and fast"),
         (X86, ("avx2", "amx_int8"), FULL, "openvino", "ok", "AMX INT8: exact and fast"),
         (X86, ("avx2",), U8S8, "cpu", "ok", "no sum overflows"),
-        (X86, ("avx2",), FULL, "cpu", "warn", "exact kernels are chosen, but slow"),
+        (X86, ("avx2",), FULL, "cpu", "warn", "exact kernels are used, but slow"),
         (X86, (), U8S8, "cpu", "warn", "neither VNNI nor AVX2"),
-        (X86, ("avx2", "avx_vnni"), S8S8, "cpu", "warn", "x86 is fast with uint8 and int8 only"),
-        (X86, ("avx2",), None, "cpu", "ok", "the file is fp32 and asks for none"),
-        (X86, ("avx2",), FULL, "cuda", "ok", "cuda brings its own"),
+        (X86, ("avx2", "avx_vnni"), S8S8, "cpu", "warn", "x86 is fast only with uint8 and int8"),
+        (X86, ("avx2",), None, "cpu", "ok", "the file is fp32 and needs none"),
+        (X86, ("avx2",), FULL, "cuda", "ok", "cuda does not use them"),
         (ARM, ("asimd", "asimddp"), U8S8, "cpu", "ok", "dotprod: exact and fast"),
         (ARM, ("asimd", "i8mm"), S8S8, "cpu", "ok", "i8mm: exact and fast"),
         (ARM, ("asimd",), S8S8, "cpu", "warn", "hardly faster than FP32"),
-        ("Linux riscv64", (), U8S8, "cpu", "warn", "nothing is known of riscv64"),
+        ("Linux riscv64", (), U8S8, "cpu", "warn", "unknown architecture riscv64"),
     ],
 )
 def test_what_int8_instructions_mean_for_the_file(
@@ -275,7 +273,7 @@ def test_what_int8_instructions_mean_for_the_file(
 
 @pytest.fixture
 def devices(tmp_path: Path) -> Path:
-    """A folder with two nodes as the kernel names them, and what else lies in /dev."""
+    """A folder with two camera nodes as the kernel names them, and other files of /dev."""
     for name in ("video0", "video10", "video2", "videos", "null"):
         (tmp_path / name).touch()
     return tmp_path
@@ -289,21 +287,21 @@ def camera(_spec: str) -> FrameSource:
 
 def test_a_machine_without_cameras_says_so(tmp_path: Path) -> None:
     (check,) = check_cameras(tmp_path, camera)
-    assert (check.status, check.found) == ("ok", f"none at this machine ({tmp_path}/video*); streams need none")
+    assert (check.status, check.found) == ("ok", f"none found ({tmp_path}/video*); streams need none")
 
 
-def test_each_camera_is_opened_and_says_its_picture(devices: Path) -> None:
+def test_each_camera_is_opened_and_its_frame_size_reported(devices: Path) -> None:
     checks = check_cameras(devices, camera)
     assert [check.name for check in checks] == [f"camera {devices}/video{number}" for number in (0, 2, 10)]
-    assert {(check.status, check.found) for check in checks} == {("ok", "1280x720, 30 frames a second")}
+    assert {(check.status, check.found) for check in checks} == {("ok", "1280x720, 30 fps")}
 
 
-def test_a_node_that_gives_no_pictures_is_no_camera(devices: Path) -> None:
+def test_a_node_that_does_not_capture_video_is_not_a_camera(devices: Path) -> None:
     checks = check_cameras(devices, camera, is_camera=lambda path: path.name == "video2")
     assert [check.name for check in checks] == [f"camera {devices}/video2"]
 
 
-def test_a_camera_is_released_whatever_comes(devices: Path) -> None:
+def test_a_camera_is_always_released(devices: Path) -> None:
     released = []
 
     def empty(spec: str) -> FrameSource:
@@ -317,7 +315,7 @@ def test_a_camera_is_released_whatever_comes(devices: Path) -> None:
     assert "sends no picture" in checks[0].found
 
 
-def test_a_camera_that_may_not_be_opened_says_which_group_is_missing(devices: Path) -> None:
+def test_missing_permission_for_a_camera_names_the_group(devices: Path) -> None:
     line = "permission denied on /dev/video0, which belongs to the group video: sudo usermod -aG video box"
 
     def refuse(_spec: str) -> FrameSource:
@@ -327,7 +325,7 @@ def test_a_camera_that_may_not_be_opened_says_which_group_is_missing(devices: Pa
     assert (check.status, check.found) == ("warn", line)
 
 
-def test_a_camera_that_hangs_does_not_hang_the_doctor(devices: Path) -> None:
+def test_a_hanging_camera_does_not_block_doctor(devices: Path) -> None:
     over = threading.Event()
 
     def frames() -> Iterator[Frame]:
@@ -340,18 +338,18 @@ def test_a_camera_that_hangs_does_not_hang_the_doctor(devices: Path) -> None:
 
 
 @pytest.mark.parametrize(("flags", "is_camera"), [(0x1, True), (0x1000, True), (0x800000, False), (0x4000, False)])
-def test_the_kernel_says_which_nodes_are_cameras(
+def test_camera_nodes_are_recognized_by_their_capabilities(
     devices: Path, monkeypatch: pytest.MonkeyPatch, flags: int, is_camera: bool
 ) -> None:
-    """Capture, capture in several planes; metadata, and the codecs of a Raspberry Pi."""
+    """Capture and multi-planar capture; metadata and the codecs of a Raspberry Pi."""
     answer = bytes(84) + struct.pack("=II", 0x85800001, flags) + bytes(12)
     monkeypatch.setattr(fcntl, "ioctl", lambda _node, request, space: answer if len(space) == len(answer) else None)
-    assert gives_pictures(devices / "video0") is is_camera
+    assert captures_video(devices / "video0") is is_camera
 
 
-def test_a_node_that_does_not_tell_is_tried_as_a_camera(devices: Path) -> None:
-    assert gives_pictures(devices / "video0")  # a plain file knows no such request
-    assert gives_pictures(devices / "video77")
+def test_a_node_that_cannot_be_queried_is_treated_as_a_camera(devices: Path) -> None:
+    assert captures_video(devices / "video0")  # a regular file does not support the ioctl
+    assert captures_video(devices / "video77")
 
 
 # --- the command ---
@@ -361,7 +359,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run the command here, short of cameras: exit code, standard output, standard error."""
+    """Run the command without cameras in this process: exit code, standard output, standard error."""
     monkeypatch.setattr(doctor, "diagnose", functools.partial(diagnose, cameras=list, schedule=ONCE))
 
     def run_it(*arguments: object) -> tuple[int, str, str]:
@@ -385,11 +383,11 @@ def test_a_failure_is_exit_code_1_after_the_table(run: Run, drifted: Path) -> No
     code, out, err = run("--model", drifted)
     assert code == 1
     assert "fail" in out
-    assert err == "error: this machine is not fit to answer: golden inputs\n"
+    assert err == "error: checks failed on this machine: golden inputs\n"
     assert DoctorError.exit_code == 1
 
 
-def test_json_is_all_that_standard_output_holds_also_of_a_failure(run: Run, healthy: Path, drifted: Path) -> None:
+def test_standard_output_is_only_json_even_after_a_failure(run: Run, healthy: Path, drifted: Path) -> None:
     for model, expected in ((healthy, 0), (drifted, 1)):
         code, out, _ = run("--model", model, "--json")
         assert code == expected
@@ -398,7 +396,7 @@ def test_json_is_all_that_standard_output_holds_also_of_a_failure(run: Run, heal
         assert {check["status"] for check in document["checks"]} <= {"ok", "absent", "warn", "fail"}
 
 
-def test_the_doctor_examines_the_bundled_model_where_none_is_named(tmp_path: Path) -> None:
+def test_the_bundled_model_is_checked_by_default(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twincar_edge", "doctor", "--json", "--ep", "cpu", "--threads", "1"],
         capture_output=True,
@@ -409,7 +407,7 @@ def test_the_doctor_examines_the_bundled_model_where_none_is_named(tmp_path: Pat
     assert json.loads(done.stdout)["model"].endswith("lite0-cars196.onnx")
 
 
-def test_its_help_loads_nothing_heavy() -> None:
+def test_its_help_imports_no_heavy_library() -> None:
     program = (
         "import sys\nfrom twincar_edge.cli import main\n"
         "try:\n    main(['doctor', '--help'])\nexcept SystemExit:\n    pass\n"
