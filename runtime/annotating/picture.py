@@ -35,7 +35,7 @@ MIN_LONG_SIDE = 640  # pixels: smaller frames are enlarged, or a name would hide
 TRAIL_S = 3.0
 _FIXED_PLACES = ("zone", "whole")  # locators that look at a part of the picture, however small
 _LIGHT: Color = (225, 225, 225)
-_UNTOLD: Color = (176, 170, 166)
+_UNPUBLISHED: Color = (176, 170, 166)
 
 Image = NDArray[np.uint8]
 
@@ -60,7 +60,7 @@ class Painter:
         self._follow(tracks, live.frame.time_s)
         for track, box in tracks:
             self._draw_trail(image, track, size)
-            draw_box(image, box, color_of(track), line_width(size) if track.told else thin_width(size))
+            draw_box(image, box, color_of(track), line_width(size) if track.published else thin_width(size))
         labels = _Labels(image, size)
         labels.add_to_corner(_caption(live))
         # The nearest one first: its label gets the best place, and lies on top where there is no room for all.
@@ -95,7 +95,7 @@ def enlarged(image_bgr: Image, long_side: int) -> tuple[Image, int]:
 
 def color_of(track: LiveTrack) -> Color:
     """Return the color of a vehicle: gray until an event of it was published."""
-    return PALETTE[track.id % len(PALETTE)] if track.told else _UNTOLD
+    return PALETTE[track.id % len(PALETTE)] if track.published else _UNPUBLISHED
 
 
 def line_width(size: int) -> int:

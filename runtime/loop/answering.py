@@ -32,7 +32,7 @@ class LiveTrack:
     """A vehicle in a frame, for drawing: its box in pixels, and the answer so far.
 
     `name` and `level` are None until its first crop is classified, and "unknown" if the model rejects it. `crops` is
-    the number of crops behind the answer. `told`: an event of the vehicle was published.
+    the number of crops behind the answer. `published`: whether an event of the vehicle was published.
     """
 
     id: int
@@ -41,7 +41,7 @@ class LiveTrack:
     level: Level | None
     probability: float
     crops: int
-    told: bool
+    published: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -241,8 +241,8 @@ def test_a_running_watch_loads_the_new_class_on_sighup(model: Path, tmp_path: Pa
             assert json.loads(process.stdout.readline())["name"] == "Castor"
             run(model, model)
             process.send_signal(signal.SIGHUP)
-            told = next(line for line in process.stderr if "classes added" in line or "refused" in line)
-            assert "4 classes): 1 classes added, 0 removed" in told
+            logged = next(line for line in process.stderr if "classes added" in line or "refused" in line)
+            assert "4 classes): 1 classes added, 0 removed" in logged
             write_image(arriving / "2.png", plain(0, 201, 200))
             assert json.loads(process.stdout.readline())["name"] == YELLOW
         finally:

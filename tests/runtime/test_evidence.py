@@ -143,8 +143,12 @@ def weighed(model: Classifier, *crops: tuple[float, Row], size_px: int = 64) -> 
 
 
 def test_a_full_name_needs_three_crops_and_a_make_as_many_as_there_are(strict: Classifier) -> None:
-    told = [weighed(strict, *[(1, SURE_RED)] * crops).answer() for crops in (1, 2, 3)]
-    assert [(answer.name, answer.level) for answer in told] == [("Castor", "make"), ("Castor", "make"), (RED, "year")]
+    answers = [weighed(strict, *[(1, SURE_RED)] * crops).answer() for crops in (1, 2, 3)]
+    assert [(answer.name, answer.level) for answer in answers] == [
+        ("Castor", "make"),
+        ("Castor", "make"),
+        (RED, "year"),
+    ]
 
 
 def test_a_single_heavy_crop_is_not_enough_for_a_name(strict: Classifier) -> None:

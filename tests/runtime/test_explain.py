@@ -223,10 +223,10 @@ def test_the_panel_is_readable_and_shows_unknown_like_a_box_does() -> None:
     assert panel.shape[1] >= 720 and shorter.shape[0] < panel.shape[0] < compared.shape[0]
     strip = panel[-200:]
     assert (strip.max(axis=2) > 150).sum() > 200  # light letters on a dark background
-    told = draw_panel(
+    coarser = draw_panel(
         image_bgr, np.zeros((300, 400), np.float32), Prediction(0, "A", "make", 0.4, None, guesses), guesses[0].name
     )
-    assert not np.array_equal(told, panel)
+    assert not np.array_equal(coarser, panel)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (30, 400), (400, 30), (3000, 1000)])

@@ -32,12 +32,12 @@ class Album(Sink):
         return self.folder / f"{number}.jpg"
 
 
-def says_as_much(answer: Prediction, event: Event) -> bool:
-    """Whether an answer equals or refines the event's answer; "unknown" agrees with everything."""
+def agrees_with(answer: Prediction, event: Event) -> bool:
+    """Whether an answer equals or refines the event's answer; for an unknown vehicle, it must be unknown too."""
     if event.make is None:
         return answer.make is None
     parts = [(event.make, answer.make), (event.model, answer.model), (event.year, answer.year)]
-    return all(told in (None, found) for told, found in parts)
+    return all(expected in (None, actual) for expected, actual in parts)
 
 
 @pytest.mark.shared
@@ -49,7 +49,7 @@ def test_event_picture_and_explanation_agree_on_a_real_street(shared: Path, tmp_
     answers = [classifier.predict([read_image(album.picture(n))])[0] for n in range(len(album.events))]
     assert {event.level for event in album.events} > {"unknown"}  # some event names a vehicle
     for event, answer in zip(album.events, answers, strict=True):
-        assert says_as_much(answer, event), (event.name, answer.name)
+        assert agrees_with(answer, event), (event.name, answer.name)
         assert event.best_frame == event.deciding_frames[0]
     named = next(number for number, event in enumerate(album.events) if event.level != "unknown")
     (end,) = [n for n, event in enumerate(album.events) if (event.id, event.type) == (album.events[named].id, "end")]

@@ -15,7 +15,7 @@ from twincar_edge.runtime.sources import FrameSource, open_source
 from twincar_edge.runtime.watch import watch
 
 
-class Everything(Sink):
+class EventRecorder(Sink):
     """A sink that records all events."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Everything(Sink):
 @pytest.mark.shared
 def test_no_start_is_retracted_if_the_detector_boxes_parts_of_a_car(shared: Path) -> None:
     """Two cars approach one after the other; for some frames, the detector boxes only parts of the first."""
-    sink = Everything()
+    sink = EventRecorder()
     with open_source(str(shared / "clips" / "street_side.mp4")) as clip:
         frames = [frame for frame in clip if 153 <= frame.index < 275]
     config = one_camera("street", detector=shared / "models" / "yolox_nano_coco.onnx")

@@ -197,8 +197,8 @@ def test_on_frame_gets_each_frame_with_its_tracks_and_answers(classifier: Classi
     assert seen[5][1] == []
     assert [(track.name, track.probability > 0.9) for track in seen[25][1]] == [(RED, True)]
     assert [track.name for index, tracks in seen[:16] for track in tracks][:2] == [None, None]  # not confirmed yet
-    assert [(track.level, track.told) for track in seen[25][1]] == [("year", True)]
-    assert not any(track.told for index, tracks in seen for track in tracks if track.name is None)
+    assert [(track.level, track.published) for track in seen[25][1]] == [("year", True)]
+    assert not any(track.published for index, tracks in seen for track in tracks if track.name is None)
     crops = [track.crops for _, tracks in seen for track in tracks]
     assert crops == sorted(crops) and crops[-1] > 10
 

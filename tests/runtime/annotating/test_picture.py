@@ -1,4 +1,4 @@
-"""What is known of a frame is drawn where it is, and the rest of the frame stays as it was."""
+"""Tracks and answers are drawn on a frame; the rest of the frame stays unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.runtime.loop.answering import LiveFrame, LiveTrack
 from twincar_edge.runtime.sources import Frame
 
 BOX: Box = (300, 200, 500, 340)
-TOLD = LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, True)
+PUBLISHED = LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, True)
 
 
 def live(*tracks: LiveTrack, size_wh: tuple[int, int] = (800, 450), time_s: float = 0.0, **more: object) -> LiveFrame:
@@ -29,7 +29,7 @@ def has(image: Image, color: tuple[int, int, int], box: Box) -> bool:
 
 
 def drawn(image: Image, before: Image) -> Image:
-    """Where the picture was changed: bool [H, W]."""
+    """Where the picture has changed: bool [H, W]."""
     return np.asarray((image != before).any(axis=2))
 
 
@@ -39,38 +39,38 @@ def painter() -> Painter:
 
 
 def test_a_vehicle_has_a_box_in_its_color_and_its_inside_stays_visible(painter: Painter) -> None:
-    frame = live(TOLD)
+    frame = live(PUBLISHED)
     image = painter.paint(frame)
     left, top, right, bottom = BOX
-    color = PALETTE[TOLD.id % len(PALETTE)]
+    color = PALETTE[PUBLISHED.id % len(PALETTE)]
     for x, y in ((left, 270), (right - 1, 270), (350, bottom - 1)):
         assert tuple(image[y, x]) == color
     assert not drawn(image, frame.frame.image_bgr)[top + 5 : bottom - 10, left + 5 : right - 5].any()
-    assert (frame.frame.image_bgr == 90).all()  # others use the frame too
+    assert (frame.frame.image_bgr == 90).all()  # the frame is shared, so it must not change
 
 
-def test_a_vehicle_is_gray_until_an_event_of_it_was_published(painter: Painter) -> None:
+def test_a_vehicle_is_gray_until_its_first_event(painter: Painter) -> None:
     image = painter.paint(live(LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, False)))
     assert not any(has(image, color, (0, 0, 800, 450)) for color in PALETTE)
 
 
 def test_two_vehicles_side_by_side_have_two_colors(painter: Painter) -> None:
     beside = LiveTrack(2, (500, 200, 700, 340), "unknown", "unknown", 0.4, 2, True)
-    image = painter.paint(live(TOLD, beside))
+    image = painter.paint(live(PUBLISHED, beside))
     assert tuple(image[270, 300]) != tuple(image[270, 699])
 
 
-def test_a_vehicle_leaves_a_trail_that_ends(painter: Painter) -> None:
+def test_a_vehicle_has_a_trail_of_limited_length(painter: Painter) -> None:
     color = PALETTE[1]
-    behind = (100, 320, 280, 340)  # where the lower edge's middle was
+    behind = (100, 320, 280, 340)  # the trail of the lower edge's center
     for step in range(20):
         moved = (BOX[0] - 200 + 10 * step, BOX[1], BOX[2] - 200 + 10 * step, BOX[3])
         image = painter.paint(live(LiveTrack(1, moved, None, None, 0.0, 0, True), time_s=step / 10))
     assert has(image, color, behind)
-    assert not has(painter.paint(live(TOLD, time_s=60.0)), color, behind)
+    assert not has(painter.paint(live(PUBLISHED, time_s=60.0)), color, behind)
 
 
-def test_what_was_left_out_is_drawn_with_its_reason(painter: Painter) -> None:
+def test_ignored_objects_are_drawn_with_the_reason(painter: Painter) -> None:
     frame, empty = live(ignored=(Ignored((600, 100, 640, 120), "small"),)), live()
     changed = drawn(painter.paint(frame), painter.paint(empty))
     rows, columns = np.nonzero(changed)
@@ -87,7 +87,7 @@ def test_zones_are_outlined_and_excluded_ones_hatched() -> None:
     assert 0.02 < changed[60:130, 20:390].mean() < 0.5
 
 
-def test_the_square_has_the_least_area() -> None:
+def test_the_square_shows_min_area() -> None:
     frame = live(size_wh=(1000, 1000))
     changed = drawn(Painter(CameraConfig(min_area=0.04)).paint(frame), frame.frame.image_bgr)
     columns = np.nonzero(changed[700:900, :400].any(axis=0))[0]
@@ -106,7 +106,7 @@ def test_any_name_is_drawn_on_a_frame_of_any_size(size_wh: tuple[int, int], name
     assert image.shape[0] * size_wh[0] == image.shape[1] * size_wh[1]
 
 
-def test_a_camera_that_changes_its_size_is_drawn_on_at_the_new_size(painter: Painter) -> None:
-    painter.paint(live(TOLD))
-    image = painter.paint(live(TOLD, size_wh=(1280, 720)))
+def test_drawing_adapts_to_a_change_of_the_frame_size(painter: Painter) -> None:
+    painter.paint(live(PUBLISHED))
+    image = painter.paint(live(PUBLISHED, size_wh=(1280, 720)))
     assert tuple(image[270, 300]) == PALETTE[1]

@@ -1,4 +1,4 @@
-"""An annotated video has the frames of its source and their times, and never costs an event."""
+"""An annotated video has the frames of its source and their times, and never delays or loses an event."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def distance(image: Image, color: tuple[int, int, int]) -> float:
     return float(np.abs(image.astype(float) - color).mean())
 
 
-def test_every_frame_of_a_file_is_there_at_its_time_with_boxes_on_the_vehicles(
+def test_the_video_has_every_frame_of_a_file_at_its_time_with_boxes(
     clip: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "videos" / "out.mp4"
@@ -81,7 +81,7 @@ def test_every_frame_of_a_file_is_there_at_its_time_with_boxes_on_the_vehicles(
     assert [path.name for path in out.parent.iterdir()] == ["out.mp4"]
 
 
-def test_a_video_beside_a_configuration_has_one_file_for_each_camera(clip: Path, model: Path, tmp_path: Path) -> None:
+def test_with_several_cameras_each_has_its_own_video(clip: Path, model: Path, tmp_path: Path) -> None:
     config = tmp_path / "cameras.toml"
     cameras = "".join(f'[[cameras]]\nname = "{name}"\nsource = "{clip}"\n' for name in ("north", "south"))
     config.write_text(f'model = "{model}"\nstate = "{tmp_path / "state"}"\nthreads = 1\n{cameras}')
@@ -99,7 +99,7 @@ def test_a_video_beside_a_configuration_has_one_file_for_each_camera(clip: Path,
         ("{tmp}/car.jpg", "{tmp}/out.mp4", "{annotate} needs a video or a camera: {tmp}/car.jpg gives single images"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_written_is_one_line_before_the_run(
+def test_an_unwritable_video_is_a_one_line_error_before_the_run(
     source: str, out: str, said: str, clip: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cv2.imwrite(str(tmp_path / "car.jpg"), np.full((40, 60, 3), 90, np.uint8))
@@ -126,7 +126,7 @@ def test_without_the_encoder_the_extra_is_named(
     assert capfd.readouterr().err == "error: av is not installed: pip install 'twincar-edge[clips]'\n"
 
 
-def test_a_failed_start_leaves_the_video_of_before(clip: Path, tmp_path: Path) -> None:
+def test_a_failed_start_leaves_an_existing_video_unchanged(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"before")
     assert watch(clip, "--model", clip, "--annotate", out) == 2
@@ -138,7 +138,7 @@ def live_frames() -> list[LiveFrame]:
     return [LiveFrame("camera", frame, ()) for frame in as_frames(film([], 30))]
 
 
-def test_frames_of_a_live_camera_are_dropped_and_counted_where_encoding_is_slow(
+def test_frames_of_a_live_camera_are_dropped_and_counted_if_encoding_is_too_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
@@ -179,13 +179,13 @@ def test_a_disk_that_fills_up_ends_the_video_and_not_the_run(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_camera_without_a_frame_leaves_no_file(tmp_path: Path) -> None:
+def test_a_camera_without_frames_leaves_no_file(tmp_path: Path) -> None:
     with AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()]) as videos:
         pass
     assert (videos.summaries, list(tmp_path.iterdir())) == ((), [])
 
 
-def test_times_of_a_live_camera_are_kept_and_a_change_of_size_is_not_the_end(tmp_path: Path) -> None:
+def test_the_video_of_a_live_camera_keeps_its_times_and_survives_a_change_of_size(tmp_path: Path) -> None:
     times_s = [7.0, 7.1, 7.5, 9.0]
     sizes = [(180, 321), (180, 321), (90, 160), (180, 321)]
     with AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()]) as videos:
@@ -195,11 +195,11 @@ def test_times_of_a_live_camera_are_kept_and_a_change_of_size_is_not_the_end(tmp
     assert read(tmp_path / "out.mp4")[1] == pytest.approx([0.0, 0.1, 0.5, 2.0], abs=1e-3)
 
 
-# --- a live camera, and the command as a process of its own ---
+# --- a live camera, and the command in a child process ---
 
 
 class _Camera(http.server.BaseHTTPRequestHandler):
-    """Sends the same drive again and again as MJPEG, 25 frames a second."""
+    """Sends the same pass of a car repeatedly as MJPEG, at 25 frames per second."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -230,7 +230,7 @@ def camera_url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)])
-def test_the_video_of_a_live_camera_can_be_read_after_a_signal(
+def test_the_video_of_a_live_camera_is_readable_after_a_signal(
     number: int, code: int, camera_url: str, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "videos" / "out.mp4"

@@ -29,7 +29,7 @@ def display() -> Iterator[str]:
     server.wait()
 
 
-def test_a_run_is_shown_and_gives_its_events(display: str, tmp_path: Path) -> None:
+def test_a_run_is_displayed_and_publishes_its_events(display: str, tmp_path: Path) -> None:
     clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 10)], 45))
     command = [sys.executable, "-m", "twincar_edge", "watch", str(clip), "--show"]
     command += ["--model", str(tiny_model(tmp_path / "tiny.onnx"))]
@@ -39,7 +39,7 @@ def test_a_run_is_shown_and_gives_its_events(display: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("display", ["", ":99999"])
-def test_without_a_display_nothing_is_watched(
+def test_without_a_display_the_run_does_not_start(
     display: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

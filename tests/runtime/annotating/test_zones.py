@@ -1,4 +1,4 @@
-"""`twincar-edge zones`: a frame with a grid, and zones as cameras.toml holds them."""
+"""`twincar-edge zones`: a frame with a grid, and zones in the format of cameras.toml."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def zones(*arguments: object) -> int:
 
 
 def parsed(toml: str, folder: Path) -> tuple[Zone, ...]:
-    """The zones of a cameras.toml with this below its camera."""
+    """The zones of a cameras.toml that has this text below its camera."""
     path = folder / "parsed.toml"
     path.write_text(f'[[cameras]]\nsource = "gate.mp4"\n{toml}')
     return read_config(path).cameras[0].zones
@@ -40,7 +40,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("clip") / "gate.mp4", pictures)
 
 
-def test_one_frame_is_written_with_a_grid_and_an_example_that_parses(
+def test_a_frame_is_written_with_a_grid_and_a_valid_example(
     clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "frame.png"
@@ -51,19 +51,19 @@ def test_one_frame_is_written_with_a_grid_and_an_example_that_parses(
     assert f'--zone "gate={" ".join(f"{x:g},{y:g}" for x, y in example.points)}"' in shown.err
     image = cv2.imread(str(out))
     assert image is not None and image.shape == (360, 640, 3)
-    lines = np.abs(image[100, :, 0].astype(int) - image[100, 30, 0]) > 20  # beside the labels
+    lines = np.abs(image[100, :, 0].astype(int) - image[100, 30, 0]) > 20  # next to the labels
     assert {64 * part for part in range(1, 10)} <= set(np.nonzero(lines)[0].tolist())
     assert not lines[70:120].any()
 
 
-def test_the_frame_is_that_of_the_time(clip: Path, tmp_path: Path) -> None:
+def test_the_frame_at_the_given_time_is_used(clip: Path, tmp_path: Path) -> None:
     assert zones(clip, "-o", tmp_path / "late.png", "--at", 1.6) == 0
     late = cv2.imread(str(tmp_path / "late.png"))
     assert late is not None
     assert abs(int(late[100, 100, 0]) - (40 + 2 * 40)) <= 4
 
 
-def test_zones_of_the_command_line_come_out_as_toml(
+def test_zones_of_the_command_line_are_printed_as_toml(
     clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     written = ["gate=0.125,0.2 0.9,0.2 0.9,0.8", "exclude=10,20 300.5,120"]
@@ -97,7 +97,7 @@ def test_a_camera_of_a_file_is_drawn_with_its_zones(clip: Path, tmp_path: Path) 
         (["--config", "{tmp}/cameras.toml", "--camera", "gat"], "no camera 'gat': did you mean 'gate'?"),
     ],
 )
-def test_what_does_not_work_is_one_line(
+def test_invalid_input_of_zones_is_a_one_line_error(
     arguments: list[str], said: str, clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cameras.toml").write_text('[[cameras]]\nname = "gate"\nsource = "gate.mp4"\n')
@@ -110,7 +110,7 @@ def test_what_does_not_work_is_one_line(
     assert "secret" not in shown.err
 
 
-def test_clicking_without_a_display_is_one_line(
+def test_clicking_without_a_display_is_a_one_line_error(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
@@ -120,7 +120,7 @@ def test_clicking_without_a_display_is_one_line(
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (64, 48), (320, 180), (1080, 1920), (3840, 2160)])
-def test_a_frame_of_any_size_gets_its_grid(size_wh: tuple[int, int]) -> None:
+def test_a_frame_of_any_size_gets_a_grid(size_wh: tuple[int, int]) -> None:
     frame = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
     image = draw_zone_picture(frame, [parse_zone("0,0 1,1")])
     assert image.shape[0] * size_wh[0] == image.shape[1] * size_wh[1]
@@ -129,7 +129,7 @@ def test_a_frame_of_any_size_gets_its_grid(size_wh: tuple[int, int]) -> None:
     assert (frame == 90).all()
 
 
-def test_clicked_zones_are_those_that_cameras_toml_reads(tmp_path: Path) -> None:
+def test_clicked_zones_can_be_read_from_cameras_toml(tmp_path: Path) -> None:
     clicked = ClickedZones(["zone1"])
     for x, y in ((0, 0), (639, 0), (639, 359), (5000, -3)):
         clicked.click(x, y, (640, 360))
@@ -151,7 +151,7 @@ def test_clicked_zones_are_those_that_cameras_toml_reads(tmp_path: Path) -> None
 # --- the first frame ---
 
 
-def test_a_source_that_hangs_is_given_up_and_released() -> None:
+def test_a_hanging_source_times_out_and_is_released() -> None:
     over, released = threading.Event(), []
 
     def frames() -> Iterator[Frame]:
@@ -166,7 +166,7 @@ def test_a_source_that_hangs_is_given_up_and_released() -> None:
     over.set()
 
 
-def test_the_time_limit_is_for_each_frame_and_not_for_all() -> None:
+def test_the_timeout_is_per_frame() -> None:
     clock = threading.Event()
 
     def frames() -> Iterator[Frame]:
@@ -178,6 +178,6 @@ def test_the_time_limit_is_for_each_frame_and_not_for_all() -> None:
     assert frame.time_s == pytest.approx(0.4)
 
 
-def test_a_source_without_frames_says_so() -> None:
+def test_a_source_without_frames_is_an_error() -> None:
     with pytest.raises(InputError, match="sends no picture"):
         first_frame(lambda: FrameSource([]))

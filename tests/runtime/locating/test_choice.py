@@ -1,4 +1,4 @@
-"""Which locator a camera gets where nobody says, and that the log and the summary tell it with the reason."""
+"""The default locator of a camera, which the log and the summary report with the reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ZONES = (parse_zone("0,0 0.5,1"),)
         ("detector", False, (), None, "detector", "set by `locate='detector'`"),
     ],
 )
-def test_the_best_locator_at_hand_is_chosen_with_its_reason(
+def test_the_best_available_locator_is_chosen_with_a_reason(
     locate: str, stills: bool, zones: tuple, detector: DetectorFile | None, expected: str, reason: str
 ) -> None:
     choice = choose_locator(locate, stills=stills, zones=zones, detector=detector)
@@ -59,7 +59,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """A state folder with a small detector, pulled."""
+    """A state folder with a small pulled detector."""
     with fake_official_detector(tmp_path) as path:
         take_detector(path, state=tmp_path / "state")
         yield tmp_path / "state"
@@ -70,7 +70,7 @@ def watched(clip: Path, classifier: Classifier, *, locate: str = "auto", state: 
     return watch(WatchConfig(cameras=(camera,), state=state, ep="cpu", threads=1), classifier=classifier)
 
 
-def test_a_pulled_detector_finds_the_vehicles_of_a_video_and_the_log_says_so(
+def test_a_pulled_detector_is_used_for_videos_and_logged(
     clip: Path, classifier: Classifier, state: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -82,7 +82,7 @@ def test_a_pulled_detector_finds_the_vehicles_of_a_video_and_the_log_says_so(
     assert "camera gate: locating by detector (set by `locate='detector'`)" in caplog.messages
 
 
-def test_motion_may_be_asked_for_although_a_detector_is_there(clip: Path, classifier: Classifier, state: Path) -> None:
+def test_motion_can_be_chosen_although_a_detector_is_installed(clip: Path, classifier: Classifier, state: Path) -> None:
     (state / "detectors" / "yolox_nano.onnx").write_bytes(b"damaged, which nobody looks at")
     (camera,) = watched(clip, classifier, locate="motion", state=state).cameras
     assert (camera.visits, camera.located_by) == (1, "motion (set by `locate='motion'`)")
@@ -90,7 +90,7 @@ def test_motion_may_be_asked_for_although_a_detector_is_there(clip: Path, classi
         watched(clip, classifier, state=state)
 
 
-def test_without_a_detector_one_line_says_how_to_get_one(clip: Path, classifier: Classifier, tmp_path: Path) -> None:
+def test_without_a_detector_the_log_says_how_to_get_one(clip: Path, classifier: Classifier, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match="needs a detector: get one with `twincar-edge detector pull`, or name"
     ) as caught:
@@ -98,7 +98,7 @@ def test_without_a_detector_one_line_says_how_to_get_one(clip: Path, classifier:
     assert "\n" not in str(caught.value)
 
 
-def test_a_detector_that_is_named_serves_every_camera_of_a_run(clip: Path, classifier: Classifier, state: Path) -> None:
+def test_a_configured_detector_is_used_by_every_camera(clip: Path, classifier: Classifier, state: Path) -> None:
     named = state / "detectors" / "yolox_nano.onnx"
     cameras = tuple(
         CameraConfig(name=name, source=str(clip), locate=locate) for name, locate in (("a", "auto"), ("b", "zone"))

@@ -28,7 +28,7 @@ def opened(path: Path) -> Detector:
 
 
 @pytest.mark.parametrize("size_wh", [(128, 96), (96, 128), (512, 256), (64, 64), (32, 32)])
-def test_boxes_are_in_pixels_of_the_picture_whatever_its_size(tmp_path: Path, size_wh: tuple[int, int]) -> None:
+def test_boxes_are_in_pixels_of_the_picture_at_any_size(tmp_path: Path, size_wh: tuple[int, int]) -> None:
     detector = opened(red_detector(tmp_path / "d.onnx"))
     image = picture((2, 1), size_wh=size_wh)
     (found,) = detector.detect(image, detector.class_ids(VEHICLES), 0.3)
@@ -42,7 +42,7 @@ def test_a_box_ends_at_the_border_of_the_picture(tmp_path: Path) -> None:
     assert sorted(boxes) == sorted([expected_box(0, 0), expected_box(7, 5)])
 
 
-def test_only_the_classes_that_are_wanted_are_found(tmp_path: Path) -> None:
+def test_only_the_configured_classes_are_detected(tmp_path: Path) -> None:
     detector = opened(red_detector(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.8), (TRUCK, 0.1))))
     image = picture((1, 1), (6, 3))
 
@@ -54,21 +54,21 @@ def test_only_the_classes_that_are_wanted_are_found(tmp_path: Path) -> None:
     assert found("any") == found("car", "cell phone") == sorted([expected_box(1, 1), expected_box(6, 3)])
 
 
-def test_what_is_a_car_and_a_truck_is_one_vehicle_of_the_likelier_kind(tmp_path: Path) -> None:
+def test_a_box_with_two_classes_is_one_vehicle_of_the_more_probable_type(tmp_path: Path) -> None:
     detector = opened(red_detector(tmp_path / "d.onnx", left=((CAR, 0.5), (TRUCK, 0.9))))
     (found,) = detector.detect(picture((1, 1)), detector.class_ids(VEHICLES), 0.3)
     assert found.score == pytest.approx(0.9, abs=0.01)
     assert found.kind == "truck"
 
 
-def test_what_is_no_vehicle_for_coco_has_no_kind(tmp_path: Path) -> None:
+def test_objects_outside_the_vehicle_classes_of_coco_have_no_vehicle_type(tmp_path: Path) -> None:
     detector = opened(red_detector(tmp_path / "d.onnx", left=((CAR, 0.9),), right=((PHONE, 0.9),)))
     image = picture((1, 1), (6, 3))
     kinds = {found.box_xyxy: found.kind for found in detector.detect(image, detector.class_ids(("any",)), 0.3)}
     assert kinds == {expected_box(1, 1): "car", expected_box(6, 3): None}
 
 
-def test_of_boxes_of_one_vehicle_the_surest_stands(tmp_path: Path) -> None:
+def test_of_overlapping_boxes_the_one_with_the_highest_score_is_kept(tmp_path: Path) -> None:
     detector = opened(red_detector(tmp_path / "d.onnx"))
     image = picture((2, 2))
     image[32:48, 48:64] = (0, 0, 200)  # the next cell, less red
@@ -76,14 +76,14 @@ def test_of_boxes_of_one_vehicle_the_surest_stands(tmp_path: Path) -> None:
     assert found.box_xyxy == expected_box(2, 2)
 
 
-def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
+def test_an_empty_picture_has_no_detections(tmp_path: Path) -> None:
     assert opened(red_detector(tmp_path / "d.onnx")).detect(picture(), (CAR,), 0.1) == []
 
 
 # --- classes ---
 
 
-def test_a_detector_of_other_classes_than_cocos_has_them_by_number(tmp_path: Path) -> None:
+def test_classes_of_a_detector_without_coco_names_are_numbers(tmp_path: Path) -> None:
     detector = opened(red_detector(tmp_path / "d.onnx", ((1, 0.9),), ((0, 0.9),), classes=3))
     assert detector.classes == ("0", "1", "2")
     assert detector.class_ids(("1", "2", "1")) == (1, 2)
@@ -95,13 +95,13 @@ def test_a_detector_of_other_classes_than_cocos_has_them_by_number(tmp_path: Pat
     ("wanted", "message"),
     [("cra", "did you mean .*'car'"), ("80", "0 to 79"), ("", "no class ''"), ("-1", "no class"), ("²", "no class")],
 )
-def test_a_class_that_there_is_not_is_one_clear_error(tmp_path: Path, wanted: str, message: str) -> None:
+def test_an_unknown_class_is_a_one_line_error(tmp_path: Path, wanted: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         opened(red_detector(tmp_path / "d.onnx")).class_ids(("car", wanted))
     assert "\n" not in str(caught.value)
 
 
-# --- files that are no detector ---
+# --- files that are not detectors ---
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_file_of_another_layout_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_detector_at_all_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_detector_is_refused_in_one_line(tmp_path: Path) -> None:
     whole = red_detector(tmp_path / "whole.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.onnx").write_text("not a model")
@@ -146,7 +146,7 @@ def located(locator: Locator, image: Image) -> list[tuple[Box, bool]]:
     return [(one.box_xyxy, one.begins) for one in locator.locate(Frame(0, 0.0, image, "frame"))]
 
 
-def test_a_weak_score_goes_on_with_a_vehicle_and_begins_none(tmp_path: Path) -> None:
+def test_a_weak_score_continues_a_vehicle_but_starts_none(tmp_path: Path) -> None:
     options = LocateOptions(detector=opened(red_detector(tmp_path / "d.onnx")), detect_score=0.6)
     locator = make_locator("detector", options)
     assert locator.moves
@@ -155,14 +155,14 @@ def test_a_weak_score_goes_on_with_a_vehicle_and_begins_none(tmp_path: Path) -> 
     assert located(locator, picture((2, 2), red=40)) == []
 
 
-def test_a_single_image_holds_the_vehicles_that_are_sure(tmp_path: Path) -> None:
+def test_a_single_image_gives_only_the_sure_vehicles(tmp_path: Path) -> None:
     options = LocateOptions(detector=opened(red_detector(tmp_path / "d.onnx")), detect_score=0.6, stills=True)
     locator = make_locator("detector", options)
     assert len(located(locator, picture((1, 1), (6, 4)))) == 2
     assert located(locator, picture((2, 2), red=100)) == []
 
 
-def test_what_is_too_small_or_stands_outside_the_zones_is_no_vehicle(tmp_path: Path) -> None:
+def test_boxes_that_are_too_small_or_outside_the_zones_are_ignored(tmp_path: Path) -> None:
     detector = opened(red_detector(tmp_path / "d.onnx"))
     image = picture((1, 1), (6, 4))
     share = 48 * 32 / (128 * 96)
@@ -176,7 +176,7 @@ def test_what_is_too_small_or_stands_outside_the_zones_is_no_vehicle(tmp_path: P
         assert len(located(make_locator("detector", options), image)) == expected
 
 
-# --- the real thing ---
+# --- official detectors ---
 
 
 @pytest.fixture(scope="module")
@@ -203,13 +203,13 @@ def test_the_official_yolox_finds_the_car_in_photographs_of_cars(yolox: Detector
     for photograph in photographs:
         image = np.asarray(cv2.imread(str(photograph)), np.uint8)
         boxes = yolox.detect(image, yolox.class_ids(VEHICLES), 0.3)
-        whole = (0, 0, image.shape[1], image.shape[0])  # they are cut to the car's box
+        whole = (0, 0, image.shape[1], image.shape[0])  # the photographs are cropped to the car
         found += any(iou(one.box_xyxy, whole) > 0.6 for one in boxes)
     assert found >= 37
 
 
 @pytest.mark.shared
-def test_seen_from_straight_above_a_car_is_anything_but_a_car(yolox: Detector, shared: Path) -> None:
+def test_a_car_seen_from_straight_above_is_not_detected_as_a_car(yolox: Detector, shared: Path) -> None:
     image = frame_of(shared / "clips" / "parking_lot_overhead.mp4", 80)
     assert yolox.detect(image, yolox.class_ids(VEHICLES), 0.3) == []
     (found,) = yolox.detect(image, yolox.class_ids(("any",)), 0.3)

@@ -1,4 +1,4 @@
-"""An official detector gets into the state folder whole and checked, or not at all; the servers are real ones."""
+"""Pulling stores a complete, verified official detector in the state folder, or nothing. The servers are real."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def never_ends(request: http.server.BaseHTTPRequestHandler) -> None:
         while True:
             request.wfile.write(b"x" * 4096)
     except OSError:
-        pass  # the reader has gone, as it should
+        pass  # the reader has disconnected, as it should
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def official(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]:
-    """Small detectors in place of the official ones: their files' bytes."""
+    """The bytes of small detectors that replace the official ones."""
     files = {}
     for name, classes in (("nano", 80), ("tiny", 3)):
         data = red_detector(tmp_path / f"{name}.onnx", ((0, 0.9),), ((0, 0.9),), classes=classes).read_bytes()
@@ -119,7 +119,7 @@ def nothing_in(state: Path) -> bool:
     return pulled_detector(state) is None and list((state / "detectors").glob("**/*")) == []
 
 
-# --- what is known of the release ---
+# --- the table of official files ---
 
 
 def test_the_official_files_come_from_the_release_over_https_and_have_digests() -> None:
@@ -133,7 +133,9 @@ def test_the_official_files_come_from_the_release_over_https_and_have_digests() 
 # --- from the network ---
 
 
-def test_the_right_file_is_put_into_the_state_folder(release: Release, official: dict[str, bytes], state: Path) -> None:
+def test_the_official_file_is_stored_in_the_state_folder(
+    release: Release, official: dict[str, bytes], state: Path
+) -> None:
     release.answers["/nano"] = gives(official["nano"])
     announced: list[OfficialDetector] = []
     path = pull_detector(state=state, url=f"{release.url}/nano", announce=announced.append)
@@ -142,7 +144,7 @@ def test_the_right_file_is_put_into_the_state_folder(release: Release, official:
     assert announced == [OFFICIAL["nano"]]
 
 
-def test_what_is_there_is_not_downloaded_again_unless_it_is_damaged(
+def test_an_existing_detector_is_downloaded_again_only_if_damaged(
     release: Release, official: dict[str, bytes], state: Path
 ) -> None:
     release.answers["/nano"] = gives(official["nano"])
@@ -156,9 +158,7 @@ def test_what_is_there_is_not_downloaded_again_unless_it_is_damaged(
     assert pulled_detector(state) == path
 
 
-def test_another_detector_replaces_the_one_that_is_there(
-    release: Release, official: dict[str, bytes], state: Path
-) -> None:
+def test_another_detector_replaces_the_existing_one(release: Release, official: dict[str, bytes], state: Path) -> None:
     release.answers = {"/nano": gives(official["nano"]), "/tiny": gives(official["tiny"])}
     for name in ("nano", "tiny", "nano"):
         path = pull_detector(name, state=state, url=f"{release.url}/{name}")
@@ -166,7 +166,7 @@ def test_another_detector_replaces_the_one_that_is_there(
         assert [file.name for file in path.parent.iterdir()] == [f"yolox_{name}.onnx"]
 
 
-def test_a_detector_that_there_is_not_names_those_that_there_are(state: Path) -> None:
+def test_an_unknown_detector_is_an_error_that_lists_the_known_ones(state: Path) -> None:
     with pytest.raises(InputError, match="no detector 'nanu': did you mean 'nano'"):
         pull_detector("nanu", state=state)
 
@@ -187,7 +187,7 @@ def test_a_detector_that_there_is_not_names_those_that_there_are(state: Path) ->
     ],
     ids=["digest", "short", "cut off", "long", "endless", "503", "no http", "to http", "to ftp", "to a file"],
 )
-def test_a_wrong_answer_is_refused_in_one_line_and_leaves_nothing(
+def test_a_wrong_response_is_a_one_line_error_and_writes_nothing(
     release: Release,
     official: dict[str, bytes],
     state: Path,
@@ -202,7 +202,7 @@ def test_a_wrong_answer_is_refused_in_one_line_and_leaves_nothing(
     assert nothing_in(state)
 
 
-def test_a_wrong_answer_leaves_the_detector_that_was_there(
+def test_a_wrong_response_leaves_the_existing_detector(
     release: Release, official: dict[str, bytes], state: Path
 ) -> None:
     release.answers = {"/nano": gives(official["nano"]), "/tiny": gives(official["tiny"][:-1])}
@@ -212,7 +212,7 @@ def test_a_wrong_answer_leaves_the_detector_that_was_there(
     assert pulled_detector(state) == path
 
 
-def test_a_missing_file_and_a_missing_server_say_what_else_can_be_done(
+def test_a_missing_file_and_a_missing_server_are_errors_with_a_remedy(
     release: Release, official: dict[str, bytes], state: Path
 ) -> None:
     with pytest.raises(InputError, match=r"404 Not Found; or fetch it with another machine.* `file`"):
@@ -236,7 +236,7 @@ def test_a_redirect_to_https_is_followed_if_its_certificate_is_trusted(
     assert pulled_detector(state) is not None
 
 
-def test_redirects_in_a_circle_come_to_an_end(certificates: Path) -> None:
+def test_circular_redirects_are_an_error(certificates: Path) -> None:
     circle = Release()
     with web_server(circle.handler(), certificates) as server:
         url = f"https://127.0.0.1:{server.server_port}/nano"
@@ -246,7 +246,7 @@ def test_redirects_in_a_circle_come_to_an_end(certificates: Path) -> None:
     assert len(circle.asked) < 10
 
 
-def test_the_proxy_of_the_environment_is_asked(
+def test_the_proxy_of_the_environment_is_used(
     release: Release, official: dict[str, bytes], state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", release.url)
@@ -255,7 +255,7 @@ def test_the_proxy_of_the_environment_is_asked(
     assert release.asked == ["http://releases.invalid/nano"]
 
 
-def test_a_server_that_is_silent_or_slow_is_given_up(release: Release) -> None:
+def test_a_silent_or_slow_server_times_out(release: Release) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(InputError, match="no answer in time"):
         download(f"http://127.0.0.1:{silent.getsockname()[1]}/nano", 10, wait_s=0.1)
     release.answers["/nano"] = gives(b"x" * 10)
@@ -264,8 +264,10 @@ def test_a_server_that_is_silent_or_slow_is_given_up(release: Release) -> None:
         download(f"{release.url}/nano", 10, clock=lambda: next(times))
 
 
-def test_no_more_is_read_than_the_file_has(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is endless; what has been read when it is refused is bounded."""
+def test_an_endless_response_is_read_only_up_to_the_files_size(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response is endless; the number of bytes read is bounded."""
     monkeypatch.setattr(downloading, "_CHUNK", 100)
     release.answers["/nano"] = never_ends
     times = iter(range(1000))
@@ -277,7 +279,7 @@ def test_no_more_is_read_than_the_file_has(release: Release, monkeypatch: pytest
 # --- from a file ---
 
 
-def test_a_file_is_taken_by_its_digest_whatever_it_is_called(
+def test_a_local_file_is_accepted_by_its_digest_under_any_name(
     official: dict[str, bytes], state: Path, tmp_path: Path
 ) -> None:
     for name, data in official.items():
@@ -299,26 +301,26 @@ def test_a_file_with_another_digest_is_refused(
     assert nothing_in(state)
 
 
-def test_a_file_must_be_the_detector_that_is_named(official: dict[str, bytes], state: Path, tmp_path: Path) -> None:
+def test_a_local_file_must_be_the_named_detector(official: dict[str, bytes], state: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is not that of yolox_tiny\.onnx"):
         take_detector(tmp_path / "nano.onnx", "tiny", state=state)
     assert take_detector(tmp_path / "tiny.onnx", "tiny", state=state) == pulled_detector(state)
 
 
 @pytest.mark.parametrize("name", ["absent.onnx", "."])
-def test_a_file_that_cannot_be_read_is_one_line(state: Path, tmp_path: Path, name: str) -> None:
+def test_an_unreadable_file_is_a_one_line_error(state: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="no such file, or not a regular one"):
         take_detector(tmp_path / name, state=state)
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(official: dict[str, bytes], tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_a_one_line_error(official: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot write .*yolox_nano") as caught:
         take_detector(tmp_path / "nano.onnx", state=tmp_path / "state")
     assert "\n" not in str(caught.value)
 
 
-def test_a_user_without_a_home_has_no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_home_folder_has_no_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TWINCAR_STATE", "STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
 

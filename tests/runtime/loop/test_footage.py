@@ -1,4 +1,4 @@
-"""What a camera keeps of its pictures, and which of them become a clip."""
+"""Which pictures a camera buffers, and which of them become a clip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATE = 25.0
 
 
 class Scene:
-    """A camera's thread in small: frames, of which a test says what they show."""
+    """A minimal camera thread: a test decides what its frames show."""
 
     def __init__(self, **options: Any) -> None:
         self.clips: list[Clip] = []
@@ -38,7 +38,7 @@ class Scene:
         return Frame(self.index, self.index / RATE, gray if picture is None else picture, "scene")
 
     def run(self, seconds: float, vehicle: Visit | None = None, counts: bool = True, **frame: Any) -> None:
-        """Show a scene for so long, with a vehicle in every frame."""
+        """Run for some seconds, with these vehicles in every frame."""
         for _ in range(round(seconds * RATE)):
             one = self.frame(**frame)
             items = []
@@ -50,7 +50,7 @@ class Scene:
             self.most_bytes = max(self.most_bytes, self.footage.bytes)
 
     def enter(self, id: str = "car") -> Visit:
-        """A vehicle that is first seen in the next frame."""
+        """A vehicle that first appears in the next frame."""
         first = Frame(self.index + 1, (self.index + 1) / RATE, np.zeros((90, 160, 3), np.uint8), "scene")
         return Visit(id, MOMENT, first, BOX)
 
@@ -62,14 +62,14 @@ def times(clip: Clip) -> list[float]:
     return [picture.time_s for picture in clip.pictures]
 
 
-def test_a_clip_shows_the_pass_and_some_seconds_around_it_at_a_low_rate() -> None:
+def test_a_clip_shows_the_pass_with_some_seconds_before_and_after_at_a_low_frame_rate() -> None:
     scene = Scene()
     scene.run(10)
     car = scene.enter()
     scene.run(3, car)
     scene.run(1)  # out of sight
     scene.leave(car)
-    assert scene.clips == []  # what follows is to be in it
+    assert scene.clips == []  # the seconds after it belong to the clip too
     scene.run(4)
     (clip,) = scene.clips
     assert (clip.id, clip.started_at, clip.name) == ("car", MOMENT, "20250301T120015.040Z-car.mp4")
@@ -80,12 +80,12 @@ def test_a_clip_shows_the_pass_and_some_seconds_around_it_at_a_low_rate() -> Non
     assert steps.mean() == pytest.approx(1 / FPS, rel=0.05)
 
 
-def test_a_vehicle_that_stays_has_one_clip_of_how_it_came_and_has_it_soon() -> None:
+def test_a_vehicle_that_stays_soon_gets_one_clip_of_its_arrival() -> None:
     scene = Scene()
     scene.run(5)
     car = scene.enter()
     scene.run(18.2, car)
-    (clip,) = scene.clips  # it is still there
+    (clip,) = scene.clips  # the vehicle is still in view
     scene.run(60, car)
     scene.leave(car)
     scene.run(5)
@@ -95,7 +95,7 @@ def test_a_vehicle_that_stays_has_one_clip_of_how_it_came_and_has_it_soon() -> N
     assert 19.5 < times(clip)[-1] - times(clip)[0] <= 20
 
 
-def test_a_vehicle_that_counts_late_has_a_clip_that_ends_when_it_began_to_count() -> None:
+def test_the_clip_of_a_vehicle_that_is_confirmed_late_ends_at_the_confirmation() -> None:
     scene = Scene()
     car = scene.enter()
     scene.run(40, car, counts=False)
@@ -107,7 +107,7 @@ def test_a_vehicle_that_counts_late_has_a_clip_that_ends_when_it_began_to_count(
     assert times(clip)[-1] - times(clip)[0] <= 20
 
 
-def test_what_turns_out_to_be_no_vehicle_has_no_clip() -> None:
+def test_a_false_positive_has_no_clip() -> None:
     scene = Scene()
     shadow, ghost = scene.enter("shadow"), scene.enter("ghost")
     scene.run(1, shadow, counts=False)
@@ -119,7 +119,7 @@ def test_what_turns_out_to_be_no_vehicle_has_no_clip() -> None:
     assert scene.clips == []
 
 
-def test_a_visit_that_counts_only_at_its_end_has_a_clip() -> None:
+def test_a_visit_that_is_confirmed_only_at_its_end_has_a_clip() -> None:
     scene = Scene()
     car = scene.enter()
     scene.run(2, car, counts=False)
@@ -128,7 +128,7 @@ def test_a_visit_that_counts_only_at_its_end_has_a_clip() -> None:
     assert [clip.id for clip in scene.clips] == ["car"]
 
 
-def test_what_is_in_view_when_the_source_ends_has_a_clip_up_to_there() -> None:
+def test_a_vehicle_in_view_at_the_end_of_the_source_has_a_clip_up_to_the_end() -> None:
     scene = Scene()
     scene.run(5)
     car = scene.enter()
@@ -139,7 +139,7 @@ def test_what_is_in_view_when_the_source_ends_has_a_clip_up_to_there() -> None:
     assert scene.footage.bytes == 0
 
 
-def test_vehicles_at_the_same_time_have_a_clip_each() -> None:
+def test_simultaneous_vehicles_have_separate_clips() -> None:
     scene = Scene()
     scene.run(3)
     one = scene.enter("one")
@@ -155,7 +155,7 @@ def test_vehicles_at_the_same_time_have_a_clip_each() -> None:
 
 
 @pytest.mark.parametrize("limit_bytes", [2_000_000, LIMIT_BYTES])
-def test_the_pictures_in_memory_stay_under_their_limit_whatever_a_camera_shows(limit_bytes: int) -> None:
+def test_the_memory_of_buffered_pictures_is_bounded(limit_bytes: int) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
     scene = Scene(limit_bytes=limit_bytes)
     car = scene.enter()
@@ -165,15 +165,15 @@ def test_the_pictures_in_memory_stay_under_their_limit_whatever_a_camera_shows(l
     assert sum(len(picture.jpeg) for picture in clip.pictures) <= limit_bytes
 
 
-def test_old_pictures_go_although_the_limit_has_room() -> None:
+def test_old_pictures_are_dropped_even_below_the_memory_limit() -> None:
     scene = Scene(rules=ClipRules(longest_s=4))
     scene.run(60)
     assert len(scene.footage._pictures) <= 4 * FPS + 3
 
 
 @given(st.integers(1, 60), st.lists(st.tuples(st.integers(0, 80), st.integers(1, 120)), max_size=6), st.integers(0, 60))
-def test_a_clip_never_leaves_its_time(rate: int, passes: list[tuple[int, int]], after: int) -> None:
-    """Whatever the frame rate, and however long vehicles stay or follow each other."""
+def test_the_time_range_of_a_clip_is_bounded(rate: int, passes: list[tuple[int, int]], after: int) -> None:
+    """For any frame rate, and vehicles of any duration and distance."""
     clips: list[Clip] = []
     footage, rules = Footage(clips.append), ClipRules()
     picture, index, seen = np.zeros((2, 2, 3), np.uint8), 0, {}

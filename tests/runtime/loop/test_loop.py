@@ -1,4 +1,4 @@
-"""The threads of the camera loop: what waits, what is dropped, who fails alone, and how it all ends."""
+"""The threads of the camera loop: queueing, dropping, isolated failures, and shutdown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cameras(*names: str, **options: object) -> tuple[CameraConfig, ...]:
     return tuple(CameraConfig(name=name, **options) for name in names)  # type: ignore[arg-type]
 
 
-# --- what waits ---
+# --- the queue ---
 
 
 def visit() -> Visit:
@@ -52,18 +52,18 @@ def crop(of: Visit, index: int = 0, camera: str = "gate") -> Crop:
     return Crop(camera, of, queued, True, 0.0)
 
 
-def test_items_come_out_as_they_went_in_and_no_more_crops_than_asked_for() -> None:
+def test_items_are_taken_in_order_and_at_most_a_batch_of_crops() -> None:
     inbox = Inbox(depth=10)
     inbox.add_writer()
     first, second = visit(), visit()
     items: list[Item] = [crop(first, 0), crop(second, 0), End("gate", first, True), crop(second, 1)]
     inbox.put(items)
-    assert inbox.take(2, 0.0) == items[:3]  # an end needs no inference
+    assert inbox.take(2, 0.0) == items[:3]  # an end needs no inference, so it does not count
     assert inbox.take(2, 0.0) == items[3:]
     assert inbox.take(2, 0.0) == []
 
 
-def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_it() -> None:
+def test_only_the_newest_crop_of_a_live_vehicle_is_queued_and_its_end_after_it() -> None:
     inbox = Inbox(depth=1)
     inbox.add_writer()
     first, second = visit(), visit()
@@ -83,7 +83,7 @@ def test_of_a_live_vehicle_only_the_newest_crop_waits_and_its_end_comes_behind_i
     assert inbox.waiting() == {"gate": 0}
 
 
-def test_a_file_waits_for_room_and_loses_nothing() -> None:
+def test_the_writer_of_a_file_blocks_when_the_queue_is_full_and_loses_nothing() -> None:
     inbox = Inbox(depth=2)
     car = visit()
 
@@ -97,13 +97,13 @@ def test_a_file_waits_for_room_and_loses_nothing() -> None:
     thread.start()
     seen: list[int] = []
     while (items := inbox.take(4, DEADLINE_S)) is not None:
-        assert sum(inbox.waiting().values()) <= 3  # one frame's items are put together
+        assert sum(inbox.waiting().values()) <= 3  # the items of one frame are queued together
         seen += [item.crop.frame for item in items if isinstance(item, Crop)]
     thread.join()
     assert seen == list(range(20))
 
 
-def test_as_many_pictures_wait_as_the_memory_holds() -> None:
+def test_the_queue_is_limited_by_memory() -> None:
     pictures = 5
     inbox = Inbox(depth=20, memory=pictures * crop(visit()).crop.picture_bgr.nbytes, least=2)
     inbox.add_writer()
@@ -119,7 +119,7 @@ def test_as_many_pictures_wait_as_the_memory_holds() -> None:
     assert not waits.is_alive()
 
 
-def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
+def test_a_blocked_writer_does_not_block_another_camera() -> None:
     inbox = Inbox(depth=1)
     inbox.add_writer()
     inbox.add_writer()
@@ -134,7 +134,7 @@ def test_one_camera_that_waits_for_room_does_not_hold_up_another() -> None:
     assert not waits.is_alive()
 
 
-def test_closing_lets_everybody_go() -> None:
+def test_closing_the_queue_wakes_all_waiting_threads() -> None:
     inbox = Inbox(depth=1)
     inbox.add_writer()
     inbox.put([crop(visit())])
@@ -149,7 +149,7 @@ def test_closing_lets_everybody_go() -> None:
 # --- several cameras ---
 
 
-def test_cameras_share_a_model_and_their_events_do_not_mix(classifier: Classifier) -> None:
+def test_cameras_share_a_model_and_keep_their_events_separate(classifier: Classifier) -> None:
     sources: dict[str, Source] = {
         "north": FrameSource(as_frames(film([drive_by(RED_BGR, 10)], 60)), name="north.mp4"),
         "south": FrameSource(as_frames(film([drive_by(BLUE_BGR, 10, to_the_right=False)], 80)), name="south.mp4"),
@@ -167,13 +167,13 @@ def test_cameras_share_a_model_and_their_events_do_not_mix(classifier: Classifie
     assert (summary.frames, summary.visits) == (140, 2)
 
 
-def test_crops_of_different_cameras_go_through_the_model_together(classifier: Classifier) -> None:
+def test_crops_of_different_cameras_are_batched_together(classifier: Classifier) -> None:
     batches: list[int] = []
     all_wait = threading.Barrier(3, timeout=DEADLINE_S)
 
     class Counting(Classifier):
         def judge(self, images_bgr: Sequence[NDArray[np.uint8]]) -> Judgement:
-            if not batches:  # while it answers the first, more comes of all cameras, however fast it is
+            if not batches:  # during the first inference, crops of all cameras arrive
                 eventually(lambda: sum(map(bool, loop.inbox.waiting().values())) == 3, "all wait", DEADLINE_S)
             batches.append(len(images_bgr))
             return super().judge(images_bgr)
@@ -198,7 +198,7 @@ def failing(after: int) -> Iterator[Frame]:
     raise InputError("the camera is on fire")
 
 
-def test_a_camera_that_fails_ends_alone_and_what_it_saw_is_kept(classifier: Classifier) -> None:
+def test_a_failing_camera_ends_alone_and_keeps_its_visits(classifier: Classifier) -> None:
     sources: dict[str, Source] = {
         "burning": FrameSource(failing(25)),
         "well": FrameSource(as_frames(film([drive_by(BLUE_BGR, 40)], 90))),
@@ -208,7 +208,7 @@ def test_a_camera_that_fails_ends_alone_and_what_it_saw_is_kept(classifier: Clas
     assert [one.error for one in summary.cameras] == ["the camera is on fire", None]
 
 
-def test_when_the_only_camera_has_failed_the_run_has_and_the_reason_is_not_logged_too(
+def test_the_error_of_the_only_camera_is_raised_and_not_logged_too(
     classifier: Classifier, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(InputError, match="on fire"):
@@ -255,10 +255,10 @@ def test_two_cameras_of_one_name_are_refused() -> None:
         WatchConfig(cameras=cameras("gate", "yard", "gate"))
 
 
-# --- another model, while it runs ---
+# --- replacing the model during a run ---
 
 
-def test_a_new_model_answers_from_then_on_and_a_vehicle_in_view_is_answered_by_one_of_them(
+def test_after_a_model_change_each_visit_is_answered_by_exactly_one_model(
     classifier: Classifier, tmp_path: Path
 ) -> None:
     other = Classifier(open_session(tiny_model(tmp_path / "other.onnx", temperature=1.5), ep="cpu", threads=1))
@@ -269,7 +269,7 @@ def test_a_new_model_answers_from_then_on_and_a_vehicle_in_view_is_answered_by_o
         for frame in as_frames(film(cars, 110)):
             if frame.index == 45:
                 deadline = threading.Event()
-                while runs[0].answering.visits.total() == 0:  # the red car has gone
+                while runs[0].answering.visits.total() == 0:  # the red car has left
                     assert not deadline.wait(0.01)
                 runs[0].answering.use(other)
             yield frame
@@ -284,8 +284,8 @@ def test_a_new_model_answers_from_then_on_and_a_vehicle_in_view_is_answered_by_o
 # --- start, update, end ---
 
 
-class Everything(Sink):
-    """A sink that remembers."""
+class EventRecorder(Sink):
+    """A sink that records all events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -296,7 +296,7 @@ class Everything(Sink):
 
 
 def test_a_visit_starts_once_and_ends_once_under_one_id(classifier: Classifier) -> None:
-    sink = Everything()
+    sink = EventRecorder()
     cars = [drive_by(RED_BGR, 10), Car(BLUE_BGR, 60, 90, 320, -90)]
     source = FrameSource(as_frames(film(cars, 110)))
     watch(WatchConfig(), [sink], sources={"camera": source}, classifier=classifier)
@@ -309,11 +309,11 @@ def test_a_visit_starts_once_and_ends_once_under_one_id(classifier: Classifier) 
         assert set(types[1:-1]) <= {"update"}
 
 
-def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(classifier: Classifier) -> None:
+def test_a_false_positive_gets_an_end_event_only_if_it_was_published(classifier: Classifier) -> None:
     inbox, stages = Inbox(depth=10), Stages(time.perf_counter)
     maker = VisitMaker("clip", camera="gate")
-    told: list[Event] = []
-    loop = Answering(inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), stages, batch=8)
+    published: list[Event] = []
+    loop = Answering(inbox, classifier, {"gate": maker}, lambda event, _crop: published.append(event), stages, batch=8)
     frame = Frame(0, 0.0, road(), "clip")
     seen, unseen = maker.begin(frame, (0, 0, 90, 50)), maker.begin(frame, (0, 0, 90, 50))
     inbox.add_writer()
@@ -327,19 +327,26 @@ def test_what_turns_out_to_be_no_vehicle_ends_as_such_and_only_if_it_was_told(cl
     inbox.put([End("gate", seen, counts=False), End("gate", unseen, counts=False)])
     inbox.remove_writer()
     loop.run()
-    assert [(event.id, event.type, event.false_positive) for event in told] == [
+    assert [(event.id, event.type, event.false_positive) for event in published] == [
         (seen.id, "start", False),
         (seen.id, "end", True),
     ]
     assert loop.visits == {}
 
 
-def told_of(classifier: Classifier, confirmed: Sequence[bool], *, early: bool, counts: bool = True) -> list[str]:
-    """What is told of a vehicle whose crops come before or after it is confirmed: type, whether provisional, name."""
-    inbox, told = Inbox(depth=20), list[Event]()
+def published_events(
+    classifier: Classifier, confirmed: Sequence[bool], *, early: bool, counts: bool = True
+) -> list[str]:
+    """The events of a vehicle whose crops come before or after its confirmation: type, whether provisional, name."""
+    inbox, published = Inbox(depth=20), list[Event]()
     maker = VisitMaker("clip", camera="gate", early_start=early)
     loop = Answering(
-        inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), Stages(time.perf_counter), batch=1
+        inbox,
+        classifier,
+        {"gate": maker},
+        lambda event, _crop: published.append(event),
+        Stages(time.perf_counter),
+        batch=1,
     )
     red = np.full((100, 160, 3), RED_BGR, np.uint8)
     visit = maker.begin(Frame(0, 0.0, red, "clip"), (0, 0, 160, 100))
@@ -350,29 +357,37 @@ def told_of(classifier: Classifier, confirmed: Sequence[bool], *, early: bool, c
     inbox.put([End("gate", visit, counts=counts)])
     inbox.remove_writer()
     loop.run()
-    assert all(event.false_positive == (not counts) for event in told if event.type == "end")
-    return [f"{event.type}{' provisional' * event.provisional} {event.name}" for event in told]
+    assert all(event.false_positive == (not counts) for event in published if event.type == "end")
+    return [f"{event.type}{' provisional' * event.provisional} {event.name}" for event in published]
 
 
-def test_a_start_waits_until_the_vehicle_is_confirmed_and_three_crops_could_agree(classifier: Classifier) -> None:
-    assert told_of(classifier, [True] * 5, early=False) == [f"start {RED}", f"end {RED}"]
-    assert told_of(classifier, [False] * 9 + [True], early=False) == [f"start {RED}", f"end {RED}"]
-    assert told_of(classifier, [False] * 9, early=False, counts=False) == []
-    assert told_of(classifier, [True], early=False) == ["start Castor", "end Castor"]  # gone before it had more crops
+def test_the_start_event_waits_for_confirmation_and_three_crops(classifier: Classifier) -> None:
+    assert published_events(classifier, [True] * 5, early=False) == [f"start {RED}", f"end {RED}"]
+    assert published_events(classifier, [False] * 9 + [True], early=False) == [f"start {RED}", f"end {RED}"]
+    assert published_events(classifier, [False] * 9, early=False, counts=False) == []
+    assert published_events(classifier, [True], early=False) == [
+        "start Castor",
+        "end Castor",
+    ]  # it left before it had more crops
 
 
 def test_an_early_start_is_provisional_until_the_vehicle_is_confirmed(classifier: Classifier) -> None:
     early = ["start provisional Castor", f"update provisional {RED}"]
-    assert told_of(classifier, [False] * 4 + [True], early=True) == [*early, f"update {RED}", f"end {RED}"]
-    assert told_of(classifier, [True] * 4, early=True) == ["start Castor", f"update {RED}", f"end {RED}"]
-    assert told_of(classifier, [False] * 4, early=True, counts=False) == [*early, f"end {RED}"]
+    assert published_events(classifier, [False] * 4 + [True], early=True) == [*early, f"update {RED}", f"end {RED}"]
+    assert published_events(classifier, [True] * 4, early=True) == ["start Castor", f"update {RED}", f"end {RED}"]
+    assert published_events(classifier, [False] * 4, early=True, counts=False) == [*early, f"end {RED}"]
 
 
-def test_a_visit_that_shows_two_vehicles_is_marked_and_counted(classifier: Classifier) -> None:
-    inbox, told = Inbox(depth=20), list[Event]()
+def test_a_visit_with_two_merged_vehicles_is_marked_and_counted(classifier: Classifier) -> None:
+    inbox, published = Inbox(depth=20), list[Event]()
     maker = VisitMaker("clip", camera="gate")
     loop = Answering(
-        inbox, classifier, {"gate": maker}, lambda event, _crop: told.append(event), Stages(time.perf_counter), batch=1
+        inbox,
+        classifier,
+        {"gate": maker},
+        lambda event, _crop: published.append(event),
+        Stages(time.perf_counter),
+        batch=1,
     )
     visit = maker.begin(Frame(0, 0.0, road(), "clip"), (10, 10, 150, 90))
     inbox.add_writer()
@@ -392,7 +407,7 @@ def test_a_visit_that_shows_two_vehicles_is_marked_and_counted(classifier: Class
     inbox.put([End("gate", visit, counts=True)])
     inbox.remove_writer()
     loop.run()
-    assert [(event.type, event.name, event.merged) for event in told] == [
+    assert [(event.type, event.name, event.merged) for event in published] == [
         ("start", RED, False),
         ("update", "unknown", True),
         ("end", "unknown", True),
@@ -400,17 +415,17 @@ def test_a_visit_that_shows_two_vehicles_is_marked_and_counted(classifier: Class
     assert loop.limited_of("gate") == {"merged": 1}
 
 
-def test_single_images_have_an_end_only(classifier: Classifier) -> None:
-    sink = Everything()
+def test_single_images_have_only_an_end_event(classifier: Classifier) -> None:
+    sink = EventRecorder()
     source = FrameSource(as_frames([np.full((40, 60, 3), RED_BGR, np.uint8)] * 2), stills=True)
     watch(WatchConfig(), [sink], sources={"camera": source}, classifier=classifier)
     assert [event.type for event in sink.events] == ["end", "end"]
 
 
-# --- the end ---
+# --- shutdown ---
 
 
-def test_a_source_that_hangs_does_not_hold_the_end_of_the_run(
+def test_a_hanging_source_does_not_delay_the_end_of_the_run(
     classifier: Classifier, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("twincar_edge.runtime.watch.STOP_S", 0.1)

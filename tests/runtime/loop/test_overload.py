@@ -1,4 +1,4 @@
-"""A model far slower than its cameras: what it answers is of now, what it passes over is counted, nothing piles up."""
+"""A model far slower than its cameras: answers are current, skipped crops are counted, and no queue grows."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from twincar_edge.runtime.loop.inbox import Crop, Item
 from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
-INFERENCE_S = 0.5  # so 2 a second, behind streams of 25 frames a second
+INFERENCE_S = 0.5  # 2 per second, for streams of 25 frames per second
 WATCHED_S = 10.0
-SETTLE_S = 2.0  # behind the first answers: by then all libraries are loaded
+SETTLE_S = 2.0  # after the first answers, when all libraries are loaded
 TICK_S = 0.1
-# For a frame to be taken, located and put, and for a turn to hand on its events: some frames' time. To this comes, for
-# the thread that puts and the one that takes, how late a busy machine wakes one, which is measured.
+# The time to read, locate and queue a frame, and to publish events. The delay with which a busy machine wakes the
+# writing and the reading thread is measured and added.
 MARGIN_S = 0.5
 WAIT_S = 60.0
-# What came and went in a queue that nobody empties would be 10 to 20 crops a second, of frames of 1.5 MB each.
-MOST_WAITING = 8
-MOST_GROWTH, MOST_GROWTH_MB = 1.05, 10.0
+# A queue that is not emptied would grow by 10 to 20 crops per second, from frames of 1.5 MB each.
+MAX_WAITING = 8
+MAX_GROWTH, MAX_GROWTH_MB = 1.05, 10.0
 ROLLUP = Path("/proc/self/smaps_rollup")
 
 
 class Slow(Classifier):
-    """The real model, and a wait before each of its inferences.
+    """The real model with a delay before each inference.
 
     Attributes:
-        seconds: how long each took.
-        crops: how many it was asked about.
+        seconds: the duration of each inference.
+        crops: the number of classified crops.
     """
 
     def __init__(self, classifier: Classifier) -> None:
@@ -61,8 +61,8 @@ class Slow(Classifier):
         return found
 
 
-class Told(Sink):
-    """A sink that keeps the types of each visit's events by its id."""
+class EventTypes(Sink):
+    """A sink that records the event types of each visit by id."""
 
     def __init__(self) -> None:
         self.types: dict[str, list[str]] = {}
@@ -71,23 +71,23 @@ class Told(Sink):
         self.types.setdefault(event.id, []).append(event.type)
 
 
-def test_a_model_of_2_fps_behind_streams_of_25_answers_of_now_in_flat_memory(tmp_path: Path) -> None:
-    """How old an answer can be follows from the design.
+def test_a_model_of_2_fps_with_streams_of_25_fps_gives_current_answers_in_constant_memory(tmp_path: Path) -> None:
+    """The design bounds the age of an answer.
 
-    A crop that waits is replaced by a newer one of its vehicle, and the model takes what waits as soon as it is free.
-    So when an inference begins, what it is about came at most one inference ago, the one that ran meanwhile, plus a
-    frame; that old is the last picture of a vehicle that has gone, while one in view is of the newest frame. When it is
-    answered, its own inference has been added: two inferences at most. This holds while no more crops wait than fit
-    into one inference.
+    A queued crop is replaced by a newer one of its vehicle, and the model takes the queued crops as soon as it is free.
+    So when an inference starts, its crops are at most as old as the duration of the previous inference plus a frame.
+    That is the age of the last crop of a vehicle that has left; a vehicle in view has a crop of the newest frame. The
+    answer comes one inference later, so its age is at most two inferences, as long as all queued crops fit into one
+    batch.
     """
-    slow, told = Slow(Classifier(open_session(demo_model(), ep="cpu", threads=1))), Told()
+    slow, events = Slow(Classifier(open_session(demo_model(), ep="cpu", threads=1))), EventTypes()
     at_answer_s: list[float] = []
     held_mb: list[float] = []
     waiting: list[int] = []
     late_s = 0.0
     with RtspServer(with_empty_road_first(demo_clip(), tmp_path)) as server, ThreadPoolExecutor(1) as pool:
         cameras = tuple(CameraConfig(name=name, source=server.url) for name in ("gate", "yard"))
-        with Watch(WatchConfig(cameras=cameras), [told], classifier=slow) as run:
+        with Watch(WatchConfig(cameras=cameras), [events], classifier=slow) as run:
             at_start_s = ages_when_taken(run)
             ran = pool.submit(run.run)
             try:
@@ -118,20 +118,20 @@ def test_a_model_of_2_fps_behind_streams_of_25_answers_of_now_in_flat_memory(tmp
     )
     assert max(at_start_s) <= longest_s + margin_s
     assert INFERENCE_S <= max(at_answer_s) <= 2 * longest_s + margin_s
-    assert max(waiting) <= MOST_WAITING
+    assert max(waiting) <= MAX_WAITING
 
     assert run.answering.crops == slow.crops
     for camera in summary.cameras:
         assert camera.visits >= 1
         assert camera.crops_dropped > 0
-        assert camera.frames > 3 * len(slow.seconds)  # it did not wait for the model
+        assert camera.frames > 3 * len(slow.seconds)  # the camera did not wait for the model
 
-    assert {types[0] for types in told.types.values()} == {"start"}
-    assert [types for types in told.types.values() if types.count("start") != 1 or types.count("end") != 1] == []
-    assert {types[-1] for types in told.types.values()} == {"end"}
-    assert len(told.types) == summary.visits
+    assert {types[0] for types in events.types.values()} == {"start"}
+    assert [types for types in events.types.values() if types.count("start") != 1 or types.count("end") != 1] == []
+    assert {types[-1] for types in events.types.values()} == {"end"}
+    assert len(events.types) == summary.visits
 
-    assert 0 < second_mb < max(MOST_GROWTH * first_mb, first_mb + MOST_GROWTH_MB)
+    assert 0 < second_mb < max(MAX_GROWTH * first_mb, first_mb + MAX_GROWTH_MB)
 
 
 def with_empty_road_first(clip: Path, folder: Path) -> Path:

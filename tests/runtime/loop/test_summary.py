@@ -1,4 +1,4 @@
-"""What a run says of the things that it left out and of the answers that it held back, and what changes that."""
+"""The summary explains ignored objects and limited answers, and names the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.loop.summary import camera_notes
 
 
-def test_each_reason_is_a_sentence_with_what_changes_it() -> None:
+def test_each_reason_is_a_sentence_with_a_remedy() -> None:
     notes = camera_notes(CameraConfig(min_area=0.02), "motion", {"small": 37, "zone": 1}, {"cut": 1, "small": 2})
     assert notes == (
         "37 moving things were smaller than `min_area=0.02`",
@@ -21,7 +21,7 @@ def test_each_reason_is_a_sentence_with_what_changes_it() -> None:
 @pytest.mark.parametrize(
     ("locator", "helps"), [("motion", "`locate='detector'`"), ("detector", "a view from the side")]
 )
-def test_merged_vehicles_are_told_apart_by_a_detector_or_by_another_view(locator: str, helps: str) -> None:
+def test_the_remedy_for_merged_vehicles_is_a_detector_or_another_view(locator: str, helps: str) -> None:
     assert camera_notes(CameraConfig(), locator, {}, {"merged": 3}) == (
         f"3 visits showed two vehicles, one after the other, and got no name: {helps} tells them apart better",
     )

@@ -18,7 +18,7 @@ _COSTS = st.one_of(
 
 
 @given(arrays.arrays(np.float64, _SHAPES, elements=_COSTS))
-def test_an_assignment_costs_as_little_as_scipys(cost: NDArray[np.float64]) -> None:
+def test_an_assignment_has_the_same_cost_as_scipys(cost: NDArray[np.float64]) -> None:
     pairs = assign(cost)
     rows, columns = zip(*pairs, strict=True)
     assert len(pairs) == len(set(rows)) == len(set(columns)) == min(cost.shape)
@@ -27,8 +27,8 @@ def test_an_assignment_costs_as_little_as_scipys(cost: NDArray[np.float64]) -> N
 
 
 @pytest.mark.parametrize("size", [20, 60])
-def test_costs_that_make_all_paths_long_are_assigned_too(size: int) -> None:
-    cost = np.outer(np.arange(size), np.arange(size)).astype(np.float64)  # the best is the other diagonal
+def test_the_worst_case_for_path_lengths_is_solved(size: int) -> None:
+    cost = np.outer(np.arange(size), np.arange(size)).astype(np.float64)  # the optimum is the antidiagonal
     assert sorted(assign(cost)) == [(row, size - 1 - row) for row in range(size)]
 
 
@@ -37,5 +37,5 @@ def test_an_empty_side_has_no_pairs(shape: tuple[int, int]) -> None:
     assert assign(np.zeros(shape)) == []
 
 
-def test_the_pair_that_is_best_alone_yields_to_the_best_total() -> None:
+def test_the_best_total_cost_wins_over_the_best_single_pair() -> None:
     assert assign(np.array([[1.0, 2.0], [2.0, 9.0]])) == [(0, 1), (1, 0)]

@@ -12,10 +12,10 @@ _EDGE = st.floats(-1000, 1000)
 _BOX = st.tuples(_EDGE, _EDGE, _EDGE, _EDGE)
 
 
-def test_generalized_iou_tells_overlap_and_distance() -> None:
+def test_generalized_iou_measures_overlap_and_distance() -> None:
     ones = np.array([[0.0, 0, 10, 10]])
     others = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [90, 0, 100, 10], [10, 10, 0, 0]])
-    # The last is inside out and has no area: the box around both is the first box.
+    # The last box is inverted and has no area, so the enclosing box is the first one.
     assert _generalized_iou(ones, others)[0] == pytest.approx([1, 1 / 3, 0, -0.8, 0])
 
 
@@ -32,14 +32,14 @@ def box_at(x: int) -> Box:
     return x, 100, x + 90, 150
 
 
-def test_boxes_are_given_to_vehicles_so_that_all_fit_best_together() -> None:
+def test_boxes_are_matched_to_vehicles_with_the_best_total() -> None:
     moving = Moving()
     left, right = moving.match([Detection(box_at(0)), Detection(box_at(100))], 0.0)
-    # The first new box is nearer to the right vehicle, which the second needs.
+    # The first new box is nearest to the right vehicle, but the second one fits no other.
     assert moving.match([Detection(box_at(60)), Detection(box_at(160))], 0.04) == [left, right]
 
 
-def test_sure_boxes_choose_before_unsure_ones_and_only_they_begin_vehicles() -> None:
+def test_sure_boxes_are_matched_before_weak_ones_and_only_they_start_vehicles() -> None:
     moving = Moving()
     unsure = Detection(box_at(0), begins=False)
     assert moving.match([unsure], 0.0) == [None]
@@ -49,7 +49,7 @@ def test_sure_boxes_choose_before_unsure_ones_and_only_they_begin_vehicles() -> 
 
 
 @pytest.mark.parametrize(("boxes", "still_there"), [(1, False), (2, True)])
-def test_a_vehicle_with_one_box_is_dropped_when_two_frames_have_missed_it(boxes: int, still_there: bool) -> None:
+def test_a_vehicle_with_one_box_is_dropped_after_two_frames_without_it(boxes: int, still_there: bool) -> None:
     moving = Moving()
     for index in range(boxes):
         (vehicle,) = moving.match([Detection(box_at(0))], index / 25)
@@ -59,14 +59,14 @@ def test_a_vehicle_with_one_box_is_dropped_when_two_frames_have_missed_it(boxes:
     assert (found is vehicle) == still_there
 
 
-def test_one_missed_frame_drops_nothing() -> None:
+def test_one_missed_frame_drops_no_vehicle() -> None:
     moving = Moving()
     (vehicle,) = moving.match([Detection(box_at(0))], 0.0)
     moving.match([], 0.04)
     assert moving.match([Detection(box_at(0))], 0.08) == [vehicle]
 
 
-def test_a_forgotten_vehicle_is_not_found_again() -> None:
+def test_a_forgotten_vehicle_is_not_matched_again() -> None:
     moving = Moving()
     (vehicle,) = moving.match([Detection(box_at(0))], 0.0)
     moving.forget([vehicle, object()])

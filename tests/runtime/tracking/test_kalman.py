@@ -10,7 +10,7 @@ START = np.array([100.0, 50.0, 200.0, 110.0])
 
 
 class Textbook:
-    """The same filter as matrices: eight states, four of them measured."""
+    """The same filter in matrix form: eight states, four of them measured."""
 
     def __init__(self, box: NDArray[np.float64]) -> None:
         self.state, self.covariance = np.concatenate([box, np.zeros(4)]), np.eye(8)
@@ -18,7 +18,7 @@ class Textbook:
     def predict(self, elapsed_s: float) -> None:
         step, four = elapsed_s * 25, np.eye(4)
         transition = np.block([[four, step * four], [0 * four, four]])
-        push = np.vstack([step**2 / 2 * four, step * four])  # what an acceleration does to position and velocity
+        push = np.vstack([step**2 / 2 * four, step * four])  # the effect of an acceleration on position and velocity
         self.state = transition @ self.state
         self.covariance = transition @ self.covariance @ transition.T + 0.01 * push @ push.T
 
@@ -29,7 +29,7 @@ class Textbook:
         self.covariance = (np.eye(8) - gain @ measured) @ self.covariance
 
 
-def test_the_filter_is_the_textbooks_at_any_frame_rate_and_across_gaps() -> None:
+def test_the_filter_matches_the_textbook_at_any_frame_rate_and_across_gaps() -> None:
     rng = np.random.default_rng(0)
     ours, textbook = BoxFilter(START), Textbook(START)
     for index in range(200):
@@ -44,7 +44,7 @@ def test_the_filter_is_the_textbooks_at_any_frame_rate_and_across_gaps() -> None
             np.testing.assert_allclose(ours.box, textbook.state[:4], rtol=1e-9)
 
 
-def test_a_box_that_moves_steadily_is_predicted_where_it_will_be() -> None:
+def test_the_position_of_a_steadily_moving_box_is_predicted() -> None:
     box = BoxFilter(START)
     for index in range(1, 40):
         box.predict(0.04)

@@ -1,4 +1,4 @@
-"""Pieces of a vehicle are one with it; what follows it is another, however near its box comes."""
+"""Pieces of a vehicle belong to it; a vehicle that follows closely is separate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FPS = 25.0
 
 
 def nearing(share: float) -> Box:
-    """A car that comes from far in the upper left, and drives out in the lower right."""
+    """A car that approaches from the upper left and leaves in the lower right."""
     left, top, right, bottom = (
         round(far + share**2 * (near - far))
         for far, near in zip((200, 110, 260, 150), (560, 260, 900, 460), strict=True)
@@ -25,7 +25,7 @@ def nearing(share: float) -> Box:
 
 
 def visits_of(frames: list[list[Box]], fps: float = FPS) -> list[tuple[int, int]]:
-    """The first and last frame of each visit: of the tracks that were confirmed and traveled."""
+    """The first and last frame of each visit: a confirmed track that traveled."""
     tracker, seen, ended = Tracker(), {}, []
     for index, boxes in enumerate(frames):
         for track in tracker.update([Detection(box) for box in boxes], index / fps, SIZE_WH):
@@ -37,14 +37,14 @@ def visits_of(frames: list[list[Box]], fps: float = FPS) -> list[tuple[int, int]
 
 
 @pytest.mark.parametrize("fps", [25.0, 10.0, 5.0])
-def test_a_car_that_comes_near_and_the_next_that_shows_behind_it_are_two_visits(fps: float) -> None:
-    """Their boxes are one at first, from the place where both come into view to the leader's front."""
+def test_an_approaching_car_and_the_one_that_appears_behind_it_are_two_visits(fps: float) -> None:
+    """At first they share one box, from where both appear to the leader's front."""
     every = round(25 / fps)
     frames: list[list[Box]] = []
     for index in range(0, 110, every):
         leader, follower = nearing(min(1.0, index / 50)), nearing(max(0.0, (index - 40) / 50))
         boxes = [leader] if index <= 55 else []
-        if 20 <= index <= 32:  # one blob: the ground that the leader left, and then the follower, touch it
+        if 20 <= index <= 32:  # one blob: the leader with the uncovered ground, later with the follower
             boxes = [(200, 110, leader[2], leader[3])]
         elif index > 32:
             boxes.append(follower)
@@ -56,7 +56,7 @@ def test_a_car_that_comes_near_and_the_next_that_shows_behind_it_are_two_visits(
     assert came * every <= 60
 
 
-def test_a_piece_that_moves_with_its_vehicle_stays_one_with_it_for_as_long_as_it_shows() -> None:
+def test_a_piece_that_moves_with_its_vehicle_stays_part_of_it() -> None:
     frames: list[list[Box]] = []
     for index in range(60):
         left = 8 * index
@@ -66,7 +66,7 @@ def test_a_piece_that_moves_with_its_vehicle_stays_one_with_it_for_as_long_as_it
     assert visits_of(frames) == [(0, 59)]
 
 
-def test_a_vehicle_whose_own_box_is_lost_goes_on_with_its_piece() -> None:
+def test_a_vehicle_whose_box_is_lost_continues_with_its_piece() -> None:
     frames: list[list[Box]] = []
     for index in range(40):
         left = 8 * index
@@ -75,7 +75,7 @@ def test_a_vehicle_whose_own_box_is_lost_goes_on_with_its_piece() -> None:
     assert len(visits_of(frames)) == 1
 
 
-def test_no_vehicle_that_drives_jumps_back_to_the_one_behind_it() -> None:
+def test_a_moving_vehicle_does_not_jump_back_to_the_one_behind_it() -> None:
     moving = Moving()
     (leader,) = {moving.match([Detection((20 * n, 100, 20 * n + 90, 150))], n / FPS)[0] for n in range(5)}
     behind, onward = (-50, 100, 40, 150), (110, 100, 200, 150)
@@ -85,7 +85,7 @@ def test_no_vehicle_that_drives_jumps_back_to_the_one_behind_it() -> None:
     assert moving.match([Detection(onward)], 6 / FPS) == [leader]
 
 
-def test_a_vehicle_that_stands_has_no_behind() -> None:
+def test_a_standing_vehicle_has_no_follower() -> None:
     moving = Moving()
     (leader,) = {moving.match([Detection((200, 100, 290, 150))], n / FPS)[0] for n in range(5)}
     assert not moving.follows(leader, (150, 100, 240, 150))
@@ -93,9 +93,9 @@ def test_a_vehicle_that_stands_has_no_behind() -> None:
 
 @pytest.mark.parametrize("gap", [0.2, 0.5, 1.0])
 @pytest.mark.parametrize("every", [1, 2, 5])
-def test_cars_that_follow_one_another_are_one_visit_each_at_any_frame_rate(gap: float, every: int) -> None:
-    """Seen from the side, with small traffic far behind."""
-    apart = round(90 * (1 + gap) / 6)  # frames, at 6 pixels a frame
+def test_cars_in_a_row_are_separate_visits_at_any_frame_rate(gap: float, every: int) -> None:
+    """Seen from the side, with small traffic in the distance."""
+    apart = round(90 * (1 + gap) / 6)  # in frames, at 6 pixels per frame
     cars = [
         Car(color, 10 + apart * n, 79 + apart * n, -90, 330)
         for n, color in enumerate((RED_BGR, BLUE_BGR, GREEN_BGR, RED_BGR))

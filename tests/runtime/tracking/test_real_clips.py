@@ -1,4 +1,4 @@
-"""Real traffic, located in several ways: how many of the vehicles are found once. The truth was counted by eye."""
+"""Real traffic with several locators: how many vehicles become exactly one visit. The truth was counted by eye."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from twincar_edge.runtime.locating.zones import parse_zone
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.tracking.tracker import Tracker, TrackingRules
 
-# What drives by, with the first and last frame in which the vehicle is near: in the street from where the lane comes
-# out behind the fence. Cars on the crossing in the distance, and those parked there, do not come near.
+# The passing vehicles, with the first and last frame in which each is near: in the street, after the lane comes
+# out from behind the fence. Cars on the distant crossing, and those parked there, do not come near.
 STREET = [
     ("white saloon", 0, 42),
     ("red saloon", 48, 98),
@@ -34,12 +34,12 @@ PARKING_LOT = [
 ]
 TRUTHS = {"street_side": STREET, "parking_lot_overhead": PARKING_LOT}
 ZONES = {"parking_lot_overhead": "0.35,0 0.65,1"}
-_FITS = 0.5  # of the frames of a visit and a vehicle together are common to both
+_FITS = 0.5  # the least intersection over union of the frames of a visit and a vehicle
 
 
 @dataclass
 class Found:
-    """How many vehicles became one visit, a part of a merged one, several, or none; and visits of no vehicle."""
+    """How many vehicles have one visit, a merged one, several, or none; and how many visits have no vehicle."""
 
     once: int = 0
     merged: int = 0
@@ -49,7 +49,7 @@ class Found:
 
 
 def score(visits: Sequence[tuple[int, int]], truth: Sequence[tuple[str, int, int]]) -> Found:
-    """Give each visit to the vehicle whose time it fits best; where it does not fit well, it holds several."""
+    """Assign each visit to the vehicle with the largest overlap in time; a visit with too little overlap is merged."""
 
     def fit(visit: tuple[int, int], one: tuple[str, int, int]) -> float:
         shared = min(visit[1], one[2]) - max(visit[0], one[1]) + 1
@@ -99,7 +99,7 @@ def visits(clip: Path, locate: str, stride: int, options: LocateOptions) -> list
         ("street_side", "motion", 5, Found(once=8)),
         ("parking_lot_overhead", "motion", 2, Found(once=4)),
         ("parking_lot_overhead", "detector", 4, Found(once=4)),
-        ("parking_lot_overhead", "zone", 2, Found(once=2, merged=2)),  # two cars meet in the one zone
+        ("parking_lot_overhead", "zone", 2, Found(once=2, merged=2)),  # two cars meet in the only zone
     ],
 )
 def test_real_vehicles_are_found_once(shared: Path, clip: str, locate: str, stride: int, expected: Found) -> None:
@@ -108,7 +108,7 @@ def test_real_vehicles_are_found_once(shared: Path, clip: str, locate: str, stri
         options = LocateOptions(zones=(parse_zone(ZONES[clip]),))
     elif locate == "detector":
         detector = open_detector(shared / "models" / "yolox_nano_coco.onnx", ep="cpu", threads=1)
-        # From straight above, cars look like anything but cars to it.
+        # Seen from straight above, cars are detected as anything but cars.
         options = LocateOptions(detector=detector, detect_classes=(ANY,))
     assert asdict(score(visits(shared / "clips" / f"{clip}.mp4", locate, stride, options), TRUTHS[clip])) == asdict(
         expected

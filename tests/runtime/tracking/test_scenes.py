@@ -1,4 +1,4 @@
-"""One vehicle, one visit: what becomes of vehicles that hide, park and flicker, with the real locator before it."""
+"""One vehicle, one visit: vehicles that are hidden, park and flicker, with the real locator."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from twincar_edge.runtime.truth import Pass, read_truth
 
 SIZE_WH = (640, 180)
 FPS = 10.0
-STEP = 25  # pixels a frame: a car of 90 pixels moves on by its length in 0.36 s
-TREE = (220, 420)  # 200 pixels wide: it hides such a car from 0.4 to 0.9 s
+STEP = 25  # pixels per frame: a car of 90 pixels moves by its length in 0.36 s
+TREE = (220, 420)  # 200 pixels wide: it hides such a car for 0.4 to 0.9 s
 
 
 def scene(
@@ -29,7 +29,7 @@ def scene(
     tree: tuple[int, int] | None = None,
     light: Callable[[int], float] = lambda index: 1.0,
 ) -> list[Image]:
-    """A wide road, with something green before it that cars drive behind."""
+    """A wide road with a tree in front of it that hides cars."""
     rng = np.random.default_rng(0)
     empty = road(0, SIZE_WH)
     pictures = []
@@ -50,7 +50,7 @@ def drive(color: tuple[int, int, int], first: int, start: int, end: int, y: int 
 
 
 class Visits:
-    """What the loop makes of tracks: those that were confirmed and traveled are visits, with their frames."""
+    """Turns tracks into visits like the loop: confirmed tracks that traveled, with their frames."""
 
     def __init__(self, rules: TrackingRules | None = None) -> None:
         self.tracker = Tracker(rules)
@@ -88,14 +88,14 @@ class Visits:
 
 @pytest.mark.parametrize("tree", [(220, 240), (220, 280), (220, 320), (220, 370), TREE])
 @pytest.mark.parametrize("to_the_right", [True, False])
-def test_a_car_that_drives_behind_a_pole_or_a_tree_is_one_visit(tree: tuple[int, int], to_the_right: bool) -> None:
+def test_a_car_that_passes_behind_a_pole_or_a_tree_is_one_visit(tree: tuple[int, int], to_the_right: bool) -> None:
     car = drive(RED_BGR, 5, -90, 640) if to_the_right else drive(RED_BGR, 5, 640, -90)
     (visit,) = Visits().watch(as_frames(scene([car], 45, tree), FPS))
     assert (visit[0] <= 8, visit[1] >= 31) == (True, True)
 
 
 @pytest.mark.parametrize("seconds", [2, 8])
-def test_a_car_that_stops_behind_a_tree_is_one_visit_if_the_wait_is_long_enough(seconds: int) -> None:
+def test_a_car_that_stops_behind_a_tree_is_one_visit_if_lost_after_is_long_enough(seconds: int) -> None:
     hidden = int(seconds * FPS)
     there, away = drive(RED_BGR, 5, -90, 285), drive(RED_BGR, 21 + hidden, 285, 640)
     pictures = scene([there, Car(RED_BGR, 21, 20 + hidden, 285, 285), away], hidden + 45, TREE)
@@ -117,7 +117,7 @@ def test_two_cars_that_meet_behind_a_tree_are_two_visits() -> None:
 
 
 def parks(seconds: float, *, first: int = 5, leaves: bool = True) -> tuple[list[Car], int]:
-    """A car that comes, parks, and may leave; and the frame in which it does."""
+    """A car that arrives, parks, and may leave; and the frame in which it leaves."""
     stands = first + 13
     away = stands + int(seconds * FPS)
     cars = [drive(RED_BGR, first, -90, 235), Car(RED_BGR, stands + 1, away, 240, 240)]
@@ -126,7 +126,7 @@ def parks(seconds: float, *, first: int = 5, leaves: bool = True) -> tuple[list[
 
 @pytest.mark.parametrize("seconds", [5, 45])
 def test_a_car_that_parks_and_drives_off_is_one_visit_from_first_to_last(seconds: int) -> None:
-    cars, away = parks(seconds)  # for 45 seconds: it has become background by then
+    cars, away = parks(seconds)  # after 45 seconds it has become background
     visits = Visits()
     ((first, last),) = visits.watch(as_frames(scene(cars, away + 25), FPS))
     assert (first <= 8, last >= away + 14) == (True, True)
@@ -141,7 +141,7 @@ def test_a_parked_car_begins_no_second_visit_while_the_light_changes() -> None:
     assert len(Visits().watch(as_frames(pictures, FPS))) == 1
 
 
-def test_a_car_that_passes_a_parked_one_is_a_visit_of_its_own() -> None:
+def test_a_car_that_passes_a_parked_one_is_a_separate_visit() -> None:
     cars, away = parks(50)
     passes = [drive(BLUE_BGR, 420, -90, 640, y=75), drive(GREEN_BGR, 470, 640, -90, y=75)]
     visits = Visits().watch(as_frames(scene([*cars, *passes], away + 25), FPS))
@@ -149,12 +149,12 @@ def test_a_car_that_passes_a_parked_one_is_a_visit_of_its_own() -> None:
     assert visits[0][1] >= away + 14
 
 
-def test_a_car_that_was_parked_before_the_camera_looked_is_one_visit_when_it_drives_off() -> None:
+def test_a_car_that_was_parked_before_the_start_is_one_visit_when_it_drives_off() -> None:
     stands, leaves = Car(RED_BGR, 0, 50, 240, 240), drive(RED_BGR, 51, 240, 640)
     assert len(Visits().watch(as_frames(scene([stands, leaves], 80), FPS))) == 1
 
 
-def test_a_parked_place_is_given_up_when_another_stands_there_or_after_its_time() -> None:
+def test_a_parked_position_is_freed_by_another_car_or_after_a_timeout() -> None:
     stands = Detection((240, 60, 330, 110))
     arrives = [Detection((x, 60, x + 90, 110)) for x in range(0, 240, 20)]
     comes = [[one] for one in arrives] + [[stands]] * 50
@@ -176,7 +176,7 @@ def box_at(x: int, y: int = 60) -> Box:
     return x, y, x + 90, y + 50
 
 
-def test_a_detector_that_flickers_makes_one_visit_of_one_vehicle() -> None:
+def test_a_vehicle_with_flickering_detections_is_one_visit() -> None:
     rng = np.random.default_rng(7)
     frames = []
     for index in range(60):
@@ -188,13 +188,13 @@ def test_a_detector_that_flickers_makes_one_visit_of_one_vehicle() -> None:
     assert len(Visits().follow(frames)) == 1
 
 
-def test_what_is_never_sure_is_no_vehicle() -> None:
+def test_weak_detections_alone_are_not_a_vehicle() -> None:
     visits = Visits()
     assert visits.follow([[Detection(box_at(20 + 9 * index), 0.2, begins=False)] for index in range(60)]) == []
     assert visits.frames == {}
 
 
-def test_a_weak_detection_goes_on_with_a_vehicle_and_does_not_take_it_from_a_sure_one() -> None:
+def test_a_weak_detection_continues_a_vehicle_but_never_instead_of_a_sure_one() -> None:
     weak = Detection(box_at(300, 62), 0.2, begins=False)
     frames = [[Detection(box_at(20 + 10 * index)), weak] for index in range(28)]
     visits = Visits()
@@ -202,7 +202,7 @@ def test_a_weak_detection_goes_on_with_a_vehicle_and_does_not_take_it_from_a_sur
     assert visits.ended[0].box_xyxy == box_at(290)
 
 
-def test_frames_that_share_a_time_or_come_late_are_no_reason_to_lose_a_vehicle() -> None:
+def test_frames_with_equal_or_late_times_do_not_lose_a_vehicle() -> None:
     tracker = Tracker()
     ids = set()
     for index, time_s in enumerate([0.0, 0.1, 0.1, 0.2, 0.1, 0.3, 0.9, 1.0]):
@@ -223,7 +223,7 @@ def test_memory_does_not_grow_with_a_vehicle_that_stays() -> None:
 
 
 def passes_of(visits: Sequence[tuple[int, int]], passes: Sequence[Pass]) -> list[int]:
-    """How many visits each pass became; each visit belongs to the pass with which it shares most frames."""
+    """The number of visits of each pass; a visit belongs to the pass with which it shares the most frames."""
     counts = [0] * len(passes)
     for first, last in visits:
         shared = [min(last, one.last_frame) - max(first, one.first_frame) for one in passes]

@@ -24,7 +24,7 @@ FPS = 25.0
 def follow(
     frames: list[list[Box]], rules: TrackingRules | None = None, fps: float = FPS
 ) -> tuple[Tracker, list[list[int]]]:
-    """Run a tracker over boxes; return it, and the ids found in each frame."""
+    """Run a tracker over boxes; return it and the ids in each frame."""
     tracker = Tracker(rules)
     ids = [
         [track.id for track in tracker.update([Detection(box) for box in boxes], index / fps)]
@@ -87,17 +87,17 @@ def test_lost_holds_the_tracks_that_ended_in_this_update_only() -> None:
     assert tracker.lost == []
 
 
-def test_a_vehicle_hidden_for_a_moment_is_found_again_where_its_velocity_says() -> None:
+def test_a_briefly_hidden_vehicle_is_found_again_at_its_predicted_position() -> None:
     boxes: list[list[Box]] = [[box] for box in passing(40, 0, 20)]
-    boxes[15:27] = [[]] * 12  # it moves on by two of its lengths
+    boxes[15:27] = [[]] * 12  # it moves by twice its length meanwhile
     assert follow(boxes)[1][-1] == [1]
 
 
-def test_a_fast_vehicle_is_followed_before_its_velocity_is_known() -> None:
+def test_a_fast_vehicle_is_tracked_before_its_velocity_is_known() -> None:
     assert follow([[box] for box in passing(8, 0, 110)])[1] == [[1]] * 8
 
 
-def test_a_vehicle_that_falls_into_pieces_in_some_frames_stays_one() -> None:
+def test_a_vehicle_that_is_split_into_pieces_in_some_frames_stays_one() -> None:
     frames: list[list[Box]] = [[box] for box in passing(30, 0, 10)]
     for i in range(12, 18):
         left, top, right, bottom = frames[i][0]
@@ -108,7 +108,7 @@ def test_a_vehicle_that_falls_into_pieces_in_some_frames_stays_one() -> None:
     assert track.box_xyxy == frames[-1][0]
 
 
-def test_a_vehicle_that_comes_in_as_two_pieces_is_one() -> None:
+def test_a_vehicle_that_enters_as_two_pieces_is_one() -> None:
     pieces: list[list[Box]] = [[(900 - 50 * i, 100, 960, 200), (900 - 50 * i, 230, 960, 300)] for i in range(4)]
     whole: list[list[Box]] = [[(700 - 50 * i, 100, 960, 300)] for i in range(4)]
     tracker, ids = follow(pieces + whole)
@@ -116,7 +116,7 @@ def test_a_vehicle_that_comes_in_as_two_pieces_is_one() -> None:
     assert [track.id for track in tracker.flush()] == ids[4]
 
 
-def test_a_piece_that_its_vehicle_takes_in_is_lost_without_having_counted() -> None:
+def test_a_piece_that_is_merged_into_its_vehicle_is_lost_unconfirmed() -> None:
     tracker, _ = follow([[(900 - 50 * i, 100, 960, 200), (900 - 50 * i, 230, 960, 300)] for i in range(4)])
     (whole,) = tracker.update([Detection((700, 100, 960, 300))], 4 / FPS)
     (piece,) = tracker.lost
@@ -132,11 +132,11 @@ def test_a_young_track_near_another_may_still_be_a_piece_of_that_vehicle() -> No
     for index, boxes in enumerate(zip(whole, piece, far, strict=True)):
         tracks = tracker.update([Detection(box) for box in boxes], index / FPS)
         young.append([tracker.may_be_piece(track) for track in tracks])
-    assert young[3] == [True, True, False]  # either may be a piece of the other; nothing is near the third
-    assert young[-1] == [False, False, False]  # what was followed for so long is a vehicle
+    assert young[3] == [True, True, False]  # either may be a piece of the other; the third is far from both
+    assert young[-1] == [False, False, False]  # a track this long is a vehicle
 
 
-def test_a_car_that_drives_out_and_one_that_comes_in_there_are_two() -> None:
+def test_a_car_that_leaves_and_one_that_enters_there_are_two() -> None:
     tracker = Tracker()
     leaving = [(x, 100, min(x + 120, 640), 160) for x in range(400, 640, 20)]
     coming = [(x, 100, min(x + 120, 640), 160) for x in range(620, 400, -20)]
@@ -146,24 +146,24 @@ def test_a_car_that_drives_out_and_one_that_comes_in_there_are_two() -> None:
         ids.append([track.id for track in found])
         lost.append([track.id for track in tracker.lost])
     assert ids == [[1]] * 12 + [[]] * 3 + [[2]] * 11
-    assert [1] in lost[12:15]  # at once, not after the gap of a car that is hidden
+    assert [1] in lost[12:15]  # immediately, not after the timeout for hidden cars
 
 
-def test_places_that_do_not_move_have_tracks_of_their_own_however_near() -> None:
+def test_fixed_places_have_separate_tracks_at_any_distance() -> None:
     rules = TrackingRules(fixed=True, lost_after_s=0.6)
     one, other, within = (0, 0, 100, 100), (50, 0, 150, 100), (10, 10, 60, 60)
     _, ids = follow([[one, within]] * 3 + [[other]] * 3 + [[one]] * 3, rules)
     assert ids == [[1, 2]] * 3 + [[3]] * 3 + [[1]] * 3
 
 
-def test_travel_tells_driving_and_nearing_from_trembling() -> None:
+def test_travel_distinguishes_driving_and_approaching_from_jitter() -> None:
     trembling, _ = follow([[(100 + i % 3, 100, 220 + i % 2, 160)] for i in range(50)])
     assert trembling.flush()[0].travel < 0.05
     nearing, _ = follow([[(100 - 3 * i, 100 - i, 140 + 3 * i, 120 + 2 * i)] for i in range(30)])
     assert nearing.flush()[0].travel > 0.3
 
 
-def test_what_turns_out_to_be_no_vehicle_is_discarded_without_being_lost() -> None:
+def test_a_false_positive_is_discarded_and_not_reported_as_lost() -> None:
     tracker, _ = follow([[(0, 0, 50, 50), (200, 0, 260, 50)]] * 3)
     assert [track.id for track in tracker.discard([(198, 0, 262, 52)])] == [2]
     assert [track.id for track in tracker.update([], 9.0)] == []
@@ -184,7 +184,7 @@ def test_boxes() -> None:
     assert not touches_border((20, 20, 80, 80), (100, 100))
 
 
-def test_following_vehicles_needs_numpy_alone() -> None:
+def test_tracking_imports_only_numpy() -> None:
     program = (
         "import sys\n"
         "from twincar_edge.runtime.locating.boxes import Detection\n"
