@@ -39,7 +39,7 @@ _JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
-class Answered:
+class ExplainedAnswer:
     """An answer with its explanation.
 
     Attributes:
@@ -63,11 +63,11 @@ class Answers:
     def __init__(self, content: Content) -> None:
         """Prepare; `content` returns the model in use."""
         self._content = content
-        self._cache: OrderedDict[str, Answered] = OrderedDict()
+        self._cache: OrderedDict[str, ExplainedAnswer] = OrderedDict()
         self._lock = threading.Lock()
         self._working = threading.Lock()
 
-    def answer(self, image_bgr: NDArray[np.uint8], against: str | None = None) -> Answered:
+    def answer(self, image_bgr: NDArray[np.uint8], against: str | None = None) -> ExplainedAnswer:
         """Answer and explain a picture.
 
         Args:
@@ -88,17 +88,17 @@ class Answers:
         pictures = {"picture": _jpeg(image_bgr), "evidence": _jpeg(evidence.overlay_bgr)}
         if contrast is not None:
             pictures["contrast"] = _jpeg(contrast.overlay_bgr)
-        answered = Answered(secrets.token_urlsafe(12), evidence.prediction, evidence, contrast, pictures)
+        answer = ExplainedAnswer(secrets.token_urlsafe(12), evidence.prediction, evidence, contrast, pictures)
         with self._lock:
-            self._cache[answered.id] = answered
+            self._cache[answer.id] = answer
             while len(self._cache) > _CACHED:
                 self._cache.popitem(last=False)
-        return answered
+        return answer
 
-    def picture(self, answer: str, name: str) -> bytes | None:
+    def picture(self, id: str, name: str) -> bytes | None:
         """Return a picture of an answer, or None if it is not in the cache."""
         with self._lock:
-            cached = self._cache.get(answer)
+            cached = self._cache.get(id)
         return None if cached is None else cached.pictures.get(name)
 
     @contextmanager
@@ -142,7 +142,7 @@ def routes(pages: Pages, content: Content) -> list[Route]:
         if path is None:
             raise HTTPException(404, "This visit has no picture, so there is nothing to explain.")
         try:
-            found = answers.answer(read_image(path), request.query_params.get("against") or None)
+            answer = answers.answer(read_image(path), request.query_params.get("against") or None)
         except InputError as error:
             raise HTTPException(400, str(error)) from error
         classifier = content.classifier()
@@ -150,23 +150,23 @@ def routes(pages: Pages, content: Content) -> list[Route]:
             request,
             "explained.html",
             event=visit.event,
-            found=found,
-            classes=sorted(set(classifier.session.classes) - {found.evidence.target}),
+            answer=answer,
+            classes=sorted(set(classifier.session.classes) - {answer.evidence.target}),
             other_model=classifier.session.sha256 != visit.event.classifier.sha256,
         )
 
     def empty(request: Request) -> Response:
-        return pages.render(request, "try.html", max_mib=MAX_BODY_BYTES >> 20, found=None, problem=None)
+        return pages.render(request, "try.html", max_mib=MAX_BODY_BYTES >> 20, answer=None, problem=None)
 
-    def tried(request: Request, data: bytes, name: str) -> Response:
-        found = problem = None
+    def classified(request: Request, data: bytes, name: str) -> Response:
+        answer = problem = None
         try:
-            found = answers.answer(decode_image(data, name, max_pixels=MAX_UPLOAD_PIXELS))
+            answer = answers.answer(decode_image(data, name, max_pixels=MAX_UPLOAD_PIXELS))
         except InputError as error:
             problem = str(error)
         status = 200 if problem is None else 400
         return pages.render(
-            request, "try.html", status=status, max_mib=MAX_BODY_BYTES >> 20, found=found, problem=problem
+            request, "try.html", status=status, max_mib=MAX_BODY_BYTES >> 20, answer=answer, problem=problem
         )
 
     async def upload(request: Request) -> Response:
@@ -176,7 +176,7 @@ def routes(pages: Pages, content: Content) -> list[Route]:
             if not isinstance(picture, UploadFile):
                 raise HTTPException(400, "The form has no picture: choose one.")
             data = await picture.read()
-        return await run_in_threadpool(tried, request, data, picture.filename or "the picture")
+        return await run_in_threadpool(classified, request, data, picture.filename or "the picture")
 
     def picture(request: Request) -> Response:
         data = answers.picture(request.path_params["id"], request.path_params["name"])

@@ -63,7 +63,7 @@ def make_app(
         path=settings.root_path or "/",
     )
 
-    def failed(request: Request, error: Exception) -> Response:
+    def error_page(request: Request, error: Exception) -> Response:
         status, text = 500, "Internal error: see the log of the box."
         headers = None
         if isinstance(error, HTTPException):
@@ -91,6 +91,6 @@ def make_app(
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
         middleware=[session, guard] if tokens is not None else [guard],
-        exception_handlers={HTTPException: failed, TwincarError: failed, Exception: failed},
+        exception_handlers={HTTPException: error_page, TwincarError: error_page, Exception: error_page},
     )
     return SafeHeaders(app)

@@ -98,19 +98,19 @@ def routes(pages: Pages, content: Content, cards: CameraCards, streams: Streams,
         return streams.response(parts, feed.listening, "text/event-stream")
 
     running = content.running
-    found = [Route("/cameras", cameras), Route("/visits.stream", visits)]
+    always = [Route("/cameras", cameras), Route("/visits.stream", visits)]
     if running is None:
-        return found
+        return always
     pictures = running.pictures
 
-    def known(request: Request) -> str:
+    def requested_camera(request: Request) -> str:
         camera: str = request.path_params["camera"]
         if camera not in pictures.cameras:
             raise HTTPException(404, f"Unknown camera {camera!r}.")
         return camera
 
     async def video(request: Request) -> Response:
-        camera = known(request)
+        camera = requested_camera(request)
         return streams.response(
             partial(_video, pictures, camera),
             partial(pictures.watching, camera),
@@ -118,13 +118,13 @@ def routes(pages: Pages, content: Content, cards: CameraCards, streams: Streams,
         )
 
     async def still(request: Request) -> Response:
-        camera = known(request)
+        camera = requested_camera(request)
         picture = await _still(pictures, camera, Listener(streams))
         if picture is None:
             raise HTTPException(503, f"Camera {camera} has no picture at the moment.", {"Retry-After": "2"})
         return Response(picture, media_type="image/jpeg")
 
-    return [*found, Route("/live/{camera}.mjpeg", video), Route("/live/{camera}.jpg", still)]
+    return [*always, Route("/live/{camera}.mjpeg", video), Route("/live/{camera}.jpg", still)]
 
 
 async def _still(pictures: LivePictures, camera: str, listener: Listener) -> bytes | None:

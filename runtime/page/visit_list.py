@@ -121,12 +121,12 @@ def routes(pages: Pages, content: Content) -> list[Route]:
         wanted = query.filter()
         before, after = (_parse_place(request.query_params.get(name, "")) for name in ("before", "after"))
         page = read_page(content.store, wanted, PAGE_SIZE, before=before, after=after)
-        found = count(content.store, wanted, MAX_COUNT + 1)
+        total = count(content.store, wanted, MAX_COUNT + 1)
         return pages.render(
             request,
             "visits.html",
             visits=page.visits,
-            found=found,
+            total=total,
             max_count=MAX_COUNT,
             older=None if page.older is None else query.address(before=str(page.older)),
             newer=None if page.newer is None else query.address(after=str(page.newer)),
