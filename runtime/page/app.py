@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -72,7 +74,8 @@ def make_app(
             status, text = 503, str(error)
         if "text/html" not in request.headers.get("accept", ""):
             return PlainTextResponse(text + "\n", status, headers)
-        page = pages.render(request, "problem.html", status=status, title=f"{status}", problem=text)
+        title = f"{status} {HTTPStatus(status).phrase}"
+        page = pages.render(request, "problem.html", status=status, title=title, problem=text)
         page.headers.update(headers or {})
         return page
 

@@ -102,6 +102,7 @@ def test_every_response_has_a_strict_content_security_policy(page: ServedPage, m
     assert answers[200].headers["Cache-Control"] == "no-store"
     assert "server" not in answers[200].headers
     assert "an internal error" not in answers[500].text
+    assert "<h1>404 Not Found</h1>" in answers[404].text
 
 
 def test_the_pages_comply_with_the_content_security_policy(page: ServedPage) -> None:
