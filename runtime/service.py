@@ -30,11 +30,11 @@ from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.page.pictures import LivePictures
 from twincar_edge.runtime.reload import ModelReloader
-from twincar_edge.runtime.sinks import NO_CROP, Delivery, Sink, Terms, crop_name, running
+from twincar_edge.runtime.sinks import NO_CROP, Delivery, DeliveryPolicy, Sink, crop_name, running
+from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 from twincar_edge.runtime.sinks.clips import clip_name
-from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
-from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_filming, open_sinks
+from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_clip_saver, open_sinks
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StoreSettings
 from twincar_edge.runtime.sources import Source, is_camera
 from twincar_edge.runtime.storage.state import StateFolder
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_COLLECT = Terms(types=frozenset({"end"}), limit=16, crops=True, retry=False, local=True)
+_COLLECT = DeliveryPolicy(types=frozenset({"end"}), limit=16, crops=True, retry=False, local=True)
 
 
 class Service:
@@ -114,10 +114,10 @@ class Service:
         self._open_visits: OpenVisits | None = None
         if live and self._locks_state and self._state is not None:
             self._open_visits = OpenVisits(self._state.folder / "open-visits.sqlite")
-            deliveries.append(Delivery(self._open_visits, "open visits", Terms(local=True), stop=stop))
-        filming = open_filming(config.sinks, stop=stop)
-        footage = None if filming is None else lambda: Footage(filming.put, filming.rules)
-        self._queues: list[Delivery | Filming] = [*deliveries, *([filming] if filming is not None else [])]
+            deliveries.append(Delivery(self._open_visits, "open visits", DeliveryPolicy(local=True), stop=stop))
+        clip_saver = open_clip_saver(config.sinks, stop=stop)
+        footage = None if clip_saver is None else lambda: Footage(clip_saver.put, clip_saver.rules)
+        self._queues: list[Delivery | ClipSaver] = [*deliveries, *([clip_saver] if clip_saver is not None else [])]
         self._fan_out = _FanOut(deliveries, self._queues, {options.kind for options in config.sinks})
         self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras)
         callbacks: list[OnFrame] = [callback for callback in (self._videos, on_frame) if callback is not None]
@@ -277,7 +277,7 @@ def _all_of(callbacks: Sequence[OnFrame]) -> OnFrame:
 class _FanOut(Sink):
     """A sink that passes events to all deliveries. It opens them together, and closes them in parallel."""
 
-    def __init__(self, deliveries: Sequence[Delivery], queues: Sequence[Delivery | Filming], kinds: Set[str]) -> None:
+    def __init__(self, deliveries: Sequence[Delivery], queues: Sequence[Delivery | ClipSaver], kinds: Set[str]) -> None:
         self._deliveries = deliveries
         self._queues = queues
         self._kinds = kinds

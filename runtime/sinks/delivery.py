@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import get_args
@@ -37,7 +38,7 @@ _WRITER_GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
-class Terms:
+class DeliveryPolicy:
     """Which events a sink gets, and how.
 
     Attributes:
@@ -57,7 +58,7 @@ class Terms:
     local: bool = False
     drain_s: float | None = DRAIN_S
 
-    def take(self, event: Event) -> bool:
+    def accepts(self, event: Event) -> bool:
         """Return whether the sink gets this event. A false positive goes only to sinks that saw the visit start."""
         return event.type in self.types and not (event.false_positive and self.types == {"end"})
 
@@ -72,8 +73,9 @@ class Delivery(Sink):
         self,
         sink: Sink,
         name: str,
-        terms: Terms | None = None,
+        policy: DeliveryPolicy | None = None,
         *,
+        terms: DeliveryPolicy | None = None,
         spool: Spool | None = None,
         backoff: Backoff | None = None,
         persist_after_s: float = PERSIST_AFTER_S,
@@ -88,7 +90,8 @@ class Delivery(Sink):
         Args:
             sink: opened by `open`; used and closed by the sender's thread.
             name: of the sink, for its status.
-            terms: which events the sink gets, and how.
+            policy: which events the sink gets, and how; the default policy if not given.
+            terms: deprecated since 0.3, use `policy`.
             spool: where undelivered events wait; None for a sink that may lose events.
             backoff: how long to wait between attempts.
             persist_after_s: how long an event may be in memory only.
@@ -100,14 +103,16 @@ class Delivery(Sink):
         """
         self.name = name
         self._sink = sink
-        self._terms = terms or Terms()
+        if terms is not None:
+            warnings.warn("the parameter `terms` is now `policy`", DeprecationWarning, stacklevel=2)
+        self._policy = policy or terms or DeliveryPolicy()
         self._spool = spool
         self._persist_after_s = persist_after_s
         self._stop = stop or threading.Event()
         self._waits = False
         self._finished: list[tuple[str, Collection[str]]] = []
         self._clock = clock
-        self._backlog: Backlog[Waiting] = Backlog(self._terms.limit, clock)
+        self._backlog: Backlog[Waiting] = Backlog(self._policy.limit, clock)
         self._failures = FailureReporter(label or name, "events", "delivers again", "it is too slow", on_problem)
         self._spool_problem: str | None = None
         self._sending = Sender(
@@ -117,7 +122,7 @@ class Delivery(Sink):
             backoff or Backoff(),
             spool=spool,
             spool_fails=self._spool_fails,
-            retry=self._terms.retry,
+            retry=self._policy.retry,
             finished=self._finished,
             on_gone=on_gone,
             clock=clock,
@@ -156,9 +161,9 @@ class Delivery(Sink):
 
     def put(self, event: Event, crop_bgr: Crop = NO_CROP) -> None:
         """Take an event. In a full queue it replaces the oldest, or, after `wait_for_room`, waits for room."""
-        if self._terms.take(event):
+        if self._policy.accepts(event):
             until = self._stop if self._waits else None
-            self._backlog.put(event, crop_bgr if self._terms.crops else NO_CROP, wait_until=until)
+            self._backlog.put(event, crop_bgr if self._policy.crops else NO_CROP, wait_until=until)
 
     def finished(self, camera: str, recordings: Collection[str]) -> None:
         """Tell the sink in the end that a camera has come to the end of its files, if all events were delivered."""
@@ -172,7 +177,7 @@ class Delivery(Sink):
         problem = self._failures.problem or self._spool_problem
         if problem is None and oldest_s >= TOO_OLD_S:
             problem = f"the oldest event has waited for {oldest_s:.0f} s"
-        return SinkStatus(self.name, queued, spooled, delivered, dropped, problem, aside, self._terms.local, oldest_s)
+        return SinkStatus(self.name, queued, spooled, delivered, dropped, problem, aside, self._policy.local, oldest_s)
 
     def faults(self) -> list[str]:
         """Return which of its threads have failed a short while ago, in words."""
@@ -180,7 +185,7 @@ class Delivery(Sink):
 
     def stop(self) -> None:
         """Take no more events, and begin to close: within `drain_s`, or, after `wait_for_room`, when all is sent."""
-        self._backlog.stop(None if self._waits else self._terms.drain_s)
+        self._backlog.stop(None if self._waits else self._policy.drain_s)
 
     def close(self) -> None:
         """Let the sink take what is queued, as long as `stop` allows; the rest is spooled, or counted as lost."""
@@ -222,4 +227,4 @@ class Delivery(Sink):
     def _spool_fails(self, error: DatabaseError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)
         if first:
-            self._failures.report(f"{error}; up to {self._terms.limit} events wait in memory")
+            self._failures.report(f"{error}; up to {self._policy.limit} events wait in memory")

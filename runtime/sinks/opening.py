@@ -18,10 +18,10 @@ from twincar_edge.files import is_file
 from twincar_edge.runtime.listening import is_local
 from twincar_edge.runtime.sinks import settings as kinds
 from twincar_edge.runtime.sinks.base import Sink
+from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 from twincar_edge.runtime.sinks.clips import ClipRules, clip_folder
 from twincar_edge.runtime.sinks.csv import CsvFile
-from twincar_edge.runtime.sinks.delivery import Delivery, Terms
-from twincar_edge.runtime.sinks.filming import Filming
+from twincar_edge.runtime.sinks.delivery import Delivery, DeliveryPolicy
 from twincar_edge.runtime.sinks.jsonl import JsonLines
 from twincar_edge.runtime.sinks.retention import Limits
 from twincar_edge.runtime.sinks.settings import SinkSettings
@@ -55,13 +55,13 @@ class Kind:
     Attributes:
         open: makes the sink; it is opened later, with its delivery.
         where: says what the sink writes to, without secrets: for messages, and as part of the spool's name.
-        terms: which events it gets, and how.
+        policy: which events it gets, and how.
         spooled: undelivered events wait on disk.
     """
 
     open: Callable[[Any, Surroundings], Sink]
     where: Callable[[Any], str]
-    terms: Terms
+    policy: DeliveryPolicy
     spooled: bool = True
 
 
@@ -152,26 +152,29 @@ def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str
     return text
 
 
-_FILE = Terms(local=True)
-_QUICK = Terms(limit=16, crops=True, retry=False, local=True)
+_FILE = DeliveryPolicy(local=True)
+_QUICK = DeliveryPolicy(limit=16, crops=True, retry=False, local=True)
 
 SINKS: dict[str, Kind] = {
     # The reader of a pipe sets the pace and ends the run; it does not expect events of an earlier run.
     "stdout": Kind(
-        lambda _options, _: JsonLines(), lambda _: "", Terms(limit=10_000, retry=False, drain_s=None), spooled=False
+        lambda _options, _: JsonLines(),
+        lambda _: "",
+        DeliveryPolicy(limit=10_000, retry=False, drain_s=None),
+        spooled=False,
     ),
     "jsonl": Kind(lambda options, _: JsonLines(options.path), lambda options: str(options.path), _FILE),
     "csv": Kind(lambda options, _: CsvFile(options.path), lambda options: str(options.path), _FILE),
     "table": Kind(
         lambda options, _: LiveTable(options.title, options.rows),
         lambda _: "on the terminal",
-        Terms(limit=100, retry=False),
+        DeliveryPolicy(limit=100, retry=False),
         spooled=False,
     ),
     "store": Kind(_store, lambda options: str(options.path or "state"), _FILE),
     "crops": Kind(_crops, lambda options: str(options.path), _QUICK, spooled=False),
-    "webhook": Kind(_webhook, _webhook_name, Terms()),
-    "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", Terms()),
+    "webhook": Kind(_webhook, _webhook_name, DeliveryPolicy()),
+    "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", DeliveryPolicy()),
 }
 
 
@@ -254,19 +257,19 @@ def open_sinks(
             if state is None:
                 raise InputError(f"{label} needs a folder for undelivered events: name one with ", Parameter("state"))
             spool = Spool(state.spool / f"{_file_name(options, kind)}.sqlite")
-        terms = replace(kind.terms, types=options.types)
+        policy = replace(kind.policy, types=options.types)
         sink = kind.open(options, around)
-        deliveries[label] = Delivery(sink, name, terms, spool=spool, on_gone=on_gone, label=label, stop=stop)
+        deliveries[label] = Delivery(sink, name, policy, spool=spool, on_gone=on_gone, label=label, stop=stop)
     return list(deliveries.values())
 
 
-def open_filming(settings: Sequence[SinkSettings], *, stop: threading.Event | None = None) -> Filming | None:
+def open_clip_saver(settings: Sequence[SinkSettings], *, stop: threading.Event | None = None) -> ClipSaver | None:
     """Return the saver of clips, not opened yet, or None if no settings ask for clips."""
     for name, options in zip(_names(settings), settings, strict=True):
         if isinstance(options, kinds.ClipsSettings):
             folder = clip_folder(options.path, _limits(options))
             rules = ClipRules(options.before_s, options.after_s, options.longest_s)
-            return Filming(folder, name, rules, stop=stop)
+            return ClipSaver(folder, name, rules, stop=stop)
     return None
 
 

@@ -20,7 +20,7 @@ from twincar_edge.runtime.collect import Collector, class_folder, is_hard
 from twincar_edge.runtime.events import ClassifierRecord, Event, NamedProbability
 from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.sinks.base import NO_CROP, DeliveryError
-from twincar_edge.runtime.sinks.delivery import Delivery, Terms
+from twincar_edge.runtime.sinks.delivery import Delivery, DeliveryPolicy
 
 STARTED = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
@@ -197,7 +197,10 @@ def test_disk_errors_do_not_reach_the_publisher_of_events(tmp_path: Path) -> Non
 
     said: list[str] = []
     delivery = Delivery(
-        collector(tmp_path, free_bytes=broken), "collect", Terms(crops=True, retry=False), on_problem=said.append
+        collector(tmp_path, free_bytes=broken),
+        "collect",
+        DeliveryPolicy(crops=True, retry=False),
+        on_problem=said.append,
     )
     with delivery:
         delivery.put(event(0), crop(0))

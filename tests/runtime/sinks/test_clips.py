@@ -40,8 +40,8 @@ from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import Limits
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.base import DeliveryError
+from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 from twincar_edge.runtime.sinks.clips import Clip, Picture, clip_folder, clip_name, write_clip
-from twincar_edge.runtime.sinks.filming import Filming
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, JsonLinesSettings
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit
@@ -115,11 +115,11 @@ def test_clips_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_their
     others = ("holiday.mp4", "20250301T120015.040Z-car.jpg")
     for name in others:
         (tmp_path / name).write_bytes(b"x" * 10_000)
-    with Filming(clip_folder(tmp_path, Limits(10**9)), "clips") as filming:
+    with ClipSaver(clip_folder(tmp_path, Limits(10**9)), "clips") as filming:
         filming.put(clip_of(pictures))
     size = (tmp_path / clip_of(pictures).name).stat().st_size
     clips = [clip_of(pictures, str(n), MOMENT + timedelta(seconds=n)) for n in range(1, 7)]
-    with Filming(clip_folder(tmp_path, Limits(int(3.5 * size))), "clips") as filming:  # as after a restart
+    with ClipSaver(clip_folder(tmp_path, Limits(int(3.5 * size))), "clips") as filming:  # as after a restart
         filming.wait_for_room()
         for clip in clips:
             filming.put(clip)
@@ -130,16 +130,16 @@ def test_clips_older_than_their_age_go(tmp_path: Path) -> None:
     pictures = film([], 2)
     now = datetime.now(UTC)
     old, young = clip_of(pictures, "old", now - timedelta(days=8)), clip_of(pictures, "young", now)
-    with Filming(clip_folder(tmp_path), "clips") as filming:
+    with ClipSaver(clip_folder(tmp_path), "clips") as filming:
         filming.put(old)
-    with Filming(clip_folder(tmp_path, Limits(age=timedelta(days=7))), "clips") as filming:
+    with ClipSaver(clip_folder(tmp_path, Limits(age=timedelta(days=7))), "clips") as filming:
         filming.put(young)
     assert [path.name for path in tmp_path.iterdir()] == [young.name]
 
 
 def test_no_clip_takes_the_disks_reserve(tmp_path: Path) -> None:
     said: list[str] = []
-    with Filming(clip_folder(tmp_path, Limits(reserve_bytes=10**18)), "clips", on_problem=said.append) as filming:
+    with ClipSaver(clip_folder(tmp_path, Limits(reserve_bytes=10**18)), "clips", on_problem=said.append) as filming:
         for number in range(3):
             filming.put(clip_of(film([], 2), str(number)))
             eventually(lambda number=number: filming.status().dropped == number + 1, "dropped")
@@ -159,7 +159,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_runs_full_leaves_nothing_half_written_and_clips_go_on_when_there_is_room(disk: Path) -> None:
     noise = list(np.random.default_rng(0).integers(0, 255, (20, 180, 320, 3), dtype=np.uint8))
     said: list[str] = []
-    with Filming(clip_folder(disk), "clips", on_problem=said.append) as filming:
+    with ClipSaver(clip_folder(disk), "clips", on_problem=said.append) as filming:
         filming.put(clip_of(noise, "large"))
         eventually(lambda: filming.status().dropped == 1, "dropped")
         assert filming.status().problem is not None
@@ -178,10 +178,10 @@ from pathlib import Path
 from tests.support.clips import RED_BGR, drive_by, film
 from tests.runtime.sinks.test_clips import clip_of
 from twincar_edge.runtime.sinks.clips import clip_folder
-from twincar_edge.runtime.sinks.filming import Filming
+from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 
 pictures = film([drive_by(RED_BGR, 0)], 60)
-with Filming(clip_folder(Path(sys.argv[1])), "clips") as filming:
+with ClipSaver(clip_folder(Path(sys.argv[1])), "clips") as filming:
     filming.wait_for_room()
     for number in range(10_000):
         filming.put(clip_of(pictures, str(number)))
@@ -208,11 +208,11 @@ def test_what_a_killed_run_has_written_is_whole_and_what_it_has_begun_goes_later
     (remnant,) = begun()
     for path in tmp_path.glob("2*.mp4"):
         assert len(frames_of(path)) == 60
-    with Filming(clip_folder(tmp_path), "clips"):
+    with ClipSaver(clip_folder(tmp_path), "clips"):
         assert remnant.exists()  # another process may be writing it
     an_hour_ago = remnant.stat().st_mtime - 3700
     os.utime(remnant, (an_hour_ago, an_hour_ago))
-    with Filming(clip_folder(tmp_path), "clips"):
+    with ClipSaver(clip_folder(tmp_path), "clips"):
         assert not remnant.exists()
 
 
@@ -230,7 +230,7 @@ def test_a_run_without_the_encoder_says_which_extra_brings_it_before_anything_is
 
 def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write into"), Filming(clip_folder(tmp_path / "file"), "clips"):
+    with pytest.raises(InputError, match="cannot write into"), ClipSaver(clip_folder(tmp_path / "file"), "clips"):
         pass
 
 
@@ -261,9 +261,9 @@ class _SlowFolder:
         self.saved.append(name)
 
 
-def slow_filming(**options: Any) -> tuple[Filming, _SlowFolder]:
+def slow_filming(**options: Any) -> tuple[ClipSaver, _SlowFolder]:
     folder = _SlowFolder()
-    return Filming(folder, "clips", limit=2, **options), folder  # type: ignore[arg-type]
+    return ClipSaver(folder, "clips", limit=2, **options), folder  # type: ignore[arg-type]
 
 
 def test_a_camera_never_waits_for_a_disk_and_the_oldest_clip_makes_room() -> None:

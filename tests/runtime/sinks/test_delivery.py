@@ -13,9 +13,10 @@ import pytest
 
 from tests.support.event_toys import CROP, eventually, schema_2_json, visit, visits
 from twincar_edge.errors import InputError
+from twincar_edge.runtime import sinks
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event, EventType
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Sink, Spool, Terms, running
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, DeliveryPolicy, RefusedError, Sink, Spool, running
 from twincar_edge.runtime.sinks.base import Crop
 from twincar_edge.runtime.sinks.delivery import TOO_OLD_S
 
@@ -63,14 +64,17 @@ def ids(events: list[Event]) -> list[str]:
 
 
 def delivery(sink: Receiver, spool: Path | None = None, said: list[str] | None = None, **options: Any) -> Delivery:
-    terms = Terms(
-        **{"drain_s": 20.0, **{name: options.pop(name) for name in list(options) if name in Terms.__annotations__}}
+    policy = DeliveryPolicy(
+        **{
+            "drain_s": 20.0,
+            **{name: options.pop(name) for name in list(options) if name in DeliveryPolicy.__annotations__},
+        }
     )
     lines = [] if said is None else said
     return Delivery(
         sink,
         "receiver",
-        terms,
+        policy,
         spool=None if spool is None else Spool(spool, options.pop("spool_limit", 50_000)),
         backoff=quick(),
         on_problem=lines.append,
@@ -423,3 +427,10 @@ def test_that_there_was_no_vehicle_is_told_to_whom_it_was_told_as_one(types: set
         queue.put(visit(id="car"))
         queue.put(visit(id="ground", false_positive=True))
     assert sink.got == told
+
+
+def test_the_former_name_of_the_policy_still_works() -> None:
+    with pytest.warns(DeprecationWarning, match="DeliveryPolicy"):
+        assert sinks.Terms is DeliveryPolicy
+    with pytest.warns(DeprecationWarning, match="policy"), Delivery(Receiver(), "r", terms=DeliveryPolicy(crops=True)):
+        pass

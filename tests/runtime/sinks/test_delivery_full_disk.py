@@ -12,7 +12,17 @@ from tests.runtime.sinks.test_delivery import Away, Receiver, delivery
 from tests.support.disks import small_disk
 from tests.support.event_toys import CROP, eventually, visit, visits
 from twincar_edge.runtime.backoff import Backoff
-from twincar_edge.runtime.sinks import CropSaver, CsvFile, Delivery, JsonLines, Limits, Sink, Spool, Terms, crop_folder
+from twincar_edge.runtime.sinks import (
+    CropSaver,
+    CsvFile,
+    Delivery,
+    DeliveryPolicy,
+    JsonLines,
+    Limits,
+    Sink,
+    Spool,
+    crop_folder,
+)
 from twincar_edge.runtime.sinks.store import EventStore, query
 
 
@@ -32,8 +42,8 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def started(sink: Sink, said: list[str], spool: Spool | None = None, **terms: object) -> Delivery:
-    options = Terms(**{"drain_s": 20.0, **terms})  # type: ignore[arg-type]
+def started(sink: Sink, said: list[str], spool: Spool | None = None, **policy: object) -> Delivery:
+    options = DeliveryPolicy(**{"drain_s": 20.0, **policy})  # type: ignore[arg-type]
     return Delivery(sink, "sink", options, spool=spool, backoff=Backoff(0.001, 0.02), on_problem=said.append)
 
 

@@ -20,7 +20,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 from tests.support.event_toys import visit
 from twincar_edge.runtime.backoff import Backoff
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, Sink, Spool, Terms
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, Sink, Spool, DeliveryPolicy
 
 FOLDER = Path({folder!r})
 
@@ -35,7 +35,8 @@ class Receiver(Sink):
 
 def deliver(start):
     options = dict(spool=Spool(FOLDER / "spool"), backoff=Backoff(0.001, 0.005), persist_after_s=0.0)
-    with Delivery(Receiver(), "receiver", Terms(drain_s=60.0), on_problem=lambda line: None, **options) as delivery:
+    policy = DeliveryPolicy(drain_s=60.0)
+    with Delivery(Receiver(), "receiver", policy, on_problem=lambda line: None, **options) as delivery:
         number = start * 100_000
         while start >= 0:
             delivery.put(visit(id=str(number)))

@@ -15,7 +15,7 @@ from tests.support.event_toys import eventually, schema_2_json, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, JsonLines, RefusedError, Spool, Terms, sending
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, DeliveryPolicy, JsonLines, RefusedError, Spool, sending
 from twincar_edge.runtime.sinks.resend import request_resend
 from twincar_edge.runtime.sinks.sending import REFUSED_IN_A_ROW
 from twincar_edge.runtime.sinks.store import EventStore, query
@@ -98,7 +98,7 @@ def test_an_event_that_is_refused_between_others_is_set_aside_and_the_reason_is_
 def test_a_lone_event_that_is_refused_waits_for_the_next_which_decides_at_once(tmp_path: Path) -> None:
     sink = Receiver(Strict("bad"))
     spool = Spool(tmp_path / "spool")
-    with Delivery(sink, "receiver", Terms(), spool=spool, backoff=Backoff(60.0, 60.0)) as sending:
+    with Delivery(sink, "receiver", DeliveryPolicy(), spool=spool, backoff=Backoff(60.0, 60.0)) as sending:
         sending.put(visit(id="bad"))
         eventually(lambda: sending.status().problem, "refused")
         eventually(lambda: sending.status().spooled == 1, "kept")
@@ -170,7 +170,7 @@ def spooled(path: Path, *texts: str) -> None:
 def test_events_of_other_versions_are_sent_as_they_stand(spool: Path, tmp_path: Path) -> None:
     texts = [older(number) for number in range(300)] + [schema_2_json(visit(id="two")), visit(id="now").to_json()]
     spooled(spool, *texts)
-    with Delivery(JsonLines(tmp_path / "events.jsonl"), "file", Terms(drain_s=60.0), spool=Spool(spool)):
+    with Delivery(JsonLines(tmp_path / "events.jsonl"), "file", DeliveryPolicy(drain_s=60.0), spool=Spool(spool)):
         pass
     assert (tmp_path / "events.jsonl").read_text().splitlines() == texts
 
@@ -178,7 +178,9 @@ def test_events_of_other_versions_are_sent_as_they_stand(spool: Path, tmp_path: 
 def test_what_a_store_cannot_read_is_set_aside_and_stops_nothing(spool: Path, tmp_path: Path) -> None:
     spooled(spool, *(older(number) for number in range(20)), "no event", visit(id="good").to_json())
     said: list[str] = []
-    with Delivery(EventStore(tmp_path / "s"), "store", Terms(), spool=Spool(spool), on_problem=said.append) as sending:
+    with Delivery(
+        EventStore(tmp_path / "s"), "store", DeliveryPolicy(), spool=Spool(spool), on_problem=said.append
+    ) as sending:
         eventually(lambda: sending.status().aside == 21, "set aside")
     assert [event.id for event in query(tmp_path / "s")] == ["good"]
     assert len(said) == 2  # one for each reason

@@ -216,7 +216,7 @@ class Pipe:
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
     stdout = opening.SINKS["stdout"]
-    monkeypatch.setitem(opening.SINKS, "stdout", replace(stdout, terms=replace(stdout.terms, limit=LIMIT)))
+    monkeypatch.setitem(opening.SINKS, "stdout", replace(stdout, policy=replace(stdout.policy, limit=LIMIT)))
     made = Pipe()
     yield made
     os.close(made.read_end)
@@ -281,7 +281,7 @@ import sys
 from dataclasses import replace
 from twincar_edge.cli import main
 from twincar_edge.runtime.sinks.opening import SINKS
-SINKS["stdout"] = replace(SINKS["stdout"], terms=replace(SINKS["stdout"].terms, limit={LIMIT}))
+SINKS["stdout"] = replace(SINKS["stdout"], policy=replace(SINKS["stdout"].policy, limit={LIMIT}))
 main(["watch", *sys.argv[1:]])
 """
 

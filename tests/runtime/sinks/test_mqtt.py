@@ -32,7 +32,7 @@ from tests.support.tiny_model import tiny_model
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.service import Service
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, Spool, Terms
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, DeliveryPolicy, Spool
 from twincar_edge.runtime.sinks.discovery import discovery, topic_part
 from twincar_edge.runtime.sinks.mqtt import Mqtt
 from twincar_edge.runtime.sinks.settings import MqttSettings
@@ -103,7 +103,9 @@ def sink(port: int, **options: Any) -> Mqtt:
 
 def sending(mqtt: Mqtt, spool: Path, said: list[str] | None = None, drain_s: float = 30.0) -> Delivery:
     lines = [] if said is None else said
-    return Delivery(mqtt, "mqtt", Terms(drain_s=drain_s), spool=Spool(spool), backoff=quick(), on_problem=lines.append)
+    return Delivery(
+        mqtt, "mqtt", DeliveryPolicy(drain_s=drain_s), spool=Spool(spool), backoff=quick(), on_problem=lines.append
+    )
 
 
 def test_an_event_is_the_same_at_the_other_end(broker: Mosquitto) -> None:

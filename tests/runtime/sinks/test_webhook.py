@@ -25,7 +25,7 @@ from tests.support.event_toys import CROP, eventually, visit, visits
 from tests.support.servers import free_port, web_server
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks import Delivery, DeliveryError, RefusedError, Spool, Terms
+from twincar_edge.runtime.sinks import Delivery, DeliveryError, DeliveryPolicy, RefusedError, Spool
 from twincar_edge.runtime.sinks.exchange import Exchange
 from twincar_edge.runtime.sinks.opening import open_sinks
 from twincar_edge.runtime.sinks.settings import WebhookSettings
@@ -258,9 +258,9 @@ def test_every_event_arrives_once_and_in_order_at_a_receiver_that_fails_now_and_
     receiver.statuses = [*([204] * 5 + [503]) * 3, 422, 204, 422, 204]  # the 16th event is refused twice
     said: list[str] = []
     spool = Spool(tmp_path / "spool")
-    terms = Terms(drain_s=20.0)
+    policy = DeliveryPolicy(drain_s=20.0)
     with Delivery(
-        Webhook(receiver.url), "hook", terms, spool=spool, backoff=quick(), on_problem=said.append
+        Webhook(receiver.url), "hook", policy, spool=spool, backoff=quick(), on_problem=said.append
     ) as sending:
         for event in visits(20):
             sending.put(event)

@@ -21,11 +21,11 @@ from twincar_edge.runtime.supervised import SupervisedThread
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING = 8
+QUEUE_LIMIT = 8
 TEND_S = 600.0  # the folder knows for itself what is due
 
 
-class Filming:
+class ClipSaver:
     """Saves clips in a thread of its own: what a `Delivery` is for events, this is for clips.
 
     A camera's thread calls `put`, which does not block: if clips come faster than they can be encoded, the oldest one
@@ -39,7 +39,7 @@ class Filming:
         rules: ClipRules | None = None,
         *,
         stop: threading.Event | None = None,
-        limit: int = MOST_WAITING,
+        limit: int = QUEUE_LIMIT,
         on_problem: Callable[[str], None] = logger.warning,
     ) -> None:
         """Prepare; no thread runs before the block is entered.
