@@ -1,4 +1,4 @@
-"""A file to which whole records are appended: what JSON lines and CSV share."""
+"""An append-only file of whole records, shared by the JSON lines and CSV sinks."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class AppendedFile:
-    """Appends records, each whole or not at all, and flushed to the disk.
+    """Appends records atomically and flushes each to disk.
 
-    The remains of a record after a power cut or on a full disk never run into the next one. A file that was moved away
-    or deleted, as logrotate does, is begun again.
+    A record that a power cut or a full disk truncated never runs into the next one. If the file was moved or deleted,
+    as by logrotate, a new one is created.
     """
 
     def __init__(self, path: Path, header: bytes = b"") -> None:
-        """Append to `path`; an empty file gets `header` first, any other must begin with it."""
+        """Append to `path`. A new file starts with `header`; an existing one must start with it."""
         self._path = path
         self._header = header
         self._descriptor: int | None = None
         self._disk = SameDisk(path.parent)
 
     def open(self) -> None:
-        """Open the file. A full disk is not an error: `append` tries again.
+        """Open the file. A full disk is not an error: `append` retries.
 
         Raises:
-            InputError: it is not writable, or begins with another header.
+            InputError: the file is not writable, or its header differs.
         """
         try:
             make_folder(self._path.parent)
@@ -48,10 +48,10 @@ class AppendedFile:
             self._descriptor = None
 
     def append(self, record: bytes) -> None:
-        """Write a record; it is on the disk when this returns.
+        """Write a record; return once it is on disk.
 
         Raises:
-            DeliveryError: the disk is full or failing, or the file cannot be begun again; nothing was written.
+            DeliveryError: the disk is full or failing, or the file cannot be reopened. Nothing was written.
         """
         try:
             descriptor = self._current()
@@ -63,12 +63,12 @@ class AppendedFile:
 
     def _current(self) -> int:
         if self._descriptor is not None:
-            mine = os.fstat(self._descriptor)
+            opened = os.fstat(self._descriptor)
             try:
-                there = self._path.stat()
+                current = self._path.stat()
             except FileNotFoundError:
-                there = None
-            if there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
+                current = None
+            if current is not None and (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino):
                 return self._descriptor
             self.close()
         return self._open()
@@ -79,7 +79,7 @@ class AppendedFile:
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, len(self._header), 0) != self._header:
-                raise InputError(f"cannot append to {self._path}: its first line is another header; name a new file")
+                raise InputError(f"cannot append to {self._path}: its first line is a different header; use a new file")
             if not size:
                 self._write(descriptor, self._header)
             elif os.pread(descriptor, 1, size - 1) != b"\n":
@@ -94,9 +94,9 @@ class AppendedFile:
     def _write(descriptor: int, data: bytes) -> None:
         size = os.fstat(descriptor).st_size
         try:
-            left = data
-            while left:
-                left = left[os.write(descriptor, left) :]
+            remaining = data
+            while remaining:
+                remaining = remaining[os.write(descriptor, remaining) :]
             os.fdatasync(descriptor)
         except OSError:
             os.ftruncate(descriptor, size)

@@ -1,8 +1,8 @@
-"""The events that a sink has not taken yet: where each of them is, in one place, under one lock.
+"""The queue of a delivery: tracks each undelivered event, in memory or on disk, under one lock.
 
-Each event has a number. All up to `_done_through` are dealt with; of the others, those up to `_persisted_through` are
-on disk, and the rest are in memory. The sender has taken one of them, or a few where the receiver refused the first.
-The lock is never held while something is written or sent, so that `put` waits for neither a disk nor a network.
+Events are numbered. Those up to `_done_through` are finished. Of the rest, those up to `_persisted_through` are on
+disk, the others in memory. The sender holds one event, or several while it finds out whether the receiver refuses one
+event or all. The lock is never held during disk or network I/O, so `put` never waits for either.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ E = TypeVar("E")  # an event, or a clip
 
 DRAIN_S = 5.0
 _AGE_STEP_S = 5.0
-_MOST_AGES = 10_000
-_POLL_S = 0.1  # a threading.Event cannot wake a condition, so waits that depend on one poll it
+_MAX_AGES = 10_000
+_POLL_S = 0.1  # a threading.Event cannot wake a condition, so waits for both poll the event
 
 
 @dataclass(frozen=True, eq=False)
 class Item(Generic[E]):
-    """An event in memory: its number, its picture, and when it was put."""
+    """An event in memory, with its number, its picture and the time when it was queued."""
 
     number: int
     event: E
     crop_bgr: Crop
-    since_s: float
+    queued_at_s: float
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Says that the next event is on disk: the first with a number above `after` and up to `through`."""
+    """The next event is on disk: the first with a number above `after`, at most `through`."""
 
     after: int
     through: int
@@ -44,11 +44,11 @@ class OnDisk:
 
 @dataclass(frozen=True)
 class Idle:
-    """Says that nothing has come for a while."""
+    """No event arrived within the timeout."""
 
 
 class Backlog(Generic[E]):
-    """The queue between the loop, which puts, a sender, which takes, and a writer, which persists what has to wait."""
+    """The queue between the loop (`put`), the sender (`take`) and the writer, which persists events that wait."""
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         """Hold at most `limit` events in memory; `clock` returns monotonic seconds."""
@@ -56,12 +56,12 @@ class Backlog(Generic[E]):
         self._clock = clock
         self._changed = threading.Condition()
         self._waiting: deque[Item[E]] = deque()
-        self._taken: list[Item[E]] = []  # in the sender's hands
+        self._taken: list[Item[E]] = []  # held by the sender
         self._next_number = 1
         self._done_through = 0
         self._persisted_through = 0
         self._writing_through = 0
-        self._replaced_while_written = 0
+        self._dropped_during_write = 0
         self._failing = False
         self._readable = True
         self._closing = False
@@ -70,24 +70,24 @@ class Backlog(Generic[E]):
         self._delivered = 0
         self._dropped = 0
         self._aside = 0
-        self._ages: deque[tuple[int, float]] = deque()  # numbers, some seconds apart, and when they were put
+        self._ages: deque[tuple[int, float]] = deque()  # samples of numbers and times, some seconds apart
 
     def resume(self, last_number: int) -> None:
-        """Number new events above those that wait on disk, up to `last_number`. Called before the threads start."""
+        """Continue after `last_number`, the last event on disk. Call before the threads start."""
         self._persisted_through = last_number
         self._next_number = last_number + 1
         if last_number:
             self._ages.append((last_number, self._clock()))
 
     def counts(self) -> tuple[int, int, int]:
-        """Return how many events are in memory, were delivered, and were dropped."""
+        """Return the numbers of events in memory, delivered and dropped."""
         with self._changed:
             return len(self._in_memory()), self._delivered, self._dropped
 
     def oldest_s(self) -> float:
-        """Return for how long the oldest event has waited, right to some seconds.
+        """Return how long the oldest event has waited, accurate to some seconds.
 
-        One of an earlier run counts from the start.
+        Events of an earlier run count from the start of this run.
         """
         with self._changed:
             if self._done_through == self._next_number - 1:
@@ -97,9 +97,9 @@ class Backlog(Generic[E]):
             return self._clock() - self._ages[0][1]
 
     def put(self, event: E, crop_bgr: Crop = NO_CROP, *, wait_until: threading.Event | None = None) -> None:
-        """Add an event. In a full queue it replaces the oldest, which counts as dropped.
+        """Add an event. If the queue is full, drop the oldest.
 
-        With `wait_until`, wait for room first: until there is some, the queue closes, or that event is set.
+        With `wait_until`, first wait for room, until the queue closes or `wait_until` is set.
         """
         with self._changed:
             while wait_until is not None and len(self._waiting) >= self._limit:
@@ -112,7 +112,7 @@ class Backlog(Generic[E]):
             if len(self._waiting) >= self._limit:
                 oldest = self._waiting.popleft()
                 if oldest.number <= self._writing_through:
-                    self._replaced_while_written += 1  # lost only if the write fails
+                    self._dropped_during_write += 1  # lost only if the write fails
                 else:
                     self._dropped += 1
             now_s = self._clock()
@@ -122,19 +122,16 @@ class Backlog(Generic[E]):
             self._changed.notify_all()
 
     def _note_age(self, now_s: float) -> None:
-        """Remember when an event was put, if it is the first that waits, or some seconds after the last noted one."""
+        """Sample the time of an event if the queue was empty or the last sample is some seconds old."""
         if self._done_through == self._next_number - 1:
             self._ages.clear()
-        if not self._ages or (now_s - self._ages[-1][1] >= _AGE_STEP_S and len(self._ages) < _MOST_AGES):
+        if not self._ages or (now_s - self._ages[-1][1] >= _AGE_STEP_S and len(self._ages) < _MAX_AGES):
             self._ages.append((self._next_number, now_s))
 
     # -- For the sender
 
     def take(self, idle_s: float | None = None) -> Item[E] | OnDisk | Idle | None:
-        """Wait for the oldest event that is not dealt with; return it, or that it is on disk, or None at the end.
-
-        Where none has come for `idle_s`, return `Idle`.
-        """
+        """Wait for the oldest unfinished event. Return it, `OnDisk`, `Idle` after `idle_s`, or None at the end."""
         with self._changed:
             idle_at_s = None if idle_s is None else self._clock() + idle_s
             while True:
@@ -144,13 +141,13 @@ class Backlog(Generic[E]):
                     return found
                 if self._closing:
                     return None
-                left_s = None if idle_at_s is None else idle_at_s - self._clock()
-                if left_s is not None and left_s <= 0:
+                remaining_s = None if idle_at_s is None else idle_at_s - self._clock()
+                if remaining_s is not None and remaining_s <= 0:
                     return Idle()
-                self._changed.wait(left_s)
+                self._changed.wait(remaining_s)
 
     def take_next(self) -> Item[E] | OnDisk | None:
-        """Return the event behind those that the sender holds, or that it is on disk, or None if there is none."""
+        """Return the event after those that the sender holds, `OnDisk`, or None if there is none. Does not wait."""
         with self._changed:
             return self._next()
 
@@ -164,26 +161,26 @@ class Backlog(Generic[E]):
         self._changed.notify_all()  # there is room
         return self._taken[-1]
 
-    def note_disk(self, *, readable: bool) -> None:
-        """Note whether what is on disk can be read: while it cannot, events stay in memory until closing."""
+    def set_disk_readable(self, *, readable: bool) -> None:
+        """Set whether the spool is readable. While it is not, events stay in memory until closing."""
         with self._changed:
             self._readable = readable
             self._changed.notify_all()
 
     def skip(self, place: OnDisk) -> None:
-        """Go on behind a place on disk: nothing is there, as after damage, or it cannot be read."""
+        """Skip the events of `place`: they are missing, as after damage, or unreadable."""
         with self._changed:
             if not self._taken:
                 self._done_through = max(self._done_through, place.through)
 
     def hold(self, item: Item[E]) -> None:
-        """Keep an event with the sender, undecided; `take_next` continues after it."""
+        """Leave a refused event with the sender; `take_next` continues after it."""
         with self._changed:
-            if item not in self._taken:  # it was read from the disk
+            if item not in self._taken:  # read from disk
                 self._taken.append(item)
 
     def done(self, number: int, *, delivered: int = 0, dropped: int = 0, aside: int = 0) -> bool:
-        """Note that an event, and all before it, is dealt with; return whether it has to be removed from the disk."""
+        """Mark all events up to `number` as finished; return whether the spool has to remove them."""
         with self._changed:
             self._delivered += delivered
             self._dropped += dropped
@@ -193,36 +190,39 @@ class Backlog(Generic[E]):
             self._done_through = max(self._done_through, number)
             return number <= self._persisted_through
 
-    def reclaim(self) -> None:
-        """Put what the sender holds back in front: it begins anew."""
+    def requeue(self) -> None:
+        """Return the sender's events to the front of the queue."""
         with self._changed:
             self._waiting.extendleft(item for item in reversed(self._taken) if item.number > self._persisted_through)
             self._taken.clear()
 
-    def give_back(self) -> None:
-        """Put what the sender holds, undelivered, back in front. At closing this ends the sending."""
-        self.reclaim()
+    def requeue_failed(self) -> None:
+        """Requeue after a failed attempt. While closing, this ends the sender."""
+        self.requeue()
         with self._changed:
             self._failing = True
             self._changed.notify_all()
-        self.give_up_closing()
+        self.end_drain()
 
-    def give_up_closing(self) -> None:
-        """At closing, make no further attempt."""
+    def end_drain(self) -> None:
+        """While closing, allow no further attempt."""
         with self._changed:
             if self._closing:
                 self._deadline_s = self._clock()
 
-    def pause(self, seconds: float, *, or_news: bool = False, asked_s: float = 0.0) -> None:
-        """Wait until closing or, with `or_news`, the next event; `asked_s` by the receiver at closing too."""
+    def pause(self, seconds: float, *, until_event: bool = False, retry_after_s: float = 0.0) -> None:
+        """Wait for `seconds`, until closing or, with `until_event`, until the next event.
+
+        `retry_after_s`, which a receiver asked for, is waited for even while closing, within the deadline.
+        """
         with self._changed:
-            newest, asked_until_s = self._next_number, self._clock() + asked_s
-            self._changed.wait_for(lambda: self._closing or (or_news and self._next_number != newest), seconds)
-            while self._clock() < min(asked_until_s, math.inf if self._deadline_s is None else self._deadline_s):
-                self._changed.wait(min(_POLL_S, asked_s))
+            newest, retry_at_s = self._next_number, self._clock() + retry_after_s
+            self._changed.wait_for(lambda: self._closing or (until_event and self._next_number != newest), seconds)
+            while self._clock() < min(retry_at_s, math.inf if self._deadline_s is None else self._deadline_s):
+                self._changed.wait(min(_POLL_S, retry_after_s))
 
     def discard(self) -> None:
-        """Drop everything in memory and end: the reader has gone for good."""
+        """Drop everything in memory and close: the reader closed the stream."""
         with self._changed:
             self._closing = True
             self._deadline_s = self._clock()
@@ -231,20 +231,20 @@ class Backlog(Generic[E]):
 
     # -- For the writer
 
-    def overdue(self, persist_after_s: float) -> list[Item[E]] | None:
-        """Wait for events that ought to be on disk, and return all that are not; None at the end.
+    def next_batch(self, persist_after_s: float) -> list[Item[E]] | None:
+        """Wait until events have to be persisted and return all that are in memory; None at the end.
 
-        Events ought to be on disk after `persist_after_s`, when delivery fails, when memory fills up, and at closing;
-        at closing only while the disk cannot be read.
+        Events are persisted after `persist_after_s`, when delivery fails, when the queue is half full, and at closing.
+        While the spool cannot be read, they are persisted only at closing.
         """
         with self._changed:
             while True:
                 items = self._in_memory()
                 wait_s = None
                 if items and (self._readable or self._closing):
-                    wait_s = items[0].since_s + persist_after_s - self._clock()
-                    hurry = self._closing or self._failing or 2 * len(self._waiting) >= self._limit
-                    if hurry or wait_s <= 0:
+                    wait_s = items[0].queued_at_s + persist_after_s - self._clock()
+                    urgent = self._closing or self._failing or 2 * len(self._waiting) >= self._limit
+                    if urgent or wait_s <= 0:
                         self._writing_through = items[-1].number
                         return items
                 elif self._sender_ended and not items:
@@ -252,9 +252,9 @@ class Backlog(Generic[E]):
                 self._changed.wait(wait_s)
 
     def persisted(self, batch: list[Item[E]], displaced: int) -> int:
-        """Note that a batch is on disk and displaced so many older events; return the number of the last one done."""
+        """Mark a batch as persisted; `displaced` older events were dropped for it. Return the last finished number."""
         with self._changed:
-            self._writing_through = self._replaced_while_written = 0
+            self._writing_through = self._dropped_during_write = 0
             self._dropped += displaced
             self._persisted_through = batch[-1].number
             while self._waiting and self._waiting[0].number <= self._persisted_through:
@@ -262,55 +262,55 @@ class Backlog(Generic[E]):
             self._changed.notify_all()
             return self._done_through
 
-    def not_persisted(self, retry_s: float) -> bool:
-        """Note that the batch could not be written, wait, and return whether to try again."""
+    def persist_failed(self, retry_s: float) -> bool:
+        """Record that the batch could not be written, wait for `retry_s`, and return whether to retry."""
         with self._changed:
-            self._dropped += self._replaced_while_written
-            self._writing_through = self._replaced_while_written = 0
+            self._dropped += self._dropped_during_write
+            self._writing_through = self._dropped_during_write = 0
             if self._sender_ended:
                 return False
             self._changed.wait_for(lambda: self._sender_ended, retry_s)
             return True
 
     def all_delivered(self) -> bool:
-        """Return whether every event so far was delivered, those of earlier runs that waited on disk included."""
+        """Return whether every event was delivered, including those of earlier runs."""
         with self._changed:
             return not self._dropped + self._aside and self._done_through == self._next_number - 1
 
     # -- For the owner
 
     def is_open(self) -> bool:
-        """Return whether it still takes events."""
+        """Return whether the queue still accepts events."""
         with self._changed:
             return not self._closing
 
     def stop(self, drain_s: float | None) -> None:
-        """Take no more events; let the sender go on for at most `drain_s`, or until the queue is empty."""
+        """Reject new events; let the sender drain the queue for at most `drain_s`, or without a limit if None."""
         with self._changed:
             if not self._closing:
                 self._closing = True
                 self._deadline_s = None if drain_s is None else self._clock() + drain_s
                 self._changed.notify_all()
 
-    def join(self, sender: threading.Thread, hurry: threading.Event) -> None:
-        """While closing, wait for the sender's thread, but no longer than `DRAIN_S` once `hurry` is set."""
-        while sender.is_alive() and (left_s := self._left_s(hurry)) > 0:
-            sender.join(min(left_s, _POLL_S))
+    def join(self, sender: threading.Thread, stop: threading.Event) -> None:
+        """While closing, wait for the sender's thread, but at most `DRAIN_S` once `stop` is set."""
+        while sender.is_alive() and (remaining_s := self._remaining_s(stop)) > 0:
+            sender.join(min(remaining_s, _POLL_S))
 
-    def _left_s(self, hurry: threading.Event) -> float:
+    def _remaining_s(self, stop: threading.Event) -> float:
         with self._changed:
-            if self._deadline_s is None and hurry.is_set():
+            if self._deadline_s is None and stop.is_set():
                 self._deadline_s = self._clock() + DRAIN_S
             return math.inf if self._deadline_s is None else self._deadline_s - self._clock()
 
     def sender_ended(self) -> None:
-        """Note that the sender takes no more events: the writer persists the rest and ends."""
+        """Record that the sender has ended: the writer persists the rest and ends."""
         with self._changed:
             self._sender_ended = True
             self._changed.notify_all()
 
     def drop_rest(self) -> int:
-        """Drop at the end what is in memory only, and return how many events those are."""
+        """Drop the events that are in memory only; return how many."""
         with self._changed:
             return self._drop_all()
 

@@ -1,4 +1,4 @@
-"""What a sink is: a context manager that takes events one at a time, and the errors it raises."""
+"""The base class of sinks, and the errors that sinks raise."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from twincar_edge.errors import TwincarError, first_fault
 from twincar_edge.runtime.events import Event, StoredEvent
 
 Crop = NDArray[np.uint8]
-# Stands for "no picture": the sink did not ask for pictures, or the event comes from the spool, which keeps none.
+# Passed instead of a picture if the sink did not ask for pictures, or if the event comes from the spool.
 NO_CROP: Crop = np.zeros((0, 0, 3), np.uint8)
 
 
 class DeliveryError(TwincarError):
-    """An event could not be delivered now; a later attempt may succeed (receiver unreachable, disk full)."""
+    """An attempt to deliver an event failed; a later one may succeed (receiver unreachable, disk full)."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        """Give the reason in one line; `retry_after_s` is the minimum time before the next attempt."""
+        """Take the reason as one line; `retry_after_s` is the minimum time before the next attempt."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
 class RefusedError(DeliveryError):
-    """The receiver rejects this event. It may accept others; if it rejects them too, the fault is the receiver's."""
+    """The receiver rejected this event. It may accept others; if it rejects them too, the receiver is at fault."""
 
 
 class UnreadableError(RefusedError):
-    """The event itself is at fault: this version cannot read what another one has stored."""
+    """The stored event is at fault: this version cannot parse it."""
 
 
 class Sink(ABC):
-    """Takes events one at a time, in the order in which they happen.
+    """Receives events one at a time, in order.
 
     A sink is a context manager: entering it calls `open`, leaving it calls `close`. Subclasses implement `write`, and
-    override `open` and `close` where they hold something open.
+    override `open` and `close` if they hold a resource.
 
-    Behind a `Delivery`, `open` runs in the thread that starts the loop; `write` and `close` run in one thread that
-    belongs to the delivery.
+    Behind a `Delivery`, `open` runs in the thread that starts the loop; `write` and `close` run in the delivery's
+    sender thread.
 
     Attributes:
-        tend_s: seconds between two calls of `tend`.
+        tend_s: seconds between calls of `tend`.
 
     Example:
         >>> class Counter(Sink):
@@ -58,60 +58,60 @@ class Sink(ABC):
     tend_s: float = 600.0
 
     def open(self) -> None:  # noqa: B027 - optional: most sinks have nothing to open
-        """Open what the sink writes to. An unreachable receiver is not an error.
+        """Open the target. An unreachable receiver is not an error.
 
         Raises:
-            InputError: the sink can never work with its settings.
+            InputError: the settings can never work.
         """
 
     @abstractmethod
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Deliver one event; when this returns, the receiver has it.
+        """Deliver one event; return once the receiver has it.
 
         Args:
-            event: what happened.
+            event: the event.
             crop_bgr: the best picture of the visit so far, uint8 [h, w, 3], or `NO_CROP`.
 
         Raises:
-            DeliveryError: the event was not delivered and may be sent again.
-            BrokenPipeError: the reader of a stream has gone for good.
+            DeliveryError: the event was not delivered; it may be retried.
+            BrokenPipeError: the reader closed the stream.
         """
 
     def write_stored(self, event: StoredEvent) -> None:
-        """Deliver an event that was stored by another version, or is sent again.
+        """Deliver an event that is stored as JSON, perhaps by another version.
 
-        Sinks that pass JSON on send it as it stands. This default reads it for `write`.
+        Sinks that forward JSON send it unchanged. This default parses it and calls `write`.
 
         Raises:
-            UnreadableError: this version cannot read it.
-            DeliveryError: as `write`.
+            UnreadableError: this version cannot parse it.
+            DeliveryError: see `write`.
         """
         try:
             read = Event.model_validate_json(event.text)
         except ValidationError as error:
-            raise UnreadableError(f"another version wrote the event: {first_fault(error)}") from error
+            raise UnreadableError(f"cannot read an event of another version: {first_fault(error)}") from error
         self.write(read, NO_CROP)
 
     def tend(self) -> None:  # noqa: B027 - optional, as `open`
-        """Do periodic work, whether events come or not, such as deleting what is too old.
+        """Do periodic work, such as deleting expired files. Called every `tend_s`, with or without events.
 
         Raises:
-            DeliveryError: it cannot be done now.
+            DeliveryError: the work failed; the next call retries.
         """
 
     def finished(self, camera: str, recordings: Collection[str]) -> None:  # noqa: B027 - optional
-        """Note that a camera has come to the end of its files, after all of its events were delivered.
+        """Record that a camera reached the end of its files. Called after all of its events were delivered.
 
         Args:
-            camera: its name.
+            camera: the camera's name.
             recordings: the digests of the files, as in events.
 
         Raises:
-            DeliveryError: it cannot be noted now.
+            DeliveryError: the target cannot be written now.
         """
 
     def close(self) -> None:  # noqa: B027 - optional, as `open`
-        """Close what `open` opened, whether the run succeeded or failed."""
+        """Release what `open` acquired. Called whether the run succeeded or failed."""
 
     def __enter__(self) -> Self:
         """Open the sink."""

@@ -1,4 +1,4 @@
-"""Between the cameras and the folder of clips: a bounded queue, and a thread that encodes and writes."""
+"""Encodes and saves clips in a thread behind a bounded queue."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from twincar_edge.runtime.supervised import SupervisedThread
 logger = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 8
-TEND_S = 600.0  # the folder knows for itself what is due
+TEND_S = 600.0  # between calls of `VisitFolder.sweep`, which does nothing unless a sweep is due
 
 
 class ClipSaver:
-    """Saves clips in a thread of its own: what a `Delivery` is for events, this is for clips.
+    """Saves clips in its own thread, as a `Delivery` does for events.
 
-    A camera's thread calls `put`, which does not block: if clips come faster than they can be encoded, the oldest one
-    that waits is dropped and counted.
+    The camera threads call `put`, which does not block: if clips arrive faster than they are encoded, the oldest
+    queued clip is dropped and counted.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class ClipSaver:
         limit: int = QUEUE_LIMIT,
         on_problem: Callable[[str], None] = logger.warning,
     ) -> None:
-        """Prepare; no thread runs before the block is entered.
+        """Prepare; entering the context starts the thread.
 
         Args:
             folder: where clips are saved.
-            name: for status and messages.
-            rules: what a clip shows, for the cameras that film it.
+            name: the sink's name in status and messages.
+            rules: when clips start and end, for the cameras' footage buffers.
             stop: set when the run is to end: from then on nothing waits for the encoder.
-            limit: how many clips wait.
-            on_problem: gets one line when saving begins to fail, and one when it recovers.
+            limit: maximum number of queued clips.
+            on_problem: called with one line when saving starts to fail, and with one when it recovers.
 
         Raises:
-            TwincarError: clips cannot be encoded here; see `require_encoder`.
+            TwincarError: no encoder is available; see `require_encoder`.
         """
         require_encoder()
         self.name = name
@@ -62,49 +62,49 @@ class ClipSaver:
         self._stop = stop or threading.Event()
         self._backlog: Backlog[Clip] = Backlog(limit, time.monotonic)
         self._waits = False
-        self._failures = FailureReporter(name, "clips", "saves again", "encoding is too slow", on_problem)
+        self._failures = FailureReporter(name, "clips", "saving recovered", "encoding too slow", on_problem)
         self._thread = SupervisedThread(self._save_all, name, pause=self._backlog.pause, wanted=self._backlog.is_open)
 
     def __enter__(self) -> Self:
-        """Make the folder, and start.
+        """Create the folder and start the thread.
 
         Raises:
-            InputError: the folder cannot be made.
+            InputError: the folder cannot be created.
         """
         self._folder.make()
         self._thread.start()
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Save what waits: for some seconds, or, after `wait_for_room`, for as long as it takes."""
+        """Save the queued clips: within `DRAIN_S`, or, after `wait_for_room`, without a limit."""
         self.stop()
         self._backlog.join(self._thread, self._stop)
         self._failures.lost_at_closing(self._backlog.drop_rest())
 
     def wait_for_room(self) -> None:
-        """Make `put` wait where it would have to drop, for runs whose sources can wait."""
+        """Make `put` wait instead of dropping clips, for runs whose sources can wait."""
         self._waits = True
 
     def put(self, clip: Clip) -> None:
-        """Take a clip. In a full queue it replaces the oldest, or, after `wait_for_room`, waits for room."""
+        """Queue a clip. If the queue is full, drop the oldest, or, after `wait_for_room`, wait for room."""
         self._backlog.put(clip, wait_until=self._stop if self._waits else None)
 
     def stop(self) -> None:
-        """Take no more clips, and begin to close."""
+        """Reject new clips and start to drain."""
         self._backlog.stop(None if self._waits else DRAIN_S)
 
     def status(self) -> SinkStatus:
-        """Return the state of saving."""
+        """Return the sink's state."""
         queued, delivered, dropped = self._backlog.counts()
         return SinkStatus(self.name, queued, 0, delivered, dropped, self._failures.problem, local=True)
 
     def faults(self) -> list[str]:
-        """Return that its thread has failed a short while ago, in words."""
+        """Return a line if the thread failed recently."""
         return [] if self._thread.problem is None else [self._thread.problem]
 
     def _save_all(self) -> None:
-        lower_priority()  # the loop's threads go first
-        self._backlog.reclaim()  # what it held when an error ended it
+        lower_priority()  # below the loop's threads
+        self._backlog.requeue()  # after an error ended the previous call
         while (item := self._backlog.take(TEND_S)) is not None:
             try:
                 self._folder.sweep()
@@ -121,12 +121,12 @@ class ClipSaver:
                 self._failures.succeeded(queued, dropped)
 
     def _save(self, clip: Clip) -> str | None:
-        """Save a clip; return why that failed, or None."""
+        """Save a clip; return the reason of a failure, or None."""
         try:
             self._folder.save(clip.name, lambda path: write_clip(path, clip.pictures))
         except (TwincarError, OSError) as error:
             return str(error)
-        except Exception as error:  # a bug in a codec must stop neither the loop nor later clips
-            logger.debug("%s: a bug", self.name, exc_info=True)
+        except Exception as error:  # a codec's bug must stop neither the loop nor later clips
+            logger.debug("%s: unexpected error", self.name, exc_info=True)
             return f"{type(error).__name__}: {error}"
         return None

@@ -1,4 +1,4 @@
-"""Clips of visits, and the folder in which they are saved."""
+"""Clips of visits, and the folder that holds them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLIP_SUFFIX = ".mp4"
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A frame of a clip: when it was taken, in seconds of the source, and a JPEG."""
+    """A frame of a clip: its time in the source, in seconds, and its JPEG."""
 
     time_s: float
     jpeg: bytes
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """The pictures of a visit's pass, oldest first, at least one; `id` and `started_at` are the visit's."""
+    """The frames of a visit, oldest first, at least one; `id` and `started_at` are the visit's."""
 
     id: str
     started_at: datetime
@@ -45,9 +45,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipRules:
-    """When a clip starts and ends: `before_s` before a vehicle is first seen, and `after_s` after it is last seen.
+    """A clip starts `before_s` before a vehicle is first seen, and ends `after_s` after it is last seen.
 
-    It is cut after `longest_s`: the clip of a vehicle that parks shows how it arrived.
+    It lasts at most `longest_s`: the clip of a vehicle that parks shows its arrival.
     """
 
     before_s: float = 2.0
@@ -56,7 +56,7 @@ class ClipRules:
 
 
 def clip_name(event: Event) -> str:
-    """Return the file name of the clip of an event's visit. The file may be written later than the event."""
+    """Return the file name of a visit's clip. The file may be written after the event."""
     return visit_file_name(event.started_at, event.id, CLIP_SUFFIX)
 
 
@@ -66,10 +66,10 @@ def clip_folder(path: Path, limits: Limits | None = None) -> VisitFolder:
 
 
 def write_clip(path: Path, pictures: Sequence[Picture]) -> None:
-    """Write pictures as a video, each shown for as long as it took until the next, whole or not at all.
+    """Write pictures as a video atomically; each picture is shown until the time of the next.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     with replacing(path) as temporary, closing(VideoEncoder(temporary, INDEX_FIRST)) as encoder:
         for picture in pictures:

@@ -1,4 +1,4 @@
-"""Events as rows for a spreadsheet."""
+"""The CSV sink, and the columns of an event."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from twincar_edge.runtime.events import ClassifierRecord, Event
 from twincar_edge.runtime.sinks.appending import AppendedFile
 from twincar_edge.runtime.sinks.base import Crop, Sink
 
-# What a spreadsheet takes for the start of a formula (OWASP, CSV Injection).
+# Prefixes that spreadsheets interpret as a formula (OWASP, CSV Injection).
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TOP = 5
-# The fields of an event that take more than one cell, and those cells.
+# Fields of an event that need more than one cell, with these cells.
 _PARTS: dict[str, Sequence[str]] = {
     "top5": [f"top{rank}_{part}" for rank in range(1, _TOP + 1) for part in ("name", "probability")],
     "box_xyxy": ["box_left", "box_top", "box_right", "box_bottom"],
@@ -25,18 +25,17 @@ COLUMNS: tuple[str, ...] = tuple(cell for field in Event.model_fields for cell i
 
 
 def csv_header() -> str:
-    """Return the line of column names."""
+    """Return the header line."""
     return _line(COLUMNS)
 
 
 def csv_row(event: Event) -> str:
     """Return an event as one line of CSV (RFC 4180), in the order of `COLUMNS`.
 
-    Names come from a model's labels, which are untrusted: a text that a spreadsheet would take for a formula gets a
-    leading apostrophe.
+    Names come from a model's labels, which are untrusted: a text that looks like a formula gets a leading apostrophe.
     """
     values = (cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in cells(event))
-    return _line([_harmless(cell) if isinstance(cell, str) else cell for cell in values])
+    return _line([_escape_formula(cell) if isinstance(cell, str) else cell for cell in values])
 
 
 def cells(event: Event) -> list[Any]:
@@ -60,7 +59,7 @@ def cells(event: Event) -> list[Any]:
     return found
 
 
-def _harmless(text: str) -> str:
+def _escape_formula(text: str) -> str:
     text = text.replace("\0", "")
     return "'" + text if text.startswith(_FORMULA) else text
 
@@ -72,7 +71,7 @@ def _line(cells: Sequence[Any]) -> str:
 
 
 class CsvFile(Sink):
-    """Appends each event to a CSV file as one row, under one header."""
+    """Appends each event to a CSV file as one row."""
 
     def __init__(self, path: Path) -> None:
         """Append to `path`; an existing file must have the same columns."""
@@ -82,7 +81,7 @@ class CsvFile(Sink):
         """Open the file.
 
         Raises:
-            InputError: it is not writable, or has other columns.
+            InputError: the file is not writable, or its columns differ.
         """
         self._file.open()
 
@@ -94,6 +93,6 @@ class CsvFile(Sink):
         """Write a row.
 
         Raises:
-            DeliveryError: it cannot be written now (no space).
+            DeliveryError: the file cannot be written now (disk full).
         """
         self._file.append(csv_row(event).encode("utf-8"))

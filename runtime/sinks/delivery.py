@@ -1,11 +1,11 @@
-"""Between the loop and a sink: a bounded queue with a thread of its own, and a spool on disk behind it.
+"""A delivery runs a sink in its own thread, behind a bounded queue and, for most kinds, a spool on disk.
 
-The loop calls `put`, which does not block, because a camera does not wait. (In a run whose sources are all files, a
-sink without a spool can make `put` wait for room.) One thread hands the events to the sink in order, and retries on
-failure. Where there is a spool, a second thread writes to disk what was not delivered within a moment: a quick receiver
-costs no disk writes, and one that is away or hangs costs no event. After a restart the spooled events are sent first.
+The loop calls `put`, which does not block, because a camera does not wait. (If all sources are files, a sink without a
+spool can make `put` wait for room.) A sender thread passes events to the sink in order and retries failures. With a
+spool, a writer thread persists events that were not delivered within `PERSIST_AFTER_S`: a fast receiver causes no disk
+writes, and an unreachable or hanging one loses no event. After a restart the spooled events are sent first.
 
-`sending.py` is the sender's thread; the writer's is here.
+The sender is in `sending.py`, the writer here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog
 from twincar_edge.runtime.sinks.base import NO_CROP, Crop, Sink
 from twincar_edge.runtime.sinks.failures import FailureReporter
-from twincar_edge.runtime.sinks.sending import Sender, Waiting, as_json
+from twincar_edge.runtime.sinks.sending import QueuedEvent, Sender, as_json
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.storage.database import DatabaseError
 from twincar_edge.runtime.supervised import SupervisedThread
@@ -39,16 +39,16 @@ _WRITER_GRACE_S = 1.0
 
 @dataclass(frozen=True)
 class DeliveryPolicy:
-    """Which events a sink gets, and how.
+    """Which events a sink gets, and how they are queued and retried.
 
     Attributes:
-        types: the event types that it takes.
-        limit: how many events wait in memory.
-        crops: it takes pictures. They are large, and never go to the spool.
-        retry: try again after a failure, instead of dropping the event.
-        local: it writes to a disk of this machine.
-        drain_s: how long closing waits for the sink to take what is queued; None for as long as that takes, or for
-            `DRAIN_S` once the run is told to stop.
+        types: the event types to deliver.
+        limit: maximum number of events in memory.
+        crops: deliver pictures too. They are large and never spooled.
+        retry: retry after a failure instead of dropping the event.
+        local: the sink writes to a disk of this machine.
+        drain_s: how long closing waits for queued events. None waits until the queue is empty, or for `DRAIN_S` once
+            the run is to stop.
     """
 
     types: frozenset[EventType] = ALL_TYPES
@@ -64,9 +64,9 @@ class DeliveryPolicy:
 
 
 class Delivery(Sink):
-    """Owns a sink, its queue, its threads and its spool. It is a sink itself, whose `write` neither raises nor blocks.
+    """Owns a sink, its queue, its threads and its spool.
 
-    Only `wait_for_room` makes it block.
+    A delivery is a sink itself, whose `write` never raises, and blocks only after `wait_for_room`.
     """
 
     def __init__(
@@ -85,19 +85,19 @@ class Delivery(Sink):
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; no thread runs before `open`.
+        """Prepare; `open` starts the threads.
 
         Args:
             sink: opened by `open`; used and closed by the sender's thread.
-            name: of the sink, for its status.
+            name: the sink's name in status and metrics.
             policy: which events the sink gets, and how; the default policy if not given.
             terms: deprecated since 0.3, use `policy`.
-            spool: where undelivered events wait; None for a sink that may lose events.
-            backoff: how long to wait between attempts.
+            spool: queue on disk for undelivered events; None for a sink that may lose events.
+            backoff: delays between attempts.
             persist_after_s: how long an event may be in memory only.
-            on_problem: gets one line when delivery begins to fail, and one when it recovers.
-            on_gone: called once, by the sender's thread, when the reader of the sink has gone for good.
-            label: what to call the sink in messages, without secrets, where its name does not say where it is.
+            on_problem: called with one line when delivery starts to fail, and with one when it recovers.
+            on_gone: called once, in the sender's thread, when the reader closed the sink's stream.
+            label: the sink's name in messages, without secrets; `name` if not given.
             stop: set when the run is to end: from then on nothing waits for a slow sink.
             clock: monotonic seconds.
         """
@@ -112,8 +112,8 @@ class Delivery(Sink):
         self._waits = False
         self._finished: list[tuple[str, Collection[str]]] = []
         self._clock = clock
-        self._backlog: Backlog[Waiting] = Backlog(self._policy.limit, clock)
-        self._failures = FailureReporter(label or name, "events", "delivers again", "it is too slow", on_problem)
+        self._backlog: Backlog[QueuedEvent] = Backlog(self._policy.limit, clock)
+        self._failures = FailureReporter(label or name, "events", "delivery recovered", "too slow", on_problem)
         self._spool_problem: str | None = None
         self._sending = Sender(
             sink,
@@ -132,10 +132,10 @@ class Delivery(Sink):
         self._writer = SupervisedThread(self._persist, f"{name} spool writer", pause=pause, wanted=wanted)
 
     def open(self) -> None:
-        """Open sink and spool, and start.
+        """Open the sink and the spool, and start the threads.
 
         Raises:
-            InputError: the sink can never work with its settings, or the spool cannot be opened.
+            InputError: the sink's settings can never work, or the spool cannot be opened.
         """
         self._sink.open()
         if self._spool is not None:
@@ -146,27 +146,27 @@ class Delivery(Sink):
                 raise
             self._backlog.resume(self._spool.last_number)
             if self._spool.aside:
-                some = "1 event is" if self._spool.aside == 1 else f"{self._spool.aside} events are"
-                self._failures.report(f"{some} set aside: `twincar-edge events resend` sends them again")
+                number = "1 event" if self._spool.aside == 1 else f"{self._spool.aside} events"
+                self._failures.report(f"{number} set aside: `twincar-edge events resend` sends them again")
             self._writer.start()
         self._sender.start()
 
     def wait_for_room(self) -> None:
-        """Make `put` wait where it would have to drop, for runs whose sources can wait. A spool always has room."""
+        """Make `put` wait instead of dropping events, for runs whose sources can wait. No effect with a spool."""
         self._waits = self._spool is None
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Take an event, as `put`."""
+        """Queue an event; see `put`."""
         self.put(event, crop_bgr)
 
     def put(self, event: Event, crop_bgr: Crop = NO_CROP) -> None:
-        """Take an event. In a full queue it replaces the oldest, or, after `wait_for_room`, waits for room."""
+        """Queue an event. If the queue is full, drop the oldest, or, after `wait_for_room`, wait for room."""
         if self._policy.accepts(event):
             until = self._stop if self._waits else None
             self._backlog.put(event, crop_bgr if self._policy.crops else NO_CROP, wait_until=until)
 
     def finished(self, camera: str, recordings: Collection[str]) -> None:
-        """Tell the sink in the end that a camera has come to the end of its files, if all events were delivered."""
+        """Pass `finished` to the sink at closing, if all events were delivered."""
         self._finished.append((camera, recordings))
 
     def status(self) -> SinkStatus:
@@ -176,19 +176,19 @@ class Delivery(Sink):
         oldest_s = self._backlog.oldest_s()
         problem = self._failures.problem or self._spool_problem
         if problem is None and oldest_s >= TOO_OLD_S:
-            problem = f"the oldest event has waited for {oldest_s:.0f} s"
+            problem = f"oldest event has waited {oldest_s:.0f} s"
         return SinkStatus(self.name, queued, spooled, delivered, dropped, problem, aside, self._policy.local, oldest_s)
 
     def faults(self) -> list[str]:
-        """Return which of its threads have failed a short while ago, in words."""
+        """Return a line for each thread that failed recently."""
         return [thread.problem for thread in (self._sender, self._writer) if thread.problem is not None]
 
     def stop(self) -> None:
-        """Take no more events, and begin to close: within `drain_s`, or, after `wait_for_room`, when all is sent."""
+        """Reject new events and start to drain: within `drain_s`, or, after `wait_for_room`, without a limit."""
         self._backlog.stop(None if self._waits else self._policy.drain_s)
 
     def close(self) -> None:
-        """Let the sink take what is queued, as long as `stop` allows; the rest is spooled, or counted as lost."""
+        """Drain the queue within the limit of `stop`. The rest is spooled, or dropped and counted."""
         self.stop()
         if self._sender.ident is None:
             return
@@ -200,23 +200,23 @@ class Delivery(Sink):
                 self._spool.close()
         self._failures.lost_at_closing(self._backlog.drop_rest())
 
-    # -- The thread that writes to the spool what was not delivered at once
+    # -- The writer's thread
 
     def _persist(self) -> None:
         assert self._spool is not None
         backoff = Backoff(limit_s=10.0)
-        while (batch := self._backlog.overdue(self._persist_after_s)) is not None:
+        while (batch := self._backlog.next_batch(self._persist_after_s)) is not None:
             try:
                 displaced = self._spool.add([(item.number, as_json(item.event)) for item in batch])
             except DatabaseError as error:
                 self._spool_fails(error)
-                if not self._backlog.not_persisted(backoff.next_s()):
+                if not self._backlog.persist_failed(backoff.next_s()):
                     return
                 continue
             backoff.reset()
             self._spool_problem = None
             if displaced:
-                self._failures.failed("the spool is full, and the oldest events make room")
+                self._failures.failed("spool full; dropping the oldest events")
             done_through = self._backlog.persisted(batch, displaced)
             if done_through >= batch[0].number:  # delivered while it was being written
                 try:
@@ -227,4 +227,4 @@ class Delivery(Sink):
     def _spool_fails(self, error: DatabaseError) -> None:
         first, self._spool_problem = self._spool_problem is None, str(error)
         if first:
-            self._failures.report(f"{error}; up to {self._policy.limit} events wait in memory")
+            self._failures.report(f"{error}; queueing up to {self._policy.limit} events in memory")

@@ -15,36 +15,36 @@ ONLINE, OFFLINE = "online", "offline"
 
 
 def topic_part(name: str) -> str:
-    """Return a camera's name as one level of a topic: `/`, `+`, `#` and other special characters become `_`.
+    """Return a camera's name as one topic level: `/`, `+`, `#` and other special characters become `_`.
 
-    A name that changes gets a digest of the original, so that two cameras never share a topic.
+    A modified name gets a digest of the original, so that two cameras never share a topic.
     """
     part = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
     return part if part == name and part else f"{part}-{hashlib.sha256(name.encode('utf-8')).hexdigest()[:6]}"
 
 
 def camera_availability_topic(topic: str, camera: str) -> str:
-    """Return the topic that says whether one camera works."""
+    """Return the availability topic of a camera."""
     return f"{topic}/{topic_part(camera)}/availability"
 
 
 def discovery_topic(prefix: str, topic: str, camera: str) -> str:
-    """Return the topic of the configuration of a camera's sensor."""
+    """Return the topic of a camera sensor's configuration."""
     return f"{prefix}/sensor/{_node(topic, camera)}/last_vehicle/config"
 
 
 def discovery(topic: str, camera: str, *, area: str | None = None, per_camera: bool = False) -> dict[str, Any]:
-    """Return the configuration of a camera's sensor.
+    """Return a camera sensor's configuration.
 
     Args:
         topic: prefix of all topics.
         camera: the camera's name.
         area: the area that Home Assistant suggests for the device.
-        per_camera: the sensor is available only while the camera is, and not whenever the box is.
+        per_camera: the sensor is available only while both the box and the camera are.
     """
     node = _node(topic, camera)
     last_vehicle = f"{topic}/{topic_part(camera)}/last_vehicle"
-    places = [f"{topic}/availability", *([camera_availability_topic(topic, camera)] if per_camera else [])]
+    topics = [f"{topic}/availability", *([camera_availability_topic(topic, camera)] if per_camera else [])]
     device = {
         "identifiers": [node],
         "name": f"twincar-edge {camera}",
@@ -56,14 +56,14 @@ def discovery(topic: str, camera: str, *, area: str | None = None, per_camera: b
     return {
         "name": "Last vehicle",
         "unique_id": f"{node}_last_vehicle",
-        # Entity IDs have lowercase letters, digits and underscores only. Before 2025.10 this key is ignored.
+        # Entity IDs allow only lowercase letters, digits and underscores. Versions before 2025.10 ignore this key.
         "default_entity_id": f"sensor.{re.sub(r'[^a-z0-9_]', '_', node.lower())}_last_vehicle",
         "icon": "mdi:car",
         "state_topic": last_vehicle,
         "value_template": "{{ value_json.name[:255] }}",
         "json_attributes_topic": last_vehicle,
         "availability": [
-            {"topic": place, "payload_available": ONLINE, "payload_not_available": OFFLINE} for place in places
+            {"topic": name, "payload_available": ONLINE, "payload_not_available": OFFLINE} for name in topics
         ],
         "availability_mode": "all",
         "device": device,

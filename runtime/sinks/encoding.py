@@ -1,6 +1,6 @@
-"""Writing H.264 in MP4, which plays in every browser, phone and player.
+"""Encodes H.264 in MP4, which plays in every browser, phone and player.
 
-OpenCV's wheel has no encoder for it; PyAV has, which the extra `clips` installs.
+OpenCV's wheel has no H.264 encoder. PyAV has one; the extra `clips` installs it.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from twincar_edge.preprocess import resize
 
 _CODEC = "libx264"
 _OPTIONS = {"preset": "veryfast", "crf": "26"}
-_TICKS = 90_000  # a second, as usual in MP4
+_TICKS = 90_000  # per second, as usual in MP4
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file is laid out: options of the MP4 muxer and of the encoder."""
+    """Options of the MP4 muxer and of the encoder that determine the layout of a file."""
 
     container: Mapping[str, str]
     codec: Mapping[str, str]
 
 
-# The index at the front lets a browser play before it has the whole file; making it so writes the file twice.
+# With the index at the front, a browser plays the file before it is complete; the muxer has to write the file twice.
 INDEX_FIRST = Layout({"movflags": "+faststart"}, {})
-# Fragments, of two seconds, can be read when the process was killed; the muxer makes an ordinary file of them at last.
-# They can only begin at 0 s where no frame waits for a later one.
+# Fragments of two seconds remain readable if the process is killed; closing turns them into an ordinary file. They
+# start at 0 s only without B-frames.
 SURVIVES_KILL = Layout(
     {"movflags": "+hybrid_fragmented", "frag_duration": "2000000", "flush_packets": "1"}, {"bf": "0"}
 )
 
 
 def require_encoder() -> None:
-    """Make sure that video can be encoded here.
+    """Check that an H.264 encoder is available.
 
     Raises:
         MissingExtraError: PyAV is not installed.
         InputError: PyAV was built without H.264.
     """
     if _CODEC not in _av().codecs_available:
-        raise InputError(f"video cannot be encoded: PyAV has no {_CODEC} here, install av from PyPI")
+        raise InputError(f"cannot encode video: this build of PyAV lacks {_CODEC}; install av from PyPI")
 
 
 class VideoEncoder:
-    """Encodes pictures into a file, each with its own time. Its size is the first picture's, less an odd pixel.
+    """Encodes pictures with timestamps into a file. The first picture sets the size, rounded down to even numbers.
 
     Attributes:
-        pictures: how many were added.
+        pictures: number of pictures added.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
@@ -67,16 +67,16 @@ class VideoEncoder:
         self._tick = -1
 
     def add(self, image_bgr: NDArray[np.uint8], time_s: float) -> None:
-        """Encode a picture, uint8 [H, W, 3], which is shown from `time_s` on; later than the one before.
+        """Encode a picture, uint8 [H, W, 3], shown from `time_s`, which must increase.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         with _as_os_error():
             if not self.pictures:
                 self._open(image_bgr, time_s)
             width, height = self._size_wh
-            if image_bgr.shape[:2] not in (self._shape, (height, width)):  # the camera has changed its size
+            if image_bgr.shape[:2] not in (self._shape, (height, width)):  # the camera changed its resolution
                 image_bgr = resize(image_bgr, self._size_wh)
             picture = np.ascontiguousarray(image_bgr[:height, :width])
             frame = self._av.VideoFrame.from_ndarray(picture, format="bgr24")
@@ -88,16 +88,16 @@ class VideoEncoder:
             self.pictures += 1
 
     def close(self) -> None:
-        """Finish the file; without a picture there is none.
+        """Finish the file. Without a picture, no file is written.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         if self.pictures:
             with _as_os_error():
                 try:
                     for packet in self._stream.encode(None):
-                        packet.duration = self._ticks_shown  # only the last one's is not known from the next
+                        packet.duration = self._ticks_shown  # the last packet has no successor to derive it from
                         self._container.mux(packet)
                 finally:
                     self._container.close()
@@ -106,14 +106,14 @@ class VideoEncoder:
         self._av = _av()
         self._shape = image_bgr.shape[:2]
         rows, columns = self._shape
-        self._size_wh = columns & ~1, rows & ~1  # H.264 stores color for two by two pixels
+        self._size_wh = columns & ~1, rows & ~1  # 4:2:0 subsampling requires even sizes
         self._start_s = time_s
         self._container = self._av.open(str(self._path), "w", format="mp4", options=dict(self._layout.container))
         self._stream = self._container.add_stream(_CODEC, options={**_OPTIONS, **self._layout.codec})
         self._stream.width, self._stream.height = self._size_wh
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
-        self._stream.codec_context.thread_count = 1  # the other cores are the loop's
+        self._stream.codec_context.thread_count = 1  # leave the other cores to the loop
 
 
 @contextmanager
@@ -126,4 +126,4 @@ def _as_os_error() -> Iterator[None]:
 
 
 def _av() -> ModuleType:
-    return require("av", "clips")  # only where video is encoded: it brings an FFmpeg of its own
+    return require("av", "clips")  # imported late: it loads its own copy of FFmpeg

@@ -1,7 +1,7 @@
-"""One HTTP exchange within one deadline: name resolution, connection, TLS, request and answer together.
+"""HTTP requests with one deadline for name resolution, connection, TLS, request and response together.
 
-A time limit of a socket is for each wait, so that a receiver which sends a byte now and then would hold a request up
-for ever. Here the connection is shut down at the deadline, whatever it does.
+A socket timeout applies to each read, so a receiver that sends a byte now and then could block a request forever. Here
+the connection is shut down at the deadline.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-_Address = tuple[int, int, int, str, Any]  # as `socket.getaddrinfo` gives it
+_Address = tuple[int, int, int, str, Any]  # as returned by `socket.getaddrinfo`
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The status of an answer, and its header Retry-After."""
+class Response:
+    """The status of a response, and its header Retry-After."""
 
     status: int
     retry_after: str | None
 
 
 class Exchange:
-    """Posts to one host, one request at a time, each on a connection of its own."""
+    """Posts to one host, one request at a time, each on a new connection."""
 
     def __init__(
         self,
@@ -45,9 +45,9 @@ class Exchange:
         Args:
             host: name or address.
             port: TCP port.
-            timeout_s: for the whole of one exchange.
+            timeout_s: for a whole exchange.
             tls: verifies the receiver's certificate; None for no TLS.
-            resolve: looks a name up, as `socket.getaddrinfo`; it may take longer than the time limit.
+            resolve: resolves a name like `socket.getaddrinfo`; may take longer than the timeout.
         """
         self._host = host
         self._port = port
@@ -56,26 +56,26 @@ class Exchange:
         self._resolve = resolve
         self._lookup: Future[list[_Address]] | None = None
 
-    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send a request, and return the answer.
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
+        """Send a request and return the response.
 
         Raises:
-            TimeoutError: there was no answer before the deadline.
-            OSError, http.client.HTTPException: there is no connection, or the answer is not HTTP.
+            TimeoutError: no response before the deadline.
+            OSError, http.client.HTTPException: the connection failed, or the response is not HTTP.
         """
         deadline_s = time.monotonic() + self._timeout_s
         connected = self._connect(deadline_s)
-        # A duplicate: TLS takes the socket over, and leaves this object without one.
+        # Keep a duplicate for the shutdown: TLS detaches the original.
         with connected.dup() as handle:
             late = threading.Event()
-            timer = threading.Timer(_left_s(deadline_s), _shut_down, (handle, late))
+            timer = threading.Timer(_remaining_s(deadline_s), _shut_down, (handle, late))
             timer.daemon = True
             timer.start()
             try:
-                answer = self._exchange(connected, path, body, headers)
-                if late.is_set():  # the end of the connection looks like the end of the headers
+                response = self._exchange(connected, path, body, headers)
+                if late.is_set():  # a shut-down connection looks like the end of the headers
                     raise TimeoutError
-                return answer
+                return response
             except (OSError, http.client.HTTPException) as error:
                 if late.is_set():
                     raise TimeoutError from error
@@ -84,7 +84,7 @@ class Exchange:
                 timer.cancel()
                 timer.join()
 
-    def _exchange(self, connected: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _exchange(self, connected: socket.socket, path: str, body: bytes, headers: Mapping[str, str]) -> Response:
         connection: http.client.HTTPConnection
         if self._tls is None:
             connection = http.client.HTTPConnection(self._host, self._port)
@@ -99,7 +99,7 @@ class Exchange:
         try:
             connection.request("POST", path, body, dict(headers))
             response = connection.getresponse()
-            return Answer(response.status, response.headers.get("Retry-After"))
+            return Response(response.status, response.headers.get("Retry-After"))
         finally:
             connection.close()
 
@@ -108,7 +108,7 @@ class Exchange:
         for family, kind, protocol, _name, address in self._addresses(deadline_s):
             connecting = socket.socket(family, kind, protocol)
             try:
-                connecting.settimeout(_left_s(deadline_s))
+                connecting.settimeout(_remaining_s(deadline_s))
                 connecting.connect(address)
                 connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return connecting
@@ -118,12 +118,12 @@ class Exchange:
         raise failure
 
     def _addresses(self, deadline_s: float) -> list[_Address]:
-        """Look the host up in a thread of its own, which cannot be interrupted; there is one at a time."""
+        """Resolve the host in a thread, because a lookup cannot be interrupted; at most one runs at a time."""
         lookup = self._lookup
         if lookup is None or lookup.done():
             lookup = self._lookup = Future()
             threading.Thread(target=self._look_up, args=(lookup,), name="name lookup", daemon=True).start()
-        return lookup.result(_left_s(deadline_s))
+        return lookup.result(_remaining_s(deadline_s))
 
     def _look_up(self, lookup: Future[list[_Address]]) -> None:
         try:
@@ -132,11 +132,11 @@ class Exchange:
             lookup.set_exception(error)
 
 
-def _left_s(deadline_s: float) -> float:
+def _remaining_s(deadline_s: float) -> float:
     return max(0.001, deadline_s - time.monotonic())
 
 
 def _shut_down(handle: socket.socket, late: threading.Event) -> None:
     late.set()
-    with contextlib.suppress(OSError):  # the receiver has closed it already
+    with contextlib.suppress(OSError):  # already closed by the receiver
         handle.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""What a sink says about its failures: one line when they begin, one when they are over, with what was lost."""
+"""Reports the failures of a sink: one line when they start, one when they end, with the number of lost items."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class FailureReporter:
     """Reports the failures of one sink.
 
     Attributes:
-        label: what to call the sink.
-        problem: the current failure; None while the sink works.
+        label: the sink's name in messages.
+        problem: the current failure, or None while the sink works.
     """
 
     def __init__(
@@ -19,11 +19,11 @@ class FailureReporter:
         """Start without a failure.
 
         Args:
-            label: what to call the sink.
-            items: what it takes, in the plural.
-            recovered: says that it works again.
-            too_slow: says why items are lost although it works.
-            on_problem: gets the lines.
+            label: the sink's name in messages.
+            items: what the sink receives, in the plural: "events".
+            recovered: message after a recovery.
+            too_slow: reason for items lost without a failure.
+            on_problem: called with each line.
         """
         self.problem: str | None = None
         self.label = label
@@ -36,42 +36,42 @@ class FailureReporter:
         self._reported_refusal: str | None = None
 
     def failed(self, problem: str, *, report: bool = True) -> None:
-        """Note a failure; report it, once, unless it is too early to say (`report`)."""
+        """Record a failure. Report the first one since the last success, unless `report` is false."""
         self.problem = problem
         if report and not self._reported_failure:
             self._reported_failure = True
             self.report(problem)
 
     def succeeded(self, queued: int, dropped: int) -> None:
-        """Note a success; report it if a failure was reported, or if the sink is too slow.
+        """Record a success. Report a recovery after a reported failure, and losses once the queue is empty.
 
         Args:
-            queued: items that still wait.
+            queued: items still waiting.
             dropped: items lost since the start.
         """
         lost = dropped - self._reported_lost
-        before, self._reported_failure = self._reported_failure, False
+        recovered, self._reported_failure = self._reported_failure, False
         self.problem = None
-        if before:
-            loss = f"; {lost} {self._items} were lost" if lost else ""
+        if recovered:
+            loss = f"; {lost} {self._items} lost" if lost else ""
             self.report(self._recovered + loss)
         elif lost and not queued:
-            self.report(f"{self._too_slow}, {lost} {self._items} were lost")
-        if before or not queued:
+            self.report(f"{self._too_slow}: {lost} {self._items} lost")
+        if recovered or not queued:
             self._reported_lost = dropped
 
     def refused(self, reason: str, outcome: str, *, lost: bool) -> None:
-        """Note that one item was refused. Say so, and its outcome, when the reason is another than last time."""
+        """Record a refused item. Report it and its outcome, unless the last refusal had the same reason."""
         if reason != self._reported_refusal:
             self._reported_refusal = reason
             self.report(f"{reason}: {outcome}")
         self._reported_lost += lost
 
     def lost_at_closing(self, lost: int) -> None:
-        """Report how many items are lost because the run ends."""
+        """Report the items lost at the end of the run."""
         if lost:
-            self.report(f"{lost} {self._items} are lost at closing: {self.problem or self._too_slow}")
+            self.report(f"{lost} {self._items} lost at shutdown: {self.problem or self._too_slow}")
 
     def report(self, text: str) -> None:
-        """Say something of the sink."""
+        """Report a line, prefixed with the label."""
         self._on_problem(f"{self.label}: {text}")

@@ -1,4 +1,4 @@
-"""Events as lines of JSON, in a file or on a stream."""
+"""The JSON lines sink, for a file or a stream."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 
 
 class JsonLines(Sink):
-    """Writes each event at once as one line of JSON: to a stream, or appended to a file."""
+    """Writes each event as one line of JSON to a stream, or appends it to a file, without buffering."""
 
     def __init__(self, target: Path | TextIO | None = None) -> None:
-        """Take a path, an open text stream, or nothing for standard output."""
+        """Write to a path, an open text stream or, without `target`, to standard output."""
         self._file = AppendedFile(target) if isinstance(target, Path) else None
         self._stream = None if isinstance(target, Path) else target
         self._torn = False  # the stream ends in the middle of a line
@@ -27,13 +27,13 @@ class JsonLines(Sink):
         """Open the file.
 
         Raises:
-            InputError: it is not writable.
+            InputError: the file is not writable.
         """
         if self._file is not None:
             self._file.open()
 
     def close(self) -> None:
-        """Close the file; a stream stays open."""
+        """Close the file; leave a stream open."""
         if self._file is not None:
             self._file.close()
 
@@ -41,13 +41,13 @@ class JsonLines(Sink):
         """Write a line.
 
         Raises:
-            DeliveryError: it cannot be written now (no space).
-            BrokenPipeError: the reader of the stream has gone.
+            DeliveryError: the target cannot be written now (disk full).
+            BrokenPipeError: the reader closed the stream.
         """
         self._append(event)
 
     def write_stored(self, event: StoredEvent) -> None:
-        """Write an event as it was stored; raises what `write` raises."""
+        """Write a stored event unchanged; raises what `write` raises."""
         self._append(event)
 
     def _append(self, event: Event | StoredEvent) -> None:
@@ -65,20 +65,20 @@ class JsonLines(Sink):
             raise DeliveryError(f"cannot write to {name}: {error.strerror}") from error
 
     def _write(self, stream: TextIO, line: str) -> None:
-        """Write around the stream's buffer: a thread that waits for a slow reader must not hold the buffer's lock.
+        """Bypass the stream's buffer: a thread that waits for a slow reader must not hold the buffer's lock.
 
-        Python needs that lock when it exits, and aborts if it does not get it.
+        Python needs that lock at exit and aborts if it cannot get it.
         """
         try:
             descriptor = stream.fileno()
-        except io.UnsupportedOperation:  # a stream in memory
+        except io.UnsupportedOperation:  # an in-memory stream
             stream.write(line)
             stream.flush()
             return
-        left = ("\n" * self._torn + line).encode("utf-8")
-        while left:
+        unsent = ("\n" * self._torn + line).encode("utf-8")
+        while unsent:
             try:
-                left = left[os.write(descriptor, left) :]
-                self._torn = bool(left)
+                unsent = unsent[os.write(descriptor, unsent) :]
+                self._torn = bool(unsent)
             except BlockingIOError:  # another process that shares the descriptor made it non-blocking
                 select.select([], [descriptor], [])

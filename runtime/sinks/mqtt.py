@@ -1,7 +1,7 @@
-"""Events to an MQTT broker, with discovery messages for Home Assistant.
+"""The MQTT sink, with discovery messages for Home Assistant.
 
-An event is delivered when the broker has acknowledged it (QoS 1). paho-mqtt keeps the connection, and after a reconnect
-it resends what was not acknowledged. An event that paho still holds is therefore never passed to it again.
+An event is delivered once the broker has acknowledged it (QoS 1). paho-mqtt maintains the connection and resends
+unacknowledged messages after a reconnect, so an event that paho still holds is never published again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from twincar_edge.runtime.sinks.discovery import (
 
 logger = logging.getLogger(__name__)
 
-CAMERAS_S = 5.0  # between two looks at which cameras are available
-_KEEP_ALIVE_S = 30  # the broker notices a dead box after one and a half times this
-_FAREWELL_S = 1.0
-_STEADY_S = 60.0  # a connection that lasts so long is a good one
+AVAILABILITY_POLL_S = 5.0
+_KEEP_ALIVE_S = 30  # the broker declares a client dead after 1.5 times this
+_OFFLINE_TIMEOUT_S = 1.0
+_STABLE_S = 60.0  # a connection that lasts this long resets the backoff
 
 
 class _Client(paho.Client):
-    """Remembers why it could not connect, which paho's own thread does not expose."""
+    """Stores the reason of a failed connection, which paho's network thread does not expose."""
 
     failure: str | None = None
 
@@ -48,7 +48,7 @@ class _Client(paho.Client):
         try:
             return super().reconnect()
         except ssl.SSLCertVerificationError as error:
-            self.failure = f"its certificate is not trusted: {error.verify_message}"
+            self.failure = f"certificate not trusted: {error.verify_message}"
             raise
         except OSError as error:
             self.failure = error.strerror or str(error) or type(error).__name__
@@ -58,13 +58,17 @@ class _Client(paho.Client):
 class Mqtt(Sink):
     """Publishes each event as JSON under `<topic>/<camera>/events`.
 
-    `<topic>/<camera>/last_vehicle` has the last visit that has ended, retained: what may still be retracted, or has
-    been, never comes there. `<topic>/availability` is retained: `online` while connected, `offline` after closing, and
-    by the last will when the process or the box dies. `<topic>/<camera>/availability` is retained too, and follows the
-    camera's health. With a `discovery_prefix` each camera has a sensor in Home Assistant.
+    These topics are retained:
+
+    - `<topic>/<camera>/last_vehicle`: the last visit that ended, never one that may be or was withdrawn.
+    - `<topic>/availability`: `online` while connected, `offline` after closing; the last will sets `offline` when the
+      process or the box dies.
+    - `<topic>/<camera>/availability`: the camera's health.
+
+    With a `discovery_prefix`, each camera has a sensor in Home Assistant.
     """
 
-    tend_s = CAMERAS_S
+    tend_s = AVAILABILITY_POLL_S
 
     def __init__(
         self,
@@ -89,15 +93,15 @@ class Mqtt(Sink):
             port: its port.
             topic: prefix of all topics.
             cameras: announced on connecting; others are announced with their first event.
-            discovery_prefix: where Home Assistant looks for sensors; None announces none.
+            discovery_prefix: prefix of Home Assistant's discovery topics; None announces no sensors.
             area: the area that Home Assistant suggests for the cameras.
-            available: returns for each camera whether it works; a camera that is missing is not known yet. None
-                publishes no availability of cameras.
-            user: for the broker.
-            password: for the broker.
+            available: returns for each camera whether it works; a missing camera is unknown. With None, the
+                availability of cameras is not published.
+            user: the broker's user name.
+            password: the broker's password.
             tls: verifies the broker's certificate; None for no TLS.
-            timeout_s: how long to wait for a connection and for an acknowledgement.
-            reconnect_s: shortest and longest time between attempts to connect.
+            timeout_s: timeout of a connection and of an acknowledgment.
+            reconnect_s: minimum and maximum delay between attempts to connect.
         """
         self.name = f"mqtt{'s' if tls else ''}://{host}:{port}"
         self._address = host, port
@@ -106,14 +110,14 @@ class Mqtt(Sink):
         self._discovery_prefix = discovery_prefix
         self._area = area
         self._available = available
-        self._published: dict[str, bool] = {}  # availability of cameras, on this connection
+        self._published: dict[str, bool] = {}  # availability of cameras, published on this connection
         self._timeout_s = timeout_s
         self._changed = threading.Condition()
         self._cameras = list(cameras)
         self._connected = False
         self._refusal: str | None = None
         self._acknowledged: set[int] = set()
-        self._pending: tuple[str, list[int]] | None = None  # the event, and its messages that paho holds
+        self._pending: tuple[str, list[int]] | None = None  # the event that paho holds, and its message ids
         self._client = _Client(CallbackAPIVersion.VERSION2)
         self._reconnect_s = reconnect_s
         self._short_connections = 0  # in a row
@@ -129,33 +133,33 @@ class Mqtt(Sink):
         self._client.on_publish = self._on_publish
 
     def open(self) -> None:
-        """Start to connect; attempts go on until one succeeds."""
+        """Start connecting in the background; failed attempts are retried."""
         self._client.connect_async(*self._address, keepalive=_KEEP_ALIVE_S)
         self._client.loop_start()
 
     def close(self) -> None:
-        """Publish that the box is offline, and disconnect."""
+        """Publish `offline` and disconnect."""
         if self._connected:
-            farewell = self._client.publish(self._availability, OFFLINE, qos=1, retain=True)
-            if farewell.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._wait_for_acknowledgement([farewell.mid], _FAREWELL_S)
+            offline = self._client.publish(self._availability, OFFLINE, qos=1, retain=True)
+            if offline.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._wait_for_acks([offline.mid], _OFFLINE_TIMEOUT_S)
         self._client.disconnect()
         self._client.loop_stop()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Publish one event, and wait until the broker has it.
+        """Publish an event and wait for the broker's acknowledgment.
 
         Raises:
-            DeliveryError: there is no connection, or no acknowledgement in time.
+            DeliveryError: no connection, or no acknowledgment in time.
         """
         self._send(event)
 
     def write_stored(self, event: StoredEvent) -> None:
-        """Publish an event as it was stored; raises what `write` raises."""
+        """Publish a stored event unchanged; raises what `write` raises."""
         self._send(event)
 
     def tend(self) -> None:
-        """Publish which cameras are available, where that has changed."""
+        """Publish the availability of cameras for which it changed."""
         if self._available is None or not self._connected:
             return
         for camera, available in self._available().items():
@@ -169,24 +173,24 @@ class Mqtt(Sink):
         if self._pending is None or self._pending[0] != payload:
             with self._changed:
                 if not self._changed.wait_for(lambda: self._connected, self._timeout_s):
-                    raise DeliveryError(f"it cannot be reached: {self._why_not()}")
+                    raise DeliveryError(f"cannot connect: {self._failure_reason()}")
             self._announce(event.camera)
             camera = f"{self._topic}/{topic_part(event.camera)}"
             messages = [self._publish(f"{camera}/events", payload)]
             if event.type == "end" and not event.false_positive:
                 messages.append(self._publish(f"{camera}/last_vehicle", payload, retain=True))
             self._pending = payload, messages
-        if not self._wait_for_acknowledgement(self._pending[1], self._timeout_s):
-            raise DeliveryError(f"it does not acknowledge: {self._why_not()}")
+        if not self._wait_for_acks(self._pending[1], self._timeout_s):
+            raise DeliveryError(f"no acknowledgment: {self._failure_reason()}")
         self._pending = None
 
     def _publish(self, topic: str, payload: str, *, retain: bool = False) -> int:
         message = self._client.publish(topic, payload, qos=1, retain=retain)
         if message.rc not in (MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN):
-            raise DeliveryError(f"it takes no event: {paho.error_string(message.rc)}")
+            raise DeliveryError(f"cannot publish: {paho.error_string(message.rc)}")
         return message.mid
 
-    def _wait_for_acknowledgement(self, message_ids: Sequence[int], seconds: float) -> bool:
+    def _wait_for_acks(self, message_ids: Sequence[int], seconds: float) -> bool:
         with self._changed:
             done = self._changed.wait_for(lambda: self._acknowledged.issuperset(message_ids), seconds)
             if done:
@@ -204,23 +208,23 @@ class Mqtt(Sink):
             path = discovery_topic(self._discovery_prefix, self._topic, camera)
             self._client.publish(path, json.dumps(config), qos=1, retain=True)
 
-    def _why_not(self) -> str:
+    def _failure_reason(self) -> str:
         if self._connected:
-            return "no answer in time"
-        return self._refusal or self._client.failure or "no answer in time"
+            return "timed out"
+        return self._refusal or self._client.failure or "timed out"
 
-    # -- On paho's thread
+    # -- In paho's thread
 
     def _on_connect(
         self, client: paho.Client, _data: Any, _flags: paho.ConnectFlags, code: ReasonCode, _more: Properties | None
     ) -> None:
         if code.is_failure:
-            self._refusal = f"it says {str(code).lower()!r}: check $TWINCAR_MQTT_USER and $TWINCAR_MQTT_PASSWORD"
+            self._refusal = f"refused ({str(code).lower()}): check $TWINCAR_MQTT_USER and $TWINCAR_MQTT_PASSWORD"
             return
         client.publish(self._availability, ONLINE, qos=1, retain=True)
         for camera in list(self._cameras):
             self._publish_discovery(camera)
-        self._published.clear()  # the broker may have forgotten it
+        self._published.clear()  # the broker may have lost its retained messages
         self._connected_s = time.monotonic()
         with self._changed:
             self._connected, self._refusal = True, None
@@ -236,12 +240,12 @@ class Mqtt(Sink):
             self._back_off(client)
 
     def _back_off(self, client: paho.Client) -> None:
-        """Set the next wait: paho begins with the shortest one after each connection, however short that was."""
-        steady = time.monotonic() - self._connected_s >= _STEADY_S
-        self._short_connections = 0 if steady else self._short_connections + 1
+        """Set the delay before the next attempt: paho resets it after every connection, even a short one."""
+        stable = time.monotonic() - self._connected_s >= _STABLE_S
+        self._short_connections = 0 if stable else self._short_connections + 1
         first_s, longest_s = self._reconnect_s
-        wait_s = min(longest_s, first_s * 2 ** min(max(0, self._short_connections - 1), 16))
-        client.reconnect_delay_set(wait_s, longest_s)
+        delay_s = min(longest_s, first_s * 2 ** min(max(0, self._short_connections - 1), 16))
+        client.reconnect_delay_set(delay_s, longest_s)
 
     def _on_publish(
         self, _client: paho.Client, _data: Any, message_id: int, _code: ReasonCode, _more: Properties | None

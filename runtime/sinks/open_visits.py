@@ -1,4 +1,4 @@
-"""The visits that have started and not ended, on disk: after a process was killed, the next one ends them."""
+"""Persists open visits, so that after a crash the next run can publish their ends."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _MIGRATIONS = ("CREATE TABLE open (id TEXT PRIMARY KEY, event TEXT NOT NULL)",)
 
 
 class OpenVisits(Sink):
-    """A sink that holds the newest event of each visit until its end.
+    """A sink that stores the newest event of each visit until the visit ends.
 
-    Visits in files are left out: the next run over the file replaces them.
+    Visits in files are skipped: the next run over the file replaces them.
 
     Attributes:
-        left: the newest events of visits that an earlier run did not end, after `open`.
+        left: the newest events of visits that an earlier run left open; set by `open`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Use the file `path`, which no other process opens."""
+        """Use the file `path`, which only one process may open."""
         self.left: list[Event] = []
         self._database = Database(path, _MIGRATIONS, "list of open visits", alone=True)
 
     def open(self) -> None:
-        """Read what an earlier run has left. A full or failing disk is not an error: `write` tries again.
+        """Read the visits that an earlier run left open. A full or failing disk is not an error: `write` retries.
 
         Raises:
-            InputError: the file is not ours, or not writable.
+            InputError: the file is not a list of open visits, or not writable.
         """
         try:
             self._database.open()
@@ -48,14 +48,14 @@ class OpenVisits(Sink):
             try:
                 self.left.append(Event.model_validate_json(text))
             except ValidationError:
-                logger.warning("a visit that was not ended was written by another version; it is left as it is")
+                logger.warning("skipping an open visit that another version wrote")
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Note what is known of a visit, or that it has ended.
+        """Store the newest event of a visit, or remove an ended visit.
 
         Raises:
             DeliveryError: the disk is full or failing.
@@ -77,7 +77,7 @@ class OpenVisits(Sink):
 
 
 def interrupted_end(event: Event) -> Event:
-    """Return the `end` of a visit whose run was killed, from the last event that was published of it."""
+    """Return the `end` event of a visit that a crash interrupted, from its last published event."""
     seen_s = (event.last_time_s or 0.0) - (event.first_time_s or 0.0)
     ended_at = event.started_at + timedelta(seconds=max(0.0, seen_s))
     return event.model_copy(update={"type": "end", "interrupted": True, "ended_at": ended_at})

@@ -1,4 +1,4 @@
-"""From settings to deliveries: the table of the kinds of sinks."""
+"""Creates deliveries from settings; `SINKS` is the table of kinds."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from twincar_edge.runtime.storage.state import StateFolder
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_SECRET = 4096
+_MAX_SECRET = 4096
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a sink may need besides its settings."""
+class SinkContext:
+    """What sinks may need besides their settings."""
 
     state: StateFolder | None
     cameras: Sequence[str]
@@ -49,34 +49,32 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Kind:
+class SinkKind:
     """A row of the table.
 
     Attributes:
-        open: makes the sink; it is opened later, with its delivery.
-        where: says what the sink writes to, without secrets: for messages, and as part of the spool's name.
-        policy: which events it gets, and how.
-        spooled: undelivered events wait on disk.
+        open: creates the sink; the delivery opens it later.
+        where: returns the sink's target without secrets, for messages and the spool's file name.
+        policy: which events the sink gets, and how.
+        spooled: undelivered events are queued on disk.
     """
 
-    open: Callable[[Any, Surroundings], Sink]
+    open: Callable[[Any, SinkContext], Sink]
     where: Callable[[Any], str]
     policy: DeliveryPolicy
     spooled: bool = True
 
 
-def _store(options: kinds.StoreSettings, around: Surroundings) -> Sink:
-    if options.path is None and around.state is None:
-        raise InputError(
-            "the store of events has no file: name one with ", Parameter("store"), ", or use a state folder"
-        )
-    path = options.path or (around.state.store if around.state is not None else None)
+def _store(options: kinds.StoreSettings, context: SinkContext) -> Sink:
+    if options.path is None and context.state is None:
+        raise InputError("the store has no path: set one with ", Parameter("store"), ", or use a state folder")
+    path = options.path or (context.state.store if context.state is not None else None)
     assert path is not None
     limits = Limits(options.limit, options.age)
-    return EventStore(path, crops=around.crops, clips=around.clips, limits=limits)
+    return EventStore(path, crops=context.crops, clips=context.clips, limits=limits)
 
 
-def _crops(options: kinds.CropsSettings, _around: Surroundings) -> Sink:
+def _crops(options: kinds.CropsSettings, _context: SinkContext) -> Sink:
     return CropSaver(crop_folder(options.path, _limits(options)))
 
 
@@ -84,14 +82,14 @@ def _limits(options: kinds.CropsSettings | kinds.ClipsSettings) -> Limits:
     return Limits(options.limit, options.age, options.reserve)
 
 
-def _webhook(options: kinds.WebhookSettings, around: Surroundings) -> Sink:
-    # HTTP and TLS take time and memory, and few runs need them
+def _webhook(options: kinds.WebhookSettings, context: SinkContext) -> Sink:
+    # Imported late: HTTP and TLS cost time and memory, and few runs need them.
     from twincar_edge.runtime.sinks.webhook import Webhook, parse_target
 
-    secret = _secret(options.secret_file, "TWINCAR_WEBHOOK_SECRET", around.environ)
+    secret = _secret(options.secret_file, "TWINCAR_WEBHOOK_SECRET", context.environ)
     target = parse_target(options.url)
     if target.authorization is not None and not target.tls and not is_local(target.host):
-        logger.warning("the password for %s crosses the network unencrypted: use https://", target.name)
+        logger.warning("the password for %s is sent unencrypted: use https://", target.name)
     return Webhook(
         options.url,
         secret=None if secret is None else secret.encode("utf-8"),
@@ -106,24 +104,24 @@ def _webhook_name(options: kinds.WebhookSettings) -> str:
     return parse_target(options.url).name
 
 
-def _mqtt(options: kinds.MqttSettings, around: Surroundings) -> Sink:
-    from twincar_edge.runtime.sinks.mqtt import Mqtt  # paho takes its time to import
+def _mqtt(options: kinds.MqttSettings, context: SinkContext) -> Sink:
+    from twincar_edge.runtime.sinks.mqtt import Mqtt  # imported late: paho is slow to import
     from twincar_edge.runtime.sinks.webhook import tls_context
 
-    password = _secret(options.password_file, "TWINCAR_MQTT_PASSWORD", around.environ)
-    user = options.user or around.environ.get("TWINCAR_MQTT_USER") or None
+    password = _secret(options.password_file, "TWINCAR_MQTT_PASSWORD", context.environ)
+    user = options.user or context.environ.get("TWINCAR_MQTT_USER") or None
     if password is not None and user is None:
-        raise InputError("a password for the MQTT broker needs a user: set $TWINCAR_MQTT_USER")
+        raise InputError("password for the MQTT broker without a user: set $TWINCAR_MQTT_USER")
     if password is not None and not options.tls and not is_local(options.host):
-        logger.warning("the password for mqtt://%s crosses the network unencrypted: use TLS (mqtts)", options.host)
+        logger.warning("the password for mqtt://%s is sent unencrypted: use TLS (mqtts)", options.host)
     return Mqtt(
         options.host,
         _mqtt_port(options),
         topic=options.topic,
-        cameras=around.cameras,
+        cameras=context.cameras,
         discovery_prefix=options.discovery or None,
         area=options.area,
-        available=around.available,
+        available=context.available,
         user=user,
         password=password,
         tls=tls_context(options.ca_file) if options.tls else None,
@@ -139,58 +137,58 @@ def _secret(path: Path | None, variable: str, environ: Mapping[str, str]) -> str
     if path is None:
         return environ.get(variable) or None
     if not is_file(path):
-        raise InputError(f"cannot read a secret from {path}: no such file")
+        raise InputError(f"cannot read secret file {path}: no such file")
     try:
         if path.stat().st_mode & stat.S_IROTH:
-            logger.warning("every user of this machine can read the secret in %s: chmod o= it", path)
+            logger.warning("secret file %s is readable by every user of this machine: run `chmod o= %s`", path, path)
         with path.open(encoding="utf-8") as file:
-            text = file.read(_LONGEST_SECRET + 1).removesuffix("\n")
+            text = file.read(_MAX_SECRET + 1).removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read a secret from {path}: {getattr(error, 'strerror', 'not UTF-8 text')}") from error
-    if not text or len(text) > _LONGEST_SECRET:
-        raise InputError(f"cannot read a secret from {path}: empty or longer than {_LONGEST_SECRET} characters")
+        raise InputError(f"cannot read secret file {path}: {getattr(error, 'strerror', 'not UTF-8 text')}") from error
+    if not text or len(text) > _MAX_SECRET:
+        raise InputError(f"cannot read secret file {path}: empty or longer than {_MAX_SECRET} characters")
     return text
 
 
 _FILE = DeliveryPolicy(local=True)
 _QUICK = DeliveryPolicy(limit=16, crops=True, retry=False, local=True)
 
-SINKS: dict[str, Kind] = {
-    # The reader of a pipe sets the pace and ends the run; it does not expect events of an earlier run.
-    "stdout": Kind(
+SINKS: dict[str, SinkKind] = {
+    # Not spooled: the reader of a pipe sets the pace, ends the run, and does not expect events of an earlier run.
+    "stdout": SinkKind(
         lambda _options, _: JsonLines(),
         lambda _: "",
         DeliveryPolicy(limit=10_000, retry=False, drain_s=None),
         spooled=False,
     ),
-    "jsonl": Kind(lambda options, _: JsonLines(options.path), lambda options: str(options.path), _FILE),
-    "csv": Kind(lambda options, _: CsvFile(options.path), lambda options: str(options.path), _FILE),
-    "table": Kind(
+    "jsonl": SinkKind(lambda options, _: JsonLines(options.path), lambda options: str(options.path), _FILE),
+    "csv": SinkKind(lambda options, _: CsvFile(options.path), lambda options: str(options.path), _FILE),
+    "table": SinkKind(
         lambda options, _: LiveTable(options.title, options.rows),
         lambda _: "on the terminal",
         DeliveryPolicy(limit=100, retry=False),
         spooled=False,
     ),
-    "store": Kind(_store, lambda options: str(options.path or "state"), _FILE),
-    "crops": Kind(_crops, lambda options: str(options.path), _QUICK, spooled=False),
-    "webhook": Kind(_webhook, _webhook_name, DeliveryPolicy()),
-    "mqtt": Kind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", DeliveryPolicy()),
+    "store": SinkKind(_store, lambda options: str(options.path or "state"), _FILE),
+    "crops": SinkKind(_crops, lambda options: str(options.path), _QUICK, spooled=False),
+    "webhook": SinkKind(_webhook, _webhook_name, DeliveryPolicy()),
+    "mqtt": SinkKind(_mqtt, lambda options: f"{options.host}:{_mqtt_port(options)}/{options.topic}", DeliveryPolicy()),
 }
 
 
 def needs_state(settings: Sequence[SinkSettings], *, live: bool = True) -> bool:
-    """Return whether undelivered events of any of these sinks wait in the state folder; see `open_sinks`."""
+    """Return whether any of these sinks queues undelivered events in the state folder; see `open_sinks`."""
     return any(_spooled(options, live) for options in settings)
 
 
 def _spooled(options: SinkSettings, live: bool) -> bool:
-    """Return whether events wait on disk: not for the store of a run over files, which can wait as well."""
+    """Return whether a sink has a spool. In a run over files the store has none, because files can wait."""
     return options.kind in SINKS and SINKS[options.kind].spooled and (live or options.kind != "store")
 
 
 def destinations(settings: Sequence[SinkSettings], state: StateFolder | None) -> str:
-    """Return where the events of a run go, for its log: each sink's kind and place, without secrets."""
-    places = []
+    """Return each sink's kind and target, without secrets, for the log."""
+    targets = []
     for options in settings:
         if isinstance(options, kinds.ClipsSettings):
             where = str(options.path)
@@ -198,8 +196,8 @@ def destinations(settings: Sequence[SinkSettings], state: StateFolder | None) ->
             where = str(state.store)
         else:
             where = SINKS[options.kind].where(options)
-        places.append(f"{options.kind} {where}".rstrip())
-    return ", ".join(places) or "no sink"
+        targets.append(f"{options.kind} {where}".rstrip())
+    return ", ".join(targets) or "no sink"
 
 
 def open_sinks(
@@ -213,24 +211,24 @@ def open_sinks(
     stop: threading.Event | None = None,
     available: Callable[[], Mapping[str, bool]] | None = None,
 ) -> list[Delivery]:
-    """Return a delivery for each sink of events, not opened yet (`running` opens and closes several).
+    """Return a delivery for each event sink, not yet opened; `running` opens and closes several.
 
     Args:
-        settings: of the sinks.
+        settings: the sinks' settings.
         state: the open state folder, for spools and the store; may be None if `needs_state` is false.
-        cameras: the names of the cameras, for sinks that announce them.
-        live: a camera's frames do not wait. Otherwise the store needs no spool, so that several runs over files can use
-            one state folder.
+        cameras: the cameras' names, for sinks that announce them.
+        live: the run has live cameras. Otherwise the store has no spool, so that several runs over files can use one
+            state folder.
         environ: environment variables with passwords; those of the process if not given.
-        on_gone: called when the reader of standard output has gone.
+        on_gone: called when the reader of standard output closed it.
         stop: set when the run is to end: from then on nothing waits for a slow sink.
         available: returns for each camera whether it works, for sinks that publish it.
 
     Raises:
-        InputError: settings cannot work, two sinks write to the same place, or a spool has no state folder.
+        InputError: settings cannot work, two sinks have the same target, or a spool has no state folder.
     """
     folders = {options.kind: options.path for options in settings if options.kind in ("crops", "clips")}
-    around = Surroundings(
+    context = SinkContext(
         state,
         cameras,
         os.environ if environ is None else environ,
@@ -246,25 +244,25 @@ def open_sinks(
         kind = SINKS[options.kind]
         label = options.name or f"{options.kind} {kind.where(options)}".rstrip()
         if label in deliveries:
-            raise InputError(f"two sinks are {label}: they would overwrite each other")
+            raise InputError(f"duplicate sink {label}: remove one of them, or change its name or target")
         if isinstance(options, kinds.JsonLinesSettings | kinds.CsvSettings | kinds.StoreSettings) and options.path:
             path = options.path.absolute()
             if path in files:
-                raise InputError(f"two sinks write {options.path}: name another file for one of them")
+                raise InputError(f"two sinks write to {options.path}: choose another file for one of them")
             files.add(path)
         spool = None
         if _spooled(options, live):
             if state is None:
-                raise InputError(f"{label} needs a folder for undelivered events: name one with ", Parameter("state"))
+                raise InputError(f"{label} needs a folder for undelivered events: set one with ", Parameter("state"))
             spool = Spool(state.spool / f"{_file_name(options, kind)}.sqlite")
         policy = replace(kind.policy, types=options.types)
-        sink = kind.open(options, around)
+        sink = kind.open(options, context)
         deliveries[label] = Delivery(sink, name, policy, spool=spool, on_gone=on_gone, label=label, stop=stop)
     return list(deliveries.values())
 
 
 def open_clip_saver(settings: Sequence[SinkSettings], *, stop: threading.Event | None = None) -> ClipSaver | None:
-    """Return the saver of clips, not opened yet, or None if no settings ask for clips."""
+    """Return the clip saver, not yet opened, or None if the settings have no clips."""
     for name, options in zip(_names(settings), settings, strict=True):
         if isinstance(options, kinds.ClipsSettings):
             folder = clip_folder(options.path, _limits(options))
@@ -274,7 +272,7 @@ def open_clip_saver(settings: Sequence[SinkSettings], *, stop: threading.Event |
 
 
 def _names(settings: Sequence[SinkSettings]) -> list[str]:
-    """Return the name of each sink: the given one, else its kind, with a number if that is taken."""
+    """Return the name of each sink: the configured one, else its kind, numbered if there are several."""
     names: list[str] = []
     given = [options.name for options in settings if options.name is not None]
     for options in settings:
@@ -284,8 +282,8 @@ def _names(settings: Sequence[SinkSettings]) -> list[str]:
     return names
 
 
-def _file_name(options: kinds.EventSinkSettings, kind: Kind) -> str:
-    """Return the file name of a spool. It depends on the sink's name or target, not on its position in a list."""
+def _file_name(options: kinds.EventSinkSettings, kind: SinkKind) -> str:
+    """Return the file name of a spool, which depends on the sink's name or target, not on its position."""
     if options.name is not None:
         return f"{options.kind}-{options.name}"
     return f"{options.kind}-{hashlib.sha256(kind.where(options).encode('utf-8')).hexdigest()[:12]}"

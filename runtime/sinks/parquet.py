@@ -1,4 +1,4 @@
-"""Visits as a Parquet file: the columns of the CSV file, with types."""
+"""Exports visits to Parquet: the columns of the CSV file, with types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_parquet(path: Path, batches: Iterable[Sequence[Event]]) -> None:
     """Write events as rows of a new file `path`.
 
     Raises:
-        MissingExtraError: pyarrow is absent.
+        MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
     require("pyarrow", "bench")

@@ -1,6 +1,6 @@
-"""Sends again what was set aside. A request is a file beside the spool, because a running process has that locked.
+"""Resends events that were set aside. A request is a file next to the spool, which a running process has locked.
 
-The process that delivers takes the request up within seconds, or when it starts, and removes it when it is done.
+The delivering process finds the request within `POLL_S`, or when it starts, and removes it when it has served it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 5.0
 _SPOOL, _REQUEST = ".sqlite", ".resend"
-_MOST_BYTES = 1000
+_MAX_BYTES = 1000
 
 
 def request_resend(state: Path | None = None, sink: str | None = None, since: datetime | None = None) -> list[str]:
-    """Ask for the events that were set aside to be sent again, and return the names of the sinks asked.
+    """Request that events set aside be sent again; return the names of the requested sinks.
 
     Args:
         state: the state folder; the default one if not given.
         sink: the sink's kind or name; all sinks if not given.
-        since: only what was set aside at this time or later.
+        since: only events set aside at this time or later.
 
     Raises:
-        InputError: there is no such sink, or a request cannot be written.
+        InputError: the sink has no spool, or a request cannot be written.
     """
     folder = StateFolder(state).spool
     spools = sorted(folder.glob(f"*{_SPOOL}")) if folder.is_dir() else []
     if not spools:
-        raise InputError(f"no sink has kept an event in {folder}: name another folder with ", Parameter("state"))
+        raise InputError(f"no spool in {folder}: choose another state folder with ", Parameter("state"))
     chosen = [path for path in spools if sink in (None, path.stem, *path.stem.split("-", 1))]
     if not chosen:
         names = ", ".join(path.stem for path in spools)
-        raise InputError(f"no sink {sink!r} keeps events in {folder}: there are {names}")
+        raise InputError(f"no spool of sink {sink!r} in {folder}: choose from {names}")
     text = json.dumps({"since": None if since is None else since.astimezone(UTC).isoformat()})
     for path in chosen:
         write_text(_request_of(path), text + "\n")
@@ -52,14 +52,14 @@ def _request_of(spool: Path) -> Path:
 
 
 class Resend:
-    """The events that a request asks for, one at a time.
+    """Iterates over the events of a resend request.
 
     Attributes:
-        active: a request was taken up and is not done.
+        active: a request is being served.
     """
 
     def __init__(self, spool: Spool, label: str) -> None:
-        """Serve the requests for `spool`, which is open when `next` is called; `label` is for messages."""
+        """Serve requests for `spool`, which must be open when `next` is called; `label` is for messages."""
         self.active = False
         self._spool = spool
         self._label = label
@@ -69,45 +69,45 @@ class Resend:
         self._delivered = self._refused = 0
 
     def next(self) -> tuple[int, str] | None:
-        """Return number and JSON of the event to send again now, or None.
+        """Return number and JSON of the next event to send, or None.
 
         Raises:
             DatabaseError: the spool cannot be read now.
         """
         if not self.active and not self._begin():
             return None
-        found = self._spool.first_aside(self._after, self._through, self._since)
+        found = self._spool.next_set_aside(self._after, self._through, self._since)
         if found is None:
             self._finish()
         return found
 
     def delivered(self, number: int) -> None:
-        """Note that an event was delivered, and forget it.
+        """Remove a delivered event from the spool.
 
         Raises:
-            DatabaseError: it is not forgotten, and will come again.
+            DatabaseError: the event was not removed; `next` will return it again.
         """
-        self._spool.forget_aside(number)
+        self._spool.remove_set_aside(number)
         self._after = number
         self._delivered += 1
 
     def refused(self, number: int) -> None:
-        """Note that an event was refused again; it stays where it is."""
+        """Record that an event was refused again; it remains set aside."""
         self._after = number
         self._refused += 1
 
     def _begin(self) -> bool:
         try:
             with self._path.open(encoding="utf-8") as file:
-                since = json.loads(file.read(_MOST_BYTES))["since"]
+                since = json.loads(file.read(_MAX_BYTES))["since"]
             self._since = None if since is None else datetime.fromisoformat(since)
         except FileNotFoundError:
             return False
         except (OSError, ValueError, LookupError, TypeError) as error:
-            logger.warning("%s: cannot read the request %s: %s", self._label, self._path, error)
+            logger.warning("%s: discarding invalid resend request %s: %s", self._label, self._path, error)
             self._remove()
             return False
-        self._through = self._spool.last_aside()
+        self._through = self._spool.last_set_aside()
         self._after = self._delivered = self._refused = 0
         self.active = True
         return True
@@ -116,7 +116,7 @@ class Resend:
         self.active = False
         self._remove()
         logger.info(
-            "%s: of the events set aside, %d were delivered and %d refused again",
+            "%s: resent the events set aside: %d delivered, %d refused again",
             self._label, self._delivered, self._refused,
         )  # fmt: skip
 
@@ -124,4 +124,7 @@ class Resend:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            logger.warning("%s: the request %s is served again: %s", self._label, self._path, error.strerror)
+            logger.warning(
+                "%s: cannot remove resend request %s, which will be served again: %s",
+                self._label, self._path, error.strerror,
+            )  # fmt: skip

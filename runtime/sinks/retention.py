@@ -1,4 +1,4 @@
-"""What may be kept on a shared disk: limits, an index of the files that count against them, a guard against clocks."""
+"""Retention: limits, an index of the files that they apply to, and a guard against a wrong clock."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ logger = logging.getLogger(__name__)
 RESERVE_BYTES = 200 * 10**6
 SWEEP_S = 3600.0
 HOLD_S = 6 * 3600.0
-# A few old files are soon most of what there is, as on a quiet road; losing them is no mass deletion.
-GUARDED_FROM = 20
+# On a quiet road a few old files are soon most of all files; deleting fewer than this needs no guard.
+GUARD_MIN_ENTRIES = 20
 
 FreeBytes = Callable[[Path], int]
 
 
 def free_bytes(folder: Path) -> int:
-    """Return the free bytes of the disk that a folder is on."""
+    """Return the free bytes on the disk of a folder."""
     return shutil.disk_usage(folder).free
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the files of a folder may take.
+    """Retention limits of a folder or a store.
 
     Attributes:
-        size_bytes: of all files together; None for no limit.
-        age: of a visit, since its start; None for no limit.
-        reserve_bytes: of the disk. While less is free, nothing is saved: the rest belongs to the events.
+        size_bytes: maximum size of all files together; None for no limit.
+        age: maximum age of a visit, since its start; None for no limit.
+        reserve_bytes: free space to leave on the disk, for events. While less is free, no file is saved.
     """
 
     size_bytes: int | None = None
@@ -42,7 +42,7 @@ class Limits:
     reserve_bytes: int = 0
 
     def shortage(self, free: int) -> str | None:
-        """Return that a disk has less free than the reserve, in words, or None if it has more."""
+        """Return a message if less than the reserve is free, or None."""
         if free >= self.reserve_bytes:
             return None
         return f"has less than {self.reserve_bytes / 1e6:.0f} MB free ({free / 1e6:.0f} MB now)"
@@ -52,17 +52,17 @@ class RetentionIndex:
     """The files that count against a size limit, oldest first by name.
 
     Attributes:
-        bytes: of all of them.
+        bytes: total size of the files.
     """
 
     def __init__(self, size_bytes: int | None) -> None:
-        """Start empty; `size_bytes` is the limit of all files together, None for no limit."""
+        """Start empty; `size_bytes` limits the total size, None for no limit."""
         self.bytes = 0
         self._size_bytes = size_bytes
         self._sizes: OrderedDict[Path, int] = OrderedDict()
 
     def fill(self, paths: Iterable[Path]) -> None:
-        """Replace the index by existing files."""
+        """Replace the index with existing files."""
         self._sizes = OrderedDict((path, path.stat().st_size) for path in sorted(paths, key=lambda path: path.name))
         self.bytes = sum(self._sizes.values())
 
@@ -82,34 +82,34 @@ class RetentionIndex:
         self.bytes -= self._sizes.pop(path)
 
     def surplus(self) -> Path | None:
-        """Return the oldest file if all take more than the limit, or None."""
+        """Return the oldest file if the total exceeds the limit, else None."""
         within = self._size_bytes is None or self.bytes <= self._size_bytes
         return None if within else next(iter(self._sizes), None)
 
 
 class AgeGuard:
-    """Holds a deletion by age back that would take most of what there is at once.
+    """Delays a deletion by age that would remove most entries at once.
 
-    An hourly sweep takes a small part. Where it would take `GUARDED_FROM` or more, and more than half, the clock has
-    jumped or a limit was changed: it has to want the same for `HOLD_S` until it may.
+    An hourly sweep normally deletes a small part. If at least `GUARD_MIN_ENTRIES` and more than half of the entries
+    expire at once, the clock jumped or a limit was changed: the deletion must be due for `HOLD_S` before it is allowed.
     """
 
-    def __init__(self, what: str, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Take what is deleted, in words, in the plural; `monotonic` returns seconds that only rise."""
-        self._what = what
+    def __init__(self, entries: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Guard `entries`, a plural for messages; `monotonic` returns seconds that never go back."""
+        self._entries = entries
         self._monotonic = monotonic
         self._since_s: float | None = None
 
     def allows(self, expired: int, total: int) -> bool:
-        """Return whether so many of all may be deleted now."""
-        if expired < GUARDED_FROM or 2 * expired <= total:
+        """Return whether `expired` of `total` entries may be deleted now."""
+        if expired < GUARD_MIN_ENTRIES or 2 * expired <= total:
             self._since_s = None
             return True
         now_s = self._monotonic()
         if self._since_s is None:
             self._since_s = now_s
             logger.warning(
-                "%d of %d %s are too old all at once: is the clock right? They are deleted if this holds for %.0f h",
-                expired, total, self._what, HOLD_S / 3600,
+                "%d of %d %s expired at once: check the clock; they will be deleted if this lasts %.0f h",
+                expired, total, self._entries, HOLD_S / 3600,
             )  # fmt: skip
         return now_s - self._since_s >= HOLD_S

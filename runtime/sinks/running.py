@@ -8,10 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 
 class Runs(AbstractContextManager[Any], Protocol):
-    """A context manager with threads: `stop` tells them to end, and leaving the context waits until they have."""
+    """A context manager with threads: `stop` asks them to end, and leaving the context waits until they have ended."""
 
     def stop(self) -> None:
-        """Begin to end, and return at once."""
+        """Ask the threads to end; return immediately."""
 
 
 R = TypeVar("R", bound=Runs)
@@ -19,10 +19,10 @@ R = TypeVar("R", bound=Runs)
 
 @contextmanager
 def running(deliveries: Sequence[R]) -> Iterator[Sequence[R]]:
-    """Open deliveries, and close them concurrently at the end, so that they drain within one deadline.
+    """Open deliveries; at the end, close them concurrently, so that all drain within one deadline.
 
     Raises:
-        InputError: a sink can never work with its settings; those opened before it are closed again.
+        InputError: the settings of a sink can never work; the sinks opened before it are closed.
     """
     with ExitStack() as stack:
         for delivery in deliveries:

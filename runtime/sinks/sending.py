@@ -1,8 +1,8 @@
-"""The sender of a delivery: hands events to the sink in order, and decides what becomes of those that it refuses.
+"""The sender of a delivery passes events to the sink in order and handles refusals.
 
-A refused event may be at fault, or its receiver. The events behind it decide: one that is refused again after a
-neighbor was accepted is set aside. Where `REFUSED_IN_A_ROW` are refused, the fault is the receiver's: all of them
-wait, and are tried again in order.
+A refusal may be the fault of the event or of the receiver. The next events decide: if one of them is accepted and the
+first is refused again, the first is set aside. If `REFUSED_IN_A_ROW` events are refused, the receiver is at fault: all
+of them stay queued and are retried in order.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from twincar_edge.runtime.storage.database import DatabaseError
 
 logger = logging.getLogger(__name__)
 
-Waiting = Event | str  # an event, or its JSON as it was on disk
+QueuedEvent = Event | str  # an event, or its JSON from the spool
 REFUSED_IN_A_ROW = 8
-_REPORT_AFTER_S = 60.0  # a refusal that no other event has decided for so long is reported
-_MOST_UNSAVED = 1000
-_UNREADABLE_AFTER = 3  # attempts to read the spool
+_REPORT_AFTER_S = 60.0  # for a refusal without a later event to decide it
+_MAX_UNSAVED = 1000
+_MAX_READ_FAILURES = 3  # of the spool, in a row
 
 
-def as_json(event: Waiting) -> str:
+def as_json(event: QueuedEvent) -> str:
     """Return an event as one line of JSON."""
     return event if isinstance(event, str) else event.to_json()
 
 
 class Sender:
-    """Hands the events of a backlog to a sink, until the backlog ends.
+    """Delivers the events of a backlog to a sink until the backlog ends.
 
     Attributes:
-        ended: set when the sender uses the spool no more.
+        ended: set when the sender no longer uses the spool.
     """
 
     def __init__(
         self,
         sink: Sink,
-        backlog: Backlog[Waiting],
+        backlog: Backlog[QueuedEvent],
         failures: FailureReporter,
         backoff: Backoff,
         *,
@@ -57,18 +57,18 @@ class Sender:
         on_gone: Callable[[], None] | None,
         clock: Callable[[], float],
     ) -> None:
-        """Take the parts of a `Delivery`, which describes them.
+        """Prepare; see `Delivery`.
 
         Args:
-            sink: open when `run` begins, and closed by it.
-            backlog: what is to be sent.
+            sink: open when `run` starts; `run` closes it.
+            backlog: the events to send.
             failures: receives failures and successes.
-            backoff: how long to wait between attempts.
-            spool: where events are that the backlog calls on disk.
-            spool_fails: receives errors of the spool.
-            retry: try again after a failure, instead of dropping the event.
-            finished: cameras that have come to the end of their files, with those files; filled meanwhile.
-            on_gone: called once when the reader of the sink has gone for good.
+            backoff: delays between attempts.
+            spool: holds the events that the backlog has on disk.
+            spool_fails: called with each error of the spool.
+            retry: retry after a failure instead of dropping the event.
+            finished: cameras that reached the end of their files, with these files; filled during the run.
+            on_gone: called once when the reader closed the sink's stream.
             clock: monotonic seconds.
         """
         self.ended = threading.Event()
@@ -83,20 +83,20 @@ class Sender:
         self._on_gone = on_gone
         self._clock = clock
         self._resend = None if spool is None else Resend(spool, failures.label)
-        self._unread = 0  # attempts to read the spool that failed, in a row
-        self._unsaved: list[tuple[str, str]] = []  # set aside, but not on disk yet: reason and event
+        self._read_failures = 0  # of the spool, in a row
+        self._unsaved_aside: list[tuple[str, str]] = []  # reason and event, set aside but not yet on disk
         self._refusing_since_s: float | None = None
         self._tend_at_s = -math.inf
 
     def run(self) -> None:
-        """Send until the backlog ends, then close the sink. After an error, another call continues."""
-        self._backlog.reclaim()  # what it held when an error ended it
+        """Send until the backlog ends, then close the sink. After an unexpected error, a further call continues."""
+        self._backlog.requeue()  # after an error ended the previous call
         self._tend()
-        while (place := self._backlog.take(self._idle_s())) is not None:
+        while (place := self._backlog.take(self._take_timeout_s())) is not None:
             if not isinstance(place, Idle) and (item := self._item(place)) is not None:
                 self._deliver(item)
             self._save_aside()
-            self._send_again()
+            self._resend_one()
             self._tend()
         self._save_aside()
         self._backlog.sender_ended()
@@ -109,8 +109,8 @@ class Sender:
         except (TwincarError, OSError) as error:
             self._failures.failed(str(error))
 
-    def _item(self, place: Item[Waiting] | OnDisk) -> Item[Waiting] | None:
-        """Return an event, read from the spool where it is there; None if there is none, or it cannot be read now."""
+    def _item(self, place: Item[QueuedEvent] | OnDisk) -> Item[QueuedEvent] | None:
+        """Return the event of `place`, read from the spool if necessary; None if it is missing or unreadable now."""
         if isinstance(place, Item):
             return place
         assert self._spool is not None
@@ -118,96 +118,96 @@ class Sender:
             entry = self._spool.first(place.after)
         except DatabaseError as error:
             self._spool_fails(error)
-            self._backlog.note_disk(readable=False)
-            self._backlog.give_back()
-            self._unread += 1
-            if self._unread >= _UNREADABLE_AFTER:  # live events must not wait for the disk
-                self._spool.leave(place.through)
+            self._backlog.set_disk_readable(readable=False)
+            self._backlog.requeue_failed()
+            self._read_failures += 1
+            if self._read_failures >= _MAX_READ_FAILURES:  # live events must not wait for the disk
+                self._spool.defer(place.through)
                 self._backlog.skip(place)
             else:
                 self._backlog.pause(self._backoff.next_s())
             return None
-        if self._unread:
-            self._unread = 0
-            self._backlog.note_disk(readable=True)
+        if self._read_failures:
+            self._read_failures = 0
+            self._backlog.set_disk_readable(readable=True)
         if entry is None:
             self._backlog.skip(place)
             return None
         number, text = entry
         return Item(number, text, NO_CROP, self._clock())
 
-    def _deliver(self, item: Item[Waiting]) -> None:
-        """Deliver an event; where it is refused, go on to those behind it, which decide whose fault that is."""
-        refused: list[Item[Waiting]] = []
-        while (error := self._error_of(item)) is not None:
+    def _deliver(self, item: Item[QueuedEvent]) -> None:
+        """Deliver an event; if it is refused, try the next ones to find out whether the receiver is at fault."""
+        refused: list[Item[QueuedEvent]] = []
+        while (error := self._try_to_deliver(item)) is not None:
             if isinstance(error, BrokenPipeError):
-                self._reader_has_gone()
+                self._reader_closed()
             elif not self._retry:
                 self._failures.failed(str(error))
                 self._done(item.number, dropped=1)
             elif not isinstance(error, RefusedError):
-                self._wait_after(error)
+                self._back_off(error)
             elif isinstance(error, UnreadableError) and not refused:
-                self._settle(item.number, 0, [(str(error), item)])
+                self._finish(item.number, 0, [(str(error), item)])
             else:
                 self._backlog.hold(item)
                 refused.append(item)
-                item_behind = self._behind(refused)
-                if item_behind is not None:
-                    item = item_behind
+                item_after = self._item_after(refused)
+                if item_after is not None:
+                    item = item_after
                     continue
-                self._wait_for_verdict(str(error), len(refused))
+                self._wait_for_next_event(str(error), len(refused))
             return
-        self._accepted(item, refused)
+        self._retry_refused(item, refused)
 
-    def _behind(self, refused: Sequence[Item[Waiting]]) -> Item[Waiting] | None:
+    def _item_after(self, refused: Sequence[Item[QueuedEvent]]) -> Item[QueuedEvent] | None:
         if len(refused) >= REFUSED_IN_A_ROW or (place := self._backlog.take_next()) is None:
             return None
         return self._item(place)
 
-    def _error_of(self, item: Item[Waiting]) -> TwincarError | OSError | None:
-        """Hand an event to the sink; return why that failed, or None. A bug in the sink counts as a refusal."""
+    def _try_to_deliver(self, item: Item[QueuedEvent]) -> TwincarError | OSError | None:
+        """Write an event to the sink; return the error, or None. An unexpected exception counts as a refusal."""
         try:
-            self._hand_over(item.event, item.crop_bgr)
+            self._write(item.event, item.crop_bgr)
         except (TwincarError, OSError) as error:
             return error
         except Exception as error:  # must stop neither the loop nor later events
-            logger.debug("%s: a bug", self._failures.label, exc_info=True)
+            logger.debug("%s: unexpected error", self._failures.label, exc_info=True)
             return RefusedError(f"{type(error).__name__}: {error}")
         return None
 
-    def _hand_over(self, event: Waiting, crop_bgr: Crop) -> None:
+    def _write(self, event: QueuedEvent, crop_bgr: Crop) -> None:
         if isinstance(event, Event):
             self._sink.write(event, crop_bgr)
             return
         try:
             stored = StoredEvent(event)
         except ValueError as error:
-            raise UnreadableError(f"what was stored is no event: {error}") from error
+            raise UnreadableError(f"stored data is not a valid event: {error}") from error
         self._sink.write_stored(stored)
 
-    def _accepted(self, accepted: Item[Waiting], refused: Sequence[Item[Waiting]]) -> None:
-        """Settle a run of refusals that an accepted event has ended: each of them gets one more chance."""
+    def _retry_refused(self, accepted: Item[QueuedEvent], refused: Sequence[Item[QueuedEvent]]) -> None:
+        """Retry each refused event once, after a later one was accepted; set aside those refused again."""
         aside = []
         for item in refused:
-            error = self._error_of(item)
+            error = self._try_to_deliver(item)
             if error is not None and not isinstance(error, RefusedError):
-                self._wait_after(error)
+                self._back_off(error)
                 return
             if error is not None:
                 aside.append((str(error), item))
-        self._settle(accepted.number, 1 + len(refused) - len(aside), aside)
+        self._finish(accepted.number, 1 + len(refused) - len(aside), aside)
 
-    def _settle(self, through: int, delivered: int, aside: Sequence[tuple[str, Item[Waiting]]]) -> None:
-        """Note that all events up to a number are dealt with, so many of them delivered."""
-        kept = self._spool is not None
-        outcome = "set aside; `twincar-edge events resend` sends it again" if kept else "given up"
+    def _finish(self, through: int, delivered: int, aside: Sequence[tuple[str, Item[QueuedEvent]]]) -> None:
+        """Mark all events up to `through` as finished; `delivered` of them were delivered."""
+        has_spool = self._spool is not None
+        outcome = "set aside; `twincar-edge events resend` sends it again" if has_spool else "dropped"
         for reason, item in aside:
-            self._failures.refused(reason, f"the event is {outcome}", lost=not kept)
-            if kept:
-                self._unsaved.append((reason, as_json(item.event)))
+            self._failures.refused(reason, f"event {outcome}", lost=not has_spool)
+            if has_spool:
+                self._unsaved_aside.append((reason, as_json(item.event)))
         self._save_aside()
-        self._done(through, delivered=delivered, **{"aside" if kept else "dropped": len(aside)})
+        self._done(through, delivered=delivered, **{"aside" if has_spool else "dropped": len(aside)})
         if delivered:
             self._backoff.reset()
             self._refusing_since_s = None
@@ -215,33 +215,34 @@ class Sender:
             self._failures.succeeded(queued, dropped)
 
     def _save_aside(self) -> None:
-        """Write to disk what is set aside; while the disk is full, the newest wait in memory."""
-        if self._unsaved and self._spool is not None:
+        """Write the events set aside to the spool; while that fails, keep the newest in memory."""
+        if self._unsaved_aside and self._spool is not None:
             try:
-                self._spool.set_aside(self._unsaved)
-                self._unsaved.clear()
+                self._spool.set_aside(self._unsaved_aside)
+                self._unsaved_aside.clear()
             except DatabaseError as error:
                 self._spool_fails(error)
-                del self._unsaved[:-_MOST_UNSAVED]
+                del self._unsaved_aside[:-_MAX_UNSAVED]
 
-    def _wait_for_verdict(self, reason: str, refused: int) -> None:
-        """Wait until another event comes, or, where many in a row were refused, as after any failure."""
+    def _wait_for_next_event(self, reason: str, refused: int) -> None:
+        """Back off until the next event arrives or, if the receiver refuses all events, as after any failure."""
         if self._refusing_since_s is None:
             self._refusing_since_s = self._clock()
-        sure = refused >= REFUSED_IN_A_ROW
-        self._failures.failed(reason, report=sure or self._clock() - self._refusing_since_s >= _REPORT_AFTER_S)
-        self._backlog.give_back()
-        self._backlog.pause(self._backoff.next_s(), or_news=not sure)
+        refuses_all = refused >= REFUSED_IN_A_ROW
+        report = refuses_all or self._clock() - self._refusing_since_s >= _REPORT_AFTER_S
+        self._failures.failed(reason, report=report)
+        self._backlog.requeue_failed()
+        self._backlog.pause(self._backoff.next_s(), until_event=not refuses_all)
 
-    def _wait_after(self, error: TwincarError | OSError) -> None:
-        """Wait before the next attempt: the receiver cannot take events now."""
+    def _back_off(self, error: TwincarError | OSError) -> None:
+        """Requeue the events, and wait before the next attempt."""
         self._failures.failed(str(error))
-        asked_s = error.retry_after_s or 0.0 if isinstance(error, DeliveryError) else 0.0
-        self._backlog.give_back()
-        self._backlog.pause(max(self._backoff.next_s(), asked_s), asked_s=asked_s)
+        retry_after_s = error.retry_after_s or 0.0 if isinstance(error, DeliveryError) else 0.0
+        self._backlog.requeue_failed()
+        self._backlog.pause(max(self._backoff.next_s(), retry_after_s), retry_after_s=retry_after_s)
 
-    def _reader_has_gone(self) -> None:
-        self._failures.problem = "the reader of the events has gone"
+    def _reader_closed(self) -> None:
+        self._failures.problem = "reader closed the stream"
         self._backlog.discard()
         if self._on_gone is not None:
             self._on_gone()
@@ -263,16 +264,16 @@ class Sender:
         except (TwincarError, OSError) as error:
             self._failures.failed(str(error))
 
-    # -- Sending again what was set aside
+    # -- Resending events that were set aside
 
-    def _idle_s(self) -> float:
-        """Return how long to wait for an event before looking for a request, and for what is due."""
+    def _take_timeout_s(self) -> float:
+        """Return how long to wait for an event before checking for a resend request and for periodic work."""
         if self._resend is None:
             return self._sink.tend_s
         return 0.0 if self._resend.active else min(POLL_S, self._sink.tend_s)
 
-    def _send_again(self) -> None:
-        """Send one of the events that were set aside, where that is asked for."""
+    def _resend_one(self) -> None:
+        """Send the next event of a resend request, if there is one."""
         if self._resend is None:
             return
         try:
@@ -280,7 +281,7 @@ class Sender:
             if entry is None:
                 return
             number, text = entry
-            error = self._error_of(Item(number, text, NO_CROP, self._clock()))
+            error = self._try_to_deliver(Item(number, text, NO_CROP, self._clock()))
             if error is None:
                 self._resend.delivered(number)
                 queued, _delivered, dropped = self._backlog.counts()

@@ -1,6 +1,6 @@
-"""The settings of sinks: one model a kind, the same for `[[sinks]]` in cameras.toml and for the command line.
+"""The settings of sinks: one model per kind, for `[[sinks]]` in cameras.toml and for the command line.
 
-Passwords and secrets come from the environment or from files, and are not part of them, except in a webhook's URL.
+They contain no passwords or secrets, except in a webhook's URL: those come from the environment or from files.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ class _Settings(Record):
     """The settings that all kinds share.
 
     Attributes:
-        name: for messages, metrics and the spool; with a name, waiting events follow a receiver to a new address.
-            Without one, metrics use the kind, numbered if there are several, and messages use kind and address.
-        types: the event types that the sink takes. Clips have none: they are not made of events.
+        name: used in messages, metrics and the spool; a named sink keeps its queued events when its address changes.
+            Without a name, metrics use the kind, numbered if there are several, and messages use kind and address.
+        types: the event types that the sink receives. Clips have none, because they are not made from events.
     """
 
     name: Name | None = None
 
 
 class StdoutSettings(_Settings):
-    """Events as lines of JSON on standard output; the command line shows a table instead where that is a terminal."""
+    """Events as lines of JSON on standard output; on a terminal, the command line shows a table instead."""
 
     kind: Literal["stdout"] = "stdout"
     types: Types = _END
@@ -85,7 +85,7 @@ class TableSettings(_Settings):
 
 
 class StoreSettings(_Settings):
-    """The store of visits, at `path` or in the state folder. Above `limit` and `age` the oldest visits are deleted."""
+    """The store, at `path` or in the state folder. Visits above `limit` and `age` are deleted, oldest first."""
 
     kind: Literal["store"] = "store"
     path: ConfigPath | None = None
@@ -97,7 +97,8 @@ class StoreSettings(_Settings):
 class CropsSettings(_Settings):
     """The best picture of each visit, in the folder `path`.
 
-    Above `limit` and `age` the oldest are deleted; while the disk has less than `reserve` free, none is saved.
+    Pictures above `limit` and `age` are deleted, oldest first. No picture is saved while the disk has less than
+    `reserve` free.
     """
 
     kind: Literal["crops"] = "crops"
@@ -111,7 +112,8 @@ class CropsSettings(_Settings):
 class ClipsSettings(_Settings):
     """A short video of each visit, in the folder `path`; `limit`, `age` and `reserve` are as for pictures.
 
-    It lasts from `before_s` before the vehicle is first seen to `after_s` after it is last seen, at most `longest_s`.
+    A clip lasts from `before_s` before the vehicle is first seen to `after_s` after it is last seen, at most
+    `longest_s`.
     """
 
     kind: Literal["clips"] = "clips"
@@ -125,7 +127,7 @@ class ClipsSettings(_Settings):
 
 
 class WebhookSettings(_Settings):
-    """HTTP requests to `url`, signed with the secret in `secret_file`, else in `$TWINCAR_WEBHOOK_SECRET`."""
+    """HTTP requests to `url`, signed with the secret from `secret_file` or `$TWINCAR_WEBHOOK_SECRET`."""
 
     kind: Literal["webhook"] = "webhook"
     url: str = Field(repr=False, min_length=1)
@@ -138,9 +140,9 @@ class WebhookSettings(_Settings):
 class MqttSettings(_Settings):
     """Messages to a broker. User and password come from `$TWINCAR_MQTT_USER` and `$TWINCAR_MQTT_PASSWORD`.
 
-    `password_file` replaces the latter. `ca_file` holds certificates to trust instead of the system's. `discovery` is
-    the prefix of Home Assistant's discovery topics; an empty one announces nothing. `area` is the area that Home
-    Assistant suggests for the cameras.
+    `password_file` takes precedence over the latter. `ca_file` contains certificates to trust instead of the system's.
+    `discovery` is the prefix of Home Assistant's discovery topics; if empty, nothing is announced. `area` is the area
+    that Home Assistant suggests for the cameras.
     """
 
     kind: Literal["mqtt"] = "mqtt"
@@ -159,11 +161,10 @@ class MqttSettings(_Settings):
     @model_validator(mode="after")
     def _trust_needs_tls(self) -> Self:
         if self.ca_file is not None and not self.tls:
-            raise ValueError("ca_file is for TLS: set tls = true")
+            raise ValueError("ca_file requires TLS: set tls = true")
         return self
 
 
-# The sinks that take events.
 EventSinkSettings = (
     StdoutSettings
     | JsonLinesSettings
@@ -186,15 +187,15 @@ _MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 def file_settings(path: Path) -> JsonLinesSettings | CsvSettings:
-    """Return the settings that `-o FILE` stands for: CSV for .csv, JSON lines for any other name."""
+    """Return the settings of `-o FILE`: CSV for .csv, JSON lines for any other name."""
     return FILE_KINDS.get(path.suffix.lower(), JsonLinesSettings)(path=path)
 
 
 def mqtt_settings(url: str) -> MqttSettings:
-    """Return the settings that `--mqtt mqtt[s]://HOST[:PORT][/TOPIC]` stands for.
+    """Return the settings of `--mqtt mqtt[s]://HOST[:PORT][/TOPIC]`.
 
     Raises:
-        InputError: it is not such a URL, or contains a password, which anybody who can list processes could read.
+        InputError: the URL is invalid, or contains a user or password, which the process list would expose.
     """
     name = redact_url(url)
     try:
@@ -206,7 +207,7 @@ def mqtt_settings(url: str) -> MqttSettings:
         raise InputError(f"invalid MQTT broker URL {name!r}: expected mqtt://HOST:PORT or mqtts://HOST:PORT")
     if "@" in parts.netloc:
         raise InputError(
-            f"invalid MQTT broker URL {name!r}: user and password do not belong in it; "
+            f"invalid MQTT broker URL {name!r}: user and password are not allowed in it; "
             "set $TWINCAR_MQTT_USER and $TWINCAR_MQTT_PASSWORD"
         )
     topic = re.sub(r"^/|/$", "", parts.path)

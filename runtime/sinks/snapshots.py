@@ -1,4 +1,4 @@
-"""The best picture of each visit, in a folder that stays within its limits."""
+"""The sink that saves the best picture of each visit, in a folder with limits."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ class CropSaver(Sink):
     """Saves each visit's best crop as a JPEG, named by time and id; a class name never becomes a file name."""
 
     def __init__(self, folder: VisitFolder) -> None:
-        """Save into `folder`, of `crop_folder`."""
+        """Save to `folder`, from `crop_folder`."""
         self._folder = folder
 
     def open(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: the folder cannot be created.
         """
         self._folder.make()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Write the picture, whole or not at all.
+        """Write the picture atomically.
 
         Raises:
-            DeliveryError: it cannot be written, or the disk has less free than the reserve.
+            DeliveryError: the file cannot be written, or less than the reserve is free.
         """
         if crop_bgr.size:
             self._folder.save(crop_name(event), lambda path: write_image(path, crop_bgr))
 
     def tend(self) -> None:
-        """Delete what is too old.
+        """Delete expired pictures.
 
         Raises:
-            DeliveryError: the folder cannot be read, or a file not deleted.
+            DeliveryError: the folder cannot be read, or a file cannot be deleted.
         """
         self._folder.sweep()

@@ -1,4 +1,4 @@
-"""Events that wait on disk until their receiver takes them: one SQLite file a sink, in order, bounded."""
+"""The spool: a bounded queue of undelivered events on disk, one SQLite file per sink."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ _MIGRATIONS = (
 class Spool:
     """A queue on disk, ordered by event number. Threads may share it.
 
-    Above `limit` events the oldest are removed, and `add` returns how many. Events that the receiver refuses are set
-    aside in the same file, as many at most. A damaged file is renamed and a new one begun.
+    Above `limit` events the oldest are removed; `add` returns how many. Events that the receiver refused are set aside
+    in the same file, with the same limit. A damaged file is renamed and a new one created.
 
-    All methods but `open` and `close` raise `DatabaseError` while the disk is full or failing, and change nothing then.
+    All methods except `open` and `close` raise `DatabaseError` while the disk is full or failing, and then change
+    nothing.
 
     Attributes:
-        waiting: events that wait.
-        aside: events that are set aside.
-        last_number: number of the last event that was waiting when the file was opened.
+        waiting: number of events in the queue.
+        aside: number of events set aside.
+        last_number: number of the last queued event when the file was opened.
     """
 
     def __init__(self, path: Path, limit: int = SPOOL_LIMIT) -> None:
-        """Keep at most `limit` events in the file `path`, which no other process opens."""
+        """Store at most `limit` events in the file `path`, which only one process may open."""
         self.path = path
         self.waiting = 0
         self.aside = 0
         self.last_number = 0
         self._limit = limit
-        self._left_through = 0
+        self._deferred_through = 0
         self._database = Database(path, _MIGRATIONS, "spool", alone=True, on_open=self._count)
 
     def open(self) -> None:
-        """Open or make the file. If the disk is full or failing, each later use tries again.
+        """Open or create the file. If the disk is full or failing, each later call retries.
 
         Raises:
-            InputError: the file is not ours, not writable, or in use by another process.
+            InputError: the file is not a spool, not writable, or in use by another process.
         """
         try:
             self._database.open()
@@ -60,19 +61,19 @@ class Spool:
             if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
                 raise InputError(str(error)) from error
             if self.path.exists() and self.path.stat().st_size:
-                # What is in the file keeps its numbers; new events get numbers above any of them.
+                # New numbers must be above those in the file, which cannot be read now.
                 self.last_number = time.time_ns() // 1000
             logger.warning("%s", error)
 
     def close(self) -> None:
-        """Close the file; its events keep waiting."""
+        """Close the file; its events remain."""
         self._database.close()
 
     def add(self, entries: Sequence[tuple[int, str]]) -> int:
-        """Append events; they are on disk when this returns. Return how many old ones were removed for them.
+        """Append events and flush them to disk; return how many old ones were removed for them.
 
         Args:
-            entries: pairs of number and event as JSON, in order. Numbers that are there already are left out.
+            entries: pairs of number and event as JSON, in order. Existing numbers are skipped.
         """
 
         def run(connection: sqlite3.Connection) -> int:
@@ -98,27 +99,27 @@ class Spool:
         )
         return found
 
-    def leave(self, through: int) -> None:
-        """Keep the events with numbers up to `through`, which cannot be read now, for the next opening."""
-        self._left_through = through
+    def defer(self, through: int) -> None:
+        """Leave the events up to `through`, which cannot be read now, for the next run."""
+        self._deferred_through = through
 
     def remove(self, through: int) -> None:
-        """Remove the events with numbers up to `through`. After a failure, the next removal takes them too."""
+        """Remove the events up to `through`, except deferred ones. After a failure, the next call removes them too."""
 
         def run(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                gone = connection.execute(
-                    "DELETE FROM waiting WHERE number > ? AND number <= ?", [self._left_through, through]
+                removed = connection.execute(
+                    "DELETE FROM waiting WHERE number > ? AND number <= ?", [self._deferred_through, through]
                 ).rowcount
-            self.waiting -= gone
-            if gone and not self.waiting:
-                # The space that a long outage took goes back to the disk.
+            self.waiting -= removed
+            if removed and not self.waiting:
+                # Return the space of a long outage to the file system.
                 connection.execute("PRAGMA incremental_vacuum").fetchall()
 
         self._database.run(run)
 
     def set_aside(self, refused: Sequence[tuple[str, str]], now: datetime | None = None) -> None:
-        """Keep events that the receiver does not take: pairs of reason and event as JSON, oldest first."""
+        """Store events that the receiver refused: pairs of reason and event as JSON, oldest first."""
         moment = (now or datetime.now(UTC)).isoformat()
         rows = [(moment, reason, event) for reason, event in refused]
 
@@ -134,10 +135,10 @@ class Spool:
 
         self._database.run(run)
 
-    def first_aside(self, after: int, through: int, since: datetime | None = None) -> tuple[int, str] | None:
-        """Return number and JSON of the oldest event set aside with a number above `after` and up to `through`.
+    def next_set_aside(self, after: int, through: int, since: datetime | None = None) -> tuple[int, str] | None:
+        """Return number and JSON of the oldest event set aside with a number above `after`, at most `through`.
 
-        `since` leaves out what was set aside before.
+        With `since`, only events set aside at that time or later.
         """
         query = "SELECT number, event FROM refused WHERE number > ? AND number <= ? AND at >= ? ORDER BY number LIMIT 1"
         values = [after, through, "" if since is None else since.astimezone(UTC).isoformat()]
@@ -146,23 +147,23 @@ class Spool:
         )
         return found
 
-    def last_aside(self) -> int:
-        """Return the number of the event that was set aside last, or 0."""
+    def last_set_aside(self) -> int:
+        """Return the number of the event set aside last, or 0."""
         query = "SELECT coalesce(max(number), 0) FROM refused"
         return int(self._database.run(lambda connection: connection.execute(query).fetchone()[0]))
 
-    def forget_aside(self, number: int) -> None:
-        """Remove an event that was set aside."""
+    def remove_set_aside(self, number: int) -> None:
+        """Remove an event from those set aside."""
 
         def run(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                gone = connection.execute("DELETE FROM refused WHERE number = ?", [number]).rowcount
-            self.aside -= gone
+                removed = connection.execute("DELETE FROM refused WHERE number = ?", [number]).rowcount
+            self.aside -= removed
 
         self._database.run(run)
 
     def refused(self) -> list[tuple[str, str]]:
-        """Return reason and JSON of the events that are set aside, oldest first."""
+        """Return reason and JSON of the events set aside, oldest first."""
         query = "SELECT reason, event FROM refused ORDER BY number"
         return self._database.run(lambda connection: connection.execute(query).fetchall())
 

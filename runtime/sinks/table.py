@@ -1,4 +1,4 @@
-"""The newest visits as a table on a terminal, for people."""
+"""The sink that shows the newest visits as a table on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
 
 
 class LiveTable(Sink):
-    """Shows the newest visits as a table that stays in place on a terminal."""
+    """Shows the newest visits as a live table on a terminal."""
 
     def __init__(self, title: str, rows: int = 20) -> None:
         """Show at most `rows` visits under `title`."""
@@ -34,11 +34,11 @@ class LiveTable(Sink):
         self._live = Live(self._table(), console=Console(), auto_refresh=False)
 
     def open(self) -> None:
-        """Take over the last lines of the terminal."""
+        """Start the live display."""
         self._live.start(refresh=True)
 
     def close(self) -> None:
-        """Leave the table as it is, and release the terminal."""
+        """Stop the live display; the table remains on screen."""
         self._live.stop()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
@@ -55,7 +55,7 @@ class LiveTable(Sink):
             table.add_column(heading, justify=justify)
         for visit in self._visits:
             when = visit.image or f"{visit.first_time_s:.1f} to {visit.last_time_s:.1f} s"
-            others = [guess for guess in visit.top5 if guess.name != visit.name]  # all of them, where it is "unknown"
+            others = [guess for guess in visit.top5 if guess.name != visit.name]  # all of them if "unknown"
             table.add_row(
                 escape(when),
                 escape(visit.name if visit.vehicle_type in (None, "car") else f"{visit.name} ({visit.vehicle_type})"),

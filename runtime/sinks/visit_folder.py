@@ -1,4 +1,4 @@
-"""A folder of files of visits, named by time and id, that stays within its limits."""
+"""A folder of files of visits, named by time and id, with retention limits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.sinks.retention import SWEEP_S, AgeGuard, FreeBytes, Limits, RetentionIndex, free_bytes
 from twincar_edge.runtime.storage.disks import SameDisk
 
-# Begins with the time, so that the order of names is the order of time.
+# Names start with the time, so sorting by name sorts by time.
 _STEM = re.compile(r"(\d{8}T\d{6}\.\d{3})Z-[A-Za-z0-9_-]+", re.ASCII)
 
 
 def visit_file_name(started_at: datetime, id: str, suffix: str) -> str:
-    """Return the name of a file of a visit: `20250131T142315.250Z-<id>` and a suffix."""
+    """Return the file name of a visit: `20250131T142315.250Z-<id>` and `suffix`."""
     started = started_at.astimezone(UTC)
     return f"{started:%Y%m%dT%H%M%S}.{started.microsecond // 1000:03d}Z-{re.sub(r'[^A-Za-z0-9-]', '_', id)}{suffix}"
 
 
 def visit_time(name: str) -> datetime | None:
-    """Return when the visit of a file began, from how its name begins; None if the name is not ours."""
+    """Return the start of a visit from a file name, or None if `visit_file_name` cannot have made the name."""
     found = _STEM.match(name)
     try:
         return None if found is None else datetime.strptime(found[1], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
@@ -35,13 +35,13 @@ def visit_time(name: str) -> datetime | None:
 
 
 class VisitFolder:
-    """Holds files with names of `visit_file_name`, and deletes the oldest of them above its limits.
+    """Stores files named by `visit_file_name`, and deletes the oldest above its limits.
 
-    The size is kept to at each save, the age at each sweep, which is due once an hour. Other files do not count and are
+    The size limit is enforced at each save, the age limit at each sweep, once an hour. Other files do not count and are
     never deleted.
     """
 
-    # Half-written files older than this are left over from a killed run; younger ones another process may be writing.
+    # Older partial files are left over from a killed run; another process may still be writing younger ones.
     abandoned_after = timedelta(hours=1)
 
     def __init__(
@@ -55,16 +55,16 @@ class VisitFolder:
         monotonic: Callable[[], float] = time.monotonic,
         free_bytes: FreeBytes = free_bytes,
     ) -> None:
-        """Prepare; the folder is made by `make`.
+        """Prepare; `make` creates the folder.
 
         Args:
-            path: of the folder.
-            suffix: of the files, with its dot.
-            what: one of them in words, for messages.
-            limits: what the files may take; no limits if not given.
-            clock: the time of day, with a time zone.
-            monotonic: seconds that only rise.
-            free_bytes: of the disk that a folder is on.
+            path: the folder.
+            suffix: suffix of the files, with its dot.
+            what: what a file holds, in the singular, for messages.
+            limits: the retention limits; no limits if not given.
+            clock: returns the current time with a time zone.
+            monotonic: returns seconds that never go back.
+            free_bytes: returns the free bytes on the disk of a folder.
         """
         self.path = path
         self._suffix = suffix
@@ -80,14 +80,14 @@ class VisitFolder:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all files, as far as they were indexed."""
+        """Return the total size of the indexed files."""
         return 0 if self._index is None else self._index.bytes
 
     def make(self) -> None:
-        """Make the folder, and delete the half-written files that a killed run left in it.
+        """Create the folder, and delete partial files that a killed run left behind.
 
         Raises:
-            InputError: it cannot be made or read.
+            InputError: the folder cannot be created or read.
         """
         make_folder(self.path)
         try:
@@ -101,10 +101,10 @@ class VisitFolder:
             raise InputError(f"cannot save {self._what}s in {self.path}: {error.strerror}") from error
 
     def index(self) -> RetentionIndex:
-        """Return the index of the files; where a sweep is due, read the folder and delete what is above the limits.
+        """Return the index of the files. If a sweep is due, first read the folder and delete files above the limits.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the folder cannot be read.
         """
         now_s = self._monotonic()
         if self._index is not None and self._swept_s is not None and now_s - self._swept_s < SWEEP_S:
@@ -121,10 +121,10 @@ class VisitFolder:
         return index
 
     def sweep(self) -> None:
-        """Delete what is above the limits, if there are limits and a sweep is due.
+        """Delete files above the limits, if there are limits and a sweep is due.
 
         Raises:
-            DeliveryError: the folder cannot be read, or a file not deleted.
+            DeliveryError: the folder cannot be read, or a file cannot be deleted.
         """
         if self._limits.size_bytes is None and self._limits.age is None:
             return
@@ -132,13 +132,13 @@ class VisitFolder:
             self._disk.check()
             self.index()
         except OSError as error:
-            raise DeliveryError(f"cannot look for old {self._what}s: {error}") from error
+            raise DeliveryError(f"cannot delete old {self._what}s: {error}") from error
 
     def save(self, name: str, write: Callable[[Path], None]) -> None:
-        """Let `write` write a file of this name, whole or not at all; then delete what is above the limits.
+        """Call `write`, which writes the file `name` atomically; then delete files above the limits.
 
         Raises:
-            DeliveryError: it cannot be written, the disk has less free than the reserve, or the folder's disk has gone.
+            DeliveryError: the file cannot be written, less than the reserve is free, or the disk was unmounted.
         """
         path = self.path / name
         limited = self._limits.size_bytes is not None or self._limits.age is not None
@@ -147,21 +147,21 @@ class VisitFolder:
             index = self.index() if limited else None
             if (shortage := self._limits.shortage(self._free_bytes(self.path))) is not None:
                 raise DeliveryError(
-                    f"no {self._what}s are saved in {self.path} while its disk {shortage}: the rest is for events"
+                    f"not saving {self._what}s in {self.path}: its disk {shortage}; the rest is reserved for events"
                 )
             write(path)
             if index is not None:
                 index.add(path)
                 self._keep_size(index)
         except (OSError, InputError) as error:
-            raise DeliveryError(f"a {self._what} is not saved: {error}") from error
+            raise DeliveryError(f"cannot save a {self._what}: {error}") from error
 
     def folders(self) -> list[Path]:
-        """Return the folders that hold the files: this one."""
+        """Return the folders that hold files; subclasses may have several."""
         return [self.path]
 
     def owns(self, path: Path) -> bool:
-        """Return whether the name of a file says that it counts."""
+        """Return whether a file counts against the limits, judged by its name."""
         ours = path.suffix == self._suffix and _STEM.fullmatch(path.stem) is not None
         return ours and visit_time(path.name) is not None
 

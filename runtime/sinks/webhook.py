@@ -1,4 +1,4 @@
-"""Events as HTTP requests, signed as Standard Webhooks describes, so that receivers find ready-made verifiers.
+"""The webhook sink: HTTP requests, signed per Standard Webhooks, for which verification libraries exist.
 
 Source: Standard Webhooks 1.0.0, https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -24,21 +24,21 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.connection import connection_problem
 from twincar_edge.runtime.events import Event, StoredEvent
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, RefusedError, Sink
-from twincar_edge.runtime.sinks.exchange import Answer, Exchange
+from twincar_edge.runtime.sinks.exchange import Exchange, Response
 from twincar_edge.runtime.sources.base import redact_url
 
 _SECRET_PREFIX = b"whsec_"
-# Answers that may be about this one event; all others are about the receiver.
+# Statuses that may be about the event; all others are about the receiver.
 _REFUSED = frozenset({400, 413, 415, 422})
 _SLOW_S = 60.0
-_LONGEST_WAIT_S = 3600.0
+_MAX_WAIT_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Target:
-    """The parts of a URL. `authorization` is made of the user and password in it.
+    """The parts of a URL. `authorization` is the Basic header made from its user and password.
 
-    `name` is for messages: scheme and host, and a digest of the path if there is one, because paths hold secrets too.
+    `name` is for messages: scheme and host, and a digest of the path if there is one, because paths may hold secrets.
     """
 
     name: str
@@ -50,15 +50,15 @@ class Target:
 
 
 def parse_target(url: str) -> Target:
-    """Check a webhook's URL.
+    """Parse and check a webhook's URL.
 
     Raises:
-        InputError: it is not an http:// or https:// URL with a host, or has characters that a URL cannot have.
+        InputError: not an http:// or https:// URL with a host, or invalid characters.
     """
     shown = (re.match(r"[a-z]*://[^/?#]*", redact_url(url)) or [url[:8]])[0]
     if not re.fullmatch(r"[\x21-\x7e]+", url):
         raise InputError(
-            f"invalid webhook URL {shown!r}…: spaces and special characters have to be percent-encoded, such as %20"
+            f"invalid webhook URL {shown!r}…: percent-encode spaces and special characters (a space is %20)"
         )
     try:
         parts = urlsplit(url)
@@ -80,10 +80,10 @@ def parse_target(url: str) -> Target:
 
 
 def signing_key(secret: bytes) -> bytes:
-    """Return the key that a secret stands for: `whsec_` and base64, or any other bytes as they are.
+    """Return the key of a secret: decoded if it is `whsec_` and base64, else the bytes unchanged.
 
     Raises:
-        InputError: base64 is missing or malformed behind `whsec_`.
+        InputError: the base64 after `whsec_` is missing or malformed.
     """
     if not secret.startswith(_SECRET_PREFIX):
         return secret
@@ -97,19 +97,19 @@ def signing_key(secret: bytes) -> bytes:
 
 
 def message_id(event: Event | StoredEvent, body: bytes) -> str:
-    """Return what identifies one event however often it is sent: visit, type and a digest of the content.
+    """Return an id that is equal in all attempts to send an event: visit, type and a digest of the content.
 
-    It has no full stop, because full stops delimit the signed content.
+    The id contains no full stop, because full stops delimit the signed content.
     """
     visit = re.sub(r"[^A-Za-z0-9_-]", "_", event.id)
     return f"{visit}/{event.type}/{hashlib.sha256(body).hexdigest()[:16]}"
 
 
 def signature_headers(secret: bytes, id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Return the headers that prove to a receiver with the same secret where a request comes from.
+    """Return the headers with which a receiver that has the secret verifies a request.
 
-    The two `X-Twincar` headers are those of earlier versions, and deprecated: HMAC-SHA256 of `<timestamp>.<body>` with
-    the secret as it is written.
+    The two `X-Twincar` headers of earlier versions are deprecated: HMAC-SHA256 of `<timestamp>.<body>` with the secret
+    as written.
     """
     signature = hmac.digest(signing_key(secret), f"{id}.{timestamp}.".encode() + body, "sha256")
     return {
@@ -120,10 +120,10 @@ def signature_headers(secret: bytes, id: str, timestamp: int, body: bytes) -> di
 
 
 class Webhook(Sink):
-    """Posts each event as JSON; it is delivered when the receiver answers with 2xx.
+    """Posts each event as JSON; a 2xx status means delivered.
 
-    Every request opens a connection, so that none is left half open overnight. Redirects are not followed: a request
-    signed for one host must not reach another.
+    Every request opens a new connection, so that no half-open connection remains overnight. Redirects are not followed:
+    a request signed for one host must not reach another.
     """
 
     def __init__(
@@ -135,13 +135,13 @@ class Webhook(Sink):
         timeout_s: float = 10.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Post to `url`, signed if there is a `secret`.
+        """Post to `url`; sign requests if there is a `secret`.
 
         Args:
-            url: http:// or https://, with user and password for HTTP Basic if need be.
+            url: http:// or https://, optionally with user and password for HTTP Basic.
             secret: shared with the receiver; see `signing_key`.
-            ca_file: certificates (PEM) to trust in place of the system's.
-            timeout_s: for a request and its answer, from looking the host up on.
+            ca_file: certificates (PEM) to trust instead of the system's.
+            timeout_s: deadline of a whole request, from name resolution to the response.
             clock: seconds since 1970.
 
         Raises:
@@ -159,36 +159,35 @@ class Webhook(Sink):
         """Post one event.
 
         Raises:
-            DeliveryError: no connection, no answer in time, or an error status.
-            RefusedError: the receiver says that the event is invalid (400, 413, 415, 422).
+            DeliveryError: no connection, no response in time, or an error status.
+            RefusedError: the receiver reports the event as invalid (400, 413, 415, 422).
         """
         self._send(event)
 
     def write_stored(self, event: StoredEvent) -> None:
-        """Post an event as it was stored; raises what `write` raises."""
+        """Post a stored event unchanged; raises what `write` raises."""
         self._send(event)
 
     def _send(self, event: Event | StoredEvent) -> None:
         body = event.to_json().encode("utf-8")
         try:
-            answer = self._post(body, message_id(event, body))
+            response = self._post(body, message_id(event, body))
         except (OSError, http.client.HTTPException) as error:
-            raise DeliveryError(f"it cannot be reached: {connection_problem(error)}") from error
-        status = answer.status
+            raise DeliveryError(f"request failed: {connection_problem(error)}") from error
+        status = response.status
         if 200 <= status < 300:
             return
-        reason = http.client.responses.get(status, "")
-        said = f"it answers {status} {reason}".rstrip()
+        problem = f"HTTP {status} {http.client.responses.get(status, '')}".rstrip()
         if status in _REFUSED:
-            raise RefusedError(said)
+            raise RefusedError(problem)
         if 300 <= status < 400:
-            raise DeliveryError(f"{said}, and redirects are not followed: name the URL that it leads to", _SLOW_S)
-        wait_s = _wait_s(answer.retry_after, self._clock())
+            raise DeliveryError(f"{problem}: redirects are not followed; use the final URL", _SLOW_S)
+        wait_s = _retry_after_s(response.retry_after, self._clock())
         if wait_s is None and 400 <= status < 500 and status not in (408, 425, 429):
-            wait_s = _SLOW_S  # wrong URL or rights: retrying soon is no use until a person changes it
-        raise DeliveryError(said, wait_s)
+            wait_s = _SLOW_S  # wrong URL or credentials: nothing changes until an operator fixes them
+        raise DeliveryError(problem, wait_s)
 
-    def _post(self, body: bytes, id: str) -> Answer:
+    def _post(self, body: bytes, id: str) -> Response:
         timestamp = int(self._clock())
         headers = {
             "Content-Type": "application/json",
@@ -209,7 +208,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """Return a context that verifies the server's certificate and host name.
 
     Raises:
-        InputError: `ca_file` holds no certificates.
+        InputError: `ca_file` contains no certificates.
     """
     try:
         return ssl.create_default_context(cafile=ca_file)
@@ -217,8 +216,8 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         raise InputError(f"cannot read certificates from {ca_file}: {connection_problem(error)}") from error
 
 
-def _wait_s(retry_after: str | None, now_s: float) -> float | None:
-    """Return the seconds that a Retry-After header asks for (RFC 9110, 10.2.3), an hour at most, or None."""
+def _retry_after_s(retry_after: str | None, now_s: float) -> float | None:
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3), at most an hour; None if missing or invalid."""
     if retry_after is None:
         return None
     if re.fullmatch(r"[0-9]{1,9}", retry_after):
@@ -229,4 +228,4 @@ def _wait_s(retry_after: str | None, now_s: float) -> float | None:
         except ValueError:
             return None
         wait_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now_s
-    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
+    return min(max(0.0, wait_s), _MAX_WAIT_S)

@@ -142,4 +142,4 @@ def test_resend_requests_it_from_the_sinks_of_a_state_folder(tmp_path: Path) -> 
     assert spool.with_suffix(".resend").exists()
     done = events(tmp_path, "resend", "--state", str(tmp_path), "--sink", "mqtt")
     assert done.returncode == 2
-    assert "no sink 'mqtt' keeps events" in done.stderr
+    assert "no spool of sink 'mqtt'" in done.stderr

@@ -205,7 +205,7 @@ def test_disk_errors_do_not_reach_the_publisher_of_events(tmp_path: Path) -> Non
     with delivery:
         delivery.put(event(0), crop(0))
     assert delivery.status().dropped == 1
-    assert said == ["collect: a hard example is not saved: [Errno 5] Input/output error"]
+    assert said == ["collect: cannot save a hard example: [Errno 5] Input/output error"]
 
 
 def test_a_folder_that_cannot_be_created_is_an_error_at_the_start(tmp_path: Path) -> None:

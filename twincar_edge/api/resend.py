@@ -19,7 +19,7 @@ def resend_events(
     ...     tw.resend_events("state", sink="webhook")
     ... except tw.InputError as error:
     ...     print(error)
-    no sink has kept an event in state/spool: name another folder with `state`
+    no spool in state/spool: choose another state folder with `state`
 
     Args:
         state: the state folder; None for the default one.

@@ -1,4 +1,4 @@
-"""Clips: a short video of each vehicle's pass, whole or not at all, within limits of memory, time and disk."""
+"""Clips: a complete short video of each pass, within limits of memory, time and disk space."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ def frames_of(path: Path) -> list[tuple[float, NDArray[np.uint8]]]:
         frames.append((capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, np.asarray(picture, np.uint8)))
 
 
-def test_a_clip_is_h264_that_a_browser_plays_with_the_times_of_its_pictures(tmp_path: Path) -> None:
+def test_a_clip_is_h264_for_browsers_and_preserves_the_times_of_its_pictures(tmp_path: Path) -> None:
     pictures = film([drive_by(RED_BGR, 0)], 20)
-    moments = [0.0, 0.12, 0.24, *(1.0 + n / FPS for n in range(17))]  # the camera was away for a moment
+    moments = [0.0, 0.12, 0.24, *(1.0 + n / FPS for n in range(17))]  # with a gap in the stream
     write_clip(tmp_path / "clip.mp4", [Picture(t, jpeg(one)) for t, one in zip(moments, pictures, strict=True)])
     with av.open(str(tmp_path / "clip.mp4")) as container:
         (stream,) = container.streams
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert container.format.name.startswith("mov")
     data = (tmp_path / "clip.mp4").read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")  # the index first: it plays while it loads
+    assert data.index(b"moov") < data.index(b"mdat")  # the index first, so that it plays while loading
     written = frames_of(tmp_path / "clip.mp4")
     assert [time_s for time_s, _ in written] == pytest.approx(moments, abs=0.001)
     for (_, shown), picture in zip(written, pictures, strict=True):
@@ -90,7 +90,7 @@ def test_a_clip_is_h264_that_a_browser_plays_with_the_times_of_its_pictures(tmp_
 
 
 @pytest.mark.parametrize("size_wh", [(321, 181), (1920, 1080), (2, 2), (640, 1)])
-def test_pictures_of_any_size_become_a_clip(tmp_path: Path, size_wh: tuple[int, int]) -> None:
+def test_clips_accept_pictures_of_any_size(tmp_path: Path, size_wh: tuple[int, int]) -> None:
     clips: list[Clip] = []
     footage = Footage(clips.append)
     frame = Frame(0, 0.0, np.full((size_wh[1], size_wh[0], 3), 90, np.uint8), "scene")
@@ -104,49 +104,49 @@ def test_pictures_of_any_size_become_a_clip(tmp_path: Path, size_wh: tuple[int, 
     assert shown.shape[0] % 2 == shown.shape[1] % 2 == 0
 
 
-def test_a_camera_that_changes_its_size_does_not_end_a_clip(tmp_path: Path) -> None:
+def test_a_clip_continues_after_a_change_of_resolution(tmp_path: Path) -> None:
     small, large = np.full((90, 160, 3), 90, np.uint8), np.full((360, 640, 3), 90, np.uint8)
     write_clip(tmp_path / "clip.mp4", clip_of([small, large, small]).pictures)
     assert [shown.shape for _, shown in frames_of(tmp_path / "clip.mp4")] == [(90, 160, 3)] * 3
 
 
-def test_clips_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_theirs(tmp_path: Path) -> None:
+def test_the_size_limit_deletes_the_oldest_clips_and_no_other_files(tmp_path: Path) -> None:
     pictures = film([drive_by(RED_BGR, 0)], 10)
     others = ("holiday.mp4", "20250301T120015.040Z-car.jpg")
     for name in others:
         (tmp_path / name).write_bytes(b"x" * 10_000)
-    with ClipSaver(clip_folder(tmp_path, Limits(10**9)), "clips") as filming:
-        filming.put(clip_of(pictures))
+    with ClipSaver(clip_folder(tmp_path, Limits(10**9)), "clips") as saver:
+        saver.put(clip_of(pictures))
     size = (tmp_path / clip_of(pictures).name).stat().st_size
     clips = [clip_of(pictures, str(n), MOMENT + timedelta(seconds=n)) for n in range(1, 7)]
-    with ClipSaver(clip_folder(tmp_path, Limits(int(3.5 * size))), "clips") as filming:  # as after a restart
-        filming.wait_for_room()
+    with ClipSaver(clip_folder(tmp_path, Limits(int(3.5 * size))), "clips") as saver:  # as after a restart
+        saver.wait_for_room()
         for clip in clips:
-            filming.put(clip)
+            saver.put(clip)
     assert {path.name for path in tmp_path.iterdir()} == {*others, *(clip.name for clip in clips[3:])}
 
 
-def test_clips_older_than_their_age_go(tmp_path: Path) -> None:
+def test_the_age_limit_deletes_old_clips(tmp_path: Path) -> None:
     pictures = film([], 2)
     now = datetime.now(UTC)
     old, young = clip_of(pictures, "old", now - timedelta(days=8)), clip_of(pictures, "young", now)
-    with ClipSaver(clip_folder(tmp_path), "clips") as filming:
-        filming.put(old)
-    with ClipSaver(clip_folder(tmp_path, Limits(age=timedelta(days=7))), "clips") as filming:
-        filming.put(young)
+    with ClipSaver(clip_folder(tmp_path), "clips") as saver:
+        saver.put(old)
+    with ClipSaver(clip_folder(tmp_path, Limits(age=timedelta(days=7))), "clips") as saver:
+        saver.put(young)
     assert [path.name for path in tmp_path.iterdir()] == [young.name]
 
 
-def test_no_clip_takes_the_disks_reserve(tmp_path: Path) -> None:
-    said: list[str] = []
-    with ClipSaver(clip_folder(tmp_path, Limits(reserve_bytes=10**18)), "clips", on_problem=said.append) as filming:
+def test_no_clip_is_saved_below_the_reserve(tmp_path: Path) -> None:
+    messages: list[str] = []
+    with ClipSaver(clip_folder(tmp_path, Limits(reserve_bytes=10**18)), "clips", on_problem=messages.append) as saver:
         for number in range(3):
-            filming.put(clip_of(film([], 2), str(number)))
-            eventually(lambda number=number: filming.status().dropped == number + 1, "dropped")
+            saver.put(clip_of(film([], 2), str(number)))
+            eventually(lambda number=number: saver.status().dropped == number + 1, "dropped")
     assert list(tmp_path.iterdir()) == []
-    assert len(said) == 1
-    assert "no clips are saved in" in said[0]
-    assert "the rest is for events" in said[0]
+    assert len(messages) == 1
+    assert "not saving clips in" in messages[0]
+    assert "the rest is reserved for events" in messages[0]
 
 
 @pytest.fixture
@@ -156,20 +156,20 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_disk_that_runs_full_leaves_nothing_half_written_and_clips_go_on_when_there_is_room(disk: Path) -> None:
+def test_a_full_disk_leaves_no_partial_file_and_saving_resumes_once_there_is_space(disk: Path) -> None:
     noise = list(np.random.default_rng(0).integers(0, 255, (20, 180, 320, 3), dtype=np.uint8))
-    said: list[str] = []
-    with ClipSaver(clip_folder(disk), "clips", on_problem=said.append) as filming:
-        filming.put(clip_of(noise, "large"))
-        eventually(lambda: filming.status().dropped == 1, "dropped")
-        assert filming.status().problem is not None
+    messages: list[str] = []
+    with ClipSaver(clip_folder(disk), "clips", on_problem=messages.append) as saver:
+        saver.put(clip_of(noise, "large"))
+        eventually(lambda: saver.status().dropped == 1, "dropped")
+        assert saver.status().problem is not None
         assert list(disk.iterdir()) == []
-        filming.put(clip_of(film([], 5), "small"))
+        saver.put(clip_of(film([], 5), "small"))
     (saved,) = disk.iterdir()
     assert len(frames_of(saved)) == 5
-    assert len(said) == 2
-    assert "No space left on device" in said[0]
-    assert said[1] == "clips: saves again; 1 clips were lost"
+    assert len(messages) == 2
+    assert "No space left on device" in messages[0]
+    assert messages[1] == "clips: saving recovered; 1 clips lost"
 
 
 _WRITES_CLIPS = """
@@ -181,27 +181,27 @@ from twincar_edge.runtime.sinks.clips import clip_folder
 from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 
 pictures = film([drive_by(RED_BGR, 0)], 60)
-with ClipSaver(clip_folder(Path(sys.argv[1])), "clips") as filming:
-    filming.wait_for_room()
+with ClipSaver(clip_folder(Path(sys.argv[1])), "clips") as saver:
+    saver.wait_for_room()
     for number in range(10_000):
-        filming.put(clip_of(pictures, str(number)))
+        saver.put(clip_of(pictures, str(number)))
 """
 
 
-def test_what_a_killed_run_has_written_is_whole_and_what_it_has_begun_goes_later(tmp_path: Path) -> None:
+def test_after_a_kill_saved_clips_are_complete_and_partial_files_are_deleted_later(tmp_path: Path) -> None:
     def begun() -> list[Path]:
         return list(tmp_path.glob(".*.mp4"))
 
     process = subprocess.Popen([sys.executable, "-c", _WRITES_CLIPS, tmp_path], cwd=REPOSITORY)
     try:
         eventually(lambda: len(list(tmp_path.glob("2*.mp4"))) >= 2, "two are written", 60)
-        for _ in range(500):  # until it is in the middle of one
+        for _ in range(500):  # until a file is partly written
             os.kill(process.pid, signal.SIGSTOP)
             os.waitpid(process.pid, os.WUNTRACED)
             if begun():
                 break
             os.kill(process.pid, signal.SIGCONT)
-            time.sleep(0.002)  # or it gets nowhere beside other work
+            time.sleep(0.002)  # let it make progress on a busy machine
     finally:
         process.kill()
         process.wait()
@@ -216,7 +216,7 @@ def test_what_a_killed_run_has_written_is_whole_and_what_it_has_begun_goes_later
         assert not remnant.exists()
 
 
-def test_a_run_without_the_encoder_says_which_extra_brings_it_before_anything_is_opened(
+def test_a_missing_encoder_is_an_error_that_names_the_extra_before_anything_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
@@ -228,98 +228,98 @@ def test_a_run_without_the_encoder_says_which_extra_brings_it_before_anything_is
     assert not clips.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write into"), ClipSaver(clip_folder(tmp_path / "file"), "clips"):
         pass
 
 
-def test_a_folder_of_clips_raises_what_can_be_tried_again(tmp_path: Path) -> None:
+def test_a_failed_save_raises_a_retryable_error(tmp_path: Path) -> None:
     folder = clip_folder(tmp_path / "gone")
-    with pytest.raises(DeliveryError, match="a clip is not saved"):
+    with pytest.raises(DeliveryError, match="cannot save a clip"):
         folder.save("20250301T120015.040Z-car.mp4", lambda _path: None)
 
 
 # --- the queue ---
 
 
-class _SlowFolder:
-    """A folder whose disk hangs until it is told to go on."""
+class _HangingFolder:
+    """A folder whose `save` hangs until `go` is set."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.saved: list[str] = []
 
     def make(self) -> None:
-        """Nothing to make."""
+        """Do nothing."""
 
     def sweep(self) -> None:
-        """Nothing is too old."""
+        """Do nothing."""
 
     def save(self, name: str, _write: object) -> None:
         self.go.wait()
         self.saved.append(name)
 
 
-def slow_filming(**options: Any) -> tuple[ClipSaver, _SlowFolder]:
-    folder = _SlowFolder()
+def hanging_saver(**options: Any) -> tuple[ClipSaver, _HangingFolder]:
+    folder = _HangingFolder()
     return ClipSaver(folder, "clips", limit=2, **options), folder  # type: ignore[arg-type]
 
 
-def test_a_camera_never_waits_for_a_disk_and_the_oldest_clip_makes_room() -> None:
-    said: list[str] = []
-    filming, folder = slow_filming(on_problem=said.append)
+def test_a_full_queue_drops_the_oldest_clip_and_never_blocks_a_camera() -> None:
+    messages: list[str] = []
+    saver, folder = hanging_saver(on_problem=messages.append)
     clips = [clip_of(film([], 1), str(number)) for number in range(6)]
-    with filming:
-        filming.put(clips[0])
-        eventually(lambda: filming.status().queued == 1 and filming._backlog._taken, "one is being saved")
+    with saver:
+        saver.put(clips[0])
+        eventually(lambda: saver.status().queued == 1 and saver._backlog._taken, "one is being saved")
         for clip in clips[1:]:
-            filming.put(clip)
-        assert (filming.status().queued, filming.status().dropped) == (3, 3)
+            saver.put(clip)
+        assert (saver.status().queued, saver.status().dropped) == (3, 3)
         folder.go.set()
     assert folder.saved == [clips[0].name, clips[4].name, clips[5].name]
-    assert said == ["clips: encoding is too slow, 3 clips were lost"]
+    assert messages == ["clips: encoding too slow: 3 clips lost"]
 
 
-def test_a_file_waits_until_its_clips_are_saved() -> None:
-    filming, folder = slow_filming()
+def test_reading_a_file_waits_until_its_clips_are_saved() -> None:
+    saver, folder = hanging_saver()
     clips = [clip_of(film([], 1), str(number)) for number in range(8)]
 
     def put_all() -> None:
         for clip in clips:
-            filming.put(clip)
+            saver.put(clip)
 
-    with filming:
-        filming.wait_for_room()
+    with saver:
+        saver.wait_for_room()
         thread = threading.Thread(target=put_all, daemon=True)
         thread.start()
-        eventually(lambda: filming.status().queued == 3, "full")
+        eventually(lambda: saver.status().queued == 3, "full")
         assert thread.is_alive()
         folder.go.set()
         thread.join(20)
     assert folder.saved == [clip.name for clip in clips]
-    assert filming.status() == SinkStatus("clips", delivered=8, local=True)
+    assert saver.status() == SinkStatus("clips", delivered=8, local=True)
 
 
-def test_a_run_that_stops_waits_for_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_a_run_does_not_wait_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog_module, "DRAIN_S", 0.1)
-    stop, said = threading.Event(), list[str]()
-    filming, folder = slow_filming(stop=stop, on_problem=said.append)
+    stop, messages = threading.Event(), list[str]()
+    saver, folder = hanging_saver(stop=stop, on_problem=messages.append)
 
     def put_all() -> None:
         for number in range(8):
-            filming.put(clip_of(film([], 1), str(number)))
+            saver.put(clip_of(film([], 1), str(number)))
 
     try:
-        with filming:
-            filming.wait_for_room()
+        with saver:
+            saver.wait_for_room()
             thread = threading.Thread(target=put_all, daemon=True)
             thread.start()
-            eventually(lambda: filming.status().queued == 3, "full")
+            eventually(lambda: saver.status().queued == 3, "full")
             stop.set()
             thread.join(20)
             assert not thread.is_alive()
-        assert said == ["clips: 3 clips are lost at closing: encoding is too slow"]
+        assert messages == ["clips: 3 clips lost at shutdown: encoding too slow"]
     finally:
         folder.go.set()
 
@@ -328,7 +328,7 @@ def test_a_run_that_stops_waits_for_no_disk(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(config: WatchConfig) -> tuple[dict[str, Event], tuple[SinkStatus, ...], set[str]]:
-    """The events of a run by their visits, the status of its sinks, and the stages that it measured."""
+    """Return a run's events by visit id, the status of its sinks, and the names of measured stages."""
     (output,) = (sink for sink in config.sinks if isinstance(sink, JsonLinesSettings))
     assert output.path is not None
     with Service(config) as service:
@@ -337,7 +337,7 @@ def run(config: WatchConfig) -> tuple[dict[str, Event], tuple[SinkStatus, ...], 
     return {event.id: event for event in events}, service.status().sinks, stages
 
 
-def test_a_real_run_saves_a_clip_of_every_pass_and_names_it_in_the_event(tmp_path: Path) -> None:
+def test_a_run_saves_a_clip_of_every_pass_and_names_it_in_the_event(tmp_path: Path) -> None:
     sinks = (JsonLinesSettings(path=tmp_path / "events.jsonl"), ClipsSettings(path=tmp_path / "clips"))
     gate = beginning_of(demo_clip(), FOUR_PASSES_S, tmp_path / "gate.mp4")
     camera = CameraConfig(name="gate", source=str(gate), classify_every=5)
@@ -357,7 +357,7 @@ def test_a_real_run_saves_a_clip_of_every_pass_and_names_it_in_the_event(tmp_pat
         from_s, until_s = max(0.0, event.first_time_s - 2), min(end_s, event.last_time_s + 2)
         slack_s = 1 / FPS + 2 / RATE
         assert until_s - from_s - 2 * slack_s < shown[-1][0] <= until_s - from_s + 0.001
-        # Its first picture is one of the clip's beginning, and its last one of its end: the whole pass is between them.
+        # The first and the last picture are from the expected times, so the clip has the whole pass.
         for (_, picture), moment_s in ((shown[0], from_s), (shown[-1], until_s)):
             near = range(int((moment_s - slack_s) * RATE), int((moment_s + slack_s) * RATE) + 1)
             assert min(_difference(film_s[index], picture) for index in near if index in film_s) < 6
@@ -374,7 +374,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
-def test_two_cameras_do_not_mix(model: Path, tmp_path: Path) -> None:
+def test_clips_contain_only_frames_of_their_camera(model: Path, tmp_path: Path) -> None:
     cameras = []
     for name, color, brightness in (("one", RED_BGR, 0), ("two", BLUE_BGR, 90)):
         pictures = film([drive_by(color, 10), drive_by(color, 70)], 120)
@@ -389,7 +389,7 @@ def test_two_cameras_do_not_mix(model: Path, tmp_path: Path) -> None:
             assert (np.median(picture) > 140) == (event.camera == "two")
 
 
-def test_without_clips_nothing_is_filmed_and_no_event_names_one(model: Path, tmp_path: Path) -> None:
+def test_without_a_clips_sink_no_frames_are_buffered_and_no_event_names_a_clip(model: Path, tmp_path: Path) -> None:
     path = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 10)], 60))
     sinks = (JsonLinesSettings(path=tmp_path / "events.jsonl"), CropsSettings(path=tmp_path / "crops"))
     camera = CameraConfig(source=str(path))
@@ -409,12 +409,12 @@ def test_single_images_have_no_clips(model: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "clips").iterdir()) == []
 
 
-def test_clips_have_one_folder() -> None:
+def test_only_one_clips_sink_is_allowed() -> None:
     with pytest.raises(ValueError, match="two sinks save clips"):
         WatchConfig(sinks=(ClipsSettings(path=Path("a")), ClipsSettings(path=Path("b"))))
 
 
-def test_limits_without_a_folder_are_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+def test_clip_limits_without_a_folder_are_a_usage_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["gate.mp4", "--clips-limit", "2GB"])
     assert result.exit_code == 2
     assert "--clips-limit and --clips-age need --save-clips DIR" in result.output

@@ -1,4 +1,4 @@
-"""A disk that is really full: pictures stop first, one line says so, events go on, and the loop never dies of it."""
+"""On a real full disk pictures stop first, events continue, the failure is logged once, and the loop survives."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from twincar_edge.runtime.sinks.store import EventStore, query
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of two megabytes: a store of a few visits and its log take half of one."""
+    """A file system of 2 MB; a store of a few visits and its log need half a megabyte."""
     with small_disk(tmp_path / "disk", "2m") as folder:
         yield folder
 
 
 def fill(disk: Path) -> Path:
-    """Leave no byte free."""
+    """Fill the disk to the last byte."""
     path = disk / "ballast"
     with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
         while True:
@@ -42,16 +42,16 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def started(sink: Sink, said: list[str], spool: Spool | None = None, **policy: object) -> Delivery:
+def started(sink: Sink, messages: list[str], spool: Spool | None = None, **policy: object) -> Delivery:
     options = DeliveryPolicy(**{"drain_s": 20.0, **policy})  # type: ignore[arg-type]
-    return Delivery(sink, "sink", options, spool=spool, backoff=Backoff(0.001, 0.02), on_problem=said.append)
+    return Delivery(sink, "sink", options, spool=spool, backoff=Backoff(0.001, 0.02), on_problem=messages.append)
 
 
-def test_pictures_stop_under_the_reserve_and_events_go_on(disk: Path) -> None:
-    said: list[str] = []
-    store = started(EventStore(disk / "events.sqlite"), said)
+def test_below_the_reserve_pictures_stop_and_events_continue(disk: Path) -> None:
+    messages: list[str] = []
+    store = started(EventStore(disk / "events.sqlite"), messages)
     pictures = CropSaver(crop_folder(disk / "crops", Limits(reserve_bytes=900_000)))
-    crops = started(pictures, said, crops=True, retry=False, limit=16)
+    crops = started(pictures, messages, crops=True, retry=False, limit=16)
     with store, crops:
         events = visits(60)
         for number, event in enumerate(events[:50]):
@@ -69,17 +69,17 @@ def test_pictures_stop_under_the_reserve_and_events_go_on(disk: Path) -> None:
     assert len(query(disk / "events.sqlite")) == 60
     assert len(list((disk / "crops").iterdir())) == 20
     assert store.status().dropped == 0
-    assert len(said) == 2
-    assert "no pictures are saved" in said[0]
-    assert said[1] == "sink: delivers again; 40 events were lost"
+    assert len(messages) == 2
+    assert "not saving pictures" in messages[0]
+    assert messages[1] == "sink: delivery recovered; 40 events lost"
 
 
 @pytest.mark.parametrize("kind", [EventStore, JsonLines, CsvFile])
-def test_events_wait_in_memory_while_the_disk_is_full_and_are_whole_when_it_has_room(disk: Path, kind: type) -> None:
-    said: list[str] = []
+def test_events_wait_in_memory_while_the_disk_is_full_and_are_written_completely_later(disk: Path, kind: type) -> None:
+    messages: list[str] = []
     path = disk / "events"
     events = visits(200)
-    with started(kind(path), said, Spool(disk / "spool.sqlite")) as sink:
+    with started(kind(path), messages, Spool(disk / "spool.sqlite")) as sink:
         for event in events[:20]:
             sink.put(event)
         eventually(lambda: sink.status().delivered == 20, "the first are written")
@@ -90,7 +90,7 @@ def test_events_wait_in_memory_while_the_disk_is_full_and_are_whole_when_it_has_
         ballast.unlink()
         eventually(lambda: sink.status().delivered == 200, "all are written")
     assert sink.status().dropped == 0
-    assert len(said) in (2, 3)  # the sink's failure, perhaps the spool's, and the recovery: no line for every event
+    assert len(messages) in (2, 3)  # the sink's failure, perhaps the spool's, and the recovery
     if kind is EventStore:
         assert [event.id for event in query(path)] == [event.id for event in events]
     else:
@@ -100,27 +100,27 @@ def test_events_wait_in_memory_while_the_disk_is_full_and_are_whole_when_it_has_
 
 
 @pytest.mark.parametrize("kind", [EventStore, JsonLines])
-def test_a_disk_that_is_full_from_the_start_and_too_many_events_are_counted(disk: Path, kind: type) -> None:
-    said: list[str] = []
+def test_on_a_disk_that_is_full_from_the_start_dropped_events_are_counted(disk: Path, kind: type) -> None:
+    messages: list[str] = []
     ballast = fill(disk)
-    with started(kind(disk / "events"), said, Spool(disk / "spool.sqlite"), limit=50) as sink:
+    with started(kind(disk / "events"), messages, Spool(disk / "spool.sqlite"), limit=50) as sink:
         for event in visits(80):
             sink.put(event)
         eventually(lambda: sink.status().problem, "the disk is full")
-        eventually(lambda: sink.status().dropped >= 29, "what memory has no room for is counted")
+        eventually(lambda: sink.status().dropped >= 29, "dropped events are counted")
         ballast.unlink()
         eventually(lambda: sink.status().queued == sink.status().spooled == 0, "the rest is written")
     status = sink.status()
     assert status.delivered + status.dropped == 80
     assert status.dropped <= 30
-    assert any("events were lost" in line for line in said)
+    assert any("events lost" in line for line in messages)
 
 
-def test_what_was_spooled_is_sent_once_although_a_full_disk_keeps_it_from_being_removed(disk: Path) -> None:
-    away, said = Away(), list[str]()
+def test_spooled_events_are_sent_once_even_if_a_full_disk_prevents_their_removal(disk: Path) -> None:
+    away, messages = Away(), list[str]()
     receiver = Receiver(away)
     spool = Spool(disk / "spool.sqlite")
-    with started(receiver, said, spool) as sink:
+    with started(receiver, messages, spool) as sink:
         for event in visits(100):
             sink.put(event)
         eventually(lambda: sink.status().spooled == 100, "all on disk")
@@ -131,7 +131,7 @@ def test_what_was_spooled_is_sent_once_although_a_full_disk_keeps_it_from_being_
     assert receiver.got == [str(number) for number in range(101)]
 
 
-def test_a_box_starts_on_a_full_disk_with_what_waits_there(disk: Path) -> None:
+def test_a_run_starts_on_a_full_disk_and_delivers_its_spool(disk: Path) -> None:
     with delivery(Receiver(Away()), disk / "spool.sqlite") as sending:
         for event in visits(10):
             sending.put(event)
@@ -142,11 +142,11 @@ def test_a_box_starts_on_a_full_disk_with_what_waits_there(disk: Path) -> None:
     assert receiver.got == [str(number) for number in range(11)]
 
 
-def test_what_is_lost_at_closing_on_a_full_disk_is_counted_and_said(disk: Path) -> None:
-    said: list[str] = []
+def test_events_lost_at_shutdown_on_a_full_disk_are_counted_and_reported(disk: Path) -> None:
+    messages: list[str] = []
     fill(disk)
-    with started(Receiver(Away()), said, Spool(disk / "spool.sqlite"), drain_s=0.2) as sink:
+    with started(Receiver(Away()), messages, Spool(disk / "spool.sqlite"), drain_s=0.2) as sink:
         for event in visits(10):
             sink.put(event)
     assert sink.status().dropped == 10
-    assert said[-1] == "sink: 10 events are lost at closing: it is away"
+    assert messages[-1] == "sink: 10 events lost at shutdown: it is away"

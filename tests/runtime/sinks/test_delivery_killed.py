@@ -1,4 +1,4 @@
-"""A process that is killed while it delivers: nothing that was safe is lost, and what comes again comes next."""
+"""A process killed while it delivers loses no persisted event; a repeated event directly follows its first copy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from tests import REPOSITORY
 
-# Puts events as fast as they are safe, and says of each that it is: delivered, or on disk. The receiver is a file, and
-# away while another file exists.
+# Puts events as fast as they are safe (delivered or on disk), and prints each safe one. The receiver is a file; it is
+# unreachable while the file `away` exists.
 _SENDER = """
 import os, sys, time
 sys.path.insert(0, {root!r})
@@ -58,43 +58,43 @@ for line in sys.stdin:
 KILLS = 40
 
 
-def test_a_process_killed_at_random_moments_loses_nothing_that_was_safe_and_keeps_the_order(
+def test_kills_at_random_moments_lose_no_persisted_event_and_preserve_the_order(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     program = _SENDER.format(root=str(REPOSITORY), folder=str(tmp_path))
-    nursery = subprocess.Popen(
+    forker = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
-    assert nursery.stdin is not None
-    assert nursery.stdout is not None
+    assert forker.stdin is not None
+    assert forker.stdout is not None
     safe: list[int] = []
     try:
-        assert nursery.stdout.readline() == "ready\n"
+        assert forker.stdout.readline() == "ready\n"
         for start in range(KILLS + 1):
             last = start == KILLS
             if start % 3 and not last:
                 (tmp_path / "away").touch()
             else:
                 (tmp_path / "away").unlink(missing_ok=True)
-            nursery.stdin.write(f"{-1 if last else start}\n")
-            child = int(nursery.stdout.readline().split()[1])
-            if not last:  # the last run delivers what waits, and ends by itself
+            forker.stdin.write(f"{-1 if last else start}\n")
+            child = int(forker.stdout.readline().split()[1])
+            if not last:  # the last run drains the spool and ends by itself
                 delay = subprocess.Popen(["sleep", f"{rng.uniform(0.0, 0.15):.4f}"])
                 if start % 5:
-                    safe.append(int(nursery.stdout.readline()))
+                    safe.append(int(forker.stdout.readline()))
                 delay.wait()
                 os.kill(child, 9)
-            while (line := nursery.stdout.readline()) != "dead\n":
+            while (line := forker.stdout.readline()) != "dead\n":
                 safe.append(int(line))
     finally:
-        nursery.stdin.close()
-        nursery.wait(60)
-        nursery.stdout.close()
+        forker.stdin.close()
+        forker.wait(60)
+        forker.stdout.close()
     received = [int(line) for line in (tmp_path / "received").read_text().split()]
     once = [number for number, _ in groupby(received)]
-    assert once == sorted(set(received))  # in order; what comes twice comes twice in a row
+    assert once == sorted(set(received))  # in order, duplicates adjacent
     assert set(safe) <= set(once)
     assert len(safe) > 2 * KILLS
-    assert len(once) <= len(safe) + KILLS  # one a run may have been on its way
-    assert len(received) <= len(once) + KILLS  # and one may come again: its receipt was not noted yet
+    assert len(once) <= len(safe) + KILLS  # per run, one may have been in flight
+    assert len(received) <= len(once) + KILLS  # and one may be repeated, because its delivery was not recorded yet
     assert not list(tmp_path.glob("*.corrupt-*"))

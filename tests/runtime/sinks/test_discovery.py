@@ -1,8 +1,8 @@
-"""Discovery messages against the keys that Home Assistant documents for MQTT sensors.
+"""Discovery messages, checked against the keys that Home Assistant documents for MQTT sensors.
 
 Sources of the tables: https://www.home-assistant.io/integrations/sensor.mqtt (configuration variables) and the schemas
 in `homeassistant/components/mqtt/` (`sensor.py`, `mixins.py`, `schemas.py`) of Home Assistant. Its package cannot be
-installed beside this project: it pins other versions of common packages, and drops unknown keys without an error.
+used instead: it pins conflicting versions of common packages, and silently drops unknown keys.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PLACE = {"topic", "value_template", *_PAYLOADS}
 
 
 def faults(component: str, config: dict[str, Any]) -> list[str]:
-    """What Home Assistant would ignore or refuse in a discovery message."""
+    """Return what Home Assistant would ignore or reject in a discovery message."""
     found = [f"unknown key {key}" for key in config.keys() - COMPONENTS[component]]
     found += [f"unknown key device.{key}" for key in config["device"].keys() - DEVICE]
     found += [f"unknown key origin.{key}" for key in config["origin"].keys() - ORIGIN]
@@ -59,7 +59,7 @@ def faults(component: str, config: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("camera", ["gate", "Gate 1/#", "Tor-Süd", "x" * 80])
 @pytest.mark.parametrize("options", [{}, {"area": "Yard"}, {"per_camera": True}], ids=["plain", "area", "per camera"])
-def test_home_assistant_knows_every_key_and_value(camera: str, options: dict[str, Any]) -> None:
+def test_discovery_messages_use_only_documented_keys_and_valid_values(camera: str, options: dict[str, Any]) -> None:
     config = discovery("site/box 7", camera, **options)
     assert faults("sensor", config) == []
     # `<discovery_prefix>/<component>/[<node_id>/]<object_id>/config`
@@ -71,12 +71,12 @@ def test_home_assistant_knows_every_key_and_value(camera: str, options: dict[str
     assert config["device"].get("suggested_area") == options.get("area")
 
 
-def test_the_table_finds_what_home_assistant_would_not_take() -> None:
+def test_the_checks_find_invalid_keys_topics_and_icons() -> None:
     wrong = discovery("box", "gate") | {"object_id": "gate", "availability_topic": "box/+", "icon": "car"}
     assert len(faults("sensor", wrong)) == 4
 
 
-def test_a_sensor_is_available_while_the_box_and_the_camera_are() -> None:
+def test_a_sensor_is_available_while_both_box_and_camera_are() -> None:
     config = discovery("box", "gate", per_camera=True)
     assert config["availability_mode"] == "all"
     assert [place["topic"] for place in config["availability"]] == ["box/availability", "box/gate/availability"]

@@ -1,4 +1,4 @@
-"""MQTT with a real broker: acknowledged, in order, once; announced, and known to be gone when it is."""
+"""MQTT with a real broker: events arrive once and in order; sensors and availability are published."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from twincar_edge.runtime.sources import open_source
 
 
 class Subscriber:
-    """A client with a persistent session: what comes while it or the broker is away is kept for it."""
+    """A client with a persistent session: the broker queues messages while the client is disconnected."""
 
     def __init__(
         self, port: int, topics: str = "#", prepare: Callable[[paho.Client], None] = lambda _client: None
@@ -73,10 +73,10 @@ class Subscriber:
         self._ready = True
 
     def ids(self) -> list[str]:
-        """The ids of the events, in order, less what the broker itself repeats.
+        """Return the ids of the events in order, without duplicates that the broker caused.
 
-        It marks as a repetition what it cannot know to have arrived, so that only one which came before is a second
-        one. A second one without the mark is the publisher's, and stays.
+        The broker sets `dup` on every message that may have arrived before, so only a repeated id with `dup` is its
+        duplicate. A repeated id without `dup` is the publisher's fault and remains in the result.
         """
         ids: list[str] = []
         for message in list(self.messages):
@@ -86,9 +86,9 @@ class Subscriber:
         return ids
 
     def last(self, topic: str) -> str | None:
-        """The last that was said under a topic."""
-        said = [message.payload.decode() for message in list(self.messages) if message.topic == topic]
-        return said[-1] if said else None
+        """Return the last message of a topic."""
+        messages = [message.payload.decode() for message in list(self.messages) if message.topic == topic]
+        return messages[-1] if messages else None
 
 
 @pytest.fixture
@@ -101,14 +101,14 @@ def sink(port: int, **options: Any) -> Mqtt:
     return Mqtt("127.0.0.1", port, **{"timeout_s": 5.0, "reconnect_s": (1, 1), **options})
 
 
-def sending(mqtt: Mqtt, spool: Path, said: list[str] | None = None, drain_s: float = 30.0) -> Delivery:
-    lines = [] if said is None else said
+def sending(mqtt: Mqtt, spool: Path, messages: list[str] | None = None, drain_s: float = 30.0) -> Delivery:
+    lines = [] if messages is None else messages
     return Delivery(
         mqtt, "mqtt", DeliveryPolicy(drain_s=drain_s), spool=Spool(spool), backoff=quick(), on_problem=lines.append
     )
 
 
-def test_an_event_is_the_same_at_the_other_end(broker: Mosquitto) -> None:
+def test_a_subscriber_receives_the_event_unchanged(broker: Mosquitto) -> None:
     event = visit(camera="gate 1/#", name="Škoda Octavia Wagon 2012")
     with Subscriber(broker.port, "twincar-edge/+/events") as subscriber, sink(broker.port) as mqtt:
         mqtt.write(event, CROP)
@@ -119,31 +119,29 @@ def test_an_event_is_the_same_at_the_other_end(broker: Mosquitto) -> None:
     assert (message.qos, message.retain) == (1, False)
 
 
-def test_every_event_arrives_in_order_and_once_although_the_broker_stops_and_starts(
-    broker: Mosquitto, tmp_path: Path
-) -> None:
+def test_every_event_arrives_once_and_in_order_across_broker_restarts(broker: Mosquitto, tmp_path: Path) -> None:
     events = visits(300)
-    said: list[str] = []
+    messages: list[str] = []
     with Subscriber(broker.port, "twincar-edge/+/events") as subscriber:
-        with sending(sink(broker.port, timeout_s=0.5), tmp_path / "spool", said) as delivery:
+        with sending(sink(broker.port, timeout_s=0.5), tmp_path / "spool", messages) as delivery:
             for number, event in enumerate(events):
                 delivery.put(event)
                 time.sleep(0.002)
                 if number in (60, 160):  # the first outage is over before the second begins
-                    eventually(lambda: delivery.status().problem is None, "it delivers", 40)
+                    eventually(lambda: delivery.status().problem is None, "recovered", 40)
                     broker.stop()
                 if number in (120, 220):
-                    eventually(lambda: delivery.status().problem, "it is noticed")
+                    eventually(lambda: delivery.status().problem, "the outage is noticed")
                     broker.start()
             eventually(lambda: delivery.status().delivered == 300, "all delivered", 40)
         eventually(lambda: len(subscriber.ids()) >= 300, "all arrived")
     assert subscriber.ids() == [event.id for event in events]
     assert delivery.status().dropped == 0
-    assert [line for line in said if "again" in line] == ["mqtt: delivers again"] * 2
+    assert [line for line in messages if "recovered" in line] == ["mqtt: delivery recovered"] * 2
 
 
-def test_a_broker_that_freezes_gets_the_event_in_its_hands_once(broker: Mosquitto, tmp_path: Path) -> None:
-    """The time to wait for an acknowledgement is over several times before it comes."""
+def test_a_frozen_broker_gets_a_pending_event_only_once(broker: Mosquitto, tmp_path: Path) -> None:
+    """The acknowledgment arrives after several timeouts."""
     with Subscriber(broker.port, "twincar-edge/+/events") as subscriber:
         with sending(sink(broker.port, timeout_s=0.1), tmp_path / "spool") as delivery:
             delivery.put(visit(id="before"))
@@ -151,7 +149,7 @@ def test_a_broker_that_freezes_gets_the_event_in_its_hands_once(broker: Mosquitt
             broker.send(signal.SIGSTOP)
             delivery.put(visit(id="1"))
             delivery.put(visit(id="2"))
-            eventually(lambda: "does not acknowledge" in (delivery.status().problem or ""), "it is noticed")
+            eventually(lambda: "no acknowledgment" in (delivery.status().problem or ""), "the timeout is noticed")
             eventually(lambda: delivery.status().spooled == 2, "both on disk")
             broker.send(signal.SIGCONT)
             eventually(lambda: delivery.status().delivered == 3, "all delivered")
@@ -159,12 +157,12 @@ def test_a_broker_that_freezes_gets_the_event_in_its_hands_once(broker: Mosquitt
     assert subscriber.ids() == ["before", "1", "2"]
 
 
-def test_what_no_broker_took_is_sent_after_a_restart_of_this_process(tmp_path: Path) -> None:
+def test_events_without_a_broker_are_sent_after_a_restart_of_the_process(tmp_path: Path) -> None:
     events = visits(20)
     with sending(sink(free_port(), timeout_s=0.05), tmp_path / "spool", drain_s=0.1) as delivery:
         for event in events:
             delivery.put(event)
-        eventually(lambda: delivery.status().problem == "it cannot be reached: Connection refused", "it says why")
+        eventually(lambda: delivery.status().problem == "cannot connect: Connection refused", "the reason is reported")
     with Mosquitto(tmp_path / "broker") as broker, Subscriber(broker.port, "twincar-edge/+/events") as subscriber:
         with sending(sink(broker.port), tmp_path / "spool") as delivery:
             pass
@@ -186,7 +184,7 @@ with Mqtt("127.0.0.1", {port}) as mqtt:
 """
 
 
-def test_availability_is_online_offline_and_by_the_last_will_offline_after_a_kill(broker: Mosquitto) -> None:
+def test_availability_is_online_then_offline_after_closing_and_by_last_will_after_a_kill(broker: Mosquitto) -> None:
     with Subscriber(broker.port) as subscriber:
         with sink(broker.port):
             eventually(lambda: subscriber.last("twincar-edge/availability") == "online", "online")
@@ -205,7 +203,7 @@ def test_availability_is_online_offline_and_by_the_last_will_offline_after_a_kil
             eventually(lambda: later.last("twincar-edge/availability") == "online", "online again")
 
 
-def test_availability_and_sensors_come_again_after_the_broker_forgot_them(tmp_path: Path) -> None:
+def test_availability_and_sensors_are_republished_after_the_broker_lost_them(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker, sink(broker.port, cameras=["gate"]) as mqtt:
         mqtt.write(visit(), CROP)
         broker.stop()
@@ -217,9 +215,9 @@ def test_availability_and_sensors_come_again_after_the_broker_forgot_them(tmp_pa
             eventually(lambda: subscriber.last(config), "the sensor")
 
 
-def test_home_assistant_finds_a_sensor_for_each_camera_and_a_new_one_with_its_first_event(broker: Mosquitto) -> None:
+def test_each_camera_is_announced_on_connecting_or_with_its_first_event(broker: Mosquitto) -> None:
     with Subscriber(broker.port, "homeassistant/#") as subscriber, sink(broker.port, cameras=["gate"]) as mqtt:
-        eventually(lambda: len(subscriber.messages) == 1, "the camera that is known")
+        eventually(lambda: len(subscriber.messages) == 1, "the configured camera")
         mqtt.write(visit(camera="yard.2"), CROP)
         mqtt.write(visit(camera="yard.2", type="update"), CROP)
         eventually(lambda: len(subscriber.messages) == 2, "the other")
@@ -233,16 +231,15 @@ def test_home_assistant_finds_a_sensor_for_each_camera_and_a_new_one_with_its_fi
     assert configs[0]["state_topic"] == configs[0]["json_attributes_topic"] == "twincar-edge/gate/last_vehicle"
     assert len({config["unique_id"] for config in configs}) == 2
     assert configs[0]["default_entity_id"] == "sensor.twincar_edge_gate_last_vehicle"
-    for (
-        config
-    ) in configs:  # https://www.home-assistant.io/docs/configuration/state_object: letters, digits, underscores
+    for config in configs:
+        # https://www.home-assistant.io/docs/configuration/state_object: letters, digits, underscores
         assert re.fullmatch(r"sensor\.[a-z0-9_]+", config["default_entity_id"])
-        assert "object_id" not in config  # deprecated in 2025.10, an error from 2026.4 on
+        assert "object_id" not in config  # deprecated in 2025.10, an error since 2026.4
     with Subscriber(broker.port, "homeassistant/#") as later:  # retained for a Home Assistant that starts later
         eventually(lambda: {message.topic for message in later.messages} == set(topics), "retained")
 
 
-def test_each_camera_is_available_while_it_works_and_again_after_the_broker_forgot(tmp_path: Path) -> None:
+def test_camera_availability_follows_its_health_and_is_republished_after_a_broker_restart(tmp_path: Path) -> None:
     works = {"gate": True}
     with Mosquitto(tmp_path / "broker") as broker:
         mqtt = sink(broker.port, cameras=["gate", "yard"], available=lambda: dict(works))
@@ -250,10 +247,10 @@ def test_each_camera_is_available_while_it_works_and_again_after_the_broker_forg
         with sending(mqtt, tmp_path / "spool"):
             with Subscriber(broker.port) as subscriber:
                 topic = "twincar-edge/{}/availability".format
-                eventually(lambda: subscriber.last(topic("gate")) == "online", "it works")
+                eventually(lambda: subscriber.last(topic("gate")) == "online", "online")
                 works["gate"] = False
-                eventually(lambda: subscriber.last(topic("gate")) == "offline", "it does not")
-                assert subscriber.last(topic("yard")) is None  # not known yet
+                eventually(lambda: subscriber.last(topic("gate")) == "offline", "offline")
+                assert subscriber.last(topic("yard")) is None  # unknown
                 config = json.loads(subscriber.last("homeassistant/sensor/twincar-edge_gate/last_vehicle/config") or "")
                 assert topic("gate") in [place["topic"] for place in config["availability"]]
             broker.stop()
@@ -263,7 +260,7 @@ def test_each_camera_is_available_while_it_works_and_again_after_the_broker_forg
                 eventually(lambda: later.last(topic("gate")) == "offline", "published again", 40)
 
 
-def test_a_visit_that_is_retracted_never_becomes_the_last_vehicle(broker: Mosquitto) -> None:
+def test_a_withdrawn_visit_never_becomes_the_last_vehicle(broker: Mosquitto) -> None:
     car = visit(id="car")
     ghost = visit(id="ghost", name="Castor Green Coupe 2020")
     with sink(broker.port) as mqtt, Subscriber(broker.port, "twincar-edge/gate/#") as subscriber:
@@ -272,8 +269,10 @@ def test_a_visit_that_is_retracted_never_becomes_the_last_vehicle(broker: Mosqui
         mqtt.write(ghost.model_copy(update={"type": "update"}), CROP)
         mqtt.write(ghost.model_copy(update={"false_positive": True}), CROP)
         eventually(lambda: len(subscriber.messages) == 5, "all arrived")
-    told = [message.payload for message in subscriber.messages if message.topic == "twincar-edge/gate/last_vehicle"]
-    assert [Event.model_validate_json(payload) for payload in told] == [car]
+    published = [
+        message.payload for message in subscriber.messages if message.topic == "twincar-edge/gate/last_vehicle"
+    ]
+    assert [Event.model_validate_json(payload) for payload in published] == [car]
     with Subscriber(broker.port, "twincar-edge/gate/#") as later:  # retained for a Home Assistant that starts later
         eventually(lambda: later.messages, "retained")
         assert [Event.model_validate_json(message.payload).id for message in later.messages] == ["car"]
@@ -294,7 +293,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def guarded(certificates: Path, tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker with TLS that wants a user and a password."""
+    """A broker that requires TLS, a user and a password."""
     passwords = tmp_path / "passwords"
     subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "box", "geheim"], check=True, capture_output=True)
     options = [
@@ -307,7 +306,7 @@ def guarded(certificates: Path, tmp_path: Path) -> Iterator[Mosquitto]:
         yield mosquitto
 
 
-def test_tls_and_a_password(guarded: Mosquitto, certificates: Path) -> None:
+def test_events_are_delivered_over_tls_with_a_password(guarded: Mosquitto, certificates: Path) -> None:
     def prepare(client: paho.Client) -> None:
         client.username_pw_set("box", "geheim")
         client.tls_set(str(certificates / "ca.crt"))
@@ -321,12 +320,12 @@ def test_tls_and_a_password(guarded: Mosquitto, certificates: Path) -> None:
         eventually(lambda: subscriber.messages, "arrived")
 
 
-# paho-mqtt leaves closing a socket, whose handshake failed, to the end of the object.
+# After a failed handshake, paho-mqtt leaves the socket open until the client is garbage-collected.
 UNCLOSED = pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.mark.filterwarnings("ignore:.*socket.socket:pytest.PytestUnraisableExceptionWarning")
-def test_a_service_says_which_of_its_cameras_work(
+def test_a_service_publishes_the_availability_of_its_cameras(
     broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Mqtt, "tend_s", 0.05)
@@ -345,8 +344,8 @@ def test_a_service_says_which_of_its_cameras_work(
     )
     sources = {"gone": open_source(gone, keep_trying=True)}
     with Subscriber(broker.port) as subscriber, Service(config, sources=sources):
-        said = {"file": "online", "gone": "offline"}
-        for camera, state in said.items():
+        expected = {"file": "online", "gone": "offline"}
+        for camera, state in expected.items():
             eventually(lambda: subscriber.last(f"twincar-edge/{camera}/availability") == state, camera, 20)  # noqa: B023
         config_topic = "homeassistant/sensor/twincar-edge_file/last_vehicle/config"
         announced = json.loads(subscriber.last(config_topic) or "")
@@ -358,10 +357,10 @@ def test_a_service_says_which_of_its_cameras_work(
     ("authority", "password", "message"),
     [
         ("ca", "falsch", "not authori[sz]ed"),
-        pytest.param("stranger", "geheim", "its certificate is not trusted", marks=UNCLOSED),
+        pytest.param("stranger", "geheim", "certificate not trusted", marks=UNCLOSED),
     ],
 )
-def test_a_wrong_password_or_certificate_is_said_without_the_password(
+def test_errors_for_a_wrong_password_or_certificate_do_not_contain_the_password(
     guarded: Mosquitto,
     certificates: Path,
     authority: str,
@@ -379,7 +378,7 @@ def test_a_wrong_password_or_certificate_is_said_without_the_password(
     assert password not in str(caught.value) + caplog.text
 
 
-def test_a_broker_that_hangs_up_on_every_connection_is_tried_with_growing_pauses(
+def test_repeated_disconnects_by_the_broker_back_off(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits: list[int] = []

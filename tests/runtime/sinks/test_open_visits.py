@@ -1,4 +1,4 @@
-"""Visits whose run was killed are ended by the next."""
+"""The next run ends the visits that a killed run left open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
 from twincar_edge.runtime.sinks.settings import JsonLinesSettings, StoreSettings
 from twincar_edge.runtime.sinks.store import EventStore, query
 
-# A run with vehicles in view, as far as its sinks know.
+# Simulates a run with vehicles in view, by writing to its sinks.
 _RUN = """
 import os, sys, time
 sys.path.insert(0, {root!r})
@@ -52,7 +52,7 @@ def killed(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_next_run_ends_what_a_killed_run_has_left_in_view(
+def test_the_next_run_ends_the_open_visits_of_a_killed_run(
     killed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     clip = tmp_path_factory.mktemp("video") / "pictures"
@@ -62,18 +62,18 @@ def test_the_next_run_ends_what_a_killed_run_has_left_in_view(
         model=tiny_model(clip.parent / "tiny.onnx"), ep="cpu", threads=1, state=killed, duration_s=0.01,
         sinks=(StoreSettings(), JsonLinesSettings(path=clip.parent / "events.jsonl", types=frozenset({"end"}))),
     )  # fmt: skip
-    for _ in range(2):  # the second time there is nothing left
+    for _ in range(2):  # the second run finds nothing
         with Service(config) as service:
             service.run()
     (line,) = (clip.parent / "events.jsonl").read_text().splitlines()
     end = Event.model_validate_json(line)
     assert (end.id, end.type, end.crops, end.interrupted) == ("here", "end", 9, True)
-    assert end.ended_at is not None and (end.ended_at - end.started_at).total_seconds() == 1.5  # as it was last told of
+    assert end.ended_at is not None and (end.ended_at - end.started_at).total_seconds() == 1.5  # when it was last seen
     stored = {event.id: (event.type, event.interrupted) for event in query(killed / "events.sqlite")}
     assert stored == {"gone": ("end", False), "here": ("end", True), "file": ("start", False)}
 
 
-def test_an_interrupted_end_does_not_take_the_place_of_one_that_came(tmp_path: Path) -> None:
+def test_an_interrupted_end_does_not_replace_a_regular_one(tmp_path: Path) -> None:
     with EventStore(tmp_path / "s") as store:
         store.write(visit(), CROP)
         store.write(interrupted_end(visit(type="start", ended_at=None)), CROP)
@@ -85,7 +85,7 @@ def test_a_visit_without_times_ends_when_it_started(tmp_path: Path) -> None:
     assert (end.started_at, end.ended_at) == (MOMENT, MOMENT)
 
 
-def test_what_another_version_has_left_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_open_visits_of_another_version_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with OpenVisits(tmp_path / "o") as sink:
         sink.write(visit(id="a", type="start"), CROP)
         sink._database.run(lambda connection: connection.execute("UPDATE open SET event = '{}'"))

@@ -1,4 +1,4 @@
-"""From settings to deliveries: what each sink is called, and what cannot be."""
+"""Deliveries created from settings: their names, warnings and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names(folder: Path, *settings: SinkSettings) -> list[str]:
         return [delivery.name for delivery in open_sinks(settings, state, cameras=["gate"], environ={})]
 
 
-def test_a_sink_is_called_by_its_kind_and_never_by_where_it_writes(tmp_path: Path) -> None:
+def test_an_unnamed_sink_is_named_after_its_kind_and_never_its_target(tmp_path: Path) -> None:
     sinks = (
         JsonLinesSettings(path=tmp_path / "private" / "events.jsonl"),
         CsvSettings(path=tmp_path / "events.csv"),
@@ -39,7 +39,7 @@ def test_a_sink_is_called_by_its_kind_and_never_by_where_it_writes(tmp_path: Pat
     assert names(tmp_path, *sinks) == ["jsonl", "csv", "stdout", "store", "crops", "webhook", "mqtt"]
 
 
-def test_several_of_a_kind_are_numbered_around_the_names_that_were_given(tmp_path: Path) -> None:
+def test_sinks_of_one_kind_are_numbered_without_collisions(tmp_path: Path) -> None:
     sinks = [WebhookSettings(url=f"https://example.org/{number}") for number in range(3)]
     named = WebhookSettings(url="https://example.org/named", name="webhook-2")
     assert names(tmp_path, *sinks) == ["webhook", "webhook-2", "webhook-3"]
@@ -58,7 +58,7 @@ def test_several_of_a_kind_are_numbered_around_the_names_that_were_given(tmp_pat
         (mqtt_settings("mqtt://localhost"), False),
     ],
 )
-def test_a_password_that_leaves_the_box_unencrypted_is_warned_of_in_one_line(
+def test_a_password_sent_unencrypted_to_another_machine_is_one_warning(
     settings: SinkSettings, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     environ = {"TWINCAR_MQTT_USER": "box", "TWINCAR_MQTT_PASSWORD": "s3cret"}
@@ -69,7 +69,7 @@ def test_a_password_that_leaves_the_box_unencrypted_is_warned_of_in_one_line(
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
-def test_a_secret_that_others_can_read_is_warned_of(
+def test_a_world_readable_secret_file_is_one_warning(
     mode: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = tmp_path / "secret"
@@ -77,24 +77,24 @@ def test_a_secret_that_others_can_read_is_warned_of(
     secret.chmod(mode)
     with StateFolder(tmp_path / "state") as state:
         open_sinks([WebhookSettings(url="https://example.org/hook", secret_file=secret)], state, environ={})
-    assert [f"the secret in {secret}" in record.message for record in caplog.records] == [True] * warned
+    assert [f"secret file {secret} is readable" in record.message for record in caplog.records] == [True] * warned
 
 
-def test_two_that_would_write_over_each_other_are_refused(tmp_path: Path) -> None:
+def test_duplicate_sinks_are_refused(tmp_path: Path) -> None:
     file = JsonLinesSettings(path=tmp_path / "events.jsonl")
-    with pytest.raises(InputError, match=r"two sinks are jsonl .*events\.jsonl: they would overwrite each other"):
+    with pytest.raises(InputError, match=r"duplicate sink jsonl .*events\.jsonl: remove one"):
         names(tmp_path, file, file)
     one, two = (WebhookSettings(url=f"https://example.org/{number}", name="hook") for number in range(2))
-    with pytest.raises(InputError, match="two sinks are hook"):
+    with pytest.raises(InputError, match="duplicate sink hook"):
         names(tmp_path, one, two)
 
 
-def test_two_kinds_in_one_file_are_refused(tmp_path: Path) -> None:
+def test_two_sinks_with_one_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "events"
-    with pytest.raises(InputError, match=r"two sinks write .*events: name another file"):
+    with pytest.raises(InputError, match=r"two sinks write to .*events: choose another file"):
         names(tmp_path, JsonLinesSettings(path=path), StoreSettings(path=path))
 
 
-def test_a_message_says_where_the_sink_is(tmp_path: Path) -> None:
+def test_errors_name_the_sinks_target(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^csv .*events\.csv needs a folder for undelivered events"):
         open_sinks([CsvSettings(path=tmp_path / "events.csv")], None)

@@ -1,4 +1,4 @@
-"""Sinks that write to this machine: files, the terminal, pictures."""
+"""Local sinks: files, the terminal, pictures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_json_lines_are_appended_and_there_at_once(tmp_path: Path) -> None:
+def test_json_lines_are_appended_without_buffering(tmp_path: Path) -> None:
     path = tmp_path / "events" / "gate.jsonl"
     for number in range(2):
         with JsonLines(path) as sink:
@@ -45,20 +45,20 @@ def test_json_lines_are_appended_and_there_at_once(tmp_path: Path) -> None:
     assert [json.loads(line)["crops"] for line in path.read_text("utf-8").splitlines()] == [1, 2]
 
 
-def test_json_lines_go_to_a_stream_and_leave_it_open() -> None:
+def test_json_lines_write_to_a_stream_and_leave_it_open() -> None:
     stream = io.StringIO()
     with JsonLines(stream) as sink:
         sink.write(visit(), CROP)
     assert Event.model_validate_json(stream.getvalue()) == visit()
 
 
-def test_json_lines_go_to_standard_output_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_write_to_standard_output_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     with JsonLines() as sink:
         sink.write(visit(name="Škoda Octavia Wagon 2012"), CROP)
     assert "Škoda" in capsys.readouterr().out
 
 
-def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "events.jsonl"
     for sink in (JsonLines(tmp_path), JsonLines(below), CsvFile(below), CropSaver(crop_folder(tmp_path / "file"))):
@@ -68,20 +68,20 @@ def test_a_file_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_a_delivery_that_may_be_tried_again() -> None:
+def test_a_full_disk_is_a_retryable_error() -> None:
     refused = pytest.raises(DeliveryError, match="No space left")
     with Path("/dev/full").open("w") as stream, JsonLines(stream) as sink, refused:
         sink.write(visit(), CROP)
 
 
-def test_a_reader_that_has_gone_is_a_broken_pipe() -> None:
+def test_a_closed_reader_is_a_broken_pipe() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as stream, JsonLines(stream) as sink, pytest.raises(BrokenPipeError):
         sink.write(visit(), CROP)
 
 
-def test_half_a_line_from_a_power_cut_does_not_run_into_the_next_event(tmp_path: Path) -> None:
+def test_a_line_truncated_by_a_power_cut_does_not_run_into_the_next(tmp_path: Path) -> None:
     path = tmp_path / "gate.jsonl"
     path.write_text(visit().to_json()[:100])
     with JsonLines(path) as sink:
@@ -91,7 +91,7 @@ def test_half_a_line_from_a_power_cut_does_not_run_into_the_next_event(tmp_path:
     assert Event.model_validate_json(whole) == visit()
 
 
-def test_a_file_that_is_rotated_away_is_begun_again(tmp_path: Path) -> None:
+def test_a_rotated_file_is_recreated(tmp_path: Path) -> None:
     path = tmp_path / "gate.csv"
     with CsvFile(path) as sink:
         sink.write(visit(id="1"), CROP)
@@ -101,7 +101,7 @@ def test_a_file_that_is_rotated_away_is_begun_again(tmp_path: Path) -> None:
         assert [row["id"] for row in rows_of(tmp_path / name)] == [number]
 
 
-def test_csv_has_one_header_and_a_column_for_everything_in_an_event(tmp_path: Path) -> None:
+def test_csv_has_one_header_and_columns_for_all_fields(tmp_path: Path) -> None:
     path = tmp_path / "gate.csv"
     for event in visits(2):
         with CsvFile(path) as sink:
@@ -122,22 +122,22 @@ def test_csv_has_one_header_and_a_column_for_everything_in_an_event(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\tx", '=1,"\n2'])
-def test_a_label_is_no_formula_in_a_spreadsheet(tmp_path: Path, name: str) -> None:
+def test_labels_that_look_like_formulas_are_escaped(tmp_path: Path, name: str) -> None:
     with CsvFile(tmp_path / "gate.csv") as sink:
         sink.write(visit(name=name), CROP)
     (row,) = rows_of(tmp_path / "gate.csv")
     assert row["name"] == "'" + name
 
 
-def test_csv_is_not_appended_to_other_columns(tmp_path: Path) -> None:
+def test_csv_is_not_appended_to_a_file_with_other_columns(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="its first line is another header"), CsvFile(path):
+    with pytest.raises(InputError, match="its first line is a different header"), CsvFile(path):
         pass
     assert path.read_text() == "a,b\n1,2\n"
 
 
-def test_crops_are_named_by_time_and_id_never_by_what_the_model_says(tmp_path: Path) -> None:
+def test_crops_are_named_by_time_and_id_never_by_class_name(tmp_path: Path) -> None:
     hostile = visit(name="../../etc/Sedan 2020", id="../a b")
     with CropSaver(crop_folder(tmp_path / "crops")) as sink:
         sink.write(visit(), CROP)
@@ -151,12 +151,12 @@ def test_crops_are_named_by_time_and_id_never_by_what_the_model_says(tmp_path: P
     assert np.abs(picture.astype(int) - CROP).max() < 12
 
 
-def test_a_crops_time_is_utc_whatever_the_clocks_zone() -> None:
+def test_crop_names_have_the_time_in_utc() -> None:
     east = datetime(2025, 3, 1, 13, 0, 15, tzinfo=timezone(timedelta(hours=1)))
     assert crop_name(visit(started_at=east)).startswith("20250301T120015.000Z-")
 
 
-def test_crops_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_theirs(tmp_path: Path) -> None:
+def test_the_size_limit_deletes_the_oldest_crops_and_no_other_files(tmp_path: Path) -> None:
     events = visits(8)
     with CropSaver(crop_folder(tmp_path)) as sink:
         for event in events[:3]:
@@ -169,13 +169,13 @@ def test_crops_over_the_limit_take_the_oldest_away_and_nothing_that_is_not_their
     with CropSaver(crop_folder(tmp_path, Limits(3 * size + size // 2))) as sink:  # as after a restart
         for event in events[3:]:
             sink.write(event, CROP)
-            sink.write(event, CROP)  # written over, it is still one file
+            sink.write(event, CROP)  # overwriting counts once
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept - others == {"20200301T120015.040Z-link.jpg", *(crop_name(event) for event in events[5:])}
     assert others < kept
 
 
-def test_no_picture_takes_the_disks_reserve(tmp_path: Path) -> None:
+def test_no_picture_is_saved_below_the_reserve(tmp_path: Path) -> None:
     free = [200_000_001]
     folder = crop_folder(tmp_path, Limits(reserve_bytes=200_000_000), free_bytes=lambda _folder: free[0])
     with CropSaver(folder) as sink:

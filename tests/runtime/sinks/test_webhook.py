@@ -1,4 +1,4 @@
-"""Webhooks, against a real server: what a receiver gets, how it verifies it, and what its answers do."""
+"""Webhooks against a real server: requests, signatures, and the handling of responses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECRET = b"whsec_" + base64.b64encode(KEY)
 
 @dataclass
 class Request:
-    """One request as it came over the wire."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass
 class Receiver:
-    """A web server that answers with the next of its statuses, and with the last one from then on."""
+    """A web server that responds with `statuses` in order, then repeats the last one."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=lambda: [204])
@@ -85,7 +85,7 @@ def post(receiver: Receiver, event: Event | None = None, **options: Any) -> Requ
     return receiver.requests[-1]
 
 
-# --- what a receiver gets ---
+# --- requests ---
 
 
 def test_a_request_is_the_events_json(receiver: Receiver) -> None:
@@ -118,28 +118,28 @@ def test_the_verifier_of_standard_webhooks_accepts_a_request(
     ],
     ids=["body", "id", "timestamp"],
 )
-def test_the_verifier_refuses_a_request_that_was_changed(receiver: Receiver, change: Callable[[Request], None]) -> None:
+def test_the_verifier_rejects_a_modified_request(receiver: Receiver, change: Callable[[Request], None]) -> None:
     request = post(receiver, secret=SECRET)
     change(request)
     with pytest.raises(standardwebhooks.WebhookVerificationError, match="signature"):
         standardwebhooks.Webhook(SECRET.decode()).verify(request.body, request.headers)
 
 
-def test_the_verifier_refuses_a_request_that_is_sent_again_later(receiver: Receiver) -> None:
+def test_the_verifier_rejects_a_replayed_request(receiver: Receiver) -> None:
     an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).timestamp()
     request = post(receiver, secret=SECRET, clock=lambda: an_hour_ago)
     with pytest.raises(standardwebhooks.WebhookVerificationError, match="too old"):
         standardwebhooks.Webhook(SECRET.decode()).verify(request.body, request.headers)
 
 
-def test_receivers_of_earlier_versions_find_their_headers(receiver: Receiver) -> None:
+def test_requests_have_the_deprecated_headers(receiver: Receiver) -> None:
     request = post(receiver, secret=SECRET)
     content = request.headers["X-Twincar-Timestamp"].encode() + b"." + request.body
     assert request.headers["X-Twincar-Signature"] == "sha256=" + hmac.new(SECRET, content, hashlib.sha256).hexdigest()
     assert request.headers["Idempotency-Key"] == request.headers["webhook-id"]
 
 
-def test_an_attempt_that_is_repeated_keeps_its_id_and_gets_a_new_time(receiver: Receiver) -> None:
+def test_a_retry_has_the_same_id_and_a_new_timestamp(receiver: Receiver) -> None:
     now = [1_700_000_000.0]
     receiver.statuses = [503, 204]
     with Webhook(receiver.url, secret=SECRET, clock=lambda: now[0]) as sink:
@@ -154,7 +154,7 @@ def test_an_attempt_that_is_repeated_keeps_its_id_and_gets_a_new_time(receiver: 
     assert first.headers["webhook-signature"] != second.headers["webhook-signature"]
 
 
-def test_every_event_has_an_id_of_its_own_without_a_full_stop() -> None:
+def test_message_ids_are_unique_and_contain_no_full_stop() -> None:
     events = [
         visit(type="start"),
         visit(type="update"),
@@ -168,7 +168,7 @@ def test_every_event_has_an_id_of_its_own_without_a_full_stop() -> None:
     assert not any("." in id for id in ids)
 
 
-def test_a_user_and_password_in_the_url_are_sent_as_http_basic_and_are_in_no_message(receiver: Receiver) -> None:
+def test_user_and_password_of_the_url_are_sent_as_http_basic_and_never_shown(receiver: Receiver) -> None:
     url = receiver.url.replace("http://", "http://box:geh%40im@")
     receiver.statuses = [401]
     with Webhook(url) as sink, pytest.raises(DeliveryError) as caught:
@@ -182,13 +182,13 @@ def test_a_user_and_password_in_the_url_are_sent_as_http_basic_and_are_in_no_mes
 
 
 @pytest.mark.parametrize("secret", [b"whsec_", b"whsec_geheim!", b"whsec_geheim"])
-def test_a_malformed_secret_is_an_error_that_does_not_repeat_it(secret: bytes) -> None:
+def test_a_malformed_secret_is_an_error_that_does_not_show_it(secret: bytes) -> None:
     with pytest.raises(InputError, match="base64") as caught:
         Webhook("http://127.0.0.1/hook", secret=secret)
     assert "geheim" not in str(caught.value)
 
 
-def test_a_secret_comes_from_a_file_or_from_the_environment(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_secret_is_read_from_a_file_or_the_environment(receiver: Receiver, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(SECRET + b"\n")
     settings = WebhookSettings(url=receiver.url)
     for number, (secret_file, environ) in enumerate(
@@ -203,22 +203,22 @@ def test_a_secret_comes_from_a_file_or_from_the_environment(receiver: Receiver, 
         standardwebhooks.Webhook(SECRET.decode()).verify(request.body, request.headers)
 
 
-# --- what an answer does ---
+# --- responses ---
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
-def test_an_answer_about_the_event_refuses_it(receiver: Receiver, status: int) -> None:
+def test_a_status_about_the_event_is_a_refusal(receiver: Receiver, status: int) -> None:
     receiver.statuses = [status]
-    with Webhook(receiver.url) as sink, pytest.raises(RefusedError, match=f"it answers {status}"):
+    with Webhook(receiver.url) as sink, pytest.raises(RefusedError, match=f"HTTP {status}"):
         sink.write(visit(), CROP)
 
 
 @pytest.mark.parametrize(
     ("status", "wait_s"), [(301, 60), (401, 60), (404, 60), (408, None), (425, None), (429, None), (500, None)]
 )
-def test_an_answer_about_the_receiver_is_tried_again(receiver: Receiver, status: int, wait_s: float | None) -> None:
+def test_a_status_about_the_receiver_is_retryable(receiver: Receiver, status: int, wait_s: float | None) -> None:
     receiver.statuses = [status]
-    with Webhook(receiver.url) as sink, pytest.raises(DeliveryError, match=f"it answers {status}") as caught:
+    with Webhook(receiver.url) as sink, pytest.raises(DeliveryError, match=f"HTTP {status}") as caught:
         sink.write(visit(), CROP)
     assert not isinstance(caught.value, RefusedError)
     assert caught.value.retry_after_s == wait_s
@@ -238,43 +238,39 @@ NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
         ("-5", None),
     ],
 )
-def test_a_receiver_may_ask_for_a_wait_of_up_to_an_hour(
-    receiver: Receiver, retry_after: str, wait_s: float | None
-) -> None:
+def test_retry_after_is_read_and_limited_to_an_hour(receiver: Receiver, retry_after: str, wait_s: float | None) -> None:
     receiver.statuses, receiver.headers = [503], {"Retry-After": retry_after}
     with Webhook(receiver.url, clock=NOW.timestamp) as sink, pytest.raises(DeliveryError) as caught:
         sink.write(visit(), CROP)
     assert caught.value.retry_after_s == wait_s
 
 
-def test_a_receiver_that_is_not_there_is_tried_again() -> None:
+def test_a_refused_connection_is_retryable() -> None:
     with Webhook(f"http://127.0.0.1:{free_port()}/") as sink, pytest.raises(DeliveryError, match="Connection refused"):
         sink.write(visit(), CROP)
 
 
-def test_every_event_arrives_once_and_in_order_at_a_receiver_that_fails_now_and_then(
-    receiver: Receiver, tmp_path: Path
-) -> None:
+def test_every_event_arrives_once_and_in_order_at_an_unreliable_receiver(receiver: Receiver, tmp_path: Path) -> None:
     receiver.statuses = [*([204] * 5 + [503]) * 3, 422, 204, 422, 204]  # the 16th event is refused twice
-    said: list[str] = []
+    messages: list[str] = []
     spool = Spool(tmp_path / "spool")
     policy = DeliveryPolicy(drain_s=20.0)
     with Delivery(
-        Webhook(receiver.url), "hook", policy, spool=spool, backoff=quick(), on_problem=said.append
+        Webhook(receiver.url), "hook", policy, spool=spool, backoff=quick(), on_problem=messages.append
     ) as sending:
         for event in visits(20):
             sending.put(event)
-        eventually(lambda: sending.status().delivered == 19, "all but the one that is refused")
-    taken = [
+        eventually(lambda: sending.status().delivered == 19, "all but the refused one")
+    accepted = [
         id
         for id, status in zip(receiver.ids(), [*([204] * 5 + [503]) * 3, 422, 204, 422, *[204] * 9], strict=False)
         if status == 204
     ]
-    assert taken == [str(number) for number in range(20) if number != 15]
+    assert accepted == [str(number) for number in range(20) if number != 15]
     assert (sending.status().dropped, sending.status().aside) == (0, 1)
 
 
-# --- receivers that hold a request up ---
+# --- receivers that stall a request ---
 
 
 def _trickle(connection: socket.socket) -> None:
@@ -302,7 +298,7 @@ def _trickle_in_the_tls_handshake(connection: socket.socket) -> None:
     [("http", _trickle), ("http", _continue_for_ever), ("https", _trickle_in_the_tls_handshake)],
     ids=["trickle", "100 Continue", "TLS handshake"],
 )
-def test_a_receiver_that_keeps_sending_is_given_up_at_the_deadline(
+def test_a_trickling_receiver_is_disconnected_at_the_deadline(
     scheme: str, behave: Callable[[socket.socket], None]
 ) -> None:
     def serve() -> None:
@@ -316,11 +312,11 @@ def test_a_receiver_that_keeps_sending_is_given_up_at_the_deadline(
         url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/"
         with Webhook(url, timeout_s=0.3) as sink, pytest.raises(DeliveryError, match="no answer in time"):
             sink.write(visit(), CROP)
-        thread.join(20)  # its connection was closed, or it would send for ever
+        thread.join(20)  # it sends until its connection is closed
         assert not thread.is_alive()
 
 
-def test_a_name_lookup_that_hangs_is_given_up_at_the_deadline_and_not_begun_twice() -> None:
+def test_a_hanging_name_lookup_ends_at_the_deadline_and_is_not_started_twice() -> None:
     lookups, go = [], threading.Event()
 
     def resolve(*_: object, **__: object) -> list[object]:
@@ -345,7 +341,7 @@ def test_a_name_lookup_that_hangs_is_given_up_at_the_deadline_and_not_begun_twic
 @pytest.mark.parametrize(
     "url", ["ftp://host/x", "http://", "http:///path", "https://host:port/", "http://ho st/", "http://host/ä", "hook"]
 )
-def test_an_invalid_url_is_one_clear_error(url: str) -> None:
+def test_an_invalid_url_is_a_one_line_error(url: str) -> None:
     with pytest.raises(InputError, match="invalid webhook URL") as caught:
         parse_target(url)
     assert "\n" not in str(caught.value)

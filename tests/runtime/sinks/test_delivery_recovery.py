@@ -1,4 +1,4 @@
-"""A delivery outlives errors of its own threads and of its spool: live events go on, and what waits is not lost."""
+"""A delivery survives errors of its threads and its spool: live events continue, and queued ones are not lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twincar_edge.runtime.storage.database import DatabaseError
 
 
 @pytest.mark.parametrize("error", [InputError("no space"), RuntimeError("a defect")], ids=["ours", "a bug"])
-def test_a_spool_works_again_after_an_error_of_any_kind(
+def test_the_spool_writer_recovers_from_errors_of_any_type(
     tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, add = threading.Event(), Spool.add
@@ -36,7 +36,7 @@ def test_a_spool_works_again_after_an_error_of_any_kind(
         eventually(lambda: sending.status().spooled == 10, "all on disk")
 
 
-def test_an_unreadable_spool_is_passed_over_and_read_at_the_next_start(
+def test_an_unreadable_spool_is_skipped_and_read_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with delivery(Receiver(Away()), tmp_path / "spool") as sending:
@@ -48,13 +48,13 @@ def test_an_unreadable_spool_is_passed_over_and_read_at_the_next_start(
         raise DatabaseError("disk I/O error")
 
     monkeypatch.setattr(Spool, "first", unreadable)
-    live, said = Receiver(), list[str]()
-    with delivery(live, tmp_path / "spool", said) as sending:
-        eventually(lambda: said, "reported")
+    live, messages = Receiver(), list[str]()
+    with delivery(live, tmp_path / "spool", messages) as sending:
+        eventually(lambda: messages, "reported")
         for event in visits(3, first=5):
             sending.put(event)
-        eventually(lambda: live.got == ["5", "6", "7"], "live events go on")
-    assert "disk I/O error" in said[0]
+        eventually(lambda: live.got == ["5", "6", "7"], "live events continue")
+    assert "disk I/O error" in messages[0]
     monkeypatch.setattr(Spool, "first", first)
     later = Receiver()
     with delivery(later, tmp_path / "spool"):
@@ -62,9 +62,7 @@ def test_an_unreadable_spool_is_passed_over_and_read_at_the_next_start(
     assert later.got == ids(visits(5))
 
 
-def test_a_run_starts_although_a_failing_disk_does_not_open_its_spool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_starts_even_if_its_spool_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with delivery(Receiver(Away()), tmp_path / "spool") as sending:
         for event in visits(3):
             sending.put(event)
@@ -83,9 +81,9 @@ def test_a_run_starts_although_a_failing_disk_does_not_open_its_spool(
     with delivery(receiver, tmp_path / "spool") as sending:
         sending.put(visits(4)[3])
         failing.clear()
-        eventually(lambda: sending.status().spooled == 4, "old and new on disk, none in place of another")
+        eventually(lambda: sending.status().spooled == 4, "old and new on disk, none overwritten")
         away.back.set()
-        eventually(lambda: len(receiver.got) == 4 or sending.status().queued == 0, "what can be read is delivered")
+        eventually(lambda: len(receiver.got) == 4 or sending.status().queued == 0, "readable events are delivered")
     rest = Receiver()
     with delivery(rest, tmp_path / "spool"):
         pass

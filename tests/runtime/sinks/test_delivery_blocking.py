@@ -1,4 +1,4 @@
-"""Where every source of a run can wait, a slow reader slows it and loses nothing; a camera never waits for anybody."""
+"""If all sources of a run can wait, a slow reader slows the run and loses nothing; a camera never waits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ IMAGES = 40
 # --- the queue ---
 
 
-def test_a_full_queue_that_was_told_to_waits_and_loses_nothing() -> None:
+def test_with_wait_for_room_a_full_queue_blocks_and_loses_nothing() -> None:
     events = visits(60)
     sink, most = Receiver(lambda _event: time.sleep(0.002)), 0
     with delivery(sink, limit=LIMIT, retry=False) as sending:
@@ -52,10 +52,10 @@ def test_a_full_queue_that_was_told_to_waits_and_loses_nothing() -> None:
             most = max(most, sending.status().queued)
     assert sink.got == ids(events)
     assert sending.status().dropped == 0
-    assert most <= LIMIT + 1  # one of them in the sink's hands
+    assert most <= LIMIT + 1  # the sender holds one of them
 
 
-def test_what_has_a_spool_does_not_wait(tmp_path: Path) -> None:
+def test_a_delivery_with_a_spool_never_blocks(tmp_path: Path) -> None:
     hang = threading.Event()
     sending = delivery(Receiver(lambda _event: hang.wait()), tmp_path / "spool", limit=LIMIT, drain_s=0.0)
     with sending:
@@ -67,8 +67,8 @@ def test_what_has_a_spool_does_not_wait(tmp_path: Path) -> None:
         hang.set()
 
 
-class _Waiting:
-    """A thread that puts more into a queue than it has room for, before a sink that hangs."""
+class _BlockedDelivery:
+    """A thread that puts more events into a queue than fit, while the sink hangs."""
 
     def __init__(self, **options: object) -> None:
         self.stop, self.hang = threading.Event(), threading.Event()
@@ -94,57 +94,57 @@ class _Waiting:
         assert self.delivery.status().dropped == 0
 
 
-def test_a_run_that_stops_waits_for_room_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_a_run_ends_the_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog_module, "DRAIN_S", 0.1)
-    said: list[str] = []
-    waiting = _Waiting(said=said)
+    messages: list[str] = []
+    blocked = _BlockedDelivery(messages=messages)
     try:
-        with waiting.delivery:
-            waiting.begin()
-            waiting.stop.set()
-            waiting.thread.join(20)
-            assert not waiting.thread.is_alive()
-        # Leaving the block returned although the sink still hangs.
-        assert said == [f"receiver: {LIMIT + 1} events are lost at closing: it is too slow"]
-        assert waiting.delivery.status().dropped == 3 * LIMIT
+        with blocked.delivery:
+            blocked.begin()
+            blocked.stop.set()
+            blocked.thread.join(20)
+            assert not blocked.thread.is_alive()
+        # The context ended while the sink still hangs.
+        assert messages == [f"receiver: {LIMIT + 1} events lost at shutdown: too slow"]
+        assert blocked.delivery.status().dropped == 3 * LIMIT
     finally:
-        waiting.hang.set()
+        blocked.hang.set()
 
 
-def test_a_run_that_stops_while_it_drains_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_a_run_ends_the_unlimited_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog_module, "DRAIN_S", 0.1)
-    waiting = _Waiting()
-    waiting.delivery.__enter__()
-    waiting.delivery.put(visit())
-    closing = threading.Thread(target=waiting.delivery.close, daemon=True)
+    blocked = _BlockedDelivery()
+    blocked.delivery.__enter__()
+    blocked.delivery.put(visit())
+    closing = threading.Thread(target=blocked.delivery.close, daemon=True)
     closing.start()
     try:
         closing.join(0.3)
         assert closing.is_alive()  # as long as the sink needs
-        waiting.stop.set()
+        blocked.stop.set()
         closing.join(20)
         assert not closing.is_alive()
     finally:
-        waiting.hang.set()
+        blocked.hang.set()
 
 
-def test_a_reader_that_goes_ends_the_wait_for_room() -> None:
-    told = threading.Event()
-    waiting = _Waiting(on_gone=told.set)
-    with waiting.delivery:
-        waiting.begin()
-        waiting.gone = True
-        waiting.hang.set()
-        waiting.thread.join(20)
-        assert not waiting.thread.is_alive()
-        assert told.is_set()
-    assert waiting.delivery.status().dropped == 3 * LIMIT
+def test_a_closed_reader_ends_the_wait_for_room() -> None:
+    called = threading.Event()
+    blocked = _BlockedDelivery(on_gone=called.set)
+    with blocked.delivery:
+        blocked.begin()
+        blocked.gone = True
+        blocked.hang.set()
+        blocked.thread.join(20)
+        assert not blocked.thread.is_alive()
+        assert called.is_set()
+    assert blocked.delivery.status().dropped == 3 * LIMIT
 
 
 # --- a stream ---
 
 
-def test_a_line_that_a_full_disk_has_torn_does_not_run_into_the_next(
+def test_a_line_truncated_by_a_full_disk_does_not_run_into_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, write, room = tmp_path / "events.jsonl", os.write, [100]
@@ -167,7 +167,7 @@ def test_a_line_that_a_full_disk_has_torn_does_not_run_into_the_next(
     assert Event.model_validate_json(whole) == visit(id="2")
 
 
-def test_a_stream_that_does_not_block_is_waited_for() -> None:
+def test_a_non_blocking_stream_is_written_completely() -> None:
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     events, got = visits(200), []
@@ -191,7 +191,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of pictures, each of which is a visit; and state, away from the user's."""
+    """A folder of pictures, each of which is a visit."""
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(IMAGES):
@@ -200,7 +200,7 @@ def images(tmp_path: Path) -> Path:
 
 
 class Pipe:
-    """A real pipe of one page, for standard output."""
+    """A real pipe with a buffer of one page, for standard output."""
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
@@ -235,7 +235,7 @@ def configured(model: Path, source: object) -> WatchConfig:
     return WatchConfig(cameras=(camera,), model=model, ep="cpu", threads=1, batch=2, sinks=(StdoutSettings(),))
 
 
-def test_a_slow_reader_slows_a_folder_and_gets_every_event(model: Path, images: Path, pipe: Pipe) -> None:
+def test_a_slow_reader_of_a_run_over_a_folder_gets_every_event(model: Path, images: Path, pipe: Pipe) -> None:
     got = bytearray()
     reader = threading.Thread(target=pipe.read, args=(0.002, got), daemon=True)
     reader.start()
@@ -260,7 +260,7 @@ def test_a_live_camera_never_waits_for_a_reader(
     def open_live(_spec: str, _options: object) -> Source:
         return Live(paced(as_frames(pictures)))
 
-    def paced(frames: list) -> Iterator:  # slowly enough for the model to see each car
+    def paced(frames: list) -> Iterator:  # slow enough for the model to classify each car
         for frame in frames:
             time.sleep(0.002)
             yield frame
@@ -288,7 +288,7 @@ main(["watch", *sys.argv[1:]])
 
 @pytest.fixture
 def stuck(model: Path, images: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command as it waits for a reader that does not read, and the reader's end of the pipe between them."""
+    """The command, blocked because its reader does not read, and the reader's end of the pipe."""
     read_end, write_end = os.pipe()
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
     arguments = [images / "*.jpg", "--model", model, "--threads", 1, "--batch", 2]
@@ -298,7 +298,7 @@ def stuck(model: Path, images: Path) -> Iterator[tuple[subprocess.Popen[bytes], 
     os.close(write_end)
     try:
         eventually(lambda: _unread(read_end) > 2000, "the pipe is full", 60)
-        time.sleep(0.5)  # for the queue behind it
+        time.sleep(0.5)  # let the queue fill up too
         assert process.poll() is None
         yield process, read_end
     finally:
@@ -313,7 +313,7 @@ def _unread(descriptor: int) -> int:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_ends_a_run_that_waits_for_its_reader(
+def test_a_signal_ends_a_run_that_is_blocked_by_its_reader(
     number: int, code: int, stuck: tuple[subprocess.Popen[bytes], int]
 ) -> None:
     process, read_end = stuck
@@ -321,13 +321,13 @@ def test_a_signal_ends_a_run_that_waits_for_its_reader(
     _, errors = process.communicate(timeout=60)
     os.close(read_end)
     assert process.returncode == code, errors
-    assert b"events are lost at closing: it is too slow" in errors
+    assert b"events lost at shutdown: too slow" in errors
     assert b"visits in" in errors
     assert b"Fatal" not in errors
     assert b"Traceback" not in errors
 
 
-def test_a_reader_that_goes_ends_a_run_that_waits_for_it(stuck: tuple[subprocess.Popen[bytes], int]) -> None:
+def test_a_closed_reader_ends_a_run_that_is_blocked_by_it(stuck: tuple[subprocess.Popen[bytes], int]) -> None:
     process, read_end = stuck
     os.close(read_end)
     _, errors = process.communicate(timeout=60)

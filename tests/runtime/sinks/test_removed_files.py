@@ -1,4 +1,4 @@
-"""Files and folders that are deleted, moved, or on a disk that goes, while they are written."""
+"""Files and folders that are deleted, moved or unmounted while they are written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def move_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("remove", [delete, delete_folder, move, move_folder])
-def test_a_store_that_was_deleted_or_moved_is_begun_again_before_the_next_visit(
+def test_a_store_that_was_deleted_or_moved_is_recreated_for_the_next_visit(
     tmp_path: Path, remove: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "state" / "events.sqlite"
@@ -51,7 +51,7 @@ def test_a_store_that_was_deleted_or_moved_is_begun_again_before_the_next_visit(
     assert caplog.text.count("was moved or deleted") == 1
 
 
-def test_a_store_that_was_replaced_is_written_to(tmp_path: Path) -> None:
+def test_new_visits_go_to_a_store_that_was_replaced(tmp_path: Path) -> None:
     with EventStore(tmp_path / "other") as other:
         other.write(visit(id="restored"), CROP)
     with EventStore(tmp_path / "s") as store:
@@ -61,7 +61,7 @@ def test_a_store_that_was_replaced_is_written_to(tmp_path: Path) -> None:
     assert {event.id for event in query(tmp_path / "s")} == {"restored", "2"}
 
 
-def test_a_spool_that_was_deleted_keeps_what_comes_then(tmp_path: Path) -> None:
+def test_a_deleted_spool_is_recreated_for_later_events(tmp_path: Path) -> None:
     with delivery(Receiver(Away()), tmp_path / "spool") as sending:
         sending.put(visit(id="1"))
         eventually(lambda: sending.status().spooled == 1, "on disk")
@@ -83,10 +83,10 @@ def test_a_spool_that_was_deleted_keeps_what_comes_then(tmp_path: Path) -> None:
     ],
     ids=["store", "jsonl", "crops"],
 )
-def test_nothing_is_written_below_a_mount_point_whose_disk_has_gone(
+def test_nothing_is_written_to_the_mount_point_of_an_unmounted_disk(
     tmp_path: Path, make: Callable[[Path], Sink]
 ) -> None:
-    """The disk comes here where there was none, which the sink sees as it would see the other way round."""
+    """Mounts a disk instead of unmounting one; the sink sees the same change of device."""
     folder = tmp_path / "disk"
     folder.mkdir()
     events = visits(2)
