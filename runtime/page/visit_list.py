@@ -18,7 +18,7 @@ from twincar_edge.runtime.events import Level
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.sinks.store import EventFilter
-from twincar_edge.runtime.sinks.visit_pages import Place, choices, count, read_page
+from twincar_edge.runtime.sinks.visit_pages import PageCursor, choices, count, read_page
 
 PAGE_SIZE = 48
 MAX_COUNT = 1000  # larger counts show as "more than"
@@ -119,7 +119,7 @@ def routes(pages: Pages, content: Content) -> list[Route]:
     def listed(request: Request) -> Response:
         query = VisitQuery.of(request.query_params)
         wanted = query.filter()
-        before, after = (_parse_place(request.query_params.get(name, "")) for name in ("before", "after"))
+        before, after = (_parse_cursor(request.query_params.get(name, "")) for name in ("before", "after"))
         page = read_page(content.store, wanted, PAGE_SIZE, before=before, after=after)
         total = count(content.store, wanted, MAX_COUNT + 1)
         return pages.render(
@@ -137,9 +137,9 @@ def routes(pages: Pages, content: Content) -> list[Route]:
     return [Route("/visits", listed)]
 
 
-def _parse_place(text: str) -> Place | None:
+def _parse_cursor(text: str) -> PageCursor | None:
     try:
-        return Place.parse(text) if text else None
+        return PageCursor.parse(text) if text else None
     except ValueError as error:
         raise HTTPException(400, f"{error}.") from error
 

@@ -1,4 +1,4 @@
-"""The store of visits: an SQLite file with one row a visit, which `events` can read while `watch` writes it."""
+"""The store: an SQLite file with one row per visit, which `events` can read while `watch` writes it."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 class EventStore(Sink):
-    """A sink with one row a visit: `start` inserts it, `update` and `end` replace it with what is known by then.
+    """A sink with one row per visit: `start` inserts it, `update` and `end` replace it.
 
     A visit that ends as a false positive loses its row.
 
-    The rows of a video or image file are replaced by a later run over a file with that content and the same camera's
-    name: one by one where the visit is the same, and the rest once the run has come to the end of the file. A run that
-    is interrupted therefore takes nothing away.
+    A later run over a video or image file with the same content and the same camera name replaces the file's rows:
+    those of equal visits one by one, the rest once the run reaches the end of the file. An interrupted run therefore
+    removes nothing.
 
-    An event is on the disk when `write` returns. A damaged file is kept as `<name>.corrupt-<time>`, and a new one is
-    begun: today's visits must not be lost for the sake of yesterday's.
+    An event is on disk when `write` returns. A damaged file is renamed to `<name>.corrupt-<time>` and a new one
+    created, so that damage to old visits does not prevent new ones from being stored.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class EventStore(Sink):
         """Prepare.
 
         Args:
-            path: the file, made when it is needed.
+            path: the file, created when needed.
             crops: the folder of saved pictures.
             clips: the folder of saved clips.
-            limits: above which the oldest visits are deleted, about once an hour; no limits if not given.
-            clock: the time of day, with a time zone.
-            monotonic: seconds that only rise.
+            limits: the retention limits, enforced about once an hour; no limits if not given.
+            clock: returns the current time with a time zone.
+            monotonic: returns seconds that never go back.
         """
         self._crops = crops
         self._clips = clips
@@ -67,22 +67,22 @@ class EventStore(Sink):
         self._retention = StoreRetention(self._database, limits or Limits(), clock=clock, monotonic=monotonic)
 
     def open(self) -> None:
-        """Open the file. If it cannot be opened now, as on a full disk, `write` tries again.
+        """Open the file. If it cannot be opened now, as on a full disk, `write` retries.
 
         Raises:
-            InputError: the file is not ours, of a newer version, or not writable.
+            InputError: the file is not a store, of a newer version, or not writable.
         """
         try:
             self._database.open()
         except DatabaseError as error:
-            logger.debug("not open yet: %s", error)
+            logger.debug("cannot open the store yet: %s", error)
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
     def write(self, event: Event, crop_bgr: Crop) -> None:
-        """Write what is known of a visit.
+        """Insert or replace the row of a visit.
 
         Raises:
             DeliveryError: the disk is full or failing, or another process locks the file.
@@ -98,7 +98,7 @@ class EventStore(Sink):
         self._execute(run)
 
     def tend(self) -> None:
-        """Delete the oldest visits above the limits.
+        """Delete visits above the limits, oldest first.
 
         Raises:
             DeliveryError: see `write`.
@@ -109,7 +109,7 @@ class EventStore(Sink):
             raise DeliveryError(str(error)) from error
 
     def finished(self, camera: str, recordings: Collection[str]) -> None:
-        """Drop what earlier runs over these files have stored: this run has replaced it.
+        """Delete the remaining rows that earlier runs over these files stored.
 
         Raises:
             DeliveryError: see `write`.
@@ -142,8 +142,8 @@ def _saved(folder: Path | None, name: str | None) -> str | None:
     return None if folder is None or name is None else as_text(str(folder.absolute() / name))
 
 
-_NAMED = 5  # ids that an error names
-_CHUNK = 500  # visits that are read at once
+_MAX_IDS = 5  # listed in an error
+_BATCH = 500  # visits per query
 
 
 @dataclass(frozen=True)
@@ -151,15 +151,15 @@ class EventFilter:
     """Selects visits. A field that is None or empty selects all.
 
     Attributes:
-        since: visits that began at this time or later.
-        until: visits that began before this time.
+        since: visits that started at this time or later.
+        until: visits that started before this time.
         camera: name of the camera.
         make: the make, ignoring case.
         model: part of the model, ignoring case.
         name: part of the name, ignoring case.
-        id: how the visit's id begins.
-        levels: how far the answer goes.
-        limit: at most so many visits, the newest.
+        id: prefix of the visit's id.
+        levels: levels of the answer.
+        limit: maximum number of visits; the newest are selected.
     """
 
     since: datetime | None = None
@@ -173,7 +173,7 @@ class EventFilter:
     limit: int | None = None
 
 
-# A filter's field -> its condition; `folded` is Python's casefold, because SQLite's own handles ASCII only.
+# A filter's field -> its condition; `folded` is Python's casefold, because SQLite's lower() handles ASCII only.
 _CONDITIONS = {
     "since": "started_us >= ?",
     "until": "started_us < ?",
@@ -181,13 +181,13 @@ _CONDITIONS = {
     "make": "folded(make) = folded(?)",
     "model": "instr(folded(model), folded(?)) > 0",
     "name": "instr(folded(name), folded(?)) > 0",
-    "id": "id >= ? AND id < ? || char(1114111)",  # begins with it, by the index of the primary key
+    "id": "id >= ? AND id < ? || char(1114111)",  # a prefix match that uses the primary key's index
 }
 
 
 @dataclass(frozen=True)
 class StoredVisit:
-    """A visit in the store: its newest event, and where its picture and clip were saved, or None."""
+    """A visit in the store: its newest event, and the paths of its saved picture and clip, or None."""
 
     event: Event
     crop: Path | None
@@ -200,7 +200,7 @@ def query(
     """Return the newest event of each selected visit, ordered by start time. See `read_events`.
 
     Raises:
-        InputError: there is no such store, or it cannot be read.
+        InputError: the store does not exist or cannot be read.
     """
     return list(read_events(path, wanted, on_unreadable))
 
@@ -213,7 +213,7 @@ def read_events(
 
 
 def stored_visit(text: str, crop: str | None, clip: str | None) -> StoredVisit | None:
-    """Return a row's visit, or None where another version has written it."""
+    """Parse a row; return None if this version cannot read it."""
     try:
         event = Event.model_validate_json(text)
     except ValidationError:
@@ -226,15 +226,15 @@ def read_visits(
 ) -> Iterator[StoredVisit]:
     """Yield the selected visits, ordered by start time.
 
-    The file is opened read-only, and its writer is not blocked. Visits that are deleted meanwhile are left out.
+    The file is opened read-only, and its writer is not blocked. Visits deleted meanwhile are skipped.
 
     Args:
         path: the store.
         wanted: which visits; all of them if not given.
-        on_unreadable: gets a line for each row that this version cannot read; the row is skipped.
+        on_unreadable: called with a line for each row that this version cannot read; the row is skipped.
 
     Raises:
-        InputError: there is no such store, or it cannot be read.
+        InputError: the store does not exist or cannot be read.
     """
     wanted = wanted or EventFilter()
     conditions, values = ["1"], []
@@ -259,13 +259,13 @@ def read_visits(
             )
             found = connection.execute(f"SELECT place FROM ({newest}) ORDER BY started_us, place", [*values, limit])
             places = [place for (place,) in found]
-            for first in range(0, len(places), _CHUNK):
-                for id, *row in _rows(connection, statement, values, places[first : first + _CHUNK]):
+            for first in range(0, len(places), _BATCH):
+                for id, *row in _rows(connection, statement, values, places[first : first + _BATCH]):
                     visit = stored_visit(*row)
                     if visit is not None:
                         yield visit
                     elif on_unreadable is not None:
-                        on_unreadable(f"visit {id} was written by another version; skipped")
+                        on_unreadable(f"skipping visit {id}: written by another version")
     except sqlite3.Error as error:
         raise InputError(f"cannot read the store {path}: {error}") from error
 
@@ -273,7 +273,7 @@ def read_visits(
 def _rows(
     connection: sqlite3.Connection, statement: str, values: Sequence[Any], places: Sequence[int]
 ) -> list[Sequence[str]]:
-    """Return all rows at these places at once: a read that stays open would keep the writer from emptying its log."""
+    """Return the rows with these rowids, fetched at once: a long read would keep the writer from truncating its log."""
     rows = connection.execute(f"{statement}({', '.join('?' * len(places))})", [*values, *places]).fetchall()
     found = {place: row for place, *row in rows}
     return [found[place] for place in places if place in found]
@@ -286,27 +286,27 @@ def read_visit(
 
     Args:
         path: the store.
-        visit: its id, or how it begins.
-        wanted: among which visits to look; all of them if not given.
-        on_unreadable: as `read_visits`.
+        visit: its id, or a prefix of it.
+        wanted: the visits to search; all of them if not given.
+        on_unreadable: see `read_visits`.
 
     Raises:
-        InputError: there is no such store or visit, or several visits have an id that begins so.
+        InputError: the store or the visit does not exist, or the prefix is ambiguous.
     """
-    found = list(read_visits(path, replace(wanted or EventFilter(), id=visit, limit=_NAMED + 1), on_unreadable))
+    found = list(read_visits(path, replace(wanted or EventFilter(), id=visit, limit=_MAX_IDS + 1), on_unreadable))
     found = [one for one in found if one.event.id == visit] or found
     if not found:
-        raise InputError(f"no visit whose id begins with {visit!r}: `twincar-edge events` lists ids")
+        raise InputError(f"no visit with an id that starts with {visit!r}: `twincar-edge events` lists ids")
     if len(found) > 1:
-        ids = ", ".join(one.event.id for one in found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
-        raise InputError(f"several visits have an id that begins with {visit!r}: {ids}")
+        ids = ", ".join(one.event.id for one in found[:_MAX_IDS]) + (", …" if len(found) > _MAX_IDS else "")
+        raise InputError(f"ambiguous id {visit!r}: it matches {ids}")
     return found[0]
 
 
 def _open_store(path: Path) -> sqlite3.Connection:
     if not is_file(path):
         raise InputError(
-            f"no store {path}: watch a camera or file first, or name another store with ", Parameter("store")
+            f"no store {path}: watch a camera or file first, or choose another store with ", Parameter("store")
         )
     connection = open_read_only(path)
     connection.create_function("folded", 1, lambda text: text if text is None else text.casefold(), deterministic=True)

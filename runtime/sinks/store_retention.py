@@ -1,4 +1,4 @@
-"""Deletes the oldest visits of a store above its limits."""
+"""Deletes the oldest visits of a store above its retention limits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from functools import partial
 from twincar_edge.runtime.sinks.retention import SWEEP_S, AgeGuard, Limits
 from twincar_edge.runtime.storage.database import Database, transaction
 
-_AT_ONCE = 1000  # rows in a transaction, so that the log stays small
+_BATCH = 1000  # rows per transaction, to limit the size of the log
 _OLDEST = "SELECT rowid FROM visits {where} ORDER BY started_us LIMIT ?"
 
 
 class StoreRetention:
-    """Keeps a store to its limits, by a sweep an hour."""
+    """Enforces the limits of a store with an hourly sweep."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class StoreRetention:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep `database` to `limits`; `clock` is the time of day, `monotonic` returns seconds that only rise."""
+        """Enforce `limits` on `database`; `clock` returns the time, `monotonic` seconds that never go back."""
         self._database = database
         self._limits = limits
         self._clock = clock
@@ -36,7 +36,7 @@ class StoreRetention:
         self._swept_s: float | None = None
 
     def sweep(self) -> None:
-        """Delete what is above the limits, if there are limits and a sweep is due.
+        """Delete visits above the limits, if there are limits and a sweep is due.
 
         Raises:
             DatabaseError: the store cannot be read or written now.
@@ -56,17 +56,17 @@ class StoreRetention:
                 self._delete("", [], rows)
 
     def _delete(self, where: str, values: list[int], rows: int) -> None:
-        """Delete so many rows, the oldest first, and give their room back to the disk."""
+        """Delete the oldest `rows` rows, and return their space to the file system."""
         statement = f"DELETE FROM visits WHERE rowid IN ({_OLDEST.format(where=where)})"
 
         def run(most: int, connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 connection.execute(statement, [*values, most])
-            connection.executescript("PRAGMA incremental_vacuum")  # `execute` would give one page back and stop
+            connection.executescript("PRAGMA incremental_vacuum")  # `execute` would stop after one page
 
         while rows > 0:
-            self._database.run(partial(run, min(rows, _AT_ONCE)))
-            rows -= _AT_ONCE
+            self._database.run(partial(run, min(rows, _BATCH)))
+            rows -= _BATCH
 
 
 def _count(connection: sqlite3.Connection, before_us: int) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def _count(connection: sqlite3.Connection, before_us: int) -> tuple[int, int]:
 
 
 def _surplus(connection: sqlite3.Connection, limit_bytes: int) -> int:
-    """Return about how many rows are too many, at most all that there are; 0 if the store is within its limit."""
+    """Estimate how many rows exceed the size limit; 0 if the store is within it."""
     pages, free, page_bytes = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )

@@ -1,4 +1,4 @@
-"""Visits of the store at random: what a measurement may rest on, which what people choose to look at may not."""
+"""Random samples of visits, for unbiased measurements: visits that users choose to review are biased."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twincar_edge.runtime.storage.database import has_tables, open_read_only
 
 
 def random_visits(path: Path) -> list[tuple[str, Path]]:
-    """Return the ids of all visits that have ended and had a picture, with that, in random order.
+    """Return id and picture of all ended visits that had a picture, in random order.
 
     Raises:
         InputError: the store cannot be read.
@@ -21,7 +21,7 @@ def random_visits(path: Path) -> list[tuple[str, Path]]:
             if not has_tables(connection):
                 return []
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version < 2:  # it knows no pictures
+            if version < 2:  # no column for pictures
                 return []
             rows = connection.execute(
                 "SELECT id, crop FROM visits WHERE type = 'end' AND crop IS NOT NULL ORDER BY random()"

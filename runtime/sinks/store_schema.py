@@ -1,4 +1,4 @@
-"""The table of the store of visits: how it is made and brought up to date, and how a row is written."""
+"""The schema of the store: its migrations, and the statement that writes a row."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MIGRATIONS = (
     );
     CREATE INDEX visits_by_time ON visits (started_us)
     """,
-    # `recording` is the digest of the file in which a visit was seen, and `run` the run that wrote the row; `crop` and
-    # `clip` are where its picture and clip are saved.
+    # `recording` is the digest of the file that shows the visit, `run` the run that wrote the row, `crop` and `clip`
+    # the paths of the picture and the clip.
     """
     ALTER TABLE visits ADD COLUMN recording TEXT;
     ALTER TABLE visits ADD COLUMN run TEXT;
@@ -23,8 +23,8 @@ MIGRATIONS = (
     ALTER TABLE visits ADD COLUMN clip TEXT;
     CREATE INDEX visits_by_recording ON visits (recording, camera) WHERE recording IS NOT NULL
     """,
-    # For `visit_pages`: all that the page filters by in the order of time, without the large column `event` beside it;
-    # and which cameras, makes and names there are.
+    # For `visit_pages`: a covering index of the filter columns in order of time, without the large column `event`, and
+    # indexes for the distinct cameras, makes, models and names.
     """
     CREATE INDEX visits_by_time_with_facts ON visits (started_us, camera, level, make, model, name);
     DROP INDEX IF EXISTS visits_by_time;
@@ -37,8 +37,8 @@ MIGRATIONS = (
 _COLUMNS = (
     "id", "started_us", "type", "camera", "level", "name", "make", "model", "event", "recording", "run", "crop", "clip"
 )  # fmt: skip
-# An event that is delivered again after a restart must not reopen a visit that has ended. An `end` with `interrupted`
-# (the last parameter) must not replace the one that came.
+# An event that is redelivered after a restart must not reopen an ended visit. An `end` with `interrupted` (the last
+# parameter) must not replace a regular `end`.
 UPSERT = (
     f"INSERT INTO visits ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[1:])} "
@@ -53,11 +53,11 @@ def microseconds(moment: datetime) -> int:
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
-    """Return the version of the schema that a store has: a reader does not migrate the file."""
+    """Return a store's schema version, which may be old: readers do not migrate the file."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 
 
 def saved_columns(connection: sqlite3.Connection) -> str:
-    """Return the columns with the paths of picture and clip, in SQL; NULLs where the store has none of them."""
+    """Return the columns with the paths of picture and clip, in SQL; NULLs if the store lacks them."""
     return "NULL, NULL" if schema_version(connection) < 2 else "crop, clip"

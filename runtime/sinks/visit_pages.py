@@ -1,7 +1,7 @@
-"""Queries of the store whose cost does not grow with it, or little: a page of visits, a count, choices and tallies.
+"""Queries for the web page whose cost hardly grows with the store: pages of visits, counts, choices and tallies.
 
-They are quick by indexes that `watch` adds to the store when it opens it. A store that an older version wrote last is
-read without them.
+They rely on indexes that `watch` adds when it opens the store. A store last written by an older version is read
+without them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from twincar_edge.runtime.sinks.store_schema import microseconds, saved_columns,
 from twincar_edge.runtime.storage.database import has_tables, open_read_only
 
 Column = Literal["camera", "make", "model", "name", "level"]
-_INDEXED = 3  # the version of the store that has an index of each column
+_INDEXED = 3  # first schema version with an index per column
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_QUARTER_US = 15 * 60 * 10**6  # every time zone's hours and days begin with one
+_QUARTER_US = 15 * 60 * 10**6  # a quarter of an hour; hours and days of every time zone start on one
 
 
 @dataclass(frozen=True, order=True)
-class Place:
-    """Where a visit is in the order by time; visits that began at the same time follow in the order of their rows."""
+class PageCursor:
+    """The position of a visit in the order by start time and row."""
 
     started_us: int
     row: int
@@ -38,41 +38,41 @@ class Place:
         return f"{self.started_us}.{self.row}"
 
     @classmethod
-    def parse(cls, text: str) -> Place:
-        """Read what `str` gives.
+    def parse(cls, text: str) -> PageCursor:
+        """Parse the output of `str`.
 
         Raises:
-            ValueError: the text is no place.
+            ValueError: the cursor is invalid.
         """
         started, dot, row = text.partition(".")
         if not (dot and len(text) <= 40 and started.removeprefix("-").isdecimal() and row.isdecimal()):
-            raise ValueError(f"no place in the list of visits: {text!r}")
-        place = cls(int(started), int(row))
-        if max(abs(place.started_us), place.row) >= 2**63:  # SQLite's integers
-            raise ValueError(f"no place in the list of visits: {text!r}")
-        return place
+            raise ValueError(f"invalid page cursor: {text!r}")
+        cursor = cls(int(started), int(row))
+        if max(abs(cursor.started_us), cursor.row) >= 2**63:  # SQLite's integers
+            raise ValueError(f"invalid page cursor: {text!r}")
+        return cursor
 
 
 @dataclass(frozen=True)
 class VisitPage:
-    """Some visits, newest first, and the places before which older ones and after which newer ones follow, or None."""
+    """A page of visits, newest first, and the cursors of the pages with older and newer visits, or None."""
 
     visits: tuple[StoredVisit, ...] = ()
-    older: Place | None = None
-    newer: Place | None = None
+    older: PageCursor | None = None
+    newer: PageCursor | None = None
 
 
 def read_page(
-    path: Path, wanted: EventFilter, size: int, *, before: Place | None = None, after: Place | None = None
+    path: Path, wanted: EventFilter, size: int, *, before: PageCursor | None = None, after: PageCursor | None = None
 ) -> VisitPage:
-    """Return the newest visits, or those that come next in the order by time.
+    """Return the newest visits, or those before or after a cursor.
 
     Args:
         path: the store.
-        wanted: which visits; its limit does not count.
-        size: at most so many.
-        before: only older ones.
-        after: only newer ones, the oldest of them.
+        wanted: which visits; its limit is ignored.
+        size: maximum number of visits.
+        before: return the visits just older than this.
+        after: return the visits just newer than this.
 
     Raises:
         InputError: the store cannot be read.
@@ -81,9 +81,9 @@ def read_page(
         if connection is None:
             return VisitPage()
         where, values = _condition(connection, wanted)
-        if (place := after or before) is not None:
+        if (cursor := after or before) is not None:
             where += f" AND (started_us, rowid) {'>' if after else '<'} (?, ?)"
-            values += [place.started_us, place.row]
+            values += [cursor.started_us, cursor.row]
         order = "ASC" if after else "DESC"
         statement = (
             f"SELECT started_us, rowid, event, {saved_columns(connection)} FROM visits WHERE {where} "
@@ -96,7 +96,7 @@ def read_page(
         rows.reverse()
     if not rows:
         return VisitPage()
-    first, last = (Place(*row[:2]) for row in (rows[0], rows[-1]))
+    first, last = (PageCursor(*row[:2]) for row in (rows[0], rows[-1]))
     return VisitPage(
         tuple(visit for row in rows if (visit := stored_visit(*row[2:])) is not None),
         older=last if more or after is not None else None,
@@ -105,7 +105,7 @@ def read_page(
 
 
 def read_all(path: Path, wanted: EventFilter, size: int = 500) -> Iterator[tuple[StoredVisit, ...]]:
-    """Yield all of the visits, newest first and some at a time; the store may be written meanwhile.
+    """Yield all selected visits, newest first, in batches of `size`; the store may be written meanwhile.
 
     Raises:
         InputError: see `read_page`.
@@ -119,7 +119,7 @@ def read_all(path: Path, wanted: EventFilter, size: int = 500) -> Iterator[tuple
 
 
 def read_one(path: Path, visit: str) -> StoredVisit | None:
-    """Return the visit with this id, or None.
+    """Return the visit with the id `visit`, or None.
 
     Raises:
         InputError: the store cannot be read.
@@ -133,7 +133,7 @@ def read_one(path: Path, visit: str) -> StoredVisit | None:
 
 
 def count(path: Path, wanted: EventFilter, most: int) -> int:
-    """Return how many visits there are; counting stops at `most`.
+    """Return the number of selected visits; counting stops at `most`.
 
     Raises:
         InputError: the store cannot be read.
@@ -148,7 +148,7 @@ def count(path: Path, wanted: EventFilter, most: int) -> int:
 
 
 def choices(path: Path, column: Column) -> list[str]:
-    """Return which values a column has, sorted.
+    """Return the distinct values of a column, sorted.
 
     Raises:
         InputError: the store cannot be read.
@@ -158,7 +158,7 @@ def choices(path: Path, column: Column) -> list[str]:
 
 
 def tally(path: Path, wanted: EventFilter, column: Column) -> dict[str | None, int]:
-    """Return how many visits have each value of a column, most first.
+    """Return the number of visits for each value of a column, most frequent first.
 
     Raises:
         InputError: the store cannot be read.
@@ -175,7 +175,7 @@ def tally(path: Path, wanted: EventFilter, column: Column) -> dict[str | None, i
 
 
 def tally_times(path: Path, wanted: EventFilter) -> dict[datetime, int]:
-    """Return how many visits began in each quarter of an hour in which any did, in the order of time.
+    """Return the number of visits that started in each quarter of an hour, in order; empty quarters are omitted.
 
     Raises:
         InputError: the store cannot be read.
@@ -192,7 +192,7 @@ def tally_times(path: Path, wanted: EventFilter) -> dict[datetime, int]:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Give a connection, or None where nothing has been stored yet."""
+    """Yield a connection, or None if nothing was stored yet."""
     if not is_file(path):
         yield None
         return
@@ -206,8 +206,8 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
 def _condition(connection: sqlite3.Connection, wanted: EventFilter) -> tuple[str, list[Any]]:
     """Return the condition in SQL and its values.
 
-    Makes, models and names are few: those that are alike, ignoring case, are found first, and SQLite compares rows.
-    A `+` keeps it from an index of one column only: it would read the rows of a common make, and sort them.
+    There are few makes, models and names: those that match, ignoring case, are found first and passed to SQL. A `+`
+    prevents SQLite from using a single-column index, which would read and sort all rows of a common make.
     """
     conditions, values = ["1"], list[Any]()
 
@@ -239,7 +239,7 @@ def _condition(connection: sqlite3.Connection, wanted: EventFilter) -> tuple[str
 
 
 def _distinct(connection: sqlite3.Connection, column: Column) -> list[str]:
-    """Return the values of a column, by one look-up in its index for each."""
+    """Return the distinct values of a column, with one index lookup per value."""
     statement = (
         f"WITH RECURSIVE found(value) AS (SELECT min({column}) FROM visits UNION ALL "
         f"SELECT (SELECT min({column}) FROM visits WHERE {column} > value) FROM found WHERE value IS NOT NULL) "

@@ -120,8 +120,8 @@ def test_a_visit_is_shown_with_all_details_and_the_paths_of_its_files(state: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("0",), r"several visits have an id that begins with '0': 04"),
-        (("exprot",), "no visit whose id begins with 'exprot'"),
+        (("0",), r"ambiguous id '0': it matches 04"),
+        (("exprot",), "no visit with an id that starts with 'exprot'"),
         (("--on", "tuesday"), "invalid day 'tuesday': use today, yesterday, or 2025-03-01"),
         (("--since", "9999999w"), "invalid time '9999999w'"),
         (("--on", "9999-12-31"), "invalid day '9999-12-31'"),

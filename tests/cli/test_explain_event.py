@@ -64,8 +64,8 @@ def test_a_stored_visit_is_explained_by_a_prefix_of_its_id(
         ("another model", "was classified by another file of"),
         ("no picture", "visit abd-2 has no picture: `watch --save-crops FOLDER` saves them"),
         ("picture removed", "car.jpg was removed"),
-        ("no such visit", "no visit whose id begins with 'x'"),
-        ("two visits", "several visits have an id that begins with 'ab': abc-1, abd-2"),
+        ("no such visit", "no visit with an id that starts with 'x'"),
+        ("two visits", "ambiguous id 'ab': it matches abc-1, abd-2"),
         ("an image too", "give images, or one --event"),
     ],
 )

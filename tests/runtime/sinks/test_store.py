@@ -1,4 +1,4 @@
-"""The store of visits: one row each, written safely, read by others meanwhile."""
+"""The store: one row per visit, durable writes, concurrent readers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def written(path: Path, *events: object) -> Path:
     return path
 
 
-def test_a_visit_is_one_row_that_says_what_is_known_by_now(tmp_path: Path) -> None:
+def test_a_visit_is_one_row_with_its_newest_event(tmp_path: Path) -> None:
     path = tmp_path / "state" / "events.sqlite"
     steps = [visit(type=kind, crops=number + 1) for number, kind in enumerate(("start", "update", "update", "end"))]
     with EventStore(path) as store:
@@ -40,12 +40,12 @@ def test_a_visit_is_one_row_that_says_what_is_known_by_now(tmp_path: Path) -> No
     assert query(path) == steps[-1:]
 
 
-def test_an_ended_visit_is_not_taken_back_by_what_is_sent_twice(tmp_path: Path) -> None:
+def test_redelivered_events_do_not_reopen_an_ended_visit(tmp_path: Path) -> None:
     path = written(tmp_path / "s", visit(), visit(type="start"), visit(type="update"))
     assert query(path) == [visit()]
 
 
-def test_a_store_of_the_first_version_is_read_as_it_is_and_brought_up_to_date_when_it_is_written(
+def test_a_store_of_the_first_version_is_readable_and_migrated_on_writing(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "s"
@@ -59,7 +59,7 @@ def test_a_store_of_the_first_version_is_read_as_it_is_and_brought_up_to_date_wh
     assert {one.event.id: one.crop for one in read_visits(path)} == {"old": None, "new": tmp_path / "crops" / "new.jpg"}
 
 
-def test_a_finished_run_replaces_only_what_earlier_runs_saw_in_the_same_file_under_the_same_name(
+def test_a_finished_run_replaces_only_earlier_visits_of_the_same_file_and_camera(
     tmp_path: Path,
 ) -> None:
     path = written(
@@ -76,28 +76,28 @@ def test_a_finished_run_replaces_only_what_earlier_runs_saw_in_the_same_file_und
     assert {event.id for event in query(path)} == {"b", "c", "d", "e"}
 
 
-def test_what_was_not_delivered_leaves_what_earlier_runs_stored(tmp_path: Path) -> None:
+def test_undelivered_events_leave_the_visits_of_earlier_runs(tmp_path: Path) -> None:
     path = written(tmp_path / "s", visit(id="a", recording="one"))
     with Delivery(EventStore(path), "store", backoff=quick(), on_problem=lambda _line: None) as store:
-        rude = sqlite3.connect(path, isolation_level=None)
-        rude.execute("BEGIN IMMEDIATE")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
         store.put(visit(id="b", recording="one"))
         store.finished(visit().camera, {"one"})
         eventually(lambda: store.status().problem, "the store cannot be written")
         store.stop()
-        eventually(lambda: not store._sender.is_alive(), "it gives up")
-        rude.execute("ROLLBACK")
-        rude.close()
+        eventually(lambda: not store._sender.is_alive(), "the sender ended")
+        other.execute("ROLLBACK")
+        other.close()
     assert [event.id for event in query(path)] == ["a"]
 
 
-def test_what_turned_out_to_be_no_vehicle_is_no_visit(tmp_path: Path) -> None:
+def test_a_false_positive_is_removed_from_the_store(tmp_path: Path) -> None:
     no_vehicle = visit(id="ground", false_positive=True)
     path = written(tmp_path / "s", visit(id="car"), visit(id="ground", type="start"), no_vehicle, no_vehicle)
     assert query(path) == [visit(id="car")]
 
 
-def test_visits_are_found_by_what_is_known_of_them(tmp_path: Path) -> None:
+def test_filters_select_visits_by_their_fields(tmp_path: Path) -> None:
     cars = [
         visit(id="a", camera="gate", make="BMW", model="3 Series", name="BMW 3 Series Sedan 2012"),
         visit(id="b", camera="yard", make="BMW", model="X5", name="BMW X5 SUV 2007", level="model"),
@@ -125,7 +125,7 @@ def test_visits_are_found_by_what_is_known_of_them(tmp_path: Path) -> None:
     assert found(limit=2) == "cd"
 
 
-def test_reading_holds_up_no_writer_and_sees_what_was_there(tmp_path: Path) -> None:
+def test_a_reader_does_not_block_the_writer_and_sees_its_snapshot(tmp_path: Path) -> None:
     path = written(tmp_path / "s", *visits(100))
     reading = read_events(path)
     next(reading)
@@ -136,25 +136,25 @@ def test_reading_holds_up_no_writer_and_sees_what_was_there(tmp_path: Path) -> N
     assert len(query(path)) == 200
 
 
-def test_a_writer_that_does_not_let_go_is_waited_for_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_locked_store_delays_events_but_loses_none(tmp_path: Path) -> None:
     path = written(tmp_path / "s", visit(id="first"))
-    said: list[str] = []
+    messages: list[str] = []
     spool = Spool(tmp_path / "spool")
-    with Delivery(EventStore(path), "store", spool=spool, backoff=quick(), on_problem=said.append) as store:
-        rude = sqlite3.connect(path, isolation_level=None)
-        rude.execute("BEGIN IMMEDIATE")
+    with Delivery(EventStore(path), "store", spool=spool, backoff=quick(), on_problem=messages.append) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
         for event in visits(20):
             store.put(event)
-        eventually(lambda: store.status().problem, "the store says that it cannot write")
+        eventually(lambda: store.status().problem, "the failure is reported")
         assert "locked" in (store.status().problem or "")
-        rude.execute("ROLLBACK")
-        rude.close()
+        other.execute("ROLLBACK")
+        other.close()
         eventually(lambda: store.status().delivered == 20, "all written")
     assert len(query(path)) == 21
 
 
 @pytest.mark.parametrize("when", ["at the start", "while it runs"])
-def test_a_damaged_store_is_set_aside_and_the_next_visits_are_stored(
+def test_a_damaged_store_is_renamed_and_new_visits_are_stored(
     tmp_path: Path, when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = written(tmp_path / "events.sqlite", *visits(500))
@@ -174,7 +174,7 @@ def test_a_damaged_store_is_set_aside_and_the_next_visits_are_stored(
     assert ".recover" in caplog.text
 
 
-def test_zeros_from_a_power_cut_are_damage_and_other_files_are_left_alone(tmp_path: Path) -> None:
+def test_a_zeroed_file_counts_as_damaged_and_foreign_files_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "zeros").write_bytes(bytes(8192))
     written(tmp_path / "zeros", visit())
     assert query(tmp_path / "zeros") == [visit()]
@@ -212,7 +212,7 @@ def test_a_store_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
         pass
 
 
-def test_a_store_that_a_killed_process_has_only_begun_holds_no_visit_and_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_partially_created_store_is_empty_and_usable(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite"
     path.touch()
     assert query(path) == []
@@ -223,28 +223,28 @@ def test_a_store_that_a_killed_process_has_only_begun_holds_no_visit_and_is_gone
     assert query(written(path, visit())) == [visit()]
 
 
-def test_a_row_that_this_version_cannot_read_is_left_out_and_said(tmp_path: Path) -> None:
+def test_an_unreadable_row_is_skipped_and_reported(tmp_path: Path) -> None:
     path = written(tmp_path / "s", *visits(3))
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("UPDATE visits SET event = '{\"schema_version\": 9}' WHERE id = '1'")
     connection.close()
-    said: list[str] = []
-    assert [event.id for event in query(path, None, said.append)] == ["0", "2"]
-    assert len(said) == 1
+    messages: list[str] = []
+    assert [event.id for event in query(path, None, messages.append)] == ["0", "2"]
+    assert len(messages) == 1
 
 
-def test_a_visit_that_an_earlier_release_stored_is_still_read(tmp_path: Path) -> None:
+def test_visits_of_an_earlier_release_are_readable(tmp_path: Path) -> None:
     path = written(tmp_path / "s", *visits(2))
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("UPDATE visits SET event = ? WHERE id = '0'", [schema_2_json(visits(1)[0])])
     connection.close()
-    said: list[str] = []
+    messages: list[str] = []
     old, new = visits(2)
-    assert query(path, None, said.append) == [old.model_copy(update={"deciding_frames": (), "course": ()}), new]
-    assert said == []
+    assert query(path, None, messages.append) == [old.model_copy(update={"deciding_frames": (), "course": ()}), new]
+    assert messages == []
 
 
-def test_a_file_that_fails_is_a_delivery_that_may_be_tried_again(tmp_path: Path) -> None:
+def test_a_failing_file_is_a_retryable_error(tmp_path: Path) -> None:
     with EventStore(tmp_path / "folder" / "s") as store:
         shutil.rmtree(tmp_path / "folder")
         (tmp_path / "folder").write_text("in the way")
@@ -253,11 +253,11 @@ def test_a_file_that_fails_is_a_delivery_that_may_be_tried_again(tmp_path: Path)
             store.write(visit(), CROP)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_somebody_who_may_only_read_reads_a_store_at_rest_and_one_in_use(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch users")
+def test_a_user_with_read_access_can_read_a_store_at_rest_and_in_use(tmp_path: Path) -> None:
     path = written(tmp_path / "s", *visits(3))
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o055 != 0o055:  # pytest's own, which are for one user
+        if folder.stat().st_mode & 0o055 != 0o055:  # pytest's folders are private
             folder.chmod(0o755)
     program = (
         "import os, sys, pathlib\nfrom twincar_edge.runtime.sinks.store import query\nos.setuid(65534)\n"
@@ -275,7 +275,7 @@ def test_somebody_who_may_only_read_reads_a_store_at_rest_and_one_in_use(tmp_pat
         assert count() == "4"
 
 
-# Writes visits as fast as it can, and says of each what is certain, as soon as it is.
+# Writes visits as fast as possible and prints each once it is committed.
 _WRITER = """
 import os, sys
 sys.path.insert(0, {root!r})
@@ -301,39 +301,37 @@ for line in sys.stdin:
 """
 
 
-def test_a_process_killed_at_50_random_moments_loses_and_doubles_no_visit(
-    tmp_path: Path, rng: np.random.Generator
-) -> None:
-    """What `write` returned from is there; a visit is one row; the store opens every time without repair."""
+def test_kills_at_50_random_moments_lose_and_duplicate_no_visit(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Committed visits are stored, each in one row, and the store opens every time without repair."""
     path = tmp_path / "events.sqlite"
     root = REPOSITORY
     program = _WRITER.format(root=str(root), path=str(path))
-    nursery = subprocess.Popen(
+    forker = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
-    assert nursery.stdin is not None
-    assert nursery.stdout is not None
+    assert forker.stdin is not None
+    assert forker.stdout is not None
     committed: list[str] = []
     try:
-        assert nursery.stdout.readline() == "ready\n"
+        assert forker.stdout.readline() == "ready\n"
         for start in range(50):
-            nursery.stdin.write(f"{start}\n")
-            child = int(nursery.stdout.readline().split()[1])
+            forker.stdin.write(f"{start}\n")
+            child = int(forker.stdout.readline().split()[1])
             delay = subprocess.Popen(["sleep", f"{rng.uniform(0.0, 0.15):.4f}"])
-            if start % 5:  # sometimes while the store is still being opened, mostly later
-                committed.append(nursery.stdout.readline().strip())
+            if start % 5:  # one kill in five may hit the opening of the store
+                committed.append(forker.stdout.readline().strip())
             delay.wait()
             os.kill(child, 9)
-            while (line := nursery.stdout.readline()) != "dead\n":
+            while (line := forker.stdout.readline()) != "dead\n":
                 committed.append(line.strip())
             stored = [event.id for event in query(path)] if path.exists() else []
             assert set(committed) <= set(stored)
             assert len(set(stored)) == len(stored)
-            assert len(stored) <= len(committed) + start + 1  # one a run may have been on its way
+            assert len(stored) <= len(committed) + start + 1  # per run, one may have been in flight
     finally:
-        nursery.stdin.close()
-        nursery.wait(20)
-        nursery.stdout.close()
+        forker.stdin.close()
+        forker.wait(20)
+        forker.stdout.close()
     assert len(committed) >= 40
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -341,14 +339,14 @@ def test_a_process_killed_at_50_random_moments_loses_and_doubles_no_visit(
     assert not list(tmp_path.glob("*.corrupt-*"))
 
 
-def test_a_visit_is_found_by_how_its_id_begins_letter_for_letter(tmp_path: Path) -> None:
+def test_visits_are_found_by_a_literal_id_prefix(tmp_path: Path) -> None:
     path = written(tmp_path / "s", *(visit(id=id) for id in ("a", "ab", "ab%", "abc-1", "ab\u00e9", "AB", "ac", "b")))
     found = {event.id for event in query(path, EventFilter(id="ab"))}
     assert found == {"ab", "ab%", "abc-1", "ab\u00e9"}
     assert [event.id for event in query(path, EventFilter(id="ab%"))] == ["ab%"]
 
 
-def test_a_reader_that_stops_in_the_middle_does_not_make_the_log_grow(tmp_path: Path) -> None:
+def test_an_unfinished_read_does_not_make_the_log_grow(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with EventStore(path) as store:
         for event in visits(100):
@@ -358,11 +356,11 @@ def test_a_reader_that_stops_in_the_middle_does_not_make_the_log_grow(tmp_path: 
         for event in visits(200, first=100):
             store.write(event, CROP)
         assert (tmp_path / "s-wal").stat().st_size < 2 * 2**20
-        assert len(list(reader)) == 99  # what there was when it began
+        assert len(list(reader)) == 99  # those that existed at its start
     assert len(query(path)) == 300
 
 
-def test_more_visits_than_are_read_at_once_come_in_order_and_those_deleted_meanwhile_do_not(tmp_path: Path) -> None:
+def test_reading_in_batches_preserves_the_order_and_skips_deleted_visits(tmp_path: Path) -> None:
     events = visits(1200)
     with EventStore(tmp_path / "s") as store:
         for event in reversed(events):
@@ -374,7 +372,7 @@ def test_more_visits_than_are_read_at_once_come_in_order_and_those_deleted_meanw
     assert query(tmp_path / "s", EventFilter(limit=3)) == events[-3:]
 
 
-def test_a_log_that_has_grown_gets_short_again(tmp_path: Path) -> None:
+def test_a_large_log_is_truncated(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with EventStore(path) as store:
         store.write(visit(), CROP)

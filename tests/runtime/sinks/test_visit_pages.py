@@ -1,4 +1,4 @@
-"""Queries for the page: pages of visits, counts, choices and tallies, with the indexes and without."""
+"""Queries for the page: pages of visits, counts, choices and tallies, with and without indexes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks.store import EventFilter, EventStore
 from twincar_edge.runtime.sinks.visit_pages import (
-    Place,
+    PageCursor,
     VisitPage,
     choices,
     count,
@@ -31,7 +31,7 @@ Write = Callable[[list[Event]], Path]
 
 @pytest.fixture(params=["with indexes", "of an older version"])
 def write(tmp_path: Path, request: pytest.FixtureRequest) -> Write:
-    """Write a store: as this version has it, or without the indexes that a reader must not add."""
+    """Return a function that writes a store, with this version's indexes or without."""
 
     def written(events: list[Event]) -> Path:
         path = tmp_path / "events.sqlite"
@@ -57,7 +57,7 @@ def ids(page: VisitPage) -> list[str]:
     return [visit.event.id for visit in page.visits]
 
 
-def test_pages_go_to_the_oldest_visit_and_back_and_miss_none_that_began_at_the_same_time(write: Write) -> None:
+def test_paging_back_and_forth_misses_no_visit_even_with_equal_start_times(write: Write) -> None:
     path = write([visit(id=str(n), started_at=MOMENT + timedelta(seconds=n // 3)) for n in range(10)])
     forth: list[VisitPage] = [read_page(path, ALL, 4)]
     while (older := forth[-1].older) is not None:
@@ -71,7 +71,7 @@ def test_pages_go_to_the_oldest_visit_and_back_and_miss_none_that_began_at_the_s
     assert [[one.event.id for one in some] for some in read_all(path, ALL, 4)] == [ids(page) for page in forth]
 
 
-def test_a_page_stays_where_it_is_while_visits_come(write: Write, tmp_path: Path) -> None:
+def test_a_page_does_not_shift_when_new_visits_arrive(write: Write, tmp_path: Path) -> None:
     path = write(visits(6))
     second = read_page(path, ALL, 2).older
     store = EventStore(path)
@@ -98,7 +98,7 @@ def test_a_page_stays_where_it_is_while_visits_come(write: Write, tmp_path: Path
         (EventFilter(make="bmw", name="nothing"), ""),
     ],
 )
-def test_each_filter_finds_what_it_says(write: Write, wanted: EventFilter, found: str) -> None:
+def test_each_filter_selects_the_matching_visits(write: Write, wanted: EventFilter, found: str) -> None:
     rows = [
         ("a", "gate", "unknown", "unknown", None, None),
         ("b", "gate", "year", "BMW 3 Series Sedan 2012", "BMW", "3 Series"),
@@ -120,7 +120,7 @@ def test_each_filter_finds_what_it_says(write: Write, wanted: EventFilter, found
     assert choices(path, "camera") == ["gate", "yard"]
 
 
-def test_counting_stops_at_the_most(write: Write) -> None:
+def test_counting_stops_at_its_limit(write: Write) -> None:
     path = write(visits(9))
     assert [count(path, ALL, most) for most in (5, 9, 10)] == [5, 9, 9]
 
@@ -145,7 +145,7 @@ def test_a_visit_is_found_by_its_whole_id(write: Write) -> None:
     assert read_one(path, "") is None
 
 
-def test_what_another_version_wrote_is_left_out_and_paging_goes_on(write: Write) -> None:
+def test_unreadable_visits_are_skipped_while_paging(write: Write) -> None:
     path = write(visits(5))
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE visits SET event = '{}' WHERE id IN ('3', '2')")
@@ -155,7 +155,7 @@ def test_what_another_version_wrote_is_left_out_and_paging_goes_on(write: Write)
 
 
 def test_the_queries_use_the_indexes(tmp_path: Path) -> None:
-    """Or a store of 100,000 visits would be read from end to end for each page, with all of their JSON."""
+    """Without indexes, each page would scan all visits and their JSON."""
     store = EventStore(tmp_path / "events.sqlite")
     store.open()
     store.close()
@@ -171,7 +171,7 @@ def test_the_queries_use_the_indexes(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+def test_a_missing_store_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "events.sqlite"
     assert read_page(path, ALL, 5) == VisitPage()
     assert (count(path, ALL, 5), choices(path, "make"), tally(path, ALL, "make"), tally_times(path, ALL)) == (
@@ -192,7 +192,7 @@ def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "1", "1.", ".1", "1.x", "1.-1", "1.1.1", "9" * 41, f"{2**63}.1", "1 .2", "１.１x"]
 )
-def test_a_place_is_read_only_as_it_was_written(text: str) -> None:
-    assert Place.parse(str(Place(-5, 7))) == Place(-5, 7)
-    with pytest.raises(ValueError, match="no place"):
-        Place.parse(text)
+def test_invalid_page_cursors_are_refused(text: str) -> None:
+    assert PageCursor.parse(str(PageCursor(-5, 7))) == PageCursor(-5, 7)
+    with pytest.raises(ValueError, match="invalid page cursor"):
+        PageCursor.parse(text)
