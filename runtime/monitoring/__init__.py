@@ -1,1 +1,1 @@
-"""How a running loop is, for people, Prometheus, Docker and systemd."""
+"""The status of a running loop, for users, Prometheus, Docker and systemd."""

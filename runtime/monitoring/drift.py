@@ -1,4 +1,4 @@
-"""How a camera's answers change: the newest hour beside the week before it, in memory that does not grow."""
+"""Drift of a camera's answers: the last hour compared with the week before, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.answers import UNKNOWN
 
 _BUCKET_S = 600.0
-_RECENT_BUCKETS = 6  # and the one that is being filled
+_RECENT_BUCKETS = 6  # plus the current one
 _BASELINE_BUCKETS = 7 * 24 * 6
 RECENT, BASELINE = "1h", "7d"
 
 
 @dataclass(frozen=True)
 class AnswerWindow:
-    """The visits of one camera that ended in one window; a mean is None where no visit has what it is of."""
+    """Statistics of a camera's visits that ended in a window; a mean is None if no visit has a value."""
 
     visits: int
     unknown_share: float | None
@@ -31,7 +31,7 @@ class _Tally:
     visits: int = 0
     unknown: int = 0
     probability: float = 0.0
-    familiar: int = 0  # visits that have a familiarity
+    familiar: int = 0  # visits with a familiarity
     familiarity: float = 0.0
 
     def add(self, event: Event) -> None:
@@ -60,16 +60,16 @@ class _Tally:
 
 @dataclass
 class AnswerWindows:
-    """Tallies of ended visits by camera, in buckets of ten minutes. One thread adds, any other may read.
+    """Tallies of ended visits by camera, in buckets of ten minutes. One thread adds; any thread may read.
 
-    Times are seconds of a clock that never goes back.
+    Times are monotonic seconds.
     """
 
     _buckets: dict[str, deque[_Tally]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, event: Event, now_s: float) -> None:
-        """Count a visit's `end`."""
+        """Add a visit's `end` event."""
         bucket = int(now_s // _BUCKET_S)
         with self._lock:
             tallies = self._buckets.setdefault(event.camera, deque(maxlen=_RECENT_BUCKETS + 1 + _BASELINE_BUCKETS))
@@ -78,12 +78,12 @@ class AnswerWindows:
             tallies[-1].add(event)
 
     def clear(self) -> None:
-        """Forget all visits: another model answers from now on, and its answers do not compare."""
+        """Remove all visits: the answers of a new model are not comparable."""
         with self._lock:
             self._buckets.clear()
 
     def windows(self, now_s: float) -> dict[tuple[str, str], AnswerWindow]:
-        """Return the figures by camera and window: `RECENT`, 60 to 70 minutes, and `BASELINE`, the 7 days before."""
+        """Return the statistics by camera and window: `RECENT`, 60 to 70 minutes, or `BASELINE`, the 7 days before."""
         newest = int(now_s // _BUCKET_S)
         found = {}
         with self._lock:

@@ -1,4 +1,4 @@
-"""Whether a running loop does its work: one judgement, for `/healthz`, for Docker and for systemd's watchdog."""
+"""The health check of a running loop, for `/healthz`, Docker and systemd's watchdog."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus
 
 
 class HealthLimits(Record):
-    """How long a live camera may be without a frame, and the answering thread without a turn, in seconds."""
+    """Maximum age of a live camera's newest frame, and of the answering thread's last cycle, in seconds."""
 
     frame_age_s: float = Field(default=30.0, gt=0)
     turn_age_s: float = Field(default=30.0, gt=0)
 
 
 class Health(Record):
-    """What `/healthz` answers.
+    """The result of `/healthz`.
 
     Attributes:
-        healthy: nothing is wrong.
-        alive: the process itself works, whatever its cameras do: the answering thread turns, and the model answers.
-            Where it is false, only a new start helps, which is what a watchdog is for; a camera without current is not
-            mended by one.
-        problems: what is wrong, a line each; no secrets.
+        healthy: there are no problems.
+        alive: the process works, whatever its cameras do: the answering thread runs, and the model answers. If false,
+            only a restart helps, so the watchdog restarts the service. A restart does not repair a camera.
+        problems: one line per problem, without secrets.
         cameras: each camera's state.
-        degraded: what goes wrong on this machine although it watches on, a line each: a sink that cannot write to its
-            disk, a thread that was started again.
-        notes: what a camera leaves out, and the parameter that changes it; no problems.
+        degraded: one line per fault that does not stop the loop: a sink that cannot write to its disk, a restarted
+            thread.
+        notes: what a camera ignores, with the parameter that changes it; not problems.
     """
 
     healthy: bool
@@ -39,21 +38,20 @@ class Health(Record):
 
 
 def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
-    """Judge a snapshot.
+    """Check a snapshot.
 
-    A sink that cannot deliver to another machine is no problem here: what it cannot deliver waits on disk, and its
-    metrics say so.
+    A sink that cannot reach another machine is not a problem: its events are queued on disk, and its metrics show it.
     """
-    inside = []
+    process_problems = []
     if status.turn_age_s > limits.turn_age_s:
-        inside.append(f"the answering thread has not turned for {status.turn_age_s:.0f} s")
+        process_problems.append(f"answering thread stalled for {status.turn_age_s:.0f} s")
     if status.model.problem is not None:
-        inside.append(f"the model does not answer: {status.model.problem}")
-    outside = [problem for camera in status.cameras if (problem := camera_problem(camera, limits)) is not None]
+        process_problems.append(f"model does not answer: {status.model.problem}")
+    camera_problems = [problem for camera in status.cameras if (problem := camera_problem(camera, limits)) is not None]
     return Health(
-        healthy=not inside and not outside,
-        alive=not inside,
-        problems=(*inside, *outside),
+        healthy=not process_problems and not camera_problems,
+        alive=not process_problems,
+        problems=(*process_problems, *camera_problems),
         cameras={camera.name: camera.state for camera in status.cameras},
         degraded=(
             *(f"sink {sink.name}: {sink.problem}" for sink in status.sinks if sink.local and sink.problem is not None),
@@ -64,14 +62,14 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
 
 
 def camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
-    """Return what is wrong with a camera, in words, or None."""
-    because = f": {camera.problem}" if camera.problem else ""
+    """Return a camera's problem as a line, or None."""
+    reason = f": {camera.problem}" if camera.problem else ""
     if camera.state == "failed":
-        return f"camera {camera.name} has failed{because}"
+        return f"camera {camera.name} failed{reason}"
     if not camera.live:
         return None
     if camera.frame_age_s is None:
-        return f"camera {camera.name} has given no frame yet{because}"
+        return f"no frame from camera {camera.name} yet{reason}"
     if camera.frame_age_s > limits.frame_age_s:
-        return f"camera {camera.name} has given no frame for {camera.frame_age_s:.0f} s{because}"
+        return f"no frame from camera {camera.name} for {camera.frame_age_s:.0f} s{reason}"
     return None

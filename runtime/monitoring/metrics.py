@@ -1,8 +1,8 @@
-"""A loop's status as Prometheus metrics, read when they are asked for: a scrape costs the loop one snapshot.
+"""A loop's status as Prometheus metrics. Each scrape takes one snapshot of the loop.
 
-Labels are names that the configuration gives (cameras, sinks) and words of fixed lists (levels, states, stages), so
-that the number of series is fixed when a run starts. Class names, visits and problems in words are no labels: the
-events and `/healthz` have them.
+Labels are names from the configuration (cameras, sinks) and words from fixed lists (levels, states, stages), so that
+the number of series is fixed when a run starts. Class names, visits and problem texts are not labels: they are in the
+events and in `/healthz`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CAMERA_COUNTERS: tuple[tuple[str, str, Callable[[CameraStatus], int]], ...] = (
     ("twincar_frames", "Frames taken from the source.", lambda camera: camera.frames),
     (
         "twincar_frames_dropped",
-        "Frames of a live camera that came while an older one was being looked at.",
+        "Frames of a live camera dropped because an older one was being processed.",
         lambda camera: camera.dropped,
     ),
     (
@@ -39,10 +39,10 @@ _CAMERA_COUNTERS: tuple[tuple[str, str, Callable[[CameraStatus], int]], ...] = (
         "Frames or images that could not be decoded, or never change.",
         lambda camera: camera.skipped,
     ),
-    ("twincar_reconnects", "How often the source was opened again.", lambda camera: camera.reconnects),
+    ("twincar_reconnects", "Number of times the source was reopened.", lambda camera: camera.reconnects),
     (
         "twincar_crops_dropped",
-        "Crops that a newer one of the same vehicle replaced before the model saw them.",
+        "Crops replaced by a newer one of the same vehicle before the model processed them.",
         lambda camera: camera.crops_dropped,
     ),
 )
@@ -50,37 +50,37 @@ _CAMERA_GAUGES: tuple[tuple[str, str, Callable[[CameraStatus], Value]], ...] = (
     ("twincar_frame_age_seconds", "Time since the newest frame.", lambda camera: camera.frame_age_s),
     (
         "twincar_answer_age_seconds",
-        "Deprecated, see twincar_answer_latency_seconds. Age of the newest answer's frame when it was answered.",
+        "Deprecated, use twincar_answer_latency_seconds. Age of the newest answer's frame when it was answered.",
         lambda camera: camera.answer_age_s,
     ),
     ("twincar_vehicles_in_view", "Vehicles in the newest frame.", lambda camera: camera.in_view),
-    ("twincar_crops_waiting", "Crops that wait for the model.", lambda camera: camera.crops_waiting),
+    ("twincar_crops_waiting", "Crops queued for the model.", lambda camera: camera.crops_waiting),
 )
 _DRIFT_GAUGES: tuple[tuple[str, str, Callable[[AnswerWindow], Value]], ...] = (
     ("twincar_drift_visits", "Visits that ended in the window.", lambda window: window.visits),
     ("twincar_drift_unknown_share", "Share of these visits answered unknown.", lambda window: window.unknown_share),
-    ("twincar_drift_familiarity_mean", "Their mean familiarity.", lambda window: window.familiarity_mean),
-    ("twincar_drift_probability_mean", "Their mean probability.", lambda window: window.probability_mean),
+    ("twincar_drift_familiarity_mean", "Mean familiarity of these visits.", lambda window: window.familiarity_mean),
+    ("twincar_drift_probability_mean", "Mean probability of these visits.", lambda window: window.probability_mean),
 )
 _SINK_COUNTERS: tuple[tuple[str, str, Callable[[SinkStatus], int]], ...] = (
     ("twincar_sink_delivered", "Events delivered.", lambda sink: sink.delivered),
-    ("twincar_sink_dropped", "Events or pictures given up.", lambda sink: sink.dropped),
+    ("twincar_sink_dropped", "Events or pictures dropped.", lambda sink: sink.dropped),
 )
 _SINK_GAUGES: tuple[tuple[str, str, Callable[[SinkStatus], Value]], ...] = (
-    ("twincar_sink_queued", "Events that wait in memory.", lambda sink: sink.queued),
-    ("twincar_sink_spooled", "Events that wait on disk.", lambda sink: sink.spooled),
-    ("twincar_sink_set_aside", "Events that the receiver refused, kept on disk.", lambda sink: sink.aside),
-    ("twincar_sink_oldest_seconds", "How long the oldest undelivered event has waited.", lambda sink: sink.oldest_s),
+    ("twincar_sink_queued", "Events queued in memory.", lambda sink: sink.queued),
+    ("twincar_sink_spooled", "Events queued on disk.", lambda sink: sink.spooled),
+    ("twincar_sink_set_aside", "Events that the receiver refused, stored on disk.", lambda sink: sink.aside),
+    ("twincar_sink_oldest_seconds", "Age of the oldest undelivered event.", lambda sink: sink.oldest_s),
     (
         "twincar_sink_failing",
-        "1 while the sink cannot deliver; /healthz and the log say why.",
+        "1 while the sink cannot deliver; see /healthz and the log for the reason.",
         lambda sink: int(sink.problem is not None),
     ),
 )
 
 
 def make_registry(status: Callable[[], LoopStatus]) -> CollectorRegistry:
-    """Return a registry of its own that reads `status` at every scrape, with the process's memory and start time."""
+    """Return a new registry that calls `status` at every scrape, with the process's memory and start time."""
     registry = CollectorRegistry()
     registry.register(StatusCollector(status))
     ProcessCollector(registry=registry)
@@ -88,36 +88,36 @@ def make_registry(status: Callable[[], LoopStatus]) -> CollectorRegistry:
 
 
 class StatusCollector(Collector):
-    """Turns each new snapshot of the loop into metric families."""
+    """Converts a snapshot of the loop into metric families at every scrape."""
 
     def __init__(self, status: Callable[[], LoopStatus]) -> None:
-        """Take a function that returns a snapshot; it is called from the thread of the request."""
+        """Call `status` for each snapshot, in the thread of the request."""
         self._status = status
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that registering does not ask the loop, which may not run yet."""
+        """Return nothing, so that registering does not take a snapshot of a loop that may not run yet."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Read one snapshot and give its metrics."""
+        """Take a snapshot and yield its metrics."""
         status = self._status()
-        yield _gauge("twincar_build_info", "The version that runs.", ["version"], [([__version__], 1)])
+        yield _gauge("twincar_build_info", "The running version.", ["version"], [([__version__], 1)])
         yield from _model(status)
         yield from _cameras(status)
         yield from _work(status)
         yield from _sinks(status)
         if status.collector is not None:
-            kept = status.collector
-            outcomes: list[tuple[list[str], Value]] = [(["kept"], kept.kept), (["dropped"], kept.dropped)]
+            examples = status.collector
+            outcomes: list[tuple[list[str], Value]] = [(["kept"], examples.kept), (["dropped"], examples.dropped)]
             yield _counter("twincar_hard_examples", "Hard examples by outcome.", ["outcome"], outcomes)
-            yield _gauge("twincar_hard_examples_bytes", "Bytes that hard examples take.", [], [([], kept.bytes)])
+            yield _gauge("twincar_hard_examples_bytes", "Total size of hard examples.", [], [([], examples.bytes)])
 
 
 def _model(status: LoopStatus) -> Iterator[Metric]:
     model = status.model
     labels = ["name", "sha256", "precision", "ep"]
     values = [model.name, model.sha256, model.precision, model.ep]
-    yield _gauge("twincar_model_info", "The model that answers now.", labels, [(values, 1)])
+    yield _gauge("twincar_model_info", "The current model.", labels, [(values, 1)])
     good = int(model.problem is None)
     yield _gauge("twincar_model_good", "1 while the model answers.", [], [([], good)])
     reloads = [([outcome], count) for outcome, count in model.reloads.items()]
@@ -128,7 +128,7 @@ def _cameras(status: LoopStatus) -> Iterator[Metric]:
     states = [
         ([camera.name, state], int(camera.state == state)) for camera in status.cameras for state in CAMERA_STATES
     ]
-    yield _gauge("twincar_camera_state", "1 for the state that the camera is in.", ["camera", "state"], states)
+    yield _gauge("twincar_camera_state", "1 for the camera's current state.", ["camera", "state"], states)
     for name, text, count in _CAMERA_COUNTERS:
         yield _counter(name, text, ["camera"], [([camera.name], count(camera)) for camera in status.cameras])
     ignored = [
@@ -136,13 +136,13 @@ def _cameras(status: LoopStatus) -> Iterator[Metric]:
         for camera in status.cameras
         for reason in get_args(IgnoredReason)
     ]
-    yield _counter("twincar_ignored", "Moving things left out, by reason.", ["camera", "reason"], ignored)
+    yield _counter("twincar_ignored", "Ignored moving objects, by reason.", ["camera", "reason"], ignored)
     limited = [
         ([camera.name, reason], camera.limited.get(reason, 0))
         for camera in status.cameras
         for reason in get_args(Limit)
     ]
-    text = "Visits that have ended and whose answer was held back, by reason."
+    text = "Ended visits whose answer was held back, by reason."
     yield _counter("twincar_visits_limited", text, ["camera", "reason"], limited)
     for name, text, value in _CAMERA_GAUGES:
         yield _gauge(name, text, ["camera"], [([camera.name], value(camera)) for camera in status.cameras])
@@ -154,29 +154,30 @@ def _work(status: LoopStatus) -> Iterator[Metric]:
         for camera in status.cameras
         for level in get_args(Level)
     ]
-    yield _counter("twincar_visits", "Visits that have ended, by the level of the answer.", ["camera", "level"], visits)
+    yield _counter("twincar_visits", "Ended visits, by level of the answer.", ["camera", "level"], visits)
     of_type = [
         ([camera.name, kind], status.vehicle_types.get((camera.name, kind), 0))
         for camera in status.cameras
         for kind in (*VEHICLE_KINDS, UNKNOWN)
     ]
-    text = "Visits that have ended, by the kind of vehicle; unknown where the locator cannot tell."
+    text = "Ended visits, by kind of vehicle; unknown if the locator does not recognize kinds."
     yield _counter("twincar_visits_by_type", text, ["camera", "vehicle_type"], of_type)
     for name, text, value in _DRIFT_GAUGES:
         of_window = [([camera, window], value(figures)) for (camera, window), figures in status.answers.items()]
         yield _gauge(name, text, ["camera", "window"], of_window)
-    yield _counter("twincar_crops_classified", "Crops that the model has answered.", [], [([], status.crops)])
+    yield _counter("twincar_crops_classified", "Crops classified.", [], [([], status.crops)])
     age_s = status.turn_age_s
-    yield _gauge("twincar_turn_age_seconds", "Time since the answering thread last turned.", [], [([], age_s)])
+    text = "Time since the last cycle of the answering thread."
+    yield _gauge("twincar_turn_age_seconds", text, [], [([], age_s)])
     runs = [([name], stage.runs) for name, stage in status.stages.items()]
-    yield _counter("twincar_stage_runs", "How often a stage has run.", ["stage"], runs)
-    text = "How long a stage took."
+    yield _counter("twincar_stage_runs", "Number of runs of a stage.", ["stage"], runs)
+    text = "Duration of a stage."
     durations = (([name], counts) for name, counts in status.stage_durations.items())
     yield _histogram("twincar_stage_duration_seconds", text, ["stage"], durations)
-    text = "How old the frame of an answer was when it was answered."
+    text = "Age of an answer's frame when it was answered."
     ages = (([camera.name], camera.answer_ages) for camera in status.cameras)
     yield _histogram("twincar_answer_latency_seconds", text, ["camera"], ages)
-    text = "Deprecated, see twincar_stage_duration_seconds. Latency of a stage over the whole run, right to 1%."
+    text = "Deprecated, use twincar_stage_duration_seconds. Latency of a stage over the whole run, accurate to 1%."
     summary = Metric("twincar_stage_latency_seconds", text, "summary")
     for name, stage in status.stages.items():
         for quantile, latency_ms in (("0.5", stage.p50_ms), ("0.95", stage.p95_ms)):
@@ -199,7 +200,7 @@ def _counter(name: str, text: str, labels: list[str], values: Iterable[tuple[lis
 
 
 def _gauge(name: str, text: str, labels: list[str], values: Iterable[tuple[list[str], Value]]) -> Metric:
-    """Make a family; a value that is not known yet is left out, as Prometheus wants it."""
+    """Create a family; unknown values are omitted, as Prometheus recommends."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for label_values, value in values:
         if value is not None:

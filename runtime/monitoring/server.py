@@ -1,8 +1,7 @@
 """A small HTTP server for monitoring: `/metrics` for Prometheus, `/healthz` for health checks.
 
-It listens on loopback unless told otherwise, answers nothing but GET, and no client can block it: each connection has
-its own thread and ends after some seconds, whatever the client does. Where all threads are in use, the address with the
-most connections loses its oldest one.
+By default it listens on loopback. It accepts only GET, and no client can block it: each connection has its own thread
+and a deadline. When all threads are in use, the oldest connection of the address with the most connections is closed.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ from twincar_edge.runtime.listening import (
     listen,
     parse_address,
 )
-from twincar_edge.runtime.monitoring.exposition import Answer, Exposition
+from twincar_edge.runtime.monitoring.exposition import Exposition, Reply
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.status import LoopStatus
 
 logger = logging.getLogger(__name__)
 
-MOST_CLIENTS = 16
-_MOST_THREADS = 2 * MOST_CLIENTS  # those of clients that were cut off end a moment later
+MAX_CLIENTS = 16
+_MAX_THREADS = 2 * MAX_CLIENTS  # threads of disconnected clients end a moment later
 CLIENT_TIMEOUT_S = 5.0
 _POLL_S = 0.25
 _INDEX = (
     "<!doctype html><title>twincar-edge</title><h1>twincar-edge</h1>"
-    '<p><a href="healthz">healthz</a>: is it well? <a href="metrics">metrics</a>: for Prometheus.'
+    '<p><a href="healthz">healthz</a>: health check. <a href="metrics">metrics</a>: for Prometheus.'
 )
 
 
 class Monitoring:
-    """Serves a loop's status while the block runs.
+    """Serves a loop's status while the context is active.
 
     Attributes:
-        url: where, ending in a slash.
+        url: the server's URL, with a trailing slash.
     """
 
     def __init__(
@@ -61,13 +60,13 @@ class Monitoring:
         *,
         client_timeout_s: float = CLIENT_TIMEOUT_S,
     ) -> None:
-        """Prepare; nothing listens yet.
+        """Prepare; entering the context starts the server.
 
         Args:
             address: `HOST:PORT`.
-            status: gives a snapshot; called from the server's threads.
-            limits: of health; the default ones where not given.
-            client_timeout_s: how long a connection may last.
+            status: returns a snapshot; called in the server's threads.
+            limits: limits of the health check; the default ones if not given.
+            client_timeout_s: deadline of a connection.
 
         Raises:
             InputError: the address is invalid.
@@ -82,14 +81,14 @@ class Monitoring:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Listen.
+        """Start the server.
 
         Raises:
-            InputError: the port is in use, may not be used, or the host is not this machine's.
+            InputError: the port is in use or not permitted, or the host is not an address of this machine.
         """
         exposition = Exposition(self._status, self._limits)
 
-        def index(_accept: str) -> Answer:
+        def index(_accept: str) -> Reply:
             return HTTPStatus.OK, "text/html; charset=utf-8", _INDEX.encode()
 
         pages = {"/": index, "/metrics": exposition.metrics, "/healthz": exposition.health}
@@ -97,7 +96,7 @@ class Monitoring:
         bound = self._server.server_name
         self.url = f"http://{as_host(bound)}:{self._server.server_port}/"
         if not is_loopback(bound):
-            logger.warning("metrics are served at %s: everybody who reaches this machine can read them", self.url)
+            logger.warning("metrics at %s are readable by everyone who can reach this machine", self.url)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="monitoring", daemon=True
         )
@@ -108,7 +107,7 @@ class Monitoring:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop listening, cut off who is connected, and wait for the thread."""
+        """Stop listening, disconnect all clients, and wait for the thread."""
         if self._server is None or self._thread is None:
             return
         self._server.shutdown()
@@ -116,16 +115,16 @@ class Monitoring:
         self._server.server_close()
 
 
-Page = Callable[[str], Answer]
+Page = Callable[[str], Reply]
 
 
 class _Server(ThreadingHTTPServer):
-    """Threads that nobody waits for, not too many of them, none for ever.
+    """A threaded server with a limited number of connections, each with a deadline.
 
     Attributes:
-        pages: what answers, by path.
-        hosts: the host names that are answered, or None for any. On loopback, a name that is not this machine's comes
-            from a page of another site; beyond it, Prometheus may use any name that the network has for this machine.
+        pages: handlers by path.
+        hosts: allowed host names, or None for any. On loopback, a foreign name indicates DNS rebinding by another site;
+            elsewhere, Prometheus may use any name that the network has for this machine.
     """
 
     daemon_threads = True
@@ -134,27 +133,27 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, listener: socket.socket, pages: dict[str, Page], client_timeout_s: float) -> None:
         self.pages = pages
         self._client_timeout_s = client_timeout_s
-        self._clients: dict[socket.socket, _Client] = {}  # the oldest first
-        self._failed: set[str] = set()  # the kinds of errors that the log has
+        self._clients: dict[socket.socket, _Client] = {}  # oldest first
+        self._reported: set[str] = set()  # types of errors that were logged
         self._lock = threading.Lock()
         super().__init__(listener.getsockname(), _Handler, bind_and_activate=False)
-        self.socket.close()  # the one that it has made unasked
+        self.socket.close()  # the base class always creates one
         self.socket = listener
         self.server_name, self.server_port = listener.getsockname()[:2]
         self.hosts = allowed_hosts(self.server_name) if is_loopback(self.server_name) else None
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a client its thread; where too many are connected, another client has to go."""
+        """Start a thread for a client; if too many are connected, disconnect one."""
         client = _Client(client_address[0], time.monotonic() + self._client_timeout_s)
         with self._lock:
-            full = len(self._clients) >= _MOST_THREADS
+            full = len(self._clients) >= _MAX_THREADS
             if not full:
                 self._clients[request] = client
-                staying = [(other, of) for other, of in self._clients.items() if not of.cut]
-                if len(staying) > MOST_CLIENTS:
-                    other, of = staying[connection_to_close([of.address for _, of in staying[:-1]])]
-                    of.cut = True
-                    _cut(other)
+                connected = [(other, entry) for other, entry in self._clients.items() if not entry.disconnected]
+                if len(connected) > MAX_CLIENTS:
+                    other, entry = connected[connection_to_close([entry.address for _, entry in connected[:-1]])]
+                    entry.disconnected = True
+                    _disconnect(other)
         if full:
             self.shutdown_request(request)
         else:
@@ -162,60 +161,60 @@ class _Server(ThreadingHTTPServer):
             super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget the client too."""
+        """Close the connection and remove the client."""
         with self._lock:
             self._clients.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut off clients past their time: a byte now and then resets the socket's own timeout."""
+        """Disconnect clients after their deadline: each received byte resets the socket's own timeout."""
         now = time.monotonic()
         with self._lock:
-            late = [client for client, of in self._clients.items() if of.until_s < now]
+            late = [client for client, entry in self._clients.items() if entry.deadline_s < now]
         for client in late:
-            _cut(client)
+            _disconnect(client)
 
     def server_close(self) -> None:
-        """Close the port, and cut off who is still connected."""
+        """Close the port and disconnect all clients."""
         super().server_close()
         with self._lock:
-            left = list(self._clients)
-        for client in left:
-            _cut(client)
+            remaining = list(self._clients)
+        for client in remaining:
+            _disconnect(client)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log each kind of error once; clients that disconnect or time out are not errors."""
+        """Log each type of error once. Clients that disconnect or time out are not errors."""
         error = sys.exception()
         kind = type(error).__name__
-        if not isinstance(error, OSError) and kind not in self._failed:
-            self._failed.add(kind)
-            logger.error("a page of the monitoring failed; further errors of this kind are not logged", exc_info=error)
+        if not isinstance(error, OSError) and kind not in self._reported:
+            self._reported.add(kind)
+            logger.error("monitoring request failed; further errors of this type are not logged", exc_info=error)
 
 
 @dataclass
 class _Client:
-    """Where a connection comes from, when it has to end, and whether it was cut off already."""
+    """A connection: its address, its deadline, and whether the server has disconnected it."""
 
     address: str
-    until_s: float
-    cut: bool = False
+    deadline_s: float
+    disconnected: bool = False
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Looks the page up and sends it; the connection ends with it."""
+    """Serves one page per connection."""
 
     server_version = f"twincar-edge/{__version__}"
     sys_version = ""
     server: _Server
 
     def do_GET(self) -> None:
-        """Send a page."""
+        """Send the requested page."""
         page = self.server.pages.get(self.path.partition("?")[0])
         hosts = self.server.hosts
         if hosts is not None and not is_allowed_host(self.headers.get("Host") or "", hosts):
-            self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"call this server localhost or by its address\n")
+            self._send(HTTPStatus.MISDIRECTED_REQUEST, "text/plain", b"unknown Host: use localhost or an IP address\n")
         elif page is None:
-            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there are /metrics and /healthz\n")
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found: use /metrics or /healthz\n")
         else:
             self._send(*page(self.headers.get("Accept") or ""))
 
@@ -237,9 +236,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of every request: a scrape every few seconds for months fills a log."""
+        """Log nothing: frequent scrapes over months would fill the log."""
 
 
-def _cut(client: socket.socket) -> None:
+def _disconnect(client: socket.socket) -> None:
     with contextlib.suppress(OSError):
         client.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""How long each stage of a loop takes, in constant memory however long the loop runs."""
+"""Latencies of the stages of a loop, in constant memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from twincar_edge.records import Record
 from twincar_edge.runtime.monitoring.durations import DurationCounts, Durations
 
 _SHORTEST_S = 1e-6
-_STEP = 1.02  # each bin is 2% wider than the last, so that a percentile is right to 1%
+_STEP = 1.02  # each bin is 2% wider than the last, so that a percentile is accurate to 1%
 _BINS = 1000  # up to 400 s
 
 
 class StageLatency(Record):
-    """How often a stage ran, and its latencies in milliseconds: median and 95th percentile, right to 1%."""
+    """A stage's number of runs, and the median and 95th percentile of its latency, accurate to 1%."""
 
     runs: int
     p50_ms: float
@@ -25,13 +25,10 @@ class StageLatency(Record):
 
 
 class Stages:
-    """Measures named stages, from any number of threads.
-
-    `timer` returns seconds, and is passed in so that a test can hold it still.
-    """
+    """Measures named stages, from any number of threads. `timer` returns seconds."""
 
     def __init__(self, timer: Callable[[], float] = time.perf_counter) -> None:
-        """Start with nothing measured."""
+        """Start empty."""
         self.timer = timer
         self._counts: dict[str, list[int]] = {}
         self._durations: dict[str, Durations] = {}
@@ -39,7 +36,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Measure what runs inside the block, errors included."""
+        """Measure the block, whether or not it raises."""
         started = self.timer()
         try:
             yield
@@ -47,7 +44,7 @@ class Stages:
             self.add(name, self.timer() - started)
 
     def add(self, name: str, seconds: float) -> None:
-        """Count one run of a stage."""
+        """Add a run of a stage."""
         place = min(int(math.log(max(seconds, _SHORTEST_S) / _SHORTEST_S) / math.log(_STEP)), _BINS - 1)
         with self._lock:
             counts = self._counts.get(name)
@@ -58,12 +55,12 @@ class Stages:
             self._durations[name].add(seconds)
 
     def durations(self) -> dict[str, DurationCounts]:
-        """Return what was measured by bucket, in the order in which the stages first ran."""
+        """Return a histogram for each stage, in the order in which the stages first ran."""
         with self._lock:
             return {name: durations.read() for name, durations in self._durations.items()}
 
     def latencies(self) -> dict[str, StageLatency]:
-        """Return what was measured, in the order in which the stages first ran."""
+        """Return the latencies of each stage, in the order in which the stages first ran."""
         with self._lock:
             copies = {name: list(counts) for name, counts in self._counts.items()}
         return {

@@ -1,7 +1,7 @@
-"""What a running loop says of itself, as data: one snapshot, from which metrics and health are made.
+"""The status of a running loop: a snapshot from which metrics and health are derived.
 
-The loop fills it from counters that it keeps anyway; it costs nothing until it is read. Ages are in seconds up to
-the moment of the snapshot. Nothing in it holds a secret: sources are redacted before they get here.
+The loop builds it on demand, from its existing counters. Ages are in seconds at the time of the snapshot. It contains
+no secrets: sources are redacted before.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ CAMERA_STATES: tuple[CameraState, ...] = ("opening", "running", "reconnecting", 
 
 @dataclass(frozen=True)
 class CameraStatus:
-    """One camera, or a file or folder in its place.
+    """The status of a camera, file or folder.
 
     Attributes:
-        name: the camera's.
-        live: frames come at the pace of the world, so that none for a while means trouble. A file is not live.
-        state: `opening` until the first frame, `reconnecting` while a lost one is tried again, `ended` where the source
-            was over or the run told it to stop, `failed` where it ended by an error and is not tried again.
-        frames: taken from the source.
-        dropped: frames of a live camera that came while an older one was being looked at.
+        name: the camera's name.
+        live: frames arrive in real time, so a lack of frames is a problem. A file is not live.
+        state: `opening` until the first frame, `reconnecting` after a lost connection, `ended` when the source is
+            finished or was stopped, `failed` after an error that is not retried.
+        frames: frames read from the source.
+        dropped: frames of a live camera dropped because an older one was being processed.
         skipped: frames or images that could not be decoded.
-        reconnects: how often it was opened again.
-        frame_age_s: since its newest frame; None where there was none yet.
-        answer_age_s: how old the frame of its newest answer was when it was answered; None where there was none yet.
-        answer_ages: the same of all answers, by bucket.
-        in_view: vehicles in its newest frame.
-        crops_waiting: crops that wait for the model.
-        crops_dropped: crops that a newer one of the same vehicle replaced before the model saw them.
-        ignored: how many moving things were no vehicle to it, by reason (`IgnoredReason`).
-        limited: how many visits have ended whose answer was held back, by reason (`Limit`).
-        notes: both in sentences, with what changes it.
-        problem: the last one, in words, or None.
+        reconnects: number of times the source was reopened.
+        frame_age_s: age of the newest frame; None before the first.
+        answer_age_s: age of the newest answer's frame when it was answered; None before the first answer.
+        answer_ages: histogram of this age over all answers.
+        in_view: vehicles in the newest frame.
+        crops_waiting: crops queued for the model.
+        crops_dropped: crops replaced by a newer one of the same vehicle before the model processed them.
+        ignored: number of moving objects not counted as vehicles, by reason (`IgnoredReason`).
+        limited: number of ended visits whose answer was held back, by reason (`Limit`).
+        notes: explanations of both, with the parameter that changes them.
+        problem: the last problem, or None.
     """
 
     name: str
@@ -66,18 +66,18 @@ class CameraStatus:
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """One sink.
+    """The status of a sink.
 
     Attributes:
-        name: its name.
-        queued: events that wait in memory.
-        spooled: events that wait on disk.
+        name: the sink's name.
+        queued: events queued in memory.
+        spooled: events queued on disk.
         delivered: events delivered in this run.
-        dropped: events given up in this run.
-        problem: what keeps it from delivering now, in words, or None.
-        aside: events that the receiver refused, kept on disk.
-        local: it writes to a disk of this machine.
-        oldest_s: for how long the oldest undelivered event has waited, 0 without one.
+        dropped: events dropped in this run.
+        problem: why the sink cannot deliver now, or None.
+        aside: events that the receiver refused, stored on disk.
+        local: the sink writes to a disk of this machine.
+        oldest_s: age of the oldest undelivered event; 0 without one.
     """
 
     name: str
@@ -93,15 +93,15 @@ class SinkStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """The model that answers now.
+    """The status of the current model.
 
     Attributes:
-        name: the manifest's.
+        name: the name in the manifest.
         sha256: the file's digest.
-        precision: the manifest's.
+        precision: the precision in the manifest.
         ep: the execution provider's short name.
-        reloads: how many requests for a new model file came out how (`ReloadOutcome`).
-        problem: why it does not answer any more, or None.
+        reloads: number of reload requests by outcome (`ReloadOutcome`).
+        problem: why the model no longer answers, or None.
     """
 
     name: str
@@ -114,7 +114,7 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class CollectorStatus:
-    """Hard examples: pictures kept and not kept in this run, and the bytes that all of them take now."""
+    """Hard examples: pictures saved and dropped in this run, and the current size of all."""
 
     kept: int
     dropped: int
@@ -123,21 +123,22 @@ class CollectorStatus:
 
 @dataclass(frozen=True)
 class LoopStatus:
-    """All of it.
+    """The status of the whole loop.
 
     Attributes:
-        cameras: one each, in the order of the configuration.
-        model: the one that answers now.
-        turn_age_s: since the answering thread last turned; it turns even when there is nothing to do.
-        crops: how many were classified.
-        visits: how many have ended, by camera and level of the answer.
-        vehicle_types: how many have ended, by camera and kind of vehicle; `unknown` where the locator cannot tell.
-        answers: what the visits of a window were answered, by camera and window.
+        cameras: the cameras, in the order of the configuration.
+        model: the current model.
+        turn_age_s: time since the last cycle of the answering thread, which also cycles when idle.
+        crops: number of classified crops.
+        visits: number of ended visits, by camera and level of the answer.
+        vehicle_types: number of ended visits, by camera and kind of vehicle; `unknown` if the locator does not
+            recognize kinds.
+        answers: statistics of answers, by camera and window.
         stages: latencies by stage.
-        stage_durations: the same by bucket.
-        sinks: one each.
-        collector: of hard examples, where they are collected.
-        faults: threads that failed a short while ago and were started again, a line each.
+        stage_durations: histograms of latencies by stage.
+        sinks: the sinks.
+        collector: the collector of hard examples, if enabled.
+        faults: one line per thread that failed recently and was restarted.
     """
 
     cameras: tuple[CameraStatus, ...]

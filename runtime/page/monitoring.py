@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from twincar_edge.runtime.monitoring.exposition import Answer, Exposition
+from twincar_edge.runtime.monitoring.exposition import Exposition, Reply
 from twincar_edge.runtime.page.content import Content
 
 
@@ -19,7 +19,7 @@ def routes(content: Content) -> list[Route]:
         return []
     exposition = Exposition(running.status, running.limits)
 
-    def route(path: str, answer: Callable[[str], Answer]) -> Route:
+    def route(path: str, answer: Callable[[str], Reply]) -> Route:
         def respond(request: Request) -> Response:
             status, content_type, body = answer(request.headers.get("accept", ""))
             return Response(body, status, {"Content-Type": content_type})

@@ -1,4 +1,4 @@
-"""Windows of answers: the last hour and the week before it, by camera, in memory that does not grow."""
+"""Drift windows: the last hour and the week before, per camera, in constant memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 
 
-def test_the_last_hour_and_the_week_before_are_apart_and_older_visits_count_no_more() -> None:
+def test_windows_cover_the_last_hour_and_the_week_before_and_drop_older_visits() -> None:
     windows = AnswerWindows()
     now_s = 30 * DAY_S
     windows.add(visit(level="unknown", probability=0.9, familiarity=0.1), now_s - 8 * DAY_S)
@@ -24,14 +24,14 @@ def test_the_last_hour_and_the_week_before_are_apart_and_older_visits_count_no_m
     assert found["gate", BASELINE] == AnswerWindow(2, 0.0, pytest.approx(0.7), pytest.approx(0.9))
 
 
-def test_a_camera_without_visits_for_a_week_has_none_in_either_window() -> None:
+def test_both_windows_are_empty_after_a_week_without_visits() -> None:
     windows = AnswerWindows()
     windows.add(visit(camera="yard"), 0.0)
     empty = AnswerWindow(0, None, None, None)
     assert windows.windows(9 * DAY_S) == {("yard", RECENT): empty, ("yard", BASELINE): empty}
 
 
-def test_another_model_begins_anew() -> None:
+def test_clearing_removes_all_visits() -> None:
     windows = AnswerWindows()
     windows.add(visit(), 0.0)
     windows.clear()

@@ -1,4 +1,4 @@
-"""Health: what is wrong is named, and only what a new start would mend counts as not alive."""
+"""Health checks list every problem; only problems that a restart fixes make the process not alive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUNNING = CameraStatus("gate", live=True, state="running", frames=100, frame_age
 WELL = LoopStatus((RUNNING,), ModelStatus("tiny", "0" * 64, "fp32", "cpu"), turn_age_s=0.2)
 
 
-def test_a_loop_whose_cameras_give_frames_and_whose_model_answers_is_healthy() -> None:
+def test_a_loop_with_frames_and_a_working_model_is_healthy() -> None:
     health = check_health(WELL, LIMITS)
     assert health.healthy
     assert health.alive
@@ -23,25 +23,25 @@ def test_a_loop_whose_cameras_give_frames_and_whose_model_answers_is_healthy() -
 
 
 @pytest.mark.parametrize(
-    ("camera", "said"),
+    ("camera", "reported"),
     [
-        (replace(RUNNING, frame_age_s=10.5), "camera gate has given no frame for 10 s"),
-        (replace(RUNNING, frame_age_s=None), "camera gate has given no frame yet"),
+        (replace(RUNNING, frame_age_s=10.5), "no frame from camera gate for 10 s"),
+        (replace(RUNNING, frame_age_s=None), "no frame from camera gate yet"),
         (
             replace(RUNNING, frame_age_s=None, state="opening", problem="connection refused"),
-            "camera gate has given no frame yet: connection refused",
+            "no frame from camera gate yet: connection refused",
         ),
-        (replace(RUNNING, live=False, state="failed", problem="no such file"), "camera gate has failed: no such file"),
+        (replace(RUNNING, live=False, state="failed", problem="no such file"), "camera gate failed: no such file"),
     ],
 )
-def test_a_camera_that_gives_nothing_is_named_and_no_reason_for_a_new_start(camera: CameraStatus, said: str) -> None:
+def test_a_camera_without_frames_is_unhealthy_but_the_process_is_alive(camera: CameraStatus, reported: str) -> None:
     health = check_health(replace(WELL, cameras=(replace(RUNNING, name="yard"), camera)), LIMITS)
     assert not health.healthy
     assert health.alive
-    assert health.problems == (said,)
+    assert health.problems == (reported,)
 
 
-def test_what_a_camera_leaves_out_is_said_and_no_problem() -> None:
+def test_notes_on_ignored_objects_are_not_problems() -> None:
     note = "37 moving things were smaller than `min_area=0.01`"
     health = check_health(replace(WELL, cameras=(replace(RUNNING, notes=(note,)),)), LIMITS)
     assert health.healthy
@@ -49,39 +49,39 @@ def test_what_a_camera_leaves_out_is_said_and_no_problem() -> None:
 
 
 @pytest.mark.parametrize("state", ["opening", "running", "ended"])
-def test_a_file_that_gives_no_frames_any_more_is_no_problem(state: str) -> None:
+def test_a_file_without_recent_frames_is_healthy(state: str) -> None:
     file = CameraStatus("clip", live=False, state=state, frame_age_s=3600.0)  # type: ignore[arg-type]
     assert check_health(replace(WELL, cameras=(file,)), LIMITS).healthy
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "reported"),
     [
-        (replace(WELL, turn_age_s=6.0), "the answering thread has not turned for 6 s"),
+        (replace(WELL, turn_age_s=6.0), "answering thread stalled for 6 s"),
         (
             replace(WELL, model=replace(WELL.model, problem="logits that are not finite")),
-            "the model does not answer: logits that are not finite",
+            "model does not answer: logits that are not finite",
         ),
     ],
 )
-def test_a_loop_that_does_not_turn_or_answer_is_neither_healthy_nor_alive(broken: LoopStatus, said: str) -> None:
+def test_a_stalled_loop_or_a_failed_model_is_neither_healthy_nor_alive(broken: LoopStatus, reported: str) -> None:
     health = check_health(broken, LIMITS)
     assert not health.healthy
     assert not health.alive
-    assert health.problems == (said,)
+    assert health.problems == (reported,)
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_health_lists_all_problems() -> None:
     dark = replace(RUNNING, name="yard", frame_age_s=None)
     health = check_health(replace(WELL, turn_age_s=60.0, cameras=(RUNNING, dark)), LIMITS)
     assert len(health.problems) == 2
 
 
-def test_a_sink_that_cannot_deliver_leaves_the_loop_healthy() -> None:
+def test_a_failing_remote_sink_leaves_the_loop_healthy() -> None:
     assert check_health(replace(WELL, sinks=(SinkStatus("mqtt", spooled=12, problem="no broker"),)), LIMITS).healthy
 
 
-def test_what_fails_on_this_machine_is_named_and_no_reason_for_a_new_start() -> None:
+def test_local_faults_degrade_the_loop_but_leave_it_healthy() -> None:
     sinks = (
         SinkStatus("store", problem="disk is full", local=True),
         SinkStatus("webhook", problem="no answer in time"),

@@ -1,4 +1,4 @@
-"""Monitoring: what Prometheus reads, what /healthz says, and that no client can hold the server."""
+"""The monitoring server: metrics for Prometheus, `/healthz`, and clients that cannot block it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from twincar_edge.runtime.monitoring.drift import AnswerWindow
 from twincar_edge.runtime.monitoring.durations import DurationCounts
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.monitoring.metrics import make_registry
-from twincar_edge.runtime.monitoring.server import MOST_CLIENTS, Monitoring
+from twincar_edge.runtime.monitoring.server import MAX_CLIENTS, Monitoring
 from twincar_edge.runtime.monitoring.stages import StageLatency
 from twincar_edge.runtime.monitoring.status import CameraStatus, CollectorStatus, LoopStatus, ModelStatus, SinkStatus
 
@@ -74,7 +74,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def metric_names(text: str) -> set[str]:
-    """Return the names of our metrics, without the endings of a histogram's series."""
+    """Return the names of this project's metrics, with a histogram's series as one."""
     names = {
         family.name if family.type == "histogram" else sample.name
         for family in text_string_to_metric_families(text)
@@ -89,7 +89,7 @@ def monitoring() -> Iterator[Monitoring]:
         yield running
 
 
-def test_every_figure_of_the_status_is_a_metric(monitoring: Monitoring) -> None:
+def test_the_metrics_contain_every_figure_of_the_status(monitoring: Monitoring) -> None:
     code, text = get(monitoring.url + "metrics")
     assert code == 200
     found = samples(text)
@@ -151,19 +151,19 @@ def test_every_figure_of_the_status_is_a_metric(monitoring: Monitoring) -> None:
     assert 0 < found["process_start_time_seconds", ()] < time.time()
 
 
-def test_the_documentation_has_every_metric(monitoring: Monitoring) -> None:
+def test_the_documentation_lists_every_metric(monitoring: Monitoring) -> None:
     text = (REPOSITORY / "docs" / "operations.md").read_text()
     names = metric_names(get(monitoring.url + "metrics")[1])
     assert set(re.findall(r"^\| `(twincar_\w+)`", text, re.MULTILINE)) == names
 
 
-def test_what_is_not_known_yet_is_left_out_and_not_zero(monitoring: Monitoring) -> None:
+def test_unknown_values_are_omitted_rather_than_zero(monitoring: Monitoring) -> None:
     found = samples(get(monitoring.url + "metrics")[1])
     assert ("twincar_frame_age_seconds", (("camera", "yard"),)) not in found
     assert ("twincar_drift_unknown_share", (("camera", "gate"), ("window", "7d"))) not in found
 
 
-def test_a_scrape_sees_the_loop_as_it_is_now_and_two_loops_share_nothing() -> None:
+def test_each_scrape_takes_a_new_snapshot_and_loops_are_independent() -> None:
     now = [STATUS, STATUS]
     with Monitoring(LOCAL, lambda: now[0]) as first, Monitoring(LOCAL, lambda: now[1]) as second:
         now[0] = replace(STATUS, crops=451)
@@ -171,25 +171,25 @@ def test_a_scrape_sees_the_loop_as_it_is_now_and_two_loops_share_nothing() -> No
     assert crops == [451, 450]
 
 
-def test_a_registry_can_be_made_before_the_loop_can_be_asked() -> None:
+def test_creating_a_registry_takes_no_snapshot() -> None:
     def too_early() -> LoopStatus:
-        raise AssertionError("asked before the first scrape")
+        raise AssertionError("snapshot before the first scrape")
 
     make_registry(too_early)
 
 
-def test_problems_in_words_reach_no_metric(monitoring: Monitoring) -> None:
+def test_metrics_contain_no_problem_texts(monitoring: Monitoring) -> None:
     text = get(monitoring.url + "metrics")[1]
     assert "stalled" not in text
     assert "broker" not in text
 
 
-def test_healthz_answers_503_and_names_what_is_wrong_until_it_is_well() -> None:
+def test_healthz_returns_503_with_the_problems_until_the_loop_recovers() -> None:
     now = [STATUS]
     with Monitoring(LOCAL, lambda: now[0], HealthLimits(frame_age_s=10)) as running:
         code, body = get(running.url + "healthz")
         assert code == 503
-        assert json.loads(body)["problems"] == ["camera yard has given no frame yet"]
+        assert json.loads(body)["problems"] == ["no frame from camera yard yet"]
         assert json.loads(body)["cameras"] == {"gate": "running", "yard": "opening"}
         now[0] = replace(STATUS, cameras=(GATE,))
         code, body = get(running.url + "healthz")
@@ -197,7 +197,7 @@ def test_healthz_answers_503_and_names_what_is_wrong_until_it_is_well() -> None:
         assert json.loads(body)["healthy"] is True
 
 
-def test_the_index_leads_to_both_and_anything_else_is_not_found(monitoring: Monitoring) -> None:
+def test_the_index_links_to_both_pages_and_other_paths_are_not_found(monitoring: Monitoring) -> None:
     code, page = get(monitoring.url)
     assert code == 200
     assert 'href="metrics"' in page
@@ -206,7 +206,7 @@ def test_the_index_leads_to_both_and_anything_else_is_not_found(monitoring: Moni
     assert get(monitoring.url + "../../etc/passwd")[0] == 404
 
 
-def test_only_get_is_answered(monitoring: Monitoring) -> None:
+def test_other_methods_than_get_are_rejected(monitoring: Monitoring) -> None:
     for method in ("POST", "PUT", "DELETE", "HEAD", "OPTIONS"):
         request = urllib.request.Request(monitoring.url + "metrics", method=method)
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -215,7 +215,7 @@ def test_only_get_is_answered(monitoring: Monitoring) -> None:
             assert error.code == 405
 
 
-def test_nothing_listens_and_no_thread_is_left_after_the_block() -> None:
+def test_leaving_the_context_closes_the_port_and_ends_the_thread() -> None:
     before = set(threading.enumerate())
     with Monitoring(LOCAL, lambda: STATUS) as running:
         url = running.url
@@ -226,7 +226,7 @@ def test_nothing_listens_and_no_thread_is_left_after_the_block() -> None:
         urllib.request.urlopen(url, timeout=5)
 
 
-def test_a_port_in_use_is_one_line_that_says_so() -> None:
+def test_a_port_in_use_is_a_one_line_error() -> None:
     with (
         Monitoring(LOCAL, lambda: STATUS) as first,
         pytest.raises(InputError, match=r"cannot serve metrics at 127.0.0.1:\d+: .*in use"),
@@ -235,17 +235,17 @@ def test_a_port_in_use_is_one_line_that_says_so() -> None:
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7:9464", "a..b:9464", "\udcff:9464"])
-def test_a_host_that_is_not_this_machine_is_one_line(address: str) -> None:
+def test_a_foreign_host_is_a_one_line_error(address: str) -> None:
     with pytest.raises(InputError, match="cannot serve metrics at"):
         Monitoring(address, lambda: STATUS).__enter__()
 
 
-def test_listening_beyond_this_machine_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_listening_on_all_interfaces_logs_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), Monitoring(LOCAL, lambda: STATUS):
         assert caplog.messages == []
     with caplog.at_level(logging.WARNING), Monitoring("0.0.0.0:0", lambda: STATUS):
         (line,) = caplog.messages
-    assert "everybody who reaches this machine" in line
+    assert "everyone who can reach this machine" in line
 
 
 def connect(url: str) -> socket.socket:
@@ -253,8 +253,8 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection((host, port), timeout=30)
 
 
-def is_cut(client: socket.socket) -> bool:
-    """Wait until the server hangs up."""
+def is_disconnected(client: socket.socket) -> bool:
+    """Wait until the server disconnects."""
     try:
         while client.recv(4096):
             pass
@@ -272,18 +272,18 @@ def drip(client: socket.socket, gone: threading.Event) -> None:
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /metrics HTTP/1.1\r\nHost: a\r\n"], ids=["silent", "half a request"])
-def test_a_client_that_does_not_go_on_is_cut_off(start: bytes) -> None:
+def test_an_idle_client_is_disconnected_at_its_deadline(start: bytes) -> None:
     with Monitoring(LOCAL, lambda: STATUS, client_timeout_s=0.3) as running, connect(running.url) as client:
         client.send(start)
-        assert is_cut(client)
+        assert is_disconnected(client)
 
 
-def test_a_client_that_sends_a_byte_now_and_then_is_cut_off_too() -> None:
+def test_a_client_that_trickles_bytes_is_disconnected_at_its_deadline() -> None:
     gone = threading.Event()
     with Monitoring(LOCAL, lambda: STATUS, client_timeout_s=0.3) as running, connect(running.url) as client:
         dripping = threading.Thread(target=drip, args=(client, gone))
         dripping.start()
-        assert is_cut(client)
+        assert is_disconnected(client)
         gone.set()
         dripping.join()
 
@@ -297,27 +297,27 @@ def until(true: Callable[[], bool], seconds: float = 20) -> bool:
     return True
 
 
-def test_silent_clients_do_not_keep_others_out_and_the_oldest_of_them_goes_first() -> None:
+def test_idle_clients_do_not_block_others_and_the_oldest_is_disconnected_first() -> None:
     with Monitoring(LOCAL, lambda: STATUS) as running, ExitStack() as stack:
-        silent = [stack.enter_context(connect(running.url)) for _ in range(MOST_CLIENTS + 4)]
+        silent = [stack.enter_context(connect(running.url)) for _ in range(MAX_CLIENTS + 4)]
         assert can_get(running.url)
-        assert is_cut(silent[0])
+        assert is_disconnected(silent[0])
         silent[-1].settimeout(0.1)
         with pytest.raises(TimeoutError):
             silent[-1].recv(1)
 
 
-def test_clients_that_come_faster_than_their_threads_end_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_cut", lambda client: None)  # so that no thread ends
+def test_the_number_of_client_threads_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_disconnect", lambda client: None)  # so that no thread ends
     before = threading.active_count()
     with Monitoring(LOCAL, lambda: STATUS, client_timeout_s=2) as running, ExitStack() as stack:
-        clients = [stack.enter_context(connect(running.url)) for _ in range(3 * MOST_CLIENTS)]
-        assert is_cut(clients[-1])
-        assert threading.active_count() <= before + 1 + 2 * MOST_CLIENTS
+        clients = [stack.enter_context(connect(running.url)) for _ in range(3 * MAX_CLIENTS)]
+        assert is_disconnected(clients[-1])
+        assert threading.active_count() <= before + 1 + 2 * MAX_CLIENTS
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "localhost.evil.example", ""])
-def test_on_loopback_a_name_that_is_not_ours_is_refused(monitoring: Monitoring, host: str) -> None:
+def test_loopback_rejects_foreign_host_names(monitoring: Monitoring, host: str) -> None:
     for path in ("metrics", "healthz", ""):
         request = urllib.request.Request(monitoring.url + path, headers={"Host": host})
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -326,7 +326,7 @@ def test_on_loopback_a_name_that_is_not_ours_is_refused(monitoring: Monitoring, 
             assert (error.code, b"twincar" in error.read()) == (421, False)
 
 
-def test_own_names_are_answered_on_loopback_and_any_name_beyond_it(monitoring: Monitoring) -> None:
+def test_loopback_accepts_own_host_names_and_other_interfaces_accept_any(monitoring: Monitoring) -> None:
     for host in ("localhost:9464", "127.0.0.1", "[::1]:9464"):
         request = urllib.request.Request(monitoring.url + "metrics", headers={"Host": host})
         with urllib.request.urlopen(request, timeout=10) as answer:
@@ -340,14 +340,14 @@ def test_own_names_are_answered_on_loopback_and_any_name_beyond_it(monitoring: M
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/openmetrics-text"])
 @pytest.mark.parametrize("version", ["abc", "1.x", "9" * 5000, "²", ""])
-def test_a_version_that_is_none_gets_metrics_all_the_same(kind: str, version: str, monitoring: Monitoring) -> None:
+def test_an_invalid_version_in_accept_still_gets_metrics(kind: str, version: str, monitoring: Monitoring) -> None:
     request = urllib.request.Request(monitoring.url + "metrics")
     request.add_header("Accept", f"{kind}; version={version}".encode().decode("latin-1"))
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert b"twincar_frames_total" in answer.read()
 
 
-def test_an_error_that_every_request_meets_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_repeated_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     def status() -> LoopStatus:
         raise RuntimeError("cannot tell")
 
@@ -376,13 +376,13 @@ def can_get(url: str) -> bool:
     ],
     ids=["noise", "version", "long", "accept", "many headers"],
 )
-def test_requests_that_are_none_leave_no_trace_in_the_log(
+def test_malformed_requests_are_not_logged(
     request_bytes: bytes, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Monitoring(LOCAL, lambda: STATUS) as running:
         with connect(running.url) as client:
             client.sendall(request_bytes)
-            assert is_cut(client)
+            assert is_disconnected(client)
         assert can_get(running.url)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert capsys.readouterr().err == ""

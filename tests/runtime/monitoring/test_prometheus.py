@@ -1,4 +1,4 @@
-"""What Prometheus makes of the metrics: promtool takes them, and the alerts and the dashboard ask for what there is."""
+"""Prometheus: promtool accepts the metrics, and alerts and dashboard query only existing series."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def exposition() -> str:
 
 
 def promtool(*arguments: str | Path, stdin: str = "") -> None:
-    """Run promtool; what it finds fails the test."""
+    """Run promtool; fail on any finding."""
     if shutil.which("promtool") is None:
         skip_or_fail("promtool is not installed (Debian: prometheus)")
     done = subprocess.run(["promtool", *arguments], input=stdin, capture_output=True, text=True)
@@ -36,7 +36,7 @@ def promtool(*arguments: str | Path, stdin: str = "") -> None:
 
 
 def queries() -> list[str]:
-    """Return the dashboard's queries, its variables replaced as Grafana does."""
+    """Return the dashboard's queries, with variables substituted as in Grafana."""
     panels: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
     found = [target["expr"] for panel in panels for target in panel.get("targets", ())]
     return [re.sub(r"\$(instance|camera)\b", ".*", query).replace("$__rate_interval", "1m") for query in found]
@@ -48,7 +48,7 @@ def variables() -> list[str]:
 
 
 def series(exposition: str) -> set[str]:
-    """Return the names of all series, and `up`, which Prometheus makes."""
+    """Return the names of all series, and `up`, which Prometheus adds."""
     return {re.split(r"[{ ]", line, maxsplit=1)[0] for line in exposition.splitlines() if line[0] != "#"} | {"up"}
 
 
@@ -56,16 +56,16 @@ def asked_for(text: str) -> set[str]:
     return set(re.findall(r"\b(?:twincar|process)_\w+", text))
 
 
-def test_promtool_finds_nothing_wrong_with_the_metrics(exposition: str) -> None:
+def test_promtool_accepts_the_metrics(exposition: str) -> None:
     promtool("check", "metrics", stdin=exposition)
 
 
-def test_the_alerts_are_raised_when_they_should_be() -> None:
+def test_the_alert_rules_pass_their_unit_tests() -> None:
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
     promtool("test", "rules", RULE_TESTS)
 
 
-def test_prometheus_understands_the_dashboards_queries(tmp_path: Path) -> None:
+def test_the_dashboards_queries_are_valid(tmp_path: Path) -> None:
     assert len(queries()) >= 10
     assert not [query for query in queries() if "$" in query]
     rules = [{"record": f"dashboard:query{number}", "expr": query} for number, query in enumerate(queries())]
@@ -73,7 +73,7 @@ def test_prometheus_understands_the_dashboards_queries(tmp_path: Path) -> None:
     promtool("check", "rules", tmp_path / "rules.yml")
 
 
-def test_alerts_and_dashboard_ask_for_series_that_exist_and_are_not_deprecated(exposition: str) -> None:
+def test_alerts_and_dashboard_use_only_existing_series_that_are_not_deprecated(exposition: str) -> None:
     deprecated = set(re.findall(r"^# HELP (\w+) Deprecated", exposition, re.MULTILINE))
     assert deprecated
     expressions = re.findall(r"^ +expr: (?:\|\n((?: {10}.*\n)+)|(.*)$)", (PROMETHEUS / "alerts.yml").read_text(), re.M)
@@ -83,7 +83,7 @@ def test_alerts_and_dashboard_ask_for_series_that_exist_and_are_not_deprecated(e
         assert asked <= series(exposition) - deprecated, text
 
 
-def test_every_alert_is_tested() -> None:
+def test_every_alert_has_a_unit_test() -> None:
     alerts = re.findall(r"alert: (\w+)", (PROMETHEUS / "alerts.yml").read_text())
     tested = RULE_TESTS.read_text()
     assert [alert for alert in alerts if alert not in tested] == []

@@ -1,4 +1,4 @@
-"""What systemd hears, on a real socket of its kind."""
+"""Notifications to systemd, received on a real socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twincar_edge.runtime.monitoring.systemd import Notifier
 
 
 class Systemd:
-    """The other end: a datagram socket, and what `$NOTIFY_SOCKET` calls it."""
+    """A datagram socket in place of systemd's, and its name for `$NOTIFY_SOCKET`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -24,7 +24,7 @@ class Systemd:
         self.socket.bind("\0" + name[1:] if name.startswith("@") else name)
         self.socket.settimeout(20)
 
-    def hear(self) -> str:
+    def receive(self) -> str:
         return self.socket.recv(4096).decode()
 
     def silent(self) -> bool:
@@ -45,53 +45,51 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]
         yield end
 
 
-def test_a_service_says_when_it_is_ready_what_it_does_and_that_it_stops(systemd: Systemd) -> None:
+def test_a_service_notifies_ready_status_and_stopping(systemd: Systemd) -> None:
     with Notifier.from_environment(environ={"NOTIFY_SOCKET": systemd.name}) as notifier:
         assert systemd.silent()
         notifier.ready("2 cameras")
-        assert systemd.hear() == "READY=1\nSTATUS=2 cameras"
+        assert systemd.receive() == "READY=1\nSTATUS=2 cameras"
         notifier.status("gate: 12 visits\nMAINPID=1")
-        assert systemd.hear() == "STATUS=gate: 12 visits MAINPID=1"
-    assert systemd.hear() == "STOPPING=1"
+        assert systemd.receive() == "STATUS=gate: 12 visits MAINPID=1"
+    assert systemd.receive() == "STOPPING=1"
 
 
-def test_a_reload_begins_with_the_monotonic_clock_and_ends_ready_even_when_it_fails(systemd: Systemd) -> None:
+def test_a_reload_starts_with_the_monotonic_time_and_ends_ready_even_after_a_failure(systemd: Systemd) -> None:
     notifier = Notifier(systemd.name)
     before_usec = time.monotonic_ns() // 1000
     with pytest.raises(KeyError), notifier.reloading():
         raise KeyError
-    found = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", systemd.hear())
+    found = re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=(\d+)", systemd.receive())
     assert found is not None
     assert before_usec <= int(found[1]) <= time.monotonic_ns() // 1000
-    assert systemd.hear() == "READY=1"
+    assert systemd.receive() == "READY=1"
 
 
-def test_the_watchdog_hears_from_a_loop_that_lives_again_and_again(systemd: Systemd) -> None:
+def test_a_working_loop_pings_the_watchdog_repeatedly(systemd: Systemd) -> None:
     environ = {"NOTIFY_SOCKET": systemd.name, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": "42"}
     with Notifier.from_environment(environ=environ, pid=42):
-        assert [systemd.hear() for _ in range(4)] == ["WATCHDOG=1"] * 4
+        assert [systemd.receive() for _ in range(4)] == ["WATCHDOG=1"] * 4
 
 
-def test_the_watchdog_hears_nothing_of_a_loop_that_is_stuck_until_it_turns_again(
-    systemd: Systemd, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_stalled_loop_sends_no_pings_until_it_recovers(systemd: Systemd, caplog: pytest.LogCaptureFixture) -> None:
     answers = iter([True, False, False, False])
-    stuck, mended = threading.Event(), threading.Event()
+    stuck, recovered = threading.Event(), threading.Event()
 
     def alive() -> bool:
         answer = next(answers, None)
         if answer is None:
             stuck.set()
-            return mended.is_set()
+            return recovered.is_set()
         return answer
 
     with Notifier(systemd.name, 0.02, alive):
-        assert systemd.hear() == "WATCHDOG=1"
+        assert systemd.receive() == "WATCHDOG=1"
         assert stuck.wait(20)
         assert systemd.silent()
-        mended.set()
-        assert systemd.hear() == "WATCHDOG=1"
-    assert sum("watchdog hears nothing" in line for line in caplog.messages) == 1
+        recovered.set()
+        assert systemd.receive() == "WATCHDOG=1"
+    assert sum("withholding watchdog pings" in line for line in caplog.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -104,7 +102,7 @@ def test_the_watchdog_hears_nothing_of_a_loop_that_is_stuck_until_it_turns_again
         {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"},
     ],
 )
-def test_a_watchdog_that_is_off_or_watches_another_process_starts_no_thread(
+def test_a_watchdog_that_is_disabled_or_for_another_process_starts_no_thread(
     systemd: Systemd, environ: dict[str, str]
 ) -> None:
     before = threading.active_count()
@@ -113,7 +111,7 @@ def test_a_watchdog_that_is_off_or_watches_another_process_starts_no_thread(
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
-def test_without_systemd_nothing_happens(environ: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+def test_without_systemd_nothing_is_sent_or_logged(environ: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     before = threading.active_count()
     with Notifier.from_environment(environ={**environ, "WATCHDOG_USEC": "20000"}) as notifier:
         assert threading.active_count() == before
@@ -123,10 +121,8 @@ def test_without_systemd_nothing_happens(environ: dict[str, str], caplog: pytest
     assert caplog.messages == []
 
 
-def test_a_systemd_that_does_not_listen_is_one_line_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failed_notifications_are_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with Notifier(str(tmp_path / "nobody")) as notifier:
         notifier.ready()
     (line,) = caplog.messages
-    assert "systemd cannot be told" in line
+    assert "cannot notify systemd" in line

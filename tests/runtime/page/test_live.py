@@ -286,7 +286,7 @@ def test_camera_cards_show_status_and_problems(page: PageServer) -> None:
         assert "newest frame 7 min ago" in shown
         assert "4 things were too small" in shown
         assert "no &lt;answer&gt;" in shown
-        assert "camera yard.v2 has given no frame for 400 s" in shown
+        assert "no frame from camera yard.v2 for 400 s" in shown
         assert 'src="/live/yard.v2.jpg"' in shown
 
 

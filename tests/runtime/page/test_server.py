@@ -96,7 +96,7 @@ def test_metrics_and_health_of_the_loop_are_on_the_page(tmp_path: Path) -> None:
     with served(tmp_path, running=running, tokens=True) as page:
         health = page.ask("GET", "/healthz")  # a watchdog has no token
         assert (health.status, health.headers["Content-Type"]) == (503, "application/json")
-        assert b"camera yard has given no frame yet" in health.body
+        assert b"no frame from camera yard yet" in health.body
         assert page.ask("GET", "/metrics").status == 401
         scraped = page.ask("GET", "/metrics", Authorization=f"Bearer {page.server.first_token}")
         assert b'twincar_frames_total{camera="gate"} 900.0' in scraped.body
