@@ -1,1 +1,1 @@
-"""What people say of the answers of a box, and what the box learns of it."""
+"""User corrections of a box's answers, and new classes learned from them."""

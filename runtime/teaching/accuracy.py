@@ -1,4 +1,4 @@
-"""Measured accuracy on this road: what people said of visits, held against what the box had answered."""
+"""Accuracy measured on a site: the box's answers compared with the judgments of users."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from twincar_edge.metrics import wilson_interval
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level, agrees
 from twincar_edge.runtime.teaching.corrections import Judgement
 
-Verdict = Literal["right", "wrong", "undecided", "silent"]
+Verdict = Literal["right", "wrong", "undecided", "unanswered"]
 
 
 @dataclass(frozen=True)
 class Count:
-    """So many of so many."""
+    """A proportion: `part` of `all`."""
 
     part: int
     all: int
 
     @property
     def share(self) -> float:
-        """Return the share; 0 of nothing is 0."""
+        """Return the share; 0 for an empty sample."""
         return self.part / self.all if self.all else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return the interval of 95% in which the true share lies; there is none of nothing."""
+        """Return the 95% confidence interval of the share; undefined for an empty sample."""
         return wilson_interval(self.share, self.all)
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How good the answers of one model were.
+    """The accuracy of a model's answers.
 
     Attributes:
         model_sha256: the model's digest.
-        right: by level, the vehicles that got a right name at least so far, of all but the undecided ones.
-        wrong_names: the visits that got a wrong name, of those that got a name.
-        no_vehicle: the visits that were no vehicle.
-        unclear: the visits of which nobody could tell; they count nowhere else.
+        right: by level, the vehicles named correctly at least to this level, of all without an undecided verdict.
+        wrong_names: the visits named wrongly, of all named visits.
+        no_vehicle: the number of visits without a vehicle.
+        unclear: the number of visits that users could not judge; they count nowhere else.
     """
 
     model_sha256: str
@@ -53,23 +53,23 @@ class Accuracy:
 
 
 def verdict(one: Judgement, level: Level) -> Verdict:
-    """Return what a judgement means for the answer at a level: silent where the answer did not go so far.
+    """Return whether the answer was right at a level: unanswered if the answer is less specific than the level.
 
-    It is undecided where the person knew less than the box said, and what they knew fits.
+    The verdict is undecided if the user's name is less specific than the answer, and agrees with it.
     """
-    said = _said(one, level)
-    if said is None:
-        return "silent"
+    answered = _answered(one, level)
+    if answered is None:
+        return "unanswered"
     if one.truth is None:
         return "wrong"
     truth = parse_name(one.truth)
-    if agrees(said, truth):
+    if agrees(answered, truth):
         return "right"
-    return "undecided" if agrees(truth, said) else "wrong"
+    return "undecided" if agrees(truth, answered) else "wrong"
 
 
 def measure(judgements: Iterable[Judgement]) -> list[Accuracy]:
-    """Return the accuracy of each model, that with the newest judgement first."""
+    """Return the accuracy of each model; the model with the newest judgment comes first."""
     by_model: dict[str, list[Judgement]] = {}
     for one in judgements:
         by_model.setdefault(one.model_sha256, []).append(one)
@@ -84,28 +84,29 @@ def _measure(judgements: list[Judgement]) -> Accuracy:
     for level in KNOWN_LEVELS:
         found = Counter(verdict(one, level) for one in vehicles)
         right[level] = Count(found["right"], len(vehicles) - found["undecided"])
-    told = Counter(_of_all_that_was_said(one) for one in judgements if one.kind in ("named", "no vehicle"))
+    outcomes = Counter(_overall_verdict(one) for one in judgements if one.kind in ("named", "no vehicle"))
     return Accuracy(
         model_sha256=judgements[0].model_sha256,
         right=right,
-        wrong_names=Count(told["wrong"], told["wrong"] + told["right"]),
+        wrong_names=Count(outcomes["wrong"], outcomes["wrong"] + outcomes["right"]),
         no_vehicle=kinds["no vehicle"],
         unclear=kinds["unclear"],
     )
 
 
-def _of_all_that_was_said(one: Judgement) -> Verdict:
+def _overall_verdict(one: Judgement) -> Verdict:
+    """Return the verdict at the most specific level of the answer."""
     verdicts = (verdict(one, level) for level in KNOWN_LEVELS)
-    return next((found for found in verdicts if found != "silent"), "silent")
+    return next((found for found in verdicts if found != "unanswered"), "unanswered")
 
 
-def _said(one: Judgement, level: Level) -> VehicleName | None:
-    """Return the box's answer as far as a level; None where it did not go so far."""
+def _answered(one: Judgement, level: Level) -> VehicleName | None:
+    """Return the box's answer, cut to a level; None if it is less specific than the level."""
     if one.level == "unknown":
         return None
-    said = parse_name(one.answered)
+    name = parse_name(one.answered)
     if level == "year":
-        return said if one.whole else None
+        return name if one.whole else None
     if level == "model":
-        return None if one.level == "make" and not one.whole else VehicleName(said.make, said.model, None, None)
-    return VehicleName(said.make, "", None, None)
+        return None if one.level == "make" and not one.whole else VehicleName(name.make, name.model, None, None)
+    return VehicleName(name.make, "", None, None)

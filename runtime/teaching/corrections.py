@@ -1,7 +1,7 @@
-"""What people said of visits: every judgement with who gave it and when, in a database of its own.
+"""The database of judgments that users gave on visits, each with its user and time.
 
-The store of visits belongs to the process that watches, and forgets. Judgements keep what the box had answered, so that
-they are still worth something when the visit is gone.
+It is separate from the store, which belongs to the watching process and deletes old visits. A judgment contains the
+box's answer, so it remains useful after the visit was deleted.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NAME = "corrections.sqlite"
 Kind = Literal["named", "no vehicle", "unclear", "taken back"]
 Result = TypeVar("Result")
 
-# Times are seconds since 1970, UTC. `truth` is NULL unless `kind` is "named"; `whole` says that the box's answer was a
-# class name in full. `drawn` has the visits that were offered at random.
+# Times are seconds since 1970, UTC. `truth` is NULL unless `kind` is "named"; `whole` is true if the box's answer was a
+# full class name. `drawn` has the visits of the random sample.
 _MIGRATIONS = (
     """
     CREATE TABLE judgements (
@@ -38,18 +38,18 @@ _COLUMNS = "visit, at_s, user, kind, truth, answered, level, whole, model"
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a person said of a visit.
+    """A user's judgment of a visit.
 
     Attributes:
-        visit: its id.
-        at: when.
-        user: the name of the token with which the person had logged in.
-        kind: the vehicle was named; or there is none; or nobody can tell; or what was said before is taken back.
-        truth: the vehicle's name, which may say less than a class name; None unless it was named.
-        answered: what the box had answered.
-        level: how far that answer goes.
-        whole: that answer is a class name in full.
-        model_sha256: the digest of the model that gave it.
+        visit: the visit's id.
+        at: the time of the judgment.
+        user: the name of the user's token.
+        kind: the user named the vehicle, saw no vehicle, could not tell, or withdrew the earlier judgment.
+        truth: the vehicle's name, perhaps less specific than a class name; None unless named.
+        answered: the box's answer.
+        level: the level of this answer.
+        whole: the answer is a full class name.
+        model_sha256: the digest of the model that gave the answer.
     """
 
     visit: str
@@ -64,35 +64,35 @@ class Judgement:
 
     @property
     def confirms(self) -> bool:
-        """Return whether it says just what the box had answered."""
+        """Return whether the user's name equals the box's answer."""
         return self.kind == "named" and self.truth == self.answered
 
     @classmethod
     def of(cls, event: Event, user: str, kind: Kind, truth: str | None, at: datetime) -> Judgement:
-        """Make one of a visit's event."""
+        """Create a judgment from a visit's event."""
         return cls(
             event.id, at, user, kind, truth, event.name, event.level, is_whole(event), event.classifier.sha256
         )  # fmt: skip
 
 
 def is_whole(event: Event) -> bool:
-    """Return whether the answer is a class name in full, and not as much of one as was sure."""
+    """Return whether the answer is a full class name rather than a less specific one."""
     return event.level != "unknown" and event.name == event.top5[0].name
 
 
 class Corrections:
-    """The judgements of a state folder. Nothing is ever deleted; of several for one visit, the newest counts.
+    """The judgments in a state folder. None is ever deleted; if a visit has several, the newest applies.
 
-    Methods raise `DatabaseError` where the file cannot be read or written.
+    Methods raise `DatabaseError` if the file cannot be read or written.
     """
 
     def __init__(self, state: Path) -> None:
-        """Take the state folder; the file is made with the first judgement."""
+        """Use the state folder; the first judgment creates the file."""
         self.path = state / NAME
         self._database = Database(self.path, _MIGRATIONS, "database of corrections")
 
     def add(self, judgement: Judgement) -> None:
-        """Keep a judgement; it is on the disk when this returns."""
+        """Store a judgment; return once it is on disk."""
         one = judgement
         row = (
             one.visit, one.at.timestamp(), one.user, one.kind, one.truth, one.answered, one.level, one.whole,
@@ -102,16 +102,16 @@ class Corrections:
         self._run(lambda db: db.execute(f"INSERT INTO judgements ({_COLUMNS}) VALUES ({marks})", row))
 
     def history(self, visit: str) -> list[Judgement]:
-        """Return all that was said of a visit, the newest first."""
+        """Return all judgments of a visit, newest first."""
         return self._select("WHERE visit = ? ORDER BY number DESC", visit)
 
     def newest(self) -> dict[str, Judgement]:
-        """Return what counts, by the visit's id, in the order in which it was said; without what was taken back."""
+        """Return the newest judgment of each visit by the visit's id, oldest first, without withdrawn ones."""
         counts = self._select("WHERE number IN (SELECT max(number) FROM judgements GROUP BY visit) ORDER BY number")
         return {one.visit: one for one in counts if one.kind != "taken back"}
 
     def draw(self, visits: Iterable[str]) -> None:
-        """Remember visits that are offered at random."""
+        """Add visits to the random sample."""
 
         def run(connection: sqlite3.Connection) -> None:
             with transaction(connection):
@@ -120,25 +120,27 @@ class Corrections:
         self._run(run)
 
     def drawn(self) -> list[str]:
-        """Return the visits that were offered at random, in their order."""
+        """Return the random sample of visits, in the order of drawing."""
         return self._read(lambda db: [visit for (visit,) in db.execute("SELECT visit FROM drawn ORDER BY number")], [])
 
     def _select(self, condition: str, *values: str) -> list[Judgement]:
         def run(connection: sqlite3.Connection) -> list[Judgement]:
             rows = connection.execute(f"SELECT {_COLUMNS} FROM judgements {condition}", values)
             return [
-                Judgement(visit, datetime.fromtimestamp(at_s, UTC), user, kind, truth, said, level, bool(whole), model)
-                for visit, at_s, user, kind, truth, said, level, whole, model in rows
+                Judgement(
+                    visit, datetime.fromtimestamp(at_s, UTC), user, kind, truth, answered, level, bool(whole), model
+                )
+                for visit, at_s, user, kind, truth, answered, level, whole, model in rows
             ]
 
         return self._read(run, [])
 
     def _read(self, work: Callable[[sqlite3.Connection], Result], nothing: Result) -> Result:
-        """Read; a file that is not there yet is not made for that."""
+        """Read without creating a missing file."""
         return self._run(work) if is_file(self.path) else nothing
 
     def _run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Open the file for one use: people are slow, and a page has no end at which it could close it."""
+        """Open the file for one use: accesses are rare, and the page has no shutdown hook to close it."""
         try:
             return self._database.run(work)
         finally:

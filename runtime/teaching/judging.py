@@ -1,4 +1,4 @@
-"""Takes what a person says of a visit: checks it, keeps it, and puts the picture into the folder of its class."""
+"""Checks and stores a user's judgment of a visit, and copies the picture to the folder of its class."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from twincar_edge.runtime.teaching.labeled import Labeled
 
 
 def check_name(text: str) -> str:
-    """Return the vehicle's name that a person wrote, with single spaces.
+    """Return the vehicle name that a user entered, with single spaces.
 
     Raises:
-        InputError: it cannot be a class name, or not that of a folder.
+        InputError: the text is not a valid class name or folder name.
     """
     name = re.sub(" +", " ", text).strip(" ")
     if not name:
-        raise InputError("no name is given: write make, model, body type and year, such as Skoda Fabia Wagon 2016")
+        raise InputError("empty name: enter make, model, body type and year, such as Skoda Fabia Wagon 2016")
     if len(name) > MAX_NAME_LENGTH:
-        raise InputError(f"a name has {MAX_NAME_LENGTH} characters at most, this one has {len(name)}")
+        raise InputError(f"name too long: {len(name)} characters; at most {MAX_NAME_LENGTH} are allowed")
     ClassMapping((name,))
     if name.lower() == UNKNOWN:
-        raise InputError(f"{name!r} is not a name: say that it cannot be told, or leave the visit as it is")
+        raise InputError(f"{name!r} is not a name: choose `Cannot tell`, or leave the visit unchanged")
     if class_folder(name) != name:
-        raise InputError(f"{name!r} cannot be a folder's name: write it shorter, without / and \\, and no dot in front")
+        raise InputError(f"{name!r} is not a valid folder name: shorten it, and remove /, \\ and leading dots")
     return name
 
 
 class Judging:
-    """Keeps what people say of visits.
+    """Records judgments of visits.
 
     Attributes:
-        corrections: all that was said.
-        labeled: the pictures, by class.
+        corrections: the database of judgments.
+        labeled: the copies of pictures, by class.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Judging:
         """Prepare.
 
         Args:
-            state: the folder for what is kept.
-            classifier: gives the model whose classes are known now.
-            clock: the time of day.
+            state: the state folder.
+            classifier: returns the current classifier.
+            clock: returns the current time.
         """
         self.corrections = Corrections(state)
         self.labeled = Labeled(state)
@@ -63,20 +63,20 @@ class Judging:
         self._clock = clock
 
     def known(self) -> Hierarchy | None:
-        """Return the classes of the model; None where it cannot be opened, which must not keep people from judging."""
+        """Return the model's classes, or None if it cannot be opened, which must not prevent users from judging."""
         try:
             return self._classifier().hierarchy
         except TwincarError:
             return None
 
     def names(self) -> list[str]:
-        """Return names for completion: those that people have given, the newest first, and then the model's classes."""
+        """Return names for completion: first those that users entered, newest first, then the model's classes."""
         given = [one.truth for one in reversed(self.corrections.newest().values()) if one.truth is not None]
         known = self.known()
         return list(dict.fromkeys([*given, *(() if known is None else known.classes)]))
 
     def pictures(self) -> dict[str, list[Path]]:
-        """Return the copies of pictures by the name that people gave the vehicle, the newest first."""
+        """Return the copies of pictures by the name that users gave the vehicle, newest first."""
         found: dict[str, list[Path]] = {}
         for visit, one in reversed(self.corrections.newest().items()):
             if one.truth is not None and (picture := self.labeled.picture(visit, one.truth)) is not None:
@@ -84,25 +84,25 @@ class Judging:
         return found
 
     def confirm(self, event: Event, picture: Path | None, user: str) -> None:
-        """Take the box's answer for right.
+        """Record that the box's answer is right.
 
         Raises:
-            InputError: there is no answer that could be right, or the picture cannot be copied.
+            InputError: the answer is unknown, or the picture cannot be copied.
         """
         if event.level == "unknown":
-            raise InputError("the answer is unknown, which names no vehicle: give its name")
+            raise InputError("the answer is unknown and cannot be confirmed: enter a name")
         self._keep(event, picture, user, "named", event.name)
 
     def name(self, event: Event, picture: Path | None, user: str, text: str) -> None:
-        """Take the name that a person gives.
+        """Record the name that a user entered.
 
         Raises:
-            InputError: it cannot be a class name, or the picture cannot be copied.
+            InputError: the name is invalid, or the picture cannot be copied.
         """
         self._keep(event, picture, user, "named", check_name(text))
 
     def say(self, event: Event, picture: Path | None, user: str, kind: Kind) -> None:
-        """Take it that there is no vehicle, that nobody can tell, or that what was said before was wrong.
+        """Record that there is no vehicle, that the user cannot tell, or that the earlier judgment is withdrawn.
 
         Raises:
             InputError: the picture cannot be copied.
@@ -110,12 +110,12 @@ class Judging:
         self._keep(event, picture, user, kind, None)
 
     def is_new(self, name: str) -> bool:
-        """Return whether a name is that of a class that the model does not know, and not a part of a known one's."""
+        """Return whether a name is neither a class of the model nor a less specific name of one."""
         known, vehicle = self.known(), parse_name(name)
         return known is not None and not any(agrees(vehicle, one) for one in known.vehicles)
 
     def teaches(self, judgement: Judgement) -> bool:
-        """Return whether a judgement names a class in full: a make alone is no class of its own."""
+        """Return whether a judgment has a full class name, from which the model can learn."""
         if judgement.truth is None or (judgement.confirms and not judgement.whole):
             return False
         known = self.known()
@@ -123,7 +123,7 @@ class Judging:
 
     def _keep(self, event: Event, picture: Path | None, user: str, kind: Kind, truth: str | None) -> None:
         judgement = Judgement.of(event, user, kind, truth, self._clock())
-        self.corrections.add(judgement)  # first: if the copy fails, what was said is not lost
+        self.corrections.add(judgement)  # first, so that it is not lost if the copy fails
         folder = None
         if judgement.kind == "no vehicle":
             folder = self.labeled.no_vehicle

@@ -1,4 +1,4 @@
-"""Pictures of visits under the names that people gave them, in a folder for each class, as `train` reads it."""
+"""Copies of pictures of visits, labeled by users, in one folder per class, as `train` reads them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from twincar_edge.runtime.collect import class_folder
 
 
 class Labeled:
-    """Copies of the pictures of judged visits, which outlive the visits' own.
+    """Copies of the pictures of judged visits, which remain after retention deletes the originals.
 
     Attributes:
-        classes: holds a folder for each class.
-        no_vehicle: holds pictures that show none, as `evaluate` takes them for what a model does not know.
+        classes: the folder with one subfolder per class.
+        no_vehicle: the folder of pictures without a vehicle, for `evaluate --unknown`.
     """
 
     def __init__(self, state: Path) -> None:
-        """Take the state folder; folders are made as needed."""
+        """Use the state folder; subfolders are created as needed."""
         self.classes = state / "labeled"
         former = state / "labelled"  # the folder's name before version 0.2
         if former.is_dir() and not self.classes.exists():
@@ -34,20 +34,20 @@ class Labeled:
         return self.classes / class_folder(name)
 
     def picture(self, visit: str, name: str) -> Path | None:
-        """Return the copy of a visit's picture in the folder of a class, or None where there is none."""
+        """Return the copy of a visit's picture in the folder of a class, or None."""
         path = self.of_class(name) / _file_name(visit)
         return path if is_file(path) else None
 
     def keep(self, visit: str, folder: Path | None, picture: Path | None) -> bool:
-        """Have the copy of a visit's picture in one folder and no other; return whether it is there.
+        """Copy a visit's picture to `folder` and remove all other copies; return whether `folder` has the copy.
 
         Args:
             visit: the visit's id.
-            folder: one of those of this object; None for no copy.
-            picture: the visit's own; None where it is gone. An earlier copy is as good.
+            folder: a folder of this object; None to remove all copies.
+            picture: the visit's picture; None if it was deleted, in which case an earlier copy is moved.
 
         Raises:
-            InputError: the picture cannot be read, or no copy written.
+            InputError: the picture cannot be read, or the copy cannot be written.
         """
         copies = self._copies(visit)
         if folder is not None:
@@ -61,7 +61,7 @@ class Labeled:
         for copy in copies:
             try:
                 copy.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # others of the class are left, and `train` takes no empty folder
+                with contextlib.suppress(OSError):  # not empty; `train` rejects empty folders
                     copy.parent.rmdir()
             except OSError as error:
                 raise InputError(f"cannot remove {copy}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Learns new classes of the pictures that people named, and has the new model used when they have seen its check."""
+"""Learns new classes from pictures that users named, and activates the new model once they have reviewed its report."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from twincar_edge.runtime.enroll import EnrollConfig, EnrollReport, enroll
 from twincar_edge.runtime.inference.session import ModelSession
 
 LEAST_PICTURES = 2
-MOST_PICTURES = 200  # of a class, the newest: a mean gains little more
-MOST_CLASSES = 50  # in one run
+MOST_PICTURES = 200  # per class, the newest; more hardly improve the mean embedding
+MOST_CLASSES = 50  # per run
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one run gave.
+    """The result of a run.
 
     Attributes:
-        names: the classes that were to be learned.
-        user: who asked for it.
-        report: the check; None where it failed.
-        problem: why it failed, in one line, or None.
+        names: the requested classes.
+        user: the user who requested the run.
+        report: the report; None after a failure.
+        problem: the reason of a failure, in one line, or None.
     """
 
     names: tuple[str, ...]
@@ -36,15 +36,15 @@ class Lesson:
 
 
 class Learner:
-    """Runs `enroll`, one run at a time, and keeps the model of the last one until it is used.
+    """Runs `enroll`, one run at a time, and stores the new model until a user activates it.
 
     Attributes:
-        model: where the taken model is: a path that stays the same, so that `watch` can be started with it.
+        model: the path of the active model, which is constant, so that `watch` can be started with it.
         lesson: the last run, or None.
     """
 
     def __init__(self, state: Path) -> None:
-        """Take the state folder."""
+        """Use the state folder."""
         self.model = state / "models" / "learned.onnx"
         self.lesson: Lesson | None = None
         self._candidate = self.model.with_name("candidate.onnx")
@@ -52,19 +52,19 @@ class Learner:
         self._busy = threading.Lock()
 
     def learn(self, session: ModelSession, classes: Mapping[str, Sequence[Path]], user: str) -> None:
-        """Make a model with more classes, and keep its check as `lesson`, also where it fails.
+        """Create a model with more classes, and store the result, or the failure, as `lesson`.
 
         Args:
-            session: the model in use, whose file is the base.
-            classes: the pictures of each new class, by its name, the newest first.
-            user: who asks for it.
+            session: the current model, to which classes are added.
+            classes: the pictures of each new class by name, newest first.
+            user: the user who requests the run.
 
         Raises:
-            InputError: another run is not over, or too many classes are given.
+            InputError: another run is in progress, or there are too many classes.
         """
         if not 1 <= len(classes) <= MOST_CLASSES:
             raise InputError(f"choose 1 to {MOST_CLASSES} classes to learn, found {len(classes)}")
-        with self._alone():
+        with self._exclusive():
             self.lesson = None
             names = tuple(classes)
             config = EnrollConfig(
@@ -72,29 +72,29 @@ class Learner:
                 model=session.model,
                 classes={name: pictures[:MOST_PICTURES] for name, pictures in classes.items()},
                 ep=session.ep,
-                threads=1,  # beside a camera loop
+                threads=1,  # a camera loop runs at the same time
             )
             try:
                 if sha256(session.model) != session.sha256:
-                    raise InputError(f"{session.model} has changed since it was opened: have it reloaded first")
+                    raise InputError(f"{session.model} changed after it was opened: reload it first")
                 self.lesson = Lesson(names, user, report=enroll(config))
             except TwincarError as error:
                 self.lesson = Lesson(names, user, problem=str(error))
 
     def use(self, switch: Callable[[Path], object] | None) -> None:
-        """Put the model of the last run in its place; the one before is kept beside it as `previous.onnx`.
+        """Activate the model of the last run; the former one remains next to it as `previous.onnx`.
 
         Args:
-            switch: has the model at a path used from now on, and raises an error where that is refused;
-                None where nothing can be switched.
+            switch: switches the running loop to the model at a path, and raises an error if the model is rejected; None
+                without a running loop.
 
         Raises:
-            InputError: there is no new model, or it cannot be put there.
-            TwincarError: it was refused; all is as before.
+            InputError: there is no new model, or it cannot be moved.
+            TwincarError: the model was rejected, and the former one restored.
         """
-        with self._alone():
+        with self._exclusive():
             if self.lesson is None or self.lesson.report is None:
-                raise InputError("there is no new model to use: learn first")
+                raise InputError("no new model to use: learn one first")
             try:
                 make_folder(self.model.parent)
                 had_one = self.model.exists()
@@ -114,9 +114,9 @@ class Learner:
             self.lesson = None
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         if not self._busy.acquire(blocking=False):
-            raise InputError("a new model is being made at this moment: wait until that is done")
+            raise InputError("another run is in progress: wait until it has finished")
         try:
             yield
         finally:

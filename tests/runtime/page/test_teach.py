@@ -172,8 +172,8 @@ def test_an_incomplete_name_counts_but_does_not_become_a_class(served: Box) -> N
         (".hidden", "folder"),
         ("Audi\nA4", "not printable"),
         ("Audi\x00A4", "not printable"),
-        ("A" * 201, "200 characters"),
-        ("   ", "no name"),
+        ("A" * 201, "at most 200"),
+        ("   ", "empty name"),
         ("Unknown", "not a name"),
     ],
 )
@@ -256,7 +256,7 @@ def test_without_scikit_learn_vehicles_can_be_named_without_groups(
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
     monkeypatch.delitem(__import__("sys").modules, "sklearn.cluster", raising=False)
     text = html.unescape(served.ask("/teach")[1])
-    assert "alike cars are not put together: sklearn" in text and "twincar-edge[cluster]" in text
+    assert "cannot group similar cars: sklearn" in text and "twincar-edge[cluster]" in text
     assert text.count('name="visit"') == 7 and "Not grouped" in text
 
 

@@ -1,4 +1,4 @@
-"""What judgements mean for each level of an answer."""
+"""Verdicts on answers at each level, and the accuracy computed from them."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def judgement(
         (VELA, "year", "Castor Vela Sedan 2020", ("wrong", "right", "right")),
         (VELA, "year", "Castor Nova Sedan 2019", ("wrong", "wrong", "right")),
         (VELA, "year", "Pollux Nova Sedan 2019", ("wrong", "wrong", "wrong")),
-        (VELA, "year", "Castor", ("undecided", "undecided", "right")),  # the person knew less, and it fits
+        (VELA, "year", "Castor", ("undecided", "undecided", "right")),  # less specific, but consistent
         (VELA, "year", "Pollux", ("wrong", "wrong", "wrong")),
         (VELA, "year", None, ("wrong", "wrong", "wrong")),
-        ("Castor Vela", "model", VELA, ("silent", "right", "right")),
-        ("Castor", "make", VELA, ("silent", "silent", "right")),
-        ("unknown", "unknown", VELA, ("silent", "silent", "silent")),
+        ("Castor Vela", "model", VELA, ("unanswered", "right", "right")),
+        ("Castor", "make", VELA, ("unanswered", "unanswered", "right")),
+        ("unknown", "unknown", VELA, ("unanswered", "unanswered", "unanswered")),
     ],
 )
-def test_an_answer_is_judged_at_each_level_as_far_as_the_truth_is_known(
+def test_verdicts_at_each_level_follow_from_answer_and_truth(
     answered: str, level: Level, truth: str | None, expected: tuple[str, str, str]
 ) -> None:
     one = judgement(answered, level, truth, "named" if truth else "no vehicle")
     assert tuple(verdict(one, at) for at in ("year", "model", "make")) == expected
 
 
-def test_the_figures_of_each_model_count_vehicles_names_and_what_is_neither() -> None:
+def test_accuracy_counts_vehicles_and_names_per_model() -> None:
     judgements = [
         judgement(VELA, "year", VELA),
         judgement(VELA, "year", "Castor Vela Sedan 2020"),
