@@ -36,7 +36,7 @@ from twincar_edge.runtime.page.login import Sessions
 from twincar_edge.runtime.page.rendering import HERE, Pages
 from twincar_edge.runtime.page.streaming import Streams
 from twincar_edge.runtime.page.tokens import Tokens, session_secret
-from twincar_edge.runtime.teaching.judging import Judging
+from twincar_edge.runtime.teaching.judging import JudgementRecorder
 
 
 def make_app(
@@ -55,7 +55,7 @@ def make_app(
     Raises:
         InputError: the session key cannot be read from or written to the state folder.
     """
-    judging = Judging(content.state, content.classifier)
+    recorder = JudgementRecorder(content.state, content.classifier)
     pages = Pages(live=content.running is not None, logged_in=tokens is not None)
     cards = live.CameraCards(content)
     guard = Middleware(Guard, hosts=allowed_hosts(bound, settings.hosts), tokens=tokens)
@@ -82,14 +82,14 @@ def make_app(
     app = Starlette(
         routes=[
             *login.routes(pages, tokens),
-            *visits.routes(pages, content, cards, judging),
+            *visits.routes(pages, content, cards, recorder),
             *visit_list.routes(pages, content),
             *charts.routes(pages, content),
             *downloads.routes(content),
             *live.routes(pages, content, cards, streams, feed),
             *answers.routes(pages, content),
-            *judgements.routes(content, judging),
-            *teach.routes(pages, content, judging),
+            *judgements.routes(content, recorder),
+            *teach.routes(pages, content, recorder),
             *monitoring.routes(content),
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.teaching.judging import Judging
+from twincar_edge.runtime.teaching.judging import JudgementRecorder
 
 MAX_NAMES = 1000  # for completion
 
 
-def judgement_values(judging: Judging, event: Event) -> dict[str, Any]:
+def judgement_values(recorder: JudgementRecorder, event: Event) -> dict[str, Any]:
     """Return the variables of a visit's forms: its history, the current judgment, and names for completion."""
-    history = judging.corrections.history(event.id)
-    names = judging.names()
+    history = recorder.corrections.history(event.id)
+    names = recorder.names()
     guesses = [guess.name for guess in event.top5]
     current = history[0] if history and history[0].kind != "taken back" else None
     truth = None if current is None else current.truth
@@ -21,6 +21,6 @@ def judgement_values(judging: Judging, event: Event) -> dict[str, Any]:
         "history": history,
         "current": current,
         "names": list(dict.fromkeys([*guesses, *names]))[:MAX_NAMES],
-        "new": truth is not None and judging.is_new(truth),
-        "saved": truth is not None and judging.labeled.picture(event.id, truth) is not None,
+        "new": truth is not None and recorder.is_new(truth),
+        "saved": truth is not None and recorder.labeled.picture(event.id, truth) is not None,
     }

@@ -13,12 +13,12 @@ from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.login import require_role
 from twincar_edge.runtime.page.visits import find_visit
 from twincar_edge.runtime.teaching.corrections import Kind
-from twincar_edge.runtime.teaching.judging import Judging
+from twincar_edge.runtime.teaching.judging import JudgementRecorder
 
 _KINDS: dict[str, Kind] = {"none": "no vehicle", "unclear": "unclear", "undo": "taken back"}
 
 
-def routes(content: Content, judging: Judging) -> list[Route]:
+def routes(content: Content, recorder: JudgementRecorder) -> list[Route]:
     """Return the route of judgments."""
 
     async def judge(request: Request) -> Response:
@@ -37,11 +37,11 @@ def routes(content: Content, judging: Judging) -> list[Route]:
             raise HTTPException(409, f"The answer has changed to {event.name}: check the visit again.")
         try:
             if verdict == "right":
-                judging.confirm(event, picture, user)
+                recorder.confirm(event, picture, user)
             elif verdict == "name":
-                judging.name(event, picture, user, fields["name"])
+                recorder.name(event, picture, user, fields["name"])
             elif verdict in _KINDS:
-                judging.say(event, picture, user, _KINDS[verdict])
+                recorder.say(event, picture, user, _KINDS[verdict])
             else:
                 raise HTTPException(400, f"Unknown verdict {verdict[:40]!r}.")
         except InputError as error:

@@ -23,29 +23,29 @@ from twincar_edge.runtime.sinks.store_sample import random_visits
 from twincar_edge.runtime.sinks.visit_pages import read_one
 from twincar_edge.runtime.teaching.accuracy import measure
 from twincar_edge.runtime.teaching.corrections import Judgement
-from twincar_edge.runtime.teaching.groups import MOST_PICTURES, Grouping, Groups
-from twincar_edge.runtime.teaching.judging import Judging, check_name
-from twincar_edge.runtime.teaching.learning import LEAST_PICTURES, Learner
+from twincar_edge.runtime.teaching.groups import MAX_PICTURES, Grouping, Groups
+from twincar_edge.runtime.teaching.judging import JudgementRecorder, check_name
+from twincar_edge.runtime.teaching.learning import MIN_PICTURES, Learner
 
 SAMPLE_SIZE = 10  # visits that are open for judgment at a time
 _MAX_GROUPS = 20
 _MAX_THUMBNAILS = 60  # per group
 
 
-def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
+def routes(pages: Pages, content: Content, recorder: JudgementRecorder) -> list[Route]:
     """Return the routes of teaching."""
     grouping = Grouping()
     learner = Learner(content.state)
     problem: list[str] = []  # the last error of switching to a new model, until it was shown
 
     def overview(request: Request) -> Response:
-        judgements, drawn = judging.corrections.newest(), judging.corrections.drawn()
+        judgements, drawn = recorder.corrections.newest(), recorder.corrections.drawn()
         sample = set(drawn)
         unknown = _unknown(content, judgements)
         groups, model_problem = _grouped(content, grouping, unknown)
-        known = judging.known()
+        known = recorder.known()
         named = {
-            name: paths for name, paths in judging.pictures().items() if known is None or name not in known.classes
+            name: paths for name, paths in recorder.pictures().items() if known is None or name not in known.classes
         }
         shown = problem.copy()
         problem.clear()
@@ -61,29 +61,29 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
             unknown=len(unknown),
             waiting=groups.waiting,
             note=groups.problem or model_problem,
-            names=judging.names()[:MAX_NAMES],
-            learnable={name: len(paths) for name, paths in named.items() if len(paths) >= LEAST_PICTURES},
-            too_few=[name for name, paths in named.items() if len(paths) < LEAST_PICTURES],
-            lesson=learner.lesson,
+            names=recorder.names()[:MAX_NAMES],
+            learnable={name: len(paths) for name, paths in named.items() if len(paths) >= MIN_PICTURES},
+            too_few=[name for name, paths in named.items() if len(paths) < MIN_PICTURES],
+            lesson=learner.last_run,
             learned=learner.model if is_file(learner.model) else None,
             problem=shown[0] if shown else None,
-            labeled=judging.labeled.classes,
+            labeled=recorder.labeled.classes,
         )
 
     async def name(request: Request) -> Response:
         user = require_role(request, "teach").name
-        form = await request.form(max_files=0, max_fields=MOST_PICTURES + 8)
+        form = await request.form(max_files=0, max_fields=MAX_PICTURES + 8)
         visits = [str(value) for value in form.getlist("visit")]
-        await run_in_threadpool(_name_all, content, judging, visits, str(form.get("name", "")), user)
+        await run_in_threadpool(_name_all, content, recorder, visits, str(form.get("name", "")), user)
         return _redirect(request, "/teach")
 
     async def learn(request: Request) -> Response:
         user = require_role(request, "teach").name
-        form = await request.form(max_files=0, max_fields=MOST_PICTURES)
+        form = await request.form(max_files=0, max_fields=MAX_PICTURES)
         chosen = [str(value) for value in form.getlist("name")]
 
         def run() -> None:
-            pictures = judging.pictures()
+            pictures = recorder.pictures()
             learner.learn(content.classifier().session, {one: pictures[one] for one in chosen if one in pictures}, user)
 
         await _run(run)
@@ -98,18 +98,18 @@ def routes(pages: Pages, content: Content, judging: Judging) -> list[Route]:
         return _redirect(request, "/teach")
 
     def check(request: Request) -> Response:
-        drawn = judging.corrections.drawn()
+        drawn = recorder.corrections.drawn()
         return pages.render(
             request,
             "check.html",
-            visits=_open(content, judging.corrections.newest(), drawn),
-            names=judging.names()[:MAX_NAMES],
+            visits=_open(content, recorder.corrections.newest(), drawn),
+            names=recorder.names()[:MAX_NAMES],
             drawn=len(drawn),
         )
 
     async def draw(request: Request) -> Response:
         require_role(request, "teach")
-        await run_in_threadpool(_draw, content, judging)
+        await run_in_threadpool(_draw, content, recorder)
         return _redirect(request, "/teach/check")
 
     return [
@@ -137,9 +137,9 @@ def _unknown(content: Content, judgements: dict[str, Judgement]) -> list[StoredV
     """Return the newest unknown visits that have a picture and no judgment, newest first."""
     if not is_file(content.store):
         return []
-    wanted = EventFilter(levels=("unknown",), limit=MOST_PICTURES + len(judgements))
+    wanted = EventFilter(levels=("unknown",), limit=MAX_PICTURES + len(judgements))
     found = [one for one in read_visits(content.store, wanted) if one.event.id not in judgements]
-    return [one for one in reversed(found) if content.saved(one.crop) is not None][:MOST_PICTURES]
+    return [one for one in reversed(found) if content.saved(one.crop) is not None][:MAX_PICTURES]
 
 
 def _grouped(content: Content, grouping: Grouping, unknown: Sequence[StoredVisit]) -> tuple[Groups, str | None]:
@@ -150,13 +150,13 @@ def _grouped(content: Content, grouping: Grouping, unknown: Sequence[StoredVisit
         return Groups([], list(range(len(unknown)))), str(error)
 
 
-def _name_all(content: Content, judging: Judging, visits: Sequence[str], name: str, user: str) -> None:
-    if not 1 <= len(visits) <= MOST_PICTURES:
-        raise HTTPException(400, f"{len(visits)} pictures are selected: select 1 to {MOST_PICTURES}.")
+def _name_all(content: Content, recorder: JudgementRecorder, visits: Sequence[str], name: str, user: str) -> None:
+    if not 1 <= len(visits) <= MAX_PICTURES:
+        raise HTTPException(400, f"{len(visits)} pictures are selected: select 1 to {MAX_PICTURES}.")
     try:
         name = check_name(name)
         for visit in [find_visit(content, id) for id in visits]:  # find all before any is named
-            judging.name(visit.event, content.saved(visit.crop), user, name)
+            recorder.name(visit.event, content.saved(visit.crop), user, name)
     except InputError as error:
         raise HTTPException(400, str(error)) from error
 
@@ -167,7 +167,7 @@ def _open(content: Content, judgements: dict[str, Judgement], drawn: Sequence[st
     return [visit for visit in visits if visit is not None and content.saved(visit.crop) is not None]
 
 
-def _draw(content: Content, judging: Judging) -> None:
+def _draw(content: Content, recorder: JudgementRecorder) -> None:
     """Draw random visits until `SAMPLE_SIZE` are open for judgment.
 
     A draw may contain visits that a user has judged already, and their judgment counts. Users judge answers that look
@@ -175,7 +175,7 @@ def _draw(content: Content, judging: Judging) -> None:
     """
     if not is_file(content.store):
         return
-    judgements, drawn = judging.corrections.newest(), judging.corrections.drawn()
+    judgements, drawn = recorder.corrections.newest(), recorder.corrections.drawn()
     missing, sample = SAMPLE_SIZE - len(_open(content, judgements, drawn)), set(drawn)
     new = []
     for id, picture in random_visits(content.store):
@@ -184,4 +184,4 @@ def _draw(content: Content, judging: Judging) -> None:
         if id not in sample and content.saved(picture) is not None:
             new.append(id)
             missing -= id not in judgements
-    judging.corrections.draw(new)
+    recorder.corrections.draw(new)

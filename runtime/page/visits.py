@@ -15,13 +15,13 @@ from twincar_edge.runtime.page.live import CameraCards
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit
 from twincar_edge.runtime.sinks.visit_pages import read_one, read_page
-from twincar_edge.runtime.teaching.judging import Judging
+from twincar_edge.runtime.teaching.judging import JudgementRecorder
 
 NEWEST = 12  # on the first page
 
 
-def routes(pages: Pages, content: Content, cards: CameraCards, judging: Judging) -> list[Route]:
-    """Return the routes of visits; `judging` has the users' judgments."""
+def routes(pages: Pages, content: Content, cards: CameraCards, recorder: JudgementRecorder) -> list[Route]:
+    """Return the routes of visits; `recorder` has the users' judgments."""
 
     def index(request: Request) -> Response:
         newest = read_page(content.store, EventFilter(), NEWEST).visits
@@ -36,7 +36,7 @@ def routes(pages: Pages, content: Content, cards: CameraCards, judging: Judging)
             event=visit.event,
             picture=content.saved(visit.crop) is not None,
             clip=content.saved(visit.clip) is not None,
-            judgement=judgement_values(judging, visit.event),
+            judgement=judgement_values(recorder, visit.event),
         )
 
     def picture(request: Request) -> Response:

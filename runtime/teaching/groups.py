@@ -14,8 +14,8 @@ from twincar_edge.errors import MissingExtraError
 from twincar_edge.runtime.cluster import embed_pictures, group
 from twincar_edge.runtime.inference.session import ModelSession
 
-MOST_PICTURES = 400  # grouped on one page
-MOST_NEW = 96  # embedded per request: takes a second, on a small box some seconds
+MAX_PICTURES = 400  # grouped on one page
+MAX_NEW = 96  # embedded per request: takes a second, on a small box some seconds
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Groups:
 class Grouping:
     """Groups pictures and caches their embeddings."""
 
-    def __init__(self, most_new: int = MOST_NEW) -> None:
-        """Prepare; one call embeds at most `most_new` pictures."""
-        self._most_new = most_new
+    def __init__(self, max_new: int = MAX_NEW) -> None:
+        """Prepare; one call embeds at most `max_new` pictures."""
+        self._max_new = max_new
         self._lock = threading.Lock()
         self._model = ""
         self._embeddings: dict[Path, NDArray[np.float32] | None] = {}  # None: unreadable picture
 
     def group(self, session: ModelSession, pictures: Sequence[Path]) -> Groups:
-        """Group pictures, at most `MOST_PICTURES`.
+        """Group pictures, at most `MAX_PICTURES`.
 
         Raises:
             ModelError: the model failed.
@@ -58,8 +58,8 @@ class Grouping:
             if session.sha256 != self._model:
                 self._model, self._embeddings = session.sha256, {}
             new = [path for path in pictures if path not in self._embeddings]
-            readable, embeddings = embed_pictures(session, new[: self._most_new])
-            self._embeddings.update(dict.fromkeys(new[: self._most_new]))
+            readable, embeddings = embed_pictures(session, new[: self._max_new])
+            self._embeddings.update(dict.fromkeys(new[: self._max_new]))
             self._embeddings.update(zip(readable, embeddings, strict=True))
             self._embeddings = {path: self._embeddings[path] for path in pictures if path in self._embeddings}
             embedded = dict(self._embeddings)
@@ -72,4 +72,4 @@ class Grouping:
         found = [[indexes[row] for row in one] for one in groups]
         grouped = {index for one in found for index in one}
         rest = [index for index in everything if index not in grouped]
-        return Groups(found, rest, max(0, len(new) - self._most_new))
+        return Groups(found, rest, max(0, len(new) - self._max_new))

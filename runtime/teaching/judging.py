@@ -14,7 +14,7 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy, agrees
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.teaching.corrections import Corrections, Judgement, Kind
-from twincar_edge.runtime.teaching.labeled import Labeled
+from twincar_edge.runtime.teaching.labeled import LabeledPictures
 
 
 def check_name(text: str) -> str:
@@ -36,7 +36,7 @@ def check_name(text: str) -> str:
     return name
 
 
-class Judging:
+class JudgementRecorder:
     """Records judgments of visits.
 
     Attributes:
@@ -58,7 +58,7 @@ class Judging:
             clock: returns the current time.
         """
         self.corrections = Corrections(state)
-        self.labeled = Labeled(state)
+        self.labeled = LabeledPictures(state)
         self._classifier = classifier
         self._clock = clock
 

@@ -12,7 +12,7 @@ from twincar_edge.images import read_image_bytes
 from twincar_edge.runtime.collect import class_folder
 
 
-class Labeled:
+class LabeledPictures:
     """Copies of the pictures of judged visits, which remain after retention deletes the originals.
 
     Attributes:

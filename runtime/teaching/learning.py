@@ -13,13 +13,13 @@ from twincar_edge.files import make_folder, sha256
 from twincar_edge.runtime.enroll import EnrollConfig, EnrollReport, enroll
 from twincar_edge.runtime.inference.session import ModelSession
 
-LEAST_PICTURES = 2
-MOST_PICTURES = 200  # per class, the newest; more hardly improve the mean embedding
-MOST_CLASSES = 50  # per run
+MIN_PICTURES = 2
+MAX_PICTURES = 200  # per class, the newest; more hardly improve the mean embedding
+MAX_CLASSES = 50  # per run
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LearningRun:
     """The result of a run.
 
     Attributes:
@@ -40,19 +40,19 @@ class Learner:
 
     Attributes:
         model: the path of the active model, which is constant, so that `watch` can be started with it.
-        lesson: the last run, or None.
+        last_run: the last run, or None.
     """
 
     def __init__(self, state: Path) -> None:
         """Use the state folder."""
         self.model = state / "models" / "learned.onnx"
-        self.lesson: Lesson | None = None
+        self.last_run: LearningRun | None = None
         self._candidate = self.model.with_name("candidate.onnx")
         self._previous = self.model.with_name("previous.onnx")
         self._busy = threading.Lock()
 
     def learn(self, session: ModelSession, classes: Mapping[str, Sequence[Path]], user: str) -> None:
-        """Create a model with more classes, and store the result, or the failure, as `lesson`.
+        """Create a model with more classes, and store the result, or the failure, as `last_run`.
 
         Args:
             session: the current model, to which classes are added.
@@ -62,24 +62,24 @@ class Learner:
         Raises:
             InputError: another run is in progress, or there are too many classes.
         """
-        if not 1 <= len(classes) <= MOST_CLASSES:
-            raise InputError(f"choose 1 to {MOST_CLASSES} classes to learn, found {len(classes)}")
+        if not 1 <= len(classes) <= MAX_CLASSES:
+            raise InputError(f"choose 1 to {MAX_CLASSES} classes to learn, found {len(classes)}")
         with self._exclusive():
-            self.lesson = None
+            self.last_run = None
             names = tuple(classes)
             config = EnrollConfig(
                 output=self._candidate,
                 model=session.model,
-                classes={name: pictures[:MOST_PICTURES] for name, pictures in classes.items()},
+                classes={name: pictures[:MAX_PICTURES] for name, pictures in classes.items()},
                 ep=session.ep,
                 threads=1,  # a camera loop runs at the same time
             )
             try:
                 if sha256(session.model) != session.sha256:
                     raise InputError(f"{session.model} changed after it was opened: reload it first")
-                self.lesson = Lesson(names, user, report=enroll(config))
+                self.last_run = LearningRun(names, user, report=enroll(config))
             except TwincarError as error:
-                self.lesson = Lesson(names, user, problem=str(error))
+                self.last_run = LearningRun(names, user, problem=str(error))
 
     def use(self, switch: Callable[[Path], object] | None) -> None:
         """Activate the model of the last run; the former one remains next to it as `previous.onnx`.
@@ -93,7 +93,7 @@ class Learner:
             TwincarError: the model was rejected, and the former one restored.
         """
         with self._exclusive():
-            if self.lesson is None or self.lesson.report is None:
+            if self.last_run is None or self.last_run.report is None:
                 raise InputError("no new model to use: learn one first")
             try:
                 make_folder(self.model.parent)
@@ -111,7 +111,7 @@ class Learner:
                     raise
             except OSError as error:
                 raise InputError(f"cannot write {self.model}: {error.strerror}") from error
-            self.lesson = None
+            self.last_run = None
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

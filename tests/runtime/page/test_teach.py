@@ -32,7 +32,7 @@ from twincar_edge.runtime.sinks.settings import CropsSettings, StoreSettings
 from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_folder, crop_name
 from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.teaching.corrections import Corrections
-from twincar_edge.runtime.teaching.labeled import Labeled
+from twincar_edge.runtime.teaching.labeled import LabeledPictures
 
 YELLOW = "Rigel Yellow Sedan 2024"
 
@@ -351,7 +351,7 @@ def test_a_folder_with_the_former_name_is_renamed(tmp_path: Path) -> None:
     (tmp_path / "labelled" / "Rigel").mkdir(parents=True)
     (tmp_path / "labelled" / "Rigel" / "a.jpg").write_bytes(b"kept")
 
-    Labeled(tmp_path)
+    LabeledPictures(tmp_path)
 
     assert (tmp_path / "labeled" / "Rigel" / "a.jpg").read_bytes() == b"kept"
     assert not (tmp_path / "labelled").exists()
