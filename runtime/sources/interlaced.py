@@ -74,6 +74,8 @@ class ReaderChoice:
 class _Watched:
     """A capture that counts repeated pictures, and holds the first one back until another differs from it.
 
+    A changed picture takes one repetition back: a camera that sends some pictures twice is not suspected.
+
     The first picture of an interlaced stream is black. If the background model learned it, all that follows would
     differ from the background.
     """
@@ -82,7 +84,7 @@ class _Watched:
         self._capture, self._suspect, self._monotonic = capture, suspect, monotonic
         self.isOpened, self.get, self.release = capture.isOpened, capture.get, capture.release
         self._unchanged = Unchanged()
-        self._repeated = 0
+        self._repeated = 0  # repetitions beyond the changed pictures
         self._held: tuple[bool, Any] | None = None  # a decoded picture that was not given yet
         self._hold_until_s: float | None = monotonic() + HOLD_S
 
@@ -104,8 +106,9 @@ class _Watched:
 
     def _decode(self) -> tuple[bool, Any]:
         done, image = self._capture.retrieve()
-        if done and image is not None and image.size and self._unchanged.add(image, 0.0) > 1:
-            self._repeated += 1
+        if done and image is not None and image.size:
+            repeated = self._unchanged.add(image, 0.0) > 1
+            self._repeated = max(0, self._repeated + (1 if repeated else -1))
             if self._repeated == MANY:
                 self._suspect()
         return done, image
