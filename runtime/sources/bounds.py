@@ -64,9 +64,11 @@ def decode_sent(data: bytes, name: str, max_pixels: int) -> NDArray[np.uint8] | 
 def limited_opening(max_pixels: int) -> Iterator[None]:
     """Limit each allocation of FFmpeg, while a capture opens, to what a frame of `max_pixels` needs.
 
-    FFmpeg decodes a frame or two to find out what a stream is, before OpenCV reports its size.
+    FFmpeg decodes a frame or two to find out what a stream is, before OpenCV reports its size. The limit is never below
+    that of the default `max_pixels`: a stream of larger frames has to open for its error to name the size, and OpenCV
+    crashes if FFmpeg can allocate nothing.
     """
-    with _limit.needs(_BYTES_PER_PIXEL * max_pixels):
+    with _limit.needs(_BYTES_PER_PIXEL * max(max_pixels, MAX_FRAME_PIXELS)):
         yield
 
 
