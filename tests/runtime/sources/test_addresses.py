@@ -1,4 +1,4 @@
-"""URLs of cameras: what is escaped, what is left alone, and what is refused with the right spelling."""
+"""URLs of cameras: what is escaped, what is left unchanged, and what is refused with the correct escape sequences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from twincar_edge.runtime.sources.addresses import escape_password, host_and_por
         ("rtsp://u:a#b@[fe80::1]:554/live", "rtsp://u:a%23b@[fe80::1]:554/live"),
     ],
 )
-def test_reserved_characters_that_can_only_be_the_passwords_are_escaped(given: str, escaped: str) -> None:
+def test_reserved_characters_that_must_belong_to_the_password_are_escaped(given: str, escaped: str) -> None:
     assert escape_password(given) == escaped
     assert escape_password(escaped) == escaped
 
@@ -47,7 +47,7 @@ def test_reserved_characters_that_can_only_be_the_passwords_are_escaped(given: s
         "rtsp://u:p@cam/live?to=a@b",
     ],
 )
-def test_a_url_that_can_be_read_in_another_way_is_left_as_it_is(url: str) -> None:
+def test_an_ambiguous_url_is_left_unchanged(url: str) -> None:
     assert escape_password(url) == url
 
 
@@ -60,7 +60,7 @@ def test_a_url_that_can_be_read_in_another_way_is_left_as_it_is(url: str) -> Non
         ("https://cam?a=1", ("cam", 443)),
     ],
 )
-def test_a_urls_host_and_port_are_found(url: str, place: tuple[str, int]) -> None:
+def test_the_host_and_port_of_a_url_are_parsed(url: str, place: tuple[str, int]) -> None:
     assert host_and_port(url) == place
 
 
@@ -75,13 +75,13 @@ def test_a_urls_host_and_port_are_found(url: str, place: tuple[str, int]) -> Non
         ("rtsp:///live", "names no host"),
     ],
 )
-def test_a_url_without_a_host_and_port_is_refused_at_once(url: str, message: str, keep_trying: bool) -> None:
+def test_a_url_without_a_valid_host_and_port_is_refused_immediately(url: str, message: str, keep_trying: bool) -> None:
     with pytest.raises(InputError, match=message) as caught:
         open_source(url, keep_trying=keep_trying)
     assert "secret" not in str(caught.value) and "se#cret" not in str(caught.value)
 
 
-def test_a_host_that_may_be_a_piece_of_a_password_is_said_to_be_so() -> None:
+def test_the_error_says_if_the_host_may_be_part_of_a_password() -> None:
     with pytest.raises(InputError, match=r"write # as %23, / as %2F and \? as %3F") as caught:
         open_source("rtsp://127.0.0.1:1/secret@127.0.0.1/live")
     assert "secret" not in str(caught.value)
@@ -122,7 +122,7 @@ def test_an_ipv6_camera_is_reached() -> None:
 
 @pytest.mark.parametrize("password", ["[hunter2]", "hunter2]", "a\uff0fb", "\u2100"])
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_password_that_urllib_cannot_parse_is_no_traceback(scheme: str, password: str) -> None:
+def test_a_password_that_urllib_cannot_parse_is_a_one_line_error(scheme: str, password: str) -> None:
     url = f"{scheme}://admin:{password}@127.0.0.1:{free_port()}/snap.jpg?token=1#top"
     assert split_user_info(url) == (f"admin:{password}", url.replace(f"admin:{password}@", ""))
     assert path_of(url) == "/snap.jpg"

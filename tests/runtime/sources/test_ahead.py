@@ -1,4 +1,4 @@
-"""Making items ahead in a thread: in order, bounded, and with nothing left behind."""
+"""Reading ahead in a thread: in order, bounded, and without leaked threads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "read ahead"]
 
 
-def test_items_come_in_order_and_the_thread_ends_with_them() -> None:
+def test_items_arrive_in_order_and_the_thread_ends_after_the_last() -> None:
     assert list(ReadAhead(range(1000), 3)) == list(range(1000))
     eventually(lambda: not threads(), "the thread ends")
 
 
-def test_no_more_than_so_many_are_made_ahead() -> None:
+def test_the_number_of_items_made_ahead_is_limited() -> None:
     made = []
 
     def items() -> Iterator[int]:
@@ -29,13 +29,13 @@ def test_no_more_than_so_many_are_made_ahead() -> None:
             yield number
 
     with ReadAhead(items(), 3) as ahead:
-        assert made == []  # nothing is begun before somebody asks
+        assert made == []  # nothing is made before the first read
         for number in ahead:
             eventually(lambda taken=number + 1: len(made) == min(20, taken + 3), "it reads ahead")
             assert len(made) <= number + 1 + 3
 
 
-def test_making_goes_on_while_the_last_item_is_worked_on() -> None:
+def test_the_next_item_is_made_while_the_last_one_is_processed() -> None:
     working, made = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
@@ -51,7 +51,7 @@ def test_making_goes_on_while_the_last_item_is_worked_on() -> None:
         assert list(ahead) == [1]
 
 
-def test_an_error_comes_behind_the_items_that_came_before_it() -> None:
+def test_an_error_is_raised_after_the_items_before_it() -> None:
     def items() -> Iterator[int]:
         yield from range(2)
         raise ZeroDivisionError
@@ -63,7 +63,7 @@ def test_an_error_comes_behind_the_items_that_came_before_it() -> None:
     assert list(ahead) == []
 
 
-def test_closing_ends_a_maker_that_waits_for_room_and_closes_what_it_made_from() -> None:
+def test_closing_wakes_a_blocked_producer_and_closes_its_iterator() -> None:
     closed = threading.Event()
 
     def items() -> Iterator[int]:
@@ -78,10 +78,10 @@ def test_closing_ends_a_maker_that_waits_for_room_and_closes_what_it_made_from()
     assert closed.is_set()
     assert not threads()
     assert list(ahead) == []
-    assert ahead.close()  # again, which does nothing
+    assert ahead.close()  # a second call has no effect
 
 
-def test_closing_from_another_thread_ends_the_wait_for_an_item() -> None:
+def test_closing_from_another_thread_wakes_a_waiting_reader() -> None:
     begun, come = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
@@ -94,14 +94,14 @@ def test_closing_from_another_thread_ends_the_wait_for_an_item() -> None:
     consumer = threading.Thread(target=lambda: taken.append(list(ahead)))
     consumer.start()
     assert begun.wait(20)
-    assert not ahead.close(timeout_s=0.01)  # the maker is not back, and says so
+    assert not ahead.close(timeout_s=0.01)  # False: the producer is still running
     consumer.join(20)
     assert taken == [[]]
     come.set()
     assert ahead.close()
 
 
-def test_one_that_was_never_asked_starts_no_thread() -> None:
+def test_without_a_read_no_thread_is_started() -> None:
     ahead = ReadAhead(range(3), 1)
     assert ahead.close()
     assert list(ahead) == []
@@ -110,7 +110,7 @@ def test_one_that_was_never_asked_starts_no_thread() -> None:
         ReadAhead(range(3), 0)
 
 
-def test_what_waits_has_a_size_together() -> None:
+def test_the_total_size_of_queued_items_is_limited() -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""What a camera or a video may make this process allocate, measured in processes of their own."""
+"""Limits on the memory that a camera or a video can make the process allocate, measured in child processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_video_of_huge_frames_is_refused_before_it_is_decoded(tmp_path: Path) 
     assert reading.mb < LIMIT_MB
 
 
-def test_frames_that_grow_within_a_video_are_left_out(large_jpeg: bytes, tmp_path: Path) -> None:
+def test_frames_that_become_too_large_within_a_video_are_skipped(large_jpeg: bytes, tmp_path: Path) -> None:
     small = [cv2.imencode(".jpg", image)[1].tobytes() for image in film([], 6)]
     (tmp_path / "grows.mjpeg").write_bytes(b"".join(small) + large_jpeg)
     reading = read_source(tmp_path / "grows.mjpeg")

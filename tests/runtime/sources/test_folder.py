@@ -1,4 +1,4 @@
-"""A folder into which images arrive: complete, each once, and remembered across restarts."""
+"""A watched folder: images are read when complete, once each, also across restarts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import Source, folder, open_source
 from twincar_edge.runtime.sources.seen import SLACK, SeenImages, Signature, signature_of
 
-WAIT_S = 60.0  # for what happens in less than a second
+WAIT_S = 60.0  # timeout for what takes less than a second
 
 
 def encoded(number: int) -> bytes:
@@ -35,7 +35,7 @@ def write(folder: Path, *numbers: int) -> None:
 
 
 class Taking:
-    """Takes what a source gives, in a thread, and keeps the names."""
+    """Reads a source in a thread and records the names."""
 
     def __init__(self, source: Source, stop: threading.Event) -> None:
         self.names: list[str] = []
@@ -78,10 +78,10 @@ def inbox(tmp_path: Path) -> Path:
     return tmp_path / "inbox"
 
 
-# --- what arrives ---
+# --- arriving images ---
 
 
-def test_first_comes_what_is_there_then_what_arrives(inbox: Path) -> None:
+def test_existing_images_come_first_and_then_new_ones(inbox: Path) -> None:
     write(inbox, 0, 1, 2, 10, 9)
     with taking(inbox) as taken:
         assert taken.source.live and taken.source.stills
@@ -93,10 +93,10 @@ def test_first_comes_what_is_there_then_what_arrives(inbox: Path) -> None:
     assert taken.source.status().state == "ended"
 
 
-def test_an_image_that_is_still_written_is_taken_when_it_is_complete(inbox: Path) -> None:
+def test_an_image_that_is_still_being_written_is_read_once_complete(inbox: Path) -> None:
     data = encoded(0)
     with taking(inbox) as taken, (inbox / "car_0.png").open("wb", buffering=0) as file:
-        for byte in range(0, len(data), 8):  # slowly, but never as slowly as a file that is complete
+        for byte in range(0, len(data), 8):  # slowly, but with pauses too short for a complete file
             file.write(data[byte : byte + 8])
             assert not taken.source._stop.wait(0.02)  # type: ignore[attr-defined]
             assert taken.names == []
@@ -104,7 +104,7 @@ def test_an_image_that_is_still_written_is_taken_when_it_is_complete(inbox: Path
     assert taken.source.skipped == 0
 
 
-def test_an_image_that_is_moved_in_is_taken_and_its_temporary_name_is_not(inbox: Path) -> None:
+def test_an_image_that_is_moved_into_place_is_read_but_not_its_temporary_file(inbox: Path) -> None:
     with taking(inbox) as taken:
         (inbox / ".car_0.png.part").write_bytes(encoded(0))
         (inbox / ".car_1.png").write_bytes(encoded(1))
@@ -116,7 +116,7 @@ def test_an_image_that_is_moved_in_is_taken_and_its_temporary_name_is_not(inbox:
         taken.until(0, 2)
 
 
-def test_an_image_that_is_written_again_is_another_image_and_one_that_is_touched_by_nobody_is_not(inbox: Path) -> None:
+def test_a_rewritten_image_is_a_new_image_and_an_unchanged_one_is_not(inbox: Path) -> None:
     write(inbox, 0, 1)
     with taking(inbox) as taken:
         taken.until(0, 1)
@@ -127,9 +127,9 @@ def test_an_image_that_is_written_again_is_another_image_and_one_that_is_touched
         taken.until(0, 1, 0, 2)
 
 
-def test_an_unusable_image_is_counted_and_tried_again_when_it_changes(inbox: Path) -> None:
+def test_an_unusable_image_is_counted_and_retried_when_it_changes(inbox: Path) -> None:
     (inbox / "car_0.png").write_bytes(encoded(0)[:-20])
-    (inbox / "car_1.png").touch()  # nothing in it yet
+    (inbox / "car_1.png").touch()  # still empty
     with taking(inbox) as taken:
         eventually(lambda: taken.source.skipped, "it is skipped", WAIT_S)
         write(inbox, 0)
@@ -139,13 +139,13 @@ def test_an_unusable_image_is_counted_and_tried_again_when_it_changes(inbox: Pat
     assert taken.source.skip_reasons == {"truncated": 1}
 
 
-def test_a_stride_leaves_images_out(inbox: Path) -> None:
+def test_a_stride_skips_images(inbox: Path) -> None:
     write(inbox, *range(5))
     with taking(inbox, stride=2) as taken:
         taken.until(0, 2, 4)
 
 
-def test_more_images_than_are_made_ahead_are_all_taken_in_order(inbox: Path) -> None:
+def test_more_images_than_the_read_ahead_holds_are_read_in_order(inbox: Path) -> None:
     write(inbox, *range(40))
     with taking(inbox) as taken:
         taken.until(*range(40))
@@ -159,7 +159,7 @@ def test_waiting_ends_when_the_source_is_released_by_another_thread(inbox: Path)
         assert not taken._thread.is_alive()
 
 
-def test_a_folder_that_vanishes_is_one_clear_error(inbox: Path) -> None:
+def test_a_folder_that_disappears_is_a_one_line_error(inbox: Path) -> None:
     write(inbox, 0)
     with pytest.raises(InputError, match="cannot list the folder"), taking(inbox) as taken:
         taken.until(0)
@@ -168,7 +168,7 @@ def test_a_folder_that_vanishes_is_one_clear_error(inbox: Path) -> None:
         taken._thread.join(WAIT_S)
 
 
-def test_where_the_system_tells_of_no_changes_the_folder_is_looked_at(
+def test_without_file_system_notifications_the_folder_is_polled(
     inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = watchfiles.watch
@@ -189,7 +189,7 @@ def test_where_the_system_tells_of_no_changes_the_folder_is_looked_at(
     assert "watch limit reached" in caplog.text
 
 
-def test_a_drive_that_tells_of_no_changes_is_listed_now_and_then(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drive_without_notifications_is_listed_periodically(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = watchfiles.watch
 
     def watch(path: Path, **options: object) -> object:
@@ -204,7 +204,7 @@ def test_a_drive_that_tells_of_no_changes_is_listed_now_and_then(inbox: Path, mo
         taken.until(0)
 
 
-def test_an_image_that_arrives_before_the_system_watches_is_taken_at_once(
+def test_an_image_that_arrives_before_the_watch_starts_is_read_immediately(
     inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = watchfiles.watch
@@ -219,10 +219,10 @@ def test_an_image_that_arrives_before_the_system_watches_is_taken_at_once(
         taken.until(0)
 
 
-# --- what is remembered ---
+# --- the journal ---
 
 
-def test_images_are_given_once_across_restarts_and_again_where_nothing_is_remembered(inbox: Path) -> None:
+def test_images_are_read_once_across_restarts_but_again_without_a_journal(inbox: Path) -> None:
     seen = inbox.parent / "state" / "seen"
     write(inbox, 0, 1)
     with taking(inbox, seen=seen) as taken:
@@ -230,7 +230,7 @@ def test_images_are_given_once_across_restarts_and_again_where_nothing_is_rememb
     write(inbox, 2)
     with taking(inbox, seen=seen) as taken:
         taken.until(2)
-    (inbox / "car_1.png").write_bytes(encoded(99))  # another image by an old name
+    (inbox / "car_1.png").write_bytes(encoded(99))  # another image with an old name
     with taking(inbox, seen=seen) as taken:
         taken.until(1)
     with taking(inbox) as taken:
@@ -238,7 +238,7 @@ def test_images_are_given_once_across_restarts_and_again_where_nothing_is_rememb
 
 
 def interrupted(inbox: Path, seen: Path, leave: Callable[[Source], None]) -> list[str]:
-    """Take two images, and leave in the middle of the second; return what the next start then takes."""
+    """Read two images, and stop during the second; return what the next start reads."""
     write(inbox, 0, 1, 2)
     source = open_source(str(inbox), seen=seen)
     frames = iter(source)
@@ -249,7 +249,7 @@ def interrupted(inbox: Path, seen: Path, leave: Callable[[Source], None]) -> lis
         return [frame.name for _, frame in zip(left, after, strict=False)]
 
 
-def test_an_image_in_hand_is_done_again_after_an_error_and_not_after_a_release_in_good_order(tmp_path: Path) -> None:
+def test_the_current_image_is_repeated_after_an_error_but_not_after_a_clean_release(tmp_path: Path) -> None:
     def fail(source: Source) -> None:
         with pytest.raises(ZeroDivisionError), source:
             raise ZeroDivisionError
@@ -258,7 +258,7 @@ def test_an_image_in_hand_is_done_again_after_an_error_and_not_after_a_release_i
     assert interrupted(tmp_path / "b", tmp_path / "seen-b", lambda source: source.release()) == ["car_2.png"]
 
 
-def test_a_run_that_is_killed_does_its_last_image_again_and_no_other(inbox: Path) -> None:
+def test_after_a_kill_only_the_last_image_is_repeated(inbox: Path) -> None:
     seen = inbox.parent / "seen"
     write(inbox, *range(6))
     program = (
@@ -277,7 +277,7 @@ def test_a_run_that_is_killed_does_its_last_image_again_and_no_other(inbox: Path
         taken.until(2, 3, 4, 5)
 
 
-def test_a_journal_whose_last_line_is_torn_loses_that_line_only_and_is_added_to_behind_it(inbox: Path) -> None:
+def test_a_journal_with_a_torn_last_line_loses_only_that_line_and_is_appended_to(inbox: Path) -> None:
     seen = inbox.parent / "seen"
     write(inbox, 0, 1, 2)
     images = [signature for number in range(3) if (signature := signature_of(inbox / f"car_{number}.png"))]
@@ -297,7 +297,7 @@ def test_a_journal_whose_last_line_is_torn_loses_that_line_only_and_is_added_to_
 @pytest.mark.parametrize(
     "junk", [b"\xff\xfe\0", b"null", b"[1, 2, 3]", b'["car", 1]', b"[" * 2000, b'["\\ud800", 1, 2]']
 )
-def test_what_is_no_line_of_a_journal_is_left_out(inbox: Path, junk: bytes) -> None:
+def test_invalid_lines_of_a_journal_are_ignored(inbox: Path, junk: bytes) -> None:
     seen = inbox.parent / "seen"
     write(inbox, 0)
     image = signature_of(inbox / "car_0.png")
@@ -307,7 +307,7 @@ def test_what_is_no_line_of_a_journal_is_left_out(inbox: Path, junk: bytes) -> N
     assert SeenImages(seen, inbox).images == {image}
 
 
-def test_a_journal_does_not_grow_with_images_that_have_gone(inbox: Path) -> None:
+def test_entries_of_deleted_images_are_removed_from_the_journal(inbox: Path) -> None:
     seen = inbox.parent / "seen"
     write(inbox, 0)
     image = signature_of(inbox / "car_0.png")
@@ -322,16 +322,14 @@ def test_a_journal_does_not_grow_with_images_that_have_gone(inbox: Path) -> None
     assert len(seen.read_bytes().split()) == 3
 
 
-def test_a_journal_that_cannot_be_written_is_said_once_and_made_up_for(
-    inbox: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unwritable_journal_is_logged_once_and_written_later(inbox: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     seen = inbox.parent / "seen"
     write(inbox, 0, 1, 2)
     images = [signature for number in range(3) if (signature := signature_of(inbox / f"car_{number}.png"))]
     journal = SeenImages(seen, inbox)
     seen.unlink()
-    seen.mkdir()  # so that no user, root neither, can write it
+    seen.mkdir()  # so that no user, not even root, can write it
     for image in images[:2]:
         problem = journal.note(image)
         assert problem is not None and "cannot write" in problem
@@ -341,6 +339,6 @@ def test_a_journal_that_cannot_be_written_is_said_once_and_made_up_for(
     assert SeenImages(seen, inbox).images == set(images)
 
 
-def test_a_journal_that_cannot_be_read_is_one_clear_error(inbox: Path) -> None:
+def test_an_unreadable_journal_is_a_one_line_error(inbox: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         open_source(str(inbox), seen=inbox)

@@ -1,4 +1,4 @@
-"""Live sources, read from captures that follow a script: which frames come, and what is done about trouble."""
+"""Live sources with scripted captures: which frames are delivered, and how failures are handled."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.unchanged import MANY
 
 SIZE_WH = (64, 48)
-WAIT_S = 20.0  # for what happens at once
+WAIT_S = 20.0  # timeout for what happens immediately
 OVER = threading.Event()
 Step = int | str | Exception | Callable[[], bool]
 
 
 class Scripted:
-    """A capture that does what it is told, step by step, and waits for the next step as a camera makes one wait.
+    """A capture that follows a script step by step, and blocks until the next step, as a camera does.
 
     A step is a picture's number, "damaged" for one that cannot be decoded, "end", an error to raise, or a function
     that grab calls.
@@ -78,7 +78,7 @@ class Scripted:
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -88,7 +88,7 @@ class Clock:
 
 
 class Rig:
-    """A live source on captures given in advance; waits between tries are noted, and pass the clock's time only."""
+    """A live source with prepared captures. Delays between retries are recorded, and only advance the fake clock."""
 
     def __init__(
         self, *captures: Scripted | InputError, stride: int = 1, rules: LiveRules | None = None, opened: bool = False
@@ -118,7 +118,7 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        OVER.set()  # a camera that waits for its next step waits no more
+        OVER.set()  # wakes a camera that waits for its next step
         self.source.release()
         OVER.clear()
 
@@ -145,10 +145,12 @@ def number(frame: Frame) -> int:
     return int(frame.image_bgr[0, 0, 0])
 
 
-# --- which frames come ---
+# --- which frames are delivered ---
 
 
-def test_a_camera_whose_picture_never_changes_is_in_trouble_until_it_does(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_camera_whose_picture_never_changes_is_reported_as_frozen_until_it_changes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class EverySecond(Scripted):
         def grab(self) -> bool:
             grabbed = super().grab()
@@ -157,7 +159,7 @@ def test_a_camera_whose_picture_never_changes_is_in_trouble_until_it_does(caplog
 
     camera = EverySecond()
     with Rig(camera) as rig:
-        for _ in range(30):  # a scene may be still for a while
+        for _ in range(30):  # a scene can be still for a while
             camera.send(7)
         eventually(lambda: rig.status.dropped == 29, "they are looked at", WAIT_S)
         assert (rig.status.state, rig.status.problem, rig.status.skipped) == ("live", None, 0)
@@ -173,7 +175,7 @@ def test_a_camera_whose_picture_never_changes_is_in_trouble_until_it_does(caplog
     assert caplog.text.count("same picture") == 1
 
 
-def test_a_still_picture_is_no_trouble_before_there_are_many(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_few_identical_pictures_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     camera = Scripted(*[7] * (MANY - 1))
     with Rig(camera, rules=LiveRules(frozen_s=0)) as rig:
         eventually(lambda: rig.status.dropped == MANY - 2, "they are looked at", WAIT_S)
@@ -182,7 +184,7 @@ def test_a_still_picture_is_no_trouble_before_there_are_many(caplog: pytest.LogC
         eventually(lambda: rig.status.skipped == 1, "the next is one too many", WAIT_S)
 
 
-def test_who_is_slow_gets_the_newest_frame_and_the_others_are_counted() -> None:
+def test_a_slow_consumer_gets_the_newest_frame_and_dropped_ones_are_counted() -> None:
     camera = Scripted()
     with Rig(camera) as rig:
         frames = iter(rig.source)
@@ -199,7 +201,7 @@ def test_who_is_slow_gets_the_newest_frame_and_the_others_are_counted() -> None:
         assert (rig.status.size_wh, rig.status.fps) == (SIZE_WH, 25.0)
 
 
-def test_who_is_fast_waits_for_a_frame_that_is_newer_than_the_last() -> None:
+def test_a_fast_consumer_waits_for_a_newer_frame() -> None:
     camera = Scripted(0)
     with Rig(camera) as rig:
         frames = iter(rig.source)
@@ -211,7 +213,7 @@ def test_who_is_fast_waits_for_a_frame_that_is_newer_than_the_last() -> None:
         assert rig.status.dropped == 0
 
 
-def test_a_stride_counts_the_sources_own_frames_and_decodes_no_other() -> None:
+def test_a_stride_counts_the_sources_frames_and_decodes_only_its_own() -> None:
     camera = Scripted()
     with Rig(camera, stride=3) as rig:
         frames = iter(rig.source)
@@ -225,7 +227,7 @@ def test_a_stride_counts_the_sources_own_frames_and_decodes_no_other() -> None:
         assert rig.status.dropped == 0
 
 
-def test_a_frame_that_cannot_be_decoded_is_skipped_and_not_dropped() -> None:
+def test_an_undecodable_frame_counts_as_skipped_and_not_as_dropped() -> None:
     camera = Scripted(0, "damaged", "damaged")
     with Rig(camera) as rig:
         frames = iter(rig.source)
@@ -238,7 +240,7 @@ def test_a_frame_that_cannot_be_decoded_is_skipped_and_not_dropped() -> None:
 
 
 @pytest.mark.parametrize("end", [lambda rig: rig.stop.set(), lambda rig: rig.source.release()], ids=["stop", "release"])
-def test_waiting_ends_when_it_is_told_to_and_the_camera_is_given_back(end: Callable[[Rig], None]) -> None:
+def test_stopping_wakes_a_waiting_consumer_and_releases_the_camera(end: Callable[[Rig], None]) -> None:
     camera = Scripted(0)
     with Rig(camera) as rig:
         frames = iter(rig.source)
@@ -248,14 +250,14 @@ def test_waiting_ends_when_it_is_told_to_and_the_camera_is_given_back(end: Calla
         assert next(frames, None) is None
         later.join()
         assert rig.status.state == "ended"
-        camera.send(1)  # the frame that was waited for
+        camera.send(1)  # the frame that the consumer waited for
         eventually(camera.released.is_set, "it is given back", WAIT_S)
         camera.send(2)
         assert camera.decoded == [0]
     assert readers() == []
 
 
-def test_a_source_that_nobody_iterates_is_read_and_released_too() -> None:
+def test_a_source_that_is_not_iterated_is_read_and_released_too() -> None:
     camera = Scripted(0, 1, 2)
     with Rig(camera, opened=True) as rig:
         eventually(lambda: rig.status.dropped == 2, "it reads", WAIT_S)
@@ -263,10 +265,10 @@ def test_a_source_that_nobody_iterates_is_read_and_released_too() -> None:
     assert camera.released.is_set()
 
 
-# --- what is done about trouble ---
+# --- failures ---
 
 
-def test_a_stream_that_ends_goes_on_with_its_numbers_and_its_time_when_it_is_back() -> None:
+def test_frame_numbers_and_times_continue_after_a_reconnect() -> None:
     cameras = [Scripted(one) for one in range(3)]
     with Rig(*cameras) as rig:
         frames = iter(rig.source)
@@ -281,13 +283,13 @@ def test_a_stream_that_ends_goes_on_with_its_numbers_and_its_time_when_it_is_bac
         eventually(cameras[2].released.is_set, "the lost connection is closed", WAIT_S)
 
 
-def test_a_frame_that_came_before_the_end_is_still_given() -> None:
+def test_a_frame_from_before_the_end_is_still_delivered() -> None:
     with Rig(Scripted(5, "end")) as rig:
         eventually(lambda: rig.status.state == "waiting", "it is lost", WAIT_S)
         assert number(next(iter(rig.source))) == 5
 
 
-def test_a_camera_that_cannot_be_opened_is_tried_soon_then_every_second_and_never_less(
+def test_retries_start_soon_and_continue_every_second(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     refused = InputError("cannot open rtsp://admin:secret@gate/live: nobody listens")
@@ -298,14 +300,14 @@ def test_a_camera_that_cannot_be_opened_is_tried_soon_then_every_second_and_neve
         assert all(0.5 <= wait_s <= 1 for wait_s in rig.waits_s[2:])
         assert len(set(rig.waits_s)) == 40  # jitter
         assert rig.status.problem is None
-    # A camera may be away for a week: once that it is, and once that it is back.
+    # A camera may be down for a week: one line when it fails, and one when it is back.
     assert [record.getMessage() for record in caplog.records] == [
         "cannot open rtsp://***@gate/live: nobody listens",
         "rtsp://***@gate/live is back",
     ]
 
 
-def test_states_say_whether_frames_come_or_what_is_wrong() -> None:
+def test_the_state_says_whether_frames_arrive_or_what_is_wrong() -> None:
     first, second = Scripted(), Scripted()
     with Rig(first, InputError("cannot open rtsp://admin:secret@gate/live"), second) as rig:
         frames = iter(rig.source)
@@ -326,19 +328,19 @@ def test_states_say_whether_frames_come_or_what_is_wrong() -> None:
         assert (rig.status.state, rig.status.problem, rig.status.reconnects) == ("live", None, 1)
 
 
-def test_a_camera_that_never_could_be_opened_is_waited_for() -> None:
+def test_a_camera_that_was_never_opened_is_retried() -> None:
     with Rig(InputError("no device /dev/video0")) as rig:
         eventually(lambda: rig.status.problem == "no device /dev/video0", "it fails", WAIT_S)
         assert rig.status.state == "waiting"
 
 
-def test_a_camera_that_comes_and_goes_all_night_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flapping_camera_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with Rig(*[Scripted(0, "end") for _ in range(30)]) as rig:
         eventually(lambda: rig.status.reconnects == 29, "they are all used up", WAIT_S)
     assert len(caplog.records) <= 3
 
 
-def test_a_quiet_night_after_a_steady_day_is_news_again_and_the_first_try_is_quick_again() -> None:
+def test_after_a_steady_day_an_outage_is_logged_again_and_the_first_retry_is_quick_again() -> None:
     rules = LiveRules(steady_s=60)
     cameras = [Scripted(), *[Scripted("end") for _ in range(5)], Scripted()]
     with Rig(*cameras, rules=rules) as rig:
@@ -354,7 +356,7 @@ def test_a_quiet_night_after_a_steady_day_is_news_again_and_the_first_try_is_qui
         assert rig.waits_s[-1] <= 0.25
 
 
-def test_a_grab_that_took_the_whole_time_out_found_nothing_whatever_it_says() -> None:
+def test_a_grab_that_took_the_whole_timeout_counts_as_failed() -> None:
     rig_clock: list[Clock] = []
 
     def late() -> bool:
@@ -371,21 +373,21 @@ def test_a_grab_that_took_the_whole_time_out_found_nothing_whatever_it_says() ->
         assert (rig.status.reconnects, rig.status.skipped) == (1, 0)
 
 
-def test_what_opencv_raises_is_a_lost_stream_and_a_mistake_of_ours_is_not_hidden() -> None:
+def test_an_opencv_error_is_a_lost_stream_and_other_errors_are_not_hidden() -> None:
     with Rig(Scripted(cv2.error("decoder\nfailed")), Scripted(1)) as rig:
         assert number(next(iter(rig.source))) == 1
     with Rig(Scripted(ZeroDivisionError("ours"))) as rig, pytest.raises(ZeroDivisionError, match="ours"):
         next(iter(rig.source))
 
 
-def test_a_stream_of_nothing_but_damaged_pictures_is_opened_again() -> None:
+def test_a_stream_with_only_damaged_pictures_is_reopened() -> None:
     rules = LiveRules(undecodable=5)
     with Rig(Scripted(*["damaged"] * 5), Scripted(1), rules=rules) as rig:
         assert number(next(iter(rig.source))) == 1
         assert rig.status.skipped == 5
 
 
-def test_a_camera_that_changes_its_size_is_taken_as_it_is_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_of_the_frame_size_is_accepted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     first, second = Scripted(0), Scripted(1, size_wh=(32, 24))
     with Rig(first, second) as rig:
         frames = iter(rig.source)
@@ -396,10 +398,10 @@ def test_a_camera_that_changes_its_size_is_taken_as_it_is_and_says_so(caplog: py
     assert "sends 32x24 now, no more 64x48" in caplog.text
 
 
-# --- captures that hang ---
+# --- hanging captures ---
 
 
-def test_a_read_that_hangs_for_ever_is_left_behind_and_never_delivers_again() -> None:
+def test_a_read_that_hangs_forever_is_abandoned_and_delivers_nothing_later() -> None:
     wake = threading.Event()
 
     def hang() -> bool:
@@ -422,7 +424,7 @@ def test_a_read_that_hangs_for_ever_is_left_behind_and_never_delivers_again() ->
         assert hung.grabs == 2
 
 
-def test_an_opening_that_hangs_is_left_behind_and_what_it_opens_at_last_is_closed() -> None:
+def test_a_hanging_open_is_abandoned_and_closed_if_it_succeeds_later() -> None:
     wake = threading.Event()
     late, other = Scripted(66), Scripted(1)
     with Rig() as rig:
@@ -445,7 +447,7 @@ def test_an_opening_that_hangs_is_left_behind_and_what_it_opens_at_last_is_close
         assert late.grabs == 0
 
 
-def test_only_so_many_threads_are_left_behind_and_the_first_to_wake_goes_on() -> None:
+def test_the_number_of_abandoned_threads_is_limited_and_the_first_to_wake_continues() -> None:
     wake = threading.Event()
 
     def hang() -> bool:
@@ -469,7 +471,7 @@ def test_only_so_many_threads_are_left_behind_and_the_first_to_wake_goes_on() ->
         assert [number(frame) for frame in taken] == [9]
 
 
-def test_a_release_does_not_wait_for_a_read_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_does_not_wait_for_a_hanging_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "RELEASE_S", 0.01)
     wake = threading.Event()
     camera = Scripted(lambda: wake.wait(WAIT_S))
@@ -480,7 +482,7 @@ def test_a_release_does_not_wait_for_a_read_that_hangs(monkeypatch: pytest.Monke
     eventually(camera.released.is_set, "it is given back", WAIT_S)
 
 
-def test_one_camera_that_hangs_does_not_stop_the_others() -> None:
+def test_a_hanging_camera_does_not_stop_the_others() -> None:
     wake = threading.Event()
     other = Scripted()
     with Rig(Scripted(lambda: wake.wait(WAIT_S))), Rig(other) as rig:
@@ -494,7 +496,7 @@ def test_one_camera_that_hangs_does_not_stop_the_others() -> None:
 # --- opening at the start ---
 
 
-def test_opening_that_takes_too_long_is_one_clear_error_and_what_comes_later_is_closed() -> None:
+def test_an_open_that_times_out_is_a_one_line_error_and_is_closed_if_it_succeeds_later() -> None:
     wake = threading.Event()
     camera = Scripted()
 

@@ -1,4 +1,4 @@
-"""HTTP cameras (MJPEG), served for real on loopback: what they do wrong, and that frames come again."""
+"""HTTP cameras (MJPEG) on real loopback servers: their faults, and that frames resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WAIT_S = 30.0
 
 
 def jpeg(number: int, size_wh: tuple[int, int] = SMALL) -> bytes:
-    """A picture that tells its number by its brightness, and by a white corner which corner is which."""
+    """A picture whose brightness encodes its number, with one white corner to check its orientation."""
     width, height = size_wh
     picture = np.full((height, width, 3), 20 + 8 * number, np.uint8)
     picture[height * 3 // 4 :, width * 3 // 4 :] = 255
@@ -37,14 +37,14 @@ def number(frame: Frame) -> int:
 
 
 class Camera(http.server.BaseHTTPRequestHandler):
-    """Answers each request with the next behavior of its server's list, and with the last one for good."""
+    """Answers each request with the next behavior in its server's list, then always with the last one."""
 
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, CameraServer)
         server.requests.append(self.path)
         behavior = server.behaviors.pop(0) if len(server.behaviors) > 1 else server.behaviors[0]
-        with contextlib.suppress(OSError):  # whoever looked has gone
+        with contextlib.suppress(OSError):  # the client has disconnected
             behavior(self)
 
     def begin(self, kind: str = "multipart/x-mixed-replace; boundary=frame") -> None:
@@ -57,7 +57,7 @@ class Camera(http.server.BaseHTTPRequestHandler):
         self.wfile.write(head.encode() + data + b"\r\n")
 
     def pause(self, seconds: float = 0.02) -> bool:
-        """Wait as a camera does between pictures; return whether the test goes on."""
+        """Wait as a camera does between pictures; return whether the test is still running."""
         assert isinstance(self.server, CameraServer)
         return not self.server.over.wait(seconds)
 
@@ -66,7 +66,7 @@ class Camera(http.server.BaseHTTPRequestHandler):
 
 
 class CameraServer(http.server.ThreadingHTTPServer):
-    """A camera's HTTP server; `url` is where it is, `requests` the paths that were asked for."""
+    """A camera's HTTP server at `url`; `requests` has the requested paths."""
 
     daemon_threads = True
 
@@ -87,7 +87,7 @@ class CameraServer(http.server.ThreadingHTTPServer):
 
 
 def film(first: int, last: int | None = None, size_wh: tuple[int, int] = SMALL) -> Callable[[Camera], None]:
-    """Send the pictures from one number to another, or the last one for as long as anybody looks, and hang up."""
+    """Send a range of pictures, or the last one until the client disconnects, then close the connection."""
 
     def behave(camera: Camera) -> None:
         camera.begin()
@@ -116,7 +116,7 @@ def garbage(camera: Camera) -> None:
 
 
 def broken_picture(camera: Camera) -> None:
-    """Send some pictures, the last of which is a large one of which half comes."""
+    """Send some pictures, then half of a large one."""
     film(0, 8)(camera)
     data = jpeg(3, (640, 480))
     camera.send(data[: len(data) // 2], len(data))
@@ -129,7 +129,7 @@ def falls_silent(camera: Camera) -> None:
 
 
 def until(frames: Iterator[Frame], wanted: Callable[[Frame], bool]) -> list[Frame]:
-    """The frames up to the first that is wanted."""
+    """The frames up to the first one that matches."""
     found = []
     for frame in itertools.islice(frames, 2000):
         found.append(frame)
@@ -138,7 +138,7 @@ def until(frames: Iterator[Frame], wanted: Callable[[Frame], bool]) -> list[Fram
     raise AssertionError("it never came")
 
 
-def test_an_http_stream_is_live_and_keeps_its_password_to_itself(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_http_stream_is_live_and_its_password_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with CameraServer(film(0, 8), film(8)) as server:
         url = server.url.replace("//", "//admin:secret@") + "?pwd=secret"
@@ -156,27 +156,29 @@ def test_an_http_stream_is_live_and_keeps_its_password_to_itself(caplog: pytest.
 
 
 @pytest.mark.parametrize("fault", [refuse, web_page, garbage, broken_picture], ids=lambda fault: fault.__name__)
-def test_frames_come_again_after_a_fault_and_no_picture_is_made_up(fault: Callable[[Camera], None]) -> None:
+def test_frames_resume_after_a_fault_without_incomplete_pictures(fault: Callable[[Camera], None]) -> None:
     with CameraServer(film(0, 8), fault, film(8)) as server, open_source(server.url) as source:
         frames = iter(source)
         found = until(frames, lambda frame: number(frame) == 15)
         assert {number(frame) for frame in found} <= set(range(16))
         assert {frame.image_bgr.shape for frame in found} == {(48, 64, 3)}
-        assert all(frame.image_bgr[-4:, -4:].min() > 240 for frame in found)  # whole, to the last corner
+        assert all(frame.image_bgr[-4:, -4:].min() > 240 for frame in found)  # complete, down to the last corner
         assert source.status().state == "live"
         assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(("fault", "problem"), [(refuse, "it answers 500 "), (web_page, "there is no video: .*html")])
-def test_what_is_no_video_at_the_start_is_one_clear_error(fault: Callable[[Camera], None], problem: str) -> None:
+def test_a_response_that_is_not_video_at_the_start_is_a_one_line_error(
+    fault: Callable[[Camera], None], problem: str
+) -> None:
     with CameraServer(fault) as server, pytest.raises(InputError, match=rf"cannot open \S+: {problem}") as caught:
         open_source(server.url.replace("//", "//admin:secret@"))
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_camera_that_is_down_at_the_start_is_waited_for_where_that_is_wanted() -> None:
-    with socket.socket() as taken:  # a port on which nobody listens yet
+def test_a_camera_that_is_down_at_the_start_is_retried_with_keep_trying() -> None:
+    with socket.socket() as taken:  # a port without a listener
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         source = open_source(f"http://admin:secret@127.0.0.1:{port}/video", keep_trying=True)
@@ -190,7 +192,7 @@ def test_a_camera_that_is_down_at_the_start_is_waited_for_where_that_is_wanted()
         assert source.status().problem is None
 
 
-def test_a_camera_whose_size_is_changed_comes_in_the_new_size(caplog: pytest.LogCaptureFixture) -> None:
+def test_after_a_size_change_frames_have_the_new_size(caplog: pytest.LogCaptureFixture) -> None:
     with CameraServer(film(0, 8), film(8, size_wh=LARGE)) as server, open_source(server.url) as source:
         found = until(iter(source), lambda frame: number(frame) == 15)
         assert {frame.image_bgr.shape[:2] for frame in found} == {SMALL[::-1], LARGE[::-1]}
@@ -198,7 +200,7 @@ def test_a_camera_whose_size_is_changed_comes_in_the_new_size(caplog: pytest.Log
     assert "sends 128x96 now, no more 64x48" in caplog.text
 
 
-def test_a_size_that_changes_within_a_connection_still_gives_whole_pictures() -> None:
+def test_a_size_change_within_a_connection_gives_complete_pictures() -> None:
     def behave(camera: Camera) -> None:
         film(0, 8)(camera)
         while camera.pause():
@@ -210,11 +212,11 @@ def test_a_size_that_changes_within_a_connection_still_gives_whole_pictures() ->
             48,
             64,
             3,
-        )  # as FFmpeg has it: scaled to the size that the connection began with
+        )  # FFmpeg scales to the size at the start of the connection
         assert frame.image_bgr[-4:, -4:].min() > 240
 
 
-def test_a_stream_that_falls_silent_is_stalled_then_opened_again_and_the_others_go_on(
+def test_a_silent_stream_is_stalled_and_reopened_while_others_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("twincar_edge.runtime.sources.network.NETWORK_TIMEOUT_MS", 2500)
@@ -227,7 +229,7 @@ def test_a_stream_that_falls_silent_is_stalled_then_opened_again_and_the_others_
         frames, others = iter(source), iter(other)
         next(frames)
         while source.status().state != "stalled":
-            next(others)  # which goes on all the while
+            next(others)  # which continues all the time
         while source.status().problem is None:
             next(others)
         assert "has sent nothing for 2.5 s" in (source.status().problem or "")
@@ -236,8 +238,8 @@ def test_a_stream_that_falls_silent_is_stalled_then_opened_again_and_the_others_
         assert other.status().reconnects == 0
 
 
-def test_a_host_that_does_not_answer_is_known_before_ffmpeg_would_know() -> None:
-    # A queue of connections that is full drops the next one without a word, as a camera without current does.
+def test_an_unresponsive_host_is_detected_before_ffmpegs_timeout() -> None:
+    # A full listen queue silently drops the next connection, as a camera without power does.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
         place = server.getsockname()
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""MJPEG over HTTP: what cameras do with boundaries and lengths, and what a hostile one may not."""
+"""MJPEG over HTTP: the cameras' variants of boundaries and lengths, and limits for hostile ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def part(
 
 
 class Answer(io.RawIOBase):
-    """An HTTP answer of which a little comes at a time."""
+    """An HTTP response that arrives in small pieces."""
 
     headers = email.message.Message()
 
@@ -79,13 +79,15 @@ def lengths(change: int) -> bytes:
         b"".join(part(data + bytes(20), length=len(data) + 20) for data in PICTURES) + b"--frame--\r\n",
     ],
 )
-def test_every_picture_comes_once_and_whole(data: bytes, at_once: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_picture_is_delivered_once_and_complete(
+    data: bytes, at_once: int, caplog: pytest.LogCaptureFixture
+) -> None:
     assert shown(camera(data, at_once)) == [0, 1, 2, 3]
     assert not caplog.records
 
 
 @pytest.mark.parametrize("change", [-500, -100, -1, 40, 900, 10**12])
-def test_lengths_that_are_wrong_are_told_once_and_the_pictures_come(
+def test_wrong_lengths_are_logged_once_and_the_pictures_delivered(
     change: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert shown(camera(lengths(change))) == [0, 1, 2, 3]
@@ -95,7 +97,7 @@ def test_lengths_that_are_wrong_are_told_once_and_the_pictures_come(
     )
 
 
-def test_a_picture_is_not_kept_back_until_the_next_one_comes() -> None:
+def test_a_picture_is_delivered_before_the_next_one_arrives() -> None:
     def pieces() -> Iterator[bytes]:
         yield part(PICTURES[0], length=len(PICTURES[0])).removesuffix(b"\r\n")
         raise AssertionError("more is asked for")
@@ -104,7 +106,7 @@ def test_a_picture_is_not_kept_back_until_the_next_one_comes() -> None:
     assert one.grab() and one.retrieve()[0]
 
 
-def test_a_stream_of_short_lengths_is_live_and_not_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_with_too_short_lengths_is_live_and_not_reopened(caplog: pytest.LogCaptureFixture) -> None:
     def short(camera: Camera) -> None:
         camera.begin()
         for index in itertools.cycle(range(8)):
@@ -137,7 +139,7 @@ def zeros() -> Iterator[bytes]:
         (b"a line\r\n" * 5000, "no boundary"),
     ],
 )
-def test_what_does_not_end_is_refused_before_it_fills_the_memory(begin: bytes, problem: str) -> None:
+def test_endless_parts_are_refused_before_they_fill_the_memory(begin: bytes, problem: str) -> None:
     one = camera(itertools.chain([begin], zeros()))
     with pytest.raises(InputError, match=rf"http://camera/video sends {problem}|sends a {problem}"):
         for _ in range(3):
@@ -145,14 +147,14 @@ def test_what_does_not_end_is_refused_before_it_fills_the_memory(begin: bytes, p
     assert one._answer.given <= MAX_SENT_BYTES + 2**18  # type: ignore[attr-defined]
 
 
-def test_a_picture_that_trickles_is_given_up() -> None:
+def test_a_picture_that_arrives_too_slowly_times_out() -> None:
     now = itertools.count()
     pieces = itertools.chain([b"--frame\r\n\r\n"], itertools.repeat(b"x"))
     with pytest.raises(InputError, match="a picture takes longer than 5 s"):
         camera(pieces, clock=lambda: float(next(now))).grab()
 
 
-def test_pictures_come_in_the_size_of_the_first() -> None:
+def test_pictures_are_scaled_to_the_size_of_the_first() -> None:
     one = camera(part(PICTURES[0]) + part(jpeg(1, (128, 96))) + b"--frame")
     sizes = []
     while one.grab():
@@ -169,14 +171,14 @@ def test_a_picture_beyond_the_limit_says_how_to_raise_it() -> None:
 
 
 def test_a_picture_without_huffman_tables_is_decoded() -> None:
-    """As cameras send Motion JPEG: the tables are those of the standard."""
+    """Cameras send Motion JPEG without tables: they are those of the standard."""
     data = bytearray(jpeg(3))
     while (at := data.find(b"\xff\xc4")) >= 0:
         del data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
     assert shown(camera(part(bytes(data)) + b"--frame")) == [3]
 
 
-def test_a_request_for_a_password_that_cannot_be_parsed_is_one_line() -> None:
+def test_an_unparsable_authentication_request_is_a_one_line_error() -> None:
     def asks(camera: Camera) -> None:
         camera.send_response(401)
         camera.send_header("WWW-Authenticate", "Digest realm=")

@@ -1,4 +1,4 @@
-"""Times of live frames: even where the network is not, and true over time."""
+"""Times of live frames: regular despite network jitter, and accurate in the long run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_time_does_not_drift_whatever_rate_the_stream_claims(nominal_fps: float 
     assert np.diff(found)[-1] == pytest.approx(1 / real_fps, rel=0.02)
 
 
-def test_a_stall_is_a_gap_and_not_caught_up_with_later() -> None:
+def test_a_stall_is_a_gap_in_time_and_is_not_compensated_later() -> None:
     before = [frame * 0.04 for frame in range(50)]
     after = [before[-1] + 3 + frame * 0.04 for frame in range(50)]
     found = times(before + after)
@@ -45,14 +45,14 @@ def test_a_stall_is_a_gap_and_not_caught_up_with_later() -> None:
     assert found[-1] == pytest.approx(after[-1], abs=0.05)
 
 
-def test_time_never_stands_still_or_runs_back() -> None:
+def test_times_are_strictly_increasing() -> None:
     rng = np.random.default_rng(0)
     arrivals_s = np.sort(rng.uniform(0, 20, 500))
     assert (np.diff(times(arrivals_s.tolist(), None)) > 0).all()
 
 
 class Recording:
-    """Stands for cv2.VideoCapture on a recording whose times repeat, as reordered frames of a stream's do."""
+    """Replaces cv2.VideoCapture of a recording whose times repeat, as those of reordered frames do."""
 
     POSITIONS_MS = (0, 40, 80, 80, 160, 200, 200, 280)
 
@@ -79,12 +79,12 @@ class Recording:
 
 @pytest.fixture
 def place() -> Iterator[str]:
-    """A host and port where somebody listens."""
+    """The host and port of a listening server."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def test_a_files_times_that_repeat_become_times_that_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_times_of_a_file_become_increasing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
     with CameraServer(lambda camera: camera.begin("video/mp4")) as server, open_source(server.url) as source:
         assert not source.live
@@ -93,9 +93,7 @@ def test_a_files_times_that_repeat_become_times_that_grow(monkeypatch: pytest.Mo
     assert (np.diff([frame.time_s for frame in frames]) > 0.02).all()
 
 
-def test_a_recording_behind_rtsp_comes_at_its_own_pace_like_a_camera(
-    monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
+def test_a_recording_over_rtsp_arrives_in_real_time_like_a_camera(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
     with open_source(f"rtsp://{place}/clip") as source:
         assert source.live

@@ -1,4 +1,4 @@
-"""HTTP cameras that give one picture a request: polled, and never over by themselves."""
+"""HTTP cameras with one picture per request: they are polled, and never end by themselves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shown(camera: PolledCamera) -> int:
 
 
 @pytest.mark.parametrize("place", ["/snap.jpg", "/snap.JPG?channel=1", "/snapshot.cgi"])
-def test_an_address_of_single_pictures_is_a_camera_that_never_ends(place: str) -> None:
+def test_a_snapshot_address_is_a_camera_that_never_ends(place: str) -> None:
     poll_s = POLL_S if place.endswith("cgi") else None
     with CameraServer(*map(picture, range(9))) as server:
         with open_source(server.url.replace("/video", place), poll_s=poll_s) as source:
@@ -64,10 +64,10 @@ def test_an_address_whose_video_ends_after_one_picture_is_polled() -> None:
         camera = iter(source)
         found = [number(next(camera)) for _ in range(4)]
         assert found == sorted(set(found))
-        assert source.status().reconnects == 1  # from FFmpeg, which reads one picture, to polling
+        assert source.status().reconnects == 1  # switches from FFmpeg, which reads one picture, to polling
 
 
-def test_pictures_are_asked_for_as_often_as_poll_says() -> None:
+def test_the_poll_interval_is_used() -> None:
     with CameraServer(picture(0)) as server:
         camera, begun_s = polled(server), time.monotonic()
         for _ in range(5):
@@ -76,7 +76,7 @@ def test_pictures_are_asked_for_as_often_as_poll_says() -> None:
         assert len(server.requests) == 5
 
 
-def test_a_picture_that_has_not_changed_is_not_sent_again() -> None:
+def test_an_unchanged_picture_is_not_downloaded_again() -> None:
     asked: list[tuple[str | None, str | None]] = []
     day = "Fri, 28 Nov 2025 10:00:00 GMT"
 
@@ -105,7 +105,7 @@ def test_a_page_is_not_a_picture(place: str, poll_s: float | None, message: str)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_stream_whose_address_looks_like_a_pictures_is_read_as_a_stream() -> None:
+def test_a_stream_with_a_snapshot_like_address_is_read_as_a_stream() -> None:
     with CameraServer(film(0)) as server, open_source(server.url.replace("/video", "/video.jpg")) as source:
         camera = iter(source)
         assert number(next(camera)) < number(next(camera))
@@ -124,7 +124,7 @@ def test_a_picture_without_a_type_is_a_picture(kind: str | None) -> None:
         assert shown(polled(server)) == 5
 
 
-def test_a_picture_that_is_cut_off_is_left_out_and_the_next_one_comes() -> None:
+def test_a_truncated_picture_is_skipped_and_the_next_one_delivered() -> None:
     def half(camera: Camera) -> None:
         camera.begin("image/jpeg")
         camera.wfile.write(jpeg(1)[:200])
@@ -134,7 +134,7 @@ def test_a_picture_that_is_cut_off_is_left_out_and_the_next_one_comes() -> None:
         assert source.skip_reasons == {"undecodable frame": 1}
 
 
-def test_what_does_not_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_responses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("twincar_edge.runtime.sources.polled.MAX_SENT_BYTES", 2**20)
 
     def endless(camera: Camera) -> None:
@@ -154,7 +154,7 @@ def test_what_does_not_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             polled(server, timeout_s=0.3)
 
 
-def test_a_password_goes_to_a_camera_that_asks_for_it_and_into_no_message() -> None:
+def test_a_password_is_sent_only_on_request_and_appears_in_no_message() -> None:
     def wants_a_password(camera: Camera) -> None:
         if camera.headers["Authorization"] == "Basic YWRtaW46YSNi":  # admin:a#b
             picture(0)(camera)
@@ -170,10 +170,10 @@ def test_a_password_goes_to_a_camera_that_asks_for_it_and_into_no_message() -> N
         with pytest.raises(InputError, match="answers 401 Unauthorized") as caught:
             open_source(f"http://admin:wrong-secret@{place}")
     assert "secret" not in str(caught.value)
-    gc.collect()  # connections left open would be warnings, which are errors
+    gc.collect()  # open connections would be warnings, which are errors
 
 
-def test_polling_is_for_http() -> None:
+def test_polling_is_refused_for_other_schemes_than_http() -> None:
     with pytest.raises(InputError, match=r"cannot poll rtsp://cam/live: `poll_s` is for http"):
         open_source("rtsp://cam/live", poll_s=1.0)
 

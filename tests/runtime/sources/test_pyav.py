@@ -1,4 +1,4 @@
-"""Video that OpenCV cannot decode right: interlaced frames, of which it says that all is well, and AV1."""
+"""Video that OpenCV cannot decode correctly: interlaced frames, for which it reports no error, and AV1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAMES = MANY + 15
 
 
 def picture(number: int) -> np.ndarray:
-    """A road, and a bar as far to the right as its number is high."""
+    """A road with a bar whose position encodes the picture's number."""
     image = road(size_wh=SIZE_WH)
     image[60:120, 5 * number : 5 * number + 40] = (30, 30, 210)
     return image
@@ -45,7 +45,7 @@ def encode(
 
 
 def places(frames: list[Frame]) -> list[int]:
-    """The numbers of the pictures, read from where the red bar begins."""
+    """The numbers of the pictures, read from the position of the red bar."""
     red = [frame.image_bgr[90, :, 2].astype(int) - frame.image_bgr[90, :, 1] > 90 for frame in frames]
     return [round(int(np.argmax(row)) / 5) for row in red]
 
@@ -63,7 +63,7 @@ def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["interlaced H.264", "interlaced MPEG-2", "AV1"],
 )
-def test_what_opencv_cannot_decode_is_read_with_the_same_frames_and_times(
+def test_video_that_opencv_cannot_decode_has_the_right_frames_and_times(
     tmp_path: Path, name: str, codec: str, options: dict[str, str]
 ) -> None:
     with open_source(str(encode(tmp_path / name, codec, options))) as source:
@@ -72,7 +72,7 @@ def test_what_opencv_cannot_decode_is_read_with_the_same_frames_and_times(
     assert [frame.time_s for frame in frames] == pytest.approx([index / 25 for index in range(FRAMES)], abs=1e-3)
     assert places(frames) == list(range(FRAMES))
     assert (source.fps, source.skipped, frames[0].image_bgr.shape) == (25, 0, (SIZE_WH[1], SIZE_WH[0], 3))
-    for frame in frames:  # a deinterlaced picture is a picture of its own time: no combs
+    for frame in frames:  # a deinterlaced picture shows a single point in time, without combing
         assert np.abs(frame.image_bgr.astype(int) - picture(frame.index)).mean() < 6
     assert places(list(open_source(str(tmp_path / name), stride=4))) == list(range(0, FRAMES, 4))
 
@@ -82,7 +82,7 @@ def test_a_short_interlaced_clip_is_read_too(tmp_path: Path) -> None:
     assert places(list(open_source(str(path)))) == [0, 1, 2]
 
 
-def test_a_video_that_becomes_interlaced_in_the_middle_goes_on(
+def test_a_video_that_becomes_interlaced_in_the_middle_is_read_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = [
@@ -100,7 +100,7 @@ def test_a_video_that_becomes_interlaced_in_the_middle_goes_on(
     assert f"from frame 11 on {MANY + 1} pictures are the same in every byte; if the MPEG2" in caplog.text
 
 
-def test_a_drawn_still_and_a_title_card_are_given_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_still_pictures_and_title_cards_are_read_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = [np.full((48, 64, 3), 90, np.uint8)] * (2 * MANY)
     moving = [np.full((48, 64, 3), 20 + 8 * number, np.uint8) for number in range(10)]
     still, clip = write_video(tmp_path / "still.mp4", card), write_video(tmp_path / "clip.mp4", card + moving)
@@ -112,7 +112,7 @@ def test_a_drawn_still_and_a_title_card_are_given_as_they_are(tmp_path: Path, mo
         without_pyav(monkeypatch)
 
 
-def test_a_long_video_is_looked_at_where_it_stands_still_and_not_from_its_beginning(
+def test_a_long_video_is_probed_where_it_is_still_and_not_from_its_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[tuple[float, bool]] = []
@@ -157,8 +157,8 @@ def test_without_pyav_av1_is_an_error_with_codec_and_remedy(tmp_path: Path, monk
     assert "\n" not in str(caught.value)
 
 
-def test_pyav_gives_the_very_pixels_that_opencv_gives(tmp_path: Path) -> None:
-    """So which of them reads a file does not change an answer."""
+def test_pyav_decodes_to_the_same_pixels_as_opencv(tmp_path: Path) -> None:
+    """So answers do not depend on which of them reads a file."""
     path = encode(tmp_path / "clip.mp4", pictures=range(5))
     one, other = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), PyAVInput(str(path), 1).open()
     for what in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT):

@@ -1,4 +1,4 @@
-"""A recording is known by its content: whole, or by blocks of a large file."""
+"""A recording is identified by its content: completely, or by blocks of a large file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.recording import BLOCK_BYTES, WHOLE_BYTES, recording_digest
 
 
-def test_a_video_and_an_image_are_known_by_their_sha256(tmp_path: Path) -> None:
+def test_a_video_and_an_image_are_identified_by_their_sha256(tmp_path: Path) -> None:
     video = write_video(tmp_path / "gate.mp4", film([], 3))
     image = tmp_path / "car.png"
     cv2.imwrite(str(image), np.zeros((8, 8, 3), np.uint8))
@@ -24,12 +24,12 @@ def test_a_video_and_an_image_are_known_by_their_sha256(tmp_path: Path) -> None:
             assert source.recordings == {digest}
 
 
-def test_of_a_large_file_its_size_its_ends_and_what_lies_between_count(tmp_path: Path) -> None:
+def test_the_digest_of_a_large_file_covers_its_size_its_ends_and_blocks_between(tmp_path: Path) -> None:
     path = tmp_path / "day.mp4"
 
     def digest(size: int, *changed: int) -> str:
         with path.open("wb") as file:
-            file.truncate(size)  # a hole: no disk is filled
+            file.truncate(size)  # a sparse file, which needs no disk space
             for place in changed:
                 file.seek(place)
                 file.write(b"x")

@@ -1,4 +1,4 @@
-"""Cameras that redirect: a password goes to no other host, and HTTP leads to none."""
+"""Cameras that redirect: no password is sent to another host, and HTTP redirects to other hosts are refused."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.redirects import on_this_host
 
-OTHER = "127.0.0.2"  # all of 127.0.0.0/8 is this machine
+OTHER = "127.0.0.2"  # all of 127.0.0.0/8 is loopback
 PASSWORD = "s3cret"
 
 
 class Rtsp:
-    """An RTSP server that answers every request alike, and keeps what it was sent."""
+    """An RTSP server that gives the same answer to every request, and records the requests."""
 
     def __init__(self, host: str, answer: Callable[[bytes], bytes]) -> None:
         self.got = b""
@@ -71,7 +71,7 @@ def with_password(url: str) -> str:
 
 
 @pytest.mark.parametrize("only", [b"OPTIONS", b"DESCRIBE"])
-def test_an_rtsp_camera_that_redirects_gets_no_password_to_another_host(only: bytes, other: Rtsp) -> None:
+def test_an_rtsp_redirect_to_another_host_gets_no_password(only: bytes, other: Rtsp) -> None:
     redirect = redirects_to(other.url)
 
     def answer(request: bytes) -> bytes:
@@ -94,13 +94,13 @@ def test_a_redirect_on_the_same_host_keeps_the_password(other: Rtsp) -> None:
         assert on_this_host(with_password(camera.url)) == with_password(target.url)
         with pytest.raises(InputError, match="check the path, the user and the password"):
             open_source(with_password(camera.url))
-        assert b"Authorization: Basic" in target.got  # FFmpeg has followed
+        assert b"Authorization: Basic" in target.got  # FFmpeg has followed the redirect
     finally:
         camera.close()
         target.close()
 
 
-def test_a_camera_that_answers_with_nothing_or_noise_leads_nowhere_else() -> None:
+def test_an_empty_or_invalid_answer_is_not_a_redirect() -> None:
     for answer in (b"\xff" * 100 + b"\r\n\r\n", b"RTSP/1.0 302 Found\r\nCSeq: 1\r\n\r\n", b""):
         camera = Rtsp("127.0.0.1", lambda _request, answer=answer: answer)
         try:
@@ -110,7 +110,7 @@ def test_a_camera_that_answers_with_nothing_or_noise_leads_nowhere_else() -> Non
 
 
 class Page(http.server.BaseHTTPRequestHandler):
-    """Redirects /away to another host and /here to a stream of two pictures and then more, or to one picture."""
+    """Redirects /away to another host, and /here to a stream or a single picture on this one."""
 
     def do_GET(self) -> None:
         assert isinstance(self.server, http.server.ThreadingHTTPServer)
@@ -156,12 +156,12 @@ def page() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", ["/away", "/away.jpg"])
-def test_an_http_camera_leads_to_no_other_host(path: str, page: str) -> None:
+def test_an_http_redirect_to_another_host_is_refused(path: str, page: str) -> None:
     with pytest.raises(InputError, match=rf"redirects to another host, {OTHER}, which is not followed: name that"):
         open_source(page + path)
 
 
 @pytest.mark.parametrize("path", ["/here", "/here.jpg"])
-def test_an_http_camera_may_redirect_on_its_host(path: str, page: str) -> None:
+def test_an_http_redirect_on_the_same_host_is_followed(path: str, page: str) -> None:
     with open_source(page + path) as source:
         assert next(iter(source)).image_bgr.shape == (48, 64, 3)

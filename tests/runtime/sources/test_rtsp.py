@@ -1,4 +1,4 @@
-"""RTSP cameras, served by a real server on loopback that is killed, started again, and frozen."""
+"""RTSP cameras on a real loopback server that is killed, restarted and frozen."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from twincar_edge.bundled import demo_clip
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import Frame, Source, open_source
 
-BACK_S = 3.0  # the promise: frames come so soon after the server's return
-LONGEST_WAIT_S = 1.0  # between two tries
+BACK_S = 3.0  # the promise: frames resume within this time after the server's return
+LONGEST_WAIT_S = 1.0  # between retries
 WAIT_S = 30.0
 
 
@@ -35,7 +35,7 @@ def server() -> Iterator[RtspServer]:
 
 
 class Reading:
-    """Takes a source's frames in a thread, for as long as they come."""
+    """Reads a source's frames in a thread until it ends."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -66,7 +66,7 @@ class Reading:
 
 
 def is_soon(took_s: float, url: str) -> bool:
-    """Whether frames came back as promised; on a busy machine, after a wait and two times what opening takes now."""
+    """Whether frames resumed as promised; on a busy machine, within a retry delay and twice the time to open now."""
     if took_s < BACK_S:
         return True
     started_s = time.monotonic()
@@ -76,7 +76,7 @@ def is_soon(took_s: float, url: str) -> bool:
 
 
 def killed_and_started(server: RtspServer, times: int, seed: int) -> list[float]:
-    """Kill and start the server so many times while it is read; return how long after each start a frame came."""
+    """Restart the server repeatedly while it is read; return the time from each start to the next frame."""
     recoveries_s = []
     rng = np.random.default_rng(seed)
     with Reading(open_source(server.url)) as reading:
@@ -84,7 +84,7 @@ def killed_and_started(server: RtspServer, times: int, seed: int) -> list[float]
         for _ in range(times):
             server.kill()
             reading.until_lost()
-            time.sleep(rng.uniform(0, 1.2))  # wherever in the waits between tries the server then returns
+            time.sleep(rng.uniform(0, 1.2))  # so that the server returns at any point of a retry delay
             server.start()
             started_s = time.monotonic()
             reading.until_live()
@@ -97,7 +97,7 @@ def killed_and_started(server: RtspServer, times: int, seed: int) -> list[float]
     return recoveries_s
 
 
-def test_servers_that_are_killed_twenty_times_are_seen_again_within_three_seconds_each_time() -> None:
+def test_after_each_of_twenty_restarts_frames_resume_within_three_seconds() -> None:
     with RtspServer(demo_clip()) as one, RtspServer(demo_clip()) as other, ThreadPoolExecutor(2) as pool:
         found = pool.map(killed_and_started, (one, other), (10, 10), (5, 6))
         recoveries_s = sorted(one for recoveries in found for one in recoveries)
@@ -105,7 +105,7 @@ def test_servers_that_are_killed_twenty_times_are_seen_again_within_three_second
     assert len(recoveries_s) == 20
 
 
-def test_a_frozen_server_is_a_stalled_source_and_frames_come_again_after_the_thaw(server: RtspServer) -> None:
+def test_a_frozen_server_stalls_the_source_and_frames_resume_afterwards(server: RtspServer) -> None:
     with (
         RtspServer(demo_clip()) as well,
         Reading(open_source(server.url)) as reading,
@@ -129,18 +129,18 @@ def test_a_frozen_server_is_a_stalled_source_and_frames_come_again_after_the_tha
         assert (other.source.status().state, other.source.status().reconnects) == ("live", 0)
 
 
-def test_a_slow_consumer_gets_frames_of_now_and_not_of_the_past(server: RtspServer) -> None:
+def test_a_slow_consumer_gets_current_frames(server: RtspServer) -> None:
     with open_source(server.url) as source:
         frames = iter(source)
         next(frames)
         eventually(lambda: source.status().dropped >= 40, "it falls behind", WAIT_S)
         dropped = source.status().dropped
         frame = next(frames)
-        # All frames but the first one taken were replaced; one or two more may have come since they were counted.
+        # All frames except the first were replaced; one or two more may have arrived since they were counted.
         assert dropped + 1 <= frame.index <= dropped + 5
 
 
-def test_a_clip_that_ends_is_a_stream_that_is_opened_again(tmp_path: Path) -> None:
+def test_a_stream_that_ends_is_reopened(tmp_path: Path) -> None:
     with (
         RtspServer(beginning_of(demo_clip(), 1, tmp_path / "short.mp4")) as server,
         Reading(open_source(server.url)) as reading,
@@ -149,7 +149,7 @@ def test_a_clip_that_ends_is_a_stream_that_is_opened_again(tmp_path: Path) -> No
         assert reading.in_order
 
 
-def test_a_server_that_wants_a_password_gets_it_and_nobody_else_does(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_password_is_sent_only_to_the_server_that_requires_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with RtspServer(demo_clip(), user="admin", password="s3cret") as server:
         with pytest.raises(InputError, match="no video within 5 s: check the path, the user and the password"):
@@ -167,7 +167,7 @@ def test_a_server_that_wants_a_password_gets_it_and_nobody_else_does(caplog: pyt
     assert not any(secret in text for text in told for secret in ("s3cret", "wr0ng"))
 
 
-def test_ffmpeg_itself_says_nothing_of_a_password_on_standard_error(server: RtspServer) -> None:
+def test_ffmpeg_prints_no_password_on_standard_error(server: RtspServer) -> None:
     program = (
         "import sys\nfrom twincar_edge.errors import InputError\nfrom twincar_edge.runtime.sources import open_source\n"
         "with open_source(sys.argv[1]) as source:\n    print(next(iter(source)).name)\n"
@@ -183,7 +183,7 @@ def test_ffmpeg_itself_says_nothing_of_a_password_on_standard_error(server: Rtsp
     assert done.stderr == ""
 
 
-def test_a_camera_that_starts_after_the_box_is_waited_for(server: RtspServer) -> None:
+def test_a_camera_that_starts_after_the_box_is_retried(server: RtspServer) -> None:
     server.kill()
     with Reading(open_source(server.url, keep_trying=True)) as reading:
         eventually(lambda: "nobody listens" in (reading.source.status().problem or ""), "it is tried", WAIT_S)
@@ -200,7 +200,7 @@ def test_a_camera_that_starts_after_the_box_is_waited_for(server: RtspServer) ->
         ({"JOURNAL_STREAM": "8:1"}, r"^<6>camera camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
     ],
 )
-def test_a_box_logs_what_its_camera_gives_and_no_password(journal: dict[str, str], line: str, tmp_path: Path) -> None:
+def test_a_box_logs_the_cameras_format_and_no_password(journal: dict[str, str], line: str, tmp_path: Path) -> None:
     with RtspServer(demo_clip(), user="admin", password="s3cret") as server:
         url, store = server.url.replace("//", "//admin:s3cret@"), str(tmp_path / "store")
         command = [sys.executable, "-m", "twincar_edge", "watch", url, "--duration", "3", "--store", store]

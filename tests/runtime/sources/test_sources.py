@@ -30,12 +30,12 @@ SMALL = (64, 48)
 
 
 def numbered(count: int) -> list[np.ndarray]:
-    """Pictures that tell their number by their brightness."""
+    """Pictures whose brightness encodes their number."""
     return [np.full((SMALL[1], SMALL[0], 3), 20 + 8 * number, np.uint8) for number in range(count)]
 
 
 def numbers(source: Source) -> list[int]:
-    """The numbers of the pictures that a source gives, read from their brightness."""
+    """The numbers of a source's pictures, read from their brightness."""
     with source:
         return [round((float(frame.image_bgr.mean()) - 20) / 8) for frame in source]
 
@@ -49,7 +49,7 @@ def write_images(folder: Path, count: int, pattern: str = "car_{}.png") -> None:
 # --- video files ---
 
 
-def test_a_part_of_a_pattern_that_exists_as_written_is_no_pattern(tmp_path: Path) -> None:
+def test_an_existing_path_with_special_characters_is_not_a_pattern(tmp_path: Path) -> None:
     write_images(tmp_path / "cam [front]", 2)
     write_images(tmp_path / "cam [front]" / "night [ir]", 3)
     assert numbers(open_source(str(tmp_path / "cam [front]" / "*.png"))) == [0, 1]
@@ -57,7 +57,7 @@ def test_a_part_of_a_pattern_that_exists_as_written_is_no_pattern(tmp_path: Path
     assert len(numbers(open_source(str(tmp_path / "cam [front]" / "**" / "*.png")))) == 5
 
 
-def test_pictures_of_formats_that_are_not_read_are_counted_and_named(
+def test_pictures_of_unsupported_formats_are_counted_and_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_images(tmp_path, 1)
@@ -76,7 +76,7 @@ def test_pictures_of_formats_that_are_not_read_are_counted_and_named(
 
 
 @pytest.mark.parametrize(("suffix", "fourcc"), [("mp4", "mp4v"), ("avi", "MJPG")])
-def test_a_video_gives_every_frame_in_order_with_its_own_time(tmp_path: Path, suffix: str, fourcc: str) -> None:
+def test_a_video_gives_every_frame_in_order_with_its_time(tmp_path: Path, suffix: str, fourcc: str) -> None:
     path = write_video(tmp_path / f"clip.{suffix}", numbered(30), fourcc, fps=12.5)
     with open_source(str(path)) as source:
         frames = list(source)
@@ -99,7 +99,7 @@ def test_a_stride_takes_every_nth_frame_and_keeps_the_videos_time(tmp_path: Path
 
 
 def damaged_avi(path: Path, frames: list[int], count: int = 30) -> Path:
-    """An MJPEG video in which the pictures of some frames are no pictures."""
+    """An MJPEG video in which some frames are not pictures."""
     write_video(path, film([], count), "MJPG")
     data = bytearray(path.read_bytes())
     starts = [place for place in range(len(data)) if data[place : place + 3] == b"\xff\xd8\xff"]
@@ -110,7 +110,7 @@ def damaged_avi(path: Path, frames: list[int], count: int = 30) -> Path:
     return path
 
 
-def test_frames_damaged_in_the_middle_are_counted_and_skipped_and_the_rest_keeps_its_time(
+def test_damaged_frames_are_counted_and_skipped_and_the_others_keep_their_times(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = damaged_avi(tmp_path / "clip.avi", [10, 11, 12, 20])
@@ -123,7 +123,7 @@ def test_frames_damaged_in_the_middle_are_counted_and_skipped_and_the_rest_keeps
     assert "4 of the 30 frames" in caplog.text
 
 
-def test_a_video_that_breaks_off_gives_what_is_there_and_counts_the_rest(tmp_path: Path) -> None:
+def test_a_truncated_video_gives_its_frames_and_counts_the_missing_ones(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.avi", film([], 40), "MJPG")
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
@@ -133,7 +133,7 @@ def test_a_video_that_breaks_off_gives_what_is_there_and_counts_the_rest(tmp_pat
     assert given + source.skipped == 40
 
 
-def test_an_mp4_that_was_cut_off_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_truncated_mp4_is_a_one_line_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", film([], 20))
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(InputError, match=r"clip\.mp4.*truncated") as caught:
@@ -142,7 +142,7 @@ def test_an_mp4_that_was_cut_off_is_one_clear_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no video", os.urandom(5000)], ids=["empty", "text", "random"])
-def test_a_file_that_is_no_video_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_a_one_line_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a video"):
@@ -178,7 +178,7 @@ def test_opencv_and_ffmpeg_are_quiet_about_a_damaged_video(tmp_path: Path) -> No
     assert done.stderr.splitlines() == [f"skipped: 2 of the 30 frames of {path} cannot be decoded"]
 
 
-def test_a_video_whose_name_is_no_utf_8_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_video_whose_name_is_not_utf_8_is_a_one_line_error(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", numbered(2)).rename(tmp_path / "caf\udce9.mp4")
     code = (
         "import sys\n"
@@ -187,14 +187,14 @@ def test_a_video_whose_name_is_no_utf_8_is_one_clear_error(tmp_path: Path) -> No
         "try:\n    open_source(sys.argv[1])\nexcept InputError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False)
-    assert done.returncode == 0  # OpenCV ends the process
+    assert done.returncode == 0  # OpenCV itself would abort the process
     assert done.stdout.decode().endswith("caf\\udce9.mp4: its name is not UTF-8: rename it\n")
 
 
 # --- images ---
 
 
-def test_a_folders_images_come_in_natural_order_without_hidden_files_and_folders(tmp_path: Path) -> None:
+def test_images_of_a_folder_are_in_natural_order_without_hidden_files_and_folders(tmp_path: Path) -> None:
     write_images(tmp_path, 12)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".car_3.png").write_bytes(b"somebody's temporary file")
@@ -204,7 +204,7 @@ def test_a_folders_images_come_in_natural_order_without_hidden_files_and_folders
     assert numbers(source) == list(range(12))
 
 
-def test_corrupt_images_are_counted_by_reason_and_the_run_goes_on(
+def test_corrupt_images_are_counted_by_reason_and_the_run_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_images(tmp_path, 5)
@@ -247,7 +247,7 @@ def test_a_pattern_and_a_single_image_are_sources(tmp_path: Path) -> None:
         ("{tmp}/" + "x" * 300, False, "no source"),
     ],
 )
-def test_what_cannot_be_a_source_is_one_clear_error(tmp_path: Path, spec: str, once: bool, message: str) -> None:
+def test_an_invalid_source_is_a_one_line_error(tmp_path: Path, spec: str, once: bool, message: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(InputError, match=message) as caught:
         open_source(spec.format(tmp=tmp_path), once=once)
@@ -255,7 +255,7 @@ def test_what_cannot_be_a_source_is_one_clear_error(tmp_path: Path, spec: str, o
     assert "secret" not in str(caught.value)
 
 
-def test_a_name_that_is_no_utf_8_is_told_with_escapes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_that_is_not_utf_8_is_logged_with_escapes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_images(tmp_path, 1)
     (tmp_path / "car_0.png").rename(tmp_path / "caf\udce9.png")
     (tmp_path / "\x1b[31mred.png").touch()
@@ -264,7 +264,7 @@ def test_a_name_that_is_no_utf_8_is_told_with_escapes(tmp_path: Path, caplog: py
     assert r"\x1b[31mred.png is empty" in caplog.text
 
 
-def test_paths_to_classify_expand_to_images_each_once(tmp_path: Path) -> None:
+def test_paths_expand_to_images_without_duplicates(tmp_path: Path) -> None:
     write_images(tmp_path, 3)
     found = expand([tmp_path / "car_2.png", tmp_path, tmp_path / "car_*.png", tmp_path / "missing.png"])
     assert [path.name for path in found] == ["car_2.png", "car_0.png", "car_1.png", "missing.png"]
@@ -281,7 +281,7 @@ def test_a_recursive_search_finds_the_images_of_subfolders_but_of_no_hidden_or_l
     assert [path.name for path in expand([tmp_path])] == ["car_0.png"]
 
 
-def test_a_folder_with_images_only_in_subfolders_names_the_recursive_search(tmp_path: Path) -> None:
+def test_the_error_for_images_only_in_subfolders_suggests_the_recursive_search(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"holds no images \("):
         expand([tmp_path])
@@ -302,7 +302,7 @@ def test_a_recursive_search_ends_at_too_many_subfolders(tmp_path: Path, monkeypa
         expand([tmp_path], recursive=True)
 
 
-def test_natural_order_counts_in_numbers() -> None:
+def test_natural_order_compares_numbers_by_value() -> None:
     names = ["a10.jpg", "a9.jpg", "b1.jpg", "a9b.jpg", "10.jpg", "2.jpg"]
     assert sorted(map(Path, names), key=natural_order) == [
         Path(name) for name in ("2.jpg", "10.jpg", "a9.jpg", "a9b.jpg", "a10.jpg", "b1.jpg")
@@ -312,7 +312,9 @@ def test_natural_order_counts_in_numbers() -> None:
 # --- cameras of this machine ---
 
 
-def test_a_camera_that_is_not_there_names_those_that_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_camera_lists_the_existing_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match=r"no device /dev/video99"):
         open_source("/dev/video99")
     monkeypatch.setattr(devices, "DEVICES", tmp_path)
@@ -322,7 +324,7 @@ def test_a_camera_that_is_not_there_names_those_that_are(tmp_path: Path, monkeyp
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=r"found \S*video2, \S*video10$"):
         open_source("7")
-    (tmp_path / "front-gate").symlink_to(tmp_path / "video5")  # as /dev/v4l/by-id has them
+    (tmp_path / "front-gate").symlink_to(tmp_path / "video5")  # like the links in /dev/v4l/by-id
     with pytest.raises(InputError, match=r"no device \S*video5"):
         open_source(str(tmp_path / "front-gate"))
 
@@ -330,7 +332,7 @@ def test_a_camera_that_is_not_there_names_those_that_are(tmp_path: Path, monkeyp
 def test_a_camera_without_permission_names_the_group_and_the_remedy(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Root may open anything, so root plays somebody else; and that one must be able to reach the folder.
+    # Root may open anything, so root switches to another user, who must be able to reach the folder.
     folder = tmp_path_factory.mktemp("dev")
     device = folder / "video0"
     device.touch()
@@ -354,7 +356,7 @@ def test_a_camera_without_permission_names_the_group_and_the_remedy(
             path.chmod(mode)
 
 
-def test_a_device_that_is_no_camera_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_a_camera_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "video63").touch()
     monkeypatch.setattr(devices, "DEVICES", tmp_path)
     with pytest.raises(InputError, match="gives no pictures"):
@@ -366,13 +368,13 @@ def test_a_camera_that_was_unplugged_is_still_a_camera_and_not_a_missing_file(
 ) -> None:
     monkeypatch.setattr(devices, "DEVICES", tmp_path)
     (tmp_path / "v4l").mkdir()
-    for link in ("front-gate", "v4l/by-id/usb-camera-index0"):  # as udev rules name cameras, and as udev itself does
+    for link in ("front-gate", "v4l/by-id/usb-camera-index0"):  # a name from a udev rule, and one of udev's own
         with pytest.raises(InputError, match="not plugged in"):
             open_source(str(tmp_path / link))
 
 
 class Webcam:
-    """Stands for cv2.VideoCapture on a camera that knows some sizes, in MJPG or not."""
+    """Replaces cv2.VideoCapture of a camera that supports some sizes, with or without MJPG."""
 
     def __init__(self, *, mjpg: bool, largest_wh: tuple[int, int]) -> None:
         self.mjpg, self.largest_wh = mjpg, largest_wh
@@ -403,7 +405,7 @@ class Webcam:
     ],
     ids=["as asked", "falls back", "as it is"],
 )
-def test_a_camera_is_asked_for_mjpg_in_a_size_and_says_what_it_gives(
+def test_mjpg_and_the_size_are_requested_from_a_camera_and_its_format_is_logged(
     webcam: Webcam, size_wh: tuple[int, int] | None, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -415,7 +417,7 @@ def test_a_camera_is_asked_for_mjpg_in_a_size_and_says_what_it_gives(
 # --- streams ---
 
 
-def test_what_cannot_be_had_a_second_time_is_a_camera(tmp_path: Path) -> None:
+def test_sources_that_cannot_be_read_twice_are_cameras(tmp_path: Path) -> None:
     write_images(tmp_path, 1)
     assert all(map(is_camera, ("0", "/dev/video0", "rtsp://gate/live", "http://gate/mjpg", str(tmp_path))))
     assert not any(map(is_camera, (str(tmp_path / "car_0.png"), "clip.mp4", str(tmp_path / "*.png"))))
@@ -423,8 +425,8 @@ def test_what_cannot_be_had_a_second_time_is_a_camera(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_stream_that_cannot_be_reached_is_one_clear_error_without_the_password(scheme: str) -> None:
-    with socket.socket() as taken:  # a port on which nobody listens
+def test_an_unreachable_stream_is_a_one_line_error_without_the_password(scheme: str) -> None:
+    with socket.socket() as taken:  # a port without a listener
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=r"cannot open \w+://\*\*\*@127\.0\.0\.1:\d+/live") as caught:
@@ -432,7 +434,7 @@ def test_a_stream_that_cannot_be_reached_is_one_clear_error_without_the_password
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_accepts_and_sends_nothing_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "NETWORK_TIMEOUT_MS", 1000)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
@@ -481,5 +483,5 @@ def test_urls_are_shown_without_secrets(url: str, shown: str) -> None:
         ("/10.0.0.7/live?pin=1234", "'/10.0.0.7/***'"),
     ],
 )
-def test_a_path_is_quoted_whole_and_a_url_with_a_slip_without_secrets(spec: str, shown: str) -> None:
+def test_paths_are_quoted_completely_and_invalid_urls_without_secrets(spec: str, shown: str) -> None:
     assert quote_source(spec) == shown
