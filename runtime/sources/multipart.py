@@ -11,7 +11,7 @@ import logging
 import time
 import urllib.request
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 
@@ -28,8 +28,20 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_TAIL = 64  # bytes searched for the end marker: cameras add padding
 
 
-def open_multipart(url: str, *, timeout_s: float, max_pixels: int = MAX_FRAME_PIXELS) -> MultipartCamera | None:
-    """Request an HTTP address, and return the pictures of its response; None if it is not multipart but may be video.
+class VideoResponse(NamedTuple):
+    """The response of an HTTP address that may be video.
+
+    Attributes:
+        pictures: of a multipart response, else None.
+        endless: the response states no length, as that of a camera.
+    """
+
+    pictures: MultipartCamera | None
+    endless: bool
+
+
+def open_multipart(url: str, *, timeout_s: float, max_pixels: int = MAX_FRAME_PIXELS) -> VideoResponse:
+    """Request an HTTP address, and return the pictures of its response, if it is multipart.
 
     Certificates are not verified; FFmpeg does not verify them for other video either.
 
@@ -48,14 +60,14 @@ def open_multipart(url: str, *, timeout_s: float, max_pixels: int = MAX_FRAME_PI
     except OSError as error:
         raise request_error(name, error) from error
     except FAILURES:  # FFmpeg parses some responses that urllib does not
-        return None
+        return VideoResponse(None, endless=False)
     kind = answer.headers.get_content_type() if "Content-Type" in answer.headers else ""
     if kind.startswith("multipart/"):
-        return MultipartCamera(answer, name, timeout_s=timeout_s, max_pixels=max_pixels)
+        return VideoResponse(MultipartCamera(answer, name, timeout_s=timeout_s, max_pixels=max_pixels), endless=True)
     answer.close()
     if kind == "text/html":
         raise InputError(f"cannot open {name}: there is no video: it answers with {kind}")
-    return None
+    return VideoResponse(None, endless="Content-Length" not in answer.headers)
 
 
 class MultipartCamera:

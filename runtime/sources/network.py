@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from twincar_edge.errors import InputError, Parameter
+from twincar_edge.errors import InputError, MissingExtraError, Parameter
 from twincar_edge.images import IMAGE_SUFFIXES
 from twincar_edge.runtime.sources.addresses import (
     escape_password,
@@ -83,6 +83,9 @@ def open_stream(
     reader = ReaderChoice(redact_url(spec))
     state = _Pictures(perhaps=http and (poll_s is not None or suffix in IMAGE_SUFFIXES))
 
+    def spare() -> PyAVInput:
+        return PyAVInput(place.url, 1, timeout_s, max_pixels)
+
     def connect() -> Capture:
         _knock(spec)
         if state.perhaps:
@@ -96,11 +99,14 @@ def open_stream(
                 if poll_s is not None:
                     raise
                 state.perhaps = False
-        if http and (parts := open_multipart(spec, timeout_s=timeout_s, max_pixels=max_pixels)) is not None:
-            return parts
+        endless = False
+        if http:
+            pictures, endless = open_multipart(spec, timeout_s=timeout_s, max_pixels=max_pixels)
+            if pictures is not None:
+                return pictures
         if not http and split_user_info(spec)[0]:
             on_this_host(spec)
-        live = reader.open_pyav(PyAVInput(place.url, 1, timeout_s, max_pixels))
+        live = reader.open_pyav(spare())
         if live is not None:
             checked_size(live, redact_url(spec), max_pixels)
             return live
@@ -119,8 +125,12 @@ def open_stream(
         if capture.isOpened():
             place.opened = True
             checked_size(capture, redact_url(spec), max_pixels)
-            counting = _Counting(capture, state) if http else capture
-            return counting if http and estimated_frames(capture) > 1 else reader.watch(counting)
+            if not http:
+                return reader.watch(capture)
+            counting = _Counting(capture, state)
+            if state.recording is None:
+                state.recording = _is_recording(capture, endless, spare())
+            return counting if state.recording else reader.watch(counting)
         capture.release()
         raise InputError(
             f"cannot open {redact_url(spec)}: the host is there, but there is no video within {timeout_s:g} s: check "
@@ -135,12 +145,10 @@ def open_stream(
         except InputError:
             if not keep_trying:
                 raise
-    # A recording that is served by RTSP states its length too, and comes at its own pace like a camera. A single frame
-    # is a picture whatever the server calls it: what is live never ends by itself.
-    if opened is not None and http and estimated_frames(opened) > 1:
-        spare = PyAVInput(place.url, 1, timeout_s, max_pixels)
-        opened, stated_frames = examined(opened, spare, redact_url(spec))
-        return VideoFile(opened, spec, spare, kind="stream", stride=stride, stated_frames=stated_frames)
+    # A recording that is served by RTSP states its length too, and comes at its own pace like a camera.
+    if opened is not None and state.recording:
+        opened, stated_frames = examined(opened, spare(), redact_url(spec))
+        return VideoFile(opened, spec, spare(), kind="stream", stride=stride, stated_frames=stated_frames)
     wait_s = poll_s or 0.0
     rules = LiveRules(
         silence_s=timeout_s + wait_s,
@@ -161,9 +169,27 @@ class _Place:
 
 @dataclass
 class _Pictures:
-    """Return whether an address may return one picture per request."""
+    """What an HTTP address gives: perhaps one picture per request, or a recording; None if that is not known yet."""
 
     perhaps: bool
+    recording: bool | None = None
+
+
+def _is_recording(capture: Capture, endless: bool, spare: PyAVInput) -> bool:
+    """Return whether a capture of an HTTP response is a recording, which ends, and not a live stream, which never does.
+
+    A single frame is a picture whatever the server calls it. A response without a length is live, although FFmpeg may
+    estimate a duration from its beginning, unless the container states its number of frames.
+    """
+    if estimated_frames(capture) <= 1:
+        return False
+    if not endless:
+        return True
+    try:
+        contents = spare.contents()
+    except MissingExtraError:
+        return False
+    return contents is not None and contents.frames > 0
 
 
 class _Counting:

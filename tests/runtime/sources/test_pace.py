@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.runtime.sources.test_live_http import CameraServer
+from tests.runtime.sources.test_live_http import Camera, CameraServer
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.pace import Pace
 
@@ -84,9 +84,17 @@ def place() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
+def with_a_length(camera: Camera) -> None:
+    """Answer as a web server does for a file."""
+    camera.send_response(200)
+    camera.send_header("Content-Type", "video/mp4")
+    camera.send_header("Content-Length", "0")
+    camera.end_headers()
+
+
 def test_repeated_times_of_a_file_become_increasing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Recording)
-    with CameraServer(lambda camera: camera.begin("video/mp4")) as server, open_source(server.url) as source:
+    with CameraServer(with_a_length) as server, open_source(server.url) as source:
         assert not source.live
         frames = list(source)
     assert [frame.index for frame in frames] == list(range(len(Recording.POSITIONS_MS)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.runtime.sources.test_live_http import Camera, CameraServer
+from tests.support.event_toys import eventually
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import Frame, open_source
 
@@ -147,3 +150,39 @@ def test_a_long_stretch_of_sound_without_a_picture_does_not_end_a_video(tmp_path
     ffmpeg("-i", video, *sound, "-c:v", "copy", path)
     frames, skipped = read(path)
     assert (brightness(frames), skipped) == ([0, 1, 2], {})
+
+
+def serve(path: Path, *, sized: bool) -> Callable[[Camera], None]:
+    """Send a file, with its length or as a camera does, without one."""
+
+    def behave(camera: Camera) -> None:
+        data = path.read_bytes()
+        camera.send_response(200)
+        camera.send_header("Content-Type", "video/mp4")
+        if sized:
+            camera.send_header("Content-Length", str(len(data)))
+        camera.end_headers()
+        camera.wfile.write(data)
+
+    return behave
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_recording_over_http_ends(tmp_path: Path, sized: bool) -> None:
+    whole, path = mux(tmp_path / "whole.mp4", (SMALL_WH, "libx264")), tmp_path / "recording.mp4"
+    ffmpeg("-i", whole, "-c", "copy", "-movflags", "faststart", path)
+    with CameraServer(serve(path, sized=sized)) as server, open_source(server.url) as source:
+        assert not source.live
+        assert brightness(list(source)) == list(range(12))
+        assert source.skip_reasons == {}
+
+
+def test_an_endless_mp4_over_http_is_a_camera(tmp_path: Path) -> None:
+    """FFmpeg states a duration for it, that of the first fragments."""
+    path = mux(tmp_path / "whole.mp4", (SMALL_WH, "libx264"), frames=23)
+    endless = tmp_path / "endless.mp4"
+    ffmpeg("-i", path, "-c:v", "libx264", "-g", 5, "-movflags", "frag_keyframe+empty_moov+default_base_moof", endless)
+    with CameraServer(serve(endless, sized=False)) as server, open_source(server.url) as source:
+        assert source.live
+        frames = iter(source)
+        eventually(lambda: next(frames) and source.status().reconnects >= 2, "it is opened again", 30.0)
