@@ -260,7 +260,7 @@ def test_streams_end_properly_when_the_page_stops(tmp_path: Path, pictures: Live
 def read_to_end(answer: http.client.HTTPResponse) -> None:
     until_s = time.monotonic() + TIMEOUT_S
     while answer.read1(2**16):
-        assert time.monotonic() < until_s, "the stream goes on"
+        assert time.monotonic() < until_s, "the stream continues"
 
 
 def test_streams_end_soon_after_their_token_is_removed(tmp_path: Path, pictures: LivePictures) -> None:
