@@ -81,15 +81,22 @@ def limited(capture: Capture) -> Capture:
     return _Limited(capture)
 
 
+@contextlib.contextmanager
+def limited_frames(capture: Capture) -> Iterator[None]:
+    """Limit each allocation of FFmpeg, within the context, to what the frames of an open capture need."""
+    width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    with _limit.needs(max(_FREE_BYTES, int(_MOST_BYTES_PER_PIXEL * width * height))):
+        yield
+
+
 class _Limited:
     def __init__(self, capture: Capture) -> None:
-        width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         self._capture = capture
         self.isOpened, self.get, self.grab, self.retrieve = (
             capture.isOpened, capture.get, capture.grab, capture.retrieve,
         )  # fmt: skip
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(_limit.needs(max(_FREE_BYTES, int(_MOST_BYTES_PER_PIXEL * width * height))))
+        self._stack.enter_context(limited_frames(capture))
 
     def release(self) -> None:
         self._capture.release()
@@ -97,7 +104,7 @@ class _Limited:
 
 
 class _AllocationLimit:
-    """The limit of a single allocation in OpenCV's FFmpeg, for the whole process: the largest need of its captures."""
+    """The limit of a single allocation in FFmpeg, OpenCV's and PyAV's: the largest need of the process's captures."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.cores import lower_priority
 from twincar_edge.errors import InputError, require
-from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
+from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, limited_frames, limited_opening
 from twincar_edge.runtime.sources.streams import Contents, choose_stream, contents_of
 from twincar_edge.runtime.sources.unchanged import MANY
 
@@ -75,7 +75,7 @@ class PyAVInput:
 
     def _contents(self) -> Contents | None:
         try:
-            with _open_container(self) as container:
+            with limited_opening(self.max_pixels), _open_container(self) as container:
                 return contents_of(container)
         except InputError:
             return None
@@ -88,7 +88,11 @@ class PyAVInput:
             InputError: PyAV cannot decode it either.
         """
         # FFmpeg's threads inherit the low priority of the thread that starts them.
-        with ThreadPoolExecutor(1, "open a video", initializer=lower_priority) as opener:
+        require("av", "clips")  # before the limit is set, which is that of the FFmpegs that are loaded
+        with (
+            limited_opening(self.max_pixels),
+            ThreadPoolExecutor(1, "open a video", initializer=lower_priority) as opener,
+        ):
             return opener.submit(PyAVCapture, self).result()
 
 
@@ -106,6 +110,7 @@ class PyAVCapture:
         self._av: Any = require("av", "clips")
         self._container = _open_container(what)
         self._open = True
+        self._limits = contextlib.ExitStack()
         self._timeout_s = what.timeout_s
         self._asked_s = time.monotonic()
         try:
@@ -125,6 +130,7 @@ class PyAVCapture:
         self._turn = _TURNS.get(first.rotation)
         self._progressive = self._deinterlaced()
         self._now: Any = None
+        self._limits.enter_context(limited_frames(self))
 
     def isOpened(self) -> bool:
         """Return whether it has not been released."""
@@ -164,6 +170,7 @@ class PyAVCapture:
         """Close it."""
         self._open = False
         self._container.close()
+        self._limits.close()
 
     def is_interlaced(self, frames: int) -> bool:
         """Return whether one of the next frames is flagged as interlaced; it consumes those up to the first.

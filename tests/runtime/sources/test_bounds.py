@@ -16,6 +16,7 @@ from tests.support.memory import read_source
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.sources import open_source
+from twincar_edge.runtime.sources.pyav import PyAVInput
 
 LIMIT_MB = 250
 
@@ -90,3 +91,18 @@ def test_the_limit_can_be_set_for_each_camera(tmp_path: Path) -> None:
         with open_source(spec, max_pixels=57_599) as source:
             assert (list(source), source.skip_reasons) == ([], {"too large": 1})
     assert CameraConfig().max_frame_megapixels == 40
+
+
+def test_a_small_video_does_not_limit_a_large_one_that_pyav_reads(tmp_path: Path) -> None:
+    """Both FFmpegs of the process have one limit."""
+    pytest.importorskip("av")
+    small = write_video(tmp_path / "small.mp4", film([], 3))
+    large = encode(tmp_path / "4k.mp4", "3840x2160", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
+    with open_source(str(small)) as source:
+        capture = PyAVInput(str(large), 1).open()
+        assert capture.grab()
+        image = capture.retrieve()[1]
+        assert image is not None
+        assert image.shape == (2160, 3840, 3)
+        capture.release()
+        assert len(list(source)) == 3
