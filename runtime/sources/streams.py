@@ -63,16 +63,16 @@ def _hides_frames(stream: Any) -> bool:
 
 
 def _is_video(stream: Any) -> bool:
-    return stream.codec_context is not None and not stream.disposition & _ATTACHED_PICTURE
+    return stream.codec_context is not None and not stream.disposition.value & _ATTACHED_PICTURE
 
 
 def _rank(stream: Any) -> tuple[bool, bool, int]:
-    default = bool(stream.disposition & _DEFAULT)
+    default = bool(stream.disposition.value & _DEFAULT)
     return default, stream.codec_context.name not in _PICTURES, stream.width * stream.height
 
 
 def _describe(stream: Any) -> str:
     if stream.codec_context is None:
         return "unknown codec"
-    kind = " attached picture" if stream.disposition & _ATTACHED_PICTURE else ""
+    kind = " attached picture" if stream.disposition.value & _ATTACHED_PICTURE else ""
     return f"{stream.codec_context.name} {stream.width}x{stream.height}{kind}"
