@@ -13,6 +13,7 @@ from twincar_edge import cli
 EXPERIMENTS = {
     "endurance": "Memory, open files and threads of a long run of watch.",
     "enrollment": "Accuracy of classes enrolled from a few images, and their effect on other classes.",
+    "gpu_run": "One planned run on a GPU: throughput, teacher, student, export and bench.",
     "levels": "Coverage and accuracy at each level of a name, on labeled images.",
     "open_set_ssb": "The Semantic Shift Benchmark: known cars against easy, medium and hard unknown ones.",
     "page_overhead": "The camera loop without the web page, with it, and with three clients.",
