@@ -228,7 +228,7 @@ def test_modules_for_edge_boxes_import_without_torch() -> None:
     }
     layers = ("core", "api", "runtime", "benchmarks", "benchmarks.experiments")
     modules = [name for name in map(module_name, sources()) if layer_of(name) in layers]
-    for experiment in ("open_set_ssb", "training_throughput"):
+    for experiment in ("gpu_run", "open_set_ssb", "training_throughput"):
         modules.remove(f"twincar_edge.benchmarks.experiments.{experiment}")
     modules += sorted(commands & set(map(module_name, sources())))
     absent = ["torch", "torchvision", "timm", "sklearn", "onnx", "onnxscript", "pytorch_grad_cam", "scipy", "pyarrow"]
