@@ -238,8 +238,12 @@ class Evidence:
 
     def answer(self) -> Prediction:
         """Return the combined answer, as specific as the model's thresholds and the consensus allow."""
-        allowed = None if self._single else self._has_consensus
-        answer = self.classifier.answer(self.probabilities, self.familiarity, allowed=allowed)
+        if self._single:  # as `classify` answers a picture, with the limit of its size
+            assert self._heaviest is not None, "no crop was added"
+            size_px = self._heaviest.size_px
+            answer = self.classifier.answer(self.probabilities, self.familiarity, size_px=size_px)
+        else:  # the consensus takes the sizes of the crops into account
+            answer = self.classifier.answer(self.probabilities, self.familiarity, allowed=self._has_consensus)
         return self.classifier.hierarchy.of_kind(answer, self.vehicle_type)
 
     @property

@@ -220,8 +220,18 @@ def test_crops_below_the_models_size_limit_get_no_full_name(strict: Classifier) 
 def test_the_answer_for_a_single_image_is_the_classifiers_own(strict: Classifier) -> None:
     for row in (SURE_RED, (0.82, 0.17, 0.01), FLAT):
         evidence = Evidence(single=True)
-        evidence.add(crop_vehicle(frame(), MIDDLE, 1.0), probabilities(*row), strict)
-        assert evidence.answer() == strict.answer(evidence.probabilities)
+        crop = crop_vehicle(frame(), MIDDLE, 1.0)
+        evidence.add(crop, probabilities(*row), strict)
+        assert evidence.answer() == strict.answer(evidence.probabilities, size_px=crop.size_px)
+
+
+@pytest.mark.parametrize(("size_px", "name"), [(63, "Castor Red Sedan"), (64, RED)])
+def test_a_single_image_below_the_models_size_limit_gets_no_full_name(
+    strict: Classifier, size_px: int, name: str
+) -> None:
+    evidence = Evidence(single=True)
+    evidence.add(crop_vehicle(frame(), (0, 0, 120, size_px), 1.0), probabilities(*SURE_RED), strict)
+    assert evidence.answer().name == name
 
 
 def test_the_picture_is_the_heaviest_crop_that_clearly_supports_the_answer(strict: Classifier) -> None:
