@@ -52,6 +52,22 @@ def test_a_failed_print_of_the_help_is_one_line(folder: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_is_closed_while_a_command_prints_ends_it_quietly(folder: Path, unbuffered: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "twincar_edge", "inspect", "--json", "tiny.onnx"],
+        cwd=folder,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_watch_reports_lost_events(folder: Path, redirection: str) -> None:
     done = run(folder, "watch --model tiny.onnx --store none gate.mp4", redirection)

@@ -91,6 +91,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; report a `TwincarError` as one line on standard error and exit with its code."""
+        result = None  # stays None if the reader of standard output closes the pipe
         try:
             with checked_output():
                 result = super().invoke(ctx)
