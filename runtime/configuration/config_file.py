@@ -228,6 +228,8 @@ class _Faults:
 
 def _no_such_key(key: str, model: type[BaseModel]) -> str:
     known = tuple(name for name in model.model_fields if name not in _PYTHON_ONLY)
+    if key in WatchConfig.model_fields and key not in _PYTHON_ONLY:
+        return "there is no such key in this table: put it at the top of the file, above the first line in brackets"
     return f"there is no such key: {nearest(key, known)}"
 
 

@@ -139,6 +139,10 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
             MINIMAL + '[[sinks]]\nkind = "csv"\npaht = "a"\n',
             "line 6: sinks[0].paht: there is no such key: did you mean",
         ),
+        (
+            MINIMAL + 'model = "a.onnx"\n',
+            "line 4: cameras[0].model: there is no such key in this table: put it at the top of",
+        ),
         ("thread = 2\n" + MINIMAL, "line 1: thread: there is no such key: did you mean 'threads'?"),
         ("keep = true\n" + MINIMAL, "line 1: keep: there is no such key: did you mean"),
         (MINIMAL + "stride = 0\n", "line 4: cameras[0].stride: Input should be greater than or equal to 1"),
