@@ -49,7 +49,7 @@ def pull_detector(
     try:
         data = download(url, official.size_bytes, context=context)
     except InputError as error:
-        elsewhere = "; or fetch it with another machine, and name the file with "
+        elsewhere = "; download it on another machine, and give the file with "
         raise InputError(f"{error}{elsewhere}", Parameter("file")) from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != official.sha256:

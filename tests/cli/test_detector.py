@@ -63,4 +63,4 @@ def test_without_a_network_one_line_names_the_option_for_a_file(
     first, second = err.splitlines()
     assert first == f"downloading {OFFICIAL['tiny'].url} (20.2 MB)"
     assert second.startswith("error: cannot download https://github.com/")
-    assert second.endswith("Connection refused; or fetch it with another machine, and name the file with --from PATH")
+    assert second.endswith("Connection refused; download it on another machine, and give the file with --from PATH")

@@ -215,9 +215,9 @@ def test_a_wrong_response_leaves_the_existing_detector(
 def test_a_missing_file_and_a_missing_server_are_errors_with_a_remedy(
     release: Release, official: dict[str, bytes], state: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"404 Not Found; or fetch it with another machine.* `file`"):
+    with pytest.raises(InputError, match=r"404 Not Found; download it on another machine.* `file`"):
         pull_detector(state=state, url=f"{release.url}/nano")
-    with pytest.raises(InputError, match="Connection refused; or fetch"):
+    with pytest.raises(InputError, match="Connection refused; download it"):
         pull_detector(state=state, url=f"http://127.0.0.1:{free_port()}/nano")
 
 
