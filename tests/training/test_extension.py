@@ -187,8 +187,8 @@ def test_nothing_to_add_and_two_teachers_are_refused(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--weights", "none"], "give no other --weights"),
-        (["--extend", "x.pt", "--resume", "y"], "without --extend"),
+        (["--weights", "none"], "leave out --weights"),
+        (["--extend", "x.pt", "--resume", "y"], "leave out --extend"),
     ],
 )
 def test_the_command_line_rejects_conflicting_options(

@@ -123,7 +123,7 @@ def test_every_event_arrives_once_and_in_order_across_broker_restarts(broker: Mo
     events = visits(300)
     messages: list[str] = []
     with Subscriber(broker.port, "twincar-edge/+/events") as subscriber:
-        with sending(sink(broker.port, timeout_s=0.5), tmp_path / "spool", messages) as delivery:
+        with sending(sink(broker.port, timeout_s=5), tmp_path / "spool", messages) as delivery:
             for number, event in enumerate(events):
                 delivery.put(event)
                 time.sleep(0.002)
