@@ -24,7 +24,7 @@ class Peer:
 
     Attributes:
         title: the model's name in the table.
-        engine: the runtime, shown in place of an execution provider.
+        engine: the runtime, shown instead of an execution provider.
         of_file: whether it is measured for each ONNX file; otherwise once, on its own model.
     """
 

@@ -109,7 +109,7 @@ class FoundVisit:
         """Return the answer of all crops, float32 [classes], with another weight of those that the border cuts.
 
         Args:
-            factor: in place of `CUT_WEIGHT`; at 0, crops that are cut count where there are no others.
+            factor: instead of `CUT_WEIGHT`; at 0, crops that are cut count where there are no others.
         """
         logs = np.log(np.maximum(np.stack([crop.probabilities for crop in self.crops]).astype(np.float64), 1e-12))
         own = np.array([crop.weight / (CUT_WEIGHT if crop.cut else 1.0) for crop in self.crops])

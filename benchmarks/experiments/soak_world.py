@@ -96,7 +96,7 @@ class _CameraHandler(_Handler):
 
 
 class Camera(_Served):
-    """A camera that sends the bundled clip for ever, as MJPEG over HTTP, and lies when it is told to."""
+    """A camera that sends the bundled clip in an endless loop, as MJPEG over HTTP."""
 
     name = "camera"
     faults = ("away", "silent", "garbage", "endless part", "lying length", "huge picture", "no boundary", "frozen")

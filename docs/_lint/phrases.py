@@ -1,7 +1,7 @@
 """Finds phrases of the project's own list (phrases.txt) in prose: `python docs/_lint/phrases.py FILE_OR_FOLDER…`.
 
 Of Markdown, fenced and indented code and text in backticks are skipped. Of Python, everything is read: docstrings,
-comments and messages are prose, and the phrases are none of the language's.
+comments and messages are prose, and none of the phrases is a word of Python.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ _Change = Callable[[_Image, Preprocess, np.random.Generator], _Image]
 
 @dataclass(frozen=True)
 class CameraCondition:
-    """One way: `move` returns the box that is cut in place of the right one, `change` alters the crop.
+    """One condition: `move` returns the box to cut instead of the right one, `change` alters the crop.
 
     `change` knows the model's preprocessing. Both may draw random numbers.
     """

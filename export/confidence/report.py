@@ -55,7 +55,7 @@ class ConfidenceOptions(Record):
         keep_known: the shares of held-out images that must reach the familiarity threshold of a full name, a model and
             a make.
         max_wrong_names: the largest share of the images in `unknown` that may get a full name. Together with
-            `max_wrong_claims`, it chooses all thresholds in place of `false_accept` and `keep_known`.
+            `max_wrong_claims`, it chooses all thresholds instead of `false_accept` and `keep_known`.
         max_wrong_claims: the largest share of the images in `unknown` that may get any wrong name.
     """
 

@@ -53,5 +53,5 @@ def choose_locator(locate: str, *, stills: bool, zones: Sequence[Zone] = (), det
         return Choice("zone", f"images, with {Parameter('zones')}") if included(zones) else Choice("whole", "images")
     if detector is not None:
         back = Parameter("locate", "motion")
-        return Choice("detector", f"{detector.path.name} is in the state folder; {back} does without")
-    return Choice("motion", f"no detector at hand; {PULL} gets one")
+        return Choice("detector", f"{detector.path.name} is in the state folder; {back} ignores it")
+    return Choice("motion", f"no detector installed; {PULL} downloads one")

@@ -36,7 +36,7 @@ def download(
         size_bytes: its size; a response of another size is refused, and a longer one is not read to its end.
         wait_s: timeout for connecting, and for each read.
         limit_s: deadline of the whole download.
-        context: certificates to trust in place of the system's.
+        context: certificates to trust instead of the system's.
         clock: seconds.
 
     Raises:

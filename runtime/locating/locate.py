@@ -164,7 +164,7 @@ class Detecting(Locator):
     moves = True
 
     def __init__(self, options: LocateOptions, detector: Detector) -> None:
-        """Take what to look for, the least area, and the zones: only a vehicle that stands inside them counts.
+        """Take the options: classes, minimum area and zones. Only vehicles inside the zones count.
 
         Raises:
             InputError: the detector does not have one of the classes.

@@ -32,7 +32,7 @@ def pull_detector(
         name: a key of `OFFICIAL`.
         state: the state folder; None for the default one.
         url: where it is; None for YOLOX's release.
-        context: certificates to trust in place of the system's.
+        context: certificates to trust instead of the system's.
         announce: called before a download begins.
 
     Raises:

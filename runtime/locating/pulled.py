@@ -49,7 +49,7 @@ def detectors_folder(state: Path | None = None) -> Path:
 
 
 def pulled_detector(state: Path | None = None) -> Path | None:
-    """Return the detector in a state folder, by default in the default one; None where there is none.
+    """Return the detector in a state folder (None for the default folder), or None if there is none.
 
     Raises:
         InputError: it is damaged, or cannot be read.

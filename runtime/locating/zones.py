@@ -15,7 +15,7 @@ from twincar_edge.records import Record
 from twincar_edge.runtime.locating.background import Mask, small_size
 from twincar_edge.runtime.locating.boxes import AnyBox, Box, area
 
-EXCLUDE = "exclude"  # prefix that excludes a polygon on the command line, in place of a name
+EXCLUDE = "exclude"  # prefix that excludes a polygon on the command line, instead of a name
 
 # Used in MQTT topics and metric labels: no special characters of these.
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -76,7 +76,7 @@ def included(zones: Sequence[Zone]) -> list[Zone]:
 
 
 def zone_of(box_xyxy: AnyBox, size_wh: tuple[int, int], zones: Sequence[Zone]) -> str | None:
-    """Return the name of the first zone that a vehicle stands in, None where it stands in none or in one without name.
+    """Return the name of the first zone that contains a vehicle; None if there is no such zone, or it has no name.
 
     A vehicle stands where the middle of its box's lower edge is, a twentieth of the box's height above it. Excluded
     zones are skipped.
@@ -90,7 +90,7 @@ def zone_of(box_xyxy: AnyBox, size_wh: tuple[int, int], zones: Sequence[Zone]) -
 
 
 def counts(box_xyxy: AnyBox, size_wh: tuple[int, int], zones: Sequence[Zone]) -> bool:
-    """Return whether a vehicle stands in a counted zone, or there are none, and not in an excluded one."""
+    """Return whether a vehicle is in an included zone (or there are none), and not in an excluded one."""
     wanted = included(zones)
     return (not wanted or any(_stands_in(box_xyxy, size_wh, zone) for zone in wanted)) and not any(
         _stands_in(box_xyxy, size_wh, zone) for zone in zones if zone.exclude

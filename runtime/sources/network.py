@@ -234,7 +234,7 @@ def _reason(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
         return "the host name does not resolve"
     if isinstance(error, ConnectionRefusedError):
-        return "the host is there, but nobody listens on this port"
+        return "the host is there, but nothing listens on this port"
     if isinstance(error, TimeoutError):
         return f"nothing answers within {KNOCK_S:g} s"
     return (error.strerror or type(error).__name__).lower()

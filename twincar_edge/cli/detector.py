@@ -50,7 +50,7 @@ def pull(name: str | None, file: Path | None, state: Path | None) -> None:
     """Install an official YOLOX detector: nano (the default), or tiny, which is slower and more accurate.
 
     Downloads the file from YOLOX's GitHub release (Apache License 2.0, trained on COCO), verifies its SHA-256, and puts
-    it into the state folder in place of any earlier detector. `watch` then uses it on videos and cameras, unless
+    it into the state folder instead of any earlier detector. `watch` then uses it on videos and cameras, unless
     `--locate` says otherwise.
     """
     from twincar_edge.runtime.locating.pull import DEFAULT, pull_detector, take_detector

@@ -26,8 +26,8 @@ ZONES = (parse_zone("0,0 0.5,1"),)
 @pytest.mark.parametrize(
     ("locate", "stills", "zones", "detector", "expected", "reason"),
     [
-        ("auto", False, (), None, "motion", "no detector at hand; `twincar-edge detector pull` gets one"),
-        ("auto", False, ZONES, None, "motion", "no detector at hand"),
+        ("auto", False, (), None, "motion", "no detector installed; `twincar-edge detector pull` downloads one"),
+        ("auto", False, ZONES, None, "motion", "no detector installed"),
         ("auto", False, (), PULLED, "detector", "yolox_nano.onnx is in the state folder; `locate='motion'`"),
         ("auto", False, (), NAMED, "detector", "set by `detector='mine.onnx'`"),
         ("auto", True, (), None, "whole", "images"),

@@ -115,7 +115,7 @@ def test_an_ipv6_camera_is_reached() -> None:
         except OSError:
             pytest.skip("this machine has no IPv6 loopback")
         port = probe.getsockname()[1]
-        with pytest.raises(InputError, match="nobody listens on this port") as caught:
+        with pytest.raises(InputError, match="nothing listens on this port") as caught:
             open_source(f"rtsp://admin:a#b@[::1]:{port}/live")
     assert "a#b" not in str(caught.value) and "a%23b" not in str(caught.value)
 

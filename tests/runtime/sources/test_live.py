@@ -292,7 +292,7 @@ def test_a_frame_from_before_the_end_is_still_delivered() -> None:
 def test_retries_start_soon_and_continue_every_second(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    refused = InputError("cannot open rtsp://admin:secret@gate/live: nobody listens")
+    refused = InputError("cannot open rtsp://admin:secret@gate/live: nothing listens")
     with Rig(*[refused] * 40, Scripted(0)) as rig:
         assert next(iter(rig.source)).index == 0
         assert 0.125 <= rig.waits_s[0] <= 0.25
@@ -302,7 +302,7 @@ def test_retries_start_soon_and_continue_every_second(
         assert rig.status.problem is None
     # A camera may be down for a week: one line when it fails, and one when it is back.
     assert [record.getMessage() for record in caplog.records] == [
-        "cannot open rtsp://***@gate/live: nobody listens",
+        "cannot open rtsp://***@gate/live: nothing listens",
         "rtsp://***@gate/live is back",
     ]
 

@@ -186,7 +186,7 @@ def test_a_camera_that_is_down_at_the_start_is_retried_with_keep_trying() -> Non
     status = source.status()
     assert (status.state, status.frames) == ("waiting", 0)
     assert status.problem is not None
-    assert "nobody listens" in status.problem and "secret" not in status.problem
+    assert "nothing listens" in status.problem and "secret" not in status.problem
     with CameraServer(film(0), port=port), source:
         assert number(next(iter(source))) in range(8)
         assert source.status().problem is None

@@ -160,7 +160,7 @@ def test_a_password_is_sent_only_to_the_server_that_requires_it(caplog: pytest.L
             reading.until_live()
             server.kill()
             reading.until_lost()
-            eventually(lambda: "nobody listens" in (reading.source.status().problem or ""), "it is tried", WAIT_S)
+            eventually(lambda: "nothing listens" in (reading.source.status().problem or ""), "it is tried", WAIT_S)
             told = [caplog.text, str(caught.value), repr(reading.source.status()), repr(reading.newest)]
             told += [thread.name for thread in threading.enumerate()]
     assert reading.source.name == server.url.replace("//", "//***@")
@@ -186,7 +186,7 @@ def test_ffmpeg_prints_no_password_on_standard_error(server: RtspServer) -> None
 def test_a_camera_that_starts_after_the_box_is_retried(server: RtspServer) -> None:
     server.kill()
     with Reading(open_source(server.url, keep_trying=True)) as reading:
-        eventually(lambda: "nobody listens" in (reading.source.status().problem or ""), "it is tried", WAIT_S)
+        eventually(lambda: "nothing listens" in (reading.source.status().problem or ""), "it is tried", WAIT_S)
         server.start()
         started_s = time.monotonic()
         reading.until_live()
