@@ -23,6 +23,7 @@ import pytest
 from tests import REPOSITORY
 from twincar_edge.benchmarks.experiments import group as experiments
 from twincar_edge.cli import group
+from twincar_edge.cli.watch_options import refuse_options_of_file
 from twincar_edge.runtime.configuration.config_file import read_config
 from twincar_edge.runtime.events import Event
 
@@ -85,7 +86,7 @@ def parse(program: click.Group, words: list[str]) -> None:
     """Parse a command line as the program does, without running it.
 
     Raises:
-        click.UsageError: unknown command or option, or invalid value.
+        click.UsageError: unknown command or option, invalid value, or an option that `--config` excludes.
     """
     command: click.Command = program
     context = command.make_context("twincar-edge", list(words))
@@ -93,6 +94,8 @@ def parse(program: click.Group, words: list[str]) -> None:
         name, found, rest = command.resolve_command(context, rest)
         assert found is not None
         command, context = found, found.make_context(name, rest, parent=context)
+    if command.name == "watch" and (config_file := context.params["config_file"]) is not None:
+        refuse_options_of_file(context, config_file)
 
 
 def test_every_command_line_parses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +121,12 @@ def test_every_command_line_parses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["twincar-edge watch gate.mp4 --min-aera 0.1", "twincar-edge wacth x", "twincar-edge watch x --locate by-magic"],
+    [
+        "twincar-edge watch gate.mp4 --min-aera 0.1",
+        "twincar-edge wacth x",
+        "twincar-edge watch x --locate by-magic",
+        "twincar-edge watch --config x.toml --duration 600",
+    ],
 )
 def test_an_invalid_command_line_is_detected(line: str) -> None:
     ((program, words),) = arguments(f"sudo {line} | head  # try it")

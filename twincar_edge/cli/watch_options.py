@@ -61,20 +61,25 @@ def _from_file(config_file: Path, terminal: bool) -> WatchConfig:
 
     context = click.get_current_context()
     context.find_root().with_resource(parameter_spelling(key_spelling))
-    given = [
-        parameter
-        for parameter in context.command.params
-        if context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
-        and parameter.name not in _NOT_IN_FILE
-    ]
-    if given:
-        raise click.UsageError(f"{given[0].opts[-1]} cannot be combined with --config: set it in {config_file}")
+    refuse_options_of_file(context, config_file)
     config = read_config(config_file)
     named = config.sinks or (StdoutSettings(),)
     sinks = (
         _standard_output(str(config_file), terminal, one) if isinstance(one, StdoutSettings) else one for one in named
     )
     return config.model_copy(update={"sinks": tuple(sinks)})
+
+
+def refuse_options_of_file(context: click.Context, config_file: Path) -> None:
+    """Check that only options without a key in the file are given beside it.
+
+    Raises:
+        click.UsageError: another option is given.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source == ParameterSource.COMMANDLINE and parameter.name not in _NOT_IN_FILE:
+            raise click.UsageError(f"{parameter.opts[-1]} cannot be combined with --config: set it in {config_file}")
 
 
 def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[SinkSettings]:
