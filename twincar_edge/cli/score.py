@@ -167,7 +167,7 @@ def command(
 
 
 def _summary(report: ScoreReport) -> str:
-    resumed = f", {report.resumed:,} of them from earlier runs" if report.resumed else ""
+    resumed = f", {_count(report.resumed, 'partition')} from earlier runs" if report.resumed else ""
     makes = [f"{make} {rows:,}" for make, rows in list(report.makes.items())[:_MAX_MAKES]]
     others = len(report.makes) - len(makes)
     lines = [
