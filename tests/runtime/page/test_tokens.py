@@ -213,7 +213,7 @@ def test_names_of_tokens_are_validated_and_unique(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "\udcff", '{"tokens": [{"name": "a"}]}', '{"tokens": [], "more": 1}'])
-def test_a_damaged_token_file_admits_nobody(tmp_path: Path, text: str) -> None:
+def test_a_damaged_token_file_admits_no_one(tmp_path: Path, text: str) -> None:
     with served(tmp_path, tokens=True) as page:
         page.log_in()
         Tokens(tmp_path).path.write_text(text, errors="surrogateescape")

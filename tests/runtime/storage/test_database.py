@@ -86,7 +86,7 @@ def test_work_is_done_again_on_a_new_file_after_damage_and_the_old_one_is_kept(
     assert f"sqlite3 {aside} .recover" in record.getMessage()
 
 
-def test_a_file_of_somebody_else_is_an_error_at_the_start_and_a_failure_later(tmp_path: Path) -> None:
+def test_a_file_of_another_user_is_an_error_at_the_start_and_a_failure_later(tmp_path: Path) -> None:
     path = tmp_path / "book"
     path.write_text("my notes, and they stay here")
     book = database(path)
