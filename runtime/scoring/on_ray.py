@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from twincar_edge.runtime.scoring.output import Counts
 from twincar_edge.runtime.scoring.run_file import read_run
 from twincar_edge.runtime.scoring.stage import Stage, StageConfig
 from twincar_edge.runtime.scoring.storage import reason
+
+logger = logging.getLogger(__name__)
 
 RAY_EXTRA = "ray"
 BLOCKS = 2000  # of partition numbers; each block costs the driver a few kilobytes
@@ -171,8 +174,10 @@ def _capacity(ray: Any, options: RayOptions) -> int:
 def _check_nodes(ray: Any, shipped: Any, options: RayOptions) -> None:
     """Open the model on each node that can run a worker, so that a fault is reported before the work begins.
 
+    Ray lists a dead node for some seconds. Such a node is skipped: its work goes to the others.
+
     Raises:
-        TwincarError: a node cannot open the model or the output, or no worker fits the cluster.
+        TwincarError: a node cannot open the model or the output, all nodes are dead, or no worker fits the cluster.
     """
     strategies: Any = require("ray.util.scheduling_strategies", RAY_EXTRA)
     if _capacity(ray, options) < 1:
@@ -192,10 +197,18 @@ def _check_nodes(ray: Any, shipped: Any, options: RayOptions) -> None:
         )
         for node in nodes
     ]
-    try:
-        ray.get(running, timeout=CHECK_S)
-    except ray.exceptions.RayError as error:
-        raise _translated(error) from error
+    deadline_s = time.monotonic() + CHECK_S
+    dead = 0
+    for node, checked in zip(nodes, running, strict=True):
+        try:
+            ray.get(checked, timeout=max(0.0, deadline_s - time.monotonic()))
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError) as error:
+            dead += 1
+            logger.warning("node %s of the Ray cluster is gone: continuing without it", node["NodeID"][:8])
+            if dead == len(nodes):
+                raise _translated(error) from error
+        except ray.exceptions.RayError as error:
+            raise _translated(error) from error
 
 
 def _check(shipped: list[Any]) -> None:
