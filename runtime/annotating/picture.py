@@ -65,7 +65,7 @@ class Painter:
         labels.add_to_corner(_caption(live))
         # The nearest one first: its label gets the best place, and lies on top where there is no room for all.
         for track, box in sorted(tracks, key=lambda one: one[1][3], reverse=True):
-            labels.add_to_box(_said_of(track), box, color_of(track))
+            labels.add_to_box(_label_of(track), box, color_of(track))
         labels.draw()
         return image
 
@@ -123,7 +123,7 @@ class _Scenery:
             for ground in (self._layer, white):
                 draw_zones(ground, self._camera.zones, size)
                 if self._camera.locate not in _FIXED_PLACES:
-                    _draw_least_area(ground, self._camera.min_area, size)
+                    _draw_min_area(ground, self._camera.min_area, size)
             self._mask = np.where((self._layer == white).all(axis=2), 255, 0).astype(np.uint8)
         cv2.copyTo(self._layer, self._mask, image)
 
@@ -155,7 +155,7 @@ def _hatch(image: Image, outline: NDArray[np.int32], step: int, width: int) -> N
     cv2.copyTo(np.full_like(image, INK), cv2.bitwise_and(inside, lines), image)
 
 
-def _draw_least_area(image: Image, min_area: float, size: int) -> None:
+def _draw_min_area(image: Image, min_area: float, size: int) -> None:
     """Draw a square of the least area that a vehicle's box covers into the lower left corner."""
     rows, columns = image.shape[:2]
     side, gap = max(1, round((min_area * rows * columns) ** 0.5)), size // 2
@@ -210,7 +210,7 @@ class _Labels:
         return left, top, left + width, top + height
 
 
-def _said_of(track: LiveTrack) -> list[str]:
+def _label_of(track: LiveTrack) -> list[str]:
     """Return a vehicle's number and the answer so far."""
     if track.name is None:
         return [f"{track.id}"]

@@ -139,13 +139,13 @@ class Answering:
             if isinstance(item, Crop):
                 probabilities, familiarity = next(answers)
                 item.visit.evidence.add(item.crop, probabilities, classifier, familiarity)
-                self._tell(item)
+                self._publish_if_due(item)
             elif isinstance(item, End):
                 self._end(item)
             else:
                 self._show(item)
 
-    def _tell(self, item: Crop) -> None:
+    def _publish_if_due(self, item: Crop) -> None:
         """Publish the event of a crop: once enough crops agree, or immediately with `early_start`."""
         maker, visit = self._makers[item.camera], item.visit
         settled = item.counts and visit.evidence.crops >= AGREEING_CROPS

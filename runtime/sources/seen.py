@@ -55,7 +55,7 @@ class SeenImages:
         self.images = self._read()
         self._added = 0
         self._full = False
-        self._tell(self._rewrite())
+        self._report(self._rewrite())
 
     def note(self, image: Signature) -> str | None:
         """Add an image.
@@ -66,13 +66,13 @@ class SeenImages:
         self.images.add(image)
         self._added += 1
         if self._added > max(SLACK, len(self.images) // 2) or self._full:
-            return self._tell(self._rewrite())
+            return self._report(self._rewrite())
         try:
             with self._path.open("ab") as file:
                 file.write(_line(image))
         except OSError as error:
-            return self._tell(f"cannot write {self._path}: {error.strerror}")
-        return self._tell(None)
+            return self._report(f"cannot write {self._path}: {error.strerror}")
+        return self._report(None)
 
     def _read(self) -> set[Signature]:
         try:
@@ -93,7 +93,7 @@ class SeenImages:
         self._added = 0
         return None
 
-    def _tell(self, problem: str | None) -> str | None:
+    def _report(self, problem: str | None) -> str | None:
         # Lines that failed are still in memory: the next attempt writes them all.
         if problem is not None and not self._full:
             logger.warning("%s; after a restart, images may be given twice", problem)

@@ -185,7 +185,7 @@ class Tracker:
         del self._pieces[handle]
         known = next((known for known, track in self._tracks.items() if track is whole), None)
         if whole not in found and known is not None and not self._matcher.follows(known, detection.box_xyxy):
-            self._go_on_as(known, handle, detection, found)
+            self._continue_with(known, handle, detection, found)
             for other in self._pieces.values():
                 if other.whole is whole:
                     other.begin_anew()
@@ -222,7 +222,7 @@ class Tracker:
                 continue
             if comes_in and size_wh is not None and not touches_border(track.box_xyxy, size_wh):
                 continue
-            self._go_on_as(known, handle, detection, found)
+            self._continue_with(known, handle, detection, found)
             return True
         return False
 
@@ -236,7 +236,7 @@ class Tracker:
             if place is None or track not in found or iou(found[track].box_xyxy, place) < 0.5:
                 continue
             if gap(detection.box_xyxy, place) == 0:
-                self._go_on_as(known, handle, detection, found)
+                self._continue_with(known, handle, detection, found)
                 track.parked_xyxy = None
                 return True
         return False
@@ -246,17 +246,19 @@ class Tracker:
         for handle, track in list(self._tracks.items()):
             if track.parked_xyxy is None and time_s - track.last_time_s > self.rules.lost_after_s:
                 track.parked_xyxy = track.stands_xyxy
-                self._go_on(handle, object())
+                self._change_handle(handle, object())
 
-    def _go_on(self, known: Handle, handle: Handle) -> None:
+    def _change_handle(self, known: Handle, handle: Handle) -> None:
         """Change a vehicle's handle."""
         self._matcher.forget([known])
         self._tracks[handle] = self._tracks.pop(known)
 
-    def _go_on_as(self, known: Handle, handle: Handle, detection: Detection, found: dict[Track, Detection]) -> None:
+    def _continue_with(
+        self, known: Handle, handle: Handle, detection: Detection, found: dict[Track, Detection]
+    ) -> None:
         """Continue a vehicle with this detection, and take over its handle."""
         track = self._tracks[known]
-        self._go_on(known, handle)
+        self._change_handle(known, handle)
         found[track] = detection
         track.own_xyxy = detection.box_xyxy
 
