@@ -35,10 +35,14 @@ def checked_size(capture: Capture, name: str, max_pixels: int) -> None:
     Raises:
         InputError: the size exceeds the limit; the capture is released.
     """
-    width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = _stated_size(capture)
     if width * height > max_pixels:
         capture.release()
         raise too_large(f"{name} has frames of {width:.0f}x{height:.0f}, more than {max_pixels / 1e6:.3g} megapixels")
+
+
+def _stated_size(capture: Capture) -> tuple[float, float]:
+    return capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
 
 
 def too_large(what: str) -> InputError:
@@ -84,7 +88,7 @@ def limited(capture: Capture) -> Capture:
 @contextlib.contextmanager
 def limited_frames(capture: Capture) -> Iterator[None]:
     """Limit each allocation of FFmpeg, within the context, to what the frames of an open capture need."""
-    width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = _stated_size(capture)
     with _limit.needs(max(_FREE_BYTES, int(_MOST_BYTES_PER_PIXEL * width * height))):
         yield
 

@@ -86,6 +86,9 @@ def open_stream(
     def spare() -> PyAVInput:
         return PyAVInput(place.url, 1, timeout_s, max_pixels)
 
+    def open_here() -> Capture:
+        return open_ffmpeg(place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS)
+
     def connect() -> Capture:
         _knock(spec)
         if state.perhaps:
@@ -111,16 +114,12 @@ def open_stream(
             checked_size(live, redact_url(spec), max_pixels)
             return live
         with limited_opening(max_pixels):
-            opened_ffmpeg = open_ffmpeg(
-                place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS
-            )
+            opened_ffmpeg = open_here()
             if http and not opened_ffmpeg.isOpened() and not place.opened:
                 place.url = on_this_host(spec)
                 if place.url != spec:
                     opened_ffmpeg.release()
-                    opened_ffmpeg = open_ffmpeg(
-                        place.url, open_timeout_ms=NETWORK_TIMEOUT_MS, read_timeout_ms=NETWORK_TIMEOUT_MS
-                    )
+                    opened_ffmpeg = open_here()
         capture = limited(opened_ffmpeg)
         if capture.isOpened():
             place.opened = True

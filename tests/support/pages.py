@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,3 +111,21 @@ def served(
     content = Content(store, folder, (folder / "pictures",), answering, running)
     with PageServer(content, page_settings(address=address, **settings)) as server:
         yield ServedPage(server, content, urlsplit(server.url).port or 0, {}, trusted)
+
+
+@contextmanager
+def repeating(work: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call `work` in a thread, again and again with a pause, until the context ends."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(every_s):
+            work()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

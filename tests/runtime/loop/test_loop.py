@@ -334,13 +334,9 @@ def test_a_false_positive_gets_an_end_event_only_if_it_was_published(classifier:
     assert loop.visits == {}
 
 
-def published_events(
-    classifier: Classifier, confirmed: Sequence[bool], *, early: bool, counts: bool = True
-) -> list[str]:
-    """The events of a vehicle whose crops come before or after its confirmation: type, whether provisional, name."""
-    inbox, published = Inbox(depth=20), list[Event]()
-    maker = VisitMaker("clip", camera="gate", early_start=early)
-    loop = Answering(
+def answering(inbox: Inbox, classifier: Classifier, maker: VisitMaker, published: list[Event]) -> Answering:
+    """An answering thread for the camera `gate`, one crop at a time, that appends its events to `published`."""
+    return Answering(
         inbox,
         classifier,
         {"gate": maker},
@@ -348,6 +344,15 @@ def published_events(
         Stages(time.perf_counter),
         batch=1,
     )
+
+
+def published_events(
+    classifier: Classifier, confirmed: Sequence[bool], *, early: bool, counts: bool = True
+) -> list[str]:
+    """The events of a vehicle whose crops come before or after its confirmation: type, whether provisional, name."""
+    inbox, published = Inbox(depth=20), list[Event]()
+    maker = VisitMaker("clip", camera="gate", early_start=early)
+    loop = answering(inbox, classifier, maker, published)
     red = np.full((100, 160, 3), RED_BGR, np.uint8)
     visit = maker.begin(Frame(0, 0.0, red, "clip"), (0, 0, 160, 100))
     inbox.add_writer()
@@ -381,14 +386,7 @@ def test_an_early_start_is_provisional_until_the_vehicle_is_confirmed(classifier
 def test_a_visit_with_two_merged_vehicles_is_marked_and_counted(classifier: Classifier) -> None:
     inbox, published = Inbox(depth=20), list[Event]()
     maker = VisitMaker("clip", camera="gate")
-    loop = Answering(
-        inbox,
-        classifier,
-        {"gate": maker},
-        lambda event, _crop: published.append(event),
-        Stages(time.perf_counter),
-        batch=1,
-    )
+    loop = answering(inbox, classifier, maker, published)
     visit = maker.begin(Frame(0, 0.0, road(), "clip"), (10, 10, 150, 90))
     inbox.add_writer()
     for index, color in enumerate([RED_BGR] * 5 + [BLUE_BGR] * 6):

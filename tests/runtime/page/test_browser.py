@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from tests.runtime.monitoring.test_monitoring import STATUS
 from tests.support.browsers import chromium, violations
 from tests.support.event_toys import MOMENT, eventually, visit, visits
-from tests.support.pages import ServedPage, served, write_store
+from tests.support.pages import ServedPage, repeating, served, write_store
 from twincar_edge.bundled import demo_model
 from twincar_edge.images import write_image
 from twincar_edge.runtime.configuration.config import CameraConfig
@@ -243,23 +242,10 @@ def test_the_cameras_cards_are_accessible(browser: Browser, tmp_path: Path) -> N
         assert tab.evaluate("document.documentElement.scrollWidth") == NARROW
 
 
-@contextmanager
-def filming(pictures: LivePictures, camera: str, gray: int) -> Iterator[None]:
+def filming(pictures: LivePictures, camera: str, gray: int) -> AbstractContextManager[None]:
     """Simulate a loop whose frames have one gray."""
-    done = threading.Event()
     frame = Frame(0, 0.0, np.full((90, 160, 3), gray, np.uint8), camera)
-
-    def film() -> None:
-        while not done.wait(0.02):
-            pictures(LiveFrame(camera, frame, ()))
-
-    thread = threading.Thread(target=film)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return repeating(lambda: pictures(LiveFrame(camera, frame, ())), every_s=0.02)
 
 
 # The middle of the live picture, once it is a stream.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 
 from tests.support.clips import RED_BGR, drive_by, film, write_video
 from tests.support.event_toys import CROP, MOMENT, eventually, visit, visits
+from tests.support.pages import repeating
 from tests.support.tiny_model import RED, tiny_model
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.configuration.page_settings import PageSettings
@@ -101,25 +103,16 @@ def live_frame(camera: str = "gate", wide: int = 1280, index: int = 0) -> LiveFr
     return LiveFrame(camera, Frame(index, index / 25, image, camera), (track,))
 
 
-@contextmanager
-def filming(pictures: LivePictures, camera: str = "gate") -> Iterator[None]:
+def filming(pictures: LivePictures, camera: str = "gate") -> AbstractContextManager[None]:
     """Simulate a loop with a new frame every few milliseconds."""
-    done = threading.Event()
+    numbers = itertools.count()
 
-    def film_all() -> None:
-        index = 0
-        while not done.wait(0.005):
-            if pictures.wants(camera):
-                pictures(live_frame(camera, index=index))
-            index += 1
+    def film_next() -> None:
+        number = next(numbers)
+        if pictures.wants(camera):
+            pictures(live_frame(camera, index=number))
 
-    thread = threading.Thread(target=film_all)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    return repeating(film_next, every_s=0.005)
 
 
 def next_picture(answer: http.client.HTTPResponse) -> bytes:
