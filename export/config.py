@@ -30,6 +30,8 @@ class ExportConfig:
         name: the stem of the file names; None combines the architecture and the checkpoint's digest.
         notes: free text for the manifest, for example data terms and intended use.
         confidence: temperature and rejection threshold, given or to be chosen.
+        validation_model: for a checkpoint that was trained on all images, an exported file from a training by the same
+            recipe that held `data` out. Temperature and thresholds come from its answers.
         explainable: add the last feature map as an output, for explanations without PyTorch.
         keep_failed: keep a file that is not within the limits, as <name>.<precision>.failed.onnx.
 
@@ -48,6 +50,7 @@ class ExportConfig:
     name: str | None = None
     notes: str = ""
     confidence: ConfidenceOptions = field(default_factory=ConfidenceOptions)
+    validation_model: Path | None = None
     explainable: bool = True
     keep_failed: bool = False
 

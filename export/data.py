@@ -32,7 +32,12 @@ class _SplitChoices(BaseModel):
 
 
 def open_split(
-    model: Path, recipe: Mapping[str, Any], data: OpenOptions | None, trained_on: DataRecord | None = None
+    model: Path,
+    recipe: Mapping[str, Any],
+    data: OpenOptions | None,
+    trained_on: DataRecord | None = None,
+    *,
+    learned: bool = False,
 ) -> Split:
     """Return the images for calibration (`train`) and for validation.
 
@@ -48,12 +53,19 @@ def open_split(
         recipe: the recipe in the checkpoint.
         data: labeled images.
         trained_on: the training images, as far as the checkpoint records them.
+        learned: the model was trained on the given images, and another one answers them in its place.
 
     Raises:
-        InputError: there are no images, they do not match the run's lists, or the model was trained on all of them.
+        InputError: there are no images, they do not match the run's lists, or the model was trained on all of them;
+            with `learned`, no images are given, or the training held images out.
         ModelError: the recipe cannot be used.
     """
     run = RunFolder(model.parent)
+    choices = _choices(model, recipe)
+    if learned and choices.validation_share:
+        raise InputError(f"the training of {model} held images out: leave out ", Parameter("validation_model"))
+    if learned and data is None:
+        raise InputError("give the images that the validation model held out with ", Parameter("data"))
     if data is None:
         if not run.recipe.is_file():
             raise InputError(
@@ -63,9 +75,8 @@ def open_split(
             )
         return run.open_split()
     dataset = data.open()
-    choices = _choices(model, recipe)
     if not choices.validation_share:
-        others = not_learned_from(model, dataset, trained_on)
+        others = check_integrity(dataset)[0] if learned else not_learned_from(model, dataset, trained_on)
         if run.recipe.is_file():
             return Split(run.open_images().train, others)
         return stratified_split(others, VALIDATION_SHARE, choices.seed)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset, Split
-from twincar_edge.held_out import HeldOut, summarize
+from twincar_edge.held_out import HeldOut, less_familiar, summarize
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import FamiliarityRecord, FamiliarityThresholds
 from twincar_edge.prototypes import Prototypes, class_prototypes
@@ -53,6 +53,7 @@ def learn_familiarity(
     classes: ClassMapping,
     embeddings: NDArray[np.float32],
     keep: tuple[float, float, float],
+    held_out: NDArray[np.float32] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Familiarity | None:
     """Compute prototypes from training images, and choose thresholds on the held-out ones.
@@ -63,6 +64,8 @@ def learn_familiarity(
         classes: the names of the outputs.
         embeddings: the held-out images' embeddings, float32 [N, D].
         keep: the shares of held-out images that must reach the threshold for a full name, a model, a make.
+        held_out: float32 [N, classes], the images' similarities in a validation model, if this file has learned from
+            them; None for this file's own.
         progress: called with (images done, total images).
 
     Returns:
@@ -80,7 +83,9 @@ def learn_familiarity(
     chosen = _sample_per_class(split.train, labels)
     found = dataset_logits(session.embed, chosen, session.manifest.preprocess, progress=progress)
     prototypes = class_prototypes(found, labels_for(chosen, classes), len(classes))
-    similarities = prototypes.similarities(embeddings)
+    similarities = prototypes.similarities(embeddings) if held_out is None else held_out
+    if held_out is not None:
+        embeddings = less_familiar(embeddings, prototypes, held_out.max(axis=1))
     thresholds = choose_thresholds(similarities.max(axis=1), keep)
     record = FamiliarityRecord(
         thresholds=thresholds,

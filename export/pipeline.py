@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from twincar_edge.dataset_logits import Side, labels_for, run_sides
 from twincar_edge.datasets import Dataset, Split
@@ -43,6 +45,7 @@ from twincar_edge.export.parity.names import PYTORCH, SideName, title
 from twincar_edge.export.parity.report import ParityError, ParityReport
 from twincar_edge.export.report_files import report_paths, write_report
 from twincar_edge.export.trial_session import TrialSession
+from twincar_edge.export.validation_model import HeldOutAnswers, ValidationModel
 from twincar_edge.files import write_bytes
 from twincar_edge.golden import Golden
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
@@ -80,16 +83,22 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     report = progress or _ignore
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
     manifest = common_manifest(config, checkpoint, created or datetime.now(UTC))
-    split = open_split(config.checkpoint, checkpoint.recipe, config.data, checkpoint.data)
+    validation = None if config.validation_model is None else ValidationModel.open(config.validation_model, checkpoint)
+    split = open_split(
+        config.checkpoint, checkpoint.recipe, config.data, checkpoint.data, learned=validation is not None
+    )
     # Both raise errors about missing images or other classes before minutes of computation.
     labels_for(split.validation, checkpoint.classes)
     unknowns = open_unknowns(checkpoint.classes, config.confidence.unknown)
     if config.confidence.limits is not None:
         check_enough(sum(len(one.dataset) for one in unknowns.given), config.confidence.limits)
+    held_out = None
+    if validation is not None:
+        held_out = validation.answer(split.validation, lambda *done: report("answers of the validation model", *done))
     with _workspace(config.output) as folder:
         trial = TrialSession(folder, manifest)
-        models, findings = _make(config, checkpoint, split, unknowns, trial, manifest.name, report)
-    return _finish(config, manifest, models, findings, split.validation, unknowns, report)
+        models, findings = _make(config, checkpoint, split, unknowns, held_out, trial, manifest.name, report)
+    return _finish(config, manifest, models, findings, split.validation, unknowns, validation, report)
 
 
 def _make(
@@ -97,11 +106,15 @@ def _make(
     checkpoint: Checkpoint,
     split: Split,
     unknowns: Unknowns,
+    held_out: HeldOutAnswers | None,
     trial: TrialSession,
     name: str,
     report: StageProgress,
 ) -> tuple[dict[Precision, _Model], _Findings]:
-    """Make all requested graphs, and measure their parity and confidence."""
+    """Make all requested graphs, and measure their parity and confidence.
+
+    With `held_out`, temperature and thresholds come from these answers, for all precisions.
+    """
     images, classes, preprocess = split.validation, checkpoint.classes, checkpoint.preprocess
     report("writing the graph", 0, 1)
     model = load_model(checkpoint)
@@ -127,7 +140,8 @@ def _make(
     logits = run_sides(sides, images, lambda *done: report("FP32 against PyTorch", *done))
     temperature = config.confidence.temperature
     if temperature is None:
-        temperature = fit_temperature(logits["fp32"], labels_for(images, classes))
+        answered = logits["fp32"] if held_out is None else held_out.logits
+        temperature = fit_temperature(answered, labels_for(images, classes))
     compared = set(sides)
     search = None
     if config.fp16:
@@ -146,7 +160,7 @@ def _make(
     parity = report_parity(answers, images, classes, config.limits, name)
     familiarity: dict[str, Familiarity] = {}
     for precision, model_file in models.items():
-        if precision not in embed:
+        if precision not in embed or (held_out is not None and held_out.similarities is None):
             continue
         learned = learn_familiarity(
             model_file.session,
@@ -154,10 +168,14 @@ def _make(
             classes,
             embeddings[precision],
             config.confidence.keep_known,
+            None if held_out is None else held_out.similarities,
             lambda *done, name=precision: report(f"prototypes of {title(name)}", *done),
         )
         if learned is not None:
             familiarity[precision] = learned
+    known: dict[str, NDArray[np.float32]] = {
+        precision: logits[precision] if held_out is None else held_out.logits for precision in models
+    }
     options, held = config.confidence, None
     if options.limits is not None:
         boxes: dict[str, Subject] = {
@@ -165,12 +183,12 @@ def _make(
             for precision, model_file in models.items()
         }
         labels = labels_for(images, classes)
-        held = hold_unknown(boxes, logits, labels, familiarity, unknowns.given, options.limits, options.reject_below)
+        held = hold_unknown(boxes, known, labels, familiarity, unknowns.given, options.limits, options.reject_below)
         familiarity = held.familiarity
         options = options.model_copy(update={"reject_below": held.reject_below})
     confidence = calibrate_confidence(
         {precision: sides[precision] for precision in models},
-        {precision: logits[precision] for precision in models},
+        known,
         images,
         classes,
         options,
@@ -180,6 +198,8 @@ def _make(
         familiarity,
         {precision: embed[precision] for precision in familiarity},
     )
+    if held_out is not None:
+        confidence = confidence.model_copy(update={"validation_model": held_out.model_sha256})
     if held is not None:
         confidence = confidence.model_copy(update={"limits": held.records})
     return models, _Findings(parity, confidence, search, familiarity)
@@ -203,6 +223,7 @@ def _finish(
     found: _Findings,
     images: Dataset,
     unknowns: Unknowns,
+    validation: ValidationModel | None,
     report: StageProgress,
 ) -> ExportResult:
     """Write all reports and the files that are within the limits; raise for files that are not."""
@@ -246,7 +267,11 @@ def _finish(
     if parity.passed and not low_coverage:
         # Measured with the file to deploy; parity ensures that the others answer alike.
         best: Precision = "int8" if "int8" in models else "fp32"
-        classifier = Classifier(_finished(models[best].session, documents[best], found.familiarity.get(best)))
+        document, known = documents[best], found.familiarity.get(best)
+        if validation is None:
+            classifier = Classifier(_finished(models[best].session, document, known))
+        else:
+            classifier = validation.classifier(document.temperature, document.reject_below, document.familiarity)
         sizes = measure_crop_sizes(classifier, images, lambda *done: report("full names by crop size", *done))
         documents = {name: one.model_copy(update={"crop_sizes": sizes}) for name, one in documents.items()}
     for precision, path in written.items():
@@ -266,7 +291,8 @@ def _finish(
             ", or lower ",
             Parameter("min_coverage"),
         )
-    for precision, path in written.items() if unknowns.given else ():
+    # With a validation model, the known images are ones that the files learned from, and no measure of them.
+    for precision, path in written.items() if unknowns.given and validation is None else ():
         open_set = measure_open_set(
             Subject.of_session(open_session(path, ep="cpu")),
             images,

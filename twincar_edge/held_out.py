@@ -77,6 +77,34 @@ def summarize(embeddings: NDArray[np.float32], trained: Prototypes) -> HeldOut:
     return HeldOut(len(order), farthest, normalized(embeddings[[*order[:farthest], *sample]]))
 
 
+def less_familiar(
+    embeddings: NDArray[np.float32], trained: Prototypes, familiarity: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Move embeddings away from their nearest prototype until they have at most the given familiarity.
+
+    For images that the model learned from, whose embeddings are nearer to their class than those of new images.
+    Each embedding turns in the plane of itself and its nearest prototype. Embeddings that are less familiar stay.
+
+    Args:
+        embeddings: float32 [N, D], as the model returns them.
+        trained: the prototypes of the model.
+        familiarity: float32 [N], for example of the same images in a model that did not learn from them.
+
+    Returns:
+        float32 [N, D], scaled to length 1. Familiarity stays higher where another prototype is then the nearest.
+    """
+    found = normalized(embeddings)
+    nearest = trained.nearest(found)
+    lengths = np.linalg.norm(nearest, axis=1, keepdims=True)
+    toward = normalized(nearest)
+    along = (found * toward).sum(axis=1, keepdims=True)
+    # Familiarity is (1 - length squared) / 2 + the product with the prototype.
+    wanted = (familiarity[:, None] - 0.5 * (1 - np.square(lengths))) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    wanted = np.clip(np.minimum(wanted, along), -1, 1)
+    across = normalized(found - along * toward)
+    return np.asarray(wanted * toward + np.sqrt(1 - np.square(wanted)) * across, np.float32)
+
+
 def read_held_out(path: Path) -> HeldOut | None:
     """Return the summary in a model file, or None if it has none.
 

@@ -11,7 +11,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
@@ -123,6 +131,7 @@ class ConfidenceRecord(Record):
     these names are right. `unknown_named` is the share of each set of pictures without known cars that gets a wrong
     name, even only a make. `false_accept` is the allowed share, or None if the threshold was given or chosen otherwise.
     `limits` are the limits by which the thresholds of probability and familiarity were chosen together, or None.
+    `validation_model` is the SHA-256 of the file that answered the held-out images, if this one was trained on all.
     """
 
     images: int = Field(ge=1)
@@ -133,6 +142,14 @@ class ConfidenceRecord(Record):
     false_accept: Share | None = None
     unknown_named: dict[Text, Share] = Field(default_factory=dict)
     limits: UnknownLimits | None = None
+    validation_model: Text | None = None
+
+    @model_serializer(mode="wrap")
+    def _omit_no_validation_model(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialize(self)
+        if self.validation_model is None:
+            document.pop("validation_model", None)  # earlier releases reject keys that they do not know
+        return document
 
 
 class FamiliarityThresholds(Record):

@@ -127,6 +127,10 @@ class Prototypes:
     def _offsets(self) -> NDArray[np.float32]:
         return np.asarray(0.5 * (1 - np.square(self.means).sum(axis=1)), np.float32)
 
+    def nearest(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the prototype nearest to each embedding, float32 [N, dimensions]."""
+        return np.asarray(self.means[self._to_prototypes(embeddings).argmax(axis=1)], np.float32)
+
     def familiarity(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each embedding's similarity to its nearest class, float32 [N]."""
         return np.asarray(self._to_prototypes(embeddings).max(axis=1), np.float32)

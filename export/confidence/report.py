@@ -165,7 +165,8 @@ class ConfidenceReport(Record):
     that the threshold was chosen by; it is empty if the threshold was given. `precisions` has the results of each file.
     The temperature is fitted on the first precision; `points` (every 0.01, and the chosen threshold) and the
     reliability bins (without and with the temperature, non-empty ones only) are also of that. `limits` has, for each
-    file, the limits by which the given images chose its thresholds; otherwise it is empty.
+    file, the limits by which the given images chose its thresholds; otherwise it is empty. `validation_model` is the
+    SHA-256 of the file that answered the held-out images in place of all precisions, or None.
     """
 
     schema_version: Literal[2] = CONFIDENCE_SCHEMA_VERSION
@@ -183,6 +184,7 @@ class ConfidenceReport(Record):
     reliability_after: tuple[ReliabilityBin, ...]
     warnings: tuple[str, ...]
     limits: dict[str, UnknownLimits] = Field(default_factory=dict)
+    validation_model: str | None = None
 
     def record(self, precision: str) -> ConfidenceRecord:
         """Return the record for the manifest of this precision's file."""
@@ -196,6 +198,7 @@ class ConfidenceReport(Record):
             false_accept=self.false_accept,
             unknown_named=figures.at_threshold.unknown_named,
             limits=self.limits.get(precision),
+            validation_model=self.validation_model,
         )
 
     def named(self, precision: str) -> float:
@@ -237,6 +240,12 @@ class ConfidenceReport(Record):
             f'- Answers below **{self.threshold:g}** are "unknown": {self._why()}.',
             "",
         ]
+        if self.validation_model is not None:
+            lines[-1:] = [
+                f"- The held-out images were answered by a validation model (SHA-256 {self.validation_model[:16]}…), "
+                "because this one has learned from them.",
+                "",
+            ]
         if self.warnings:
             lines += ["Warnings:", "", *(f"- {warning}" for warning in self.warnings), ""]
         lines += [*table(self.columns(), self.rows()), ""]

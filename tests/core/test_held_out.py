@@ -12,7 +12,7 @@ import pytest
 from tests.support.tiny_model import tiny_model, with_metadata_entries
 from twincar_edge.enrolled import learn_class
 from twincar_edge.errors import ModelError
-from twincar_edge.held_out import HELD_OUT_KEY, MAX_BYTES, read_held_out, summarize
+from twincar_edge.held_out import HELD_OUT_KEY, MAX_BYTES, less_familiar, read_held_out, summarize
 from twincar_edge.prototypes import Prototypes, class_prototypes, normalized
 
 
@@ -35,6 +35,27 @@ def test_the_summary_estimates_the_changed_answers_of_all_pictures(rng: np.rando
     assert len(summary.embeddings) == MAX_BYTES // 512 < len(embeddings) == summary.images
     assert exact > 8 or spread < 1
     assert summary.changed(enrolled, prototypes) == pytest.approx(exact, rel=0.6, abs=8)
+
+
+def test_learned_images_count_as_new_ones_once_they_are_as_unfamiliar(rng: np.random.Generator) -> None:
+    prototypes, embeddings, new = clusters(rng, 1.5)
+    enrolled = learn_class("new", new, prototypes, enrolled_at=datetime.now(UTC), source_sha256="0", reach=4.0)
+    familiarity = prototypes.familiarity(embeddings)
+    learned = 0.5 * normalized(embeddings) + 0.5 * prototypes.nearest(embeddings)  # as after training on them
+    moved = less_familiar(learned, prototypes, familiarity)
+    exact, flattered, found = (
+        int((enrolled.leads(some, prototypes.familiarity(some)).max(axis=1) > 0).sum())
+        for some in (embeddings, normalized(learned), moved)
+    )
+    assert exact > 8 and flattered < exact / 2
+    assert found == pytest.approx(exact, rel=0.2)
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 1, atol=1e-5)
+
+
+def test_images_that_are_unfamiliar_enough_stay(rng: np.random.Generator) -> None:
+    prototypes, embeddings, _ = clusters(rng, 1.0)
+    moved = less_familiar(embeddings, prototypes, prototypes.familiarity(embeddings) + 0.1)
+    np.testing.assert_allclose(moved, normalized(embeddings), atol=1e-5)
 
 
 def test_a_summary_round_trips_through_a_model_file(rng: np.random.Generator, tmp_path: Path) -> None:

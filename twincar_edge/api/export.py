@@ -31,6 +31,7 @@ def export(
     data_class_mapping: PathLike | None = None,
     crop: bool = True,
     class_mapping: PathLike | None = None,
+    validation_model: PathLike | None = None,
     name: str | None = None,
     notes: str = "",
     explainable: bool = True,
@@ -59,6 +60,8 @@ def export(
         data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
         crop: crop to the annotated box, if the data has one.
         class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
+        validation_model: for a checkpoint that was trained on all images, an exported file from a training by the same
+            recipe that held `data` out; temperature and thresholds come from its answers.
         name: the base name of the files; None uses the architecture and the checkpoint's digest.
         notes: free text for the manifest.
         explainable: add the last feature map as an output, so that the box can explain answers without PyTorch.
@@ -93,6 +96,7 @@ def export(
         class_mapping=optional_path(class_mapping),
         name=name,
         notes=notes,
+        validation_model=optional_path(validation_model),
         confidence=confidence or ConfidenceOptions(),
         explainable=explainable,
         keep_failed=keep_failed,

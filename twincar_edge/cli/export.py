@@ -202,6 +202,13 @@ _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
 )
 @limit_options
 @option(
+    "--validation-model",
+    group="Confidence",
+    type=click.Path(path_type=Path),
+    help="For a training on all images: choose temperature and thresholds by this exported file's answers to --data, "
+    "the images that its own training, by the same recipe, held out.",
+)
+@option(
     "--min-coverage",
     group="Limits",
     metavar="SHARE",

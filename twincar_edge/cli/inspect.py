@@ -54,6 +54,7 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
         "familiarity": _familiarity(manifest),
         "full names": _full_names(manifest),
         "temperature": f"{manifest.temperature:g}",
+        "thresholds by": _validation_model(manifest),
         "checkpoint": f"sha256 {training.checkpoint_sha256[:16]}…",
         "data": "not recorded" if training.data is None else f"{training.data.name}, {training.data.images} images",
         "quantization": "none" if manifest.quantization is None else manifest.quantization.model_dump_json(),
@@ -77,6 +78,11 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
 def _full_names(manifest: Manifest) -> str:
     record = manifest.crop_sizes
     return "any crop" if record is None else f"crops of {record.minimum_px} px or more (shorter side)"
+
+
+def _validation_model(manifest: Manifest) -> str:
+    digest = None if manifest.confidence is None else manifest.confidence.validation_model
+    return "" if digest is None else f"a validation model, sha256 {digest[:16]}…: this one has learned from all images"
 
 
 def _familiarity(manifest: Manifest) -> str:
