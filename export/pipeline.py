@@ -198,10 +198,8 @@ def _make(
         familiarity,
         {precision: embed[precision] for precision in familiarity},
     )
-    if held_out is not None:
-        confidence = confidence.model_copy(update={"validation_model": held_out.model_sha256})
-    if held is not None:
-        confidence = confidence.model_copy(update={"limits": held.records})
+    digest, limits = None if held_out is None else held_out.model_sha256, {} if held is None else held.records
+    confidence = confidence.model_copy(update={"validation_model": digest, "limits": limits})
     return models, _Findings(parity, confidence, search, familiarity)
 
 

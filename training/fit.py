@@ -18,6 +18,7 @@ from twincar_edge.datasets import (
 )
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import write_text
+from twincar_edge.memory import freed_memory_kept
 from twincar_edge.progress import StageProgress
 from twincar_edge.training.checkpoint import read_checkpoint, write_checkpoint, write_safetensors, write_state_dict
 from twincar_edge.training.data import TrainingImages
@@ -113,7 +114,12 @@ def fit(
         recipe, classes, teacher = extension.recipe(recipe), extension.classes, extending.model
     if recipe.distillation is not None and teacher is None:
         raise InputError("the recipe distills from a teacher: give its checkpoint with ", Parameter("teacher"))
-    with seeded(recipe.seed), limited_threads(machine.threads), memory_advice(recipe.batch_size):
+    with (
+        seeded(recipe.seed),
+        limited_threads(machine.threads),
+        freed_memory_kept(),
+        memory_advice(recipe.batch_size),
+    ):
         model = CarClassifier(recipe.architecture, len(classes), recipe.preprocess, recipe.dropout)
         resuming = resume and folder.state.exists()
         if not resuming and extension is None:

@@ -1,14 +1,23 @@
-"""Measures the memory of a process, and limits it."""
+"""Measures the memory of a process, limits it, and keeps it for reuse."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 RESERVED_BYTES = 2**29  # left to the other processes of this machine
+# Parameters of glibc's mallopt (malloc.h): their number, the value that keeps freed memory, glibc's default.
+_MALLOC = (
+    (-4, 0, 65_536),  # M_MMAP_MAX: how many blocks may be mapped one by one, and so returned when they are freed
+    (-1, -1, 128 * 1024),  # M_TRIM_THRESHOLD: how many free bytes at the end of the heap are returned; -1: never
+    (-2, 2**26, 128 * 1024),  # M_TOP_PAD: how many bytes to request at a time
+)
 
 
 def peak_memory_mb(status: Path = STATUS) -> float | None:
@@ -50,6 +59,30 @@ def limit_memory(limit_bytes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed memory for the next allocation, instead of returning it to the kernel, in the whole process.
+
+    A training step on a CPU allocates and frees blocks of a hundred megabytes. glibc maps each one anew, and the kernel
+    clears every page of it, which took a quarter of the time of a training. Afterwards, glibc's defaults apply, and
+    free memory is returned. Without glibc, nothing changes.
+    """
+    try:
+        library = ctypes.CDLL(None)
+        mallopt, trim = library.mallopt, library.malloc_trim
+    except (OSError, TypeError, AttributeError):  # another C library
+        yield
+        return
+    for number, keeping, _ in _MALLOC:
+        mallopt(number, keeping)
+    try:
+        yield
+    finally:
+        for number, _, default in _MALLOC:
+            mallopt(number, default)
+        trim(0)
 
 
 def _bytes(path: Path, name: str) -> int | None:

@@ -28,6 +28,7 @@ from twincar_edge.benchmarks.experiments.options import output_option, publish
 from twincar_edge.cli.options import data_options
 from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.machine import Machine, installed_versions, this_machine
+from twincar_edge.memory import freed_memory_kept
 from twincar_edge.records import Record
 from twincar_edge.training.data import TrainingImages
 from twincar_edge.training.distributed import SingleProcess
@@ -123,7 +124,7 @@ def measure(
     """
     recipe = recipe.model_copy(update={"first_train_size": 0, "epochs": ENDLESS})
     device = choose_device(machine.device)
-    with seeded(recipe.seed), limited_threads(machine.threads):
+    with seeded(recipe.seed), limited_threads(machine.threads), freed_memory_kept():
         images = TrainingImages(dataset, recipe.preprocess, recipe.train_size_wh, machine.cache_mb)
         models = [CarClassifier(recipe.architecture, len(dataset.classes), recipe.preprocess) for _ in range(2)]
         for model in models:
