@@ -53,11 +53,16 @@ def test_a_failed_print_of_the_help_is_one_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_pipe_that_is_closed_while_a_command_prints_ends_it_quietly(folder: Path, unbuffered: str) -> None:
+@pytest.mark.parametrize(
+    "command", ["inspect --json tiny.onnx", "inspect tiny.onnx", "classify --model tiny.onnx car.png"]
+)
+def test_a_pipe_that_is_closed_while_a_command_prints_ends_it_quietly(
+    folder: Path, command: str, unbuffered: str
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "twincar_edge", "inspect", "--json", "tiny.onnx"],
+        [sys.executable, "-m", "twincar_edge", *command.split()],
         cwd=folder,
         stdout=writer,
         stderr=subprocess.PIPE,
