@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ _MALLOC = (
     (-1, -1, 128 * 1024),  # M_TRIM_THRESHOLD: how many free bytes at the end of the heap are returned; -1: never
     (-2, 2**26, 128 * 1024),  # M_TOP_PAD: how many bytes to request at a time
 )
+_lock = threading.Lock()
+_keepers = 0  # how many blocks of `freed_memory_kept` are running
 
 
 def peak_memory_mb(status: Path = STATUS) -> float | None:
@@ -66,8 +69,8 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep freed memory for the next allocation, instead of returning it to the kernel, in the whole process.
 
     A training step on a CPU allocates and frees blocks of a hundred megabytes. glibc maps each one anew, and the kernel
-    clears every page of it, which took a quarter of the time of a training. Afterwards, glibc's defaults apply, and
-    free memory is returned. Without glibc, nothing changes.
+    clears every page of it, which took a quarter of the time of a training. After the last of such blocks, glibc's
+    defaults apply, and free memory is returned. Without glibc, nothing changes.
     """
     try:
         library = ctypes.CDLL(None)
@@ -75,14 +78,20 @@ def freed_memory_kept() -> Iterator[None]:
     except (OSError, TypeError, AttributeError):  # another C library
         yield
         return
-    for number, keeping, _ in _MALLOC:
-        mallopt(number, keeping)
+    global _keepers
+    with _lock:
+        _keepers += 1
+        for number, keeping, _ in _MALLOC:
+            mallopt(number, keeping)
     try:
         yield
     finally:
-        for number, _, default in _MALLOC:
-            mallopt(number, default)
-        trim(0)
+        with _lock:
+            _keepers -= 1
+            if not _keepers:
+                for number, _, default in _MALLOC:
+                    mallopt(number, default)
+                trim(0)
 
 
 def _bytes(path: Path, name: str) -> int | None:
