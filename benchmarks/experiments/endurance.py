@@ -20,7 +20,7 @@ from typing import Literal
 
 import click
 
-from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
+from twincar_edge.benchmarks.experiments.options import duration_s, model_option, output_option, publish
 from twincar_edge.benchmarks.experiments.watch_process import Sample, WatchProcess
 from twincar_edge.bundled import default_model
 from twincar_edge.errors import GateError, InputError
@@ -28,7 +28,6 @@ from twincar_edge.files import sha256
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import read_manifest
 from twincar_edge.records import Record
-from twincar_edge.runtime.quantities import parse_age
 from twincar_edge.runtime.sources.base import redact_url
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -174,22 +173,15 @@ def _range(values: Sequence[int]) -> str:
     return f"{values[0]} at the start, {values[-1]} at the end, from {min(values)} to {max(values)}"
 
 
-def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
-    try:
-        return parse_age(value).total_seconds()
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command("endurance")
 @click.argument("source")
 @click.argument("options", nargs=-1, metavar="[-- OPTION...]")
 @model_option
-@click.option("--duration", callback=_seconds, default="30m", show_default=True, help="Duration after start-up.")
-@click.option("--every", callback=_seconds, default="5s", show_default=True, help="Interval between samples.")
+@click.option("--duration", callback=duration_s, default="30m", show_default=True, help="Duration after start-up.")
+@click.option("--every", callback=duration_s, default="5s", show_default=True, help="Interval between samples.")
 @click.option(
     "--window",
-    callback=_seconds,
+    callback=duration_s,
     default="1m",
     show_default=True,
     help="Length of the excluded start and of the two windows to compare.",

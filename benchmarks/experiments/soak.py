@@ -25,8 +25,7 @@ from statistics import median
 import click
 from pydantic import Field
 
-from twincar_edge.benchmarks.experiments.endurance import _seconds
-from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
+from twincar_edge.benchmarks.experiments.options import duration_s, model_option, output_option, publish
 from twincar_edge.benchmarks.experiments.soak_run import SECRETS, Life, SoakRun, stored_events
 from twincar_edge.bundled import default_model
 from twincar_edge.errors import GateError
@@ -174,8 +173,8 @@ def _report(run: SoakRun, seed: int, seconds: float, problems: list[str]) -> Soa
 
 @click.command("soak")
 @model_option
-@click.option("--duration", callback=_seconds, default="30m", show_default=True, help="Time of the whole run.")
-@click.option("--life", callback=_seconds, default="2m", show_default=True, help="Time between two kills.")
+@click.option("--duration", callback=duration_s, default="30m", show_default=True, help="Time of the whole run.")
+@click.option("--life", callback=duration_s, default="2m", show_default=True, help="Time between two kills.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of faults and kills.")
 @click.option("--max-growth", default=5.0, show_default=True, help="Most growth of resident memory, in percent.")
 @output_option
