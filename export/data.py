@@ -46,7 +46,8 @@ def open_split(
     export gets the same split.
 
     A run without validation images needs `data`: all images in it that the model was not trained on are for validation.
-    The run's training images are for calibration; if they no longer exist, a part of the given images is.
+    The run's training images are for calibration; without the run's folder, a part of the given images is, or, with
+    `learned`, all of them.
 
     Args:
         model: the checkpoint file, or an export of it.
@@ -79,6 +80,8 @@ def open_split(
         others = check_integrity(dataset)[0] if learned else not_learned_from(model, dataset, trained_on)
         if run.recipe.is_file():
             return Split(run.open_images().train, others)
+        if learned:
+            return Split(others, others)
         return stratified_split(others, VALIDATION_SHARE, choices.seed)
     if _is_named_by(run, dataset):
         return read_split(dataset, run.path)

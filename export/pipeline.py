@@ -83,10 +83,9 @@ def run(config: ExportConfig, progress: StageProgress | None, created: datetime 
     report = progress or _ignore
     checkpoint = read_checkpoint(config.checkpoint, config.class_mapping)
     manifest = common_manifest(config, checkpoint, created or datetime.now(UTC))
+    learned = config.validation_model is not None
+    split = open_split(config.checkpoint, checkpoint.recipe, config.data, checkpoint.data, learned=learned)
     validation = None if config.validation_model is None else ValidationModel.open(config.validation_model, checkpoint)
-    split = open_split(
-        config.checkpoint, checkpoint.recipe, config.data, checkpoint.data, learned=validation is not None
-    )
     # Both raise errors about missing images or other classes before minutes of computation.
     labels_for(split.validation, checkpoint.classes)
     unknowns = open_unknowns(checkpoint.classes, config.confidence.unknown)
@@ -159,8 +158,11 @@ def _make(
     answers = [Answers(side, logits[side], temperature, embeddings.get(side)) for side in sides]
     parity = report_parity(answers, images, classes, config.limits, name)
     familiarity: dict[str, Familiarity] = {}
+    if held_out is not None and held_out.similarities is None:
+        logger.warning("no prototypes: the validation model has none to choose thresholds by")
+        embed = {}
     for precision, model_file in models.items():
-        if precision not in embed or (held_out is not None and held_out.similarities is None):
+        if precision not in embed:
             continue
         learned = learn_familiarity(
             model_file.session,
@@ -289,11 +291,10 @@ def _finish(
             ", or lower ",
             Parameter("min_coverage"),
         )
-    # With a validation model, the known images are ones that the files learned from, and no measure of them.
-    for precision, path in written.items() if unknowns.given and validation is None else ():
+    for precision, path in written.items() if unknowns.given else ():
         open_set = measure_open_set(
             Subject.of_session(open_session(path, ep="cpu")),
-            images,
+            images if validation is None else None,  # the file has learned from these
             unknowns.given,
             progress=lambda *done, name=precision: report(f"known and unknown images, {title(name)}", *done),
         )

@@ -5,13 +5,15 @@ This module defines the contents of a checkpoint; `checkpoint_files` reads and w
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, Unpack
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
 
+from twincar_edge.datasets.files import CLASS_MAPPING
 from twincar_edge.errors import InputError, ModelError, Parameter, first_fault
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
@@ -30,7 +32,6 @@ from twincar_edge.training.checkpoint_files import (
 
 FORMAT = "twincar-edge checkpoint"
 SCHEMA_VERSION: Literal[1] = 1
-CLASS_MAPPING_NAME = "class_mapping.json"
 
 # The keys that identify TwinCar's ResNet50 with its two-layer head, and its output bias, one value per class.
 _RESNET50_KEYS = frozenset({"conv1.weight", "layer4.2.conv3.weight", "fc.0.weight", "fc.3.weight", "fc.3.bias"})
@@ -98,6 +99,15 @@ class _Document(Record, arbitrary_types_allowed=True):
     epoch: Annotated[int, Field(ge=0)] | None
     validation_top1: Share | None
     validation_top5: Share | None
+
+    @field_validator("recipe")
+    @classmethod
+    def _is_json(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(recipe, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError("not plain values that JSON can hold") from error  # manifests and copies hold it as JSON
+        return recipe
 
 
 def read_checkpoint(path: Path, class_mapping: Path | None = None) -> Checkpoint:
@@ -231,7 +241,7 @@ def _read_original(state_dict: dict[str, Tensor], path: Path, class_mapping: Pat
             f"{path} is neither a checkpoint of `twincar-edge train` nor TwinCar's ResNet50: it has no tensor "
             f"{min(_RESNET50_KEYS - state_dict.keys())}; its first tensor is {next(iter(state_dict))[:60]!r}"
         )
-    beside = path.parent / CLASS_MAPPING_NAME
+    beside = path.parent / CLASS_MAPPING
     if class_mapping is None and not beside.is_file():
         raise ModelError(
             f"{path} is a state dict without class names: put its class_mapping.json beside it ({beside}), "

@@ -68,15 +68,15 @@ def resolve_checkpoint(reference: str) -> Path:
         return Path(reference)
     file = parse_reference(reference)
     require("torch", "train")
-    from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
+    from twincar_edge.datasets.files import CLASS_MAPPING
 
     path = fetch(file)
-    if not (path.parent / CLASS_MAPPING_NAME).is_file():
+    if not (path.parent / CLASS_MAPPING).is_file():
         from huggingface_hub.errors import EntryNotFoundError
 
         # The cache has a folder for each commit. Names and weights must come from the same one.
         commit = path.parts[-2 - file.path.count("/")]
-        mapping = file.beside(CLASS_MAPPING_NAME, commit)
+        mapping = file.beside(CLASS_MAPPING, commit)
         with _as_input_error(mapping), suppress(EntryNotFoundError):
             _download(mapping)
     return path

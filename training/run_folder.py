@@ -9,13 +9,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from twincar_edge.datasets import Dataset, OpenOptions, Split, read_split
+from twincar_edge.datasets.files import CLASS_MAPPING
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, Parameter, first_fault
 from twincar_edge.files import remains, write_text
 from twincar_edge.records import Record
 from twincar_edge.training import artifacts
-from twincar_edge.training.checkpoint import CLASS_MAPPING_NAME
 from twincar_edge.training.extension import ExtensionConfig
 from twincar_edge.training.recipe import Recipe
 
@@ -48,7 +48,7 @@ class RunFolder:
     @property
     def class_mapping(self) -> Path:
         """Return the class names in TwinCar's format."""
-        return self.path / CLASS_MAPPING_NAME
+        return self.path / CLASS_MAPPING
 
     @property
     def metrics(self) -> Path:

@@ -24,6 +24,7 @@ from twincar_edge.records import Record
 HELD_OUT_KEY = "twincar_edge.held_out"
 SCHEMA_VERSION: Literal[1] = 1
 MAX_BYTES = 200_000  # of embeddings; base64 adds a third
+_TURNS = 16  # away from prototypes; a class has two, and neighbors are near
 
 
 class _Document(Record):
@@ -83,7 +84,8 @@ def less_familiar(
     """Move embeddings away from their nearest prototype until they have at most the given familiarity.
 
     For images that the model learned from, whose embeddings are nearer to their class than those of new images.
-    Each embedding turns in the plane of itself and its nearest prototype. Embeddings that are less familiar stay.
+    Each embedding turns in the plane of itself and its nearest prototype; if another one is then too near, it turns
+    again. Embeddings that are less familiar stay.
 
     Args:
         embeddings: float32 [N, D], as the model returns them.
@@ -91,9 +93,15 @@ def less_familiar(
         familiarity: float32 [N], for example of the same images in a model that did not learn from them.
 
     Returns:
-        float32 [N, D], scaled to length 1. Familiarity stays higher where another prototype is then the nearest.
+        float32 [N, D], scaled to length 1.
     """
     found = normalized(embeddings)
+    for _ in range(_TURNS):
+        found = _turned(found, trained, familiarity)
+    return found
+
+
+def _turned(found: NDArray[np.float32], trained: Prototypes, familiarity: NDArray[np.float32]) -> NDArray[np.float32]:
     nearest = trained.nearest(found)
     lengths = np.linalg.norm(nearest, axis=1, keepdims=True)
     toward = normalized(nearest)

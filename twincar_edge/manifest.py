@@ -11,15 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
@@ -143,13 +135,6 @@ class ConfidenceRecord(Record):
     unknown_named: dict[Text, Share] = Field(default_factory=dict)
     limits: UnknownLimits | None = None
     validation_model: Text | None = None
-
-    @model_serializer(mode="wrap")
-    def _omit_no_validation_model(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        document: dict[str, Any] = serialize(self)
-        if self.validation_model is None:
-            document.pop("validation_model", None)  # earlier releases reject keys that they do not know
-        return document
 
 
 class FamiliarityThresholds(Record):
@@ -293,7 +278,9 @@ class Manifest(Record):
 
     def to_json(self) -> str:
         """Return the document for the file's metadata."""
-        return self.model_dump_json()
+        # Earlier releases reject keys that they do not know, so this one is written only where it is set.
+        known = self.confidence is None or self.confidence.validation_model is not None
+        return self.model_dump_json(exclude=None if known else {"confidence": {"validation_model"}})
 
 
 def read_manifest(path: str | Path) -> Manifest:

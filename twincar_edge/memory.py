@@ -13,11 +13,13 @@ STATUS = Path("/proc/self/status")
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 RESERVED_BYTES = 2**29  # left to the other processes of this machine
-# Parameters of glibc's mallopt (malloc.h): their number, the value that keeps freed memory, glibc's default.
+# Parameters of glibc's mallopt (malloc.h): their number, the value that keeps freed memory, the value afterwards.
+# Setting one ends glibc's adaptation of the thresholds, so afterwards they have the values that it would end with.
 _MALLOC = (
     (-4, 0, 65_536),  # M_MMAP_MAX: how many blocks may be mapped one by one, and so returned when they are freed
-    (-1, -1, 128 * 1024),  # M_TRIM_THRESHOLD: how many free bytes at the end of the heap are returned; -1: never
-    (-2, 2**26, 128 * 1024),  # M_TOP_PAD: how many bytes to request at a time
+    (-3, 2**25, 2**25),  # M_MMAP_THRESHOLD: the bytes of such blocks
+    (-1, -1, 2**26),  # M_TRIM_THRESHOLD: how many free bytes at the end of the heap are returned; -1: never
+    (-2, 2**26, 2**17),  # M_TOP_PAD: how many bytes to request at a time
 )
 _lock = threading.Lock()
 _keepers = 0  # how many blocks of `freed_memory_kept` are running
@@ -69,29 +71,33 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep freed memory for the next allocation, instead of returning it to the kernel, in the whole process.
 
     A training step on a CPU allocates and frees blocks of a hundred megabytes. glibc maps each one anew, and the kernel
-    clears every page of it, which took a quarter of the time of a training. After the last of such blocks, glibc's
-    defaults apply, and free memory is returned. Without glibc, nothing changes.
+    clears every page of it, which took a quarter of the time of a training. After the last of such blocks, free
+    memory is returned, and later blocks of more than 32 MiB are again. Without glibc, nothing changes.
     """
-    try:
-        library = ctypes.CDLL(None)
-        mallopt, trim = library.mallopt, library.malloc_trim
-    except (OSError, TypeError, AttributeError):  # another C library
-        yield
-        return
     global _keepers
     with _lock:
         _keepers += 1
-        for number, keeping, _ in _MALLOC:
-            mallopt(number, keeping)
+        if _keepers == 1:
+            _set_malloc(keeping=True)
     try:
         yield
     finally:
         with _lock:
             _keepers -= 1
             if not _keepers:
-                for number, _, default in _MALLOC:
-                    mallopt(number, default)
-                trim(0)
+                _set_malloc(keeping=False)
+
+
+def _set_malloc(*, keeping: bool) -> None:
+    try:
+        library = ctypes.CDLL(None)
+        mallopt, trim = library.mallopt, library.malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return  # another C library
+    for number, during, afterwards in _MALLOC:
+        mallopt(number, during if keeping else afterwards)
+    if not keeping:
+        trim(0)
 
 
 def _bytes(path: Path, name: str) -> int | None:

@@ -31,6 +31,7 @@ PLAIN: Literal[1] = 1  # schema versions, by the content of the base64 text
 COMPRESSED: Literal[2] = 2
 MAX_DIMENSIONS = 16_384
 MAX_CLASSES = 100_000
+MAX_VALUES = 2**26  # of all prototypes together: 268 MB as float32
 MAX_PER_CLASS = 64  # prototypes
 MIN_GROUP = 5  # images of a separate prototype
 TOWARD_MEAN = 0.5  # how far a group's mean is moved toward that of its class, which has more images
@@ -50,6 +51,12 @@ class _Document(Record):
     scales: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1, max_length=MAX_CLASSES)]
     values: str
     counts: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_PER_CLASS)], ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if len(self.scales) * self.dimensions > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values")  # a small text can decompress to that many
+        return self
 
     @model_validator(mode="after")
     def _counts_add_up(self) -> Self:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from twincar_edge.export.parity.markdown import points
+from twincar_edge.export.parity.markdown import points, table
 from twincar_edge.records import Record
 
 
@@ -57,9 +57,8 @@ class SearchReport(Record):
         columns = (
             "INT8 candidate", "MB", "Top-1", "Δ", "Top-5", "Δ", "Agreement", "Where confident", "ms", "× FP32", "Limits"
         )  # fmt: skip
-        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        for row in self.rows:
-            cells = (
+        rows = [
+            (
                 f"**{row.name}**" if row.chosen else row.name,
                 f"{row.size_bytes / 1e6:.1f}",
                 f"{row.top1:.2%}",
@@ -72,7 +71,9 @@ class SearchReport(Record):
                 "–" if row.speedup is None else f"{row.speedup:.2f}",
                 "met" if row.passed else "not met",
             )
-            lines.append("| " + " | ".join(cells) + " |")
+            for row in self.rows
+        ]
+        lines = table(columns, rows)
         if self.harm:
             worst = sorted(self.harm.items(), key=lambda entry: -entry[1])[:10]
             lines += ["", "Mean squared change of the logits when only one layer is INT8:", ""]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Z_95 = 1.959963984540054  # the normal distribution's 97.5% point
+from twincar_edge.metrics import Z_95
 
 
 def paired_difference_interval(right: NDArray[np.bool_], right_reference: NDArray[np.bool_]) -> tuple[float, float]:

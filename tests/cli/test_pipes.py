@@ -21,6 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = film([drive_by(RED_BGR, 5)], 45)
     write_video(folder / "gate.mp4", frames)
     write_image(folder / "car.png", frames[20])
+    assert run(folder, "watch --model tiny.onnx --store store.db gate.mp4", ">/dev/null").returncode == 0
     return folder
 
 
@@ -53,9 +54,7 @@ def test_a_failed_print_of_the_help_is_one_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    "command", ["inspect --json tiny.onnx", "inspect tiny.onnx", "classify --model tiny.onnx car.png"]
-)
+@pytest.mark.parametrize("command", ["inspect --json tiny.onnx", "inspect tiny.onnx", "events --store store.db"])
 def test_a_pipe_that_is_closed_while_a_command_prints_ends_it_quietly(
     folder: Path, command: str, unbuffered: str
 ) -> None:

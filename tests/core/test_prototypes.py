@@ -84,6 +84,14 @@ def test_a_table_larger_than_declared_is_refused_without_unpacking_it() -> None:
     tracemalloc.stop()
 
 
+def test_a_table_too_large_to_use_is_refused_without_unpacking_it() -> None:
+    document = json.loads(Prototypes(np.eye(3, dtype=np.float32)).to_json())
+    document |= {"dimensions": 16_384, "scales": [0.5] * 100_000}
+    document["values"] = base64.b64encode(zlib.compress(bytes(16_384 * 100_000))).decode()
+    with pytest.raises(ModelError, match="more than 67108864 values"):
+        parse_prototypes(json.dumps(document), "x")
+
+
 def test_a_class_with_two_views_has_a_prototype_near_each(rng: np.random.Generator) -> None:
     views = np.eye(4, dtype=np.float32)[[0, 1]] * 3
     of_views = np.concatenate([view + rng.normal(0, 0.1, (20, 4)).astype(np.float32) for view in views])

@@ -11,14 +11,18 @@ from tests.support.training_toys import toy_dataset, toy_recipe
 from twincar_edge.cli import main
 from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset, OpenOptions
+from twincar_edge.errors import InputError
 from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, ParityLimits, export
 from twincar_edge.export.confidence.choices import fit_temperature
 from twincar_edge.export.confidence.report import ConfidenceReport
+from twincar_edge.export.open_set.report import OpenSetReport
+from twincar_edge.export.regraft import main as regraft
 from twincar_edge.files import sha256
 from twincar_edge.held_out import read_held_out
 from twincar_edge.manifest import Manifest, read_manifest
 from twincar_edge.prototypes import read_prototypes
 from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
 from twincar_edge.training.fit import TrainingResult, fit
 from twincar_edge.training.machine import Machine
 
@@ -151,13 +155,82 @@ def test_the_summary_of_held_out_images_is_as_unfamiliar_as_to_the_validation_mo
     assert (found <= expected + 0.02).all()  # 8 bits of embeddings, 8 bits of prototypes
 
 
+def test_a_checkpoint_without_its_run_folder_is_exported_with_the_same_thresholds(
+    complete: TrainingResult,
+    validation_model: Path,
+    held_out: OpenOptions,
+    manifests: tuple[Manifest, Manifest],
+    tmp_path: Path,
+) -> None:
+    moved = tmp_path / "moved.pt"
+    moved.write_bytes(complete.checkpoint.read_bytes())
+    config = ExportConfig(
+        moved, tmp_path, limits=ANY_PARITY, data=held_out, confidence=OPTIONS, validation_model=validation_model
+    )
+    manifest = read_manifest(export(config).fp32)
+    assert manifest.temperature == manifests[0].temperature
+    assert manifest.familiarity is not None and manifests[0].familiarity is not None
+    assert manifest.familiarity.thresholds == manifests[0].familiarity.thresholds
+
+
+def test_top1_on_images_that_the_model_learned_from_is_not_shown_as_its_accuracy(
+    exported: ExportResult, validation_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model, learned in ((exported.fp32, True), (validation_model, False)):
+        found = next(check.found for check in diagnose(DoctorConfig(model=model)).checks if check.name == "model")
+        assert ("top-1" in found) != learned
+        with pytest.raises(SystemExit):
+            main(["inspect", str(model)])
+        assert ("that it learned from" in " ".join(capsys.readouterr().out.split())) == learned
+
+
+def test_thresholds_are_not_chosen_again_by_images_that_the_model_learned_from(
+    exported: ExportResult, toys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(exported.fp32.read_bytes())
+    assert regraft([str(copy), str(toys)]) == 2
+    assert "has learned from all images" in capsys.readouterr().err
+    assert copy.read_bytes() == exported.fp32.read_bytes()
+
+
+def test_unknown_pictures_are_measured_with_the_new_model_and_known_ones_are_left_out(
+    complete: TrainingResult, validation_model: Path, held_out: OpenOptions, toys: Path, tmp_path: Path
+) -> None:
+    unknown = tmp_path / "unknown"
+    unknown.mkdir()
+    for path in sorted((toys / "images").iterdir())[:4]:
+        (unknown / path.name).write_bytes(path.read_bytes())
+    options = OPTIONS.model_copy(update={"unknown": (unknown,)})
+    out = tmp_path / "out"
+    export(
+        ExportConfig(
+            complete.checkpoint,
+            out,
+            limits=ANY_PARITY,
+            data=held_out,
+            confidence=options,
+            validation_model=validation_model,
+        )
+    )
+    report = OpenSetReport.model_validate_json((out / "open_set_fp32.json").read_text())
+    assert report.sizes and all(size.known is None for size in report.sizes)
+
+
+def test_a_model_that_learned_from_all_images_cannot_validate(
+    exported: ExportResult, complete: TrainingResult, held_out: OpenOptions, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="has learned from the images, too"):
+        export(ExportConfig(complete.checkpoint, tmp_path, data=held_out, validation_model=exported.fp32))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["{complete}/best.pt", "--validation-model", "{model}"], "give the images that the validation model held out"),
         (
             ["{complete}/best.pt", "--validation-model", "{model}", "--data", "{toys}"],
-            "was checked on 120 held-out images with a top-1 of",
+            "was checked on 120 held-out images, but data has 300: give the images of its export with --data",
         ),
         (
             ["{fold}/best.pt", "--validation-model", "{model}", "--data", "{toys}"],
@@ -183,6 +256,18 @@ def test_an_unsuitable_validation_model_is_one_line_and_leaves_no_file(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_other_images_of_the_same_number_are_refused(
+    complete: TrainingResult, fold: TrainingResult, validation_model: Path, toys: Path, tmp_path: Path
+) -> None:
+    header, *rows = (fold.run_folder / "val.csv").read_text().splitlines()
+    wrong = [f"{name},{1 - int(label)}" for name, label in (row.split(",") for row in rows)]
+    table = tmp_path / "others.csv"
+    table.write_text("\n".join([header, *wrong]) + "\n")
+    others = OpenOptions(table, images=toys / "images", class_mapping=toys / "class_mapping.json")
+    with pytest.raises(InputError, match="on the held-out images of its export, but has"):
+        export(ExportConfig(complete.checkpoint, tmp_path, data=others, validation_model=validation_model))
 
 
 def test_a_validation_model_of_another_recipe_is_refused(

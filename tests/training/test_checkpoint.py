@@ -282,6 +282,13 @@ def test_unsupported_tensors_are_named(
         read_checkpoint(write(tmp_path / f"m{suffix}", state_dict=state_dict))
 
 
+@pytest.mark.parametrize("value", [torch.zeros(2), b"bytes", {2j: "key"}, float("nan"), "\ud800"])
+def test_a_recipe_that_cannot_be_written_as_json_is_refused(tmp_path: Path, value: object) -> None:
+    path = altered(write(tmp_path / "best.pt"), recipe={"epochs": value})
+    with pytest.raises(ModelError, match=r"at recipe: .*not plain values"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("missing", ["architecture", "preprocess", "state_dict", "recipe"])
 def test_a_missing_field_is_named(tmp_path: Path, missing: str) -> None:
     path = write(tmp_path / "best.pt")

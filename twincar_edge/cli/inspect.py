@@ -61,7 +61,7 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
         "quantization": "none" if manifest.quantization is None else manifest.quantization.model_dump_json(),
         "parity": "not checked"
         if parity is None
-        else f"against {parity.against} on {parity.images} images: "
+        else f"against {parity.against} on {parity.images} images{_learned(manifest)}: "
         f"top-1 {parity.top1_reference:.2%} -> {parity.top1:.2%}, "
         f"top-5 {parity.top5_reference:.2%} -> {parity.top5:.2%}, agreement {parity.agreement:.2%}, "
         f"largest logit difference {parity.max_abs_logit_difference:.3g}",
@@ -84,6 +84,10 @@ def _full_names(manifest: Manifest) -> str:
 def _validation_model(manifest: Manifest) -> str:
     digest = None if manifest.confidence is None else manifest.confidence.validation_model
     return "" if digest is None else f"a validation model, sha256 {digest[:16]}…: this one has learned from all images"
+
+
+def _learned(manifest: Manifest) -> str:
+    return " that it learned from" if _validation_model(manifest) else ""
 
 
 def _familiarity(manifest: Manifest) -> str:

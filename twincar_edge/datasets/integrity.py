@@ -9,16 +9,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from twincar_edge.cores import usable_cores
 from twincar_edge.datasets.dataset import Dataset, Sample
 from twincar_edge.files import write_text
 from twincar_edge.images import ImageError, ImageProblem
 from twincar_edge.progress import Progress
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 IntegrityProblem = ImageProblem | Literal["duplicate", "conflicting labels"]
 
@@ -39,11 +36,6 @@ class IntegrityReport:
     dataset: str
     checked: int
     findings: tuple[Finding, ...]
-
-    @property
-    def kept(self) -> int:
-        """Return the number of usable images."""
-        return self.checked - len(self.findings)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -99,21 +91,6 @@ def check_integrity(dataset: Dataset, progress: Progress | None = None) -> tuple
     kept = dataset.select(sample.name for sample in dataset.samples if sample.name not in findings)
     ordered = tuple(findings[sample.name] for sample in dataset.samples if sample.name in findings)
     return kept, IntegrityReport(dataset.name, len(dataset), ordered)
-
-
-def report_table(report: IntegrityReport, rows: int = 10) -> Table:
-    """Return the report as a rich table, one row per problem with its count and the first names."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=f"{escape(report.dataset)}: {report.kept} of {report.checked} images are usable", box=None)
-    for heading in ("problem", "images", "which"):
-        table.add_column(heading, justify="right" if heading == "images" else "left", overflow="fold")
-    for problem, count in report.counts.items():
-        names = [finding.name for finding in report.findings if finding.problem == problem]
-        more = f", and {count - rows} more" if count > rows else ""
-        table.add_row(problem, str(count), escape(", ".join(names[:rows]) + more))
-    return table
 
 
 def _look_at(sample: Sample) -> str | Finding:
