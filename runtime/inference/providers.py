@@ -151,7 +151,12 @@ def _cuda_settings() -> dict[str, str]:
 def _tensorrt_settings() -> dict[str, str]:
     """Cache TensorRT's engines. Without a cache, every start builds them again: silently, for minutes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twincar-edge" / "tensorrt"
-    if not cache.is_dir() or not any(cache.iterdir()):
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        logger.warning("cannot create %s: TensorRT builds its engine at each start (%s)", cache, error.strerror)
+        return {}
+    if not any(cache.iterdir()):
         logger.warning("TensorRT is building an engine for this model and GPU: minutes, once. Cached in %s", cache)
     return {
         "trt_engine_cache_enable": "1",

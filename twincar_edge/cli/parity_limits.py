@@ -21,7 +21,7 @@ _LIMITS: dict[str, tuple[str, int, str]] = {
     "--max-provider-difference": (
         "provider_logit_difference",
         1,
-        "Fail if logits differ between execution providers by more, as a share of the largest logit.",
+        "Fail if FP32's logits differ between execution providers by more, as a share of the largest logit.",
     ),
     "--max-top1-drop": ("top1_drop", 100, "Fail if FP16 or INT8 lose more top-1 than this, in points."),
     "--max-top5-drop": ("top5_drop", 100, "Fail if FP16 or INT8 lose more top-5 than this, in points."),

@@ -68,6 +68,22 @@ def test_only_nvidia_providers_load_cuda_libraries_once_and_without_printing(
     assert caplog.text.count("Failed to load libcudnn.so.9") == preloaded
 
 
+def test_tensorrt_caches_engines_in_a_folder_that_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none" / "yet"))
+    settings = providers._tensorrt_settings()
+    assert Path(settings["trt_engine_cache_path"]).is_dir()
+    assert settings["trt_timing_cache_path"] == settings["trt_engine_cache_path"]
+
+
+def test_a_cache_folder_that_cannot_be_created_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert providers._tensorrt_settings() == {}
+    assert "TensorRT builds its engine at each start (Not a directory)" in caplog.text
+
+
 @pytest.mark.usefixtures("unregistered")
 def test_built_in_openvino_is_preferred_to_the_plugin() -> None:
     ort = Wheel(providers.OPENVINO)
