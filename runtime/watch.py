@@ -131,7 +131,7 @@ class Watch:
         """Store the settings; nothing is opened yet.
 
         `wants` decides for each frame, by the camera's name and from any thread, whether `on_frame` is called.
-        `seen_folder` stores which files of watched folders were read, across restarts; None stores nothing.
+        `seen_folder` stores which files of watched folders were handled, across restarts; None stores nothing.
         `footage` creates a camera's buffer of frames for clips; None records no clips.
         """
         self.stop = stop or threading.Event()

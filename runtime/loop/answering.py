@@ -15,7 +15,7 @@ from twincar_edge.runtime.evidence import AGREEING_CROPS
 from twincar_edge.runtime.inference.answers import UNKNOWN, Level
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, Ignored
-from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.loop.inbox import Crop, End, Handled, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.drift import AnswerWindows
 from twincar_edge.runtime.monitoring.durations import Durations
 from twincar_edge.runtime.monitoring.stages import Stages
@@ -142,6 +142,8 @@ class Answering:
                 self._publish_if_due(item)
             elif isinstance(item, End):
                 self._end(item)
+            elif isinstance(item, Handled):
+                item.source.handled(item.index)
             else:
                 self._show(item)
 

@@ -18,7 +18,7 @@ from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.locating.zones import zone_of
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.footage import Footage
-from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
+from twincar_edge.runtime.loop.inbox import Crop, End, Handled, Inbox, Item, Shown
 from twincar_edge.runtime.loop.summary import CameraSummary, camera_notes
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
@@ -201,6 +201,7 @@ class CameraThread:
             items.append(Crop(self.name, visit, crop, False, taken_s))
             items.append(End(self.name, visit, counts=True))
             shown.append((number, detection.box_xyxy, visit))
+        items.append(Handled(self.name, self.source, frame.index))
         return items, tuple(shown)
 
     def _moving(self, frame: Frame, detections: Sequence[Detection], taken_s: float) -> tuple[list[Item], Vehicles]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from twincar_edge.runtime.evidence import VehicleCrop
 from twincar_edge.runtime.locating.boxes import Box, Ignored
-from twincar_edge.runtime.sources import Frame
+from twincar_edge.runtime.sources import Frame, Source
 from twincar_edge.runtime.visits import Visit
 
 
@@ -49,7 +49,17 @@ class Shown:
     ignored: tuple[Ignored, ...]
 
 
-Item = Crop | End | Shown
+@dataclass(frozen=True, eq=False)
+class Handled:
+    """Follows the crops and ends of a single image: when it is taken, the image with this index was handled."""
+
+    camera: str
+    source: Source
+    index: int
+
+
+Item = Crop | End | Shown | Handled
+_PICTURES = (Crop, Shown)
 
 
 class Inbox:
@@ -124,7 +134,7 @@ class Inbox:
                 if key in self._items:
                     self._replaced[camera] += isinstance(item, Crop)
                 else:
-                    self._waiting[camera] += not isinstance(item, End)
+                    self._waiting[camera] += isinstance(item, _PICTURES)
                 self._items[key] = item
             self._changed.notify_all()
 
@@ -149,7 +159,7 @@ class Inbox:
                     if room == 0:
                         break
                     room -= 1
-                self._waiting[item.camera] -= not isinstance(item, End)
+                self._waiting[item.camera] -= isinstance(item, _PICTURES)
                 taken.append(item)
                 del self._items[key]
             self._changed.notify_all()

@@ -146,8 +146,8 @@ def open_source(
         size_wh: width and height to ask a camera of this machine for.
         keep_trying: retry a camera or stream that cannot be opened now, as if it was lost; `status` has the problem.
             Files and folders must exist.
-        seen: a file that lists the images of a watched folder that were read, so that a restart continues after
-            them.
+        seen: a file that lists the images of a watched folder that were `handled`, so that a restart continues
+            after them.
         poll_s: seconds from one picture to the next, of an HTTP camera that gives one a request.
         max_pixels: refuse a camera or video whose frames are larger, and leave out images that are.
 

@@ -171,6 +171,9 @@ class Source(ABC):
         A blocked iteration ends.
         """
 
+    def handled(self, index: int) -> None:  # noqa: B027 - only some sources remember it
+        """Note that a frame, given by its index, needs no work any more: all its events were published."""
+
     def __enter__(self) -> Self:
         """Return the source, which is already open."""
         return self

@@ -8,7 +8,6 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError
@@ -41,9 +40,8 @@ class WatchedFolder(Source):
     by its name, size and modification time: it is delivered once, a rewritten file is a new image, and an unreadable
     one is retried when it has changed.
 
-    With `seen`, this holds across restarts. An image is recorded as seen when the next one is taken, or when the source
-    is released without an error. Delivery is at least once: only the last image taken by a run that was killed is
-    delivered again.
+    With `seen`, this holds across restarts. An image is recorded as seen when it was `handled`. Delivery is at least
+    once: images that wait for the model when a run fails or is killed are delivered again.
     """
 
     kind = "folder"
@@ -80,7 +78,7 @@ class WatchedFolder(Source):
         self._closing = threading.Event()
         self._look()  # raises now if the folder cannot be listed
         self._seen = None if seen is None else SeenImages(seen, folder)
-        self._last: Signature | None = None
+        self._unhandled: dict[int, Signature] = {}  # by the frame's index
         self._max_pixels = max_pixels
         self._ahead = ReadAhead(
             self._arrivals(),
@@ -99,21 +97,18 @@ class WatchedFolder(Source):
         try:
             yield from self._counted(self._taken())
         finally:
-            self._end_watching()
+            self.release()
 
     def release(self) -> None:
-        """Stop watching, and record the last image as seen."""
-        self._end_watching()
-        self._note_last()
+        """Stop watching."""
+        self._closing.set()
+        self._ahead.close(RELEASE_S)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Release; after an error, the last image is not recorded as seen."""
-        if kind is not None:
-            with self._lock:
-                self._last = None
-        self.release()
+    def handled(self, index: int) -> None:
+        """Record an image as seen, also after the release."""
+        with self._lock:
+            if (image := self._unhandled.pop(index, None)) is not None:
+                self._note(image)
 
     def is_set(self) -> bool:
         """Return whether to stop watching; `watchfiles` calls it like an event's method."""
@@ -121,21 +116,17 @@ class WatchedFolder(Source):
 
     def _taken(self) -> Iterator[Frame]:
         for signature, frame in self._ahead:
-            self._note_last()
             with self._lock:
-                self._last = signature
+                if frame is None:
+                    self._note(signature)
+                elif self._seen is not None:
+                    self._unhandled[frame.index] = signature
             if frame is not None:
                 yield frame
 
-    def _note_last(self) -> None:
-        with self._lock:
-            last, self._last = self._last, None
-            if last is not None and self._seen is not None:
-                self._problem = self._seen.note(last)
-
-    def _end_watching(self) -> None:
-        self._closing.set()
-        self._ahead.close(RELEASE_S)
+    def _note(self, image: Signature) -> None:
+        if self._seen is not None:
+            self._problem = self._seen.note(image)
 
     # --- in the thread that reads ahead ---
 
