@@ -77,7 +77,11 @@ class OpenVisits(Sink):
 
 
 def interrupted_end(event: Event) -> Event:
-    """Return the `end` event of a visit that a crash interrupted, from its last published event."""
+    """Return the `end` event of a visit that a crash interrupted, from its last published event.
+
+    A visit that was not confirmed by then is a false positive.
+    """
     seen_s = (event.last_time_s or 0.0) - (event.first_time_s or 0.0)
     ended_at = event.started_at + timedelta(seconds=max(0.0, seen_s))
-    return event.model_copy(update={"type": "end", "interrupted": True, "ended_at": ended_at})
+    end = {"type": "end", "interrupted": True, "ended_at": ended_at}
+    return event.model_copy(update={**end, "provisional": False, "false_positive": event.provisional})

@@ -21,7 +21,7 @@ from twincar_edge.runtime.events import Event, Level
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 from twincar_edge.runtime.sinks.retention import Limits
 from twincar_edge.runtime.sinks.store_retention import StoreRetention
-from twincar_edge.runtime.sinks.store_schema import MIGRATIONS, UPSERT, microseconds, saved_columns
+from twincar_edge.runtime.sinks.store_schema import DELETE_FALSE, MIGRATIONS, UPSERT, microseconds, saved_columns
 from twincar_edge.runtime.storage.database import Database, DatabaseError, has_tables, open_read_only, transaction
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class EventStore(Sink):
         def run(connection: sqlite3.Connection) -> None:
             with transaction(connection):
                 if event.false_positive:
-                    connection.execute("DELETE FROM visits WHERE id = ?", (event.id,))
+                    connection.execute(DELETE_FALSE, (event.id, event.interrupted))
                 else:
                     connection.execute(UPSERT, (*self._row(event), event.interrupted))
 

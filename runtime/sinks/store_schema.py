@@ -38,12 +38,13 @@ _COLUMNS = (
     "id", "started_us", "type", "camera", "level", "name", "make", "model", "event", "recording", "run", "crop", "clip"
 )  # fmt: skip
 # An event that is redelivered after a restart must not reopen an ended visit. An `end` with `interrupted` (the last
-# parameter) must not replace a regular `end`.
+# parameter) must not replace or delete a regular `end`.
 UPSERT = (
     f"INSERT INTO visits ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS[1:])} "
     "WHERE visits.type <> 'end' OR (excluded.type = 'end' AND NOT ?)"
 )
+DELETE_FALSE = "DELETE FROM visits WHERE id = ? AND (type <> 'end' OR NOT ?)"
 
 
 def microseconds(moment: datetime) -> int:

@@ -32,7 +32,8 @@ folder = Path({folder!r})
 with OpenVisits(folder / "open-visits.sqlite") as open_visits, EventStore(folder / "events.sqlite") as store:
     for sink in (open_visits, store):
         for event in (visit(id="gone", type="start"), visit(id="gone"), visit(id="here", type="start"),
-                      visit(id="here", type="update", crops=9), visit(id="file", type="start", recording="0" * 64)):
+                      visit(id="here", type="update", crops=9), visit(id="file", type="start", recording="0" * 64),
+                      visit(id="ghost", type="start", provisional=True)):
             sink.write(event, CROP)
     print("ready", flush=True)
     time.sleep(60)
@@ -73,10 +74,20 @@ def test_the_next_run_ends_the_open_visits_of_a_killed_run(
     assert stored == {"gone": ("end", False), "here": ("end", True), "file": ("start", False)}
 
 
-def test_an_interrupted_end_does_not_replace_a_regular_one(tmp_path: Path) -> None:
+def test_a_visit_that_was_never_confirmed_ends_as_a_false_positive(killed: Path) -> None:
+    with OpenVisits(killed / "open-visits.sqlite") as sink:
+        ends = {event.id: interrupted_end(event) for event in sink.left}
+    assert {id: (end.provisional, end.false_positive) for id, end in ends.items()} == {
+        "here": (False, False),
+        "ghost": (False, True),
+    }
+
+
+@pytest.mark.parametrize("provisional", [False, True])
+def test_an_interrupted_end_does_not_replace_a_regular_one(tmp_path: Path, provisional: bool) -> None:
     with EventStore(tmp_path / "s") as store:
         store.write(visit(), CROP)
-        store.write(interrupted_end(visit(type="start", ended_at=None)), CROP)
+        store.write(interrupted_end(visit(type="start", ended_at=None, provisional=provisional)), CROP)
     assert query(tmp_path / "s") == [visit()]
 
 
