@@ -213,9 +213,13 @@ class Source(ABC):
                 self._state = "ended"
 
     def _skip(self, reason: str, detail: str, count: int = 1) -> None:
+        """Count what is left out, and log it: each image, but of a video's or camera's frames ever fewer."""
         with self._lock:
-            self._skip_reasons[reason] += count
-        logger.warning("skipped: %s", one_line(redact_url(detail)))
+            before = self._skip_reasons[reason]
+            self._skip_reasons[reason] = skipped = before + count
+        if self.stills or skipped.bit_length() > before.bit_length():  # the 1st, 2nd, 4th, 8th, …
+            so_far = f" ({skipped} so far)" if before else ""
+            logger.warning("skipped: %s%s", one_line(redact_url(detail)), so_far)
 
 
 def size_of(frame: Frame) -> tuple[int, int]:

@@ -239,6 +239,15 @@ def test_an_undecodable_frame_counts_as_skipped_and_not_as_dropped() -> None:
         assert rig.source.skip_reasons == {"undecodable frame": 2}
 
 
+def test_a_camera_with_many_damaged_frames_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with Rig(Scripted(*[0, "damaged"] * 100)) as rig:
+        eventually(lambda: rig.status.skipped == 100, "they are skipped", WAIT_S)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 7  # the 1st, 2nd, 4th, …, 64th
+    assert lines[0] == "skipped: frame 1 of rtsp://***@gate/live cannot be decoded"
+    assert lines[-1] == "skipped: frame 127 of rtsp://***@gate/live cannot be decoded (64 so far)"
+
+
 @pytest.mark.parametrize("end", [lambda rig: rig.stop.set(), lambda rig: rig.source.release()], ids=["stop", "release"])
 def test_stopping_wakes_a_waiting_consumer_and_releases_the_camera(end: Callable[[Rig], None]) -> None:
     camera = Scripted(0)
