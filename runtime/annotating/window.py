@@ -62,20 +62,25 @@ class Windows:
     def run(self, work: Callable[[], T], stop: threading.Event) -> T:
         """Call `work` in another thread and show frames until it returns; return its result.
 
-        `q`, Esc, or closing a window sets `stop`. Call it from the main thread, as window systems require.
+        `q`, Esc, closing a window, or an error in showing a frame sets `stop`. Call it from the main thread, as window
+        systems require.
         """
         with ThreadPoolExecutor(1, "watch") as pool:
             result = pool.submit(work)
             opened: set[str] = set()
-            while not result.done() and not stop.is_set():
-                for camera in list(self._newest):
-                    self._show(camera, self._newest.pop(camera))
-                    opened.add(camera)
-                if not opened:
-                    wait([result], REFRESH_MS / 1000)
-                elif cv2.waitKey(REFRESH_MS) & 0xFF in END_KEYS or not all(map(is_open, opened)):
-                    stop.set()
-            cv2.destroyAllWindows()
+            try:
+                while not result.done() and not stop.is_set():
+                    for camera in list(self._newest):
+                        self._show(camera, self._newest.pop(camera))
+                        opened.add(camera)
+                    if not opened:
+                        wait([result], REFRESH_MS / 1000)
+                    elif cv2.waitKey(REFRESH_MS) & 0xFF in END_KEYS or not all(map(is_open, opened)):
+                        stop.set()
+                cv2.destroyAllWindows()
+            except BaseException:
+                stop.set()  # leaving the pool waits for `work`, which may be endless
+                raise
             return result.result()
 
     def _show(self, camera: str, live: LiveFrame) -> None:

@@ -1,4 +1,4 @@
-"""`watch --show` on a real X server, where one is installed."""
+"""`watch --show`: on a real X server, where one is installed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 
 from tests.support.clips import RED_BGR, drive_by, film, write_video
 from tests.support.tiny_model import tiny_model
+from tests.support.visit_toys import frame
 from twincar_edge.cli import main
+from twincar_edge.runtime.annotating import window
+from twincar_edge.runtime.configuration.config import CameraConfig
+from twincar_edge.runtime.loop.answering import LiveFrame
 
 
 @pytest.fixture
@@ -36,6 +42,21 @@ def test_a_run_is_displayed_and_publishes_its_events(display: str, tmp_path: Pat
     done = subprocess.run(command, env={**os.environ, "DISPLAY": display}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_a_window_that_fails_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise cv2.error("the window system is gone")
+
+    monkeypatch.setattr(window, "require_display", lambda: None)
+    monkeypatch.setattr(cv2, "namedWindow", fail)
+    windows = window.Windows([CameraConfig(name="gate")])
+    windows(LiveFrame("gate", frame(), ()))
+    stop = threading.Event()
+    ended: list[bool] = []
+    with pytest.raises(cv2.error, match="is gone"):
+        windows.run(lambda: ended.append(stop.wait(10)), stop)
+    assert ended == [True]
 
 
 @pytest.mark.parametrize("display", ["", ":99999"])
