@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import inference_threads
-from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
+from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig, open_camera
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.golden_check import require_golden
@@ -38,7 +38,7 @@ from twincar_edge.runtime.loop.summary import CameraSummary, WatchSummary
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.monitoring.status import LoopStatus, ModelStatus
 from twincar_edge.runtime.sinks import Sink
-from twincar_edge.runtime.sources import Source, open_source
+from twincar_edge.runtime.sources import Source
 from twincar_edge.runtime.supervised import SupervisedThread
 from twincar_edge.runtime.visits import VisitMaker
 
@@ -254,14 +254,9 @@ class Watch:
             self.inbox.close()
 
     def _open_source(self, camera: CameraConfig) -> Source:
-        return self._sources.get(camera.name) or open_source(
-            camera.source,
-            once=camera.once,
-            stride=camera.stride,
+        return self._sources.get(camera.name) or open_camera(
+            camera,
             stop=self.stop,
-            size_wh=camera.size,
-            poll_s=camera.poll_s,
-            max_pixels=round(1e6 * camera.max_frame_megapixels),
             keep_trying=self._config.keep_trying,
             seen=None if self._seen_folder is None else self._seen_folder / f"seen-{camera.name}",
         )

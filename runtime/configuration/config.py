@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -15,6 +16,7 @@ from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.quantities import ConfigPath, Seconds, Size, relative_to_config
 from twincar_edge.runtime.sinks.settings import SinkSettings
+from twincar_edge.runtime.sources import Source, open_source
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
 from twincar_edge.runtime.sources.devices import device_number
 from twincar_edge.runtime.tracking.tracker import TrackingRules
@@ -69,6 +71,31 @@ class CameraConfig(Record):
         if "://" in source or device_number(source) is not None:
             return source
         return source if info.context is None else str(relative_to_config(Path(source), info))
+
+
+def open_camera(
+    camera: CameraConfig,
+    *,
+    stop: threading.Event | None = None,
+    keep_trying: bool = False,
+    seen: Path | None = None,
+) -> Source:
+    """Open a camera's source with its settings; see `open_source`.
+
+    Raises:
+        InputError: it does not exist, cannot be opened, or is of an unknown kind.
+    """
+    return open_source(
+        camera.source,
+        once=camera.once,
+        stride=camera.stride,
+        stop=stop,
+        size_wh=camera.size,
+        keep_trying=keep_trying,
+        seen=seen,
+        poll_s=camera.poll_s,
+        max_pixels=round(1e6 * camera.max_frame_megapixels),
+    )
 
 
 class WatchConfig(Record):

@@ -58,10 +58,10 @@ def command(
     """
     from twincar_edge.images import write_image
     from twincar_edge.runtime.annotating.zone_picture import draw_zone_picture, zone_toml
-    from twincar_edge.runtime.configuration.config import CameraConfig, one_camera
+    from twincar_edge.runtime.configuration.config import CameraConfig, one_camera, open_camera
     from twincar_edge.runtime.configuration.config_file import read_config
     from twincar_edge.runtime.locating.zones import parse_zone
-    from twincar_edge.runtime.sources import is_camera, open_source
+    from twincar_edge.runtime.sources import is_camera
     from twincar_edge.runtime.sources.base import size_of
     from twincar_edge.runtime.sources.first_frame import first_frame
 
@@ -77,10 +77,11 @@ def command(
     else:
         assert source is not None
         chosen = one_camera(source).cameras[0]
+    if at_s is None:  # the next picture of a camera that is polled may come much later
+        at_s = 1.0 if chosen.poll_s is None and is_camera(chosen.source, once=chosen.once) else 0.0
     size_wh = chosen.size if size is None else parse_size(size)
-    if at_s is None:
-        at_s = 1.0 if is_camera(chosen.source, once=chosen.once) else 0.0
-    frame, _ = first_frame(lambda: open_source(chosen.source, once=True, size_wh=size_wh), at_s=at_s)
+    opened = chosen.model_copy(update={"once": True, "stride": 1, "size": size_wh})
+    frame, _ = first_frame(lambda: open_camera(opened), at_s=at_s)
     there = [*chosen.zones, *given]
     if clicks:
         from twincar_edge.runtime.annotating.clicking import click_zones

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.runtime.sources.test_live_http import Camera, CameraServer, jpeg
 from tests.support.clips import as_frames, film, write_video
 from twincar_edge.cli import main
 from twincar_edge.errors import InputError
@@ -19,6 +20,11 @@ from twincar_edge.runtime.configuration.config_file import read_config
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.sources import Frame, FrameSource
 from twincar_edge.runtime.sources.first_frame import NoFrameInTimeError, first_frame
+
+
+def snapshot(camera: Camera) -> None:
+    camera.begin("image/jpeg")
+    camera.wfile.write(jpeg(5))
 
 
 def zones(*arguments: object) -> int:
@@ -84,6 +90,23 @@ def test_a_camera_of_a_file_is_drawn_with_its_zones(clip: Path, tmp_path: Path) 
     rows, columns = np.nonzero((with_zone != plain).any(axis=2))
     assert 0.5 < rows.min() / 360 < rows.max() / 360 < 0.8
     assert 0.5 < columns.min() / 640 < columns.max() / 640 < 0.8
+
+
+def test_a_camera_of_a_file_is_opened_with_its_settings(
+    clip: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "cameras.toml"
+    with CameraServer(snapshot) as server:
+        url = server.url.replace("/video", "/snapshot.cgi")  # only `poll_s` says that it gives one picture per request
+        config.write_text(
+            f'[[cameras]]\nname = "polled"\nsource = "{url}"\npoll_s = 60\n'
+            f'[[cameras]]\nname = "small"\nsource = "{clip}"\nmax_frame_megapixels = 0.1\n'
+        )
+        assert zones("--config", config, "-o", tmp_path / "polled.png") == 0
+    assert cv2.imread(str(tmp_path / "polled.png")) is not None
+    capfd.readouterr()
+    assert zones("--config", config, "--camera", "small", "-o", tmp_path / "small.png") == 2
+    assert "640x360" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
