@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from twincar_edge.bundled import default_model
-from twincar_edge.draw import GRAY, GREEN, PAPER, Cell, contact_sheet
+from twincar_edge.draw import GRAY, GREEN, PAPER, Cell, contact_sheet, fit_into
 from twincar_edge.errors import InputError, ModelError, Parameter, require
 from twincar_edge.files import is_folder
 from twincar_edge.images import ImageError, read_image, write_image
@@ -169,6 +169,6 @@ def _write(output: Path, groups: Sequence[Sequence[Path]], rest: Sequence[Path])
 def _row(name: str, pictures: Sequence[Path]) -> list[Cell]:
     """Return a row of the contact sheet: the first, most typical pictures of a folder."""
     color = GRAY if name == REST else GREEN
-    cells = [Cell(read_image(path), "", "", color) for path in pictures[:_COLUMNS]]
+    cells = [Cell(fit_into(read_image(path), _CELL_WH), "", "", color) for path in pictures[:_COLUMNS]]
     cells[0] = Cell(cells[0].image_bgr, name, f"{len(pictures)} pictures", color)
     return cells + [Cell(None, "", "", PAPER)] * (_COLUMNS - len(cells))

@@ -144,6 +144,16 @@ def _opacity(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((MAX_OPACITY * heat * heat * (3 - 2 * heat))[:, :, None], np.float32)
 
 
+CELL_WH = (300, 200)  # pixels of a contact sheet's picture
+
+
+def fit_into(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int] = CELL_WH) -> NDArray[np.uint8]:
+    """Return the image scaled so that it just fits into `size_wh` pixels, uint8 [H, W, 3]."""
+    rows, columns = image_bgr.shape[:2]
+    scale = min(size_wh[0] / columns, size_wh[1] / rows)
+    return resize(image_bgr, (max(1, round(columns * scale)), max(1, round(rows * scale))))
+
+
 @dataclass(frozen=True)
 class Cell:
     """One picture of a contact sheet: uint8 [H, W, 3] or None, two lines of text, and the color of its verdict."""
@@ -155,9 +165,12 @@ class Cell:
 
 
 def contact_sheet(
-    cells: Sequence[Cell], heading: str, columns: int = 4, cell_wh: tuple[int, int] = (300, 200)
+    cells: Sequence[Cell], heading: str, columns: int = 4, cell_wh: tuple[int, int] = CELL_WH
 ) -> NDArray[np.uint8]:
-    """Return the cells as one picture, uint8 [H, W, 3], under a heading; each image is fitted into `cell_wh` pixels."""
+    """Return the cells as one picture, uint8 [H, W, 3], under a heading; each image is fitted into `cell_wh` pixels.
+
+    To save memory, fit many large images by `fit_into` beforehand.
+    """
     gap, lines, head = 16, 52, 56
     width, height = cell_wh
     rows = max(1, -(-len(cells) // columns))
@@ -169,10 +182,10 @@ def contact_sheet(
         area = sheet[top : top + height, left : left + width]
         area[:] = (232, 228, 224)
         if cell.image_bgr is not None:
-            scale = min(width / cell.image_bgr.shape[1], height / cell.image_bgr.shape[0])
-            inner = tuple(max(1, round(side * scale)) for side in cell.image_bgr.shape[1::-1])
-            x, y = (width - inner[0]) // 2, (height - inner[1]) // 2
-            area[y : y + inner[1], x : x + inner[0]] = resize(cell.image_bgr, (inner[0], inner[1]))
+            fitted = fit_into(cell.image_bgr, cell_wh)
+            inner_height, inner_width = fitted.shape[:2]
+            x, y = (width - inner_width) // 2, (height - inner_height) // 2
+            area[y : y + inner_height, x : x + inner_width] = fitted
         cv2.rectangle(sheet, (left, top + height), (left + width - 1, top + height + 4), cell.color, cv2.FILLED)
         put_text(sheet, fit_text(cell.title, width, 15, BOLD), (left, top + height + 9), 15, INK, BOLD)
         put_text(sheet, fit_text(cell.subtitle, width, 14), (left, top + height + 30), 14, cell.color)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.support.tiny_model import tiny_model
 from twincar_edge.cli import main
+from twincar_edge.draw import Cell, contact_sheet
 from twincar_edge.errors import InputError, MissingExtraError, ModelError
 from twincar_edge.images import read_image, write_image
 from twincar_edge.runtime.cluster import ClusterConfig, cluster
@@ -51,6 +55,20 @@ def test_similar_pictures_share_a_folder_and_a_renamed_folder_can_be_enrolled(
         read_class_folders(output)
     (output / "cluster-002").rename(output / "Rigel Green Sedan 2024")
     assert [(name, len(paths)) for name, paths in read_class_folders(output).items()] == [("Rigel Green Sedan 2024", 5)]
+
+
+def test_the_contact_sheet_keeps_no_picture_in_its_original_size(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Cell] = []
+
+    def draw(cells: Sequence[Cell], *options: Any) -> NDArray[np.uint8]:
+        kept.extend(cells)
+        return contact_sheet(cells, *options)
+
+    monkeypatch.setattr("twincar_edge.runtime.cluster.contact_sheet", draw)
+    cluster(ClusterConfig(pictures, tmp_path / "groups", model, ep="cpu"))
+    assert {cell.image_bgr.shape for cell in kept if cell.image_bgr is not None} == {(100, 133, 3)}
 
 
 def test_invalid_input_is_a_one_line_error_and_writes_nothing(

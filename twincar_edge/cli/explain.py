@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,13 @@ from twincar_edge.files import as_text, is_file, write_bytes
 from twincar_edge.images import read_image, write_image
 
 if TYPE_CHECKING:
+    from twincar_edge.draw import Cell
     from twincar_edge.runtime.explanation import Explanation
     from twincar_edge.runtime.sinks.store import StoredVisit
 
 _PATH = click.Path(path_type=Path)
 SHEET = "sheet.jpg"
+MAX_CELLS = 400  # of the contact sheet: a JPEG holds 976 of this size, and each takes 0.2 MB until the end
 
 
 @click.command("explain")
@@ -52,8 +56,8 @@ SHEET = "sheet.jpg"
     "-o",
     "--output",
     type=_PATH,
-    help="Write the picture to this file; for several images, one each and a contact sheet into this folder.  "
-    "[default: why.png, or why/]",
+    help="Write the picture to this file; for several images, one each and a contact sheet of the first 400 into this "
+    "folder.  [default: why.png, or why/]",
 )
 @click.option("--parts", is_flag=True, help="Also write the overlay alone (.overlay.png) and the raw map (.npy).")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON lines.")
@@ -96,19 +100,19 @@ def command(
         check_model(visit.event, explainer)
     several = len(paths) > 1 or any(image.is_dir() for image in images)
     places = _places(paths, output or Path("why")) if several else [output or Path("why.png")]
-    explained: list[Explanation] = []
+    cells: list[Cell] = []
     for path, place in zip(paths, places, strict=True):
         explanation = explainer.explain(read_image(path), target=_class(target), against=_class(against))
         _write(explanation, place, parts)
-        if several:
-            explained.append(explanation)
+        if several and len(cells) < MAX_CELLS:
+            cells.append(_cell(explanation, path))
         if as_json:
             record = {"image": as_text(str(path)), "picture": as_text(str(place)), **explanation.to_dict()}
             click.echo(json.dumps(record, ensure_ascii=False))
         else:
             _print(explanation, place)
     if several:
-        _write_sheet(paths, explained, places[0].parent / SHEET)
+        _write_sheet(cells, len(paths), places[0].parent / SHEET)
 
 
 def _picture_of(visit: StoredVisit) -> Path:
@@ -125,11 +129,16 @@ def _class(text: str | None) -> int | str | None:
 
 def _places(paths: list[Path], folder: Path) -> list[Path]:
     """Return the output path for each image; images with the same name get numbers."""
-    names = [path.stem for path in paths]
-    return [
-        folder / (f"{name}.png" if names.count(name) == 1 else f"{name}-{number}.png")
-        for number, name in enumerate(names, 1)
-    ]
+    stems = Counter(path.stem for path in paths)
+    names = {stem for stem, images in stems.items() if images == 1}
+    places = []
+    for number, path in enumerate(paths, 1):
+        name = path.stem
+        if stems[name] > 1:
+            name = next(free for n in count(number) if (free := f"{path.stem}-{n}") not in names)
+            names.add(name)
+        places.append(folder / f"{name}.png")
+    return places
 
 
 def _write(explanation: Explanation, place: Path, parts: bool) -> None:
@@ -150,12 +159,18 @@ def _print(explanation: Explanation, place: Path) -> None:
     click.echo(f"-> {place}, evidence for {explanation.target}{against}")
 
 
-def _write_sheet(paths: list[Path], explained: list[Explanation], place: Path) -> None:
-    from twincar_edge.draw import BLUE, Cell, contact_sheet
+def _cell(explanation: Explanation, path: Path) -> Cell:
+    """Return the cell of the contact sheet, without the large pictures of the explanation."""
+    from twincar_edge.draw import BLUE, Cell, fit_into
 
-    cells = [
-        Cell(one.overlay_bgr, one.prediction.name, f"{path.name}, {one.prediction.probability:.0%}", BLUE)
-        for path, one in zip(paths, explained, strict=True)
-    ]
-    write_image(place, contact_sheet(cells, f"Evidence for {len(cells)} answers"))
+    prediction = explanation.prediction
+    subtitle = f"{path.name}, {prediction.probability:.0%}"
+    return Cell(fit_into(explanation.overlay_bgr), prediction.name, subtitle, BLUE)
+
+
+def _write_sheet(cells: list[Cell], answers: int, place: Path) -> None:
+    from twincar_edge.draw import contact_sheet
+
+    shown = f"{answers} answers" if len(cells) == answers else f"the first {len(cells)} of {answers} answers"
+    write_image(place, contact_sheet(cells, f"Evidence for {shown}"))
     click.echo(f"-> {place}", err=True)

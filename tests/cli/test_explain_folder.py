@@ -1,0 +1,62 @@
+"""`explain` over a folder: one picture per image, and memory that does not grow with the folder."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.clips import RED_BGR
+from tests.support.tiny_model import tiny_model
+from twincar_edge import cli
+from twincar_edge.cli import explain
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+def run(model: Path, output: Path, *images: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["explain", *map(str, images), "--model", str(model), "--method", "occlusion", "-o", str(output)])
+    assert ended.value.code == 0
+
+
+def pictures(folder: Path, *names: str, size_wh: tuple[int, int] = (60, 40)) -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        cv2.imwrite(str(folder / name), np.full((size_wh[1], size_wh[0], 3), RED_BGR, np.uint8))
+    return folder
+
+
+def test_memory_does_not_grow_with_the_number_of_images(model: Path, tmp_path: Path) -> None:
+    peaks = []
+    run(model, tmp_path / "warm", pictures(tmp_path / "one", "0.png"))  # imports
+    for images in (2, 8):
+        names = [f"{number}.png" for number in range(images)]
+        folder = pictures(tmp_path / str(images), *names, size_wh=(1280, 960))
+        tracemalloc.start()
+        run(model, tmp_path / f"why-{images}", folder)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_images_with_the_same_name_have_pictures_of_their_own(model: Path, tmp_path: Path) -> None:
+    folders = [pictures(tmp_path / str(number), name) for number, name in enumerate(["a.png", "a.jpg", "a-1.png"])]
+    run(model, tmp_path / "why", *folders)
+    assert sorted(path.name for path in (tmp_path / "why").glob("*.png")) == ["a-1.png", "a-2.png", "a-3.png"]
+
+
+def test_the_contact_sheet_has_at_most_its_limit_of_images(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain, "MAX_CELLS", 4)
+    run(model, tmp_path / "why", pictures(tmp_path / "images", *(f"{number}.png" for number in range(6))))
+    assert len(list((tmp_path / "why").glob("*.png"))) == 6
+    sheet = cv2.imread(str(tmp_path / "why" / explain.SHEET))
+    assert sheet is not None and sheet.shape[0] < 400  # one row
