@@ -60,3 +60,20 @@ def test_the_contact_sheet_has_at_most_its_limit_of_images(
     assert len(list((tmp_path / "why").glob("*.png"))) == 6
     sheet = cv2.imread(str(tmp_path / "why" / explain.SHEET))
     assert sheet is not None and sheet.shape[0] < 400  # one row
+
+
+@pytest.mark.parametrize("clash", ["photos/0.png", "photos/0.overlay.png", "photos/sheet.jpg", "0.png"])
+def test_images_to_explain_are_never_overwritten(
+    model: Path, tmp_path: Path, clash: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / clash if clash == "0.png" else tmp_path / "photos"
+    pictures(tmp_path / "photos", "0.jpg", "1.jpg")
+    (tmp_path / "photos" / "0.jpg").rename(tmp_path / clash)
+    images = [tmp_path / clash] if clash == "0.png" else [tmp_path / "photos"]
+    before = (tmp_path / clash).read_bytes()
+    arguments = ["explain", *map(str, images), "--model", str(model), "--method", "occlusion", "--parts"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "-o", str(output)])
+    assert ended.value.code == 2
+    assert (tmp_path / clash).read_bytes() == before
+    assert "would overwrite an image to explain: choose another --output" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import as_text, is_file, write_bytes
 from twincar_edge.images import read_image, write_image
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from twincar_edge.runtime.sinks.store import StoredVisit
 
 _PATH = click.Path(path_type=Path)
+_OVERLAY = ".overlay.png"
 SHEET = "sheet.jpg"
 MAX_CELLS = 400  # of the contact sheet: a JPEG holds 976 of this size, and each takes 0.2 MB until the end
 
@@ -100,6 +101,7 @@ def command(
         check_model(visit.event, explainer)
     several = len(paths) > 1 or any(image.is_dir() for image in images)
     places = _places(paths, output or Path("why")) if several else [output or Path("why.png")]
+    _check_places(paths, [*places, places[0].parent / SHEET] if several else places, parts)
     cells: list[Cell] = []
     for path, place in zip(paths, places, strict=True):
         explanation = explainer.explain(read_image(path), target=_class(target), against=_class(against))
@@ -141,10 +143,23 @@ def _places(paths: list[Path], folder: Path) -> list[Path]:
     return places
 
 
+def _check_places(paths: list[Path], places: list[Path], parts: bool) -> None:
+    """Check that no image to explain would be overwritten.
+
+    Raises:
+        InputError: an output path is one of the images.
+    """
+    images = {path.resolve() for path in paths}
+    overlays = [place.with_suffix(_OVERLAY) for place in places] if parts else []
+    for place in (*places, *overlays):
+        if place.resolve() in images:
+            raise InputError(f"{place} would overwrite an image to explain: choose another ", Parameter("output"))
+
+
 def _write(explanation: Explanation, place: Path, parts: bool) -> None:
     write_image(place, explanation.panel_bgr)
     if parts:
-        write_image(place.with_suffix(".overlay.png"), explanation.overlay_bgr)
+        write_image(place.with_suffix(_OVERLAY), explanation.overlay_bgr)
         raw = io.BytesIO()
         np.save(raw, explanation.heatmap)
         write_bytes(place.with_suffix(".npy"), raw.getvalue())
