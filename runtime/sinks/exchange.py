@@ -105,10 +105,12 @@ class Exchange:
 
     def _connect(self, deadline_s: float) -> socket.socket:
         failure: OSError = TimeoutError()
-        for family, kind, protocol, _name, address in self._addresses(deadline_s):
+        addresses = self._addresses(deadline_s)
+        for tried, (family, kind, protocol, _name, address) in enumerate(addresses):
             connecting = socket.socket(family, kind, protocol)
             try:
-                connecting.settimeout(_remaining_s(deadline_s))
+                # An address that drops packets, as IPv6 often does, must leave time for the others.
+                connecting.settimeout(_remaining_s(deadline_s) / (len(addresses) - tried))
                 connecting.connect(address)
                 connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return connecting
