@@ -20,8 +20,8 @@ class Health(Record):
 
     Attributes:
         healthy: there are no problems.
-        alive: the process works, whatever its cameras do: the answering thread runs, and the model answers. If false,
-            only a restart helps, so the watchdog restarts the service. A restart does not repair a camera.
+        alive: the answering thread makes progress, whatever the cameras do. If false, only a restart helps, so the
+            watchdog restarts the service. A restart does not repair a camera.
         problems: one line per problem, without secrets.
         cameras: each camera's state.
         degraded: one line per fault that does not stop the loop: a sink that cannot write to its disk, a restarted
@@ -42,16 +42,13 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
 
     A sink that cannot reach another machine is not a problem: its events are queued on disk, and its metrics show it.
     """
-    process_problems = []
-    if status.turn_age_s > limits.turn_age_s:
-        process_problems.append(f"answering thread stalled for {status.turn_age_s:.0f} s")
-    if status.model.problem is not None:
-        process_problems.append(f"model does not answer: {status.model.problem}")
+    alive = status.turn_age_s <= limits.turn_age_s
+    stalled = () if alive else (f"answering thread stalled for {status.turn_age_s:.0f} s",)
     camera_problems = [problem for camera in status.cameras if (problem := camera_problem(camera, limits)) is not None]
     return Health(
-        healthy=not process_problems and not camera_problems,
-        alive=not process_problems,
-        problems=(*process_problems, *camera_problems),
+        healthy=alive and not camera_problems,
+        alive=alive,
+        problems=(*stalled, *camera_problems),
         cameras={camera.name: camera.state for camera in status.cameras},
         degraded=(
             *(f"sink {sink.name}: {sink.problem}" for sink in status.sinks if sink.local and sink.problem is not None),

@@ -118,8 +118,6 @@ def _model(status: LoopStatus) -> Iterator[Metric]:
     labels = ["name", "sha256", "precision", "ep"]
     values = [model.name, model.sha256, model.precision, model.ep]
     yield _gauge("twincar_model_info", "The current model.", labels, [(values, 1)])
-    good = int(model.problem is None)
-    yield _gauge("twincar_model_good", "1 while the model answers.", [], [([], good)])
     reloads = [([outcome], count) for outcome, count in model.reloads.items()]
     yield _counter("twincar_model_reloads", "Requests for a new model file by outcome.", ["outcome"], reloads)
 

@@ -101,7 +101,6 @@ class ModelStatus:
         precision: the precision in the manifest.
         ep: the execution provider's short name.
         reloads: number of reload requests by outcome (`ReloadOutcome`).
-        problem: why the model no longer answers, or None.
     """
 
     name: str
@@ -109,7 +108,6 @@ class ModelStatus:
     precision: str
     ep: str
     reloads: Mapping[str, int] = field(default_factory=dict)
-    problem: str | None = None
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,6 @@ def test_the_metrics_contain_every_figure_of_the_status(monitoring: Monitoring) 
         ("twincar_sink_delivered_total", (("sink", "mqtt"),)): 1000,
         ("twincar_sink_dropped_total", (("sink", "mqtt"),)): 1,
         ("twincar_sink_failing", (("sink", "mqtt"),)): 1,
-        ("twincar_model_good", ()): 1,
         ("twincar_model_reloads_total", (("outcome", "refused"),)): 2,
         ("twincar_hard_examples_total", (("outcome", "kept"),)): 9,
         ("twincar_hard_examples_bytes", ()): 120_000,
