@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.files import make_folder, sha256
+from twincar_edge.files import make_folder, replacing, sha256
 from twincar_edge.runtime.enroll import EnrollConfig, EnrollReport, enroll
 from twincar_edge.runtime.inference.session import ModelSession
 
@@ -98,8 +99,9 @@ class Learner:
             try:
                 make_folder(self.model.parent)
                 had_one = self.model.exists()
-                if had_one:
-                    self.model.replace(self._previous)
+                if had_one:  # copied, so that the active model exists whatever fails
+                    with replacing(self._previous) as temporary:
+                        shutil.copyfile(self.model, temporary)
                 self._candidate.replace(self.model)
                 try:
                     if switch is not None:

@@ -347,6 +347,20 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         assert service.status().model.sha256 == sha256(learned)
 
 
+def test_the_active_model_remains_if_the_new_one_cannot_be_moved(served: Box) -> None:
+    taught(served)
+    served.ask("/teach/learn", [("name", YELLOW)])
+    served.ask("/teach/use", [])
+    models = served.state / "models"
+    used = (models / "learned.onnx").read_bytes()
+    served.ask("/teach/name", [("visit", "u4"), ("visit", "u5"), ("name", "Rigel Amber Sedan 2024")])
+    served.ask("/teach/learn", [("name", "Rigel Amber Sedan 2024")])
+    (models / "candidate.onnx").unlink()
+    text = served.ask("/teach/use", [])[1]
+    assert 'role="alert"' in text and "learned.onnx: No such file" in text
+    assert (models / "learned.onnx").read_bytes() == used
+
+
 def test_a_folder_with_the_former_name_is_renamed(tmp_path: Path) -> None:
     (tmp_path / "labelled" / "Rigel").mkdir(parents=True)
     (tmp_path / "labelled" / "Rigel" / "a.jpg").write_bytes(b"kept")
