@@ -96,9 +96,9 @@ class Collector(Sink):
         """
         self._folder.make()
         try:
-            self._folder.index()
-        except OSError as error:
-            raise InputError(f"cannot collect hard examples in {self._folder.path}: {error.strerror}") from error
+            self._folder.sweep()
+        except DeliveryError as error:
+            raise InputError(f"cannot collect hard examples: {error}") from error
 
     def status(self) -> CollectorStatus:
         """Return how many pictures this run has saved and dropped, and the total size of the folder."""

@@ -74,7 +74,7 @@ class SinkStatus:
         spooled: events queued on disk.
         delivered: events delivered in this run.
         dropped: events dropped in this run.
-        problem: why the sink cannot deliver now, or None.
+        problem: why the sink cannot deliver now, or cannot do its periodic work, or None.
         aside: events that the receiver refused, stored on disk.
         local: the sink writes to a disk of this machine.
         oldest_s: age of the oldest undelivered event; 0 without one.

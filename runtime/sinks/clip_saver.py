@@ -96,7 +96,8 @@ class ClipSaver:
     def status(self) -> SinkStatus:
         """Return the sink's state."""
         queued, delivered, dropped = self._backlog.counts()
-        return SinkStatus(self.name, queued, 0, delivered, dropped, self._failures.problem, local=True)
+        problem = self._failures.problem or self._failures.upkeep_problem
+        return SinkStatus(self.name, queued, 0, delivered, dropped, problem, local=True)
 
     def faults(self) -> list[str]:
         """Return a line if the thread failed recently."""
@@ -108,8 +109,9 @@ class ClipSaver:
         while (item := self._backlog.take(TEND_S)) is not None:
             try:
                 self._folder.sweep()
+                self._failures.tended(None)
             except DeliveryError as error:
-                self._failures.failed(str(error))
+                self._failures.tended(str(error))
             if not isinstance(item, Item):
                 continue
             problem = self._save(item.event)

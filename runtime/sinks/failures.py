@@ -11,6 +11,7 @@ class FailureReporter:
     Attributes:
         label: the sink's name in messages.
         problem: the current failure, or None while the sink works.
+        upkeep_problem: the failure of the last periodic work, or None.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class FailureReporter:
             on_problem: called with each line.
         """
         self.problem: str | None = None
+        self.upkeep_problem: str | None = None
         self.label = label
         self._items = items
         self._recovered = recovered
@@ -66,6 +68,14 @@ class FailureReporter:
             self._reported_refusal = reason
             self.report(f"{reason}: {outcome}")
         self._reported_lost += lost
+
+    def tended(self, problem: str | None) -> None:
+        """Record the result of periodic work, with the problem or None. Report the first failure and a recovery."""
+        if problem is None and self.upkeep_problem is not None:
+            self.report("periodic work recovered")
+        elif problem is not None and self.upkeep_problem is None:
+            self.report(problem)
+        self.upkeep_problem = problem
 
     def lost_at_closing(self, lost: int) -> None:
         """Report the items lost at the end of the run."""

@@ -261,8 +261,9 @@ class Sender:
         self._tend_at_s = self._clock() + self._sink.tend_s
         try:
             self._sink.tend()
+            self._failures.tended(None)
         except (TwincarError, OSError) as error:
-            self._failures.failed(str(error))
+            self._failures.tended(str(error))
 
     # -- Resending events that were set aside
 

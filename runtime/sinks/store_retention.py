@@ -44,7 +44,6 @@ class StoreRetention:
         now_s = self._monotonic()
         if self._limits == Limits() or (self._swept_s is not None and now_s - self._swept_s < SWEEP_S):
             return
-        self._swept_s = now_s
         if self._limits.age is not None:
             before_us = int((self._clock() - self._limits.age).timestamp() * 1e6)
             expired, total = self._database.run(lambda connection: _count(connection, before_us))
@@ -54,6 +53,7 @@ class StoreRetention:
             limit_bytes = self._limits.size_bytes
             while rows := self._database.run(lambda connection: _surplus(connection, limit_bytes)):
                 self._delete("", [], rows)
+        self._swept_s = now_s
 
     def _delete(self, where: str, values: list[int], rows: int) -> None:
         """Delete the oldest `rows` rows, and return their space to the file system."""

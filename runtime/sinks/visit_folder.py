@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Callable
@@ -70,10 +71,11 @@ class VisitFolder:
         self._suffix = suffix
         self._what = what
         self._limits = limits or Limits()
+        self._limited = self._limits.size_bytes is not None or self._limits.age is not None
         self._clock = clock
         self._monotonic = monotonic
         self._guard = AgeGuard(f"{what}s in {path}", monotonic)
-        self._swept_s: float | None = None
+        self._indexed_s = self._swept_s = -math.inf
         self._free_bytes = free_bytes
         self._index: RetentionIndex | None = None
         self._disk = SameDisk(path)
@@ -100,37 +102,24 @@ class VisitFolder:
         except OSError as error:
             raise InputError(f"cannot save {self._what}s in {self.path}: {error.strerror}") from error
 
-    def index(self) -> RetentionIndex:
-        """Return the index of the files. If a sweep is due, first read the folder and delete files above the limits.
-
-        Raises:
-            OSError: the folder cannot be read.
-        """
-        now_s = self._monotonic()
-        if self._index is not None and self._swept_s is not None and now_s - self._swept_s < SWEEP_S:
-            return self._index
-        index = RetentionIndex(self._limits.size_bytes)
-        paths = (path for folder in self.folders() for path in folder.iterdir())
-        index.fill(path for path in paths if self.owns(path) and path.is_file() and not path.is_symlink())
-        self._index, self._swept_s = index, now_s
-        expired = [path for path in index.paths() if self._expired(path)]
-        if self._guard.allows(len(expired), len(index.paths())):
-            for path in expired:
-                self._delete(index, path)
-        self._keep_size(index)
-        return index
-
     def sweep(self) -> None:
         """Delete files above the limits, if there are limits and a sweep is due.
 
         Raises:
             DeliveryError: the folder cannot be read, or a file cannot be deleted.
         """
-        if self._limits.size_bytes is None and self._limits.age is None:
+        now_s = self._monotonic()
+        if not self._limited or now_s - self._swept_s < SWEEP_S:
             return
         try:
             self._disk.check()
-            self.index()
+            index = self._read_index()
+            expired = [path for path in index.paths() if self._expired(path)]
+            if self._guard.allows(len(expired), len(index.paths())):
+                for path in expired:
+                    self._delete(index, path)
+            self._keep_size(index)
+            self._swept_s = now_s
         except OSError as error:
             raise DeliveryError(f"cannot delete old {self._what}s: {error}") from error
 
@@ -141,10 +130,9 @@ class VisitFolder:
             DeliveryError: the file cannot be written, less than the reserve is free, or the disk was unmounted.
         """
         path = self.path / name
-        limited = self._limits.size_bytes is not None or self._limits.age is not None
         try:
             self._disk.check()
-            index = self.index() if limited else None
+            index = self._read_index() if self._limited else None
             if (shortage := self._limits.shortage(self._free_bytes(self.path))) is not None:
                 raise DeliveryError(
                     f"not saving {self._what}s in {self.path}: its disk {shortage}; the rest is reserved for events"
@@ -164,6 +152,16 @@ class VisitFolder:
         """Return whether a file counts against the limits, judged by its name."""
         ours = path.suffix == self._suffix and _STEM.fullmatch(path.stem) is not None
         return ours and visit_time(path.name) is not None
+
+    def _read_index(self) -> RetentionIndex:
+        """Return the index of the files, which is read again once an hour."""
+        now_s = self._monotonic()
+        if self._index is None or now_s - self._indexed_s >= SWEEP_S:
+            index = RetentionIndex(self._limits.size_bytes)
+            paths = (path for folder in self.folders() for path in folder.iterdir())
+            index.fill(path for path in paths if self.owns(path) and path.is_file() and not path.is_symlink())
+            self._index, self._indexed_s = index, now_s
+        return self._index
 
     def _keep_size(self, index: RetentionIndex) -> None:
         while (path := index.surplus()) is not None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.runtime.sinks.test_delivery import delivery
+from tests.support.disks import mounted_read_only, small_disk
 from tests.support.event_toys import CROP, MOMENT, eventually, visit, visits
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks import CropSaver, Limits, Sink, crop_folder
+from twincar_edge.runtime.sinks import CropSaver, Delivery, Limits, Sink, clip_saver, crop_folder
+from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 from twincar_edge.runtime.sinks.retention import HOLD_S, SWEEP_S
 from twincar_edge.runtime.sinks.store import EventStore, query
+from twincar_edge.runtime.sinks.visit_folder import VisitFolder, visit_file_name
 
 MONTH = Limits(age=timedelta(days=30))
 
@@ -116,6 +120,57 @@ def test_a_delivery_calls_tend_without_events(tmp_path: Path) -> None:
         eventually(lambda: len(stored_ids(tmp_path)) == 40, "nothing has expired")
         time.go(days=45)
         eventually(lambda: len(stored_ids(tmp_path)) == 25, "swept")
+
+
+def test_a_failed_sweep_of_a_store_is_retried_and_its_problem_ends(tmp_path: Path) -> None:
+    time = Time()
+    store = KINDS[1](tmp_path, time, MONTH)
+    store.tend_s = 0.02  # type: ignore[attr-defined]
+    messages: list[str] = []
+    with store:
+        for event in daily(40):
+            store.write(event, CROP)
+    with delivery(store, messages=messages) as sending:  # type: ignore[arg-type]
+        other = sqlite3.connect(tmp_path / "s", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        time.go(days=45)
+        eventually(lambda: "locked" in (sending.status().problem or ""), "the sweep fails")
+        other.execute("ROLLBACK")
+        other.close()
+        eventually(lambda: len(stored_ids(tmp_path)) == 25, "swept within the same hour")
+        eventually(lambda: sending.status().problem is None, "recovered without an event")
+    assert len(messages) == 2 and messages[1].endswith("periodic work recovered")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "1m") as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("kind", ["crops", "clips"])
+def test_a_sweep_that_fails_on_a_read_only_disk_is_retried_and_its_problem_ends(
+    disk: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = Time()
+    monkeypatch.setattr(clip_saver, "TEND_S", 0.02)
+    if kind == "crops":
+        folder = crop_folder(disk, MONTH, clock=time.clock, monotonic=time.monotonic)
+        saver = CropSaver(folder)
+        saver.tend_s = 0.02
+        sink: ClipSaver | Delivery = delivery(saver)  # type: ignore[arg-type]
+    else:
+        folder = VisitFolder(disk, ".mp4", "clip", MONTH, clock=time.clock, monotonic=time.monotonic)
+        sink = ClipSaver(folder, "clips")
+    with sink:
+        for event in daily(40):
+            name = visit_file_name(event.started_at, event.id, ".jpg" if kind == "crops" else ".mp4")
+            folder.save(name, lambda path: path.touch())
+        with mounted_read_only(disk):
+            time.go(days=45)
+            eventually(lambda: "cannot delete old" in (sink.status().problem or ""), "the sweep fails")
+        eventually(lambda: len(list(disk.iterdir())) == 25, "swept within the same hour")
+        eventually(lambda: sink.status().problem is None, "recovered without an event")
 
 
 def test_a_store_above_its_size_limit_deletes_the_oldest_visits_and_shrinks(tmp_path: Path) -> None:
