@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.visit_list import VisitQuery
@@ -42,14 +42,19 @@ def routes(content: Content) -> list[Route]:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return FileResponse(
-            path,
-            media_type="application/vnd.apache.parquet",
-            headers=_attached("visits.parquet"),
-            background=BackgroundTask(path.unlink, missing_ok=True),
-        )
+        return _TemporaryFile(path, media_type="application/vnd.apache.parquet", headers=_attached("visits.parquet"))
 
     return [Route("/visits.csv", csv), Route("/visits.parquet", parquet)]
+
+
+class _TemporaryFile(FileResponse):
+    """Sends a file, then deletes it, whether or not it was sent. Starlette omits background tasks after some errors."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            Path(self.path).unlink(missing_ok=True)
 
 
 def _attached(name: str) -> dict[str, str]:

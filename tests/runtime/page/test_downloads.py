@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.support.event_toys import MOMENT, visit
+from tests.support.event_toys import MOMENT, eventually, visit
 from tests.support.pages import ServedPage, served
 from twincar_edge.runtime.sinks.csv import COLUMNS, cells
 from twincar_edge.runtime.sinks.parquet import write_parquet
@@ -51,6 +52,15 @@ def test_parquet_has_the_same_columns_with_types(page: ServedPage) -> None:
     for event in (EVENTS[3], ODD):
         expected = dict(zip(COLUMNS, cells(event), strict=True))
         assert rows[event.id] == expected
+
+
+@pytest.mark.parametrize("range", ["bytes=0-9", "bytes=abc", "bytes=999999999-"])
+def test_a_parquet_download_leaves_no_temporary_file(
+    page: ServedPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, range: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    page.get("/visits.parquet", Range=range)
+    eventually(lambda: list(tmp_path.iterdir()) == [], "deleted", 5.0)
 
 
 def test_every_column_has_the_type_of_its_field(tmp_path: Path) -> None:
