@@ -65,6 +65,7 @@ class Resend:
         self._label = label
         self._path = _request_of(spool.path)
         self._since: datetime | None = None
+        self._served: tuple[int, int] | None = None  # identifies the file of the current request
         self._after = self._through = 0
         self._delivered = self._refused = 0
 
@@ -98,6 +99,7 @@ class Resend:
 
     def _begin(self) -> bool:
         try:
+            self._served = self._version()
             with self._path.open(encoding="utf-8") as file:
                 since = json.loads(file.read(_MAX_BYTES))["since"]
             self._since = None if since is None else datetime.fromisoformat(since)
@@ -120,9 +122,17 @@ class Resend:
             self._label, self._delivered, self._refused,
         )  # fmt: skip
 
+    def _version(self) -> tuple[int, int]:
+        state = self._path.stat()
+        return state.st_ino, state.st_mtime_ns
+
     def _remove(self) -> None:
+        """Remove the request, unless a newer one has replaced it: that one is served next."""
         try:
-            self._path.unlink(missing_ok=True)
+            if self._version() == self._served:
+                self._path.unlink()
+        except FileNotFoundError:
+            pass
         except OSError as error:
             logger.warning(
                 "%s: cannot remove resend request %s, which will be served again: %s",

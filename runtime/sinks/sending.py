@@ -237,7 +237,7 @@ class Sender:
     def _back_off(self, error: TwincarError | OSError) -> None:
         """Requeue the events, and wait before the next attempt."""
         self._failures.failed(str(error))
-        retry_after_s = error.retry_after_s or 0.0 if isinstance(error, DeliveryError) else 0.0
+        retry_after_s = _retry_after_s(error)
         self._backlog.requeue_failed()
         self._backlog.pause(max(self._backoff.next_s(), retry_after_s), retry_after_s=retry_after_s)
 
@@ -291,7 +291,13 @@ class Sender:
                 self._resend.refused(number)
             else:
                 self._failures.failed(str(error))
-                self._backlog.pause(self._backoff.next_s())
+                # Unlike `_back_off`, end the pause at closing: there may be no event to wait for.
+                self._backlog.pause(max(self._backoff.next_s(), _retry_after_s(error)))
         except DatabaseError as error:
             self._spool_fails(error)
             self._backlog.pause(self._backoff.next_s())
+
+
+def _retry_after_s(error: TwincarError | OSError) -> float:
+    """Return for how long the receiver asked to wait; 0 if it did not."""
+    return error.retry_after_s or 0.0 if isinstance(error, DeliveryError) else 0.0

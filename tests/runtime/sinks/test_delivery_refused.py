@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -224,6 +225,61 @@ def test_a_resend_request_waits_for_the_next_run_and_for_the_receiver(spool: Pat
         eventually(lambda: sending.status().aside == 0, "sent again")
     assert sink.got == ["1"]
     assert messages[0] == "receiver: 1 event set aside: `twincar-edge events resend` sends them again"
+
+
+def test_a_resend_request_made_while_another_is_served_is_served_next(spool: Path, tmp_path: Path) -> None:
+    with delivery(Receiver(Strict("0", "1")), spool) as sending:
+        for event in visits(3):
+            sending.put(event)
+        eventually(lambda: sending.status().aside == 2, "set aside")
+    request_resend(tmp_path)
+    strict = Strict("0")
+
+    def reaction(event: Event) -> None:
+        if event.id == "1":  # "0" was refused again; meanwhile the receiver is repaired
+            strict.bad.clear()
+            request_resend(tmp_path)
+        strict(event)
+
+    sink = Receiver(reaction)
+    with delivery(sink, spool) as sending:
+        eventually(lambda: not spool.with_suffix(".resend").exists(), "both requests are done")
+        assert sending.status().aside == 0
+    assert sink.got == ["1", "0"]
+
+
+def test_resending_respects_retry_after(spool: Path, tmp_path: Path) -> None:
+    with delivery(Receiver(Strict("0")), spool) as sending:
+        for event in visits(2):
+            sending.put(event)
+        eventually(lambda: sending.status().aside == 1, "set aside")
+    request_resend(tmp_path)
+    attempts: list[float] = []
+
+    def busy(_event: Event) -> None:
+        attempts.append(time.monotonic())
+        if len(attempts) == 1:
+            raise DeliveryError("later", retry_after_s=0.5)
+
+    with delivery(Receiver(busy), spool) as sending:
+        eventually(lambda: sending.status().aside == 0, "sent again")
+    assert attempts[1] - attempts[0] >= 0.5
+
+
+def test_a_resend_that_waits_for_retry_after_does_not_delay_closing(spool: Path, tmp_path: Path) -> None:
+    with delivery(Receiver(Strict("0")), spool) as sending:
+        for event in visits(2):
+            sending.put(event)
+        eventually(lambda: sending.status().aside == 1, "set aside")
+    request_resend(tmp_path)
+
+    def busy(_event: Event) -> None:
+        raise DeliveryError("later", retry_after_s=3600.0)
+
+    with delivery(Receiver(busy), spool, drain_s=60.0) as sending:
+        eventually(lambda: sending.status().problem == "later", "asked to wait")
+        begun_s = time.monotonic()
+    assert time.monotonic() - begun_s < 20
 
 
 def test_a_resend_request_may_select_events_by_time(spool: Path, tmp_path: Path) -> None:
