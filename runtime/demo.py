@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.draw import GRAY, GREEN, RED, Cell, contact_sheet
 from twincar_edge.errors import GateError, InputError
-from twincar_edge.files import replacing
+from twincar_edge.files import replacing, write_text
 from twincar_edge.images import read_image, write_image
 from twincar_edge.manifest import read_manifest
 from twincar_edge.runtime.annotating.picture import Painter
@@ -24,7 +24,7 @@ from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import crop_name
-from twincar_edge.runtime.sinks.settings import CropsSettings, JsonLinesSettings, SinkSettings, StoreSettings
+from twincar_edge.runtime.sinks.settings import CropsSettings, StoreSettings
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.playback import Playback
 from twincar_edge.runtime.storage.state import StateFolder
@@ -79,9 +79,8 @@ def run_demo(
     passes = read_truth(clip.with_suffix(".json"), read_manifest(model).class_mapping)
     events, video, sheet = output / "visits.jsonl", output / "annotated.mp4", output / "contact_sheet.jpg"
     with ExitStack() as stack:
-        temporary_events = stack.enter_context(replacing(events))
         source = stack.enter_context(open_source(str(clip)))
-        config = _demo_config(output, clip, model, ep, sinks=(JsonLinesSettings(path=temporary_events),), keep=True)
+        config = _demo_config(output, clip, model, ep, keep=True)
         (camera,) = config.cameras
         temporary_video = stack.enter_context(replacing(video))
         annotated = stack.enter_context(_AnnotatedVideo(temporary_video, source.fps or 25.0, Painter(camera)))
@@ -93,6 +92,7 @@ def run_demo(
 
         with Service(config, sources={camera.name: source}, on_frame=show) as service:
             summary = service.run()
+    write_text(events, "".join(f"{visit.to_json()}\n" for visit in summary.results))
     score = score_visits(passes, summary.results)
     write_image(sheet, _contact_sheet(score, StateFolder(config.state).pictures))
     return DemoReport(score, summary, video, sheet, events)
@@ -116,17 +116,14 @@ def live_demo(
     return Service(config, stop=stop, sources={config.cameras[0].name: Playback(clip, stop)})
 
 
-def _demo_config(
-    output: Path, clip: Path, model: Path, ep: str, *, sinks: tuple[SinkSettings, ...] = (), **options: Any
-) -> WatchConfig:
+def _demo_config(output: Path, clip: Path, model: Path, ep: str, **options: Any) -> WatchConfig:
     state = StateFolder(output / "state")
-    stored = (StoreSettings(), CropsSettings(path=state.pictures, limit=PICTURES_LIMIT))
     return WatchConfig(
         cameras=(CameraConfig(name="demo", source=str(clip), locate="motion"),),
         model=model,
         ep=ep,
         state=state.folder,
-        sinks=(*sinks, *stored),
+        sinks=(StoreSettings(), CropsSettings(path=state.pictures, limit=PICTURES_LIMIT)),
         **options,
     )
 

@@ -21,6 +21,7 @@ from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.demo import DemoReport, live_demo, run_demo
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sources.playback import Playback
+from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.synthetic import CLASS_NAMES, GateTruth
 
 
@@ -48,6 +49,8 @@ def test_the_demo_writes_events_an_annotated_video_and_a_contact_sheet(report: D
     assert cv2.imread(str(report.sheet)) is not None
     left = sorted(path.name for path in report.events.parent.iterdir())
     assert left == ["annotated.mp4", "contact_sheet.jpg", "state", "visits.jsonl"]
+    # A spool is named by its target, so one of a temporary file would remain after every run.
+    assert [path.name for path in StateFolder(report.events.parent / "state").spool.glob("jsonl*")] == []
 
 
 def test_the_page_of_the_demo_shows_its_visits_and_the_clip_live(report: DemoReport) -> None:
