@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from twincar_edge.errors import ModelError
 from twincar_edge.runtime.inference.engine import Engine, ort_errors
 from twincar_edge.runtime.inference.providers import load_onnxruntime
+from twincar_edge.runtime.inference.refusals import first_line
 
 
 def bound_predict(engine: Engine, device: str, classes: int) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -31,8 +32,7 @@ def bound_predict(engine: Engine, device: str, classes: int) -> Callable[[NDArra
         ModelError: (the function) the provider failed, or the device's memory is full.
     """
     ort = load_onnxruntime()
-    # ONNX Runtime raises RuntimeError when the device's memory is full.
-    errors: tuple[type[Exception], ...] = (*ort_errors(ort), RuntimeError)
+    errors = ort_errors(ort)
     input_name, output_name = engine.session.get_inputs()[0].name, engine.session.get_outputs()[0].name
     make = ort.OrtValue.ortvalue_from_shape_and_type
     binding = engine.session.io_binding()
@@ -52,8 +52,7 @@ def bound_predict(engine: Engine, device: str, classes: int) -> Callable[[NDArra
             binding.synchronize_outputs()
             logits: NDArray[np.float32] = bound["output"].numpy()  # type: ignore[attr-defined]
         except errors as error:
-            first_line = str(error).strip().split("\n", 1)[0][:300]
-            raise ModelError(f"{engine.model} failed on {engine.ep}: {first_line}") from error
+            raise ModelError(f"{engine.model} failed on {engine.ep}: {first_line(error)}") from error
         return logits
 
     return predict

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from tests.support.tiny_model import CLASSES, tiny_model
 from twincar_edge.benchmarks.config import RowSpec
@@ -23,6 +24,7 @@ from twincar_edge.benchmarks.worker_client import RowError, SubprocessClient
 from twincar_edge.errors import ModelError
 from twincar_edge.memory import available_bytes, peak_memory_mb
 from twincar_edge.runtime.inference.binding import bound_predict
+from twincar_edge.runtime.inference.engine import open_engine
 from twincar_edge.runtime.inference.nodes import nodes_by_provider
 from twincar_edge.runtime.inference.session import open_session
 
@@ -240,6 +242,23 @@ def test_bound_inference_gives_the_same_logits_for_any_batch_size(model: Path) -
     predict = bound_predict(session.engine, "cpu", len(CLASSES))
     for batch_nhwc in (BATCH, BATCH[:1], BATCH[::-1].copy(), BATCH):
         np.testing.assert_array_equal(predict(batch_nhwc), session.run(batch_nhwc))
+
+
+def test_an_error_of_bound_inference_that_is_not_utf8_is_shown(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["batch"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["float", "shape"], ["logits"], name="fold!"),
+    ]
+    batch = helper.make_tensor_value_info("batch", TensorProto.UINT8, [1, "H", 2, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 12])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, 12])
+    graph = helper.make_graph(nodes, "two rows only", [batch], [logits], [shape])
+    path = tmp_path / "model.onnx"
+    whole = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
+    path.write_bytes(whole.replace(b"fold!", b"fold\xff"))
+    predict = bound_predict(open_engine(path, ep="cpu", threads=1), "cpu", 12)
+    with pytest.raises(ModelError, match=r"failed on cpu: .*fold\ufffd"):
+        predict(np.zeros((1, 3, 2, 3), np.uint8))
 
 
 def test_a_missing_device_is_a_one_line_error(model: Path) -> None:
