@@ -58,9 +58,6 @@ def download(
         error.close()
         reason = http.client.responses.get(error.code, "")
         raise InputError(f"cannot download {url}: the server answers {error.code} {reason}".rstrip()) from error
-    except urllib.error.URLError as error:
-        problem = connection_problem(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
-        raise InputError(f"cannot download {url}: {problem}") from error
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"cannot download {url}: {connection_problem(error)}") from error
     except ValueError as error:  # of urllib, for a redirect to what is no URL

@@ -30,8 +30,6 @@ def request_error(name: str, error: Exception) -> InputError:
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         problem = f"it answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
-    elif isinstance(error, urllib.error.URLError):
-        problem = connection_problem(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
     elif isinstance(error, OSError | http.client.HTTPException):
         problem = connection_problem(error)
     else:
