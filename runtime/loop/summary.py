@@ -63,8 +63,9 @@ class CameraSummary(Record):
 class WatchSummary(Record):
     """The summary of a run; `fps` is the frames of all cameras per second of the run, including waits.
 
-    `stages`: latencies of `read`, `locate`, `track`, `classify` (cut, resize, infer; a batch) and `write` (handing an
-    event to the sinks). `results` holds the `end` events if the config has `keep`.
+    `stages`: latencies of `read`, `locate`, `track`, `cut` (a crop), `film` (keeping a frame for clips), `classify`
+    (resizing and inferring a batch) and `write` (handing an event to the sinks). `results` holds the `end` events if
+    the config has `keep`.
     """
 
     cameras: tuple[CameraSummary, ...]
