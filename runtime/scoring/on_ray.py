@@ -108,8 +108,9 @@ def score_on_ray(
     with _connected(ray, options):
         detector = None if config.detector is None else config.detector.read_bytes()
         shipped = ray.put(Shipped(config, config.model.read_bytes(), detector))
-        _check_nodes(ray, shipped, options)
-        most = max(1, min(count, workers or _capacity(ray, options)))
+        fits = places(ray.nodes(), options)
+        _check_nodes(ray, shipped, options, list(fits))
+        most = min(count, workers or sum(fits.values()))
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
@@ -163,38 +164,41 @@ def _not_connected(address: str, error: Exception) -> InputError:
     return InputError(f"cannot connect to the Ray cluster at {address}: {reason(Exception(text))}")
 
 
-def _capacity(ray: Any, options: RayOptions) -> int:
-    """Return how many workers fit the cluster."""
-    resources = ray.cluster_resources()
-    limits = [resources.get("CPU", 0) / options.num_cpus] if options.num_cpus else []
-    limits += [resources.get("GPU", 0) / options.num_gpus] if options.num_gpus else []
-    return int(min(limits, default=1))
+def places(nodes: list[dict[str, Any]], options: RayOptions) -> dict[str, int]:
+    """Return how many workers fit each node of `ray.nodes()`, by its id, without nodes that are dead or too small.
+
+    Raises:
+        InputError: no node is large enough for a worker. Ray would wait for one without an end.
+    """
+    found: dict[str, int] = {}
+    for node in nodes:
+        shares = [
+            node["Resources"].get(name, 0) / wanted
+            for name, wanted in (("CPU", options.num_cpus), ("GPU", options.num_gpus))
+            if wanted
+        ]
+        if node["Alive"] and (fit := int(min(shares, default=1))):
+            found[node["NodeID"]] = fit
+    if not found:
+        raise InputError(
+            f"no node of the Ray cluster fits a worker of {options.num_cpus:g} CPU and {options.num_gpus:g} GPU: add "
+            "larger nodes, or request less"
+        )
+    return found
 
 
-def _check_nodes(ray: Any, shipped: Any, options: RayOptions) -> None:
+def _check_nodes(ray: Any, shipped: Any, options: RayOptions, nodes: list[str]) -> None:
     """Open the model on each node that can run a worker, so that a fault is reported before the work begins.
 
     Ray lists a dead node for some seconds. Such a node is skipped: its work goes to the others.
 
     Raises:
-        TwincarError: a node cannot open the model or the output, all nodes are dead, or no worker fits the cluster.
+        TwincarError: a node cannot open the model or the output, or all nodes are dead.
     """
     strategies: Any = require("ray.util.scheduling_strategies", RAY_EXTRA)
-    if _capacity(ray, options) < 1:
-        raise InputError(
-            f"the Ray cluster is too small for a worker of {options.num_cpus:g} CPU and {options.num_gpus:g} GPU: "
-            "add nodes, or request less"
-        )
-
-    def able(resources: dict[str, float]) -> bool:
-        return resources.get("CPU", 0) >= options.num_cpus and resources.get("GPU", 0) >= options.num_gpus
-
-    nodes = [node for node in ray.nodes() if node["Alive"] and able(node["Resources"])]
     check = ray.remote(num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_retries=0)(_check)
     running = [
-        check.options(scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            [shipped]
-        )
+        check.options(scheduling_strategy=strategies.NodeAffinitySchedulingStrategy(node, soft=False)).remote([shipped])
         for node in nodes
     ]
     deadline_s = time.monotonic() + CHECK_S
@@ -204,7 +208,7 @@ def _check_nodes(ray: Any, shipped: Any, options: RayOptions) -> None:
             ray.get(checked, timeout=max(0.0, deadline_s - time.monotonic()))
         except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError) as error:
             dead += 1
-            logger.warning("node %s of the Ray cluster is gone: continuing without it", node["NodeID"][:8])
+            logger.warning("node %s of the Ray cluster is gone: continuing without it", node[:8])
             if dead == len(nodes):
                 raise _translated(error) from error
         except ray.exceptions.RayError as error:

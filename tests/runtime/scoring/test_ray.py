@@ -15,7 +15,7 @@ from tests.support.ray_cluster import RayCluster, ray_cluster
 from tests.support.score_toys import name_of, names_by_file, pictures, read_rows
 from twincar_edge.errors import InputError
 from twincar_edge.files import sha256
-from twincar_edge.runtime.scoring.on_ray import Shipped
+from twincar_edge.runtime.scoring.on_ray import RayOptions, Shipped, places
 from twincar_edge.runtime.scoring.stage import StageConfig
 
 IMAGES = 40
@@ -116,3 +116,25 @@ def test_a_node_with_another_version_or_without_the_output_is_refused(model: Pat
         Shipped(config, model.read_bytes(), None, "0.0.0").open()
     with pytest.raises(InputError, match=r"does not see the run in .*: name an output that all nodes share"):
         Shipped(config, model.read_bytes(), None).open()
+
+
+def nodes(*resources: dict[str, float]) -> list[dict[str, object]]:
+    """Return these nodes as Ray lists them."""
+    return [{"NodeID": str(number), "Alive": True, "Resources": each} for number, each in enumerate(resources)]
+
+
+def test_a_worker_that_no_single_node_fits_is_refused_instead_of_waiting_forever() -> None:
+    small = nodes({"CPU": 4.0}, {"CPU": 4.0, "GPU": 1.0})
+    for options in (RayOptions("auto", num_cpus=8), RayOptions("auto", num_gpus=2)):
+        with pytest.raises(InputError, match=r"no node of the Ray cluster fits a worker of .* or request less"):
+            places(small, options)
+    gone = [node | {"Alive": False} for node in nodes({"CPU": 64.0})]
+    with pytest.raises(InputError, match=r"no node .* fits a worker of 8 CPU and 0 GPU"):
+        places(small + gone, RayOptions("auto", num_cpus=8))
+
+
+def test_workers_are_counted_per_node() -> None:
+    mixed = nodes({"CPU": 7.0}, {"CPU": 7.0, "GPU": 1.0}, {"memory": 1e9})
+    assert places(mixed, RayOptions("auto", num_cpus=4)) == {"0": 1, "1": 1}
+    assert places(mixed, RayOptions("auto", num_cpus=1, num_gpus=0.5)) == {"1": 2}
+    assert sum(places(mixed, RayOptions("auto", num_cpus=0)).values()) == 3
