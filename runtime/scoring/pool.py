@@ -46,7 +46,7 @@ def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> 
             # A dead worker fails all partitions in flight: retry them one at a time, to find the one that kills it.
             limit = 1 if retries else _QUEUED * workers
             while len(running) < limit and (number := retries.pop() if retries else next(waiting, None)) is not None:
-                running[executor.submit(_score, number)] = number
+                running[_submit(executor, number)] = number
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -69,6 +69,16 @@ def score_locally(numbers: Iterable[int], config: StageConfig, workers: int) -> 
                 yield number, counts
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(executor: ProcessPoolExecutor, number: int) -> Future[Counts]:
+    """Submit a partition; if a worker has died since the last result, return a future that has failed."""
+    try:
+        return executor.submit(_score, number)
+    except BrokenProcessPool as error:
+        failed: Future[Counts] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def _open(config: StageConfig, workers: int) -> ProcessPoolExecutor:

@@ -52,7 +52,7 @@ def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 def read_rows(output: Path) -> list[dict[str, Any]]:
     """Return all rows of an output, sorted by path."""
-    files = sorted(output.glob("*.parquet"))
+    files = sorted(output.glob("part-*.parquet"))  # a killed worker may leave a temporary file
     rows = pa.concat_tables([pq.read_table(file) for file in files]).to_pylist()
     return sorted(rows, key=lambda row: str(row["path"]))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,23 @@ def test_a_killed_worker_is_replaced_and_its_partition_retried(model: Path, tmp_
     os.kill(victim, signal.SIGKILL)
     assert process.communicate(timeout=120)[0].split() == ["8", "0"]
     assert names_by_file(tmp_path / "out") == {f"car_{number:02d}.png": name_of(number) for number in range(8)}
+
+
+@pytest.mark.slow
+def test_workers_that_die_between_two_results_are_replaced(model: Path, tmp_path: Path) -> None:
+    folder, output = pictures(tmp_path / "cars", 8), tmp_path / "out"
+
+    def kill(progress: ScoreProgress) -> None:
+        if progress.partitions == 1:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            for thread in threading.enumerate():  # the pool is marked as broken when its manager has ended
+                if type(thread).__name__ == "_ExecutorManagerThread":
+                    thread.join(60)
+
+    report = score(ScoreConfig(str(folder), str(output), model, ep="cpu", partition_size=1, workers=2), progress=kill)
+    assert (report.rows, report.errors) == (8, 0)
+    assert names_by_file(output) == {f"car_{number:02d}.png": name_of(number) for number in range(8)}
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
