@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.readers import without_reader
 from tests.support.tiny_model import tiny_model
 from twincar_edge.images import write_image
 
@@ -58,18 +59,43 @@ def test_a_failed_print_of_the_help_is_one_line(folder: Path) -> None:
 def test_a_pipe_that_is_closed_while_a_command_prints_ends_it_quietly(
     folder: Path, command: str, unbuffered: str
 ) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "twincar_edge", *command.split()],
-        cwd=folder,
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-    )
-    os.close(writer)
+    done = without_reader(folder, "-m", "twincar_edge", *command.split(), PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "bench tiny.onnx --ep cpu --warmup 1 --rounds 1 --per-round 2 --max-p95 0.0001 -o report.json",
+            "(limit 0.0001 ms)",
+        ),
+        ("doctor --model car.png --ep cpu", "checks failed on this machine: model"),
+    ],
+)
+def test_a_check_that_fails_is_exit_code_1_although_the_reader_has_gone(
+    folder: Path, command: str, message: str
+) -> None:
+    done = without_reader(folder, "-m", "twincar_edge", *command.split())
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
+    if "-o" in command:
+        (folder / "report.json").unlink()
+
+
+def test_explain_writes_all_pictures_although_the_reader_has_gone(folder: Path, tmp_path: Path) -> None:
+    (folder / "copy.png").write_bytes((folder / "car.png").read_bytes())
+    done = without_reader(folder, "-m", "twincar_edge", "explain", "car.png", "copy.png", "-o", str(tmp_path))
+    assert done.returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"car.png", "copy.png", "sheet.jpg"}
+
+
+def test_a_training_continues_although_the_reader_of_its_lines_has_gone(folder: Path) -> None:
+    program = (
+        "import sys\nfrom twincar_edge.cli.options import echo_above, progress_bar\nwith progress_bar() as bar:\n"
+        "    for epoch in range(3):\n        echo_above(bar, f'epoch {epoch}')\nprint('trained', file=sys.stderr)"
+    )
+    assert without_reader(folder, "-c", program).stderr == "trained\n"
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])

@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report
 
+from tests.support.readers import without_reader
 from tests.support.tiny_model import tiny_model
 from tests.support.training_toys import TINY, toy_dataset
 from twincar_edge import cli
@@ -235,6 +236,16 @@ def test_evaluate_writes_plots_of_an_onnx_file_with_its_temperature(
         found[temperature] = json.loads((output / "metrics.json").read_text())
     assert found[1.0]["top1"] == found[50.0]["top1"]
     assert found[50.0]["loss"] == pytest.approx(np.log(3), rel=0.1) != pytest.approx(found[1.0]["loss"], rel=0.1)
+
+
+def test_evaluate_writes_its_report_although_the_reader_of_its_table_has_gone(
+    tmp_path: Path, labeled_folder: Path
+) -> None:
+    model, output = tiny_model(tmp_path / "model.onnx", NAMES), tmp_path / "report"
+    command = ("-m", "twincar_edge", "evaluate", str(model), "--data", str(labeled_folder), "-o", str(output))
+    done = without_reader(tmp_path, *command, PYTHONUNBUFFERED="1")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in output.iterdir()} == set(artifacts.EVALUATION_FILES)
 
 
 def test_evaluate_fails_before_running_if_it_cannot_write(

@@ -10,6 +10,7 @@ import click
 
 from twincar_edge.benchmarks import (
     BenchmarkConfig,
+    BenchmarkReport,
     CameraPace,
     Limits,
     Schedule,
@@ -25,6 +26,7 @@ from twincar_edge.benchmarks.config import CAMERA_FPS, DURATION_S, PRECISIONS
 from twincar_edge.benchmarks.formats import WRITERS, cells, check_suffix, columns, is_paced, reasons
 from twincar_edge.benchmarks.report import OK
 from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import print_table
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, nearest
@@ -212,6 +214,20 @@ def command(
         report = run(
             config, lambda stage, done, total: bar.update(task, description=_STAGES[stage], completed=done, total=total)
         )
+    written: list[Path] = []
+    try:
+        for path in outputs:
+            write_report(report, path)
+            written.append(path)
+    finally:  # a report that cannot be written is still printed
+        with checked_output():
+            _print(report, written)
+    if report.interrupted:
+        raise click.exceptions.Abort
+    check_limits(report, limits)
+
+
+def _print(report: BenchmarkReport, written: list[Path]) -> None:
     headings = columns(report)
     rows = [[_short(heading, cell) for heading, cell in zip(headings, row, strict=True)] for row in cells(report)]
     # Columns that differ between rows come first, so that the rows of one model can be told apart.
@@ -228,12 +244,8 @@ def command(
     )
     for line in reasons(report):
         click.echo(line)
-    for path in outputs:
-        write_report(report, path)
+    for path in written:
         click.echo(f"written: {path}")
-    if report.interrupted:
-        raise click.exceptions.Abort
-    check_limits(report, limits)
 
 
 def _pace(fps: float | None, duration: float | None, sustain: float | None, clip: Path | None) -> CameraPace | None:

@@ -11,6 +11,7 @@ import click
 
 from twincar_edge.cli.options import ep_option
 from twincar_edge.cli.page_option import PageOption, announce
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.stopping import stop_signals
 from twincar_edge.runtime.listening import PAGE_ADDRESS
 
@@ -56,10 +57,11 @@ def command(output: Path, clip: Path | None, model: Path | None, ep: str, page: 
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("watching", total=None)
         report = run_demo(output, clip=clip, model=model, ep=ep, on_frame=lambda *_: progress.advance(task))
-    _print_visits(report.score)
-    _print_summary(report)
-    folder = "" if output == _OUTPUT else f" -o {shlex.quote(str(output))}"
-    click.echo(f"see the visits, and the clip live, in a browser: twincar-edge demo --page{folder}")
+    with checked_output():
+        _print_visits(report.score)
+        _print_summary(report)
+        folder = "" if output == _OUTPUT else f" -o {shlex.quote(str(output))}"
+        click.echo(f"see the visits, and the clip live, in a browser: twincar-edge demo --page{folder}")
     report.require()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from twincar_edge.cli.options import ep_option
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import has_no_width
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ def command(model: Path | None, ep: str, threads: int | None, store: Path | None
     from twincar_edge.runtime.selftest.doctor import DoctorConfig, diagnose
 
     diagnosis = diagnose(DoctorConfig(model=model, ep=ep, threads=threads, store=store))
-    if as_json:
-        click.echo(diagnosis.to_json(), nl=False)
-    else:
-        _print(diagnosis)
+    with checked_output():
+        if as_json:
+            click.echo(diagnosis.to_json(), nl=False)
+        else:
+            _print(diagnosis)
     if diagnosis.failures:
         raise DoctorError(diagnosis.failures)
 

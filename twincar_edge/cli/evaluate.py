@@ -19,6 +19,7 @@ from twincar_edge.cli.options import (
     threads_option,
     unknown_option,
 )
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.files import make_folder, write_text
@@ -165,21 +166,24 @@ def command(
             chosen = DatasetPictures(dataset, explain_images)
             faithfulness = measure_faithfulness(opened.session, chosen, compared, progress)
     reports = [report for report in (evaluation, open_set, camera, faithfulness) if report is not None]
-    if json_path is not None:
-        write_text(json_path, _to_json(evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness))
-    click.echo("\n".join(report.to_markdown() for report in reports), nl=False)
-    if output is not None:
-        written: tuple[Path, ...] = ()
-        if evaluation is not None and dataset is not None:
-            written += _write_report(output, evaluation, dataset, opened.model)
-        if open_set is not None:
-            written += write_open_set(open_set, output)
-        if camera is not None:
-            written += write_as_camera(camera, output)
-        if faithfulness is not None:
-            written += write_faithfulness(faithfulness, output)
-        for path in written:
-            click.echo(f"-> {path}")
+    written: tuple[Path, ...] = ()
+    try:
+        if json_path is not None:
+            write_text(json_path, _to_json(evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness))
+        if output is not None:
+            if evaluation is not None and dataset is not None:
+                written += _write_report(output, evaluation, dataset, opened.model)
+            if open_set is not None:
+                written += write_open_set(open_set, output)
+            if camera is not None:
+                written += write_as_camera(camera, output)
+            if faithfulness is not None:
+                written += write_faithfulness(faithfulness, output)
+    finally:  # a report that cannot be written is still printed
+        with checked_output():
+            click.echo("\n".join(report.to_markdown() for report in reports), nl=False)
+            for path in written:
+                click.echo(f"-> {path}")
 
 
 def _to_json(evaluation: Evaluation | None, **others: OpenSetReport | CameraReport | FaithfulnessReport | None) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import as_text, is_file, write_bytes
 from twincar_edge.images import read_image, write_image
@@ -108,11 +109,12 @@ def command(
         _write(explanation, place, parts)
         if several and len(cells) < MAX_CELLS:
             cells.append(_cell(explanation, path))
-        if as_json:
-            record = {"image": as_text(str(path)), "picture": as_text(str(place)), **explanation.to_dict()}
-            click.echo(json.dumps(record, ensure_ascii=False))
-        else:
-            _print(explanation, place)
+        with checked_output():
+            if as_json:
+                record = {"image": as_text(str(path)), "picture": as_text(str(place)), **explanation.to_dict()}
+                click.echo(json.dumps(record, ensure_ascii=False))
+            else:
+                _print(explanation, place)
     if several:
         _write_sheet(cells, len(paths), places[0].parent / SHEET)
 

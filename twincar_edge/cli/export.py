@@ -13,6 +13,7 @@ from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar, unknown_option
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, Int8Search, ParityError, export
@@ -269,7 +270,8 @@ def command(
             result = export(config, progress)
         except ParityError as error:
             bar.stop()
-            print_parity(error.report)
+            with checked_output():
+                print_parity(error.report)
             raise
     print_parity(result.parity)
     _print_result(result)

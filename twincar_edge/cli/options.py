@@ -13,6 +13,7 @@ import click
 
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
+from twincar_edge.cli.pipes import checked_output
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -227,4 +228,5 @@ def echo_above(bar: Progress, text: str) -> None:
     if bar.console.is_terminal and sys.stdout.isatty():
         bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
     else:
-        click.echo(text)
+        with checked_output():  # a training does not depend on the reader of its lines
+            click.echo(text)

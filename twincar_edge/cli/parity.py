@@ -18,6 +18,7 @@ from twincar_edge.cli.options import (
 )
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import require
 from twincar_edge.export.parity.files import ParityConfig, compare_files, write_parity
@@ -91,10 +92,11 @@ def command(
             lambda line: click.echo(f"note: {line}", err=True),
         )
     written = () if output is None else write_parity(report, output)
-    if as_json:
-        click.echo(report.to_json(), nl=False)
-    else:
-        _print_report(report, written)
+    with checked_output():
+        if as_json:
+            click.echo(report.to_json(), nl=False)
+        else:
+            _print_report(report, written)
     if not report.passed:
         raise ParityError(
             report, "-o DIR writes the changed answers" if output is None else f"{written[1]} lists the changed answers"

@@ -65,7 +65,10 @@ class _Descriptor(io.FileIO):
 
 @contextmanager
 def checked_output() -> Iterator[None]:
-    """Flush standard output after the block, and end quietly if its reader has gone: `… | head` is not an error.
+    """Flush standard output after the block, and end it quietly if its reader has gone: `… | head` is not an error.
+
+    Around a command's prints, it lets the command finish its other work, such as a check that decides the exit code.
+    Later prints are discarded.
 
     Raises:
         InputError: standard output cannot be written.
