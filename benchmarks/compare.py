@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,14 @@ class Change:
         )  # fmt: skip
 
 
+class _Key(NamedTuple):
+    """What matches rows of two reports; `file` and `number` are only set where several rows have the same settings."""
+
+    settings: tuple[object, ...]
+    file: str
+    number: int = 1
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The common rows of two reports, the rows that only one has, and reasons for caution."""
@@ -80,26 +90,38 @@ def compare(before: BenchmarkReport, after: BenchmarkReport) -> Comparison:
     """Match the rows of two reports by model, precision, provider, peer, batch, threads, spinning and pace.
 
     Models are matched by name, not by digest, because a new export is a typical comparison. A different digest is one
-    of the cautions, as are a different machine, different versions and different images.
+    of the cautions, as are a different machine, different versions and different images. Rows that agree in all of
+    those settings within a report, such as two INT8 files of one model, are also matched by the file's name.
     """
-    ours, theirs = dict(_measured(before)), dict(_measured(after))
-    changes = []
-    for key in ours.keys() & theirs.keys():
-        first, second = ours[key], theirs[key]
-        one, other = first.latency, second.latency
-        assert one is not None and other is not None
-        changed = None if first.top5 is None or second.top5 is None else second.top5 - first.top5
-        label = second.label()
-        changes.append((list(theirs).index(key), Change(
-            label, one.p50_ms, other.p50_ms, one.p95_ms, other.p95_ms, changed,
-            _interval(_rounds(first, before.per_round), _rounds(second, after.per_round)),
-        )))  # fmt: skip
+    ours, theirs = _measured(before, after)
+    pairs = [(ours[key], row, key) for key, row in theirs.items() if key in ours]
     return Comparison(
-        changes=tuple(change for _, change in sorted(changes, key=lambda entry: entry[0])),
-        only_before=tuple(row.label() for key, row in ours.items() if key not in theirs),
-        only_after=tuple(row.label() for key, row in theirs.items() if key not in ours),
-        cautions=tuple(_cautions(before, after)),
+        changes=tuple(
+            _change(
+                _label(key, second),
+                (first, second),
+                _interval(_rounds(first, before.per_round), _rounds(second, after.per_round)),
+            )
+            for first, second, key in pairs
+        ),
+        only_before=tuple(_label(key, row) for key, row in ours.items() if key not in theirs),
+        only_after=tuple(_label(key, row) for key, row in theirs.items() if key not in ours),
+        cautions=(
+            *_cautions(before, after),
+            *(
+                f"the files of {model} differ"
+                for model in sorted({second.model for first, second, _ in pairs if first.sha256 != second.sha256})
+            ),
+        ),
     )
+
+
+def _change(label: str, rows: tuple[Row, Row], interval: tuple[float, float] | None) -> Change:
+    one, other = (row.latency for row in rows)
+    assert one is not None and other is not None
+    top5 = [row.top5 for row in rows if row.top5 is not None]
+    changed = top5[1] - top5[0] if len(top5) == 2 else None
+    return Change(label, one.p50_ms, other.p50_ms, one.p95_ms, other.p95_ms, changed, interval)
 
 
 def _rounds(row: Row, per_round: int) -> NDArray[np.float64] | None:
@@ -130,11 +152,27 @@ def _interval(before: NDArray[np.float64] | None, after: NDArray[np.float64] | N
     return float(low), float(high)
 
 
-def _measured(report: BenchmarkReport) -> Iterator[tuple[tuple[object, ...], Row]]:
-    for row in report.rows:
-        if row.latency is not None:
-            paced = row.paced and row.paced.fps
-            yield (row.model, row.precision, row.ep, row.peer, row.batch, row.threads, row.spinning, paced), row
+def _measured(*reports: BenchmarkReport) -> list[dict[_Key, Row]]:
+    """Return the measured rows of each report by their key."""
+    keyed = [[(_settings(row), row) for row in report.rows if row.latency is not None] for report in reports]
+    repeated = {key for rows in keyed for key, count in Counter(key for key, _ in rows).items() if count > 1}
+    found: list[dict[_Key, Row]] = [{} for _ in reports]
+    for rows, by_key in zip(keyed, found, strict=True):
+        for settings, row in rows:
+            key = _Key(settings, row.file if settings in repeated else "")
+            while key in by_key:  # files with one name, in different folders
+                key = key._replace(number=key.number + 1)
+            by_key[key] = row
+    return found
+
+
+def _settings(row: Row) -> tuple[object, ...]:
+    paced = row.paced and row.paced.fps
+    return (row.model, row.precision, row.ep, row.peer, row.batch, row.threads, row.spinning, paced)
+
+
+def _label(key: _Key, row: Row) -> str:
+    return row.label() + (f", {key.file}" if key.file else "")
 
 
 def _cautions(before: BenchmarkReport, after: BenchmarkReport) -> Iterator[str]:
@@ -147,9 +185,5 @@ def _cautions(before: BenchmarkReport, after: BenchmarkReport) -> Iterator[str]:
             yield f"{name} {old} and {new}"
     if before.images != after.images:
         yield f"the images differ: {before.images}, and {after.images}"
-    digests = [{row.model: row.sha256 for row in report.rows if row.sha256} for report in (before, after)]
-    for model in sorted(digests[0].keys() & digests[1].keys()):
-        if digests[0][model] != digests[1][model]:
-            yield f"the files of {model} differ"
     if before.interrupted or after.interrupted:
         yield "a report was interrupted: not all rounds were measured"

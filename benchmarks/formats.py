@@ -210,9 +210,10 @@ def write_report(report: BenchmarkReport, path: Path) -> None:
 
 
 def reasons(report: BenchmarkReport) -> list[str]:
-    """Return a line for each row that was not measured, with the reason, which is too long for a cell."""
+    """Return a line for each row that was not measured, or not completely, with the reason: too long for a cell."""
     return [
-        f"not measured: {row.file or row.model} on {row.ep_asked}, batch {row.batch}: {row.status}"
+        f"{'not measured' if row.latency is None else 'incomplete'}: {row.file or row.model} on {row.ep_asked}, "
+        f"batch {row.batch}: {row.status}"
         for row in report.rows
         if row.status != OK
     ]

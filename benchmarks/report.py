@@ -150,7 +150,8 @@ class Row(Record):
     `ep` is the provider that actually ran the model. `weights` is the digest of the model's checkpoint, `nodes` the
     number of nodes by provider. `top5_change` is relative to the FP32 row of the same weights. `times_first` is the
     speedup over the first row by total times, `times_first_infer` by inference times. `peak_mb` is the peak memory of
-    the row's process, `gpu_mb` its GPU memory. `status` is "ok", or the reason why the row was not measured.
+    the row's process, `gpu_mb` its GPU memory. `status` is "ok", or the reason why the row was not measured, or
+    not completely.
     """
 
     model: str

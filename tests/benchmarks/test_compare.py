@@ -19,6 +19,7 @@ from twincar_edge.benchmarks import (
     compare,
     write_report,
 )
+from twincar_edge.benchmarks.formats import reasons
 from twincar_edge.benchmarks.gates import breaches
 from twincar_edge.benchmarks.plot import pareto_front
 from twincar_edge.cli import main
@@ -84,6 +85,24 @@ def test_the_same_row_of_two_reports_is_compared() -> None:
     assert change.top5_change == pytest.approx(0.005)
     assert len(found.only_before) == 2 and len(found.only_after) == 1
     assert found.cautions == ()
+
+
+def test_rows_that_differ_only_in_their_file_are_matched_by_it() -> None:
+    before = report(row(4.0, file="a.onnx"), row(6.0, file="b.onnx"), row(9.0, file="c.onnx"))
+    after = report(row(3.0, file="b.onnx"), row(4.0, file="a.onnx"))
+    found = compare(before, after)
+    assert [(change.label.rpartition(", ")[2], change.p50_before_ms) for change in found.changes] == [
+        ("b.onnx", 6.0),
+        ("a.onnx", 4.0),
+    ]
+    assert found.only_before == ("car int8 on cpu, batch 1, threads 2, c.onnx",)
+    same = compare(report(row(4.0), row(6.0)), report(row(2.0), row(3.0)))  # in two folders
+    assert [change.times_p50 for change in same.changes] == [2, 2]
+
+
+def test_a_row_that_failed_after_its_timing_is_incomplete() -> None:
+    lines = reasons(report(row(status="its process crashed"), FAILED, row()))
+    assert [line.partition(":")[0] for line in lines] == ["incomplete", "not measured"]
 
 
 def test_reasons_for_caution_are_listed() -> None:
