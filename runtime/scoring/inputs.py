@@ -57,7 +57,7 @@ def _entries(source: str) -> Iterator[Entry]:
     elif (found := _RANGE.search(source)) is not None:
         first, last = int(found[1]), int(found[2])
         if last - first >= _LONGEST_RANGE:
-            raise InputError(f"{source} names more than {_LONGEST_RANGE:,} files: use several smaller ranges")
+            raise InputError(f"{shown(source)} names more than {_LONGEST_RANGE:,} files: use several smaller ranges")
         for number in range(first, last + 1):
             yield from _entries(f"{source[: found.start()]}{number:0{len(found[1])}d}{source[found.end() :]}")
     elif has_magic(source.partition("?")[0] if storage.remote else source):

@@ -23,7 +23,7 @@ from twincar_edge.files import is_file, sha256, write_bytes
 from twincar_edge.runtime.scoring.output import Counts
 from twincar_edge.runtime.scoring.run_file import read_run
 from twincar_edge.runtime.scoring.stage import Stage, StageConfig
-from twincar_edge.runtime.scoring.storage import reason
+from twincar_edge.runtime.scoring.storage import reason, shown
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Shipped:
         run = read_run(self.config.output)
         if run is None or run.id != self.config.run:
             raise InputError(
-                f"this node does not see the run in {self.config.output}: name an output that all nodes share"
+                f"this node does not see the run in {shown(self.config.output)}: name an output that all nodes share"
             )
         model = _cached_file(self.config.model.name, self.model)
         detector = None if self.detector is None else _cached_file("detector.onnx", self.detector)
@@ -236,7 +236,7 @@ def _translated(error: Exception) -> TwincarError:
     ours = [line for line in lines if line.startswith("twincar_edge.errors.")]
     if ours:
         return InputError(ours[-1].partition(": ")[2])
-    return InputError(f"the Ray cluster failed: {lines[-1][:240] if lines else type(error).__name__}")
+    return InputError(f"the Ray cluster failed: {reason(Exception(lines[-1]) if lines else error)}")
 
 
 def _cached_file(name: str, data: bytes) -> Path:

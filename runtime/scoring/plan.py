@@ -12,7 +12,7 @@ from typing import Any
 
 from twincar_edge.errors import InputError, require
 from twincar_edge.runtime.scoring.entries import Entry, ListDigest
-from twincar_edge.runtime.scoring.storage import EXTRA, join, reason, storage_of
+from twincar_edge.runtime.scoring.storage import EXTRA, join, reason, shown, storage_of
 
 PARTITION_SIZE = 2000  # images: 20 s of work for a core, and a file of 200 kB
 PARTITION_BYTES = 256 * 2**20  # of tars and videos
@@ -78,7 +78,7 @@ def read_partition(output: str, number: int) -> list[Entry]:
         with storage_of(path).open(path) as opened, parquet.ParquetFile(opened) as file:
             rows = file.read_row_group(number % PARTITIONS_PER_FILE, use_threads=False).to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise InputError(f"cannot read the run's list {path}: {reason(error)}") from error
+        raise InputError(f"cannot read the run's list {shown(path)}: {reason(error)}") from error
     return [Entry(**(row | {"path": row["path"].decode("utf-8", "surrogateescape")})) for row in rows]
 
 

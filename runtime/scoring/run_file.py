@@ -23,7 +23,7 @@ class Run(Record):
     Attributes:
         schema_version: the version of the partitions' schema.
         twincar_version: the version that started the run.
-        input: the input as the user named it.
+        input: the input as the user named it, without the query of a URL, which may be a signature.
         input_sha256: the digest of the entries, see `ListDigest`.
         entries: the number of entries.
         partitions: the number of partitions.
@@ -76,7 +76,7 @@ def read_run(output: str) -> Run | None:
             return Run.model_validate_json(file.read(_MOST_BYTES))
     except ValidationError as error:
         raise InputError(
-            f"{path} is not a run file of this version: {first_fault(error)}; name another output"
+            f"{shown(path)} is not a run file of this version: {first_fault(error)}; name another output"
         ) from error
 
 

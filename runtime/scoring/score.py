@@ -106,7 +106,7 @@ class ScoreReport(Record):
     True
 
     Attributes:
-        output: the folder or URL of the partitions.
+        output: the folder or URL of the partitions, without a query.
         entries: images, tars, row groups and videos of the input.
         partitions: files of the output.
         resumed: partitions that earlier starts had written.
@@ -186,7 +186,7 @@ def score(
                 progress(ScoreProgress(written, run.partitions, written - resumed, counts.rows, new_rows, elapsed))
     ended_s = timer()
     return ScoreReport(
-        output=config.output,
+        output=shown(config.output),
         entries=run.entries,
         partitions=run.partitions,
         resumed=resumed,
@@ -216,7 +216,7 @@ def _start_or_resume(config: ScoreConfig, model_sha256: str) -> tuple[Run, Path 
         plan = write_plan(config.output, chain([first], entries), config.partition_size)
     detector = (config.detector or pulled_detector()) if plan.videos else None
     requested = Run(
-        input=config.source,
+        input=shown(config.source),
         input_sha256=plan.digest,
         entries=plan.entries,
         partitions=plan.partitions,

@@ -249,7 +249,7 @@ def join(folder: str, *names: str) -> str:
 
 
 def shown(path: str) -> str:
-    """Return a path for messages: a URL without its query, which only configures the connection."""
+    """Return a path for messages and results: a URL without its query, which may be a signature."""
     return path.partition("?")[0] if "://" in path else path
 
 
@@ -270,9 +270,9 @@ def make_output(folder: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of a pyarrow error, shortened and without the service's request id."""
+    """Return the first line of a storage's error, shortened, without the service's request id and queries of URLs."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return re.sub(r" \(Request ID: [^)]*\)", "", line)[:_LONGEST_REASON]
+    return re.sub(r" \(Request ID: [^)]*\)|(?<=://)([^\s?'\"]*)\?[^\s'\"]*", r"\1", line)[:_LONGEST_REASON]
 
 
 @lru_cache(maxsize=64)
@@ -287,11 +287,11 @@ def _open(scheme: str, host: str, query: str) -> RemoteStorage:
         return RemoteStorage(filesystem, root, query)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         if "nrecognized filesystem" not in str(error):
-            raise InputError(f"cannot open {url}: {reason(error)}") from error
+            raise InputError(f"cannot open {shown(url)}: {reason(error)}") from error
     except OSError as error:
-        raise InputError(f"cannot open {url}: {reason(error)}") from error
+        raise InputError(f"cannot open {shown(url)}: {reason(error)}") from error
     fsspec: Any = require("fsspec", EXTRA)
     try:
         return RemoteStorage(fs.PyFileSystem(fs.FSSpecHandler(fsspec.filesystem(scheme))), f"{scheme}://", query)
     except (ImportError, ValueError) as error:
-        raise InputError(f"cannot open {url}: {reason(error)}") from error
+        raise InputError(f"cannot open {shown(url)}: {reason(error)}") from error

@@ -80,7 +80,8 @@ def test_images_in_parquet_become_one_entry_per_row_group(tmp_path: Path) -> Non
         ("list.csv", b"path\n\xff\n", "not UTF-8"),
         ("list.parquet", "no parquet", "cannot be read as Parquet"),
         ("car.txt", "text", "unknown suffix of"),
-        ("nosuch://bucket/a", None, "cannot open nosuch://bucket"),
+        ("nosuch://bucket/a?signature=secret", None, "cannot open nosuch://bucket"),
+        ("local:///nosuch-{0..2000000}.tar?signature=secret", None, "names more than 1,000,000 files"),
         ("s3://key:secret@bucket/a", None, "contains a user or password"),
     ],
 )

@@ -15,8 +15,9 @@ from tests.support.s3 import S3Server, s3_server
 from tests.support.score_toys import name_of, picture, pictures, read_rows, tar_of
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.scoring.inputs import entries_of
+from twincar_edge.runtime.scoring.plan import read_partition
 from twincar_edge.runtime.scoring.score import ScoreConfig, ScoreReport, score
-from twincar_edge.runtime.scoring.storage import join, storage_of
+from twincar_edge.runtime.scoring.storage import join, reason, storage_of
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,29 @@ def test_missing_permission_is_a_one_line_error(server: S3Server, model: Path, t
                 run(source, str(tmp_path / f"out-{len(source)}"), model)
         with pytest.raises(InputError, match=r"cannot (read|write) s3://archive/closed-names"):
             run(str(folder), server.url("archive/closed-names"), model)
+
+
+def test_the_query_of_a_url_is_in_no_message_and_not_in_the_run_file(model: Path, tmp_path: Path) -> None:
+    folder, output = pictures(tmp_path / "cars", 1), tmp_path / "out"
+    source, target = f"local://{folder}?signature=secret", f"local://{output}?key=secret"
+    assert run(source, target, model).output == f"local://{output}"
+    assert "secret" not in (output / "_run.json").read_text()
+    assert run(source, target, model, resume=True).resumed == 1
+    pictures(folder, 2)
+    with pytest.raises(InputError, match="has a run over another input") as other:
+        run(source, target, model, resume=True)
+    (output / "_list" / "00000.parquet").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="cannot read the run's list local://") as damaged:
+        read_partition(target, 0)
+    (output / "_run.json").write_text("{}")
+    with pytest.raises(InputError, match=r"out/_run\.json is not a run file") as foreign:
+        run(source, target, model, resume=True)
+    assert "secret" not in f"{other.value} {damaged.value} {foreign.value}"
+
+
+def test_the_query_of_a_url_is_not_in_the_reason_of_an_error() -> None:
+    error = OSError("403 at 'https://host/a.tar?signature=secret', try later (Request ID: 7)\nmore")
+    assert reason(error) == "403 at 'https://host/a.tar', try later"
 
 
 def test_fsspec_opens_urls_that_pyarrow_does_not(tmp_path: Path) -> None:
