@@ -11,7 +11,8 @@ from twincar_edge.errors import require
 from twincar_edge.files import as_text
 from twincar_edge.images import MAX_IMAGE_BYTES
 from twincar_edge.runtime.scoring.entries import Entry
-from twincar_edge.runtime.scoring.storage import EXTRA, reason, storage_of
+from twincar_edge.runtime.scoring.file_systems import EXTRA, reason
+from twincar_edge.runtime.scoring.storage import storage_of
 from twincar_edge.runtime.sources.images import is_image_name
 
 ROWS_AT_ONCE = 64  # encoded images of a Parquet file in memory

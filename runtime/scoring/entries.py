@@ -6,7 +6,7 @@ import hashlib
 from typing import Literal, NamedTuple
 
 from twincar_edge.files import as_text
-from twincar_edge.runtime.scoring.storage import shown
+from twincar_edge.runtime.scoring.file_systems import shown
 
 Kind = Literal["image", "rows", "tar", "video"]
 

@@ -14,7 +14,8 @@ from twincar_edge.datasets.files import images_folder
 from twincar_edge.errors import InputError, require
 from twincar_edge.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from twincar_edge.runtime.scoring.entries import Entry
-from twincar_edge.runtime.scoring.storage import EXTRA, Storage, join, reason, shown, storage_of
+from twincar_edge.runtime.scoring.file_systems import EXTRA, Storage, reason, shown
+from twincar_edge.runtime.scoring.storage import join, storage_of
 from twincar_edge.runtime.sources.images import has_magic, is_image_name
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".webm", ".wmv", ".flv")

@@ -20,10 +20,10 @@ from typing import Any
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError, Parameter, TwincarError, require
 from twincar_edge.files import is_file, sha256, write_bytes
+from twincar_edge.runtime.scoring.file_systems import reason, shown
 from twincar_edge.runtime.scoring.output import Counts
 from twincar_edge.runtime.scoring.run_file import read_run
 from twincar_edge.runtime.scoring.stage import Stage, StageConfig
-from twincar_edge.runtime.scoring.storage import reason, shown
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from twincar_edge._version import __version__
 from twincar_edge.errors import InputError, require
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.answers import Prediction
-from twincar_edge.runtime.scoring.storage import EXTRA, join, storage_of
+from twincar_edge.runtime.scoring.file_systems import EXTRA
+from twincar_edge.runtime.scoring.storage import join, storage_of
 
 if TYPE_CHECKING:
     import pyarrow

@@ -12,7 +12,8 @@ from typing import Any
 
 from twincar_edge.errors import InputError, require
 from twincar_edge.runtime.scoring.entries import Entry, ListDigest
-from twincar_edge.runtime.scoring.storage import EXTRA, join, reason, shown, storage_of
+from twincar_edge.runtime.scoring.file_systems import EXTRA, reason, shown
+from twincar_edge.runtime.scoring.storage import join, storage_of
 
 PARTITION_SIZE = 2000  # images: 20 s of work for a core, and a file of 200 kB
 PARTITION_BYTES = 256 * 2**20  # of tars and videos

@@ -10,8 +10,9 @@ from pydantic import AwareDatetime, Field, ValidationError
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError, Parameter, first_fault
 from twincar_edge.records import Record
+from twincar_edge.runtime.scoring.file_systems import shown
 from twincar_edge.runtime.scoring.output import SCHEMA_VERSION
-from twincar_edge.runtime.scoring.storage import join, shown, storage_of
+from twincar_edge.runtime.scoring.storage import join, storage_of
 
 RUN_FILE = "_run.json"
 _MOST_BYTES = 2**20

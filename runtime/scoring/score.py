@@ -23,6 +23,7 @@ from twincar_edge.records import Record
 from twincar_edge.runtime.inference.classifier import BATCH
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.locating.pulled import pulled_detector
+from twincar_edge.runtime.scoring.file_systems import EXTRA, shown
 from twincar_edge.runtime.scoring.inputs import entries_of
 from twincar_edge.runtime.scoring.on_ray import RayOptions, score_on_ray
 from twincar_edge.runtime.scoring.output import Counts, partition_number, partition_path, read_counts
@@ -30,7 +31,7 @@ from twincar_edge.runtime.scoring.plan import PARTITION_SIZE, Plan, digest_of, w
 from twincar_edge.runtime.scoring.pool import score_locally
 from twincar_edge.runtime.scoring.run_file import Run, check_free, check_same, other_model, read_run, write_run
 from twincar_edge.runtime.scoring.stage import StageConfig
-from twincar_edge.runtime.scoring.storage import EXTRA, is_inside, make_output, shown, storage_of
+from twincar_edge.runtime.scoring.storage import is_inside, make_output, storage_of
 
 _FOOTERS_AT_ONCE = 16
 

@@ -82,6 +82,7 @@ def test_images_in_parquet_become_one_entry_per_row_group(tmp_path: Path) -> Non
         ("car.txt", "text", "unknown suffix of"),
         ("nosuch://bucket/a?signature=secret", None, "cannot open nosuch://bucket"),
         ("local:///nosuch-{0..2000000}.tar?signature=secret", None, "names more than 1,000,000 files"),
+        ("abfs://container:secret@account.dfs.core.windows.net/a", None, "contains a user or password"),
         ("s3://key:secret@bucket/a", None, "contains a user or password"),
     ],
 )

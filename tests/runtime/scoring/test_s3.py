@@ -1,7 +1,8 @@
-"""Inputs and outputs in S3, on a loopback server, and in a file system of fsspec."""
+"""Inputs and outputs in S3 and Azure, on loopback servers, and in file systems of fsspec."""
 
 from __future__ import annotations
 
+import http.server
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,14 @@ import pytest
 from tests.support.clips import RED_BGR, drive_by, film, write_video
 from tests.support.s3 import S3Server, s3_server
 from tests.support.score_toys import name_of, picture, pictures, read_rows, tar_of
+from tests.support.servers import web_server
 from twincar_edge.errors import InputError
+from twincar_edge.images import ImageError
+from twincar_edge.runtime.scoring.file_systems import reason
 from twincar_edge.runtime.scoring.inputs import entries_of
 from twincar_edge.runtime.scoring.plan import read_partition
 from twincar_edge.runtime.scoring.score import ScoreConfig, ScoreReport, score
-from twincar_edge.runtime.scoring.storage import join, reason, storage_of
+from twincar_edge.runtime.scoring.storage import join, storage_of
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,33 @@ def test_missing_permission_is_a_one_line_error(server: S3Server, model: Path, t
             run(str(folder), server.url("archive/closed-names"), model)
 
 
+@pytest.mark.parametrize("place", ["cars@account.dfs.core.windows.net", "account.blob.core.windows.net/cars"])
+def test_each_form_of_an_azure_url_names_its_container(place: str) -> None:
+    class Azure(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            there = self.path == "/account/cars/day/0.png"
+            self.send_response(200 if there else 404)
+            headers = {"Content-Length": "3" if there else "0", "ETag": '"1"', "x-ms-blob-type": "BlockBlob"}
+            moments = dict.fromkeys(("Last-Modified", "x-ms-creation-time"), "Fri, 26 Jun 2015 23:39:12 GMT")
+            for name, value in (headers | moments | {"x-ms-server-encrypted": "true"}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            if there and self.command == "GET":
+                self.wfile.write(b"car")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    with web_server(Azure) as running:
+        address = f"127.0.0.1:{running.server_address[1]}"
+        query = f"?credential_kind=anonymous&enable_tls=false&blob_storage_authority={address}"
+        storage = storage_of(f"abfs://{place}{query}")
+        assert storage.read_image(f"abfs://{place}/day/0.png{query}") == b"car"
+        with pytest.raises(ImageError, match=f"cannot read abfs://{place}/day/1.png: No such file"):
+            storage.read_image(f"abfs://{place}/day/1.png{query}")
+
+
 def test_the_query_of_a_url_is_in_no_message_and_not_in_the_run_file(model: Path, tmp_path: Path) -> None:
     folder, output = pictures(tmp_path / "cars", 1), tmp_path / "out"
     source, target = f"local://{folder}?signature=secret", f"local://{output}?key=secret"
@@ -122,9 +153,10 @@ def test_the_query_of_a_url_is_not_in_the_reason_of_an_error() -> None:
     assert reason(error) == "403 at 'https://host/a.tar', try later"
 
 
-def test_fsspec_opens_urls_that_pyarrow_does_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_pyarrow_opens_urls_and_fsspec_those_that_it_does_not(tmp_path: Path, scheme: str) -> None:
     pictures(tmp_path / "cars", 2)
-    url = f"local://{tmp_path}"
+    url = f"{scheme}://{tmp_path}"
     storage = storage_of(url)
     storage.write(join(url, "deep", "new.txt"), b"text")
     assert (tmp_path / "deep" / "new.txt").read_bytes() == b"text"
