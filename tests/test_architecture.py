@@ -79,6 +79,7 @@ HEAVY = {
     "jinja2": {"runtime"},
     "pyarrow": {"core", "runtime"},
     "fsspec": {"runtime"},
+    "aiohttp": {"runtime"},
     "ray": {"runtime"},
     "click": {"cli", "benchmarks.experiments"},
 }

@@ -49,13 +49,15 @@ def entries_of(source: str) -> Iterator[Entry]:
 
 def _entries(source: str) -> Iterator[Entry]:
     storage = storage_of(source)
-    kind = storage.kind(source)
+    found = _RANGE.search(shown(source))
+    # Object stores deny access to names that do not exist, and this one is not a name.
+    kind = None if found is not None and storage.remote else storage.kind(source)
     if kind == "folder":
         for path, size in _walk(storage, source):
             yield from _entries_of_file(storage, path, size)
     elif kind == "file":
         yield from _named_file(storage, source)
-    elif (found := _RANGE.search(source)) is not None:
+    elif found is not None:
         first, last = int(found[1]), int(found[2])
         if last - first >= _LONGEST_RANGE:
             raise InputError(f"{shown(source)} names more than {_LONGEST_RANGE:,} files: use several smaller ranges")

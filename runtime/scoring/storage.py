@@ -9,6 +9,7 @@ from typing import Any
 from twincar_edge.errors import InputError, require
 from twincar_edge.files import make_folder
 from twincar_edge.runtime.scoring.file_systems import EXTRA, LocalStorage, RemoteStorage, Storage, reason, shown
+from twincar_edge.runtime.scoring.http_storage import HttpStorage
 
 _LOCAL = LocalStorage()
 
@@ -31,7 +32,7 @@ def storage_of(path: str) -> Storage:
     if ":" in user or (named and web):
         where = "~/.netrc" if web else "environment variables such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise InputError(f"the {scheme}:// URL contains a user or password: pass them in {where} instead")
-    return _open(scheme, host, mark + query)
+    return _open_http() if web else _open(scheme, host, mark + query)
 
 
 def join(folder: str, *names: str) -> str:
@@ -56,6 +57,11 @@ def make_output(folder: str) -> None:
     """
     if "://" not in folder:
         make_folder(Path(folder))
+
+
+@lru_cache(maxsize=1)
+def _open_http() -> HttpStorage:
+    return HttpStorage()
 
 
 @lru_cache(maxsize=64)

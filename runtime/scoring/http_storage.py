@@ -1,0 +1,174 @@
+"""Files behind http:// and https:// URLs, through fsspec."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NoReturn
+
+from twincar_edge.errors import InputError, require
+from twincar_edge.images import MAX_IMAGE_BYTES, ImageError
+from twincar_edge.runtime.scoring.file_systems import EXTRA, Listed, Storage, reason, shown
+
+CONNECT_S = 30  # timeouts
+READ_S = 60
+_CHUNK = 2**20
+_ABSENT = (404, 410)  # status codes
+_DENIED = (401, 403)
+
+
+class HttpStorage(Storage):
+    """A web server's files. It has no folders, and nothing can be written. A URL is passed on with its query."""
+
+    remote = True
+
+    def __init__(self) -> None:
+        """Prepare a client, without a connection.
+
+        Raises:
+            MissingExtraError: fsspec or aiohttp is not installed.
+        """
+        aiohttp: Any = require("aiohttp", EXTRA)
+        fsspec: Any = require("fsspec", EXTRA)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=READ_S)
+        # The environment has proxies, and ~/.netrc passwords.
+        self._fs = fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True})
+        self._errors = (OSError, ValueError, aiohttp.ClientError)
+
+    def kind(self, path: str) -> Literal["file"] | None:
+        """Return "file" if the server has the file."""
+        try:
+            self._info(path)
+        except FileNotFoundError:
+            return None
+        return "file"
+
+    def children(self, folder: str) -> Iterator[Listed]:
+        """Raise an error: HTTP has no listing.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"cannot read {shown(folder)}: No such file; a web server has no folders, so name its files")
+
+    def size(self, path: str) -> int:
+        """Return the size of a file; 0 if the server does not say it."""
+        try:
+            return int(self._info(path)["size"] or 0)
+        except FileNotFoundError as error:
+            raise _missing(path) from error
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file; it is seekable if the server supports ranges."""
+        try:
+            info = self._info(path)
+            blocks = info["size"] and info.get("partial", True)
+            file = self._fs.open(path, size=info["size"]) if blocks else self._stream(path)
+            return io.BufferedReader(_Body(file, self._errors), _CHUNK)
+        except FileNotFoundError as error:
+            raise _missing(path) from error
+        except self._errors as error:
+            raise _failed(path, error) from error
+
+    def read_image(self, path: str) -> bytes:
+        """Return the bytes of an image file, with one request."""
+        data = bytearray()
+        try:
+            with self._stream(path) as stream:
+                while len(data) <= MAX_IMAGE_BYTES and (chunk := stream.read(_CHUNK)):
+                    data += chunk
+        except FileNotFoundError as error:
+            raise ImageError("missing", str(_missing(path))) from error
+        except self._errors as error:
+            if getattr(error, "status", None) in _DENIED:
+                raise ImageError("unreadable", str(_failed(path, error))) from error
+            raise _failed(path, error) from error
+        return bytes(data)  # `decode_image` refuses a file that is too large
+
+    def write(self, path: str, data: bytes) -> NoReturn:
+        """Raise an error.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"cannot write {shown(path)}: HTTP is read-only; name a folder or an object store")
+
+    @contextmanager
+    def local_file(self, path: str) -> Iterator[Path]:
+        """Yield a temporary copy, and remove it at the end."""
+        with tempfile.NamedTemporaryFile(prefix="twincar-", suffix=Path(shown(path)).suffix) as copy:
+            try:
+                with self._stream(path) as stream:
+                    shutil.copyfileobj(stream, copy, _CHUNK)
+            except FileNotFoundError as error:
+                raise _missing(path) from error
+            except self._errors as error:
+                raise _failed(path, error) from error
+            copy.flush()
+            yield Path(copy.name)
+
+    def _info(self, path: str) -> Any:
+        """Return what fsspec knows of a file.
+
+        Raises:
+            FileNotFoundError: the server does not have it.
+            InputError: the server does not answer, or refuses.
+        """
+        try:
+            return self._fs.info(path)
+        except FileNotFoundError as error:  # fsspec raises it for every failure
+            cause = error.__cause__
+            if isinstance(cause, Exception) and getattr(cause, "status", None) not in _ABSENT:
+                raise _failed(path, cause) from error
+            raise
+
+    def _stream(self, path: str) -> Any:
+        """Request a whole file. Without a size, fsspec would ask for it first."""
+        return self._fs.open(path, block_size=0, size=1)
+
+
+class _Body(io.RawIOBase):
+    """A file of fsspec. All of its errors are OSErrors, as callers expect of a file."""
+
+    def __init__(self, file: Any, errors: tuple[type[Exception], ...]) -> None:
+        self._file = file
+        self._errors = errors
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.size)
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._file.seek(offset, whence)
+        return self.tell()
+
+    def readinto(self, buffer: Any, /) -> int:
+        try:
+            data = self._file.read(len(buffer))
+        except self._errors as error:
+            raise OSError(reason(error)) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _missing(path: str) -> InputError:
+    return InputError(f"cannot read {shown(path)}: No such file or directory")
+
+
+def _failed(path: str, error: Exception) -> InputError:
+    status, message = getattr(error, "status", None), getattr(error, "message", "")
+    return InputError(f"cannot read {shown(path)}: {f'{status} {message}'.strip() if status else reason(error)}")

@@ -1,0 +1,133 @@
+"""Inputs behind http:// URLs, from a loopback server that checks a signature in the query."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.score_toys import name_of, picture, pictures, read_rows, tar_of
+from tests.support.servers import free_port, web_server
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.scoring.score import ScoreConfig, ScoreReport, score
+
+pytest.importorskip("aiohttp")
+
+SIGNED = "?signature=a%2Fb"
+
+
+class Server:
+    """A server of these files.
+
+    Attributes:
+        url: the address, without a slash at the end.
+        files: path -> content.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.files: dict[str, bytes] = {}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path, _, query = self.path.partition("?")
+            # Services compare decoded values, and some deny access to a name that they do not have.
+            if query not in ("signature=a%2Fb", "signature=a/b") or ".." in path:
+                self.send_error(403)
+            elif path not in found.files:
+                self.send_error(404)
+            else:
+                self.answer(found.files[path])
+
+        def answer(self, data: bytes) -> None:
+            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            first, last = (int(asked[1]), min(int(asked[2]), len(data) - 1)) if asked else (0, len(data) - 1)
+            self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+            self.send_header("Content-Length", str(last + 1 - first))
+            self.end_headers()
+            self.wfile.write(data[first : last + 1])
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with web_server(Handler) as running:  # a signature is for one method, so it answers HEAD with 501
+        found = Server(running.server_address[1])
+        yield found
+
+
+def run(source: str, output: Path | str, model: Path) -> ScoreReport:
+    return score(ScoreConfig(source, str(output), model, ep="cpu", workers=1))
+
+
+def test_each_kind_of_file_is_read_from_a_web_server_with_its_query(
+    server: Server, model: Path, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": [picture(2), picture(3)]}), buffer)
+    clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
+    server.files = {
+        "/crops/0.png": picture(0),
+        "/crops/shard-0.tar": tar_of([("1.png", picture(1))]),
+        "/crops/images.parquet": buffer.getvalue(),
+        "/crops/gate.mp4": clip.read_bytes(),
+        "/crops/list.csv": b"path\n0.png\ngone.png\nshard-0.tar\ngate.mp4\n",
+    }
+    crops = f"{server.url}/crops"
+    report = run(f"{crops}/list.csv{SIGNED}", tmp_path / "list", model)
+    assert (report.rows, report.errors) == (4, 1)
+    rows = {row["path"].removeprefix(f"{crops}/"): row for row in read_rows(tmp_path / "list")}
+    assert set(rows) == {"0.png", "gone.png", "shard-0.tar#1.png", "gate.mp4"}
+    assert rows["gone.png"]["error"] == f"cannot read {crops}/gone.png: No such file or directory"
+    assert rows["shard-0.tar#1.png"]["name"] == name_of(1)
+    assert rows["gate.mp4"]["visit_id"] is not None
+    assert run(f"{crops}/images.parquet{SIGNED}", tmp_path / "parquet", model).errors == 0
+    assert [row["name"] for row in read_rows(tmp_path / "parquet")] == [name_of(2), name_of(3)]
+    assert run(f"{crops}/shard-{{0..0}}.tar{SIGNED}", tmp_path / "range", model).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/crops/0.png?signature=secret", "/crops/0.png: 403 Forbidden"),
+        (f"/crops/gone.png{SIGNED}", "/crops/gone.png: No such file; a web server has no folders, so name its files"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_a_one_line_error(
+    server: Server, model: Path, tmp_path: Path, source: str, message: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        run(f"{server.url}{source}", tmp_path / "out", model)
+    assert str(raised.value) == f"cannot read {server.url}{message}"
+
+
+def test_a_server_that_does_not_answer_stops_the_run(model: Path, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    (tmp_path / "list.csv").write_text(f"path\n{url}/0.png?signature=secret\n")
+    for source in (f"{url}/0.png?signature=secret", str(tmp_path / "list.csv")):
+        with pytest.raises(InputError, match=rf"cannot read {url}/0\.png: Cannot connect to host") as raised:
+            run(source, tmp_path / f"out-{len(source)}", model)
+        assert "secret" not in str(raised.value)
+
+
+def test_an_output_on_a_web_server_is_refused(server: Server, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="HTTP is read-only; name a folder or an object store"):
+        run(str(pictures(tmp_path / "cars", 1)), f"{server.url}/out{SIGNED}", model)
+
+
+@pytest.mark.parametrize("url", ["https://key:secret@host/a.png", "https://secret@host/a.png"])
+def test_credentials_in_a_web_address_are_refused(model: Path, tmp_path: Path, url: str) -> None:
+    with pytest.raises(InputError, match=r"contains a user or password: pass them in ~/\.netrc instead") as raised:
+        run(url, tmp_path / "out", model)
+    assert "secret" not in str(raised.value)
