@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from twincar_edge.bundled import default_checkpoint
 from twincar_edge.dataset_logits import dataset_logits
-from twincar_edge.datasets import Dataset, check_integrity, open_dataset, stratified_split
+from twincar_edge.datasets import Dataset, check_integrity, open_dataset
 from twincar_edge.export import Int8Config, ParityLimits, ParityReport
 from twincar_edge.export.data import calibration_batches, calibration_samples
 from twincar_edge.export.graph import INPUT, to_onnx
@@ -26,7 +26,7 @@ from twincar_edge.preprocess import Preprocess
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 
-IMAGES = 200  # held-out images; enough to detect each change
+IMAGES = 200  # enough to detect each change
 PLAIN = Int8Config(float_layers=3)
 
 
@@ -36,7 +36,7 @@ class Real:
 
     checkpoint: Checkpoint
     graph: onnx.ModelProto
-    held_out: Dataset
+    images: Dataset
     train: Dataset
     pytorch: NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class Real:
         )
         return dataset_logits(
             lambda batch_nhwc: session.run(None, {INPUT: batch_nhwc})[0],
-            self.held_out,
+            self.images,
             preprocess or self.checkpoint.preprocess,
         )
 
@@ -59,18 +59,18 @@ class Real:
         if fp32 is not None:
             answers.append(Answers("fp32", fp32))
         answers.append(Answers(precision, logits))
-        return report_parity(answers, self.held_out, self.checkpoint.classes, ParityLimits(), "sabotaged")
+        return report_parity(answers, self.images, self.checkpoint.classes, ParityLimits(), "sabotaged")
 
 
 @pytest.fixture(scope="module")
 def real(shared: Path) -> Real:
     checkpoint = read_checkpoint(default_checkpoint())
     kept, _ = check_integrity(open_dataset(shared / "cars196"))
-    split = stratified_split(kept, checkpoint.recipe["validation_share"], checkpoint.recipe["seed"])
-    held_out = split.validation.select(sample.name for sample in split.validation.samples[:IMAGES])
+    images = open_dataset(shared / "cars196_more")
+    compared = images.select(sample.name for sample in images.samples[:IMAGES])
     model = load_model(checkpoint)
-    pytorch = dataset_logits(torch_predict(model), held_out, checkpoint.preprocess)
-    return Real(checkpoint, to_onnx(model), held_out, split.train, pytorch)
+    pytorch = dataset_logits(torch_predict(model), compared, checkpoint.preprocess)
+    return Real(checkpoint, to_onnx(model), compared, kept, pytorch)
 
 
 @pytest.fixture(scope="module")
