@@ -182,7 +182,7 @@ class _Trial:
             kinds += self.kinds[left].tolist()
             for answer, name in zip(self.answers(self.strangers.select(left), enrolled), self.names[left], strict=True):
                 named.append(answer.label is not None)
-                right.append(answer.name == name)
+                right.append(named_right(answer, name))
             answers = self.answers(self.strangers.select(others), enrolled)
             wrongs += [wrong(answer, name) for answer, name in zip(answers, self.names[others], strict=True)]
             wrongs_before += wrong_before[others].tolist()
@@ -254,6 +254,11 @@ def _by_kind(kinds: NDArray[np.str_], named: NDArray[np.bool_], right: NDArray[n
             right=_right_of(right[of_kind], named[of_kind]),
         )
     return found
+
+
+def named_right(answer: Prediction, name: str) -> bool:
+    """Return whether an answer is a class in full, and the right one; its make and model alone are not."""
+    return answer.label is not None and answer.name == name
 
 
 def wrong(answer: Prediction, name: str) -> bool:

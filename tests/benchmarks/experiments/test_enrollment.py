@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.experiments import run_experiment
 from tests.support.tiny_model import CLASSES, tiny_model
-from twincar_edge.benchmarks.experiments.enrollment import DRAWS, NEW_CLASSES, EnrollmentReport, wrong
+from twincar_edge.benchmarks.experiments.enrollment import DRAWS, NEW_CLASSES, EnrollmentReport, named_right, wrong
 from twincar_edge.images import write_image
 from twincar_edge.runtime.inference.answers import Hierarchy, Prediction
 
@@ -24,6 +24,13 @@ def test_a_wrong_model_is_a_wrong_claim_but_a_right_make_alone_is_not() -> None:
     assert not wrong(answer("Castor", 0.5, 0.9, 0.1), "Castor Green")
     assert wrong(answer("Castor", 0.5, 0.9, 0.1), "Pollux Blue")
     assert not wrong(answer("Castor", 0.99, 0.5, 0.5), "Pollux Blue")
+
+
+def test_a_right_make_and_model_without_the_class_in_full_is_not_a_right_name() -> None:
+    two = Hierarchy(("Castor Red Sedan 2020", "Castor Red Coupe 2021", "Pollux Blue SUV 2021"))
+    coarse = two.answer(np.array([0.5, 0.45, 0.05], np.float32), 0.6)
+    assert coarse.name == "Castor Red" and not named_right(coarse, "Castor Red")
+    assert named_right(answer("Castor Red", 0.5, 0.9, 0.1), "Castor Red")
 
 
 def test_enrolled_colors_are_named_and_trained_ones_do_not_change(
