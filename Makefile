@@ -95,8 +95,8 @@ $(RUN)/start/twin_car_best_model.safetensors: | $(VENV)/.dev    # written once t
 	$(BIN)/twincar-edge train $(CARS196) -o $(RUN)/start --overwrite --recipe lite0-cars196
 bundled-model: $(CARS196)/labels.csv $(CARS196_MORE)/labels.csv $(START) | $(VENV)/.dev
 	mkdir -p $(RUN)/images/images
-	cp $(CARS196)/images/* $(CARS196_MORE)/images/* $(RUN)/images/images/
-	cp $(CARS196)/class_mapping.json $(RUN)/images/
+	cp -f $(CARS196)/images/* $(CARS196_MORE)/images/* $(RUN)/images/images/
+	cp -f $(CARS196)/class_mapping.json $(RUN)/images/
 	(cat $(CARS196)/labels.csv; tail -n +2 $(CARS196_MORE)/labels.csv) > $(RUN)/images/labels.csv
 	$(CONTINUE) $(CARS196) -o $(RUN)/validation
 	$(CONTINUE) $(RUN)/images -o $(RUN)/all
