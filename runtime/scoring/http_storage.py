@@ -57,22 +57,16 @@ class HttpStorage(Storage):
 
     def size(self, path: str) -> int:
         """Return the size of a file; 0 if the server does not say it."""
-        try:
+        with self._reporting(path):
             return int(self._info(path)["size"] or 0)
-        except FileNotFoundError as error:
-            raise _missing(path) from error
 
     def open(self, path: str) -> BinaryIO:
         """Open a file; it is seekable if the server supports ranges."""
-        try:
+        with self._reporting(path):
             info = self._info(path)
             blocks = info["size"] and info.get("partial", True)
             file = self._fs.open(path, size=info["size"]) if blocks else self._stream(path)
             return io.BufferedReader(_Body(file, self._errors), _CHUNK)
-        except FileNotFoundError as error:
-            raise _missing(path) from error
-        except self._errors as error:
-            raise _failed(path, error) from error
 
     def read_image(self, path: str) -> bytes:
         """Return the bytes of an image file, with one request."""
@@ -101,15 +95,19 @@ class HttpStorage(Storage):
     def local_file(self, path: str) -> Iterator[Path]:
         """Yield a temporary copy, and remove it at the end."""
         with tempfile.NamedTemporaryFile(prefix="twincar-", suffix=Path(shown(path)).suffix) as copy:
-            try:
-                with self._stream(path) as stream:
-                    shutil.copyfileobj(stream, copy, _CHUNK)
-            except FileNotFoundError as error:
-                raise _missing(path) from error
-            except self._errors as error:
-                raise _failed(path, error) from error
+            with self._reporting(path), self._stream(path) as stream:
+                shutil.copyfileobj(stream, copy, _CHUNK)
             copy.flush()
             yield Path(copy.name)
+
+    @contextmanager
+    def _reporting(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise _missing(path) from error
+        except self._errors as error:
+            raise _failed(path, error) from error
 
     def _info(self, path: str) -> Any:
         """Return what fsspec knows of a file.
