@@ -190,6 +190,13 @@ def test_events_that_a_store_cannot_read_are_set_aside(spool: Path, tmp_path: Pa
 # --- resending ---
 
 
+def set_events_aside(spool: Path, events: list[Event], *refused: str) -> None:
+    with delivery(Receiver(Strict(*refused)), spool) as sending:
+        for event in events:
+            sending.put(event)
+        eventually(lambda: sending.status().aside == len(refused), "set aside")
+
+
 def test_a_running_delivery_resends_events_set_aside_on_request(spool: Path, tmp_path: Path) -> None:
     strict = Strict("1", "3")
     sink = Receiver(strict)
@@ -208,10 +215,7 @@ def test_a_running_delivery_resends_events_set_aside_on_request(spool: Path, tmp
 
 
 def test_a_resend_request_waits_for_the_next_run_and_for_the_receiver(spool: Path, tmp_path: Path) -> None:
-    with delivery(Receiver(Strict("1")), spool) as sending:
-        for event in visits(3):
-            sending.put(event)
-        eventually(lambda: sending.status().aside == 1, "set aside")
+    set_events_aside(spool, visits(3), "1")
     request_resend(tmp_path)
     failures = iter([DeliveryError("away")] * 3)
 
@@ -228,10 +232,7 @@ def test_a_resend_request_waits_for_the_next_run_and_for_the_receiver(spool: Pat
 
 
 def test_a_resend_request_made_while_another_is_served_is_served_next(spool: Path, tmp_path: Path) -> None:
-    with delivery(Receiver(Strict("0", "1")), spool) as sending:
-        for event in visits(3):
-            sending.put(event)
-        eventually(lambda: sending.status().aside == 2, "set aside")
+    set_events_aside(spool, visits(3), "0", "1")
     request_resend(tmp_path)
     strict = Strict("0")
 
@@ -249,10 +250,7 @@ def test_a_resend_request_made_while_another_is_served_is_served_next(spool: Pat
 
 
 def test_resending_respects_retry_after(spool: Path, tmp_path: Path) -> None:
-    with delivery(Receiver(Strict("0")), spool) as sending:
-        for event in visits(2):
-            sending.put(event)
-        eventually(lambda: sending.status().aside == 1, "set aside")
+    set_events_aside(spool, visits(2), "0")
     request_resend(tmp_path)
     attempts: list[float] = []
 
@@ -267,10 +265,7 @@ def test_resending_respects_retry_after(spool: Path, tmp_path: Path) -> None:
 
 
 def test_a_resend_that_waits_for_retry_after_does_not_delay_closing(spool: Path, tmp_path: Path) -> None:
-    with delivery(Receiver(Strict("0")), spool) as sending:
-        for event in visits(2):
-            sending.put(event)
-        eventually(lambda: sending.status().aside == 1, "set aside")
+    set_events_aside(spool, visits(2), "0")
     request_resend(tmp_path)
 
     def busy(_event: Event) -> None:
