@@ -46,7 +46,7 @@ def regraft(model: Path, data: OpenOptions, options: ConfidenceOptions) -> Confi
     """
     session = open_session(model, ep="cpu")
     manifest = session.manifest
-    if manifest.confidence is not None and manifest.confidence.validation_model is not None:
+    if manifest.validation_model is not None:
         raise InputError(f"{model} has learned from all images and cannot choose thresholds by them: export it again")
     if manifest.embedding is None:
         raise ModelError(f"{model} has no embedding output: export it again")

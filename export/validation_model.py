@@ -67,9 +67,8 @@ class ValidationModel:
         """
         session = open_session(path, ep="cpu")
         manifest = session.manifest
-        confidence = manifest.confidence
         own = manifest.training.checkpoint_sha256 == checkpoint.sha256
-        if own or (confidence is not None and confidence.validation_model is not None):
+        if own or manifest.validation_model is not None:
             raise InputError(
                 f"{path} has learned from the images, too: use a file of another training, which held them out"
             )

@@ -276,11 +276,16 @@ class Manifest(Record):
         """Return the class names as a `ClassMapping`."""
         return ClassMapping(self.classes)
 
+    @property
+    def validation_model(self) -> str | None:
+        """Return the SHA-256 of the file that answered the held-out images; None if this one did."""
+        return None if self.confidence is None else self.confidence.validation_model
+
     def to_json(self) -> str:
         """Return the document for the file's metadata."""
         # Earlier releases reject keys that they do not know, so this one is written only where it is set.
-        known = self.confidence is None or self.confidence.validation_model is not None
-        return self.model_dump_json(exclude=None if known else {"confidence": {"validation_model"}})
+        absent = self.confidence is not None and self.validation_model is None
+        return self.model_dump_json(exclude={"confidence": {"validation_model"}} if absent else None)
 
 
 def read_manifest(path: str | Path) -> Manifest:

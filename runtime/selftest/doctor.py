@@ -183,7 +183,7 @@ def _model(config: DoctorConfig) -> tuple[Path | None, Manifest | None, Check]:
         advice = "export it with labeled images, to measure its parity and accuracy"
         return model, manifest, Check(name=name, status="warn", found=f"{found}; parity not measured", advice=advice)
     found += f"; {parity.agreement:.1%} agreement with {parity.against}"
-    if manifest.confidence is None or manifest.confidence.validation_model is None:
+    if manifest.validation_model is None:
         found += f", top-1 {parity.top1:.1%}"  # otherwise of images that it learned from
     found += f" on {parity.images} images"
     return model, manifest, Check(name=name, status="ok", found=found)

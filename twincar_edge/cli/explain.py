@@ -58,8 +58,8 @@ MAX_CELLS = 400  # of the contact sheet: a JPEG holds 976 of this size, and each
     "-o",
     "--output",
     type=_PATH,
-    help="Write the picture to this file; for several images, one each and a contact sheet of the first 400 into this "
-    "folder.  [default: why.png, or why/]",
+    help="Write the picture to this file; for several images, one each and a contact sheet of the first "
+    f"{MAX_CELLS} into this folder.  [default: why.png, or why/]",
 )
 @click.option("--parts", is_flag=True, help="Also write the overlay alone (.overlay.png) and the raw map (.npy).")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON lines.")

@@ -82,12 +82,12 @@ def _full_names(manifest: Manifest) -> str:
 
 
 def _validation_model(manifest: Manifest) -> str:
-    digest = None if manifest.confidence is None else manifest.confidence.validation_model
+    digest = manifest.validation_model
     return "" if digest is None else f"a validation model, sha256 {digest[:16]}…: this one has learned from all images"
 
 
 def _learned(manifest: Manifest) -> str:
-    return " that it learned from" if _validation_model(manifest) else ""
+    return "" if manifest.validation_model is None else " that it learned from"
 
 
 def _familiarity(manifest: Manifest) -> str:
