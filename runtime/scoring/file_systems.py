@@ -17,6 +17,7 @@ from twincar_edge.files import is_file, is_folder, write_bytes
 from twincar_edge.images import MAX_IMAGE_BYTES, ImageError, read_image_bytes
 
 EXTRA = "score"  # brings pyarrow
+COPIED_BYTES = 2**20  # copied at a time
 _LONGEST_REASON = 240
 
 
@@ -209,12 +210,44 @@ class RemoteStorage(Storage):
     @contextmanager
     def local_file(self, path: str) -> Iterator[Path]:
         """Yield a temporary copy, and remove it at the end."""
-        suffix = Path(self._inner(path)).suffix
-        with tempfile.NamedTemporaryFile(prefix="twincar-", suffix=suffix) as copy:
+        with temporary_file(path) as copy:
             with self._reporting("read", path), self._fs.open_input_stream(self._inner(path)) as stream:
-                shutil.copyfileobj(stream, copy, 2**20)
+                shutil.copyfileobj(stream, copy, COPIED_BYTES)
             copy.flush()
             yield Path(copy.name)
+
+
+class OSErrorsOnly:
+    """A file system of fsspec, or one of its files, whose failures are OSErrors, as they are in pyarrow.
+
+    fsspec passes on whatever a service's client library raises: errors of httpx, botocore, google-auth or paramiko.
+    """
+
+    def __init__(self, wrapped: Any) -> None:
+        """Wrap a file system or a file."""
+        self._wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute; a method raises OSErrors, and the file that it opens does, too."""
+        found = getattr(self._wrapped, name)
+        if not callable(found):
+            return found
+
+        def call(*positional: Any, **named: Any) -> Any:
+            try:
+                result = found(*positional, **named)
+            except (OSError, ValueError, NotImplementedError):
+                raise
+            except Exception as error:
+                raise OSError(reason(error)) from error
+            return OSErrorsOnly(result) if hasattr(result, "read") else result
+
+        return call
+
+
+def temporary_file(path: str) -> Any:
+    """Return a temporary file with the suffix of a path or URL; it is a context manager that removes the file."""
+    return tempfile.NamedTemporaryFile(prefix="twincar-", suffix=Path(shown(path)).suffix)
 
 
 def shown(path: str) -> str:

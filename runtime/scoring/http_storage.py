@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,18 @@ from typing import Any, BinaryIO, Literal, NoReturn
 
 from twincar_edge.errors import InputError, require
 from twincar_edge.images import MAX_IMAGE_BYTES, ImageError
-from twincar_edge.runtime.scoring.file_systems import EXTRA, Listed, Storage, reason, shown
+from twincar_edge.runtime.scoring.file_systems import (
+    COPIED_BYTES,
+    EXTRA,
+    Listed,
+    Storage,
+    reason,
+    shown,
+    temporary_file,
+)
 
 CONNECT_S = 30  # timeouts
 READ_S = 60
-_CHUNK = 2**20
 _ABSENT = (404, 410)  # status codes
 _DENIED = (401, 403)
 
@@ -66,14 +72,14 @@ class HttpStorage(Storage):
             info = self._info(path)
             blocks = info["size"] and info.get("partial", True)
             file = self._fs.open(path, size=info["size"]) if blocks else self._stream(path)
-            return io.BufferedReader(_Body(file, self._errors), _CHUNK)
+            return io.BufferedReader(_Body(file, self._errors), COPIED_BYTES)
 
     def read_image(self, path: str) -> bytes:
         """Return the bytes of an image file, with one request."""
         data = bytearray()
         try:
             with self._stream(path) as stream:
-                while len(data) <= MAX_IMAGE_BYTES and (chunk := stream.read(_CHUNK)):
+                while len(data) <= MAX_IMAGE_BYTES and (chunk := stream.read(COPIED_BYTES)):
                     data += chunk
         except FileNotFoundError as error:
             raise ImageError("missing", str(_missing(path))) from error
@@ -94,9 +100,9 @@ class HttpStorage(Storage):
     @contextmanager
     def local_file(self, path: str) -> Iterator[Path]:
         """Yield a temporary copy, and remove it at the end."""
-        with tempfile.NamedTemporaryFile(prefix="twincar-", suffix=Path(shown(path)).suffix) as copy:
+        with temporary_file(path) as copy:
             with self._reporting(path), self._stream(path) as stream:
-                shutil.copyfileobj(stream, copy, _CHUNK)
+                shutil.copyfileobj(stream, copy, COPIED_BYTES)
             copy.flush()
             yield Path(copy.name)
 

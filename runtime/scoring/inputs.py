@@ -174,6 +174,8 @@ def _listed_in_csv(storage: Storage, path: str) -> Iterator[Entry]:
             raise InputError(f"{shown(path)} line {reader.line_num} is not CSV: {error}") from error
         except UnicodeDecodeError as error:
             raise InputError(f"{shown(path)} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        except OSError as error:
+            raise InputError(f"cannot read {shown(path)}: {reason(error)}") from error
 
 
 def _listed(storage: Storage, path: str, names: Iterator[str]) -> Iterator[Entry]:

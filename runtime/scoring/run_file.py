@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 from twincar_edge._version import __version__
 from twincar_edge.errors import InputError, Parameter, first_fault
 from twincar_edge.records import Record
-from twincar_edge.runtime.scoring.file_systems import shown
+from twincar_edge.runtime.scoring.file_systems import reason, shown
 from twincar_edge.runtime.scoring.output import SCHEMA_VERSION
 from twincar_edge.runtime.scoring.storage import join, storage_of
 
@@ -79,6 +79,8 @@ def read_run(output: str) -> Run | None:
         raise InputError(
             f"{shown(path)} is not a run file of this version: {first_fault(error)}; name another output"
         ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {shown(path)}: {reason(error)}") from error
 
 
 def check_free(output: str) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 from twincar_edge.errors import InputError, require
 from twincar_edge.files import make_folder
-from twincar_edge.runtime.scoring.file_systems import EXTRA, LocalStorage, RemoteStorage, Storage, reason, shown
+from twincar_edge.runtime.scoring.file_systems import (
+    EXTRA,
+    LocalStorage,
+    OSErrorsOnly,
+    RemoteStorage,
+    Storage,
+    reason,
+    shown,
+)
 from twincar_edge.runtime.scoring.http_storage import HttpStorage
 
 _LOCAL = LocalStorage()
@@ -69,17 +77,21 @@ def _open(scheme: str, host: str, query: str) -> RemoteStorage:
     pyarrow = require("pyarrow", EXTRA)
     fs: Any = require("pyarrow.fs", EXTRA)
     root = f"{scheme}://{host}"
+    filesystem: Any = None
     try:
-        filesystem, base = fs.FileSystem.from_uri(f"{root}/{query}")
-        return RemoteStorage(filesystem, root, base, query)
+        opened, base = fs.FileSystem.from_uri(f"{root}/{query}")
+        if not isinstance(opened, fs.PyFileSystem):
+            return RemoteStorage(opened, root, base, query)
+        filesystem = opened.handler.fs  # pyarrow takes hf:// from fsspec
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError) as error:
         if "nrecognized filesystem" not in str(error):
             raise InputError(f"cannot open {root}: {reason(error)}") from error
-    except OSError as error:
+    except (OSError, ImportError) as error:
         raise InputError(f"cannot open {root}: {reason(error)}") from error
-    fsspec: Any = require("fsspec.core", EXTRA)
-    try:
-        filesystem, base = fsspec.url_to_fs(f"{root}/")
-    except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"cannot open {root}: {reason(error)}") from error
-    return RemoteStorage(fs.PyFileSystem(fs.FSSpecHandler(filesystem)), root, base, query)
+    if filesystem is None:
+        fsspec: Any = require("fsspec.core", EXTRA)
+        try:
+            filesystem, base = fsspec.url_to_fs(f"{root}/")
+        except Exception as error:  # packages raise errors of their own, as for missing credentials
+            raise InputError(f"cannot open {root}: {reason(error)}") from error
+    return RemoteStorage(fs.PyFileSystem(fs.FSSpecHandler(OSErrorsOnly(filesystem))), root, base, query)

@@ -7,9 +7,11 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec import AbstractFileSystem
 
 from tests.support.clips import RED_BGR, drive_by, film, write_video
 from tests.support.s3 import S3Server, s3_server
@@ -163,3 +165,50 @@ def test_pyarrow_opens_urls_and_fsspec_those_that_it_does_not(tmp_path: Path, sc
     assert len(list(entries_of(join(url, "cars")))) == 2
     with storage.open(join(url, "cars", "car_00.png")) as file:
         assert file.read() == picture(0)
+
+
+class ServiceError(Exception):
+    """An error of a service's own client library, like httpx's and botocore's."""
+
+
+class FailingFiles(AbstractFileSystem):
+    """A service whose connection fails: at once, or when a file is read."""
+
+    protocol = "failing"
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        if "away" in path:
+            raise ServiceError("no route to host")
+        return {"name": path, "size": 9, "type": "directory" if path.endswith("folder") else "file"}
+
+    def ls(self, path: str, detail: bool = True, **_: object) -> list[object]:
+        raise ServiceError("no route to host")
+
+    find = ls
+
+    def open(self, path: str, *_: object, **__: object) -> BrokenFile:
+        if "closed" in path:
+            raise ServiceError("no route to host")
+        return BrokenFile(b"PAR1" * 9)
+
+
+class BrokenFile(io.BytesIO):
+    def read(self, *_: object) -> bytes:
+        raise ServiceError("no route to host")
+
+
+@pytest.mark.parametrize("name", ["away.csv", "closed.csv", "list.csv", "list.parquet", "folder"])
+def test_any_error_of_a_service_is_reported_in_one_line(name: str) -> None:
+    fsspec.register_implementation("failing", FailingFiles, clobber=True)
+    with pytest.raises(InputError, match="no route to host"):
+        list(entries_of(f"failing://bucket/{name}"))
+
+
+@pytest.mark.parametrize("name", ["closed.jpg", "broken.jpg"])
+def test_a_service_that_fails_does_not_make_its_images_unreadable(name: str) -> None:
+    fsspec.register_implementation("failing", FailingFiles, clobber=True)
+    url = f"failing://bucket/{name}"
+    with pytest.raises(InputError, match=f"cannot read {url}: no route to host"):
+        storage_of(url).read_image(url)
+    with pytest.raises(InputError, match=f"cannot read {url}: no route to host"), storage_of(url).local_file(url):
+        pass
