@@ -34,16 +34,16 @@ def on_this_host(url: str, timeout_s: float = ASK_S) -> str:
 
     Args:
         url: the stream's URL.
-        timeout_s: for all answers; a host that takes longer, or gives a malformed answer, counts as not redirecting.
+        timeout_s: to connect to an address of the host, and then for its answers; one that takes longer, or gives a
+            malformed answer, counts as not redirecting.
 
     Raises:
         InputError: it redirects to another host.
     """
     user_info, bare = split_user_info(url)
-    deadline_s = time.monotonic() + timeout_s
     target = bare
     for _ in range(_MOST_REDIRECTS):
-        location = _location(target, deadline_s)
+        location = _location(target, timeout_s)
         if location is None:
             break
         refuse_another_host(url, location)
@@ -96,12 +96,13 @@ class RedirectsOnHost(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _location(url: str, deadline_s: float) -> str | None:
+def _location(url: str, timeout_s: float) -> str | None:
     """Request a URL without user and password, and return its redirect target, or None."""
     scheme = url.partition("://")[0].lower()
     place = url.partition("://")[2]
     path = "/" + place.partition("/")[2] if "/" in place else "/"
-    with contextlib.suppress(OSError, ValueError, InputError), _connected(url, deadline_s) as connection:
+    with contextlib.suppress(OSError, ValueError, InputError), _connected(url, timeout_s) as connection:
+        deadline_s = time.monotonic() + timeout_s  # begins here: a name's first address may be a dead one
         for number, method in enumerate(_METHODS[scheme[:4]], 1):
             what = f"{url} RTSP/1.0\r\nCSeq: {number}" if scheme.startswith("rtsp") else f"{path} HTTP/1.1"
             host = url.partition("://")[2].partition("/")[0]
@@ -114,15 +115,14 @@ def _location(url: str, deadline_s: float) -> str | None:
     return None
 
 
-def _connected(url: str, deadline_s: float) -> socket.socket:
-    host, port = host_and_port(url)
-    connection = socket.create_connection((host, port), _left_s(deadline_s))
+def _connected(url: str, timeout_s: float) -> socket.socket:
+    connection = socket.create_connection(host_and_port(url), timeout_s)
     if url.partition("://")[0].lower() not in ("rtsps", "https"):
         return connection
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as FFmpeg has it; nothing secret is sent
     try:
-        return context.wrap_socket(connection, server_hostname=host)
+        return context.wrap_socket(connection, server_hostname=host_and_port(url)[0])
     except BaseException:
         connection.close()
         raise

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,3 +72,21 @@ def web_server(
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def listener_that_drops_connections() -> Iterator[tuple[str, int]]:
+    """A socket whose queue of connections is full: Linux drops further ones without an answer."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            try:
+                waiting.connect(address)
+            except TimeoutError:
+                break
+        else:
+            pytest.skip("this kernel accepts connections beyond the queue")
+        yield address

@@ -22,7 +22,7 @@ import standardwebhooks
 
 from tests.runtime.sinks.test_delivery import quick
 from tests.support.event_toys import CROP, eventually, visit, visits
-from tests.support.servers import free_port, web_server
+from tests.support.servers import free_port, listener_that_drops_connections, web_server
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.sinks import Delivery, DeliveryError, DeliveryPolicy, RefusedError, Spool
@@ -337,31 +337,13 @@ def test_a_hanging_name_lookup_ends_at_the_deadline_and_is_not_started_twice() -
 
 def test_a_second_address_is_reached_if_the_first_one_drops_packets(receiver: Receiver) -> None:
     port = int(receiver.url.split(":")[2].partition("/")[0])
-    with _listener_that_drops_connections() as silent:
+    with listener_that_drops_connections() as silent:
 
         def resolve(*_: object, **__: object) -> list[object]:
             return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in (silent, ("127.0.0.1", port))]
 
         response = Exchange("receiver.example", port, 2.0, resolve=resolve).post("/", b"", {})
     assert response.status == 204
-
-
-@contextlib.contextmanager
-def _listener_that_drops_connections() -> Iterator[tuple[str, int]]:
-    """A socket whose queue of connections is full: Linux drops further ones without an answer."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        address = listener.getsockname()
-        for _ in range(8):
-            waiting = stack.enter_context(socket.socket())
-            waiting.settimeout(0.2)
-            try:
-                waiting.connect(address)
-            except TimeoutError:
-                break
-        else:
-            pytest.skip("this kernel accepts connections beyond the queue")
-        yield address
 
 
 # --- URLs ---

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.support.servers import listener_that_drops_connections
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import open_source
 from twincar_edge.runtime.sources.redirects import on_this_host
@@ -85,6 +86,22 @@ def test_an_rtsp_redirect_to_another_host_gets_no_password(only: bytes, other: R
         camera.close()
     assert other.got == b""
     assert PASSWORD not in str(caught.value) and b"Authorization" not in camera.got
+
+
+def test_a_host_whose_first_address_drops_packets_is_asked_where_it_redirects(
+    other: Rtsp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = Rtsp("127.0.0.1", redirects_to(other.url))
+    port = int(camera.url.split(":")[2].partition("/")[0])
+    with listener_that_drops_connections() as silent:
+
+        def resolve(*_: object, **__: object) -> list[object]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in (silent, ("127.0.0.1", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        with pytest.raises(InputError, match="redirects to another host"):
+            on_this_host(with_password(camera.url.replace("127.0.0.1", "camera.example")), timeout_s=0.5)
+    camera.close()
 
 
 def test_a_redirect_on_the_same_host_keeps_the_password(other: Rtsp) -> None:
