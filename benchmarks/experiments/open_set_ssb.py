@@ -230,6 +230,11 @@ def command(
     chosen = read_recipe(recipe, changes)
     dataset = data.open()
     report = measure_ssb(
-        chosen, dataset, read_protocol(protocol, len(dataset.classes)), run, TrainingMachine(**machine), click.echo
+        chosen,
+        dataset,
+        read_protocol(protocol, len(dataset.classes)),
+        run,
+        TrainingMachine(**machine),
+        lambda line: click.echo(line, err=True),
     )
     publish(report, report.to_markdown(), output)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from twincar_edge.draw import INK, PALETTE, draw_label, label_size, type_size
 from twincar_edge.runtime.annotating.picture import line_width
-from twincar_edge.runtime.annotating.window import END_KEYS, REFRESH_MS, is_open, require_display
+from twincar_edge.runtime.annotating.window import END_KEYS, REFRESH_MS, is_open, require_display, window_failures
 from twincar_edge.runtime.annotating.zone_picture import draw_zone_picture
 from twincar_edge.runtime.locating.zones import Zone
 
@@ -64,7 +64,7 @@ def click_zones(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> list[Zon
     """Let the user click zones on a frame in a window, and return them; `zones` already exist.
 
     Raises:
-        InputError: there is no display.
+        InputError: there is no display, or the window failed.
     """
     require_display()
     clicked = ClickedZones([zone.name for zone in zones if zone.name is not None])
@@ -74,17 +74,18 @@ def click_zones(image_bgr: NDArray[np.uint8], zones: Sequence[Zone]) -> list[Zon
         if event == cv2.EVENT_LBUTTONDOWN:
             clicked.click(x, y, (width, height))
 
-    cv2.namedWindow(_WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-    cv2.setMouseCallback(_WINDOW, on_mouse)
-    key = -1
-    while key not in END_KEYS and is_open(_WINDOW):
-        cv2.imshow(_WINDOW, _picture(image_bgr, zones, clicked))
-        key = cv2.waitKey(REFRESH_MS)
-        if key in _ENTER or key == ord("x"):
-            clicked.close(exclude=key == ord("x"))
-        elif key in _BACKSPACE:
-            clicked.undo()
-    cv2.destroyAllWindows()
+    with window_failures():
+        cv2.namedWindow(_WINDOW, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+        cv2.setMouseCallback(_WINDOW, on_mouse)
+        key = -1
+        while key not in END_KEYS and is_open(_WINDOW):
+            cv2.imshow(_WINDOW, _picture(image_bgr, zones, clicked))
+            key = cv2.waitKey(REFRESH_MS)
+            if key in _ENTER or key == ord("x"):
+                clicked.close(exclude=key == ord("x"))
+            elif key in _BACKSPACE:
+                clicked.undo()
+        cv2.destroyAllWindows()
     return clicked.zones
 
 

@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, one_line
 from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.loop.answering import LiveFrame
@@ -20,6 +21,7 @@ from twincar_edge.runtime.loop.answering import LiveFrame
 T = TypeVar("T")
 
 REFRESH_MS = 20
+ADVICE = "run this in a desktop session, or write a file instead"
 END_KEYS = {ord("q"), 27}  # 27 is Esc
 _PROBE = "import cv2; cv2.namedWindow('twincar-edge'); cv2.waitKey(1)"
 _PROBE_S = 20.0
@@ -31,15 +33,27 @@ def require_display() -> None:
     Raises:
         InputError: there is no display, or OpenCV was built without windows.
     """
-    advice = "run this in a desktop session, or write a file instead"
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise InputError(f"no display to show a window on: {advice}")
+        raise InputError(f"no display to show a window on: {ADVICE}")
     try:  # in a subprocess: Qt aborts the process if it cannot reach the display
         done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, timeout=_PROBE_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"the display does not answer: {advice}") from error
+        raise InputError(f"the display does not answer: {ADVICE}") from error
     if done.returncode != 0:
-        raise InputError(f"OpenCV cannot open a window here: {advice}")
+        raise InputError(f"OpenCV cannot open a window here: {ADVICE}")
+
+
+@contextmanager
+def window_failures() -> Iterator[None]:
+    """Report a failure of the window system, such as a display that went away.
+
+    Raises:
+        InputError: in place of OpenCV's error.
+    """
+    try:
+        yield
+    except cv2.error as error:
+        raise InputError(f"the window failed: {one_line(str(error))}; {ADVICE}") from error
 
 
 class Windows:
@@ -64,24 +78,31 @@ class Windows:
 
         `q`, Esc, closing a window, or an error in showing a frame sets `stop`. Call it from the main thread, as window
         systems require.
+
+        Raises:
+            InputError: the window failed.
         """
         with ThreadPoolExecutor(1, "watch") as pool:
             result = pool.submit(work)
-            opened: set[str] = set()
             try:
-                while not result.done() and not stop.is_set():
-                    for camera in list(self._newest):
-                        self._show(camera, self._newest.pop(camera))
-                        opened.add(camera)
-                    if not opened:
-                        wait([result], REFRESH_MS / 1000)
-                    elif cv2.waitKey(REFRESH_MS) & 0xFF in END_KEYS or not all(map(is_open, opened)):
-                        stop.set()
-                cv2.destroyAllWindows()
+                self._show_until(result, stop)
             except BaseException:
                 stop.set()  # leaving the pool waits for `work`, which may be endless
                 raise
             return result.result()
+
+    def _show_until(self, result: Future[T], stop: threading.Event) -> None:
+        opened: set[str] = set()
+        with window_failures():
+            while not result.done() and not stop.is_set():
+                for camera in list(self._newest):
+                    self._show(camera, self._newest.pop(camera))
+                    opened.add(camera)
+                if not opened:
+                    wait([result], REFRESH_MS / 1000)
+                elif cv2.waitKey(REFRESH_MS) & 0xFF in END_KEYS or not all(map(is_open, opened)):
+                    stop.set()
+            cv2.destroyAllWindows()
 
     def _show(self, camera: str, live: LiveFrame) -> None:
         cv2.namedWindow(camera, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)

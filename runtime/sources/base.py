@@ -217,9 +217,14 @@ class Source(ABC):
         with self._lock:
             before = self._skip_reasons[reason]
             self._skip_reasons[reason] = skipped = before + count
-        if self.stills or skipped.bit_length() > before.bit_length():  # the 1st, 2nd, 4th, 8th, …
+        if self.stills or is_logged(before, skipped):
             so_far = f" ({skipped} so far)" if before else ""
             logger.warning("skipped: %s%s", one_line(redact_url(detail)), so_far)
+
+
+def is_logged(before: int, now: int) -> bool:
+    """Return whether to log something that repeats and has happened `now` times: the 1st, 2nd, 4th, 8th, … time."""
+    return now.bit_length() > before.bit_length()
 
 
 def size_of(frame: Frame) -> tuple[int, int]:

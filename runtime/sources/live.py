@@ -17,7 +17,7 @@ import numpy as np
 
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.runtime.backoff import Backoff
-from twincar_edge.runtime.sources.base import Frame, Source, SourceState, SourceStatus, redact_url, size_of
+from twincar_edge.runtime.sources.base import Frame, Source, SourceState, SourceStatus, is_logged, redact_url, size_of
 from twincar_edge.runtime.sources.capture import Capture, nominal_fps
 from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.pace import Pace
@@ -95,6 +95,7 @@ class LiveSource(Source):
         self._index = -1
         self._mailbox: Frame | None = None
         self._dropped = 0
+        self._sizes = 0  # how often the picture size has changed
         self._connections = 0
         self._connected = False
         self._reported: set[str] = set()
@@ -278,7 +279,9 @@ class LiveSource(Source):
                 return
             size_wh = size_of(frame)
             if self._size_wh is not None and self._size_wh != size_wh:
-                logger.warning("%s sends %dx%d now, no more %dx%d", self.name, *size_wh, *self._size_wh)
+                self._sizes += 1
+                if is_logged(self._sizes - 1, self._sizes):
+                    logger.warning("%s sends %dx%d now, no more %dx%d", self.name, *size_wh, *self._size_wh)
             self._size_wh = size_wh
             run = self._unchanged.add(frame.image_bgr, arrived_s)
             self._frozen = run >= MANY and arrived_s - self._unchanged.since_s >= self._rules.frozen_s

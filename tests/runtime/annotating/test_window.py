@@ -17,6 +17,7 @@ from tests.support.clips import RED_BGR, drive_by, film, write_video
 from tests.support.tiny_model import tiny_model
 from tests.support.visit_toys import frame
 from twincar_edge.cli import main
+from twincar_edge.errors import InputError
 from twincar_edge.runtime.annotating import window
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.loop.answering import LiveFrame
@@ -54,7 +55,7 @@ def test_a_window_that_fails_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> No
     windows(LiveFrame("gate", frame(), ()))
     stop = threading.Event()
     ended: list[bool] = []
-    with pytest.raises(cv2.error, match="is gone"):
+    with pytest.raises(InputError, match="the window failed: the window system is gone; run this in a desktop session"):
         windows.run(lambda: ended.append(stop.wait(10)), stop)
     assert ended == [True]
 

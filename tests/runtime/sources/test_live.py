@@ -407,6 +407,16 @@ def test_a_change_of_the_frame_size_is_accepted_and_logged(caplog: pytest.LogCap
     assert "sends 32x24 now, no more 64x48" in caplog.text
 
 
+def test_a_size_that_keeps_changing_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    captures = [Scripted(0, size_wh=(32 + 16 * (index % 2), 24)) for index in range(40)]
+    with Rig(*captures) as rig:
+        frames = iter(rig.source)
+        for capture in captures:
+            next(frames)
+            capture.send("end")
+    assert caplog.text.count(" now, no more ") == 6  # of 39 changes: the 1st, 2nd, 4th, 8th, 16th and 32nd
+
+
 # --- hanging captures ---
 
 
