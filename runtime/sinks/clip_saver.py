@@ -96,8 +96,7 @@ class ClipSaver:
     def status(self) -> SinkStatus:
         """Return the sink's state."""
         queued, delivered, dropped = self._backlog.counts()
-        problem = self._failures.problem or self._failures.upkeep_problem
-        return SinkStatus(self.name, queued, 0, delivered, dropped, problem, local=True)
+        return SinkStatus(self.name, queued, 0, delivered, dropped, self._failures.current, local=True)
 
     def faults(self) -> list[str]:
         """Return a line if the thread failed recently."""

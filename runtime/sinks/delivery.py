@@ -174,7 +174,7 @@ class Delivery(Sink):
         queued, delivered, dropped = self._backlog.counts()
         spooled, aside = (0, 0) if self._spool is None else (self._spool.waiting, self._spool.aside)
         oldest_s = self._backlog.oldest_s()
-        problem = self._failures.problem or self._failures.upkeep_problem or self._spool_problem
+        problem = self._failures.current or self._spool_problem
         if problem is None and oldest_s >= TOO_OLD_S:
             problem = f"oldest event has waited {oldest_s:.0f} s"
         return SinkStatus(self.name, queued, spooled, delivered, dropped, problem, aside, self._policy.local, oldest_s)

@@ -37,6 +37,11 @@ class FailureReporter:
         self._reported_failure = False
         self._reported_refusal: str | None = None
 
+    @property
+    def current(self) -> str | None:
+        """Return the failure that the sink has now, in its items or in its periodic work, or None."""
+        return self.problem or self.upkeep_problem
+
     def failed(self, problem: str, *, report: bool = True) -> None:
         """Record a failure. Report the first one since the last success, unless `report` is false."""
         self.problem = problem
