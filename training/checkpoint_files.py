@@ -34,6 +34,7 @@ from twincar_edge.onnx_metadata import is_onnx
 SAFETENSORS_SUFFIX = ".safetensors"
 METADATA_KEY = "twincar-edge"
 MAX_TENSORS = 100_000
+MOST_SHARED = 4  # times that the bytes of a checkpoint may be used: for tied weights
 MAX_INFLATION = 10  # of a whole archive; PyTorch compresses nothing, and weights deflate to about 93%
 
 # The keys under which training scripts save a state dict; they may be nested. Averaged weights come last: they are used
@@ -147,7 +148,7 @@ def check_tensors(state_dict: dict[Any, Any], path: Path) -> dict[str, Tensor]:
 
     Raises:
         ModelError: there are no tensors or too many, a key is not a name, or a tensor is not dense, of an unsupported
-            dtype, not finite, or larger than its storage.
+            dtype, not finite, or larger than its storage; or many tensors share one.
     """
     if not 1 <= len(state_dict) <= MAX_TENSORS:
         raise ModelError(f"{path} holds no state dict: it has {len(state_dict)} tensors")
@@ -163,6 +164,11 @@ def check_tensors(state_dict: dict[Any, Any], path: Path) -> dict[str, Tensor]:
         # With strides of 0, a few stored bytes can claim to be terabytes.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ModelError(f"{path}: {name} claims more values than the file holds")
+    # Tied weights share a storage; thousands of names for one storage would each become a tensor of their own.
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state_dict.values()}
+    if sum(tensor.numel() * tensor.element_size() for tensor in state_dict.values()) > MOST_SHARED * sum(held.values()):
+        raise ModelError(f"{path} claims more than {MOST_SHARED} times the values that the file holds")
+    for name, tensor in state_dict.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ModelError(f"{path}: {name} has values that are not finite: the training diverged")
     return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in state_dict.items()}

@@ -114,9 +114,11 @@ class ClassMapping:
                 raise InputError(f"class name {str(name)[:60]!r} is empty, too long or not printable")
             if name != " ".join(name.split()):
                 raise InputError(f"class name {name!r} has spaces at its ends or two in a row")
-        if len(set(self.names)) != len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise InputError(f"class name {twice!r} appears twice in the mapping")
+        seen = set[str]()
+        for name in self.names:
+            if name in seen:
+                raise InputError(f"class name {name!r} appears twice in the mapping")
+            seen.add(name)
 
     def __len__(self) -> int:
         """Return the number of classes."""

@@ -207,6 +207,10 @@ def test_corrupt_files_raise_only_our_errors(tmp_path: Path, kind: str) -> None:
         ({"state_dict": {"a": 3}}, "state_dict"),
         ({"state_dict": {"a": torch.tensor([1.0, float("nan")])}}, "a has values that are not finite"),
         ({"state_dict": {"a": torch.zeros(1).expand(10**9)}}, "a claims more values than the file holds"),
+        (
+            {"state_dict": dict.fromkeys(map(str, range(5)), torch.zeros(9, dtype=torch.float16))},
+            "claims more than 4 times the values",
+        ),
         ({"state_dict": {"a": torch.eye(3).to_sparse()}}, "a is not a plain dense tensor"),
     ],
 )

@@ -20,6 +20,8 @@ from twincar_edge.images import ImageError
 from twincar_edge.labels import ClassMapping
 
 KEPT_BYTES = 128 * 2**20
+MOST_GROUP_BYTES = 2**30  # of the images of one row group, which are read together
+_ROWS_AT_ONCE = 8
 
 
 def is_parquet(path: Path) -> bool:
@@ -104,10 +106,18 @@ def _read_row_group(path: Path, row_group: int) -> list[bytes | None]:
     pyarrow = require("pyarrow", "bench")
     try:
         with _open(path) as file:
-            column = file.read_row_group(row_group, columns=["image"], use_threads=False).column("image")
+            images: list[bytes | None] = []
+            total = 0
+            for batch in file.iter_batches(_ROWS_AT_ONCE, [row_group], ["image"], use_threads=False):
+                found = [None if image is None else image["bytes"] for image in batch.column(0).to_pylist()]
+                total += _size(found)  # grows past the file's size where a dictionary holds each image once
+                if total > MOST_GROUP_BYTES:
+                    limit = f"{MOST_GROUP_BYTES >> 30} GiB"
+                    raise ImageError("unreadable", f"{path}: row group {row_group} has more than {limit} of images")
+                images += found
+            return images
     except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: text that is not UTF-8
         raise ImageError("unreadable", f"cannot read {path}: {_first_line(error)}") from error
-    return [None if image is None else image["bytes"] for image in column.to_pylist()]
 
 
 def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
@@ -116,10 +126,11 @@ def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
         with _open(path) as file:
             schema = file.schema_arrow
             image = schema.field("image").type if "image" in schema.names else None
-            has_bytes = image is not None and pyarrow.types.is_struct(image) and image.get_field_index("bytes") >= 0
-            if not has_bytes or "label" not in schema.names:
+            if not _has_bytes(image) or "label" not in schema.names:
                 found = ", ".join(f"{field.name} ({field.type})" for field in schema)
                 raise InputError(f"{path} needs the columns image (bytes, path) and label, found {found[:120]}")
+            if file.metadata.num_rows > path.stat().st_size:
+                raise InputError(f"{path} claims {file.metadata.num_rows} rows, more than it has bytes")
             name = checked_name(path.name, str(path.parent))
             samples, row = [], 0
             for group in range(file.num_row_groups):
@@ -132,6 +143,14 @@ def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
             return _class_names(schema.metadata or {}), samples
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
+
+
+def _has_bytes(image: Any) -> bool:
+    types = require("pyarrow", "bench").types
+    if image is None or not types.is_struct(image) or image.get_field_index("bytes") < 0:
+        return False
+    kind = image.field("bytes").type
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _open(path: Path) -> Any:

@@ -471,6 +471,20 @@ def test_parquet_rows_without_a_usable_image_are_dropped(tmp_path: Path, jpeg: J
     assert len(kept) == 1
 
 
+def test_a_small_parquet_file_that_unfolds_to_gigabytes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cars.parquet"
+    monkeypatch.setattr(parquet_layout, "MOST_GROUP_BYTES", 2**20)
+    write_shard(path, [(b"x" * 2**16, 0)] * 100, NAMES, row_group=100)  # a dictionary holds the value once
+    assert path.stat().st_size < 2**14
+    dataset = open_dataset(path)
+    with pytest.raises(ImageError, match="row group 0 has more than"):
+        dataset.samples[0].read()
+    write_shard(path, [(None, 0)] * 100_000, NAMES, row_group=100_000)
+    assert "claims 100000 rows, more than it has bytes" in error_of_opening(path)
+
+
 def test_parquet_without_class_names_accepts_a_mapping(tmp_path: Path, jpeg: Jpeg) -> None:
     write_shard(tmp_path / "cars.parquet", [(jpeg(0), 1)], None)
     assert "does not name its classes" in error_of_opening(tmp_path / "cars.parquet")
@@ -491,6 +505,8 @@ def test_invalid_parquet_is_refused(tmp_path: Path, jpeg: Jpeg) -> None:
     assert "needs the columns image (bytes, path) and label, found x (int64)" in error_of_opening(tmp_path)
     pq.write_table(pa.table({"image": ["a.jpg"], "label": [0]}), path)
     assert "image (string)" in error_of_opening(tmp_path)
+    pq.write_table(pa.table({"image": [{"bytes": "a.jpg", "path": ""}], "label": [0]}), path)
+    assert "image (struct<bytes: string" in error_of_opening(tmp_path)
     write_shard(path, [(jpeg(0), 0)], NAMES)
     write_shard(tmp_path / "data" / "train-1.parquet", [(jpeg(0), 0)], NAMES[::-1])
     assert "train-1.parquet has other classes than train-0.parquet" in error_of_opening(tmp_path)
