@@ -132,8 +132,10 @@ def ran(row: Row) -> str:
 
 
 def ratio(found: Ratio | None) -> str:
-    """Return a ratio with its interval."""
-    return NONE if found is None else f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})"
+    """Return a ratio with its interval, if it has one."""
+    if found is None:
+        return NONE
+    return f"{found.median:.2f}" + ("" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})")
 
 
 def _ms(value: float) -> str:

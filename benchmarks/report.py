@@ -74,8 +74,8 @@ class Timing(Record):
         )
 
 
-def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[float, float]:
-    """Return the 95% percentile bootstrap interval of a statistic of one or more values.
+def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -> tuple[float, float] | None:
+    """Return the 95% percentile bootstrap interval of a statistic, or None for fewer than two values.
 
     Source: Efron, "Bootstrap methods: another look at the jackknife", 1979.
 
@@ -83,6 +83,8 @@ def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -
         values: independent measurements, or differences of independent pairs.
         statistic: `np.mean`, `np.median` or another function with an `axis` parameter.
     """
+    if len(values) < 2:
+        return None
     array = np.asarray(values, np.float64)
     drawn = np.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
     low, high = np.percentile(statistic(array[drawn], axis=1), (2.5, 97.5))
@@ -92,17 +94,18 @@ def bootstrap_interval(values: Sequence[float], statistic: Callable[..., Any]) -
 class Ratio(Record):
     """The speedup of a row over the first row, per image: the median over rounds, and its 95% interval.
 
-    Each round compares medians that were measured within seconds of each other.
+    One round has no interval: `low` and `high` are None. Each round compares medians that were measured within seconds
+    of each other.
     """
 
     median: float = Field(ge=0)
-    low: float = Field(ge=0)
-    high: float = Field(ge=0)
+    low: float | None = Field(ge=0)
+    high: float | None = Field(ge=0)
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Ratio:
         """Summarize the ratios of one or more rounds."""
-        low, high = bootstrap_interval(ratios, np.median)
+        low, high = bootstrap_interval(ratios, np.median) or (None, None)
         return cls(median=float(np.median(ratios)), low=low, high=high)
 
 

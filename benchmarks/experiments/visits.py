@@ -84,20 +84,20 @@ class Clip(Record):
 class Single(Record):
     """The top-1 of answers from a single image, and the gain of the visits' top-1 over it.
 
-    `low` and `high` are the 95% bootstrap interval of `gain`, resampled over visits.
+    `low` and `high` are the 95% bootstrap interval of `gain`, resampled over visits; None for one visit.
     """
 
     top1: Share
     gain: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @classmethod
     def of(cls, right: NDArray[np.generic], visits_right: NDArray[np.bool_]) -> Single:
         """Compare visit by visit: `right` may be the share of a visit's crops that are right."""
         share = right.astype(np.float64)
         gains = visits_right - share
-        low, high = bootstrap_interval(gains.tolist(), np.mean)
+        low, high = bootstrap_interval(gains.tolist(), np.mean) or (None, None)
         return cls(top1=float(share.mean()), gain=float(gains.mean()), low=low, high=high)
 
 
@@ -155,7 +155,9 @@ class VisitsReport(Record):
             f"| visit | {self.top1:.2%} | |",
         ]
         for name, single in self.singles.items():
-            gain = f"{100 * single.gain:+.2f} ({100 * single.low:+.2f} to {100 * single.high:+.2f})"
+            gain = f"{100 * single.gain:+.2f}"
+            if single.low is not None and single.high is not None:
+                gain += f" ({100 * single.low:+.2f} to {100 * single.high:+.2f})"
             lines.append(f"| {name} | {single.top1:.2%} | {gain} |")
         lines.append(f"| any crop, all {self.crops} pooled | {self.pooled_top1:.2%} | |")
         lines += ["", "| crop shows | crops | right alone | share of the weight |", "|---|---|---|---|"]

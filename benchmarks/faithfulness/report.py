@@ -15,19 +15,22 @@ TOP_STEP = STEPS // 5  # the step at which the hottest 20% are blurred
 
 
 class Gain(Record):
-    """The mean improvement of a map over a random one, and the half-width of its 95% confidence interval."""
+    """The mean improvement of a map over a random one, and the half-width of its 95% confidence interval.
+
+    `margin` is None for one image, which has no interval.
+    """
 
     mean: float
-    margin: float
+    margin: float | None
 
     def __str__(self) -> str:
         """Return text such as "+0.120 ± 0.031"."""
-        return f"{self.mean:+.3f} ± {self.margin:.3f}"
+        return f"{self.mean:+.3f}" + ("" if self.margin is None else f" ± {self.margin:.3f}")
 
     @property
     def shown(self) -> bool:
         """Return whether the map is significantly better than a random one."""
-        return self.mean > self.margin
+        return self.margin is not None and self.mean > self.margin
 
 
 class MapFigures(Record):
@@ -152,5 +155,5 @@ class FaithfulnessReport(Record):
 
 def _gain(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Gain:
     count = len(differences)
-    spread = float(differences.std(ddof=1)) if count > 1 else 0.0
-    return Gain(mean=float(differences.mean()), margin=1.96 * spread / count**0.5)
+    margin = 1.96 * float(differences.std(ddof=1)) / count**0.5 if count > 1 else None
+    return Gain(mean=float(differences.mean()), margin=margin)

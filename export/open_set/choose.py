@@ -77,7 +77,9 @@ def upper_bound(wrong: _Flags, groups: NDArray[np.int64]) -> float:
     share = float(wrong.mean())
     effective = float(images)
     counts, of_group = np.bincount(groups), np.bincount(groups, weights=wrong)
-    if 0 < share < 1 and len(counts) > 1:
+    if len(counts) == 1:  # one car model says nothing about others, however many images it has
+        effective = 1.0
+    elif 0 < share < 1:
         variance = len(counts) / (len(counts) - 1) * float(np.square(of_group - share * counts).sum()) / images**2
         effective = min(effective, share * (1 - share) / variance) if variance else effective
     return wilson_interval(share, effective, Z_90)[1]

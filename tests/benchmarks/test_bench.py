@@ -19,6 +19,7 @@ from twincar_edge.benchmarks import (
     CameraPace,
     Schedule,
     bench,
+    formats,
     read_report,
     write_report,
 )  # fmt: skip
@@ -395,6 +396,13 @@ def test_ratios_compare_each_round_with_the_same_round_of_the_first_row(model: P
     first, second = run(config, lambda spec, images, _: Fixed(Worker(spec, images), spec.batch)).rows
     assert first.times_first == Ratio(median=1, low=1, high=1)
     assert second.times_first == second.times_first_infer == Ratio(median=2, low=2, high=2)
+
+
+def test_one_round_has_no_interval() -> None:
+    single = Ratio.of([1.37])
+    assert (single.median, single.low, single.high) == (1.37, None, None)
+    assert formats.ratio(single) == "1.37"
+    assert formats.ratio(Ratio.of([1.0, 2.0])).startswith("1.50 (")
 
 
 def test_the_interval_of_a_ratio_contains_its_median_and_widens_with_the_spread_of_rounds() -> None:

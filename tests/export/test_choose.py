@@ -122,7 +122,11 @@ def test_the_bound_is_wilsons_bound_and_wider_for_correlated_images(rng: np.rand
     assert upper_bound(wrong, alone) == pytest.approx((center + spread) / (1 + z**2 / 200), rel=2e-3)
     assert upper_bound(wrong, alone // 10) > upper_bound(wrong, alone)
     assert upper_bound(wrong, rng.permutation(alone) // 10) == pytest.approx(upper_bound(wrong, alone), abs=0.02)
-    assert 0 < upper_bound(np.zeros(50, np.bool_), np.zeros(50, np.int64)) < 0.05
+    assert 0 < upper_bound(np.zeros(50, np.bool_), np.arange(50)) < 0.05
+    one_car = np.zeros(50, np.int64)
+    assert (
+        upper_bound(np.zeros(50, np.bool_), one_car) == upper_bound(np.zeros(1, np.bool_), np.zeros(1, np.int64)) > 0.5
+    )
     assert upper_bound(np.ones(5, np.bool_), np.zeros(5, np.int64)) == pytest.approx(1)
 
 
