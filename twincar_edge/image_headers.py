@@ -31,6 +31,7 @@ class ImageHeader:
         sample_bits: bits of a sample.
         max_value: largest value of a sample, if the file declares one.
         floating: samples are floating-point numbers.
+        alpha: an alpha channel is declared; only for TIFF, whose decoder changes the colors by it.
     """
 
     format: str
@@ -39,6 +40,7 @@ class ImageHeader:
     sample_bits: int = 8
     max_value: int | None = None
     floating: bool = False
+    alpha: bool = False
 
 
 class HeaderError(ValueError):
@@ -155,15 +157,15 @@ def _tiff(data: bytes) -> ImageHeader:
     width, height, tile_width, tile_height = (sides.get(tag, 0) for tag in _TIFF_SIDES)
     if tile_width * tile_height > max(width * height, MAX_TIFF_TILE_PIXELS):
         raise InvalidHeaderError(f"it has tiles of {tile_width}x{tile_height}, larger than the picture")
-    bits, sample_format, max_value = (samples.get(tag) for tag in _TIFF_SAMPLES)
-    return ImageHeader("TIFF", (width, height), True, bits or 1, max_value, sample_format == _TIFF_FLOAT)
+    bits, extra, sample_format, max_value = (samples.get(tag) for tag in _TIFF_SAMPLES)
+    return ImageHeader("TIFF", (width, height), True, bits or 1, max_value, sample_format == _TIFF_FLOAT, bool(extra))
 
 
 # Excludes stuffed zeros after 0xFF in the pixel data, fill bytes, and standalone markers.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _MAX_JPEG_MARKERS = 4000
 _TIFF_SIDES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
-_TIFF_SAMPLES = {258: "bits per sample", 339: "sample format", 341: "largest sample value"}
+_TIFF_SAMPLES = {258: "bits per sample", 338: "extra samples", 339: "sample format", 341: "largest sample value"}
 _TIFF_FLOAT = 3
 _BITMAP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of the header in the versions of the format
 _READERS: dict[bytes, Callable[[bytes], ImageHeader | None]] = {

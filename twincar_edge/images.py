@@ -27,7 +27,16 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 ImageProblem = Literal[
-    "missing", "unreadable", "empty", "truncated", "damaged", "not an image", "too large", "bit depth", "degenerate box"
+    "missing",
+    "unreadable",
+    "empty",
+    "truncated",
+    "damaged",
+    "not an image",
+    "too large",
+    "bit depth",
+    "transparent",
+    "degenerate box",
 ]
 _DARK = 16  # the largest value of a picture that uses at most 12 of its 16 bits, in 8 bits
 
@@ -55,7 +64,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
 
     Raises:
         ImageError: the bytes are empty, too many, truncated or not an image; the image is too large; or its samples
-            are floating-point numbers, or use too few of their bits.
+            are floating-point numbers, or use too few of their bits; or a TIFF has transparent parts.
     """
     if not data:
         raise ImageError("empty", f"{name} is empty")
@@ -86,6 +95,11 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_IMAGE_PIXELS) 
             raise ImageError("too large", f"{name} has 16 bits: at most {max_pixels / 2e6:.3g} megapixels")
         deep = _decode(data, name, header.format, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         return np.minimum(np.right_shift(deep, declared.bit_length() - 8), 255).astype(np.uint8)
+    # libtiff multiplies colors of 8 bits by alpha; elsewhere alpha is left out, and the colors stay as they are.
+    if header.alpha and header.sample_bits == 8:
+        found = _decode(data, name, header.format, cv2.IMREAD_UNCHANGED)
+        if found.ndim == 3 and found.shape[2] == 4 and found[..., 3].min() < 255:
+            raise ImageError("transparent", f"{name} is a TIFF with transparent parts: convert it to PNG")
     image = np.asarray(_decode(data, name, header.format, cv2.IMREAD_COLOR), np.uint8)
     if header.sample_bits == 16 and image.max() <= _DARK:
         raise ImageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import struct
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
 
 from twincar_edge.cli import OPENCV_PIXELS
 from twincar_edge.errors import InputError
@@ -172,6 +175,22 @@ def test_jpeg_scans_are_limited_despite_a_fake_end_marker() -> None:
     assert decode_image(data, "photo").shape == (48, 64, 3)
     with pytest.raises(ImageError, match="more than 100 scans"):
         decode_image(jpeg_with_scans(101, data), "photo")
+
+
+def test_a_tiff_with_transparent_parts_is_refused_because_its_colors_would_be_changed() -> None:
+    opaque = np.dstack([picture(), np.full((48, 64), 255, np.uint8)])
+    assert np.array_equal(decode_image(tiff_with_alpha(opaque), "opaque"), picture())
+    opaque[5, 7, 3] = 64
+    with pytest.raises(ImageError, match="is a TIFF with transparent parts: convert it to PNG") as caught:
+        decode_image(tiff_with_alpha(opaque), "clear")
+    assert caught.value.problem == "transparent"
+    assert np.array_equal(decode_image(encoded(".png", opaque), "clear"), picture())
+
+
+def tiff_with_alpha(image_bgra: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image_bgra[..., [2, 1, 0, 3]]).save(file, "TIFF")
+    return file.getvalue()
 
 
 def test_grayscale_alpha_and_16_bit_images_become_8_bit_bgr() -> None:
