@@ -116,6 +116,22 @@ def test_an_image_runs_without_root_and_installs_existing_extras(name: str) -> N
         assert (REPOSITORY / "requirements" / f"{extra}.txt").is_file()
 
 
+def extras_of_images() -> list[tuple[Path, str]]:
+    """Return each `EXTRAS=` that these files and the documentation name, with its file."""
+    files = [path for path in DEPLOY.rglob("*") if path.is_file()]
+    files += [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    return [(path, found) for path in files for found in re.findall(r"EXTRAS=(\w+(?:,\w+)*)", path.read_text())]
+
+
+def test_every_extra_that_an_image_may_have_is_locked() -> None:
+    named = extras_of_images()
+    assert {path.name for path, _ in named} >= {*DOCKERFILES, "README.md", "train-job.yaml", "score-rayjob.yaml"}
+    locked = {lock.stem for lock in (REPOSITORY / "requirements").iterdir()}
+    assert [(path.name, extras) for path, extras in named if not set(extras.split(",")) <= locked] == []
+    (boxes,) = re.findall(r"^BOXES := (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert locked == {*boxes.split(), "build", "dev"}
+
+
 @pytest.mark.parametrize("name", DOCKERFILES)
 def test_an_image_installs_only_hashed_packages_and_takes_its_base_from_an_argument(name: str) -> None:
     (build,) = [rest for rest in arguments(name, "RUN") if "venv" in rest]
