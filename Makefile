@@ -46,7 +46,7 @@ $(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
 
 # Writes requirements/ again: a lock for each extra that an image may have, and for CI, for every platform and Python. What
 # pyproject.toml still allows keeps its version, except with `make lock UPGRADE=--upgrade`.
-BOXES := cpu gpu openvino clips page sign cluster ray train
+BOXES := cpu gpu openvino clips page sign cluster ray kuberay train
 UPGRADE :=
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --no-emit-index-url \
 	--no-emit-find-links

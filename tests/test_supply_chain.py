@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_a_lock_satisfies_the_requirements_of_the_project(lock: Path) -> None:
         versions = pinned.get(canonicalize_name(needed.name))
         assert versions, f"{needed} is not in {lock.name}: run make lock"
         assert all(needed.specifier.contains(version) for version in versions), f"{needed}: run make lock"
+
+
+def test_the_image_of_the_ray_job_has_what_ray_asks_for_its_dashboard() -> None:
+    job = (REPOSITORY / "deploy" / "cluster" / "score-rayjob.yaml").read_text()
+    (extras,) = re.findall(r"EXTRAS=([\w,]+)", job)
+    found: dict[str, set[str]] = {}
+    for extra in extras.split(","):
+        found |= pins(REPOSITORY / "requirements" / f"{extra}.txt")
+    asked = [Requirement(text) for text in requires("ray") or []]
+    dashboard = [one for one in asked if one.marker is not None and one.marker.evaluate({"extra": "default"})]
+    assert "aiohttp-cors" in {canonicalize_name(one.name) for one in dashboard}
+    assert [one.name for one in dashboard if canonicalize_name(one.name) not in found] == []
+    assert re.findall(r'rayVersion: "(.*?)"', job) == list(found["ray"])
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
