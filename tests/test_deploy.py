@@ -229,6 +229,18 @@ def test_the_unit_has_a_watchdog_and_a_reload_and_always_restarts() -> None:
     assert unit("StateDirectory") == ["twincar-edge"]
 
 
+def test_comments_refer_to_pages_and_headings_that_exist() -> None:
+    missing, headings = [], 0
+    for file in (path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".md"):
+        for heading, page in re.findall(r'(?:"([^"\n]+)" in )?\b([\w./-]+\.md)\b', file.read_text()):
+            found = REPOSITORY / page
+            headings += bool(heading)
+            if not found.is_file() or (heading and f"# {heading}\n" not in found.read_text()):
+                missing.append((file.name, heading, page))
+    assert missing == []
+    assert headings >= len(DOCKERFILES)
+
+
 # --- the broker ---
 
 
