@@ -229,6 +229,17 @@ def test_the_unit_has_a_watchdog_and_a_reload_and_always_restarts() -> None:
     assert unit("StateDirectory") == ["twincar-edge"]
 
 
+def test_git_ignores_the_secrets_that_the_readme_has_you_create() -> None:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    text = (DEPLOY / "README.md").read_text()
+    names = re.findall(r"^cp \S+ (?:deploy/)?(\S+)|^mkdir (\S+)|a file `(\S+)` beside", text, re.MULTILINE)
+    created = sorted({first or f"{second}/passwords" * bool(second) or third for first, second, third in names})
+    assert created == [".env", "passwords/passwords", "secrets.env"]
+    asked = subprocess.run(["git", "check-ignore", *created], cwd=DEPLOY, capture_output=True, text=True)
+    assert asked.stdout.split() == created
+
+
 def test_comments_refer_to_pages_and_headings_that_exist() -> None:
     missing, headings = [], 0
     for file in (path for path in DEPLOY.rglob("*") if path.is_file() and path.suffix != ".md"):
