@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 
 from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.records import Record
+from twincar_edge.runtime.configuration.key_uses import KEY_USES, no_effect, place
 from twincar_edge.runtime.configuration.page_settings import PageSettings, ServerAddress
 from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
@@ -38,6 +40,8 @@ class CameraConfig(Record):
     move, has traveled at least `min_travel` of its box's diagonal, which shadows, lamps and branches do not. The
     `start` event is published when the visit is confirmed. `early_start` publishes it with the first answer, marked as
     `provisional`.
+
+    A key that the source or the locator does not read is an error (`KEY_USES`).
 
     >>> tw.CameraConfig(name="gate", source="rtsp://camera/stream", locate="motion").name
     'gate'
@@ -71,6 +75,24 @@ class CameraConfig(Record):
         if "://" in source or device_number(source) is not None:
             return source
         return source if info.context is None else str(relative_to_config(Path(source), info))
+
+    @field_validator(*KEY_USES)
+    @classmethod
+    def _has_an_effect(cls, value: Any, info: ValidationInfo) -> Any:
+        use, default = KEY_USES[str(info.field_name)], cls.model_fields[str(info.field_name)].default
+        if value != default and use.by in info.data:  # absent if it is invalid itself
+            found = place(use, info.data["source"], info.data.get("locate", AUTO))
+            if found in use.refused_by:
+                raise ValueError(f"has no effect {no_effect(use, found)}; remove it")
+        return value
+
+    def without_effect(self, locator: str) -> Iterator[tuple[str, str]]:
+        """Yield each key that was set and that this source or locator does not read, and a text; see `no_effect`."""
+        for key, use in KEY_USES.items():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                text = no_effect(use, place(use, self.source, locator))
+                if text is not None:
+                    yield key, text
 
 
 def open_camera(
@@ -145,6 +167,13 @@ class WatchConfig(Record):
     def trust(self) -> Trust:
         """Return which model files may be used."""
         return Trust(self.model_sha256, self.require_signature)
+
+    @field_validator("collect_limit")
+    @classmethod
+    def _limits_a_folder(cls, limit: int, info: ValidationInfo) -> int:
+        if limit != cls.model_fields["collect_limit"].default and info.data.get("collect", ...) is None:
+            raise ValueError("has no effect without `collect`: set it to a folder, or remove `collect_limit`")
+        return limit
 
     @model_validator(mode="after")
     def _clips_have_one_folder(self) -> Self:

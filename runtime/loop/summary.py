@@ -15,7 +15,10 @@ from twincar_edge.runtime.monitoring.stages import StageLatency
 def camera_notes(
     camera: CameraConfig, locator: str, ignored: Mapping[IgnoredReason, int], limited: Mapping[Limit, int]
 ) -> tuple[str, ...]:
-    """Return a sentence per reason for ignored things or limited answers, with a remedy."""
+    """Return a sentence per reason for ignored things or limited answers, with a remedy, and per key without effect."""
+    keys = (
+        f"{Parameter(key, getattr(camera, key))} has no effect {text}" for key, text in camera.without_effect(locator)
+    )
     left_out = {
         "small": ("was", "were", f"smaller than {Parameter('min_area', camera.min_area)}"),
         "zone": ("passed", "passed", f"outside {Parameter('zones')}"),
@@ -31,7 +34,7 @@ def camera_notes(
         for why, count in ignored.items()
     )
     visits = (f"{count} {'visit' if count == 1 else 'visits'} {held_back[why]}" for why, count in limited.items())
-    return (*things, *visits)
+    return (*keys, *things, *visits)
 
 
 class CameraSummary(Record):
@@ -41,7 +44,7 @@ class CameraSummary(Record):
     processed, and `crops_dropped` counts crops that a newer one of the same vehicle replaced before classification:
     both only for live cameras. `located_by` is the locator, and the reason for it. `ignored` counts the moving things
     that did not count, and `limited` the visits whose answer was limited, by reason; `notes` has both as sentences,
-    with remedies. `error` is the error that ended the camera early.
+    with remedies, and the keys that have no effect. `error` is the error that ended the camera early.
     """
 
     name: str

@@ -136,6 +136,12 @@ class WebhookSettings(_Settings):
     timeout_s: PositiveFloat = 10.0
     types: Types = _ALL
 
+    @model_validator(mode="after")
+    def _trust_needs_tls(self) -> Self:
+        if self.ca_file is not None and self.url.lower().startswith("http://"):
+            raise ValueError("ca_file requires TLS: use an https:// URL, or remove ca_file")
+        return self
+
 
 class MqttSettings(_Settings):
     """Messages to a broker. User and password come from `$TWINCAR_MQTT_USER` and `$TWINCAR_MQTT_PASSWORD`.
@@ -162,6 +168,12 @@ class MqttSettings(_Settings):
     def _trust_needs_tls(self) -> Self:
         if self.ca_file is not None and not self.tls:
             raise ValueError("ca_file requires TLS: set tls = true")
+        return self
+
+    @model_validator(mode="after")
+    def _area_is_announced(self) -> Self:
+        if self.area is not None and not self.discovery:
+            raise ValueError("area is announced by discovery, which is off: remove area, or the empty discovery")
         return self
 
 

@@ -79,7 +79,7 @@ def command(
         chosen = one_camera(source).cameras[0]
     if at_s is None:  # the next picture of a camera that is polled may come much later
         at_s = 1.0 if chosen.poll_s is None and is_camera(chosen.source, once=chosen.once) else 0.0
-    size_wh = chosen.size if size is None else parse_size(size)
+    size_wh = chosen.size if size is None else one_camera(chosen.source, size=parse_size(size)).cameras[0].size
     opened = chosen.model_copy(update={"once": True, "stride": 1, "size": size_wh})
     frame, _ = first_frame(lambda: open_camera(opened), at_s=at_s)
     there = [*chosen.zones, *given]
