@@ -16,6 +16,7 @@ from twincar_edge.runtime.timing import Schedule
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 CAMERA_FPS = 25.0
 DURATION_S = 30.0
+MAX_S = 7 * 86_400  # of a duration and of a timeout: their sum is what the system can wait for (24 days)
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,10 @@ class CameraPace:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if not (0 < self.fps <= 1000 and self.duration_s > 0):
+        if not (0 < self.fps <= 1000 and 0 < self.duration_s <= MAX_S):
             raise InputError(
                 f"invalid camera pace of {self.fps} fps for {self.duration_s} s: use more than 0 and up to 1000 fps, "
-                "for more than 0 s"
+                f"for more than 0 and up to {MAX_S} s"
             )
         if self.fps * self.duration_s < 1:
             raise InputError(f"a camera of {self.fps} fps sends no frame in {self.duration_s} s: measure for longer")
@@ -151,8 +152,8 @@ class BenchmarkConfig:
             raise InputError(f"batch and threads must be 1 or more, found {self.batches} and {self.threads}")
         if self.pace is not None and self.batches != (1,):
             raise InputError("at a camera's pace, frames come one at a time: use ", Parameter("batches", (1,)))
-        if self.timeout_s <= 0:
-            raise InputError(f"the timeout must be above 0 s, found {self.timeout_s}")
+        if not 0 < self.timeout_s <= MAX_S:
+            raise InputError(f"the timeout must be above 0 and at most {MAX_S} s, found {self.timeout_s}")
 
     def spins(self) -> bool:
         """Return whether idle threads spin."""

@@ -1,4 +1,4 @@
-"""Types of configuration values: sizes and durations (`500MB`, `30d`), and paths relative to the configuration file."""
+"""Types of configuration values: sizes (`500MB`), bounded durations (`30d`), paths relative to the file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, ValidationInfo
 
 _AGE_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}  # pydantic parses only days and ISO 8601 (PT1H)
-_MAX_AGE_S = 100 * 366 * 86_400
+_MAX_AGE_S = 100 * 366 * 86_400  # below what dates and timers can hold
+_MAX_TIMEOUT_S = 3600
 _BYTES = TypeAdapter(ByteSize)
 
 
@@ -53,6 +54,12 @@ def relative_to_config(path: Path, info: ValidationInfo) -> Path:
 
 # Field types. Each takes a text as above, or the type itself: bytes, a timedelta, seconds.
 Size = Annotated[int, BeforeValidator(_size)]
-Age = Annotated[timedelta, BeforeValidator(lambda value: parse_age(value) if isinstance(value, str) else value)]
+Age = Annotated[
+    timedelta,
+    BeforeValidator(lambda value: parse_age(value) if isinstance(value, str) else value),
+    Field(le=timedelta(seconds=_MAX_AGE_S)),
+]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+Duration = Annotated[float, Field(gt=0, le=_MAX_AGE_S)]  # seconds
+Timeout = Annotated[float, Field(gt=0, le=_MAX_TIMEOUT_S)]  # seconds
 ConfigPath = Annotated[Path, AfterValidator(relative_to_config)]

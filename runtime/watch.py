@@ -213,7 +213,7 @@ class Watch:
         started_s = self.stages.timer()
         with ExitStack() as stack:
             if self._config.duration_s is not None:
-                alarm = threading.Timer(min(self._config.duration_s, threading.TIMEOUT_MAX), self.stop.set)
+                alarm = threading.Timer(self._config.duration_s, self.stop.set)
                 alarm.daemon = True
                 alarm.start()
                 stack.callback(alarm.join)

@@ -16,7 +16,7 @@ from twincar_edge.runtime.configuration.page_settings import PageSettings, Serve
 from twincar_edge.runtime.locating.choice import AUTO
 from twincar_edge.runtime.locating.locate import LocateOptions
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
-from twincar_edge.runtime.quantities import ConfigPath, Seconds, Size, relative_to_config
+from twincar_edge.runtime.quantities import ConfigPath, Duration, Seconds, Size, relative_to_config
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources import Source, open_source
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS
@@ -61,9 +61,9 @@ class CameraConfig(Record):
     detect_classes: tuple[str, ...] = Field(default=LocateOptions.detect_classes, min_length=1)
     detect_score: float = Field(default=LocateOptions.detect_score, gt=0, lt=1)
     classify_every: int = Field(default=1, ge=1)
-    lost_after_s: float = Field(default=TrackingRules.lost_after_s, gt=0)
-    parked_after_s: float = Field(default=TrackingRules.parked_after_s, gt=0)
-    parked_for_s: float = Field(default=TrackingRules.parked_for_s, gt=0)
+    lost_after_s: Duration = TrackingRules.lost_after_s
+    parked_after_s: Duration = TrackingRules.parked_after_s
+    parked_for_s: Duration = TrackingRules.parked_for_s
     min_hits: int = Field(default=3, ge=1)
     min_travel: float = Field(default=0.3, ge=0)
     early_start: bool = False
@@ -153,7 +153,7 @@ class WatchConfig(Record):
     require_signature: ConfigPath | None = None
     detector: ConfigPath | None = None
     batch: int = Field(default=8, ge=1)
-    duration_s: float | None = Field(default=None, gt=0)
+    duration_s: Duration | None = None
     keep_trying: bool = False
     keep: bool = False
     sinks: tuple[SinkSettings, ...] = ()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from twincar_edge.records import Record
 from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus
+from twincar_edge.runtime.quantities import Duration
 
 
 class HealthLimits(Record):
     """Maximum age of a live camera's newest frame, and of the answering thread's last cycle, in seconds."""
 
-    frame_age_s: float = Field(default=30.0, gt=0)
-    turn_age_s: float = Field(default=30.0, gt=0)
+    frame_age_s: Duration = 30.0
+    turn_age_s: Duration = 30.0
 
 
 class Health(Record):

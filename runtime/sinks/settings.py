@@ -11,18 +11,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from twincar_edge.errors import InputError, first_fault
 from twincar_edge.records import Record
 from twincar_edge.runtime.events import EventType
-from twincar_edge.runtime.quantities import Age, ConfigPath, Size
+from twincar_edge.runtime.quantities import Age, ConfigPath, Size, Timeout
 from twincar_edge.runtime.sinks.clips import ClipRules
 from twincar_edge.runtime.sinks.retention import RESERVE_BYTES
 from twincar_edge.runtime.sources.base import redact_url
@@ -133,7 +127,7 @@ class WebhookSettings(_Settings):
     url: str = Field(repr=False, min_length=1)
     secret_file: ConfigPath | None = None
     ca_file: ConfigPath | None = None
-    timeout_s: PositiveFloat = 10.0
+    timeout_s: Timeout = 10.0
     types: Types = _ALL
 
     @model_validator(mode="after")
@@ -161,7 +155,7 @@ class MqttSettings(_Settings):
     topic: Topic = "twincar-edge"
     discovery: Topic | Literal[""] = "homeassistant"
     area: str | None = Field(default=None, min_length=1, max_length=100)
-    timeout_s: PositiveFloat = 10.0
+    timeout_s: Timeout = 10.0
     types: Types = _ALL
 
     @model_validator(mode="after")

@@ -157,6 +157,8 @@ def test_the_same_file_twice_is_one_row(model: Path) -> None:
         ({"batches": ()}, "1 or more"),
         ({"threads": (0,)}, "1 or more"),
         ({"timeout_s": 0}, "above 0"),
+        ({"timeout_s": 1e10}, "at most 604800 s"),
+        ({"timeout_s": float("nan")}, "at most 604800 s"),
         ({"pace": CameraPace(), "batches": (1, 8)}, "frames come one at a time"),
     ],
 )

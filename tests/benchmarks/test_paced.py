@@ -103,8 +103,8 @@ def test_a_late_answer_does_not_delay_the_next() -> None:
     assert (found.answered, found.in_time) == (25, 24 / 25)
 
 
-@pytest.mark.parametrize("figures", [(0, 1), (25, 0), (2000, 1), (float("nan"), 1), (0.5, 1)])
-def test_a_pace_without_frames_is_rejected(figures: tuple[float, float]) -> None:
+@pytest.mark.parametrize("figures", [(0, 1), (25, 0), (2000, 1), (float("nan"), 1), (0.5, 1), (25, 1e10)])
+def test_a_pace_without_frames_or_end_is_rejected(figures: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="camera"):
         CameraPace(*figures)
 

@@ -243,9 +243,9 @@ def test_the_run_ends_after_the_duration(classifier: Classifier, tmp_path: Path)
     assert threading.active_count() == threads
 
 
-def test_a_duration_longer_than_a_timer_can_wait_ends_with_the_source(classifier: Classifier) -> None:
+def test_a_duration_of_a_hundred_years_ends_with_the_source(classifier: Classifier) -> None:
     threads = threading.active_count()
-    assert watch(WatchConfig(duration_s=1e300), sources=frames(film([], 3)), classifier=classifier).frames == 3
+    assert watch(WatchConfig(duration_s=3.16e9), sources=frames(film([], 3)), classifier=classifier).frames == 3
     assert threading.active_count() == threads
 
 

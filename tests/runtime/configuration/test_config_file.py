@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tests import REPOSITORY
 from twincar_edge.errors import InputError
@@ -126,6 +126,17 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
     assert absolute.model == Path("/opt/cars.onnx")
 
 
+def test_every_duration_has_an_upper_limit() -> None:
+    models = (WatchConfig, CameraConfig, PageSettings, *get_args(get_args(SinkSettings)[0]))
+    keys = [(model, key) for model in models for key in model.model_fields if key.endswith("_s") or key == "age"]
+    assert len(keys) > 10
+    for model, key in keys:
+        with pytest.raises(ValidationError) as refused:
+            model.model_validate({key: 1e10})
+        (error,) = [one for one in refused.value.errors() if one["loc"] == (key,)]
+        assert error["type"] == "less_than_equal", (model, key)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -177,6 +188,10 @@ def test_paths_are_relative_to_the_file_wherever_the_command_runs(
             "line 7: sinks[0].port: Input should be greater",
         ),
         (MINIMAL + '[[sinks]]\nkind = "crops"\npath = "a"\nage = "soon"\n', "line 7: sinks[0].age: "),
+        (
+            MINIMAL + '[[sinks]]\nkind = "webhook"\nurl = "http://a"\ntimeout_s = 1e10\n',
+            "line 7: sinks[0].timeout_s: Input should be less than or equal to 3600",
+        ),
         ('monitor = "127.0.0.1:p"\n' + MINIMAL, "line 1: monitor: invalid address '127.0.0.1:p': use HOST:PORT"),
         ("threads = 2\nthreads = 3\n" + MINIMAL, "line 2: Cannot overwrite a value"),
         ("threads == 2\n", "line 1: Invalid value"),
