@@ -32,7 +32,7 @@ def rows_of_tar(entry: Entry) -> Iterator[Encoded]:
     Other members, such as labels, are skipped. A truncated tar yields the images before the break, then an error.
 
     Raises:
-        InputError: the file cannot be opened.
+        InputError: the file cannot be opened, or its storage fails.
     """
     opened = storage_of(entry.path).open(entry.path)
     with opened:
@@ -60,7 +60,7 @@ def rows_of_parquet(entry: Entry) -> Iterator[Encoded]:
     Their paths are `file.parquet#7`, with the row's number in the file.
 
     Raises:
-        InputError: the file cannot be opened.
+        InputError: the file cannot be opened, or its storage fails.
     """
     pyarrow = require("pyarrow", EXTRA)
     parquet: Any = require("pyarrow.parquet", EXTRA)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.files import is_file, is_folder, write_bytes
@@ -52,7 +53,11 @@ class Storage(ABC):
 
     @abstractmethod
     def open(self, path: str) -> BinaryIO:
-        """Open a file for reading; it is seekable."""
+        """Open a file for reading; it is seekable. Only the reads of a local file raise OSErrors.
+
+        Raises:
+            InputError: the file cannot be opened, or, while it is read, the storage fails.
+        """
 
     @abstractmethod
     def read_image(self, path: str) -> bytes:
@@ -69,7 +74,11 @@ class Storage(ABC):
 
     @abstractmethod
     def local_file(self, path: str) -> Any:
-        """Return a context manager whose value is a local path of the file."""
+        """Return a context manager whose value is a local path of the file.
+
+        Raises:
+            InputError: the storage fails, or there is no space for a copy.
+        """
 
 
 class LocalStorage(Storage):
@@ -176,9 +185,9 @@ class RemoteStorage(Storage):
         return int(self._info(path).size or 0)
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file; pyarrow's files have the interface of Python's."""
+        """Open a file."""
         with self._reporting("read", path):
-            return cast(BinaryIO, self._fs.open_input_file(self._inner(path)))
+            return buffered(path, self._fs.open_input_file(self._inner(path)))
 
     def read_image(self, path: str) -> bytes:
         """Return the bytes of an image file.
@@ -192,7 +201,7 @@ class RemoteStorage(Storage):
                 data = stream.read(MAX_IMAGE_BYTES + 1)
         except FileNotFoundError as error:
             raise ImageError("missing", f"cannot read {shown(path)}: No such file or directory") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if isinstance(error, PermissionError) or "ACCESS_DENIED" in str(error):
                 raise ImageError("unreadable", f"cannot read {shown(path)}: {reason(error)}") from error
             raise InputError(f"cannot read {shown(path)}: {reason(error)}") from error
@@ -210,11 +219,10 @@ class RemoteStorage(Storage):
     @contextmanager
     def local_file(self, path: str) -> Iterator[Path]:
         """Yield a temporary copy, and remove it at the end."""
-        with temporary_file(path) as copy:
-            with self._reporting("read", path), self._fs.open_input_stream(self._inner(path)) as stream:
-                shutil.copyfileobj(stream, copy, COPIED_BYTES)
-            copy.flush()
-            yield Path(copy.name)
+        with self._reporting("read", path):
+            stream = self._fs.open_input_stream(self._inner(path))
+        with temporary_copy(path, buffered(path, stream)) as copy:
+            yield copy
 
 
 class OSErrorsOnly:
@@ -245,9 +253,69 @@ class OSErrorsOnly:
         return call
 
 
-def temporary_file(path: str) -> Any:
-    """Return a temporary file with the suffix of a path or URL; it is a context manager that removes the file."""
-    return tempfile.NamedTemporaryFile(prefix="twincar-", suffix=Path(shown(path)).suffix)
+class _RemoteFile(io.RawIOBase):
+    """A file of pyarrow or fsspec. Its failures are InputErrors, so that no reader takes them for damaged content."""
+
+    def __init__(self, path: str, file: Any, errors: tuple[type[Exception], ...]) -> None:
+        self._path = path
+        self._file = file
+        self._errors = errors
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        with self._reporting():
+            self._file.seek(offset, whence)
+        return self.tell()
+
+    def readinto(self, buffer: Any, /) -> int:
+        with self._reporting():
+            return int(self._file.readinto(buffer))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise InputError(f"cannot read {shown(self._path)}: {reason(error)}") from error
+
+
+def buffered(path: str, file: Any, errors: tuple[type[Exception], ...] = (OSError, ValueError)) -> BinaryIO:
+    """Return an opened remote file with a buffer. Its reads raise an InputError instead of `errors`."""
+    return io.BufferedReader(_RemoteFile(path, file, errors), COPIED_BYTES)
+
+
+@contextmanager
+def temporary_copy(path: str, file: BinaryIO) -> Iterator[Path]:
+    """Yield a temporary local copy of an opened remote file, with its suffix; remove it at the end.
+
+    Raises:
+        InputError: the storage fails, or the copy cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            with file:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="twincar-"))
+                copy = Path(folder) / f"copy{Path(shown(path)).suffix}"
+                with copy.open("wb") as target:
+                    shutil.copyfileobj(file, target, COPIED_BYTES)
+        except OSError as error:
+            raise InputError(
+                f"cannot copy {shown(path)} to the temporary folder: {error.strerror}; free space there, or set TMPDIR"
+            ) from error
+        yield copy
 
 
 def shown(path: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +14,10 @@ from twincar_edge.runtime.scoring.file_systems import (
     EXTRA,
     Listed,
     Storage,
+    buffered,
     reason,
     shown,
-    temporary_file,
+    temporary_copy,
 )
 
 CONNECT_S = 30  # timeouts
@@ -67,12 +66,12 @@ class HttpStorage(Storage):
             return int(self._info(path)["size"] or 0)
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file; it is seekable if the server supports ranges."""
+        """Open a file; seeking is an error unless the server supports ranges."""
         with self._reporting(path):
             info = self._info(path)
             blocks = info["size"] and info.get("partial", True)
             file = self._fs.open(path, size=info["size"]) if blocks else self._stream(path)
-            return io.BufferedReader(_Body(file, self._errors), COPIED_BYTES)
+            return buffered(path, file, self._errors)
 
     def read_image(self, path: str) -> bytes:
         """Return the bytes of an image file, with one request."""
@@ -100,11 +99,10 @@ class HttpStorage(Storage):
     @contextmanager
     def local_file(self, path: str) -> Iterator[Path]:
         """Yield a temporary copy, and remove it at the end."""
-        with temporary_file(path) as copy:
-            with self._reporting(path), self._stream(path) as stream:
-                shutil.copyfileobj(stream, copy, COPIED_BYTES)
-            copy.flush()
-            yield Path(copy.name)
+        with self._reporting(path):
+            stream = self._stream(path)
+        with temporary_copy(path, buffered(path, stream, self._errors)) as copy:
+            yield copy
 
     @contextmanager
     def _reporting(self, path: str) -> Iterator[None]:
@@ -133,40 +131,6 @@ class HttpStorage(Storage):
     def _stream(self, path: str) -> Any:
         """Request a whole file. Without a size, fsspec would ask for it first."""
         return self._fs.open(path, block_size=0, size=1)
-
-
-class _Body(io.RawIOBase):
-    """A file of fsspec. All of its errors are OSErrors, as callers expect of a file."""
-
-    def __init__(self, file: Any, errors: tuple[type[Exception], ...]) -> None:
-        self._file = file
-        self._errors = errors
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return bool(self._file.size)
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        self._file.seek(offset, whence)
-        return self.tell()
-
-    def readinto(self, buffer: Any, /) -> int:
-        try:
-            data = self._file.read(len(buffer))
-        except self._errors as error:
-            raise OSError(reason(error)) from error
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
 
 
 def _missing(path: str) -> InputError:

@@ -202,26 +202,29 @@ class Stage:
         return _Input(encoded.path, prepare(image, self.classifier.manifest.preprocess), min(image.shape[:2]), None)
 
     def _visits(self, entry: Entry) -> Iterator[Row]:
-        """Yield a row for each visit that `watch` finds in a video."""
+        """Yield a row for each visit that `watch` finds in a video.
+
+        Raises:
+            InputError: the storage fails.
+            ModelError: the model fails.
+        """
         config = self._config
-        try:
-            with storage_of(entry.path).local_file(entry.path) as path:
-                camera = one_camera(
-                    str(path),
-                    model=config.model,
-                    ep=config.ep,
-                    threads=config.threads,
-                    # With `auto`, the answer would depend on the detector in the state folder of the worker's machine.
-                    locate="motion" if config.detector is None else "detector",
-                    detector=config.detector,
-                    keep=True,
-                )
+        with storage_of(entry.path).local_file(entry.path) as path:
+            camera = one_camera(
+                str(path),
+                model=config.model,
+                ep=config.ep,
+                threads=config.threads,
+                # With `auto`, the answer would depend on the detector in the state folder of the worker's machine.
+                locate="motion" if config.detector is None else "detector",
+                detector=config.detector,
+                keep=True,
+            )
+            try:
                 events = watch(camera, classifier=self.classifier).results
-        except ModelError:
-            raise
-        except InputError as error:
-            yield error_row(entry.shown, str(error))
-            return
+            except InputError as error:
+                yield error_row(entry.shown, str(error))
+                return
         for event in events:
             yield visit_row(entry.shown, event)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.clips import RED_BGR, drive_by, film, write_video
+from tests.support.disks import small_disk
 from tests.support.score_toys import name_of, picture, pictures, read_rows, tar_of
 from tests.support.servers import free_port, web_server
 from twincar_edge.errors import InputError
+from twincar_edge.files import sha256
+from twincar_edge.runtime.scoring.inputs import entries_of
 from twincar_edge.runtime.scoring.score import ScoreConfig, ScoreReport, score
+from twincar_edge.runtime.scoring.stage import Stage, StageConfig
 
 pytest.importorskip("aiohttp")
 
@@ -30,11 +35,13 @@ class Server:
     Attributes:
         url: the address, without a slash at the end.
         files: path -> content.
+        cut: whether the connection is closed after half of each answer.
     """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.files: dict[str, bytes] = {}
+        self.cut = False
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def server() -> Iterator[Server]:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
             self.send_header("Content-Length", str(last + 1 - first))
             self.end_headers()
-            self.wfile.write(data[first : last + 1])
+            self.wfile.write(data[first : first + (last + 1 - first) // (2 if found.cut else 1)])
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -67,8 +74,8 @@ def server() -> Iterator[Server]:
         yield found
 
 
-def run(source: str, output: Path | str, model: Path) -> ScoreReport:
-    return score(ScoreConfig(source, str(output), model, ep="cpu", workers=1))
+def run(source: str, output: Path | str, model: Path, **options: Any) -> ScoreReport:
+    return score(ScoreConfig(source, str(output), model, ep="cpu", workers=1, **options))
 
 
 def test_each_kind_of_file_is_read_from_a_web_server_with_its_query(
@@ -119,6 +126,55 @@ def test_a_server_that_does_not_answer_stops_the_run(model: Path, tmp_path: Path
         with pytest.raises(InputError, match=rf"cannot read {url}/0\.png: Cannot connect to host") as raised:
             run(source, tmp_path / f"out-{len(source)}", model)
         assert "secret" not in str(raised.value)
+
+
+@pytest.fixture
+def archive(server: Server, tmp_path: Path) -> Server:
+    """A server with three images in a tar and in a Parquet file, and a video."""
+    images, buffer = [picture(number) for number in range(3)], io.BytesIO()
+    pq.write_table(pa.table({"image": images}), buffer)
+    clip = write_video(tmp_path / "gate.mp4", film([drive_by(RED_BGR, 5)], 45))
+    tar = tar_of((f"{number}.png", image) for number, image in enumerate(images))
+    server.files = {"/cars.tar": tar, "/cars.parquet": buffer.getvalue(), "/gate.mp4": clip.read_bytes()}
+    return server
+
+
+@pytest.mark.parametrize("name", ["cars.tar", "cars.parquet", "gate.mp4"])
+def test_a_connection_that_breaks_within_a_file_stops_the_run(
+    archive: Server, model: Path, tmp_path: Path, name: str
+) -> None:
+    url = f"{archive.url}/{name}"
+    entries = list(entries_of(url + SIGNED))
+    stage = Stage(StageConfig(str(tmp_path), "run", model, sha256(model), ep="cpu"))
+    archive.cut = True
+    with pytest.raises(InputError, match=rf"^cannot read {url}: "):
+        list(stage.rows(entries))
+    archive.cut = False
+    assert not any(row.get("error") for row in stage.rows(entries))
+
+
+@pytest.mark.parametrize(("name", "rows"), [("cars.tar", 3), ("gate.mp4", 1)])
+def test_resume_scores_a_file_again_within_which_the_connection_broke(
+    archive: Server, model: Path, tmp_path: Path, name: str, rows: int
+) -> None:
+    source, output = f"{archive.url}/{name}{SIGNED}", tmp_path / "out"
+    archive.cut = True
+    with pytest.raises(InputError, match="cannot read"):
+        run(source, output, model)
+    archive.cut = False
+    report = run(source, output, model, resume=True)
+    assert (report.rows, report.errors) == (rows, 0)
+
+
+def test_a_full_temporary_folder_stops_the_run(
+    archive: Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.files["/gate.mp4"] += bytes(2**20)
+    with small_disk(tmp_path / "disk", "500k") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(InputError, match=r"cannot copy .*/gate\.mp4 to the temporary folder: No space left on dev"):
+            run(f"{archive.url}/gate.mp4{SIGNED}", tmp_path / "out", model)
+        assert list(disk.iterdir()) == []
 
 
 def test_an_output_on_a_web_server_is_refused(server: Server, model: Path, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from tests.support.score_toys import name_of, picture, pictures, read_rows, tar_
 from tests.support.servers import web_server
 from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError
+from twincar_edge.runtime.scoring.containers import rows_of_parquet, rows_of_tar
+from twincar_edge.runtime.scoring.entries import Entry
 from twincar_edge.runtime.scoring.file_systems import reason
 from twincar_edge.runtime.scoring.inputs import entries_of
 from twincar_edge.runtime.scoring.plan import read_partition
@@ -202,6 +204,15 @@ def test_any_error_of_a_service_is_reported_in_one_line(name: str) -> None:
     fsspec.register_implementation("failing", FailingFiles, clobber=True)
     with pytest.raises(InputError, match="no route to host"):
         list(entries_of(f"failing://bucket/{name}"))
+
+
+@pytest.mark.parametrize("name", ["broken.tar", "broken.parquet"])
+def test_a_service_that_fails_does_not_damage_its_archives(name: str) -> None:
+    fsspec.register_implementation("failing", FailingFiles, clobber=True)
+    entry = Entry("tar", f"failing://bucket/{name}", column="image")
+    read = rows_of_tar if name.endswith("tar") else rows_of_parquet
+    with pytest.raises(InputError, match=f"^cannot read {entry.path}: no route to host$"):
+        list(read(entry))
 
 
 @pytest.mark.parametrize("name", ["closed.jpg", "broken.jpg"])
