@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from twincar_edge.files import as_text
 from twincar_edge.images import MAX_IMAGE_BYTES
 from twincar_edge.runtime.scoring.entries import Entry
 from twincar_edge.runtime.scoring.file_systems import EXTRA, reason
+from twincar_edge.runtime.scoring.forward_tar import DAMAGE, ForwardTar
 from twincar_edge.runtime.scoring.storage import storage_of
 from twincar_edge.runtime.sources.images import is_image_name
 
@@ -34,15 +34,13 @@ def rows_of_tar(entry: Entry) -> Iterator[Encoded]:
     Raises:
         InputError: the file cannot be opened, or its storage fails.
     """
-    opened = storage_of(entry.path).open(entry.path)
-    with opened:
+    with storage_of(entry.path).open(entry.path) as opened:
         try:
-            with tarfile.open(fileobj=opened, mode="r|*", errorlevel=1) as archive:
-                for member in archive:
-                    archive.members = []  # type: ignore[attr-defined]  # the list would grow with the tar
-                    if member.isfile() and is_image_name(member.name.rpartition("/")[2]):
-                        yield _member(archive, member, f"{entry.shown}#{as_text(member.name)}")
-        except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+            archive = ForwardTar(opened)
+            for member in archive:
+                if member.isfile() and is_image_name(member.name.rpartition("/")[2]):
+                    yield _member(archive, member, f"{entry.shown}#{as_text(member.name)}")
+        except DAMAGE as error:
             yield Encoded(entry.shown, None, f"cannot read all of {entry.shown} as a tar: {reason(error)}")
 
 

@@ -52,7 +52,7 @@ class Storage(ABC):
         """Return the size of a file in bytes."""
 
     @abstractmethod
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> io.BufferedReader:
         """Open a file for reading; it is seekable. Only the reads of a local file raise OSErrors.
 
         Raises:
@@ -109,7 +109,7 @@ class LocalStorage(Storage):
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> io.BufferedReader:
         """Open a file."""
         try:
             return Path(path).open("rb")
@@ -184,7 +184,7 @@ class RemoteStorage(Storage):
         """Return the size of a file."""
         return int(self._info(path).size or 0)
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> io.BufferedReader:
         """Open a file."""
         with self._reporting("read", path):
             return buffered(path, self._fs.open_input_file(self._inner(path)))
@@ -292,7 +292,7 @@ class _RemoteFile(io.RawIOBase):
             raise InputError(f"cannot read {shown(self._path)}: {reason(error)}") from error
 
 
-def buffered(path: str, file: Any, errors: tuple[type[Exception], ...] = (OSError, ValueError)) -> BinaryIO:
+def buffered(path: str, file: Any, errors: tuple[type[Exception], ...] = (OSError, ValueError)) -> io.BufferedReader:
     """Return an opened remote file with a buffer. Its reads raise an InputError instead of `errors`."""
     return io.BufferedReader(_RemoteFile(path, file, errors), COPIED_BYTES)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from twincar_edge.errors import InputError, require
 from twincar_edge.images import MAX_IMAGE_BYTES, ImageError
@@ -65,7 +66,7 @@ class HttpStorage(Storage):
         with self._reporting(path):
             return int(self._info(path)["size"] or 0)
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> io.BufferedReader:
         """Open a file; seeking is an error unless the server supports ranges."""
         with self._reporting(path):
             info = self._info(path)
