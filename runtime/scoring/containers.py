@@ -71,10 +71,10 @@ def rows_of_parquet(entry: Entry) -> Iterator[Encoded]:
                     for value in batch[0].to_pylist():
                         yield _row(f"{entry.shown}#{number}", value)
                         number += 1
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, IndexError, pyarrow.ArrowException) as error:  # also if the file has changed
             yield Encoded(f"{entry.shown}#{number}", None, f"{entry.shown} is damaged: {reason(error)}")
 
 
 def _row(path: str, value: Any) -> Encoded:
     data = value.get("bytes") if isinstance(value, dict) else value
-    return Encoded(path, None, f"{path} has no bytes") if data is None else Encoded(path, data)
+    return Encoded(path, data) if isinstance(data, bytes) else Encoded(path, None, f"{path} has no bytes")

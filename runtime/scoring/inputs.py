@@ -225,13 +225,13 @@ def _parquet(storage: Storage, path: str, *, lists: bool) -> Iterator[Entry]:
 def bytes_column(schema: Any) -> str | None:
     """Return the name of the column with encoded images, stored as bytes or as Hugging Face's {bytes, path}."""
     types: Any = require("pyarrow", EXTRA).types
-    for name in BYTES_COLUMNS:
-        if name in schema.names:
-            kind = schema.field(name).type
-            if types.is_binary(kind) or types.is_large_binary(kind):
-                return name
-            if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-                return name
+    kinds = {field.name: field.type for field in schema}  # names may repeat
+    for name in (name for name in BYTES_COLUMNS if name in kinds):
+        kind = kinds[name]
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            return name
     return None
 
 

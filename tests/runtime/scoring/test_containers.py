@@ -1,4 +1,4 @@
-"""Damaged and hostile tars: the images before the damage, then a row that says what is wrong."""
+"""Damaged and hostile tars and Parquet files: the images before the damage, then a row that says what is wrong."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import io
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.score_toys import picture, tar_of
-from twincar_edge.runtime.scoring.containers import rows_of_tar
+from twincar_edge.errors import InputError
+from twincar_edge.runtime.scoring.containers import rows_of_parquet, rows_of_tar
 from twincar_edge.runtime.scoring.entries import Entry
+from twincar_edge.runtime.scoring.inputs import entries_of
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -97,3 +101,30 @@ def test_the_memory_for_global_headers_is_bounded_in_sum(tmp_path: Path) -> None
         buffer.write(MEMBER)
     count, problem = read(tmp_path / "shard.tar", buffer.getvalue() + END)
     assert (10 < count < 30, problem) == (True, "headers of more than 1024 KiB")
+
+
+@pytest.mark.parametrize("value", ["text", 7, None])
+def test_a_column_of_images_needs_bytes(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "cars.parquet"
+    pq.write_table(pa.table({"image": [{"bytes": value}]}), path)
+    with pytest.raises(InputError, match=r"needs a column .* or image bytes in .*; found image \(struct<bytes: "):
+        list(entries_of(str(path)))
+
+
+def test_a_column_of_images_may_be_large_or_repeated(tmp_path: Path) -> None:
+    path, images = tmp_path / "cars.parquet", pa.array([picture(0)], pa.large_binary())
+    for table in (pa.table({"image": images}), pa.Table.from_arrays([images, images], ["image", "image"])):
+        pq.write_table(table, path)
+        (entry,) = entries_of(str(path))
+        assert [row.data for row in rows_of_parquet(entry)] == [picture(0)]
+
+
+@pytest.mark.parametrize("table", [{"image": [7]}, {"image": [{"bytes": "text"}]}, {"crop": [b"image"]}])
+def test_a_parquet_file_that_has_changed_since_it_was_listed_is_an_error(
+    tmp_path: Path, table: dict[str, list[object]]
+) -> None:
+    path = tmp_path / "cars.parquet"
+    pq.write_table(pa.table(table), path)
+    (row,) = rows_of_parquet(Entry("rows", str(path), 1, 0, 0, "image"))
+    assert row.data is None
+    assert row.problem
