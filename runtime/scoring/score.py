@@ -16,7 +16,7 @@ from pydantic import Field
 
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import usable_cores
-from twincar_edge.errors import InputError, require
+from twincar_edge.errors import InputError, Parameter, require
 from twincar_edge.files import sha256
 from twincar_edge.manifest import read_manifest
 from twincar_edge.records import Record
@@ -151,9 +151,12 @@ def score(
     """
     require("pyarrow", EXTRA)
     started_s = timer()
-    for name in ("partition_size", "batch", "threads"):
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} must be 1 or more, found {getattr(config, name)}")
+    for name in ("partition_size", "batch", "threads", "workers"):
+        if (number := getattr(config, name)) is not None and number < 1:
+            raise InputError(Parameter(name), f" must be 1 or more, found {number}")
+    for name in ("num_cpus", "num_gpus"):
+        if config.ray is not None and (share := getattr(config.ray, name)) < 0:
+            raise InputError(Parameter(name), f" must be 0 or more, found {share}")
     model = config.model or default_model()
     manifest = read_manifest(model)
     if config.embedding and manifest.embedding is None:

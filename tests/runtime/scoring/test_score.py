@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import twincar_edge as tw
 from tests.support.clips import RED_BGR, drive_by, film, write_video
 from tests.support.score_toys import name_of, names_by_file, picture, pictures, read_rows, tar_of
 from tests.support.tiny_model import tiny_model
@@ -209,6 +210,15 @@ def test_a_partition_of_another_run_does_not_count(model: Path, tmp_path: Path) 
     run(folder, output, model)
     (part,) = output.glob("*.parquet")
     assert read_counts(str(part), "another") is None
+
+
+@pytest.mark.parametrize("name", ["partition_size", "batch", "threads", "workers", "num_cpus"])
+def test_a_number_that_is_too_small_is_refused(model: Path, tmp_path: Path, name: str) -> None:
+    folder = pictures(tmp_path / "cars", 1)
+    for number, limit in [(-1, 0)] if name == "num_cpus" else [(-1, 1), (0, 1)]:
+        with pytest.raises(InputError, match=f"^`{name}` must be {limit} or more, found {number}$"):
+            tw.score(folder, tmp_path / "out", model=model, ray="auto", **{name: number})
+    assert not (tmp_path / "out").exists()
 
 
 # --- killed processes ---
