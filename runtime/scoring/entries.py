@@ -40,20 +40,32 @@ class ListDigest:
     """The digest of a set of entries. The order does not matter, because a folder may be listed in any order.
 
     It is the sum of the entries' SHA-256 modulo 2**256, which detects accidental differences, not deliberate ones.
+    The queries of URLs do not count, because a presigned URL has another one when it is renewed.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.videos = 0
-        self._sum = 0
+        self._sum = self._sum_with_queries = 0
 
     def add(self, entry: Entry) -> None:
         """Add an entry."""
-        text = f"{entry.kind}\0{entry.size}\0{entry.group}\0{entry.path}"
-        self._sum += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest())
+        path = shown(entry.path)
+        number = _number(entry, path)
+        self._sum += number
+        self._sum_with_queries += number if path == entry.path else _number(entry, entry.path)
         self.count += 1
         self.videos += entry.kind == "video"
 
     def hexdigest(self) -> str:
         """Return the digest of the entries so far, as 64 hex digits."""
         return f"{self._sum % 2**256:064x}"
+
+    def with_queries(self) -> str:
+        """Return the digest in which the queries count, as 64 hex digits. It is the same if there are none."""
+        return f"{self._sum_with_queries % 2**256:064x}"
+
+
+def _number(entry: Entry, path: str) -> int:
+    text = f"{entry.kind}\0{entry.size}\0{entry.group}\0{path}"
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest())

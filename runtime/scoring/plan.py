@@ -1,13 +1,15 @@
 """The list of a run: all its entries, divided into partitions, in Parquet files in the output folder.
 
 A partition is one row group of these files, so a worker reads only its own part, and the driver holds only numbers.
-The list stays as it was written when the input changes later.
+The list stays as it was written when the input changes later, except for the queries of URLs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from twincar_edge.errors import InputError, require
@@ -66,20 +68,77 @@ def digest_of(entries: Iterable[Entry]) -> ListDigest:
     return digest
 
 
+def renew_queries(output: str, partitions: int, listed: ListDigest, entries: Iterable[Entry]) -> None:
+    """Put the queries of an input's URLs into the list of a run over the same URLs, in which they may have expired.
+
+    Args:
+        output: the run's output.
+        partitions: how many the run has.
+        listed: the digest of the input's entries.
+        entries: these entries; they are read only if a query has changed.
+
+    Raises:
+        InputError: the list cannot be read or written, or it is not certain which of its URLs is which.
+    """
+    if listed.with_queries() == listed.hexdigest():
+        return
+    written = digest_of(chain.from_iterable(_read_partitions(output, partitions)))
+    if written.with_queries() == listed.with_queries():
+        return
+    writer = _ListWriter(output)
+    renewed = iter(entries)
+    for partition in _read_partitions(output, partitions):
+        new = list(islice(renewed, len(partition)))
+        if list(map(_without_query, new)) != list(map(_without_query, partition)):
+            raise _not_renewable(output, "in another order")
+        if len(set(map(_without_query, partition))) < len(set(partition)):
+            raise _not_renewable(output, "which tell its files apart")
+        writer.add(new)
+    writer.close()
+
+
+def _without_query(entry: Entry) -> Entry:
+    return entry._replace(path=shown(entry.path))
+
+
+def _not_renewable(output: str, why: str) -> InputError:
+    return InputError(
+        f"{shown(output)} has a run over these URLs with other queries, {why}: use the same input, or name another "
+        "output"
+    )
+
+
 def read_partition(output: str, number: int) -> list[Entry]:
     """Return the entries of a partition.
 
     Raises:
         InputError: the list cannot be read.
     """
+    with _open_list(output, number // PARTITIONS_PER_FILE) as file:
+        return _read_group(file, number % PARTITIONS_PER_FILE)
+
+
+def _read_partitions(output: str, partitions: int) -> Iterator[list[Entry]]:
+    for first in range(0, partitions, PARTITIONS_PER_FILE):
+        with _open_list(output, first // PARTITIONS_PER_FILE) as file:
+            for group in range(min(PARTITIONS_PER_FILE, partitions - first)):
+                yield _read_group(file, group)
+
+
+@contextmanager
+def _open_list(output: str, number: int) -> Iterator[Any]:
     pyarrow = require("pyarrow", EXTRA)
     parquet: Any = require("pyarrow.parquet", EXTRA)
-    path = _list_file(output, number // PARTITIONS_PER_FILE)
+    path = _list_file(output, number)
     try:
         with storage_of(path).open(path) as opened, parquet.ParquetFile(opened) as file:
-            rows = file.read_row_group(number % PARTITIONS_PER_FILE, use_threads=False).to_pylist()
+            yield file
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(f"cannot read the run's list {shown(path)}: {reason(error)}") from error
+
+
+def _read_group(file: Any, group: int) -> list[Entry]:
+    rows = file.read_row_group(group, use_threads=False).to_pylist()
     return [Entry(**(row | {"path": row["path"].decode("utf-8", "surrogateescape")})) for row in rows]
 
 

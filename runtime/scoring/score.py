@@ -27,7 +27,7 @@ from twincar_edge.runtime.scoring.file_systems import EXTRA, shown
 from twincar_edge.runtime.scoring.inputs import entries_of
 from twincar_edge.runtime.scoring.on_ray import RayOptions, score_on_ray
 from twincar_edge.runtime.scoring.output import Counts, partition_number, partition_path, read_counts
-from twincar_edge.runtime.scoring.plan import PARTITION_SIZE, Plan, digest_of, write_plan
+from twincar_edge.runtime.scoring.plan import PARTITION_SIZE, Plan, digest_of, renew_queries, write_plan
 from twincar_edge.runtime.scoring.pool import score_locally
 from twincar_edge.runtime.scoring.run_file import Run, check_free, check_same, other_model, read_run, write_run
 from twincar_edge.runtime.scoring.stage import StageConfig
@@ -211,7 +211,9 @@ def _start_or_resume(config: ScoreConfig, model_sha256: str) -> tuple[Run, Path 
         raise other_model(config.output, run, model_sha256)
     if run is not None:
         listed = digest_of(entries_of(config.source))
-        plan = Plan(run.partitions, listed.count, listed.videos, listed.hexdigest())
+        # Version 0.2 wrote the digest with queries.
+        digest = run.input_sha256 if run.input_sha256 == listed.with_queries() else listed.hexdigest()
+        plan = Plan(run.partitions, listed.count, listed.videos, digest)
     else:
         check_free(config.output)
         entries = entries_of(config.source)
@@ -233,6 +235,7 @@ def _start_or_resume(config: ScoreConfig, model_sha256: str) -> tuple[Run, Path 
         write_run(config.output, requested)
         return requested, detector
     check_same(config.output, run, requested)
+    renew_queries(config.output, run.partitions, listed, entries_of(config.source))
     return run, detector
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,9 @@ from tests.support.score_toys import name_of, picture, pictures, read_rows, tar_
 from tests.support.servers import free_port, web_server
 from twincar_edge.errors import InputError
 from twincar_edge.files import sha256
+from twincar_edge.runtime.scoring.entries import Entry
 from twincar_edge.runtime.scoring.inputs import entries_of
+from twincar_edge.runtime.scoring.plan import digest_of, read_partition, renew_queries, write_plan
 from twincar_edge.runtime.scoring.score import ScoreConfig, ScoreReport, score
 from twincar_edge.runtime.scoring.stage import Stage, StageConfig
 
@@ -35,12 +38,14 @@ class Server:
     Attributes:
         url: the address, without a slash at the end.
         files: path -> content.
+        query: what each request needs.
         cut: whether the connection is closed after half of each answer.
     """
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.files: dict[str, bytes] = {}
+        self.query = "signature=a/b"
         self.cut = False
 
 
@@ -50,7 +55,7 @@ def server() -> Iterator[Server]:
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
             # Services compare decoded values, and some deny access to a name that they do not have.
-            if query not in ("signature=a%2Fb", "signature=a/b") or ".." in path:
+            if unquote(query) != found.query or ".." in path:
                 self.send_error(403)
             elif path not in found.files:
                 self.send_error(404)
@@ -151,6 +156,54 @@ def test_a_connection_that_breaks_within_a_file_stops_the_run(
         list(stage.rows(entries))
     archive.cut = False
     assert not any(row.get("error") for row in stage.rows(entries))
+
+
+def listing(path: Path, server: Server, query: str, *names: str) -> str:
+    """Write a list of signed URLs; return its path."""
+    path.write_text("path\n" + "".join(f"{server.url}/{name}?{query}\n" for name in names))
+    return str(path)
+
+
+def test_a_run_resumes_with_renewed_signatures(archive: Server, model: Path, tmp_path: Path) -> None:
+    archive.files |= {f"/{number}.png": picture(number) for number in range(3)}
+    names, output, path = ("0.png", "1.png", "2.png", "cars.tar"), tmp_path / "out", tmp_path / "list.csv"
+    source = listing(path, archive, archive.query, *names)
+    assert run(source, output, model, partition_size=1).partitions == 4
+    for name in ("part-000001.parquet", "part-000003.parquet"):
+        (output / name).unlink()
+    listing(path, archive, "signature=wrong", *reversed(names[:3]), "cars.tar")
+    with pytest.raises(InputError, match="403 Forbidden"):
+        run(source, output, model, resume=True)
+    archive.query = "signature=new"
+    listing(path, archive, archive.query, *reversed(names))
+    with pytest.raises(InputError, match="over these URLs with other queries, in another order: use the same input"):
+        run(source, output, model, resume=True)
+    listing(path, archive, archive.query, *names)
+    report = run(source, output, model, resume=True)
+    assert (report.rows, report.errors, report.resumed) == (6, 0, 2)
+    assert {str(row["path"]).rpartition("/")[2] for row in read_rows(output)} == {
+        *names[:3], "cars.tar#0.png", "cars.tar#1.png", "cars.tar#2.png"
+    }  # fmt: skip
+
+
+def test_a_run_resumes_although_its_version_digested_the_signatures(
+    archive: Server, model: Path, tmp_path: Path
+) -> None:
+    source, output = listing(tmp_path / "list.csv", archive, archive.query, "cars.tar"), tmp_path / "out"
+    run(source, output, model)
+    recorded, digest = output / "_run.json", digest_of(entries_of(source))
+    recorded.write_text(recorded.read_text().replace(digest.hexdigest(), digest.with_queries()))
+    assert digest.with_queries() in recorded.read_text()
+    assert run(source, output, model, resume=True).rows == 3
+
+
+def test_queries_that_tell_files_apart_are_not_renewed(tmp_path: Path) -> None:
+    old, new = ([Entry("image", f"https://host/get?id={number}") for number in numbers] for numbers in ("12", "34"))
+    write_plan(str(tmp_path), old, 9)
+    renew_queries(str(tmp_path), 1, digest_of(old), old)
+    with pytest.raises(InputError, match="over these URLs with other queries, which tell its files apart"):
+        renew_queries(str(tmp_path), 1, digest_of(new), new)
+    assert read_partition(str(tmp_path), 0) == old
 
 
 @pytest.mark.parametrize(("name", "rows"), [("cars.tar", 3), ("gate.mp4", 1)])
