@@ -77,7 +77,8 @@ class WatchedFolder(Source):
         self._stride = stride
         self._closing = threading.Event()
         self._look()  # raises now if the folder cannot be listed
-        self._seen = None if seen is None else SeenImages(seen, folder)
+        self._seen = SeenImages(seen)
+        self._has_journal = seen is not None
         self._unhandled: dict[int, Signature] = {}  # by the frame's index
         self._max_pixels = max_pixels
         self._ahead = ReadAhead(
@@ -103,12 +104,19 @@ class WatchedFolder(Source):
         """Stop watching."""
         self._closing.set()
         self._ahead.close(RELEASE_S)
+        self._save(at_once=True)
 
     def handled(self, index: int) -> None:
-        """Record an image as seen, also after the release."""
+        """Record an image as seen, also after the release.
+
+        The thread that reads the folder writes the journal: the caller answers for all cameras, and must not wait.
+        """
         with self._lock:
-            if (image := self._unhandled.pop(index, None)) is not None:
-                self._note(image)
+            image = self._unhandled.pop(index, None)
+        if image is not None:
+            self._seen.note(image)
+            if self._closing.is_set():
+                self._save()  # that thread has ended
 
     def is_set(self) -> bool:
         """Return whether to stop watching; `watchfiles` calls it like an event's method."""
@@ -116,39 +124,41 @@ class WatchedFolder(Source):
 
     def _taken(self) -> Iterator[Frame]:
         for signature, frame in self._ahead:
-            with self._lock:
-                if frame is None:
-                    self._note(signature)
-                elif self._seen is not None:
+            if frame is None:
+                self._seen.note(signature)
+                continue
+            if self._has_journal:
+                with self._lock:
                     self._unhandled[frame.index] = signature
-            if frame is not None:
-                yield frame
+            yield frame
 
-    def _note(self, image: Signature) -> None:
-        if self._seen is not None:
-            self._problem = self._seen.note(image)
+    def _save(self, *, at_once: bool = False) -> None:
+        problem = self._seen.save(at_once=at_once)
+        with self._lock:
+            self._problem = problem
 
     # --- in the thread that reads ahead ---
 
     def _arrivals(self) -> Iterator[tuple[Signature, Frame | None]]:
         """Yield each complete, readable image; its frame is None where the stride skips it."""
-        handled = set() if self._seen is None else set(self._seen.images)
         settling: set[Signature] = set()
         changes, index = self._changes(), 0
         while not self.is_set():
             there = self._look()
-            handled &= there  # forget deleted files
-            complete = sorted((there - handled) & settling, key=lambda image: natural_order(Path(image.name)))
+            self._seen.listed(there)
+            complete = sorted((there - self._seen.images) & settling, key=lambda image: natural_order(Path(image.name)))
             for signature in complete:
+                self._seen.add(signature)
                 if index % self._stride:
                     yield signature, None
                 elif (frame := self._frame(index, signature.name)) is not None:
                     yield signature, frame
                 index += 1
-                handled.add(signature)
+                self._save()
                 if self.is_set():
                     return
-            settling = there - handled
+            self._save()
+            settling = there - self._seen.images
             if settling:
                 self._closing.wait(SETTLE_S)
             else:
@@ -194,6 +204,7 @@ class WatchedFolder(Source):
                 force_polling=polling,
                 poll_delay_ms=round(1000 * POLL_S),
             ):
+                self._save()
                 quiet_s += FIRST_LOOK_S
                 if changes or quiet_s >= RELIST_S:
                     yield changes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from itertools import islice
@@ -16,7 +15,7 @@ import watchfiles
 from tests.support.event_toys import eventually
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import Source, folder, open_source
-from twincar_edge.runtime.sources.seen import SLACK, SeenImages, Signature, signature_of
+from twincar_edge.runtime.sources.seen import SeenImages, signature_of
 
 WAIT_S = 60.0  # timeout for what takes less than a second
 
@@ -257,66 +256,33 @@ def test_images_that_a_stride_skips_are_not_read_after_a_restart(inbox: Path) ->
         taken.until(3)
 
 
-def test_a_journal_with_a_torn_last_line_loses_only_that_line_and_is_appended_to(inbox: Path) -> None:
+def test_the_images_handled_while_the_run_goes_on_are_soon_in_the_journal(inbox: Path) -> None:
     seen = inbox.parent / "seen"
-    write(inbox, 0, 1, 2)
-    images = [signature for number in range(3) if (signature := signature_of(inbox / f"car_{number}.png"))]
-    journal = SeenImages(seen, inbox)
-    for image in images[:2]:
-        journal.note(image)
-    whole = seen.read_bytes()
-    for cut in range(len(whole)):
-        seen.write_bytes(whole[:cut])
-        known = SeenImages(seen, inbox).images
-        assert known == {image for number, image in enumerate(images[:2]) if whole[:cut].count(b"]") > number}
-    seen.write_bytes(whole[:-3])
-    SeenImages(seen, inbox).note(images[2])
-    assert SeenImages(seen, inbox).images == {images[0], images[2]}
+    write(inbox, 0, 1)
+    with taking(inbox, seen=seen) as taken:
+        taken.until(0, 1)
+        eventually(lambda: len(SeenImages(seen).images) == 2, "they are written", WAIT_S)
 
 
-@pytest.mark.parametrize(
-    "junk", [b"\xff\xfe\0", b"null", b"[1, 2, 3]", b'["car", 1]', b"[" * 2000, b'["\\ud800", 1, 2]']
-)
-def test_invalid_lines_of_a_journal_are_ignored(inbox: Path, junk: bytes) -> None:
+def test_the_answering_thread_waits_neither_for_the_folder_nor_for_the_disk_of_the_journal(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = inbox.parent / "seen"
     write(inbox, 0)
-    image = signature_of(inbox / "car_0.png")
-    assert image is not None
-    SeenImages(seen, inbox).note(image)
-    seen.write_bytes(junk + seen.read_bytes() + b"\n" + junk)
-    assert SeenImages(seen, inbox).images == {image}
+    writers: list[threading.Thread] = []
+    attempt = SeenImages._attempt
 
+    def recorded(images: SeenImages, *args: object) -> None:
+        writers.append(threading.current_thread())
+        attempt(images, *args)  # type: ignore[arg-type]
 
-def test_entries_of_deleted_images_are_removed_from_the_journal(inbox: Path) -> None:
-    seen = inbox.parent / "seen"
-    write(inbox, 0)
-    image = signature_of(inbox / "car_0.png")
-    assert image is not None
-    journal = SeenImages(seen, inbox)
-    journal.note(image)
-    for number in range(5 * SLACK):
-        journal.note(Signature(f"gone_{number}.png", 1, number))
-    assert len(seen.read_bytes().splitlines()) <= 2 * SLACK
-    assert len(journal.images) <= 2 * SLACK
-    assert SeenImages(seen, inbox).images == {image}
-    assert len(seen.read_bytes().split()) == 3
-
-
-def test_an_unwritable_journal_is_logged_once_and_written_later(inbox: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    seen = inbox.parent / "seen"
-    write(inbox, 0, 1, 2)
-    images = [signature for number in range(3) if (signature := signature_of(inbox / f"car_{number}.png"))]
-    journal = SeenImages(seen, inbox)
-    seen.unlink()
-    seen.mkdir()  # so that no user, not even root, can write it
-    for image in images[:2]:
-        problem = journal.note(image)
-        assert problem is not None and "cannot write" in problem
-    assert caplog.text.count("cannot write") == 1
-    seen.rmdir()
-    assert journal.note(images[2]) is None
-    assert SeenImages(seen, inbox).images == set(images)
+    with open_source(str(inbox), seen=seen) as source:
+        frames = iter(source)
+        frame = next(frames)
+        monkeypatch.setattr(SeenImages, "_attempt", recorded)
+        source.handled(frame.index)
+        eventually(lambda: writers, "it is written", WAIT_S)
+        assert writers[0].name.startswith("watch ")
 
 
 def test_an_unreadable_journal_is_a_one_line_error(inbox: Path) -> None:
