@@ -22,7 +22,8 @@ from twincar_edge.runtime.sources.images import (
     natural_order,
     open_images_of,
 )
-from twincar_edge.runtime.sources.seen import SeenImages, Signature
+from twincar_edge.runtime.sources.seen import SeenImages
+from twincar_edge.runtime.sources.signature import Signature
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class WatchedFolder(Source):
     A file is complete when its size and time of change stayed the same for a quarter of a second, whether it was
     written there or moved in. Files whose name begins with a dot are temporary. An image is identified
     by its name, size and modification time: it is delivered once, a rewritten file is a new image, and an unreadable
-    one is retried when it has changed.
+    one is retried when it has changed. That holds after the folder's disk was away, too.
 
     With `seen`, this holds across restarts. An image is recorded as seen when it was `handled`. Delivery is at least
     once: images that wait for the model when a run fails or is killed are delivered again.
@@ -144,8 +145,8 @@ class WatchedFolder(Source):
         settling: set[Signature] = set()
         changes, index = self._changes(), 0
         while not self.is_set():
-            there = self._look()
-            self._seen.listed(there)
+            there, device = self._look()
+            self._seen.listed(there, device)
             complete = sorted((there - self._seen.images) & settling, key=lambda image: natural_order(Path(image.name)))
             for signature in complete:
                 self._seen.add(signature)
@@ -164,17 +165,21 @@ class WatchedFolder(Source):
             else:
                 next(changes, None)
 
-    def _look(self) -> set[Signature]:
-        """Return the current images. Must be fast: a folder may hold a hundred thousand, and is listed often."""
+    def _look(self) -> tuple[set[Signature], int]:
+        """Return the current images, and the device that they are on.
+
+        Must be fast: a folder may hold a hundred thousand, and is listed often.
+        """
         there = set()
         try:
+            device = self._folder.stat().st_dev
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     if is_image_name(entry.name) and (found := _signature(entry)) is not None:
                         there.add(found)
         except OSError as error:
             raise InputError(f"cannot list the folder {self._folder}: {error.strerror}") from error
-        return there
+        return there, device
 
     def _frame(self, index: int, name: str) -> Frame | None:
         try:

@@ -10,32 +10,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_bytes
+from twincar_edge.runtime.sources.missing import MissingImages
+from twincar_edge.runtime.sources.signature import Signature
 
 logger = logging.getLogger(__name__)
 
 SLACK = 1000  # lines added, at least, before the journal is compacted
+AGES_S = 3600.0  # how often, at least, the journal is rewritten while images are missing from the folder
+_DAMAGED_S = 10**9  # no age
 RETRY_S = 5.0  # after a failed write: a full disk stays full for a while
-
-
-class Signature(NamedTuple):
-    """What identifies an image: the file's name, its size in bytes, and its modification time."""
-
-    name: str
-    size: int
-    changed_ns: int
-
-
-def signature_of(path: Path) -> Signature | None:
-    """Return a file's signature, or None if it was deleted."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return Signature(path.name, status.st_size, status.st_mtime_ns)
 
 
 class SeenImages:
@@ -45,6 +31,9 @@ class SeenImages:
     by a crash damages only itself, and is skipped when the file is read. The file is compacted when it is opened, and
     whenever there are too many lines of images that were forgotten. Lines are not synced one by one: images whose lines
     a power cut loses are delivered again.
+
+    An image is forgotten when it has been missing from the folder for long (`MissingImages`). So that restarts do not
+    keep it forever, the lines of missing images have their age, and the file is rewritten every hour and at the end.
 
     One thread reads the folder and saves. `note` may be called from any thread and never blocks: the folder or the disk
     of the journal may be slow, or hang.
@@ -62,7 +51,11 @@ class SeenImages:
         self._path = path
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self.images = set() if path is None else _read(path)
+        found = {} if path is None else _read(path)
+        self.images = set(found)
+        self._missing = MissingImages({image: age_s for image, age_s in found.items() if age_s}, monotonic=monotonic)
+        self._aged_s = 0.0  # the clock of the missing images when their ages were written
+        self._outdated = False  # the file has images that were forgotten, or other ages
         self._unhandled: set[Signature] = set()
         self._noted: deque[Signature] = deque()
         self._unwritten: list[Signature] = []
@@ -82,11 +75,13 @@ class SeenImages:
         """Note that an image was handled; `save` writes its line."""
         self._noted.append(image)
 
-    def listed(self, there: set[Signature]) -> None:
-        """Forget the images that are not in a listing of the folder."""
+    def listed(self, there: set[Signature], device: int) -> None:
+        """Take a listing of the folder, on this device, and forget images that have been missing for long."""
         with self._lock:
-            self.images &= there
-            self._unhandled &= there
+            gone = self._missing.update(self.images, there, device)
+            self.images -= gone
+            self._unhandled -= gone
+            self._outdated = self._outdated or bool(gone) or self._missing.any
 
     def save(self, *, at_once: bool = False) -> str | None:
         """Write the images that were noted since.
@@ -99,13 +94,16 @@ class SeenImages:
         """
         with self._lock:
             while self._noted:
-                image = self._noted.popleft()
-                self._unhandled.discard(image)
-                if self._path is not None:
-                    self._unwritten.append(image)
+                self._unwritten.append(self._noted.popleft())
+            self._unhandled -= set(self._unwritten)
+            if self._path is None:
+                self._unwritten.clear()
+                return None
             if self._problem is not None and not at_once and self._monotonic() < self._retry_at_s:
                 return self._problem
-            if self._added + len(self._unwritten) > max(SLACK, len(self.images) // 2):
+            too_long = self._added + len(self._unwritten) > max(SLACK, len(self.images) // 2)
+            outdated_s = self._missing.clock_s - self._aged_s if self._outdated else 0.0
+            if too_long or outdated_s >= (1.0 if at_once else AGES_S):
                 self._attempt(self._rewrite)
             elif self._unwritten or self._problem is not None:
                 self._attempt(self._append)
@@ -131,30 +129,35 @@ class SeenImages:
         self._added += len(self._unwritten)
 
     def _rewrite(self, path: Path) -> None:
-        write_bytes(path, _lines(self.images - self._unhandled))
+        write_bytes(path, _lines(self.images - self._unhandled, self._missing.age_s))
         self._added = 0
+        self._aged_s, self._outdated = self._missing.clock_s, False
 
 
-def _read(path: Path) -> set[Signature]:
+def _read(path: Path) -> dict[Signature, float]:
+    """Return the images, and for how many seconds each has been missing."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return set()
+        return {}
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    return {image for line in data.split(b"\n") if (image := _parse(line)) is not None}
+    return dict(entry for line in data.split(b"\n") if (entry := _parse(line)) is not None)
 
 
-def _lines(images: Iterable[Signature]) -> bytes:
-    return b"".join(b"\n" + json.dumps(image).encode("ascii") for image in images)
+def _lines(images: Iterable[Signature], age_s: Callable[[Signature], float] = lambda _: 0.0) -> bytes:
+    ages = ((image, int(age_s(image))) for image in images)
+    return b"".join(b"\n" + json.dumps((*image, age) if age else image).encode("ascii") for image, age in ages)
 
 
-def _parse(line: bytes) -> Signature | None:
+def _parse(line: bytes) -> tuple[Signature, float] | None:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None  # truncated, or not written by this class
     match found:
         case [str(name), int(size), int(changed_ns)]:
-            return Signature(name, size, changed_ns)
+            return Signature(name, size, changed_ns), 0.0
+        case [str(name), int(size), int(changed_ns), int(missing_s)] if 0 <= missing_s < _DAMAGED_S:
+            return Signature(name, size, changed_ns), float(missing_s)
     return None

@@ -15,7 +15,8 @@ import watchfiles
 from tests.support.event_toys import eventually
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.sources import Source, folder, open_source
-from twincar_edge.runtime.sources.seen import SeenImages, signature_of
+from twincar_edge.runtime.sources.seen import SeenImages
+from twincar_edge.runtime.sources.signature import signature_of
 
 WAIT_S = 60.0  # timeout for what takes less than a second
 
@@ -135,6 +136,28 @@ def test_an_unusable_image_is_counted_and_retried_when_it_changes(inbox: Path) -
         write(inbox, 1)
         taken.until(0, 1)
     assert taken.source.skip_reasons == {"truncated": 1}
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_images_are_not_read_again_after_their_disk_was_away(inbox: Path, journal: bool) -> None:
+    seen = inbox.parent / "seen"
+    write(inbox, 0, 1)
+    aside = inbox.parent / "aside"
+    aside.mkdir()
+    with taking(inbox, seen=seen if journal else None) as taken:
+        taken.until(0, 1)
+        for number in range(2):
+            (inbox / f"car_{number}.png").rename(aside / f"car_{number}.png")
+        write(inbox, 2)  # so that the empty folder is listed
+        taken.until(0, 1, 2)
+        for number in range(2):
+            (aside / f"car_{number}.png").rename(inbox / f"car_{number}.png")
+        write(inbox, 3)
+        taken.until(0, 1, 2, 3)
+    if journal:
+        with taking(inbox, seen=seen) as taken:
+            write(inbox, 4)
+            taken.until(4)
 
 
 def test_a_stride_skips_images(inbox: Path) -> None:

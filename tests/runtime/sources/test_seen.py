@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from twincar_edge.runtime.sources.seen import RETRY_S, SLACK, SeenImages, Signature
+from twincar_edge.runtime.sources.missing import FORGET_S, LONGEST_PAUSE_S
+from twincar_edge.runtime.sources.seen import AGES_S, RETRY_S, SLACK, SeenImages
+from twincar_edge.runtime.sources.signature import Signature
 
 IMAGES = [Signature(f"car_{number}.png", 100, number) for number in range(3)]
 
@@ -20,6 +22,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+def pass_time(journal: SeenImages, clock: Clock, seconds: float, there: set[Signature]) -> None:
+    """List the folder for some time."""
+    for _ in range(round(seconds / LONGEST_PAUSE_S) + 1):
+        journal.listed(there, device=1)
+        clock.now_s += LONGEST_PAUSE_S
+    journal.listed(there, device=1)
 
 
 @pytest.fixture
@@ -66,7 +76,9 @@ def test_a_journal_with_a_torn_last_line_loses_only_that_line_and_is_appended_to
     assert SeenImages(path).images == {IMAGES[0], IMAGES[2]}
 
 
-@pytest.mark.parametrize("junk", [b"\xff\xfe\0", b"null", b"[1, 2, 3]", b'["car", 1]', b"[" * 2000])
+@pytest.mark.parametrize(
+    "junk", [b"\xff\xfe\0", b"null", b"[1, 2, 3]", b'["car", 1]', b"[" * 2000, b'["car", 1, 2, -1]']
+)
 def test_invalid_lines_of_a_journal_are_ignored(path: Path, junk: bytes) -> None:
     handle(SeenImages(path), IMAGES[0])
     path.write_bytes(junk + path.read_bytes() + b"\n" + junk)
@@ -80,12 +92,38 @@ def test_file_names_that_are_not_utf8_are_kept(path: Path) -> None:
 
 
 def test_entries_of_forgotten_images_are_removed_from_the_journal(path: Path) -> None:
-    journal = SeenImages(path)
+    clock = Clock()
+    journal = SeenImages(path, monotonic=clock)
     handle(journal, IMAGES[0])
     for number in range(5 * SLACK):
         handle(journal, Signature(f"gone_{number}.png", 1, number))
-        journal.listed({IMAGES[0]})
+        if number % 100 == 0:
+            pass_time(journal, clock, FORGET_S, {IMAGES[0]})
+    pass_time(journal, clock, FORGET_S, {IMAGES[0]})
     assert len(path.read_bytes().splitlines()) <= 2 * SLACK
+    assert journal.images == {IMAGES[0]}
+
+
+def test_restarts_do_not_keep_deleted_images_forever(path: Path) -> None:
+    handle(SeenImages(path), *IMAGES)
+    for _ in range(3):
+        clock = Clock()
+        journal = SeenImages(path, monotonic=clock)
+        assert journal.images == set(IMAGES)
+        pass_time(journal, clock, FORGET_S / 3, {IMAGES[0]})
+        journal.save(at_once=True)
+    assert SeenImages(path).images == {IMAGES[0]}
+
+
+def test_the_ages_of_missing_images_survive_a_power_cut(path: Path) -> None:
+    handle(SeenImages(path), *IMAGES)
+    clock = Clock()
+    journal = SeenImages(path, monotonic=clock)
+    pass_time(journal, clock, AGES_S, {IMAGES[0]})
+    journal.save()
+    clock = Clock()
+    journal = SeenImages(path, monotonic=clock)
+    pass_time(journal, clock, FORGET_S - AGES_S, {IMAGES[0]})
     assert journal.images == {IMAGES[0]}
 
 
