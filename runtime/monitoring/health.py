@@ -62,8 +62,8 @@ def camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
     reason = f": {camera.problem}" if camera.problem else ""
     if camera.state == "failed":
         return f"camera {camera.name} failed{reason}"
-    if not camera.live:
-        return None
+    if not camera.live:  # a watched folder may be quiet for days, but not away
+        return f"camera {camera.name} is waiting for its source{reason}" if camera.state == "reconnecting" else None
     if camera.frame_age_s is None:
         return f"no frame from camera {camera.name} yet{reason}"
     if camera.frame_age_s > limits.frame_age_s:

@@ -27,8 +27,8 @@ class CameraStatus:
     Attributes:
         name: the camera's name.
         live: frames arrive in real time, so a lack of frames is a problem. A file is not live.
-        state: `opening` until the first frame, `reconnecting` after a lost connection, `ended` when the source is
-            finished or was stopped, `failed` after an error that is not retried.
+        state: `opening` until the first frame, `reconnecting` after a lost connection or folder, `ended` when the
+            source is finished or was stopped, `failed` after an error that is not retried.
         frames: frames read from the source.
         dropped: frames of a live camera dropped because an older one was being processed.
         skipped: frames or images that could not be decoded.

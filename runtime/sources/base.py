@@ -87,8 +87,8 @@ class SourceStatus:
         state: `opening` until the first frame; `live` while frames come (a file or folder is live while it is read,
             however long a folder waits for its next image); `stalled` when a connection that is open sends nothing, or
             only a picture that never changes;
-            `waiting` while a camera that was lost, or could not be opened, is tried again; `ended` when there will be
-            no more frames.
+            `waiting` while a camera or folder that was lost, or a camera that could not be opened, is tried again;
+            `ended` when there will be no more frames.
         frames: given so far.
         dropped: frames of a live source that newer ones replaced before they were consumed.
         skipped: frames or images that could not be decoded, and those of a live picture that never changes.

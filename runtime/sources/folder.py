@@ -8,6 +8,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError
@@ -23,7 +24,7 @@ from twincar_edge.runtime.sources.images import (
     open_images_of,
 )
 from twincar_edge.runtime.sources.seen import SeenImages
-from twincar_edge.runtime.sources.signature import Signature
+from twincar_edge.runtime.sources.signature import Signature, signature_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,13 @@ POLL_S = 1.0  # where the system has no change notifications
 FIRST_LOOK_S = 0.5  # after the watch was registered, for files that arrived before
 
 
+class _Place(NamedTuple):
+    """What identifies a folder: its device and its inode. A disk that is mounted over it has others."""
+
+    device: int
+    inode: int
+
+
 class WatchedFolder(Source):
     """A watched folder: first the images that are there, then each new image once it is complete.
 
@@ -40,6 +48,8 @@ class WatchedFolder(Source):
     written there or moved in. Files whose name begins with a dot are temporary. An image is identified
     by its name, size and modification time: it is delivered once, a rewritten file is a new image, and an unreadable
     one is retried when it has changed. That holds after the folder's disk was away, too.
+
+    A folder that cannot be listed while it is watched is `waiting`, and is tried again until it is back.
 
     With `seen`, this holds across restarts. An image is recorded as seen when it was `handled`. Delivery is at least
     once: images that wait for the model when a run fails or is killed are delivered again.
@@ -77,6 +87,7 @@ class WatchedFolder(Source):
         self._stop = stop
         self._stride = stride
         self._closing = threading.Event()
+        self._away: str | None = None  # why the folder cannot be listed now
         self._look()  # raises now if the folder cannot be listed
         self._seen = SeenImages(seen)
         self._has_journal = seen is not None
@@ -91,11 +102,7 @@ class WatchedFolder(Source):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the images as they arrive, until the stop event is set.
-
-        Raises:
-            InputError: the folder cannot be listed.
-        """
+        """Yield the images as they arrive, until the stop event is set."""
         try:
             yield from self._counted(self._taken())
         finally:
@@ -136,50 +143,76 @@ class WatchedFolder(Source):
     def _save(self, *, at_once: bool = False) -> None:
         problem = self._seen.save(at_once=at_once)
         with self._lock:
-            self._problem = problem
+            self._problem = self._away or problem
 
     # --- in the thread that reads ahead ---
 
     def _arrivals(self) -> Iterator[tuple[Signature, Frame | None]]:
         """Yield each complete, readable image; its frame is None where the stride skips it."""
         settling: set[Signature] = set()
-        changes, index = self._changes(), 0
+        changes: Iterator[object] = iter(())
+        index, watched = 0, None
         while not self.is_set():
-            there, device = self._look()
-            self._seen.listed(there, device)
+            found = self._look_while_running()
+            self._save()
+            if found is None:
+                watched = None
+                self._closing.wait(POLL_S)
+                continue
+            there, place = found
+            if place != watched:  # also a disk that is mounted over the folder: it needs a watch of its own
+                changes, watched = self._changes(), place
+            self._seen.listed(there, place.device)
             complete = sorted((there - self._seen.images) & settling, key=lambda image: natural_order(Path(image.name)))
             for signature in complete:
+                skipped = index % self._stride != 0
+                frame = None if skipped else self._frame(index, signature.name)
+                if frame is None and signature_of(self._folder / signature.name) != signature:
+                    break  # deleted, rewritten, or its disk is away: it is read if a listing has it again
                 self._seen.add(signature)
-                if index % self._stride:
-                    yield signature, None
-                elif (frame := self._frame(index, signature.name)) is not None:
+                if skipped or frame is not None:
                     yield signature, frame
                 index += 1
                 self._save()
                 if self.is_set():
                     return
-            self._save()
             settling = there - self._seen.images
             if settling:
                 self._closing.wait(SETTLE_S)
             else:
                 next(changes, None)
 
-    def _look(self) -> tuple[set[Signature], int]:
-        """Return the current images, and the device that they are on.
+    def _look_while_running(self) -> tuple[set[Signature], _Place] | None:
+        """Return what `_look` does, or None while the folder cannot be listed, which the status and the log say."""
+        try:
+            found, problem = self._look(), None
+        except InputError as error:
+            found, problem = None, str(error)
+        if problem is not None and self._away is None:
+            logger.warning("%s; waiting for it", problem)
+        elif problem is None and self._away is not None:
+            logger.warning("%s is back", self.name)
+        with self._lock:
+            self._away = problem
+            if self._state != "ended":
+                self._state = "live" if problem is None else "waiting"
+        return found
+
+    def _look(self) -> tuple[set[Signature], _Place]:
+        """Return the current images, and where they are.
 
         Must be fast: a folder may hold a hundred thousand, and is listed often.
         """
         there = set()
         try:
-            device = self._folder.stat().st_dev
+            status = self._folder.stat()
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     if is_image_name(entry.name) and (found := _signature(entry)) is not None:
                         there.add(found)
         except OSError as error:
             raise InputError(f"cannot list the folder {self._folder}: {error.strerror}") from error
-        return there, device
+        return there, _Place(status.st_dev, status.st_ino)
 
     def _frame(self, index: int, name: str) -> Frame | None:
         try:
@@ -188,10 +221,11 @@ class WatchedFolder(Source):
             self._skip(error.problem, str(error))
             return None
 
-    def _changes(self, polling: bool = False) -> Iterator[object]:
+    def _changes(self) -> Iterator[object]:
         """Block, at each step, until the folder may have changed or watching should stop.
 
-        Notifications cover only changes after the watch was registered, so the first step is short.
+        Notifications cover only changes after the watch was registered, so the first step is short. Without
+        notifications, a step takes `POLL_S`.
         """
         import watchfiles  # half of what importing the sources would take
 
@@ -206,19 +240,19 @@ class WatchedFolder(Source):
                 rust_timeout=round(1000 * FIRST_LOOK_S),
                 yield_on_timeout=True,
                 stop_event=self,
-                force_polling=polling,
-                poll_delay_ms=round(1000 * POLL_S),
             ):
                 self._save()
                 quiet_s += FIRST_LOOK_S
                 if changes or quiet_s >= RELIST_S:
                     yield changes
                     quiet_s = 0.0
+        except FileNotFoundError:
+            pass  # it has just disappeared: the next listing says so
         except (OSError, RuntimeError) as error:
-            if polling:
-                raise InputError(f"cannot watch the folder {self._folder}: {error}") from error
             logger.warning("%s is listed every %g s: this system cannot tell of changes (%s)", self.name, POLL_S, error)
-            yield from self._changes(polling=True)
+        while not self.is_set():
+            self._closing.wait(POLL_S)
+            yield None
 
 
 def _signature(entry: os.DirEntry[str]) -> Signature | None:

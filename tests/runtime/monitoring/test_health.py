@@ -32,6 +32,10 @@ def test_a_loop_with_frames_and_a_working_model_is_healthy() -> None:
             "no frame from camera gate yet: connection refused",
         ),
         (replace(RUNNING, live=False, state="failed", problem="no such file"), "camera gate failed: no such file"),
+        (
+            replace(RUNNING, live=False, state="reconnecting", problem="cannot list the folder inbox"),
+            "camera gate is waiting for its source: cannot list the folder inbox",
+        ),
     ],
 )
 def test_a_camera_without_frames_is_unhealthy_but_the_process_is_alive(camera: CameraStatus, reported: str) -> None:

@@ -180,34 +180,83 @@ def test_waiting_ends_when_the_source_is_released_by_another_thread(inbox: Path)
         assert not taken._thread.is_alive()
 
 
-def test_a_folder_that_disappears_is_a_one_line_error(inbox: Path) -> None:
+def test_a_folder_that_is_missing_at_the_start_is_a_one_line_error(inbox: Path) -> None:
+    with pytest.raises(InputError, match="cannot list the folder"):
+        folder.open_folder(str(inbox / "none"), 1, once=False, stop=threading.Event())
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_disappears_while_it_is_watched_is_waited_for(
+    inbox: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    monkeypatch.setattr(folder, "RELIST_S", 1.0)
     write(inbox, 0)
-    with pytest.raises(InputError, match="cannot list the folder"), taking(inbox) as taken:
+    with taking(inbox) as taken:
         taken.until(0)
-        (inbox / "car_0.png").unlink()
-        inbox.rmdir()
-        taken._thread.join(WAIT_S)
+        for outage in (1, 2):
+            away = inbox.rename(inbox.parent / f"away_{outage}")
+            eventually(lambda: taken.source.status().state == "waiting", "it waits", WAIT_S)
+            eventually(lambda: "cannot list" in str(taken.source.status().problem), "it says why", WAIT_S)
+            if not replaced:
+                away.rename(inbox)
+            write(inbox, outage)  # if replaced, into a new folder of this name, as after a disk was mounted
+            taken.until(*range(outage + 1))
+            status = taken.source.status()
+            assert (status.state, status.problem, status.skipped) == ("live", None, 0)
+    assert caplog.text.count("cannot list the folder") == caplog.text.count("is back") == 2
 
 
-def test_without_file_system_notifications_the_folder_is_polled(
+def test_notifications_come_from_the_folder_that_is_there_now(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(inbox, 0)
+    with taking(inbox) as taken:
+        taken.until(0)
+        inbox.rename(inbox.parent / "away")
+        eventually(lambda: taken.source.status().state == "waiting", "it waits", WAIT_S)
+        monkeypatch.setattr(folder, "RELIST_S", 10 * WAIT_S)
+        write(inbox, 1)
+        taken.until(0, 1)
+        write(inbox, 2)
+        taken.until(0, 1, 2)
+
+
+def test_images_that_cannot_be_read_because_their_disk_is_away_are_read_when_it_is_back(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = folder.image_frame
+    away = inbox.parent / "away"
+
+    def image_frame(index: int, path: Path, max_pixels: int) -> object:
+        if index == 1 and not away.exists():
+            inbox.rename(away)
+            threading.Timer(0.5, away.rename, [inbox]).start()
+        return real(index, path, max_pixels)
+
+    monkeypatch.setattr(folder, "image_frame", image_frame)
+    write(inbox, 0, 1, 2, 3)
+    with taking(inbox) as taken:
+        eventually(lambda: len(taken.names) == 1, "the first one comes", WAIT_S)
+        monkeypatch.setattr(folder, "image_frame", real)
+        taken.until(0, 1, 2, 3)
+
+
+def test_without_file_system_notifications_the_folder_is_listed_every_second(
     inbox: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = watchfiles.watch
-    asked: list[bool] = []
+    asked = threading.Event()
 
-    def watch(*paths: Path, force_polling: bool, **options: object) -> object:
-        asked.append(force_polling)
-        if not force_polling:
-            raise OSError("OS file watch limit reached")
-        return real(*paths, force_polling=True, **options)  # type: ignore[arg-type]
+    def watch(*paths: Path, **options: object) -> object:
+        asked.set()
+        raise OSError("OS file watch limit reached")
 
     monkeypatch.setattr(watchfiles, "watch", watch)
     monkeypatch.setattr(folder, "POLL_S", 0.1)
     with taking(inbox) as taken:
-        eventually(lambda: asked == [False, True], "it falls back", WAIT_S)
+        assert asked.wait(WAIT_S)
         write(inbox, 0)
         taken.until(0)
-    assert "watch limit reached" in caplog.text
+        write(inbox, 1)
+        taken.until(0, 1)
+    assert caplog.text.count("watch limit reached") == 1
 
 
 def test_a_drive_without_notifications_is_listed_periodically(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
