@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -328,12 +329,27 @@ def test_images_that_a_stride_skips_are_not_read_after_a_restart(inbox: Path) ->
         taken.until(3)
 
 
-def test_the_images_handled_while_the_run_goes_on_are_soon_in_the_journal(inbox: Path) -> None:
+def test_an_image_that_is_handled_while_the_folder_is_quiet_is_soon_in_the_journal(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = watchfiles.watch
+    steps: list[object] = []
+
+    def watch(path: Path, **options: object) -> Iterator[object]:
+        for changes in real(path, **options):  # type: ignore[arg-type]
+            steps.append(changes)
+            yield changes
+
+    monkeypatch.setattr(watchfiles, "watch", watch)
+    monkeypatch.setattr(folder, "RELIST_S", 10 * WAIT_S)
     seen = inbox.parent / "seen"
-    write(inbox, 0, 1)
-    with taking(inbox, seen=seen) as taken:
-        taken.until(0, 1)
-        eventually(lambda: len(SeenImages(seen).images) == 2, "they are written", WAIT_S)
+    write(inbox, 0)
+    with open_source(str(inbox), seen=seen) as source:
+        frames = iter(source)
+        frame = next(frames)
+        eventually(lambda: len(steps) >= 3, "nothing changes", WAIT_S)
+        source.handled(frame.index)
+        eventually(lambda: "car_0.png" in seen.read_text(), "it is written", WAIT_S)
 
 
 def test_the_answering_thread_waits_neither_for_the_folder_nor_for_the_disk_of_the_journal(
