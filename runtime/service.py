@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from twincar_edge.errors import require
 from twincar_edge.runtime.annotating.video import AnnotatedVideos, VideoSummary
 from twincar_edge.runtime.collect import Collector
 from twincar_edge.runtime.configuration.config import WatchConfig
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.loop.answering import LiveFrame, OnFrame
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.monitoring.health import HealthLimits, camera_problem, check_health
@@ -30,9 +26,9 @@ from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.page.pictures import LivePictures
 from twincar_edge.runtime.reload import ModelReloader
-from twincar_edge.runtime.sinks import NO_CROP, Delivery, DeliveryPolicy, Sink, crop_name, running
+from twincar_edge.runtime.sinks import NO_CROP, Delivery, DeliveryPolicy
 from twincar_edge.runtime.sinks.clip_saver import ClipSaver
-from twincar_edge.runtime.sinks.clips import clip_name
+from twincar_edge.runtime.sinks.fan_out import FanOut
 from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
 from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_clip_saver, open_sinks
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StoreSettings
@@ -112,13 +108,15 @@ class Service:
         if self._collector is not None:
             deliveries.append(Delivery(self._collector, "hard examples", _COLLECT, stop=stop))
         self._open_visits: OpenVisits | None = None
+        keeper: Delivery | None = None
         if live and self._locks_state and self._state is not None:
             self._open_visits = OpenVisits(self._state.folder / "open-visits.sqlite")
-            deliveries.append(Delivery(self._open_visits, "open visits", DeliveryPolicy(local=True), stop=stop))
+            keeper = Delivery(self._open_visits, "open visits", DeliveryPolicy(local=True), stop=stop)
         clip_saver = open_clip_saver(config.sinks, stop=stop)
         footage = None if clip_saver is None else lambda: Footage(clip_saver.put, clip_saver.rules)
-        self._queues: list[Delivery | ClipSaver] = [*deliveries, *([clip_saver] if clip_saver is not None else [])]
-        self._fan_out = _FanOut(deliveries, self._queues, {options.kind for options in config.sinks})
+        queues: list[Delivery | ClipSaver] = [*deliveries, *([clip_saver] if clip_saver is not None else [])]
+        self._queues = [*queues, *([keeper] if keeper is not None else [])]
+        self._fan_out = FanOut(deliveries, queues, keeper, {options.kind for options in config.sinks})
         self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras)
         callbacks: list[OnFrame] = [callback for callback in (self._videos, on_frame) if callback is not None]
         self._pictures = None if config.page is None else LivePictures(config.cameras)
@@ -131,6 +129,7 @@ class Service:
             sources=sources,
             stop=stop,
             seen_folder=None if self._state is None else self._state.folder,
+            when_safe=self._fan_out.when_safe,
             footage=footage,
             on_frame=_all_of(callbacks) if callbacks else None,
             wants=wants,
@@ -245,11 +244,12 @@ class Service:
     def status(self) -> LoopStatus:
         """Return the current status; may be called from any thread."""
         now = self._watch.status()
+        parts = (*self._queues, self._fan_out, self._reloader, self._notifier)
         return replace(
             now,
             model=replace(now.model, reloads=self._reloader.counts()),
             sinks=tuple(queue.status() for queue in self._queues),
-            faults=tuple(fault for part in (*self._queues, self._reloader, self._notifier) for fault in part.faults()),
+            faults=tuple(fault for part in parts for fault in part.faults()),
             collector=None if self._collector is None else self._collector.status(),
         )
 
@@ -272,29 +272,3 @@ def _all_of(callbacks: Sequence[OnFrame]) -> OnFrame:
             callback(live)
 
     return call
-
-
-class _FanOut(Sink):
-    """A sink that passes events to all deliveries. It opens them together, and closes them in parallel."""
-
-    def __init__(self, deliveries: Sequence[Delivery], queues: Sequence[Delivery | ClipSaver], kinds: Set[str]) -> None:
-        self._deliveries = deliveries
-        self._queues = queues
-        self._kinds = kinds
-        self._stack = ExitStack()
-
-    def open(self) -> None:
-        self._stack.enter_context(running(self._queues))
-
-    def close(self) -> None:
-        self._stack.close()
-
-    def write(self, event: Event, crop_bgr: NDArray[np.uint8]) -> None:
-        """Queue an event for every delivery, with the file names of its crop and clip if these are saved."""
-        if event.type == "end" and not event.false_positive and not event.interrupted:
-            crop = crop_name(event) if "crops" in self._kinds else None
-            clip = clip_name(event) if "clips" in self._kinds and event.first_time_s is not None else None
-            if crop is not None or clip is not None:
-                event = event.model_copy(update={"crop": crop, "clip": clip})
-        for delivery in self._deliveries:
-            delivery.put(event, crop_bgr)

@@ -30,7 +30,7 @@ from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.choice import AUTO, Choice, DetectorFile, choose_locator
 from twincar_edge.runtime.locating.detector import Detector, open_detector
 from twincar_edge.runtime.locating.pulled import pulled_detector
-from twincar_edge.runtime.loop.answering import Answering, LiveFrame, LiveTrack, OnFrame
+from twincar_edge.runtime.loop.answering import Answering, LiveFrame, LiveTrack, OnFrame, WhenSafe
 from twincar_edge.runtime.loop.camera import CameraThread, camera_status, camera_summary
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Inbox
@@ -123,6 +123,7 @@ class Watch:
         on_frame: OnFrame | None = None,
         wants: Callable[[str], bool] = lambda _camera: True,
         seen_folder: Path | None = None,
+        when_safe: WhenSafe = lambda action: action(),
         footage: Callable[[], Footage] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         timer: Callable[[], float] = time.perf_counter,
@@ -132,6 +133,7 @@ class Watch:
 
         `wants` decides for each frame, by the camera's name and from any thread, whether `on_frame` is called.
         `seen_folder` stores which files of watched folders were handled, across restarts; None stores nothing.
+        `when_safe` delays that: it calls its argument once the sinks have delivered or stored the events so far.
         `footage` creates a camera's buffer of frames for clips; None records no clips.
         """
         self.stop = stop or threading.Event()
@@ -145,6 +147,7 @@ class Watch:
         self._on_frame = on_frame
         self._wants = wants
         self._seen_folder = seen_folder
+        self._when_safe = when_safe
         self._footage = footage
         self._clock = clock
         self._new_id = new_id
@@ -195,6 +198,7 @@ class Watch:
                 self.stages,
                 batch=self._config.batch,
                 on_frame=self._on_frame,
+                when_safe=self._when_safe,
             )
             self._stack = stack.pop_all()
         return self

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,7 @@ class LiveFrame:
 
 OnFrame = Callable[[LiveFrame], None]
 Publish = Callable[[Event, NDArray[np.uint8]], None]
+WhenSafe = Callable[[Callable[[], None]], None]
 
 
 class Answering:
@@ -85,6 +87,7 @@ class Answering:
         *,
         batch: int,
         on_frame: OnFrame | None = None,
+        when_safe: WhenSafe = lambda action: action(),
     ) -> None:
         """Prepare; `run` does the work.
 
@@ -96,6 +99,7 @@ class Answering:
             stages: measures latencies.
             batch: the largest batch size, in crops.
             on_frame: called after each frame with the vehicles in it.
+            when_safe: calls its argument once the events published so far are delivered or on disk; must not block.
         """
         self.classifier = classifier
         self.crops = 0
@@ -112,6 +116,7 @@ class Answering:
         self._stages = stages
         self._batch = batch
         self._on_frame = on_frame
+        self._when_safe = when_safe
 
     def use(self, classifier: Classifier) -> None:
         """Use another model from the next batch on; may be called from any thread."""
@@ -143,7 +148,7 @@ class Answering:
             elif isinstance(item, End):
                 self._end(item)
             elif isinstance(item, Handled):
-                item.source.handled(item.index)
+                self._when_safe(partial(item.source.handled, item.index))
             else:
                 self._show(item)
 

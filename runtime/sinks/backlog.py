@@ -84,6 +84,11 @@ class Backlog(Generic[E]):
         with self._changed:
             return len(self._in_memory()), self._delivered, self._dropped
 
+    def in_memory(self) -> list[int]:
+        """Return the numbers of the events that are neither finished nor on disk."""
+        with self._changed:
+            return [item.number for item in self._in_memory()]
+
     def oldest_s(self) -> float:
         """Return how long the oldest event has waited, accurate to some seconds.
 
@@ -110,8 +115,7 @@ class Backlog(Generic[E]):
                 self._dropped += 1
                 return
             if len(self._waiting) >= self._limit:
-                oldest = self._waiting.popleft()
-                if oldest.number <= self._writing_through:
+                if self._waiting.popleft().number <= self._writing_through:
                     self._dropped_during_write += 1  # lost only if the write fails
                 else:
                     self._dropped += 1

@@ -165,6 +165,16 @@ class Delivery(Sink):
             until = self._stop if self._waits else None
             self._backlog.put(event, crop_bgr if self._policy.crops else NO_CROP, wait_until=until)
 
+    def watermark(self) -> Callable[[], bool]:
+        """Return a function that tells whether the events put so far are safe: delivered, on disk, or dropped.
+
+        Without a spool they count as safe at once: such a sink may lose events, and may hang forever.
+        """
+        if self._spool is None:
+            return lambda: True
+        last = max(self._backlog.in_memory(), default=0)
+        return lambda: min(self._backlog.in_memory(), default=last + 1) > last
+
     def finished(self, camera: str, recordings: Collection[str]) -> None:
         """Pass `finished` to the sink at closing, if all events were delivered."""
         self._finished.append((camera, recordings))
