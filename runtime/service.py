@@ -30,8 +30,9 @@ from twincar_edge.runtime.sinks import NO_CROP, Delivery, DeliveryPolicy
 from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 from twincar_edge.runtime.sinks.fan_out import FanOut
 from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
-from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_clip_saver, open_sinks
+from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_clip_saver, open_sinks, spool_owners
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StoreSettings
+from twincar_edge.runtime.sinks.unowned import recover_unowned
 from twincar_edge.runtime.sources import Source, is_camera
 from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.watch import Watch, WatchSummary
@@ -149,6 +150,7 @@ class Service:
         with ExitStack() as stack:
             if self._state is not None and self._locks_state:
                 stack.enter_context(self._state)
+                recover_unowned(self._state.spool, spool_owners(config.sinks, self._state))
             if self._videos is not None:
                 stack.enter_context(self._videos)
             stack.enter_context(self._watch)

@@ -29,6 +29,7 @@ from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_folder
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.sinks.table import LiveTable
+from twincar_edge.runtime.sinks.unowned import SpoolOwner
 from twincar_edge.runtime.storage.state import StateFolder
 
 logger = logging.getLogger(__name__)
@@ -242,7 +243,7 @@ def open_sinks(
         if isinstance(options, kinds.ClipsSettings):
             continue
         kind = SINKS[options.kind]
-        label = options.name or f"{options.kind} {kind.where(options)}".rstrip()
+        label = _label(options)
         if label in deliveries:
             raise InputError(f"duplicate sink {label}: remove one of them, or change its name or target")
         if isinstance(options, kinds.JsonLinesSettings | kinds.CsvSettings | kinds.StoreSettings) and options.path:
@@ -254,7 +255,7 @@ def open_sinks(
         if _spooled(options, live):
             if state is None:
                 raise InputError(f"{label} needs a folder for undelivered events: set one with ", Parameter("state"))
-            spool = Spool(state.spool / f"{_file_name(options, kind)}.sqlite")
+            spool = Spool(_spool_path(options, state))
         policy = replace(kind.policy, types=options.types)
         sink = kind.open(options, context)
         deliveries[label] = Delivery(sink, name, policy, spool=spool, on_gone=on_gone, label=label, stop=stop)
@@ -282,8 +283,21 @@ def _names(settings: Sequence[SinkSettings]) -> list[str]:
     return names
 
 
-def _file_name(options: kinds.EventSinkSettings, kind: SinkKind) -> str:
-    """Return the file name of a spool, which depends on the sink's name or target, not on its position."""
-    if options.name is not None:
-        return f"{options.kind}-{options.name}"
-    return f"{options.kind}-{hashlib.sha256(kind.where(options).encode('utf-8')).hexdigest()[:12]}"
+def _label(options: kinds.EventSinkSettings) -> str:
+    return options.name or f"{options.kind} {SINKS[options.kind].where(options)}".rstrip()
+
+
+def _spool_path(options: kinds.EventSinkSettings, state: StateFolder) -> Path:
+    """Return the path of a spool, which depends on the sink's name or target, not on its position."""
+    where = SINKS[options.kind].where(options)
+    name = options.name or hashlib.sha256(where.encode("utf-8")).hexdigest()[:12]
+    return state.spool / f"{options.kind}-{name}.sqlite"
+
+
+def spool_owners(settings: Sequence[SinkSettings], state: StateFolder) -> list[SpoolOwner]:
+    """Return the sinks that may have a spool, also those that have none in a run over files."""
+    return [
+        SpoolOwner(options.kind, _label(options), options.name is not None, _spool_path(options, state))
+        for options in settings
+        if not isinstance(options, kinds.ClipsSettings) and SINKS[options.kind].spooled
+    ]

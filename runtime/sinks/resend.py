@@ -43,11 +43,12 @@ def request_resend(state: Path | None = None, sink: str | None = None, since: da
         raise InputError(f"no spool of sink {sink!r} in {folder}: choose from {names}")
     text = json.dumps({"since": None if since is None else since.astimezone(UTC).isoformat()})
     for path in chosen:
-        write_text(_request_of(path), text + "\n")
+        write_text(request_of(path), text + "\n")
     return [path.stem for path in chosen]
 
 
-def _request_of(spool: Path) -> Path:
+def request_of(spool: Path) -> Path:
+    """Return the path of the request for a spool."""
     return spool.with_suffix(_REQUEST)
 
 
@@ -63,7 +64,7 @@ class Resend:
         self.active = False
         self._spool = spool
         self._label = label
-        self._path = _request_of(spool.path)
+        self._path = request_of(spool.path)
         self._since: datetime | None = None
         self._served: tuple[int, int] | None = None  # identifies the file of the current request
         self._after = self._through = 0

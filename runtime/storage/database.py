@@ -214,11 +214,20 @@ def _rename_damaged(path: Path) -> Path:
         OSError: it cannot be renamed.
     """
     aside = path.with_name(f"{path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z")
-    for suffix in ("-wal", "-shm"):  # SQLite's recovery needs the log under the same name
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    path.rename(aside)
+    rename_database(path, aside)
     return aside
+
+
+def rename_database(path: Path, target: Path) -> None:
+    """Rename a closed database and its log, which SQLite needs under the same name.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(target.with_name(target.name + suffix))
+    path.rename(target)
 
 
 def _open(path: Path, migrations: Sequence[str], *, alone: bool) -> sqlite3.Connection:
