@@ -35,7 +35,6 @@ class AppendedFile:
             InputError: the file is not writable, or its header differs.
         """
         try:
-            make_folder(self._path.parent)
             self._open()
         except OSError as error:
             if error.errno not in _NO_SPACE:
@@ -75,6 +74,7 @@ class AppendedFile:
 
     def _open(self) -> int:
         self._disk.check()
+        make_folder(self._path.parent)
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size

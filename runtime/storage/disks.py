@@ -1,35 +1,34 @@
-"""Checks that a folder is still on its original disk: an unmounted disk leaves its mount point behind."""
+"""Checks that a folder's disk is still mounted: an unmounted disk leaves its mount point behind."""
 
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 
 class SameDisk:
-    """Remembers the disk of a folder from the first check on."""
+    """Remembers the mount point of a folder from the first check on.
+
+    Device numbers do not identify a disk: a USB disk or network drive that returns may have another one.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder; if it does not exist, its nearest parent is checked."""
+        """Take the folder, which need not exist yet."""
         self._folder = folder.absolute()
-        self._device: int | None = None
+        self._mount: Path | None = None
 
     def check(self) -> None:
-        """Check that the folder is on its original disk.
+        """Check that a disk is mounted where it was, or below that.
 
         Raises:
-            OSError: it is on another one, or cannot be read.
+            OSError: it is not, or cannot be read.
         """
-        device = self._find()
-        if self._device is None:
-            self._device = device
-        elif device != self._device:
-            raise OSError(errno.ENODEV, f"{self._folder} is on another disk than before: is its disk still mounted?")
+        mount = self._find()
+        if self._mount is not None and not mount.is_relative_to(self._mount):
+            raise OSError(errno.ENODEV, f"the disk of {self._folder} is no longer mounted at {self._mount}")
+        self._mount = mount
 
-    def _find(self) -> int:
-        for folder in (self._folder, *self._folder.parents):
-            try:
-                return folder.stat().st_dev
-            except FileNotFoundError:
-                continue
-        raise FileNotFoundError(errno.ENOENT, f"no folder {self._folder}")
+    def _find(self) -> Path:
+        folder = Path(os.path.realpath(self._folder))
+        return next(path for path in (folder, *folder.parents) if path.is_mount())

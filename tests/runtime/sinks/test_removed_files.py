@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.runtime.sinks.test_delivery import Away, Receiver, delivery, ids
+from tests.runtime.sinks.test_delivery import Away, Receiver, delivery
 from tests.support.disks import small_disk
 from tests.support.event_toys import CROP, eventually, visit, visits
 from twincar_edge.runtime.sinks import CropSaver, DeliveryError, JsonLines, Sink, crop_folder
@@ -74,7 +75,7 @@ def test_a_deleted_spool_is_recreated_for_later_events(tmp_path: Path) -> None:
     assert receiver.got == ["2"]
 
 
-@pytest.mark.parametrize(
+MAKERS = pytest.mark.parametrize(
     "make",
     [
         lambda folder: EventStore(folder / "s"),
@@ -83,20 +84,56 @@ def test_a_deleted_spool_is_recreated_for_later_events(tmp_path: Path) -> None:
     ],
     ids=["store", "jsonl", "crops"],
 )
+
+
+@MAKERS
 def test_nothing_is_written_to_the_mount_point_of_an_unmounted_disk(
     tmp_path: Path, make: Callable[[Path], Sink]
 ) -> None:
-    """Mounts a disk instead of unmounting one; the sink sees the same change of device."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    """The disk returns with another device number, as a USB disk that was unplugged does."""
+    folder, link = tmp_path / "disk", tmp_path / "link"
+    link.symlink_to(folder)
     events = visits(2)
-    with make(folder) as sink:
+    with small_disk(folder, "1m"):
+        device = folder.stat().st_dev
+        sink = make(link)
+        sink.open()
         sink.write(events[0], CROP)
-        with small_disk(folder, "1m"):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        try:
             for event in events:
-                with pytest.raises(DeliveryError, match="is on another disk than before"):
+                with pytest.raises(DeliveryError, match="is no longer mounted at"):
                     sink.write(event, CROP)
             assert list(folder.iterdir()) == []
-        sink.write(events[1], CROP)
-    if isinstance(sink, EventStore):
-        assert ids(query(folder / "s")) == ids(events)
+        finally:
+            with small_disk(tmp_path / "other", "1m"):  # takes the free device number
+                mount(folder)
+        assert folder.stat().st_dev != device
+        for event in events:
+            sink.write(event, CROP)
+        sink.close()
+        assert any(folder.iterdir())
+
+
+def mount(folder: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "twincar-test", str(folder)], check=True)
+
+
+@MAKERS
+def test_a_disk_that_is_mounted_late_is_used_and_then_required(tmp_path: Path, make: Callable[[Path], Sink]) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    events = visits(3)
+    with make(folder) as sink:
+        sink.write(events[0], CROP)
+        before = {path.name for path in folder.iterdir()}
+        with small_disk(folder, "1m"):
+            sink.write(events[1], CROP)
+            assert any(folder.iterdir())
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            with pytest.raises(DeliveryError, match="is no longer mounted at"):
+                sink.write(events[2], CROP)
+            assert {path.name for path in folder.iterdir()} == before
+            mount(folder)
+            sink.write(events[2], CROP)
+            sink.close()
