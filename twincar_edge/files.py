@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from twincar_edge.errors import InputError
@@ -58,6 +59,11 @@ def make_folder(folder: Path) -> None:
 def remains(folder: Path) -> list[Path]:
     """Return the temporary files left in a folder by a `replacing` whose process was killed."""
     return [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+
+
+def path_aside(path: Path, why: str) -> Path:
+    """Return the path to which a file is renamed to keep it: `<name>.<why>-<time>`, for example `why="corrupt"`."""
+    return path.with_name(f"{path.name}.{why}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z")
 
 
 def write_bytes(path: Path, data: bytes) -> None:

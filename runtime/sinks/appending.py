@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 
 from twincar_edge.errors import InputError
-from twincar_edge.files import make_folder
+from twincar_edge.files import make_folder, path_aside
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.storage.disks import SameDisk
+
+logger = logging.getLogger(__name__)
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -17,12 +20,12 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 class AppendedFile:
     """Appends records atomically and flushes each to disk.
 
-    A record that a power cut or a full disk truncated never runs into the next one. If the file was moved or deleted,
-    as by logrotate, a new one is created.
+    A record that a power cut or a full disk truncated never runs into the next one. If the file was moved, deleted or
+    emptied, as by logrotate, a new one is begun.
     """
 
     def __init__(self, path: Path, header: bytes = b"") -> None:
-        """Append to `path`. A new file starts with `header`; an existing one must start with it."""
+        """Append to `path`. A new file starts with `header`; an existing one that does not is renamed and kept."""
         self._path = path
         self._header = header
         self._descriptor: int | None = None
@@ -32,7 +35,7 @@ class AppendedFile:
         """Open the file. A full disk is not an error: `append` retries.
 
         Raises:
-            InputError: the file is not writable, or its header differs.
+            InputError: the file is not writable.
         """
         try:
             self._open()
@@ -67,7 +70,8 @@ class AppendedFile:
                 current = self._path.stat()
             except FileNotFoundError:
                 current = None
-            if current is not None and (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino):
+            same = current is not None and (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino)
+            if same and opened.st_size:
                 return self._descriptor
             self.close()
         return self._open()
@@ -75,11 +79,10 @@ class AppendedFile:
     def _open(self) -> int:
         self._disk.check()
         make_folder(self._path.parent)
+        self._set_aside_other_header()
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, len(self._header), 0) != self._header:
-                raise InputError(f"cannot append to {self._path}: its first line is a different header; use a new file")
             if not size:
                 self._write(descriptor, self._header)
             elif os.pread(descriptor, 1, size - 1) != b"\n":
@@ -89,6 +92,17 @@ class AppendedFile:
             raise
         self._descriptor = descriptor
         return descriptor
+
+    def _set_aside_other_header(self) -> None:
+        """Rename a file of another version or of the user; rows below its header would be wrong."""
+        if not self._header or not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            found = file.read(len(self._header))
+        if found not in (b"", self._header):
+            aside = path_aside(self._path, "other")
+            self._path.rename(aside)
+            logger.warning("%s begins with a different header: kept as %s, creating a new one", self._path, aside.name)
 
     @staticmethod
     def _write(descriptor: int, data: bytes) -> None:

@@ -74,14 +74,14 @@ class CsvFile(Sink):
     """Appends each event to a CSV file as one row."""
 
     def __init__(self, path: Path) -> None:
-        """Append to `path`; an existing file must have the same columns."""
+        """Append to `path`; an existing file with other columns is renamed and kept."""
         self._file = AppendedFile(path, csv_header().encode("utf-8"))
 
     def open(self) -> None:
         """Open the file.
 
         Raises:
-            InputError: the file is not writable, or its columns differ.
+            InputError: the file is not writable.
         """
         self._file.open()
 

@@ -15,11 +15,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.files import path_aside
 from twincar_edge.runtime.storage.disks import SameDisk
 
 logger = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ def _rename_damaged(path: Path) -> Path:
     Raises:
         OSError: it cannot be renamed.
     """
-    aside = path.with_name(f"{path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z")
+    aside = path_aside(path, "corrupt")
     rename_database(path, aside)
     return aside
 

@@ -28,7 +28,7 @@ from twincar_edge.runtime.sinks import (
     crop_folder,
     crop_name,
 )
-from twincar_edge.runtime.sinks.csv import COLUMNS
+from twincar_edge.runtime.sinks.csv import COLUMNS, csv_header
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -129,12 +129,34 @@ def test_labels_that_look_like_formulas_are_escaped(tmp_path: Path, name: str) -
     assert row["name"] == "'" + name
 
 
-def test_csv_is_not_appended_to_a_file_with_other_columns(tmp_path: Path) -> None:
-    path = tmp_path / "other.csv"
-    path.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="its first line is a different header"), CsvFile(path):
-        pass
-    assert path.read_text() == "a,b\n1,2\n"
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "no header\n", csv_header()[:20]])
+def test_a_file_with_other_columns_is_kept_and_a_new_one_begun(
+    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "gate.csv"
+    path.write_text(content)
+    for event in visits(2):
+        with CsvFile(path) as sink:
+            sink.write(event, CROP)
+    (aside,) = tmp_path.glob("gate.csv.other-*")
+    assert aside.read_text() == content
+    assert [row["id"] for row in rows_of(path)] == ["0", "1"]
+    assert caplog.messages == [f"{path} begins with a different header: kept as {aside.name}, creating a new one"]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_csv_that_logrotate_truncates_gets_its_header_again(tmp_path: Path, restarts: bool) -> None:
+    path = tmp_path / "gate.csv"
+    with CsvFile(path) as sink:
+        sink.write(visit(id="1"), CROP)
+        os.truncate(path, 0)  # `copytruncate`
+        if not restarts:
+            for number in "23":
+                sink.write(visit(id=number), CROP)
+    with CsvFile(path) as sink:
+        sink.write(visit(id="4"), CROP)
+    assert [row["id"] for row in rows_of(path)] == (["4"] if restarts else ["2", "3", "4"])
+    assert [file.name for file in tmp_path.iterdir()] == ["gate.csv"]
 
 
 def test_crops_are_named_by_time_and_id_never_by_class_name(tmp_path: Path) -> None:
