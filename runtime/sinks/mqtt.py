@@ -53,6 +53,9 @@ class _Client(paho.Client):
         except OSError as error:
             self.failure = error.strerror or str(error) or type(error).__name__
             raise
+        except Exception as error:  # such as UnicodeError for a host name; only an OSError does not end paho's thread
+            self.failure = f"{type(error).__name__}: {error}"
+            raise OSError(self.failure) from error
 
 
 class Mqtt(Sink):

@@ -26,10 +26,13 @@ _END: frozenset[EventType] = frozenset({"end"})
 Types = Annotated[frozenset[EventType], Field(min_length=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Topic = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=200)]
+# A name whose labels have at most 63 characters, as a lookup requires, or an IPv6 address.
 Host = Annotated[
     str,
     StringConstraints(
-        pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?$|^[0-9A-Fa-f:.]+$", max_length=253
+        pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?$"
+        r"|^[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,45}$",
+        max_length=253,
     ),
 ]
 

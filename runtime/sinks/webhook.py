@@ -63,6 +63,7 @@ def parse_target(url: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # as the lookup does; UnicodeError is a ValueError
     except ValueError as error:
         raise InputError(f"invalid webhook URL {shown!r}…: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:

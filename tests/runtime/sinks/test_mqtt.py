@@ -260,6 +260,21 @@ def test_camera_availability_follows_its_health_and_is_republished_after_a_broke
                 eventually(lambda: later.last(topic("gate")) == "offline", "published again", 40)
 
 
+def test_an_unexpected_error_of_a_connection_is_reported_and_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host name that Python cannot encode raised a UnicodeError, which ended paho's thread."""
+    attempts: list[object] = []
+
+    def fail(*arguments: object, **_options: object) -> socket.socket:
+        attempts.append(arguments)
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(socket, "create_connection", fail)
+    with Mqtt("broker", 1883, timeout_s=0.1, reconnect_s=(1, 1)) as mqtt:
+        eventually(lambda: len(attempts) > 1, "it is retried")
+        with pytest.raises(DeliveryError, match="cannot connect: UnicodeError: label too long"):
+            mqtt.write(visit(), CROP)
+
+
 def test_a_withdrawn_visit_never_becomes_the_last_vehicle(broker: Mosquitto) -> None:
     car = visit(id="car")
     ghost = visit(id="ghost", name="Castor Green Coupe 2020")

@@ -80,6 +80,19 @@ def test_a_world_readable_secret_file_is_one_warning(
     assert [f"secret file {secret} is readable" in record.message for record in caplog.records] == [True] * warned
 
 
+@pytest.mark.parametrize("host", ["b" * 64, "b" * 64 + ".local", "mqtt." + "x" * 64, "a..b", "-a", "a-"])
+def test_a_host_name_that_cannot_be_looked_up_is_refused(host: str) -> None:
+    with pytest.raises(InputError, match="invalid MQTT broker URL"):
+        mqtt_settings(f"mqtt://{host}")
+
+
+@pytest.mark.parametrize(
+    "host", ["b" * 63 + ".local", "10.0.0.1", "[::1]", "[fe80::1:2]", "mqtt.example.org.", "my_box"]
+)
+def test_host_names_and_addresses_are_accepted(host: str) -> None:
+    assert mqtt_settings(f"mqtt://{host}").host == host.strip("[]")
+
+
 def test_duplicate_sinks_are_refused(tmp_path: Path) -> None:
     file = JsonLinesSettings(path=tmp_path / "events.jsonl")
     with pytest.raises(InputError, match=r"duplicate sink jsonl .*events\.jsonl: remove one"):

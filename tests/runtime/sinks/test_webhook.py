@@ -350,7 +350,18 @@ def test_a_second_address_is_reached_if_the_first_one_drops_packets(receiver: Re
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/x", "http://", "http:///path", "https://host:port/", "http://ho st/", "http://host/ä", "hook"]
+    "url",
+    [
+        "ftp://host/x",
+        "http://",
+        "http:///path",
+        "https://host:port/",
+        "http://ho st/",
+        "http://host/ä",
+        "hook",
+        f"http://{'x' * 64}.local/",
+        "http://a..b/",
+    ],
 )
 def test_an_invalid_url_is_a_one_line_error(url: str) -> None:
     with pytest.raises(InputError, match="invalid webhook URL") as caught:
