@@ -31,7 +31,8 @@ from twincar_edge.runtime.locating.choice import AUTO, Choice, DetectorFile, cho
 from twincar_edge.runtime.locating.detector import Detector, open_detector
 from twincar_edge.runtime.locating.pulled import pulled_detector
 from twincar_edge.runtime.loop.answering import Answering, LiveFrame, LiveTrack, OnFrame, WhenSafe
-from twincar_edge.runtime.loop.camera import CameraThread, camera_status, camera_summary
+from twincar_edge.runtime.loop.camera import CameraThread
+from twincar_edge.runtime.loop.camera_status import camera_status, camera_summary
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Inbox
 from twincar_edge.runtime.loop.summary import CameraSummary, WatchSummary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from twincar_edge.cores import lower_priority
 from twincar_edge.errors import Parameter, TwincarError
@@ -16,14 +16,11 @@ from twincar_edge.runtime.locating.choice import Choice
 from twincar_edge.runtime.locating.detector import Detector
 from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.locating.zones import zone_of
-from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Handled, Inbox, Item, Shown
-from twincar_edge.runtime.loop.summary import CameraSummary, camera_notes
 from twincar_edge.runtime.monitoring.stages import Stages
-from twincar_edge.runtime.monitoring.status import CameraState, CameraStatus
 from twincar_edge.runtime.sources import Frame, Source
-from twincar_edge.runtime.sources.base import SourceState, size_of
+from twincar_edge.runtime.sources.base import size_of
 from twincar_edge.runtime.tracking.ignored import IgnoredCounter
 from twincar_edge.runtime.tracking.tracker import Track, Tracker, TrackingRules
 from twincar_edge.runtime.visits import Visit, VisitMaker
@@ -262,68 +259,3 @@ class CameraThread:
         counts = [self._counts(track) for track in tracks]
         self._found += sum(counts)
         return [End(self.name, self._visits.pop(track.id), one) for track, one in zip(tracks, counts, strict=True)]
-
-
-# Maps source states to monitoring states.
-_STATES: dict[SourceState, CameraState] = {
-    "opening": "opening",
-    "live": "running",
-    "stalled": "reconnecting",
-    "waiting": "reconnecting",
-    "ended": "ended",
-}
-
-
-def camera_status(
-    camera: CameraThread, answering: Answering, waiting: Mapping[str, int], replaced: Mapping[str, int]
-) -> CameraStatus:
-    """Return a camera's status; queued and replaced crops are given by camera."""
-    source = camera.source.status()
-    ignored, limited = dict(camera.ignored.counts), answering.limited_of(camera.name)
-    return CameraStatus(
-        name=camera.name,
-        live=camera.source.live and not camera.source.stills,
-        state="failed" if camera.error is not None else _STATES[source.state],
-        frames=camera.frames,
-        dropped=source.dropped,
-        skipped=source.skipped,
-        reconnects=source.reconnects,
-        frame_age_s=source.last_frame_age_s,
-        answer_age_s=answering.age_s.get(camera.name),
-        answer_ages=answering.ages[camera.name].read(),
-        in_view=camera.in_view,
-        crops_waiting=waiting.get(camera.name, 0),
-        crops_dropped=replaced.get(camera.name, 0),
-        ignored=ignored,
-        limited=limited,
-        notes=camera_notes(camera.config, camera.choice.locator, ignored, limited),
-        problem=source.problem if camera.error is None else str(camera.error),
-    )
-
-
-def camera_summary(camera: CameraThread, answering: Answering, replaced: int) -> CameraSummary:
-    """Return the summary of a camera.
-
-    Args:
-        camera: the camera, at the end of its run.
-        answering: the thread that classified its crops.
-        replaced: its crops that newer ones replaced before the model saw them.
-    """
-    source = camera.source.status()
-    ignored, limited = dict(camera.ignored.counts), answering.limited_of(camera.name)
-    return CameraSummary(
-        name=camera.name,
-        source=camera.source.name,
-        frames=camera.frames,
-        skipped=camera.source.skipped,
-        skip_reasons=dict(camera.source.skip_reasons),
-        dropped=source.dropped,
-        crops_dropped=replaced,
-        reconnects=source.reconnects,
-        visits=sum(count for (name, _), count in answering.visits.items() if name == camera.name),
-        located_by=str(camera.choice),
-        ignored=ignored,
-        limited=limited,
-        notes=camera_notes(camera.config, camera.choice.locator, ignored, limited),
-        error=None if camera.error is None else str(camera.error),
-    )
