@@ -304,16 +304,16 @@ class Watch:
 
     def status(self) -> LoopStatus:
         """Return the current status; may be called from any thread."""
-        waiting, replaced = self.inbox.waiting(), self.inbox.replaced()
+        waiting, replaced, now_s = self.inbox.waiting(), self.inbox.replaced(), self.stages.timer()
         session = self.answering.classifier.session
         return LoopStatus(
-            cameras=tuple(camera_status(camera, self.answering, waiting, replaced) for camera in self.cameras),
+            cameras=tuple(camera_status(camera, self.answering, waiting, replaced, now_s) for camera in self.cameras),
             model=ModelStatus(session.manifest.name, session.sha256, session.manifest.precision, session.ep),
-            turn_age_s=self.stages.timer() - self.answering.turned_s,
+            turn_age_s=now_s - self.answering.turned_s,
             crops=self.answering.crops,
             visits=dict(self.answering.visits),
             vehicle_types=dict(self.answering.vehicle_types),
-            answers=self.answering.windows.windows(self.stages.timer()),
+            answers=self.answering.windows.windows(now_s),
             stages=self.stages.latencies(),
             stage_durations=self.stages.durations(),
         )

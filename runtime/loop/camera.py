@@ -42,6 +42,7 @@ class CameraThread:
         frames: the number of frames read so far.
         in_view: the number of vehicles in the newest frame.
         ignored: counts the moving things that the locator ignored.
+        busy_since_s: when it began to locate and track in its current frame, by the loop's timer; None in between.
         error: the error that ended it, or None.
         finished: its source ended by itself.
         newest_only: the source is live, so the thread must not block; other sources must not lose anything.
@@ -85,6 +86,7 @@ class CameraThread:
         self.maker = maker
         self.frames = 0
         self.in_view = 0
+        self.busy_since_s: float | None = None
         self.error: TwincarError | None = None
         self.finished = False
         self.config = config
@@ -171,10 +173,15 @@ class CameraThread:
                 self._footage.close()
 
     def _take(self, frame: Frame, taken_s: float) -> None:
-        with self._stages.stage("locate"):
-            detections = self._locator.locate(frame)
-        follow = self._single_image if self.source.stills else self._moving
-        items, shown = follow(frame, detections, taken_s)
+        # The queue and the clips of a file may block for longer: they wait for threads that are checked themselves.
+        self.busy_since_s = taken_s
+        try:
+            with self._stages.stage("locate"):
+                detections = self._locator.locate(frame)
+            follow = self._single_image if self.source.stills else self._moving
+            items, shown = follow(frame, detections, taken_s)
+        finally:
+            self.busy_since_s = None
         self.in_view = len(shown)
         if self._footage is not None:
             with self._stages.stage("film"):

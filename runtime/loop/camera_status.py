@@ -21,10 +21,10 @@ _STATES: dict[SourceState, CameraState] = {
 
 
 def camera_status(
-    camera: CameraThread, answering: Answering, waiting: Mapping[str, int], replaced: Mapping[str, int]
+    camera: CameraThread, answering: Answering, waiting: Mapping[str, int], replaced: Mapping[str, int], now_s: float
 ) -> CameraStatus:
-    """Return a camera's status; queued and replaced crops are given by camera."""
-    source = camera.source.status()
+    """Return a camera's status; queued and replaced crops are given by camera, `now_s` by the loop's timer."""
+    source, busy_since_s = camera.source.status(), camera.busy_since_s
     ignored, limited = dict(camera.ignored.counts), answering.limited_of(camera.name)
     return CameraStatus(
         name=camera.name,
@@ -35,6 +35,7 @@ def camera_status(
         skipped=source.skipped,
         reconnects=source.reconnects,
         frame_age_s=source.last_frame_age_s,
+        busy_s=None if busy_since_s is None else now_s - busy_since_s,
         answer_age_s=answering.age_s.get(camera.name),
         answer_ages=answering.ages[camera.name].read(),
         in_view=camera.in_view,

@@ -8,7 +8,11 @@ from twincar_edge.runtime.quantities import Duration
 
 
 class HealthLimits(Record):
-    """Maximum age of a live camera's newest frame, and of the answering thread's last cycle, in seconds."""
+    """Maximum age of a live camera's newest frame, and of a thread's work, in seconds.
+
+    `turn_age_s` limits the answering thread's last cycle and each camera's work on one frame. A detector on a small
+    machine takes seconds for that.
+    """
 
     frame_age_s: Duration = 30.0
     turn_age_s: Duration = 30.0
@@ -19,8 +23,8 @@ class Health(Record):
 
     Attributes:
         healthy: there are no problems.
-        alive: the answering thread makes progress, whatever the cameras do. If false, only a restart helps, so the
-            watchdog restarts the service. A restart does not repair a camera.
+        alive: the answering thread and the cameras' threads make progress, whether frames come or not. If false, only a
+            restart helps, so the watchdog restarts the service. A restart does not repair a camera.
         problems: one line per problem, without secrets.
         cameras: each camera's state.
         degraded: one line per fault that does not stop the loop: a sink that cannot write to its disk, a restarted
@@ -41,12 +45,12 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
 
     A sink that cannot reach another machine is not a problem: its events are queued on disk, and its metrics show it.
     """
-    alive = status.turn_age_s <= limits.turn_age_s
-    stalled = () if alive else (f"answering thread stalled for {status.turn_age_s:.0f} s",)
+    answers = status.turn_age_s <= limits.turn_age_s
+    stalled = () if answers else (f"answering thread stalled for {status.turn_age_s:.0f} s",)
     camera_problems = [problem for camera in status.cameras if (problem := camera_problem(camera, limits)) is not None]
     return Health(
-        healthy=alive and not camera_problems,
-        alive=alive,
+        healthy=answers and not camera_problems,
+        alive=answers and not any(_is_stalled(camera, limits) for camera in status.cameras),
         problems=(*stalled, *camera_problems),
         cameras={camera.name: camera.state for camera in status.cameras},
         degraded=(
@@ -62,6 +66,8 @@ def camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
     reason = f": {camera.problem}" if camera.problem else ""
     if camera.state == "failed":
         return f"camera {camera.name} failed{reason}"
+    if _is_stalled(camera, limits):
+        return f"thread of camera {camera.name} stalled for {camera.busy_s:.0f} s"
     if not camera.live:  # a watched folder may be quiet for days, but not away
         return f"camera {camera.name} is waiting for its source{reason}" if camera.state == "reconnecting" else None
     if camera.frame_age_s is None:
@@ -69,3 +75,8 @@ def camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
     if camera.frame_age_s > limits.frame_age_s:
         return f"no frame from camera {camera.name} for {camera.frame_age_s:.0f} s{reason}"
     return None
+
+
+def _is_stalled(camera: CameraStatus, limits: HealthLimits) -> bool:
+    """Return whether the camera's thread hangs in one frame, for example in the detector."""
+    return camera.busy_s is not None and camera.busy_s > limits.turn_age_s

@@ -164,8 +164,8 @@ def _work(status: LoopStatus) -> Iterator[Metric]:
         of_window = [([camera, window], value(figures)) for (camera, window), figures in status.answers.items()]
         yield _gauge(name, text, ["camera", "window"], of_window)
     yield _counter("twincar_crops_classified", "Crops classified.", [], [([], status.crops)])
-    age_s = status.turn_age_s
-    text = "Time since the last cycle of the answering thread."
+    age_s = max([status.turn_age_s, *(camera.busy_s or 0.0 for camera in status.cameras)])
+    text = "Time since the answering thread or, in the middle of a frame, a camera's thread last made progress."
     yield _gauge("twincar_turn_age_seconds", text, [], [([], age_s)])
     runs = [([name], stage.runs) for name, stage in status.stages.items()]
     yield _counter("twincar_stage_runs", "Number of runs of a stage.", ["stage"], runs)

@@ -20,6 +20,8 @@ from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session
+from twincar_edge.runtime.locating.boxes import Detection
+from twincar_edge.runtime.locating.locate import Motion
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
@@ -418,6 +420,31 @@ def test_single_images_have_only_an_end_event(classifier: Classifier) -> None:
     source = FrameSource(as_frames([np.full((40, 60, 3), RED_BGR, np.uint8)] * 2), stills=True)
     watch(WatchConfig(), [sink], sources={"camera": source}, classifier=classifier)
     assert [event.type for event in sink.events] == ["end", "end"]
+
+
+# --- a thread that hangs, a camera that fails, a detector that fails ---
+
+
+def test_the_status_has_the_age_of_a_frame_in_which_a_camera_hangs(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+
+    def hang(_locator: Motion, frame: Frame) -> list[Detection]:
+        if frame.index == 1:
+            assert goes_on.wait(DEADLINE_S)
+        return []
+
+    monkeypatch.setattr(Motion, "locate", hang)
+    source = FrameSource(as_frames(film([], 3)))
+    with Watch(WatchConfig(), sources={"camera": source}, classifier=classifier) as run:
+        assert run.status().cameras[0].busy_s is None
+        thread = threading.Thread(target=run.run)
+        thread.start()
+        eventually(lambda: (run.status().cameras[0].busy_s or 0.0) > 0.2, "the frame ages", DEADLINE_S)
+        goes_on.set()
+        thread.join(DEADLINE_S)
+        assert run.status().cameras[0].busy_s is None
 
 
 # --- shutdown ---

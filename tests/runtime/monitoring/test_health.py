@@ -26,6 +26,7 @@ def test_a_loop_with_frames_and_a_working_model_is_healthy() -> None:
     ("camera", "reported"),
     [
         (replace(RUNNING, frame_age_s=10.5), "no frame from camera gate for 10 s"),
+        (replace(RUNNING, busy_s=4.9, frame_age_s=10.5), "no frame from camera gate for 10 s"),
         (replace(RUNNING, frame_age_s=None), "no frame from camera gate yet"),
         (
             replace(RUNNING, frame_age_s=None, state="opening", problem="connection refused"),
@@ -63,6 +64,13 @@ def test_a_stalled_loop_is_neither_healthy_nor_alive() -> None:
     assert not health.healthy
     assert not health.alive
     assert health.problems == ("answering thread stalled for 6 s",)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_camera_that_hangs_in_a_frame_is_neither_healthy_nor_alive(live: bool) -> None:
+    health = check_health(replace(WELL, cameras=(replace(RUNNING, live=live, busy_s=6.0),)), LIMITS)
+    assert (health.healthy, health.alive) == (False, False)
+    assert health.problems == ("thread of camera gate stalled for 6 s",)
 
 
 def test_health_lists_all_problems() -> None:

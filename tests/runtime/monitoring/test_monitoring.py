@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import REPOSITORY
@@ -344,6 +345,11 @@ def test_an_invalid_version_in_accept_still_gets_metrics(kind: str, version: str
     request.add_header("Accept", f"{kind}; version={version}".encode().decode("latin-1"))
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert b"twincar_frames_total" in answer.read()
+
+
+def test_the_turn_age_covers_a_camera_that_hangs_in_a_frame() -> None:
+    stuck = replace(STATUS, cameras=(replace(GATE, busy_s=42.0), CameraStatus("yard", True, "opening")))
+    assert samples(generate_latest(make_registry(lambda: stuck)).decode())["twincar_turn_age_seconds", ()] == 42.0
 
 
 def test_a_repeated_error_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
