@@ -31,6 +31,7 @@ class Visit:
         id: the visit's id.
         started_at: the time of day at which the vehicle was first seen.
         began_s: the same in monotonic seconds.
+        ended_s: when its track ended; None until then. Set by the camera's thread.
         image: the first frame's name.
         recording: the digest of the first frame's file, or None.
         confirmed: the tracker considers it a vehicle; set by the camera's thread.
@@ -51,6 +52,7 @@ class Visit:
         self.id = id
         self.started_at = started_at
         self.began_s = began_s
+        self.ended_s: float | None = None
         self.image = frame.name
         self.recording = frame.recording
         self.confirmed = False
@@ -135,7 +137,8 @@ class VisitMaker:
         return Visit(id, self._clock(), frame, box, began_s=self._monotonic(), single=self.stills)
 
     def _duration(self, visit: Visit) -> timedelta:
-        return timedelta(seconds=max(0.0, self._monotonic() - visit.began_s))
+        ended_s = self._monotonic() if visit.ended_s is None else visit.ended_s
+        return timedelta(seconds=max(0.0, ended_s - visit.began_s))
 
     def _id(self, frame: Frame, box: Box) -> str:
         if frame.recording is None:

@@ -27,6 +27,7 @@ from twincar_edge.runtime.visits import Visit, VisitMaker
 
 logger = logging.getLogger(__name__)
 
+LOST_S = 5.0  # a camera that is back after less time, as after a short loss of its network, continues its visits
 Vehicles = tuple[tuple[int, Box, Visit], ...]
 
 
@@ -40,7 +41,7 @@ class CameraThread:
         source: the source of its frames; not released here.
         maker: begins its visits here, and makes their events in the answering thread.
         frames: the number of frames read so far.
-        in_view: the number of vehicles in the newest frame.
+        in_view: the number of vehicles in the newest frame; 0 once the camera is lost.
         ignored: counts the moving things that the locator ignored.
         busy_since_s: when it began to locate and track in its current frame, by the loop's timer; None in between.
         error: the error that ended it, or None.
@@ -107,6 +108,9 @@ class CameraThread:
         self._advised = False
         self._inbox = inbox
         self.newest_only = source.live and not source.stills
+        if self.newest_only:
+            source.on_wait = self._wait_for_frame
+        self._asked_s = self._taken_s = self._time_s = 0.0  # of the newest frame: when it was asked for, taken, filmed
         self._stages = stages
         self._stop = stop
         self._footage = None if source.stills else footage
@@ -152,25 +156,41 @@ class CameraThread:
         frames = iter(self.source)
         try:
             while not self._stop.is_set():
-                asked_s = self._stages.timer()
+                self._asked_s = self._stages.timer()
                 frame = next(frames, None)
                 if frame is None:
                     self.finished = not self._stop.is_set()
                     break
-                taken_s = self._stages.timer()
-                self._stages.add("read", taken_s - asked_s)
+                self._taken_s, self._time_s = self._stages.timer(), frame.time_s
+                self._stages.add("read", self._taken_s - self._asked_s)
                 if not self.frames:
                     logger.info("camera %s: %dx%d from %s", self.name, *size_of(frame), self.source.name)
                 self.frames += 1
-                self._take(frame, taken_s)
+                self._take(frame, self._taken_s)
         finally:
             # Even if the source fails: the vehicles in view become visits.
-            ended = self._ended(self._tracker.flush())
+            ended = self._ended(self._tracker.flush(), self._stages.timer())
             self.ignored.flush()
             self._inbox.put(ended)
             if self._footage is not None:
                 self._footage.see(ended, -math.inf)
                 self._footage.close()
+
+    def _wait_for_frame(self) -> None:
+        """End the visits of a lost camera when they are lost too. The source calls it while it has no frame.
+
+        Only the wait counts: a slow detector must not end visits. The source knows whether frames are late: a camera
+        that is polled may give one every minute.
+        """
+        waited_s = self._stages.timer() - self._asked_s
+        if not self.frames or waited_s <= LOST_S or self.source.status().state == "live":
+            return
+        time_s = self._time_s + waited_s
+        ended = self._ended(self._tracker.expire(time_s), self._taken_s)
+        self.in_view = 0
+        self._inbox.put(ended, newest_only=True)
+        if self._footage is not None:
+            self._footage.see(ended, time_s)
 
     def _take(self, frame: Frame, taken_s: float) -> None:
         # The queue and the clips of a file may block for longer: they wait for threads that are checked themselves.
@@ -227,7 +247,7 @@ class CameraThread:
             if track.confirmed and (track.hits - self.config.min_hits) % self.config.classify_every == 0:
                 crop = self._crop_vehicle(frame, track.box_xyxy, track.score)
                 items.append(Crop(self.name, visit, crop, self._is_confirmed(track, visit), taken_s))
-        items += self._ended(self._tracker.lost)
+        items += self._ended(self._tracker.lost, taken_s)
         return items, tuple((track.id, track.box_xyxy, self._visits[track.id]) for track in found)
 
     def _advise(self, size_wh: tuple[int, int]) -> None:
@@ -259,8 +279,9 @@ class CameraThread:
         visit.confirmed = visit.confirmed or (self._counts(track) and not self._tracker.may_be_piece(track))
         return visit.confirmed
 
-    def _ended(self, tracks: Sequence[Track]) -> list[End]:
+    def _ended(self, tracks: Sequence[Track], ended_s: float) -> list[End]:
         for track in tracks:
+            self._visits[track.id].ended_s = ended_s
             if not self._counts(track):
                 logger.debug("track %d is not a visit: %d hits, travel %.2f", track.id, track.hits, track.travel)
         counts = [self._counts(track) for track in tracks]

@@ -37,7 +37,7 @@ class CameraStatus:
         busy_s: time since the camera's thread began to locate and track in its current frame; None in between.
         answer_age_s: age of the newest answer's frame when it was answered; None before the first answer.
         answer_ages: histogram of this age over all answers.
-        in_view: vehicles in the newest frame.
+        in_view: vehicles in the newest frame; 0 once the camera is lost.
         crops_waiting: crops queued for the model.
         crops_dropped: crops replaced by a newer one of the same vehicle before the model processed them.
         ignored: number of moving objects not counted as vehicles, by reason (`IgnoredReason`).

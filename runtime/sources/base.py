@@ -123,6 +123,8 @@ class Source(ABC):
         stills: the images are independent of each other, not a sequence in time.
         fps: nominal frames a second, None if unknown.
         recordings: digests of the files read so far, of a source that ends by itself.
+        on_wait: called by a camera or stream several times a second while its consumer waits for a frame, in the
+            consumer's thread.
     """
 
     kind: str
@@ -134,6 +136,7 @@ class Source(ABC):
         """Name the source; the name is redacted here, once. `monotonic` is the clock of its ages, in seconds."""
         self.name = redact_url(as_text(name))
         self.recordings: set[str] = set()
+        self.on_wait: Callable[[], object] = lambda: None
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._skip_reasons: Counter[str] = Counter()

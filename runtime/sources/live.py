@@ -130,8 +130,8 @@ class LiveSource(Source):
     # --- the consumer's side ---
 
     def _take(self) -> Frame | None:
-        with self._changed:
-            while not (self._stop.is_set() or self._closing.is_set()):
+        while not (self._stop.is_set() or self._closing.is_set()):
+            with self._changed:
                 if self._bug is not None:
                     raise self._bug
                 if self._mailbox is not None:
@@ -140,6 +140,9 @@ class LiveSource(Source):
                     return frame
                 self._look_after_reader()
                 self._changed.wait(TICK_S)
+                waits = self._mailbox is None
+            if waits:
+                self.on_wait()
         return None
 
     def _look_after_reader(self) -> None:

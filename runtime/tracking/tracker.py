@@ -115,6 +115,11 @@ class Tracker:
         self._gone += [track for track in ended if track.parked_xyxy is not None]
         return [track for track in ended if track.parked_xyxy is None]
 
+    def expire(self, time_s: float) -> list[Track]:
+        """End and return the tracks that are lost by now, while the camera gives no frames."""
+        ended, self._gone = self._gone, []
+        return ended + self._end(lambda track: self._is_gone(track, (), time_s))
+
     def may_be_piece(self, track: Track) -> bool:
         """Return whether a young track is so near another one that it may be a piece of that vehicle."""
         if self.rules.fixed or track.hits >= _YOUNG * self.rules.confirm_hits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.support.clips import BLUE_BGR, RED_BGR, Car, as_frames, drive_by, film, road
+from tests.support.clips import BLUE_BGR, RED_BGR, Car, Image, as_frames, drive_by, film, road
 from tests.support.event_toys import eventually
 from tests.support.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
@@ -27,6 +27,8 @@ from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Frame, FrameSource, Source
+from twincar_edge.runtime.sources.live import LiveSource
+from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.visits import Visit, VisitMaker
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig, watch
 
@@ -445,6 +447,82 @@ def test_the_status_has_the_age_of_a_frame_in_which_a_camera_hangs(
         goes_on.set()
         thread.join(DEADLINE_S)
         assert run.status().cameras[0].busy_s is None
+
+
+class OneCar:
+    """A capture of a car that stops sending in the middle of its pass; `then` is what follows."""
+
+    def __init__(self, then: Callable[[], bool]) -> None:
+        self._pictures = iter(film([drive_by(RED_BGR, 15, 40)], 36))
+        self._picture: Image | None = None
+        self._then = then
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, _property: int, /) -> float:
+        return 25.0
+
+    def grab(self) -> bool:
+        time.sleep(0.02)
+        self._picture = next(self._pictures, None)
+        return self._picture is not None or self._then()
+
+    def retrieve(self) -> tuple[bool, Image | None]:
+        return self._picture is not None, self._picture
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_visit_ends_once_and_with_the_last_picture_when_its_camera_is_lost(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twincar_edge.runtime.loop.camera.LOST_S", 3.0)
+    sink, stop = EventRecorder(), threading.Event()
+    captures = iter([OneCar(lambda: False)])
+
+    def connect() -> OneCar:
+        if (capture := next(captures, None)) is None:
+            raise InputError("the camera has no power")
+        return capture
+
+    source = LiveSource("camera", connect, kind="device", stop=stop)
+    with Watch(WatchConfig(), [sink], sources={"camera": source}, classifier=classifier, stop=stop) as run:
+        thread = threading.Thread(target=run.run)
+        thread.start()
+        eventually(lambda: any(event.type == "end" for event in sink.events), "the visit ends", DEADLINE_S)
+        assert run.status().cameras[0].in_view == 0
+        time.sleep(0.3)
+        stop.set()
+        thread.join(DEADLINE_S)
+    assert [event.type for event in sink.events] == ["start", "end"]
+    end = sink.events[-1]
+    assert end.ended_at is not None
+    assert 0 < (end.ended_at - end.started_at).total_seconds() < 2.9
+
+
+def test_a_visit_goes_on_while_a_camera_is_slow_and_not_lost(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twincar_edge.runtime.loop.camera.LOST_S", 0.1)
+    sink, stop = EventRecorder(), threading.Event()
+
+    def silence() -> bool:
+        stop.wait(DEADLINE_S)
+        return False
+
+    rules = LiveRules(stalled_s=DEADLINE_S)
+    source = LiveSource("camera", lambda: OneCar(silence), kind="device", stop=stop, rules=rules)
+    with Watch(WatchConfig(), [sink], sources={"camera": source}, classifier=classifier, stop=stop) as run:
+        thread = threading.Thread(target=run.run)
+        thread.start()
+        eventually(lambda: sink.events, "the visit starts", DEADLINE_S)
+        time.sleep(2.0)
+        assert {event.type for event in sink.events} <= {"start", "update"}
+        stop.set()
+        thread.join(DEADLINE_S)
+    assert sink.events[-1].type == "end"
 
 
 # --- shutdown ---

@@ -148,6 +148,21 @@ def number(frame: Frame) -> int:
 # --- which frames are delivered ---
 
 
+def test_a_waiting_consumer_is_called_until_there_is_a_frame() -> None:
+    camera = Scripted()
+    waited: list[threading.Thread] = []
+
+    def wait() -> None:
+        waited.append(threading.current_thread())
+        if len(waited) == 3:
+            camera.send(0)
+
+    with Rig(camera) as rig:
+        rig.source.on_wait = wait
+        assert next(iter(rig.source)).index == 0
+    assert set(waited) == {threading.current_thread()}
+
+
 def test_a_camera_whose_picture_never_changes_is_reported_as_frozen_until_it_changes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

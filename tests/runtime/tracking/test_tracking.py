@@ -46,6 +46,20 @@ def test_a_vehicle_keeps_its_id_while_it_passes() -> None:
     assert tracker.flush() == []
 
 
+def test_tracks_expire_once_while_the_camera_gives_no_frames_and_parked_ones_stay() -> None:
+    drives_up = [*passing(10, 0, 30), *[(270, 100, 390, 160)] * 140]
+    moves = [None] * 130 + passing(20, 400, 20, y=300)
+    frames = [[box for box in both if box is not None] for both in zip(drives_up, moves, strict=True)]
+    tracker, _ = follow(frames)
+    last_s = 149 / FPS
+    assert tracker.expire(last_s + 0.9) == []
+    assert [track.id for track in tracker.expire(last_s + 1.1)] == [2]
+    assert tracker.expire(last_s + 3600) == []
+    (again,) = tracker.update([Detection((270, 100, 390, 160))], last_s + 3601)
+    assert (again.id, tracker.lost) == (1, [])
+    assert [track.id for track in tracker.flush()] == [1]
+
+
 def test_two_cars_that_pass_each_other_in_two_lanes_keep_their_ids() -> None:
     right, left = passing(40, 0, 20, y=100), passing(40, 780, -20, y=150)  # ten pixels of overlap in height
     _, ids = follow(
