@@ -35,6 +35,7 @@ def camera_status(
         skipped=source.skipped,
         reconnects=source.reconnects,
         frame_age_s=source.last_frame_age_s,
+        late_after_s=source.late_after_s,
         busy_s=None if busy_since_s is None else now_s - busy_since_s,
         answer_age_s=answering.age_s.get(camera.name),
         answer_ages=answering.ages[camera.name].read(),

@@ -10,6 +10,7 @@ from twincar_edge.runtime.quantities import Duration
 class HealthLimits(Record):
     """Maximum age of a live camera's newest frame, and of a thread's work, in seconds.
 
+    The frame of a polled camera may be older, up to `CameraStatus.late_after_s`, as long as the camera is not lost.
     `turn_age_s` limits the answering thread's last cycle and each camera's work on one frame. A detector on a small
     machine takes seconds for that.
     """
@@ -72,7 +73,8 @@ def camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
         return f"camera {camera.name} is waiting for its source{reason}" if camera.state == "reconnecting" else None
     if camera.frame_age_s is None:
         return f"no frame from camera {camera.name} yet{reason}"
-    if camera.frame_age_s > limits.frame_age_s:
+    longest_s = max(limits.frame_age_s, camera.late_after_s if camera.state == "running" else 0.0)
+    if camera.frame_age_s > longest_s:
         return f"no frame from camera {camera.name} for {camera.frame_age_s:.0f} s{reason}"
     return None
 

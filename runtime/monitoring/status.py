@@ -34,6 +34,7 @@ class CameraStatus:
         skipped: frames or images that could not be decoded.
         reconnects: number of times the source was reopened.
         frame_age_s: age of the newest frame; None before the first.
+        late_after_s: frame age above which the source itself says that frames are late: more if the camera is polled.
         busy_s: time since the camera's thread began to locate and track in its current frame; None in between.
         answer_age_s: age of the newest answer's frame when it was answered; None before the first answer.
         answer_ages: histogram of this age over all answers.
@@ -54,6 +55,7 @@ class CameraStatus:
     skipped: int = 0
     reconnects: int = 0
     frame_age_s: float | None = None
+    late_after_s: float = 0.0
     busy_s: float | None = None
     answer_age_s: float | None = None
     answer_ages: DurationCounts = field(default_factory=DurationCounts)

@@ -98,6 +98,7 @@ class SourceStatus:
         problem: what is wrong now, in one line without secrets, or None.
         size_wh: of the newest frame; None before the first.
         fps: nominal frames a second, if the source states them.
+        late_after_s: seconds without a frame after which a live source is `stalled`: more for one that is polled.
     """
 
     state: SourceState
@@ -109,6 +110,7 @@ class SourceStatus:
     problem: str | None
     size_wh: tuple[int, int] | None
     fps: float | None
+    late_after_s: float = 0.0
 
 
 class Source(ABC):
@@ -187,7 +189,9 @@ class Source(ABC):
         """Release."""
         self.release()
 
-    def _status(self, state: SourceState, *, dropped: int = 0, reconnects: int = 0) -> SourceStatus:
+    def _status(
+        self, state: SourceState, *, dropped: int = 0, reconnects: int = 0, late_after_s: float = 0.0
+    ) -> SourceStatus:
         return SourceStatus(
             state=state,
             frames=self._given,
@@ -198,6 +202,7 @@ class Source(ABC):
             problem=self._problem,
             size_wh=self._size_wh,
             fps=self.fps,
+            late_after_s=late_after_s,
         )
 
     def _counted(self, frames: Iterable[Frame]) -> Iterator[Frame]:

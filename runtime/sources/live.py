@@ -115,7 +115,12 @@ class LiveSource(Source):
     def status(self) -> SourceStatus:
         """Return the current status."""
         with self._lock:
-            return self._status(self._state_now(), dropped=self._dropped, reconnects=max(0, self._connections - 1))
+            return self._status(
+                self._state_now(),
+                dropped=self._dropped,
+                reconnects=max(0, self._connections - 1),
+                late_after_s=self._rules.stalled_s,
+            )
 
     def release(self) -> None:
         """Release the camera or connection, at the latest when the pending read has timed out."""

@@ -27,6 +27,11 @@ def test_a_loop_with_frames_and_a_working_model_is_healthy() -> None:
     [
         (replace(RUNNING, frame_age_s=10.5), "no frame from camera gate for 10 s"),
         (replace(RUNNING, busy_s=4.9, frame_age_s=10.5), "no frame from camera gate for 10 s"),
+        (replace(RUNNING, late_after_s=122.0, frame_age_s=122.5), "no frame from camera gate for 122 s"),
+        (
+            replace(RUNNING, late_after_s=122.0, frame_age_s=61.0, state="reconnecting", problem="no power"),
+            "no frame from camera gate for 61 s: no power",
+        ),
         (replace(RUNNING, frame_age_s=None), "no frame from camera gate yet"),
         (
             replace(RUNNING, frame_age_s=None, state="opening", problem="connection refused"),
@@ -44,6 +49,11 @@ def test_a_camera_without_frames_is_unhealthy_but_the_process_is_alive(camera: C
     assert not health.healthy
     assert health.alive
     assert health.problems == (reported,)
+
+
+def test_a_polled_camera_is_healthy_until_its_next_picture_is_late() -> None:
+    polled = replace(RUNNING, late_after_s=122.0, frame_age_s=121.5)
+    assert check_health(replace(WELL, cameras=(polled,)), LIMITS).healthy
 
 
 def test_notes_on_ignored_objects_are_not_problems() -> None:

@@ -67,6 +67,13 @@ def test_an_address_whose_video_ends_after_one_picture_is_polled() -> None:
         assert source.status().reconnects == 1  # switches from FFmpeg, which reads one picture, to polling
 
 
+def test_the_pictures_of_a_camera_that_is_polled_seldom_are_not_late() -> None:
+    with CameraServer(picture(0)) as server, open_source(server.url.replace("/video", "/1.jpg"), poll_s=60.0) as source:
+        frames = iter(source)
+        next(frames)
+        assert (source.status().state, source.status().late_after_s) == ("live", 122.0)
+
+
 def test_the_poll_interval_is_used() -> None:
     with CameraServer(picture(0)) as server:
         camera, begun_s = polled(server), time.monotonic()
