@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from twincar_edge.cores import lower_priority
-from twincar_edge.errors import Parameter, TwincarError
+from twincar_edge.errors import ModelError, Parameter, TwincarError
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.evidence import VehicleCrop, crop_vehicle
 from twincar_edge.runtime.locating.boxes import Box, Detection
@@ -18,6 +18,7 @@ from twincar_edge.runtime.locating.locate import LocateOptions, make_locator
 from twincar_edge.runtime.locating.zones import zone_of
 from twincar_edge.runtime.loop.footage import Footage
 from twincar_edge.runtime.loop.inbox import Crop, End, Handled, Inbox, Item, Shown
+from twincar_edge.runtime.loop.recovery import Recovery
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame, Source
 from twincar_edge.runtime.sources.base import size_of
@@ -41,10 +42,11 @@ class CameraThread:
         source: the source of its frames; not released here.
         maker: begins its visits here, and makes their events in the answering thread.
         frames: the number of frames read so far.
-        in_view: the number of vehicles in the newest frame; 0 once the camera is lost.
+        in_view: the number of vehicles in the newest frame; 0 once the camera is lost or fails.
         ignored: counts the moving things that the locator ignored.
         busy_since_s: when it began to locate and track in its current frame, by the loop's timer; None in between.
         error: the error that ended it, or None.
+        recovery: has the error that it is trying to get over, if any.
         finished: its source ended by itself.
         newest_only: the source is live, so the thread must not block; other sources must not lose anything.
     """
@@ -90,6 +92,7 @@ class CameraThread:
         self.busy_since_s: float | None = None
         self.error: TwincarError | None = None
         self.finished = False
+        self.recovery = Recovery(config.name, live=source.live)
         self.config = config
         self.choice = choice
         self._locator = make_locator(choice.locator, options)
@@ -142,15 +145,19 @@ class CameraThread:
             self._follow()
         except TwincarError as error:
             self.error = error
-            if not self._alone:
+            if self.source.live and isinstance(error, ModelError):
+                self._end_run(error)
+            elif not self._alone:
                 logger.error("camera %s has ended: %s", self.name, error)
         except BaseException as error:  # noqa: BLE001
-            # A bug must end the run: `join` raises it in the run's own thread.
-            self._unexpected = error
-            self._stop.set()
+            self._end_run(error)  # a bug
         finally:
-            self.in_view = 0
             self._inbox.remove_writer()
+
+    def _end_run(self, error: BaseException) -> None:
+        """End the run of all cameras with this error: `join` raises it in the run's own thread."""
+        self._unexpected = error
+        self._stop.set()
 
     def _follow(self) -> None:
         frames = iter(self.source)
@@ -166,15 +173,27 @@ class CameraThread:
                 if not self.frames:
                     logger.info("camera %s: %dx%d from %s", self.name, *size_of(frame), self.source.name)
                 self.frames += 1
-                self._take(frame, self._taken_s)
+                try:
+                    self._take(frame, self._taken_s)
+                except TwincarError as error:
+                    pause_s = self.recovery.failed(error)
+                    self._end_visits()
+                    self._stop.wait(pause_s)
+                else:
+                    self.recovery.processed()
         finally:
             # Even if the source fails: the vehicles in view become visits.
-            ended = self._ended(self._tracker.flush(), self._stages.timer())
+            self._end_visits()
             self.ignored.flush()
-            self._inbox.put(ended)
             if self._footage is not None:
-                self._footage.see(ended, -math.inf)
                 self._footage.close()
+
+    def _end_visits(self) -> None:
+        ended = self._ended(self._tracker.flush(), self._stages.timer())
+        self.in_view = 0
+        self._inbox.put(ended, newest_only=self.newest_only)
+        if self._footage is not None:
+            self._footage.see(ended, -math.inf)
 
     def _wait_for_frame(self) -> None:
         """End the visits of a lost camera when they are lost too. The source calls it while it has no frame.

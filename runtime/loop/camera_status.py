@@ -24,12 +24,12 @@ def camera_status(
     camera: CameraThread, answering: Answering, waiting: Mapping[str, int], replaced: Mapping[str, int], now_s: float
 ) -> CameraStatus:
     """Return a camera's status; queued and replaced crops are given by camera, `now_s` by the loop's timer."""
-    source, busy_since_s = camera.source.status(), camera.busy_since_s
+    source, busy_since_s, error = camera.source.status(), camera.busy_since_s, camera.error or camera.recovery.error
     ignored, limited = dict(camera.ignored.counts), answering.limited_of(camera.name)
     return CameraStatus(
         name=camera.name,
         live=camera.source.live and not camera.source.stills,
-        state="failed" if camera.error is not None else _STATES[source.state],
+        state="failed" if error is not None else _STATES[source.state],
         frames=camera.frames,
         dropped=source.dropped,
         skipped=source.skipped,
@@ -45,7 +45,7 @@ def camera_status(
         ignored=ignored,
         limited=limited,
         notes=camera_notes(camera.config, camera.choice.locator, ignored, limited),
-        problem=source.problem if camera.error is None else str(camera.error),
+        problem=source.problem if error is None else str(error),
     )
 
 

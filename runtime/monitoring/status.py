@@ -28,7 +28,7 @@ class CameraStatus:
         name: the camera's name.
         live: frames arrive in real time, so a lack of frames is a problem. A file is not live.
         state: `opening` until the first frame, `reconnecting` after a lost connection or folder, `ended` when the
-            source is finished or was stopped, `failed` after an error that is not retried.
+            source is finished or was stopped, `failed` after an error in a frame; a live camera may try again.
         frames: frames read from the source.
         dropped: frames of a live camera dropped because an older one was being processed.
         skipped: frames or images that could not be decoded.
@@ -38,7 +38,7 @@ class CameraStatus:
         busy_s: time since the camera's thread began to locate and track in its current frame; None in between.
         answer_age_s: age of the newest answer's frame when it was answered; None before the first answer.
         answer_ages: histogram of this age over all answers.
-        in_view: vehicles in the newest frame; 0 once the camera is lost.
+        in_view: vehicles in the newest frame; 0 once the camera is lost or fails.
         crops_waiting: crops queued for the model.
         crops_dropped: crops replaced by a newer one of the same vehicle before the model processed them.
         ignored: number of moving objects not counted as vehicles, by reason (`IgnoredReason`).

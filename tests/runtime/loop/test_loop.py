@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from tests.support.clips import BLUE_BGR, RED_BGR, Car, Image, as_frames, drive_
 from tests.support.event_toys import eventually
 from tests.support.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.errors import InputError, ModelError
+from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.boxes import Detection
-from twincar_edge.runtime.locating.locate import Motion
+from twincar_edge.runtime.locating.locate import LocateOptions, Motion
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
@@ -523,6 +524,68 @@ def test_a_visit_goes_on_while_a_camera_is_slow_and_not_lost(
         stop.set()
         thread.join(DEADLINE_S)
     assert sink.events[-1].type == "end"
+
+
+class Failing(Motion):
+    """A locator whose frames fail from `first` up to `last`."""
+
+    def __init__(self, first: int, last: int) -> None:
+        super().__init__(LocateOptions())
+        self._range = range(first, last + 1)
+
+    def locate(self, frame: Frame) -> list[Detection]:
+        if frame.index in self._range:
+            raise ModelError("out of memory")
+        return super().locate(frame)
+
+
+def live_frames(frames: Iterable[Frame]) -> FrameSource:
+    source = FrameSource(frames)
+    source.live = True
+    return source
+
+
+def test_a_live_camera_goes_on_after_an_error_of_its_detector(classifier: Classifier) -> None:
+    states: dict[int, tuple[str, str | None]] = {}
+
+    def gate() -> Iterator[Frame]:
+        for frame in as_frames(film([drive_by(RED_BGR, 10), drive_by(BLUE_BGR, 60)], 110)):
+            status = run.status().cameras[0]
+            states[frame.index] = status.state, status.problem
+            time.sleep(0.005)
+            yield frame
+
+    sources: dict[str, Source] = {"gate": live_frames(gate()), "yard": live_frames(as_frames(film([], 30)))}
+    config = WatchConfig(cameras=cameras(*sources), keep=True)
+    with Watch(config, sources=sources, classifier=classifier) as run:
+        run.cameras[0]._locator = Failing(25, 26)
+        summary = run.run()
+    red, *rest, blue = summary.results
+    assert red.last_frame == 24  # it is still in view then, and may become another visit
+    assert len(rest) <= 1
+    assert blue.first_frame > 50
+    assert states[26] == states[27] == ("failed", "out of memory")
+    assert states[25] == states[28] == ("running", None)
+    assert [one.error for one in summary.cameras] == [None, None]
+
+
+def test_a_detector_that_fails_for_good_ends_the_run_of_all_cameras(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twincar_edge.runtime.loop.recovery.Backoff", lambda: Backoff(0.01))
+
+    def endless() -> Iterator[Frame]:
+        picture = road()
+        for index in range(10**9):
+            time.sleep(0.01)
+            yield Frame(index, index / 25, picture, "camera")
+
+    sources: dict[str, Source] = {name: live_frames(endless()) for name in ("gate", "yard")}
+    with Watch(WatchConfig(cameras=cameras(*sources)), sources=sources, classifier=classifier) as run:
+        run.cameras[0]._locator = Failing(5, 10**9)
+        with pytest.raises(ModelError, match="out of memory"):
+            run.run()
+        assert not any(camera.alive for camera in run.cameras)
 
 
 # --- shutdown ---
