@@ -42,7 +42,7 @@ class _Request:
 
     def refuse(self, error: BaseException) -> None:
         """Raise the error in the waiting caller, if there is one."""
-        if self.result is not None:
+        if self.result is not None and not self.result.done():
             self.result.set_exception(error)
 
 
@@ -140,9 +140,15 @@ class ModelReloader:
                         request.refuse(_stopped())
                     return
                 pending.append(one)
-            for path in dict.fromkeys(request.path for request in pending):  # one reload for all requests of a file
-                with self._notifier.reloading():
-                    self._serve(path, [request for request in pending if request.path == path])
+            try:
+                for path in dict.fromkeys(request.path for request in pending):  # one reload for all requests of a file
+                    with self._notifier.reloading():
+                        self._serve(path, [request for request in pending if request.path == path])
+            except Exception as error:  # a bug, which restarts the thread: no caller may wait for an answer
+                self._counts["refused"] += 1
+                for request in pending:
+                    request.refuse(error)
+                raise
 
     def _serve(self, path: Path | None, requests: Sequence[_Request]) -> None:
         try:

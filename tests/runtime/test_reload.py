@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,33 @@ def test_a_failed_switch_is_an_error_for_the_caller_and_the_old_model_stays(
     with pytest.raises(InputError, match="the run has ended"):
         reloader.switch(model)
     assert taken.classifiers == []
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_bug_is_an_error_for_all_waiting_callers_and_the_thread_goes_on(
+    session: ModelSession, taken: Taken, tmp_path: Path
+) -> None:
+    def use(classifier: Classifier) -> None:
+        if not failed:
+            failed.append(True)
+            raise ZeroDivisionError("a defect")
+        taken(classifier)
+
+    failed: list[bool] = []
+    files = [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+    for file in files:
+        other_model(file)
+    reloader = ModelReloader(session, use)
+    with ThreadPoolExecutor() as pool:
+        calls = [pool.submit(reloader.switch, file) for file in files]
+        until(lambda: reloader._requests.qsize() == 2)
+        with reloader:
+            for call in calls:
+                with pytest.raises(ZeroDivisionError, match="a defect"):
+                    call.result(30)
+            assert reloader.switch(files[0]) == "taken"
+            assert reloader.counts() == {"taken": 1, "unchanged": 0, "refused": 1}
+            assert "a defect" in reloader.faults()[0]
 
 
 def test_sighup_requests_a_reload_each_time(model: Path, session: ModelSession, taken: Taken, tmp_path: Path) -> None:
