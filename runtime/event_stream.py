@@ -15,6 +15,7 @@ from twincar_edge.errors import InputError, Parameter
 from twincar_edge.runtime.configuration.config import WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.log_rate import is_logged
 from twincar_edge.runtime.loop.summary import WatchSummary
 from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.sinks.base import Crop, Sink
@@ -154,7 +155,7 @@ class _EventQueue(Sink):
             if len(self._events) == self._limit:
                 self._events.popleft()
                 self.dropped += 1
-                if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th, …
+                if is_logged(self.dropped - 1, self.dropped):
                     logger.warning("event consumer too slow, events dropped so far: %d", self.dropped)
             self._events.append(event)
             self._changed.notify_all()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from twincar_edge.runtime.backoff import Backoff
+from twincar_edge.runtime.log_rate import is_logged
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class SupervisedThread(threading.Thread):
                     self._backoff.reset()
                 self.failures += 1
                 self._last = f"{type(error).__name__}: {error}", self._clock()
-                if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th, …
+                if is_logged(self.failures - 1, self.failures):
                     logger.error("%s", self.problem, exc_info=logger.isEnabledFor(logging.DEBUG))
             self._pause(self._backoff.next_s())
             if not self._wanted():

@@ -6,7 +6,7 @@ import logging
 
 from twincar_edge.errors import ModelError, TwincarError
 from twincar_edge.runtime.backoff import Backoff
-from twincar_edge.runtime.sources.base import is_logged
+from twincar_edge.runtime.log_rate import is_logged
 
 logger = logging.getLogger(__name__)
 

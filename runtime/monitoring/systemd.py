@@ -89,10 +89,6 @@ class Notifier:
         """Notify systemd that the service is ready, with a status line for `systemctl status`."""
         self._send("READY=1", *([_status(status)] if status else []))
 
-    def status(self, text: str) -> None:
-        """Set the status line."""
-        self._send(_status(text))
-
     def stopping(self) -> None:
         """Notify systemd that the service is stopping deliberately."""
         self._send("STOPPING=1")

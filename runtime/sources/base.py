@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import one_line
 from twincar_edge.files import as_text
+from twincar_edge.runtime.log_rate import is_logged
 
 logger = logging.getLogger(__name__)
 
@@ -228,11 +229,6 @@ class Source(ABC):
         if self.stills or is_logged(before, skipped):
             so_far = f" ({skipped} so far)" if before else ""
             logger.warning("skipped: %s%s", one_line(redact_url(detail)), so_far)
-
-
-def is_logged(before: int, now: int) -> bool:
-    """Return whether to log something that repeats and has happened `now` times: the 1st, 2nd, 4th, 8th, … time."""
-    return now.bit_length() > before.bit_length()
 
 
 def size_of(frame: Frame) -> tuple[int, int]:

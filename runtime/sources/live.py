@@ -17,7 +17,8 @@ import numpy as np
 
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.runtime.backoff import Backoff
-from twincar_edge.runtime.sources.base import Frame, Source, SourceState, SourceStatus, is_logged, redact_url, size_of
+from twincar_edge.runtime.log_rate import is_logged
+from twincar_edge.runtime.sources.base import Frame, Source, SourceState, SourceStatus, redact_url, size_of
 from twincar_edge.runtime.sources.capture import Capture, nominal_fps
 from twincar_edge.runtime.sources.live_rules import LiveRules
 from twincar_edge.runtime.sources.pace import Pace

@@ -48,10 +48,8 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Systemd]
 def test_a_service_notifies_ready_status_and_stopping(systemd: Systemd) -> None:
     with Notifier.from_environment(environ={"NOTIFY_SOCKET": systemd.name}) as notifier:
         assert systemd.silent()
-        notifier.ready("2 cameras")
-        assert systemd.receive() == "READY=1\nSTATUS=2 cameras"
-        notifier.status("gate: 12 visits\nMAINPID=1")
-        assert systemd.receive() == "STATUS=gate: 12 visits MAINPID=1"
+        notifier.ready("2 cameras\nMAINPID=1")
+        assert systemd.receive() == "READY=1\nSTATUS=2 cameras MAINPID=1"
     assert systemd.receive() == "STOPPING=1"
 
 
@@ -117,7 +115,7 @@ def test_without_systemd_nothing_is_sent_or_logged(environ: dict[str, str], capl
         assert threading.active_count() == before
         notifier.ready()
         with notifier.reloading():
-            notifier.status("busy")
+            pass
     assert caplog.messages == []
 
 
