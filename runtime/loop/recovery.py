@@ -21,7 +21,7 @@ class Recovery:
     """
 
     def __init__(self, camera: str, *, live: bool, backoff: Backoff | None = None) -> None:
-        """Take the camera's name; `live`: it goes on with later frames, while a file must lose none."""
+        """Take the camera's name; `live`: it continues with later frames, while a file must lose none."""
         self.error: TwincarError | None = None
         self._camera = camera
         self._live = live
