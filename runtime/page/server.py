@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import is_file
 from twincar_edge.runtime.configuration.page_settings import PageSettings
-from twincar_edge.runtime.listening import connection_to_close, is_loopback, listen
+from twincar_edge.runtime.listening import is_loopback, listen
 from twincar_edge.runtime.page.app import make_app
+from twincar_edge.runtime.page.connections import MAX_CLIENTS, LimitedServer, Protocol
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.feed import VisitFeed
 from twincar_edge.runtime.page.guard import own_url
@@ -25,9 +24,7 @@ from twincar_edge.runtime.page.tokens import OWNER, Tokens
 
 logger = logging.getLogger(__name__)
 
-MAX_CLIENTS = 64
-_MAX_CONNECTIONS = 2 * MAX_CLIENTS  # connections above MAX_CLIENTS get status 503
-_IDLE_CHECK_S = 10.0  # interval of the checks for idle clients
+_MAX_REQUESTS = 2 * MAX_CLIENTS  # more get status 503; requests of disconnected clients may still run
 _SHUTDOWN_S = 1  # timeout for the last responses when the page ends
 
 
@@ -79,7 +76,7 @@ class PageServer:
                     streams=self._streams,
                     feed=self._feed,
                 ),
-                http=_Protocol,
+                http=Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -88,7 +85,7 @@ class PageServer:
                 server_header=False,
                 root_path=settings.root_path,
                 proxy_headers=tokens is not None,
-                limit_concurrency=MAX_CLIENTS,
+                limit_concurrency=_MAX_REQUESTS,
                 timeout_graceful_shutdown=_SHUTDOWN_S,
                 ssl_certfile=settings.certificate,
                 ssl_keyfile=settings.key,
@@ -101,7 +98,7 @@ class PageServer:
             listener.close()
             raise
         self._running.enter_context(self._feed)
-        self._server = uvicorn.Server(config)
+        self._server = LimitedServer(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="page", daemon=True
         )
@@ -127,45 +124,3 @@ class PageServer:
         if not tokens.all():
             self.first_token = tokens.add(OWNER, "teach")
         return tokens
-
-
-class _Protocol(H11Protocol):
-    """Disconnects clients that do not send a complete request, and idle ones when there are too many.
-
-    uvicorn has no timeout for either.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._since = self.loop.time()
-        self._last_cycle: Any = None  # the completed request at the last check; None before the first request
-        self._idle_check = self.loop.call_later(_IDLE_CHECK_S, self._disconnect_if_idle)
-        if len(self.connections) > _MAX_CONNECTIONS:
-            transport.close()
-        elif len(self.connections) >= MAX_CLIENTS:
-            self._disconnect_another()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._idle_check.cancel()
-        super().connection_lost(exc)
-
-    def _disconnect_another(self) -> None:
-        """Disconnect an idle client of the address with the most. Otherwise uvicorn would answer all with 503."""
-        others = [one for one in cast("set[_Protocol]", self.connections) if one is not self]
-        idle = sorted((one for one in others if one._is_idle()), key=lambda one: one._since)
-        if idle:
-            idle[connection_to_close([one.client[0] if one.client else "" for one in idle])].transport.close()
-
-    def _is_idle(self) -> bool:
-        cycle = cast(Any, self.cycle)
-        return not self.transport.is_closing() and (cycle is None or cycle.response_complete)
-
-    def _disconnect_if_idle(self) -> None:
-        """Disconnect the client if it has completed no request since the last check."""
-        cycle = cast(Any, self.cycle)
-        if cycle is None or cycle.response_complete:
-            if cycle is self._last_cycle:
-                self.transport.close()
-                return
-            self._last_cycle = cycle
-        self._idle_check = self.loop.call_later(_IDLE_CHECK_S, self._disconnect_if_idle)

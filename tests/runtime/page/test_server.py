@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import ssl
@@ -21,7 +22,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.configuration.page_settings import page_settings
 from twincar_edge.runtime.monitoring.health import HealthLimits
-from twincar_edge.runtime.page import server
+from twincar_edge.runtime.page import connections
 from twincar_edge.runtime.page.content import Running
 from twincar_edge.runtime.page.pictures import LivePictures
 
@@ -131,41 +132,98 @@ def _is_cut(client: socket.socket) -> bool:
     ids=["nothing", "half a request", "half a second request", "a body without end"],
 )
 def test_silent_clients_are_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(server, "_IDLE_CHECK_S", 0.1)
+    monkeypatch.setattr(connections, "IDLE_CHECK_S", 0.1)
     with served(tmp_path) as page, _connect(page) as client:
         client.sendall(sent)
         assert _is_cut(client)
         assert page.get("/").status == 200
 
 
-def test_too_many_clients_are_refused_and_the_page_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_CLIENTS", 4)
-    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 4)
-    with served(tmp_path) as page:
-        with ExitStack() as stack:
-            for _ in range(3):
-                client = stack.enter_context(_connect(page))
-                client.sendall(b"GET /visits.stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-                assert client.recv(4096)  # it counts as idle until the response
-            eventually(lambda: _status(page) == 503, "the page refuses more clients", 20)
-            with _connect(page), _connect(page) as fifth:
-                assert _is_cut(fifth)
-        eventually(lambda: _status(page) == 200, "the page is back")
+HALF_A_BODY = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nt"
 
 
-def test_silent_clients_do_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_CLIENTS", 4)
-    with served(tmp_path) as page, ExitStack() as stack:
-        silent = [stack.enter_context(_connect(page)) for _ in range(6)]
+@pytest.mark.parametrize("sent", [b"", HALF_A_BODY], ids=["nothing", "half a body"])
+def test_clients_that_keep_the_page_waiting_do_not_block_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connections, "MAX_CLIENTS", 4)
+    with served(tmp_path, tokens=True) as page, ExitStack() as stack:
+        clients = [stack.enter_context(_connect(page)) for _ in range(6)]
+        for client in clients[-3:]:
+            client.sendall(sent)
+        assert page.get("/login").status == 200
+        assert _is_cut(clients[0]) and _is_cut(clients[1])
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="needs a socket option of Linux")
+def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "WRITE_TIMEOUT_S", 0.5)
+    with served(tmp_path) as page, _connect(page) as client:
+        client.sendall(b"GET /static/style.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 500)
+        running = page.server._server
+        assert isinstance(running, connections.LimitedServer)
+        eventually(lambda: len(running._clients) == 1, "the client is connected")
+        eventually(lambda: not running._clients, "the client is disconnected")
         assert page.get("/").status == 200
-        assert _is_cut(silent[0])
 
 
-def _status(page: ServedPage) -> int:
-    try:
-        return page.get("/").status
-    except OSError:
-        return 0
+def test_one_connection_too_many_closes_the_oldest_of_the_busiest_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live views of the same address go on while another client keeps the page waiting."""
+    monkeypatch.setattr(connections, "MAX_CLIENTS", 4)
+    with served(tmp_path) as page, ExitStack() as stack:
+        other = stack.enter_context(socket.create_connection(("127.0.0.1", page.port), 20, ("127.0.0.2", 0)))
+        live = [stack.enter_context(_connect(page)) for _ in range(3)]
+        for client in live:
+            client.sendall(b"GET /visits.stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert client.recv(4096)
+        idle = stack.enter_context(_connect(page))
+        assert _is_cut(live[0])
+        assert page.get("/").status == 200
+        assert _is_cut(idle)
+        other.sendall(b"GET /visits HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert other.recv(4096).startswith(b"HTTP/1.1 200 ")
+        for client in live[1:]:
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):  # neither closed nor in need of an answer
+                while client.recv(4096):
+                    pass
+
+
+def test_clients_without_a_tls_handshake_do_not_use_up_file_descriptors(
+    tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "MAX_CLIENTS", 4)
+    trusted = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+    files = {"certificate": certificates / "server.crt", "key": certificates / "server.key"}
+    with served(tmp_path, trusted=trusted, **files) as page, ExitStack() as stack:
+        silent = [stack.enter_context(_connect(page)) for _ in range(20)]
+        assert page.get("/").status == 200
+        assert all(_is_cut(client) for client in silent[:17])
+        monkeypatch.setattr(connections, "IDLE_CHECK_S", 0.1)
+        assert _is_cut(stack.enter_context(_connect(page)))
+
+
+def test_an_exhausted_process_logs_one_line_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "_ACCEPT_RETRY_S", 0.01)
+    accept, left = socket.socket.accept, [5]
+
+    def failing(listener: socket.socket) -> tuple[socket.socket, object]:
+        if left[0] > 0:
+            left[0] -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(listener)
+
+    with served(tmp_path) as page:
+        monkeypatch.setattr(socket.socket, "accept", failing)
+        assert page.get("/").status == page.get("/").status == 200
+    assert left == [0]
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == [
+        "the page cannot accept connections: Too many open files"
+    ]
 
 
 @pytest.mark.parametrize(
