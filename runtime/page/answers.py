@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.images import MAX_UPLOAD_PIXELS, decode_image, read_image
 from twincar_edge.runtime.explain_exported import explain_crop
 from twincar_edge.runtime.explanation import RUNNER_UP, Explanation, ExplanationStoppedError
-from twincar_edge.runtime.inference.answers import Prediction
+from twincar_edge.runtime.inference.answers import Guess, Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.guard import MAX_BODY_BYTES
@@ -32,7 +32,8 @@ from twincar_edge.runtime.page.login import user_of
 from twincar_edge.runtime.page.rendering import Pages
 from twincar_edge.runtime.page.visits import find_visit
 
-_CACHED = 24  # answers whose pictures a browser can still load
+_CACHED_BYTES = 64 * 2**20  # of the pictures that a browser can still load
+_PLACES = 4  # one picture at work, and three that wait
 _BUSY_S = 10.0  # timeout for earlier explanations
 _TIMEOUT_S = 10.0  # for a comparison, which runs the model about 200 times
 _JPEG_QUALITY = 88
@@ -40,75 +41,92 @@ _JPEG_QUALITY = 88
 
 @dataclass(frozen=True)
 class ExplainedAnswer:
-    """An answer with its explanation.
+    """An answer with its explanation, whose pictures `Answers.picture` returns.
 
     Attributes:
         id: a random name for the URLs of the pictures.
         prediction: the answer.
-        evidence: the explanation of what supports the target.
-        contrast: the explanation of what supports the target against another class; None if there is no other class.
-        pictures: JPEGs by name.
+        target: the class whose support is shown.
+        against: the class that it is compared with; None without a comparison.
+        looks_like: see `Explanation`.
     """
 
     id: str
     prediction: Prediction
-    evidence: Explanation
-    contrast: Explanation | None
-    pictures: dict[str, bytes]
+    target: str
+    against: str | None
+    looks_like: tuple[Guess, ...]
 
 
 class Answers:
-    """Answers and explains pictures, one at a time, and caches the newest results until browsers have loaded them."""
+    """Answers and explains pictures, one at a time, and caches the newest JPEGs until browsers have loaded them.
+
+    An uploaded picture may have 40 megapixels, so only the one at work is in memory, decoded or not.
+    """
 
     def __init__(self, content: Content) -> None:
         """Prepare; `content` returns the model in use."""
         self._content = content
-        self._cache: OrderedDict[str, ExplainedAnswer] = OrderedDict()
+        self._cache: OrderedDict[str, dict[str, bytes]] = OrderedDict()
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(_PLACES)
         self._working = threading.Lock()
 
-    def answer(self, image_bgr: NDArray[np.uint8], against: str | None = None) -> ExplainedAnswer:
+    def answer(self, load: Callable[[], NDArray[np.uint8]], against: str | None = None) -> ExplainedAnswer:
         """Answer and explain a picture.
 
         Args:
-            image_bgr: uint8 [H, W, 3].
+            load: returns the picture, uint8 [H, W, 3]; called when its turn has come.
             against: the class to compare the answer with; None for the second-best one.
 
         Raises:
-            HTTPException: other explanations took too long.
-            InputError: the class is unknown.
+            HTTPException: too many others wait, or they take too long.
+            InputError: the class is unknown, or raised by `load`.
             ModelError: the model fails.
         """
         with self._turn():
+            image_bgr = load()
             classifier = self._content.classifier()
             evidence = explain_crop(classifier, image_bgr)
+            pictures = {"picture": _jpeg(image_bgr), "evidence": _jpeg(evidence.overlay_bgr)}
             contrast = None
             if len(classifier.session.classes) > 1:
                 contrast = _contrast(classifier, image_bgr, against, time.monotonic() + _TIMEOUT_S)
-        pictures = {"picture": _jpeg(image_bgr), "evidence": _jpeg(evidence.overlay_bgr)}
-        if contrast is not None:
-            pictures["contrast"] = _jpeg(contrast.overlay_bgr)
-        answer = ExplainedAnswer(secrets.token_urlsafe(12), evidence.prediction, evidence, contrast, pictures)
-        with self._lock:
-            self._cache[answer.id] = answer
-            while len(self._cache) > _CACHED:
-                self._cache.popitem(last=False)
-        return answer
+            if contrast is not None:
+                pictures["contrast"] = _jpeg(contrast.overlay_bgr)
+            id = secrets.token_urlsafe(12)
+            self._keep(id, pictures)
+            against = None if contrast is None else contrast.against
+            return ExplainedAnswer(id, evidence.prediction, evidence.target, against, evidence.looks_like)
 
     def picture(self, id: str, name: str) -> bytes | None:
-        """Return a picture of an answer, or None if it is not in the cache."""
+        """Return a JPEG of an answer, or None if it is not in the cache."""
         with self._lock:
-            cached = self._cache.get(id)
-        return None if cached is None else cached.pictures.get(name)
+            return self._cache.get(id, {}).get(name)
+
+    def _keep(self, id: str, pictures: dict[str, bytes]) -> None:
+        with self._lock:
+            self._cache[id] = pictures
+            size = sum(len(data) for one in self._cache.values() for data in one.values())
+            while size > _CACHED_BYTES and len(self._cache) > 1:
+                size -= sum(map(len, self._cache.popitem(last=False)[1].values()))
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        if not self._working.acquire(timeout=_BUSY_S):
-            raise HTTPException(503, "The page is busy with other explanations: try again later.")
+        busy = HTTPException(
+            503, "The page is busy with other explanations: try again later.", {"Retry-After": f"{_BUSY_S:.0f}"}
+        )
+        if not self._places.acquire(blocking=False):
+            raise busy
         try:
-            yield
+            if not self._working.acquire(timeout=_BUSY_S):
+                raise busy
+            try:
+                yield
+            finally:
+                self._working.release()
         finally:
-            self._working.release()
+            self._places.release()
 
 
 def _contrast(
@@ -142,7 +160,7 @@ def routes(pages: Pages, content: Content) -> list[Route]:
         if path is None:
             raise HTTPException(404, "This visit has no picture, so there is nothing to explain.")
         try:
-            answer = answers.answer(read_image(path), request.query_params.get("against") or None)
+            answer = answers.answer(lambda: read_image(path), request.query_params.get("against") or None)
         except InputError as error:
             raise HTTPException(400, str(error)) from error
         classifier = content.classifier()
@@ -151,17 +169,18 @@ def routes(pages: Pages, content: Content) -> list[Route]:
             "explained.html",
             event=visit.event,
             answer=answer,
-            classes=sorted(set(classifier.session.classes) - {answer.evidence.target}),
+            classes=sorted(set(classifier.session.classes) - {answer.target}),
             other_model=classifier.session.sha256 != visit.event.classifier.sha256,
         )
 
     def empty(request: Request) -> Response:
         return pages.render(request, "try.html", max_mib=MAX_BODY_BYTES >> 20, answer=None, problem=None)
 
-    def classified(request: Request, data: bytes, name: str) -> Response:
+    def classified(request: Request, picture: UploadFile) -> Response:
         answer = problem = None
+        name = picture.filename or "the picture"
         try:
-            answer = answers.answer(decode_image(data, name, max_pixels=MAX_UPLOAD_PIXELS))
+            answer = answers.answer(lambda: decode_image(picture.file.read(), name, max_pixels=MAX_UPLOAD_PIXELS))
         except InputError as error:
             problem = str(error)
         status = 200 if problem is None else 400
@@ -175,8 +194,7 @@ def routes(pages: Pages, content: Content) -> list[Route]:
             picture = form.get("picture")
             if not isinstance(picture, UploadFile):
                 raise HTTPException(400, "The form has no picture: choose one.")
-            data = await picture.read()
-        return await run_in_threadpool(classified, request, data, picture.filename or "the picture")
+            return await run_in_threadpool(classified, request, picture)
 
     def picture(request: Request) -> Response:
         data = answers.picture(request.path_params["id"], request.path_params["name"])

@@ -1,7 +1,7 @@
 """The page's connections: accepts them, limits their number, and disconnects clients that do nothing.
 
-uvicorn has neither a limit nor a timeout for them, and asyncio hides a connection until its TLS handshake is complete. So
-clients that send nothing could take all file descriptors of the process, which may be the camera loop's.
+uvicorn has neither a limit nor a timeout for them, and asyncio hides a connection until its TLS handshake is complete.
+So clients that send nothing could take all file descriptors of the process, which may be the camera loop's.
 """
 
 from __future__ import annotations

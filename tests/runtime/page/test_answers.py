@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -17,6 +19,7 @@ from tests.support.pages import Answer, ServedPage, served
 from twincar_edge.bundled import demo_model
 from twincar_edge.images import decode_image, write_image
 from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.page import answers
 from twincar_edge.synthetic import draw_twin_car
 
 TWIN, OTHER_TWIN = "Castor Vela Sedan 2019", "Castor Vela Sedan 2022"
@@ -107,3 +110,41 @@ def test_a_picture_with_too_many_pixels_is_not_decoded(page: ServedPage) -> None
 
 def test_unknown_explanations_are_not_found(page: ServedPage) -> None:
     assert page.get("/answers/unknown/picture").status == 404
+
+
+def test_pictures_wait_undecoded_for_their_turn_and_too_many_are_refused(
+    tmp_path: Path, car: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding, most, refused = [0], [0], threading.Event()
+
+    def decode(*_: object, **__: object) -> NDArray[np.uint8]:
+        decoding[0] += 1
+        most[0] = max(most[0], decoding[0])
+        assert refused.wait(60)
+        decoding[0] -= 1
+        return car
+
+    def upload(_: int) -> Answer:
+        answer = send(page, png(car))
+        if answer.status == 503:
+            refused.set()
+        return answer
+
+    monkeypatch.setattr(answers, "decode_image", decode)
+    monkeypatch.setattr(answers, "_BUSY_S", 60.0)
+    monkeypatch.setattr(answers, "_PLACES", 2)
+    with served(tmp_path, model=demo_model()) as page, ThreadPoolExecutor(3) as pool:
+        found = sorted(pool.map(upload, range(3)), key=lambda answer: answer.status)
+    assert [answer.status for answer in found] == [200, 200, 503]
+    assert found[-1].headers["Retry-After"] == "60"
+    assert "busy with other explanations" in found[-1].text
+    assert most == [1]
+
+
+def test_the_oldest_pictures_leave_the_cache_at_a_limit_in_bytes(
+    page: ServedPage, car: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_CACHED_BYTES", 1)
+    first, second = (re.findall(r'src="(/answers/[^"]+)"', send(page, png(car)).text) for _ in range(2))
+    assert [page.get(path).status for path in first] == [404] * 3
+    assert [page.get(path).status for path in second] == [200] * 3
