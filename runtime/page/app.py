@@ -7,7 +7,7 @@ from http import HTTPStatus
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
@@ -94,6 +94,11 @@ def make_app(
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
         middleware=[session, guard] if tokens is not None else [guard],
-        exception_handlers={HTTPException: error_page, TwincarError: error_page, Exception: error_page},
+        exception_handlers={
+            HTTPException: error_page,
+            TwincarError: error_page,
+            ClientDisconnect: lambda *_: Response(status_code=400),  # nobody receives it
+            Exception: error_page,
+        },
     )
     return SafeHeaders(app)

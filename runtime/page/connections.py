@@ -45,11 +45,11 @@ class LimitedServer(uvicorn.Server):
         self._accepting = [asyncio.create_task(self._accept(listener)) for listener in sockets or []]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting connections, and end the open ones."""
-        handshakes = [task for task, protocol in self._clients.items() if protocol.transport is None]
-        for task in (*self._accepting, *handshakes):
+        """Stop accepting connections, disconnect clients that keep the server waiting, and await the last responses."""
+        waiting = [task for task, protocol in self._clients.items() if protocol.waits_for_client]
+        for task in (*self._accepting, *waiting):
             task.cancel()
-        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await asyncio.gather(*self._accepting, *waiting, return_exceptions=True)
         await super().shutdown(sockets)
 
     async def _accept(self, listener: socket.socket) -> None:

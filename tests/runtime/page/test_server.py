@@ -139,7 +139,11 @@ def test_silent_clients_are_disconnected(tmp_path: Path, monkeypatch: pytest.Mon
         assert page.get("/").status == 200
 
 
-HALF_A_BODY = b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\nt"
+HALF_A_BODY = (
+    b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n\r\nt"
+)
+GET_STYLE = b"GET /static/style.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_A_BODY], ids=["nothing", "half a body"])
@@ -159,7 +163,7 @@ def test_clients_that_keep_the_page_waiting_do_not_block_others(
 def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "WRITE_TIMEOUT_S", 0.5)
     with served(tmp_path) as page, _connect(page) as client:
-        client.sendall(b"GET /static/style.css HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 500)
+        client.sendall(GET_STYLE * 500)
         running = page.server._server
         assert isinstance(running, connections.LimitedServer)
         eventually(lambda: len(running._clients) == 1, "the client is connected")
@@ -252,6 +256,41 @@ def test_invalid_requests_are_not_logged(
     assert page.get("/").status == 200
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("path", ["login", "try"])
+def test_a_client_that_leaves_during_its_request_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    kind = b"multipart/form-data; boundary=x" if path == "try" else b"application/x-www-form-urlencoded"
+    with served(tmp_path, tokens=path == "login") as page:
+        with _connect(page) as client:
+            head = b"POST /%b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\nContent-Type: %b\r\n\r\n--x"
+            client.sendall(head % (path.encode(), kind))
+            running = page.server._server
+            assert running is not None
+            eventually(lambda: running.server_state.tasks, "the request runs")
+        eventually(lambda: not running.server_state.tasks, "the request has ended")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("sent", [HALF_A_BODY, GET_STYLE * 500], ids=["half a body", "nothing is read"])
+def test_clients_that_keep_the_page_waiting_are_not_logged_when_it_stops(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    with ExitStack() as stack, served(tmp_path, tokens=True) as page:
+        client = stack.enter_context(_connect(page))
+        client.sendall(sent)
+        running = page.server._server
+        assert isinstance(running, connections.LimitedServer)
+
+        def waits() -> bool:
+            one = next(iter(running._clients.values()), None)
+            cycle = one and one.cycle
+            return bool(one and cycle and not cycle.response_complete and (cycle.more_body or one.flow.write_paused))
+
+        eventually(waits, "the page waits for the client")
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_the_server_stops_listening_and_ends_its_thread(tmp_path: Path) -> None:
