@@ -123,6 +123,14 @@ class ModelReloader:
             raise _stopped()
         return result.result()
 
+    def check(self, path: Path) -> None:
+        """Check another model file as `switch` does, and change nothing.
+
+        Raises:
+            TwincarError: the file would be refused.
+        """
+        self._checked(path)
+
     def counts(self) -> Mapping[str, int]:
         """Return the number of requests by outcome."""
         return {outcome: self._counts[outcome] for outcome in OUTCOMES}

@@ -199,6 +199,7 @@ class Service:
             lambda: answering.classifier,
             Running(self.status, self._limits, pictures),
             self._reloader.switch,
+            self._reloader.check,
         )
         return PageServer(content, settings)
 

@@ -41,6 +41,7 @@ class Content:
         running: the loop in this process, or None.
         use_model: switches to the model in another file, after the checks of a reload; raises a `TwincarError` if they
             fail. None if the model cannot be switched.
+        check_model: performs these checks only; None if `use_model` suffices.
     """
 
     store: Path
@@ -49,6 +50,7 @@ class Content:
     classifier: Callable[[], Classifier]
     running: Running | None = None
     use_model: Callable[[Path], object] | None = None
+    check_model: Callable[[Path], object] | None = None
 
     def saved(self, path: Path | None) -> Path | None:
         """Return the path of a visit's picture or clip if it exists and is in one of the folders; otherwise None."""

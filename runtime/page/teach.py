@@ -25,7 +25,7 @@ from twincar_edge.runtime.teaching.accuracy import measure
 from twincar_edge.runtime.teaching.corrections import Judgement
 from twincar_edge.runtime.teaching.groups import MAX_PICTURES, Grouping, Groups
 from twincar_edge.runtime.teaching.judging import JudgementRecorder, check_name
-from twincar_edge.runtime.teaching.learning import MIN_PICTURES, Learner
+from twincar_edge.runtime.teaching.learning import MIN_PICTURES, Learner, OtherRunError
 
 SAMPLE_SIZE = 10  # visits that are open for judgment at a time
 _MAX_GROUPS = 20
@@ -91,8 +91,12 @@ def routes(pages: Pages, content: Content, recorder: JudgementRecorder) -> list[
 
     async def use(request: Request) -> Response:
         require_role(request, "teach")
+        form = await request.form(max_files=0, max_fields=1)
+        reviewed = str(form.get("sha256", ""))
         try:
-            await run_in_threadpool(learner.use, content.use_model)
+            await run_in_threadpool(learner.use, reviewed, content.use_model, content.check_model)
+        except OtherRunError as error:
+            raise HTTPException(409, str(error)) from error
         except TwincarError as error:
             problem[:] = [str(error)]
         return _redirect(request, "/teach")

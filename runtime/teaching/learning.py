@@ -27,13 +27,19 @@ class LearningRun:
         names: the requested classes.
         user: the user who requested the run.
         report: the report; None after a failure.
+        sha256: the digest of the new model, which identifies the run; empty after a failure.
         problem: the reason of a failure, in one line, or None.
     """
 
     names: tuple[str, ...]
     user: str
     report: EnrollReport | None = None
+    sha256: str = ""
     problem: str | None = None
+
+
+class OtherRunError(InputError):
+    """Another run has replaced the one that the user reviewed."""
 
 
 class Learner:
@@ -78,24 +84,38 @@ class Learner:
             try:
                 if sha256(session.model) != session.sha256:
                     raise InputError(f"{session.model} changed after it was opened: reload it first")
-                self.last_run = LearningRun(names, user, report=enroll(config))
+                report = enroll(config)
+                self.last_run = LearningRun(names, user, report, sha256(self._candidate))
             except TwincarError as error:
                 self.last_run = LearningRun(names, user, problem=str(error))
 
-    def use(self, switch: Callable[[Path], object] | None) -> None:
+    def use(
+        self,
+        reviewed: str,
+        switch: Callable[[Path], object] | None,
+        check: Callable[[Path], object] | None = None,
+    ) -> None:
         """Activate the model of the last run; the former one remains next to it as `previous.onnx`.
 
         Args:
+            reviewed: `LearningRun.sha256` of the run that the user reviewed.
             switch: switches the running loop to the model at a path, and raises an error if the model is rejected; None
                 without a running loop.
+            check: checks the model at a path as `switch` does. A model that it rejects never becomes the active one, on
+                which the next start depends.
 
         Raises:
             InputError: there is no new model, or it cannot be moved.
+            OtherRunError: the last run is not the reviewed one.
             TwincarError: the model was rejected, and the former one restored.
         """
         with self._exclusive():
             if self.last_run is None or self.last_run.report is None:
                 raise InputError("no new model to use: learn one first")
+            if self.last_run.sha256 != reviewed:
+                raise OtherRunError("Another model has been learned since you reviewed this one: review it first.")
+            if check is not None:
+                check(self._candidate)
             try:
                 make_folder(self.model.parent)
                 had_one = self.model.exists()

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from tests.support.event_toys import MOMENT, visit
 from tests.support.tiny_model import RED, tiny_model, with_metadata_entries
+from twincar_edge.errors import InputError
 from twincar_edge.files import sha256
 from twincar_edge.held_out import HELD_OUT_KEY, HeldOut
 from twincar_edge.images import write_image
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.configuration.page_settings import page_settings
+from twincar_edge.runtime.enroll import EnrollReport
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.page.content import Content, OwnClassifier
@@ -33,6 +35,7 @@ from twincar_edge.runtime.sinks.snapshots import CropSaver, crop_folder, crop_na
 from twincar_edge.runtime.sinks.store import EventStore
 from twincar_edge.runtime.teaching.corrections import Corrections
 from twincar_edge.runtime.teaching.labeled import LabeledPictures
+from twincar_edge.runtime.teaching.learning import Learner, LearningRun
 
 YELLOW = "Rigel Yellow Sedan 2024"
 
@@ -260,6 +263,15 @@ def test_without_scikit_learn_vehicles_can_be_named_without_groups(
     assert text.count('name="visit"') == 7 and "Not grouped" in text
 
 
+def reviewed(text: str) -> list[tuple[str, str]]:
+    """Return the fields of the form with the button `Use it`."""
+    return re.findall(r'<input type="hidden" name="(sha256)" value="(\w+)"', text)
+
+
+def use(box: Box) -> str:
+    return box.ask("/teach/use", reviewed(box.ask("/teach")[1]))[1]
+
+
 def taught(box: Box) -> None:
     named = [("visit", f"u{number}") for number in range(4)]
     assert box.ask("/teach/name", [*named, ("name", YELLOW)])[0] == 200
@@ -278,7 +290,7 @@ def test_a_new_class_is_learned_and_checked_and_used_on_request(served: Box) -> 
     assert "4 of 4 pictures recognized from the other pictures" in text and "0 of 1000 held-out pictures" in text
     assert served.model()(plain(0, 204, 200)).name == "Castor"  # nothing changes before the request
     assert not (served.state / "models" / "learned.onnx").exists()
-    status, text = served.ask("/teach/use", [])
+    status, text = served.ask("/teach/use", reviewed(text))
     learned = served.state / "models" / "learned.onnx"
     assert status == 200 and f"--model {learned}" in text
     assert served.model()(plain(0, 204, 200)).name == Classifier(learned)(plain(0, 204, 200)).name == YELLOW
@@ -333,7 +345,7 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         taught(box)
         box.ask("/teach/learn", [("name", YELLOW)])
         assert service.status().model.sha256 == sha256(model)
-        assert "The cameras have switched" in box.ask("/teach/use", [])[1]
+        assert "The cameras have switched" in use(box)
         learned = box.state / "models" / "learned.onnx"
         assert service.status().model.sha256 == sha256(learned) != sha256(model)
 
@@ -341,22 +353,53 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         box.ask("/teach/learn", [("name", "Rigel Amber Sedan 2024")])
         used = learned.read_bytes()
         (learned.with_name("candidate.onnx")).write_bytes(b"damaged meanwhile")
-        text = box.ask("/teach/use", [])[1]
-        assert 'role="alert"' in text and "learned.onnx" in text
+        text = use(box)
+        assert 'role="alert"' in text and "candidate.onnx" in text
         assert learned.read_bytes() == used  # still the model in use
         assert service.status().model.sha256 == sha256(learned)
+
+
+def test_a_model_that_another_user_learned_since_the_review_is_not_used(served: Box) -> None:
+    assert served.model is not None
+    before = served.model().session.sha256
+    taught(served)
+    fields = reviewed(served.ask("/teach/learn", [("name", YELLOW)])[1])
+    served.ask("/teach/name", [("visit", "u4"), ("visit", "u5"), ("name", "Rigel Amber Sedan 2024")])
+    served.ask("/teach/learn", [("name", "Rigel Amber Sedan 2024")])
+    status, text = served.ask("/teach/use", fields)
+    assert status == 409 and "review it first" in text
+    assert served.model().session.sha256 == before
+    assert not (served.state / "models" / "learned.onnx").exists()
+
+
+def test_a_model_that_the_box_refuses_never_becomes_the_active_file(tmp_path: Path) -> None:
+    def refuse(path: Path) -> None:
+        assert not learner.model.exists() and path != learner.model
+        raise InputError("not signed")
+
+    def switch(_: Path) -> None:
+        raise AssertionError("a refused model was used")
+
+    learner = Learner(tmp_path)
+    learner.model.parent.mkdir()
+    candidate = tiny_model(learner.model.with_name("candidate.onnx"))
+    report = EnrollReport(output=candidate, classes=(), removed=(), enrolled=(), held_out=None, held_out_changed=None)
+    learner.last_run = LearningRun((YELLOW,), "anna", report, sha256(candidate))
+    with pytest.raises(InputError, match="not signed"):
+        learner.use(sha256(candidate), switch, refuse)
+    assert candidate.exists() and not learner.model.exists()
 
 
 def test_the_active_model_remains_if_the_new_one_cannot_be_moved(served: Box) -> None:
     taught(served)
     served.ask("/teach/learn", [("name", YELLOW)])
-    served.ask("/teach/use", [])
+    use(served)
     models = served.state / "models"
     used = (models / "learned.onnx").read_bytes()
     served.ask("/teach/name", [("visit", "u4"), ("visit", "u5"), ("name", "Rigel Amber Sedan 2024")])
     served.ask("/teach/learn", [("name", "Rigel Amber Sedan 2024")])
     (models / "candidate.onnx").unlink()
-    text = served.ask("/teach/use", [])[1]
+    text = use(served)
     assert 'role="alert"' in text and "learned.onnx: No such file" in text
     assert (models / "learned.onnx").read_bytes() == used
 
