@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.files import is_file
+from twincar_edge.files import is_file, sha256
 from twincar_edge.runtime.page.content import Content
 from twincar_edge.runtime.page.judgement_view import MAX_NAMES
 from twincar_edge.runtime.page.login import require_role
@@ -65,7 +66,7 @@ def routes(pages: Pages, content: Content, recorder: JudgementRecorder) -> list[
             learnable={name: len(paths) for name, paths in named.items() if len(paths) >= MIN_PICTURES},
             too_few=[name for name, paths in named.items() if len(paths) < MIN_PICTURES],
             lesson=learner.last_run,
-            learned=learner.model if is_file(learner.model) else None,
+            learned=learner.model if _is_in_use(content, learner.model) else None,
             problem=shown[0] if shown else None,
             labeled=recorder.labeled.classes,
         )
@@ -144,6 +145,14 @@ def _unknown(content: Content, judgements: dict[str, Judgement]) -> list[StoredV
     wanted = EventFilter(levels=("unknown",), limit=MAX_PICTURES + len(judgements))
     found = [one for one in read_visits(content.store, wanted) if one.event.id not in judgements]
     return [one for one in reversed(found) if content.saved(one.crop) is not None][:MAX_PICTURES]
+
+
+def _is_in_use(content: Content, model: Path) -> bool:
+    """Return whether a file is the model in use. A loop that was restarted may use another one."""
+    try:
+        return is_file(model) and sha256(model) == content.classifier().session.sha256
+    except TwincarError:
+        return False
 
 
 def _grouped(content: Content, grouping: Grouping, unknown: Sequence[StoredVisit]) -> tuple[Groups, str | None]:

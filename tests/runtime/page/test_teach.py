@@ -359,6 +359,16 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         assert service.status().model.sha256 == sha256(learned)
 
 
+def test_the_page_names_the_learned_model_only_while_it_is_in_use(served: Box) -> None:
+    taught(served)
+    served.ask("/teach/learn", [("name", YELLOW)])
+    assert "This page uses the new model" in use(served)
+    learned = served.state / "models" / "learned.onnx"
+    learned.write_bytes(b"damaged meanwhile")
+    status, text = served.ask("/teach")
+    assert status == 200 and "This page uses the new model" not in text
+
+
 def test_a_model_that_another_user_learned_since_the_review_is_not_used(served: Box) -> None:
     assert served.model is not None
     before = served.model().session.sha256
