@@ -124,7 +124,7 @@ def fit(
         resuming = resume and folder.state.exists()
         if not resuming and extension is None:
             load_weights(model, recipe.weights, weights_file)
-        frozen = freeze_stages(model, recipe.freeze_stages)
+        freeze_stages(model, recipe.freeze_stages)
         objective = None
         if teacher is not None:
             opened, recipe = open_teacher(teacher, recipe, classes, fewer=extension is not None)
@@ -153,7 +153,7 @@ def fit(
             machine.cache_mb,
             None if progress is None else lambda done, total: progress("read", done, total),
         )
-        loop = TrainingLoop(recipe, model, frozen, images, device, machine, processes, progress, objective)
+        loop = TrainingLoop(recipe, model, images, device, machine, processes, progress, objective)
         history = History()
         if resuming:
             history, state = read_state(folder.state, recipe, split.train.digest())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 
 from twincar_edge.dataset_logits import dataset_logits
 from twincar_edge.datasets import Dataset
@@ -41,7 +41,6 @@ class TrainingLoop:
         self,
         recipe: Recipe,
         model: CarClassifier,
-        frozen_norms: list[nn.Module],
         images: TrainingImages,
         device: torch.device,
         machine: Machine,
@@ -54,7 +53,6 @@ class TrainingLoop:
         Args:
             recipe: the training recipe.
             model: the model with its initial weights, partly frozen by `freeze_stages`.
-            frozen_norms: the normalization layers of the frozen part.
             images: the training images.
             device: the training device.
             machine: precision, and whether to compile.
@@ -81,7 +79,6 @@ class TrainingLoop:
         self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
         self.bf16 = uses_bf16(machine.precision, device, recipe.train_size_wh_in(1))
         self._progress = progress
-        self._frozen_norms = frozen_norms
         self._mixing = Mixing(recipe.augmentation, model.classes)
         self._steps_per_epoch = len(split_batches(images.labels, recipe.batch_size))
         steps = recipe.epochs * self._steps_per_epoch
@@ -202,7 +199,7 @@ class TrainingLoop:
 
     def _train(self, epoch: int) -> tuple[float, float, float]:
         """Return the mean loss, the share of right answers, and the throughput in images per second."""
-        train_mode(self.model, self._frozen_norms)
+        train_mode(self.model)
         sums = torch.zeros(2, device=self.device)  # of losses, of right answers
         done, images = 0, sum(map(len, split_batches(self.images.labels, self.recipe.batch_size)))
         start = time.perf_counter()

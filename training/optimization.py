@@ -17,18 +17,14 @@ PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.5, 2
 OPTIMIZERS: dict[str, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
 
-def freeze_stages(model: CarClassifier, count: int) -> list[nn.Module]:
+def freeze_stages(model: CarClassifier, count: int) -> None:
     """Freeze the stem and the first `count` stages; 0 freezes nothing.
-
-    Returns:
-        The normalization layers of the frozen part. They must stay in evaluation mode during training (`train_mode`);
-        otherwise their running statistics drift away from the frozen weights.
 
     Raises:
         InputError: the backbone has fewer stages.
     """
     if count == 0:
-        return []
+        return
     stages = model.stages()
     if count >= len(stages):
         raise InputError(f"cannot freeze {count} stages: {model.architecture} has {len(stages) - 1} after its stem")
@@ -36,19 +32,19 @@ def freeze_stages(model: CarClassifier, count: int) -> list[nn.Module]:
     for stage in stages[: count + 1]:  # the stem is not counted, and is frozen with the first stage
         for name in stage:
             parameters[name].requires_grad_(False)
-    frozen = []
+
+
+def train_mode(model: CarClassifier) -> None:
+    """Set the model to training mode, except for its frozen normalization layers.
+
+    In training mode, their running statistics would drift away from the frozen weights. The layers are looked for each
+    time, because training on several GPUs replaces them (`ProcessGroup.wrap`).
+    """
+    model.train()
     for module in model.backbone.modules():
         own = list(module.parameters(recurse=False))
         if hasattr(module, "running_mean") and own and not any(parameter.requires_grad for parameter in own):
-            frozen.append(module)
-    return frozen
-
-
-def train_mode(model: CarClassifier, frozen_norms: list[nn.Module]) -> None:
-    """Set the model to training mode, except for its frozen normalization layers."""
-    model.train()
-    for module in frozen_norms:
-        module.eval()
+            module.eval()
 
 
 class Schedule:

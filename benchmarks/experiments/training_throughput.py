@@ -129,12 +129,12 @@ def measure(
         models = [CarClassifier(recipe.architecture, len(dataset.classes), recipe.preprocess) for _ in range(2)]
         for model in models:
             load_weights(model, recipe.weights)
-        frozen = [freeze_stages(model, recipe.freeze_stages) for model in models]
-        loop = TrainingLoop(recipe, models[0], frozen[0], images, device, machine, SingleProcess())
+            freeze_stages(model, recipe.freeze_stages)
+        loop = TrainingLoop(recipe, models[0], images, device, machine, SingleProcess())
         batch = next(iter(loop.batches(1)))
         theirs = _TimmStep(models[1], recipe, batch, device, loop.bf16)
-        train_mode(models[0], frozen[0])
-        train_mode(models[1], frozen[1])
+        for model in models:
+            train_mode(model)
         subjects: dict[str, Callable[[int], None]] = {
             "real": lambda count: _take_real(loop, count),
             "fixed": lambda count: _repeat(lambda: loop.step(batch, 0), count),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch.optim import Adam, AdamW
 
 from tests.support.training_toys import TINY, toy_recipe
@@ -17,9 +18,8 @@ SMALL = Preprocess(size_wh=(32, 32))
 
 def test_training_mode_leaves_frozen_normalization_in_evaluation_mode() -> None:
     model = CarClassifier("test_efficientnet", 2, SMALL)
-    frozen = freeze_stages(model, 1)
-    train_mode(model, frozen)
-    assert frozen and not any(module.training for module in frozen)
+    freeze_stages(model, 1)
+    train_mode(model)
     assert model.backbone.bn2.training and not model.backbone.bn1.training
     with pytest.raises(InputError, match="cannot freeze 6 stages: test_efficientnet has 5 after its stem"):
         freeze_stages(model, 6)
@@ -27,11 +27,25 @@ def test_training_mode_leaves_frozen_normalization_in_evaluation_mode() -> None:
 
 def test_freezing_two_stages_of_resnet50_freezes_stem_and_first_two_layers() -> None:
     model = CarClassifier("resnet50", 3, Preprocess(size_wh=(64, 64)))
-    frozen = freeze_stages(model, 2)
+    freeze_stages(model, 2)
     learning = {name.split(".")[0] for name, p in model.backbone.named_parameters() if p.requires_grad}
     assert learning == {"layer3", "layer4", "fc"}
-    names = {name for name, module in model.backbone.named_modules() if any(module is norm for norm in frozen)}
-    assert {name.split(".")[0] for name in names} == {"bn1", "layer1", "layer2"}
+    assert frozen_norms(model) == {"bn1", "layer1", "layer2"}
+
+
+def test_frozen_normalization_that_is_replaced_for_several_gpus_stays_in_evaluation_mode() -> None:
+    model = CarClassifier("resnet50", 3, Preprocess(size_wh=(64, 64)))
+    freeze_stages(model, 2)
+    convert_sync_batchnorm(model)  # as ProcessGroup.wrap does on GPUs
+    assert isinstance(model.backbone.bn1, torch.nn.SyncBatchNorm)
+    assert frozen_norms(model) == {"bn1", "layer1", "layer2"}
+
+
+def frozen_norms(model: CarClassifier) -> set[str]:
+    """Return the parts whose normalization layers are in evaluation mode when the model trains."""
+    train_mode(model)
+    norms = [(name, module) for name, module in model.backbone.named_modules() if hasattr(module, "running_mean")]
+    return {name.split(".")[0] for name, module in norms if not module.training}
 
 
 def test_body_and_head_have_separate_rates_and_biases_do_not_decay() -> None:
