@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from twincar_edge.benchmarks.report import OK, BenchmarkReport
 from twincar_edge.errors import GateError, InputError
+from twincar_edge.metrics import at_least
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def breaches(report: BenchmarkReport, limits: Limits) -> list[str]:
         if limits.min_top5 is not None:
             if row.top5 is None:
                 found.append(f"{row.label()}: top-5 was not measured (limit {limits.min_top5:g}%)")
-            elif 100 * row.top5 < limits.min_top5:
+            elif not at_least(100 * row.top5, limits.min_top5):
                 found.append(f"{row.label()}: top-5 is {row.top5:.2%} (limit {limits.min_top5:g}%)")
     return found
 

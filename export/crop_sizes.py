@@ -11,6 +11,7 @@ from twincar_edge.dataset_logits import labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.export.confidence.calibrate import FEW_IMAGES
 from twincar_edge.manifest import CropSizeFigures, CropSizesRecord
+from twincar_edge.metrics import at_least
 from twincar_edge.preprocess import shrink_to
 from twincar_edge.progress import Progress
 from twincar_edge.runtime.inference.classifier import BATCH, Classifier
@@ -80,7 +81,7 @@ def least_size(sizes: Sequence[CropSizeFigures], right: float) -> int:
     ordered = sorted(sizes, key=lambda size: -size.px)
     least = ordered[0].px
     for size in ordered:
-        if size.right is None or size.right < right - TOLERANCE:
+        if size.right is None or not at_least(size.right, right - TOLERANCE):
             break
         least = size.px
     return least

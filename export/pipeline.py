@@ -49,6 +49,7 @@ from twincar_edge.export.validation_model import HeldOutAnswers, ValidationModel
 from twincar_edge.files import write_bytes
 from twincar_edge.golden import Golden
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
+from twincar_edge.metrics import at_least
 from twincar_edge.progress import StageProgress
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import ModelSession, open_session
@@ -227,9 +228,9 @@ def _finish(
     report: StageProgress,
 ) -> ExportResult:
     """Write all reports and the files that are within the limits; raise for files that are not."""
-    parity = found.parity
+    parity, confidence = found.parity, found.confidence
     write_parity(parity, config.output)
-    write_confidence(found.confidence, config.output)
+    write_confidence(confidence, config.output)
     for precision in get_args(Precision):
         for path in report_paths(config.output, f"{OPEN_SET}_{precision}", plotted=True):
             _remove(path)
@@ -239,7 +240,7 @@ def _finish(
     else:
         write_report(found.search, config.output, SEARCH_NAME)
     least = config.confidence.min_coverage
-    low_coverage = {precision: share for precision in models if (share := found.confidence.named(precision)) < least}
+    low_coverage = {one: share for one in models if not at_least(share := confidence.named(one), least)}
     written: dict[Precision, Path] = {}
     documents: dict[Precision, Manifest] = {}
     for precision, model in models.items():
@@ -258,9 +259,9 @@ def _finish(
                     "precision": precision,
                     "quantization": model.quantization,
                     "parity": parity.comparison(precision).record(parity.data.images),
-                    "temperature": found.confidence.temperature,
-                    "reject_below": found.confidence.threshold,
-                    "confidence": found.confidence.record(precision),
+                    "temperature": confidence.temperature,
+                    "reject_below": confidence.threshold,
+                    "confidence": confidence.record(precision),
                 }
             )
             written[precision] = failed_path if failed else good_path
@@ -284,7 +285,7 @@ def _finish(
     if low_coverage:
         shares = " and ".join(f"{title(precision)} {share:.1%}" for precision, share in low_coverage.items())
         raise CoverageError(
-            f"at a threshold of {found.confidence.threshold:g}, {shares} of the held-out images get a name, "
+            f"at a threshold of {confidence.threshold:g}, {shares} of the held-out images get a name, "
             f"below the limit of {least:.0%}; written to {config.output}: {kept}, and confidence.md; train a better "
             "model, raise ",
             Parameter("false_accept"),
@@ -299,9 +300,7 @@ def _finish(
             progress=lambda *done, name=precision: report(f"known and unknown images, {title(name)}", *done),
         )
         write_open_set(open_set, config.output, f"{OPEN_SET}_{precision}")
-    return ExportResult(
-        written["fp32"], written.get("int8"), written.get("fp16"), parity, found.confidence, found.search
-    )
+    return ExportResult(written["fp32"], written.get("int8"), written.get("fp16"), parity, confidence, found.search)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import replacing, write_text
 from twincar_edge.images import read_image, write_image
 from twincar_edge.manifest import read_manifest
+from twincar_edge.metrics import at_least
 from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import Event
@@ -48,7 +49,7 @@ class DemoReport:
 
     def require(self, min_right: float = MIN_RIGHT) -> None:
         """Raise a GateError if less than the share `min_right` of the passes are right."""
-        if self.score.right < min_right:
+        if not at_least(self.score.right, min_right):
             raise GateError(f"only {self.score.right:.0%} of the visits are right, below the limit {min_right:.0%}")
 
 

@@ -25,6 +25,7 @@ from twincar_edge.files import replacing
 from twincar_edge.held_out import HeldOut, read_held_out
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import Text
+from twincar_edge.metrics import at_least, at_most
 from twincar_edge.onnx_metadata import with_metadata
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.prototypes import Prototypes
@@ -285,10 +286,10 @@ def _faults(report: EnrollReport) -> tuple[str, ...]:
         f"only {one.recognized} of {one.images} pictures of {one.name!r} are recognized by the others "
         f"(limit {MIN_RECOGNIZED:.0%}): leave out pictures of other cars, or add more"
         for one in report.classes
-        if one.recognized is not None and one.recognized < MIN_RECOGNIZED * one.images
+        if one.recognized is not None and not at_least(one.recognized, MIN_RECOGNIZED * one.images)
     ]
     share = report.held_out_share
-    if share is not None and share > MAX_CHANGED:
+    if share is not None and not at_most(share, MAX_CHANGED):
         faults.append(
             f"the answers for {report.held_out_changed} of {report.held_out} held-out pictures change "
             f"(limit {MAX_CHANGED:.1%}): the new classes are too similar to trained ones"

@@ -20,7 +20,7 @@ from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import GateError, InputError, ModelError, Parameter, first_fault
 from twincar_edge.labels import ClassMapping
-from twincar_edge.metrics import topk_accuracy
+from twincar_edge.metrics import at_most, topk_accuracy
 from twincar_edge.preprocess import prepare_batch
 from twincar_edge.records import Record, Share
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
@@ -61,6 +61,11 @@ class ExtensionReport(Record):
         if self.old_top1 is None or self.old_top1_before is None:
             return None
         return 100 * (self.old_top1_before - self.old_top1)
+
+    @property
+    def passed(self) -> bool:
+        """Return whether the drop is within the limit, also if it was not measured."""
+        return at_most(self.drop or 0.0, self.max_old_drop)
 
     def to_json(self) -> str:
         """Return the report as JSON."""

@@ -174,7 +174,7 @@ def fit(
         report = extension.check(model, split.validation, extending.max_old_drop)
         write_text(folder.extension, report.to_json())
         logger.info("%s", report.summary())
-        if (report.drop or 0.0) > report.max_old_drop:
+        if not report.passed:
             raise ExtensionError(report)
     return TrainingResult(run_folder, folder.checkpoint, history.epochs, history.best, report)
 

@@ -11,7 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 from twincar_edge.errors import InputError
 
 CALIBRATION_BINS = 15  # as in Guo et al.
+ROUNDING = 1e-9  # tolerance of limits, because shares such as 0.29 have no exact binary representation
 Z_95 = 1.959963984540054  # the normal distribution's 97.5% point: an interval of 95%
+
+
+def at_most(value: float, limit: float) -> bool:
+    """Return whether a share, a percentage or a difference of these meets an upper limit, also if it equals it."""
+    return value <= limit + ROUNDING
+
+
+def at_least(value: float, limit: float) -> bool:
+    """Return whether a share, a percentage or a difference of these meets a lower limit, also if it equals it."""
+    return value >= limit - ROUNDING
 
 
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:

@@ -16,7 +16,6 @@ from twincar_edge.errors import InputError
 from twincar_edge.export.confidence.choices import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
-    ROUNDING,
     STEPS,
     Certainty,
     choose_threshold,
@@ -36,6 +35,7 @@ from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.familiarity import Familiarity
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import (
+    at_most,
     expected_calibration_error,
     negative_log_likelihood,
     reliability,
@@ -259,7 +259,7 @@ def _warnings(report: ConfidenceReport, options: ConfidenceOptions) -> list[str]
     for precision, found in report.precisions.items():
         point = found.at_threshold
         for name in report.held:
-            if point.unknown_named[name] > options.false_accept + ROUNDING:
+            if not at_most(point.unknown_named[name], options.false_accept):
                 lines.append(
                     f"no threshold limits wrong names for {name} to {options.false_accept:.1%}: {precision} gives "
                     f"{point.unknown_named[name]:.1%} of them a name at {report.threshold:g}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence.report import LevelPoint, OperatingPoint
-from twincar_edge.metrics import topk_accuracy
+from twincar_edge.metrics import at_most, topk_accuracy
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level
 from twincar_edge.runtime.inference.levels import LevelCertainty
 
@@ -20,7 +20,6 @@ from twincar_edge.runtime.inference.levels import LevelCertainty
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.2, 10.0
 STEPS = 100  # thresholds are multiples of 0.01
 _BISECTIONS = 50
-ROUNDING = 1e-9  # tolerance, because shares such as 0.29 have no exact binary representation
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
@@ -81,7 +80,7 @@ def choose_threshold(unknown: Mapping[str, NDArray[np.floating]], false_accept: 
         if len(unknown.get(name, ())) == 0:
             raise InputError(f"no unknown images in the set {name!r} to choose a threshold by: found {sorted(unknown)}")
     for step in range(STEPS):
-        if all(share_named(unknown[name], step / STEPS) <= false_accept + ROUNDING for name in hold):
+        if all(at_most(share_named(unknown[name], step / STEPS), false_accept) for name in hold):
             return step / STEPS
     return 1.0
 

@@ -17,12 +17,11 @@ from twincar_edge.export.parity.names import FP32, PYTORCH, SideName, default_pa
 from twincar_edge.export.parity.report import Breach, ParityLimits, ParityReport
 from twincar_edge.export.parity.statistics import cosine, kl_divergence, margins, mcnemar_p, paired_difference_interval
 from twincar_edge.labels import ClassMapping
-from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy
+from twincar_edge.metrics import at_least, at_most, expected_calibration_error, softmax, top_k, topk_accuracy
 from twincar_edge.progress import Progress
 
 __all__ = ["Answers", "Side", "check_parity", "compare", "find_breaches", "report_parity"]
 
-_ROUNDING = 1e-9  # tolerance, because limits such as 0.005 have no exact binary representation
 _DIGITS = 4  # significant digits of per-image values, to keep the JSON short
 
 
@@ -199,7 +198,7 @@ def find_breaches(comparison: Comparison, limits: ParityLimits) -> list[Breach]:
     allowed = allowed_logit_difference(comparison, limits)
     texts = _judge_answers(comparison, limits) if allowed is None else _judge_logits(comparison, allowed)
     found = comparison.mean_embedding_cosine
-    if found is not None and found < limits.embedding_cosine - _ROUNDING:
+    if found is not None and not at_least(found, limits.embedding_cosine):
         texts.append(
             f"{title(comparison.subject)} embeddings have a mean cosine similarity of {found:.4f} with "
             f"{title(comparison.against)}'s (limit {limits.embedding_cosine:g})"
@@ -237,13 +236,13 @@ def _judge_answers(found: Comparison, limits: ParityLimits) -> list[str]:
         ("top-5", found.top5_reference - found.top5, found.top5, limits.top5_drop),
     )
     for figure, drop, value, limit in drops:
-        if drop > limit + _ROUNDING:
+        if not at_most(drop, limit):
             texts.append(
                 f"{subject} {figure} drops by {100 * drop:.2f} points to {value:.2%} (limit {100 * limit:g} points)"
             )
-    if found.agreement < limits.agreement - _ROUNDING:
+    if not at_least(found.agreement, limits.agreement):
         texts.append(f"{subject} agrees with {against} on {found.agreement:.2%} (limit {limits.agreement:.2%})")
-    if found.sure_agreement is not None and found.sure_agreement < limits.sure_agreement - _ROUNDING:
+    if found.sure_agreement is not None and not at_least(found.sure_agreement, limits.sure_agreement):
         texts.append(
             f"{subject} agrees on {found.sure_agreement:.2%} of the {found.sure_images} images where {against} is "
             f"confident (limit {limits.sure_agreement:.2%})"

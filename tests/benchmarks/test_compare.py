@@ -62,6 +62,11 @@ def test_limits_apply_to_rows_but_not_to_peers(limits: Limits, messages: list[st
     assert breaches(report(PEER, row()), limits) == messages
 
 
+def test_a_limit_for_top5_is_met_by_the_same_figure() -> None:
+    assert 100 * 0.58 < 58
+    assert breaches(report(row(top5=0.58)), Limits(min_top5=58)) == []
+
+
 def test_an_unmeasured_row_meets_no_limit() -> None:
     (failed,) = breaches(report(FAILED), Limits(max_p95_ms=10))
     assert "its process crashed" in failed

@@ -141,6 +141,13 @@ def test_too_large_a_drop_on_old_classes_fails_after_a_complete_run(
     assert report.drop > 2
 
 
+def test_a_drop_that_equals_the_limit_passes() -> None:
+    known = {"added": (GREEN,), "old_images": 200, "new_images": 8, "new_top1": 1.0, "max_old_drop": 1.0}
+    right = range(3, 201)
+    assert all(ExtensionReport(old_top1_before=n / 200, old_top1=(n - 2) / 200, **known).passed for n in right)
+    assert not any(ExtensionReport(old_top1_before=n / 200, old_top1=(n - 3) / 200, **known).passed for n in right)
+
+
 def test_a_resumed_extension_ends_with_the_same_weights(old_model: Path, cars: Path, tmp_path: Path) -> None:
     recipe = EXTEND.model_copy(update={"epochs": 2})
     options, extending = OpenOptions(cars), ExtensionConfig(model=old_model, max_old_drop=100)
