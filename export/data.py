@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from twincar_edge.datasets import Dataset, OpenOptions, Split, check_integrity, read_split, stratified_split
+from twincar_edge.datasets import (
+    Dataset,
+    OpenOptions,
+    Split,
+    check_integrity,
+    read_split,
+    stratified_folds,
+    stratified_split,
+)
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, ModelError, Parameter
@@ -18,6 +29,8 @@ from twincar_edge.manifest import DataRecord
 from twincar_edge.preprocess import Preprocess, prepare_batch
 from twincar_edge.progress import Progress
 from twincar_edge.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_BATCH = 4  # calibration runs without graph optimization and uses much memory; larger batches gain little
 CALIBRATION_SEED = 0
@@ -42,8 +55,9 @@ def open_split(
     """Return the images for calibration (`train`) and for validation.
 
     Without `data`, these are the images of the training run in whose folder the model is. Given images are split as in
-    training if the run's lists contain any of them. Otherwise they are split with the recipe's share and seed, so every
-    export gets the same split.
+    training if the run's lists contain any of them, or the model records the digest of the training images and a split
+    by its recipe has it. Others are split with the recipe's share and seed, so every export gets the same split; a
+    warning says so if the model may have learned from them, because its run's lists are not beside it.
 
     A run without validation images needs `data`: all images in it that the model was not trained on are for validation.
     The run's training images are for calibration; without the run's folder, a part of the given images is, or, with
@@ -57,8 +71,9 @@ def open_split(
         learned: the model was trained on the given images, and another one answers them in its place.
 
     Raises:
-        InputError: there are no images, they do not match the run's lists, or the model was trained on all of them;
-            with `learned`, no images are given, or the training held images out.
+        InputError: there are no images, they do not match the run's lists, the model was trained on all of them, or
+            its data set has changed since and its run's lists are not beside it; with `learned`, no images are given,
+            or the training held images out.
         ModelError: the recipe cannot be used.
     """
     run = RunFolder(model.parent)
@@ -82,11 +97,77 @@ def open_split(
             return Split(run.open_images().train, others)
         if learned:
             return Split(others, others)
+        _check_unlisted(model, dataset, trained_on)
         return stratified_split(others, VALIDATION_SHARE, choices.seed)
-    if _is_named_by(run, dataset):
-        return read_split(dataset, run.path)
-    usable, _ = check_integrity(dataset)
+    found, usable = find_split(model, recipe, dataset, trained_on)
+    if found is not None:
+        return found
+    _check_unlisted(model, dataset, trained_on)
     return stratified_split(usable, choices.validation_share, choices.seed)
+
+
+def find_split(
+    model: Path, recipe: Mapping[str, Any], dataset: Dataset, trained_on: DataRecord | None
+) -> tuple[Split | None, Dataset]:
+    """Find the split by which a training that held images out divided these images.
+
+    The lists beside the model have it. Without them, it is split again, as one training or as the folds of a
+    cross-validation, and the digest of the training images shows whether that is the same split.
+
+    Args:
+        model: the checkpoint's file, or one that was made of it.
+        recipe: the recipe in the checkpoint.
+        dataset: labeled images.
+        trained_on: the images that it learned from, as far as that is known.
+
+    Returns:
+        The split, or None if none was found; and the usable images.
+
+    Raises:
+        InputError: the images do not match the lists, or it learned from all of them.
+        ModelError: the recipe cannot be used.
+    """
+    run, choices = RunFolder(model.parent), _choices(model, recipe)
+    if _is_named_by(run, dataset):
+        split = read_split(dataset, run.path)
+        return split, replace(dataset, samples=split.train.samples + split.validation.samples)
+    usable, _ = check_integrity(dataset)
+    if trained_on is None:
+        return None, usable
+    if usable.digest() == trained_on.digest:
+        raise _learned_from_all(model, dataset)
+    splits = [stratified_split(usable, choices.validation_share, choices.seed)]
+    folds = round(1 / choices.validation_share)
+    if choices.validation_share == 1 / folds:
+        with contextlib.suppress(InputError):  # too few images for so many folds
+            splits += stratified_folds(usable, folds, choices.seed)
+    return next((split for split in splits if split.train.digest() == trained_on.digest), None), usable
+
+
+def is_listed(model: Path) -> bool:
+    """Return whether the list of the training images is beside the model, so that they are known by name."""
+    return (model.parent / TRAIN_CSV).is_file()
+
+
+def _check_unlisted(model: Path, dataset: Dataset, trained_on: DataRecord | None) -> None:
+    """Warn that the model may have learned from images, unless its list is beside it.
+
+    Raises:
+        InputError: these are its data set by name, and have changed since.
+    """
+    if is_listed(model):
+        return
+    if trained_on is not None and trained_on.name == dataset.name:
+        raise InputError(
+            f"{dataset.name} has changed since the training of {model}, so it is not known which images the training "
+            "held out: use the checkpoint in its run folder, or, if these are others, rename their folder"
+        )
+    logger.warning(
+        "%s may have learned from images of %s: if it has, its figures promise too much; in its run folder, training "
+        "images are recognized",
+        model.name,
+        dataset.name,
+    )
 
 
 def held_out_none(model: Path, recipe: Mapping[str, Any]) -> bool:
@@ -120,11 +201,14 @@ def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | Non
         learned = {sample.name for sample in usable.samples}
     others = usable.select(sample.name for sample in usable.samples if sample.name not in learned)
     if len(others) == 0:
-        raise InputError(
-            f"the training of {model} held no images out and learned from all of {dataset.name}: give others with ",
-            Parameter("data"),
-        )
+        raise _learned_from_all(model, dataset)
     return others
+
+
+def _learned_from_all(model: Path, dataset: Dataset) -> InputError:
+    return InputError(
+        f"the training of {model} learned from all of {dataset.name}: give others with ", Parameter("data")
+    )
 
 
 def _choices(model: Path, recipe: Mapping[str, Any]) -> _SplitChoices:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from twincar_edge.datasets import Dataset, OpenOptions, check_integrity
-from twincar_edge.export.data import held_out_none, not_learned_from, open_split
+from twincar_edge.datasets import Dataset, OpenOptions
+from twincar_edge.export.data import find_split, held_out_none, is_listed, not_learned_from, open_split
 from twincar_edge.training.checkpoint import Checkpoint
 from twincar_edge.training.run_folder import named_images
 
@@ -17,16 +17,16 @@ def open_images(
     """Return labeled images that the model was not trained on, as far as that is known.
 
     These are the images of `split` if given. Without `split` and `data`, they are the held-out images of the training
-    run in whose folder the model is. With `data` alone, images of the training are split again with its recipe; the
-    digest in the checkpoint identifies them. Of any other data, all usable images are returned, and of the data of a
-    run without validation images, all that the model was not trained on.
+    run in whose folder the model is. With `data` alone, images of the training are split as there; the run's lists or
+    the digest in the checkpoint identify them (`find_split`). Of any other data, all usable images are returned, and of
+    the data of a run without validation images, all that the model was not trained on.
 
     Args:
         model: the reference model's file.
         checkpoint: the reference, with the metadata of its training.
         data: labeled images.
         split: a run folder, for its held-out images, or a CSV that lists images of `data`.
-        notice: called with one line if all images of `data` are used.
+        notice: called with one line if all images of `data` are used, or the model may have learned from some of them.
 
     Raises:
         InputError: there are no images, they do not match a list, or the model was trained on all of them.
@@ -37,15 +37,14 @@ def open_images(
     if data is None:
         return open_split(model, checkpoint.recipe, None).validation
     dataset = data.open()
-    trained_on = checkpoint.data
+    doubt = "" if is_listed(model) else "; the model may have learned from some of them"
     if held_out_none(model, checkpoint.recipe):
-        return not_learned_from(model, dataset, trained_on)
-    if trained_on is not None and len(dataset) >= trained_on.images:
-        halves = open_split(model, checkpoint.recipe, data)
-        samples = halves.train.samples + halves.validation.samples
-        everything = Dataset(dataset.name, dataset.classes, samples)
-        if trained_on.digest in (halves.train.digest(), everything.digest()):
-            return halves.validation
-    usable, _ = check_integrity(dataset)
-    notice(f"{dataset.name} is not the training data of the model: using all {len(usable)} usable images")
+        others = not_learned_from(model, dataset, checkpoint.data)
+        if doubt:
+            notice(f"using all {len(others)} usable images of {dataset.name}{doubt}")
+        return others
+    split, usable = find_split(model, checkpoint.recipe, dataset, checkpoint.data)
+    if split is not None:
+        return split.validation
+    notice(f"{dataset.name} is not the training data of the model: using all {len(usable)} usable images{doubt}")
     return usable

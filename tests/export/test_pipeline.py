@@ -299,7 +299,7 @@ def test_images_without_a_training_split_are_split_repeatably(toy: Path, tmp_pat
     alone = Path(shutil.copy(toy, tmp_path / "alone.pt"))
     data = OpenOptions(toy.parent.parent / "cars")
     splits = [open_split(alone, read_checkpoint(alone).recipe, data) for _ in range(2)]
-    assert len(splits[0].validation) == 12  # a tenth of each class, the recipe's share
+    assert len(splits[0].validation) == 36  # three tenths of each class, the recipe's share
     assert splits[0] == splits[1]
 
 

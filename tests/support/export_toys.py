@@ -46,9 +46,8 @@ def train_toy(folder: Path, steps: int = 40) -> Path:
     data = write_cars(folder / "cars")
     run = RunFolder(folder / "run")
     run.prepare()
-    recipe = Recipe(architecture=ARCHITECTURE, preprocess=PREPROCESS, weights="none", epochs=1)
-    dataset = open_dataset(data)
-    split = stratified_split(dataset, 0.3, recipe.seed)
+    recipe = Recipe(architecture=ARCHITECTURE, preprocess=PREPROCESS, weights="none", epochs=1, validation_share=0.3)
+    split = stratified_split(open_dataset(data), recipe.validation_share, recipe.seed)
     write_split(split, run.path)
     run.write_record(recipe, OpenOptions(data))
     threads = torch.get_num_threads()
@@ -72,6 +71,6 @@ def train_toy(folder: Path, steps: int = 40) -> Path:
         classes=CLASSES,
         preprocess=PREPROCESS,
         recipe=recipe.model_dump(mode="json"),
-        data=dataset.record(),
+        data=split.train.record(),
     )
     return run.checkpoint

@@ -34,7 +34,7 @@ def trained(toys: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of the same classes with other file names."""
-    folder = tmp_path_factory.mktemp("others") / "data"
+    folder = tmp_path_factory.mktemp("others") / "others"
     toy_dataset(folder, per_class=8, seed=9)
     lines = (folder / "labels.csv").read_text().splitlines()
     (folder / "labels.csv").write_text("\n".join([lines[0], *(f"other-{line}" for line in lines[1:])]) + "\n")
