@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from twincar_edge.datasets import Dataset, OpenOptions, Split, stratified_folds
+from twincar_edge.datasets import Dataset, OpenOptions, Split, read_split, stratified_folds
 from twincar_edge.datasets.split import VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import write_text
 from twincar_edge.progress import StageProgress
 from twincar_edge.records import Record, Share
@@ -156,7 +156,8 @@ def cross_validate(
         progress: as of `fit`.
 
     Raises:
-        InputError: as `fit`; several processes train together, or the teacher's folds are others.
+        InputError: as `fit`; several processes train together, the teacher's folds are others, or the images have
+            changed since the run to resume began.
         ModelError: as `fit`.
     """
     machine = machine or Machine()
@@ -169,7 +170,10 @@ def cross_validate(
     check_classes(kept, dataset.classes)
     splits = stratified_folds(kept, folds, recipe.seed)
     teachers = [_teacher(teacher, number, split) for number, split in enumerate(splits, start=1)]
-    if not resume:
+    if resume:
+        for number, split in enumerate(splits, start=1):
+            _check_unchanged(dataset, folder.fold(number), split)
+    else:
         folder.write_record(recipe, data_options, weights_file, teacher, folds=folds)
     figures = []
     for number, (split, taught_by) in enumerate(zip(splits, teachers, strict=True), start=1):
@@ -220,6 +224,22 @@ def _teacher(teacher: Path | None, number: int, split: Split) -> Path | None:
     if held_out != {sample.name for sample in split.validation.samples}:
         raise InputError(f"{fold.path} holds other images out than fold {number}: train the teacher by the same folds")
     return fold.checkpoint
+
+
+def _check_unchanged(dataset: Dataset, fold: RunFolder, split: Split) -> None:
+    """Check that a fold which has begun holds out what it would hold out now, so that no two folds overlap.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not fold.state.exists():
+        return  # `fit` begins it again
+    begun = read_split(dataset, fold.path)
+    if (begun.train.digest(), begun.validation.digest()) != (split.train.digest(), split.validation.digest()):
+        raise InputError(
+            f"the images of {dataset.name} have changed since {fold.path} began: restore them, or start over with ",
+            Parameter("overwrite", True),
+        )
 
 
 def _figures(row: EpochMetrics) -> EpochFigures:

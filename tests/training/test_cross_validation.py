@@ -6,10 +6,13 @@ import shutil
 import statistics
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from tests.support.training_toys import corner_image
 from twincar_edge.cli import main
-from twincar_edge.datasets import Dataset, OpenOptions
+from twincar_edge.datasets import Dataset, OpenOptions, open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.training.checkpoint import read_checkpoint
 from twincar_edge.training.cross_validation import FoldsReport, cross_validate
@@ -93,6 +96,22 @@ def test_a_cross_validation_resumed_within_a_fold_gives_the_same_report(
     begun = [line.split(":")[0] for line in printed.splitlines() if line.startswith(("fold ", "epoch "))]
     assert begun == ["fold 1/2", "epoch 2/2", "fold 2/2", "epoch 1/2", "epoch 2/2"]
     assert printed.endswith(f"{run.folds[1].read_text()}-> {again.folds[0]}\n-> {again.folds[1]}\n")
+
+
+def test_a_cross_validation_is_not_resumed_on_other_images(
+    run: RunFolder, recipe: Recipe, toys: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    copy, cars = RunFolder(tmp_path / "copy"), tmp_path / "cars"
+    shutil.copytree(run.path, copy.path)
+    shutil.rmtree(copy.fold(2).path)  # stopped between the folds
+    shutil.copytree(toys, cars)
+    assert cv2.imwrite(str(cars / "images" / "new.png"), corner_image(0, np.random.default_rng(1)))
+    with (cars / "labels.csv").open("a") as rows:
+        rows.write("new.png,0\n")
+    with pytest.raises(InputError, match=r"the images of cars have changed since .*fold-1 began"):
+        cross_validate(recipe, open_dataset(cars), copy.path, 2, machine=ONE_THREAD, resume=True, on_fold=stop)
+    with pytest.raises(StoppedError):
+        cross_validate(recipe, dataset, copy.path, 2, machine=ONE_THREAD, resume=True, on_fold=stop)
 
 
 def test_the_teacher_of_a_fold_must_not_have_seen_its_held_out_images(
