@@ -165,7 +165,7 @@ def cross_validate(
         raise InputError("the folds of a cross-validation are trained by one process: start it without torchrun")
     recipe = recipe.model_copy(update={"validation_share": 1 / folds})
     folder = RunFolder(run_folder)
-    folder.prepare(overwrite=overwrite, resume=resume)
+    folder.prepare(overwrite=overwrite, resume=resume, data=data_options, models=(weights_file, teacher))
     kept = usable_images(dataset, folder, progress)
     check_classes(kept, dataset.classes)
     splits = stratified_folds(kept, folds, recipe.seed)
@@ -173,7 +173,8 @@ def cross_validate(
     if resume:
         for number, split in enumerate(splits, start=1):
             _check_unchanged(dataset, folder.fold(number), split)
-    else:
+    folder.clear(overwrite=overwrite)
+    if not resume:
         folder.write_record(recipe, data_options, weights_file, teacher, folds=folds)
     figures = []
     for number, (split, taught_by) in enumerate(zip(splits, teachers, strict=True), start=1):

@@ -28,7 +28,7 @@ from twincar_edge.training.environment import environment, to_json
 from twincar_edge.training.evaluation import evaluate
 from twincar_edge.training.extension import ExtensionConfig, ExtensionError, open_extension
 from twincar_edge.training.history import EpochMetrics, History
-from twincar_edge.training.loop import TrainingLoop
+from twincar_edge.training.loop import TrainingLoop, runs_in_bf16
 from twincar_edge.training.machine import Machine, choose_device, limited_threads, memory_advice, seeded
 from twincar_edge.training.model import CarClassifier, load_model, torch_predict
 from twincar_edge.training.optimization import freeze_stages
@@ -80,15 +80,15 @@ def fit(
         extending: the model to extend by the classes of `dataset` that it lacks. It is also the teacher, and its
             architecture and preprocessing replace the recipe's.
         machine: device, threads, memory and precision.
-        overwrite: replace an earlier run in the same folder.
+        overwrite: replace an earlier run in the same folder, once the new one is ready to start.
         resume: continue the run in the folder, which must have the same recipe and images.
         on_epoch: called after each epoch, once its files are written.
         progress: called after each batch; the stages are "check", "read", "train", "validate" and "evaluate".
 
     Raises:
-        InputError: the folder is not empty, the data cannot be split, a class has too few images, the device is
-            missing or out of memory, the architecture is unknown or has no weights, or the teacher is missing, has
-            other classes, or is not the one that the run started with.
+        InputError: the folder is not empty, or cannot be replaced, the data cannot be split, a class has too few
+            images, the device is missing or out of memory, the architecture is unknown or has no weights, or the
+            teacher is missing, has other classes, or is not the one that the run started with.
         ModelError: the weights or the saved state do not fit, or the loss is not finite.
         ExtensionError: the run is complete, but top-1 on the old classes dropped by more than `extending` allows.
     """
@@ -129,17 +129,21 @@ def fit(
         if teacher is not None:
             opened, recipe = open_teacher(teacher, recipe, classes, fewer=extension is not None)
             objective = DistillationLoss(model, opened, recipe, device, machine)
+        runs_in_bf16(recipe, device, machine, processes)  # raises before an earlier run is removed
         if processes.rank == 0:
-            folder.prepare(overwrite=overwrite, resume=resume)
+            folder.prepare(overwrite=overwrite, resume=resume, data=data_options, models=(weights_file, teacher))
             if not resuming:
                 if split is None:
                     needed = dataset.classes if extension is None else extension.added
                     split = split_usable(recipe, usable_images(dataset, folder, progress), needed)
+                folder.clear(overwrite=overwrite)
+                named = teacher if extending is None else None
+                folder.write_record(recipe, data_options, weights_file, named, extending)
                 write_split(split, folder.path)
                 logger.info("%d training images, %d held out for validation", len(split.train), len(split.validation))
                 write_text(folder.class_mapping, classes.to_json())
-                named = teacher if extending is None else None
-                folder.write_record(recipe, data_options, weights_file, named, extending)
+            else:
+                folder.clear()
         processes.wait()
         split = read_split(dataset, folder.path)
         if extension is not None:

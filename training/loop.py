@@ -30,6 +30,21 @@ from twincar_edge.training.optimization import build_optimizer, train_mode
 from twincar_edge.training.recipe import Recipe
 
 
+def runs_in_bf16(recipe: Recipe, device: torch.device, machine: Machine, processes: Processes) -> bool:
+    """Check that a recipe can be trained here, and return whether it computes in bfloat16.
+
+    Raises:
+        InputError: the batch size is not divisible by the number of processes, or the precision does not suit the
+            device.
+    """
+    if recipe.batch_size % processes.count:
+        raise InputError(
+            f"a batch of {recipe.batch_size} cannot be divided evenly among {processes.count} processes: use ",
+            Parameter("batch_size", -(-recipe.batch_size // processes.count) * processes.count),
+        )
+    return uses_bf16(machine.precision, device, recipe.train_size_wh_in(1))
+
+
 class TrainingLoop:
     """The model, its optimizer, and all other state of a training run that changes from step to step.
 
@@ -61,14 +76,9 @@ class TrainingLoop:
             objective: computes the loss of a batch; None for the cross-entropy with the labels.
 
         Raises:
-            InputError: the batch size is not divisible by the number of processes, or the precision does not suit the
-                device.
+            InputError: as `runs_in_bf16`.
         """
-        if recipe.batch_size % processes.count:
-            raise InputError(
-                f"a batch of {recipe.batch_size} cannot be divided evenly among {processes.count} processes: use ",
-                Parameter("batch_size", -(-recipe.batch_size // processes.count) * processes.count),
-            )
+        self.bf16 = runs_in_bf16(recipe, device, machine, processes)
         self.recipe = recipe
         self.device = device
         self.processes = processes
@@ -77,7 +87,6 @@ class TrainingLoop:
         self.objective.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model
         self.ema = ModelEmaV3(model, decay=recipe.ema_decay, use_warmup=True) if recipe.ema_decay else None
-        self.bf16 = uses_bf16(machine.precision, device, recipe.train_size_wh_in(1))
         self._progress = progress
         self._mixing = Mixing(recipe.augmentation, model.classes)
         self._steps_per_epoch = len(split_batches(images.labels, recipe.batch_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,26 +110,74 @@ class RunFolder:
         pictures = (*artifacts.EVALUATION_FILES, *artifacts.TRAINING_PLOTS, artifacts.GRADCAM_GRID)
         return (*own, *split, *(self.path / name for name in pictures))
 
-    def prepare(self, *, overwrite: bool = False, resume: bool = False) -> None:
-        """Create the folder if necessary, and check that a run can write to it.
+    def prepare(
+        self,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        data: OpenOptions | None = None,
+        models: Iterable[Path | None] = (),
+    ) -> None:
+        """Create the folder if necessary, and check that a run can write to it. Nothing in it changes.
 
         Args:
-            overwrite: remove the files of an earlier run; other files stay.
-            resume: accept the folder of the run to resume; remove its incomplete files.
+            overwrite: accept the folder of an earlier run, to be replaced (`clear`).
+            resume: accept the folder of the run to resume.
+            data: the images of the new run.
+            models: the weights and models that it reads.
 
         Raises:
-            InputError: the folder cannot be created, or is not empty and both parameters are False.
+            InputError: the folder cannot be created, or is not empty and both parameters are False; with `overwrite`,
+                it has files named like those of a run but is none, or contains the data or a model.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if overwrite or resume:
-                for file in (*remains(self.path), *(self.files() if overwrite else ())):
-                    file.unlink(missing_ok=True)
-            elif any(self.path.iterdir()):
+            if overwrite:
+                self._check_replaceable(data, models)
+            elif not resume and any(self.path.iterdir()):
                 raise InputError(
                     f"{self.path} is not empty: choose another folder, or replace the run in it with ",
                     Parameter("overwrite", True),
                 )
+        except OSError as error:
+            raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
+
+    def _check_replaceable(self, data: OpenOptions | None, models: Iterable[Path | None]) -> None:
+        # A training that could not start leaves `integrity.csv` alone, with the reasons.
+        found = [file.name for file in self.files() if file != self.integrity and file.exists()]
+        if found:
+            try:
+                self.read_record()
+            except InputError as error:
+                raise InputError(f"cannot replace {found[0]}: {error}; choose another folder") from error
+        inside = {run.path.resolve() for run in (self, *self._folds())}
+        given = (*models, *((data.path, data.class_mapping) if data is not None else ()))
+        for path in (path.resolve() for path in given if path is not None):
+            if path in inside or path.parent in inside:
+                raise InputError(f"{self.path} contains {path.name}, which the training reads: choose another folder")
+
+    def _folds(self) -> list[RunFolder]:
+        """Return the runs of the folds, if this is a cross-validation."""
+        count = (self.read_record().folds or 0) if self.recipe.is_file() else 0
+        return [self.fold(number) for number in range(1, count + 1)]
+
+    def clear(self, *, overwrite: bool = False) -> None:
+        """Remove incomplete files of a run that was killed, and with `overwrite` all files of an earlier run.
+
+        Other files stay, and so does `integrity.csv`, which the check of the new run's images has written. Call this
+        once nothing else can keep the new run from starting.
+
+        Raises:
+            InputError: a file cannot be removed.
+        """
+        files: list[Path] = []
+        if overwrite:
+            files = [file for run in (*self._folds(), self) for file in run.files() if file != self.integrity]
+            # The record is removed last: until then, this is still known to be a run, whose removal can be repeated.
+            files.sort(key=lambda file: file == self.recipe)
+        try:
+            for file in (*remains(self.path), *files):
+                file.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"cannot write into {self.path}: {error.strerror}") from error
 

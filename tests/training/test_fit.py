@@ -175,9 +175,40 @@ def test_a_folder_in_use_needs_overwrite(dataset: Dataset, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"run is not empty: choose another folder, or .*`overwrite=True`"):
         fit(toy_recipe(epochs=1), dataset, run, machine=ONE_THREAD)
     assert (run / "best.pt").read_text() == "old"
+    with pytest.raises(InputError, match=r"cannot replace best\.pt: .* is not a run folder"):
+        fit(toy_recipe(epochs=1), dataset, run, machine=ONE_THREAD, overwrite=True)
+    assert (run / "best.pt").read_text() == "old"
+    RunFolder(run).write_record(toy_recipe(), None)
     fit(toy_recipe(epochs=1), dataset, run, machine=ONE_THREAD, overwrite=True)
     assert (run / "notes.txt").read_text() == "mine"
     assert read_checkpoint(run / "best.pt").epoch == 1
+
+
+def test_an_earlier_run_stays_if_the_new_one_cannot_start(dataset: Dataset, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.prepare()
+    run.write_record(toy_recipe(), None)
+    run.checkpoint.write_text("old")
+    few = dataset.select(sample.name for sample in dataset.samples if sample.label == 0)
+    with pytest.raises(InputError, match="fewer than 2 usable images"):
+        fit(toy_recipe(), few, run.path, machine=ONE_THREAD, overwrite=True)
+    with pytest.raises(InputError, match="unknown training precision"):
+        fit(toy_recipe(), dataset, run.path, machine=Machine("cpu", 1, precision="half"), overwrite=True)
+    assert run.checkpoint.read_text() == "old" and run.recipe.is_file()
+
+
+@pytest.mark.parametrize("inside", ["labels", "folder", "model"])
+def test_a_run_that_the_training_reads_from_is_not_replaced(dataset: Dataset, tmp_path: Path, inside: str) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.prepare()
+    run.write_record(toy_recipe(), None)
+    data, model = OpenOptions(tmp_path / "cars"), None
+    if inside == "model":
+        model = run.checkpoint
+    else:
+        data = OpenOptions(run.path / "labels.csv" if inside == "labels" else run.path)
+    with pytest.raises(InputError, match=r"contains .*, which the training reads: choose another folder"):
+        run.prepare(overwrite=True, data=data, models=(model,))
 
 
 @pytest.mark.parametrize(
