@@ -285,6 +285,7 @@ def test_evaluate_names_the_missing_extra_for_plots(
         (["best.pt", "--split", "{data}"], "is not a run folder"),
         (["model.h5", "--data", "{data}"], r"cannot evaluate .*model\.h5: expected a file ending in one of \.pt"),
         (["none.pt", "--data", "{data}"], r"cannot read the checkpoint .*none\.pt"),
+        (["best.pt", "--data", "{data}", "--ep", "cuda"], "checkpoint, .*: export it, or leave out --ep cuda"),
     ],
 )
 def test_errors_of_evaluate_are_one_line(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twincar_edge.datasets import OpenOptions
+from twincar_edge.errors import InputError
 
 PathLike = str | Path
 
@@ -17,7 +18,13 @@ def optional_path(path: PathLike | None) -> Path | None:
 def labeled_images(
     data: PathLike | None, images: PathLike | None, class_mapping: PathLike | None, crop: bool
 ) -> OpenOptions | None:
-    """Return the location of the labeled images, or None if `data` is None."""
+    """Return the location of the labeled images, or None if `data` is None.
+
+    Raises:
+        InputError: `data` is None, and another argument is given.
+    """
     if data is None:
+        if images is not None or class_mapping is not None or not crop:
+            raise InputError("how to read labeled images is given, but not where they are: pass `data` too")
         return None
     return OpenOptions(Path(data), optional_path(images), optional_path(class_mapping), crop)

@@ -53,7 +53,7 @@ def evaluate(
         data_class_mapping: class_mapping.json of the labels; None for the class names in the data.
         crop: crop to the annotated box, if the data has one.
         class_mapping: class names of a bare state dict; None for class_mapping.json beside it.
-        ep: the execution provider of an ONNX file.
+        ep: the execution provider of an ONNX file; a checkpoint is measured on the CPU.
         threads: CPU threads; None for all.
         batch_size: images per batch.
         progress: called with the images done and the total.
@@ -139,6 +139,10 @@ def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: 
     from twincar_edge.training.checkpoint import read_checkpoint
     from twincar_edge.training.model import load_model, torch_predict
 
+    if ep not in ("auto", "cpu"):
+        raise InputError(
+            f"{model} is a checkpoint, which is measured on the CPU: export it, or leave out ", Parameter("ep", ep)
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = read_checkpoint(model, class_mapping)

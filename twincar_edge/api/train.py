@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from twincar_edge.training.run_folder import RunRecord
 
 
+# Parameters of `train` that cannot be combined with `resume`, and their defaults. `teacher` may replace a moved file.
+_NEW_RUN: dict[str, object] = {
+    "data": None, "output": None, "images": None, "class_mapping": None, "crop": True, "recipe": None, "changes": None,
+    "weights": None, "extend": None, "max_old_drop": 1.0, "overwrite": False,
+}  # fmt: skip
+
+
 def train(
     data: PathLike | None = None,
     output: PathLike | None = None,
@@ -80,6 +87,10 @@ def train(
         GateError: the classes of `extend` lost more than `max_old_drop`; the run folder is complete nevertheless.
         MissingExtraError: the extra `train` is not installed.
     """
+    values = locals()
+    given = [f"`{name}`" for name, default in _NEW_RUN.items() if values[name] not in (default, {})]
+    if resume is None and extend is None and max_old_drop != _NEW_RUN["max_old_drop"]:
+        raise InputError("`max_old_drop` needs `extend`")
     require("torch", "train")
     from twincar_edge.training import extension
     from twincar_edge.training.fit import fit
@@ -92,8 +103,8 @@ def train(
     if extend is not None:
         extending = extension.ExtensionConfig(model=resolve_checkpoint(str(extend)), max_old_drop=max_old_drop)
     if resume is not None:
-        if data is not None or output is not None or changes or weights is not None or extend or overwrite:
-            raise InputError(f"resume: {resume} has its own data and recipe: pass only `resume`")
+        if given:
+            raise InputError(f"resume: {resume} has its own data and recipe: leave out {', '.join(given)}")
         record, opened = recorded_training(Path(resume))
         if record.folds is not None:
             raise InputError(f"resume: {resume} is a cross-validation; continue it from the command line")
@@ -141,10 +152,15 @@ def choose_recipe(
     weights_file = None
     if extending and weights is not None:
         raise InputError("an extended model starts from the weights of the old one: leave out ", Parameter("weights"))
+    if weights is not None and any(change.partition("=")[0].strip() == "weights" for change in changes):
+        raise InputError(
+            "the weights are given twice, the second time as a key of the recipe: leave out ", Parameter("weights")
+        )
     if recipe is None:
         recipe = EXTENDING_RECIPE if extending else DEFAULT_RECIPE
     if weights in ("auto", "none"):
-        changes = (*changes, f"weights={weights}", *(("freeze_stages=0",) if weights == "none" else ()))
+        # Random weights cannot be frozen. A number that was asked for is not replaced; the recipe refuses it.
+        changes = (*(("freeze_stages=0",) if weights == "none" else ()), *changes, f"weights={weights}")
     elif weights:
         from twincar_edge.training.hub import resolve_checkpoint
 

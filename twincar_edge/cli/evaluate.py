@@ -11,6 +11,7 @@ import click
 from twincar_edge.api.evaluate import open_images, open_model
 from twincar_edge.cli.options import (
     IntegersType,
+    check_needs,
     checkpoint_argument,
     data_options,
     model_class_mapping_option,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from twincar_edge.export.open_set.report import OpenSetReport
     from twincar_edge.training.evaluation import Evaluation
     from twincar_edge.training.model import CarClassifier
+
+
+_NEEDS = {"sizes": ("unknown", "conditions"), "explain_images": ("explain",), "reference": ("explain",)}
 
 
 @click.command("evaluate")
@@ -114,6 +118,7 @@ def command(
 
     MODEL is a checkpoint (.pt, .pth or .safetensors) or an .onnx file: a path, or hf://OWNER/REPO/PATH/FILE[@REVISION].
     """
+    check_needs(_NEEDS)
     require("sklearn", "train")
     from twincar_edge.benchmarks.faithfulness.files import write_faithfulness
     from twincar_edge.benchmarks.faithfulness.measure import DatasetPictures, measure_faithfulness
@@ -138,7 +143,7 @@ def command(
         raise InputError(f"--explain needs an .onnx file: export {model} first")
     if explain and data is None and split is None:
         raise InputError("--explain needs labeled images: give --data DATA, or --split RUN")
-    compared = None if reference is None or not explain else open_session(reference, ep=ep, threads=threads)
+    compared = None if reference is None else open_session(reference, ep=ep, threads=threads)
     pictures = [open_unknown_pictures(folder, opened.classes) for folder in unknown]
     check_sizes(sizes)
     dataset = None if data is None and split is None else open_images(data, split)

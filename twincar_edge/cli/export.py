@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from pydantic import ValidationError
 
 from twincar_edge.cli.groups import GroupedCommand, option
-from twincar_edge.cli.options import checkpoint_argument, data_options, progress_bar, unknown_option
+from twincar_edge.cli.options import check_needs, checkpoint_argument, data_options, progress_bar, unknown_option
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.cli.pipes import checked_output
@@ -249,7 +248,7 @@ def command(
     if int8:
         int8_choices = _int8(choices, search)
     else:
-        _reject_int8_options()
+        check_needs(dict.fromkeys((*_CHOICES, "search", "target", "calibration_images"), ("int8",)))
     confidence = _confidence({name: options.pop(name) for name in _CONFIDENCE})
     config = ExportConfig(
         checkpoint=resolve_checkpoint(checkpoint),
@@ -281,20 +280,6 @@ def _int8(choices: Int8Search, search: bool) -> Int8Config | Int8Search:
     """Validate the choices up front, and return them; without a search, return the first preset."""
     presets = choices.presets()
     return choices if search else presets[0]
-
-
-def _reject_int8_options() -> None:
-    """Reject INT8 options without --int8: a user who sets one expects an INT8 file.
-
-    Raises:
-        InputError: an INT8 option was given.
-    """
-    context = click.get_current_context()
-    names = (*_CHOICES, "search", "target", "calibration_images")
-    given = [name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
-    if given:
-        options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-        raise InputError(f"{options[given[0]]} needs --int8")
 
 
 def _confidence(options: dict[str, Any]) -> ConfidenceOptions:

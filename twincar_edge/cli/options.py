@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
 from twincar_edge.cli.pipes import checked_output
+from twincar_edge.errors import InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -34,6 +36,30 @@ threads_option = option(
     type=click.IntRange(min=1),
     help="Run one inference on this many CPU threads.  [default: all]",
 )
+
+
+def is_given(name: str) -> bool:
+    """Return whether the user gave a parameter of the running command, rather than leaving it to its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not None and source is not ParameterSource.DEFAULT
+
+
+def check_needs(needs: Mapping[str, tuple[str, ...]]) -> None:
+    """Check that no option is given that has no effect, because it needs another one: a user expects the effect.
+
+    Args:
+        needs: for the parameter of an option, the parameters of which it needs one.
+
+    Raises:
+        InputError: an option is given without any that it needs.
+    """
+    shown = {
+        one.name: one.human_readable_name if isinstance(one, click.Argument) else one.opts[0]
+        for one in click.get_current_context().command.params
+    }
+    for name, others in needs.items():
+        if is_given(name) and not any(is_given(other) for other in others):
+            raise InputError(f"{shown[name]} needs {' or '.join(shown[other] for other in others)}")
 
 
 def data_options(*, argument: bool = False, required: bool = True) -> Callable[[Command], Command]:
@@ -61,6 +87,7 @@ def data_options(*, argument: bool = False, required: bool = True) -> Callable[[
             data_crop: bool,
             **others: Any,
         ) -> Any:
+            check_needs(dict.fromkeys(("data_images", "data_mapping", "data_crop"), ("data_path",)))
             from twincar_edge.datasets import OpenOptions  # imports OpenCV and numpy, which --help does not need
 
             data = None if data_path is None else OpenOptions(data_path, data_images, data_mapping, data_crop)

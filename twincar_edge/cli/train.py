@@ -9,7 +9,7 @@ import click
 
 from twincar_edge.cli.completion import complete_files, complete_recipes
 from twincar_edge.cli.groups import GroupedCommand, option
-from twincar_edge.cli.options import data_options
+from twincar_edge.cli.options import check_needs, data_options, is_given
 from twincar_edge.cli.train_report import reporting, shares
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
@@ -181,14 +181,14 @@ def command(
     runs_on = Machine(**machine)
     teacher_file = None if teacher is None else resolve_checkpoint(teacher)
     if resume is not None:
-        source = click.get_current_context().get_parameter_source
-        given = [name for name in _NEW_RUN_OPTIONS if _is_given(source(name))]
+        given = [name for name in _NEW_RUN_OPTIONS if is_given(name)]
         if data is not None or given:
             raise InputError(f"{resume} has its own data and recipe: leave out {_spelled(data, given)}")
         record, images = recorded_training(resume)
         record = record.model_copy(update={"teacher": teacher_file or record.teacher})
         output = resume
     else:
+        check_needs({"max_old_drop": ("extend",)})
         if data is None or output is None:
             raise InputError("a new training needs labeled images and a folder for its results: train DATA -o RUN")
         if folds is not None and (extend is not None or no_validation):
@@ -198,6 +198,8 @@ def command(
         if extend is not None:
             extending = extension.ExtensionConfig(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)
         if no_validation:
+            if any(change.partition("=")[0].strip() == "validation_share" for change in changes):
+                raise InputError("--no-validation cannot be combined with --set validation_share: leave one out")
             changes = (*changes, "validation_share=0")
         chosen, weights_file = choose_recipe(recipe, changes, weights, extending=extending is not None)
         record, images = (
@@ -264,10 +266,6 @@ def _cross_validate(
     click.echo(found.to_markdown(), nl=False)
     for path in RunFolder(output).folds:
         click.echo(f"-> {path}")
-
-
-def _is_given(source: click.core.ParameterSource | None) -> bool:
-    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _spelled(data: OpenOptions | None, options: list[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from twincar_edge.cli.completion import complete_files
+from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.watch_options import parse_size
 from twincar_edge.errors import InputError, nearest, one_line
 
@@ -56,6 +57,7 @@ def command(
     SOURCE is anything that `watch` accepts. Zones from --zone or the configuration file are drawn too. Zones are
     printed as TOML; paste them below their camera in cameras.toml.
     """
+    check_needs({"camera": ("config_file",)})
     from twincar_edge.images import write_image
     from twincar_edge.runtime.annotating.zone_picture import draw_zone_picture, zone_toml
     from twincar_edge.runtime.configuration.config import CameraConfig, one_camera, open_camera
