@@ -43,8 +43,8 @@ def open_images(
         if doubt:
             notice(f"using all {len(others)} usable images of {dataset.name}{doubt}")
         return others
-    split, usable = find_split(model, checkpoint.recipe, dataset, checkpoint.data)
-    if split is not None:
-        return split.validation
+    found, usable = find_split(model, checkpoint.recipe, dataset, checkpoint.data)
+    if found is not None:
+        return found.validation
     notice(f"{dataset.name} is not the training data of the model: using all {len(usable)} usable images{doubt}")
     return usable
