@@ -128,7 +128,7 @@ class RunFolder:
 
         Raises:
             InputError: the folder cannot be created, or is not empty and both parameters are False; with `overwrite`,
-                it has files named like those of a run but is none, or contains the data or a model.
+                it has files named like those of a run but no readable recipe, or contains the data or a model.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
