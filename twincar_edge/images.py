@@ -135,6 +135,8 @@ def read_image_bytes(path: Path) -> bytes:
         raise ImageError("missing", f"cannot read {path}: {error.strerror}") from error
     except OSError as error:
         raise ImageError("unreadable", f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # a name with a NUL character or a lone surrogate, as a list of images may have
+        raise ImageError("unreadable", f"cannot read {str(path)!r}: invalid file name") from error
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

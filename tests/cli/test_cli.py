@@ -269,3 +269,14 @@ def test_inspect_rejects_other_files_in_one_line(tmp_path: Path, capsys: pytest.
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["clip", "gate"], ["clip", "gate.mp4", "--size", "161", "163"]])
+def test_a_clip_that_cannot_be_drawn_is_one_line(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["synthesize", *arguments])
+    assert ended.value.code == 2
+    assert len(capfd.readouterr().err.splitlines()) == 1

@@ -54,6 +54,12 @@ def test_a_failed_print_of_the_help_is_one_line(folder: Path) -> None:
     assert done.returncode == 2
 
 
+def test_a_token_that_cannot_be_printed_is_not_kept(folder: Path) -> None:
+    assert run(folder, "token add box", ">/dev/full").returncode == 2
+    assert run(folder, "token list", "").stdout == ""
+    assert run(folder, "token add box", "").returncode == 0
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["inspect --json tiny.onnx", "inspect tiny.onnx", "events --store store.db"])
 def test_a_pipe_that_is_closed_while_a_command_prints_ends_it_quietly(

@@ -357,6 +357,14 @@ def test_the_command_line_gives_opencv_the_same_pixel_limit() -> None:
         assert (b"CV_IO_MAX_IMAGE_PIXELS" in done.stdout) is refused, done
 
 
+@pytest.mark.parametrize("name", ["ima\0ge.jpg", "\ud800.jpg"])
+def test_a_name_that_no_file_can_have_is_an_unreadable_image(name: str) -> None:
+    with pytest.raises(ImageError, match="invalid file name") as caught:
+        read_image(Path(name))
+    assert caught.value.problem == "unreadable"
+    assert str(caught.value).isprintable()
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_damaged_image_raises_only_image_errors(data: st.DataObject) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+
+from twincar_edge.errors import InputError
 
 
 @click.group("synthesize")
@@ -24,11 +28,11 @@ def command() -> None:
     show_default=True,
     help="Draw this many images per class.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed the random generator.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed the random generator.")
 @click.option(
     "--size",
     nargs=2,
-    type=click.IntRange(32, 2048),
+    type=click.IntRange(48, 2048),
     default=(256, 192),
     show_default=True,
     help="Draw at this width and height, in pixels.",
@@ -37,7 +41,8 @@ def images(folder: Path, per_class: int, seed: int, size: tuple[int, int]) -> No
     """Write FOLDER/images, labels.csv and class_mapping.json: a data set that `train` accepts as is."""
     from twincar_edge.synthetic import CLASS_NAMES, write_image_folder
 
-    written = write_image_folder(folder, per_class=per_class, seed=seed, size_wh=size)
+    with _reported():
+        written = write_image_folder(folder, per_class=per_class, seed=seed, size_wh=size)
     click.echo(f"{per_class * len(CLASS_NAMES)} images of {len(CLASS_NAMES)} classes in {written}")
 
 
@@ -50,7 +55,7 @@ def images(folder: Path, per_class: int, seed: int, size: tuple[int, int]) -> No
     show_default=True,
     help="Let this many vehicles drive through.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed the random generator.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed the random generator.")
 @click.option(
     "--size",
     nargs=2,
@@ -68,7 +73,17 @@ def clip(file: Path, passes: int, seed: int, size: tuple[int, int]) -> None:
     # Show every class once before repeating any; the seed determines the order.
     rng = np.random.default_rng(seed)
     labels = [int(label) for _ in range(0, passes, len(CLASS_NAMES)) for label in rng.permutation(len(CLASS_NAMES))]
-    truth = write_gate_clip(file, labels[:passes], seed, size_wh=size)
+    with _reported():
+        truth = write_gate_clip(file, labels[:passes], seed, size_wh=size)
     click.echo(
         f"{len(truth.passes)} passes in {truth.frames} frames: {file}, ground truth in {file.with_suffix('.json')}"
     )
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Report an unusable size, suffix or folder in one line."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error

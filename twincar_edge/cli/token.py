@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,14 @@ def command() -> None:
 @_STATE
 def add(name: str, role: str, state: Path | None) -> None:
     """Create a token for NAME and print it. Only its digest is stored, so it cannot be shown again."""
-    click.echo(_tokens(state).add(name, "teach" if role == "teach" else "view"))
+    tokens = _tokens(state)
+    token = tokens.add(name, "teach" if role == "teach" else "view")
+    try:
+        click.echo(token)
+        sys.stdout.flush()
+    except BaseException:
+        tokens.remove(name)  # nobody has seen it
+        raise
 
 
 @command.command("list")
