@@ -52,9 +52,9 @@ def test_known_classes_are_learned_and_separated_from_unknown_ones(
     options = [argument for key in KEYS for argument in ("--set", key)]
     command = [data, protocol(tmp_path / "ssb.json"), "--run", tmp_path / "run", "--device", "cpu", "--threads", "1"]
     assert run_experiment("open_set_ssb", *command, *options, "-o", tmp_path / "found.json") == 0
-    out = capsys.readouterr().out
+    printed = capsys.readouterr()
     found = SsbReport.model_validate_json((tmp_path / "found.json").read_text())
-    assert out.endswith(found.to_markdown()) and "epoch 2: top-1" in out
+    assert printed.out == found.to_markdown() and "epoch 2: top-1" in printed.err
     assert (found.known_classes, found.known_images) == (2, 12)
     easy = found.unknown["easy"]
     assert (easy.classes, easy.images) == (1, 24)
@@ -62,7 +62,7 @@ def test_known_classes_are_learned_and_separated_from_unknown_ones(
     assert read_checkpoint(tmp_path / "run" / "best.pt").classes.names == (NAMES[2], NAMES[1])
     # A second call resumes the training in the folder, which is finished.
     assert run_experiment("open_set_ssb", *command, *options) == 0
-    assert "epoch" not in capsys.readouterr().out
+    assert "epoch" not in capsys.readouterr().err
 
 
 def test_classes_are_in_the_order_of_the_protocol(data: Path) -> None:

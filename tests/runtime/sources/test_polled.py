@@ -187,4 +187,4 @@ def test_polling_is_refused_for_other_schemes_than_http() -> None:
 
 @pytest.mark.parametrize(("given", "seconds"), [("1s", 1.0), ("2m", 120.0), ("0.5", 0.5), (3, 3.0)])
 def test_poll_takes_a_duration_or_seconds(given: object, seconds: float) -> None:
-    assert CameraConfig.model_validate({"poll_s": given}).poll_s == seconds
+    assert CameraConfig.model_validate({"source": "http://camera/shot.jpg", "poll_s": given}).poll_s == seconds
