@@ -193,10 +193,9 @@ def not_learned_from(model: Path, dataset: Dataset, trained_on: DataRecord | Non
         InputError: it learned from all of them.
     """
     usable, _ = check_integrity(dataset)
-    train_csv = model.parent / TRAIN_CSV
     learned: set[str] = set()
-    if train_csv.is_file():
-        learned = {row.name for row in read_table(train_csv)}
+    if is_listed(model):
+        learned = {row.name for row in read_table(model.parent / TRAIN_CSV)}
     elif trained_on is not None and trained_on.digest == usable.digest():
         learned = {sample.name for sample in usable.samples}
     others = usable.select(sample.name for sample in usable.samples if sample.name not in learned)

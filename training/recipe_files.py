@@ -53,6 +53,11 @@ def read_recipe(name: str = DEFAULT_RECIPE, changes: Iterable[str] = ()) -> Reci
         raise InputError(f"{name} is not a valid recipe, at {first_fault(error)}") from error
 
 
+def is_changed(changes: Iterable[str], key: str) -> bool:
+    """Return whether one of the overrides sets a key."""
+    return any(change.partition("=")[0].strip() == key for change in changes)
+
+
 def _apply(document: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twincar_edge.datasets.files import images_folder
+from twincar_edge.datasets.parquet import has_image_bytes, is_bytes
 from twincar_edge.errors import InputError, require
 from twincar_edge.images import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
 from twincar_edge.runtime.scoring.entries import Entry
@@ -224,15 +225,9 @@ def _parquet(storage: Storage, path: str, *, lists: bool) -> Iterator[Entry]:
 
 def bytes_column(schema: Any) -> str | None:
     """Return the name of the column with encoded images, stored as bytes or as Hugging Face's {bytes, path}."""
-    types: Any = require("pyarrow", EXTRA).types
     kinds = {field.name: field.type for field in schema}  # names may repeat
-    for name in (name for name in BYTES_COLUMNS if name in kinds):
-        kind = kinds[name]
-        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            kind = kind.field("bytes").type
-        if types.is_binary(kind) or types.is_large_binary(kind):
-            return name
-    return None
+    known = (name for name in BYTES_COLUMNS if name in kinds)
+    return next((name for name in known if is_bytes(kinds[name]) or has_image_bytes(kinds[name])), None)
 
 
 def _is_text(kind: Any) -> bool:

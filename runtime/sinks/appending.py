@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from pathlib import Path
@@ -10,11 +9,9 @@ from pathlib import Path
 from twincar_edge.errors import InputError
 from twincar_edge.files import make_folder, path_aside
 from twincar_edge.runtime.sinks.base import DeliveryError
-from twincar_edge.runtime.storage.disks import SameDisk
+from twincar_edge.runtime.storage.disks import NO_SPACE, SameDisk
 
 logger = logging.getLogger(__name__)
-
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class AppendedFile:
@@ -40,7 +37,7 @@ class AppendedFile:
         try:
             self._open()
         except OSError as error:
-            if error.errno not in _NO_SPACE:
+            if error.errno not in NO_SPACE:
                 raise InputError(f"cannot write {self._path}: {error.strerror}") from error
 
     def close(self) -> None:

@@ -116,13 +116,14 @@ def _location(url: str, timeout_s: float) -> str | None:
 
 
 def _connected(url: str, timeout_s: float) -> socket.socket:
-    connection = socket.create_connection(host_and_port(url), timeout_s)
+    host, port = host_and_port(url)
+    connection = socket.create_connection((host, port), timeout_s)
     if url.partition("://")[0].lower() not in ("rtsps", "https"):
         return connection
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as FFmpeg has it; nothing secret is sent
     try:
-        return context.wrap_socket(connection, server_hostname=host_and_port(url)[0])
+        return context.wrap_socket(connection, server_hostname=host)
     except BaseException:
         connection.close()
         raise

@@ -9,7 +9,6 @@ damaged file is renamed, never overwritten. A file that was moved or deleted is 
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import sqlite3
@@ -20,7 +19,7 @@ from typing import TypeVar
 
 from twincar_edge.errors import InputError, TwincarError
 from twincar_edge.files import path_aside
-from twincar_edge.runtime.storage.disks import SameDisk
+from twincar_edge.runtime.storage.disks import NO_SPACE, SameDisk
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -28,7 +27,6 @@ Result = TypeVar("Result")
 _APPLICATION_ID = 0x54574E45  # "TWNE"
 _LOG_BYTES = 2**20
 _MAGIC = b"SQLite format 3\0"
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -241,7 +239,7 @@ def _open(path: Path, migrations: Sequence[str], *, alone: bool) -> sqlite3.Conn
         path.parent.mkdir(parents=True, exist_ok=True)
         _require_ours(path)
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if error.errno in NO_SPACE:
             raise
         raise InputError(f"cannot open {path}: {error.strerror}") from error
     if not os.access(path if path.exists() else path.parent, os.W_OK):

@@ -1,10 +1,12 @@
-"""Checks that a folder's disk is still mounted: an unmounted disk leaves its mount point behind."""
+"""Disks that are full or unmounted. An unmounted disk leaves its mount point behind."""
 
 from __future__ import annotations
 
 import errno
 import os
 from pathlib import Path
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})  # error numbers of a full disk
 
 
 class SameDisk:

@@ -12,6 +12,7 @@ from typing import Self
 
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import make_folder
+from twincar_edge.runtime.storage.disks import NO_SPACE
 
 STORE_NAME = "events.sqlite"
 
@@ -96,7 +97,7 @@ class StateFolder:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # the lock holds without the process number in it
+            if error.errno not in NO_SPACE:  # the lock holds without the process number in it
                 self._release()
                 raise InputError(f"cannot use the state folder {self.folder}: {error.strerror}") from error
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from twincar_edge.api.data import PathLike, labeled_images
 from twincar_edge.errors import InputError, Parameter, require
 from twincar_edge.training.recipe import Recipe
-from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, read_recipe
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, is_changed, read_recipe
 
 if TYPE_CHECKING:
     from twincar_edge.datasets import OpenOptions
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from twincar_edge.training.run_folder import RunRecord
 
 
-# Parameters of `train` that cannot be combined with `resume`, and their defaults. `teacher` may replace a moved file.
-_NEW_RUN: dict[str, object] = {
-    "data": None, "output": None, "images": None, "class_mapping": None, "crop": True, "recipe": None, "changes": None,
-    "weights": None, "extend": None, "max_old_drop": 1.0, "overwrite": False,
-}  # fmt: skip
+# Parameters of `train` that cannot be combined with `resume`. `teacher` can: it may replace a moved file.
+_NEW_RUN = (
+    "data", "output", "images", "class_mapping", "crop", "recipe", "changes", "weights", "extend", "max_old_drop",
+    "overwrite",
+)  # fmt: skip
 
 
 def train(
@@ -88,8 +89,9 @@ def train(
         MissingExtraError: the extra `train` is not installed.
     """
     values = locals()
-    given = [f"`{name}`" for name, default in _NEW_RUN.items() if values[name] not in (default, {})]
-    if resume is None and extend is None and max_old_drop != _NEW_RUN["max_old_drop"]:
+    defaults = inspect.signature(train).parameters
+    given = [f"`{name}`" for name in _NEW_RUN if values[name] not in (defaults[name].default, {})]
+    if resume is None and extend is None and "`max_old_drop`" in given:
         raise InputError("`max_old_drop` needs `extend`")
     require("torch", "train")
     from twincar_edge.training import extension
@@ -152,7 +154,7 @@ def choose_recipe(
     weights_file = None
     if extending and weights is not None:
         raise InputError("an extended model starts from the weights of the old one: leave out ", Parameter("weights"))
-    if weights is not None and any(change.partition("=")[0].strip() == "weights" for change in changes):
+    if weights is not None and is_changed(changes, "weights"):
         raise InputError(
             "the weights are given twice, the second time as a key of the recipe: leave out ", Parameter("weights")
         )

@@ -14,7 +14,7 @@ from twincar_edge.cli.train_report import reporting, shares
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.training.distributed import is_main_process
-from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, shipped_recipes
+from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, is_changed, shipped_recipes
 
 if TYPE_CHECKING:
     from twincar_edge.training.machine import Machine
@@ -198,7 +198,7 @@ def command(
         if extend is not None:
             extending = extension.ExtensionConfig(model=resolve_checkpoint(extend), max_old_drop=max_old_drop)
         if no_validation:
-            if any(change.partition("=")[0].strip() == "validation_share" for change in changes):
+            if is_changed(changes, "validation_share"):
                 raise InputError("--no-validation cannot be combined with --set validation_share: leave one out")
             changes = (*changes, "validation_share=0")
         chosen, weights_file = choose_recipe(recipe, changes, weights, extending=extending is not None)

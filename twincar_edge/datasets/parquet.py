@@ -126,7 +126,7 @@ def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
         with _open(path) as file:
             schema = file.schema_arrow
             image = schema.field("image").type if "image" in schema.names else None
-            if not _has_bytes(image) or "label" not in schema.names:
+            if image is None or not has_image_bytes(image) or "label" not in schema.names:
                 found = ", ".join(f"{field.name} ({field.type})" for field in schema)
                 raise InputError(f"{path} needs the columns image (bytes, path) and label, found {found[:120]}")
             if file.metadata.num_rows > path.stat().st_size:
@@ -145,12 +145,18 @@ def _read_shard(path: Path) -> tuple[ClassMapping | None, list[Sample]]:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}") from error
 
 
-def _has_bytes(image: Any) -> bool:
-    types = require("pyarrow", "bench").types
-    if image is None or not types.is_struct(image) or image.get_field_index("bytes") < 0:
+def has_image_bytes(column: Any) -> bool:
+    """Return whether a column's type is Hugging Face's {bytes, path}, in which `bytes` is an encoded image."""
+    types = require("pyarrow.types", "bench")
+    if not types.is_struct(column) or column.get_field_index("bytes") < 0:
         return False
-    kind = image.field("bytes").type
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    return is_bytes(column.field("bytes").type)
+
+
+def is_bytes(column: Any) -> bool:
+    """Return whether a column's type is bytes."""
+    types = require("pyarrow.types", "bench")
+    return bool(types.is_binary(column) or types.is_large_binary(column))
 
 
 def _open(path: Path) -> Any:
