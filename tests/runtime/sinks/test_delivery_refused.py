@@ -24,15 +24,21 @@ from twincar_edge.runtime.storage.state import StateFolder
 
 
 class Strict:
-    """A reaction: the receiver refuses the events with these ids, and all while `closed` is set."""
+    """A reaction: the receiver refuses the events with these ids, and all while `closed` is set.
+
+    With `opens_for`, it recovers when that event arrives.
+    """
 
     def __init__(self, *bad: str) -> None:
         self.bad = set(bad)
         self.closed = threading.Event()
+        self.opens_for: str | None = None
         self.attempts = 0
 
     def __call__(self, event: Event) -> None:
         self.attempts += 1
+        if event.id == self.opens_for:
+            self.closed.clear()
         if self.closed.is_set() or event.id in self.bad:
             raise RefusedError("it answers 400")
 
@@ -77,7 +83,7 @@ def test_a_receiver_that_refuses_everything_gets_all_events_in_order_once_it_rec
         eventually(lambda: messages, "reported")
         assert sending.status().problem == "it answers 400"
         assert (sending.status().aside, sending.status().dropped) == (0, 0)
-        strict.closed.clear()
+        strict.opens_for = events[0].id  # in between, a later event would be accepted first, and only then the others
         eventually(lambda: sending.status().delivered == 300, "all delivered")
     assert sink.got == ids(events)
     assert messages == ["receiver: it answers 400", "receiver: delivery recovered"]
