@@ -10,6 +10,7 @@ import email.utils
 import hashlib
 import hmac
 import http.client
+import json
 import re
 import ssl
 import time
@@ -30,6 +31,7 @@ from twincar_edge.runtime.sources.base import redact_url
 _SECRET_PREFIX = b"whsec_"
 # Statuses that may be about the event; all others are about the receiver.
 _REFUSED = frozenset({400, 413, 415, 422})
+_OF_THE_RUN = frozenset({"started_at", "ended_at", "crop", "clip"})  # fields that differ when a file is read again
 _SLOW_S = 60.0
 _MAX_WAIT_S = 3600.0
 
@@ -98,11 +100,20 @@ def signing_key(secret: bytes) -> bytes:
 
 
 def message_id(event: Event | StoredEvent, body: bytes) -> str:
-    """Return an id that is equal in all attempts to send an event: visit, type and a digest of the content.
+    """Return an id by which a receiver recognizes an event that it already has: visit, type and a digest.
+
+    The digest is of the content, with two exceptions for a process that is killed just after an `end`. A live camera's
+    visit has one `end`, and the next run may send an `interrupted` one too, so the content does not count. An image or
+    video is read again, so its times, and the names made of them, do not count.
 
     The id contains no full stop, because full stops delimit the signed content.
     """
     visit = re.sub(r"[^A-Za-z0-9_-]", "_", event.id)
+    fields = json.loads(body)
+    if fields.get("recording") is not None:
+        body = json.dumps({name: value for name, value in fields.items() if name not in _OF_THE_RUN}).encode()
+    elif event.type == "end":
+        body = event.id.encode()
     return f"{visit}/{event.type}/{hashlib.sha256(body).hexdigest()[:16]}"
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import http.server
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import REPOSITORY
 from tests.support.event_toys import CROP, MOMENT, visit
+from tests.support.servers import web_server
 from tests.support.tiny_model import tiny_model
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
@@ -37,6 +40,35 @@ with OpenVisits(folder / "open-visits.sqlite") as open_visits, EventStore(folder
             sink.write(event, CROP)
     print("ready", flush=True)
     time.sleep(60)
+"""
+
+
+# Sends a visit's `start` and `end` to a webhook, as `Service` does, or, after a kill, what the earlier run left.
+_WEBHOOK = """
+import sys, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.support.event_toys import CROP, visit
+from twincar_edge.runtime.sinks import Delivery, DeliveryPolicy, Spool
+from twincar_edge.runtime.sinks.fan_out import FanOut
+from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
+from twincar_edge.runtime.sinks.webhook import Webhook
+
+folder, url = Path({folder!r}), {url!r}
+open_visits = OpenVisits(folder / "open-visits.sqlite")
+spool = Spool(folder / "spool.sqlite")
+webhook = Delivery(Webhook(url), "webhook", DeliveryPolicy(), spool=spool, persist_after_s=60.0)
+keeper = Delivery(open_visits, "open visits", DeliveryPolicy(local=True))
+with FanOut([webhook], [webhook], keeper, set()) as sinks:
+    if open_visits.left:
+        for event in open_visits.left:
+            sinks.write(interrupted_end(event), CROP)
+    else:
+        sinks.write(visit(type="start", ended_at=None), CROP)
+        while keeper.status().delivered + webhook.status().delivered < 2:
+            time.sleep(0.01)
+        sinks.write(visit(), CROP)
+        time.sleep(60)
 """
 
 
@@ -72,6 +104,33 @@ def test_the_next_run_ends_the_open_visits_of_a_killed_run(
     assert end.ended_at is not None and (end.ended_at - end.started_at).total_seconds() == 1.5  # when it was last seen
     stored = {event.id: (event.type, event.interrupted) for event in query(killed / "events.sqlite")}
     assert stored == {"gone": ("end", False), "here": ("end", True), "file": ("start", False)}
+
+
+def test_an_end_that_a_killed_run_has_sent_already_has_the_same_webhook_id(tmp_path: Path) -> None:
+    senders: list[subprocess.Popen[bytes]] = []
+    got: list[tuple[str, Event]] = []
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            event = Event.model_validate_json(self.rfile.read(int(self.headers["Content-Length"])))
+            got.append((self.headers["webhook-id"], event))
+            if event.type == "end" and not event.interrupted:
+                senders[0].kill()  # before the response, so the run cannot know that the event was delivered
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    with web_server(Receiver) as server:
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        program = _WEBHOOK.format(root=str(REPOSITORY), folder=str(tmp_path), url=url)
+        for status in (-signal.SIGKILL, 0):
+            senders.insert(0, subprocess.Popen([sys.executable, "-c", program]))
+            assert senders[0].wait(60) == status
+    (start, _), (end, regular), (repeated, interrupted) = got
+    assert (regular.type, interrupted.interrupted) == ("end", True)
+    assert start != end == repeated
 
 
 def test_a_visit_that_was_never_confirmed_ends_as_a_false_positive(killed: Path) -> None:

@@ -163,9 +163,21 @@ def test_message_ids_are_unique_and_contain_no_full_stop() -> None:
         visit(id="a.b"),
         visit(id="a.ä"),
     ]
-    ids = [message_id(event, event.to_json().encode()) for event in events]
+    ids = [id_of(event) for event in events]
     assert len(set(ids)) == len(events)
     assert not any("." in id for id in ids)
+
+
+def id_of(event: Event) -> str:
+    return message_id(event, event.to_json().encode())
+
+
+def test_an_image_that_is_read_again_has_the_same_message_id_unless_the_answer_differs() -> None:
+    first = visit(recording="0" * 64, crop="2025-03-01-a.jpg")
+    again = first.model_copy(update={"started_at": datetime.now(UTC), "ended_at": datetime.now(UTC), "crop": "b.jpg"})
+    assert id_of(again) == id_of(first)
+    assert id_of(again.model_copy(update={"probability": 0.8})) != id_of(first)
+    assert id_of(again.model_copy(update={"recording": None})) != id_of(first)
 
 
 def test_user_and_password_of_the_url_are_sent_as_http_basic_and_never_shown(receiver: Receiver) -> None:
