@@ -1,9 +1,10 @@
 """A delivery runs a sink in its own thread, behind a bounded queue and, for most kinds, a spool on disk.
 
 The loop calls `put`, which does not block, because a camera does not wait. (If all sources are files, a sink without a
-spool can make `put` wait for room.) A sender thread passes events to the sink in order and retries failures. With a
-spool, a writer thread persists events that were not delivered within `PERSIST_AFTER_S`: a fast receiver causes no disk
-writes, and an unreachable or hanging one loses no event. After a restart the spooled events are sent first.
+spool can make `put` wait for room.) A sender thread passes events to the sink and retries failures, in order except for
+refused events. With a spool, a writer thread persists events that were not delivered within `PERSIST_AFTER_S`: a fast
+receiver causes no disk writes, and an unreachable or hanging one loses no event. After a restart the spooled events are
+sent first.
 
 The sender is in `sending.py`, the writer here.
 """

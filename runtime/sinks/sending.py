@@ -2,7 +2,7 @@
 
 A refusal may be the fault of the event or of the receiver. The next events decide: if one of them is accepted and the
 first is refused again, the first is set aside. If `REFUSED_IN_A_ROW` events are refused, the receiver is at fault: all
-of them stay queued and are retried in order.
+of them stay queued and are retried in order. A receiver that recovers while a later event is tried gets it first.
 """
 
 from __future__ import annotations

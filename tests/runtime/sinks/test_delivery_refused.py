@@ -126,19 +126,16 @@ def test_a_short_run_of_refused_events_is_set_aside_when_the_next_is_accepted(sp
     assert set_aside_ids(spool) == bad
 
 
-def test_an_event_that_is_refused_only_once_is_delivered_after_the_next(spool: Path) -> None:
-    refusals = iter([True])
-
-    def unreliable(event: Event) -> None:
-        if event.id == "1" and next(refusals, False):
-            raise RefusedError("it answers 400")
-
-    sink = Receiver(unreliable)
+@pytest.mark.parametrize("deciding", range(1, REFUSED_IN_A_ROW))
+def test_a_receiver_that_recovers_for_a_later_event_gets_only_this_one_early(spool: Path, deciding: int) -> None:
+    strict, events = Strict(), visits(REFUSED_IN_A_ROW + 2)
+    strict.closed.set()
+    spooled(spool, *(event.to_json() for event in events))
+    strict.opens_for = str(deciding)
+    sink = Receiver(strict)
     with delivery(sink, spool) as sending:
-        for event in visits(3):
-            sending.put(event)
-        eventually(lambda: sending.status().delivered == 3, "all delivered")
-    assert sorted(sink.got) == ["0", "1", "2"]
+        eventually(lambda: sending.status().delivered == len(events), "all delivered")
+    assert sink.got == [str(deciding), *(id for id in ids(events) if id != str(deciding))]
     assert set_aside_ids(spool) == []
 
 
