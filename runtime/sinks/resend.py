@@ -13,6 +13,7 @@ from pathlib import Path
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import write_text
 from twincar_edge.runtime.sinks.spool import Spool
+from twincar_edge.runtime.storage.database import is_in_use
 from twincar_edge.runtime.storage.state import StateFolder
 
 logger = logging.getLogger(__name__)
@@ -25,13 +26,15 @@ _MAX_BYTES = 1000
 def request_resend(state: Path | None = None, sink: str | None = None, since: datetime | None = None) -> list[str]:
     """Request that events set aside be sent again; return the names of the requested sinks.
 
+    While a process runs, these are its sinks: nothing serves the request of another spool.
+
     Args:
         state: the state folder; the default one if not given.
         sink: the sink's kind or name; all sinks if not given.
         since: only events set aside at this time or later.
 
     Raises:
-        InputError: the sink has no spool, or a request cannot be written.
+        InputError: the sink has no spool, no running sink has it, or a request cannot be written.
     """
     folder = StateFolder(state).spool
     spools = sorted(folder.glob(f"*{_SPOOL}")) if folder.is_dir() else []
@@ -41,6 +44,13 @@ def request_resend(state: Path | None = None, sink: str | None = None, since: da
     if not chosen:
         names = ", ".join(path.stem for path in spools)
         raise InputError(f"no spool of sink {sink!r} in {folder}: choose from {names}")
+    if served := [path for path in spools if is_in_use(path)]:
+        names = ", ".join(path.stem for path in chosen)
+        chosen = [path for path in chosen if path in served]
+        if not chosen:
+            raise InputError(
+                f"no sink of the running process has the spool {names}: restart it with the former name or address"
+            )
     text = json.dumps({"since": None if since is None else since.astimezone(UTC).isoformat()})
     for path in chosen:
         write_text(request_of(path), text + "\n")

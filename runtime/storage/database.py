@@ -186,6 +186,17 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def is_in_use(path: Path) -> bool:
+    """Return whether a process, perhaps this one, has a database open that no other may open (`alone`)."""
+    uri = path.absolute().as_uri()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=0)) as connection:
+            has_tables(connection)
+    except sqlite3.Error as error:
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+    return False
+
+
 def has_tables(connection: sqlite3.Connection) -> bool:
     """Return whether a database has any table; a process that is killed during creation leaves none."""
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.event_toys import visits
 from tests.support.tiny_model import tiny_model
+from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks.opening import open_sinks, spool_owners
@@ -121,6 +122,17 @@ def test_spools_that_are_empty_or_have_a_sink_are_not_reported(
     (delivery,) = open_sinks([NEW], state)
     assert delivery._spool is not None
     assert delivery._spool.path == spool_owners([NEW], state)[0].path
+
+
+def test_a_resend_request_for_a_spool_without_a_running_sink_is_refused(state: StateFolder) -> None:
+    old, new = leave_events(state, OLD), leave_events(state, NEW)
+    (delivery,) = open_sinks([NEW], state)
+    with delivery:
+        assert request_resend(state.folder) == [new.stem]
+        with pytest.raises(InputError, match=f"no sink of the running process has the spool {old.stem}: restart it"):
+            request_resend(state.folder, old.stem)
+        assert not request_of(old).exists()
+    assert set(request_resend(state.folder)) == {old.stem, new.stem}  # the next run may have either
 
 
 def test_a_file_that_is_no_spool_is_reported(state: StateFolder, caplog: pytest.LogCaptureFixture) -> None:
