@@ -22,13 +22,20 @@ _MIGRATIONS = (
                           event TEXT NOT NULL)
     """,
 )
+# Not a migration, so that earlier versions can open the file.
+_IDENTIFY = (
+    "CREATE TABLE IF NOT EXISTS identity (id TEXT NOT NULL)",
+    "INSERT INTO identity SELECT hex(randomblob(16)) WHERE NOT EXISTS (SELECT 1 FROM identity)",
+)
+_SET_ALL_ASIDE = "INSERT INTO refused (at, reason, event) SELECT ?, ?, event FROM waiting ORDER BY number"
 
 
 class Spool:
     """A queue on disk, ordered by event number. Threads may share it.
 
     Above `limit` events the oldest are removed; `add` returns how many. Events that the receiver refused are set aside
-    in the same file, with the same limit. A damaged file is renamed and a new one created.
+    in the same file, with the same limit. A damaged file is renamed and a new one created. If another spool is at the
+    path later, as after a change of disks, its numbers may be those of this run's events: its queue is set aside.
 
     All methods except `open` and `close` raise `DatabaseError` while the disk is full or failing, and then change
     nothing.
@@ -47,6 +54,7 @@ class Spool:
         self.last_number = 0
         self._limit = limit
         self._deferred_through = 0
+        self._identity: str | None = None
         self._database = Database(path, _MIGRATIONS, "spool", alone=True, on_open=self._count)
 
     def open(self) -> None:
@@ -168,6 +176,29 @@ class Spool:
         return self._database.run(lambda connection: connection.execute(query).fetchall())
 
     def _count(self, connection: sqlite3.Connection) -> None:
+        identity = _identity(connection)
+        if self._identity is not None and identity != self._identity:
+            with transaction(connection):
+                moment = datetime.now(UTC).isoformat()
+                found = connection.execute(_SET_ALL_ASIDE, [moment, "found in another spool"]).rowcount
+                connection.execute("DELETE FROM waiting")
+            if found:
+                logger.warning(
+                    "another spool was found at %s: its queue of %d set aside; `twincar-edge events resend` sends them",
+                    self.path, found,
+                )  # fmt: skip
+        self._identity = identity
         query = "SELECT count(*), coalesce(max(number), 0) FROM waiting"
         self.waiting, self.last_number = connection.execute(query).fetchone()
         (self.aside,) = connection.execute("SELECT count(*) FROM refused").fetchone()
+
+
+def _identity(connection: sqlite3.Connection) -> str | None:
+    """Return what identifies the file, written when it is first opened; None if it was not, as on a full disk."""
+    try:
+        with transaction(connection):
+            for statement in _IDENTIFY:
+                connection.execute(statement)
+    except sqlite3.OperationalError:
+        return None
+    return str(connection.execute("SELECT id FROM identity").fetchone()[0])

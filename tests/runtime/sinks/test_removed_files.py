@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.runtime.sinks.test_delivery import Away, Receiver, delivery
 from tests.support.disks import small_disk
 from tests.support.event_toys import CROP, eventually, visit, visits
-from twincar_edge.runtime.sinks import CropSaver, DeliveryError, JsonLines, Sink, crop_folder
+from twincar_edge.runtime.sinks import CropSaver, DeliveryError, JsonLines, Sink, Spool, crop_folder
 from twincar_edge.runtime.sinks.store import EventStore, query
 
 
@@ -73,6 +74,45 @@ def test_a_deleted_spool_is_recreated_for_later_events(tmp_path: Path) -> None:
     with delivery(receiver, tmp_path / "spool"):
         pass
     assert receiver.got == ["2"]
+
+
+def test_events_of_another_spool_at_its_place_are_set_aside_and_lose_none_of_this_run(tmp_path: Path) -> None:
+    path, other = tmp_path / "spool", Spool(tmp_path / "other")
+    other.open()
+    other.add([(number, event.to_json()) for number, event in enumerate(visits(20, first=100), 1)])
+    other.close()
+    away = Away()
+    receiver = Receiver(away)
+    with delivery(receiver, path) as sending:
+        sending.put(visit(id="1"))
+        eventually(lambda: sending.status().spooled == 1, "on disk")
+        path.rename(tmp_path / "first")
+        (tmp_path / "other").rename(path)  # its numbers are also those of this run
+        sending.put(visit(id="2"))
+        eventually(lambda: sending.status().queued == 0, "on disk")
+        assert (sending.status().spooled, sending.status().aside) == (1, 20)
+        (tmp_path / "first").replace(path)  # the first disk is back
+        sending.put(visit(id="3"))
+        eventually(lambda: sending.status().queued == 0, "on disk")
+        assert (sending.status().spooled, sending.status().aside) == (1, 1)
+        away.back.set()
+        eventually(lambda: receiver.got == ["3"], "delivered")
+
+
+def test_a_spool_that_is_back_at_its_place_is_used_as_before(tmp_path: Path) -> None:
+    path, away = tmp_path / "spool", Away()
+    receiver = Receiver(away)
+    with delivery(receiver, path) as sending:
+        sending.put(visit(id="1"))
+        eventually(lambda: sending.status().spooled == 1, "on disk")
+        for file in (path, path.with_name("spool-wal")):  # another inode, as some file systems give after each mount
+            shutil.copy(file, tmp_path / "copy")
+            (tmp_path / "copy").replace(file)
+        sending.put(visit(id="2"))
+        eventually(lambda: sending.status().queued == 0, "on disk")
+        assert (sending.status().spooled, sending.status().aside) == (2, 0)
+        away.back.set()
+        eventually(lambda: receiver.got == ["1", "2"], "delivered")
 
 
 MAKERS = pytest.mark.parametrize(
