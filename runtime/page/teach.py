@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from twincar_edge.runtime.page.visits import find_visit
 from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit, read_visits
 from twincar_edge.runtime.sinks.store_sample import random_visits
 from twincar_edge.runtime.sinks.visit_pages import read_one
+from twincar_edge.runtime.sources.signature import Signature, signature_of
 from twincar_edge.runtime.teaching.accuracy import measure
 from twincar_edge.runtime.teaching.corrections import Judgement
 from twincar_edge.runtime.teaching.groups import MAX_PICTURES, Grouping, Groups
@@ -150,9 +152,16 @@ def _unknown(content: Content, judgements: dict[str, Judgement]) -> list[StoredV
 def _is_in_use(content: Content, model: Path) -> bool:
     """Return whether a file is the model in use. A loop that was restarted may use another one."""
     try:
-        return is_file(model) and sha256(model) == content.classifier().session.sha256
+        signature = signature_of(model) if is_file(model) else None
+        return signature is not None and _digest(model, signature) == content.classifier().session.sha256
     except TwincarError:
         return False
+
+
+@lru_cache(maxsize=1)
+def _digest(model: Path, _signature: Signature) -> str:
+    """Return a file's digest, computed once for each signature: a model may have hundreds of megabytes."""
+    return sha256(model)
 
 
 def _grouped(content: Content, grouping: Grouping, unknown: Sequence[StoredVisit]) -> tuple[Groups, str | None]:

@@ -1,4 +1,4 @@
-"""What identifies an image of a folder."""
+"""What identifies the content of a file without reading it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Signature(NamedTuple):
-    """What identifies an image: the file's name, its size in bytes, and its modification time."""
+    """What identifies a version of a file in its folder: its name, its size in bytes, and its modification time."""
 
     name: str
     size: int

@@ -26,6 +26,7 @@ from twincar_edge.runtime.configuration.page_settings import page_settings
 from twincar_edge.runtime.enroll import EnrollReport
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
+from twincar_edge.runtime.page import teach
 from twincar_edge.runtime.page.content import Content, OwnClassifier
 from twincar_edge.runtime.page.server import PageServer
 from twincar_edge.runtime.page.tokens import Tokens
@@ -359,11 +360,15 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         assert service.status().model.sha256 == sha256(learned)
 
 
-def test_the_page_names_the_learned_model_only_while_it_is_in_use(served: Box) -> None:
+def test_the_page_names_the_learned_model_only_while_it_is_in_use(served: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(teach, "sha256", lambda path: read.append(path) or sha256(path))
     taught(served)
     served.ask("/teach/learn", [("name", YELLOW)])
     assert "This page uses the new model" in use(served)
+    assert "This page uses the new model" in served.ask("/teach")[1]
     learned = served.state / "models" / "learned.onnx"
+    assert read == [learned]  # not at each view
     learned.write_bytes(b"damaged meanwhile")
     status, text = served.ask("/teach")
     assert status == 200 and "This page uses the new model" not in text
