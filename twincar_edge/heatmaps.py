@@ -118,9 +118,8 @@ def to_image_geometry(heatmap: Floats, shape: tuple[int, int], preprocess: Prepr
     (left, top, right, bottom), (x0, y0, x1, y1) = place.image_xyxy, place.input_xyxy
     fine = cv2.resize(heatmap, (width, height), interpolation=cv2.INTER_LINEAR)
     whole = np.zeros((rows, columns), np.float32)
-    whole[top:bottom, left:right] = cv2.resize(
-        fine[y0:y1, x0:x1], (right - left, bottom - top), interpolation=cv2.INTER_LINEAR
-    )
+    seen, size_wh = whole[top:bottom, left:right], (right - left, bottom - top)  # a view: the map may be large
+    cv2.resize(fine[y0:y1, x0:x1], size_wh, dst=seen, interpolation=cv2.INTER_LINEAR)
     return whole
 
 

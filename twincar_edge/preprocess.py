@@ -30,6 +30,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LETTERBOX_GRAY = 114  # the usual padding value, from YOLO models
 
+_MAX_COPIED_PIXELS = 3840 * 2160
 _SHRINK = {"area": cv2.INTER_AREA, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
 # INTER_AREA does not interpolate when enlarging: use linear instead.
 _ENLARGE = {"area": cv2.INTER_LINEAR, "linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC}
@@ -121,10 +122,11 @@ def _shrink(image_bgr: NDArray[np.uint8], size_wh: tuple[int, int], interpolatio
     """Resize with OpenCV. INTER_AREA sums in float32 anyway, and is a quarter faster on float32 pixels.
 
     The result is identical, except if both axes shrink by whole factors: there OpenCV averages bytes as integers, which
-    is fast, and rounds halves up.
+    is fast, and rounds halves up. Large images are not copied: the copy takes four times their memory.
     """
     (rows, columns), (width, height) = image_bgr.shape[:2], size_wh
-    if interpolation != cv2.INTER_AREA or (columns % width == 0 and rows % height == 0):
+    whole_factors = columns % width == 0 and rows % height == 0
+    if interpolation != cv2.INTER_AREA or whole_factors or rows * columns > _MAX_COPIED_PIXELS:
         return np.asarray(cv2.resize(image_bgr, size_wh, interpolation=interpolation), np.uint8)
     shrunk = cv2.resize(image_bgr.astype(np.float32), size_wh, interpolation=interpolation)
     return np.asarray(cv2.convertScaleAbs(shrunk), np.uint8)

@@ -89,6 +89,8 @@ class Answers:
             classifier = self._content.classifier()
             evidence = explain_crop(classifier, image_bgr)
             pictures = {"picture": _jpeg(image_bgr), "evidence": _jpeg(evidence.overlay_bgr)}
+            prediction, target, looks_like = evidence.prediction, evidence.target, evidence.looks_like
+            del evidence  # its map has the size of the picture, and so has the next one
             contrast = None
             if len(classifier.session.classes) > 1:
                 contrast = _contrast(classifier, image_bgr, against, time.monotonic() + _TIMEOUT_S)
@@ -97,7 +99,7 @@ class Answers:
             id = secrets.token_urlsafe(12)
             self._keep(id, pictures)
             against = None if contrast is None else contrast.against
-            return ExplainedAnswer(id, evidence.prediction, evidence.target, against, evidence.looks_like)
+            return ExplainedAnswer(id, prediction, target, against, looks_like)
 
     def picture(self, id: str, name: str) -> bytes | None:
         """Return a JPEG of an answer, or None if it is not in the cache."""

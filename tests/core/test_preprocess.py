@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from tests.support.memory import traced_memory
 from twincar_edge.errors import InputError
 from twincar_edge.preprocess import LETTERBOX_GRAY, Preprocess, prepare, prepare_batch, resize
 
@@ -59,6 +60,14 @@ def test_shrinking_equals_opencvs_area_interpolation_exactly(
     image = noise(np.random.default_rng(0), *source_wh)
     expected = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(resize(image, (width, height)), expected)
+
+
+def test_shrinking_a_large_image_makes_no_copy_of_it() -> None:
+    image = noise(np.random.default_rng(0), 4001, 3001)
+    with traced_memory() as peak_bytes:
+        found = resize(image, (224, 224))
+    assert peak_bytes() < image.nbytes / 10
+    np.testing.assert_array_equal(found, cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA))
 
 
 @settings(deadline=None, max_examples=200)

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import twincar_edge
+from tests.support.memory import traced_memory
 from tests.support.tiny_model import tiny_model
 from tests.support.training_toys import PLAIN, corner_image, toy_dataset, toy_recipe
 from twincar_edge import cli
@@ -189,6 +190,13 @@ def test_the_heat_map_is_zero_outside_a_center_crop() -> None:
     preprocess = Preprocess(size_wh=(32, 32), resize="center_crop")
     back = to_image_geometry(np.ones((32, 32), np.float32), (40, 100), preprocess)
     assert not back[:, :30].any() and not back[:, 70:].any() and back[:, 31:69].min() == 1
+
+
+def test_a_large_heat_map_is_made_in_place() -> None:
+    with traced_memory() as peak_bytes:
+        back = to_image_geometry(np.ones((32, 32), np.float32), (2000, 3000), Preprocess(size_wh=(32, 32)))
+    assert back.min() == 1
+    assert peak_bytes() < 1.1 * back.nbytes
 
 
 def test_the_overlay_leaves_areas_without_heat_unchanged() -> None:

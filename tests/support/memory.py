@@ -1,10 +1,13 @@
-"""Memory that reading a source takes, measured in a separate process."""
+"""Memory that code takes: what Python and numpy allocate here, or what reading a source takes in a separate process."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,18 @@ def read_source(spec: str | Path, *, most_frames: int = FRAMES, **options: Any) 
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return Reading(**json.loads(done.stdout.splitlines()[-1]))
+
+
+@contextmanager
+def traced_memory() -> Iterator[Callable[[], int]]:
+    """Trace what the block allocates; yield a function that returns the peak in bytes, also after the block."""
+    peak = 0
+    tracemalloc.start()
+    try:
+        yield lambda: peak
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def _read_here(spec: str, options: dict[str, Any], most_frames: int) -> Reading:

@@ -15,11 +15,13 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.event_toys import visit
+from tests.support.memory import traced_memory
 from tests.support.pages import Answer, ServedPage, served
 from twincar_edge.bundled import demo_model
 from twincar_edge.images import decode_image, write_image
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.page import answers
+from twincar_edge.runtime.page.content import Content
 from twincar_edge.synthetic import draw_twin_car
 
 TWIN, OTHER_TWIN = "Castor Vela Sedan 2019", "Castor Vela Sedan 2022"
@@ -139,6 +141,19 @@ def test_pictures_wait_undecoded_for_their_turn_and_too_many_are_refused(
     assert found[-1].headers["Retry-After"] == "60"
     assert "busy with other explanations" in found[-1].text
     assert most == [1]
+
+
+def test_a_large_picture_is_explained_with_one_map_of_its_size_in_memory(
+    tmp_path: Path, car: NDArray[np.uint8]
+) -> None:
+    model = Classifier(demo_model(), threads=1)
+    explainer = answers.Answers(Content(tmp_path / "store", tmp_path, (), lambda: model))
+    explainer.answer(lambda: car)  # loads what is needed once
+    large = cv2.resize(car, (4000, 3000))
+    with traced_memory() as peak_bytes:
+        explainer.answer(lambda: large.copy())  # type: ignore[arg-type,return-value]
+    map_bytes = large.nbytes * 4 / 3
+    assert peak_bytes() < large.nbytes + 2.5 * map_bytes  # one map, and overlays of 1280 pixels
 
 
 def test_the_oldest_pictures_leave_the_cache_at_a_limit_in_bytes(
