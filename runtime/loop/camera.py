@@ -108,6 +108,7 @@ class CameraThread:
         self.ignored = IgnoredCounter(config.min_hits, config.lost_after_s)
         self._visits: dict[int, Visit] = {}
         self._found = 0  # visits that have ended
+        self._size_wh: tuple[int, int] | None = None  # of the newest frame
         self._advised = False
         self._inbox = inbox
         self.newest_only = source.live and not source.stills
@@ -250,12 +251,16 @@ class CameraThread:
     def _moving(self, frame: Frame, detections: Sequence[Detection], taken_s: float) -> tuple[list[Item], Vehicles]:
         """Track the vehicles of a stream, and end the visits of those that have left."""
         size_wh = size_of(frame)
+        # The boxes of open visits, parked ones too, are in pixels of the earlier size.
+        resized = self._tracker.flush() if self._size_wh not in (None, size_wh) else []
+        self._size_wh = size_wh
+        items: list[Item] = [*self._ended(resized, taken_s)]
         with self._stages.stage("track"):
             discarded = self._tracker.discard(self._locator.uncovered)
             found = self._tracker.update(detections, frame.time_s, size_wh)
             self.ignored.update(detections, self._locator.ignored, frame.time_s)
         self._advise(size_wh)
-        items: list[Item] = [End(self.name, self._visits.pop(track.id), counts=False) for track in discarded]
+        items += [End(self.name, self._visits.pop(track.id), counts=False) for track in discarded]
         for track in found:
             visit = self._visits.get(track.id)
             if visit is None:

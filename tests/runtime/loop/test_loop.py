@@ -22,7 +22,8 @@ from twincar_edge.runtime.evidence import crop_vehicle
 from twincar_edge.runtime.inference.classifier import Classifier, Judgement
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.boxes import Detection
-from twincar_edge.runtime.locating.locate import LocateOptions, Motion
+from twincar_edge.runtime.locating.locate import LocateOptions, Locator, Motion
+from twincar_edge.runtime.loop import camera
 from twincar_edge.runtime.loop.answering import Answering
 from twincar_edge.runtime.loop.inbox import Crop, End, Inbox, Item, Shown
 from twincar_edge.runtime.monitoring.stages import Stages
@@ -43,6 +44,28 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 def cameras(*names: str, **options: object) -> tuple[CameraConfig, ...]:
     return tuple(CameraConfig(name=name, **options) for name in names)  # type: ignore[arg-type]
+
+
+class Standing(Locator):
+    """Finds a vehicle that stands at the same place, relative to the picture."""
+
+    moves = True
+
+    def locate(self, frame: Frame) -> list[Detection]:
+        rows, columns = frame.image_bgr.shape[:2]
+        return [Detection((columns // 4, rows // 4, columns // 2, rows // 2))]
+
+
+def test_visits_end_when_the_picture_size_changes(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "make_locator", lambda _name, _options: Standing())
+    sizes = [(240, 320)] * 10 + [(300, 400)] * 10
+    frames = [Frame(index, index / 25, np.zeros((*shape, 3), np.uint8), "gate") for index, shape in enumerate(sizes)]
+    config = WatchConfig(cameras=cameras("gate", source="gate", min_travel=0.0), keep=True)
+    summary = watch(config, sources={"gate": FrameSource(frames)}, classifier=classifier)
+    assert [(event.first_frame, event.last_frame, event.direction) for event in summary.results] == [
+        (0, 9, "none"),
+        (10, 19, "none"),
+    ]
 
 
 # --- the queue ---
