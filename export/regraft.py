@@ -13,11 +13,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from twincar_edge.dataset_logits import Side, run_sides
 from twincar_edge.datasets import OpenOptions
-from twincar_edge.errors import InputError, ModelError, TwincarError, first_fault
+from twincar_edge.errors import InputError, ModelError, TwincarError
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
 from twincar_edge.export.crop_sizes import measure_crop_sizes
@@ -94,10 +92,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--keep-known", type=float, nargs=3, default=ConfidenceOptions().keep_known)
     given = parser.parse_args(arguments)
     try:
-        try:
-            options = ConfidenceOptions(reject_below=given.reject_below, keep_known=tuple(given.keep_known))
-        except ValidationError as error:
-            raise InputError(f"invalid confidence option, at {first_fault(error)}") from error
+        options = ConfidenceOptions(reject_below=given.reject_below, keep_known=tuple(given.keep_known))
         sys.stdout.write(regraft(given.model, OpenOptions(given.data), options).to_markdown())
     except TwincarError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.errors import InputError, Parameter
+from twincar_edge.arguments import require_at_least
+from twincar_edge.errors import InputError
 from twincar_edge.images import ImageError, read_image
 from twincar_edge.runtime.inference.answers import Prediction
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -58,8 +59,7 @@ def classify_each(
     Raises:
         InputError: a folder or pattern matches no image, `batch` is less than 1, or, at the end, no image was usable.
     """
-    if batch < 1:
-        raise InputError(Parameter("batch"), f" must be 1 or more, found {batch}")
+    require_at_least(1, batch=batch)
     images = expand(list(paths), recursive=recursive)
     if not images:
         raise InputError("no images to classify: name image files, folders or patterns")

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from twincar_edge.errors import InputError, Parameter
+from twincar_edge.arguments import checked_arguments, require_at_least
 from twincar_edge.runtime.configuration.config import WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -50,6 +50,7 @@ class EventStream(Iterator[Event]):
     True
     """
 
+    @checked_arguments
     def __init__(
         self,
         config: WatchConfig,
@@ -69,8 +70,7 @@ class EventStream(Iterator[Event]):
         Raises:
             TwincarError: see `runtime.watch.watch`.
         """
-        if max_queue < 1:
-            raise InputError(Parameter("max_queue"), f" must be 1 or more, found {max_queue}")
+        require_at_least(1, max_queue=max_queue)
         self._queue = _EventQueue(max_queue)
         self._watch = Watch(config, [self._queue], sources=sources, classifier=classifier)
         self._watch.__enter__()

@@ -22,7 +22,7 @@ from twincar_edge.errors import GateError, InputError, ModelError, Parameter, fi
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import at_most, topk_accuracy
 from twincar_edge.preprocess import prepare_batch
-from twincar_edge.records import Record, Share
+from twincar_edge.records import Record, Settings, Share
 from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import CarClassifier, load_model, torch_predict
 from twincar_edge.training.recipe import Recipe
@@ -34,7 +34,7 @@ IMPRINTED_IMAGES = 50  # per class; enough for a mean
 _BATCH = 32
 
 
-class ExtensionConfig(Record):
+class ExtensionConfig(Settings):
     """The checkpoint to extend, and how far top-1 on its own classes may drop, in percentage points."""
 
     model: Path

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from twincar_edge.arguments import require_at_least
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.training.data import DEFAULT_CACHE_MB
 
@@ -36,6 +37,10 @@ class Machine:
     cache_mb: int = DEFAULT_CACHE_MB
     precision: str = "auto"
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        require_at_least(0, threads=self.threads, cache_mb=self.cache_mb)
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from twincar_edge.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from twincar_edge.records import Record, Share
+from twincar_edge.records import Settings, Share
 
 DEFAULT_ARCHITECTURE = "tf_efficientnet_lite0"
 DEFAULT_SIZE = 224
@@ -17,7 +17,7 @@ Side = Annotated[int, Field(ge=0, le=4096)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 
 
-class Augmentation(Record):
+class Augmentation(Settings):
     """Random augmentation of training images.
 
     `min_scale` is the smallest share of the image's area in a random crop (1 keeps the whole image). `stretch` limits
@@ -47,7 +47,7 @@ class Augmentation(Record):
     camera: Share = 0.0
 
 
-class Distillation(Record):
+class Distillation(Settings):
     """Knowledge distillation from a teacher, a checkpoint with the same classes that is a parameter of `fit`.
 
     The loss is `weight` times the cross-entropy with the teacher's answers plus 1 - `weight` times that with the
@@ -66,7 +66,7 @@ class Distillation(Record):
     teacher_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
 
 
-class Recipe(Record):
+class Recipe(Settings):
     """The parameters of a training run. Stored in the checkpoint and in the ONNX manifest; contains no local path.
 
     `preprocess` is the preprocessing of the trained model, also used for validation. `size`, the side of the model's

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.labels import ClassMapping
 from twincar_edge.onnx_metadata import check_digest, open_onnx
@@ -288,6 +289,7 @@ class Manifest(Record):
         return self.model_dump_json(exclude={"confidence": {"validation_model"}} if absent else None)
 
 
+@checked_arguments
 def read_manifest(path: str | Path) -> Manifest:
     """Read the manifest of a model file without loading the model, after checking the file's digest.
 

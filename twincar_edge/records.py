@@ -1,10 +1,14 @@
-"""The base class of all pydantic models, and types that several of them share."""
+"""The base classes of all pydantic models, and types that several of them share."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from twincar_edge.errors import InputError, first_fault, nearest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -13,3 +17,37 @@ class Record(BaseModel):
     """Base of configurations, reports and file contents: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Settings(Record):
+    """Base of the records that Python users construct: an invalid value is an `InputError`, as in the functions.
+
+    `model_validate` and `model_validate_json` still raise pydantic's error, for readers of files that name the place.
+    """
+
+    def __init__(self, /, **values: Any) -> None:
+        """Validate the values.
+
+        Raises:
+            InputError: a field does not exist, or has an invalid value.
+        """
+        fields = tuple(type(self).model_fields)
+        unknown = next((name for name in values if name not in fields), None)
+        if unknown is not None:
+            raise InputError(f"{type(self).__name__} has no field {unknown!r}: {nearest(unknown, fields)}")
+        try:
+            super().__init__(**self.from_python({name: _as_path(value) for name, value in values.items()}))
+        except ValidationError as error:
+            raise InputError(first_fault(error).removeprefix("document: ")) from error
+
+    # Without it, pydantic would call `__init__` for records inside others too, and lose the validation context.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def from_python(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the given values as the fields accept them. A file's values are not changed by it."""
+        return values
+
+
+def _as_path(value: object) -> object:
+    return Path(value) if isinstance(value, os.PathLike) else value

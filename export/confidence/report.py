@@ -12,7 +12,7 @@ from twincar_edge.export.open_set.limits import Limits
 from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import ConfidenceRecord, DataRecord, Temperature, UnknownLimits
-from twincar_edge.records import Record, Share
+from twincar_edge.records import Record, Settings, Share
 from twincar_edge.runtime.inference.answers import Level
 
 CONFIDENCE_SCHEMA_VERSION: Literal[2] = 2
@@ -41,7 +41,7 @@ LEVEL_TITLES: dict[Level, str] = {"year": "class in full", "model": "make and mo
 SHOWN_THRESHOLDS = (*(step / 10 for step in range(10)), 0.95)  # in the Markdown table; the JSON has every 0.01
 
 
-class ConfidenceOptions(Record):
+class ConfidenceOptions(Settings):
     """How to choose temperature and rejection threshold. All shares are from 0 to 1.
 
     Attributes:

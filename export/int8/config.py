@@ -9,13 +9,13 @@ from pydantic import Field, ValidationError, model_validator
 from twincar_edge.errors import InputError, first_fault, nearest
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import QuantizationRecord
-from twincar_edge.records import Record
+from twincar_edge.records import Settings
 
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 CALIBRATIONS: tuple[Calibration, ...] = ("minmax", "percentile", "entropy", "mse")
 
 
-class Int8Config(Record):
+class Int8Config(Settings):
     """How weights and activations are quantized to 8 bits.
 
     `target` is the preset that the settings come from, or None. `activations` and `weights` are the integer types.
@@ -89,7 +89,7 @@ PRESETS: dict[str, Int8Config] = {
 }
 
 
-class Int8Search(Record):
+class Int8Search(Settings):
     """A search for INT8 settings within the parity limits.
 
     `target` is the preset to start with; None tries the presets for this machine. `changes` are fields of `Int8Config`

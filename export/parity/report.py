@@ -11,7 +11,7 @@ from twincar_edge.export.parity.comparison import Comparison
 from twincar_edge.export.parity.markdown import changes_markdown, figures_table, table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import DataRecord
-from twincar_edge.records import Record, Share
+from twincar_edge.records import Record, Settings, Share
 
 PARITY_SCHEMA_VERSION: Literal[2] = 2
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -19,7 +19,7 @@ Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 COLUMNS = ("Model", "Against", "Top-1", "Top-5", "Agreement", "Where confident", "Max Δ", "Limits")
 
 
-class ParityLimits(Record):
+class ParityLimits(Settings):
     """The parity limits. Shares are from 0 to 1: a drop of 0.005 is half a percentage point.
 
     `fp32_logit_difference` limits FP32 against PyTorch: the largest difference of a logit, relative to the reference's

@@ -8,9 +8,9 @@ from itertools import count
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from twincar_edge.draw import INK, PALETTE, draw_label, label_size, type_size
+from twincar_edge.errors import InputError
 from twincar_edge.runtime.annotating.picture import line_width
 from twincar_edge.runtime.annotating.window import END_KEYS, REFRESH_MS, is_open, require_display, window_failures
 from twincar_edge.runtime.annotating.zone_picture import draw_zone_picture
@@ -46,7 +46,7 @@ class ClickedZones:
         name = None if exclude else next(name for name in numbered if name not in self._names)
         try:
             zone = Zone(points=tuple(self.corners), name=name, exclude=exclude)
-        except ValidationError:
+        except InputError:
             return  # more clicks follow
         self.zones.append(zone)
         self._names.update([] if name is None else [name])

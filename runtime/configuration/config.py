@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from twincar_edge.errors import InputError, first_fault, nearest
-from twincar_edge.records import Record
+from twincar_edge.errors import InputError, nearest
+from twincar_edge.records import Settings
 from twincar_edge.runtime.configuration.key_uses import KEY_USES, no_effect, place
 from twincar_edge.runtime.configuration.page_settings import PageSettings, ServerAddress
 from twincar_edge.runtime.locating.choice import AUTO
@@ -28,7 +28,7 @@ from twincar_edge.trust import Trust
 CameraName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
-class CameraConfig(Record):
+class CameraConfig(Settings):
     """One camera (or file, or folder): the source of its frames, and how to find vehicles in them.
 
     For `source`, `once`, `stride`, `size` and `poll_s`, see `open_source`; `max_frame_megapixels` is its `max_pixels`
@@ -67,6 +67,19 @@ class CameraConfig(Record):
     min_hits: int = Field(default=3, ge=1)
     min_travel: float = Field(default=0.3, ge=0)
     early_start: bool = False
+
+    @classmethod
+    def from_python(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept a path or a camera's index as the source, and zones as on the command line.
+
+        A validator of the zones would turn off strict validation of what is inside them.
+        """
+        source, zones = values.get("source"), values.get("zones")
+        if isinstance(source, int | Path) and not isinstance(source, bool):
+            values = values | {"source": str(source)}
+        if isinstance(zones, Sequence) and not isinstance(zones, str):
+            values = values | {"zones": [parse_zone(zone) if isinstance(zone, str) else zone for zone in zones]}
+        return values
 
     @field_validator("source")
     @classmethod
@@ -120,7 +133,7 @@ def open_camera(
     )
 
 
-class WatchConfig(Record):
+class WatchConfig(Settings):
     """All cameras of a run, and the model that classifies their vehicles.
 
     For `ep`, see `open_session`. `threads` is the number of threads per inference; None leaves one core to the cameras.
@@ -212,12 +225,7 @@ def one_camera(source: str, **options: Any) -> WatchConfig:
         if name not in camera_fields | run_fields:
             raise InputError(f"no option {name!r}: {nearest(name, sorted(camera_fields | run_fields))}")
     camera = {name: value for name, value in options.items() if name in camera_fields}
-    if "zones" in camera:
-        camera["zones"] = tuple(parse_zone(zone) if isinstance(zone, str) else zone for zone in camera["zones"])
-    try:
-        return WatchConfig(
-            cameras=(CameraConfig(source=source, **camera),),
-            **{name: value for name, value in options.items() if name in run_fields},
-        )
-    except ValidationError as error:
-        raise InputError(first_fault(error)) from error
+    return WatchConfig(
+        cameras=(CameraConfig(source=source, **camera),),
+        **{name: value for name, value in options.items() if name in run_fields},
+    )

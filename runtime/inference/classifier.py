@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.bundled import default_model
 from twincar_edge.errors import InputError
 from twincar_edge.labels import VehicleName
@@ -63,6 +64,7 @@ class Classifier:
         hierarchy: the classes by model and make, including enrolled ones.
     """
 
+    @checked_arguments
     def __init__(
         self,
         model: str | Path | ModelSession | None = None,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twincar_edge.arguments import require_at_least
 from twincar_edge.cores import usable_cores
 from twincar_edge.errors import InputError, ModelError, Parameter
 from twincar_edge.files import is_file
@@ -88,13 +89,14 @@ def open_engine(
         data: the file's content, if the caller has read it.
 
     Raises:
-        InputError: the file or provider does not exist, there are too many threads, or ONNX Runtime cannot use the
-            provider or chose another one.
+        InputError: the file or provider does not exist, there are too many threads or none, or ONNX Runtime cannot use
+            the provider or chose another one.
         MissingExtraError: the provider, or ONNX Runtime itself, is not installed.
         ModelError: ONNX Runtime cannot open the file.
     """
     ort = load_onnxruntime()
     name, provider = choose_provider(ep)
+    require_at_least(1, threads=threads)
     threads = threads or usable_cores()
     if threads > MAX_THREADS:
         raise InputError(f"{threads} threads are too many: use at most {MAX_THREADS}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from twincar_edge.errors import InputError
-from twincar_edge.records import Record
+from twincar_edge.records import Settings
 from twincar_edge.runtime.locating.background import Mask, small_size
 from twincar_edge.runtime.locating.boxes import AnyBox, Box, area
 
@@ -24,7 +24,7 @@ Coordinate = Annotated[float, Field(ge=0, lt=1e6, allow_inf_nan=False)]
 _WHEELS = 0.05  # of a box's height: so far above its lower edge a vehicle touches the road, margin and shadow left out
 
 
-class Zone(Record):
+class Zone(Settings):
     """A polygon: a place in the picture that counts, or with `exclude` one that does not.
 
     `points` are x and y in pixels or, where every number is at most 1, in shares of the frame; two points are the
@@ -64,7 +64,9 @@ def parse_zone(text: str) -> Zone:
         raise InputError(problem) from error
     exclude = name == EXCLUDE
     try:
-        return Zone(points=points, name=name if equals and not exclude else None, exclude=exclude)
+        return Zone.model_validate(
+            {"points": points, "name": name if equals and not exclude else None, "exclude": exclude}
+        )
     except ValidationError as error:
         fault = error.errors()[0]
         raise InputError(f"the zone {text!r} has no area" if fault["type"] == "value_error" else problem) from error

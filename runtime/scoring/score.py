@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from twincar_edge.arguments import require_at_least
 from twincar_edge.bundled import default_model
 from twincar_edge.cores import usable_cores
-from twincar_edge.errors import InputError, Parameter, require
+from twincar_edge.errors import InputError, require
 from twincar_edge.files import sha256
 from twincar_edge.manifest import read_manifest
 from twincar_edge.records import Record
@@ -151,12 +152,11 @@ def score(
     """
     require("pyarrow", EXTRA)
     started_s = timer()
-    for name in ("partition_size", "batch", "threads", "workers"):
-        if (number := getattr(config, name)) is not None and number < 1:
-            raise InputError(Parameter(name), f" must be 1 or more, found {number}")
-    for name in ("num_cpus", "num_gpus"):
-        if config.ray is not None and (share := getattr(config.ray, name)) < 0:
-            raise InputError(Parameter(name), f" must be 0 or more, found {share}")
+    require_at_least(
+        1, partition_size=config.partition_size, batch=config.batch, threads=config.threads, workers=config.workers
+    )
+    if config.ray is not None:
+        require_at_least(0, num_cpus=config.ray.num_cpus, num_gpus=config.ray.num_gpus)
     model = config.model or default_model()
     manifest = read_manifest(model)
     if config.embedding and manifest.embedding is None:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twincar_edge.api.data import PathLike, labeled_images
+from twincar_edge.api.data import PathLike, labeled_images, optional_path
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.errors import InputError
 
 if TYPE_CHECKING:
     from twincar_edge.benchmarks.report import BenchmarkReport
 
 
+@checked_arguments
 def benchmark(
     models: PathLike | Sequence[PathLike] = (),
     *,
@@ -78,7 +80,11 @@ def benchmark(
 
     pace = None
     if fps is not None or duration_s is not None:
-        pace = CameraPace(fps or CAMERA_FPS, duration_s or DURATION_S, None if clip is None else Path(clip))
+        pace = CameraPace(
+            CAMERA_FPS if fps is None else fps,
+            DURATION_S if duration_s is None else duration_s,
+            optional_path(clip),
+        )
     elif clip is not None:
         raise InputError("clip needs a frame rate: pass fps too, for example fps=25")
     times = {"warmup": warmup, "rounds": rounds, "per_round": per_round}

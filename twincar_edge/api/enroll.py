@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
+from twincar_edge.arguments import checked_arguments
+from twincar_edge.runtime.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.enroll import EnrollReport
-    from twincar_edge.runtime.inference.inputs import ImageLike
 
 
+@checked_arguments
 def enroll(
     output: PathLike,
     classes: Mapping[str, Sequence[ImageLike]] | PathLike | None = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, labeled_images, optional_path
+from twincar_edge.arguments import checked_arguments, require_at_least
 from twincar_edge.errors import InputError, ModelError, Parameter, require
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from twincar_edge.training.model import CarClassifier
 
 
+@checked_arguments
 def evaluate(
     model: PathLike,
     data: PathLike | None = None,
@@ -63,6 +65,7 @@ def evaluate(
         ModelError: the model cannot be used.
         MissingExtraError: the extra `train`, or ONNX Runtime, is not installed.
     """
+    require_at_least(1, threads=threads, batch_size=batch_size)
     require("sklearn", "train")
     from twincar_edge.training.evaluation import evaluate as measure
     from twincar_edge.training.hub import resolve_checkpoint

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.runtime.inference.inputs import ImageLike
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.explanation import Explanation
 
 
+@checked_arguments
 def explain(
     image: ImageLike,
     checkpoint: PathLike | None = None,

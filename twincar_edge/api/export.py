@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, labeled_images, optional_path
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.errors import InputError
+from twincar_edge.export.confidence.report import ConfidenceOptions
+from twincar_edge.export.int8.config import Int8Config, Int8Search
+from twincar_edge.export.parity.report import ParityLimits
 
 if TYPE_CHECKING:
-    from twincar_edge.export.confidence.report import ConfidenceOptions
     from twincar_edge.export.config import ExportResult
-    from twincar_edge.export.int8.config import Int8Config, Int8Search
-    from twincar_edge.export.parity.report import ParityLimits
 
 
+@checked_arguments
 def export(
     checkpoint: PathLike,
     output: PathLike,
@@ -75,7 +77,7 @@ def export(
         ModelError: the checkpoint cannot be used or exported.
         MissingExtraError: the extra `export`, or ONNX Runtime, is not installed.
     """
-    from twincar_edge.export import ConfidenceOptions, ExportConfig, Int8Search, ParityLimits
+    from twincar_edge.export import ExportConfig
     from twincar_edge.export import export as export_config
     from twincar_edge.export.opset import OPSET
     from twincar_edge.training.hub import resolve_checkpoint

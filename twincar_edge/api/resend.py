@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.runtime.sinks.resend import request_resend
 
 
+@checked_arguments
 def resend_events(
     state: str | Path | None = None, *, sink: str | None = None, since: datetime | None = None
 ) -> list[str]:

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twincar_edge.api.data import PathLike, optional_path
+from twincar_edge.arguments import checked_arguments
+from twincar_edge.runtime.scoring.score import ScoreProgress
 
 if TYPE_CHECKING:
-    from twincar_edge.runtime.scoring.score import ScoreProgress, ScoreReport
+    from twincar_edge.runtime.scoring.score import ScoreReport
 
 
+@checked_arguments
 def score(
     source: PathLike,
     output: PathLike,

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from twincar_edge.api.data import PathLike, labeled_images
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.errors import InputError, Parameter, require
+from twincar_edge.training.history import EpochMetrics
 from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.recipe_files import DEFAULT_RECIPE, EXTENDING_RECIPE, is_changed, read_recipe
 
 if TYPE_CHECKING:
     from twincar_edge.datasets import OpenOptions
-    from twincar_edge.training.history import EpochMetrics
     from twincar_edge.training.result import TrainingResult
     from twincar_edge.training.run_folder import RunRecord
 
@@ -27,6 +28,7 @@ _NEW_RUN = (
 )  # fmt: skip
 
 
+@checked_arguments
 def train(
     data: PathLike | None = None,
     output: PathLike | None = None,
@@ -116,7 +118,7 @@ def train(
         found = labeled_images(data, images, class_mapping, crop)
         if found is None or output is None:
             raise InputError("train needs `data` and `output`, or `resume`")
-        texts = [f"{key}={json.dumps(value)}" for key, value in (changes or {}).items()]
+        texts = [f"{key}={_as_toml(key, value)}" for key, value in (changes or {}).items()]
         chosen, weights_file = choose_recipe(
             recipe, texts, None if weights is None else str(weights), extending=extending is not None
         )
@@ -135,6 +137,14 @@ def train(
         on_epoch=on_epoch,
         progress=progress,
     )
+
+
+def _as_toml(key: str, value: object) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        place = Parameter(f"changes[{key!r}]")
+        raise InputError(place, f": a recipe cannot hold a value of the type {type(value).__name__}") from error
 
 
 def choose_recipe(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
+from twincar_edge.arguments import checked_arguments
 from twincar_edge.errors import InputError, nearest
 from twincar_edge.runtime.configuration.config import WatchConfig, one_camera
 from twincar_edge.runtime.event_stream import MAX_QUEUE, EventStream
@@ -52,6 +53,7 @@ class WatchOptions(TypedDict, total=False):
 _OF_THE_COMMAND = ("sinks", "state", "monitor", "page", "collect", "collect_limit", "keep")
 
 
+@checked_arguments
 def watch(
     source: str | Path | int | WatchConfig,
     *,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import check_needs, checkpoint_argument, data_options, progress_bar, unknown_option
@@ -14,7 +13,6 @@ from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.datasets import OpenOptions
-from twincar_edge.errors import InputError, first_fault
 from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, Int8Search, ParityError, export
 from twincar_edge.export.int8.config import CALIBRATIONS, PRESETS, Int8Config
 from twincar_edge.export.opset import OPSET
@@ -249,7 +247,7 @@ def command(
         int8_choices = _int8(choices, search)
     else:
         check_needs(dict.fromkeys((*_CHOICES, "search", "target", "calibration_images"), ("int8",)))
-    confidence = _confidence({name: options.pop(name) for name in _CONFIDENCE})
+    confidence = ConfidenceOptions(**{name: options.pop(name) for name in _CONFIDENCE})
     config = ExportConfig(
         checkpoint=resolve_checkpoint(checkpoint),
         output=output,
@@ -280,13 +278,6 @@ def _int8(choices: Int8Search, search: bool) -> Int8Config | Int8Search:
     """Validate the choices up front, and return them; without a search, return the first preset."""
     presets = choices.presets()
     return choices if search else presets[0]
-
-
-def _confidence(options: dict[str, Any]) -> ConfidenceOptions:
-    try:
-        return ConfidenceOptions(**options)
-    except ValidationError as error:
-        raise InputError(f"invalid confidence options: {first_fault(error)}") from error
 
 
 def _print_result(result: ExportResult) -> None:

@@ -66,7 +66,7 @@ def take_limits(options: dict[str, Any]) -> ParityLimits:
     """
     given = {name: options.pop(field) for name, (field, _, _) in _LIMITS.items()}
     try:
-        return ParityLimits(**{field: given[name] / unit for name, (field, unit, _) in _LIMITS.items()})
+        return ParityLimits.model_validate({field: given[name] / unit for name, (field, unit, _) in _LIMITS.items()})
     except ValidationError as error:
         named = {field: name for name, (field, _, _) in _LIMITS.items()}
         name = named[str(error.errors()[0]["loc"][0])]
