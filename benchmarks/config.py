@@ -10,7 +10,7 @@ from twincar_edge.bundled import demo_clip
 from twincar_edge.datasets import Dataset
 from twincar_edge.errors import InputError, Parameter, nearest
 from twincar_edge.manifest import Precision
-from twincar_edge.runtime.inference.providers import EP_CHOICES, PROVIDERS
+from twincar_edge.runtime.inference.providers import EP_CHOICES, PROVIDERS, unknown_provider
 from twincar_edge.runtime.timing import Schedule
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -143,7 +143,7 @@ class BenchmarkConfig:
         """Check the values."""
         for ep in self.eps:
             if ep not in EP_CHOICES:
-                raise InputError(f"no execution provider {ep!r}: {nearest(ep, EP_CHOICES)}")
+                raise unknown_provider(ep)
         for precision in self.precisions:
             if precision not in PRECISIONS:
                 raise InputError(f"no precision {precision!r}: {nearest(precision, PRECISIONS)}")

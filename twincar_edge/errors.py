@@ -198,10 +198,15 @@ def first_fault(error: ValidationError) -> str:
 
 
 def nearest(wanted: str, known: list[str] | tuple[str, ...]) -> str:
-    """Return a clause that lists the known names nearest to `wanted`, or all of them: `did you mean 'cuda'?`."""
+    """Return a clause that lists the known names nearest to `wanted`, or all of them: `did you mean 'cuda'?`.
+
+    A name that differs only by its case is the only one listed.
+    """
     import difflib
 
-    close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
+    lowered = {name.lower(): name for name in reversed(known)}
+    same = lowered.get(wanted.lower())
+    close = [same] if same else [lowered[n] for n in difflib.get_close_matches(wanted.lower(), lowered, cutoff=0.5)]
     if close:
         return "did you mean " + " or ".join(repr(name) for name in close) + "?"
     return "known: " + ", ".join(known)

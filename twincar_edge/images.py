@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,7 @@ ImageProblem = Literal[
     "transparent",
     "degenerate box",
 ]
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # as a path, which has single slashes
 _DARK = 16  # the largest value of a picture that uses at most 12 of its 16 bits, in 8 bits
 
 
@@ -132,7 +134,8 @@ def read_image_bytes(path: Path) -> bytes:
             raise ImageError("too large", f"{path} is larger than {MAX_IMAGE_BYTES >> 20} MiB")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise ImageError("missing", f"cannot read {path}: {error.strerror}") from error
+        reason = "it is a URL, not a file: download it first" if _URL.match(str(path)) else error.strerror
+        raise ImageError("missing", f"cannot read {path}: {reason}") from error
     except OSError as error:
         raise ImageError("unreadable", f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # a name with a NUL character or a lone surrogate, as a list of images may have

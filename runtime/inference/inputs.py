@@ -5,6 +5,7 @@ PIL, supervision, ultralytics and torch are not imported; their objects are reco
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ def as_image_bgr(image: ImageLike, name: str = "image") -> NDArray[np.uint8]:
     Raises:
         InputError: the image has another type, cannot be read, or is empty.
     """
-    if isinstance(image, str | Path):
+    if isinstance(image, str | os.PathLike):
         return read_image(Path(image))
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_image(bytes(image), name)
@@ -86,10 +87,11 @@ def as_image_bgr(image: ImageLike, name: str = "image") -> NDArray[np.uint8]:
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(image, pil.Image):
         return _from_pil(image, name)
-    raise InputError(
-        f"{name}: expected a path, bytes, a NumPy array or a PIL image, found {type(image).__name__}"
-        + ("; pass list(images)" if hasattr(image, "__next__") else "")
-    )
+    found = type(image).__name__
+    hint = "; pass list(images)" if hasattr(image, "__next__") else ""
+    if found == "NoneType":
+        found, hint = "None", ", which cv2.imread returns for a file that it cannot read; pass the path"
+    raise InputError(f"{name}: expected a path, bytes, a NumPy array or a PIL image, found {found}{hint}")
 
 
 def as_boxes(boxes: BoxesLike, size_wh: tuple[int, int]) -> list[tuple[int, int, int, int]]:

@@ -252,6 +252,12 @@ def explain_auto() -> str:
     raise AssertionError("the CPU provider is always available")
 
 
+def unknown_provider(ep: str) -> InputError:
+    """Return the error for a name that is no provider's; ONNX Runtime's name of a provider gets the short one."""
+    short = next((name for name, provider in PROVIDERS.items() if provider.ort_name.lower() == ep.lower()), ep)
+    return InputError(f"no execution provider {ep!r}: {nearest(short, EP_CHOICES)}")
+
+
 def choose_provider(ep: str) -> tuple[str, Provider]:
     """Return the provider named by `ep`; `auto` is the first usable one.
 
@@ -263,7 +269,7 @@ def choose_provider(ep: str) -> tuple[str, Provider]:
         name = usable_providers()[0]
         return name, PROVIDERS[name]
     if ep not in PROVIDERS:
-        raise InputError(f"no execution provider {ep!r}: {nearest(ep, EP_CHOICES)}")
+        raise unknown_provider(ep)
     obstacle = PROVIDERS[ep].obstacle(load_onnxruntime(), ep)
     if obstacle is not None:
         raise obstacle

@@ -74,15 +74,25 @@ def test_a_pil_image_is_oriented_like_its_file(orientation: int, tmp_path: Path)
         (Image.new("F", (4, 4)), "crop: a PIL image of mode 'F' has no 8-bit colors; convert it to 'RGB' first"),
         (b"", "crop is empty"),
         (b"text", "crop is not a"),
-        (None, "crop: expected a path, bytes, a NumPy array or a PIL image, found NoneType"),
+        (None, "crop: expected a path, bytes, a NumPy array or a PIL image, found None, which cv2.imread returns"),
         ((path for path in ["a.jpg"]), r"found generator; pass list\(images\)"),
-        ("missing.jpg", "cannot read missing.jpg"),
+        ("missing.jpg", "cannot read missing.jpg: No such file or directory"),
+        ("https://host/car.jpg", "cannot read https:/host/car.jpg: it is a URL, not a file: download it first"),
         (Path(), "a folder, a pipe or a device"),
     ],
 )
 def test_other_types_and_shapes_are_refused_in_one_line(image: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_image_bgr(image, "crop")
+
+
+def test_another_kind_of_path_is_a_file(tmp_path: Path) -> None:
+    class ElsewherePath:
+        def __fspath__(self) -> str:
+            return str(tmp_path / "car.png")
+
+    assert cv2.imwrite(str(tmp_path / "car.png"), np.full((4, 4, 3), 7, np.uint8))
+    assert as_image_bgr(ElsewherePath()).shape == (4, 4, 3)
 
 
 def test_a_pil_image_of_a_truncated_file_is_refused(picture: NDArray[np.uint8]) -> None:

@@ -174,3 +174,19 @@ def test_the_gpu_wheel_offers_cuda_only_if_the_driver_finds_a_gpu(
         assert isinstance(obstacle, InputError)
         assert re.search(message, str(obstacle))
         assert "`ep='cpu'`" in str(obstacle)
+
+
+@pytest.mark.parametrize(
+    ("ep", "hint"),
+    [
+        ("CPU", "did you mean 'cpu'?"),
+        ("CPUExecutionProvider", "did you mean 'cpu'?"),
+        ("Cuda", "did you mean 'cuda'?"),
+        ("openvno", "did you mean 'openvino'?"),
+        ("gpu9000", "known: auto, cuda, openvino, cpu, tensorrt"),
+    ],
+)
+def test_an_unknown_provider_gets_the_nearest_name(ep: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        providers.choose_provider(ep)
+    assert str(caught.value) == f"no execution provider {ep!r}: {hint}"
