@@ -131,20 +131,35 @@ class Classifier:
                 outside the image.
             ModelError: the model fails.
         """
-        if isinstance(images, list | tuple):
-            if boxes is not None:
-                raise InputError("boxes belong to one image: call the classifier once for each image")
-            return [answer for batch in _batches(images) for answer in self.predict(batch)]
-        image_bgr = as_image_bgr(images)
-        if boxes is None:
-            return self.predict([image_bgr])[0]
-        crops = [
-            image_bgr[top:bottom, left:right]
-            for left, top, right, bottom in as_boxes(boxes, (image_bgr.shape[1], image_bgr.shape[0]))
-        ]
-        return [
-            answer for start in range(0, len(crops), BATCH) for answer in self.predict(crops[start : start + BATCH])
-        ]
+        answers = [answer for batch in _batches(images, boxes) for answer in self.predict(batch)]
+        return answers if isinstance(images, list | tuple) or boxes is not None else answers[0]
+
+    def embed(
+        self, images: ImageLike | list[_Image] | tuple[_Image, ...], *, boxes: BoxesLike | None = None
+    ) -> NDArray[np.float32]:
+        """Return the embeddings of images: the features before the network's last layer, to compare or group cars.
+
+        They come out of the network as they are; divide each row by its length for cosine similarities.
+
+        >>> classifier = tw.Classifier()
+        >>> classifier.embed(["crop.jpg", "other.jpg"]).shape
+        (2, 1280)
+
+        Args:
+            images: one image, or a list or tuple of them, as for calling the classifier.
+            boxes: vehicles in the one image, as for calling the classifier.
+
+        Returns:
+            float32 [N, D], one row per image or box, in order; N is 1 for one image.
+
+        Raises:
+            InputError: an image or box cannot be used.
+            ModelError: the model file has no embedding output, or the model fails.
+        """
+        width, height = self.manifest.preprocess.size_wh
+        batches = (prepare_batch(batch, self.manifest.preprocess) for batch in _batches(images, boxes))
+        found = [self.session.embed(batch) for batch in batches]
+        return np.concatenate(found) if found else self.session.embed(np.zeros((1, height, width, 3), np.uint8))[:0]
 
     def logits(self, images_bgr: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the graph's logits, float32 [N, trained classes], for N images, uint8 [H, W, 3] each, of any size."""
@@ -222,8 +237,19 @@ def _shifted(probability: float, log_odds: float) -> float:
     return probability * odds / (1 - probability + probability * odds)
 
 
-def _batches(images: Sequence[ImageLike]) -> Iterator[list[NDArray[np.uint8]]]:
-    """Read images in batches."""
+def _batches(
+    images: ImageLike | list[_Image] | tuple[_Image, ...], boxes: BoxesLike | None
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """Read images, or the boxes of one image, in batches."""
+    if not isinstance(images, list | tuple):
+        image_bgr = as_image_bgr(images)
+        height, width = image_bgr.shape[:2]
+        corners = [(0, 0, width, height)] if boxes is None else as_boxes(boxes, (width, height))
+        for start in range(0, len(corners), BATCH):
+            yield [image_bgr[top:bottom, left:right] for left, top, right, bottom in corners[start : start + BATCH]]
+        return
+    if boxes is not None:
+        raise InputError("boxes belong to one image: call the classifier once for each image")
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         yield [as_image_bgr(image, f"images[{start + index}]") for index, image in enumerate(batch)]

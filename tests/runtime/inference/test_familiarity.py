@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from tests.support.tiny_model import FAMILIARITY, RED, digested, tiny_model, with_golden, with_manifest
-from twincar_edge.errors import ModelError
+from twincar_edge.errors import InputError, ModelError
 from twincar_edge.golden import read_golden
+from twincar_edge.preprocess import prepare_batch
 from twincar_edge.prototypes import PROTOTYPES_KEY, Prototypes
 from twincar_edge.runtime.evidence import Evidence, VehicleCrop
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -50,6 +51,22 @@ def test_without_prototypes_probability_alone_decides(tmp_path: Path) -> None:
     assert (mixed.name, mixed.familiarity) == (RED, None)
     with pytest.raises(ModelError, match="no embedding output"):
         classifier.session.embed(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_embeddings_are_those_of_the_graph_one_row_per_image_or_box(model: Path, tmp_path: Path) -> None:
+    ready = Classifier(model, ep="cpu", threads=1)
+    expected = ready.session.embed(prepare_batch([PURE, MIXED], ready.manifest.preprocess))
+    assert np.array_equal(ready.embed([PURE, MIXED]), expected)
+    assert np.array_equal(ready.embed(PURE), expected[:1])
+    both = np.concatenate([PURE, MIXED], axis=1)
+    assert np.allclose(ready.embed(both, boxes=[[8, 0, 16, 8], [0, 0, 8, 8]]), expected[::-1])
+    assert len(ready.embed((PURE,) * 40)) == 40
+    none = ready.embed([])
+    assert (none.shape, none.dtype) == ((0, expected.shape[1]), np.float32)
+    with pytest.raises(InputError, match="boxes belong to one image"):
+        ready.embed([PURE], boxes=[[0, 0, 8, 8]])
+    with pytest.raises(ModelError, match="no embedding output: export it again"):
+        Classifier(tiny_model(tmp_path / "old.onnx"), ep="cpu").embed(PURE)
 
 
 def test_no_images_give_no_answers(model: Path) -> None:
