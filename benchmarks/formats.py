@@ -11,6 +11,7 @@ from twincar_edge.benchmarks.plot import plot_front
 from twincar_edge.benchmarks.report import OK, STEPS, BenchmarkReport, Latency, Ratio, Row
 from twincar_edge.errors import InputError
 from twincar_edge.files import write_text
+from twincar_edge.markdown import table
 
 NONE = "–"
 COLUMNS = (
@@ -66,16 +67,11 @@ def to_csv(report: BenchmarkReport) -> str:
 def to_markdown(report: BenchmarkReport) -> str:
     """Return the report as Markdown: the conditions and the tables."""
     lines = ["# Benchmark", "", *(f"- {line}" for line in report.conditions()), ""]
-    lines += _table(columns(report), cells(report))
+    lines += table(columns(report), cells(report))
     started = [_start_cells(row) for row in report.rows if row.start is not None]
     if started:
-        lines += ["", "Start, memory, and ratios with 95% intervals:", "", *_table(START_COLUMNS, started)]
+        lines += ["", "Start, memory, and ratios with 95% intervals:", "", *table(START_COLUMNS, started)]
     return "\n".join(lines) + "\n"
-
-
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    table = [heads, ("---",) * len(heads), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

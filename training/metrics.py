@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.metrics import expected_calibration_error, softmax, topk_accuracy
+from twincar_edge.metrics import expected_calibration_error, negative_log_likelihood, softmax, topk_accuracy
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ def classification_metrics(logits: NDArray[np.float32], labels: NDArray[np.int64
     Raises:
         InputError: no images, mismatched shapes, labels out of range, or logits that are not finite.
     """
-    from scipy.special import log_softmax
     from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
 
     top1, top3, top5 = (topk_accuracy(logits, labels, k) for k in (1, 3, 5))
@@ -57,7 +56,6 @@ def classification_metrics(logits: NDArray[np.float32], labels: NDArray[np.int64
 
     macro, weighted = averaged("macro"), averaged("weighted")
     single = len(present) == 1  # kappa and MCC are undefined for one class
-    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     return ClassificationMetrics(
         top1=top1,
         top3=top3,
@@ -71,6 +69,6 @@ def classification_metrics(logits: NDArray[np.float32], labels: NDArray[np.int64
         weighted_f1=weighted[2],
         kappa=0.0 if single else float(cohen_kappa_score(labels, guesses)),
         mcc=0.0 if single else float(matthews_corrcoef(labels, guesses)),
-        loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        loss=negative_log_likelihood(logits, labels),
         ece=expected_calibration_error(softmax(logits), labels),
     )

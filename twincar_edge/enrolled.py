@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 from twincar_edge.errors import InputError, ModelError, first_fault
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import Familiarity, Manifest, Precision, Text
+from twincar_edge.metrics import log_sum_exp
 from twincar_edge.onnx_metadata import read_metadata
 from twincar_edge.prototypes import Prototypes, normalized, parse_prototypes
 from twincar_edge.records import Record
@@ -125,10 +126,8 @@ class Enrolled:
             threshold: the lowest familiarity for a full class name.
         """
         scaled = logits.astype(np.float64) / temperature
-        largest = scaled.max(axis=1, keepdims=True)
-        together = largest + np.log(np.exp(scaled - largest).sum(axis=1, keepdims=True))
         scales = np.array([LEAD_SCALE * one.variance for one in self.classes])
-        added = temperature * (together + leads / scales)
+        added = temperature * (log_sum_exp(scaled) + leads / scales)
         lead = leads.max(axis=1)
         raised = np.where(lead > 0, np.minimum(1.0, np.maximum(familiarity, threshold + lead)), familiarity)
         return np.concatenate([logits, added], axis=1).astype(np.float32), raised.astype(np.float32)

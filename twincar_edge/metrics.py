@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +31,18 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
     scaled = np.asarray(logits, np.float64) / temperature
     scaled = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(scaled / scaled.sum(axis=-1, keepdims=True), np.float32)
+
+
+def log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log(sum(exp(values))) over the last axis, [..., 1], without overflow."""
+    largest = values.max(axis=-1, keepdims=True)
+    return np.asarray(largest + np.log(np.exp(values - largest).sum(axis=-1, keepdims=True)), np.float64)
+
+
+def log_softmax(logits: NDArray[np.floating[Any]], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return log-probabilities, float64 [..., classes], also of classes whose probability underflows."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    return scaled - log_sum_exp(scaled)
 
 
 def top_k(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -74,10 +87,7 @@ def negative_log_likelihood(logits: NDArray[np.float32], labels: ArrayLike, temp
         labels: int [N].
         temperature: above 0.
     """
-    scaled = np.asarray(logits, np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    of_truth = scaled[np.arange(len(scaled)), np.asarray(labels)]
-    return float((np.log(np.exp(scaled).sum(axis=1)) - of_truth).mean())
+    return float(-log_softmax(logits, temperature)[np.arange(len(logits)), np.asarray(labels)].mean())
 
 
 @dataclass(frozen=True)

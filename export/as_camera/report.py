@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from twincar_edge.export.parity.markdown import interval, points, table
+from twincar_edge.export.parity.markdown import interval, points
 from twincar_edge.manifest import Text
+from twincar_edge.markdown import table
 from twincar_edge.records import Record, Share
 
 SCHEMA_VERSION: Literal[1] = 1

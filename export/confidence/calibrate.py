@@ -33,6 +33,7 @@ from twincar_edge.export.confidence.report import (
 )
 from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.familiarity import Familiarity
+from twincar_edge.export.open_set.choose import MIN_PROBABILITY
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import (
     at_most,
@@ -46,7 +47,6 @@ from twincar_edge.progress import Progress
 from twincar_edge.runtime.inference.answers import Hierarchy, Level
 from twincar_edge.runtime.inference.levels import certainty_by_level
 
-MIN_THRESHOLD = 0.5  # above 0.5, names of different levels cannot contradict each other; familiarity rejects the rest
 FEW_IMAGES = 100  # with fewer images, a fitted temperature is unreliable
 _MIN_MASKED_CLASSES = 3  # with two classes, masking one would leave the other with probability 1
 
@@ -78,7 +78,7 @@ def calibrate_confidence(
         progress: called with (unknown images done, total unknown images).
         unknowns: the result of `open_unknowns` for these classes and folders; None opens them here.
         familiarity: prototypes and familiarity thresholds by precision. With these, an answer needs both its
-            probability and its familiarity, and the chosen threshold is at least `MIN_THRESHOLD`.
+            probability and its familiarity, and the chosen threshold is at least `MIN_PROBABILITY`.
         embed: the same models as functions to embeddings, by precision.
 
     Raises:
@@ -118,7 +118,7 @@ def calibrate_confidence(
         hold = _limited_sets(tuple(leading.unknown), options)
         threshold = max(choose_threshold(side.unknown, options.false_accept, hold) for side in certainties.values())
         if familiarity:
-            threshold = max(threshold, MIN_THRESHOLD)
+            threshold = max(threshold, MIN_PROBABILITY)
     report = _report(name, dataset, logits, labels, certainties, temperature, threshold, hold, options)
     return report.model_copy(update={"warnings": (*unknowns.remarks, *_warnings(report, options))})
 

@@ -9,9 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from twincar_edge.errors import GateError
 from twincar_edge.export.open_set.limits import Limits
-from twincar_edge.export.parity.markdown import table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import ConfidenceRecord, DataRecord, Temperature, UnknownLimits
+from twincar_edge.markdown import table
 from twincar_edge.records import Record, Settings, Share
 from twincar_edge.runtime.inference.answers import Level
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from twincar_edge.export.parity.markdown import points, table
+from twincar_edge.export.parity.markdown import points
+from twincar_edge.markdown import table
 from twincar_edge.records import Record
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from twincar_edge.export.parity.markdown import table
 from twincar_edge.manifest import FamiliarityThresholds, Temperature, Text
+from twincar_edge.markdown import table
 from twincar_edge.records import Record, Share
 from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, Level
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from twincar_edge.export.parity.comparison import SURE_MARGIN, Comparison, Flip
 from twincar_edge.export.parity.names import title
+from twincar_edge.markdown import table
 
 FLIP_COLUMNS = ("Image", "Class", "Reference answer", "Margin", "New answer", "New margin", "Right answer")
 PAIR_COLUMNS = ("Reference answer", "New answer", "Images")
@@ -98,12 +99,6 @@ def figures_table(comparisons: Sequence[Comparison]) -> list[str]:
     """Return the table of all metrics: a column for each comparison, and the meaning of each metric."""
     figures = [(name, *(value(side) for side in comparisons), text) for name, value, text in _FIGURES]
     return table(("Metric", *map(_head, comparisons), "Meaning"), figures)
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table; pipes in cells are escaped."""
-    lines = [columns, ("---",) * len(columns), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def changes_markdown(side: Comparison, images: int) -> list[str]:

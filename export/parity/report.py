@@ -8,9 +8,10 @@ from pydantic import Field
 
 from twincar_edge.errors import GateError
 from twincar_edge.export.parity.comparison import Comparison
-from twincar_edge.export.parity.markdown import changes_markdown, figures_table, table
+from twincar_edge.export.parity.markdown import changes_markdown, figures_table
 from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import DataRecord
+from twincar_edge.markdown import table
 from twincar_edge.records import Record, Settings, Share
 
 PARITY_SCHEMA_VERSION: Literal[2] = 2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twincar_edge.metrics import Z_95
+from twincar_edge.metrics import Z_95, log_softmax
 
 
 def paired_difference_interval(right: NDArray[np.bool_], right_reference: NDArray[np.bool_]) -> tuple[float, float]:
@@ -96,8 +96,8 @@ def kl_divergence(
     Returns:
         float64 [N], in nats, 0 or more.
     """
-    expected = _log_softmax(reference, reference_temperature)
-    divergence = (np.exp(expected) * (expected - _log_softmax(logits, temperature))).sum(axis=1)
+    expected = log_softmax(reference, reference_temperature)
+    divergence = (np.exp(expected) * (expected - log_softmax(logits, temperature))).sum(axis=1)
     return np.asarray(np.maximum(divergence, 0), np.float64)  # rounding can give tiny negative values
 
 
@@ -114,10 +114,3 @@ def margins(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         return probabilities[:, 0]
     best = np.partition(probabilities, -2, axis=1)[:, -2:]
     return np.asarray(best[:, 1] - best[:, 0], np.float32)
-
-
-def _log_softmax(logits: NDArray[np.floating[Any]], temperature: float) -> NDArray[np.float64]:
-    """Return log-probabilities, also of classes whose probability underflows."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    return np.asarray(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)), np.float64)

@@ -73,6 +73,14 @@ def test_a_file_without_feature_map_or_embedding_is_measured_by_occlusion(tmp_pa
     assert (random.deletion_gain.mean, random.deletion_gain.shown) == (0, False)
 
 
+def test_a_class_in_another_spelling_counts_as_named(tmp_path: Path) -> None:
+    session = open_session(tiny_model(tmp_path / "tiny.onnx"), ep="cpu")
+    image = np.full((SIDE, SIDE, 3), (0, 0, 255), np.uint8)
+    names = (CLASSES[0], CLASSES[0].replace(" ", "_"), CLASSES[1], None)
+    report = measure_faithfulness(session, [Picture(image, name) for name in names])
+    assert (report.images, report.labeled, report.named_right) == (4, 3, 2)
+
+
 def test_pictures_are_spread_over_the_data_set(tmp_path: Path) -> None:
     dataset = OpenOptions(write_image_folder(tmp_path / "twins", per_class=1, seed=1, size_wh=(96, 72))).open()
     pictures = DatasetPictures(dataset, 4)

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twincar_edge.errors import InputError
-from twincar_edge.metrics import expected_calibration_error, softmax, top_k, topk_accuracy, wilson_interval
+from twincar_edge.metrics import (
+    expected_calibration_error,
+    log_softmax,
+    negative_log_likelihood,
+    softmax,
+    top_k,
+    topk_accuracy,
+    wilson_interval,
+)
 
 
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(1, 14), st.integers(0, 2**32 - 1))
@@ -88,3 +96,12 @@ def test_wilson_intervals_equal_published_values_even_if_all_or_none_are_right()
     for right, count, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611)):
         assert wilson_interval(right / count, count) == pytest.approx((low, high), abs=5e-5)
     assert wilson_interval(1, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
+
+
+def test_log_probabilities_do_not_underflow_and_agree_with_softmax() -> None:
+    logits = np.array([[0.0, 1.0, -2.0], [0.0, 2000.0, 0.0]], np.float32)
+    found = log_softmax(logits, 2.0)
+    assert found.dtype == np.float64
+    assert np.allclose(np.exp(found), softmax(logits, 2.0))
+    assert found[1].tolist() == [-1000.0, 0.0, -1000.0]
+    assert negative_log_likelihood(logits, [1, 0]) == pytest.approx((-log_softmax(logits)[[0, 1], [1, 0]]).mean())
