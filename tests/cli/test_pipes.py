@@ -69,6 +69,32 @@ def test_a_pipe_that_is_closed_while_a_command_prints_ends_it_quietly(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("command", ["--help", "--version", "watch --help", "events export --help"])
+def test_help_without_a_reader_ends_quietly(folder: Path, command: str) -> None:
+    done = without_reader(folder, "-m", "twincar_edge", *command.split())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "answers"),
+    [
+        ("classify --model tiny.onnx nothing.png car.png", 0, 1),
+        ("classify --model tiny.onnx nothing.png", 2, 0),
+        ("watch --model tiny.onnx --store none gate.mp4", 0, 1),
+        ("inspect nothing.onnx", 2, 0),
+        ("inspect --no-such-option", 2, 0),
+        ("--version", 0, 1),
+    ],
+)
+def test_a_standard_error_that_fails_changes_neither_answers_nor_exit_code(
+    folder: Path, command: str, code: int, answers: int
+) -> None:
+    full = run(folder, command, "2>/dev/full")
+    assert (full.returncode, len(full.stdout.splitlines())) == (code, answers)
+    gone = without_reader(folder, "-m", "twincar_edge", *command.split(), stream="stderr")
+    assert (gone.returncode, len(gone.stdout.splitlines())) == (code, answers)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -98,7 +124,8 @@ def test_explain_writes_all_pictures_although_the_reader_has_gone(folder: Path, 
 
 def test_a_training_continues_although_the_reader_of_its_lines_has_gone(folder: Path) -> None:
     program = (
-        "import sys\nfrom twincar_edge.cli.options import echo_above, progress_bar\nwith progress_bar() as bar:\n"
+        "import sys\nfrom twincar_edge.cli.options import echo_above, progress_bar\n"
+        "from twincar_edge.cli.pipes import prepare_streams\nprepare_streams()\nwith progress_bar() as bar:\n"
         "    for epoch in range(3):\n        echo_above(bar, f'epoch {epoch}')\nprint('trained', file=sys.stderr)"
     )
     assert without_reader(folder, "-c", program).stderr == "trained\n"

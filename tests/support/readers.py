@@ -1,4 +1,4 @@
-"""Programs whose standard output has lost its reader."""
+"""Programs whose standard output or standard error has lost its reader."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import sys
 from pathlib import Path
 
 
-def without_reader(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with a pipe as standard output whose reader has gone."""
+def without_reader(
+    folder: Path, *arguments: str, stream: str = "stdout", **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with a pipe as `stream` whose reader has gone; the result has the other stream."""
     reader, writer = os.pipe()
     os.close(reader)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: writer}
     try:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=folder,
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | environ,
-        )
+        return subprocess.run([sys.executable, *arguments], cwd=folder, text=True, env=os.environ | environ, **streams)
     finally:
         os.close(writer)

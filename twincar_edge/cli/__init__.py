@@ -91,14 +91,11 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; report a `TwincarError` as one line on standard error and exit with its code."""
-        result = None  # stays None if the reader of standard output closes the pipe
         try:
-            with checked_output():
-                result = super().invoke(ctx)
+            return super().invoke(ctx)
         except TwincarError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
-        return result
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete command names from the table, without imports, and the group's own options."""
@@ -124,15 +121,23 @@ def main(args: list[str] | None = None, command: click.Group = group, program: s
     """Run a command line and exit; report every user error as one line on standard error."""
     prepare_streams()
     os.environ.setdefault(*OPENCV_PIXELS)
+    code = 0
+    try:
+        with checked_output():
+            code = _run(command, args, program)
+    except TwincarError as error:  # standard output cannot be written
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _run(command: click.Group, args: list[str] | None, program: str) -> int:
     try:
         code = command.main(args, prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
-        code = EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except TwincarError as error:  # raised while click itself prints, for example the help
-        click.echo(f"error: {error}", err=True)
-        code = error.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+        return error.exit_code
+    return code if isinstance(code, int) else 0

@@ -149,10 +149,9 @@ def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
 
 
 def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from twincar_edge.cli.console import OutputConsole
 
     table = Table("image", "vehicle", box=None, pad_edge=False)
     table.add_column("probability", justify="right")
@@ -167,4 +166,4 @@ def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
         for place, guess in enumerate(prediction.top5[:top] if top > 1 else (), 1):
             if place > 1 or guess.name != prediction.name:
                 table.add_row("", f"  {place}. {escape(guess.name)}", f"{guess.probability:.1%}")
-    OutputConsole().print(table)
+    Console().print(table)

@@ -79,10 +79,9 @@ def _show_live(output: Path, clip: Path | None, model: Path | None, ep: str, add
 
 
 def _print_visits(score: Score) -> None:
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from twincar_edge.cli.console import OutputConsole
 
     # Fit two names of up to 30 letters into 80 columns: no box, and a mark for the verdict.
     table = Table(title="Vehicles and visits", box=None, title_justify="left")
@@ -97,7 +96,7 @@ def _print_visits(score: Score) -> None:
     for visit in score.extra:
         row = (str(visit.first_frame), "nothing", escape(visit.name), f"{visit.probability:.0%}")
         table.add_row(*row, "[bold red]✗[/bold red]", style="red")
-    OutputConsole().print(table)
+    Console().print(table)
 
 
 def _print_summary(report: DemoReport) -> None:

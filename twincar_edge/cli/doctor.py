@@ -56,10 +56,9 @@ def command(model: Path | None, ep: str, threads: int | None, store: Path | None
 
 
 def _print(diagnosis: Diagnosis) -> None:
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from twincar_edge.cli.console import OutputConsole
 
     table = Table(show_lines=False)
     table.add_column("Check", no_wrap=True)
@@ -67,7 +66,7 @@ def _print(diagnosis: Diagnosis) -> None:
     table.add_column("Found", overflow="fold")
     for name, status, found in diagnosis.rows():
         table.add_row(escape(name), f"[{_COLORS[status]}]{status}[/]", escape(found))
-    console = OutputConsole()
+    console = Console()
     if has_no_width():
-        console = OutputConsole(width=_PIPE_WIDTH)
+        console = Console(width=_PIPE_WIDTH)
     console.print(table)

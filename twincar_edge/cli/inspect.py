@@ -34,10 +34,9 @@ def command(model: Path | None, as_json: bool) -> None:
 
 
 def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None) -> None:
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
-
-    from twincar_edge.cli.console import OutputConsole
 
     training, parity, preprocess = manifest.training, manifest.parity, manifest.preprocess
     first = ", ".join(manifest.classes[:3]) + (", …" if len(manifest.classes) > 3 else "")
@@ -73,7 +72,7 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
     for name, value in rows.items():
         if value:
             table.add_row(f"[bold]{name}[/bold]", escape(value))
-    OutputConsole().print(table)
+    Console().print(table)
 
 
 def _full_names(manifest: Manifest) -> str:

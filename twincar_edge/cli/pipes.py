@@ -1,4 +1,8 @@
-"""Handle failures of standard output: reader gone, disk full, closed, or a character that it cannot encode."""
+"""Handle failures of the standard streams: reader gone, disk full, closed, or a character that they cannot encode.
+
+A failure of standard output is an error, except that its reader may go: `… | head` is none. Standard error carries only
+reports about the work, so its failures change nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
-
 from twincar_edge.errors import InputError
+
+
+class ReaderGoneError(Exception):
+    """The reader of standard output has closed the pipe. Not an `OSError`, which libraries take for one of theirs."""
 
 
 def prepare_streams() -> None:
@@ -25,42 +31,51 @@ def prepare_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, flags)  # gets the lowest free descriptor, which is this one
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdout is sys.__stdout__:  # not replaced by a test
-        sys.stdout = _StandardOutput(sys.stdout or open(1, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        sys.stdout = _stream(_Output, sys.stdout or open(1, "w", encoding="utf-8", closefd=False), "replace")  # noqa: SIM115
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _stream(_Errors, sys.stderr or open(2, "w", encoding="utf-8", closefd=False), "backslashreplace")  # noqa: SIM115
 
 
-class _StandardOutput(io.TextIOWrapper):
-    """Standard output that raises our own errors, which tells its failures from those of other files.
+def _stream(kind: type[io.FileIO], before: Any, errors: str) -> io.TextIOWrapper:
+    """Return a standard stream over a descriptor of ours, whose errors tell it from other files.
 
-    A character that its encoding lacks becomes a question mark.
+    A character that its encoding lacks becomes a question mark, or on standard error an escape.
     """
-
-    def __init__(self, before: Any) -> None:
-        super().__init__(
-            io.BufferedWriter(_Descriptor(before.fileno(), "w", closefd=False)),
-            before.encoding,
-            "replace",
-            line_buffering=before.line_buffering,
-            write_through=before.write_through,
-        )
+    return io.TextIOWrapper(
+        io.BufferedWriter(kind(before.fileno(), "w", closefd=False)),
+        before.encoding,
+        errors,
+        line_buffering=before.line_buffering,
+        write_through=before.write_through,
+    )
 
 
-class _Descriptor(io.FileIO):
+class _Output(io.FileIO):
     def write(self, data: Any, /) -> int:
-        """Write `data`.
+        """Write `data`; after a failure, discard what follows.
 
         Raises:
-            BrokenPipeError: the reader has gone.
+            ReaderGoneError: the reader has gone.
             InputError: the output cannot be written.
         """
         try:
             return super().write(data)
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            discard_output()
+            _discard(self.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGoneError from error
             raise InputError(f"cannot write to standard output: {error.strerror}") from error
+
+
+class _Errors(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        """Write `data`; after a failure, discard it and what follows."""
+        try:
+            return super().write(data)
+        except OSError:
+            _discard(self.fileno())
+            return super().write(data)
 
 
 @contextmanager
@@ -74,16 +89,18 @@ def checked_output() -> Iterator[None]:
         InputError: standard output cannot be written.
     """
     try:
-        try:
-            yield
-        except click.exceptions.Exit:
-            sys.stdout.flush()
-            raise
+        yield
         sys.stdout.flush()
-    except BrokenPipeError:
-        discard_output()
+    except ReaderGoneError:
+        pass
 
 
 def discard_output() -> None:
     """Redirect standard output to `/dev/null`: at exit, Python flushes what is still buffered."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout.fileno())
+
+
+def _discard(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

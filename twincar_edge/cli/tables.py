@@ -48,14 +48,13 @@ def print_table(
         caption: text below the table.
     """
     from rich.box import SIMPLE_HEAD
+    from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    from twincar_edge.cli.console import OutputConsole
-
     lines = [dict(zip(headings, row, strict=True)) for row in rows]
-    console = OutputConsole()
+    console = Console()
 
     def build(shown: set[str], *, whole: bool = True) -> Table:
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), title=Text(title) if title else None)
@@ -75,7 +74,7 @@ def print_table(
     filled = [heading for heading in priority if any(line[heading] != EMPTY for line in lines)]
     order = filled + [heading for heading in priority if heading not in filled]
     if has_no_width():
-        console = OutputConsole(width=max(width(build(set(order))), 80))
+        console = Console(width=max(width(build(set(order))), 80))
     count = len(order)
     slack = max([len(line[wrap]) - _MIN_WRAP_WIDTH for line in lines] + [0]) if wrap else 0
     while count > _MIN_COLUMNS and width(build(set(order[:count]))) - slack > console.width:
