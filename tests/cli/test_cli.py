@@ -160,6 +160,24 @@ def test_each_outcome_has_its_exit_code_and_one_line(
     assert (got, out, err.lstrip("\n")) == (code, "", line)
 
 
+@pytest.mark.parametrize("module", ["twincar_edge.cli", "twincar_edge.cli.inspect"])
+def test_an_interrupt_during_an_import_is_exit_code_130_without_a_traceback(module: str) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "sys.argv[1:] = ['inspect']\n"
+        "from twincar_edge.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() in ("", "interrupted")
+
+
 def test_an_internal_error_is_not_reported_as_bad_input(fake: types.ModuleType) -> None:
     @click.command("fake")
     def command() -> None:
