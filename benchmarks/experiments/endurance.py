@@ -23,6 +23,7 @@ import click
 from twincar_edge.benchmarks.experiments.options import duration_s, model_option, output_option, publish
 from twincar_edge.benchmarks.experiments.watch_process import Sample, WatchProcess
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import sha256
 from twincar_edge.machine import Machine, this_machine
@@ -173,7 +174,7 @@ def _range(values: Sequence[int]) -> str:
     return f"{values[0]} at the start, {values[-1]} at the end, from {min(values)} to {max(values)}"
 
 
-@click.command("endurance")
+@click.command("endurance", cls=Command)
 @click.argument("source")
 @click.argument("options", nargs=-1, metavar="[-- OPTION...]")
 @model_option

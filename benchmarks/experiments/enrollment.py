@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import data_options
 from twincar_edge.dataset_logits import labels_for
 from twincar_edge.datasets import Dataset, OpenOptions
@@ -291,7 +292,7 @@ def _run(session: ModelSession, images_bgr: Iterable[NDArray[np.uint8]]) -> _Pic
     return _Pictures(np.concatenate(logits), np.concatenate(embeddings))
 
 
-@click.command("enrollment")
+@click.command("enrollment", cls=Command)
 @click.argument("strangers", type=PATH)
 @data_options(argument=True)
 @model_option

@@ -24,6 +24,7 @@ import click
 
 from twincar_edge.benchmarks.experiments.options import PATH, publish
 from twincar_edge.benchmarks.experiments.training_throughput import Throughput
+from twincar_edge.cli.commands import Command
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.files import make_folder
@@ -237,7 +238,7 @@ def run_command(step: Step, arguments: list[str], seconds: float, log: Path) -> 
     return "ok" if done.returncode == 0 else "failed"
 
 
-@click.command("gpu_run")
+@click.command("gpu_run", cls=Command)
 @click.argument("train", type=PATH)
 @click.option("--test", type=PATH, required=True, help="Labeled images of the same classes that TRAIN does not have.")
 @click.option(

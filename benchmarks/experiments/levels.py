@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import data_options
 from twincar_edge.dataset_logits import dataset_logits, labels_for
 from twincar_edge.datasets import Dataset, OpenOptions
@@ -139,7 +140,7 @@ def measure_levels(dataset: Dataset, model: Path | None = None, threads: int | N
     )
 
 
-@click.command("levels")
+@click.command("levels", cls=Command)
 @data_options(argument=True)
 @model_option
 @click.option("--threads", type=int, help="Threads per inference.  [default: all usable cores]")

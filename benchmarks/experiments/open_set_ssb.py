@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from twincar_edge.benchmarks.experiments.options import PATH, output_option, publish
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import data_options
 from twincar_edge.dataset_logits import labels_for, prepared_batches
 from twincar_edge.datasets import Dataset, OpenOptions, check_integrity, read_split
@@ -208,7 +209,7 @@ def _outputs(model: CarClassifier, dataset: Dataset) -> tuple[NDArray[np.float32
     return np.concatenate(logits), np.concatenate(embeddings)
 
 
-@click.command("open_set_ssb")
+@click.command("open_set_ssb", cls=Command)
 @data_options(argument=True)
 @click.argument("protocol", type=PATH)
 @click.option("--run", type=PATH, required=True, help="Run folder; an existing run is resumed.")

@@ -29,6 +29,7 @@ from typing import Literal
 import click
 
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish
+from twincar_edge.cli.commands import Command
 from twincar_edge.errors import GateError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.records import Record
@@ -183,7 +184,7 @@ def _run_clients(url: str, count: int, pipe: Connection) -> None:
     pipe.recv()  # blocks until the process is terminated, because the reading threads must not see the server close
 
 
-@click.command("page_overhead")
+@click.command("page_overhead", cls=Command)
 @click.argument("clip", type=PATH)
 @model_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds for each subject.")

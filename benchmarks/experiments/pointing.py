@@ -14,6 +14,7 @@ import click
 from twincar_edge.benchmarks.experiments.options import model_option, output_option, publish, threads_option
 from twincar_edge.benchmarks.faithfulness.measure import SEED, Picture, measure_faithfulness
 from twincar_edge.bundled import demo_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.synthetic import CLASS_NAMES, twin_car_images, twin_of
 
@@ -29,7 +30,7 @@ def twin_pictures(count: int, seed: int = SEED) -> list[Picture]:
     return pictures
 
 
-@click.command("pointing")
+@click.command("pointing", cls=Command)
 @model_option
 @click.option(
     "--images", type=click.IntRange(1, 100_000), default=320, show_default=True, help="Number of images to draw."

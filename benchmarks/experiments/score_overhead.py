@@ -27,6 +27,7 @@ import click
 
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.errors import GateError, InputError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.records import Record
@@ -124,7 +125,7 @@ def _rate(config: ScoreConfig) -> float:
     return (len(written_s) - 1) * config.partition_size / (written_s[-1] - written_s[0])
 
 
-@click.command("score_overhead")
+@click.command("score_overhead", cls=Command)
 @click.argument("folder", type=PATH)
 @model_option
 @click.option("--ray", "address", default="auto", show_default=True, help="The cluster: one node with one CPU.")

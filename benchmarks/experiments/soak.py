@@ -28,6 +28,7 @@ from pydantic import Field
 from twincar_edge.benchmarks.experiments.options import duration_s, model_option, output_option, publish
 from twincar_edge.benchmarks.experiments.soak_run import SECRETS, Life, SoakRun, stored_events
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.errors import GateError
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.records import Record
@@ -171,7 +172,7 @@ def _report(run: SoakRun, seed: int, seconds: float, problems: list[str]) -> Soa
     )
 
 
-@click.command("soak")
+@click.command("soak", cls=Command)
 @model_option
 @click.option("--duration", callback=duration_s, default="30m", show_default=True, help="Time of the whole run.")
 @click.option("--life", callback=duration_s, default="2m", show_default=True, help="Time between two kills.")

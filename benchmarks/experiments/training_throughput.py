@@ -25,6 +25,7 @@ from timm.task import ClassificationTask
 from timm.utils.model_ema import ModelEmaV3
 
 from twincar_edge.benchmarks.experiments.options import output_option, publish
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import data_options
 from twincar_edge.datasets import Dataset, OpenOptions
 from twincar_edge.machine import Machine, installed_versions, this_machine
@@ -229,7 +230,7 @@ def _ratio(ours: list[float], reference: list[float]) -> Ratio:
     return Ratio(median=median(ratios), smallest=min(ratios), largest=max(ratios))
 
 
-@click.command("training_throughput")
+@click.command("training_throughput", cls=Command)
 @data_options(argument=True)
 @click.option("--recipe", default=DEFAULT_RECIPE, show_default=True, help="Model, sizes and augmentation.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")

@@ -16,6 +16,7 @@ import numpy as np
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish, threads_option
 from twincar_edge.benchmarks.faithfulness.measure import Picture, measure_faithfulness
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.runtime.locating.detector import Detector, open_detector
 from twincar_edge.runtime.sources import open_source
@@ -41,7 +42,7 @@ def frames_with_vehicles(clip: str, detector: Detector, every: int) -> list[Pict
     return pictures
 
 
-@click.command("uncut")
+@click.command("uncut", cls=Command)
 @click.argument("clip")
 @click.option("--detector", type=PATH, required=True, help="A YOLOX file in ONNX.")
 @click.option("--every", type=click.IntRange(1), default=12, show_default=True, help="Use every n-th frame.")

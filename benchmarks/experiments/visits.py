@@ -25,6 +25,7 @@ from twincar_edge.benchmarks.experiments.levels import THRESHOLDS, ThresholdFigu
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish, threads_option
 from twincar_edge.benchmarks.report import bootstrap_interval
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import data_options
 from twincar_edge.cores import inference_threads
 from twincar_edge.dataset_logits import dataset_logits
@@ -288,7 +289,7 @@ def _of_pictures(classifier: Classifier, dataset: Dataset, shown: Sequence[str])
     return softmax(logits, manifest.temperature)[[names.index(name) for name in shown]]
 
 
-@click.command("visits")
+@click.command("visits", cls=Command)
 @click.argument("clips", nargs=-1, required=True, type=PATH)
 @click.option(
     "--truth",

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.benchmarks.experiments.options import PATH, model_option, output_option, publish, threads_option
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.cores import inference_threads
 from twincar_edge.errors import InputError
 from twincar_edge.machine import Machine, this_machine
@@ -155,7 +156,7 @@ def _decode(clip: Path) -> None:
             pass
 
 
-@click.command("watch_overhead")
+@click.command("watch_overhead", cls=Command)
 @click.argument("clip", type=PATH)
 @model_option
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds for each subject.")

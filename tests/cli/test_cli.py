@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from onnx import TensorProto, helper
 
 from tests.support.tiny_model import digested
 from twincar_edge import __version__, cli
+from twincar_edge.benchmarks import experiments
 from twincar_edge.bundled import DEFAULT_NAME
+from twincar_edge.cli.bench import compare_command
+from twincar_edge.cli.commands import Command
 from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError, nearest, require
 from twincar_edge.files import sha256
 from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord
@@ -189,12 +193,86 @@ def test_an_internal_error_is_not_reported_as_bad_input(fake: types.ModuleType) 
 
 
 @pytest.mark.parametrize(
-    "arguments", [["classify"], ["inspect", "a.onnx", "b.onnx"], ["inspect", "--jsn", "a"], ["--no"]]
+    ("arguments", "message"),
+    [
+        ("classify", "missing argument 'PATH...': see `twincar-edge classify --help`"),
+        ("inspect a.onnx b.onnx", "got unexpected extra argument (b.onnx)"),
+        ("inspect --jsn a", "no such option"),
+        ("classify --top 9 a.jpg", "invalid value for '--top': 9 is not in the range 1<=x<=5"),
+        ("events show", "missing argument 'ID': see `twincar-edge events show --help`"),
+        ("watch", "give either SOURCE or --config FILE"),
+    ],
 )
-def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(arguments, capsys)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(arguments.split(), capsys)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}") and err.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run([], capsys)
     assert code == 2
-    assert "Error: " in err
+    assert "Exit codes" in err
+
+
+def walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """Yield a command and all below it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from walk(f"{path} {name}", found)
+
+
+@pytest.mark.parametrize("program", [cli.group, experiments.group], ids=["twincar-edge", "experiments"])
+def test_every_command_has_the_base_that_checks_its_options(program: click.Group) -> None:
+    others = [path for path, command in walk("", program) if not isinstance(command, Command)]
+    assert others == []
+    assert isinstance(compare_command, Command)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("enroll --class a -o x.onnx --class b", "--class was given twice: give it once"),
+        ("watch a.mp4 -o a.jsonl --output b.jsonl", "--output was given twice: give it once"),
+        ("watch a.mp4 --page --page", "--page was given twice: give it once"),
+        ("synthesize clip a.mp4 --size 640 480 --size 320 240", "--size was given twice: give it once"),
+        ("token add a --role view --role teach", "--role was given twice: give it once"),
+    ],
+)
+def test_an_option_that_takes_one_value_is_given_once(
+    arguments: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments.split(), capsys) == (2, "", f"error: {line}\n")
+
+
+def test_help_is_shown_whatever_else_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["watch", "", "--name", "a", "--name", "b", "--help"], capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["classify", ""], "PATH"),
+        (["classify", "a.jpg", "--model", ""], "--model"),
+        (["watch", ""], "SOURCE"),
+        (["watch", "a.mp4", "-o", ""], "--output"),
+        (["score", "", "-o", "out"], "INPUT"),
+        (["evaluate", "best.pt", "--data", ""], "--data"),
+        (["evaluate", "best.pt", "--unknown", "cars", "--unknown", ""], "--unknown"),
+        (["synthesize", "images", ""], "FOLDER"),
+        (["train", "cars", "--resume="], "--resume"),
+    ],
+)
+def test_an_empty_value_is_refused_not_taken_for_the_current_folder(
+    arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments, capsys) == (2, "", f"error: {name} is empty: give a value\n")
 
 
 def test_a_closed_pipe_causes_no_traceback(model: Path) -> None:

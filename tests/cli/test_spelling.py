@@ -90,6 +90,11 @@ def test_errors_of_a_command_name_its_own_options(
     assert error.endswith("or choose another folder with --state PATH\n")
 
 
+def test_errors_of_a_nested_command_name_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = run(capsys, "events", "resend", "--state", tmp_path)
+    assert (code, error) == (2, f"error: no spool in {tmp_path}/spool: choose another state folder with --state PATH\n")
+
+
 def test_errors_of_a_run_from_a_file_name_its_keys(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

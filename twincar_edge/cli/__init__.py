@@ -10,16 +10,15 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from twincar_edge._version import __version__
+from twincar_edge.cli.commands import Group
 from twincar_edge.cli.completion import complete_table
 from twincar_edge.cli.pipes import checked_output, prepare_streams
-from twincar_edge.cli.spelling import option_spelling
-from twincar_edge.errors import TwincarError, nearest, parameter_spelling
+from twincar_edge.errors import TwincarError, nearest, one_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -55,7 +54,7 @@ OPENCV_PIXELS = ("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports a command's module on first use.
 
     Attributes:
@@ -81,13 +80,10 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command in `args`, or suggest the nearest name; messages then name that command's options."""
+        """Find the command in `args`, or suggest the nearest name."""
         if args and args[0] not in self.table and not args[0].startswith("-"):
             raise click.UsageError(f"no command {args[0]!r}: {nearest(args[0], tuple(self.table))}", ctx)
-        name, command, rest = super().resolve_command(ctx, args)
-        if command is not None:
-            ctx.with_resource(parameter_spelling(partial(option_spelling, command)))
-        return name, command, rest
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; report a `TwincarError` as one line on standard error and exit with its code."""
@@ -138,6 +134,19 @@ def _run(command: click.Group, args: list[str] | None, program: str) -> int:
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        _report(error)
         return error.exit_code
     return code if isinstance(code, int) else 0
+
+
+def _report(error: click.ClickException) -> None:
+    """Print a wrong usage as one line, like other errors; a group without a command as its help."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # since click 8.2
+        error.show()
+        return
+    text = one_line(error.format_message()).rstrip(".")
+    if text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    if isinstance(error, click.MissingParameter | click.NoSuchOption) and error.ctx and not text.endswith("?"):
+        text += f": see `{error.ctx.command_path} --help`"
+    click.echo(f"error: {text}", err=True)

@@ -25,6 +25,7 @@ from twincar_edge.benchmarks.compare import PRIORITY as COMPARED_PRIORITY
 from twincar_edge.benchmarks.config import CAMERA_FPS, DURATION_S, PRECISIONS
 from twincar_edge.benchmarks.formats import WRITERS, cells, check_suffix, columns, is_paced, reasons
 from twincar_edge.benchmarks.report import OK
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import data_options, progress_bar
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import print_table
@@ -75,7 +76,7 @@ def _duration(_context: click.Context, parameter: click.Parameter, value: str | 
     return seconds
 
 
-class _Bench(click.Command):
+class _Bench(Command):
     """Runs `bench`, or `bench compare A B`. To measure a model file named `compare`, write `./compare`."""
 
     def make_context(
@@ -258,7 +259,7 @@ def _pace(fps: float | None, duration: float | None, sustain: float | None, clip
     return CameraPace(CAMERA_FPS if fps is None else fps, duration or sustain or DURATION_S, clip)
 
 
-@click.command("compare")
+@click.command("compare", cls=Command)
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 def compare_command(before: Path, after: Path) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import ep_option, threads_option
 
 PATH = click.Path(path_type=Path)
 
 
-@click.command("cluster")
+@click.command("cluster", cls=Command)
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("-o", "--output", required=True, type=PATH, help="Write one subfolder per group into this new folder.")
 @click.option(

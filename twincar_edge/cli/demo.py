@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import ep_option
 from twincar_edge.cli.page_option import PageOption, announce
 from twincar_edge.cli.pipes import checked_output
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _OUTPUT = Path("out/demo")
 
 
-@click.command("demo")
+@click.command("demo", cls=Command)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=_OUTPUT, show_default=True,
     help="Write the annotated video, the contact sheet and the visits into this folder.",

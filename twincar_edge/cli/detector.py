@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.cli.commands import Group
 from twincar_edge.cli.spelling import option_spelling
 from twincar_edge.errors import Parameter, parameter_spelling
 
@@ -20,7 +21,7 @@ _state_option = click.option(
 )
 
 
-@click.group("detector", invoke_without_command=True)
+@click.group("detector", cls=Group, invoke_without_command=True)
 @_state_option
 def command(state: Path | None) -> None:
     """Download a vehicle detector, or show the installed one."""

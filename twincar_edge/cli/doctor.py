@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import ep_option
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import has_no_width
@@ -18,7 +19,7 @@ _COLORS = {"ok": "green", "absent": "dim", "warn": "yellow", "fail": "bold red"}
 _PIPE_WIDTH = 160  # columns of the table if standard output is not a terminal
 
 
-@click.command("doctor")
+@click.command("doctor", cls=Command)
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Check this exported .onnx file.  [default: the bundled model]"
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import ep_option, threads_option
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-@click.command("enroll")
+@click.command("enroll", cls=Command)
 @click.argument("paths", nargs=-1, metavar="[MODEL] [CROP]...", type=PATH)
 @click.option("--class", "name", help='Enroll the crops as this class, for example "Ford Fiesta Hatchback 2002".')
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from twincar_edge.api.evaluate import open_images, open_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import (
     IntegersType,
     check_needs,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _NEEDS = {"sizes": ("unknown", "conditions"), "explain_images": ("explain",), "reference": ("explain",)}
 
 
-@click.command("evaluate")
+@click.command("evaluate", cls=Command)
 @checkpoint_argument("model")
 @data_options(required=False)
 @split_option()

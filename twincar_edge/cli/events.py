@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from twincar_edge.cli.commands import Group
 from twincar_edge.cli.moments import day_option, moment_option
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
     return with_filter
 
 
-class _Visits(click.Group):
+class _Visits(Group):
     """Treats an argument that is not a subcommand as the id of a visit to show."""
 
     def resolve_command(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.files import as_text, is_file, write_bytes
@@ -28,7 +29,7 @@ SHEET = "sheet.jpg"
 MAX_CELLS = 400  # of the contact sheet: a JPEG holds 976 of this size, and each takes 0.2 MB until the end
 
 
-@click.command("explain")
+@click.command("explain", cls=Command)
 @click.argument("images", nargs=-1, metavar="[IMAGE...]", type=_PATH)
 @click.option("--event", metavar="ID", help="Explain the answer to this stored visit: its id, or a prefix of it.")
 @click.option("--store", type=_PATH, help="Find the visit in this database.  [default: the one in the state folder]")

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import click
 from click.formatting import measure_table
 
+from twincar_edge.cli import commands
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 COMMON = "Common options"
@@ -35,7 +37,7 @@ class GroupedOption(click.Option):
         return extra
 
 
-class GroupedCommand(click.Command):
+class GroupedCommand(commands.Command):
     """A command whose help shows its options in groups.
 
     Attributes:
@@ -43,7 +45,7 @@ class GroupedCommand(click.Command):
     """
 
     def __init__(self, *args: Any, groups: Sequence[str], **attrs: Any) -> None:
-        """Create the command; further arguments go to `click.Command`."""
+        """Create the command; further arguments go to `Command`."""
         super().__init__(*args, **attrs)
         self.groups = tuple(groups)
 

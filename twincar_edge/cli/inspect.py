@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from twincar_edge.bundled import default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.enrolled import Enrolled, read_enrolled
 from twincar_edge.golden import read_golden
 from twincar_edge.manifest import METADATA_KEY, Manifest, parse_manifest
@@ -15,7 +16,7 @@ from twincar_edge.model_file import ModelFile, read_model_file
 from twincar_edge.prototypes import read_prototypes
 
 
-@click.command("inspect")
+@click.command("inspect", cls=Command)
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, and any enrolled classes, as JSON.")
 def command(model: Path | None, as_json: bool) -> None:

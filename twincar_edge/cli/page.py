@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.logs import log_to_stderr
 from twincar_edge.cli.page_option import announce
 from twincar_edge.cli.stopping import stop_signals
@@ -17,7 +18,7 @@ from twincar_edge.runtime.listening import PAGE_ADDRESS
 _PATH = click.Path(path_type=Path)
 
 
-@click.command("page")
+@click.command("page", cls=Command)
 @click.argument("address", required=False, default=PAGE_ADDRESS, metavar="[HOST:PORT]")
 @click.option("--store", type=_PATH, help="Show the visits in this database.  [default: the one in the state folder]")
 @click.option("--folder", "folders", multiple=True, type=_PATH, help="Also serve pictures and clips of visits from "

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from twincar_edge.bundled import default_checkpoint, default_model
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.options import (
     data_options,
@@ -26,7 +27,7 @@ from twincar_edge.export.parity.report import ParityError, ParityReport
 from twincar_edge.files import make_folder
 
 
-@click.command("parity")
+@click.command("parity", cls=Command)
 @click.argument("subjects", metavar="[SUBJECT]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--reference",

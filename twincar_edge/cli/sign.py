@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from twincar_edge.cli.commands import Command
 
-@click.command("sign")
+
+@click.command("sign", cls=Command)
 @click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--key", type=click.Path(path_type=Path), metavar="KEY", help="Sign with this private key (Ed25519, PEM)."

@@ -23,10 +23,17 @@ def option_spelling(command: click.Command, parameter: Parameter) -> str:
     return python_spelling(parameter)
 
 
+def name_of(parameter: click.Parameter) -> str:
+    """Return the name of an option or argument as the help shows it; the longest name of an option."""
+    if isinstance(parameter, click.Argument):
+        return parameter.human_readable_name.replace("[", "").replace("]", "").removesuffix("...")
+    return max(parameter.opts, key=len)
+
+
 def _spelled(option: click.Parameter, value: object) -> str:
+    name = name_of(option)
     if isinstance(option, click.Argument):
-        return option.human_readable_name.strip("[].")
-    name = max(option.opts, key=len)
+        return name
     if value is None:
         return f"no {name}"
     if value is ...:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
+from twincar_edge.cli.commands import Group
 from twincar_edge.errors import InputError
 
 
-@click.group("synthesize")
+@click.group("synthesize", cls=Group)
 def command() -> None:
     """Generate twin cars: synthetic cars in near-identical pairs that differ in one part.
 

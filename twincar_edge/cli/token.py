@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.cli.commands import Group
+
 if TYPE_CHECKING:
     from twincar_edge.runtime.page.tokens import Tokens
 
@@ -18,7 +20,7 @@ _STATE = click.option(
 )
 
 
-@click.group("token")
+@click.group("token", cls=Group)
 def command() -> None:
     """Create, list or remove access tokens for the web page.
 

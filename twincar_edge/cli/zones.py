@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from twincar_edge.cli.commands import Command
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.watch_options import parse_size
@@ -14,7 +15,7 @@ from twincar_edge.errors import InputError, nearest, one_line
 _EXAMPLE = "gate=0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"
 
 
-@click.command("zones")
+@click.command("zones", cls=Command)
 @click.argument("source", required=False, shell_complete=complete_files)
 @click.option(
     "--config",
