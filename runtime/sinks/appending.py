@@ -13,17 +13,28 @@ from twincar_edge.runtime.storage.disks import NO_SPACE, SameDisk
 
 logger = logging.getLogger(__name__)
 
+# What may come before the first record: zeros after a power cut, and the mark that spreadsheets put before UTF-8.
+_BLANK = b"\0 \r\n\t\xef\xbb\xbf"
+_BLOCK = 4096
+
 
 class AppendedFile:
     """Appends records atomically and flushes each to disk.
 
     A record that a power cut or a full disk truncated never runs into the next one. If the file was moved, deleted or
-    emptied, as by logrotate, a new one is begun.
+    emptied, as by logrotate, a new one is begun. A file that holds something else is not appended to.
     """
 
-    def __init__(self, path: Path, header: bytes = b"") -> None:
-        """Append to `path`. A new file starts with `header`; an existing one that does not is renamed and kept."""
+    def __init__(self, path: Path, begins: bytes, header: bytes = b"") -> None:
+        """Append to `path`.
+
+        Args:
+            path: the file; created if missing.
+            begins: how a file of such records begins, in all versions.
+            header: the first line of a new file. An existing file with another header is renamed and kept.
+        """
         self._path = path
+        self._begins = begins
         self._header = header
         self._descriptor: int | None = None
         self._disk = SameDisk(path.parent)
@@ -32,7 +43,7 @@ class AppendedFile:
         """Open the file. A full disk is not an error: `append` retries.
 
         Raises:
-            InputError: the file is not writable.
+            InputError: the file is not writable, or holds something else.
         """
         try:
             self._open()
@@ -76,7 +87,7 @@ class AppendedFile:
     def _open(self) -> int:
         self._disk.check()
         make_folder(self._path.parent)
-        self._set_aside_other_header()
+        self._check_beginning()
         descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             size = os.fstat(descriptor).st_size
@@ -90,13 +101,20 @@ class AppendedFile:
         self._descriptor = descriptor
         return descriptor
 
-    def _set_aside_other_header(self) -> None:
-        """Rename a file of another version or of the user; rows below its header would be wrong."""
-        if not self._header or not self._path.is_file():
+    def _check_beginning(self) -> None:
+        """Refuse a file of something else; rename one of another version, since rows below its header would be wrong.
+
+        Raises:
+            InputError: the file holds something else.
+        """
+        if not self._path.is_file():
             return
         with self._path.open("rb") as file:
-            found = file.read(len(self._header))
-        if found not in (b"", self._header):
+            found = file.read(max(_BLOCK, len(self._header)))
+        begins = found.lstrip(_BLANK)[: len(self._begins)]
+        if not self._begins.startswith(begins):
+            raise InputError(f"{self._path} exists and holds something other than events: name another file")
+        if not found.startswith(self._header) and found:
             aside = path_aside(self._path, "other")
             self._path.rename(aside)
             logger.warning("%s begins with a different header: kept as %s, creating a new one", self._path, aside.name)

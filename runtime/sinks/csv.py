@@ -74,14 +74,14 @@ class CsvFile(Sink):
     """Appends each event to a CSV file as one row."""
 
     def __init__(self, path: Path) -> None:
-        """Append to `path`; an existing file with other columns is renamed and kept."""
-        self._file = AppendedFile(path, csv_header().encode("utf-8"))
+        """Append to `path`; a file of events with other columns is renamed and kept."""
+        self._file = AppendedFile(path, COLUMNS[0].encode("utf-8"), csv_header().encode("utf-8"))
 
     def open(self) -> None:
         """Open the file.
 
         Raises:
-            InputError: the file is not writable.
+            InputError: the file is not writable, or holds something else.
         """
         self._file.open()
 

@@ -13,13 +13,15 @@ from twincar_edge.runtime.events import Event, StoredEvent
 from twincar_edge.runtime.sinks.appending import AppendedFile
 from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
 
+_BEGINS = b'{"schema_version"'  # the first field of an event
+
 
 class JsonLines(Sink):
     """Writes each event as one line of JSON to a stream, or appends it to a file, without buffering."""
 
     def __init__(self, target: Path | TextIO | None = None) -> None:
         """Write to a path, an open text stream or, without `target`, to standard output."""
-        self._file = AppendedFile(target) if isinstance(target, Path) else None
+        self._file = AppendedFile(target, _BEGINS) if isinstance(target, Path) else None
         self._stream = None if isinstance(target, Path) else target
         self._torn = False  # the stream ends in the middle of a line
 
@@ -27,7 +29,7 @@ class JsonLines(Sink):
         """Open the file.
 
         Raises:
-            InputError: the file is not writable.
+            InputError: the file is not writable, or holds something else.
         """
         if self._file is not None:
             self._file.open()

@@ -129,7 +129,31 @@ def test_labels_that_look_like_formulas_are_escaped(tmp_path: Path, name: str) -
     assert row["name"] == "'" + name
 
 
-@pytest.mark.parametrize("content", ["a,b\n1,2\n", "no header\n", csv_header()[:20]])
+@pytest.mark.parametrize("sink", [JsonLines, CsvFile])
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"filename,label\n1.jpg,0\n", b'{"images": []}\n', b"notes\n"])
+def test_a_file_of_something_else_is_not_appended_to(
+    content: bytes, sink: type[JsonLines] | type[CsvFile], tmp_path: Path
+) -> None:
+    path = tmp_path / "gate"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="gate exists and holds something other than events: name another file"):
+        sink(path).open()
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [content]
+
+
+@pytest.mark.parametrize("content", ["", "\n", "\0\0\0", '{"schem', '{"schema_version":2,"type":"end"}\n'])
+def test_a_file_of_events_is_appended_to_even_if_a_power_cut_damaged_its_beginning(
+    content: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "gate.jsonl"
+    path.write_text(content)
+    with JsonLines(path) as sink:
+        sink.write(visit(), CROP)
+    assert path.read_text("utf-8").startswith(content)
+    assert Event.model_validate_json(path.read_text("utf-8").splitlines()[-1]) == visit()
+
+
+@pytest.mark.parametrize("content", ["schema_version,type\n2,end\n", csv_header()[:20], "schem", "\0\0\n"])
 def test_a_file_with_other_columns_is_kept_and_a_new_one_begun(
     content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
