@@ -68,12 +68,12 @@ sbom: $(VENV)/.dev
 # Makes the bundled model and clip again, about half an hour on 2 cores. The drawn cars, the split and the order of training
 # follow from the seeds.
 demo-assets: $(VENV)/.dev
-	$(BIN)/twincar-edge synthesize images build/twins --per-class 700 --seed 0
+	$(BIN)/twincar-edge synthesize images build/twins --overwrite --per-class 700 --seed 0
 	$(BIN)/twincar-edge train build/twins -o build/twins-run --overwrite --recipe lite0-twins
 	$(BIN)/twincar-edge export build/twins-run/best.pt -o build/twins-onnx --name twins --int8 --target x86-avx2 \
 		--temperature 1 --reject-below 0.6 \
 		--notes "$$(cat twincar_edge/assets/twins.notes.txt)"
-	$(BIN)/twincar-edge synthesize clip build/gate.mp4 --passes 16 --seed 2
+	$(BIN)/twincar-edge synthesize clip build/gate.mp4 --overwrite --passes 16 --seed 2
 	cp build/twins-onnx/twins.int8.onnx twincar_edge/assets/twins.onnx
 	cp build/gate.json twincar_edge/assets/gate.json
 	"$$($(BIN)/python -c 'import imageio_ffmpeg as f; print(f.get_ffmpeg_exe())')" -y -loglevel error \

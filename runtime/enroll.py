@@ -21,7 +21,7 @@ from pydantic import Field
 from twincar_edge.bundled import default_model
 from twincar_edge.enrolled import ENROLLED_KEY, MAX_ENROLLED, REACH, Enrolled, join, learn_class
 from twincar_edge.errors import GateError, InputError, ModelError, Parameter, nearest
-from twincar_edge.files import replacing
+from twincar_edge.files import check_not_read, replacing
 from twincar_edge.held_out import HeldOut, read_held_out
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import Text
@@ -119,6 +119,8 @@ def enroll(config: EnrollConfig, clock: Callable[[], datetime] = lambda: datetim
         ModelError: the model cannot be used, or has no embedding output.
         MissingExtraError: ONNX Runtime is not installed.
     """
+    given = (image for images in config.classes.values() for image in images)
+    check_not_read([config.output], (Path(image) for image in given if isinstance(image, str | Path)))
     session = open_session(config.model or default_model(), ep=config.ep, threads=config.threads)
     require_golden(session)
     trained = session.prototypes

@@ -6,12 +6,12 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from twincar_edge.errors import InputError
+from twincar_edge.errors import InputError, Parameter
 
 _TEMPORARY_HEX = 16
 _TEMPORARY = re.compile(rf"\.[0-9a-f]{{{_TEMPORARY_HEX}}}(\..*)?")
@@ -54,6 +54,48 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def check_not_read(outputs: Iterable[Path], inputs: Iterable[Path | None], name: str = "output") -> None:
+    """Check that no result would replace a file that it is made from.
+
+    Args:
+        outputs: the files to write.
+        inputs: the files to read, also by other paths, such as links; None and files that do not exist are left out.
+        name: the parameter that names the outputs.
+
+    Raises:
+        InputError: an output is one of the inputs.
+    """
+    written = {_identity(path) for path in outputs} - {None}
+    for path in inputs if written else ():
+        found = None if path is None else _identity(path)
+        if found in written:
+            raise InputError(f"{path} is an input, and would be overwritten: choose another ", Parameter(name))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # missing, or not a path
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_new(*paths: Path) -> None:
+    """Check that no file exists yet, and that a folder is empty.
+
+    Raises:
+        InputError: one exists, or cannot be examined.
+    """
+    for path in paths:
+        try:
+            if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+                raise InputError(
+                    f"{path} exists: choose another name, or replace it with ", Parameter("overwrite", True)
+                )
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def remains(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Self
 
 from twincar_edge.cores import lower_priority
 from twincar_edge.errors import InputError, Parameter
-from twincar_edge.files import is_file, replacing
+from twincar_edge.files import check_not_read, replacing
 from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.loop.answering import LiveFrame
@@ -115,8 +115,7 @@ class _Video:
     """The video of one camera."""
 
     def __init__(self, path: Path, camera: CameraConfig) -> None:
-        if is_file(path) and is_file(Path(camera.source)) and path.samefile(camera.source):
-            raise InputError(_PARAMETER, f" names the source itself, {path}: name another file")
+        check_not_read([path], [Path(camera.source)], _PARAMETER.name)
         self.waits = False
         self._path = path
         self._painter = Painter(camera)

@@ -76,4 +76,4 @@ def test_images_to_explain_are_never_overwritten(
         cli.main([*arguments, "-o", str(output)])
     assert ended.value.code == 2
     assert (tmp_path / clash).read_bytes() == before
-    assert "would overwrite an image to explain: choose another --output" in capsys.readouterr().err
+    assert "is an input, and would be overwritten: choose another --output" in capsys.readouterr().err

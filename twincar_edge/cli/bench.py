@@ -31,6 +31,7 @@ from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import print_table
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, nearest
+from twincar_edge.files import check_not_read
 from twincar_edge.runtime.quantities import parse_age
 
 _DEFAULTS = Schedule()
@@ -186,6 +187,8 @@ def command(
     """
     for path in outputs:
         check_suffix(path)
+    read = [*models, clip, *((data.path, data.class_mapping) if data is not None else ())]
+    check_not_read(outputs, read, "outputs")
     limits = Limits(min_top5, max_p95)
     if min_top5 is not None and data is None:
         raise InputError("--min-top5 needs labeled images: add --data DATA")

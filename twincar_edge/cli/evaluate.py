@@ -24,7 +24,7 @@ from twincar_edge.cli.options import (
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
-from twincar_edge.files import make_folder, write_text
+from twincar_edge.files import check_not_read, make_folder, write_text
 
 if TYPE_CHECKING:
     from twincar_edge.benchmarks.faithfulness.report import FaithfulnessReport
@@ -139,7 +139,10 @@ def command(
             raise InputError(f"{option} needs labeled images: give --data DATA, or --split RUN")
     if output is not None:
         require("matplotlib", "train")
-    opened = open_model(resolve_checkpoint(model), class_mapping, ep, threads)
+    checkpoint = resolve_checkpoint(model)
+    read = [checkpoint, split, class_mapping, reference, *((data.path, data.class_mapping) if data is not None else ())]
+    check_not_read([] if json_path is None else [json_path], read, "json_path")
+    opened = open_model(checkpoint, class_mapping, ep, threads)
     if explain and opened.session is None:
         raise InputError(f"--explain needs an .onnx file: export {model} first")
     if explain and data is None and split is None:

@@ -139,7 +139,7 @@ def show(wanted: EventFilter, store: Path, visit: str, as_json: bool, utc: bool)
 @_filtered
 def export(wanted: EventFilter, store: Path, target: str) -> None:
     """Write visits as CSV: a header, then one row per visit, with times in UTC."""
-    from twincar_edge.files import replacing
+    from twincar_edge.files import check_not_read, replacing
     from twincar_edge.runtime.sinks.csv import csv_header, csv_row
 
     def lines() -> Iterator[str]:
@@ -150,6 +150,7 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
     if target == "-":
         _print(lines())
         return
+    check_not_read([Path(target)], [store], "target")
     with replacing(Path(target)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines())
 

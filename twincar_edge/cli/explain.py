@@ -14,8 +14,8 @@ import numpy as np
 
 from twincar_edge.cli.commands import Command
 from twincar_edge.cli.pipes import checked_output
-from twincar_edge.errors import InputError, Parameter
-from twincar_edge.files import as_text, is_file, write_bytes
+from twincar_edge.errors import InputError
+from twincar_edge.files import as_text, check_not_read, is_file, write_bytes
 from twincar_edge.images import read_image, write_image
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def command(
         check_model(visit.event, explainer)
     several = len(paths) > 1 or any(image.is_dir() for image in images)
     places = _places(paths, output or Path("why")) if several else [output or Path("why.png")]
-    _check_places(paths, [*places, places[0].parent / SHEET] if several else places, parts)
+    overlays = [place.with_suffix(_OVERLAY) for place in places] if parts else []
+    check_not_read([*places, *overlays, *([places[0].parent / SHEET] if several else [])], paths)
     cells: list[Cell] = []
     for path, place in zip(paths, places, strict=True):
         explanation = explainer.explain(read_image(path), target=_class(target), against=_class(against))
@@ -144,19 +145,6 @@ def _places(paths: list[Path], folder: Path) -> list[Path]:
             names.add(name)
         places.append(folder / f"{name}.png")
     return places
-
-
-def _check_places(paths: list[Path], places: list[Path], parts: bool) -> None:
-    """Check that no image to explain would be overwritten.
-
-    Raises:
-        InputError: an output path is one of the images.
-    """
-    images = {path.resolve() for path in paths}
-    overlays = [place.with_suffix(_OVERLAY) for place in places] if parts else []
-    for place in (*places, *overlays):
-        if place.resolve() in images:
-            raise InputError(f"{place} would overwrite an image to explain: choose another ", Parameter("output"))
 
 
 def _write(explanation: Explanation, place: Path, parts: bool) -> None:

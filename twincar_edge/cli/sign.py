@@ -34,7 +34,7 @@ def command(model: Path | None, key: Path | None, output: Path | None, new_key: 
     the file: sign last, because `enroll` drops it. Keep KEY off the boxes. Needs the extra `sign`; works offline.
     """
     from twincar_edge.errors import InputError
-    from twincar_edge.files import sha256, write_bytes
+    from twincar_edge.files import check_not_read, sha256, write_bytes
     from twincar_edge.manifest import read_manifest
     from twincar_edge.signatures import make_key_pair, signed
 
@@ -51,5 +51,6 @@ def command(model: Path | None, key: Path | None, output: Path | None, new_key: 
     except OSError as error:
         raise InputError(f"cannot read {model}: {error.strerror}") from error
     target = output or model
+    check_not_read([target], [key])
     write_bytes(target, signed(data, key, str(model)))
     click.echo(f"signed {target}: sha256 {sha256(target)}")

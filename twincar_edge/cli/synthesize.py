@@ -10,6 +10,9 @@ import click
 
 from twincar_edge.cli.commands import Group
 from twincar_edge.errors import InputError
+from twincar_edge.files import check_new
+
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 
 
 @click.group("synthesize", cls=Group)
@@ -38,10 +41,13 @@ def command() -> None:
     show_default=True,
     help="Draw at this width and height, in pixels.",
 )
-def images(folder: Path, per_class: int, seed: int, size: tuple[int, int]) -> None:
+@_OVERWRITE
+def images(folder: Path, per_class: int, seed: int, size: tuple[int, int], overwrite: bool) -> None:
     """Write FOLDER/images, labels.csv and class_mapping.json: a data set that `train` accepts as is."""
     from twincar_edge.synthetic import CLASS_NAMES, write_image_folder
 
+    if not overwrite:
+        check_new(folder)
     with _reported():
         written = write_image_folder(folder, per_class=per_class, seed=seed, size_wh=size)
     click.echo(f"{per_class * len(CLASS_NAMES)} images of {len(CLASS_NAMES)} classes in {written}")
@@ -65,12 +71,15 @@ def images(folder: Path, per_class: int, seed: int, size: tuple[int, int]) -> No
     show_default=True,
     help="Draw at this width and height, in pixels.",
 )
-def clip(file: Path, passes: int, seed: int, size: tuple[int, int]) -> None:
+@_OVERWRITE
+def clip(file: Path, passes: int, seed: int, size: tuple[int, int], overwrite: bool) -> None:
     """Write FILE (.mp4), a clip of a fixed gate camera, and beside it a .json file that lists every pass."""
     import numpy as np
 
     from twincar_edge.synthetic import CLASS_NAMES, write_gate_clip
 
+    if not overwrite:
+        check_new(file, file.with_suffix(".json"))
     # Show every class once before repeating any; the seed determines the order.
     rng = np.random.default_rng(seed)
     labels = [int(label) for _ in range(0, passes, len(CLASS_NAMES)) for label in rng.permutation(len(CLASS_NAMES))]

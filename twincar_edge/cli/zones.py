@@ -11,6 +11,7 @@ from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.watch_options import parse_size
 from twincar_edge.errors import InputError, nearest, one_line
+from twincar_edge.files import check_not_read
 
 _EXAMPLE = "gate=0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"
 
@@ -67,6 +68,7 @@ def command(
     from twincar_edge.runtime.sources import is_camera
     from twincar_edge.runtime.sources.base import size_of
     from twincar_edge.runtime.sources.first_frame import first_frame
+    from twincar_edge.runtime.sources.images import expand
 
     if (source is None) == (config_file is None):
         raise click.UsageError("give either SOURCE or --config FILE")
@@ -80,6 +82,8 @@ def command(
     else:
         assert source is not None
         chosen = one_camera(source).cameras[0]
+    if "://" not in chosen.source:
+        check_not_read([output], expand([Path(chosen.source)]))
     if at_s is None:  # the next picture of a camera that is polled may come much later
         at_s = 1.0 if chosen.poll_s is None and is_camera(chosen.source, once=chosen.once) else 0.0
     size_wh = chosen.size if size is None else one_camera(chosen.source, size=parse_size(size)).cameras[0].size
