@@ -197,6 +197,18 @@ def first_fault(error: ValidationError) -> str:
     return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 
+def parameter_fault(error: ValidationError, prefix: str = "") -> tuple[str | Parameter, ...]:
+    """Return the first fault that pydantic found in parameters, as parts of a message that names the parameter.
+
+    Args:
+        error: of a model whose fields are named like the parameters.
+        prefix: what the parameters' names have before those of the fields.
+    """
+    first = error.errors()[0]
+    text = first["msg"].removeprefix("Value error, ")
+    return (Parameter(f"{prefix}{first['loc'][0]}"), f": {text}") if first["loc"] else (text,)
+
+
 def nearest(wanted: str, known: list[str] | tuple[str, ...]) -> str:
     """Return a clause that lists the known names nearest to `wanted`, or all of them: `did you mean 'cuda'?`.
 

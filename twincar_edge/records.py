@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from twincar_edge.errors import InputError, first_fault, nearest
+from twincar_edge.errors import InputError, nearest, parameter_fault
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,7 +38,7 @@ class Settings(Record):
         try:
             super().__init__(**self.from_python({name: _as_path(value) for name, value in values.items()}))
         except ValidationError as error:
-            raise InputError(first_fault(error).removeprefix("document: ")) from error
+            raise InputError(*parameter_fault(error)) from error
 
     # Without it, pydantic would call `__init__` for records inside others too, and lose the validation context.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

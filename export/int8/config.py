@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from twincar_edge.errors import InputError, first_fault, nearest
+from twincar_edge.errors import InputError, nearest, parameter_fault
 from twincar_edge.machine import Machine, this_machine
 from twincar_edge.manifest import QuantizationRecord
 from twincar_edge.records import Settings
@@ -124,7 +124,7 @@ class Int8Search(Settings):
             choices = {**preset.model_dump(), **self.changes, "calibration_images": self.calibration_images}
             return Int8Config.model_validate(choices)
         except ValidationError as error:
-            raise InputError(f"invalid INT8 settings: {first_fault(error)}") from error
+            raise InputError("invalid INT8 settings: ", *parameter_fault(error)) from error
 
 
 def presets_for(target: str | None, machine: Machine) -> tuple[Int8Config, ...]:

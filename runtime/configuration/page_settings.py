@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from twincar_edge.errors import InputError, first_fault
+from twincar_edge.errors import InputError, parameter_fault
 from twincar_edge.records import Record
 from twincar_edge.runtime.listening import PAGE_ADDRESS, parse_address
 from twincar_edge.runtime.quantities import ConfigPath
@@ -60,4 +60,4 @@ def page_settings(**options: Any) -> PageSettings:
     try:
         return PageSettings(**options)
     except ValidationError as error:
-        raise InputError(first_fault(error)) from error
+        raise InputError(*parameter_fault(error)) from error

@@ -77,20 +77,20 @@ def test_a_wrong_argument_is_an_input_error(
     ("config", "values", "message"),
     [
         (tw.WatchConfig, {"bath": 1}, "WatchConfig has no field 'bath': did you mean 'batch'?"),
-        (tw.WatchConfig, {"threads": 0}, "threads: Input should be greater than or equal to 1"),
+        (tw.WatchConfig, {"threads": 0}, "`threads`: Input should be greater than or equal to 1"),
         (
             tw.WatchConfig,
             {"cameras": (tw.CameraConfig(),) * 2},
             "two cameras have the name 'camera': give each its own",
         ),
         (tw.CameraConfig, {"zone": ()}, "CameraConfig has no field 'zone': did you mean 'zones'"),
-        (tw.CameraConfig, {"zones": "0,0 1,1"}, "zones: Input should be a valid tuple"),
-        (Zone, {"points": ((0, 0), (0, 0.5))}, "points: the zone has no area"),
-        (ParityLimits, {"agreement": 2}, "agreement: Input should be less than or equal to 1"),
+        (tw.CameraConfig, {"zones": "0,0 1,1"}, "`zones`: Input should be a valid tuple"),
+        (Zone, {"points": ((0, 0), (0, 0.5))}, "`points`: the zone has no area"),
+        (ParityLimits, {"agreement": 2}, "`agreement`: Input should be less than or equal to 1"),
         (ConfidenceOptions, {"false_acept": 0.1}, "did you mean 'false_accept'?"),
-        (Int8Config, {"float_layers": -1}, "float_layers: Input should be greater than or equal to 0"),
-        (Int8Search, {"target": 5}, "target: Input should be a valid string"),
-        (Recipe, {"epochs": "many"}, "epochs: Input should be a valid integer"),
+        (Int8Config, {"float_layers": -1}, "`float_layers`: Input should be greater than or equal to 0"),
+        (Int8Search, {"target": 5}, "`target`: Input should be a valid string"),
+        (Recipe, {"epochs": "many"}, "`epochs`: Input should be a valid integer"),
     ],
 )
 def test_a_wrong_field_of_a_configuration_is_an_input_error(

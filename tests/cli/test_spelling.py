@@ -90,6 +90,31 @@ def test_errors_of_a_command_name_its_own_options(
     assert error.endswith("or choose another folder with --state PATH\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("watch a.mp4 --save-crops a --crops-limit b", "--crops-limit SIZE: invalid size 'b': use bytes"),
+        ("watch a.mp4 --save-clips a --clips-age b", "--clips-age TIME: invalid duration 'b': use a number"),
+        ("watch a.mp4 --store-limit b", "--store-limit SIZE: invalid size 'b': use bytes"),
+        ("watch a.mp4 --monitor b", "--monitor HOST:PORT: invalid address 'b': use HOST:PORT"),
+        ("watch a.mp4 --page b:99999", "--page [HOST:PORT]: invalid address 'b:99999': use HOST:PORT"),
+        ("watch a.mp4 --name a/b", "--name: String should match pattern"),
+        ("watch a.mp4 --poll b", "--poll TIME: invalid duration 'b'"),
+        ("page b:99999", "HOST:PORT: invalid address 'b:99999'"),
+        ("page --host a_b", "--host NAME: String should match pattern"),
+        ("export a.pt -o b --false-accept 7", "--false-accept SHARE: Input should be less than or equal to 1"),
+        ("export a.pt -o b --keep-known 1 1 2", "--keep-known FULL MODEL MAKE: Input should be less than"),
+        ("export a.pt -o b --int8 --percentile 101", "invalid INT8 settings: --percentile PERCENT: Input should be"),
+    ],
+)
+def test_an_invalid_value_is_named_by_its_option(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = run(capsys, *arguments.split())
+    assert code == 2
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
 def test_errors_of_a_nested_command_name_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, error = run(capsys, "events", "resend", "--state", tmp_path)
     assert (code, error) == (2, f"error: no spool in {tmp_path}/spool: choose another state folder with --state PATH\n")

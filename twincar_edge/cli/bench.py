@@ -26,7 +26,7 @@ from twincar_edge.benchmarks.config import CAMERA_FPS, DURATION_S, PRECISIONS
 from twincar_edge.benchmarks.formats import WRITERS, cells, check_suffix, columns, is_paced, reasons
 from twincar_edge.benchmarks.report import OK
 from twincar_edge.cli.commands import Command
-from twincar_edge.cli.options import data_options, progress_bar
+from twincar_edge.cli.options import data_options, progress_bar, refuse_options
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import print_table
 from twincar_edge.datasets import OpenOptions
@@ -199,6 +199,9 @@ def command(
         from twincar_edge.cli.bench_precisions import bundled_in
 
         models, precisions = bundled_in(precisions), ()
+    pace = _pace(fps, duration, sustain, clip)
+    if pace is not None:
+        refuse_options(("warmup", "rounds", "per_round"), "at a camera's frame rate")
     config = BenchmarkConfig(
         models=models,
         precisions=precisions,
@@ -210,7 +213,7 @@ def command(
         dataset=None if data is None else data.open(),
         peers=peers,
         strict_ep=strict_ep,
-        pace=_pace(fps, duration, sustain, clip),
+        pace=pace,
         timeout_s=timeout,
     )
     with progress_bar() as bar:

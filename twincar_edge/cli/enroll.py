@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from twincar_edge.cli.commands import Command
-from twincar_edge.cli.options import ep_option, threads_option
+from twincar_edge.cli.options import check_needs, ep_option, threads_option
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.enroll import EnrollReport
@@ -56,6 +56,7 @@ def command(
     The new file is written only if the new pictures recognize one another and the answers for the model's validation
     pictures do not change. Otherwise the exit code is 1. A running `watch` reloads the file on SIGHUP.
     """
+    check_needs({"reach": ("name", "folder")})
     from twincar_edge.api.enroll import enroll
     from twincar_edge.runtime.sources.images import expand
 

@@ -14,6 +14,7 @@ import click
 
 from twincar_edge.cli.commands import Group
 from twincar_edge.cli.moments import day_option, moment_option
+from twincar_edge.cli.options import refuse_options
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit
@@ -107,7 +108,14 @@ def command(wanted: EventFilter, store: Path, as_json: bool, utc: bool) -> None:
     `twincar-edge events export --csv FILE` writes visits for a spreadsheet; `twincar-edge events resend` resends events
     that a receiver has rejected.
     """
-    if click.get_current_context().invoked_subcommand is not None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        refused = {
+            "export": ("as_json", "utc"),
+            "resend": [one.name for one in context.command.params if one.name is not None],
+        }
+        used = context.invoked_subcommand
+        refuse_options(refused.get(used, ()), f"before `{used}`")
         return
     if as_json:
         _print(visit.event.to_json() + "\n" for visit in _read(store, wanted))

@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from twincar_edge.cli.commands import Command
+from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.errors import InputError
 from twincar_edge.files import as_text, check_not_read, is_file, write_bytes
@@ -89,6 +90,7 @@ def command(
     instead; the model must be the one that gave the answer. The output picture shows the image, the image under its
     heat map, the answer as `classify` gives it, and the best classes.
     """
+    check_needs({"store": ("event",), "class_mapping": ("checkpoint",)})
     from twincar_edge.runtime.explain import check_model, open_explainer
     from twincar_edge.runtime.sinks.store import read_visit
     from twincar_edge.runtime.sources.images import expand

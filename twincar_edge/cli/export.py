@@ -19,6 +19,12 @@ from twincar_edge.export.opset import OPSET
 
 # Options that set the `Int8Config` field of the same name.
 _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibration", "percentile")
+# What fails if FP16 or INT8 lose something needs one of them.
+_NEEDS = {
+    **dict.fromkeys(("top1_drop", "top5_drop", "agreement", "sure_agreement"), ("int8", "fp16")),
+    "max_wrong_names": ("max_wrong_claims",),
+    "max_wrong_claims": ("max_wrong_names",),
+}
 _CONFIDENCE = tuple(ConfidenceOptions.model_fields)
 
 
@@ -239,6 +245,7 @@ def command(
     """
     from twincar_edge.training.hub import resolve_checkpoint
 
+    check_needs(_NEEDS)
     limits = take_limits(options)
     changes = {name: value for name in _CHOICES if (value := options.pop(name)) is not None}
     choices = Int8Search(target=target, changes=changes, calibration_images=calibration_images)

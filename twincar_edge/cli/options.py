@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import option
 from twincar_edge.cli.pipes import checked_output
+from twincar_edge.cli.spelling import name_of
 from twincar_edge.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,13 +54,25 @@ def check_needs(needs: Mapping[str, tuple[str, ...]]) -> None:
     Raises:
         InputError: an option is given without any that it needs.
     """
-    shown = {
-        one.name: one.human_readable_name if isinstance(one, click.Argument) else one.opts[0]
-        for one in click.get_current_context().command.params
-    }
+    shown = _names()
     for name, others in needs.items():
         if is_given(name) and not any(is_given(other) for other in others):
             raise InputError(f"{shown[name]} needs {' or '.join(shown[other] for other in others)}")
+
+
+def refuse_options(names: Iterable[str], where: str) -> None:
+    """Check that none of these options is given, which have no effect in this use of the running command.
+
+    Raises:
+        InputError: one is given.
+    """
+    for name in names:
+        if is_given(name):
+            raise InputError(f"{_names()[name]} has no effect {where}: leave it out")
+
+
+def _names() -> dict[str, str]:
+    return {one.name: name_of(one) for one in click.get_current_context().command.params if one.name is not None}
 
 
 def data_options(*, argument: bool = False, required: bool = True) -> Callable[[Command], Command]:

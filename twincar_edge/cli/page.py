@@ -10,6 +10,7 @@ import click
 
 from twincar_edge.cli.commands import Command
 from twincar_edge.cli.logs import log_to_stderr
+from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.page_option import announce
 from twincar_edge.cli.stopping import stop_signals
 from twincar_edge.errors import require
@@ -46,6 +47,7 @@ def command(
     The `watch` that writes the store can run at the same time. For live pictures of its cameras, use its own page:
     `twincar-edge watch SOURCE --page`.
     """
+    check_needs({"certificate": ("key",), "key": ("certificate",)})
     require("starlette", "page")
     from twincar_edge.runtime.configuration.page_settings import page_settings
     from twincar_edge.runtime.page.content import Content, OwnClassifier

@@ -1,6 +1,6 @@
 """Handle failures of the standard streams: reader gone, disk full, closed, or a character that they cannot encode.
 
-A failure of standard output is an error, except that its reader may go: `… | head` is none. Standard error carries only
+A failure of standard output is an error, except that its reader may go: `… | head` is not an error. Standard error carries only
 reports about the work, so its failures change nothing.
 """
 

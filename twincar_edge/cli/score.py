@@ -13,7 +13,7 @@ import click
 
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import GroupedCommand, option
-from twincar_edge.cli.options import ep_option
+from twincar_edge.cli.options import check_needs, ep_option
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.scoring.score import ScoreProgress, ScoreReport
@@ -144,6 +144,7 @@ def command(
     WebDataset tars, or videos: a local path, or a URL like s3://bucket/crops. An unreadable input becomes a row with
     an error. A partition is written whole or not at all; --resume continues after an interruption.
     """
+    check_needs({"num_cpus": ("ray_address",), "num_gpus": ("ray_address",)})
     from twincar_edge.runtime.scoring.on_ray import RayOptions
     from twincar_edge.runtime.scoring.score import ScoreConfig, score
 

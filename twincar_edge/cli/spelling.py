@@ -7,14 +7,14 @@ import click
 from twincar_edge.errors import Parameter, python_spelling
 
 # Library parameters whose options have another name.
-_NAMES = {"batches": "batch", "ray": "ray_address", "data": "data_path", "weights_file": "weights"}
+_NAMES = {"batches": "batch", "ray": "ray_address", "data": "data_path", "weights_file": "weights", "address": "page"}
 _RECIPE_CHANGES = "changes"  # of `train`: `--set KEY=VALUE`
 
 
 def option_spelling(command: click.Command, parameter: Parameter) -> str:
     """Spell a parameter as an option or argument of `command`, or as in Python if the command has none of that name."""
-    parameters = {one.name: one for one in command.params}
-    option = parameters.get(_NAMES.get(parameter.name, parameter.name))
+    parameters = {one.name or "": one for one in command.params}
+    option = parameters.get(parameter.name) or parameters.get(_NAMES.get(parameter.name, ""))
     if option is not None:
         return _spelled(option, parameter.value)
     if _RECIPE_CHANGES in parameters and _is_key_of_recipe(parameter.name):

@@ -17,6 +17,7 @@ from twincar_edge.cli import EXIT_INTERRUPTED
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.logs import log_to_stderr
+from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.page_option import announce
 from twincar_edge.cli.pipes import discard_output
 from twincar_edge.cli.stopping import stop_signals
@@ -90,6 +91,7 @@ def command(
     from twincar_edge.runtime.service import Service
     from twincar_edge.runtime.sources import is_camera
 
+    check_needs({"collect_limit": ("collect",)})
     config = watch_config(source, config_file, options, terminal=sys.stdout.isatty() and not as_json)
     if truth is not None:
         config = config.model_copy(update={"keep": True})

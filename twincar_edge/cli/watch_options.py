@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from twincar_edge.errors import InputError, parameter_spelling
+from twincar_edge.errors import InputError, parameter_fault, parameter_spelling
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.configuration.config import WatchConfig
     from twincar_edge.runtime.sinks.settings import SinkSettings, StdoutSettings
 
+Settings = TypeVar("Settings", bound="SinkSettings")
 NONE = "none"  # value of --store that disables it
 PICTURES_LIMIT = 500_000_000  # bytes of pictures kept for the page without --save-crops
 # Options that are allowed with --config: the file has no keys for them.
@@ -100,7 +101,7 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
         sinks.append(_standard_output(source, terminal))
     limits = {name: options[f"store_{name}"] for name in ("limit", "age")}
     if options["store"] != NONE:
-        sinks.append(StoreSettings(path=options["store"], **limits))
+        sinks.append(_checked(StoreSettings, "store_", path=options["store"], **limits))
     elif any(limits.values()):
         raise click.UsageError("--store-limit and --store-age cannot be combined with --store none")
     if options["webhook"] is not None:
@@ -110,13 +111,27 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
     for what, settings in (("crops", CropsSettings), ("clips", ClipsSettings)):
         path, limit, age = (options[name] for name in (f"save_{what}", f"{what}_limit", f"{what}_age"))
         if path is not None:
-            sinks.append(settings(path=path, limit=limit, age=age))
+            sinks.append(_checked(settings, f"{what}_", path=path, limit=limit, age=age))
         elif limit is not None or age is not None:
             raise click.UsageError(f"--{what}-limit and --{what}-age need --save-{what} DIR")
     if options["page"] is not None and options["save_crops"] is None:
         path = StateFolder(options["state"]).pictures
         sinks.append(CropsSettings(path=path, limit=PICTURES_LIMIT))
     return sinks
+
+
+def _checked(kind: Callable[..., Settings], prefix: str, **values: Any) -> Settings:
+    """Return settings from options, whose names have a prefix before those of the keys.
+
+    Raises:
+        InputError: a value is invalid.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise InputError(*parameter_fault(error, prefix)) from error
 
 
 def _standard_output(title: str, terminal: bool, settings: StdoutSettings | None = None) -> SinkSettings:

@@ -19,8 +19,8 @@ def test_options_are_assigned_to_the_camera_or_the_run() -> None:
     [
         ({"min_hit": 2}, "no option 'min_hit': did you mean 'min_hits'"),
         ({"source": "other.mp4"}, "multiple values"),
-        ({"min_area": 2}, "min_area: "),
-        ({"name": "a/b"}, "name: "),
+        ({"min_area": 2}, "`min_area`: "),
+        ({"name": "a/b"}, "`name`: "),
     ],
 )
 def test_an_unknown_option_or_value_is_a_one_line_error(options: dict[str, object], message: str) -> None:

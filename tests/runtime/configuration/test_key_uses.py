@@ -32,15 +32,23 @@ FOR_ALL: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        (FILE, {"size": (640, 480)}, "size: has no effect for a file or folder: it is for cameras of this machine; "),
-        (FILE, {"poll_s": 2}, "poll_s: has no effect for a file or folder: it is for http:// and https:// cameras; "),
-        ("0", {"poll_s": 2}, "poll_s: has no effect for a camera of this machine: "),
-        (DEVICE, {"once": True}, "once: has no effect for a camera of this machine: it is for folders; remove it"),
-        (RTSP, {"once": True}, "once: has no effect for a stream: "),
-        (FILE, {"locate": "motion", "detect_score": 0.6}, "detect_score: has no effect with the locator motion: "),
-        (FILE, {"locate": "whole", "detect_classes": ("unicorn",)}, "detect_classes: has no effect with the locator "),
-        (FILE, {"locate": "motion", "presence": 0.2}, "presence: has no effect with the locator motion: it is for the"),
-        (FILE, {"collect_limit": 10**6}, "collect_limit: has no effect without `collect`: set it to a folder, or "),
+        (FILE, {"size": (640, 480)}, "`size`: has no effect for a file or folder: it is for cameras of this machine; "),
+        (FILE, {"poll_s": 2}, "`poll_s`: has no effect for a file or folder: it is for http:// and https:// cameras; "),
+        ("0", {"poll_s": 2}, "`poll_s`: has no effect for a camera of this machine: "),
+        (DEVICE, {"once": True}, "`once`: has no effect for a camera of this machine: it is for folders; remove it"),
+        (RTSP, {"once": True}, "`once`: has no effect for a stream: "),
+        (FILE, {"locate": "motion", "detect_score": 0.6}, "`detect_score`: has no effect with the locator motion: "),
+        (
+            FILE,
+            {"locate": "whole", "detect_classes": ("unicorn",)},
+            "`detect_classes`: has no effect with the locator ",
+        ),
+        (
+            FILE,
+            {"locate": "motion", "presence": 0.2},
+            "`presence`: has no effect with the locator motion: it is for the",
+        ),
+        (FILE, {"collect_limit": 10**6}, "`collect_limit`: has no effect without `collect`: set it to a folder, or "),
     ],
 )
 def test_a_key_that_the_source_or_the_locator_does_not_read_is_refused(
@@ -106,7 +114,7 @@ def test_zones_refuses_a_size_for_a_file(tmp_path: Path, capfd: pytest.CaptureFi
     with pytest.raises(SystemExit) as ended:
         main(["zones", "gate.mp4", "--size", "640x480", "-o", str(tmp_path / "zones.jpg")])
     assert ended.value.code == 2
-    assert "size: has no effect for a file or folder" in capfd.readouterr().err
+    assert "--size WxH: has no effect for a file or folder" in capfd.readouterr().err
 
 
 def test_a_sink_refuses_keys_that_need_another_one() -> None:
