@@ -1,7 +1,7 @@
 """Handle failures of the standard streams: reader gone, disk full, closed, or a character that they cannot encode.
 
-A failure of standard output is an error, except that its reader may go: `… | head` is not an error. Standard error carries only
-reports about the work, so its failures change nothing.
+A failure of standard output is an error, unless its reader has gone: `… | head` is not an error. Standard error carries
+only reports about the work, so its failures change nothing.
 """
 
 from __future__ import annotations
