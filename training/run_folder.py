@@ -14,7 +14,7 @@ from twincar_edge.datasets.files import CLASS_MAPPING
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, Parameter, first_fault
-from twincar_edge.files import remains, write_text
+from twincar_edge.files import check_utf8, remains, write_text
 from twincar_edge.records import Record
 from twincar_edge.training import artifacts
 from twincar_edge.training.extension import ExtensionConfig
@@ -128,8 +128,13 @@ class RunFolder:
 
         Raises:
             InputError: the folder cannot be created, or is not empty and both parameters are False; with `overwrite`,
-                it has files named like those of a run but no readable recipe, or contains the data or a model.
+                it has files named like those of a run but no readable recipe, or contains the data or a model; the
+                path of the data or of a model is not UTF-8.
         """
+        given = (*models, *((data.path, data.images, data.class_mapping) if data is not None else ()))
+        for path in given:
+            if path is not None and not resume:
+                check_utf8(path.absolute(), "cannot train from")  # JSON has no other names
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:

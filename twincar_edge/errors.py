@@ -194,6 +194,8 @@ def first_fault(error: ValidationError) -> str:
     """Return the first fault that pydantic found in one line, with its place in the document."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "document"
+    if first["type"] == "string_unicode":
+        return f"{place}: {first['input']!r} is not UTF-8"
     return f"{place}: {first['msg'].removeprefix('Value error, ')}"
 
 

@@ -119,12 +119,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically. Missing folders are created.
+    """Write a UTF-8 file atomically. Missing folders are created. Bytes of file names that are not UTF-8 are escaped.
 
     Raises:
         InputError: it cannot be written.
     """
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, as_text(text).encode("utf-8"))
 
 
 def write_private_text(path: Path, text: str) -> None:
@@ -160,8 +160,22 @@ def is_folder(path: Path) -> bool:
 
 
 def as_text(name: str) -> str:
-    """Return a file name as text for JSON and databases; bytes that are not UTF-8 are escaped."""
+    """Return a file name as text for reports, JSON and databases; bytes that are not UTF-8 are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_utf8(path: Path, problem: str) -> None:
+    """Check that a path is text, for libraries and files that hold no other paths.
+
+    Args:
+        path: the path.
+        problem: what cannot be done with another path, for the message.
+
+    Raises:
+        InputError: its name, or that of its folder, is not UTF-8.
+    """
+    if as_text(str(path)) != str(path):
+        raise InputError(f"{problem} {path}: its name is not UTF-8: rename it")
 
 
 def sha256(path: Path) -> str:

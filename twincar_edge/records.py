@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twincar_edge.errors import InputError, nearest, parameter_fault
+from twincar_edge.files import as_text
 
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -17,6 +21,15 @@ class Record(BaseModel):
     """Base of configurations, reports and file contents: frozen, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def model_dump_json(self, **options: Any) -> str:
+        """Return the record as JSON; bytes of file names that are not UTF-8 are escaped as by `as_text`."""
+        try:
+            return super().model_dump_json(**options)
+        except ValueError:  # of pydantic, for text that UTF-8 cannot encode
+            indent = options.pop("indent", None)
+            text = json.dumps(self.model_dump(mode="json", **options), indent=indent, ensure_ascii=False)
+            return _NOT_UTF8.sub(lambda found: "\\" + as_text(found[0]), text)  # JSON escapes the backslash, too
 
 
 class Settings(Record):

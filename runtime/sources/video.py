@@ -14,7 +14,7 @@ import numpy as np
 
 from twincar_edge.cores import lower_priority, usable_cores
 from twincar_edge.errors import InputError, MissingExtraError
-from twincar_edge.files import as_text
+from twincar_edge.files import check_utf8
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source, bytes_of
 from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS, checked_size, limited, limited_opening
@@ -210,8 +210,7 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
             `max_pixels`.
     """
     path = Path(spec)
-    if as_text(spec) != spec:  # OpenCV would crash the process
-        raise InputError(f"cannot read the video {as_text(spec)}: its name is not UTF-8: rename it")
+    check_utf8(path, "cannot read the video")  # OpenCV would crash the process
     try:
         with path.open("rb") as file:
             head = file.read(4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -209,6 +210,16 @@ def test_a_run_that_the_training_reads_from_is_not_replaced(dataset: Dataset, tm
         data = OpenOptions(run.path / "labels.csv" if inside == "labels" else run.path)
     with pytest.raises(InputError, match=r"contains .*, which the training reads: choose another folder"):
         run.prepare(overwrite=True, data=data, models=(model,))
+
+
+@pytest.mark.parametrize("strange", ["data", "images", "model"])
+def test_a_path_that_the_record_cannot_hold_is_refused(tmp_path: Path, strange: str) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    data = OpenOptions(path) if strange == "data" else OpenOptions(tmp_path, path if strange == "images" else None)
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(InputError, match=r"cannot train from .*caf\\udce9: its name is not UTF-8: rename it"):
+        run.prepare(data=data, models=(path if strange == "model" else None,))
+    assert not run.path.exists()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twincar_edge.errors import InputError
+from twincar_edge.files import as_text
 from twincar_edge.images import ImageError, decode_image, read_image_bytes
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import DataRecord
@@ -98,6 +99,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Check that names are unique and labels are among the classes."""
+        object.__setattr__(self, "name", as_text(self.name))  # the name of a file or folder
         names: set[str] = set()
         for sample in self.samples:
             if sample.name in names:

@@ -87,10 +87,10 @@ def checked_name(filename: str, where: str) -> str:
     """Return a relative file name in its plain form (`./a//b.jpg` becomes `a/b.jpg`).
 
     Raises:
-        InputError: it is absolute, leaves its folder, or contains control characters.
+        InputError: it is absolute, leaves its folder, or contains control characters or lone surrogates.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in filename):
-        raise InputError(f"{where} has the file name {filename[:80]!r} with control characters: rename the file")
+        raise InputError(f"{where} has the file name {filename[:80]!r} with control characters or not UTF-8: rename it")
     path = PurePosixPath(filename)
     if path.is_absolute() or PureWindowsPath(filename).is_absolute() or ".." in path.parts or path == PurePosixPath():
         raise InputError(f"{where} names {filename[:80]!r}: file names must be relative and stay in the images' folder")

@@ -1,0 +1,55 @@
+"""File names that are not UTF-8 are escaped in reports, in the same way everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from twincar_edge.datasets import open_dataset
+from twincar_edge.errors import InputError
+from twincar_edge.files import as_text, check_utf8, write_text
+from twincar_edge.records import Record
+
+STRANGE = os.fsdecode(b"caf\xe9.onnx")
+ESCAPED = r"caf\udce9.onnx"
+
+
+class Report(Record):
+    """A report that names files."""
+
+    path: Path
+    names: tuple[str, ...]
+    share: float
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_report_as_json_escapes_a_name_that_is_not_utf8(indent: int | None) -> None:
+    report = Report(path=Path("folder", STRANGE), names=("café", STRANGE), share=0.5)
+    text = report.model_dump_json(indent=indent)
+    assert json.loads(text) == {"path": f"folder/{ESCAPED}", "names": ["café", ESCAPED], "share": 0.5}
+    text.encode("utf-8")
+    assert Report.model_validate_json(report.model_dump_json(indent=indent, exclude={"path"})[:-1] + ', "path": "x"}')
+
+
+def test_a_text_file_escapes_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "report.csv", f"café,{STRANGE}\n")
+    assert (tmp_path / "report.csv").read_text("utf-8") == f"café,{ESCAPED}\n"
+    assert as_text(STRANGE) == ESCAPED
+
+
+def test_a_data_set_in_a_folder_with_such_a_name_has_an_escaped_one(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        folder = tmp_path / os.fsdecode(b"caf\xe9") / label
+        folder.mkdir(parents=True)
+        (folder / "1.png").touch()
+    dataset = open_dataset(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert (dataset.name, dataset.record().name) == (r"caf\udce9", r"caf\udce9")
+
+
+def test_a_path_that_a_library_does_not_accept_is_refused_by_name(tmp_path: Path) -> None:
+    check_utf8(tmp_path / "café.mp4", "cannot read")
+    with pytest.raises(InputError, match=r"cannot read .*caf\\udce9\.onnx: its name is not UTF-8: rename it"):
+        check_utf8(tmp_path / STRANGE, "cannot read")
