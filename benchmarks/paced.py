@@ -16,6 +16,7 @@ from twincar_edge.benchmarks.config import CameraPace
 from twincar_edge.benchmarks.report import Latency, Paced
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.timing import Clock, Subject
+from twincar_edge.videos import open_capture
 
 CPUINFO = Path("/proc/cpuinfo")
 CPUFREQ = Path("/sys/devices/system/cpu")
@@ -32,7 +33,7 @@ class Clip:
     def __init__(self, path: Path) -> None:
         """Open the video."""
         self._path = path
-        self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+        self._capture = open_capture(str(path.absolute()), str(path))
         if not self._capture.isOpened():
             raise InputError(f"cannot read the video {path}: it is missing, or FFmpeg cannot decode it")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.bundled import demo_clip, demo_model
 from twincar_edge.draw import GRAY, GREEN, RED, Cell, contact_sheet
-from twincar_edge.errors import GateError, InputError
+from twincar_edge.errors import GateError
 from twincar_edge.files import replacing, write_text
 from twincar_edge.images import read_image, write_image
 from twincar_edge.manifest import read_manifest
@@ -31,6 +31,7 @@ from twincar_edge.runtime.sources.playback import Playback
 from twincar_edge.runtime.storage.state import StateFolder
 from twincar_edge.runtime.truth import Score, read_truth, score_visits
 from twincar_edge.runtime.watch import CameraConfig, LiveFrame, OnFrame, WatchConfig, WatchSummary
+from twincar_edge.videos import open_writer
 
 PICTURES_LIMIT = 50_000_000  # bytes
 MIN_RIGHT = 0.9
@@ -147,7 +148,7 @@ def _contact_sheet(score: Score, pictures: Path) -> NDArray[np.uint8]:
 
 
 class _AnnotatedVideo:
-    """Writes annotated frames as MPEG-4, which OpenCV's wheel can encode, so the demo needs no extra."""
+    """Writes annotated frames with OpenCV's own encoder, so the demo needs no extra."""
 
     def __init__(self, path: Path, fps: float, painter: Painter) -> None:
         self._path = path
@@ -169,7 +170,5 @@ class _AnnotatedVideo:
         image_bgr = self._painter.paint(live)
         if self._writer is None:
             size_wh = (image_bgr.shape[1], image_bgr.shape[0])
-            self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size_wh)
-            if not self._writer.isOpened():
-                raise InputError(f"cannot write {self._path}: this OpenCV has no MPEG-4 encoder; install opencv-python")
+            self._writer = open_writer(self._path, self._fps, size_wh)
         self._writer.write(image_bgr)

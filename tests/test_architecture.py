@@ -86,6 +86,11 @@ HEAVY = {
 BASE = {"numpy", "cv2", "pydantic", "rich", "watchfiles", "paho", "prometheus_client"}
 
 
+# Their constructors end the process if a path is not UTF-8; `twincar_edge/videos.py` checks it.
+CV2_WITH_PATHS = {"VideoCapture", "VideoWriter", "imread", "imreadmulti", "imwrite", "imwritemulti"}
+OPENS_WITH_CV2 = {"twincar_edge.videos", "twincar_edge.runtime.sources.devices"}  # the second a device by its number
+
+
 def sources(checkout: Path = REPOSITORY) -> list[Path]:
     """Return every source file of the package; those of the linked subpackages by their path at the top."""
     roots = [checkout / "twincar_edge", *(checkout / name for name in SUBPACKAGES)]
@@ -370,3 +375,15 @@ def test_an_installation_imports_every_subpackage_and_adds_no_other_top_level_pa
     assert done.returncode == 0, done.stderr
     expected = {module_name(file, built) for file in sources(built)} - {"twincar_edge"}
     assert set(done.stdout.split()) == expected
+
+
+def test_only_one_module_gives_paths_to_opencv() -> None:
+    for file in sources():
+        used = {
+            part.attr
+            for node in ast.walk(ast.parse(file.read_text("utf-8")))
+            if isinstance(node, ast.Call)
+            for part in (node.func, *node.args)
+            if isinstance(part, ast.Attribute) and getattr(part.value, "id", None) == "cv2"
+        }
+        assert module_name(file) in OPENS_WITH_CV2 or not used & CV2_WITH_PATHS, file

@@ -134,7 +134,7 @@ class RunFolder:
         given = (*models, *((data.path, data.images, data.class_mapping) if data is not None else ()))
         for path in given:
             if path is not None and not resume:
-                check_utf8(path.absolute(), "cannot train from")  # JSON has no other names
+                check_utf8(path.absolute(), f"cannot train from {path.absolute()}")  # JSON has no other names
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:

@@ -164,18 +164,18 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def check_utf8(path: Path, problem: str) -> None:
-    """Check that a path is text, for libraries and files that hold no other paths.
+def check_utf8(path: Path | str, problem: str) -> None:
+    """Check that a path is UTF-8, for libraries and files that take no other paths.
 
     Args:
         path: the path.
-        problem: what cannot be done with another path, for the message.
+        problem: the start of the message, such as "cannot read the video car.mp4".
 
     Raises:
         InputError: its name, or that of its folder, is not UTF-8.
     """
     if as_text(str(path)) != str(path):
-        raise InputError(f"{problem} {path}: its name is not UTF-8: rename it")
+        raise InputError(f"{problem}: its name is not UTF-8: rename it")
 
 
 def sha256(path: Path) -> str:

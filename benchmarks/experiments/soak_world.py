@@ -23,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from twincar_edge.bundled import demo_clip
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.events import Event
+from twincar_edge.videos import open_capture
 
 FPS = 8.0
 WIDTH = 640
@@ -264,7 +265,7 @@ class _ProxyHandler(socketserver.BaseRequestHandler):
 
 def _clip() -> list[bytes]:
     """Return the bundled clip as JPEGs at `FPS`, and its first picture with noise for the pause behind it."""
-    video = cv2.VideoCapture(str(demo_clip()))
+    video = open_capture(str(demo_clip().absolute()), "the demo clip")
     step = max(1, round(video.get(cv2.CAP_PROP_FPS) / FPS))
     pictures: list[Any] = []
     number = 0

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import cv2
 
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.sources.base import redact_url
+from twincar_edge.videos import open_capture
 
 # OpenCV reads these when a capture opens; a user's own settings take precedence. FFmpeg logs a page to standard error
 # for each damaged frame, sometimes with the URL and its password, so it is silenced; sources count and report failures.
@@ -48,14 +50,11 @@ def open_ffmpeg(url: str, *, open_timeout_ms: int, read_timeout_ms: int) -> cv2.
 
     It decodes in one thread: with N threads, FFmpeg returns a frame only after N - 1 newer ones.
     """
-    return cv2.VideoCapture(
-        url,
-        cv2.CAP_FFMPEG,
-        [
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms,
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_timeout_ms,
-            cv2.CAP_PROP_N_THREADS, 1,
-        ],
+    return open_capture(
+        url, redact_url(url),
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms,
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_timeout_ms,
+        cv2.CAP_PROP_N_THREADS, 1,
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from twincar_edge.cores import lower_priority, usable_cores
 from twincar_edge.errors import InputError, MissingExtraError
-from twincar_edge.files import check_utf8
 from twincar_edge.runtime.sources.ahead import ReadAhead
 from twincar_edge.runtime.sources.base import Frame, Source, bytes_of
 from twincar_edge.runtime.sources.bounds import AHEAD_BYTES, MAX_FRAME_PIXELS, checked_size, limited, limited_opening
@@ -22,6 +21,7 @@ from twincar_edge.runtime.sources.capture import Capture, codec_name, estimated_
 from twincar_edge.runtime.sources.pyav import PyAVInput
 from twincar_edge.runtime.sources.recording import recording_digest
 from twincar_edge.runtime.sources.unchanged import MANY, Unchanged
+from twincar_edge.videos import open_capture
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +210,6 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
             `max_pixels`.
     """
     path = Path(spec)
-    check_utf8(path, "cannot read the video")  # OpenCV would crash the process
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -220,7 +219,7 @@ def open_video_file(spec: str, stride: int, max_pixels: int = MAX_FRAME_PIXELS) 
     url, threads = str(path.absolute()), max(1, usable_cores() // 2)
     # FFmpeg's threads inherit the low priority of the thread that starts them, so this is done in another thread.
     with limited_opening(max_pixels), ThreadPoolExecutor(1, "open a video", initializer=lower_priority) as opener:
-        opening = opener.submit(cv2.VideoCapture, url, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads])
+        opening = opener.submit(open_capture, url, str(path), cv2.CAP_PROP_N_THREADS, threads)
     capture = limited(opening.result())
     if not head or not capture.isOpened():
         capture.release()

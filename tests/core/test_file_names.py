@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from twincar_edge.datasets import open_dataset
 from twincar_edge.errors import InputError
 from twincar_edge.files import as_text, check_utf8, write_text
 from twincar_edge.records import Record
+from twincar_edge.synthetic import write_gate_clip
 
 STRANGE = os.fsdecode(b"caf\xe9.onnx")
 ESCAPED = r"caf\udce9.onnx"
@@ -50,6 +53,45 @@ def test_a_data_set_in_a_folder_with_such_a_name_has_an_escaped_one(tmp_path: Pa
 
 
 def test_a_path_that_a_library_does_not_accept_is_refused_by_name(tmp_path: Path) -> None:
-    check_utf8(tmp_path / "café.mp4", "cannot read")
-    with pytest.raises(InputError, match=r"cannot read .*caf\\udce9\.onnx: its name is not UTF-8: rename it"):
-        check_utf8(tmp_path / STRANGE, "cannot read")
+    check_utf8(tmp_path / "café.mp4", "cannot read the video")
+    with pytest.raises(InputError, match=r"^cannot read the video: its name is not UTF-8: rename it$"):
+        check_utf8(tmp_path / STRANGE, "cannot read the video")
+
+
+OPENING = """
+import os, sys
+from pathlib import Path
+from twincar_edge.benchmarks.paced import Clip
+from twincar_edge.errors import InputError
+from twincar_edge.synthetic import write_gate_clip
+from twincar_edge.videos import open_writer
+
+folder = Path(sys.argv[1])
+for use in (
+    lambda: Clip(folder / "clip.mp4"),
+    lambda: open_writer(folder / "annotated.mp4", 25.0, (64, 48)),
+    lambda: write_gate_clip(folder / "gate.mp4", [0], 0, (160, 96), 5.0),
+):
+    try:
+        use()
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_a_video_in_a_folder_that_opencv_does_not_accept_is_one_line_and_not_a_crash(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    done = subprocess.run([sys.executable, "-c", OPENING, str(folder)], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert [line.partition(str(tmp_path))[0] for line in lines] == [
+        "cannot read the video ", "cannot write into ", "cannot write into ",
+    ]  # fmt: skip
+    assert all(line.endswith(": its name is not UTF-8: rename it") for line in lines)
+    assert not list(folder.iterdir())
+
+
+def test_a_video_may_have_a_name_that_opencv_does_not_accept(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    write_gate_clip(path, [0], 0, (160, 96), 5.0)
+    assert path.stat().st_size

@@ -23,6 +23,7 @@ from twincar_edge.synthetic.shading import Paint
 from twincar_edge.synthetic.skin import car_model
 from twincar_edge.synthetic.truth import Box, GatePass, GateTruth
 from twincar_edge.synthetic.weather import add_noise
+from twincar_edge.videos import open_writer
 
 EMPTY_START_S = 1.0
 """Seconds of empty road at the start, for a background model to learn from."""
@@ -136,10 +137,8 @@ def write_gate_clip(
 
 
 def _write_video(path: Path, frames: Iterator[Image], truth: GateTruth) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), truth.fps, truth.size_wh)
+    writer = open_writer(path, truth.fps, truth.size_wh)
     try:
-        if not writer.isOpened():
-            raise OSError(f"OpenCV cannot write an mp4v video to {path.parent}: check free space and permissions")
         for frame in frames:
             writer.write(frame)
     finally:
