@@ -230,9 +230,16 @@ class Stage:
 
 
 def _missing(entry: Entry) -> _Input | None:
-    if storage_of(entry.path).kind(entry.path) is not None:
-        return None
-    return _Input(entry.shown, None, 0, f"cannot read {entry.shown}: No such file or directory", lost=True)
+    """Return the error of a file that is missing, or is local and cannot be opened; None if it can be read."""
+    storage = storage_of(entry.path)
+    if storage.kind(entry.path) is None:
+        return _Input(entry.shown, None, 0, f"cannot read {entry.shown}: No such file or directory", lost=True)
+    if not storage.remote:
+        try:
+            storage.open(entry.path).close()
+        except InputError as error:
+            return _Input(entry.shown, None, 0, str(error), lost=True)
+    return None
 
 
 def embedding_size(embed: Callable[[NDArray[np.uint8]], NDArray[np.float32]], size_wh: tuple[int, int]) -> int:

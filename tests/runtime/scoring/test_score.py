@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -129,6 +130,28 @@ def test_a_partition_without_readable_files_stops_the_run_but_one_missing_file_d
     assert [row.get("error") is None for row in one.rows([there, missing])] == [True, False]
     with pytest.raises(InputError, match=r"none of 2 files can be read: cannot read .*gone\.png: No such file"):
         list(one.rows([missing, missing]))
+
+
+@pytest.mark.parametrize("kind", ["tar", "video", "rows"])
+def test_a_local_file_that_may_not_be_read_is_a_row_with_an_error(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    folder = pictures(tmp_path / "cars", 1)
+    locked = folder / "locked"
+    locked.touch()
+    opened = Path.open
+
+    def refuse(path: Path, *options: Any, **named: Any) -> Any:
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *options, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read every file
+    entries = [Entry("image", str(folder / "car_00.png")), Entry(kind, str(locked))]
+    rows = list(stage(model, tmp_path / "out").rows(entries))
+    assert [row.get("error") for row in rows] == [None, f"cannot read {locked}: Permission denied"]
+    with pytest.raises(InputError, match="Permission denied"):
+        list(stage(model, tmp_path / "out").rows(entries[1:]))
 
 
 def test_a_worker_refuses_a_model_that_is_not_the_runs(model: Path, tmp_path: Path) -> None:
