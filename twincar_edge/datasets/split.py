@@ -59,11 +59,19 @@ def stratified_folds(dataset: Dataset, folds: int, seed: int = 0) -> tuple[Split
     if seed < 0:
         raise InputError(f"the seed must be 0 or more, found {seed}")
     parts: list[set[str]] = [set() for _ in range(folds)]
-    for names, first in _shuffled_classes(dataset, seed):
+    classes = list(_shuffled_classes(dataset, seed))
+    for names, first in classes:
         for place, name in enumerate(
             names, start=first
         ):  # rotates the start, so that no fold gets the extra image of every class
             parts[place % folds].add(name)
+    empty = parts.count(set())
+    if classes and empty:
+        most = max(len(names) for names, _ in classes)
+        raise InputError(
+            f"the classes of {dataset.name} have at most {most} images each, and {empty} of the {folds} folds would "
+            f"hold nothing out: use at most {most} folds, or add images"
+        )
     return tuple(_hold_out(dataset, part) for part in parts)
 
 

@@ -86,6 +86,12 @@ def test_impossible_folds_are_refused(sizes: list[int], folds: int) -> None:
         stratified_folds(dataset_of(sizes), folds)
 
 
+def test_too_many_folds_are_refused_with_the_number_that_is_possible() -> None:
+    with pytest.raises(InputError, match=r"have at most 5 images each, and 3 of the 9 folds would hold nothing out"):
+        stratified_folds(dataset_of([5, 1, 4]), 9, seed=1)
+    assert len(stratified_folds(dataset_of([5, 1, 4]), 5)) == 5
+
+
 def test_the_split_does_not_depend_on_the_order_of_samples_or_of_classes() -> None:
     dataset = dataset_of([20, 11, 30])
     split = stratified_split(dataset, seed=5)
