@@ -46,7 +46,7 @@ from twincar_edge.export.parity.report import ParityError, ParityReport
 from twincar_edge.export.report_files import report_paths, write_report
 from twincar_edge.export.trial_session import TrialSession
 from twincar_edge.export.validation_model import HeldOutAnswers, ValidationModel
-from twincar_edge.files import write_bytes
+from twincar_edge.files import make_folder, write_bytes
 from twincar_edge.golden import Golden
 from twincar_edge.manifest import Manifest, Precision, QuantizationRecord
 from twincar_edge.metrics import at_least
@@ -310,8 +310,8 @@ def _workspace(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: the folder cannot be created, or the disk is full.
     """
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as workspace:
             yield Path(workspace)
     except OSError as error:

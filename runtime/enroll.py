@@ -21,7 +21,7 @@ from pydantic import Field
 from twincar_edge.bundled import default_model
 from twincar_edge.enrolled import ENROLLED_KEY, MAX_ENROLLED, REACH, Enrolled, join, learn_class
 from twincar_edge.errors import GateError, InputError, ModelError, Parameter, nearest
-from twincar_edge.files import check_not_read, replacing
+from twincar_edge.files import check_name, check_not_read, replacing
 from twincar_edge.held_out import HeldOut, read_held_out
 from twincar_edge.labels import ClassMapping
 from twincar_edge.manifest import Text
@@ -172,6 +172,7 @@ def read_class_folders(folder: Path) -> dict[str, list[Path]]:
     Raises:
         InputError: the folder cannot be read, has no named subfolder, or one is empty.
     """
+    check_name(folder)
     try:
         found = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from twincar_edge.errors import InputError, first_fault, nearest
+from twincar_edge.files import check_name
 from twincar_edge.training.recipe import Recipe
 
 DEFAULT_RECIPE = "lite0-cars196"
@@ -38,6 +39,7 @@ def read_recipe(name: str = DEFAULT_RECIPE, changes: Iterable[str] = ()) -> Reci
     path = Path(name) if name.endswith(".toml") else _SHIPPED / f"{name}.toml"
     if not name.endswith(".toml") and name not in shipped_recipes():
         raise InputError(f"no recipe {name!r}: {nearest(name, shipped_recipes())}; or use a file that ends in .toml")
+    check_name(path)
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

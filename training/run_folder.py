@@ -14,7 +14,7 @@ from twincar_edge.datasets.files import CLASS_MAPPING
 from twincar_edge.datasets.split import TRAIN_CSV, VALIDATION_CSV
 from twincar_edge.datasets.table import read_table
 from twincar_edge.errors import InputError, Parameter, first_fault
-from twincar_edge.files import check_utf8, remains, write_text
+from twincar_edge.files import check_name, check_utf8, make_folder, remains, write_text
 from twincar_edge.records import Record
 from twincar_edge.training import artifacts
 from twincar_edge.training.extension import ExtensionConfig
@@ -135,8 +135,8 @@ class RunFolder:
         for path in given:
             if path is not None and not resume:
                 check_utf8(path.absolute(), f"cannot train from {path.absolute()}")  # JSON has no other names
+        make_folder(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             if overwrite:
                 self._check_replaceable(data, models)
             elif not resume and any(self.path.iterdir()):
@@ -225,6 +225,7 @@ class RunFolder:
         Raises:
             InputError: the file is missing or invalid.
         """
+        check_name(self.path)
         try:
             return RunRecord.model_validate_json(self.recipe.read_text("utf-8"))
         except OSError as error:

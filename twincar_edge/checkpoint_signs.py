@@ -6,6 +6,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from twincar_edge.files import check_name
+
 _HEAD = 512
 _ZIP = b"PK\x03\x04"  # a PyTorch file is a ZIP archive whose first member is NAME/data.pkl
 _ZIP_NAME_LENGTH, _ZIP_NAME = slice(26, 28), 30  # https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.7
@@ -62,6 +64,7 @@ def other_kind(path: Path) -> str | None:
 
 
 def _head(path: Path) -> bytes:
+    check_name(path)
     try:
         with path.open("rb") as file:
             return file.read(_HEAD)

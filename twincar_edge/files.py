@@ -26,8 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         InputError: the folder cannot be made, the file cannot be written (no space, no permission), or `path` is a
-            folder or a device.
+            folder, a device or impossible.
     """
+    check_name(path)
     temporary = None
     try:
         if path.exists() and not path.is_file():
@@ -50,6 +51,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be created.
     """
+    check_name(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -162,6 +164,20 @@ def is_folder(path: Path) -> bool:
 def as_text(name: str) -> str:
     """Return a file name as text for reports, JSON and databases; bytes that are not UTF-8 are escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_name(path: Path) -> None:
+    """Check that a file can have this name. Python opens no others, and raises a ValueError that does not name them.
+
+    Raises:
+        InputError: it has a NUL character, or a lone surrogate that stands for no byte.
+    """
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise InputError(f"invalid file name {str(path)!r}")
 
 
 def check_utf8(path: Path | str, problem: str) -> None:

@@ -6,15 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from twincar_edge.datasets import open_dataset
 from twincar_edge.errors import InputError
-from twincar_edge.files import as_text, check_utf8, write_text
+from twincar_edge.files import as_text, check_name, check_utf8, make_folder, write_text
+from twincar_edge.manifest import read_manifest
+from twincar_edge.model_file import read_model_file
 from twincar_edge.records import Record
+from twincar_edge.runtime.enroll import read_class_folders
 from twincar_edge.synthetic import write_gate_clip
+from twincar_edge.training.recipe_files import read_recipe
+from twincar_edge.training.run_folder import RunFolder
 
 STRANGE = os.fsdecode(b"caf\xe9.onnx")
 ESCAPED = r"caf\udce9.onnx"
@@ -60,10 +66,14 @@ def test_a_path_that_a_library_does_not_accept_is_refused_by_name(tmp_path: Path
 
 OPENING = """
 import os, sys
+from collections.abc import Callable
 from pathlib import Path
 from twincar_edge.benchmarks.paced import Clip
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.enroll import read_class_folders
 from twincar_edge.synthetic import write_gate_clip
+from twincar_edge.training.recipe_files import read_recipe
+from twincar_edge.training.run_folder import RunFolder
 from twincar_edge.videos import open_writer
 
 folder = Path(sys.argv[1])
@@ -95,3 +105,17 @@ def test_a_video_may_have_a_name_that_opencv_does_not_accept(tmp_path: Path) -> 
     path = tmp_path / os.fsdecode(b"caf\xe9.mp4")
     write_gate_clip(path, [0], 0, (160, 96), 5.0)
     assert path.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_an_input_error(name: str, tmp_path: Path) -> None:
+    check_name(tmp_path / STRANGE)
+    uses: tuple[Callable[[Path], object], ...] = (
+        read_manifest, read_model_file, make_folder, lambda path: write_text(path, ""), read_class_folders,
+        lambda path: read_recipe(f"{path}.toml"), lambda path: RunFolder(path).read_record(),
+        lambda path: RunFolder(path).prepare(),
+    )  # fmt: skip
+    for use in uses:
+        with pytest.raises(InputError, match="invalid file name") as caught:
+            use(tmp_path / name)
+        assert str(caught.value).isprintable()
