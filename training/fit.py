@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from twincar_edge.datasets import (
@@ -36,6 +37,7 @@ from twincar_edge.training.recipe import Recipe
 from twincar_edge.training.report import write_evaluation, write_gradcam_grid, write_training_plots
 from twincar_edge.training.result import TrainingResult
 from twincar_edge.training.run_folder import RunFolder
+from twincar_edge.training.start import discard_replaced, started
 from twincar_edge.training.state import read_state, write_state
 from twincar_edge.training.weights import load_weights
 
@@ -80,7 +82,7 @@ def fit(
         extending: the model to extend by the classes of `dataset` that it lacks. It is also the teacher, and its
             architecture and preprocessing replace the recipe's.
         machine: device, threads, memory and precision.
-        overwrite: replace an earlier run in the same folder, once the new one is ready to start.
+        overwrite: replace an earlier run in the same folder, once the first epoch of the new one is complete.
         resume: continue the run in the folder, which must have the same recipe and images.
         on_epoch: called after each epoch, once its files are written.
         progress: called after each batch; the stages are "check", "read", "train", "validate" and "evaluate".
@@ -119,6 +121,7 @@ def fit(
         limited_threads(machine.threads),
         freed_memory_kept(),
         memory_advice(recipe.batch_size),
+        ExitStack() as start,
     ):
         model = CarClassifier(recipe.architecture, len(classes), recipe.preprocess, recipe.dropout)
         resuming = resume and folder.state.exists()
@@ -136,7 +139,10 @@ def fit(
                 if split is None:
                     needed = dataset.classes if extension is None else extension.added
                     split = split_usable(recipe, usable_images(dataset, folder, progress), needed)
-                folder.clear(overwrite=overwrite)
+                if resume:
+                    folder.clear()
+                else:
+                    start.enter_context(started(folder, overwrite=overwrite))
                 named = teacher if extending is None else None
                 folder.write_record(recipe, data_options, weights_file, named, extending)
                 write_split(split, folder.path)
@@ -213,6 +219,7 @@ def _run_epochs(
         write_text(folder.metrics, history.to_csv())
         # The state comes last: if the run is killed before, the epoch is repeated and writes all its files again.
         write_state(folder.state, recipe, split.train.digest(), history, loop.state_dict())
+        discard_replaced(folder)
         if on_epoch is not None:
             on_epoch(row)
     return history

@@ -91,6 +91,11 @@ class RunFolder:
         """Return what a cross-validation found, as JSON and as a table."""
         return self.path / "folds.json", self.path / "folds.md"
 
+    @property
+    def replaced(self) -> Path:
+        """Return the folder that has the files of an earlier run until the first epoch of the run in its place."""
+        return self.path / "replaced"
+
     def fold(self, number: int) -> RunFolder:
         """Return the run of a fold, counted from 1."""
         return RunFolder(self.path / f"fold-{number}")
@@ -109,6 +114,13 @@ class RunFolder:
         )  # fmt: skip
         pictures = (*artifacts.EVALUATION_FILES, *artifacts.TRAINING_PLOTS, artifacts.GRADCAM_GRID)
         return (*own, *split, *(self.path / name for name in pictures))
+
+    def removable(self) -> list[Path]:
+        """Return the files of a run in the order of their removal, without `integrity.csv` of the new run.
+
+        The record is removed last: until then, this is still known to be a run, whose removal can be repeated.
+        """
+        return sorted((file for file in self.files() if file != self.integrity), key=lambda file: file == self.recipe)
 
     def prepare(
         self,
@@ -139,7 +151,7 @@ class RunFolder:
         try:
             if overwrite:
                 self._check_replaceable(data, models)
-            elif not resume and any(self.path.iterdir()):
+            elif not resume and any(path != self.integrity for path in self.path.iterdir()):
                 raise InputError(
                     f"{self.path} is not empty: choose another folder, or replace the run in it with ",
                     Parameter("overwrite", True),
@@ -155,7 +167,7 @@ class RunFolder:
                 self.read_record()
             except InputError as error:
                 raise InputError(f"cannot replace {found[0]}: {error}; choose another folder") from error
-        inside = {run.path.resolve() for run in (self, *self._folds())}
+        inside = {path.resolve() for path in (self.path, self.replaced, *(run.path for run in self._folds()))}
         given = (*models, *((data.path, data.class_mapping) if data is not None else ()))
         for path in (path.resolve() for path in given if path is not None):
             if path in inside or path.parent in inside:
@@ -177,9 +189,7 @@ class RunFolder:
         """
         files: list[Path] = []
         if overwrite:
-            files = [file for run in (*self._folds(), self) for file in run.files() if file != self.integrity]
-            # The record is removed last: until then, this is still known to be a run, whose removal can be repeated.
-            files.sort(key=lambda file: file == self.recipe)
+            files = [file for run in (*self._folds(), self) for file in run.removable()]
         try:
             for file in (*remains(self.path), *files):
                 file.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -212,6 +213,53 @@ def test_a_run_that_the_training_reads_from_is_not_replaced(dataset: Dataset, tm
         run.prepare(overwrite=True, data=data, models=(model,))
 
 
+def diverging(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_finite(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0) -> torch.Tensor:
+        return logits.sum() * float("nan")
+
+    monkeypatch.setattr(objective, "cross_entropy", not_finite)
+
+
+def test_a_run_that_fails_before_its_first_epoch_does_not_block_the_next(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    few = dataset.select(sample.name for sample in dataset.samples if sample.label == 0)
+    with pytest.raises(InputError, match="fewer than 2 usable images"):
+        fit(toy_recipe(), few, run.path, machine=ONE_THREAD)
+    with monkeypatch.context() as patch:
+        diverging(patch)
+        with pytest.raises(ModelError, match="training diverged"):
+            fit(toy_recipe(epochs=1), dataset, run.path, machine=ONE_THREAD)
+    assert list(run.path.iterdir()) == [run.integrity]
+    fit(toy_recipe(epochs=1), dataset, run.path, machine=ONE_THREAD)
+
+
+def test_an_earlier_run_returns_if_the_new_one_fails_in_its_first_epoch(
+    trained: TrainingResult, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "train":
+            raise KeyboardInterrupt
+
+    def content() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in run.path.iterdir() if file.is_file() and file != run.integrity}
+
+    run = RunFolder(tmp_path / "run")
+    shutil.copytree(trained.run_folder, run.path)
+    before, recipe = content(), toy_recipe(epochs=1)
+    with pytest.raises(KeyboardInterrupt):  # can be resumed
+        fit(recipe, dataset, run.path, machine=ONE_THREAD, overwrite=True, progress=stop)
+    assert run.read_record().recipe == recipe and not run.checkpoint.exists()
+    with monkeypatch.context() as patch:
+        diverging(patch)
+        with pytest.raises(ModelError, match="training diverged"):
+            fit(recipe, dataset, run.path, machine=ONE_THREAD, overwrite=True)
+    assert content() == before and not run.replaced.exists()
+    fit(recipe, dataset, run.path, machine=ONE_THREAD, overwrite=True)
+    assert read_checkpoint(run.checkpoint).recipe["epochs"] == 1 and not run.replaced.exists()
+
+
 @pytest.mark.parametrize("strange", ["data", "images", "model"])
 def test_a_path_that_the_record_cannot_hold_is_refused(tmp_path: Path, strange: str) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9")
@@ -295,10 +343,7 @@ def test_a_class_with_fewer_than_two_images_is_named(tmp_path: Path, missing: st
 def test_a_nonfinite_loss_ends_the_training_with_a_one_line_error(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def not_finite(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0) -> torch.Tensor:
-        return logits.sum() * float("nan")
-
-    monkeypatch.setattr(objective, "cross_entropy", not_finite)
+    diverging(monkeypatch)
     with pytest.raises(ModelError, match=r"training diverged: the loss is nan in epoch 1; .*`learning_rate="):
         fit(toy_recipe(epochs=1), dataset, tmp_path / "run", machine=ONE_THREAD)
     assert not (tmp_path / "run" / "best.pt").exists()
