@@ -23,6 +23,7 @@ from twincar_edge.metrics import at_least
 from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.answers import certainty
 from twincar_edge.runtime.service import Service
 from twincar_edge.runtime.sinks import crop_name
 from twincar_edge.runtime.sinks.settings import CropsSettings, StoreSettings
@@ -137,10 +138,10 @@ def _contact_sheet(score: Score, pictures: Path) -> NDArray[np.uint8]:
 
     cells = []
     for result in score.passes:
-        answers = " / ".join(f"{visit.name}  {visit.probability:.0%}" for visit in result.visits) or "missed"
+        answers = " / ".join(f"{visit.name}  {certainty(visit)}" for visit in result.visits) or "missed"
         color = _VERDICT_COLORS[result.verdict]
         right = result.verdict == "right"
-        subtitle = f"right, {result.visits[0].probability:.0%}" if right else f"{result.verdict}: {answers}"
+        subtitle = f"right, {certainty(result.visits[0])}" if right else f"{result.verdict}: {answers}"
         picture = crop(result.visits[0]) if result.visits else None
         cells.append(Cell(picture, result.truth.name, subtitle, color))
     cells += [Cell(crop(visit), "no vehicle", f"extra: {visit.name}", RED) for visit in score.extra]

@@ -20,7 +20,8 @@ from twincar_edge.draw import (
     text_size,
 )
 from twincar_edge.preprocess import resize
-from twincar_edge.runtime.inference.answers import Guess, Prediction
+from twincar_edge.runtime.inference.answers import Guess, Prediction, heading
+from twincar_edge.wording import percent
 
 MIN_LONG_SIDE, MAX_LONG_SIDE = 480, 1280  # pixels of each picture
 _BACKGROUND, _INK, _FAINT, _BAR, _TRACK = (32, 28, 26), (245, 245, 245), (165, 160, 155), (80, 175, 255), (62, 56, 52)
@@ -100,7 +101,7 @@ def _answer(width: int, prediction: Prediction, looks_like: Sequence[Guess]) -> 
     right = width - _MARGIN
     bar_left = right - 62 - bar_width
 
-    title = fit_text(prediction.name, bar_left - 2 * _MARGIN, _TYPE, BOLD)
+    title = fit_text(heading(prediction), bar_left - 2 * _MARGIN, _TYPE, BOLD)
     put_text(strip, title, (_MARGIN, _MARGIN + 4), _TYPE, _INK, BOLD)
     for row, guess in enumerate(prediction.top5, 1):
         top = _MARGIN + row * _LINE + 4
@@ -108,12 +109,13 @@ def _answer(width: int, prediction: Prediction, looks_like: Sequence[Guess]) -> 
         cv2.rectangle(strip, (bar_left, top + 6), (bar_left + bar_width, top + 18), _TRACK, cv2.FILLED)
         if filled > bar_left:
             cv2.rectangle(strip, (bar_left, top + 6), (filled, top + 18), _BAR, cv2.FILLED)
-        percent = f"{guess.probability:.0%}"
-        put_text(strip, percent, (right - text_size(percent, _TYPE)[0], top), _TYPE, _FAINT, REGULAR)
+        share = percent(guess.probability)
+        put_text(strip, share, (right - text_size(share, _TYPE)[0], top), _TYPE, _FAINT, REGULAR)
         name = fit_text(guess.name, bar_left - 2 * _MARGIN, _TYPE)
         put_text(strip, name, (_MARGIN, top), _TYPE, _FAINT)
     if looks_like:
-        names = ", ".join(f"{one.name} ({one.probability:.2f})" for one in looks_like[:2])
+        names = ", ".join(f"{one.name} {one.probability:.2f}" for one in looks_like[:2])
         top = _MARGIN + (rows - 1) * _LINE + 4
-        put_text(strip, fit_text(f"looks like {names}", width - 2 * _MARGIN, _TYPE), (_MARGIN, top), _TYPE, _FAINT)
+        line = fit_text(f"looks like (similarity): {names}", width - 2 * _MARGIN, _TYPE)
+        put_text(strip, line, (_MARGIN, top), _TYPE, _FAINT)
     return strip

@@ -30,6 +30,7 @@ from twincar_edge.runtime.inference.answers import UNKNOWN
 from twincar_edge.runtime.locating.boxes import Box, Ignored, intersection
 from twincar_edge.runtime.locating.zones import Zone, in_pixels
 from twincar_edge.runtime.loop.answering import LiveFrame, LiveTrack
+from twincar_edge.wording import counted
 
 MIN_LONG_SIDE = 640  # pixels: smaller frames are enlarged, or a name would hide what it names
 TRAIL_S = 3.0
@@ -214,9 +215,9 @@ def _label_of(track: LiveTrack) -> list[str]:
     """Return a vehicle's number and the answer so far."""
     if track.name is None:
         return [f"{track.id}"]
-    crops = f"{track.crops} crop{'s' * (track.crops != 1)}"
-    level = "best guess" if track.level == UNKNOWN else track.level
-    return [f"{track.id}  {one_line(track.name)}", f"{level}  {track.probability:.0%}  {crops}"]
+    crops = counted(track.crops, "crop")
+    level = "" if track.level == UNKNOWN else f"{track.level}  "
+    return [f"{track.id}  {one_line(track.name)}", f"{level}{one_line(track.certainty)}  {crops}"]
 
 
 def _caption(live: LiveFrame) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from twincar_edge.labels import VehicleName, may_be_a, parse_name
 from twincar_edge.manifest import FamiliarityThresholds
 from twincar_edge.metrics import top_k
+from twincar_edge.wording import percent
 
 UNKNOWN = "unknown"
 Level = Literal["year", "model", "make", "unknown"]
@@ -103,6 +104,47 @@ class Prediction:
             "year": self.year,
             "top": [{"name": guess.name, "probability": round(guess.probability, 6)} for guess in self.top5[:top]],
         }
+
+
+class _Named(Protocol):
+    """A class and its probability: a `Guess`, or one of an event."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+
+
+class _Answer(Protocol):
+    """A `Prediction` or an event."""
+
+    @property
+    def level(self) -> Level: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def top5(self) -> Sequence[_Named]: ...
+
+
+def rejected_guess(answer: _Answer) -> _Named | None:
+    """Return the best class if it was rejected, so the answer is "unknown"; otherwise None."""
+    return answer.top5[0] if answer.level == UNKNOWN and answer.top5 else None
+
+
+def certainty(answer: _Answer, decimals: int = 0) -> str:
+    """Return an answer's probability as text; for "unknown", the rejected guess, since the probability is that of it.
+
+    Texts and pictures for people use this, so that "unknown" never looks certain.
+    """
+    guess = rejected_guess(answer)
+    if guess is None:
+        return "" if answer.level == UNKNOWN else percent(answer.probability, decimals)
+    return f"rejected guess: {guess.name} {percent(guess.probability, decimals)}"
+
+
+def heading(prediction: Prediction) -> str:
+    """Return the name as the heading of the list of best classes, which says whether they were rejected."""
+    return f"{prediction.name}; rejected guesses:" if prediction.level == UNKNOWN else prediction.name
 
 
 class Groups:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from twincar_edge.runtime.events import Event, Limit
 from twincar_edge.runtime.evidence import AGREEING_CROPS
-from twincar_edge.runtime.inference.answers import UNKNOWN, Level
+from twincar_edge.runtime.inference.answers import UNKNOWN, Level, certainty
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.loop.inbox import Crop, End, Handled, Inbox, Item, Shown
@@ -32,15 +32,16 @@ TURN_S = 0.5  # timeout of the wait for items: the loop iterates at least this o
 class LiveTrack:
     """A vehicle in a frame, for drawing: its box in pixels, and the answer so far.
 
-    `name` and `level` are None until its first crop is classified, and "unknown" if the model rejects it. `crops` is
-    the number of crops behind the answer. `published`: whether an event of the vehicle was published.
+    `name` and `level` are None until its first crop is classified, and "unknown" if the model rejects it. `certainty`
+    is the probability as text; for "unknown", the rejected guess. `crops` is the number of crops behind the answer.
+    `published`: whether an event of the vehicle was published.
     """
 
     id: int
     box_xyxy: Box
     name: str | None
     level: Level | None
-    probability: float
+    certainty: str
     crops: int
     published: bool
 
@@ -208,6 +209,6 @@ class Answering:
 def _live_track(number: int, box: Box, visit: Visit) -> LiveTrack:
     crops = visit.evidence.crops
     if not crops:
-        return LiveTrack(number, box, None, None, 0.0, 0, visit.started)
+        return LiveTrack(number, box, None, None, "", 0, visit.started)
     answer = visit.evidence.answer()
-    return LiveTrack(number, box, answer.name, answer.level, answer.probability, crops, visit.started)
+    return LiveTrack(number, box, answer.name, answer.level, certainty(answer), crops, visit.started)

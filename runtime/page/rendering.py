@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from twincar_edge._version import __version__
+from twincar_edge.wording import percent
 
 HERE = Path(__file__).parent
 LEVEL_NAMES = {"year": "make, model, year", "model": "make, model", "make": "make only", "unknown": "unknown"}
@@ -53,11 +54,6 @@ class Pages:
         return self._templates.get_template(name).render(
             root=root, path=request.url.path.removeprefix(root), user=getattr(request.state, "user", None), **values
         )
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage, such as 93%."""
-    return f"{100 * share:.0f}%"
 
 
 def local(moment: datetime) -> datetime:

@@ -6,7 +6,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.inference.answers import UNKNOWN, certainty
 from twincar_edge.runtime.sinks.base import Crop, Sink
+from twincar_edge.wording import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,13 +57,15 @@ class LiveTable(Sink):
             table.add_column(heading, justify=justify)
         for visit in self._visits:
             when = visit.image or f"{visit.first_time_s:.1f} to {visit.last_time_s:.1f} s"
-            others = [guess for guess in visit.top5 if guess.name != visit.name]  # all of them if "unknown"
+            rejected = visit.level == UNKNOWN
+            others = [guess for guess in visit.top5 if guess.name != visit.name]
+            second = f"{others[0].name} {percent(others[0].probability, 1)}" if others else ""
             table.add_row(
                 escape(when),
                 escape(visit.name if visit.vehicle_type in (None, "car") else f"{visit.name} ({visit.vehicle_type})"),
-                f"{visit.probability:.1%}",
+                "" if rejected else certainty(visit, 1),
                 visit.direction.replace("_", " "),
                 str(visit.crops),
-                f"{escape(others[0].name)} {others[0].probability:.1%}" if others else "",
+                escape(certainty(visit, 1) if rejected else second),
             )
         return table

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR
 from tests.support.detector_toys import TRUCK, expected_box, fake_official_detector, picture, red_detector
 from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model
-from twincar_edge.cli.classify import command
+from twincar_edge.cli.classify import _print_table, command
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.classify import classify
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -107,6 +107,19 @@ def test_a_terminal_gets_a_table(model: Path, folder: Path) -> None:
     assert rows[1].startswith("car_0.png") and f"{RED}" in rows[1] and "%" in rows[1]
     assert rows[2].split()[0] == "2." and "%" in rows[2]  # the second guess has its own line
     assert rows[3].startswith("car_2.png") and BLUE in rows[3]
+
+
+def test_the_table_shows_the_rejected_guess_of_an_unknown_car(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    cv2.imwrite(str(tmp_path / "gray.png"), np.full((40, 60, 3), 128, np.uint8))
+    session = open_session(tiny_model(tmp_path / "tiny.onnx", reject_below=0.9), ep="cpu", threads=1)
+    _print_table(classify([tmp_path / "gray.png"], Classifier(session)), 2)
+    _, answer, guess, second = capsys.readouterr().out.splitlines()
+    assert answer.split()[1:] == ["unknown"]
+    assert guess.strip().startswith("rejected guess: ") and guess.strip().endswith("33.3%")
+    assert second.strip().startswith("2. ")
 
 
 def test_only_a_run_without_usable_images_is_an_error(model: Path, folder: Path) -> None:

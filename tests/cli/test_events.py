@@ -16,7 +16,8 @@ import pytest
 
 from tests.support.event_toys import CROP, visit
 from twincar_edge.cli.moments import parse_day, parse_moment
-from twincar_edge.runtime.sinks.store import EventStore
+from twincar_edge.cli.visits import describe_visit, print_visits
+from twincar_edge.runtime.sinks.store import EventStore, StoredVisit
 
 BERLIN = "Europe/Berlin"
 LONG = "Chevrolet Silverado 1500 Extended Cab 2012"
@@ -143,3 +144,16 @@ def test_resend_requests_it_from_the_sinks_of_a_state_folder(tmp_path: Path) -> 
     done = events(tmp_path, "resend", "--state", str(tmp_path), "--sink", "mqtt")
     assert done.returncode == 2
     assert "no spool of sink 'mqtt'" in done.stderr
+
+
+def test_an_unknown_vehicle_has_its_rejected_guess_and_no_probability(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"name": "unknown", "level": "unknown", "vehicle_type": None}
+    stored = [StoredVisit(visit(), None, None), StoredVisit(visit(id="b" * 36, **changes), None, None)]
+    print_visits(stored)
+    _, headings, _, known, unknown, *_ = capsys.readouterr().out.splitlines()
+    assert "rejected guess" in headings
+    assert unknown.split("bbbbbbbb")[1].split("gate")[0].split() == ["–", *["Castor", "Red", "Sedan", "2020"], "90.0%"]
+    assert known.split("6a75204e")[1].split()[:2] == ["90.0%", "–"]
+    details = dict(line.split(maxsplit=1) for line in describe_visit(stored[1]))
+    assert details["answer"] == "unknown, rejected guess: Castor Red Sedan 2020 90.0%, from 4 pictures"
+    assert details["or"] == "Pollux Blue SUV 2021 10.0%"

@@ -153,6 +153,9 @@ def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from twincar_edge.runtime.inference.answers import rejected_guess
+    from twincar_edge.wording import percent
+
     table = Table("image", "vehicle", box=None, pad_edge=False)
     table.add_column("probability", justify="right")
     for answer in answers:
@@ -162,8 +165,11 @@ def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
         if answer.detection is not None:
             left, top_edge, right, bottom = answer.detection.box_xyxy
             image += f"  {answer.detection.kind or 'vehicle'} at {left},{top_edge} {right},{bottom}"
-        table.add_row(image, escape(prediction.name), f"{prediction.probability:.1%}")
+        rejected = rejected_guess(prediction)
+        table.add_row(image, escape(prediction.name), "" if rejected else percent(prediction.probability, 1))
+        if rejected is not None:
+            table.add_row("", f"  rejected guess: {escape(rejected.name)}", percent(rejected.probability, 1))
         for place, guess in enumerate(prediction.top5[:top] if top > 1 else (), 1):
-            if place > 1 or guess.name != prediction.name:
-                table.add_row("", f"  {place}. {escape(guess.name)}", f"{guess.probability:.1%}")
+            if place > 1 or (rejected is None and guess.name != prediction.name):
+                table.add_row("", f"  {place}. {escape(guess.name)}", percent(guess.probability, 1))
     Console().print(table)

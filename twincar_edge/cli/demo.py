@@ -84,18 +84,20 @@ def _print_visits(score: Score) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from twincar_edge.runtime.inference.answers import certainty
+
     # Fit two names of up to 30 letters into 80 columns: no box, and a mark for the verdict.
     table = Table(title="Vehicles and visits", box=None, title_justify="left")
     for heading, justify in (("frame", "right"), ("truth", "left"), ("visit", "left"), ("", "right"), ("", "left")):
         table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for result in score.passes:
         names = " + ".join(visit.name for visit in result.visits) or result.verdict
-        probabilities = " + ".join(f"{visit.probability:.0%}" for visit in result.visits)
+        probabilities = " + ".join(certainty(visit) for visit in result.visits)
         right = result.verdict == "right"
-        row = (str(result.truth.first_frame), escape(result.truth.name), escape(names), probabilities)
+        row = (str(result.truth.first_frame), escape(result.truth.name), escape(names), escape(probabilities))
         table.add_row(*row, "[green]✓[/green]" if right else "[bold red]✗[/bold red]", style="" if right else "red")
     for visit in score.extra:
-        row = (str(visit.first_frame), "nothing", escape(visit.name), f"{visit.probability:.0%}")
+        row = (str(visit.first_frame), "nothing", escape(visit.name), escape(certainty(visit)))
         table.add_row(*row, "[bold red]✗[/bold red]", style="red")
     Console().print(table)
 

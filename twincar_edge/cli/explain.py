@@ -18,6 +18,7 @@ from twincar_edge.cli.pipes import checked_output
 from twincar_edge.errors import InputError
 from twincar_edge.files import as_text, check_not_read, is_file, write_bytes
 from twincar_edge.images import read_image, write_image
+from twincar_edge.wording import percent
 
 if TYPE_CHECKING:
     from twincar_edge.draw import Cell
@@ -159,10 +160,12 @@ def _write(explanation: Explanation, place: Path, parts: bool) -> None:
 
 
 def _print(explanation: Explanation, place: Path) -> None:
+    from twincar_edge.runtime.inference.answers import heading
+
     prediction = explanation.prediction
-    click.echo(prediction.name)
+    click.echo(heading(prediction))
     for guess in prediction.top5:
-        click.echo(f"{guess.probability:7.2%}  {guess.name}")
+        click.echo(f"{percent(guess.probability, 2):>7}  {guess.name}")
     against = "" if explanation.against is None else f" against {explanation.against}"
     click.echo(f"-> {place}, evidence for {explanation.target}{against}")
 
@@ -170,9 +173,10 @@ def _print(explanation: Explanation, place: Path) -> None:
 def _cell(explanation: Explanation, path: Path) -> Cell:
     """Return the cell of the contact sheet, without the large pictures of the explanation."""
     from twincar_edge.draw import BLUE, Cell, fit_into
+    from twincar_edge.runtime.inference.answers import certainty
 
     prediction = explanation.prediction
-    subtitle = f"{path.name}, {prediction.probability:.0%}"
+    subtitle = f"{path.name}, {certainty(prediction)}"
     return Cell(fit_into(explanation.overlay_bgr), prediction.name, subtitle, BLUE)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from twincar_edge.cli.tables import EMPTY, print_table
 from twincar_edge.errors import one_line
+from twincar_edge.runtime.inference.answers import certainty, rejected_guess
+from twincar_edge.wording import counted, percent
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.events import Event
@@ -37,9 +39,11 @@ def _columns(visits: Sequence[StoredVisit], utc: bool) -> list[tuple[str, Callab
         (when, lambda visit: f"{_in_zone(visit.event.started_at, utc):{form}}"),
         ("vehicle", lambda visit: visit.event.name + ("" if visit.event.type == "end" else " (not ended)")),
         ("id", lambda visit: visit.event.id[:length]),
-        ("prob.", lambda visit: f"{visit.event.probability:.1%}"),
+        ("prob.", lambda visit: EMPTY if rejected_guess(visit.event) else certainty(visit.event, 1)),
         ("camera", lambda visit: visit.event.camera),
     ]
+    if any(rejected_guess(visit.event) for visit in visits):
+        columns.insert(-1, ("rejected guess", lambda visit: _rejected(visit.event)))
     if any(visit.crop or visit.clip for visit in visits):
         columns.append(("saved", _saved))
     columns += [
@@ -47,6 +51,11 @@ def _columns(visits: Sequence[StoredVisit], utc: bool) -> list[tuple[str, Callab
         ("direction", lambda visit: visit.event.direction.replace("_", " ")),
     ]
     return columns
+
+
+def _rejected(event: Event) -> str:
+    guess = rejected_guess(event)
+    return "" if guess is None else f"{guess.name} {percent(guess.probability, 1)}"
 
 
 def _saved(visit: StoredVisit) -> str:
@@ -63,10 +72,10 @@ def _facts(visit: StoredVisit, utc: bool) -> Iterator[tuple[str, str]]:
     event = visit.event
     yield "id", event.id
     yield "vehicle", event.name
-    yield "answer", f"{event.level}, {event.probability:.1%}, from {event.crops} pictures"
-    others = [guess for guess in event.top5 if guess.name != event.name]
+    yield "answer", f"{event.level}, {certainty(event, 1)}, from {counted(event.crops, 'picture')}"
+    others = event.top5[1:] if rejected_guess(event) else [guess for guess in event.top5 if guess.name != event.name]
     if others:
-        yield "or", ", ".join(f"{guess.name} {guess.probability:.1%}" for guess in others)
+        yield "or", ", ".join(f"{guess.name} {percent(guess.probability, 1)}" for guess in others)
     yield "camera", event.camera + (f", zone {event.zone}" if event.zone else "")
     yield "source", event.source + _place(event)
     yield "began", f"{_in_zone(event.started_at, utc):%Y-%m-%d %H:%M:%S %Z}"

@@ -15,7 +15,7 @@ from twincar_edge.runtime.loop.answering import LiveFrame, LiveTrack
 from twincar_edge.runtime.sources import Frame
 
 BOX: Box = (300, 200, 500, 340)
-PUBLISHED = LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, True)
+PUBLISHED = LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", "90%", 5, True)
 
 
 def live(*tracks: LiveTrack, size_wh: tuple[int, int] = (800, 450), time_s: float = 0.0, **more: object) -> LiveFrame:
@@ -50,12 +50,12 @@ def test_a_vehicle_has_a_box_in_its_color_and_its_inside_stays_visible(painter: 
 
 
 def test_a_vehicle_is_gray_until_its_first_event(painter: Painter) -> None:
-    image = painter.paint(live(LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", 0.9, 5, False)))
+    image = painter.paint(live(LiveTrack(1, BOX, "Castor Red Sedan 2020", "year", "90%", 5, False)))
     assert not any(has(image, color, (0, 0, 800, 450)) for color in PALETTE)
 
 
 def test_two_vehicles_side_by_side_have_two_colors(painter: Painter) -> None:
-    beside = LiveTrack(2, (500, 200, 700, 340), "unknown", "unknown", 0.4, 2, True)
+    beside = LiveTrack(2, (500, 200, 700, 340), "unknown", "unknown", "rejected guess: Castor 40%", 2, True)
     image = painter.paint(live(PUBLISHED, beside))
     assert tuple(image[270, 300]) != tuple(image[270, 699])
 
@@ -65,7 +65,7 @@ def test_a_vehicle_has_a_trail_of_limited_length(painter: Painter) -> None:
     behind = (100, 320, 280, 340)  # the trail of the lower edge's center
     for step in range(20):
         moved = (BOX[0] - 200 + 10 * step, BOX[1], BOX[2] - 200 + 10 * step, BOX[3])
-        image = painter.paint(live(LiveTrack(1, moved, None, None, 0.0, 0, True), time_s=step / 10))
+        image = painter.paint(live(LiveTrack(1, moved, None, None, "", 0, True), time_s=step / 10))
     assert has(image, color, behind)
     assert not has(painter.paint(live(PUBLISHED, time_s=60.0)), color, behind)
 
@@ -100,7 +100,7 @@ def test_the_square_shows_min_area() -> None:
 @pytest.mark.parametrize("name", ["Škoda Octavia 2020", "比亚迪 汉 🚗", "a\nb\x1b[31m\x00", "x" * 500, ""])
 def test_any_name_is_drawn_on_a_frame_of_any_size(size_wh: tuple[int, int], name: str) -> None:
     painter = Painter(CameraConfig(zones=(parse_zone("0,0 1,1"), parse_zone("exclude=5000,0 6000,9"))))
-    track = LiveTrack(1, (0, 0, *size_wh), name, "year", 0.9, 1, True)
+    track = LiveTrack(1, (0, 0, *size_wh), name, "year", "90%", 1, True)
     image = painter.paint(live(track, size_wh=size_wh, ignored=(Ignored((0, 0, *size_wh), "zone"),)))
     assert max(image.shape) >= 640
     assert image.shape[0] * size_wh[0] == image.shape[1] * size_wh[1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from twincar_edge.labels import parse_name
-from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy, agrees
+from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy, agrees, certainty
 
 NAMES = (
     "Audi S4 Sedan 2007",
@@ -129,3 +129,9 @@ def test_an_answer_agrees_with_a_car_if_all_its_parts_are_true(said: str, agreed
 def test_a_name_without_classes_has_probability_zero() -> None:
     assert CARS.probability(parse_name("Tesla Model S"), row(1.0)) == 0
     assert CARS.probability(parse_name("BMW"), row(0.25, 0, 0, 0.25, 0.25, 0.25)) == pytest.approx(0.75)
+
+
+def test_no_probability_stands_for_an_unknown_answer_but_its_rejected_guess() -> None:
+    found = CARS.answer(row(0.5, 0.1, 0, 0.4), 0.9)
+    assert (found.name, certainty(found)) == (UNKNOWN, "rejected guess: Audi S4 Sedan 2007 50%")
+    assert certainty(CARS.answer(row(0.96, 0.04), 0.9), decimals=1) == "96.0%"

@@ -99,7 +99,7 @@ def text(page: PageServer, path: str) -> str:
 
 def live_frame(camera: str = "gate", wide: int = 1280, index: int = 0) -> LiveFrame:
     image = np.full((wide * 9 // 16, wide, 3), 90, np.uint8)
-    track = LiveTrack(1, (wide // 4, 100, wide // 2, 300), RED, "year", 0.9, 4, True)
+    track = LiveTrack(1, (wide // 4, 100, wide // 2, 300), RED, "year", "90%", 4, True)
     return LiveFrame(camera, Frame(index, index / 25, image, camera), (track,))
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.support.event_toys import CROP, visit, visits
 from twincar_edge.errors import InputError
 from twincar_edge.images import read_image
-from twincar_edge.runtime.events import Event
+from twincar_edge.runtime.events import Event, NamedProbability
 from twincar_edge.runtime.sinks import (
     NO_CROP,
     CropSaver,
@@ -245,3 +245,14 @@ def test_the_live_table_shows_the_newest_visits(monkeypatch: pytest.MonkeyPatch)
     assert "car_1.jpg" in last
     assert "90.0%" in last
     assert "left to right" in last
+
+
+def test_the_live_table_shows_the_rejected_guess_of_an_unknown_vehicle(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("rich.console.Console", lambda: Console(file=screen, width=140, force_terminal=True))
+    guess = NamedProbability(name="Castor Red Sedan 2020", probability=0.809)
+    with LiveTable("gate") as sink:
+        sink.write(visit(name="unknown", level="unknown", probability=0.809, top5=(guess,)), CROP)
+    last = screen.getvalue().rpartition("vehicle")[2]
+    assert "rejected guess: Castor Red Sedan 2020 80.9%" in last
+    assert last.count("80.9%") == 1
