@@ -136,12 +136,47 @@ def find_split(
         return None, usable
     if usable.digest() == trained_on.digest:
         raise _learned_from_all(model, dataset)
+    return _split_of(usable, choices, trained_on), usable
+
+
+def _split_of(usable: Dataset, choices: _SplitChoices, trained_on: DataRecord) -> Split | None:
+    """Return the split of these images, as one training or as folds, whose training images these are; None without."""
     splits = [stratified_split(usable, choices.validation_share, choices.seed)]
     folds = round(1 / choices.validation_share)
     if choices.validation_share == 1 / folds:
         with contextlib.suppress(InputError):  # too few images for so many folds
             splits += stratified_folds(usable, folds, choices.seed)
-    return next((split for split in splits if split.train.digest() == trained_on.digest), None), usable
+    return next((split for split in splits if split.train.digest() == trained_on.digest), None)
+
+
+def learned_from(model: Path, recipe: Mapping[str, Any], trained_on: DataRecord | None, dataset: Dataset) -> int:
+    """Return how many of these images the model is known to have learned from.
+
+    Known means that all of its training images are among them: the digest of names and classes proves it, for all
+    images, for those in the list beside the model, or for the part that the recipe trains on. 0 proves nothing.
+
+    Args:
+        model: the checkpoint's file, or one that was made of it.
+        recipe: the recipe in the checkpoint.
+        trained_on: the images that it learned from, as far as that is known.
+        dataset: labeled images.
+    """
+    if trained_on is None or len(dataset) < trained_on.images:
+        return 0
+    parts = [dataset]
+    if is_listed(model):
+        named = {row.name for row in read_table(model.parent / TRAIN_CSV)}
+        parts.append(dataset.select(sample.name for sample in dataset.samples if sample.name in named))
+    if any(part.digest() == trained_on.digest for part in parts):
+        return trained_on.images
+    usable, _ = check_integrity(dataset)
+    if usable.digest() == trained_on.digest:
+        return trained_on.images
+    with contextlib.suppress(InputError, ModelError):  # too few images to split, or a recipe of another version
+        choices = _choices(model, recipe)
+        if choices.validation_share and _split_of(usable, choices, trained_on) is not None:
+            return trained_on.images
+    return 0
 
 
 def is_listed(model: Path) -> bool:

@@ -69,6 +69,7 @@ class Evaluation:
         labels: int64 [N], the true output for each image, in the order of the data set's samples.
         answers: int64 [N], the output with the highest logit.
         confidences: float32 [N], the probability of that output.
+        learned_from: how many of the images the model is known to have learned from; 0 if none are known.
     """
 
     dataset: str
@@ -78,6 +79,15 @@ class Evaluation:
     labels: NDArray[np.int64]
     answers: NDArray[np.int64]
     confidences: NDArray[np.float32]
+    learned_from: int = 0
+
+    @property
+    def warning(self) -> str | None:
+        """Return in one line that the model has learned from the images; None if that is not known."""
+        if not self.learned_from:
+            return None
+        which = "these images" if self.learned_from == self.images else f"{self.learned_from} of these images"
+        return f"the model has learned from {which}: expect lower accuracy on others"
 
     @property
     def images(self) -> int:
@@ -112,6 +122,7 @@ class Evaluation:
         document = {
             "dataset": self.dataset,
             "images": self.images,
+            "learned_from": self.learned_from,
             "classes": len(self.classes),
             **asdict(self.metrics),
             "per_class": [asdict(entry) for entry in self.per_class],
@@ -136,6 +147,7 @@ class Evaluation:
         """Return the metrics as Markdown tables: overall, the hardest classes, and the most confused pairs."""
         lines = [
             f"Evaluation on {self.dataset}: {self.images} images of {len(self.per_class)} classes",
+            *([] if self.warning is None else ["", f"Warning: {self.warning}."]),
             "",
             "| metric | value |",
             "| --- | ---: |",

@@ -19,7 +19,7 @@ from twincar_edge.datasets import (
     write_split,
 )
 from twincar_edge.errors import InputError
-from twincar_edge.export.data import open_split
+from twincar_edge.export.data import learned_from, open_split
 from twincar_edge.export.parity.images import open_images
 
 
@@ -103,3 +103,30 @@ def test_exactly_the_training_images_are_refused(alone: Path, cars: Path) -> Non
     for share in (0.25, 0):
         with pytest.raises(InputError, match="learned from all of cars: give others with `data`"):
             opened(alone, share, open_dataset(cars), cars)
+
+
+def known_to_be_learned(model: Path, share: float, train: Dataset, dataset: Dataset) -> int:
+    return learned_from(model, {"validation_share": share}, train.record(), dataset)
+
+
+def test_images_that_a_model_has_learned_from_are_counted_only_if_the_digest_proves_it(
+    alone: Path, cars: Path, tmp_path: Path
+) -> None:
+    everything, split = open_dataset(cars), stratified_split(open_dataset(cars), 0.25)
+    assert known_to_be_learned(alone, 0.25, split.train, split.train) == len(split.train)
+    assert known_to_be_learned(alone, 0.25, split.train, everything) == len(split.train)
+    assert known_to_be_learned(alone, 0, everything, everything) == len(everything)
+    for others in (split.validation, open_dataset(grown(cars, tmp_path / "grown"))):
+        assert known_to_be_learned(alone, 0.25, split.train, others) == 0
+    assert learned_from(alone, {"validation_share": 0.25}, None, everything) == 0
+    assert known_to_be_learned(alone, 9, split.train, everything) == 0  # a recipe of another version
+    write_split(split, alone.parent)
+    assert known_to_be_learned(alone, 0.25, split.train, open_dataset(tmp_path / "grown")) == len(split.train)
+    assert known_to_be_learned(alone, 0.25, split.train, split.validation) == 0
+
+
+def test_unusable_images_do_not_hide_that_the_others_were_learned_from(alone: Path, cars: Path) -> None:
+    learned = open_dataset(cars)
+    (cars / "images" / "003.png").write_bytes(b"")
+    usable = learned.select(sample.name for sample in learned.samples if Path(sample.name).name != "003.png")
+    assert known_to_be_learned(alone, 0, usable, learned) == len(learned) - 1

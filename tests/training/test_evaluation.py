@@ -146,6 +146,16 @@ def test_figures_are_written_as_json_and_markdown(labeled_folder: Path) -> None:
     assert f"\n| {NAMES[0]} |" not in text  # classes without mistakes are not listed as hard
 
 
+@pytest.mark.parametrize(("learned", "which"), [(18, "these images"), (12, "12 of these images")])
+def test_images_that_the_model_has_learned_from_are_a_warning(labeled_folder: Path, learned: int, which: str) -> None:
+    dataset = open_dataset(labeled_folder)
+    evaluation = evaluate(answers(dataset, [0] * 18, 3), dataset, dataset.classes, SMALL)  # type: ignore[arg-type]
+    assert evaluation.warning is None and "Warning" not in evaluation.to_markdown()
+    evaluation = dataclasses.replace(evaluation, learned_from=learned)
+    assert f"\nWarning: the model has learned from {which}: expect lower" in evaluation.to_markdown()
+    assert json.loads(evaluation.to_json())["learned_from"] == learned
+
+
 def test_a_pipe_in_a_name_is_escaped(labeled_folder: Path) -> None:
     dataset = open_dataset(labeled_folder)
     odd = dataclasses.replace(dataset, classes=ClassMapping(("a|b", *NAMES[1:])))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,8 @@ def evaluate(
 
     opened = open_model(resolve_checkpoint(str(model)), optional_path(class_mapping), ep, threads)
     dataset = open_images(labeled_images(data, images, data_class_mapping, crop), optional_path(split))
-    return measure(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
+    evaluation = measure(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
+    return replace(evaluation, learned_from=opened.learned_from(dataset))
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class OpenedModel:
         classes: the class names in output order.
         preprocess: the model's preprocessing.
         name: the file's name.
+        learned_from: returns how many of a data set's images the model is known to have learned from.
         model: the checkpoint's network; None for an ONNX file.
         session: the ONNX session; None for a checkpoint, which has no thresholds.
     """
@@ -92,6 +95,7 @@ class OpenedModel:
     classes: ClassMapping
     preprocess: Preprocess
     name: str
+    learned_from: Callable[[Dataset], int]
     model: CarClassifier | None = None
     session: ModelSession | None = None
 
@@ -139,6 +143,7 @@ def open_images(data: OpenOptions | None, split: Path | None) -> Dataset:
 
 def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
     torch = require("torch", "train")
+    from twincar_edge.export.data import learned_from
     from twincar_edge.training.checkpoint import read_checkpoint
     from twincar_edge.training.model import load_model, torch_predict
 
@@ -150,10 +155,12 @@ def _open_checkpoint(model: Path, class_mapping: Path | None, ep: str, threads: 
         torch.set_num_threads(threads)
     checkpoint = read_checkpoint(model, class_mapping)
     loaded = load_model(checkpoint)
-    return OpenedModel(torch_predict(loaded), checkpoint.classes, checkpoint.preprocess, model.name, loaded)
+    learned = partial(learned_from, model, checkpoint.recipe, checkpoint.data)
+    return OpenedModel(torch_predict(loaded), checkpoint.classes, checkpoint.preprocess, model.name, learned, loaded)
 
 
 def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | None) -> OpenedModel:
+    from twincar_edge.export.data import learned_from
     from twincar_edge.labels import ClassMapping
     from twincar_edge.runtime.inference.session import open_session
 
@@ -165,7 +172,9 @@ def _open_onnx(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     def predict(batch_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
         return session.judge(batch_nhwc)[0] / manifest.temperature  # calibrated as on the camera box
 
-    return OpenedModel(predict, ClassMapping(session.classes), manifest.preprocess, model.name, session=session)
+    learned = partial(learned_from, model, manifest.training.recipe, manifest.training.data)
+    classes = ClassMapping(session.classes)
+    return OpenedModel(predict, classes, manifest.preprocess, model.name, learned, session=session)
 
 
 _OPENERS: dict[str, Callable[[Path, Path | None, str, int | None], OpenedModel]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,7 @@ def command(
 
         if dataset is not None:
             evaluation = evaluate(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
+            evaluation = replace(evaluation, learned_from=opened.learned_from(dataset))
         if pictures or conditions:
             bar.update(task, description="known and unknown pictures")
             open_set = measure_open_set(opened.subject(), dataset, pictures, sizes, progress)
@@ -174,6 +176,8 @@ def command(
             bar.update(task, description="explanations")
             chosen = DatasetPictures(dataset, explain_images)
             faithfulness = measure_faithfulness(opened.session, chosen, compared, progress)
+    if evaluation is not None and evaluation.warning is not None:
+        click.echo(f"warning: {evaluation.warning}", err=True)
     reports = [report for report in (evaluation, open_set, camera, faithfulness) if report is not None]
     written: tuple[Path, ...] = ()
     try:
