@@ -112,15 +112,17 @@ def calibrate_confidence(
         for precision in sides
     }
     hold: tuple[str, ...] = ()
+    below_floor = None
     threshold = options.reject_below
     if threshold is None:
         leading = next(iter(certainties.values()))
         hold = _limited_sets(tuple(leading.unknown), options)
         threshold = max(choose_threshold(side.unknown, options.false_accept, hold) for side in certainties.values())
-        if familiarity:
-            threshold = max(threshold, MIN_PROBABILITY)
+        if familiarity and threshold < MIN_PROBABILITY:
+            below_floor, threshold = threshold, MIN_PROBABILITY
     report = _report(name, dataset, logits, labels, certainties, temperature, threshold, hold, options)
-    return report.model_copy(update={"warnings": (*unknowns.remarks, *_warnings(report, options))})
+    update = {"below_floor": below_floor, "warnings": (*unknowns.remarks, *_warnings(report, options))}
+    return report.model_copy(update=update)
 
 
 def _limited_sets(sets: tuple[str, ...], options: ConfidenceOptions) -> tuple[str, ...]:
@@ -253,7 +255,7 @@ def _warnings(report: ConfidenceReport, options: ConfidenceOptions) -> list[str]
         why = "nearly all" if report.temperature == LOWEST_TEMPERATURE else "hardly any"
         lines.append(f"the temperature is at its limit of {report.temperature:g}: {why} held-out images are right")
     if report.held == (NOISE,):
-        lines.append("the threshold was chosen by noise alone: give images of unknown cars")
+        lines.append("no set but noise could raise the threshold: give images of unknown cars")
     if options.hold_masked and MASKED not in report.unknown:
         lines.append(f"{MASKED} images cannot limit the threshold: the model has only two classes")
     for precision, found in report.precisions.items():

@@ -162,7 +162,8 @@ class ConfidenceReport(Record):
     """The chosen temperature and threshold, and their effect. Shares are from 0 to 1.
 
     `data` are the held-out images. `unknown` is the number of images in each set of unknown ones. `held` lists the sets
-    that the threshold was chosen by; it is empty if the threshold was given. `precisions` has the results of each file.
+    that the threshold was chosen by; it is empty if the threshold was given. `below_floor` is the threshold that they
+    allow, if it was raised to the floor of models with familiarity. `precisions` has the results of each file.
     The temperature is fitted on the first precision; `points` (every 0.01, and the chosen threshold) and the
     reliability bins (without and with the temperature, non-empty ones only) are also of that. `limits` has, for each
     file, the limits by which the given images chose its thresholds; otherwise it is empty. `validation_model` is the
@@ -177,6 +178,7 @@ class ConfidenceReport(Record):
     threshold: Share
     false_accept: Share | None
     held: tuple[str, ...]
+    below_floor: Share | None = None
     unknown: dict[str, int]
     precisions: dict[str, PrecisionFigures]
     points: tuple[OperatingPoint, ...]
@@ -291,7 +293,10 @@ class ConfidenceReport(Record):
             return "this threshold was given"
         if not self.held:
             return "no set of unknown images limited it"
-        return f"the lowest at which at most {self.false_accept:.1%} of {' and of '.join(self.held)} get a wrong name"
+        limit = f"at most {self.false_accept:.1%} of {' and of '.join(self.held)} get a wrong name"
+        if self.below_floor is not None:
+            return f"the floor of models with familiarity ({limit} from {self.below_floor:g} on)"
+        return f"the lowest at which {limit}"
 
     @property
     def _chosen(self) -> OperatingPoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from twincar_edge.dataset_logits import Side
 from twincar_edge.datasets import Dataset, ImageFile, Sample
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence import unknowns
-from twincar_edge.export.confidence.calibrate import calibrate_confidence
+from twincar_edge.export.confidence.calibrate import MIN_THRESHOLD, calibrate_confidence
 from twincar_edge.export.confidence.choices import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -38,7 +39,7 @@ from twincar_edge.export.confidence.report import (
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import negative_log_likelihood, softmax
 from twincar_edge.preprocess import Preprocess
-from twincar_edge.runtime.inference.answers import UNKNOWN, Hierarchy
+from twincar_edge.runtime.inference.answers import KNOWN_LEVELS, UNKNOWN, Hierarchy
 from twincar_edge.runtime.inference.levels import certainty_by_level
 from twincar_edge.synthetic import CLASS_NAMES
 
@@ -295,6 +296,34 @@ def test_a_given_folder_is_a_limited_set(tmp_path: Path, jpeg: Callable[[int], b
 
 
 @pytest.mark.usefixtures("few_unknowns")
+def test_the_report_says_whether_the_limit_or_the_floor_decided() -> None:
+    dataset = held_out(400)
+    everything = SimpleNamespace(
+        similarities=np.ones((400, len(CLASSES)), np.float32),
+        reached=lambda found: dict.fromkeys(KNOWN_LEVELS, np.ones(len(found), np.bool_)),
+    )
+
+    def made(false_accept: float) -> ConfidenceReport:
+        options = ConfidenceOptions(false_accept=false_accept)
+        logits, familiarity = {"fp32": logits_of(dataset)}, {"fp32": everything}
+        return calibrate_confidence(
+            {"fp32": toy(4.0)},
+            logits,
+            dataset,
+            CLASSES,
+            options,
+            "toy",
+            familiarity=familiarity,  # type: ignore[arg-type]
+        )
+
+    raised, lowest = made(1.0), made(0.0)
+    assert (raised.threshold, raised.below_floor) == (MIN_THRESHOLD, 0.0)
+    assert "the floor of models with familiarity (at most 100.0% of twin cars get" in raised.to_markdown()
+    assert lowest.threshold > MIN_THRESHOLD and lowest.below_floor is None
+    assert "the lowest at which at most 0.0% of twin cars get a wrong name" in lowest.to_markdown()
+
+
+@pytest.mark.usefixtures("few_unknowns")
 def test_a_model_that_knows_the_twin_cars_uses_noise_with_a_warning() -> None:
     classes = ClassMapping((*CLASS_NAMES, "Audi A5 Coupe 2012"))
     samples = tuple(Sample(f"{n}.png", n % 17, ImageFile(Path("none.png"))) for n in range(170))
@@ -309,7 +338,7 @@ def test_a_model_that_knows_the_twin_cars_uses_noise_with_a_warning() -> None:
     )
     assert report.held == (NOISE,) and TWIN_CARS not in report.unknown
     assert report.temperature == LOWEST_TEMPERATURE
-    for text in ("knows all twin cars", "noise alone", "at its limit of 0.2: nearly all"):
+    for text in ("knows all twin cars", "no set but noise", "at its limit of 0.2: nearly all"):
         assert any(text in line for line in report.warnings), text
 
 
