@@ -29,5 +29,5 @@ def plot_as_camera(report: CameraReport, path: Path) -> None:
     axes.set_yticks(range(len(report.conditions)), [found.name for found in report.conditions])
     axes.invert_yaxis()
     axes.set_xlabel("change in points; bars: 95% interval of the paired difference")
-    axes.legend(fontsize=9, frameon=False, loc="lower left")
+    figure.legend(fontsize=9, frameon=False, ncols=2, loc="outside lower center")  # inside, it would cover a row
     save(figure, path)

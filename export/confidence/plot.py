@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
@@ -28,10 +27,9 @@ _STYLES: dict[str, tuple[str, tuple[int, tuple[int, ...]]]] = {
     GIVEN: (_PURPLE, (0, (6, 2))),
     MASKED: (GREEN, (0, (4, 1, 1, 1))),
 }
-_Corner = Literal["lower right", "lower left", "upper center"]
 _BIN = 5  # width of a histogram bin, in hundredths of probability
 _LEVEL_COLORS: dict[Level, str] = {"year": BLUE, "model": GREEN, "make": ORANGE}
-_LABELED = (0.0, 0.3, 0.5, 0.7, 0.9)  # thresholds to label on the curve
+_LABELED = (0.3, 0.5, 0.7, 0.9)  # thresholds to label on the curve
 
 
 def plot_confidence(report: ConfidenceReport, path: Path) -> None:
@@ -47,7 +45,7 @@ def plot_confidence(report: ConfidenceReport, path: Path) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    figure = new_figure((12.5, 9.6), f"Confidence of {report.name}")
+    figure = new_figure((12.5, 11.2), f"Confidence of {report.name}")
     (upper_left, upper_right), (lower_left, lower_right) = figure.subplots(2, 2)
     _draw_reliability(upper_left, report)
     _draw_coverage(upper_right, report)
@@ -66,7 +64,7 @@ def _draw_reliability(axes: Axes, report: ConfidenceReport) -> None:
     axes.set_title(f"Reliability on {report.data.images} held-out images", fontsize=11)
     axes.set_xlabel("probability of the top answer")
     axes.set_ylabel("share of right answers")
-    _shares(axes, "lower right")
+    _shares(axes)
     axes.set_xlim(0, 1.05)  # leaves room for the largest point, usually at probability 1
     axes.set_ylim(0, 1.05)
 
@@ -108,7 +106,7 @@ def _draw_coverage(axes: Axes, report: ConfidenceReport) -> None:
     axes.set_xlabel("share of known images named at this level or deeper")
     axes.set_ylabel("share of these names that are right")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    _finish(axes, "lower left")
+    _finish(axes)
 
 
 def _draw_distribution(axes: Axes, report: ConfidenceReport) -> None:
@@ -131,7 +129,7 @@ def _draw_distribution(axes: Axes, report: ConfidenceReport) -> None:
     axes.set_xlabel("probability of the make; for unknown images, of the most probable wrong name")
     axes.set_ylabel("share of images")
     axes.set_xlim(0, 1)
-    _finish(axes, "upper center")
+    _finish(axes)
 
 
 def _draw_named(axes: Axes, report: ConfidenceReport) -> None:
@@ -149,7 +147,7 @@ def _draw_named(axes: Axes, report: ConfidenceReport) -> None:
     axes.set_title(f"Share of named images by threshold; the legend has it at {report.threshold:g}", fontsize=11)
     axes.set_xlabel("threshold")
     axes.set_ylabel("share that gets a name; for unknown images, a wrong one")
-    _shares(axes, "lower left")
+    _shares(axes)
 
 
 def _sets(report: ConfidenceReport) -> list[tuple[str | None, str, tuple[int, tuple[int, ...]], int]]:
@@ -173,14 +171,15 @@ def _mark_threshold(axes: Axes, report: ConfidenceReport) -> None:
     )
 
 
-def _shares(axes: Axes, legend: _Corner) -> None:
+def _shares(axes: Axes) -> None:
     """Set both axes to the range from 0 to 1."""
     axes.set_xlim(0, 1.01)
     axes.set_ylim(0, 1.01)
-    _finish(axes, legend)
+    _finish(axes)
 
 
-def _finish(axes: Axes, legend: _Corner) -> None:
+def _finish(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     style_axes(axes)
-    axes.legend(loc=legend, fontsize=9, framealpha=0.9, edgecolor="#dddddd")
+    # Below the axes, because inside it would cover curves.
+    axes.legend(fontsize=9, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))

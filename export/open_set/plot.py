@@ -12,6 +12,7 @@ from twincar_edge.runtime.inference.answers import Level
 from twincar_edge.training.plots import BLUE, GRAY, GREEN, ORANGE, new_figure, save, style_axes
 
 _COLORS = (ORANGE, GREEN, GRAY, "#CC79A7", "#56B4E9", "#E69F00", "#F0E442", "#000000")
+_WHOLE = 1.03  # the limit of an axis on which the markers at 100% are whole
 
 _LEVELS: tuple[tuple[Level, str, str], ...] = (
     ("year", BLUE, "in full"),
@@ -46,7 +47,7 @@ def _draw_known(axes: Axes, report: OpenSetReport) -> None:
         )  # fmt: skip
     axes.set_title("Cars of the model's classes", fontsize=11)
     _finish(axes, report)
-    axes.set_ylim(min(axes.get_ylim()[0], 0.5), 1.01)
+    axes.set_ylim(min(axes.get_ylim()[0], 0.5), _WHOLE)
 
 
 def _draw_others(axes: Axes, report: OpenSetReport) -> None:
@@ -64,7 +65,8 @@ def _draw_others(axes: Axes, report: OpenSetReport) -> None:
         axes.plot(sizes, [group.wrong_full_name for _, group in found], color=color, marker="o", linestyle=(0, (1, 1)))
     axes.set_title("Others: any wrong name (lines) and full names (dotted)", fontsize=11)
     _finish(axes, report)
-    axes.set_ylim(bottom=0)
+    top = min(axes.get_ylim()[1], _WHOLE)
+    axes.set_ylim(-0.03 * top, top)
 
 
 def _finish(axes: Axes, report: OpenSetReport) -> None:

@@ -27,7 +27,7 @@ from twincar_edge.errors import one_line
 from twincar_edge.preprocess import resize
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.inference.answers import UNKNOWN
-from twincar_edge.runtime.locating.boxes import Box, Ignored, intersection
+from twincar_edge.runtime.locating.boxes import Box, Ignored, area, intersection
 from twincar_edge.runtime.locating.zones import Zone, in_pixels
 from twincar_edge.runtime.loop.answering import LiveFrame, LiveTrack
 from twincar_edge.wording import counted
@@ -56,7 +56,8 @@ class Painter:
         size = type_size(image)
         self._scenery.draw(image, size)
         for ignored in live.ignored:
-            _draw_ignored(image, ignored, factor, size)
+            if not any(_is_part(ignored, track) for track in live.tracks):
+                _draw_ignored(image, ignored, factor, size)
         tracks = [(track, _scaled(track.box_xyxy, factor)) for track in live.tracks]
         self._follow(tracks, live.frame.time_s)
         for track, box in tracks:
@@ -173,6 +174,11 @@ def _draw_ignored(image: Image, ignored: Ignored, factor: int, size: int) -> Non
     width, height = label_size([ignored.reason], small)
     corner = min(box[0] - 1, image.shape[1] - width), min(box[3] + 1, image.shape[0] - height)
     draw_label(image, [ignored.reason], corner, small, INK)
+
+
+def _is_part(ignored: Ignored, track: LiveTrack) -> bool:
+    """Return whether at least half of an ignored thing is in a vehicle's box: a moving wheel, the glint of a window."""
+    return 2 * intersection(ignored.box_xyxy, track.box_xyxy) >= area(ignored.box_xyxy)
 
 
 class _Labels:

@@ -78,6 +78,13 @@ def test_ignored_objects_are_drawn_with_the_reason(painter: Painter) -> None:
     assert rows.min() >= 95 and 122 < rows.max() <= 145  # the reason is below the box
 
 
+def test_an_ignored_part_of_a_vehicle_is_not_drawn_over_it(painter: Painter) -> None:
+    plain = painter.paint(live(PUBLISHED))
+    wheel, beside = Ignored((330, 300, 370, 345), "small"), Ignored((490, 250, 560, 300), "small")
+    assert not drawn(painter.paint(live(PUBLISHED, ignored=(wheel,))), plain).any()
+    assert drawn(painter.paint(live(PUBLISHED, ignored=(beside,))), plain).any()
+
+
 def test_zones_are_outlined_and_excluded_ones_hatched() -> None:
     zones = (parse_zone("gate=0.5,0.4 0.9,0.4 0.9,0.9 0.5,0.9"), parse_zone("exclude=0,0 0.5,0.3"))
     plain = Painter(CameraConfig()).paint(live())
