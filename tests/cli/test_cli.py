@@ -23,9 +23,10 @@ from twincar_edge.benchmarks import experiments
 from twincar_edge.bundled import DEFAULT_NAME
 from twincar_edge.cli.bench import compare_command
 from twincar_edge.cli.commands import Command
+from twincar_edge.cli.inspect import _quantization
 from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError, nearest, require
 from twincar_edge.files import sha256
-from twincar_edge.manifest import METADATA_KEY, Manifest, TrainingRecord
+from twincar_edge.manifest import METADATA_KEY, Manifest, QuantizationRecord, TrainingRecord
 from twincar_edge.preprocess import Preprocess
 
 HEAVY = ("torch", "torchvision", "timm", "onnxruntime", "onnx", "cv2", "numpy", "pydantic", "scipy", "pyarrow")
@@ -389,3 +390,22 @@ def test_a_clip_that_cannot_be_drawn_is_one_line(
         cli.main(["synthesize", *arguments])
     assert ended.value.code == 2
     assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["detector", "events", "synthesize", "token"])
+def test_the_descriptions_of_subcommands_are_not_cut(name: str) -> None:
+    command = importlib.import_module(f"twincar_edge.cli.{name}").command
+    text = command.get_help(click.Context(command, info_name=name, terminal_width=80))
+    assert "..." not in text.split("Commands:")[1]
+
+
+def test_quantization_is_described_in_words() -> None:
+    record = QuantizationRecord(
+        target="x86-avx2", activations="uint8", weights="int8", per_channel=True, reduce_range=True, float_layers=3,
+        float_nodes=("conv",), calibration="minmax", calibration_images=1,
+    )  # fmt: skip
+    assert _quantization(record) == (
+        "target x86-avx2; QDQ: uint8 activations, int8 weights per channel (reduced range); "
+        "in float: 3 layers at the input, 1 by name; calibrated by minmax on 1 image"
+    )
+    assert _quantization(None) == "none"

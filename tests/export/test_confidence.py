@@ -17,7 +17,7 @@ from twincar_edge.dataset_logits import Side
 from twincar_edge.datasets import Dataset, ImageFile, Sample
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence import unknowns
-from twincar_edge.export.confidence.calibrate import MIN_THRESHOLD, calibrate_confidence
+from twincar_edge.export.confidence.calibrate import MIN_PROBABILITY, calibrate_confidence
 from twincar_edge.export.confidence.choices import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -317,9 +317,9 @@ def test_the_report_says_whether_the_limit_or_the_floor_decided() -> None:
         )
 
     raised, lowest = made(1.0), made(0.0)
-    assert (raised.threshold, raised.below_floor) == (MIN_THRESHOLD, 0.0)
+    assert (raised.threshold, raised.below_floor) == (MIN_PROBABILITY, 0.0)
     assert "the floor of models with familiarity (at most 100.0% of twin cars get" in raised.to_markdown()
-    assert lowest.threshold > MIN_THRESHOLD and lowest.below_floor is None
+    assert lowest.threshold > MIN_PROBABILITY and lowest.below_floor is None
     assert "the lowest at which at most 0.0% of twin cars get a wrong name" in lowest.to_markdown()
 
 

@@ -38,7 +38,7 @@ def command(state: Path | None) -> None:
         click.echo(f"{path}: identical to the file of YOLOX's release {RELEASE}")
 
 
-@command.command("pull")
+@command.command("pull", short_help="Download and install an official YOLOX detector.")
 @click.argument("name", required=False, metavar="[nano|tiny]", type=click.Choice(["nano", "tiny"]))
 @click.option(
     "--from",

@@ -123,7 +123,7 @@ def command(wanted: EventFilter, store: Path, as_json: bool, utc: bool) -> None:
         _print_table(store, wanted, utc)
 
 
-@command.command("show")
+@command.command("show", short_help="Show all details of one visit.")
 @click.argument("visit", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON with times in UTC.")
 @click.option("--utc", is_flag=True, help="Show times in UTC, not in the local time zone.")
@@ -142,7 +142,7 @@ def show(wanted: EventFilter, store: Path, visit: str, as_json: bool, utc: bool)
         _print(line + "\n" for line in describe_visit(found, utc=utc or bool(before.get("utc"))))
 
 
-@command.command("export")
+@command.command("export", short_help="Write visits as CSV.")
 @click.option("--csv", "target", required=True, metavar="FILE", help="Write to this file, or - for standard output.")
 @_filtered
 def export(wanted: EventFilter, store: Path, target: str) -> None:
@@ -163,7 +163,7 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
         file.writelines(lines())
 
 
-@command.command("resend")
+@command.command("resend", short_help="Resend the events that a receiver rejected.")
 @click.option("--sink", metavar="NAME", help="Resend events of this sink, by its kind or name.  [default: all]")
 @click.option(
     "--since",

@@ -11,9 +11,10 @@ from twincar_edge.bundled import default_model
 from twincar_edge.cli.commands import Command
 from twincar_edge.enrolled import Enrolled, read_enrolled
 from twincar_edge.golden import read_golden
-from twincar_edge.manifest import METADATA_KEY, Manifest, parse_manifest
+from twincar_edge.manifest import METADATA_KEY, Manifest, QuantizationRecord, parse_manifest
 from twincar_edge.model_file import ModelFile, read_model_file
 from twincar_edge.prototypes import read_prototypes
+from twincar_edge.wording import counted
 
 
 @click.command("inspect", cls=Command)
@@ -57,11 +58,13 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
         "temperature": f"{manifest.temperature:g}",
         "thresholds by": _validation_model(manifest),
         "checkpoint": f"sha256 {training.checkpoint_sha256[:16]}…",
-        "data": "not recorded" if training.data is None else f"{training.data.name}, {training.data.images} images",
-        "quantization": "none" if manifest.quantization is None else manifest.quantization.model_dump_json(),
+        "data": "not recorded"
+        if training.data is None
+        else f"{training.data.name}, {counted(training.data.images, 'image')}",
+        "quantization": _quantization(manifest.quantization),
         "parity": "not checked"
         if parity is None
-        else f"against {parity.against} on {parity.images} images{_learned(manifest)}: "
+        else f"against {parity.against} on {counted(parity.images, 'image')}{_learned(manifest)}: "
         f"top-1 {parity.top1_reference:.2%} -> {parity.top1:.2%}, "
         f"top-5 {parity.top5_reference:.2%} -> {parity.top5:.2%}, agreement {parity.agreement:.2%}, "
         f"largest logit difference {parity.max_abs_logit_difference:.3g}",
@@ -94,13 +97,31 @@ def _familiarity(manifest: Manifest) -> str:
     record = manifest.familiarity
     if record is None:
         return "not judged: no prototypes"
-    needs = ", ".join(f"{level} {value:g}" for level, value in record.thresholds.model_dump().items())
-    return f"unknown below the lowest of: {needs}; prototypes of {record.prototype_images} images"
+    least = record.thresholds
+    return (
+        f"full name from {least.year:g}, model from {least.model:g}, make from {least.make:g}, unknown below; "
+        f"prototypes of {counted(record.prototype_images, 'image')}"
+    )
+
+
+def _quantization(record: QuantizationRecord | None) -> str:
+    if record is None:
+        return "none"
+    facts = [
+        f"{record.format}: {record.activations} activations{' (symmetric)' if record.symmetric else ''}, "
+        f"{record.weights} weights per {'channel' if record.per_channel else 'tensor'}"
+        f"{' (reduced range)' if record.reduce_range else ''}",
+        f"in float: {counted(record.float_layers, 'layer')} at the input, {len(record.float_nodes)} by name",
+        f"calibrated by {record.calibration} on {counted(record.calibration_images, 'image')}",
+    ]
+    if record.target is not None:
+        facts.insert(0, f"target {record.target}")
+    return "; ".join(facts)
 
 
 def _enrolled(enrolled: Enrolled) -> str:
     return "\n".join(
-        f"{one.name}: {one.images} picture{'s' if one.images > 1 else ''}, {one.enrolled_at:%Y-%m-%d %H:%M}, "
+        f"{one.name}: {counted(one.images, 'picture')}, {one.enrolled_at:%Y-%m-%d %H:%M}, "
         f"similarity {one.threshold:.3f} or more, into sha256 {one.source_sha256[:16]}…"
         for one in enrolled.classes
     )

@@ -23,7 +23,7 @@ def command() -> None:
     """
 
 
-@command.command("images")
+@command.command("images", short_help="Write a labeled data set that `train` accepts.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--per-class",
@@ -53,7 +53,7 @@ def images(folder: Path, per_class: int, seed: int, size: tuple[int, int], overw
     click.echo(f"{per_class * len(CLASS_NAMES)} images of {len(CLASS_NAMES)} classes in {written}")
 
 
-@command.command("clip")
+@command.command("clip", short_help="Write a clip of a gate camera, and its ground truth.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--passes",

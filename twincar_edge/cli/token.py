@@ -29,7 +29,7 @@ def command() -> None:
     """
 
 
-@command.command("add")
+@command.command("add", short_help="Create a token for NAME and print it.")
 @click.argument("name")
 @click.option(
     "--role",
@@ -51,7 +51,7 @@ def add(name: str, role: str, state: Path | None) -> None:
         raise
 
 
-@command.command("list")
+@command.command("list", short_help="List all tokens.")
 @_STATE
 def list_(state: Path | None) -> None:
     """List all tokens with their names, roles and creation times."""
@@ -59,7 +59,7 @@ def list_(state: Path | None) -> None:
         click.echo(f"{token.name}  {token.role}  since {token.created_at.astimezone():%Y-%m-%d %H:%M}")
 
 
-@command.command("remove")
+@command.command("remove", short_help="Remove the token of NAME.")
 @click.argument("name")
 @_STATE
 def remove(name: str, state: Path | None) -> None:

@@ -41,9 +41,9 @@ _NEW_RUN_OPTIONS = (
     "--recipe",
     group="Recipe",
     common=True,
-    show_default=f"{DEFAULT_RECIPE}; with --extend, {EXTENDING_RECIPE}",
     shell_complete=complete_recipes,
-    help=f"Use this recipe: {', '.join(shipped_recipes())}, or a TOML file.",
+    help=f"Use this recipe: {', '.join(shipped_recipes())}, or a TOML file.  "
+    f"[default: {DEFAULT_RECIPE}; with --extend, {EXTENDING_RECIPE}]",
 )
 @option(
     "--set",

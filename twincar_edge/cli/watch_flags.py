@@ -87,7 +87,7 @@ camera_options = _all(
         group="Locating",
         metavar="SCORE",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        help="Ignore detections below this score, from 0 to 1.  [default: 0.3]",
+        help="Start a track at this score, from 0 to 1; a vehicle that is tracked needs a third of it.  [default: 0.3]",
     ),
     option(
         "--stride", group="Source", metavar="N", type=click.IntRange(min=1), help="Use every Nth frame.  [default: 1]"
