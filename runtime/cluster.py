@@ -29,6 +29,7 @@ from twincar_edge.runtime.inference.golden_check import require_golden
 from twincar_edge.runtime.inference.providers import AUTO
 from twincar_edge.runtime.inference.session import ModelSession, open_session
 from twincar_edge.runtime.sources.images import expand
+from twincar_edge.wording import counted
 
 SMALLEST = 3  # pictures in a group; a class from fewer cannot be checked
 MAX_IMAGES = 20_000  # beyond this, HDBSCAN takes minutes and gigabytes
@@ -170,5 +171,5 @@ def _row(name: str, pictures: Sequence[Path]) -> list[Cell]:
     """Return a row of the contact sheet: the first, most typical pictures of a folder."""
     color = GRAY if name == REST else GREEN
     cells = [Cell(fit_into(read_image(path), _CELL_WH), "", "", color) for path in pictures[:_COLUMNS]]
-    cells[0] = Cell(cells[0].image_bgr, name, f"{len(pictures)} pictures", color)
+    cells[0] = Cell(cells[0].image_bgr, name, counted(len(pictures), "picture"), color)
     return cells + [Cell(None, "", "", PAPER)] * (_COLUMNS - len(cells))

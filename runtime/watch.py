@@ -42,6 +42,7 @@ from twincar_edge.runtime.sinks import Sink
 from twincar_edge.runtime.sources import Source
 from twincar_edge.runtime.supervised import SupervisedThread
 from twincar_edge.runtime.visits import VisitMaker
+from twincar_edge.wording import titled
 
 __all__ = [
     "CameraConfig",
@@ -253,7 +254,7 @@ class Watch:
             return
         for camera in self.cameras:
             if camera.alive:
-                logger.warning("camera %s did not stop within %g s; releasing its source", camera.name, STOP_S)
+                logger.warning("%s did not stop in %g s; releasing its source", titled("camera", camera.name), STOP_S)
                 camera.source.release()
         if not done.wait(GIVE_UP_S):
             self.inbox.close()
@@ -282,7 +283,7 @@ class Watch:
             for camera, source in zip(config.cameras, sources, strict=True)
         ]
         for camera, choice in zip(config.cameras, choices, strict=True):
-            logger.info("camera %s: locating by %s", camera.name, choice)
+            logger.info("%s: locating by %s", titled("camera", camera.name), choice)
         if file is None or (file.pulled and all(choice.locator != "detector" for choice in choices)):
             return choices, None
         return choices, open_detector(file.path, ep=config.ep, threads=config.threads or inference_threads())

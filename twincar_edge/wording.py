@@ -33,3 +33,12 @@ def counted(number: int, thing: str) -> str:
     """
     ending = "" if number == 1 else "es" if thing.endswith("s") else "s"
     return f"{number} {thing}{ending}"
+
+
+def titled(thing: str, name: str) -> str:
+    """Return what a thing is with its name, but not twice the same word.
+
+    >>> titled("camera", "gate"), titled("camera", "camera")
+    ('camera gate', 'camera')
+    """
+    return thing if name == thing else f"{thing} {name}"

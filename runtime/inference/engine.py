@@ -141,7 +141,7 @@ def open_engine(
             Parameter("ep", "cpu"),
         )
     if ep == AUTO:
-        logger.info(explain_auto())
+        logger.debug("%s", explain_auto())
     return Engine(model, name, threads, session, errors)
 
 

@@ -166,12 +166,14 @@ def _input_size(path: Path, engine: Engine) -> tuple[int, int]:
     if not fits or not all(isinstance(side, int) and 32 <= side <= _LONGEST_SIDE for side in shape[2:]):
         found = ", ".join(f"{one.type} {one.shape}" for one in inputs)
         raise ModelError(
-            f"{path} takes {found}, a YOLOX float32 [1, 3, H, W] with sides of 32 to {_LONGEST_SIDE}: "
-            f"take an official ONNX file, from {RELEASES}"
+            f"{path} is not a YOLOX detector: its input is {found}, expected tensor(float) [1, 3, H, W] with "
+            f"sides of 32 to {_LONGEST_SIDE}; use an official ONNX file, from {RELEASES}"
         )
     height, width = int(shape[2]), int(shape[3])
     if width % _STRIDES[-1] or height % _STRIDES[-1]:
-        raise ModelError(f"{path} takes pictures of {width} by {height}, a YOLOX of multiples of {_STRIDES[-1]}")
+        raise ModelError(
+            f"{path} is not a YOLOX detector: its input of {width} by {height} is not a multiple of {_STRIDES[-1]}"
+        )
     return width, height
 
 

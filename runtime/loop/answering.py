@@ -22,6 +22,7 @@ from twincar_edge.runtime.monitoring.durations import Durations
 from twincar_edge.runtime.monitoring.stages import Stages
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit, VisitMaker
+from twincar_edge.wording import titled
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class Answering:
         if (limit := visit.evidence.limit) is not None:
             self.limited[item.camera, limit] += 1
         if event.merged:
-            logger.info("camera %s: visit %s shows two vehicles, one after the other", item.camera, visit.id)
+            logger.info("%s: visit %s shows two vehicles, one after the other", titled("camera", item.camera), visit.id)
         self._publish_event(event, visit)
 
     def _publish_event(self, event: Event | None, visit: Visit) -> None:

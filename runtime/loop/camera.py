@@ -25,6 +25,7 @@ from twincar_edge.runtime.sources.base import size_of
 from twincar_edge.runtime.tracking.ignored import IgnoredCounter
 from twincar_edge.runtime.tracking.tracker import Track, Tracker, TrackingRules
 from twincar_edge.runtime.visits import Visit, VisitMaker
+from twincar_edge.wording import titled
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class CameraThread:
             if self.source.live and isinstance(error, ModelError):
                 self._end_run(error)
             elif not self._alone:
-                logger.error("camera %s has ended: %s", self.name, error)
+                logger.error("%s has ended: %s", titled("camera", self.name), error)
         except BaseException as error:  # noqa: BLE001
             self._end_run(error)  # a bug
         finally:
@@ -172,7 +173,7 @@ class CameraThread:
                 self._taken_s, self._time_s = self._stages.timer(), frame.time_s
                 self._stages.add("read", self._taken_s - self._asked_s)
                 if not self.frames:
-                    logger.info("camera %s: %dx%d from %s", self.name, *size_of(frame), self.source.name)
+                    logger.info("%s: %dx%d from %s", titled("camera", self.name), *size_of(frame), self.source.name)
                 self.frames += 1
                 try:
                     self._take(frame, self._taken_s)
@@ -280,9 +281,9 @@ class CameraThread:
             return
         self._advised = True
         logger.warning(
-            "camera %s: %d moving things were smaller than %s, and %d vehicles large enough; if the small ones are "
-            "vehicles, %s counts most of them",
-            self.name,
+            "%s: %d moving things were smaller than %s, and %d vehicles large enough; if the small ones are vehicles, "
+            "%s counts most of them",
+            titled("camera", self.name),
             self.ignored.counts["small"],
             Parameter("min_area", self.config.min_area),
             self._found,

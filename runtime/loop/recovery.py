@@ -7,6 +7,7 @@ import logging
 from twincar_edge.errors import ModelError, TwincarError
 from twincar_edge.runtime.backoff import Backoff
 from twincar_edge.runtime.log_rate import is_logged
+from twincar_edge.wording import titled
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Recovery:
         if self._tries == 1:
             self._failures += 1
             if is_logged(self._failures - 1, self._failures):
-                logger.error("camera %s failed, and tries again: %s", self._camera, error)
+                logger.error("%s failed, and tries again: %s", titled("camera", self._camera), error)
         self.error = error
         return self._backoff.next_s()
 
@@ -56,4 +57,4 @@ class Recovery:
         self.error, self._tries = None, 0
         self._backoff.reset()
         if is_logged(self._failures - 1, self._failures):
-            logger.warning("camera %s works again", self._camera)
+            logger.warning("%s works again", titled("camera", self._camera))

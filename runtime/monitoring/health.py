@@ -5,6 +5,7 @@ from __future__ import annotations
 from twincar_edge.records import Record
 from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus
 from twincar_edge.runtime.quantities import Duration
+from twincar_edge.wording import titled
 
 
 class HealthLimits(Record):
@@ -58,24 +59,25 @@ def check_health(status: LoopStatus, limits: HealthLimits) -> Health:
             *(f"sink {sink.name}: {sink.problem}" for sink in status.sinks if sink.local and sink.problem is not None),
             *status.faults,
         ),
-        notes=tuple(f"camera {camera.name}: {note}" for camera in status.cameras for note in camera.notes),
+        notes=tuple(f"{titled('camera', camera.name)}: {note}" for camera in status.cameras for note in camera.notes),
     )
 
 
 def camera_problem(camera: CameraStatus, limits: HealthLimits) -> str | None:
     """Return a camera's problem as a line, or None."""
+    name = titled("camera", camera.name)
     reason = f": {camera.problem}" if camera.problem else ""
     if camera.state == "failed":
-        return f"camera {camera.name} failed{reason}"
+        return f"{name} failed{reason}"
     if _is_stalled(camera, limits):
-        return f"thread of camera {camera.name} stalled for {camera.busy_s:.0f} s"
+        return f"thread of {name} stalled for {camera.busy_s:.0f} s"
     if not camera.live:  # a watched folder may be quiet for days, but not away
-        return f"camera {camera.name} is waiting for its source{reason}" if camera.state == "reconnecting" else None
+        return f"{name} is waiting for its source{reason}" if camera.state == "reconnecting" else None
     if camera.frame_age_s is None:
-        return f"no frame from camera {camera.name} yet{reason}"
+        return f"no frame from {name} yet{reason}"
     longest_s = max(limits.frame_age_s, camera.late_after_s if camera.state == "running" else 0.0)
     if camera.frame_age_s > longest_s:
-        return f"no frame from camera {camera.name} for {camera.frame_age_s:.0f} s{reason}"
+        return f"no frame from {name} for {camera.frame_age_s:.0f} s{reason}"
     return None
 
 

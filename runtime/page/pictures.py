@@ -18,6 +18,7 @@ from twincar_edge.runtime.locating.boxes import Box
 from twincar_edge.runtime.loop.answering import LiveFrame
 from twincar_edge.runtime.page.background import BackgroundWorker
 from twincar_edge.runtime.page.listeners import Listener, Listeners
+from twincar_edge.wording import titled
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class LivePictures(BackgroundWorker):
                 image_bgr = view.painter.paint(shrunk(live))
                 view.picture = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
             except Exception:  # one camera's fault must not delay the others
-                logger.exception("cannot draw the live picture of camera %s", live.camera)
+                logger.exception("cannot draw the live picture of %s", titled("camera", live.camera))
             view.listeners.wake()
 
     def _take(self) -> LiveFrame | None:

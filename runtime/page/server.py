@@ -104,7 +104,7 @@ class PageServer:
         )
         self._thread.start()
         self.url = own_url(bound, port, https=settings.certificate is not None)
-        logger.info("serving the page at %s", self.url)
+        logger.debug("serving the page at %s", self.url)
         return self
 
     def __exit__(

@@ -34,6 +34,7 @@ from twincar_edge.runtime.selftest.drift import check_drift
 from twincar_edge.runtime.selftest.instructions import check_instructions
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.timing import Clock, Schedule, Subject, measure
+from twincar_edge.wording import counted
 
 REQUIRED = ("numpy", "opencv-python", "pydantic", "click", "rich")
 OPTIONAL = ("onnxruntime", "onnxruntime-ep-openvino", "torch", "onnx")
@@ -196,7 +197,9 @@ def _session(model: Path | None, config: DoctorConfig) -> tuple[ModelSession | N
         session = open_session(model, ep=config.ep, threads=config.threads or inference_threads())
     except TwincarError as error:
         return None, _failed("session", error)
-    threads = f"{session.threads} thread" + ("s" if session.threads > 1 else "")
+    threads = counted(session.threads, "thread")
+    if config.threads is None and session.threads < usable_cores():
+        threads += ", one core left for reading frames"
     return session, Check(
         name="session", status="ok", found=f"requested {config.ep}, runs on {session.ep} with {threads}"
     )

@@ -29,6 +29,7 @@ from twincar_edge.runtime.sinks.sending import QueuedEvent, Sender, as_json
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.storage.database import DatabaseError
 from twincar_edge.runtime.supervised import SupervisedThread
+from twincar_edge.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class Delivery(Sink):
                 raise
             self._backlog.resume(self._spool.last_number)
             if self._spool.aside:
-                number = "1 event" if self._spool.aside == 1 else f"{self._spool.aside} events"
+                number = counted(self._spool.aside, "event")
                 self._failures.report(f"{number} set aside: `twincar-edge events resend` sends them again")
             self._writer.start()
         self._sender.start()

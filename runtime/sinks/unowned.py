@@ -12,6 +12,7 @@ from twincar_edge.errors import InputError
 from twincar_edge.runtime.sinks.resend import request_of
 from twincar_edge.runtime.sinks.spool import Spool
 from twincar_edge.runtime.storage.database import rename_database
+from twincar_edge.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def _count(path: Path) -> str:
     finally:
         spool.close()
     total = spool.waiting + spool.aside
-    return "" if not total else "1 event" if total == 1 else f"{total} events"
+    return counted(total, "event") if total else ""
 
 
 def _rename(path: Path, target: Path) -> bool:

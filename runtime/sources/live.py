@@ -209,7 +209,7 @@ class LiveSource(Source):
                     if steady and self._connected:
                         self._reported.clear()
                     self._connected = False
-                    self._report(problem)
+                    self._report(problem, "; trying again until it works")
                 if self._wait(backoff.next_s()) or self._left_behind(reader):
                     return
         except BaseException as error:  # noqa: BLE001
@@ -317,13 +317,13 @@ class LiveSource(Source):
             self._outage_reported = False
             logger.warning("%s is back", self.name)
 
-    def _report(self, problem: str) -> None:
+    def _report(self, problem: str, then: str = "") -> None:
         """Record the problem, and log it once: a camera may be offline for a week, or flap all night."""
         self._problem = problem
         if problem not in self._reported:
             self._reported.add(problem)
             self._outage_reported = True
-            logger.warning("%s", problem)
+            logger.warning("%s%s", problem, then)
 
 
 def _one_line(error: Exception) -> str:

@@ -17,7 +17,8 @@ from twincar_edge.dataset_logits import Side
 from twincar_edge.datasets import Dataset, ImageFile, Sample
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence import unknowns
-from twincar_edge.export.confidence.calibrate import MIN_PROBABILITY, calibrate_confidence
+from twincar_edge.export.confidence.calibrate import calibrate_confidence
+from twincar_edge.export.open_set.choose import MIN_PROBABILITY
 from twincar_edge.export.confidence.choices import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,

@@ -477,7 +477,7 @@ def test_a_signal_ends_the_watch_with_a_summary(
     output, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert output == ""
-    assert "1 visits in 1 frames" in errors
+    assert "1 visit in 1 frame, " in errors
     assert "Traceback" not in errors
 
 

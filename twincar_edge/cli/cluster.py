@@ -8,6 +8,7 @@ import click
 
 from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import ep_option, threads_option
+from twincar_edge.wording import counted
 
 PATH = click.Path(path_type=Path)
 
@@ -47,8 +48,8 @@ def command(
         click.echo(report.model_dump_json(indent=2))
         return
     sizes = ", ".join(map(str, report.sizes[:10])) + (", …" if len(report.sizes) > 10 else "")
-    click.echo(f"{len(report.sizes)} groups" + (f" of {sizes} pictures" if sizes else ""))
-    click.echo(f"unsorted: {report.unsorted} pictures")
+    click.echo(counted(len(report.sizes), "group") + (f" of {sizes} pictures" if sizes else ""))
+    click.echo(f"unsorted: {counted(report.unsorted, 'picture')}")
     if report.unreadable:
         click.echo(f"skipped: {report.unreadable} unreadable pictures", err=True)
     click.echo(f"next: look at {output / SHEET} and rename the folders in {output}")

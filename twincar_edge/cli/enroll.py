@@ -9,6 +9,7 @@ import click
 
 from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import check_needs, ep_option, threads_option
+from twincar_edge.wording import counted
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.enroll import EnrollReport
@@ -83,10 +84,10 @@ def _text(report: EnrollReport) -> str:
     lines = []
     for one in report.classes:
         found = "not checked" if one.recognized is None else f"{one.recognized} recognized by the others"
-        lines.append(f"enrolled {one.name}: {one.images} pictures, {found}")
+        lines.append(f"enrolled {one.name}: {counted(one.images, 'picture')}, {found}")
     lines += [f"removed {name}" for name in report.removed]
     if report.held_out is not None:
         lines.append(f"held-out pictures with another answer: {report.held_out_changed} of {report.held_out}")
     lines += [f"limit not met: {fault}" for fault in report.faults]
-    lines.append(f"{report.output}: {len(report.enrolled)} enrolled classes")
+    lines.append(f"{report.output}: {counted(len(report.enrolled), 'enrolled class')}")
     return "\n".join(lines)

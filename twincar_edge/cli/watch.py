@@ -24,6 +24,7 @@ from twincar_edge.cli.stopping import stop_signals
 from twincar_edge.cli.watch_flags import GROUPS, camera_options, run_options
 from twincar_edge.cli.watch_options import watch_config
 from twincar_edge.errors import InputError, one_line, parameter_spelling
+from twincar_edge.wording import counted
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.annotating.window import Windows
@@ -119,10 +120,12 @@ def command(
     click.echo(f"  events went to: {one_line(service.destinations)}", err=True)
     lost = [sink for sink in service.status().sinks if sink.dropped]
     for sink in lost:
-        click.echo(f"  {sink.name} lost {sink.dropped} events: {sink.problem or 'the sink was too slow'}", err=True)
+        click.echo(
+            f"  {sink.name} lost {counted(sink.dropped, 'event')}: {sink.problem or 'the sink was too slow'}", err=True
+        )
     for video in service.videos:
         dropped = f"; {video.dropped} dropped because encoding was too slow" if video.dropped else ""
-        click.echo(f"wrote {one_line(str(video.path))}: {video.frames} frames{dropped}", err=True)
+        click.echo(f"wrote {one_line(str(video.path))}: {counted(video.frames, 'frame')}{dropped}", err=True)
     if passes is not None:
         from twincar_edge.runtime.truth import score_visits
 
@@ -178,12 +181,13 @@ def _print_summary(summary: WatchSummary) -> None:
     for camera in summary.cameras:
         skipped = ", ".join(f"{count} {reason}" for reason, count in camera.skip_reasons.items())
         line = (
-            f"{one_line(camera.source)}: {camera.visits} visits in {camera.frames} frames, {summary.seconds:.1f} s, "
+            f"{one_line(camera.source)}: {counted(camera.visits, 'visit')} in {counted(camera.frames, 'frame')}, "
+            f"{summary.seconds:.1f} s, "
             f"{camera.frames / summary.seconds if summary.seconds else 0.0:.1f} fps; skipped: {skipped or 'none'}"
         )
         lost = {"frames dropped": camera.dropped, "crops dropped": camera.crops_dropped}
         line += "".join(f"; {what}: {count}" for what, count in lost.items() if count)
-        line += f"; reconnected {camera.reconnects} times" if camera.reconnects else ""
+        line += f"; reconnected {counted(camera.reconnects, 'time')}" if camera.reconnects else ""
         click.echo(line + (f"; ended by: {camera.error}" if camera.error else ""), err=True)
         click.echo(f"  located by: {camera.located_by}", err=True)
         for note in camera.notes:

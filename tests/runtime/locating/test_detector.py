@@ -107,8 +107,8 @@ def test_an_unknown_class_is_a_one_line_error(tmp_path: Path, wanted: str, messa
 @pytest.mark.parametrize(
     ("spoilt", "message"),
     [
-        ({"kind": TensorProto.UINT8}, r"takes tensor\(uint8\)"),
-        ({"side": "size"}, r"takes tensor\(float\) \[1, 3, 'size', 'size'\]"),
+        ({"kind": TensorProto.UINT8}, r"its input is tensor\(uint8\)"),
+        ({"side": "size"}, r"its input is tensor\(float\) \[1, 3, 'size', 'size'\]"),
         ({"side": 72}, "multiples of 32"),
         ({"side": 4096}, "sides of 32 to 2048"),
         ({"cells": 100}, r"gives float32 \[1, 100, 85\], one of YOLOX \[1, 84, 5 \+ classes\]"),

@@ -326,7 +326,7 @@ def test_retries_start_soon_and_continue_every_second(
         assert rig.status.problem is None
     # A camera may be down for a week: one line when it fails, and one when it is back.
     assert [record.getMessage() for record in caplog.records] == [
-        "cannot open rtsp://***@gate/live: nothing listens",
+        "cannot open rtsp://***@gate/live: nothing listens; trying again until it works",
         "rtsp://***@gate/live is back",
     ]
 

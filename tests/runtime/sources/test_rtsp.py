@@ -196,8 +196,8 @@ def test_a_camera_that_starts_after_the_box_is_retried(server: RtspServer) -> No
 @pytest.mark.parametrize(
     ("journal", "line"),
     [
-        ({}, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO camera camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
-        ({"JOURNAL_STREAM": "8:1"}, r"^<6>camera camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
+        ({}, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
+        ({"JOURNAL_STREAM": "8:1"}, r"^<6>camera: 960x540 from rtsp://\*\*\*@127\.0\.0\.1:\d+/live$"),
     ],
 )
 def test_a_box_logs_the_cameras_format_and_no_password(journal: dict[str, str], line: str, tmp_path: Path) -> None:
