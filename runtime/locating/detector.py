@@ -143,8 +143,8 @@ def open_detector(path: Path, *, ep: str = AUTO, threads: int | None = None) -> 
     rows, cells = np.asarray(engine.run(gray)), _grid(width, height)
     if rows.dtype != np.float32 or rows.ndim != 3 or rows.shape[:2] != (1, len(cells)) or rows.shape[2] < 6:
         raise ModelError(
-            f"{path} gives {rows.dtype} {list(rows.shape)}, one of YOLOX [1, {len(cells)}, 5 + classes]: "
-            f"take an official ONNX file, from {RELEASES}"
+            f"{path} is not a YOLOX detector: it gives {rows.dtype} {list(rows.shape)}, expected float32 "
+            f"[1, {len(cells)}, 5 + classes]; use an official ONNX file, from {RELEASES}"
         )
     if not np.isfinite(rows).all():
         raise ModelError(f"{path} gave numbers that are not finite on {engine.ep}")
@@ -172,7 +172,7 @@ def _input_size(path: Path, engine: Engine) -> tuple[int, int]:
     height, width = int(shape[2]), int(shape[3])
     if width % _STRIDES[-1] or height % _STRIDES[-1]:
         raise ModelError(
-            f"{path} is not a YOLOX detector: its input of {width} by {height} is not a multiple of {_STRIDES[-1]}"
+            f"{path} is not a YOLOX detector: it takes {width} by {height} pixels, expected multiples of {_STRIDES[-1]}"
         )
     return width, height
 

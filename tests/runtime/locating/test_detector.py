@@ -111,7 +111,7 @@ def test_an_unknown_class_is_a_one_line_error(tmp_path: Path, wanted: str, messa
         ({"side": "size"}, r"its input is tensor\(float\) \[1, 3, 'size', 'size'\]"),
         ({"side": 72}, "multiples of 32"),
         ({"side": 4096}, "sides of 32 to 2048"),
-        ({"cells": 100}, r"gives float32 \[1, 100, 85\], one of YOLOX \[1, 84, 5 \+ classes\]"),
+        ({"cells": 100}, r"gives float32 \[1, 100, 85\], expected float32 \[1, 84, 5 \+ classes\]"),
         ({"classes": 0, "left": (), "right": ()}, r"gives float32 \[1, 84, 5\]"),
         ({"boxes": 100.0}, "decoded already"),
         ({"boxes": float("nan")}, "not finite"),
