@@ -18,7 +18,6 @@ from twincar_edge.datasets import Dataset, ImageFile, Sample
 from twincar_edge.errors import InputError
 from twincar_edge.export.confidence import unknowns
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
-from twincar_edge.export.open_set.choose import MIN_PROBABILITY
 from twincar_edge.export.confidence.choices import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -37,6 +36,7 @@ from twincar_edge.export.confidence.report import (
     ConfidenceOptions,
     ConfidenceReport,
 )
+from twincar_edge.export.open_set.choose import MIN_PROBABILITY
 from twincar_edge.labels import ClassMapping
 from twincar_edge.metrics import negative_log_likelihood, softmax
 from twincar_edge.preprocess import Preprocess
