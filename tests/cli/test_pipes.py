@@ -134,7 +134,7 @@ def test_a_training_continues_although_the_reader_of_its_lines_has_gone(folder: 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_watch_reports_lost_events(folder: Path, redirection: str) -> None:
     done = run(folder, "watch --model tiny.onnx --store none gate.mp4", redirection)
-    assert "stdout lost 1 events: cannot write to standard output" in done.stderr
+    assert "stdout lost 1 event: cannot write to standard output" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 2
 

@@ -64,7 +64,9 @@ def test_invalid_arguments_are_one_line_and_exit_code_2(
     (tmp_path / "list.csv").write_text("path\n")
     if "taken" in arguments:
         invoke("cars", "-o", "taken", "--model", model, "--workers", 1)
-    result = invoke("-o", "out", "--model", model, "--workers", 1, *arguments)
+    defaults = {"-o": "out", "--model": model, "--workers": 1}
+    added = [part for option, value in defaults.items() if option not in arguments for part in (option, value)]
+    result = invoke(*arguments, *added)
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert message in line
