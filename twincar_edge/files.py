@@ -6,9 +6,11 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from twincar_edge.errors import InputError, Parameter
@@ -74,6 +76,20 @@ def check_not_read(outputs: Iterable[Path], inputs: Iterable[Path | None], name:
         found = None if path is None else _identity(path)
         if found in written:
             raise InputError(f"{path} is an input, and would be overwritten: choose another ", Parameter(name))
+
+
+def result_paths(inputs: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
+    """Return a path in `folder` for the result of each input, with its name and `suffix`; equal names get numbers."""
+    stems = Counter(path.stem for path in inputs)
+    names = {stem for stem, paths in stems.items() if paths == 1}
+    places = []
+    for number, path in enumerate(inputs, 1):
+        name = path.stem
+        if stems[name] > 1:
+            name = next(free for n in count(number) if (free := f"{path.stem}-{n}") not in names)
+            names.add(name)
+        places.append(folder / f"{name}{suffix}")
+    return places
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

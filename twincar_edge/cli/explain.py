@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import Counter
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +14,7 @@ from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.errors import InputError
-from twincar_edge.files import as_text, check_not_read, is_file, write_bytes
+from twincar_edge.files import as_text, check_not_read, is_file, result_paths, write_bytes
 from twincar_edge.images import read_image, write_image
 from twincar_edge.wording import percent
 
@@ -105,7 +103,7 @@ def command(
     if visit is not None and checkpoint is None:
         check_model(visit.event, explainer)
     several = len(paths) > 1 or any(image.is_dir() for image in images)
-    places = _places(paths, output or Path("why")) if several else [output or Path("why.png")]
+    places = result_paths(paths, output or Path("why"), ".png") if several else [output or Path("why.png")]
     overlays = [place.with_suffix(_OVERLAY) for place in places] if parts else []
     check_not_read([*places, *overlays, *([places[0].parent / SHEET] if several else [])], paths)
     cells: list[Cell] = []
@@ -134,20 +132,6 @@ def _picture_of(visit: StoredVisit) -> Path:
 
 def _class(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
-
-
-def _places(paths: list[Path], folder: Path) -> list[Path]:
-    """Return the output path for each image; images with the same name get numbers."""
-    stems = Counter(path.stem for path in paths)
-    names = {stem for stem, images in stems.items() if images == 1}
-    places = []
-    for number, path in enumerate(paths, 1):
-        name = path.stem
-        if stems[name] > 1:
-            name = next(free for n in count(number) if (free := f"{path.stem}-{n}") not in names)
-            names.add(name)
-        places.append(folder / f"{name}.png")
-    return places
 
 
 def _write(explanation: Explanation, place: Path, parts: bool) -> None:
