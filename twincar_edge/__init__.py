@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError
     from twincar_edge.export.config import ExportResult
     from twincar_edge.manifest import Manifest, read_manifest
+    from twincar_edge.runtime.annotating.photo import annotate
     from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
     from twincar_edge.runtime.enroll import EnrollReport
     from twincar_edge.runtime.event_stream import EventStream
@@ -73,6 +74,7 @@ __all__ = [
     "TwincarError",
     "WatchConfig",
     "__version__",
+    "annotate",
     "benchmark",
     "demo_clip",
     "demo_model",
@@ -108,6 +110,7 @@ _MODULES = {
     "TrainingResult": "training.result",
     "TwincarError": "errors",
     "WatchConfig": "runtime.configuration.config",
+    "annotate": "runtime.annotating.photo",
     "benchmark": "api.benchmark",
     "demo_clip": "bundled",
     "demo_model": "bundled",

@@ -31,7 +31,8 @@ REQUIRED_IN_A_FILE = {"source"}  # its default is Python's
 ROW = re.compile(r"^\| `\"?([\w.]+)\"?` \|(.*)\|$", re.MULTILINE)
 
 PYTHON = {
-    "Use a model": ("Classifier", "Prediction", "Guess", "explain", "Explanation", "read_manifest", "Manifest"),
+    "Use a model": ("Classifier", "Prediction", "Guess", "read_manifest", "Manifest"),
+    "Show answers": ("annotate", "explain", "Explanation"),
     "Watch cameras": ("watch", "EventStream", "Event", "WatchConfig", "CameraConfig", "resend_events"),
     "Train and export": ("train", "TrainingResult", "evaluate", "Evaluation", "export", "ExportResult"),
     "Teach": ("enroll", "EnrollReport"),

@@ -63,7 +63,7 @@ class Painter:
         for track, box in tracks:
             self._draw_trail(image, track, size)
             draw_box(image, box, color_of(track), line_width(size) if track.published else thin_width(size))
-        labels = _Labels(image, size)
+        labels = Labels(image, size)
         labels.add_to_corner(_caption(live))
         # The nearest one first: its label gets the best place, and lies on top where there is no room for all.
         for track, box in sorted(tracks, key=lambda one: one[1][3], reverse=True):
@@ -181,7 +181,7 @@ def _is_part(ignored: Ignored, track: LiveTrack) -> bool:
     return 2 * intersection(ignored.box_xyxy, track.box_xyxy) >= area(ignored.box_xyxy)
 
 
-class _Labels:
+class Labels:
     """Places labels without overlap, as far as there is room."""
 
     def __init__(self, image: Image, size: int) -> None:

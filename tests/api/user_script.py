@@ -24,6 +24,7 @@ def classify(image_bgr: NDArray[np.uint8], boxes: NDArray[np.float32], paths: li
     assert_type(classifier(b"\xff\xd8"), tw.Prediction)
     assert_type(classifier(Path("a.jpg"), boxes=boxes), list[tw.Prediction])
     assert_type(classifier("a.jpg", boxes=[[0, 0, 10, 10]]), list[tw.Prediction])
+    assert_type(tw.annotate("a.jpg", classifier("a.jpg", boxes=boxes), boxes), NDArray[np.uint8])
     return [one.to_dict() for one in classifier(tuple(paths))]
 
 

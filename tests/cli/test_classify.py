@@ -20,6 +20,7 @@ from tests.support.clips import BLUE_BGR, GREEN_BGR, RED_BGR
 from tests.support.detector_toys import TRUCK, expected_box, fake_official_detector, picture, red_detector
 from tests.support.tiny_model import BLUE, GREEN, RED, tiny_model
 from twincar_edge.cli.classify import _print_table, command
+from twincar_edge.draw import PALETTE
 from twincar_edge.errors import InputError, ModelError
 from twincar_edge.runtime.classify import classify
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -243,3 +244,81 @@ def test_detect_uses_the_detector_in_the_state_folder(
         shutil.copy(file, folder)
         result = invoke(photos / "a.png", "--model", model, "--detect")
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_annotate_writes_one_picture_per_readable_image(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda *arguments: decoded.append(1) or decode(*arguments))
+    result = invoke(folder, "--model", model, "--annotate", folder / "named")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (0, f"-> {folder / 'named'}")
+    written = [Path(json.loads(line)["picture"]) for line in result.stdout.splitlines()]
+    assert [path.name for path in written] == ["car_0.jpg", "car_1.jpg", "car_2.jpg"]
+    assert sorted((folder / "named").iterdir()) == written
+    assert len(decoded) == 3
+    image = cv2.imread(str(written[0]))
+    assert image is not None and image.shape == (440, 660, 3)  # enlarged, so that the label hides little
+    assert np.abs(image[-100:] - np.array(RED_BGR)).max() < 10
+    assert (np.abs(image[:60] - np.array(RED_BGR)) > 100).any()
+
+
+def test_annotate_draws_the_box_of_each_vehicle_and_keeps_photos_without_one(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    detector = red_detector(tmp_path / "detector.onnx", right=((TRUCK, 0.9),))
+    invoke(photos, "--model", model, "--detector", detector, "--annotate", tmp_path / "named")
+    image, empty = (cv2.imread(str(tmp_path / "named" / name)) for name in ("a.jpg", "b.jpg"))
+    assert image is not None and empty is not None
+    for number, cell in enumerate([(5, 3), (0, 1)]):
+        _, _, right, bottom = (5 * edge for edge in expected_box(*cell))  # 128 pixels become 640
+        assert np.abs(image[bottom - 2, right - 40 : right - 20].astype(int) - PALETTE[number]).max() < 60
+    assert np.abs(empty.astype(int) - 90).max() < 5
+
+
+def test_pictures_of_images_with_the_same_name_get_numbers(model: Path, folder: Path) -> None:
+    below = folder / "below"
+    below.mkdir()
+    shutil.copy(folder / "car_1.png", below / "car_0.png")
+    images = [folder / "car_0.png", below / "car_0.png"]
+    result = invoke(*images, "--model", model, "--annotate", folder / "named")
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(Path(one["picture"]).name, one["name"]) for one in answers] == [
+        ("car_0-1.jpg", RED),
+        ("car_0-2.jpg", GREEN),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("{0} --annotate {0}", "{0} is searched for images to classify: choose another `annotate`"),
+        ("{0}/car_?.png --annotate {0}", "{0} is searched for images to classify: choose another `annotate`"),
+        ("{0} --recursive --annotate {0}/new", "{0}/new is searched for images to classify: choose another `annotate`"),
+        (
+            "{0}/photo.jpg --annotate {0}",
+            "{0}/photo.jpg is an input, and would be overwritten: choose another `annotate`",
+        ),
+        ("{0} --annotate {0}/car_0.png", "cannot write into {0}/car_0.png: File exists"),
+    ],
+)
+def test_pictures_never_mix_with_the_images(model: Path, folder: Path, arguments: str, message: str) -> None:
+    cv2.imwrite(str(folder / "photo.jpg"), np.zeros((40, 60, 3), np.uint8))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(InputError) as caught:
+        invoke(*arguments.format(folder).split(), "--model", model)
+    assert str(caught.value) == message.format(folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_picture_that_cannot_be_written_stops_neither_answers_nor_other_pictures(model: Path, folder: Path) -> None:
+    named = folder / "named"
+    (named / "car_0.jpg").mkdir(parents=True)
+    result = CliRunner().invoke(command, [str(folder), "--model", str(model), "--annotate", str(named)])
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == f"cannot write {named / 'car_0.jpg'}: it is a folder or a device, not a file"
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["name"] for one in answers] == [RED, GREEN, BLUE]
+    assert [one["picture"] and Path(one["picture"]).name for one in answers] == [None, "car_1.jpg", "car_2.jpg"]
+    assert (named / "car_2.jpg").is_file()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 from twincar_edge.bundled import default_model
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import ep_option, threads_option
+from twincar_edge.cli.pipes import checked_output
 from twincar_edge.errors import InputError, Parameter, one_line
 from twincar_edge.files import as_text
 
@@ -62,6 +64,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Find vehicles with this detector, a YOLOX ONNX file; implies --detect.",
 )
+@option(
+    "--annotate",
+    group="Images",
+    common=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write each image with its answers drawn on it into this folder, as a JPEG.",
+)
 @ep_option
 @threads_option
 @option(
@@ -82,6 +92,7 @@ def command(
     recursive: bool,
     detect: bool,
     detector: Path | None,
+    annotate: Path | None,
     top: int,
     as_json: bool,
 ) -> None:
@@ -96,13 +107,20 @@ def command(
 
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
     locator = _locator(detector, ep, threads) if detect or detector is not None else None
-    each = classify_each(paths, Classifier(session), batch=batch, recursive=recursive, locator=locator)
-    answers = _report_problems(each)
+    each = classify_each(
+        paths, Classifier(session), batch=batch, recursive=recursive, locator=locator, annotate=annotate
+    )
+    unwritten: dict[Path, str] = {}
+    answers = _report_problems(each, unwritten)
     if as_json or not sys.stdout.isatty():
         for answer in answers:
-            click.echo(json.dumps(_record(answer, top), ensure_ascii=False))
+            record = _record(answer, top) | ({} if annotate is None else {"picture": _text(answer.picture)})
+            with nullcontext() if annotate is None else checked_output():  # pictures do not depend on the reader
+                click.echo(json.dumps(record, ensure_ascii=False))
     else:
         _print_table(answers, top)
+    if annotate is not None:
+        _report_pictures(annotate, list(unwritten.values()))
 
 
 def _locator(detector: Path | None, ep: str, threads: int | None) -> Locator:
@@ -118,22 +136,41 @@ def _locator(detector: Path | None, ep: str, threads: int | None) -> Locator:
     return make_locator("detector", LocateOptions(stills=True, detector=opened))
 
 
-def _report_problems(answers: Iterable[ImageAnswer]) -> Iterable[ImageAnswer]:
+def _report_problems(answers: Iterable[ImageAnswer], unwritten: dict[Path, str]) -> Iterable[ImageAnswer]:
     """Yield the answers, and report unreadable images and those in which the detector found no vehicle.
 
-    If no image can be read, `classify_each` raises an error that names the last one.
+    Add the images whose pictures could not be written to `unwritten`, with the reason. If no image can be read,
+    `classify_each` raises an error that names the last one.
     """
     pending: str | None = None
     for answer in answers:
         if pending is not None:
             click.echo(f"skipped: {pending}", err=True)
         pending = answer.problem
+        if answer.picture_problem is not None:
+            unwritten[answer.image] = answer.picture_problem
         if answer.prediction is not None:
             yield answer
         elif pending is None:
             click.echo(f"{one_line(str(answer.image))}: no vehicle found", err=True)
     if pending is not None:
         click.echo(f"skipped: {pending}", err=True)
+
+
+def _report_pictures(folder: Path, problems: Sequence[str]) -> None:
+    """Print where the pictures are.
+
+    Raises:
+        InputError: some could not be written.
+    """
+    if problems:
+        others = f" ({len(problems) - 1} more pictures could not be written either)" if problems[1:] else ""
+        raise InputError(f"{problems[0]}{others}")
+    click.echo(f"-> {one_line(str(folder))}", err=True)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else as_text(str(path))
 
 
 def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
