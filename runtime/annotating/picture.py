@@ -196,14 +196,14 @@ class Labels:
         self._placed.append((lines, self._box(lines, columns - width, rows - height), INK))
 
     def add_to_box(self, lines: list[str], box: Box, ground: Color) -> None:
-        """Place a label above the box, else below it, else inside, wherever it covers the least of others."""
+        """Place a label above the box, below it or inside, flush left or right, where it covers the least of others."""
         rows, columns = self._image.shape[:2]
         lines = [fit_text(line, columns - self._size, self._size, BOLD) for line in lines]
         width, height = label_size(lines, self._size)
-        left = max(0, min(box[0] - 1, columns - width))
+        lefts = [max(0, min(left, columns - width)) for left in (box[0] - 1, box[2] + 1 - width)]
         tops = (box[1] - height - 1, box[3] + 1, box[1], box[3] - height)
-        places = [self._box(lines, left, top) for top in tops if 0 <= top <= rows - height]
-        places = places or [self._box(lines, left, max(0, min(box[1], rows - height)))]
+        places = [self._box(lines, left, top) for left in lefts for top in tops if 0 <= top <= rows - height]
+        places = places or [self._box(lines, lefts[0], max(0, min(box[1], rows - height)))]
         best = min(places, key=lambda place: sum(intersection(place, other) for _, other, _ in self._placed))
         self._placed.append((lines, best, ground))
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.clips import Image
 from twincar_edge.draw import PALETTE
-from twincar_edge.runtime.annotating.picture import Painter
+from twincar_edge.runtime.annotating.picture import Labels, Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.locating.boxes import Box, Ignored
 from twincar_edge.runtime.locating.zones import parse_zone
@@ -117,3 +117,12 @@ def test_drawing_adapts_to_a_change_of_the_frame_size(painter: Painter) -> None:
     painter.paint(live(PUBLISHED))
     image = painter.paint(live(PUBLISHED, size_wh=(1280, 720)))
     assert tuple(image[270, 300]) == PALETTE[1]
+
+
+def test_labels_of_neighbors_do_not_cover_one_another() -> None:
+    image = np.zeros((450, 800, 3), np.uint8)
+    labels = Labels(image, 12)
+    for left, color in zip((360, 300, 240), PALETTE, strict=False):  # only flush right has the last one room
+        labels.add_to_box(["Castor Red Sedan 2020", "93%"], (left, 200, left + 40, 220), color)
+    labels.draw()
+    assert len({int((image == color).all(axis=2).sum()) for color in PALETTE[:3]}) == 1
