@@ -26,16 +26,23 @@ COLUMNS: tuple[str, ...] = tuple(cell for field in Event.model_fields for cell i
 
 def csv_header() -> str:
     """Return the header line."""
-    return _line(COLUMNS)
+    return csv_line(COLUMNS)
 
 
 def csv_row(event: Event) -> str:
-    """Return an event as one line of CSV (RFC 4180), in the order of `COLUMNS`.
+    """Return an event as one line of CSV, in the order of `COLUMNS`."""
+    return csv_line([cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in cells(event)])
+
+
+def csv_line(cells: Sequence[Any]) -> str:
+    """Return cells as one line of CSV (RFC 4180).
 
     Names come from a model's labels, which are untrusted: a text that looks like a formula gets a leading apostrophe.
     """
-    values = (cell.isoformat() if hasattr(cell, "isoformat") else cell for cell in cells(event))
-    return _line([_escape_formula(cell) if isinstance(cell, str) else cell for cell in values])
+    line = io.StringIO()
+    safe = [_escape_formula(cell) if isinstance(cell, str) else cell for cell in cells]
+    csv.writer(line, lineterminator="\n").writerow(safe)
+    return line.getvalue()
 
 
 def cells(event: Event) -> list[Any]:
@@ -62,12 +69,6 @@ def cells(event: Event) -> list[Any]:
 def _escape_formula(text: str) -> str:
     text = text.replace("\0", "")
     return "'" + text if text.startswith(_FORMULA) else text
-
-
-def _line(cells: Sequence[Any]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
 
 
 class CsvFile(Sink):

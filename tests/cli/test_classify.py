@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
@@ -322,3 +323,25 @@ def test_a_picture_that_cannot_be_written_stops_neither_answers_nor_other_pictur
     assert [one["name"] for one in answers] == [RED, GREEN, BLUE]
     assert [one["picture"] and Path(one["picture"]).name for one in answers] == [None, "car_1.jpg", "car_2.jpg"]
     assert (named / "car_2.jpg").is_file()
+
+
+def test_csv_has_one_row_per_vehicle(model: Path, photos: Path, tmp_path: Path) -> None:
+    detector = red_detector(tmp_path / "detector.onnx", right=((TRUCK, 0.9),))
+    result = invoke(photos, "--model", model, "--detector", detector, "--csv", tmp_path / "new" / "cars.csv")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    with (tmp_path / "new" / "cars.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    for row, line in zip(rows, lines, strict=True):
+        assert [int(row[f"box_{edge}"]) for edge in ("left", "top", "right", "bottom")] == line["box_xyxy"]
+        for key in ("image", "name", "level", "vehicle_type"):
+            assert row[key] == line[key]
+        assert float(row["probability"]) == line["probability"]
+
+
+def test_csv_keeps_a_former_file_if_no_image_can_be_read(model: Path, folder: Path) -> None:
+    table = folder / "cars.csv"
+    table.write_text("former\n")
+    with pytest.raises(InputError, match="not a JPEG"):
+        invoke(folder / "car_1b.png", "--model", model, "--csv", table)
+    assert table.read_text() == "former\n"

@@ -51,6 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("evaluate tiny.onnx --data cars --json tiny.onnx", "tiny.onnx", "--json PATH"),
         ("bench tiny.onnx --data report.json -o report.json", "report.json", "--output PATH"),
         ("events --store store.db export --csv store.db", "store.db", "--csv FILE"),
+        (f"classify {PHOTO} --csv {PHOTO}", PHOTO, "--csv FILE"),
+        (f"classify {PHOTO} --annotate cars/images", PHOTO, "--annotate DIR"),
     ],
 )
 def test_an_input_is_never_overwritten(

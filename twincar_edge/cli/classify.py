@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -16,11 +16,18 @@ from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import ep_option, threads_option
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.errors import InputError, Parameter, one_line
-from twincar_edge.files import as_text
+from twincar_edge.files import as_text, check_not_read, replacing
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.classify import ImageAnswer
     from twincar_edge.runtime.locating.locate import Locator
+
+
+_BOX = ("box_left", "box_top", "box_right", "box_bottom")
+_CSV_COLUMNS = (
+    "image", "name", "level", "probability", "familiarity", "make", "model", "body_type", "year", *_BOX, "vehicle_type",
+    "detection_score",
+)  # fmt: skip
 
 
 @click.command("classify", cls=GroupedCommand, groups=("Images", "Model"))
@@ -72,6 +79,15 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write each image with its answers drawn on it into this folder, as a JPEG.",
 )
+@option(
+    "--csv",
+    "table",
+    group="Images",
+    common=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write the answers to this file, as CSV with a header.",
+)
 @ep_option
 @threads_option
 @option(
@@ -93,6 +109,7 @@ def command(
     detect: bool,
     detector: Path | None,
     annotate: Path | None,
+    table: Path | None,
     top: int,
     as_json: bool,
 ) -> None:
@@ -105,6 +122,8 @@ def command(
     from twincar_edge.runtime.inference.classifier import Classifier
     from twincar_edge.runtime.inference.session import open_session
 
+    if table is not None:
+        check_not_read([table], [*paths, model, detector], "table")
     session = open_session(model or default_model(), ep=ep, threads=threads, spinning=True)
     locator = _locator(detector, ep, threads) if detect or detector is not None else None
     each = classify_each(
@@ -112,13 +131,19 @@ def command(
     )
     unwritten: dict[Path, str] = {}
     answers = _report_problems(each, unwritten)
-    if as_json or not sys.stdout.isatty():
-        for answer in answers:
-            record = _record(answer, top) | ({} if annotate is None else {"picture": _text(answer.picture)})
-            with nullcontext() if annotate is None else checked_output():  # pictures do not depend on the reader
-                click.echo(json.dumps(record, ensure_ascii=False))
-    else:
-        _print_table(answers, top)
+    writes_files = annotate is not None or table is not None  # these do not depend on the reader of the answers
+    with ExitStack() as stack:
+        if table is not None:
+            temporary = stack.enter_context(replacing(table))
+            file = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+            answers = _written(answers, file)
+        if as_json or not sys.stdout.isatty():
+            for answer in answers:
+                record = _record(answer, top) | ({} if annotate is None else {"picture": _text(answer.picture)})
+                with checked_output() if writes_files else nullcontext():
+                    click.echo(json.dumps(record, ensure_ascii=False))
+        else:
+            _print_table(answers, top)
     if annotate is not None:
         _report_pictures(annotate, list(unwritten.values()))
 
@@ -155,6 +180,18 @@ def _report_problems(answers: Iterable[ImageAnswer], unwritten: dict[Path, str])
             click.echo(f"{one_line(str(answer.image))}: no vehicle found", err=True)
     if pending is not None:
         click.echo(f"skipped: {pending}", err=True)
+
+
+def _written(answers: Iterable[ImageAnswer], file: TextIO) -> Iterable[ImageAnswer]:
+    """Yield the answers, and write each as a row of CSV."""
+    from twincar_edge.runtime.sinks.csv import csv_line
+
+    file.write(csv_line(_CSV_COLUMNS))
+    for answer in answers:
+        record = _record(answer, top=0)
+        cells = record | dict(zip(_BOX, record.get("box_xyxy", ()), strict=False))
+        file.write(csv_line([cells.get(column) for column in _CSV_COLUMNS]))
+        yield answer
 
 
 def _report_pictures(folder: Path, problems: Sequence[str]) -> None:
