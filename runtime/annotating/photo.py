@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twincar_edge.draw import PALETTE, draw_box, fit_into, type_size
 from twincar_edge.errors import InputError, Parameter, one_line
 from twincar_edge.runtime.annotating.picture import MIN_LONG_SIDE, Image, Labels, enlarged, line_width
-from twincar_edge.runtime.inference.answers import UNKNOWN, Prediction
+from twincar_edge.runtime.inference.answers import Prediction, certainty
 from twincar_edge.runtime.inference.inputs import BoxesLike, ImageLike, as_boxes, as_image_bgr
 from twincar_edge.runtime.locating.boxes import Box
 
@@ -82,10 +82,7 @@ def draw_answers(
 def _label_of(prediction: Prediction, kind: str | None) -> list[str]:
     """Return the answer, with the kind of a vehicle that is not a car, and how certain it is."""
     name = one_line(prediction.name) if kind in (None, "car") else f"{one_line(prediction.name)} ({kind})"
-    if prediction.level != UNKNOWN:
-        return [name, f"{prediction.probability:.0%}"]
-    guess = prediction.top5[0]
-    return [name, f"rejected guess: {one_line(guess.name)} {guess.probability:.0%}"]
+    return [name, one_line(certainty(prediction))]
 
 
 def _scaled(box: Box, scale: float) -> Box:
