@@ -281,9 +281,9 @@ def test_harmful_changes_do_not_pass(real: Path, tmp_path: Path, what: str) -> N
     result = run_check(sabotage(real, tmp_path / real.name, what))
     assert not result.passed
     assert any(SABOTAGES[what][1] in fault for fault in result.faults), result.faults
-    # Far from the limit, so that the result does not depend on this machine's rounding.
+    # Farther from the limit than rounding reaches: harmless differences are at most an eighth of it in both files.
     ratio = {PIXELS: result.pixel_difference / result.pixel_limit, LOGITS: result.logit_difference / result.logit_limit}
-    assert ratio[SABOTAGES[what][1]] > 1.4
+    assert ratio[SABOTAGES[what][1]] > 1.15
 
 
 @pytest.mark.parametrize(("precision", "off", "passes"), [("fp32", 0.004, True), ("fp32", 0.03, False)])
