@@ -198,8 +198,17 @@ def is_in_use(path: Path) -> bool:
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """Return whether a database has any table; a process that is killed during creation leaves none."""
-    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+    """Return whether a database has any table; a process that is killed during creation leaves none.
+
+    Raises:
+        sqlite3.Error: the file cannot be read, or is damaged.
+    """
+    try:
+        return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+    except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
+        damage = sqlite3.DatabaseError("malformed database schema")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
 
 
 def _place(path: Path) -> tuple[int, int] | None:

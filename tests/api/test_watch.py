@@ -56,7 +56,7 @@ def test_a_classifier_or_a_configuration_is_used_unchanged(opened: list[Any]) ->
         ({"sinks": ()}, "no option 'sinks': it is for `twincar-edge watch`"),
         ({"collect_limit": 5}, "no option 'collect_limit': it is for"),
         ({"cameras": ()}, "no option 'cameras'"),
-        ({"stride": 0}, "stride: Input should be greater than or equal to 1"),
+        ({"stride": 0}, "`stride`: Input should be greater than or equal to 1"),
         ({"zones": ["nowhere"]}, "a zone is"),
     ],
 )

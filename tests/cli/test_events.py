@@ -146,7 +146,10 @@ def test_resend_requests_it_from_the_sinks_of_a_state_folder(tmp_path: Path) -> 
     assert "no spool of sink 'mqtt'" in done.stderr
 
 
-def test_an_unknown_vehicle_has_its_rejected_guess_and_no_probability(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_vehicle_has_its_rejected_guess_and_no_probability(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     changes = {"name": "unknown", "level": "unknown", "vehicle_type": None}
     stored = [StoredVisit(visit(), None, None), StoredVisit(visit(id="b" * 36, **changes), None, None)]
     print_visits(stored)

@@ -195,7 +195,7 @@ def test_on_frame_gets_each_frame_with_its_tracks_and_answers(classifier: Classi
     )
     assert [index for index, _ in seen] == list(range(50))
     assert seen[5][1] == []
-    assert [(track.name, track.probability > 0.9) for track in seen[25][1]] == [(RED, True)]
+    assert [(track.name, track.certainty.endswith("%")) for track in seen[25][1]] == [(RED, True)]
     assert [track.name for index, tracks in seen[:16] for track in tracks][:2] == [None, None]  # not confirmed yet
     assert [(track.level, track.published) for track in seen[25][1]] == [("year", True)]
     assert not any(track.published for index, tracks in seen for track in tracks if track.name is None)
@@ -363,7 +363,7 @@ def test_events_are_on_standard_output_and_the_summary_is_not(clip: Path, model:
 def test_the_summary_counts_omitted_visits_and_names_the_parameter(clip: Path, model: Path, tmp_path: Path) -> None:
     result = invoke(clip, "--model", model, "--min-area", 0.3)
     assert "0 visits" in result.stderr
-    assert "2 moving things were smaller than `min_area=0.3`" in result.stderr
+    assert "2 moving things were smaller than --min-area 0.3" in result.stderr
     config = tmp_path / "cameras.toml"
     config.write_text(f'model = "{model}"\n[[cameras]]\nsource = "{clip}"\nmin_area = 0.3\n')
     assert "2 moving things were smaller than `min_area = 0.3`" in invoke("--config", config).stderr

@@ -96,7 +96,8 @@ def test_errors_are_one_line(
 ) -> None:
     clip = write_video(tmp_path / "clip.mp4", film([], 10))
     options = [option.format(clip=clip) for option in options]
-    assert run_experiment("endurance", "--model", model, "-o", str(tmp_path / "found.json"), *options) == 2
+    named = [] if "--model" in options else ["--model", model]
+    assert run_experiment("endurance", *named, "-o", str(tmp_path / "found.json"), *options) == 2
     assert not (tmp_path / "found.json").exists()
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1

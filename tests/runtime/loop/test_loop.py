@@ -279,7 +279,7 @@ def test_a_model_that_fails_ends_the_run_and_all_threads(classifier: Classifier)
 
 
 def test_two_cameras_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="two cameras have the name 'gate'"):
+    with pytest.raises(InputError, match="two cameras have the name 'gate'"):
         WatchConfig(cameras=cameras("gate", "yard", "gate"))
 
 

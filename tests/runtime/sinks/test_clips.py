@@ -410,7 +410,7 @@ def test_single_images_have_no_clips(model: Path, tmp_path: Path) -> None:
 
 
 def test_only_one_clips_sink_is_allowed() -> None:
-    with pytest.raises(ValueError, match="two sinks save clips"):
+    with pytest.raises(InputError, match="two sinks save clips"):
         WatchConfig(sinks=(ClipsSettings(path=Path("a")), ClipsSettings(path=Path("b"))))
 
 

@@ -86,6 +86,18 @@ def test_work_is_done_again_on_a_new_file_after_damage_and_the_old_one_is_kept(
     assert f"sqlite3 {aside} .recover" in record.getMessage()
 
 
+def test_a_damaged_schema_that_is_not_utf8_is_damage(tmp_path: Path) -> None:
+    book = database(tmp_path / "book")
+    note(book, "lost")
+    book.close()
+    content = book.path.read_bytes()
+    book.path.write_bytes(content.replace(b"CREATE TABLE", b"CREATE TABLX").replace(b"notes", b"n\xe1tes"))
+    note(book, "kept")
+    assert notes(book) == ["kept"]
+    book.close()
+    assert len(list(tmp_path.glob("book.corrupt-*Z"))) == 1
+
+
 def test_a_file_of_another_user_is_an_error_at_the_start_and_a_failure_later(tmp_path: Path) -> None:
     path = tmp_path / "book"
     path.write_text("my notes, and they stay here")
