@@ -281,7 +281,7 @@ def test_harmful_changes_do_not_pass(real: Path, tmp_path: Path, what: str) -> N
     result = run_check(sabotage(real, tmp_path / real.name, what))
     assert not result.passed
     assert any(SABOTAGES[what][1] in fault for fault in result.faults), result.faults
-    # Farther from the limit than rounding reaches: harmless differences are at most an eighth of it in both files.
+    # Farther from the limit than rounding reaches: harmless differences of the bundled model are an eighth of it.
     ratio = {PIXELS: result.pixel_difference / result.pixel_limit, LOGITS: result.logit_difference / result.logit_limit}
     assert ratio[SABOTAGES[what][1]] > 1.15
 
