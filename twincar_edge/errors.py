@@ -192,11 +192,8 @@ def require(module: str, extra: str) -> ModuleType:
 
 def first_fault(error: ValidationError) -> str:
     """Return the first fault that pydantic found in one line, with its place in the document."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "document"
-    if first["type"] == "string_unicode":
-        return f"{place}: {first['input']!r} is not UTF-8"
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    place, text = _first(error)
+    return f"{'.'.join(map(str, place)) or 'document'}: {text}"
 
 
 def parameter_fault(error: ValidationError, prefix: str = "") -> tuple[str | Parameter, ...]:
@@ -206,9 +203,16 @@ def parameter_fault(error: ValidationError, prefix: str = "") -> tuple[str | Par
         error: of a model whose fields are named like the parameters.
         prefix: what the parameters' names have before those of the fields.
     """
+    place, text = _first(error)
+    return (Parameter(f"{prefix}{place[0]}"), f": {text}") if place else (text,)
+
+
+def _first(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
+    """Return the place of the first fault that pydantic found, and what is wrong there."""
     first = error.errors()[0]
-    text = first["msg"].removeprefix("Value error, ")
-    return (Parameter(f"{prefix}{first['loc'][0]}"), f": {text}") if first["loc"] else (text,)
+    if first["type"] == "string_unicode":
+        return first["loc"], f"{first['input']!r} is not UTF-8"
+    return first["loc"], first["msg"].removeprefix("Value error, ")
 
 
 def nearest(wanted: str, known: list[str] | tuple[str, ...]) -> str:

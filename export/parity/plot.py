@@ -13,6 +13,7 @@ from twincar_edge.export.parity.markdown import points
 from twincar_edge.export.parity.names import title
 from twincar_edge.export.parity.report import ParityReport
 from twincar_edge.training.plots import BLUE, GRAY, ORANGE, new_figure, save, style_axes
+from twincar_edge.wording import counted
 
 _ROW_INCHES = 3.5
 _FEW_FLIPS = 30  # with more, markers are smaller so that they do not overlap
@@ -34,8 +35,7 @@ def plot_parity(report: ParityReport, path: Path) -> None:
         InputError: it cannot be written.
     """
     rows = len(report.comparisons)
-    count = len(report.breaches)
-    verdict = "all limits met" if report.passed else f"{count} limit{'s' * (count != 1)} not met"
+    verdict = "all limits met" if report.passed else f"{counted(len(report.breaches), 'limit')} not met"
     heading = f"Parity of {report.name} on {report.data.images} images of {report.data.name}: {verdict}"
     figure = new_figure((12, 0.6 + _ROW_INCHES * rows), heading)
     grid = figure.subplots(rows, 2, squeeze=False, width_ratios=(1.45, 1))

@@ -13,6 +13,7 @@ from twincar_edge.export.parity.names import title
 from twincar_edge.manifest import DataRecord
 from twincar_edge.markdown import table
 from twincar_edge.records import Record, Settings, Share
+from twincar_edge.wording import counted
 
 PARITY_SCHEMA_VERSION: Literal[2] = 2
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -136,9 +137,7 @@ class ParityError(GateError):
 
     def __init__(self, report: ParityReport, outcome: str) -> None:
         """Make a one-line message of all breaches; `outcome` is its last part, on the files."""
-        count, images = len(report.breaches), report.data.images
-        super().__init__(
-            f"{report.name} does not meet {count} parity limit{'s' * (count != 1)} on {images} "
-            f"image{'s' * (images != 1)}: {'; '.join(breach.text for breach in report.breaches)}; {outcome}"
-        )
+        limits, images = counted(len(report.breaches), "parity limit"), counted(report.data.images, "image")
+        breaches = "; ".join(breach.text for breach in report.breaches)
+        super().__init__(f"{report.name} does not meet {limits} on {images}: {breaches}; {outcome}")
         self.report = report

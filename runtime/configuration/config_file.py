@@ -25,6 +25,7 @@ from twincar_edge.runtime.configuration.toml_lines import KeyPath, key_lines
 from twincar_edge.runtime.locating.zones import Zone, parse_zone
 from twincar_edge.runtime.sinks.settings import SinkSettings
 from twincar_edge.runtime.sources import redact_url
+from twincar_edge.wording import counted
 
 # The parser's time grows with the square of a line's length. These limits are far above any real configuration.
 MAX_BYTES = 2**18
@@ -80,7 +81,7 @@ def read_config(path: Path, environ: Mapping[str, str] = os.environ) -> WatchCon
     if not faults:
         return config
     first, more = faults.first()
-    rest = f" (and {more} more error{'s' * (more > 1)})" if more else ""
+    rest = f" (and {counted(more, 'more error')})" if more else ""
     raise InputError(f"{path} line {first.line}: {_prefix(first.key)}{first.text}{rest}")
 
 

@@ -10,6 +10,7 @@ from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.events import Event, Limit
 from twincar_edge.runtime.locating.boxes import IgnoredReason
 from twincar_edge.runtime.monitoring.stages import StageLatency
+from twincar_edge.wording import counted
 
 
 def camera_notes(
@@ -30,10 +31,10 @@ def camera_notes(
         "small": "showed a vehicle too small for a full name in every crop: zoom in, or move the camera nearer",
     }
     things = (
-        f"{count} moving {'thing' if count == 1 else 'things'} {left_out[why][count != 1]} {left_out[why][2]}"
+        f"{counted(count, 'moving thing')} {left_out[why][count != 1]} {left_out[why][2]}"
         for why, count in ignored.items()
     )
-    visits = (f"{count} {'visit' if count == 1 else 'visits'} {held_back[why]}" for why, count in limited.items())
+    visits = (f"{counted(count, 'visit')} {held_back[why]}" for why, count in limited.items())
     return (*keys, *things, *visits)
 
 

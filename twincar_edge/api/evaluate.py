@@ -68,13 +68,11 @@ def evaluate(
     """
     require_at_least(1, threads=threads, batch_size=batch_size)
     require("sklearn", "train")
-    from twincar_edge.training.evaluation import evaluate as measure
     from twincar_edge.training.hub import resolve_checkpoint
 
     opened = open_model(resolve_checkpoint(str(model)), optional_path(class_mapping), ep, threads)
     dataset = open_images(labeled_images(data, images, data_class_mapping, crop), optional_path(split))
-    evaluation = measure(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
-    return replace(evaluation, learned_from=opened.learned_from(dataset))
+    return evaluate_opened(opened, dataset, batch_size, progress)
 
 
 @dataclass(frozen=True)
@@ -122,6 +120,16 @@ def open_model(model: Path, class_mapping: Path | None, ep: str, threads: int | 
     if opener is None:
         raise ModelError(f"cannot evaluate {model}: expected a file ending in one of {', '.join(_OPENERS)}")
     return opener(model, class_mapping, ep, threads)
+
+
+def evaluate_opened(
+    opened: OpenedModel, dataset: Dataset, batch_size: int, progress: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """Measure an open model on labeled images, and find out how many of them it has learned from."""
+    from twincar_edge.training.evaluation import evaluate as measure
+
+    evaluation = measure(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
+    return replace(evaluation, learned_from=opened.learned_from(dataset))
 
 
 def open_images(data: OpenOptions | None, split: Path | None) -> Dataset:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from twincar_edge.api.evaluate import open_images, open_model
+from twincar_edge.api.evaluate import evaluate_opened, open_images, open_model
 from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import (
     IntegersType,
@@ -130,7 +129,6 @@ def command(
     from twincar_edge.export.open_set.measure import check_sizes, measure_open_set
     from twincar_edge.export.open_set.pictures import open_unknown_pictures
     from twincar_edge.runtime.inference.session import open_session
-    from twincar_edge.training.evaluation import evaluate
     from twincar_edge.training.hub import resolve_checkpoint
 
     if data is None and split is None and not unknown:
@@ -162,8 +160,7 @@ def command(
             bar.update(task, completed=done, total=total)
 
         if dataset is not None:
-            evaluation = evaluate(opened.predict, dataset, opened.classes, opened.preprocess, batch_size, progress)
-            evaluation = replace(evaluation, learned_from=opened.learned_from(dataset))
+            evaluation = evaluate_opened(opened, dataset, batch_size, progress)
         if pictures or conditions:
             bar.update(task, description="known and unknown pictures")
             open_set = measure_open_set(opened.subject(), dataset, pictures, sizes, progress)
