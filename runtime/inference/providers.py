@@ -253,7 +253,7 @@ def explain_auto() -> str:
 
 
 def unknown_provider(ep: str) -> InputError:
-    """Return the error for a name that is no provider's; ONNX Runtime's name of a provider gets the short one."""
+    """Return the error for an unknown provider name. For ONNX Runtime's own name, it suggests the short one."""
     short = next((name for name, provider in PROVIDERS.items() if provider.ort_name.lower() == ep.lower()), ep)
     return InputError(f"no execution provider {ep!r}: {nearest(short, EP_CHOICES)}")
 

@@ -32,7 +32,7 @@ def resend_events(
         The names of the sinks with a new request.
 
     Raises:
-        InputError: there is no such sink or folder, the running `watch` does not have this sink, or a request cannot be
+        InputError: the folder or sink does not exist, the running `watch` has no such sink, or a request cannot be
             written.
     """
     return request_resend(None if state is None else Path(state), sink, since)

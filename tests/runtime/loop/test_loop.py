@@ -47,7 +47,7 @@ def cameras(*names: str, **options: object) -> tuple[CameraConfig, ...]:
 
 
 class Standing(Locator):
-    """Finds a vehicle that stands at the same place, relative to the picture."""
+    """Finds one standing vehicle, whose box scales with the picture."""
 
     moves = True
 
