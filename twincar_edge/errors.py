@@ -208,10 +208,13 @@ def parameter_fault(error: ValidationError, prefix: str = "") -> tuple[str | Par
 
 
 def _first(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
-    """Return the place of the first fault that pydantic found, and what is wrong there."""
+    """Return the place of the first fault that pydantic found, and what is wrong there.
+
+    The value itself is not quoted: it may be a URL with a password.
+    """
     first = error.errors()[0]
     if first["type"] == "string_unicode":
-        return first["loc"], f"{first['input']!r} is not UTF-8"
+        return first["loc"], "not UTF-8 text"
     return first["loc"], first["msg"].removeprefix("Value error, ")
 
 

@@ -6,6 +6,7 @@ import pickle
 import threading
 
 import pytest
+from pydantic import BaseModel, Field, ValidationError
 
 from twincar_edge.errors import (
     InputError,
@@ -13,6 +14,8 @@ from twincar_edge.errors import (
     ModelError,
     Parameter,
     TwincarError,
+    first_fault,
+    parameter_fault,
     parameter_spelling,
 )
 from twincar_edge.images import ImageError
@@ -77,3 +80,15 @@ def test_control_characters_in_values_are_escaped() -> None:
 def test_errors_survive_pickling(error: TwincarError) -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.args, copy.__dict__, str(copy)) == (type(error), error.args, error.__dict__, str(error))
+
+
+@pytest.mark.parametrize("url", ["rtsp://admin:hunter2@camera/\udcff", b"rtsp://:hunter2@camera/\xff", ["hunter2"]])
+def test_a_fault_does_not_quote_the_value_which_may_hold_a_password(url: object) -> None:
+    class Camera(BaseModel):
+        url: str = Field(min_length=1)
+
+    with pytest.raises(ValidationError) as caught:
+        Camera.model_validate({"url": url})
+    assert first_fault(caught.value).startswith("url: ")
+    assert "hunter2" not in first_fault(caught.value)
+    assert "hunter2" not in str(InputError(*parameter_fault(caught.value)))

@@ -237,7 +237,9 @@ def check(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes
         if (faults := faults_of(outcome))
     ]
-    assert not failures, f"{len(failures)} of {len(outcomes)} cases failed:\n" + "\n".join(failures[:10])
+    message = f"{len(failures)} of {len(outcomes)} cases failed:\n" + "\n".join(failures[:10])
+    # pytest-xdist cannot send a lone surrogate: the worker would end with an internal error that hides the failure.
+    assert not failures, message.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def faults_of(outcome: Outcome) -> list[str]:
