@@ -47,7 +47,7 @@ class Prediction:
         level: how specific the name is. A class name without a year has level "model", or "make" if it is one word.
         probability: the probability of the name; of the best class if the answer is "unknown".
         vehicle: the parts of the name; None for "unknown".
-        top5: the best classes, best first.
+        top5: the most probable classes, at most five, best first.
         familiarity: similarity of the picture to the training pictures, at most 1; None if the model has no prototypes.
 
     `make`, `model`, `body_type` and `year` are the parts of the name that are certain; the others are None.
@@ -91,7 +91,7 @@ class Prediction:
         """Return the answer as `classify --json` writes it: one row of a `pandas.DataFrame`.
 
         Args:
-            top: the number of best classes under "top", 0 to 5.
+            top: the number of classes under "top5", 0 to 5.
         """
         return {
             "name": self.name,
@@ -102,7 +102,7 @@ class Prediction:
             "model": self.model,
             "body_type": self.body_type,
             "year": self.year,
-            "top": [{"name": guess.name, "probability": round(guess.probability, 6)} for guess in self.top5[:top]],
+            "top5": [{"name": guess.name, "probability": round(guess.probability, 6)} for guess in self.top5[:top]],
         }
 
 

@@ -102,8 +102,7 @@ def schema(embedding_size: int | None) -> pyarrow.Schema:
 
 def image_row(path: str, prediction: Prediction, embedding: NDArray[np.float32] | None) -> Row:
     """Return the row of an image: the same values as `classify` writes."""
-    answer = prediction.to_dict()
-    return {"path": path, "top5": answer.pop("top"), **answer, "embedding": embedding}
+    return {"path": path, **prediction.to_dict(), "embedding": embedding}
 
 
 def visit_row(path: str, event: Event) -> Row:

@@ -64,7 +64,7 @@ def test_each_image_is_one_line_of_json_and_a_corrupt_one_is_reported_and_skippe
         "model": "Red",
         "body_type": "Sedan",
         "year": 2020,
-        "top": [{"name": RED, "probability": lines[0]["probability"]}],
+        "top5": [{"name": RED, "probability": lines[0]["probability"]}],
     }
     assert result.stderr.splitlines() == [
         f"skipped: {folder / 'car_1b.png'} is not a JPEG, PNG, BMP, WebP or TIFF image"
@@ -87,7 +87,7 @@ def test_answers_keep_the_order_of_the_images_at_any_batch_size(model: Path, fol
 
 def test_top_shows_further_guesses(model: Path, folder: Path) -> None:
     (line,) = invoke(folder / "car_0.png", "--model", model, "--top", 3, "--threads", 1).stdout.splitlines()
-    top = json.loads(line)["top"]
+    top = json.loads(line)["top5"]
     assert top[0]["name"] == RED
     assert {guess["name"] for guess in top} == {RED, GREEN, BLUE}
     assert sum(guess["probability"] for guess in top) == pytest.approx(1, abs=1e-5)
@@ -177,7 +177,7 @@ def test_an_answer_below_the_threshold_is_unknown(folder: Path) -> None:
     answer = json.loads(line)
     assert (answer["name"], answer["level"], answer["make"], answer["year"]) == ("unknown", "unknown", None, None)
     assert answer["probability"] == pytest.approx(1 / 3, abs=1e-3)
-    assert len(answer["top"]) == 1
+    assert len(answer["top5"]) == 1
 
 
 def test_an_answer_certain_only_of_the_make_gives_the_make(folder: Path) -> None:
@@ -189,7 +189,7 @@ def test_an_answer_certain_only_of_the_make_gives_the_make(folder: Path) -> None
         "name": "Castor", "level": "make", "make": "Castor", "model": None, "body_type": None, "year": None
     }  # fmt: skip
     assert answer["probability"] == pytest.approx(1.0, abs=1e-4)
-    assert {guess["name"] for guess in answer["top"]} == {RED, GREEN}
+    assert {guess["name"] for guess in answer["top5"]} == {RED, GREEN}
 
 
 def test_recursive_names_the_cars_of_subfolders(model: Path, folder: Path) -> None:

@@ -164,6 +164,7 @@ def test_an_answer_converts_to_a_table_row(tmp_path: Path) -> None:
         "model": "Red",
         "body_type": "Sedan",
         "year": 2020,
-        "top": [{"name": RED, "probability": 1.0}],
+        "top5": [{"name": RED, "probability": 1.0}],
     }
-    assert len(red.to_dict()["top"]) == 3 and red.to_dict().keys() == gray.to_dict().keys()
+    assert len(red.to_dict()["top5"]) == 3 and red.to_dict().keys() == gray.to_dict().keys()
+    assert all(hasattr(red, key) for key in red.to_dict())
