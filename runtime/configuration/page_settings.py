@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from twincar_edge.errors import InputError, parameter_fault
-from twincar_edge.records import Record
+from twincar_edge.errors import InputError
+from twincar_edge.records import Settings
 from twincar_edge.runtime.listening import PAGE_ADDRESS, parse_address
 from twincar_edge.runtime.quantities import ConfigPath
 
@@ -25,7 +25,7 @@ ServerAddress = Annotated[str, AfterValidator(_checked_address)]
 HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$", to_lower=True)]
 
 
-class PageSettings(Record):
+class PageSettings(Settings):
     """How to serve the web page.
 
     Attributes:
@@ -49,15 +49,3 @@ class PageSettings(Record):
         if (self.certificate is None) != (self.key is None):
             raise ValueError("`certificate` and `key` belong together: set both")
         return self
-
-
-def page_settings(**options: Any) -> PageSettings:
-    """Return validated settings of the page.
-
-    Raises:
-        InputError: a value is invalid.
-    """
-    try:
-        return PageSettings(**options)
-    except ValidationError as error:
-        raise InputError(*parameter_fault(error)) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from twincar_edge.records import Record
+from twincar_edge.records import Record, Settings
 from twincar_edge.runtime.monitoring.status import CameraStatus, LoopStatus
 from twincar_edge.runtime.quantities import Duration
 from twincar_edge.wording import titled
 
 
-class HealthLimits(Record):
+class HealthLimits(Settings):
     """Maximum age of a live camera's newest frame, and of a thread's work, in seconds.
 
     The frame of a polled camera may be older, up to `CameraStatus.late_after_s`, as long as the camera is not lost.

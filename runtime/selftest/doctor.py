@@ -21,7 +21,7 @@ from twincar_edge.files import sha256
 from twincar_edge.golden import read_golden
 from twincar_edge.machine import Machine, installed_versions, this_machine
 from twincar_edge.manifest import Manifest, read_manifest
-from twincar_edge.records import Record
+from twincar_edge.records import Settings
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.engine import ort_errors
 from twincar_edge.runtime.inference.golden_check import check_golden
@@ -43,7 +43,7 @@ RUNS = Schedule(warmup=5, rounds=8, per_round=5)
 FRAME_SIZE_WH = (1280, 720)
 
 
-class DoctorConfig(Record):
+class DoctorConfig(Settings):
     """What to check.
 
     Attributes:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from twincar_edge.errors import InputError, first_fault
-from twincar_edge.records import Record
+from twincar_edge.records import Settings
 from twincar_edge.runtime.events import EventType
 from twincar_edge.runtime.quantities import Age, ConfigPath, Size, Timeout
 from twincar_edge.runtime.sinks.clips import ClipRules
@@ -37,7 +37,7 @@ Host = Annotated[
 ]
 
 
-class _Settings(Record):
+class _SinkSettings(Settings):
     """The settings that all kinds share.
 
     Attributes:
@@ -49,14 +49,14 @@ class _Settings(Record):
     name: Name | None = None
 
 
-class StdoutSettings(_Settings):
+class StdoutSettings(_SinkSettings):
     """Events as lines of JSON on standard output; on a terminal, the command line shows a table instead."""
 
     kind: Literal["stdout"] = "stdout"
     types: Types = _END
 
 
-class JsonLinesSettings(_Settings):
+class JsonLinesSettings(_SinkSettings):
     """Events as lines of JSON, appended to the file `path`."""
 
     kind: Literal["jsonl"] = "jsonl"
@@ -64,7 +64,7 @@ class JsonLinesSettings(_Settings):
     types: Types = _END
 
 
-class CsvSettings(_Settings):
+class CsvSettings(_SinkSettings):
     """Events as rows, appended to the file `path`."""
 
     kind: Literal["csv"] = "csv"
@@ -72,7 +72,7 @@ class CsvSettings(_Settings):
     types: Types = _END
 
 
-class TableSettings(_Settings):
+class TableSettings(_SinkSettings):
     """The newest `rows` visits as a table on the terminal, under `title`."""
 
     kind: Literal["table"] = "table"
@@ -81,7 +81,7 @@ class TableSettings(_Settings):
     types: Types = _END
 
 
-class StoreSettings(_Settings):
+class StoreSettings(_SinkSettings):
     """The store, at `path` or in the state folder. Visits above `limit` and `age` are deleted, oldest first."""
 
     kind: Literal["store"] = "store"
@@ -91,7 +91,7 @@ class StoreSettings(_Settings):
     types: Types = _ALL
 
 
-class CropsSettings(_Settings):
+class CropsSettings(_SinkSettings):
     """The best picture of each visit, in the folder `path`.
 
     Pictures above `limit` and `age` are deleted, oldest first. No picture is saved while the disk has less than
@@ -106,7 +106,7 @@ class CropsSettings(_Settings):
     types: Types = _END
 
 
-class ClipsSettings(_Settings):
+class ClipsSettings(_SinkSettings):
     """A short video of each visit, in the folder `path`; `limit`, `age` and `reserve` are as for pictures.
 
     A clip lasts from `before_s` before the vehicle is first seen to `after_s` after it is last seen, at most
@@ -123,7 +123,7 @@ class ClipsSettings(_Settings):
     longest_s: float = Field(default=ClipRules.longest_s, gt=0, le=60)
 
 
-class WebhookSettings(_Settings):
+class WebhookSettings(_SinkSettings):
     """HTTP requests to `url`, signed with the secret from `secret_file` or `$TWINCAR_WEBHOOK_SECRET`."""
 
     kind: Literal["webhook"] = "webhook"
@@ -140,7 +140,7 @@ class WebhookSettings(_Settings):
         return self
 
 
-class MqttSettings(_Settings):
+class MqttSettings(_SinkSettings):
     """Messages to a broker. User and password come from `$TWINCAR_MQTT_USER` and `$TWINCAR_MQTT_PASSWORD`.
 
     `password_file` takes precedence over the latter. `ca_file` contains certificates to trust instead of the system's.
@@ -221,11 +221,13 @@ def mqtt_settings(url: str) -> MqttSettings:
         )
     topic = re.sub(r"^/|/$", "", parts.path)
     try:
-        return MqttSettings(
-            host=parts.hostname,
-            port=port or _MQTT_PORTS[parts.scheme],
-            tls=parts.scheme == "mqtts",
-            **({"topic": topic} if topic else {}),
+        return MqttSettings.model_validate(
+            {
+                "host": parts.hostname,
+                "port": port or _MQTT_PORTS[parts.scheme],
+                "tls": parts.scheme == "mqtts",
+                **({"topic": topic} if topic else {}),
+            }
         )
     except ValidationError as error:
         raise InputError(f"invalid MQTT broker URL {name!r}: {first_fault(error)}") from error

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 import twincar_edge as tw
 from twincar_edge.export import ConfidenceOptions, Int8Config, Int8Search, ParityLimits
+from twincar_edge.records import Settings
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.locating.zones import Zone
+from twincar_edge.runtime.monitoring.health import HealthLimits
+from twincar_edge.runtime.selftest.doctor import DoctorConfig
+from twincar_edge.runtime.sinks.settings import CropsSettings, MqttSettings, SinkSettings, WebhookSettings
 from twincar_edge.training.recipe import Recipe
 
 DEMO = str(tw.demo_model())
@@ -91,6 +96,14 @@ def test_a_wrong_argument_is_an_input_error(
         (Int8Config, {"float_layers": -1}, "`float_layers`: Input should be greater than or equal to 0"),
         (Int8Search, {"target": 5}, "`target`: Input should be a valid string"),
         (Recipe, {"epochs": "many"}, "`epochs`: Input should be a valid integer"),
+        (CropsSettings, {"path": "crops", "limit": "many"}, "`limit`: invalid size 'many'"),
+        (CropsSettings, {}, "`path`: Field required"),
+        (MqttSettings, {"host": "broker", "prot": 1883}, "MqttSettings has no field 'prot': did you mean 'port'"),
+        (WebhookSettings, {"url": "http://a/hook", "ca_file": "ca.pem"}, "ca_file requires TLS: use an https:// URL"),
+        (PageSettings, {"address": "nowhere"}, "`address`: "),
+        (PageSettings, {"key": "page.key"}, "`certificate` and `key` belong together: set both"),
+        (HealthLimits, {"frame_age_s": -1}, "`frame_age_s`: Input should be greater than 0"),
+        (DoctorConfig, {"threads": 0}, "`threads`: Input should be greater than or equal to 1"),
     ],
 )
 def test_a_wrong_field_of_a_configuration_is_an_input_error(
@@ -102,11 +115,17 @@ def test_a_wrong_field_of_a_configuration_is_an_input_error(
     assert "\n" not in str(caught.value)
 
 
+def test_all_sinks_have_settings_that_raise_input_errors() -> None:
+    (kinds, _) = get_args(SinkSettings)
+    assert len(get_args(kinds)) > 8 and all(issubclass(kind, Settings) for kind in get_args(kinds))
+
+
 def test_numbers_of_numpy_and_other_paths_are_accepted(tmp_path: Path) -> None:
     assert tw.Classifier(ElsewherePath(DEMO), threads=np.int64(1), verify=np.bool_(False)).session.threads == 1
     assert tw.read_manifest(ElsewherePath(DEMO)).name == "twins"
     config = tw.WatchConfig(model=ElsewherePath("cars.onnx"), batch=np.int32(2))
     assert (config.model, config.batch) == (Path("cars.onnx"), 2)
+    assert CropsSettings(path=ElsewherePath("crops")).path == Path("crops")
     camera = tw.CameraConfig(source=tmp_path, stride=np.int64(2), zones=["gate=0,0 1,1"])
     assert (camera.source, camera.stride, camera.zones[0].name) == (str(tmp_path), 2, "gate")
     assert tw.CameraConfig(source=0).source == "0"

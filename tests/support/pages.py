@@ -16,7 +16,7 @@ import cv2
 
 from tests.support.event_toys import CROP
 from tests.support.visit_toys import classifier
-from twincar_edge.runtime.configuration.page_settings import page_settings
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.page.content import Content, OwnClassifier, Running
 from twincar_edge.runtime.page.server import PageServer
@@ -109,7 +109,7 @@ def served(
     store = write_store(folder, events)
     answering = OwnClassifier(model) if model is not None else lambda: classifier(folder / "tiny.onnx")
     content = Content(store, folder, (folder / "pictures",), answering, running)
-    with PageServer(content, page_settings(address=address, **settings)) as server:
+    with PageServer(content, PageSettings(address=address, **settings)) as server:
         yield ServedPage(server, content, urlsplit(server.url).port or 0, {}, trusted)
 
 

@@ -67,11 +67,11 @@ def command(output: Path, clip: Path | None, model: Path | None, ep: str, page: 
 
 
 def _show_live(output: Path, clip: Path | None, model: Path | None, ep: str, address: str) -> None:
-    from twincar_edge.runtime.configuration.page_settings import page_settings
+    from twincar_edge.runtime.configuration.page_settings import PageSettings
     from twincar_edge.runtime.demo import live_demo
 
     stop = threading.Event()
-    settings = page_settings(address=address)
+    settings = PageSettings(address=address)
     with stop_signals(stop), live_demo(output, settings, clip=clip, model=model, ep=ep, stop=stop) as service:
         assert service.page is not None
         announce(service.page)

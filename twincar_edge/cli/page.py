@@ -49,7 +49,7 @@ def command(
     """
     check_needs({"certificate": ("key",), "key": ("certificate",)})
     require("starlette", "page")
-    from twincar_edge.runtime.configuration.page_settings import page_settings
+    from twincar_edge.runtime.configuration.page_settings import PageSettings
     from twincar_edge.runtime.page.content import Content, OwnClassifier
     from twincar_edge.runtime.page.server import PageServer
     from twincar_edge.runtime.storage.state import StateFolder
@@ -58,7 +58,7 @@ def command(
     own = OwnClassifier(model)
     content = Content(store or there.store, there.folder, (there.pictures, *folders), own, use_model=own.use)
     stop = threading.Event()
-    settings = page_settings(address=address, **options)
+    settings = PageSettings(address=address, **options)
     with log_to_stderr(), stop_signals(stop), PageServer(content, settings) as page:
         announce(page)
         stop.wait()

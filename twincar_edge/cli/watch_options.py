@@ -42,12 +42,12 @@ def watch_config(
         return _from_file(config_file, terminal)
     assert source is not None
     from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig, one_camera
-    from twincar_edge.runtime.configuration.page_settings import page_settings
+    from twincar_edge.runtime.configuration.page_settings import PageSettings
 
     fields = (*CameraConfig.model_fields, *WatchConfig.model_fields)
     given = {name: value for name in fields if (value := options.get(name)) is not None and value is not False}
     if "page" in given:
-        given["page"] = page_settings(address=given["page"])
+        given["page"] = PageSettings(address=given["page"])
     if "size" in given:
         given["size"] = parse_size(given["size"])
     if "detect_classes" in given:
@@ -101,7 +101,7 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
         sinks.append(_standard_output(source, terminal))
     limits = {name: options[f"store_{name}"] for name in ("limit", "age")}
     if options["store"] != NONE:
-        sinks.append(_checked(StoreSettings, "store_", path=options["store"], **limits))
+        sinks.append(_checked(StoreSettings.model_validate, "store_", path=options["store"], **limits))
     elif any(limits.values()):
         raise click.UsageError("--store-limit and --store-age cannot be combined with --store none")
     if options["webhook"] is not None:
@@ -111,7 +111,7 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
     for what, settings in (("crops", CropsSettings), ("clips", ClipsSettings)):
         path, limit, age = (options[name] for name in (f"save_{what}", f"{what}_limit", f"{what}_age"))
         if path is not None:
-            sinks.append(_checked(settings, f"{what}_", path=path, limit=limit, age=age))
+            sinks.append(_checked(settings.model_validate, f"{what}_", path=path, limit=limit, age=age))
         elif limit is not None or age is not None:
             raise click.UsageError(f"--{what}-limit and --{what}-age need --save-{what} DIR")
     if options["page"] is not None and options["save_crops"] is None:
@@ -120,7 +120,7 @@ def _sinks(source: str, options: Mapping[str, Any], terminal: bool) -> list[Sink
     return sinks
 
 
-def _checked(kind: Callable[..., Settings], prefix: str, **values: Any) -> Settings:
+def _checked(validate: Callable[..., Settings], prefix: str, **values: Any) -> Settings:
     """Return settings from options, whose names have a prefix before those of the keys.
 
     Raises:
@@ -129,7 +129,7 @@ def _checked(kind: Callable[..., Settings], prefix: str, **values: Any) -> Setti
     from pydantic import ValidationError
 
     try:
-        return kind(**values)
+        return validate(values)
     except ValidationError as error:
         raise InputError(*parameter_fault(error, prefix)) from error
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from tests.runtime.configuration.test_config_file import MINIMAL, refusal
 from twincar_edge.cli import main
@@ -118,9 +117,9 @@ def test_zones_refuses_a_size_for_a_file(tmp_path: Path, capfd: pytest.CaptureFi
 
 
 def test_a_sink_refuses_keys_that_need_another_one() -> None:
-    with pytest.raises(ValidationError, match="area is announced by discovery, which is off"):
+    with pytest.raises(InputError, match="area is announced by discovery, which is off"):
         MqttSettings(host="broker", area="Yard", discovery="")
     MqttSettings(host="broker", area="Yard")
-    with pytest.raises(ValidationError, match="ca_file requires TLS: use an https:// URL"):
+    with pytest.raises(InputError, match="ca_file requires TLS: use an https:// URL"):
         WebhookSettings(url="http://receiver/hook", ca_file=Path("ca.pem"))
     WebhookSettings(url="https://receiver/hook", ca_file=Path("ca.pem"))

@@ -20,7 +20,7 @@ from tests.support.pages import ServedPage, served
 from tests.support.servers import make_certificates
 from twincar_edge.errors import InputError
 from twincar_edge.runtime.configuration.config import CameraConfig
-from twincar_edge.runtime.configuration.page_settings import page_settings
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.monitoring.health import HealthLimits
 from twincar_edge.runtime.page import connections
 from twincar_edge.runtime.page.content import Running
@@ -69,7 +69,7 @@ def test_an_invalid_certificate_or_key_is_a_one_line_error(
 
 def test_a_certificate_without_its_key_is_refused() -> None:
     with pytest.raises(InputError, match="`certificate` and `key` belong together"):
-        page_settings(certificate=Path("a.crt"))
+        PageSettings(certificate=Path("a.crt"))
 
 
 def test_behind_a_proxy_every_address_starts_with_the_root_path(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from twincar_edge.files import sha256
 from twincar_edge.held_out import HELD_OUT_KEY, HeldOut
 from twincar_edge.images import write_image
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
-from twincar_edge.runtime.configuration.page_settings import page_settings
+from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.enroll import EnrollReport
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.classifier import Classifier
@@ -121,7 +121,7 @@ def served(box: Box) -> Iterator[Box]:
     content = Content(
         box.state / "events.sqlite", box.state, (box.state / "pictures",), box.model, use_model=box.model.use
     )
-    with PageServer(content, page_settings(address="127.0.0.1:0")) as server:
+    with PageServer(content, PageSettings(address="127.0.0.1:0")) as server:
         box.url = server.url
         yield box
 
@@ -209,7 +209,7 @@ def test_the_role_view_shows_judgments_but_cannot_change_anything(box: Box) -> N
     content = Content(
         box.state / "events.sqlite", box.state, (box.state / "pictures",), box.model, use_model=box.model.use
     )
-    with PageServer(content, page_settings(address="127.0.0.1:0", tokens=True)) as server:
+    with PageServer(content, PageSettings(address="127.0.0.1:0", tokens=True)) as server:
         box.url = server.url
         assert box.judge("red", "right", token=view)[0] == 403
         for path in ("/teach/name", "/teach/learn", "/teach/use", "/teach/check"):
@@ -338,7 +338,7 @@ def test_a_running_loop_switches_to_the_new_model(box: Box, tmp_path: Path) -> N
         threads=1,
         state=box.state,
         sinks=(StoreSettings(), CropsSettings(path=box.state / "pictures")),
-        page=page_settings(address="127.0.0.1:0"),
+        page=PageSettings(address="127.0.0.1:0"),
     )
     with Service(config) as service:
         assert service.page is not None
