@@ -8,7 +8,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -71,9 +71,9 @@ def check_not_read(outputs: Iterable[Path], inputs: Iterable[Path | None], name:
     Raises:
         InputError: an output is one of the inputs.
     """
-    written = {_identity(path) for path in outputs} - {None}
+    written = {_known_identity(path) for path in outputs} - {None}
     for path in inputs if written else ():
-        found = None if path is None else _identity(path)
+        found = None if path is None else _known_identity(path)
         if found in written:
             raise InputError(f"{path} is an input, and would be overwritten: choose another ", Parameter(name))
 
@@ -92,12 +92,23 @@ def result_paths(inputs: Sequence[Path], folder: Path, suffix: str) -> list[Path
     return places
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a file, the same by any of its paths; None if it does not exist.
+
+    Raises:
+        OSError: it cannot be examined.
+    """
     try:
         found = path.stat()
-    except (OSError, ValueError):  # missing, or not a path
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def _known_identity(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError, ValueError):  # it cannot be examined, or is not a path
+        return identity(path)
+    return None
 
 
 def check_new(*paths: Path) -> None:

@@ -26,13 +26,13 @@ def percent(share: float, decimals: int = 0) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a number and its noun, in the plural unless the number is 1.
+    """Return a number, with separators of thousands, and its noun, in the plural unless the number is 1.
 
-    >>> counted(1, "visit"), counted(2, "enrolled class"), counted(0, "image")
-    ('1 visit', '2 enrolled classes', '0 images')
+    >>> counted(1, "visit"), counted(2, "enrolled class"), counted(1500, "image")
+    ('1 visit', '2 enrolled classes', '1,500 images')
     """
     ending = "" if number == 1 else "es" if thing.endswith("s") else "s"
-    return f"{number} {thing}{ending}"
+    return f"{number:,} {thing}{ending}"
 
 
 def titled(thing: str, name: str) -> str:

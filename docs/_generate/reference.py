@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 import twincar_edge
 from twincar_edge.cli import group
+from twincar_edge.cli.commands import walk
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.configuration.page_settings import PageSettings
 from twincar_edge.runtime.events import ClassifierRecord, Event, Lead, NamedProbability, schema_json
@@ -53,27 +54,9 @@ def commands_page(_repository: Path) -> str:
         "Generated from the command line's own definitions: the text is what `--help` prints.\n",
         "Exit codes: 0 done, 1 a limit was not met, 2 bad input, 130 interrupted.\n",
     ]
-    for path, command in commands():
+    for path, command in walk(group):
         lines += command_section(path, command)
     return "\n".join(lines)
-
-
-def commands() -> Iterator[tuple[str, click.Command]]:
-    """Yield every command and subcommand with its path, in the order of the help."""
-
-    def below(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-        yield path, command
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            for name in command.list_commands(context):
-                found = command.get_command(context, name)
-                assert found is not None
-                yield from below(f"{path} {name}", found)
-
-    for name in group.list_commands(click.Context(group)):
-        found = group.get_command(click.Context(group), name)
-        assert found is not None
-        yield from below(name, found)
 
 
 def command_section(path: str, command: click.Command) -> Iterator[str]:

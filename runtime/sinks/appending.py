@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from twincar_edge.errors import InputError
-from twincar_edge.files import make_folder, path_aside
+from twincar_edge.files import identity, make_folder, path_aside
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.storage.disks import NO_SPACE, SameDisk
 
@@ -74,12 +74,7 @@ class AppendedFile:
     def _current(self) -> int:
         if self._descriptor is not None:
             opened = os.fstat(self._descriptor)
-            try:
-                current = self._path.stat()
-            except FileNotFoundError:
-                current = None
-            same = current is not None and (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino)
-            if same and opened.st_size:
+            if identity(self._path) == (opened.st_dev, opened.st_ino) and opened.st_size:
                 return self._descriptor
             self.close()
         return self._open()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from twincar_edge.errors import InputError, TwincarError
-from twincar_edge.files import path_aside
+from twincar_edge.files import identity, path_aside
 from twincar_edge.runtime.storage.disks import NO_SPACE, SameDisk
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Database:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._disk = SameDisk(path.parent)
-        self._place: tuple[int, int] | None = None  # device and inode of the open file
+        self._place: tuple[int, int] | None = None  # the identity of the open file
 
     def open(self) -> None:
         """Open the file, or make it.
@@ -108,7 +108,7 @@ class Database:
 
     def _current(self) -> sqlite3.Connection:
         """Return a connection to the file at the path: SQLite would continue to write to a deleted one."""
-        if self._connection is not None and _place(self.path) != self._place:
+        if self._connection is not None and identity(self.path) != self._place:
             logger.warning("the %s %s was moved or deleted: creating a new one", self._what, self.path)
             # SQLite leaves the log of a moved file where it is: its visits belong to that file, not to the next one.
             with contextlib.suppress(sqlite3.Error):
@@ -120,7 +120,7 @@ class Database:
         self._disk.check()
         connection = _open(self.path, self._migrations, alone=self._alone)
         try:
-            self._place = _place(self.path)
+            self._place = identity(self.path)
             self._on_open(connection)
         except BaseException:
             connection.close()
@@ -209,15 +209,6 @@ def has_tables(connection: sqlite3.Connection) -> bool:
         damage = sqlite3.DatabaseError("malformed database schema")
         damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise damage from error
-
-
-def _place(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of a file; None if it does not exist."""
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -9,7 +9,6 @@ import resource
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from twincar_edge import __version__, cli
 from twincar_edge.benchmarks import experiments
 from twincar_edge.bundled import DEFAULT_NAME
 from twincar_edge.cli.bench import compare_command
-from twincar_edge.cli.commands import Command
+from twincar_edge.cli.commands import Command, walk
 from twincar_edge.cli.inspect import _quantization
 from twincar_edge.errors import GateError, InputError, MissingExtraError, ModelError, TwincarError, nearest, require
 from twincar_edge.files import sha256
@@ -218,21 +217,17 @@ def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str
     assert "Exit codes" in err
 
 
-def walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    """Yield a command and all below it."""
-    yield path, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            assert found is not None
-            yield from walk(f"{path} {name}", found)
-
-
 @pytest.mark.parametrize("program", [cli.group, experiments.group], ids=["twincar-edge", "experiments"])
 def test_every_command_has_the_base_that_checks_its_options(program: click.Group) -> None:
-    others = [path for path, command in walk("", program) if not isinstance(command, Command)]
-    assert others == []
+    commands = dict(walk(program))
+    assert commands.keys() >= set(program.list_commands(click.Context(program)))
+    assert [path for path, command in commands.items() if not isinstance(command, Command)] == []
+    assert isinstance(program, Command)
+
+
+def test_the_walk_over_all_commands_includes_subcommands() -> None:
+    paths = [path for path, _ in walk(cli.group)]
+    assert paths[0] == next(iter(cli.COMMANDS)) and paths.index("events export") > paths.index("events")
     assert isinstance(compare_command, Command)
 
 

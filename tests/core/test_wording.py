@@ -25,8 +25,10 @@ def test_a_percentage_is_0_or_100_only_if_the_share_is(share: float, decimals: i
 
 
 def test_a_counted_noun_is_singular_only_for_one() -> None:
-    texts = [counted(number, noun) for number, noun in ((0, "image"), (1, "visit"), (2, "enrolled class"))]
-    assert texts == ["0 images", "1 visit", "2 enrolled classes"]
+    texts = [
+        counted(number, noun) for number, noun in ((0, "image"), (1, "visit"), (2, "enrolled class"), (1500, "row"))
+    ]
+    assert texts == ["0 images", "1 visit", "2 enrolled classes", "1,500 rows"]
 
 
 def test_a_camera_of_the_default_name_is_not_called_camera_camera() -> None:

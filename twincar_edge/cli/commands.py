@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,18 @@ class Group(Command, click.Group):
     """A group of such commands."""
 
     command_class = Command
+
+
+def walk(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield all commands and subcommands below a group with their paths, in the order of the help."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        below = f"{path} {name}".lstrip()
+        yield below, command
+        if isinstance(command, click.Group):
+            yield from walk(command, below)
 
 
 def _refuse_repeated(ctx: click.Context, given: Sequence[click.Parameter]) -> None:

@@ -14,6 +14,7 @@ import click
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import check_needs, ep_option
+from twincar_edge.wording import counted
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.scoring.score import ScoreProgress, ScoreReport
@@ -168,14 +169,14 @@ def command(
 
 
 def _summary(report: ScoreReport) -> str:
-    resumed = f", {_count(report.resumed, 'partition')} from earlier runs" if report.resumed else ""
+    resumed = f", {counted(report.resumed, 'partition')} from earlier runs" if report.resumed else ""
     makes = [f"{make} {rows:,}" for make, rows in list(report.makes.items())[:_MAX_MAKES]]
     others = len(report.makes) - len(makes)
     lines = [
-        f"{_count(report.rows, 'row')} in {_count(report.partitions, 'partition')} in {report.output}{resumed}",
+        f"{counted(report.rows, 'row')} in {counted(report.partitions, 'partition')} in {report.output}{resumed}",
         f"{report.errors:,} could not be read",
         "by level: " + (", ".join(f"{level} {rows:,}" for level, rows in report.levels.items()) or "none"),
-        "by make: " + (", ".join(makes) or "none") + (f", and {_count(others, 'more make')}" if others else ""),
+        "by make: " + (", ".join(makes) or "none") + (f", and {counted(others, 'more make')}" if others else ""),
         f"{_duration(report.elapsed_s)}, {report.rows_per_s:,.0f} rows/s",
     ]
     return "\n".join(lines)
@@ -214,10 +215,6 @@ def _lines() -> Callable[[ScoreProgress], None]:
 
 def _rate(progress: ScoreProgress) -> str:
     return f"{progress.rows:,} rows, {progress.rows_per_s:,.0f} rows/s, {_duration(progress.left_s)} left"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
