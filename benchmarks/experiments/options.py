@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from pydantic import BaseModel
 
+from twincar_edge.cli.written import print_written
 from twincar_edge.files import write_text
 from twincar_edge.runtime.quantities import parse_age
 
@@ -38,3 +39,5 @@ def publish(report: BaseModel, text: str, output: Path | None) -> None:
     if output is not None:
         write_text(output, report.model_dump_json(indent=1) + "\n")
     click.echo(text.rstrip("\n"))
+    if output is not None:
+        print_written(output, err=True)

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Literal
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.inference.answers import UNKNOWN, certainty
 from twincar_edge.runtime.sinks.base import Crop, Sink
+from twincar_edge.terminal import new_table
 from twincar_edge.wording import percent
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("when", "left"),
-    ("vehicle", "left"),
-    ("probability", "right"),
-    ("direction", "left"),
-    ("crops", "right"),
-    ("or", "left"),
+    ("When", "left"),
+    ("Vehicle", "left"),
+    ("Probability", "right"),
+    ("Direction", "left"),
+    ("Crops", "right"),
+    ("Or", "left"),
 )
 
 
@@ -50,9 +51,8 @@ class LiveTable(Sink):
 
     def _table(self) -> Table:
         from rich.markup import escape
-        from rich.table import Table
 
-        table = Table(title=escape(self._title), title_justify="left")
+        table = new_table(self._title)
         for heading, justify in _COLUMNS:
             table.add_column(heading, justify=justify)
         for visit in self._visits:

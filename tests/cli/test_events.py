@@ -88,19 +88,19 @@ def table(state: Path, *arguments: str, columns: int = 80) -> tuple[str, list[st
 
 def test_the_time_zone_is_shown_once_or_with_each_time_if_it_changes(state: Path) -> None:
     headings, (first, *_) = table(state, "--on", "2026-10-24")
-    assert headings.startswith("when (CEST)  ") and first.startswith("2026-10-24 23:30:00  ")
+    assert headings.startswith("When (CEST)  ") and first.startswith("2026-10-24 23:30:00  ")
     headings, (first, *_, last) = table(state, "--on", "2026-10-25")
-    assert headings.startswith("when  ")
+    assert headings.startswith("When  ")
     assert first.startswith("2026-10-25 00:30:00 CEST  ") and last.startswith("2026-10-25 23:30:00 CET ")
     headings, (first, *_) = table(state, "--utc")
-    assert headings.startswith("when (UTC)  ") and first.startswith("2026-10-24 21:30:00  ")
+    assert headings.startswith("When (UTC)  ") and first.startswith("2026-10-24 21:30:00  ")
 
 
 @pytest.mark.parametrize(("columns", "shown"), [(50, 2), (80, 3), (100, 5), (200, 8)])
 def test_a_table_fits_the_terminal_and_names_the_hidden_columns(state: Path, columns: int, shown: int) -> None:
     headings, rows = table(state, "--on", "2026-10-25", columns=columns)
     assert max(map(len, [headings, *rows])) <= columns
-    every = ["when", "vehicle", "id", "prob.", "camera", "saved", "level", "direction"]
+    every = ["When", "Vehicle", "ID", "Prob.", "Camera", "Saved", "Level", "Direction"]
     assert headings.split() == every[:shown]
     assert (len(rows) == 25) == (columns > 50)  # names wrap before columns are dropped
     hidden = f"columns not shown: {', '.join(every[shown:])};"
@@ -154,7 +154,7 @@ def test_an_unknown_vehicle_has_its_rejected_guess_and_no_probability(
     stored = [StoredVisit(visit(), None, None), StoredVisit(visit(id="b" * 36, **changes), None, None)]
     print_visits(stored)
     _, headings, _, known, unknown, *_ = capsys.readouterr().out.splitlines()
-    assert "rejected guess" in headings
+    assert "Rejected guess" in headings
     assert unknown.split("bbbbbbbb")[1].split("gate")[0].split() == ["–", *["Castor", "Red", "Sedan", "2020"], "90.0%"]
     assert known.split("6a75204e")[1].split()[:2] == ["90.0%", "–"]
     details = dict(line.split(maxsplit=1) for line in describe_visit(stored[1]))

@@ -30,7 +30,7 @@ def test_a_run_ends_with_a_summary(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[:4] == [
-        f"4 rows in 1 partition in {tmp_path / 'out'}",
+        f"wrote {tmp_path / 'out'}: 4 rows in 1 partition",
         "1 could not be read",
         "by level: year 3",
         "by make: Castor 2, Pollux 1",

@@ -114,7 +114,7 @@ def test_the_command_line_makes_keys_signs_and_verifies(tmp_path: Path, capsys: 
     key, plain, model = tmp_path / "k.key", tiny_model(tmp_path / "plain.onnx"), tmp_path / "signed.onnx"
     assert run("sign", "--new-key", key) == 0
     assert run("sign", plain, "--key", key, "-o", model) == 0
-    assert f"sha256 {sha256(model)}" in capsys.readouterr().out
+    assert f"wrote {model}: signed, sha256 {sha256(model)}\n" in capsys.readouterr().out
     write_image(tmp_path / "car.png", np.zeros((40, 40, 3), np.uint8))
     watch = ("watch", tmp_path / "car.png", "--store", "none", "--ep", "cpu", "--state", tmp_path / "state")
     assert run(*watch, "--model", plain, "--require-signature", f"{key}.pub") == 2

@@ -220,7 +220,7 @@ def test_folders_become_classes_of_the_bundled_model_on_the_command_line(
     with pytest.raises(SystemExit) as ended:
         main(["enroll", "--from", str(folder), "-o", str(output), "--unchecked", "--reach", "2"])
     assert ended.value.code == 0
-    assert f"{output}: 2 enrolled classes" in capsys.readouterr().out
+    assert f"wrote {output}: 2 enrolled classes\n" in capsys.readouterr().out
     classifier = Classifier(output)
     assert {name: classifier(path).name for name, path in left.items()} == {name: name for name in names}
     assert classifier.manifest == read_manifest(default_model())

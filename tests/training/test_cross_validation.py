@@ -95,7 +95,7 @@ def test_a_cross_validation_resumed_within_a_fold_gives_the_same_report(
     printed = capsys.readouterr().out
     begun = [line.split(":")[0] for line in printed.splitlines() if line.startswith(("fold ", "epoch "))]
     assert begun == ["fold 1/2", "epoch 2/2", "fold 2/2", "epoch 1/2", "epoch 2/2"]
-    assert printed.endswith(f"{run.folds[1].read_text()}-> {again.folds[0]}\n-> {again.folds[1]}\n")
+    assert printed.endswith(f"{run.folds[1].read_text()}wrote {again.folds[0]}\nwrote {again.folds[1]}\n")
 
 
 def test_a_cross_validation_is_not_resumed_on_other_images(

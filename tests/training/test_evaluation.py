@@ -227,7 +227,7 @@ def test_evaluate_writes_plots_of_a_checkpoint(
     assert code == 0, err
     names = [*artifacts.EVALUATION_FILES, artifacts.GRADCAM_GRID]
     assert sorted(path.name for path in output.iterdir()) == sorted(names)
-    assert out.splitlines()[-len(names) :] == [f"-> {output / name}" for name in names]
+    assert out.splitlines()[-len(names) :] == [f"wrote {output / name}" for name in names]
     assert json.loads((output / "metrics.json").read_text())["images"] == 16
 
 

@@ -95,7 +95,7 @@ def test_the_command_says_that_nothing_was_held_out(
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert "validation" not in lines[-2] and lines[-2].startswith("epoch 1/1: train loss ")
-    assert lines[-1] == f"last epoch 1: no images held out -> {tmp_path / 'run' / 'best.pt'}"
+    assert lines[-1] == f"wrote {tmp_path / 'run' / 'best.pt'}: last epoch 1, no images held out"
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_the_command_resumes_with_the_data_and_recipe_of_the_run_folder(
     assert caught.value.code == 0
     assert without_times(folder.path) == without_times(uninterrupted.run_folder)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("epoch 3/5: ") and lines[-1].startswith("best epoch ")
+    assert lines[0].startswith("epoch 3/5: ") and "best.pt: best epoch " in lines[-1]
 
 
 def test_a_run_stopped_before_its_first_epoch_resumes_from_the_initial_weights(

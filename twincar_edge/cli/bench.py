@@ -29,6 +29,7 @@ from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import data_options, progress_bar, refuse_options
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import print_table
+from twincar_edge.cli.written import print_written
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, nearest
 from twincar_edge.files import check_not_read
@@ -251,8 +252,7 @@ def _print(report: BenchmarkReport, written: list[Path]) -> None:
     )
     for line in reasons(report):
         click.echo(line)
-    for path in written:
-        click.echo(f"written: {path}")
+    print_written(*written)
 
 
 def _pace(fps: float | None, duration: float | None, sustain: float | None, clip: Path | None) -> CameraPace | None:

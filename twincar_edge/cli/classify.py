@@ -15,8 +15,10 @@ from twincar_edge.bundled import default_model
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import ep_option, threads_option
 from twincar_edge.cli.pipes import checked_output
+from twincar_edge.cli.written import print_written
 from twincar_edge.errors import InputError, Parameter, one_line
 from twincar_edge.files import as_text, check_not_read, replacing
+from twincar_edge.terminal import new_table
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.classify import ImageAnswer
@@ -144,6 +146,8 @@ def command(
                     click.echo(json.dumps(record, ensure_ascii=False))
         else:
             _print_table(answers, top)
+    if table is not None:
+        print_written(table, err=True)
     if annotate is not None:
         _report_pictures(annotate, list(unwritten.values()))
 
@@ -203,7 +207,7 @@ def _report_pictures(folder: Path, problems: Sequence[str]) -> None:
     if problems:
         others = f" ({len(problems) - 1} more pictures could not be written either)" if problems[1:] else ""
         raise InputError(f"{problems[0]}{others}")
-    click.echo(f"-> {one_line(str(folder))}", err=True)
+    print_written(folder, err=True)
 
 
 def _text(path: Path | None) -> str | None:
@@ -225,13 +229,14 @@ def _record(answer: ImageAnswer, top: int) -> dict[str, Any]:
 def _print_table(answers: Iterable[ImageAnswer], top: int) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     from twincar_edge.runtime.inference.answers import rejected_guess
     from twincar_edge.wording import percent
 
-    table = Table("image", "vehicle", box=None, pad_edge=False)
-    table.add_column("probability", justify="right")
+    table = new_table()
+    table.add_column("Image", overflow="fold")
+    table.add_column("Vehicle")
+    table.add_column("Probability", justify="right")
     for answer in answers:
         assert answer.prediction is not None
         prediction = answer.prediction

@@ -14,7 +14,10 @@ from twincar_edge.cli.options import ep_option
 from twincar_edge.cli.page_option import PageOption, announce
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.stopping import stop_signals
+from twincar_edge.cli.written import print_written
 from twincar_edge.runtime.listening import PAGE_ADDRESS
+from twincar_edge.terminal import new_table
+from twincar_edge.wording import counted
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.demo import DemoReport
@@ -82,13 +85,11 @@ def _show_live(output: Path, clip: Path | None, model: Path | None, ep: str, add
 def _print_visits(score: Score) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     from twincar_edge.runtime.inference.answers import certainty
 
-    # Fit two names of up to 30 letters into 80 columns: no box, and a mark for the verdict.
-    table = Table(title="Vehicles and visits", box=None, title_justify="left")
-    for heading, justify in (("frame", "right"), ("truth", "left"), ("visit", "left"), ("", "right"), ("", "left")):
+    table = new_table("Vehicles and visits")  # two names of up to 30 letters fit into 80 columns
+    for heading, justify in (("Frame", "right"), ("Truth", "left"), ("Visit", "left"), ("", "right"), ("", "left")):
         table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for result in score.passes:
         names = " + ".join(visit.name for visit in result.visits) or result.verdict
@@ -106,6 +107,7 @@ def _print_summary(report: DemoReport) -> None:
     summary = report.summary
     stages = ", ".join(f"{name} {stage.p50_ms:.1f}" for name, stage in summary.stages.items())
     click.echo(f"{report.score.summary()}")
-    click.echo(f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.fps:.0f} fps; median ms: {stages}")
-    for path in (report.video, report.sheet, report.events):
-        click.echo(f"wrote {path}")
+    click.echo(
+        f"{counted(summary.frames, 'frame')} in {summary.seconds:.1f} s, {summary.fps:.0f} fps; median ms: {stages}"
+    )
+    print_written(report.video, report.sheet, report.events)

@@ -11,6 +11,7 @@ from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import ep_option
 from twincar_edge.cli.pipes import checked_output
 from twincar_edge.cli.tables import has_no_width
+from twincar_edge.terminal import new_table
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.selftest.diagnosis import Diagnosis
@@ -59,9 +60,8 @@ def command(model: Path | None, ep: str, threads: int | None, store: Path | None
 def _print(diagnosis: Diagnosis) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(show_lines=False)
+    table = new_table()
     table.add_column("Check", no_wrap=True)
     table.add_column("Status")
     table.add_column("Found", overflow="fold")

@@ -9,6 +9,7 @@ import click
 
 from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import check_needs, ep_option, threads_option
+from twincar_edge.cli.written import print_written
 from twincar_edge.wording import counted
 
 if TYPE_CHECKING:
@@ -77,10 +78,13 @@ def command(
         ep=ep,
         threads=threads,
     )
-    click.echo(report.model_dump_json(indent=2) if as_json else _text(report))
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+    else:
+        _print(report)
 
 
-def _text(report: EnrollReport) -> str:
+def _print(report: EnrollReport) -> None:
     lines = []
     for one in report.classes:
         found = "not checked" if one.recognized is None else f"{one.recognized} recognized by the others"
@@ -89,5 +93,6 @@ def _text(report: EnrollReport) -> str:
     if report.held_out is not None:
         lines.append(f"held-out pictures with another answer: {report.held_out_changed} of {report.held_out}")
     lines += [f"limit not met: {fault}" for fault in report.faults]
-    lines.append(f"{report.output}: {counted(len(report.enrolled), 'enrolled class')}")
-    return "\n".join(lines)
+    for line in lines:
+        click.echo(line)
+    print_written(report.output, about=counted(len(report.enrolled), "enrolled class"))

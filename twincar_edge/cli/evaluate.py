@@ -22,6 +22,7 @@ from twincar_edge.cli.options import (
     unknown_option,
 )
 from twincar_edge.cli.pipes import checked_output
+from twincar_edge.cli.written import print_written
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.files import check_not_read, make_folder, write_text
@@ -180,6 +181,7 @@ def command(
     try:
         if json_path is not None:
             write_text(json_path, _to_json(evaluation, open_set=open_set, as_camera=camera, explanations=faithfulness))
+            written += (json_path,)
         if output is not None:
             if evaluation is not None and dataset is not None:
                 written += _write_report(output, evaluation, dataset, opened.model)
@@ -192,8 +194,7 @@ def command(
     finally:  # a report that cannot be written is still printed
         with checked_output():
             click.echo("\n".join(report.to_markdown() for report in reports), nl=False)
-            for path in written:
-                click.echo(f"-> {path}")
+            print_written(*written)
 
 
 def _to_json(evaluation: Evaluation | None, **others: OpenSetReport | CameraReport | FaithfulnessReport | None) -> str:

@@ -15,6 +15,7 @@ import click
 from twincar_edge.cli.commands import Group
 from twincar_edge.cli.moments import day_option, moment_option
 from twincar_edge.cli.options import refuse_options
+from twincar_edge.cli.written import print_written
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.sinks.store import EventFilter, StoredVisit
@@ -161,6 +162,7 @@ def export(wanted: EventFilter, store: Path, target: str) -> None:
     check_not_read([Path(target)], [store], "target")
     with replacing(Path(target)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines())
+    print_written(target, err=True)
 
 
 @command.command("resend", short_help="Resend the events that a receiver rejected.")

@@ -13,6 +13,7 @@ import numpy as np
 from twincar_edge.cli.commands import Command
 from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.pipes import checked_output
+from twincar_edge.cli.written import print_written
 from twincar_edge.errors import InputError
 from twincar_edge.files import as_text, check_not_read, is_file, result_paths, write_bytes
 from twincar_edge.images import read_image, write_image
@@ -151,7 +152,7 @@ def _print(explanation: Explanation, place: Path) -> None:
     for guess in prediction.top5:
         click.echo(f"{percent(guess.probability, 2):>7}  {guess.name}")
     against = "" if explanation.against is None else f" against {explanation.against}"
-    click.echo(f"-> {place}, evidence for {explanation.target}{against}")
+    print_written(place, about=f"evidence for {explanation.target}{against}")
 
 
 def _cell(explanation: Explanation, path: Path) -> Cell:
@@ -169,4 +170,4 @@ def _write_sheet(cells: list[Cell], answers: int, place: Path) -> None:
 
     shown = f"{answers} answers" if len(cells) == answers else f"the first {len(cells)} of {answers} answers"
     write_image(place, contact_sheet(cells, f"Evidence for {shown}"))
-    click.echo(f"-> {place}", err=True)
+    print_written(place, err=True)

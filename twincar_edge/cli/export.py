@@ -12,10 +12,12 @@ from twincar_edge.cli.options import check_needs, checkpoint_argument, data_opti
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.cli.pipes import checked_output
+from twincar_edge.cli.written import print_written
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, Int8Search, ParityError, export
 from twincar_edge.export.int8.config import CALIBRATIONS, PRESETS, Int8Config
 from twincar_edge.export.opset import OPSET
+from twincar_edge.wording import counted
 
 # Options that set the `Int8Config` field of the same name.
 _CHOICES = ("reduce_range", "per_channel", "symmetric", "float_layers", "calibration", "percentile")
@@ -296,8 +298,10 @@ def _print_result(result: ExportResult) -> None:
         click.echo(f"INT8: {row.name}, of {len(result.search.rows)} tried{speed}")
     for path in (result.fp32, result.fp16, result.int8):
         if path is not None:
-            click.echo(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
-    click.echo(f"{folder / 'parity.md'}  {len(result.parity.comparisons[-1].flips)} answers changed")
-    click.echo(f'{folder / "confidence.md"}  temperature {sure.temperature:g}, "unknown" below {sure.threshold:g}')
+            print_written(path, about=f"{path.stat().st_size / 1e6:.1f} MB")
+    changed = counted(len(result.parity.comparisons[-1].flips), "answer")
+    print_written(folder / "parity.md", about=f"{changed} changed")
+    sure_from = f'temperature {sure.temperature:g}, "unknown" below {sure.threshold:g}'
+    print_written(folder / "confidence.md", about=sure_from)
     for warning in sure.warnings:
         click.echo(f"warning: {warning}", err=True)

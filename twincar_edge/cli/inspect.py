@@ -14,6 +14,7 @@ from twincar_edge.golden import read_golden
 from twincar_edge.manifest import METADATA_KEY, Manifest, QuantizationRecord, parse_manifest
 from twincar_edge.model_file import ModelFile, read_model_file
 from twincar_edge.prototypes import read_prototypes
+from twincar_edge.terminal import new_table
 from twincar_edge.wording import counted
 
 
@@ -38,7 +39,6 @@ def command(model: Path | None, as_json: bool) -> None:
 def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
     training, parity, preprocess = manifest.training, manifest.parity, manifest.preprocess
     first = ", ".join(manifest.classes[:3]) + (", …" if len(manifest.classes) > 3 else "")
@@ -72,7 +72,7 @@ def _print_table(file: ModelFile, manifest: Manifest, enrolled: Enrolled | None)
         "notes": manifest.notes,
         "created": f"{manifest.created:%Y-%m-%d %H:%M} by twincar-edge {manifest.twincar_edge_version}",
     }
-    table = Table(show_header=False, box=None, pad_edge=False)
+    table = new_table(head=False)
     for name, value in rows.items():
         if value:
             table.add_row(f"[bold]{name}[/bold]", escape(value))

@@ -20,11 +20,13 @@ from twincar_edge.cli.options import (
 from twincar_edge.cli.parity_limits import limit_options, take_limits
 from twincar_edge.cli.parity_table import print_parity
 from twincar_edge.cli.pipes import checked_output
+from twincar_edge.cli.written import print_written
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import require
 from twincar_edge.export.parity.files import ParityConfig, compare_files, write_parity
 from twincar_edge.export.parity.report import ParityError, ParityReport
 from twincar_edge.files import make_folder
+from twincar_edge.wording import counted
 
 
 @click.command("parity", cls=Command)
@@ -109,6 +111,6 @@ def _print_report(report: ParityReport, written: tuple[Path, ...]) -> None:
 
     print_parity(report)
     for side in report.comparisons:
-        click.echo(f"{title(side.subject)} against {title(side.against)}: {len(side.flips)} answers changed")
-    for path in written:
-        click.echo(f"-> {path}")
+        changed = counted(len(side.flips), "answer")
+        click.echo(f"{title(side.subject)} against {title(side.against)}: {changed} changed")
+    print_written(*written)

@@ -14,6 +14,7 @@ import click
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import check_needs, ep_option
+from twincar_edge.cli.written import print_written
 from twincar_edge.wording import counted
 
 if TYPE_CHECKING:
@@ -165,21 +166,25 @@ def command(
     )
     with _progress() as progress:
         report = score(config, progress=progress)
-    click.echo(report.model_dump_json(indent=2) if as_json else _summary(report))
+    if as_json:
+        click.echo(report.model_dump_json(indent=2))
+    else:
+        _print(report)
 
 
-def _summary(report: ScoreReport) -> str:
+def _print(report: ScoreReport) -> None:
     resumed = f", {counted(report.resumed, 'partition')} from earlier runs" if report.resumed else ""
     makes = [f"{make} {rows:,}" for make, rows in list(report.makes.items())[:_MAX_MAKES]]
     others = len(report.makes) - len(makes)
-    lines = [
-        f"{counted(report.rows, 'row')} in {counted(report.partitions, 'partition')} in {report.output}{resumed}",
+    rows = f"{counted(report.rows, 'row')} in {counted(report.partitions, 'partition')}{resumed}"
+    print_written(report.output, about=rows)
+    for line in (
         f"{report.errors:,} could not be read",
         "by level: " + (", ".join(f"{level} {rows:,}" for level, rows in report.levels.items()) or "none"),
         "by make: " + (", ".join(makes) or "none") + (f", and {counted(others, 'more make')}" if others else ""),
         f"{_duration(report.elapsed_s)}, {report.rows_per_s:,.0f} rows/s",
-    ]
-    return "\n".join(lines)
+    ):
+        click.echo(line)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from twincar_edge.cli.commands import Command
+from twincar_edge.cli.written import print_written
 
 
 @click.command("sign", cls=Command)
@@ -41,7 +42,9 @@ def command(model: Path | None, key: Path | None, output: Path | None, new_key: 
     if new_key is not None:
         if model is not None or key is not None or output is not None:
             raise click.UsageError("--new-key only creates keys: give it without MODEL, --key and --output")
-        click.echo(f"wrote {new_key} (keep it secret) and {make_key_pair(new_key)}")
+        public = make_key_pair(new_key)
+        print_written(new_key, about="the private key; keep it secret")
+        print_written(public, about="the public key")
         return
     if model is None or key is None:
         raise click.UsageError("give a MODEL and --key KEY, or --new-key KEY")
@@ -53,4 +56,4 @@ def command(model: Path | None, key: Path | None, output: Path | None, new_key: 
     target = output or model
     check_not_read([target], [key])
     write_bytes(target, signed(data, key, str(model)))
-    click.echo(f"signed {target}: sha256 {sha256(target)}")
+    print_written(target, about=f"signed, sha256 {sha256(target)}")

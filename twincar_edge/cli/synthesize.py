@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 
 from twincar_edge.cli.commands import Group
+from twincar_edge.cli.written import print_written
 from twincar_edge.errors import InputError
 from twincar_edge.files import check_new
+from twincar_edge.wording import counted
 
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 
@@ -50,7 +52,9 @@ def images(folder: Path, per_class: int, seed: int, size: tuple[int, int], overw
         check_new(folder)
     with _reported():
         written = write_image_folder(folder, per_class=per_class, seed=seed, size_wh=size)
-    click.echo(f"{per_class * len(CLASS_NAMES)} images of {len(CLASS_NAMES)} classes in {written}")
+    print_written(
+        written, about=f"{counted(per_class * len(CLASS_NAMES), 'image')} of {counted(len(CLASS_NAMES), 'class')}"
+    )
 
 
 @command.command("clip", short_help="Write a clip of a gate camera, and its ground truth.")
@@ -85,9 +89,8 @@ def clip(file: Path, passes: int, seed: int, size: tuple[int, int], overwrite: b
     labels = [int(label) for _ in range(0, passes, len(CLASS_NAMES)) for label in rng.permutation(len(CLASS_NAMES))]
     with _reported():
         truth = write_gate_clip(file, labels[:passes], seed, size_wh=size)
-    click.echo(
-        f"{len(truth.passes)} passes in {truth.frames} frames: {file}, ground truth in {file.with_suffix('.json')}"
-    )
+    print_written(file, about=f"{counted(len(truth.passes), 'pass')} in {counted(truth.frames, 'frame')}")
+    print_written(file.with_suffix(".json"), about="the ground truth")
 
 
 @contextmanager

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from twincar_edge.terminal import new_table
+
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
+    from rich.table import Table
 
 EMPTY = "–"
 _MIN_COLUMNS = 2  # always shown; they wrap if they do not fit
@@ -47,19 +50,15 @@ def print_table(
         title: text above the table.
         caption: text below the table.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.measure import Measurement
-    from rich.table import Table
     from rich.text import Text
 
     lines = [dict(zip(headings, row, strict=True)) for row in rows]
     console = Console()
 
     def build(shown: set[str], *, whole: bool = True) -> Table:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), title=Text(title) if title else None)
-        if caption:
-            table.caption, table.caption_justify = Text(caption), "left"
+        table = new_table(title, caption)
         for heading in headings:
             if heading in shown:
                 justify: JustifyMethod = "left" if heading in left else "right"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from twincar_edge.cli.commands import Group
+from twincar_edge.cli.tables import print_table
 
 if TYPE_CHECKING:
     from twincar_edge.runtime.page.tokens import Tokens
@@ -55,8 +56,10 @@ def add(name: str, role: str, state: Path | None) -> None:
 @_STATE
 def list_(state: Path | None) -> None:
     """List all tokens with their names, roles and creation times."""
-    for token in _tokens(state).all():
-        click.echo(f"{token.name}  {token.role}  since {token.created_at.astimezone():%Y-%m-%d %H:%M}")
+    rows = [(one.name, one.role, f"{one.created_at.astimezone():%Y-%m-%d %H:%M}") for one in _tokens(state).all()]
+    headings = ("Name", "Role", "Created")
+    if rows:
+        print_table(headings, rows, priority=headings, left=headings, elsewhere="redirect to a file")
 
 
 @command.command("remove", short_help="Remove the token of NAME.")

@@ -11,6 +11,7 @@ from twincar_edge.cli.completion import complete_files, complete_recipes
 from twincar_edge.cli.groups import GroupedCommand, option
 from twincar_edge.cli.options import check_needs, data_options, is_given
 from twincar_edge.cli.train_report import reporting, shares
+from twincar_edge.cli.written import print_written
 from twincar_edge.datasets import OpenOptions
 from twincar_edge.errors import InputError, require
 from twincar_edge.training.distributed import is_main_process
@@ -235,10 +236,10 @@ def _fit(
         )
     if is_main_process():
         best = result.best
-        reached = f"last epoch {best.epoch}: no images held out"
+        reached = f"last epoch {best.epoch}, no images held out"
         if best.validation is not None:
-            reached = f"best epoch {best.epoch}: {shares(best.validation)}"
-        click.echo(f"{reached} -> {result.checkpoint}")
+            reached = f"best epoch {best.epoch}, {shares(best.validation)}"
+        print_written(result.checkpoint, about=reached)
 
 
 def _cross_validate(
@@ -264,8 +265,7 @@ def _cross_validate(
             progress=report.progress,
         )
     click.echo(found.to_markdown(), nl=False)
-    for path in RunFolder(output).folds:
-        click.echo(f"-> {path}")
+    print_written(*RunFolder(output).folds)
 
 
 def _spelled(data: OpenOptions | None, options: list[str]) -> str:

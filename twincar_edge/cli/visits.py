@@ -24,31 +24,31 @@ def print_visits(visits: Sequence[StoredVisit], *, utc: bool = False) -> None:
     columns = _columns(visits, utc)
     headings = [heading for heading, _ in columns]
     rows = [[one_line(cell(visit)) or EMPTY for _, cell in columns] for visit in visits]
-    left = [heading for heading in headings if heading != "prob."]
+    left = [heading for heading in headings if heading != "Prob."]
     print_table(headings, rows, priority=headings, left=left, elsewhere="--json")
 
 
 def _columns(visits: Sequence[StoredVisit], utc: bool) -> list[tuple[str, Callable[[StoredVisit], str]]]:
     """Return headings and cell functions, most important first."""
     zones = {f"{_in_zone(visit.event.started_at, utc):%Z}" for visit in visits}
-    when = f"when ({zones.pop()})" if len(zones) == 1 else "when"
+    when = f"When ({zones.pop()})" if len(zones) == 1 else "When"
     form = "%Y-%m-%d %H:%M:%S %Z" if zones else "%Y-%m-%d %H:%M:%S"  # the visits span a clock change
     ids = {visit.event.id for visit in visits}
     length = next(n for n in range(_MIN_ID_LENGTH, 1000) if len({id[:n] for id in ids}) == len(ids) or n == 999)
     columns: list[tuple[str, Callable[[StoredVisit], str]]] = [
         (when, lambda visit: f"{_in_zone(visit.event.started_at, utc):{form}}"),
-        ("vehicle", lambda visit: visit.event.name + ("" if visit.event.type == "end" else " (not ended)")),
-        ("id", lambda visit: visit.event.id[:length]),
-        ("prob.", lambda visit: EMPTY if rejected_guess(visit.event) else certainty(visit.event, 1)),
-        ("camera", lambda visit: visit.event.camera),
+        ("Vehicle", lambda visit: visit.event.name + ("" if visit.event.type == "end" else " (not ended)")),
+        ("ID", lambda visit: visit.event.id[:length]),
+        ("Prob.", lambda visit: EMPTY if rejected_guess(visit.event) else certainty(visit.event, 1)),
+        ("Camera", lambda visit: visit.event.camera),
     ]
     if any(rejected_guess(visit.event) for visit in visits):
-        columns.insert(-1, ("rejected guess", lambda visit: _rejected(visit.event)))
+        columns.insert(-1, ("Rejected guess", lambda visit: _rejected(visit.event)))
     if any(visit.crop or visit.clip for visit in visits):
-        columns.append(("saved", _saved))
+        columns.append(("Saved", _saved))
     columns += [
-        ("level", lambda visit: visit.event.level),
-        ("direction", lambda visit: visit.event.direction.replace("_", " ")),
+        ("Level", lambda visit: visit.event.level),
+        ("Direction", lambda visit: visit.event.direction.replace("_", " ")),
     ]
     return columns
 

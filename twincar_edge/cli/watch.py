@@ -23,6 +23,7 @@ from twincar_edge.cli.pipes import discard_output
 from twincar_edge.cli.stopping import stop_signals
 from twincar_edge.cli.watch_flags import GROUPS, camera_options, run_options
 from twincar_edge.cli.watch_options import watch_config
+from twincar_edge.cli.written import print_written
 from twincar_edge.errors import InputError, one_line, parameter_spelling
 from twincar_edge.wording import counted
 
@@ -125,7 +126,7 @@ def command(
         )
     for video in service.videos:
         dropped = f"; {video.dropped} dropped because encoding was too slow" if video.dropped else ""
-        click.echo(f"wrote {one_line(str(video.path))}: {counted(video.frames, 'frame')}{dropped}", err=True)
+        print_written(video.path, about=f"{counted(video.frames, 'frame')}{dropped}", err=True)
     if passes is not None:
         from twincar_edge.runtime.truth import score_visits
 

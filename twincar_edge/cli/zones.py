@@ -10,7 +10,8 @@ from twincar_edge.cli.commands import Command
 from twincar_edge.cli.completion import complete_files
 from twincar_edge.cli.options import check_needs
 from twincar_edge.cli.watch_options import parse_size
-from twincar_edge.errors import InputError, nearest, one_line
+from twincar_edge.cli.written import print_written
+from twincar_edge.errors import InputError, nearest
 from twincar_edge.files import check_not_read
 
 _EXAMPLE = "gate=0.1,0.2 0.9,0.2 0.9,0.8 0.1,0.8"
@@ -97,9 +98,8 @@ def command(
         there = [*chosen.zones, *given]
     write_image(output, draw_zone_picture(frame.image_bgr, there))
     width, height = size_of(frame)
-    click.echo(
-        f"wrote {one_line(str(output))}: {width}x{height}; shares at the top and left, pixels at the bottom and right",
-        err=True,
+    print_written(
+        output, about=f"{width}x{height}; shares at the top and left, pixels at the bottom and right", err=True
     )
     if not clicks and not given:
         click.echo(f'write a zone as --zone "{_EXAMPLE}", or below its camera in cameras.toml:', err=True)

@@ -239,7 +239,7 @@ def test_the_live_table_shows_the_newest_visits(monkeypatch: pytest.MonkeyPatch)
         for number in range(3):
             sink.write(visit(name=f"Castor [bold]{number} Sedan 2020"), CROP)
         sink.write(visit(image="car_1.jpg", first_time_s=None, last_time_s=None), CROP)
-    last = screen.getvalue().rpartition("vehicle")[2]
+    last = screen.getvalue().rpartition("Vehicle")[2]
     assert "[bold]2 Sedan 2020" in last  # brackets are text, not markup
     assert "[bold]1 Sedan 2020" not in last
     assert "car_1.jpg" in last
@@ -253,6 +253,6 @@ def test_the_live_table_shows_the_rejected_guess_of_an_unknown_vehicle(monkeypat
     guess = NamedProbability(name="Castor Red Sedan 2020", probability=0.809)
     with LiveTable("gate") as sink:
         sink.write(visit(name="unknown", level="unknown", probability=0.809, top5=(guess,)), CROP)
-    last = screen.getvalue().rpartition("vehicle")[2]
+    last = screen.getvalue().rpartition("Vehicle")[2]
     assert "rejected guess: Castor Red Sedan 2020 80.9%" in last
     assert last.count("80.9%") == 1
