@@ -126,11 +126,17 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name when it is first used.
+
+    Raises:
+        InputError: an environment variable would make OpenCV end the process as it is imported.
+    """
+    if name != "export" and name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _MODULES.get(name) != "errors":  # an error's class is needed to catch this one
+        import_module(f"{__name__}.opencv_environment").check_opencv_environment()
     if name == "export":
         return import_module("twincar_edge.export")  # a package that can be called, see `_CallableExport`
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

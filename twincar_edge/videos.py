@@ -8,6 +8,7 @@ import cv2
 
 from twincar_edge.errors import InputError
 from twincar_edge.files import check_utf8
+from twincar_edge.opencv_environment import check_opencv_environment
 
 
 def open_capture(place: str, name: str, *options: int) -> cv2.VideoCapture:
@@ -19,8 +20,9 @@ def open_capture(place: str, name: str, *options: int) -> cv2.VideoCapture:
         options: pairs of a property and its value.
 
     Raises:
-        InputError: the path or URL is not UTF-8.
+        InputError: the path or URL is not UTF-8, or an environment variable of OpenCV is invalid.
     """
+    check_opencv_environment()
     check_utf8(place, f"cannot read the video {name}")
     return cv2.VideoCapture(place, cv2.CAP_FFMPEG, options)
 

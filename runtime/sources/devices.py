@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from twincar_edge.errors import InputError
+from twincar_edge.opencv_environment import check_opencv_environment
 from twincar_edge.runtime.sources.base import Source
 from twincar_edge.runtime.sources.bounds import MAX_FRAME_PIXELS, checked_size
 from twincar_edge.runtime.sources.capture import Capture, nominal_fps, open_within
@@ -95,6 +96,7 @@ def _connect(spec: str, size_wh: tuple[int, int] | None) -> Capture:
         raise InputError(f"{spec} leads to no {DEVICES}/videoN: it is not plugged in")
     path = DEVICES / f"video{number}"
     _check_device(path)
+    check_opencv_environment()
     capture = cv2.VideoCapture(number, cv2.CAP_V4L2)
     if not capture.isOpened():
         capture.release()

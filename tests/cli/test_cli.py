@@ -363,19 +363,6 @@ def test_inspect_rejects_other_files_in_one_line(tmp_path: Path, capsys: pytest.
         assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["OPENCV_IO_MAX_IMAGE_PIXELS", "OPENCV_IO_MAX_IMAGE_WIDTH"])
-@pytest.mark.parametrize(("value", "refused"), [("many", True), ("", True), ("5x", True), ("5KB", False)])
-def test_a_limit_that_opencv_cannot_read_is_one_line_and_not_a_crash(
-    name: str, value: str, refused: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["--version"])
-    assert ended.value.code == (2 if refused else 0)
-    wanted = f"error: the environment variable {name} is {value!r}, not a number: correct it, or unset it\n"
-    assert capfd.readouterr().err == (wanted if refused else "")
-
-
 @pytest.mark.parametrize("arguments", [["clip", "gate"], ["clip", "gate.mp4", "--size", "161", "163"]])
 def test_a_clip_that_cannot_be_drawn_is_one_line(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from twincar_edge.cli import OPENCV_PIXELS
 from twincar_edge.errors import InputError
 from twincar_edge.files import replacing, sha256, write_bytes, write_text
 from twincar_edge.image_headers import HeaderError, read_header
 from twincar_edge.images import MAX_IMAGE_PIXELS, ImageError, decode_image, read_image, read_image_bytes, write_image
+from twincar_edge.opencv_environment import MAX_PIXELS
 
 FORMATS = [".jpg", ".png", ".bmp", ".webp", ".tif"]
 
@@ -348,8 +348,8 @@ def test_the_command_line_gives_opencv_the_same_pixel_limit() -> None:
         "try:\n    cv2.imdecode(np.frombuffer(sys.stdin.buffer.read(), np.uint8), 1)\n"
         "except cv2.error as error:\n    print(error.err)\n"
     )
-    assert int(OPENCV_PIXELS[1]) == MAX_IMAGE_PIXELS
-    environ = {name: value for name, value in os.environ.items() if name != OPENCV_PIXELS[0]}
+    assert int(MAX_PIXELS[1]) == MAX_IMAGE_PIXELS
+    environ = {name: value for name, value in os.environ.items() if name != MAX_PIXELS[0]}
     for width, refused in ((10_000, False), (10_001, True)):
         done = subprocess.run(
             [sys.executable, "-c", program], input=png_of_claimed_size(width, 10_000), capture_output=True, env=environ

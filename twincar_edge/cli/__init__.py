@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from twincar_edge._version import __version__
 from twincar_edge.cli.commands import Group
 from twincar_edge.cli.completion import complete_table
 from twincar_edge.cli.pipes import checked_output, prepare_streams
-from twincar_edge.errors import InputError, TwincarError, nearest, one_line
+from twincar_edge.errors import TwincarError, nearest, one_line
+from twincar_edge.opencv_environment import MAX_PIXELS, check_opencv_environment
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -50,11 +50,6 @@ COMMANDS = {
 }
 
 EXIT_INTERRUPTED = 130
-# OpenCV reads this on import. It backs up the limit in `images.decode_image`.
-OPENCV_PIXELS = ("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
-# OpenCV ends the process if one of these is not such a number.
-_OPENCV_NUMBERS = (OPENCV_PIXELS[0], "OPENCV_IO_MAX_IMAGE_WIDTH", "OPENCV_IO_MAX_IMAGE_HEIGHT")
-_OPENCV_NUMBER = re.compile(r"[0-9]{1,18}(MB|Mb|mb|KB|Kb|kb)?")
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -120,7 +115,7 @@ def group() -> None:
 def main(args: list[str] | None = None, command: click.Group = group, program: str = "twincar-edge") -> None:
     """Run a command line and exit; report every user error as one line on standard error."""
     prepare_streams()
-    os.environ.setdefault(*OPENCV_PIXELS)
+    os.environ.setdefault(*MAX_PIXELS)
     code = 0
     try:
         with checked_output():
@@ -133,7 +128,7 @@ def main(args: list[str] | None = None, command: click.Group = group, program: s
 
 def _run(command: click.Group, args: list[str] | None, program: str) -> int:
     try:
-        _check_opencv_numbers()
+        check_opencv_environment()
         code = command.main(args, prog_name=program, standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)
@@ -155,10 +150,3 @@ def _report(error: click.ClickException) -> None:
     if isinstance(error, click.MissingParameter | click.NoSuchOption) and error.ctx and not text.endswith("?"):
         text += f": see `{error.ctx.command_path} --help`"
     click.echo(f"error: {text}", err=True)
-
-
-def _check_opencv_numbers() -> None:
-    for name in _OPENCV_NUMBERS:
-        value = os.environ.get(name)
-        if value is not None and _OPENCV_NUMBER.fullmatch(value) is None:
-            raise InputError(f"the environment variable {name} is {value!r}, not a number: correct it, or unset it")
