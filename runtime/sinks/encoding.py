@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from io import FileIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +67,7 @@ class VideoEncoder:
         self._path = path
         self._layout = layout
         self._tick = -1
+        self._file: _File | None = None
 
     def add(self, image_bgr: NDArray[np.uint8], time_s: float) -> None:
         """Encode a picture, uint8 [H, W, 3], shown from `time_s`, which must increase.
@@ -72,7 +75,7 @@ class VideoEncoder:
         Raises:
             OSError: the file cannot be written.
         """
-        with _as_os_error():
+        with self._as_os_error():
             if not self.pictures:
                 self._open(image_bgr, time_s)
             width, height = self._size_wh
@@ -93,8 +96,10 @@ class VideoEncoder:
         Raises:
             OSError: the file cannot be written.
         """
-        if self.pictures:
-            with _as_os_error():
+        if self._file is None:
+            return
+        with self._file, self._as_os_error():
+            if self.pictures:
                 try:
                     for packet in self._stream.encode(None):
                         packet.duration = self._ticks_shown  # the last packet has no successor to derive it from
@@ -108,21 +113,54 @@ class VideoEncoder:
         rows, columns = self._shape
         self._size_wh = columns & ~1, rows & ~1  # 4:2:0 subsampling requires even sizes
         self._start_s = time_s
-        self._container = self._av.open(str(self._path), "w", format="mp4", options=dict(self._layout.container))
+        self._file = _File(str(self._path), "w")
+        self._container = self._av.open(
+            self._file,
+            "w",
+            format="mp4",
+            options=dict(self._layout.container),
+            io_open=lambda url, *_: FileIO(url),  # to move the content behind the index
+        )
         self._stream = self._container.add_stream(_CODEC, options={**_OPTIONS, **self._layout.codec})
         self._stream.width, self._stream.height = self._size_wh
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
         self._stream.codec_context.thread_count = 1  # leave the other cores to the loop
 
+    @contextmanager
+    def _as_os_error(self) -> Iterator[None]:
+        av = _av()
+        try:
+            yield
+        except av.FFmpegError as error:
+            if self._file is not None and self._file.error is not None:
+                raise self._file.error from error
+            raise OSError(error.errno or errno.EIO, error.strerror) from error
 
-@contextmanager
-def _as_os_error() -> Iterator[None]:
-    av = _av()
-    try:
-        yield
-    except av.FFmpegError as error:
-        raise OSError(error.errno or errno.EIO, error.strerror) from error
+
+class _File(FileIO):
+    """The file as PyAV's muxer writes it.
+
+    Given a path, FFmpeg would open the file and write its end while PyAV holds the GIL: a disk that hangs would stop
+    all threads of the process. A file of Python releases the GIL while it writes. It has no buffer, so that what was
+    written survives a kill.
+
+    Attributes:
+        error: the first error of a write, for which PyAV may raise another.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`, an object with a buffer, where a `FileIO` may write less."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return memoryview(data).nbytes
 
 
 def _av() -> ModuleType:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,12 @@ from twincar_edge.runtime.loop.footage import FPS, Footage
 from twincar_edge.runtime.loop.inbox import Crop
 from twincar_edge.runtime.monitoring.status import SinkStatus
 from twincar_edge.runtime.service import Service
-from twincar_edge.runtime.sinks import Limits
+from twincar_edge.runtime.sinks import Limits, encoding
 from twincar_edge.runtime.sinks import backlog as backlog_module
 from twincar_edge.runtime.sinks.base import DeliveryError
 from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 from twincar_edge.runtime.sinks.clips import Clip, Picture, clip_folder, clip_name, write_clip
+from twincar_edge.runtime.sinks.encoding import INDEX_FIRST, SURVIVES_KILL, Layout, VideoEncoder
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, JsonLinesSettings
 from twincar_edge.runtime.sources import Frame
 from twincar_edge.runtime.visits import Visit
@@ -87,6 +89,44 @@ def test_a_clip_is_h264_for_browsers_and_preserves_the_times_of_its_pictures(tmp
     assert [time_s for time_s, _ in written] == pytest.approx(moments, abs=0.001)
     for (_, shown), picture in zip(written, pictures, strict=True):
         assert np.abs(shown.astype(int) - picture).mean() < 8
+
+
+@pytest.mark.parametrize("layout", [INDEX_FIRST, SURVIVES_KILL], ids=["clip", "annotated video"])
+def test_a_disk_that_hangs_while_a_video_is_finished_stops_no_other_thread(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finishing, hangs, free = threading.Event(), threading.Event(), threading.Event()
+    write = encoding._File.write
+
+    def hang(file: encoding._File, data: bytes) -> int:
+        if finishing.is_set():
+            hangs.set()
+            free.wait(60)
+        return write(file, data)
+
+    monkeypatch.setattr(encoding._File, "write", hang)
+    encoder = VideoEncoder(tmp_path / "clip.mp4", layout)
+    for n, picture in enumerate(film([drive_by(RED_BGR, 0)], 20)):
+        encoder.add(picture, n / FPS)
+    finishing.set()
+    thread = threading.Thread(target=encoder.close)
+    thread.start()
+    assert hangs.wait(60)
+    assert thread.is_alive()  # and this thread runs
+    free.set()
+    thread.join()
+    assert len(frames_of(tmp_path / "clip.mp4")) == 20
+
+
+@pytest.mark.parametrize("layout", [INDEX_FIRST, SURVIVES_KILL], ids=["clip", "annotated video"])
+def test_an_encoder_leaves_no_file_open(layout: Layout, tmp_path: Path) -> None:
+    def files() -> list[Path]:
+        return [file for fd in Path("/proc/self/fd").iterdir() if (file := fd.resolve()).is_relative_to(tmp_path)]
+
+    with closing(VideoEncoder(tmp_path / "clip.mp4", layout)) as encoder:
+        encoder.add(np.full((90, 160, 3), 90, np.uint8), 0.0)
+        assert files()
+    assert files() == []
 
 
 @pytest.mark.parametrize("size_wh", [(321, 181), (1920, 1080), (2, 2), (640, 1)])
