@@ -118,7 +118,7 @@ class Service:
         queues: list[Delivery | ClipSaver] = [*deliveries, *([clip_saver] if clip_saver is not None else [])]
         self._queues = [*queues, *([keeper] if keeper is not None else [])]
         self._fan_out = FanOut(deliveries, queues, keeper, {options.kind for options in config.sinks})
-        self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras)
+        self._videos = None if annotate is None else AnnotatedVideos(annotate, config.cameras, stop=stop)
         callbacks: list[OnFrame] = [callback for callback in (self._videos, on_frame) if callback is not None]
         self._pictures = None if config.page is None else LivePictures(config.cameras)
         wants = (lambda _camera: True) if callbacks or self._pictures is None else self._pictures.wants

@@ -6,10 +6,10 @@ Each video has its own queue and thread, so drawing and encoding delay neither a
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,7 +20,9 @@ from twincar_edge.files import check_not_read, replacing
 from twincar_edge.runtime.annotating.picture import Painter
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.loop.answering import LiveFrame
+from twincar_edge.runtime.sinks.backlog import DRAIN_S, Backlog, Item
 from twincar_edge.runtime.sinks.encoding import SURVIVES_KILL, VideoEncoder, require_encoder
+from twincar_edge.runtime.sinks.running import running
 from twincar_edge.runtime.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -43,18 +45,19 @@ class AnnotatedVideos:
     """Writes one annotated video for each camera; call it with every `LiveFrame`.
 
     Each video appears under its name when the block ends, even if the run failed: it then ends with the last frame
-    before. A camera without a frame leaves no file.
+    before. A camera without a frame leaves no file. A disk that hangs delays the end of the block by at most `DRAIN_S`.
 
     Attributes:
         summaries: the videos that were written; filled when the block ends.
     """
 
-    def __init__(self, path: Path, cameras: Sequence[CameraConfig]) -> None:
+    def __init__(self, path: Path, cameras: Sequence[CameraConfig], *, stop: threading.Event | None = None) -> None:
         """Check the paths; nothing is opened yet.
 
         Args:
             path: an .mp4 file. `{camera}` in it stands for the camera's name; several cameras need it.
             cameras: the cameras of the run.
+            stop: set when the run is to end: from then on nothing waits for a slow disk.
 
         Raises:
             MissingExtraError: PyAV is not installed.
@@ -67,7 +70,9 @@ class AnnotatedVideos:
             example = path.with_stem(f"{path.stem}-{CAMERA}")
             raise InputError(_PARAMETER, f" names one file for {len(cameras)} cameras: write {example}")
         self.summaries: tuple[VideoSummary, ...] = ()
-        self._videos = {camera.name: _Video(Path(str(path).replace(CAMERA, camera.name)), camera) for camera in cameras}
+        stop = stop or threading.Event()
+        paths = {camera.name: Path(str(path).replace(CAMERA, camera.name)) for camera in cameras}
+        self._videos = {camera.name: _Video(paths[camera.name], camera, stop) for camera in cameras}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -77,8 +82,7 @@ class AnnotatedVideos:
             InputError: one of them cannot be written.
         """
         with ExitStack() as stack:
-            for video in self._videos.values():
-                stack.enter_context(video)
+            stack.enter_context(running(tuple(self._videos.values())))
             self._stack = stack.pop_all()
         return self
 
@@ -86,7 +90,7 @@ class AnnotatedVideos:
         """Finish the files.
 
         Raises:
-            InputError: one of them could not be written.
+            InputError: one of them could not be written, or not within the time.
         """
         self._stack.close()
         self.summaries = tuple(video.summary for video in self._videos.values() if video.summary.frames)
@@ -114,54 +118,72 @@ class AnnotatedVideos:
 class _Video:
     """The video of one camera."""
 
-    def __init__(self, path: Path, camera: CameraConfig) -> None:
+    def __init__(self, path: Path, camera: CameraConfig, stop: threading.Event) -> None:
         check_not_read([path], [Path(camera.source)], _PARAMETER.name)
         self.waits = False
         self._path = path
         self._painter = Painter(camera)
-        self._frames: queue.Queue[LiveFrame | None] = queue.Queue(_MOST_WAITING)
-        self._dropped = 0
+        self._stop = stop
+        self._backlog: Backlog[LiveFrame] = Backlog(_MOST_WAITING, time.monotonic)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._write_all, name=f"annotate {camera.name}", daemon=True)
+        self._thread = threading.Thread(target=self._write, name=f"annotate {camera.name}", daemon=True)
         self._file = ExitStack()
 
     @property
     def summary(self) -> VideoSummary:
-        return VideoSummary(self._path, self._encoder.pictures, self._dropped)
+        _waiting, _encoded, dropped = self._backlog.counts()
+        return VideoSummary(self._path, self._encoder.pictures, dropped)
 
     def __enter__(self) -> Self:
-        self._encoder = VideoEncoder(self._file.enter_context(replacing(self._path)), SURVIVES_KILL)
+        self._temporary = self._file.enter_context(replacing(self._path))
+        self._encoder = VideoEncoder(self._temporary, SURVIVES_KILL)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._frames.put(None)
-        self._thread.join()
-        with suppress(_NoFrames), self._file:
-            if self._error is not None:
-                raise self._error
-            if not self._encoder.pictures:
-                logger.info("no video %s: there was no frame", self._path)
-                raise _NoFrames
+        self.stop()
+        self._backlog.join(self._thread, self._stop)
+        if self._thread.is_alive():
+            raise InputError(
+                f"cannot finish {self._path} within {DRAIN_S:g} s: the disk hangs or is too slow; the video so far is "
+                f"in {self._temporary.name}"
+            )
+        self._backlog.drop_rest()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Reject more frames, and encode those that wait: within `DRAIN_S`, or, while sources wait, without a limit."""
+        self._backlog.stop(None if self.waits and not self._stop.is_set() else DRAIN_S)
 
     def put(self, live: LiveFrame) -> None:
-        try:
-            self._frames.put(live, block=self.waits)
-        except queue.Full:
-            self._dropped += 1
+        self._backlog.put(live, wait_until=self._stop if self.waits else None)
 
-    def _write_all(self) -> None:
+    def _write(self) -> None:
+        """Write the file and give it its name, all in this thread: each step may hang with the disk."""
         lower_priority()  # the loop's threads have priority
-        frames = iter(self._frames.get, None)
         try:
-            with closing(self._encoder):
-                for live in frames:
-                    self._encoder.add(self._painter.paint(live), live.frame.time_s)
+            with self._file:
+                self._encode_all()
+        except _NoFrames:
+            logger.info("no video %s: there was no frame", self._path)
         except BaseException as error:  # noqa: BLE001
             self._error = error  # raised at the end of the run: events matter more than the video
+
+    def _encode_all(self) -> None:
+        try:
+            with closing(self._encoder):
+                while isinstance(item := self._backlog.take(), Item):
+                    live = item.event
+                    self._encoder.add(self._painter.paint(live), live.frame.time_s)
+                    self._backlog.done(item.number, delivered=1)
+        except BaseException as error:
             logger.warning("the video %s ends: %s", self._path, error)
-            for _ in frames:
-                pass  # drain the queue, so that no writer blocks
+            self._backlog.stop(DRAIN_S)  # so that no camera waits
+            self._backlog.drop_rest()
+            raise
+        if not self._encoder.pictures:
+            raise _NoFrames
 
 
 class _NoFrames(Exception):

@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import av
 import cv2
@@ -19,13 +21,16 @@ import numpy as np
 import pytest
 
 from tests.support.clips import BLUE_BGR, RED_BGR, Image, as_frames, drive_by, film, write_video
+from tests.support.event_toys import eventually
 from tests.support.tiny_model import BLUE, RED, tiny_model
 from twincar_edge.cli import main
 from twincar_edge.draw import PALETTE
 from twincar_edge.errors import InputError
+from twincar_edge.runtime.annotating import video
 from twincar_edge.runtime.annotating.video import AnnotatedVideos
 from twincar_edge.runtime.configuration.config import CameraConfig
 from twincar_edge.runtime.loop.answering import LiveFrame
+from twincar_edge.runtime.sinks import backlog, encoding
 from twincar_edge.runtime.sources import Frame
 
 FPS = 12.5
@@ -177,6 +182,89 @@ def test_a_disk_that_fills_up_ends_the_video_and_not_the_run(tmp_path: Path, mon
             taken += 1
     assert taken == 30
     assert list(tmp_path.iterdir()) == []
+
+
+class _HungDisk:
+    """While `hangs` is set, files whose name passes `of` do not take what is written to them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, of: Callable[[Path], bool] = lambda _path: True) -> None:
+        self.hangs, self._free = threading.Event(), threading.Event()
+        write = encoding._File.write
+
+        def hang(file: encoding._File, data: bytes) -> int:
+            if self.hangs.is_set() and of(Path(file.name)):
+                self._free.wait(60)
+            return write(file, data)
+
+        monkeypatch.setattr(encoding._File, "write", hang)
+        monkeypatch.setattr(backlog, "DRAIN_S", 0.5)
+        monkeypatch.setattr(video, "DRAIN_S", 0.5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._free.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("annotate "):
+                thread.join(60)
+
+
+def noisy_frames(camera: str, count: int = 60) -> Iterator[LiveFrame]:
+    """Frames that cannot be compressed, so that the muxer soon has something to write."""
+    for index in range(count):
+        image = np.random.default_rng(index).integers(0, 255, (180, 320, 3), np.uint8)
+        yield LiveFrame(camera, Frame(index, index / 10, image, "cam"), ())
+
+
+def test_a_disk_that_hangs_during_the_run_delays_its_end_by_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung_folder = tmp_path / "hung"
+    cameras = [CameraConfig(name="hung"), CameraConfig(name="good")]
+    with _HungDisk(monkeypatch, lambda path: path.parent == hung_folder) as disk:
+        disk.hangs.set()
+        videos = AnnotatedVideos(tmp_path / "{camera}" / "out.mp4", cameras)
+        with pytest.raises(InputError) as caught, videos:
+            for hung, good in zip(noisy_frames("hung"), noisy_frames("good"), strict=True):
+                videos(hung)  # does not block
+                videos(good)
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 30  # not the minute of the disk
+        (left,) = hung_folder.iterdir()
+        assert str(caught.value) == (
+            f"cannot finish {hung_folder / 'out.mp4'} within 0.5 s: the disk hangs or is too slow; the video so far is "
+            f"in {left.name}"
+        )
+        eventually((tmp_path / "good" / "out.mp4").exists, "the other video is finished")
+
+
+def test_a_disk_that_hangs_when_the_file_is_finished_delays_the_end_by_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()])
+    with _HungDisk(monkeypatch) as disk:
+        with pytest.raises(InputError, match=r"cannot finish .*out\.mp4 within 0\.5 s"), videos:
+            for live in live_frames()[:3]:
+                videos(live)
+            disk.hangs.set()
+        assert [path.name for path in tmp_path.iterdir()] != ["out.mp4"]
+    assert len(read(tmp_path / "out.mp4")[0]) == 3  # the disk recovered before the process ended
+
+
+def test_a_file_that_waits_for_a_hung_disk_ends_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    videos = AnnotatedVideos(tmp_path / "out.mp4", [CameraConfig()], stop=stop)
+    videos.wait_for_room()
+    with _HungDisk(monkeypatch) as disk:
+        disk.hangs.set()
+        stopper = threading.Timer(1.0, stop.set)
+        stopper.start()
+        with pytest.raises(InputError, match="the disk hangs or is too slow"), videos:
+            for live in noisy_frames("camera", 300):
+                videos(live)
+        assert stop.is_set()
+        stopper.join()
 
 
 def test_a_camera_without_frames_leaves_no_file(tmp_path: Path) -> None:
