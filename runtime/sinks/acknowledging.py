@@ -20,7 +20,7 @@ class Acknowledger:
     """Calls actions once the events put before them are safe; see `Delivery.watermark`.
 
     The actions are called in order, in a thread of their own. Leave the context after the deliveries have closed: it
-    calls the remaining actions.
+    calls the remaining actions, except those whose events were lost at closing.
     """
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
@@ -44,7 +44,7 @@ class Acknowledger:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """Call the remaining actions, and end the thread."""
+        """Call the remaining actions whose events are safe, and end the thread."""
         self._closing.set()
         self._queue.put(None)
         self._thread.join()
@@ -55,4 +55,5 @@ class Acknowledger:
             while not all(is_safe() for is_safe in watermarks) and self._queue.qsize() < MAX_WAITING:
                 if self._closing.wait(POLL_S):
                     break
-            action()
+            if not self._closing.is_set() or all(is_safe() for is_safe in watermarks):
+                action()

@@ -112,6 +112,7 @@ class Delivery(Sink):
         self._persist_after_s = persist_after_s
         self._stop = stop or threading.Event()
         self._waits = False
+        self._lost: list[int] = []  # numbers of the events lost at closing
         self._finished: list[tuple[str, Collection[str]]] = []
         self._clock = clock
         self._backlog: Backlog[QueuedEvent] = Backlog(self._policy.limit, clock)
@@ -170,12 +171,13 @@ class Delivery(Sink):
     def watermark(self) -> Callable[[], bool]:
         """Return a function that tells whether the events put so far are safe: delivered, on disk, or dropped.
 
-        Without a spool they count as safe at once: such a sink may lose events, and may hang forever.
+        Those lost at closing never are: the next run can repeat them. Without a spool all count as safe at once: such a
+        sink may lose events, and may hang forever.
         """
         if self._spool is None:
             return lambda: True
         last = max(self._backlog.in_memory(), default=0)
-        return lambda: min(self._backlog.in_memory(), default=last + 1) > last
+        return lambda: min([*self._lost, *self._backlog.in_memory()], default=last + 1) > last
 
     def finished(self, camera: str, recordings: Collection[str]) -> None:
         """Pass `finished` to the sink at closing, if all events were delivered."""
@@ -210,6 +212,7 @@ class Delivery(Sink):
             self._writer.join(_WRITER_GRACE_S)
             if not self._writer.is_alive() and self._sending.ended.wait(_WRITER_GRACE_S):
                 self._spool.close()
+        self._lost = self._backlog.in_memory()
         self._failures.lost_at_closing(self._backlog.drop_rest())
 
     # -- The writer's thread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.support.clips import RED_BGR
+from tests.support.disks import small_disk
 from tests.support.event_toys import CROP, eventually, visit
 from tests.support.tiny_model import tiny_model
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
@@ -64,6 +66,30 @@ def test_a_visit_stays_open_until_its_end_is_safe(hanging: Hanging, tmp_path: Pa
         assert keeper.status().delivered == 2  # the end is only in the memory of one sink
     assert other.status().spooled == 3
     assert open_ids(file) == ["here"]
+    hanging.go.set()
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "100k") as folder:
+        with contextlib.suppress(OSError), (folder / "ballast").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        yield folder
+
+
+def test_a_visit_whose_end_is_lost_at_shutdown_on_a_full_disk_stays_open_for_the_next_run(
+    hanging: Hanging, full_disk: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "open-visits.sqlite"
+    keeper = Delivery(OpenVisits(file), "open visits")
+    full, good = in_memory_for(0.0, hanging, full_disk), in_memory_for(0.0, hanging, tmp_path)
+    with FanOut([full, good], [full, good], keeper, set()) as fan_out:
+        fan_out.write(visit(type="start"), CROP)
+        eventually(lambda: keeper.status().delivered, "the start is stored")
+        fan_out.write(visit(), CROP)
+    assert (full.status().dropped, good.status().spooled) == (2, 2)
+    assert open_ids(file) == [visit().id]
     hanging.go.set()
 
 
