@@ -26,10 +26,10 @@ from twincar_edge.runtime.monitoring.status import LoopStatus
 from twincar_edge.runtime.monitoring.systemd import Notifier
 from twincar_edge.runtime.page.pictures import LivePictures
 from twincar_edge.runtime.reload import ModelReloader
-from twincar_edge.runtime.sinks import NO_CROP, Delivery, DeliveryPolicy
+from twincar_edge.runtime.sinks import Delivery, DeliveryPolicy
 from twincar_edge.runtime.sinks.clip_saver import ClipSaver
 from twincar_edge.runtime.sinks.fan_out import FanOut
-from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
+from twincar_edge.runtime.sinks.open_visits import OpenVisits
 from twincar_edge.runtime.sinks.opening import destinations, needs_state, open_clip_saver, open_sinks, spool_owners
 from twincar_edge.runtime.sinks.settings import ClipsSettings, CropsSettings, StoreSettings
 from twincar_edge.runtime.sinks.unowned import recover_unowned
@@ -226,9 +226,13 @@ class Service:
             ModelError: the model failed.
         """
         self._notifier.ready(f"watching {', '.join(self._names)}")
-        for event in [] if self._open_visits is None else self._open_visits.left:
-            self._fan_out.write(interrupted_end(event), NO_CROP)
-        summary = self._watch.run()
+        if self._open_visits is not None:
+            self._open_visits.end_left(self._fan_out.write)
+        try:
+            summary = self._watch.run()
+        finally:
+            if self._open_visits is not None:  # the queues close next
+                self._open_visits.end_left(None)
         for camera in self._watch.cameras:
             if camera.finished:
                 for delivery in self._deliveries:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from twincar_edge.runtime.events import Event
-from twincar_edge.runtime.sinks.base import Crop, DeliveryError, Sink
+from twincar_edge.runtime.sinks.base import NO_CROP, Crop, DeliveryError, Sink
 from twincar_edge.runtime.storage.database import Database, DatabaseError, transaction
 
 logger = logging.getLogger(__name__)
+
+Publish = Callable[[Event, Crop], None]
 
 _MIGRATIONS = ("CREATE TABLE open (id TEXT PRIMARY KEY, event TEXT NOT NULL)",)
 
@@ -24,31 +29,51 @@ class OpenVisits(Sink):
     Visits in files are skipped: the next run over the file replaces them.
 
     Attributes:
-        left: the newest events of visits that an earlier run left open; set by `open`.
+        left: the newest events of visits that an earlier run left open and that have not been ended; read when the
+            file is first opened.
     """
+
+    tend_s = 10.0
 
     def __init__(self, path: Path) -> None:
         """Use the file `path`, which only one process may open."""
         self.left: list[Event] = []
-        self._database = Database(path, _MIGRATIONS, "list of open visits", alone=True)
+        self._was_read = False
+        self._publish: Publish | None = None
+        self._publishing = threading.Lock()
+        self._database = Database(path, _MIGRATIONS, "list of open visits", alone=True, on_open=self._read_left)
 
     def open(self) -> None:
-        """Read the visits that an earlier run left open. A full or failing disk is not an error: `write` retries.
+        """Read the visits that an earlier run left open. If the disk is full or failing, `tend` and `write` retry.
 
         Raises:
             InputError: the file is not a list of open visits, or not writable.
         """
-        try:
+        with contextlib.suppress(DatabaseError):  # `tend` reports it
             self._database.open()
-            rows = self._database.run(lambda it: it.execute("SELECT event FROM open ORDER BY rowid").fetchall())
-        except DatabaseError as error:
-            logger.warning("%s", error)
-            return
-        for (text,) in rows:
+
+    def end_left(self, publish: Publish | None) -> None:
+        """Publish the `end` events of the visits in `left`: now, or as soon as the file can be read.
+
+        Args:
+            publish: takes the events, from any thread; None publishes no more.
+        """
+        with self._publishing:
+            self._publish = publish
+        self._end_left()
+
+    def tend(self) -> None:
+        """Read what an earlier run left open, if that failed before, and end it.
+
+        Raises:
+            DeliveryError: the disk is full or failing.
+        """
+        if not self._was_read:
             try:
-                self.left.append(Event.model_validate_json(text))
-            except ValidationError:
-                logger.warning("skipping an open visit that another version wrote")
+                self._database.run(lambda _connection: None)
+            except DatabaseError as error:
+                raise DeliveryError(str(error)) from error
+        self._end_left()
 
     def close(self) -> None:
         """Close the file."""
@@ -74,6 +99,22 @@ class OpenVisits(Sink):
             self._database.run(run)
         except DatabaseError as error:
             raise DeliveryError(str(error)) from error
+
+    def _read_left(self, connection: sqlite3.Connection) -> None:
+        if self._was_read:  # what the file has now is from this run
+            return
+        rows = connection.execute("SELECT event FROM open ORDER BY rowid").fetchall()
+        self._was_read = True
+        for (text,) in rows:
+            try:
+                self.left.append(Event.model_validate_json(text))
+            except ValidationError:
+                logger.warning("skipping an open visit that another version wrote")
+
+    def _end_left(self) -> None:
+        with self._publishing:
+            while self._publish is not None and self.left:
+                self._publish(interrupted_end(self.left.pop(0)), NO_CROP)
 
 
 def interrupted_end(event: Event) -> Event:

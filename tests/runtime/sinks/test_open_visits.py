@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import REPOSITORY
-from tests.support.event_toys import CROP, MOMENT, visit
+from tests.runtime.sinks.test_delivery import Receiver, delivery
+from tests.support.disks import small_disk
+from tests.support.event_toys import CROP, MOMENT, eventually, visit
 from tests.support.servers import web_server
 from tests.support.tiny_model import tiny_model
 from twincar_edge.runtime.configuration.config import CameraConfig, WatchConfig
 from twincar_edge.runtime.events import Event
 from twincar_edge.runtime.service import Service
+from twincar_edge.runtime.sinks import Delivery, DeliveryPolicy
+from twincar_edge.runtime.sinks.fan_out import FanOut
 from twincar_edge.runtime.sinks.open_visits import OpenVisits, interrupted_end
 from twincar_edge.runtime.sinks.settings import JsonLinesSettings, StoreSettings
 from twincar_edge.runtime.sinks.store import EventStore, query
@@ -104,6 +112,88 @@ def test_the_next_run_ends_the_open_visits_of_a_killed_run(
     assert end.ended_at is not None and (end.ended_at - end.started_at).total_seconds() == 1.5  # when it was last seen
     stored = {event.id: (event.type, event.interrupted) for event in query(killed / "events.sqlite")}
     assert stored == {"gone": ("end", False), "here": ("end", True), "file": ("start", False)}
+
+
+def test_a_run_that_cannot_read_the_open_visits_at_its_start_ends_them_once_it_can(
+    killed: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVisits, "tend_s", 0.05)
+    folder, stop = tmp_path_factory.mktemp("run"), threading.Event()
+    (folder / "pictures").mkdir()
+    config = WatchConfig(
+        cameras=(CameraConfig(name="gate", source=str(folder / "pictures")),),
+        model=tiny_model(folder / "tiny.onnx"), ep="cpu", threads=1, state=killed,
+        sinks=(StoreSettings(), JsonLinesSettings(path=folder / "events.jsonl", types=frozenset({"end"}))),
+    )  # fmt: skip
+    service = Service(config, stop=stop)
+    with locked(killed / "open-visits.sqlite"):
+        service.start()
+        run = threading.Thread(target=service.run)
+        run.start()
+        eventually(lambda: problem(service) is not None, "the failure is reported")
+        assert "database is locked" in str(problem(service))
+    eventually(lambda: (folder / "events.jsonl").read_text(), "the visit is ended")
+    eventually(lambda: problem(service) is None, "the recovery is reported")
+    stop.set()
+    run.join(60)
+    service.stop()
+    (line,) = (folder / "events.jsonl").read_text().splitlines()
+    assert Event.model_validate_json(line).id == "here"
+    stored = {event.id: (event.type, event.interrupted) for event in query(killed / "events.sqlite")}
+    assert stored == {"gone": ("end", False), "here": ("end", True), "file": ("start", False)}
+    with OpenVisits(killed / "open-visits.sqlite") as sink:
+        assert sink.left == []
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a database so that it cannot be opened, as a failing or full disk does."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def problem(service: Service) -> str | None:
+    (keeper,) = (sink for sink in service.status().sinks if sink.name == "open visits")
+    return keeper.problem
+
+
+def test_open_visits_that_a_disk_without_room_for_a_file_hides_are_ended_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVisits, "tend_s", 0.05)
+    receiver, messages = Receiver(), list[str]()
+    with small_disk(tmp_path / "disk", "1m,nr_inodes=5") as disk:
+        with OpenVisits(disk / "open") as sink:
+            sink.write(visit(id="old", type="start"), CROP)
+        with contextlib.suppress(OSError):
+            for number in range(10):
+                (disk / str(number)).touch()
+        sink = OpenVisits(disk / "open")
+        keeper = Delivery(sink, "open visits", DeliveryPolicy(local=True), on_problem=messages.append)
+        sending = delivery(receiver)
+        with FanOut([sending], [sending], keeper, set()) as fan_out:
+            sink.end_left(fan_out.write)
+            fan_out.write(visit(id="new", type="start"), CROP)
+            eventually(lambda: messages, "the failure is reported")
+            eventually(lambda: receiver.got == ["new"], "events of this run are delivered")
+            (disk / "0").unlink()
+            eventually(lambda: keeper.status().delivered == 2, "the new visit is stored, and the old one is ended")
+        assert receiver.got == ["new", "old"]
+        with OpenVisits(disk / "open") as again:
+            assert [event.id for event in again.left] == ["new"]
+
+
+def test_what_a_run_stored_itself_is_not_left_by_an_earlier_one(tmp_path: Path) -> None:
+    ends: list[str] = []
+    with OpenVisits(tmp_path / "o") as sink:
+        sink.end_left(lambda event, _crop: ends.append(event.id))
+        sink.write(visit(id="mine", type="start"), CROP)
+        sink._database.close()  # as after damage
+        sink.tend()
+        sink.write(visit(id="too", type="start"), CROP)
+        sink.tend()
+    assert ends == []
 
 
 def test_an_end_that_a_killed_run_has_sent_already_has_the_same_webhook_id(tmp_path: Path) -> None:
