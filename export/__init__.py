@@ -47,8 +47,8 @@ def export(
     """Export a checkpoint, check its parity, and write the files that are within the limits.
 
     Writes `<name>.fp32.onnx`, on request `<name>.int8.onnx` and `<name>.fp16.onnx`, and reports as JSON, Markdown and
-    PNG: `parity`, `confidence` and, for a search, `int8_search`. Each ONNX file is self-contained: weights,
-    normalization, a manifest with the file's parity, and golden inputs for self-tests.
+    PNG: `<name>.parity`, `<name>.confidence` and, for a search, `<name>.int8_search`. Each ONNX file is self-contained:
+    weights, normalization, a manifest with the file's parity, and golden inputs for self-tests.
 
     Args:
         config: what to export, where to, and the limits.

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
@@ -20,7 +19,6 @@ from twincar_edge.datasets import Dataset, Split
 from twincar_edge.errors import InputError, Parameter
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.choices import fit_temperature
-from twincar_edge.export.confidence.files import write_confidence
 from twincar_edge.export.confidence.report import ConfidenceReport, CoverageError
 from twincar_edge.export.confidence.unknowns import Unknowns, open_unknowns
 from twincar_edge.export.config import ExportConfig, ExportResult
@@ -34,16 +32,15 @@ from twincar_edge.export.half import to_fp16
 from twincar_edge.export.int8.make import Reference, make_int8
 from twincar_edge.export.int8.report import SearchReport
 from twincar_edge.export.manifests import common_manifest
+from twincar_edge.export.model_reports import remove_earlier, write_model_open_set, write_model_reports
 from twincar_edge.export.open_set.choose import check_enough
-from twincar_edge.export.open_set.files import STEM as OPEN_SET
-from twincar_edge.export.open_set.files import write_open_set
 from twincar_edge.export.open_set.hold import hold_unknown
 from twincar_edge.export.open_set.measure import Subject, measure_open_set
 from twincar_edge.export.parity.compare import Answers, report_parity
-from twincar_edge.export.parity.files import open_other_providers, write_parity
+from twincar_edge.export.parity.files import open_other_providers
 from twincar_edge.export.parity.names import PYTORCH, SideName, title
 from twincar_edge.export.parity.report import ParityError, ParityReport
-from twincar_edge.export.report_files import report_paths, write_report
+from twincar_edge.export.report_files import report_stem
 from twincar_edge.export.trial_session import TrialSession
 from twincar_edge.export.validation_model import HeldOutAnswers, ValidationModel
 from twincar_edge.files import make_folder, write_bytes
@@ -57,8 +54,6 @@ from twincar_edge.training.checkpoint import Checkpoint, read_checkpoint
 from twincar_edge.training.model import load_model, torch_predict
 
 logger = logging.getLogger(__name__)
-
-SEARCH_NAME = "int8_search"
 
 
 @dataclass(frozen=True)
@@ -229,16 +224,7 @@ def _finish(
 ) -> ExportResult:
     """Write all reports and the files that are within the limits; raise for files that are not."""
     parity, confidence = found.parity, found.confidence
-    write_parity(parity, config.output)
-    write_confidence(confidence, config.output)
-    for precision in get_args(Precision):
-        for path in report_paths(config.output, f"{OPEN_SET}_{precision}", plotted=True):
-            _remove(path)
-    if found.search is None:
-        for path in report_paths(config.output, SEARCH_NAME):
-            _remove(path)  # a report of an earlier export, which does not belong to these files
-    else:
-        write_report(found.search, config.output, SEARCH_NAME)
+    write_model_reports(config.output, parity.name, parity, confidence, found.search)
     least = config.confidence.min_coverage
     low_coverage = {one: share for one in models if not at_least(share := confidence.named(one), least)}
     written: dict[Precision, Path] = {}
@@ -248,7 +234,7 @@ def _finish(
         failed = parity.failed("fp32") or parity.failed(precision) or precision in low_coverage
         name = f"{parity.name}.{precision}"
         good_path, failed_path = config.output / f"{name}.onnx", config.output / f"{name}.failed.onnx"
-        _remove(good_path if failed else failed_path)  # possibly from an earlier export
+        remove_earlier(good_path if failed else failed_path)
         if not failed or config.keep_failed:
             known = found.familiarity.get(precision)
             documents[precision] = manifest.model_copy(
@@ -281,13 +267,13 @@ def _finish(
         write_bytes(path, to_bytes(model.graph, documents[precision], model.golden, *tables))
     kept = ", ".join(path.name for path in written.values()) or "no model file"
     if not parity.passed:
-        raise ParityError(parity, f"written to {config.output}: {kept}, and parity.md")
+        raise ParityError(parity, f"written to {config.output}: {kept}, and {report_stem(parity.name, 'parity')}.md")
     if low_coverage:
         shares = " and ".join(f"{title(precision)} {share:.1%}" for precision, share in low_coverage.items())
         raise CoverageError(
             f"at a threshold of {confidence.threshold:g}, {shares} of the held-out images get a name, "
-            f"below the limit of {least:.0%}; written to {config.output}: {kept}, and confidence.md; train a better "
-            "model, raise ",
+            f"below the limit of {least:.0%}; written to {config.output}: {kept}, and "
+            f"{report_stem(parity.name, 'confidence')}.md; train a better model, raise ",
             Parameter("false_accept"),
             ", or lower ",
             Parameter("min_coverage"),
@@ -299,7 +285,7 @@ def _finish(
             unknowns.given,
             progress=lambda *done, name=precision: report(f"known and unknown images, {title(name)}", *done),
         )
-        write_open_set(open_set, config.output, f"{OPEN_SET}_{precision}")
+        write_model_open_set(config.output, parity.name, precision, open_set)
     return ExportResult(written["fp32"], written.get("int8"), written.get("fp16"), parity, confidence, found.search)
 
 
@@ -316,13 +302,6 @@ def _workspace(folder: Path) -> Iterator[Path]:
             yield Path(workspace)
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror or error}") from error
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot remove {path}, left by an earlier export: {error.strerror}") from error
 
 
 def _ignore(stage: str, done: int, total: int) -> None:

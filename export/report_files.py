@@ -19,6 +19,11 @@ class Report(Protocol):
         """Return the report as Markdown."""
 
 
+def report_stem(name: str, kind: str) -> str:
+    """Return the file name, without suffix, of the report `kind` (`parity`, `int8_search`, …) of the model `name`."""
+    return f"{name}.{kind}"
+
+
 def report_paths(folder: Path, stem: str, *, plotted: bool = False) -> tuple[Path, ...]:
     """Return the paths of the report `stem` in a folder: `.json`, `.md` and, if `plotted`, `.png`."""
     return tuple(folder / f"{stem}{suffix}" for suffix in (".json", ".md", *((".png",) if plotted else ())))

@@ -9,8 +9,13 @@ from twincar_edge.export.confidence.report import ConfidenceReport
 from twincar_edge.export.report_files import write_report
 
 
-def write_confidence(report: ConfidenceReport, folder: Path) -> tuple[Path, ...]:
+def write_confidence(report: ConfidenceReport, folder: Path, stem: str = "confidence") -> tuple[Path, ...]:
     """Write `confidence.json`, `.md` and `.png` into a folder, each atomically; return the paths.
+
+    Args:
+        report: the report.
+        folder: the folder to write to.
+        stem: the file name without suffix.
 
     Raises:
         InputError: a file cannot be written.
@@ -19,4 +24,4 @@ def write_confidence(report: ConfidenceReport, folder: Path) -> tuple[Path, ...]
     require("matplotlib", "train")
     from twincar_edge.export.confidence.plot import plot_confidence
 
-    return write_report(report, folder, "confidence", lambda path: plot_confidence(report, path))
+    return write_report(report, folder, stem, lambda path: plot_confidence(report, path))

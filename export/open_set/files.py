@@ -8,10 +8,8 @@ from twincar_edge.errors import require
 from twincar_edge.export.open_set.report import OpenSetReport
 from twincar_edge.export.report_files import write_report
 
-STEM = "open_set"
 
-
-def write_open_set(report: OpenSetReport, folder: Path, stem: str = STEM) -> tuple[Path, ...]:
+def write_open_set(report: OpenSetReport, folder: Path, stem: str = "open_set") -> tuple[Path, ...]:
     """Write `open_set.json`, `.md` and `.png` into a folder, each atomically; return the paths.
 
     Raises:

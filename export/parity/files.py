@@ -158,8 +158,13 @@ def open_other_providers(
                 yield found, side
 
 
-def write_parity(report: ParityReport, folder: Path) -> tuple[Path, ...]:
+def write_parity(report: ParityReport, folder: Path, stem: str = "parity") -> tuple[Path, ...]:
     """Write `parity.json`, `parity.md` and `parity.png` into a folder, each atomically; return the paths.
+
+    Args:
+        report: the report.
+        folder: the folder to write to.
+        stem: the file name without suffix.
 
     Raises:
         InputError: a file cannot be written.
@@ -168,7 +173,7 @@ def write_parity(report: ParityReport, folder: Path) -> tuple[Path, ...]:
     require("matplotlib", "train")
     from twincar_edge.export.parity.plot import plot_parity
 
-    return write_report(report, folder, "parity", lambda path: plot_parity(report, path))
+    return write_report(report, folder, stem, lambda path: plot_parity(report, path))
 
 
 def _open_reference(config: ParityConfig) -> _Reference:

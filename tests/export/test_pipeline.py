@@ -50,7 +50,6 @@ from twincar_edge.runtime.inference.golden_check import check_golden
 from twincar_edge.runtime.inference.session import open_session
 from twincar_edge.training.checkpoint import read_checkpoint
 
-REPORTS = [f"{name}.{kind}" for name in ("confidence", "parity") for kind in ("json", "md", "png")]
 CREATED = datetime(2025, 6, 1, 12, tzinfo=UTC)
 IMPOSSIBLE = ParityLimits(agreement=1.0, sure_agreement=1.0, top1_drop=0.0)
 
@@ -80,6 +79,10 @@ def cached_graph(exported: ExportResult, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pipeline, "to_onnx", loaded)
 
 
+def reports(name: str) -> list[str]:
+    return [f"{name}.{kind}.{suffix}" for kind in ("confidence", "parity") for suffix in ("json", "md", "png")]
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
@@ -87,7 +90,7 @@ def files(folder: Path) -> list[str]:
 def test_an_export_writes_two_models_and_the_reports_and_nothing_else(toy: Path, exported: ExportResult) -> None:
     name = f"test_efficientnet-{sha256(toy)[:8]}"
     assert exported.int8 is not None
-    assert files(exported.fp32.parent) == [*REPORTS, f"{name}.fp32.onnx", f"{name}.int8.onnx"]
+    assert files(exported.fp32.parent) == sorted([*reports(name), f"{name}.fp32.onnx", f"{name}.int8.onnx"])
     assert (exported.fp32.name, exported.int8.name) == (f"{name}.fp32.onnx", f"{name}.int8.onnx")
     assert exported.int8.stat().st_size < 0.5 * exported.fp32.stat().st_size
 
@@ -124,8 +127,11 @@ def test_the_files_have_the_accuracy_in_the_report(toy: Path, exported: ExportRe
 
 def test_the_report_is_written_to_disk(exported: ExportResult) -> None:
     folder = exported.fp32.parent
-    assert ParityReport.model_validate_json((folder / "parity.json").read_text()) == exported.parity
-    assert (folder / "parity.md").read_text() == exported.parity.to_markdown()
+    assert (
+        ParityReport.model_validate_json((folder / f"{exported.parity.name}.parity.json").read_text())
+        == exported.parity
+    )
+    assert (folder / f"{exported.parity.name}.parity.md").read_text() == exported.parity.to_markdown()
 
 
 def bytes_without_pixels(path: Path) -> bytes:
@@ -166,11 +172,17 @@ def test_a_given_temperature_and_threshold_are_used_unchanged(cached_graph: None
     assert (manifest.temperature, manifest.reject_below) == (1.7, 0.25)
 
 
-def test_the_search_report_of_an_earlier_export_is_removed(cached_graph: None, toy: Path, tmp_path: Path) -> None:
-    (tmp_path / "int8_search.md").write_text("of an earlier export")
-    (tmp_path / "int8_search.json").write_text("{}")
+def test_an_export_replaces_the_files_of_its_name_and_no_others(cached_graph: None, toy: Path, tmp_path: Path) -> None:
+    for name in ("toy", "other"):
+        (tmp_path / f"{name}.int8_search.md").write_text("of an earlier export")
+        (tmp_path / f"{name}.int8_search.json").write_text("{}")
+        (tmp_path / f"{name}.open_set_int8.md").write_text("of an earlier export")
+    others = [path for path in files(tmp_path) if path.startswith("other.")]
+    export(ExportConfig(toy, tmp_path, name="first"))
+    first = {name: (tmp_path / name).read_bytes() for name in [*reports("first"), "first.fp32.onnx"]}
     export(ExportConfig(toy, tmp_path, name="toy"))
-    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
+    assert files(tmp_path) == sorted([*first, *others, *reports("toy"), "toy.fp32.onnx"])
+    assert {name: (tmp_path / name).read_bytes() for name in first} == first
 
 
 def test_an_fp16_file_agrees_with_fp32_and_is_half_as_large(cached_graph: None, toy: Path, tmp_path: Path) -> None:
@@ -195,8 +207,8 @@ def test_a_search_reports_every_candidate_and_records_its_choice_in_the_manifest
     assert (quantization.target, quantization.calibration_images) == ("x86-avx2", 8)
     assert quantization.calibration.split()[0] == chosen.choices["calibration"]
     assert chosen.speedup is not None and chosen.speedup > 0
-    assert SearchReport.model_validate_json((tmp_path / "int8_search.json").read_text()) == result.search
-    assert chosen.name in (tmp_path / "int8_search.md").read_text()
+    assert SearchReport.model_validate_json((tmp_path / "toy.int8_search.json").read_text()) == result.search
+    assert chosen.name in (tmp_path / "toy.int8_search.md").read_text()
 
 
 def test_the_operator_set_can_be_chosen(toy: Path, tmp_path: Path) -> None:
@@ -243,11 +255,12 @@ def test_an_int8_file_that_misses_a_limit_is_not_written(toy: Path, tmp_path: Pa
     with pytest.raises(ParityError) as caught:
         export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name=name))
     assert caught.value.exit_code == 1
-    assert files(tmp_path) == sorted([f"{name}.fp32.onnx", *REPORTS])
+    assert files(tmp_path) == sorted([f"{name}.fp32.onnx", *reports(name)])
     assert "INT8 agrees with FP32 on" in str(caught.value)
     assert "top-1 drops by" in str(caught.value)
+    assert str(caught.value).endswith(f"written to {tmp_path}: {name}.fp32.onnx, and {name}.parity.md")
     assert "\n" not in str(caught.value)
-    report = ParityReport.model_validate_json((tmp_path / "parity.json").read_text())
+    report = ParityReport.model_validate_json((tmp_path / f"{name}.parity.json").read_text())
     assert report == caught.value.report
     assert not report.passed
     assert len(report.comparison("int8").flips) > 0
@@ -259,7 +272,7 @@ def test_a_failed_file_is_kept_under_another_name_on_request(toy: Path, tmp_path
     config = ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate", keep_failed=True)
     with pytest.raises(ParityError, match=r"gate\.int8\.failed\.onnx"):
         export(config)
-    assert files(tmp_path) == sorted(["gate.fp32.onnx", "gate.int8.failed.onnx", *REPORTS])
+    assert files(tmp_path) == sorted(["gate.fp32.onnx", "gate.int8.failed.onnx", *reports("gate")])
     parity = read_manifest(tmp_path / "gate.int8.failed.onnx").parity
     assert parity is not None
     assert parity.agreement < 0.5
@@ -280,7 +293,7 @@ def test_a_wrong_fp32_graph_leaves_no_model(toy: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(pipeline, "to_onnx", wrong_mean)
     with pytest.raises(ParityError, match="FP32 logits differ from PyTorch's"):
         export(ExportConfig(toy, tmp_path, Int8Config(calibration_images=8), name="gate"))
-    assert files(tmp_path) == REPORTS
+    assert files(tmp_path) == reports("gate")
 
 
 # --- The images -----------------------------------------------------------------------------------------------------
@@ -352,12 +365,12 @@ def test_an_export_measures_unknown_pictures_as_evaluate_does(toy: Path, tmp_pat
     (folder / "cars.csv").write_text("\n".join(rows) + "\n")
     out = tmp_path / "out"
     out.mkdir()
-    (out / "open_set_int8.md").write_text("an earlier export's")
+    (out / "toy.open_set_int8.md").write_text("an earlier export's")
     options = ConfidenceOptions(unknown=folder, max_wrong_names=0.3, max_wrong_claims=0.4, min_coverage=0)
-    made = export(ExportConfig(toy, out, confidence=options))
-    assert not (out / "open_set_int8.md").exists()
-    report = OpenSetReport.model_validate_json((out / "open_set_fp32.json").read_text())
-    assert (out / "open_set_fp32.png").is_file()
+    made = export(ExportConfig(toy, out, name="toy", confidence=options))
+    assert not (out / "toy.open_set_int8.md").exists()
+    report = OpenSetReport.model_validate_json((out / "toy.open_set_fp32.json").read_text())
+    assert (out / "toy.open_set_fp32.png").is_file()
     validation = open_split(toy, read_checkpoint(toy).recipe, None).validation
     session = open_session(made.fp32, ep="cpu")
     pictures = open_unknown_pictures(folder, session.manifest.classes)
@@ -425,11 +438,11 @@ def test_too_little_coverage_fails_unless_allowed(
     assert error.startswith("error: at a threshold of 1, FP32 0.0% of the held-out images get a name, below the limit")
     assert error.endswith("raise --false-accept SHARE, or lower --min-coverage SHARE\n")
     assert error.count("\n") == 1
-    assert files(tmp_path) == REPORTS
+    assert files(tmp_path) == reports("toy")
     assert command(*arguments, "--keep-failed") == 1
-    assert files(tmp_path) == [*REPORTS, "toy.fp32.failed.onnx"]
+    assert files(tmp_path) == sorted([*reports("toy"), "toy.fp32.failed.onnx"])
     assert command(*arguments, "--min-coverage", "0") == 0
-    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
+    assert files(tmp_path) == sorted([*reports("toy"), "toy.fp32.onnx"])
 
 
 @pytest.mark.usefixtures("cached_graph")
@@ -440,8 +453,9 @@ def test_the_command_prints_the_table_and_the_files(
     out, err = capsys.readouterr()
     assert err.startswith("warning: the temperature was fitted on only 36 images")
     assert "PyTorch" in out and "FP32" in out and "INT8" not in out
-    assert f"{tmp_path}/toy.fp32.onnx" in out.replace("\n", "")
-    assert files(tmp_path) == [*REPORTS, "toy.fp32.onnx"]
+    for name in ("toy.fp32.onnx", "toy.parity.md", "toy.confidence.md"):
+        assert f"{tmp_path}/{name}" in out.replace("\n", "")
+    assert files(tmp_path) == sorted([*reports("toy"), "toy.fp32.onnx"])
 
 
 @pytest.mark.usefixtures("wrong_int8")
@@ -454,7 +468,7 @@ def test_the_command_exits_with_1_and_one_line_if_a_limit_is_missed(
     assert "not met" in out
     assert err.startswith("error: toy does not meet ") and err.count("\n") == 1
     assert "limit 99.00%" in err
-    assert json.loads((tmp_path / "parity.json").read_text())["limits"]["agreement"] == 0.99
+    assert json.loads((tmp_path / "toy.parity.json").read_text())["limits"]["agreement"] == 0.99
 
 
 @pytest.mark.parametrize(

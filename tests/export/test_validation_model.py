@@ -126,7 +126,7 @@ def test_the_file_and_the_report_name_the_validation_model(
     complete, validation = manifests
     digest = sha256(validation_model)
     assert complete.confidence is not None and complete.confidence.validation_model == digest
-    report = exported.fp32.parent / "confidence.json"
+    report = exported.fp32.parent / f"{exported.parity.name}.confidence.json"
     assert ConfidenceReport.model_validate_json(report.read_text()).validation_model == digest
     assert f"validation model (SHA-256 {digest[:16]}" in report.with_suffix(".md").read_text()
     assert "validation_model" not in validation.to_json()  # earlier releases reject keys that they do not know
@@ -203,7 +203,7 @@ def test_unknown_pictures_are_measured_with_the_new_model_and_known_ones_are_lef
         (unknown / path.name).write_bytes(path.read_bytes())
     options = OPTIONS.model_copy(update={"unknown": (unknown,)})
     out = tmp_path / "out"
-    export(
+    exported = export(
         ExportConfig(
             complete.checkpoint,
             out,
@@ -213,7 +213,7 @@ def test_unknown_pictures_are_measured_with_the_new_model_and_known_ones_are_lef
             validation_model=validation_model,
         )
     )
-    report = OpenSetReport.model_validate_json((out / "open_set_fp32.json").read_text())
+    report = OpenSetReport.model_validate_json((out / f"{exported.parity.name}.open_set_fp32.json").read_text())
     assert report.sizes and all(size.known is None for size in report.sizes)
 
 

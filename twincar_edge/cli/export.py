@@ -17,6 +17,8 @@ from twincar_edge.datasets import OpenOptions
 from twincar_edge.export import ConfidenceOptions, ExportConfig, ExportResult, Int8Search, ParityError, export
 from twincar_edge.export.int8.config import CALIBRATIONS, PRESETS, Int8Config
 from twincar_edge.export.opset import OPSET
+from twincar_edge.export.parity.report import ParityReport
+from twincar_edge.export.report_files import report_stem
 from twincar_edge.wording import counted
 
 # Options that set the `Int8Config` field of the same name.
@@ -277,9 +279,9 @@ def command(
         except ParityError as error:
             bar.stop()
             with checked_output():
-                print_parity(error.report)
+                print_parity(error.report, _report_name(error.report, "parity"))
             raise
-    print_parity(result.parity)
+    print_parity(result.parity, _report_name(result.parity, "parity"))
     _print_result(result)
 
 
@@ -287,6 +289,10 @@ def _int8(choices: Int8Search, search: bool) -> Int8Config | Int8Search:
     """Validate the choices up front, and return them; without a search, return the first preset."""
     presets = choices.presets()
     return choices if search else presets[0]
+
+
+def _report_name(parity: ParityReport, kind: str) -> str:
+    return f"{report_stem(parity.name, kind)}.md"
 
 
 def _print_result(result: ExportResult) -> None:
@@ -299,9 +305,10 @@ def _print_result(result: ExportResult) -> None:
     for path in (result.fp32, result.fp16, result.int8):
         if path is not None:
             print_written(path, about=f"{path.stat().st_size / 1e6:.1f} MB")
+    parity, confidence = (folder / _report_name(result.parity, kind) for kind in ("parity", "confidence"))
     changed = counted(len(result.parity.comparisons[-1].flips), "answer")
-    print_written(folder / "parity.md", about=f"{changed} changed")
+    print_written(parity, about=f"{changed} changed")
     sure_from = f'temperature {sure.temperature:g}, "unknown" below {sure.threshold:g}'
-    print_written(folder / "confidence.md", about=sure_from)
+    print_written(confidence, about=sure_from)
     for warning in sure.warnings:
         click.echo(f"warning: {warning}", err=True)

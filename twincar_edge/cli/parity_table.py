@@ -9,14 +9,14 @@ _TEXT = ("Model", "Against")
 _PRIORITY = ("Model", "Limits", "Top-1", "Agreement", "Where confident", "Top-5", "Against", "Max Δ")
 
 
-def print_parity(report: ParityReport) -> None:
-    """Print a report's table to standard output."""
+def print_parity(report: ParityReport, elsewhere: str = "parity.md") -> None:
+    """Print a report's table to standard output; `elsewhere` is the file with all columns."""
     print_table(
         COLUMNS,
         report.rows(),
         priority=_PRIORITY,
         left=_TEXT,
-        elsewhere="parity.md",
+        elsewhere=elsewhere,
         title=f"{report.name} on {report.data.images} images of {report.data.name}",
         caption="Δ: difference of a logit",
     )
