@@ -27,7 +27,8 @@ PIXEL_LIMIT = 0.3
 # with the pictures of `export/golden.py`: FP32 below 0.0001 with any optimization, thread count or batch, on AVX2, SSE
 # and Arm; 0.004 when computed in FP16, and 0.052 in BF16, for which no parity was shown. INT8 results depend on the
 # order of summation: 0 to 0.075 with less optimization, 0.026 to 0.057 on Arm, 0 to 0.026 on x86 without VNNI.
-# Deliberate faults cause at least 0.24 (see the table in tests/export/test_golden.py).
+# Deliberate faults cause at least 0.24 (see the table in tests/export/test_golden.py), except one weight scale per
+# layer: 0.15 in the bundled model, whose embeddings it moves by 3.6 times their limit.
 LOGIT_LIMITS: dict[Precision, float] = {"fp32": 0.01, "fp16": 0.02, "int8": 0.15}
 # Limits on the largest cosine distance of an embedding from the expected one. Storage in float16 alone causes 1e-7.
 EMBEDDING_LIMITS: dict[Precision, float] = {"fp32": 0.0005, "fp16": 0.001, "int8": 0.02}
