@@ -15,7 +15,7 @@ from pathlib import Path
 
 from twincar_edge.dataset_logits import Side, run_sides
 from twincar_edge.datasets import OpenOptions
-from twincar_edge.errors import InputError, ModelError, TwincarError
+from twincar_edge.errors import InputError, ModelError, exit_code
 from twincar_edge.export.confidence.calibrate import calibrate_confidence
 from twincar_edge.export.confidence.report import ConfidenceOptions, ConfidenceReport
 from twincar_edge.export.crop_sizes import measure_crop_sizes
@@ -91,13 +91,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--reject-below", type=float)
     parser.add_argument("--keep-known", type=float, nargs=3, default=ConfidenceOptions().keep_known)
     given = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         options = ConfidenceOptions(reject_below=given.reject_below, keep_known=tuple(given.keep_known))
         sys.stdout.write(regraft(given.model, OpenOptions(given.data), options).to_markdown())
-    except TwincarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from twincar_edge.errors import InputError, TwincarError
+from twincar_edge.errors import InputError, exit_code
 from twincar_edge.files import check_not_read
 from twincar_edge.training.checkpoint import Checkpoint, Contents, read_checkpoint, write_checkpoint
 
@@ -67,13 +67,12 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m twincar_edge.training.average TO FROM FROM...\n")
         return 2
     target, *sources = map(Path, arguments)
-    try:
+
+    def work() -> None:
         check_not_read([target], sources)
         write_checkpoint(target, **average([read_checkpoint(source) for source in sources]))
-    except TwincarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return 0
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

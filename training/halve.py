@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from twincar_edge.errors import TwincarError
+from twincar_edge.errors import exit_code
 from twincar_edge.training.checkpoint import read_checkpoint, write_safetensors
 
 
@@ -15,12 +15,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m twincar_edge.training.halve FROM TO.safetensors\n")
         return 2
     source, target = map(Path, arguments)
-    try:
-        write_safetensors(target, half=True, **read_checkpoint(source).contents())
-    except TwincarError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return 0
+    return exit_code(lambda: write_safetensors(target, half=True, **read_checkpoint(source).contents()))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,6 +110,16 @@ class TwincarError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Make errors picklable, including those whose constructor does not take a message."""
         return _restore, (type(self), self.args, self.__dict__)
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do the work of a `python -m` module; print a user error as one line on standard error; return the exit code."""
+    try:
+        work()
+    except TwincarError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
 
 
 def _restore(

@@ -255,7 +255,7 @@ Sabotage = tuple[Callable[[onnx.ModelProto], None], tuple[str, ...]]
 PIXELS, LOGITS = ("the model's input is off by",), ("logits are off by",)
 OUTPUTS = (*LOGITS, "embeddings are off by")
 
-# Changes to the file or the box, each with the parts of the check of which one must detect it.
+# Changes to the file or the box, each with the parts of the check that may detect it: one of them must.
 SABOTAGES: dict[str, Sabotage] = {
     "linear interpolation for area": (another_resize(interpolation="linear"), PIXELS),
     "cubic interpolation for area": (another_resize(interpolation="cubic"), PIXELS),
