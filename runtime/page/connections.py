@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
 import uvicorn
@@ -46,10 +47,9 @@ class LimitedServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting connections, disconnect clients that keep the server waiting, and await the last responses."""
-        waiting = [task for task, protocol in self._clients.items() if protocol.waits_for_client]
-        for task in (*self._accepting, *waiting):
-            task.cancel()
-        await asyncio.gather(*self._accepting, *waiting, return_exceptions=True)
+        await _cancel(self._accepting)
+        # By now every connection's task has begun: canceled before, it would not close its socket.
+        await _cancel([task for task, protocol in self._clients.items() if protocol.waits_for_client])
         await super().shutdown(sockets)
 
     async def _accept(self, listener: socket.socket) -> None:
@@ -57,10 +57,13 @@ class LimitedServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         logged_s = -math.inf
         while True:
+            await _readable(listener)
             try:
-                connection, address = await loop.sock_accept(listener)
+                connection, address = listener.accept()
                 if hasattr(socket, "TCP_USER_TIMEOUT"):  # on Linux
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * WRITE_TIMEOUT_S))
+            except BlockingIOError:  # the client has gone
+                continue
             except OSError as error:  # such as too many open files
                 if loop.time() - logged_s >= _LOG_INTERVAL_S:
                     logged_s = loop.time()
@@ -74,7 +77,6 @@ class LimitedServer(uvicorn.Server):
                 self._disconnect_one()
             self._clients[task] = protocol
             task.add_done_callback(lambda task: self._clients.pop(task, None))
-            await asyncio.sleep(0)  # `sock_accept` does not yield while connections are waiting
 
     async def _run_connection(self, connection: socket.socket, protocol: Protocol) -> None:
         """Serve a client until it is disconnected; canceling the task disconnects it."""
@@ -95,6 +97,27 @@ class LimitedServer(uvicorn.Server):
         task, _ = others[connection_to_close([protocol.address for _, protocol in others])]
         del self._clients[task]
         task.cancel()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks, and wait for their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _readable(listener: socket.socket) -> None:
+    """Wait for a connection to accept.
+
+    The event loop's own `sock_accept` also accepts it. If the server stops at that moment, it loses the connection,
+    which stays open.
+    """
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listener, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(listener)
 
 
 class Protocol(H11Protocol):
