@@ -27,7 +27,7 @@ from twincar_edge.runtime.sinks.base import Crop
 from twincar_edge.runtime.watch import CameraConfig, Watch, WatchConfig
 
 IMAGES = 6
-# Its model answers the first image, and hangs with the second, while the others wait.
+# Its model answers the first image, and hangs with the second, while the others wait and once the first is recorded.
 _HANGS = """
 import sys, time
 from itertools import count
@@ -37,10 +37,13 @@ from tests.runtime.loop.test_seen_images import IMAGES, Images, opened
 from twincar_edge.runtime.inference.classifier import Classifier
 from twincar_edge.runtime.inference.session import open_session
 
+def recorded(path):
+    return path.stat().st_size > 0
+
 class Hanging(Classifier):
     def judge(self, images_bgr):
         if next(batches) > 0:
-            while sum(run.inbox.waiting().values()) < IMAGES - 2:
+            while sum(run.inbox.waiting().values()) < IMAGES - 2 or not any(map(recorded, folder.glob("seen-*"))):
                 time.sleep(0.01)
             print("hangs", flush=True)
             time.sleep(600)
