@@ -42,6 +42,8 @@ def average(checkpoints: Sequence[Checkpoint]) -> Contents:
         for field, name in _SHARED.items():
             if getattr(other, field) != getattr(first, field):
                 raise InputError(f"{other.name} differs from {first.name} in its {name}")
+        if _shapes(other) != _shapes(first):
+            raise InputError(f"{other.name} differs from {first.name} in its tensors: one of them is damaged")
     state_dicts = [checkpoint.state_dict for checkpoint in checkpoints]
     return Contents(
         architecture=first.architecture,
@@ -51,6 +53,10 @@ def average(checkpoints: Sequence[Checkpoint]) -> Contents:
         recipe={**first.recipe, "averaged": [checkpoint.sha256 for checkpoint in checkpoints]},
         data=first.data,
     )
+
+
+def _shapes(checkpoint: Checkpoint) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in checkpoint.state_dict.items()}
 
 
 def _mean(tensors: Sequence[Tensor]) -> Tensor:

@@ -80,6 +80,18 @@ def test_checkpoints_of_different_trainings_are_refused(tmp_path: Path, changes:
         average(sources)
 
 
+@pytest.mark.parametrize("damage", ["missing", "another shape"])
+def test_a_checkpoint_with_other_tensors_is_refused(tmp_path: Path, damage: str) -> None:
+    whole = read_checkpoint(write(tmp_path / "a.pt", 0))
+    name, *_ = whole.state_dict
+    rest = {key: tensor for key, tensor in whole.state_dict.items() if key != name}
+    weights = rest if damage == "missing" else {**rest, name: torch.zeros(2)}
+    damaged = read_checkpoint(write(tmp_path / "b.pt", 0, state_dict=weights))
+    for pair in ([whole, damaged], [damaged, whole]):
+        with pytest.raises(InputError, match=r"in its tensors: one of them is damaged$"):
+            average(pair)
+
+
 def test_wrong_usage_is_one_line_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = write(tmp_path / "one.pt", 1)
     before = one.read_bytes()
